@@ -1,0 +1,42 @@
+# Every target makes the virtual environment that it needs, in .venv, when there is none.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# What `make demo` runs on, and the folder whose files it reads (default: the standard library).
+DATABASE_URL ?=
+FOLDER ?=
+
+.PHONY: help demo test check bench clean
+
+help: ## List the targets
+	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
+
+demo: $(VENV)/.demo ## Run some 1,500 real jobs on SQLite and watch (DATABASE_URL=… for another database)
+	$(BIN)/python examples/demo.py $(if $(DATABASE_URL),--database-url '$(DATABASE_URL)') $(if $(FOLDER),--folder '$(FOLDER)')
+
+test: $(VENV)/.dev ## Run all tests, on SQLite and on a PostgreSQL that they start themselves
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.dev ## Lint, formatting, types, direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+bench: $(VENV)/.dev ## Measure against raw asyncpg on the same table, in one run
+	$(BIN)/python -m benchmarks $(ARGS)
+
+clean: ## Remove the virtual environment and caches
+	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[demo]'
+	touch $@
+
+$(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@

@@ -1,0 +1,146 @@
+"""Jobs, leaders and producers."""
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects import postgresql
+
+revision = "0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+STATES = (
+    *("available", "scheduled", "suspended", "executing"),
+    *("retryable", "completed", "discarded", "cancelled"),
+)
+
+NOTIFY = """
+CREATE FUNCTION {schema}oban_notify_insert() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  -- Longer names cannot come from Oban, and a payload of 8,000 bytes would fail the insert.
+  PERFORM pg_notify(TG_TABLE_SCHEMA || '.oban_insert', jsonb_build_object('queue', queue)::text)
+     FROM (SELECT DISTINCT queue FROM inserted
+            WHERE state = 'available' AND octet_length(queue) <= 1024) AS queues;
+  RETURN NULL;
+END $$
+"""
+TRIGGER = """
+CREATE TRIGGER oban_notify_insert AFTER INSERT ON {schema}oban_jobs
+REFERENCING NEW TABLE AS inserted FOR EACH STATEMENT EXECUTE FUNCTION {schema}oban_notify_insert()
+"""
+# A queue table is mostly dead rows: vacuum early and without pauses, leave room for HOT updates.
+STORAGE = """
+ALTER TABLE {schema}oban_jobs SET (
+  autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 50,
+  autovacuum_analyze_scale_factor = 0.02, autovacuum_analyze_threshold = 100,
+  autovacuum_vacuum_cost_limit = 2000, autovacuum_vacuum_cost_delay = 1,
+  autovacuum_vacuum_insert_scale_factor = 0.02, autovacuum_vacuum_insert_threshold = 1000,
+  fillfactor = 85
+)
+"""
+
+
+def upgrade(schema: str | None = None) -> None:
+    native = op.get_context().dialect.name == "postgresql"
+    dot = f'"{schema}".' if schema else ""
+    if native:
+        state: sa.types.TypeEngine[str] = postgresql.ENUM(
+            *STATES, name="oban_job_state", schema=schema, create_type=False
+        )
+        op.execute(f"CREATE TYPE {dot}oban_job_state AS ENUM ('" + "', '".join(STATES) + "')")
+        key: sa.types.TypeEngine[int] = sa.BigInteger()
+        document: sa.types.TypeEngine[object] = postgresql.JSONB()
+        texts: sa.types.TypeEngine[object] = postgresql.ARRAY(sa.Text())
+        no_texts, now = "'{}'", "timezone('UTC', now())"
+        checks = []
+    else:
+        state, key, document, texts = sa.Text(), sa.Integer(), sa.JSON(), sa.JSON()
+        no_texts, now = "'[]'", "(strftime('%Y-%m-%d %H:%M:%f000', 'now'))"
+        known = "state IN ('" + "', '".join(STATES) + "')"
+        checks = [sa.CheckConstraint(known, name="known_state")]
+
+    def when(name: str, default: bool = False) -> sa.Column[object]:
+        given = {"nullable": False, "server_default": sa.text(now)} if default else {}
+        return sa.Column(name, sa.DateTime(), **given)
+
+    def column(
+        name: str, type_: sa.types.TypeEngine[object], default: str | None = None
+    ) -> sa.Column[object]:
+        given = {} if default is None else {"server_default": sa.text(default)}
+        return sa.Column(name, type_, nullable=False, **given)
+
+    op.create_table(
+        "oban_jobs",
+        sa.Column("id", key, sa.Identity(), nullable=False),
+        column("state", state, "'available'"),
+        column("queue", sa.Text(), "'default'"),
+        column("worker", sa.Text()),
+        column("attempt", sa.SmallInteger(), "0"),
+        column("max_attempts", sa.SmallInteger(), "20"),
+        column("priority", sa.SmallInteger(), "0"),
+        column("args", document, "'{}'"),
+        column("meta", document, "'{}'"),
+        column("tags", texts, no_texts),
+        column("errors", document, "'[]'"),
+        column("attempted_by", texts, no_texts),
+        when("inserted_at", default=True),
+        when("scheduled_at", default=True),
+        when("attempted_at"),
+        when("cancelled_at"),
+        when("completed_at"),
+        when("discarded_at"),
+        sa.PrimaryKeyConstraint("id", name="oban_jobs_pkey"),
+        sa.CheckConstraint("attempt >= 0 AND attempt <= max_attempts", name="attempt_range"),
+        sa.CheckConstraint("max_attempts > 0", name="positive_max_attempts"),
+        sa.CheckConstraint("priority >= 0 AND priority <= 9", name="priority_range"),
+        sa.CheckConstraint("length(queue) > 0", name="queue_length"),
+        sa.CheckConstraint("length(worker) > 0", name="worker_length"),
+        *checks,
+        schema=schema,
+        sqlite_autoincrement=True,
+    )
+
+    def index(name: str, columns: list[str], where: str | None = None) -> None:
+        condition = {} if where is None else {"postgresql_where": sa.text(where)}
+        condition |= {} if where is None else {"sqlite_where": sa.text(where)}
+        op.create_index(f"oban_jobs_{name}_index", "oban_jobs", columns, schema=schema, **condition)
+
+    fetched = ["state", "queue", "priority", "scheduled_at", "id"]
+    index("state_queue_priority_scheduled_at_id", fetched)
+    index("staging", ["scheduled_at", "id"], "state IN ('scheduled', 'retryable')")
+    for ended in ("completed", "cancelled", "discarded"):
+        index(f"{ended}_at", [f"{ended}_at"], f"state = '{ended}'")
+
+    op.create_table(
+        "oban_leaders",
+        column("name", sa.Text()),
+        column("node", sa.Text()),
+        sa.Column("elected_at", sa.DateTime(), nullable=False),
+        sa.Column("expires_at", sa.DateTime(), nullable=False),
+        sa.PrimaryKeyConstraint("name", name="oban_leaders_pkey"),
+        schema=schema,
+    )
+    op.create_table(
+        "oban_producers",
+        sa.Column("uuid", sa.Uuid(), nullable=False),
+        column("name", sa.Text()),
+        column("node", sa.Text()),
+        column("queue", sa.Text()),
+        column("meta", document, "'{}'"),
+        when("started_at", default=True),
+        when("updated_at", default=True),
+        sa.PrimaryKeyConstraint("uuid", name="oban_producers_pkey"),
+        schema=schema,
+    )
+    if native:
+        for statement in (NOTIFY, TRIGGER, STORAGE):
+            op.execute(statement.format(schema=dot))
+
+
+def downgrade(schema: str | None = None) -> None:
+    for table in ("oban_producers", "oban_leaders", "oban_jobs"):
+        op.drop_table(table, schema=schema)
+    if op.get_context().dialect.name == "postgresql":
+        dot = f'"{schema}".' if schema else ""
+        op.execute(f"DROP FUNCTION {dot}oban_notify_insert()")
+        op.execute(f"DROP TYPE {dot}oban_job_state")

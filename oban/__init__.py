@@ -1,0 +1,26 @@
+"""A job queue in your own SQL database, spoken in SQLAlchemy."""
+
+from oban.client import Oban
+from oban.config import QueueOptions
+from oban.errors import ObanError
+from oban.models import Job
+from oban.outcomes import Cancel, Record, Snooze
+from oban.types import JobState
+from oban.worker import Worker, current_job, job, worker
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Cancel",
+    "Job",
+    "JobState",
+    "Oban",
+    "ObanError",
+    "QueueOptions",
+    "Record",
+    "Snooze",
+    "Worker",
+    "current_job",
+    "job",
+    "worker",
+]

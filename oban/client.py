@@ -1,0 +1,205 @@
+"""`Oban`: what an application holds in its hand."""
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from typing import Any, Self
+
+from sqlalchemy import URL, Select
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
+
+from oban import instances
+from oban.config import Options, QueueOptions
+from oban.errors import InvalidTarget
+from oban.models import Job
+from oban.repository import insert, management
+from oban.repository.management import Change
+from oban.repository.target import Target, Targets, parse_id
+from oban.repository.transaction import Database
+from oban.runner import Runner
+from oban.types import JobState
+
+Session = AsyncSession | AsyncConnection
+
+
+class Oban:
+    """A queue in a database: enqueues and manages jobs, and runs them if it has queues.
+
+    `engine` is the application's `AsyncEngine`, or a URL. `queues` maps names to limits, as in
+    `{"default": 10}`; without them nothing runs here. Use it as `async with Oban(…) as oban:`, or
+    call `start` and `stop`; a client without queues need not be started.
+
+    Every method takes `session=`, an `AsyncSession` or `AsyncConnection`, to take part in the
+    caller's transaction: then it neither commits nor rolls back, and what it announces is
+    announced at commit. Options are described in `oban.config.Options`; raises `ConfigError`.
+    """
+
+    def __init__(
+        self,
+        engine: AsyncEngine | str | URL,
+        *,
+        name: str = "Oban",
+        node: str | None = None,
+        prefix: str | None = None,
+        queues: Mapping[str, int | QueueOptions | Mapping[str, Any]] | None = None,
+        shutdown_grace_period: float | None = None,
+        poll_interval: float | None = None,
+        stage_interval: float | None = None,
+        watch_interval: float | None = None,
+    ) -> None:
+        self.options = Options.make(
+            name=name,
+            node=node,
+            prefix=prefix,
+            queues=queues,
+            shutdown_grace_period=shutdown_grace_period,
+            poll_interval=poll_interval,
+            stage_interval=stage_interval,
+            watch_interval=watch_interval,
+        )
+        self._database = Database(engine, prefix)
+        self._runner: Runner | None = None
+        self._stopping: asyncio.Task[None] | None = None
+        instances.register(name, self)
+
+    @staticmethod
+    def get_instance(name: str = "Oban") -> "Oban":
+        """The newest `Oban` of this name in this process; raises `InstanceNotFound`."""
+        instance = instances.named(name)
+        assert isinstance(instance, Oban)  # noqa: S101 - nothing else registers
+        return instance
+
+    @property
+    def engine(self) -> AsyncEngine:
+        """The engine that all statements go through."""
+        return self._database.engine
+
+    # -- life ----------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Start running jobs, if there are queues. Raises `SchemaMissing`."""
+        if self._runner is None and self.options.queues:
+            runner = Runner(self._database, self.options)
+            await runner.start()
+            self._runner = runner
+
+    async def stop(self) -> None:
+        """Stop fetching, wait for running jobs, put back those that outlast the grace period.
+
+        Called again meanwhile, it cuts the wait short.
+        """
+        if self._stopping is not None:
+            if self._runner is not None:
+                self._runner.hurry()
+            await asyncio.shield(self._stopping)
+            return
+        self._stopping = asyncio.create_task(self._stop())
+        try:
+            await asyncio.shield(self._stopping)
+        finally:
+            if self._stopping.done():
+                self._stopping = None
+
+    async def _stop(self) -> None:
+        if self._runner is not None:
+            await self._runner.stop()
+            self._runner = None
+        await self._database.dispose()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    # -- jobs ----------------------------------------------------------------------------------
+
+    async def enqueue(self, job: Job, session: Session | None = None) -> Job:
+        """Insert a job; the same instance, with its id and times. Raises `InvalidTarget`."""
+        await self._database.run(session, insert.insert_one, job)
+        self._hint([job])
+        return job
+
+    async def enqueue_many(
+        self, jobs: Iterable[Job] | Job, *more: Job, session: Session | None = None
+    ) -> list[Job]:
+        """Insert all jobs or none: an iterable, or one argument each. In the order given."""
+        listed = [jobs, *more] if isinstance(jobs, Job) else [*_iterable(jobs), *more]
+        enqueued = await self._database.run(session, insert.insert_many, listed)
+        self._hint(enqueued)
+        return enqueued
+
+    async def get_job(self, id_: int, session: Session | None = None) -> Job | None:
+        """The job with this id, or None."""
+        return await self._read(session, management.get, parse_id(id_))
+
+    async def list_jobs(
+        self,
+        select_statement: Select[tuple[Job]] | None = None,
+        session: Session | None = None,
+    ) -> list[Job]:
+        """The jobs that a `select(Job)` gives; all jobs in id order without one."""
+        return await self._read(session, management.find, select_statement)
+
+    async def cancel_job(self, job_or_id: Target, session: Session | None = None) -> bool:
+        """Cancel a job that has not ended; whether it was changed.
+
+        An executing job is cancelled in the database at once. Its worker is told, on whichever
+        node: `job.cancelled()` becomes true. It is not stopped by force.
+        """
+        return await self.cancel_many_jobs([job_or_id], session) == 1
+
+    async def cancel_many_jobs(self, jobs: Targets, session: Session | None = None) -> int:
+        """Cancel jobs, ids, or what a `select(Job)` gives; the number changed."""
+        return await self._database.run(session, management.cancel, jobs)
+
+    async def retry_job(self, job_or_id: Target, session: Session | None = None) -> bool:
+        """Make a job run again, now, unless it is available or executing; whether it was changed."""
+        return await self.retry_many_jobs([job_or_id], session) == 1
+
+    async def retry_many_jobs(self, jobs: Targets, session: Session | None = None) -> int:
+        """Retry jobs, ids, or what a `select(Job)` gives; the number changed."""
+        return await self._database.run(session, management.retry, jobs)
+
+    async def delete_job(self, job_or_id: Target, session: Session | None = None) -> bool:
+        """Delete a job that is not executing; whether it was deleted."""
+        return await self.delete_many_jobs([job_or_id], session) == 1
+
+    async def delete_many_jobs(self, jobs: Targets, session: Session | None = None) -> int:
+        """Delete jobs, ids, or what a `select(Job)` gives; the number deleted."""
+        return await self._database.run(session, management.remove, jobs)
+
+    async def update_job(self, job_or_id: Target, changes: Change, session: Session | None = None) -> Job:
+        """Change some fields of a job; the job as it is then (the instance passed, if one was).
+
+        `changes` is a dict, or a callable that gets the job as it is under its row lock and
+        returns one. Fields: args, max_attempts, meta, priority, queue, scheduled_at or schedule_in,
+        tags, worker. Raises `InvalidJob`, `JobNotFound`, or what the callable raises, and changes
+        nothing then.
+        """
+        return (await self.update_many_jobs([job_or_id], changes, session))[0]
+
+    async def update_many_jobs(
+        self, jobs: Targets, changes: Change, session: Session | None = None
+    ) -> list[Job]:
+        """Change some fields of many jobs, all or none; the jobs in the order given, each once.
+
+        Those of a `select(Job)` come in id order.
+        """
+        return await self._database.run(session, management.change, jobs, changes)
+
+    async def _read(self, session: Session | None, function: Any, *args: Any) -> Any:
+        if session is None:
+            return await self._database.read(function, *args)
+        return await self._database.within(session, function, *args)
+
+    def _hint(self, jobs: list[Job]) -> None:
+        # Others find new scheduled jobs at their next look; this node need not wait for that.
+        if self._runner is not None and any(job.state is JobState.SCHEDULED for job in jobs):
+            self._runner.stager.wake()
+
+
+def _iterable(jobs: object) -> Iterable[Job]:
+    if not isinstance(jobs, Iterable):
+        raise InvalidTarget(f"jobs are needed, not {type(jobs).__name__}")
+    return jobs

@@ -1,0 +1,53 @@
+"""One folder for everything that a database does in its own way."""
+
+from sqlalchemy import URL, Connection, Engine, make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+from sqlalchemy.orm import Session
+
+from oban.dialects.base import Dialect
+from oban.dialects.postgresql import PostgreSQL
+from oban.dialects.sqlite import SQLite
+from oban.errors import ConfigError, UnsupportedDatabase
+
+_DIALECTS: dict[str, Dialect] = {"postgresql": PostgreSQL(), "sqlite": SQLite()}
+
+
+def named(name: str) -> Dialect:
+    """The dialect by SQLAlchemy's name of the database; raises `UnsupportedDatabase`."""
+    try:
+        return _DIALECTS[name]
+    except KeyError:
+        raise UnsupportedDatabase(f"{name} is not supported; use {' or '.join(sorted(_DIALECTS))}") from None
+
+
+def of(bound: Session | Connection | Engine) -> Dialect:
+    """The dialect of what a session, connection or engine talks to."""
+    return named((bound.get_bind() if isinstance(bound, Session) else bound).dialect.name)
+
+
+def parse_url(url: str | URL) -> URL:
+    """A database URL, checked: well formed, of a supported database, of a driver that exists.
+
+    A URL without a driver gets the one that Oban prefers. Raises `ConfigError`, never with the
+    password in the text.
+    """
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise ConfigError(
+            "the database URL cannot be read; it looks like postgresql+asyncpg://user@host/name"
+            " or sqlite+aiosqlite:///file.db"
+        ) from None
+    dialect = named(parsed.get_backend_name())
+    if "+" not in parsed.drivername:
+        parsed = parsed.set(drivername=f"{dialect.name}+{dialect.drivers[0]}")
+    if parsed.get_driver_name() not in dialect.drivers:
+        raise UnsupportedDatabase(
+            f"the driver {parsed.get_driver_name()} is not supported for {dialect.name};"
+            f" use {' or '.join(dialect.drivers)}"
+        )
+    try:
+        parsed.get_dialect().import_dbapi()
+    except (NoSuchModuleError, ImportError) as error:
+        raise ConfigError(f"the driver of {parsed.drivername} is not installed: {error}") from None
+    return parsed

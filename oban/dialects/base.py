@@ -1,0 +1,149 @@
+"""Everything that a database may do differently, named once. A new database supplies these.
+
+A dialect knows SQL and its driver, and nothing of the rules for jobs.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    URL,
+    BindParameter,
+    ColumnElement,
+    Connection,
+    Engine,
+    FromClause,
+    Select,
+    Text,
+    bindparam,
+    literal_column,
+)
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
+from sqlalchemy.types import TypeEngine
+
+from oban.types import IdList, StateType
+
+#: Where a session keeps what it will announce at commit, if the database does not do it.
+NOTICES = "oban.notices"
+
+type_of_column = TypeEngine[Any] | type[TypeEngine[Any]]
+
+
+def constant(value: str) -> ColumnElement[Any]:
+    """A text written into the SQL: one parameter less to send, one fact more for the planner."""
+    return literal_column("'" + value.replace("'", "''") + "'", Text)
+
+
+class Dialect(ABC):
+    """What the repository, the runner and the migrations ask of a database."""
+
+    #: SQLAlchemy's name of the database.
+    name: str
+    #: Drivers that work, the preferred async one first.
+    drivers: tuple[str, ...]
+    #: Those of `drivers` that work with asyncio.
+    async_drivers: tuple[str, ...]
+    #: Whether there are schemas, so that a prefix makes sense.
+    has_schemas: bool
+    #: Whether an INSERT wakes the runners by itself, through a trigger.
+    insert_notifies: bool
+    #: Whether NOTIFY carries signals between processes.
+    listens: bool
+    #: Whether only one connection can write at a time, so that writers of a process queue up.
+    single_writer: bool
+
+    # -- expressions ---------------------------------------------------------------------------
+
+    @abstractmethod
+    def now(self) -> ColumnElement[datetime]:
+        """The database's clock at the start of the statement, as UTC."""
+
+    @abstractmethod
+    def later(self, seconds: ColumnElement[float]) -> ColumnElement[datetime]:
+        """`now` and some seconds more."""
+
+    @abstractmethod
+    def among(self, column: Any, ids: BindParameter[Any]) -> ColumnElement[bool]:
+        """Whether a column's value is in a list given as one parameter (see `id_list`)."""
+
+    @abstractmethod
+    def picked(self, column: Any, query: Select[Any]) -> ColumnElement[bool]:
+        """Whether a column's value is among those that a locking query picks, run once, first."""
+
+    @abstractmethod
+    def recordset(self, payload: str, columns: Mapping[str, type_of_column]) -> FromClause:
+        """The JSON list of objects in the text parameter `payload` as rows."""
+
+    @abstractmethod
+    def second(self, texts: Any) -> ColumnElement[str]:
+        """The second element of a list of texts."""
+
+    @abstractmethod
+    def texts(self, *items: ColumnElement[str]) -> ColumnElement[Any]:
+        """A list of texts."""
+
+    @abstractmethod
+    def append_error(self, errors: Any, attempt: Any, error: Any) -> ColumnElement[Any]:
+        """A list of errors with `{"attempt", "at": now, "error"}` added."""
+
+    @abstractmethod
+    def set_keys(self, document: Any, values: Mapping[str, Any]) -> ColumnElement[Any]:
+        """A JSON object with some top-level keys set to JSON texts."""
+
+    @abstractmethod
+    def without_keys(self, document: Any, *keys: str) -> ColumnElement[Any]:
+        """A JSON object without some top-level keys."""
+
+    def state(self, value: str) -> ColumnElement[Any]:
+        """A state as a constant in the SQL text, so that partial indexes are seen to apply."""
+        return literal_column(f"'{value}'", StateType)
+
+    def plain_state(self, column: Any) -> ColumnElement[Any]:
+        """A state column in a form that no index on it serves, to keep the planner on the ids."""
+        return column  # type: ignore[no-any-return]
+
+    @staticmethod
+    def id_list(name: str = "ids") -> BindParameter[Any]:
+        """A parameter that takes a list of ids."""
+        return bindparam(name, type_=IdList)
+
+    # -- transactions and signals --------------------------------------------------------------
+
+    @abstractmethod
+    def begin_write(self, session: Session) -> None:
+        """Make what is read from here on safe from other writers, where rows cannot be locked."""
+
+    @abstractmethod
+    def notify(
+        self, session: Session, prefix: str | None, channel: str, payloads: Iterable[dict[str, Any]]
+    ) -> None:
+        """Announce payloads on a channel when the session's transaction commits, and only then."""
+
+    # -- engines and errors --------------------------------------------------------------------
+
+    @abstractmethod
+    def engine_options(self, url: URL) -> dict[str, Any]:
+        """Arguments of `create_engine` for an engine that Oban makes itself."""
+
+    def prepare_engine(self, engine: Engine) -> None:
+        """Set up the connections of an engine that Oban made itself."""
+        return None
+
+    @abstractmethod
+    def current_schema(self, connection: Connection) -> str | None:
+        """The schema in which tables without one are found."""
+
+    @abstractmethod
+    def is_missing_table(self, error: DBAPIError) -> bool:
+        """Whether a statement failed because a table does not exist."""
+
+    @abstractmethod
+    def is_transient(self, error: DBAPIError) -> bool:
+        """Whether the same transaction, run again at once, may well succeed: a deadlock, a lock."""
+
+    @abstractmethod
+    def is_connection_error(self, error: BaseException) -> bool:
+        """Whether the database could not be reached, or the connection was lost or refused."""

@@ -1,0 +1,145 @@
+"""SQLite 3.35 and newer: one writer at a time, WAL, lists and documents as JSON text."""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    URL,
+    AsyncAdaptedQueuePool,
+    BindParameter,
+    ColumnElement,
+    Connection,
+    Engine,
+    FromClause,
+    Select,
+    Text,
+    bindparam,
+    event,
+    func,
+    literal_column,
+    select,
+    text,
+)
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
+
+from oban.dialects.base import NOTICES, Dialect, constant, type_of_column
+from oban.types import UTCDateTime
+
+#: How long a connection waits for another writer, in seconds.
+BUSY_TIMEOUT = 30.0
+
+# Microseconds are written as SQLAlchemy writes them, so that texts compare as times do.
+_NOW = "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
+
+
+class SQLite(Dialect):
+    name = "sqlite"
+    drivers = ("aiosqlite", "pysqlite")
+    async_drivers = ("aiosqlite",)
+    has_schemas = False
+    insert_notifies = False
+    listens = False
+    single_writer = True
+
+    def now(self) -> ColumnElement[datetime]:
+        return literal_column(_NOW, UTCDateTime)
+
+    def later(self, seconds: ColumnElement[float]) -> ColumnElement[datetime]:
+        modifier = func.printf(constant("+%.3f seconds"), seconds)
+        return func.strftime(constant("%Y-%m-%d %H:%M:%f000"), constant("now"), modifier, type_=UTCDateTime)
+
+    def among(self, column: Any, ids: BindParameter[Any]) -> ColumnElement[bool]:
+        return column.in_(select(literal_column("value")).select_from(func.json_each(ids)))  # type: ignore[no-any-return]
+
+    def picked(self, column: Any, query: Select[Any]) -> ColumnElement[bool]:
+        return column.in_(query)  # type: ignore[no-any-return]
+
+    def recordset(self, payload: str, columns: Mapping[str, type_of_column]) -> FromClause:
+        each = func.json_each(bindparam(payload, type_=Text)).table_valued("value", name="each")
+        return select(
+            *(
+                func.json_extract(each.c.value, constant(f"$.{name}"), type_=type_).label(name)
+                for name, type_ in columns.items()
+            )
+        ).subquery("r")
+
+    def second(self, texts: Any) -> ColumnElement[str]:
+        return func.json_extract(texts, constant("$[1]"), type_=Text)
+
+    def texts(self, *items: ColumnElement[str]) -> ColumnElement[Any]:
+        return func.json_array(*items, type_=Text)
+
+    def append_error(self, errors: Any, attempt: Any, error: Any) -> ColumnElement[Any]:
+        at = literal_column("strftime('%Y-%m-%dT%H:%M:%f000Z', 'now')")
+        keys = (constant(key) for key in ("attempt", "at", "error"))
+        pairs = [item for pair in zip(keys, (attempt, at, error), strict=True) for item in pair]
+        return func.json_insert(errors, constant("$[#]"), func.json_object(*pairs))
+
+    def set_keys(self, document: Any, values: Mapping[str, Any]) -> ColumnElement[Any]:
+        pairs = [item for key, value in values.items() for item in (constant(f"$.{key}"), func.json(value))]
+        return func.json_set(document, *pairs)
+
+    def without_keys(self, document: Any, *keys: str) -> ColumnElement[Any]:
+        return func.json_remove(document, *(constant(f"$.{key}") for key in keys))
+
+    def begin_write(self, session: Session) -> None:
+        # Rows cannot be locked: a statement that may write takes the lock of the whole database,
+        # before anything is read. It waits for other writers; going from reading to writing later
+        # would fail instead of waiting.
+        session.execute(_TAKE_LOCK)
+
+    def notify(
+        self, session: Session, prefix: str | None, channel: str, payloads: Iterable[dict[str, Any]]
+    ) -> None:
+        if NOTICES not in session.info:
+            session.info[NOTICES] = []
+        session.info[NOTICES].extend((channel, payload) for payload in payloads)
+
+    def engine_options(self, url: URL) -> dict[str, Any]:
+        options: dict[str, Any] = {"connect_args": {"timeout": BUSY_TIMEOUT}}
+        if is_memory(url):
+            # The database lives as long as its connection: one, for which everybody waits.
+            options |= {"poolclass": AsyncAdaptedQueuePool, "pool_size": 1, "max_overflow": 0}
+        return options
+
+    def prepare_engine(self, engine: Engine) -> None:
+        if not is_memory(engine.url):
+            # Readers and the writer do not wait for each other. Kept in the file.
+            event.listen(engine, "first_connect", _use_wal)
+
+    def current_schema(self, connection: Connection) -> str | None:
+        return None
+
+    def is_missing_table(self, error: DBAPIError) -> bool:
+        # SQLite has no code of its own for it: SQLITE_ERROR stands for every faulty statement.
+        return "no such table: oban_" in str(error.orig)
+
+    def is_transient(self, error: DBAPIError) -> bool:
+        return _code(error) in (5, 6)  # SQLITE_BUSY, SQLITE_LOCKED
+
+    def is_connection_error(self, error: BaseException) -> bool:
+        if isinstance(error, DBAPIError):
+            # SQLITE_BUSY, LOCKED, READONLY, IOERR, FULL, CANTOPEN: none is the statement's fault.
+            return _code(error) in (5, 6, 8, 10, 13, 14)
+        return isinstance(error, (OSError, TimeoutError))
+
+
+_TAKE_LOCK = text("UPDATE oban_jobs SET id = id WHERE 0")
+
+
+def _use_wal(connection: Any, _: Any) -> None:
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode = WAL")
+    cursor.close()
+
+
+def is_memory(url: URL) -> bool:
+    """Whether a SQLite URL names no file."""
+    return url.database in (None, "", ":memory:") or "mode=memory" in str(url)
+
+
+def _code(error: DBAPIError) -> int:
+    code: int = getattr(error.orig, "sqlite_errorcode", 0)
+    return code & 0xFF

@@ -1,0 +1,53 @@
+"""The tree of errors: everything that this library raises on purpose is an `ObanError`."""
+
+
+class ObanError(Exception):
+    """Root of every error that Oban raises itself."""
+
+
+class ConfigError(ObanError, ValueError):
+    """An option, a URL or a prefix that cannot be used as given."""
+
+
+class UnsupportedDatabase(ConfigError):
+    """A URL or an engine of a database, or of a driver, that Oban does not speak."""
+
+
+class SchemaMissing(ObanError, RuntimeError):
+    """The Oban tables are not in the database yet."""
+
+
+class InvalidJob(ObanError, ValueError):
+    """A job field holds what it must not; `field` names it."""
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"{field} {problem}")
+        self.field = field
+
+
+class EncodingError(InvalidJob):
+    """A value that cannot be stored as JSON; `field` is the path to it, such as `args["a"][0]`."""
+
+
+class InvalidTarget(ObanError, TypeError):
+    """What was passed to name a job is neither a `Job`, an integer id nor a `select(Job)`."""
+
+
+class NotEnqueued(ObanError, ValueError):
+    """A `Job` without an id: it was never enqueued."""
+
+
+class JobNotFound(ObanError, LookupError):
+    """No job has this id; `ids` holds all that are missing."""
+
+    def __init__(self, ids: list[int]) -> None:
+        super().__init__("no job has the id " + ", ".join(map(str, ids)))
+        self.ids = ids
+
+
+class UnknownWorker(ObanError, LookupError):
+    """A job names a worker that is not registered in this process."""
+
+
+class InstanceNotFound(ObanError, LookupError):
+    """No `Oban` of this name exists in this process."""

@@ -1,0 +1,164 @@
+"""What each field of a job may hold: one check per field, used when a job is made and when it is updated."""
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from difflib import get_close_matches
+from typing import Any
+
+from oban import clock, encoding
+from oban.errors import InvalidJob
+
+#: Queue names: a letter, digit or underscore, then letters, digits and `_ . -`, 128 at most.
+QUEUE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,127}", re.ASCII)
+MAX_WORKER = 255
+MAX_TAG = 255
+MAX_TAGS = 100
+MAX_ATTEMPTS = 32767
+"""Largest `max_attempts`: the column is a smallint."""
+MAX_PRIORITY = 9
+
+
+def queue(value: object) -> str:
+    """A queue name that matches `QUEUE_NAME`."""
+    if not isinstance(value, str):
+        raise InvalidJob("queue", f"must be text, not {type(value).__name__}")
+    if not QUEUE_NAME.fullmatch(value):
+        raise InvalidJob(
+            "queue",
+            f"{value[:140]!r} is not a queue name: a letter, digit or underscore, then letters,"
+            " digits and _ . - (128 at most)",
+        )
+    return str(value)
+
+
+def worker(value: object) -> str:
+    """A worker name: text that is not blank, 255 characters at most."""
+    if not isinstance(value, str):
+        raise InvalidJob("worker", f"must be text, not {type(value).__name__}")
+    if not value.strip():
+        raise InvalidJob("worker", "must not be blank")
+    if len(value) > MAX_WORKER:
+        raise InvalidJob("worker", f"is longer than {MAX_WORKER} characters")
+    return encoding.text(value, "worker")
+
+
+def integer(value: object, field: str, least: int, most: int) -> int:
+    """An int (not a bool) within `least` and `most`."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise InvalidJob(field, f"must be an integer, not {type(value).__name__}")
+    if not least <= value <= most:
+        raise InvalidJob(field, f"must be {least} to {most}, not {value}")
+    return int(value)
+
+
+def max_attempts(value: object) -> int:
+    """How often a job may run: 1 to 32767."""
+    return integer(value, "max_attempts", 1, MAX_ATTEMPTS)
+
+
+def priority(value: object) -> int:
+    """0, first, to 9, last."""
+    return integer(value, "priority", 0, MAX_PRIORITY)
+
+
+def args(value: object) -> dict[str, Any]:
+    """A dict of JSON values, copied."""
+    return encoding.json_object(value, "args")
+
+
+def meta(value: object) -> dict[str, Any]:
+    """A dict of JSON values, copied."""
+    return encoding.json_object(value, "meta")
+
+
+def tags(value: object) -> list[str]:
+    """Texts, trimmed, in lower case, without duplicates and blanks, sorted; at most 100 of 255 characters."""
+    if not isinstance(value, (list, tuple, set, frozenset)):
+        raise InvalidJob("tags", f"must be a list of texts, not {type(value).__name__}")
+    if not value:
+        return []
+    kept: set[str] = set()
+    for item in value:
+        if not isinstance(item, str):
+            raise InvalidJob("tags", f"must be texts; {item!r} is not")
+        tag = encoding.text(item, "tags").strip().lower()
+        if len(tag) > MAX_TAG:
+            raise InvalidJob("tags", f"has one of more than {MAX_TAG} characters: {tag[:20]!r}…")
+        if tag:
+            kept.add(tag)
+    if len(kept) > MAX_TAGS:
+        raise InvalidJob("tags", f"are {len(kept)}; at most {MAX_TAGS} are stored")
+    return sorted(kept)
+
+
+def scheduled_at(value: object) -> datetime:
+    """A datetime with a time zone, as UTC."""
+    if not isinstance(value, datetime):
+        raise InvalidJob("scheduled_at", f"must be a datetime, not {type(value).__name__}")
+    if value.utcoffset() is None:
+        raise InvalidJob(
+            "scheduled_at",
+            f"must carry a time zone; {value.isoformat()} does not (datetime.now(UTC) does)",
+        )
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise InvalidJob("scheduled_at", f"{value} is outside of the years 1 to 9999") from None
+
+
+def delay(value: object, field: str = "schedule_in") -> float:
+    """Seconds, or a timedelta, as seconds: finite and not negative."""
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise InvalidJob(field, f"must be seconds or a timedelta, not {type(value).__name__}")
+    if not math.isfinite(value):
+        raise InvalidJob(field, f"must be finite, not {value}")
+    if value < 0:
+        raise InvalidJob(field, f"must not be negative: {value}")
+    try:
+        clock.now() + timedelta(seconds=value)
+    except OverflowError:
+        raise InvalidJob(field, f"of {value} seconds ends after the year 9999") from None
+    return float(value)
+
+
+CHECKS: dict[str, Callable[[object], Any]] = {
+    "args": args,
+    "max_attempts": max_attempts,
+    "meta": meta,
+    "priority": priority,
+    "queue": queue,
+    "scheduled_at": scheduled_at,
+    "tags": tags,
+    "worker": worker,
+}
+
+
+def check(values: Mapping[str, object]) -> dict[str, Any]:
+    """The checked and normalised form of some fields; `schedule_in` stays what it is, in seconds.
+
+    Raises `InvalidJob` for a field that does not exist or may not be set, for a value that the
+    field cannot hold, and when both `scheduled_at` and `schedule_in` are given.
+    """
+    checked: dict[str, Any] = {}
+    for field, value in values.items():
+        rule = CHECKS.get(field)
+        if rule is not None:
+            checked[field] = rule(value)
+        elif field == "schedule_in":
+            checked[field] = delay(value)
+        else:
+            known = [*CHECKS, "schedule_in"]
+            raise InvalidJob(str(field), f"cannot be set{suggestion(field, known)}")
+    if "schedule_in" in checked and "scheduled_at" in checked:
+        raise InvalidJob("schedule_in", "and scheduled_at say the same: give one of them")
+    return checked
+
+
+def suggestion(name: object, known: list[str]) -> str:
+    """Text that ends an error about an unknown name: the nearest known one, or all of them."""
+    near = get_close_matches(str(name), known, 1)
+    return f"; did you mean {near[0]}?" if near else f"; known are {', '.join(sorted(known))}"

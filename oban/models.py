@@ -1,0 +1,188 @@
+"""The tables as declarative models: `Job`, `Leader`, `Producer`."""
+
+from datetime import datetime, timedelta
+from typing import Any, ClassVar, Protocol
+from uuid import UUID
+
+from sqlalchemy import (
+    CheckConstraint,
+    Identity,
+    Index,
+    MetaData,
+    PrimaryKeyConstraint,
+    SmallInteger,
+    Text,
+    Uuid,
+    literal_column,
+    text,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, validates
+
+from oban import clock, fields
+from oban.errors import InvalidJob
+from oban.types import (
+    STATES,
+    BigKey,
+    JobState,
+    JSONDocument,
+    StateType,
+    TextList,
+    UTCDateTime,
+    no_texts,
+    utc_now,
+)
+
+
+class Base(DeclarativeBase):
+    """Base of Oban's own models, with a `metadata` of its own."""
+
+    metadata = MetaData()
+
+
+#: What an application adds to its Alembic `target_metadata` to keep the tables in one history.
+metadata = Base.metadata
+
+
+class Run(Protocol):
+    """What a job knows about its own execution while it runs."""
+
+    @property
+    def cancelled(self) -> bool: ...
+
+
+class Job(Base):
+    """One row of `oban_jobs`: a unit of work, from being enqueued until it is pruned.
+
+    `Job(worker=…, args=…, queue=…, priority=…, max_attempts=…, tags=…, meta=…, scheduled_at=…)` or
+    `schedule_in=` (seconds or a timedelta) instead of `scheduled_at`. All values are checked and
+    copied; raises `InvalidJob`. Usually `MyWorker.new(…)` makes it.
+    """
+
+    __tablename__ = "oban_jobs"
+    __table_args__ = (
+        PrimaryKeyConstraint("id", name="oban_jobs_pkey"),
+        CheckConstraint("attempt >= 0 AND attempt <= max_attempts", name="attempt_range"),
+        CheckConstraint("max_attempts > 0", name="positive_max_attempts"),
+        CheckConstraint("priority >= 0 AND priority <= 9", name="priority_range"),
+        CheckConstraint("length(queue) > 0", name="queue_length"),
+        CheckConstraint("length(worker) > 0", name="worker_length"),
+        CheckConstraint("state IN ('" + "', '".join(STATES) + "')", name="known_state").ddl_if(
+            dialect="sqlite"
+        ),
+        Index(
+            "oban_jobs_state_queue_priority_scheduled_at_id_index",
+            *("state", "queue", "priority", "scheduled_at", "id"),
+        ),
+        Index(
+            "oban_jobs_staging_index",
+            *("scheduled_at", "id"),
+            postgresql_where=literal_column("state IN ('scheduled', 'retryable')"),
+            sqlite_where=literal_column("state IN ('scheduled', 'retryable')"),
+        ),
+        *(
+            Index(
+                f"oban_jobs_{state}_at_index",
+                f"{state}_at",
+                postgresql_where=literal_column(f"state = '{state}'"),
+                sqlite_where=literal_column(f"state = '{state}'"),
+            )
+            for state in ("completed", "cancelled", "discarded")
+        ),
+        {"sqlite_autoincrement": True},
+    )
+
+    id: Mapped[int] = mapped_column(BigKey, Identity())
+    state: Mapped[JobState] = mapped_column(StateType, server_default=text("'available'"))
+    queue: Mapped[str] = mapped_column(Text, server_default=text("'default'"))
+    worker: Mapped[str] = mapped_column(Text)
+    attempt: Mapped[int] = mapped_column(SmallInteger, server_default=text("0"))
+    max_attempts: Mapped[int] = mapped_column(SmallInteger, server_default=text("20"))
+    priority: Mapped[int] = mapped_column(SmallInteger, server_default=text("0"))
+    args: Mapped[dict[str, Any]] = mapped_column(JSONDocument, server_default=text("'{}'"))
+    meta: Mapped[dict[str, Any]] = mapped_column(JSONDocument, server_default=text("'{}'"))
+    tags: Mapped[list[str]] = mapped_column(TextList, server_default=no_texts())
+    errors: Mapped[list[dict[str, Any]]] = mapped_column(JSONDocument, server_default=text("'[]'"))
+    attempted_by: Mapped[list[str]] = mapped_column(TextList, server_default=no_texts())
+    inserted_at: Mapped[datetime] = mapped_column(UTCDateTime, server_default=utc_now())
+    scheduled_at: Mapped[datetime] = mapped_column(UTCDateTime, server_default=utc_now())
+    attempted_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
+    cancelled_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
+    completed_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
+    discarded_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
+
+    #: Set on the instance that a worker gets, as long as it runs.
+    _run: ClassVar[Run | None] = None
+    #: Seconds of `schedule_in`, so that the database's clock decides rather than this machine's.
+    _schedule_in: ClassVar[float | None] = None
+
+    def __init__(self, **values: Any) -> None:
+        checked = fields.check(values)
+        if "worker" not in checked:
+            raise InvalidJob("worker", "is missing")
+        schedule_in = checked.pop("schedule_in", None)
+        now = clock.now()
+        if schedule_in is not None:
+            self._schedule_in = schedule_in  # type: ignore[misc]
+            checked["scheduled_at"] = now + timedelta(seconds=schedule_in)
+        due = "scheduled_at" not in checked or checked["scheduled_at"] <= now
+        # Straight into the dict: the values are checked already, and an insert reads them from
+        # there; going through instrumented attributes would take most of the time of a bulk insert.
+        self.__dict__.update(
+            state=JobState.AVAILABLE if due else JobState.SCHEDULED,
+            queue="default",
+            attempt=0,
+            max_attempts=20,
+            priority=0,
+            args={},
+            meta={},
+            tags=[],
+            errors=[],
+            attempted_by=[],
+        )
+        self.__dict__.update(checked)
+
+    @validates(*fields.CHECKS)
+    def _check(self, field: str, value: object) -> Any:
+        return fields.CHECKS[field](value)
+
+    def cancelled(self) -> bool:
+        """Whether this job was cancelled; in a worker, whether its run should stop.
+
+        True in a running worker once the job was cancelled, from any node, or once the run has lost
+        the job in another way (it was retried after a cancel, or deleted).
+        """
+        if self._run is not None:
+            return self._run.cancelled
+        return self.state is JobState.CANCELLED
+
+    def __repr__(self) -> str:
+        known = self.__dict__
+        shown = ((key, known.get(key)) for key in ("id", "state", "queue", "worker", "attempt"))
+        return f"Job({', '.join(f'{key}={value!s}' for key, value in shown)})"
+
+
+class Leader(Base):
+    """One row of `oban_leaders`: which node leads the instance `name`, and until when."""
+
+    __tablename__ = "oban_leaders"
+    __table_args__ = (PrimaryKeyConstraint("name", name="oban_leaders_pkey"),)
+
+    name: Mapped[str] = mapped_column(Text)
+    node: Mapped[str] = mapped_column(Text)
+    elected_at: Mapped[datetime] = mapped_column(UTCDateTime)
+    expires_at: Mapped[datetime] = mapped_column(UTCDateTime)
+
+
+class Producer(Base):
+    """One row of `oban_producers`: a queue that a node runs, and when it was last seen."""
+
+    __tablename__ = "oban_producers"
+    __table_args__ = (PrimaryKeyConstraint("uuid", name="oban_producers_pkey"),)
+
+    uuid: Mapped[UUID] = mapped_column(Uuid)
+    name: Mapped[str] = mapped_column(Text)
+    node: Mapped[str] = mapped_column(Text)
+    queue: Mapped[str] = mapped_column(Text)
+    meta: Mapped[dict[str, Any]] = mapped_column(JSONDocument, server_default=text("'{}'"))
+    started_at: Mapped[datetime] = mapped_column(UTCDateTime, server_default=utc_now())
+    updated_at: Mapped[datetime] = mapped_column(UTCDateTime, server_default=utc_now())

@@ -1,0 +1,126 @@
+"""PostgreSQL: LISTEN on a connection of its own, with asyncpg or psycopg."""
+
+import asyncio
+import contextlib
+import logging
+import random
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from oban.notifier.base import Notifier, decode
+from oban.repository.transaction import Database
+
+logger = logging.getLogger("oban.notifier")
+
+CHANNELS = ("insert", "signal")
+
+
+class ListenNotifier(Notifier):
+    """Listens, reconnects when the connection breaks, and then has everybody look once.
+
+    What was announced while nobody listened is lost; that look makes up for it.
+    """
+
+    #: Seconds between two proofs that the connection still lives.
+    keepalive = 30.0
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
+        self._task: asyncio.Task[None] | None = None
+        self._listening = asyncio.Event()
+        self._stopping = False
+
+    async def start(self) -> None:
+        self._task = asyncio.create_task(self._run(), name="oban-listen")
+        started = asyncio.create_task(self._listening.wait())
+        # Without the database the node starts all the same, and polls.
+        await asyncio.wait({started}, timeout=5)
+        started.cancel()
+
+    async def stop(self) -> None:
+        self._stopping = True
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+            self._task = None
+
+    async def _run(self) -> None:
+        failures = 0
+        while True:
+            try:
+                async with self.database.engine.connect() as connection:
+                    failures = 0
+                    await self._listen(connection)
+            # Whatever breaks the listener, from a driver or from a pooler in between, is mended by
+            # the same two things: a new connection, and a look at the tables.
+            except Exception as error:
+                self._listening.clear()
+                # psycopg answers a cancelled wait for notifications with an error of its own.
+                if self._stopping:
+                    return
+                failures += 1
+                delay = min(0.1 * 2**failures, 10) * random.uniform(0.5, 1)  # noqa: S311 - jitter
+                logger.warning("not listening, trying again in %.1f s: %s", delay, error)
+                await asyncio.sleep(delay)
+
+    async def _listen(self, connection: AsyncConnection) -> None:
+        connection = await connection.execution_options(isolation_level="AUTOCOMMIT")
+        schema = self.database.prefix or await connection.run_sync(self.database.dialect.current_schema)
+        channels = {f"{schema}.oban_{channel}": channel for channel in CHANNELS}
+        # A connection that was listened on must not go back to the pool.
+        raw = await connection.get_raw_connection()
+        driver = raw.driver_connection
+        await connection.run_sync(lambda sync: sync.detach())
+        try:
+            if hasattr(driver, "add_listener"):
+                await self._with_asyncpg(driver, channels)
+            else:
+                await self._with_psycopg(driver, channels)
+        finally:
+            await asyncio.shield(_close(driver))
+
+    async def _with_asyncpg(self, driver: Any, channels: dict[str, str]) -> None:
+        broken = asyncio.Event()
+        driver.add_termination_listener(lambda _: broken.set())
+
+        def receive(_: Any, __: int, channel: str, payload: str) -> None:
+            self._receive(channels[channel], payload)
+
+        for name in channels:
+            await driver.add_listener(name, receive)
+        self._ready()
+        while not broken.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(broken.wait(), self.keepalive)
+                break
+            await driver.execute("SELECT 1", timeout=self.keepalive)
+        raise ConnectionError("the listening connection was closed")
+
+    async def _with_psycopg(self, driver: Any, channels: dict[str, str]) -> None:
+        await driver.set_autocommit(True)
+        for name in channels:
+            await driver.execute(f'LISTEN "{name}"')
+        self._ready()
+        while True:
+            async for notice in driver.notifies(timeout=self.keepalive):
+                self._receive(channels[notice.channel], notice.payload)
+            await driver.execute("SELECT 1")
+
+    def _ready(self) -> None:
+        self._listening.set()
+        self.wake_everybody()
+
+    def _receive(self, channel: str, text: str) -> None:
+        payload = decode(text)
+        if payload is None:
+            logger.warning("ignored on the channel %s, not a payload: %.100r", channel, text)
+        else:
+            self.dispatch(channel, payload)
+
+
+async def _close(driver: Any) -> None:
+    with contextlib.suppress(Exception):
+        async with asyncio.timeout(2):
+            await driver.close()

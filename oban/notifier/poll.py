@@ -1,0 +1,66 @@
+"""SQLite: commits of this process are heard at once, those of others by polling `data_version`.
+
+`PRAGMA data_version` is a counter in shared memory that changes when any other connection has
+committed. Reading it takes some microseconds and no lock.
+"""
+
+import asyncio
+import contextlib
+import logging
+
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from oban.dialects import sqlite
+from oban.notifier.base import Notifier
+from oban.repository.transaction import Database, Notice
+
+logger = logging.getLogger("oban.notifier")
+
+
+class DataVersionNotifier(Notifier):
+    """Hears this process's commits, and looks for others every `interval` seconds."""
+
+    def __init__(self, database: Database, interval: float = 0.05) -> None:
+        super().__init__(database)
+        self.interval = interval
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.database.on_notices.append(self._hear)
+        # A database in memory has no other connection, let alone another process.
+        if not sqlite.is_memory(self.database.engine.url):
+            self._task = asyncio.create_task(self._watch(), name="oban-data-version")
+
+    async def stop(self) -> None:
+        if self._hear in self.database.on_notices:
+            self.database.on_notices.remove(self._hear)
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+            self._task = None
+
+    def _hear(self, notices: list[Notice]) -> None:
+        # The commit may have happened in another thread.
+        self._loop.call_soon_threadsafe(self.dispatch_all, notices)
+
+    async def _watch(self) -> None:
+        while True:
+            try:
+                async with self.database.engine.connect() as connection:
+                    await self._poll(connection)
+            except (DBAPIError, OSError) as error:
+                logger.warning("polling the database for changes failed: %s", error)
+                await asyncio.sleep(1)
+
+    async def _poll(self, connection: AsyncConnection) -> None:
+        connection = await connection.execution_options(isolation_level="AUTOCOMMIT")
+        seen = None
+        while True:
+            version = (await connection.exec_driver_sql("PRAGMA data_version")).scalar()
+            if version != seen:
+                seen = version
+                self.wake_everybody()
+            await asyncio.sleep(self.interval)

@@ -1,0 +1,214 @@
+"""Cancel, retry, delete and update, with the rules for which states each applies to.
+
+Every function locks the rows in id order first, so that two calls on the same jobs wait for each
+other instead of deadlocking, and decides on the locked rows.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, bindparam, case, delete, select, update
+from sqlalchemy.orm import Session, attributes
+
+from oban import dialects, fields
+from oban.errors import InvalidJob, InvalidTarget, JobNotFound
+from oban.models import Job
+from oban.repository.target import Targets, lock, parse, refresh, show
+from oban.repository.transaction import execute, notify
+from oban.types import JobState
+
+Changes = Mapping[str, Any]
+Change = Changes | Callable[[Job], Changes]
+
+CANCELLABLE = (
+    JobState.AVAILABLE,
+    JobState.SCHEDULED,
+    JobState.SUSPENDED,
+    JobState.EXECUTING,
+    JobState.RETRYABLE,
+)
+WAITING = tuple(set(CANCELLABLE) - {JobState.EXECUTING})
+RETRYABLE = tuple(set(JobState) - {JobState.AVAILABLE, JobState.EXECUTING})
+DELETABLE = tuple(set(JobState) - {JobState.EXECUTING})
+
+
+def get(session: Session, id_: int) -> Job | None:
+    """The job with this id, or None."""
+    condition, parameters = parse([id_]).condition(session)
+    return execute(session, select(Job).where(condition), parameters).scalar_one_or_none()
+
+
+def find(session: Session, statement: Select[tuple[Job]] | None = None) -> list[Job]:
+    """The jobs that a `select(Job)` gives; all jobs, in id order, without one."""
+    if statement is None:
+        statement = select(Job).order_by(Job.id)
+    elif not isinstance(statement, Select):
+        raise InvalidTarget(f"a select(Job) is needed, not {type(statement).__name__}")
+    else:
+        parse(statement)
+    return list(execute(session, statement).scalars().unique())
+
+
+def cancel(session: Session, jobs: Targets) -> int:
+    """Cancel the jobs that have not ended; the number changed.
+
+    Executing jobs too: the row changes now, and the node that runs the job is told.
+    """
+    named = parse(jobs)
+    now = dialects.of(session).now()
+    rows = lock(session, named, CANCELLABLE)
+    ids = [row.id for row in rows]
+    _set(session, ids, state=_state(session, JobState.CANCELLED), cancelled_at=now)
+    executing = [row.id for row in rows if row.state is JobState.EXECUTING]
+    notify(session, "signal", [{"action": "pkill", "job_id": id_} for id_ in executing])
+    refresh(session, named, ids)
+    return len(ids)
+
+
+def retry(session: Session, jobs: Targets) -> int:
+    """Make the jobs that are neither available nor executing run again now; the number changed.
+
+    `max_attempts` is raised where all attempts are used, and a recorded result is removed.
+    """
+    named = parse(jobs)
+    dialect = dialects.of(session)
+    rows = lock(session, named, RETRYABLE)
+    ids = [row.id for row in rows]
+    used_up = Job.attempt >= Job.max_attempts
+    _set(
+        session,
+        ids,
+        state=_state(session, JobState.AVAILABLE),
+        scheduled_at=dialect.now(),
+        max_attempts=case((used_up, Job.attempt + 1), else_=Job.max_attempts),
+        meta=dialect.without_keys(Job.meta, "recorded", "return"),
+        cancelled_at=None,
+        completed_at=None,
+        discarded_at=None,
+    )
+    _wake(session, (row.queue for row in rows))
+    refresh(session, named, ids)
+    return len(ids)
+
+
+def remove(session: Session, jobs: Targets) -> int:
+    """Delete the jobs that are not executing; the number deleted."""
+    named = parse(jobs)
+    dialect = dialects.of(session)
+    ids = [row.id for row in lock(session, named, DELETABLE)]
+    if ids:
+        statement = delete(Job).where(dialect.among(Job.id, dialect.id_list()))
+        # Instances of the caller's session become deleted ones.
+        execute(session, statement, {"ids": ids}, synchronize_session="fetch")
+    return len(ids)
+
+
+def change(session: Session, jobs: Targets, changes: Change) -> list[Job]:
+    """Update some fields; the jobs as they are then, in the order given, each once.
+
+    A callable gets each job as it is under its lock, and returns the changes for it. Only the
+    columns named are written. Raises `InvalidJob` for a field that cannot be set or a value that
+    it cannot hold, `JobNotFound` for ids without a job, and whatever a callable raises; in each
+    case no job is changed.
+    """
+    named = parse(jobs)
+    if not callable(changes):
+        _checked(changes)
+    dialect = dialects.of(session)
+    dialect.begin_write(session)
+    condition, parameters = named.condition(session)
+    statement = select(Job, dialect.now()).where(condition).order_by(Job.id).with_for_update(of=Job)
+    rows = execute(session, statement, parameters, populate_existing=True).unique().all()
+    locked = {job.id: job for job, _ in rows}
+    if missing := [id_ for id_ in named.ids if id_ not in locked]:
+        raise JobNotFound(missing)
+    decided = {
+        job.id: _decide(job, _called(session, changes, job) if callable(changes) else changes, now)
+        for job, now in rows
+    }
+    _write(session, decided)
+    for id_, values in decided.items():
+        for column, value in values.items():
+            attributes.set_committed_value(locked[id_], column, value)
+    _announce(session, [(locked[id_], values) for id_, values in decided.items()])
+    for id_, instance in named.instances.items():
+        show(locked[id_], instance)
+    order = named.ids or list(locked)
+    return [named.instances.get(id_, locked[id_]) for id_ in order]
+
+
+def _called(session: Session, function: Callable[[Job], Changes], job: Job) -> Changes:
+    with session.no_autoflush:
+        changes = function(job)
+    if session.is_modified(job):
+        session.expire(job)
+        raise InvalidJob("changes", "must be returned as a dict; an attribute was set instead")
+    return changes
+
+
+def _checked(changes: object) -> dict[str, Any]:
+    if not isinstance(changes, Mapping):
+        raise InvalidJob("changes", f"must be a dict, not {type(changes).__name__}")
+    return fields.check(changes)
+
+
+def _decide(job: Job, changes: Changes, now: datetime) -> dict[str, Any]:
+    """The column values to write for one locked job."""
+    values = _checked(changes)
+    if "schedule_in" in values:
+        values["scheduled_at"] = now + timedelta(seconds=values.pop("schedule_in"))
+    # An attempt more has to be left for a job that waits for one.
+    least = job.attempt + (job.state in WAITING)
+    if values.get("max_attempts", least) < least:
+        raise InvalidJob(
+            "max_attempts",
+            f"must be at least {least}: job {job.id} is {job.state} after {job.attempt} attempts",
+        )
+    if "scheduled_at" in values:
+        later = values["scheduled_at"] > now
+        if later and job.state is JobState.AVAILABLE:
+            values["state"] = JobState.SCHEDULED
+        elif not later and job.state is JobState.SCHEDULED:
+            values["state"] = JobState.AVAILABLE
+    return values
+
+
+def _write(session: Session, decided: dict[int, dict[str, Any]]) -> None:
+    """One statement per set of columns, executed once for each job that has it."""
+    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for id_, values in decided.items():
+        if values:
+            groups.setdefault(tuple(sorted(values)), []).append({"key": id_, **values})
+    table = Job.__table__
+    for columns, parameters in groups.items():
+        statement = (
+            update(table)  # type: ignore[arg-type]
+            .where(table.c.id == bindparam("key"))
+            .values({column: bindparam(column, type_=table.c[column].type) for column in columns})
+        )
+        execute(session, statement, parameters)
+
+
+def _set(session: Session, ids: list[int], **values: Any) -> None:
+    if ids:
+        dialect = dialects.of(session)
+        statement = update(Job).where(dialect.among(Job.id, dialect.id_list())).values(values)
+        execute(session, statement, {"ids": ids}, synchronize_session=False)
+
+
+def _state(session: Session, state: JobState) -> ColumnElement[Any]:
+    return dialects.of(session).state(state.value)
+
+
+def _announce(session: Session, updated: list[tuple[Job, dict[str, Any]]]) -> None:
+    """Wake the queues in which a job may start now, and the stagers when a due time has moved."""
+    moved = {"queue", "scheduled_at", "state"}
+    changed = [job for job, values in updated if values.keys() & moved]
+    _wake(session, (job.queue for job in changed if job.state is JobState.AVAILABLE))
+    if any(job.state in (JobState.SCHEDULED, JobState.RETRYABLE) for job in changed):
+        notify(session, "signal", [{"action": "stage"}])
+
+
+def _wake(session: Session, queues: Iterable[str]) -> None:
+    notify(session, "insert", [{"queue": queue} for queue in sorted(set(queues))])

@@ -1,0 +1,213 @@
+"""How a repository function gets its transaction: one of its own, or the caller's.
+
+The functions are sync, over a `Session`. Under asyncio they run in `AsyncSession.run_sync`.
+"""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, nullcontext
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from sqlalchemy import URL, Connection, Executable, Result, event
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import (
+    AsyncConnection,
+    AsyncEngine,
+    AsyncSession,
+    create_async_engine,
+)
+from sqlalchemy.orm import Session
+
+from oban import dialects
+from oban.dialects.base import NOTICES
+from oban.errors import ConfigError, InvalidTarget, SchemaMissing
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Notice = tuple[str, dict[str, Any]]
+Caller = AsyncSession | AsyncConnection
+
+_PREFIX = "oban.prefix"
+_ATTEMPTS = 10
+
+
+def execute(session: Session, statement: Executable, parameters: Any = None, **options: Any) -> Result[Any]:
+    """Run a statement on Oban's tables, in the schema of the instance that uses the session."""
+    if prefix := session.info.get(_PREFIX):
+        options["schema_translate_map"] = {None: prefix}
+    return session.execute(statement, parameters, execution_options=options)
+
+
+def notify(session: Session, channel: str, payloads: Sequence[dict[str, Any]]) -> None:
+    """Announce payloads on a channel when, and only if, the session's transaction commits."""
+    dialects.of(session).notify(session, session.info.get(_PREFIX), channel, payloads)
+
+
+class Database:
+    """A database as one instance uses it: engine, prefix, and transactions on them.
+
+    `engine` is an `AsyncEngine`, which stays the caller's, or a URL, for which an engine is made
+    and disposed of. Raises `ConfigError` for what cannot be used.
+    """
+
+    def __init__(self, engine: AsyncEngine | str | URL, prefix: str | None = None) -> None:
+        self._owns_engine = not isinstance(engine, AsyncEngine)
+        if isinstance(engine, (str, URL)):
+            engine = _make_engine(engine)
+        elif not isinstance(engine, AsyncEngine):
+            raise ConfigError(f"an AsyncEngine or a database URL is needed, not {type(engine).__name__}")
+        self.engine = engine
+        self.dialect = dialects.named(engine.dialect.name)
+        if prefix and not self.dialect.has_schemas:
+            raise ConfigError(f"{self.dialect.name} has no schemas: leave out the prefix")
+        self.prefix = prefix
+        #: Called after a commit with what it announced, where the database does not tell by itself.
+        self.on_notices: list[Callable[[list[Notice]], None]] = []
+        self._writer = asyncio.Lock() if self.dialect.single_writer else nullcontext()
+
+    async def dispose(self) -> None:
+        """Close the connections of an engine that was made here."""
+        if self._owns_engine:
+            await self.engine.dispose()
+
+    async def write(
+        self, function: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run a repository function in a transaction of its own, again if it lost to another one."""
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                return await self._transact(function, *args, **kwargs)
+            except DBAPIError as error:
+                if attempt == _ATTEMPTS or not self.dialect.is_transient(error):
+                    raise
+            await asyncio.sleep(random.uniform(0, 0.01 * 2**attempt))  # noqa: S311 - jitter
+        raise AssertionError("unreachable")
+
+    async def _transact(
+        self, function: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        async with self._writer, self._session() as session, self._door():
+            result = await session.run_sync(function, *args, **kwargs)
+            await session.commit()
+            notices = session.sync_session.info.pop(NOTICES, [])
+        self._announce(notices)
+        return result
+
+    async def read(
+        self, function: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run a repository function that only reads."""
+        async with self._session() as session, self._door():
+            return await session.run_sync(function, *args, **kwargs)
+
+    async def within(
+        self,
+        caller: Caller,
+        function: Callable[Concatenate[Session, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Run a repository function in the caller's transaction, neither committing nor rolling back."""
+        async with self._door():
+            if isinstance(caller, AsyncSession):
+                return await caller.run_sync(lambda session: self._lend(session, function, *args, **kwargs))
+            if isinstance(caller, AsyncConnection):
+                return await caller.run_sync(
+                    lambda connection: self._join(connection, function, *args, **kwargs)
+                )
+        raise InvalidTarget(
+            f"session must be an AsyncSession or AsyncConnection, not {type(caller).__name__}"
+        )
+
+    async def run(
+        self,
+        caller: Caller | None,
+        function: Callable[Concatenate[Session, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """`within` the caller's transaction if there is one, else `write` in one of its own."""
+        if caller is None:
+            return await self.write(function, *args, **kwargs)
+        return await self.within(caller, function, *args, **kwargs)
+
+    def _session(self) -> AsyncSession:
+        return AsyncSession(self.engine, expire_on_commit=False, info={_PREFIX: self.prefix})
+
+    def _lend(
+        self,
+        session: Session,
+        function: Callable[Concatenate[Session, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        if dialects.of(session) is not self.dialect:
+            raise InvalidTarget(f"the session is not on {self.dialect.name}, as this Oban is")
+        session.info[_PREFIX] = self.prefix
+        session.flush()
+        result = function(session, *args, **kwargs)
+        if NOTICES in session.info:
+            event.listen(session, "after_commit", self._after_commit, once=True)
+        return result
+
+    def _join(
+        self,
+        connection: Connection,
+        function: Callable[Concatenate[Session, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        if not connection.in_transaction():
+            connection.begin()
+        session = Session(connection, join_transaction_mode="rollback_only", expire_on_commit=False)
+        try:
+            result = self._lend(session, function, *args, **kwargs)
+            session.flush()
+            if notices := session.info.pop(NOTICES, None):
+                event.listen(connection, "commit", lambda _: self._announce(notices), once=True)
+            session.expunge_all()
+            return result
+        finally:
+            session.close()
+
+    def _after_commit(self, session: Session) -> None:
+        self._announce(session.info.pop(NOTICES, []))
+
+    def _announce(self, notices: list[Notice]) -> None:
+        if notices:
+            for receive in self.on_notices:
+                receive(notices)
+
+    @asynccontextmanager
+    async def _door(self) -> AsyncIterator[None]:
+        """The one place where a driver's error becomes one of Oban's."""
+        try:
+            yield
+        except DBAPIError as error:
+            if self.dialect.is_missing_table(error):
+                raise SchemaMissing(self.missing_schema()) from error
+            raise
+
+    def missing_schema(self) -> str:
+        """What to tell somebody whose database has no Oban tables."""
+        url = self.engine.url.render_as_string(hide_password=True)
+        where = f" in the schema {self.prefix}" if self.prefix else ""
+        option = f" --prefix {self.prefix}" if self.prefix else ""
+        return (
+            f"there are no Oban tables{where} in {url}; make them with"
+            f" `oban install --database-url '{url}'{option}` (or `alembic upgrade head`)"
+        )
+
+
+def _make_engine(url: str | URL) -> AsyncEngine:
+    parsed = dialects.parse_url(url)
+    dialect = dialects.named(parsed.get_backend_name())
+    if parsed.get_driver_name() not in dialect.async_drivers:
+        raise ConfigError(
+            f"the driver {parsed.get_driver_name()} does not work with asyncio;"
+            f" use {' or '.join(dialect.async_drivers)}"
+        )
+    engine = create_async_engine(parsed, **dialect.engine_options(parsed))
+    dialect.prepare_engine(engine.sync_engine)
+    return engine

@@ -1,0 +1,5 @@
+"""Consumes jobs: the services that fetch, run, acknowledge, stage and watch. Builds no SQL."""
+
+from oban.runner.runner import Runner
+
+__all__ = ["Runner"]

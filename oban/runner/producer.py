@@ -1,0 +1,77 @@
+"""One queue on one node: fetches jobs when there is room, runs them, acknowledges them."""
+
+import asyncio
+import uuid
+from concurrent.futures import Executor
+
+from sqlalchemy.exc import DBAPIError
+
+from oban.models import Job
+from oban.repository import execution
+from oban.repository.transaction import Database
+from oban.runner.acknowledger import Acknowledger
+from oban.runner.executor import Run, execute
+from oban.runner.service import Service
+
+
+class Producer(Service):
+    """Each tick is one transaction: acknowledge what has ended, fetch into the free places.
+
+    Woken by insertions and by each job that ends, so that it idles without work and fills its
+    transactions under load.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        queue: str,
+        limit: int,
+        node: str,
+        interval: float,
+        threads: Executor,
+    ) -> None:
+        super().__init__(f"producer-{queue}", interval)
+        self.database = database
+        self.queue = queue
+        self.limit = limit
+        self.node = node
+        #: Unique per start, so that no earlier life of this node can be taken for this one.
+        self.owner = str(uuid.uuid4())
+        self.fetching = True
+        self.runs: set[Run] = set()
+        self.acknowledger = Acknowledger(database)
+        self._threads = threads
+
+    async def tick(self) -> float | None:
+        demand = self.limit - len(self.runs) if self.fetching else 0
+        acks = self.acknowledger.take()
+        if not acks and demand <= 0:
+            return None
+        try:
+            jobs = await self.database.write(execution.turn, acks, self.queue, demand, self.node, self.owner)
+        except DBAPIError as error:
+            if acks and not self.database.dialect.is_connection_error(error):
+                await self.acknowledger.isolate(acks)
+                return 0
+            self.acknowledger.put_back(acks)
+            raise
+        except BaseException:
+            self.acknowledger.put_back(acks)
+            raise
+        for job in jobs:
+            self._run(job)
+        return None
+
+    def _run(self, job: Job) -> None:
+        run = Run(job, self.owner)
+        run.task = asyncio.create_task(execute(run, self._threads))
+        self.runs.add(run)
+        run.task.add_done_callback(lambda task: self._ended(run, task))
+
+    def _ended(self, run: Run, task: asyncio.Task[execution.Ack]) -> None:
+        self.runs.discard(run)
+        # Cancelled before its first step, the job has not begun.
+        ack = execution.Ack(*run.held, "released") if task.cancelled() else task.result()
+        self.acknowledger.hold(ack)
+        self.wake()

@@ -1,0 +1,90 @@
+"""The one shape of every background service: start, stop, wake, and a loop around `tick`."""
+
+import asyncio
+import contextlib
+import logging
+import random
+from abc import ABC, abstractmethod
+
+from sqlalchemy.exc import SQLAlchemyError
+
+logger = logging.getLogger("oban.runner")
+
+#: Longest pause after failures, in seconds.
+MAX_BACKOFF = 10.0
+
+
+class Service(ABC):
+    """Calls `tick` again and again: every `interval` seconds, sooner when woken.
+
+    A tick that raises is logged and repeated, with growing, jittered pauses.
+    """
+
+    def __init__(self, name: str, interval: float) -> None:
+        self.name = name
+        self.interval = interval
+        self.failures = 0
+        self._woken = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    @abstractmethod
+    async def tick(self) -> float | None:
+        """Do what is to be done now. Returns the seconds until the next tick; None: `interval`."""
+
+    async def start(self) -> None:
+        """Start the loop; does nothing if it runs."""
+        if self._task is None:
+            self._stopping.clear()
+            self._task = asyncio.create_task(self._loop(), name=f"oban-{self.name}")
+
+    async def stop(self, timeout: float = 5.0) -> None:
+        """Let the current tick end, for `timeout` seconds at most, and stop the loop."""
+        task, self._task = self._task, None
+        if task is None:
+            return
+        self._stopping.set()
+        self.wake()
+        done, _ = await asyncio.wait({task}, timeout=timeout)
+        if not done:
+            task.cancel()
+            await asyncio.wait({task})
+
+    def wake(self) -> None:
+        """Tick as soon as possible. Called on the event loop."""
+        self._woken.set()
+
+    async def _loop(self) -> None:
+        while not self._stopping.is_set():
+            self._woken.clear()
+            try:
+                pause = await self.tick()
+                self.failures = 0
+            # The loop must outlive whatever a tick meets: a restart, a failover, a full disk.
+            except Exception as error:
+                self.failures += 1
+                pause = random.uniform(0.5, 1) * min(0.1 * 2**self.failures, MAX_BACKOFF)  # noqa: S311
+                self._report(error, pause)
+                # Not ended by wake-ups, which go on while the database is away.
+                await self._pause(pause, self._stopping)
+                continue
+            await self._pause(self.interval if pause is None else pause, self._woken)
+
+    async def _pause(self, seconds: float, event: asyncio.Event) -> None:
+        if seconds <= 0 or event.is_set():
+            # Even a service that is never idle lets the others have their turn.
+            await asyncio.sleep(0)
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await event.wait()
+
+    def _report(self, error: Exception, pause: float) -> None:
+        text = str(error.orig) if getattr(error, "orig", None) else str(error)  # type: ignore[attr-defined]
+        known = isinstance(error, (SQLAlchemyError, OSError))
+        logger.log(
+            logging.WARNING if known else logging.ERROR,
+            "%s failed, trying again in %.1f s: %s: %s",
+            *(self.name, pause, type(error).__name__, text or "no message"),
+            exc_info=None if known else error,
+        )

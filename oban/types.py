@@ -1,0 +1,155 @@
+"""Column and parameter types whose form differs by database."""
+
+import enum
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, ClassVar
+
+from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Integer, Text
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+
+class _Default(FunctionElement[Any]):
+    """A server default: a constant of the DDL that each database writes in its own way."""
+
+    inherit_cache = True
+    by_dialect: ClassVar[dict[str, str]]
+
+
+class utc_now(_Default):  # noqa: N801 - reads as a SQL function
+    """Default of a timestamp: the server's clock, whatever the session's time zone."""
+
+    by_dialect: ClassVar[dict[str, str]] = {
+        "postgresql": "timezone('UTC', now())",
+        "sqlite": "(strftime('%Y-%m-%d %H:%M:%f000', 'now'))",
+    }
+
+
+class no_texts(_Default):  # noqa: N801
+    """Default of a list of texts: the empty one."""
+
+    by_dialect: ClassVar[dict[str, str]] = {"postgresql": "'{}'", "sqlite": "'[]'"}
+
+
+@compiles(utc_now)
+@compiles(no_texts)
+def _render_default(element: _Default, compiler: SQLCompiler, **_: Any) -> str:
+    return element.by_dialect[compiler.dialect.name]
+
+
+class JobState(enum.StrEnum):
+    """Where a job is in its life. The order is that of the PostgreSQL enum."""
+
+    AVAILABLE = "available"
+    SCHEDULED = "scheduled"
+    SUSPENDED = "suspended"
+    EXECUTING = "executing"
+    RETRYABLE = "retryable"
+    COMPLETED = "completed"
+    DISCARDED = "discarded"
+    CANCELLED = "cancelled"
+
+
+STATES = [state.value for state in JobState]
+
+#: 64-bit key; SQLite's own row id is called INTEGER.
+BigKey = BigInteger().with_variant(Integer, "sqlite")
+
+
+class _NativeState(postgresql.ENUM):
+    # Without a cast, the server infers the type of a bound state. A cast would have to name the
+    # schema of the type, which is only known when the statement runs.
+    render_bind_cast = False
+    render_bind_literal_cast = False
+
+
+class StateType(TypeDecorator[JobState]):
+    """`oban_job_state` on PostgreSQL, text elsewhere; a `JobState` in Python."""
+
+    impl = Text
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        if dialect.name == "postgresql":
+            return dialect.type_descriptor(_NativeState(*STATES, name="oban_job_state", create_type=False))
+        return dialect.type_descriptor(Text())
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
+        return None if value is None else JobState(value).value
+
+    def process_literal_param(self, value: Any, dialect: Dialect) -> str:
+        return JobState(value).value
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> JobState | None:
+        return None if value is None else _STATE_BY_VALUE[value]
+
+
+_STATE_BY_VALUE = {state.value: state for state in JobState}
+
+
+class UTCDateTime(TypeDecorator[datetime]):
+    """Stored as UTC without a zone, whatever the session's zone; aware UTC in Python."""
+
+    impl = DateTime
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.utcoffset() is None:
+            raise ValueError(f"a time zone is needed: {value!r} has none")
+        return value.astimezone(UTC).replace(tzinfo=None)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return None if value is None else value.replace(tzinfo=UTC)
+
+
+class JSONDocument(TypeDecorator[Any]):
+    """`jsonb` on PostgreSQL, JSON text elsewhere."""
+
+    impl = JSON
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        if dialect.name == "postgresql":
+            return dialect.type_descriptor(postgresql.JSONB())
+        return dialect.type_descriptor(JSON())
+
+    @property
+    def comparator_factory(self) -> Any:
+        # Path access, `Job.args["user"]`, is that of the plain JSON type.
+        return JSON.Comparator
+
+
+class TextList(TypeDecorator[list[str]]):
+    """`text[]` on PostgreSQL, a JSON list elsewhere."""
+
+    impl = JSON
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        if dialect.name == "postgresql":
+            return dialect.type_descriptor(postgresql.ARRAY(Text()))
+        return dialect.type_descriptor(JSON())
+
+
+class IdList(TypeDecorator[Sequence[int]]):
+    """Any number of ids as one parameter: `bigint[]` on PostgreSQL, JSON text elsewhere."""
+
+    impl = Text
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        if dialect.name == "postgresql":
+            return dialect.type_descriptor(postgresql.ARRAY(BigInteger()))
+        return dialect.type_descriptor(Text())
+
+    def process_bind_param(self, value: Sequence[int] | None, dialect: Dialect) -> Any:
+        if value is None or dialect.name == "postgresql":
+            return value
+        return json.dumps(value)

@@ -1,0 +1,222 @@
+"""Workers: the classes and functions that run jobs, and the registry by which a row finds its own.
+
+A worker's name in the database is `module.QualifiedName` unless `name=` gives another. Only
+registered names run: nothing is ever imported because a row says so.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from functools import update_wrapper
+from typing import Any, ClassVar, Generic, ParamSpec, TypeVar
+
+from oban import backoff, fields, instances
+from oban.errors import ConfigError, InvalidJob, UnknownWorker
+from oban.models import Job
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_OPTIONS = ("queue", "priority", "max_attempts", "tags", "meta")
+
+
+class Worker:
+    """Base of worker classes: define `process(self, job)`, async or plain, and pass options.
+
+    Options of the class statement: `queue` (default "default"), `priority` (0), `max_attempts`
+    (20), `tags`, `meta`, `name` (the name in the database) and `oban` (the name of the instance
+    that `enqueue` uses, default "Oban"). A misspelt option raises `ConfigError`.
+
+    `process` may return `Cancel`, `Snooze` or `Record`; anything else completes the job, and an
+    exception makes it retry after `backoff(job)` seconds. A plain `def process` runs in a thread.
+    """
+
+    worker_name: ClassVar[str] = ""
+    _options: ClassVar[Mapping[str, Any]] = {}
+    _oban: ClassVar[str] = "Oban"
+
+    def __init_subclass__(cls, *, name: str | None = None, oban: str | None = None, **options: Any) -> None:
+        super().__init_subclass__()
+        for option in options:
+            if option not in _OPTIONS:
+                known = [*_OPTIONS, "name", "oban"]
+                raise ConfigError(
+                    f"{cls.__qualname__}: unknown option {option!r}{fields.suggestion(option, known)}"
+                )
+        try:
+            cls._options = {**cls._options, **fields.check(options)}
+            cls.worker_name = fields.worker(name or f"{cls.__module__}.{cls.__qualname__}")
+        except InvalidJob as error:
+            raise ConfigError(f"{cls.__qualname__}: {error}") from None
+        if oban is not None:
+            cls._oban = oban
+        registry.add(cls)
+
+    def process(self, job: Job) -> Any:
+        """Do the work of one job. May be `async def`."""
+        raise NotImplementedError(f"{type(self).__qualname__} has no process method")
+
+    def backoff(self, job: Job) -> float:
+        """Seconds until the next attempt, after attempt number `job.attempt` failed."""
+        return backoff.default(job.attempt, job.max_attempts)
+
+    @classmethod
+    def new(cls, args: Mapping[str, Any] | None = None, **overrides: Any) -> Job:
+        """A job for this worker, not enqueued yet.
+
+        `overrides` are fields of the job: queue, priority, max_attempts, tags, meta, and
+        scheduled_at (an aware datetime) or schedule_in (seconds or a timedelta). Raises
+        `InvalidJob`.
+        """
+        given = {} if args is None else args
+        return Job(worker=cls.worker_name, args=given, **{**cls._options, **overrides})
+
+    @classmethod
+    async def enqueue(
+        cls, args: Mapping[str, Any] | None = None, session: Any = None, **overrides: Any
+    ) -> Job:
+        """Enqueue a job for this worker, in the caller's transaction if `session` is given.
+
+        Raises `InvalidJob`, and `InstanceNotFound` if no `Oban` of the worker's name exists.
+        """
+        job = cls.new(args, **overrides)
+        enqueued: Job = await instances.named(cls._oban).enqueue(job, session=session)
+        return enqueued
+
+
+class Registry:
+    """Worker classes by the name that rows carry."""
+
+    def __init__(self) -> None:
+        self._workers: dict[str, type[Worker]] = {}
+
+    def add(self, worker: type[Worker]) -> None:
+        """Register a class; a later one of the same name (a reloaded module) replaces it."""
+        self._workers[worker.worker_name] = worker
+
+    def get(self, name: str) -> type[Worker]:
+        """The class of a name; raises `UnknownWorker`."""
+        try:
+            return self._workers[name]
+        except KeyError:
+            raise UnknownWorker(
+                f"no worker named {name!r} is registered in this process; import the module that"
+                " defines it before starting"
+            ) from None
+
+    def names(self) -> list[str]:
+        """All registered names, sorted."""
+        return sorted(self._workers)
+
+
+#: Every worker that this process has defined.
+registry = Registry()
+
+
+def worker(
+    *, name: str | None = None, oban: str | None = None, **options: Any
+) -> Callable[[type[Any]], type[Worker]]:
+    """Make a worker of a plain class with `process`; options as for `Worker`."""
+
+    def decorate(cls: type[Any]) -> type[Worker]:
+        if not callable(getattr(cls, "process", None)):
+            raise ConfigError(f"{cls.__qualname__} needs a process method")
+        members = {
+            "__module__": cls.__module__,
+            "__qualname__": cls.__qualname__,
+            "__doc__": cls.__doc__,
+        }
+        bases = (cls,) if issubclass(cls, Worker) else (cls, Worker)
+        # type() passes keywords on to __init_subclass__, which registers the class.
+        return type(cls.__name__, bases, members, name=name, oban=oban, **options)
+
+    return decorate
+
+
+class FunctionWorker(Generic[P, R]):
+    """A function that can be enqueued; made by `@job`. Calling it runs the function itself."""
+
+    def __init__(self, function: Callable[P, R], options: Mapping[str, Any]) -> None:
+        if not inspect.isfunction(function):
+            raise ConfigError(f"@job needs a function, not {function!r}")
+        update_wrapper(self, function)
+        self.function = function
+        self.signature = inspect.signature(function)
+        self.worker = _class_for(self, options)
+        self._overrides: dict[str, Any] = {}
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        return self.function(*args, **kwargs)
+
+    def new(self, *args: P.args, **kwargs: P.kwargs) -> Job:
+        """A job that will call the function with these arguments, not enqueued yet.
+
+        Raises `InvalidJob` when the function does not take them, or when they are not JSON.
+        """
+        return self.worker.new(self._bind(args, kwargs), **self._overrides)
+
+    async def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job:
+        """Enqueue a job that will call the function with these arguments."""
+        return await self.worker.enqueue(self._bind(args, kwargs), **self._overrides)
+
+    def with_options(self, **overrides: Any) -> "FunctionWorker[P, R]":
+        """The same function with other job fields, such as `schedule_in=60` or `queue="slow"`."""
+        other: FunctionWorker[P, R] = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        other._overrides = {**self._overrides, **fields.check(overrides)}
+        return other
+
+    def _bind(self, args: Any, kwargs: Any) -> dict[str, Any]:
+        try:
+            return dict(self.signature.bind(*args, **kwargs).arguments)
+        except TypeError as error:
+            raise InvalidJob("args", f"of {self.worker.worker_name}: {error}") from None
+
+    def call(self, arguments: Mapping[str, Any]) -> Any:
+        """Call the function with the arguments that a job carries."""
+        bound = self.signature.bind_partial()
+        unknown = arguments.keys() - self.signature.parameters.keys()
+        if unknown:
+            raise TypeError(f"{self.worker.worker_name} takes no {', '.join(sorted(unknown))}")
+        bound.arguments.update(
+            {name: arguments[name] for name in self.signature.parameters if name in arguments}
+        )
+        return self.function(*bound.args, **bound.kwargs)
+
+
+def job(
+    *, name: str | None = None, oban: str | None = None, **options: Any
+) -> Callable[[Callable[P, R]], FunctionWorker[P, R]]:
+    """Make a function enqueueable: `send.enqueue("a@b.c")`. Options as for `Worker`.
+
+    The arguments must be JSON. Inside, `current_job()` is the job.
+    """
+    return lambda function: FunctionWorker(function, {"name": name, "oban": oban, **options})
+
+
+def _class_for(owner: FunctionWorker[..., Any], options: Mapping[str, Any]) -> type[Worker]:
+    function = owner.function
+    if inspect.iscoroutinefunction(function):
+
+        async def process(self: Worker, job: Job) -> Any:
+            return await owner.call(job.args)
+    else:
+
+        def process(self: Worker, job: Job) -> Any:  # type: ignore[misc]
+            return owner.call(job.args)
+
+    members = {
+        "__module__": function.__module__,
+        "__qualname__": function.__qualname__,
+        "__doc__": function.__doc__,
+        "process": process,
+    }
+    return type(function.__name__, (Worker,), members, **options)
+
+
+running: ContextVar[Job | None] = ContextVar("oban.running", default=None)
+
+
+def current_job() -> Job | None:
+    """The job that runs in this context, in async code and in threads; None outside of one."""
+    return running.get()

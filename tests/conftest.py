@@ -1,0 +1,65 @@
+"""Fixtures: `url` is a fresh database with the schema, once on SQLite and once on PostgreSQL."""
+
+import logging
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import URL
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from oban import Oban
+from tests.databases import Factory, PostgreSQLFactory, SQLiteFactory, postgresql_server
+
+logging.getLogger("alembic").setLevel(logging.WARNING)
+
+
+@pytest.fixture(scope="session")
+def postgresql_factory() -> Iterator[PostgreSQLFactory]:
+    with postgresql_server() as server:
+        factory = PostgreSQLFactory(server)
+        yield factory
+        factory.close()
+
+
+@pytest.fixture(scope="session")
+def sqlite_factory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SQLiteFactory]:
+    factory = SQLiteFactory(Path(tmp_path_factory.mktemp("sqlite")))
+    yield factory
+    factory.close()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def factory(request: pytest.FixtureRequest) -> Factory:
+    """Makes databases; a test that uses it runs once on each database."""
+    made: Factory = request.getfixturevalue(f"{request.param}_factory")
+    return made
+
+
+@pytest.fixture
+def url(factory: Factory) -> Iterator[URL]:
+    """A fresh database with the schema in it, as an async URL."""
+    made = factory.create()
+    yield made
+    factory.drop(made)
+
+
+@pytest.fixture
+def empty_url(factory: Factory) -> Iterator[URL]:
+    """A fresh database without any table."""
+    made = factory.create(empty=True)
+    yield made
+    factory.drop(made)
+
+
+@pytest.fixture
+async def oban(url: URL) -> AsyncIterator[Oban]:
+    """A client on a fresh database; it runs no jobs."""
+    async with Oban(url) as client:
+        yield client
+
+
+@pytest.fixture
+def engine(oban: Oban) -> AsyncEngine:
+    """The engine of `oban`."""
+    return oban.engine
