@@ -14,7 +14,7 @@ def exponential(attempt: int, max_attempts: int = 20) -> float:
     """
     if max_attempts > MAX_EXPONENT:
         attempt = round(attempt / max_attempts * MAX_EXPONENT)
-    return 15.0 + 2 ** max(0, min(attempt, MAX_EXPONENT))
+    return 15.0 + 2.0 ** max(0, min(attempt, MAX_EXPONENT))
 
 
 def jittered(seconds: float, share: float = 0.1) -> float:

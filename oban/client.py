@@ -7,7 +7,7 @@ from typing import Any, Self
 from sqlalchemy import URL, Select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
-from oban import instances
+from oban import dialects, instances
 from oban.config import Options, QueueOptions
 from oban.errors import InvalidTarget
 from oban.models import Job
@@ -76,10 +76,13 @@ class Oban:
     # -- life ----------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Start running jobs, if there are queues. Raises `SchemaMissing`."""
+        """Start running jobs, if there are queues. Raises `SchemaMissing` and `DatabaseUnavailable`."""
         if self._runner is None and self.options.queues:
             runner = Runner(self._database, self.options)
-            await runner.start()
+            try:
+                await runner.start()
+            except Exception as error:
+                raise dialects.unavailable(self.engine.url, error) or error from error
             self._runner = runner
 
     async def stop(self) -> None:
@@ -131,15 +134,15 @@ class Oban:
 
     async def get_job(self, id_: int, session: Session | None = None) -> Job | None:
         """The job with this id, or None."""
-        return await self._read(session, management.get, parse_id(id_))
+        return await self._database.look(session, management.get, parse_id(id_))
 
     async def list_jobs(
         self,
-        select_statement: Select[tuple[Job]] | None = None,
+        select_statement: Select[Any] | None = None,
         session: Session | None = None,
     ) -> list[Job]:
         """The jobs that a `select(Job)` gives; all jobs in id order without one."""
-        return await self._read(session, management.find, select_statement)
+        return await self._database.look(session, management.find, select_statement)
 
     async def cancel_job(self, job_or_id: Target, session: Session | None = None) -> bool:
         """Cancel a job that has not ended; whether it was changed.
@@ -187,11 +190,6 @@ class Oban:
         Those of a `select(Job)` come in id order.
         """
         return await self._database.run(session, management.change, jobs, changes)
-
-    async def _read(self, session: Session | None, function: Any, *args: Any) -> Any:
-        if session is None:
-            return await self._database.read(function, *args)
-        return await self._database.within(session, function, *args)
 
     def _hint(self, jobs: list[Job]) -> None:
         # Others find new scheduled jobs at their next look; this node need not wait for that.

@@ -17,6 +17,10 @@ class SchemaMissing(ObanError, RuntimeError):
     """The Oban tables are not in the database yet."""
 
 
+class DatabaseUnavailable(ObanError, ConnectionError):
+    """The database cannot be reached, or refuses the connection."""
+
+
 class InvalidJob(ObanError, ValueError):
     """A job field holds what it must not; `field` names it."""
 

@@ -24,6 +24,7 @@ from sqlalchemy import (
     create_engine,
     text,
 )
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from oban import dialects
@@ -42,7 +43,8 @@ def upgrade(
 
     `target` is a database URL (sync or async driver), an engine, or a connection whose transaction
     the caller commits (`await async_connection.run_sync(migration.upgrade)`). `prefix` is a schema,
-    created if need be. Raises `ConfigError` for a URL or prefix that cannot be used.
+    created if need be. Raises `ConfigError` for a URL or prefix that cannot be used, and
+    `DatabaseUnavailable`.
     """
     _run(target, prefix, lambda config: command.upgrade(config, revision))
 
@@ -73,7 +75,11 @@ def _run(
         with target.begin() as connection:
             within(connection)
     else:
-        with_connection(dialects.parse_url(target), within)
+        url = dialects.parse_url(target)
+        try:
+            with_connection(url, within)
+        except (DBAPIError, OSError) as error:
+            raise dialects.unavailable(url, error) or error from error
 
 
 def with_connection(url: URL, action: Callable[[Connection], None]) -> None:

@@ -120,11 +120,6 @@ class JSONDocument(TypeDecorator[Any]):
             return dialect.type_descriptor(postgresql.JSONB())
         return dialect.type_descriptor(JSON())
 
-    @property
-    def comparator_factory(self) -> Any:
-        # Path access, `Job.args["user"]`, is that of the plain JSON type.
-        return JSON.Comparator
-
 
 class TextList(TypeDecorator[list[str]]):
     """`text[]` on PostgreSQL, a JSON list elsewhere."""

@@ -140,12 +140,13 @@ class FunctionWorker(Generic[P, R]):
         if not inspect.isfunction(function):
             raise ConfigError(f"@job needs a function, not {function!r}")
         update_wrapper(self, function)
-        self.function = function
+        self.function: Callable[P, R] = function
         self.signature = inspect.signature(function)
         self.worker = _class_for(self, options)
         self._overrides: dict[str, Any] = {}
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the function itself, here and now."""
         return self.function(*args, **kwargs)
 
     def new(self, *args: P.args, **kwargs: P.kwargs) -> Job:

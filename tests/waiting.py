@@ -1,18 +1,17 @@
 """Waiting for conditions instead of sleeping."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+import inspect
+from collections.abc import Callable
+from typing import Any
 
-T = TypeVar("T")
 
-
-async def eventually(condition: Callable[[], Awaitable[T]] | Callable[[], T], timeout: float = 10.0) -> T:
+async def eventually(condition: Callable[[], Any], timeout: float = 10.0) -> Any:
     """Wait until `condition()` (async or not) is true; its value. Fails after `timeout` seconds."""
     deadline = asyncio.get_running_loop().time() + timeout
     while True:
         result = condition()
-        value = await result if isinstance(result, Awaitable) else result
+        value = await result if inspect.isawaitable(result) else result
         if value:
             return value
         if asyncio.get_running_loop().time() > deadline:

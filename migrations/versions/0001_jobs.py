@@ -1,5 +1,7 @@
 """Jobs, leaders and producers."""
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
@@ -44,13 +46,13 @@ def upgrade(schema: str | None = None) -> None:
     native = op.get_context().dialect.name == "postgresql"
     dot = f'"{schema}".' if schema else ""
     if native:
-        state: sa.types.TypeEngine[str] = postgresql.ENUM(
+        state: sa.types.TypeEngine[Any] = postgresql.ENUM(
             *STATES, name="oban_job_state", schema=schema, create_type=False
         )
         op.execute(f"CREATE TYPE {dot}oban_job_state AS ENUM ('" + "', '".join(STATES) + "')")
-        key: sa.types.TypeEngine[int] = sa.BigInteger()
-        document: sa.types.TypeEngine[object] = postgresql.JSONB()
-        texts: sa.types.TypeEngine[object] = postgresql.ARRAY(sa.Text())
+        key: sa.types.TypeEngine[Any] = sa.BigInteger()
+        document: sa.types.TypeEngine[Any] = postgresql.JSONB()
+        texts: sa.types.TypeEngine[Any] = postgresql.ARRAY(sa.Text())
         no_texts, now = "'{}'", "timezone('UTC', now())"
         checks = []
     else:
@@ -59,15 +61,13 @@ def upgrade(schema: str | None = None) -> None:
         known = "state IN ('" + "', '".join(STATES) + "')"
         checks = [sa.CheckConstraint(known, name="known_state")]
 
-    def when(name: str, default: bool = False) -> sa.Column[object]:
-        given = {"nullable": False, "server_default": sa.text(now)} if default else {}
-        return sa.Column(name, sa.DateTime(), **given)
+    def when(name: str, default: bool = False) -> sa.Column[Any]:
+        given = sa.text(now) if default else None
+        return sa.Column(name, sa.DateTime(), nullable=not default, server_default=given)
 
-    def column(
-        name: str, type_: sa.types.TypeEngine[object], default: str | None = None
-    ) -> sa.Column[object]:
-        given = {} if default is None else {"server_default": sa.text(default)}
-        return sa.Column(name, type_, nullable=False, **given)
+    def column(name: str, type_: sa.types.TypeEngine[Any], default: str | None = None) -> sa.Column[Any]:
+        given = None if default is None else sa.text(default)
+        return sa.Column(name, type_, nullable=False, server_default=given)
 
     op.create_table(
         "oban_jobs",
@@ -101,8 +101,9 @@ def upgrade(schema: str | None = None) -> None:
     )
 
     def index(name: str, columns: list[str], where: str | None = None) -> None:
-        condition = {} if where is None else {"postgresql_where": sa.text(where)}
-        condition |= {} if where is None else {"sqlite_where": sa.text(where)}
+        condition: dict[str, Any] = {}
+        if where is not None:
+            condition = {"postgresql_where": sa.text(where), "sqlite_where": sa.text(where)}
         op.create_index(f"oban_jobs_{name}_index", "oban_jobs", columns, schema=schema, **condition)
 
     fetched = ["state", "queue", "priority", "scheduled_at", "id"]

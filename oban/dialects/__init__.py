@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 from oban.dialects.base import Dialect
 from oban.dialects.postgresql import PostgreSQL
 from oban.dialects.sqlite import SQLite
-from oban.errors import ConfigError, UnsupportedDatabase
+from oban.errors import ConfigError, DatabaseUnavailable, UnsupportedDatabase
 
 _DIALECTS: dict[str, Dialect] = {"postgresql": PostgreSQL(), "sqlite": SQLite()}
 
@@ -23,6 +23,21 @@ def named(name: str) -> Dialect:
 def of(bound: Session | Connection | Engine) -> Dialect:
     """The dialect of what a session, connection or engine talks to."""
     return named((bound.get_bind() if isinstance(bound, Session) else bound).dialect.name)
+
+
+def shown(url: URL) -> str:
+    """A database URL as it may be printed: without anything that is a password."""
+    query = {key: "***" if "pass" in key else value for key, value in url.query.items()}
+    return url.set(query=query).render_as_string(hide_password=True)
+
+
+def unavailable(url: URL, error: BaseException) -> DatabaseUnavailable | None:
+    """What to raise for a driver's error that means that the database cannot be reached, else None."""
+    if not named(url.get_backend_name()).is_connection_error(error):
+        return None
+    reason = getattr(error, "orig", None) or error
+    text = str(reason).strip() or type(reason).__name__
+    return DatabaseUnavailable(f"cannot reach the database {shown(url)}: {text}")
 
 
 def parse_url(url: str | URL) -> URL:

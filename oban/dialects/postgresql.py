@@ -24,7 +24,7 @@ from sqlalchemy import (
     type_coerce,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, array
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.orm import Session
 
 from oban import encoding
@@ -58,7 +58,7 @@ class PostgreSQL(Dialect):
         return literal_column("timezone('UTC', statement_timestamp())", UTCDateTime)
 
     def later(self, seconds: ColumnElement[float]) -> ColumnElement[datetime]:
-        return self.now() + func.make_interval(*(literal_column("0"),) * 6, seconds)  # type: ignore[operator]
+        return self.now() + func.make_interval(*(literal_column("0"),) * 6, seconds)
 
     def among(self, column: Any, ids: BindParameter[Any]) -> ColumnElement[bool]:
         return column == any_(ids)  # type: ignore[no-any-return]
@@ -125,7 +125,11 @@ class PostgreSQL(Dialect):
     def is_connection_error(self, error: BaseException) -> bool:
         if isinstance(error, DBAPIError):
             state = _sqlstate(error)
-            return error.connection_invalidated or state is None or state[:2] in _CONNECTION_CLASSES
+            if state is None:
+                # Raised by the driver, not the server: a lost connection, or a value it refuses.
+                lost = isinstance(error, (OperationalError, InterfaceError))
+                return error.connection_invalidated or lost
+            return state[:2] in _CONNECTION_CLASSES
         if (state := getattr(error, "sqlstate", None)) is not None:
             return state[:2] in _CONNECTION_CLASSES
         return isinstance(error, (OSError, TimeoutError))

@@ -72,7 +72,7 @@ class SQLite(Dialect):
         return func.json_array(*items, type_=Text)
 
     def append_error(self, errors: Any, attempt: Any, error: Any) -> ColumnElement[Any]:
-        at = literal_column("strftime('%Y-%m-%dT%H:%M:%f000Z', 'now')")
+        at: ColumnElement[str] = literal_column("strftime('%Y-%m-%dT%H:%M:%f000Z', 'now')")
         keys = (constant(key) for key in ("attempt", "at", "error"))
         pairs = [item for pair in zip(keys, (attempt, at, error), strict=True) for item in pair]
         return func.json_insert(errors, constant("$[#]"), func.json_object(*pairs))

@@ -9,8 +9,8 @@ from typing import Any
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
+    Executable,
     Float,
-    Select,
     Text,
     Update,
     and_,
@@ -252,14 +252,16 @@ def stage(session: Session) -> int:
 
 
 @functools.cache
-def _next_due(dialect: Dialect) -> Select[tuple[datetime, datetime]]:
+def _next_due(dialect: Dialect) -> Executable:
     waiting = or_(Job.state == dialect.state("scheduled"), Job.state == dialect.state("retryable"))
     return select(func.min(Job.scheduled_at), dialect.now()).where(waiting)
 
 
 def seconds_until_due(session: Session) -> float | None:
     """How long until the next scheduled or retryable job is due, by the database's clock."""
-    due, now = execute(session, _next_due(dialects.of(session))).one()
+    row = execute(session, _next_due(dialects.of(session))).one()
+    due: datetime | None = row[0]
+    now: datetime = row[1]
     return None if due is None else (due - now).total_seconds()
 
 

@@ -39,7 +39,7 @@ def get(session: Session, id_: int) -> Job | None:
     return execute(session, select(Job).where(condition), parameters).scalar_one_or_none()
 
 
-def find(session: Session, statement: Select[tuple[Job]] | None = None) -> list[Job]:
+def find(session: Session, statement: Select[Any] | None = None) -> list[Job]:
     """The jobs that a `select(Job)` gives; all jobs, in id order, without one."""
     if statement is None:
         statement = select(Job).order_by(Job.id)
@@ -119,7 +119,9 @@ def change(session: Session, jobs: Targets, changes: Change) -> list[Job]:
     dialect.begin_write(session)
     condition, parameters = named.condition(session)
     statement = select(Job, dialect.now()).where(condition).order_by(Job.id).with_for_update(of=Job)
-    rows = execute(session, statement, parameters, populate_existing=True).unique().all()
+    rows: list[tuple[Job, datetime]] = [
+        (row[0], row[1]) for row in execute(session, statement, parameters, populate_existing=True)
+    ]
     locked = {job.id: job for job, _ in rows}
     if missing := [id_ for id_ in named.ids if id_ not in locked]:
         raise JobNotFound(missing)

@@ -15,7 +15,7 @@ from oban.repository.transaction import execute
 from oban.types import JobState
 
 Target = Job | int
-Targets = Iterable[Target] | Select[tuple[Job]]
+Targets = Iterable[Target] | Select[Any]
 
 _MAX_ID = 2**63 - 1
 
@@ -77,7 +77,7 @@ def _checked(statement: Select[Any]) -> Select[Any]:
     entity = described[0].get("entity") if len(described) == 1 else None
     try:
         ours = entity is not None and described[0]["expr"] is entity
-        ours = ours and inspect(entity).mapper.class_ is Job  # type: ignore[union-attr]
+        ours = ours and inspect(entity).mapper.class_ is Job
     except NoInspectionAvailable:
         ours = False
     if not ours:

@@ -32,7 +32,9 @@ _PREFIX = "oban.prefix"
 _ATTEMPTS = 10
 
 
-def execute(session: Session, statement: Executable, parameters: Any = None, **options: Any) -> Result[Any]:
+def execute(
+    session: Session, statement: Executable, parameters: Any = None, **options: Any
+) -> "Result[*tuple[Any, ...]]":
     """Run a statement on Oban's tables, in the schema of the instance that uses the session."""
     if prefix := session.info.get(_PREFIX):
         options["schema_translate_map"] = {None: prefix}
@@ -132,6 +134,18 @@ class Database:
             return await self.write(function, *args, **kwargs)
         return await self.within(caller, function, *args, **kwargs)
 
+    async def look(
+        self,
+        caller: Caller | None,
+        function: Callable[Concatenate[Session, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """`within` the caller's transaction if there is one, else `read`."""
+        if caller is None:
+            return await self.read(function, *args, **kwargs)
+        return await self.within(caller, function, *args, **kwargs)
+
     def _session(self) -> AsyncSession:
         return AsyncSession(self.engine, expire_on_commit=False, info={_PREFIX: self.prefix})
 
@@ -191,7 +205,7 @@ class Database:
 
     def missing_schema(self) -> str:
         """What to tell somebody whose database has no Oban tables."""
-        url = self.engine.url.render_as_string(hide_password=True)
+        url = dialects.shown(self.engine.url)
         where = f" in the schema {self.prefix}" if self.prefix else ""
         option = f" --prefix {self.prefix}" if self.prefix else ""
         return (

@@ -1,0 +1,33 @@
+"""The command line: `oban start`, `install`, `uninstall`, `version`."""
+
+from typing import Any
+
+import click
+
+import oban
+from oban.cli.schema import install, uninstall
+from oban.cli.start import start
+from oban.errors import ObanError
+
+
+class _Group(click.Group):
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ObanError as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """A job queue in your own SQL database."""
+
+
+@main.command()
+def version() -> None:
+    """Print the version."""
+    click.echo(f"oban {oban.__version__}")
+
+
+for command in (start, install, uninstall):
+    main.add_command(command)
