@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from sqlalchemy import URL, Connection, Executable, Result, event
+from sqlalchemy import URL, Connection, Executable, Result, StaticPool, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import (
     AsyncConnection,
@@ -61,6 +61,11 @@ class Database:
             raise ConfigError(f"an AsyncEngine or a database URL is needed, not {type(engine).__name__}")
         self.engine = engine
         self.dialect = dialects.named(engine.dialect.name)
+        if isinstance(engine.pool, StaticPool):
+            raise ConfigError(
+                "the engine's pool gives one connection to everybody at once, so that transactions would"
+                " mix; use poolclass=AsyncAdaptedQueuePool, pool_size=1, max_overflow=0, or pass the URL"
+            )
         if prefix and not self.dialect.has_schemas:
             raise ConfigError(f"{self.dialect.name} has no schemas: leave out the prefix")
         self.prefix = prefix

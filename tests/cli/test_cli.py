@@ -1,0 +1,189 @@
+"""The command line as a user meets it: real processes, their exit codes and what they print."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from sqlalchemy import URL
+
+import oban as package
+from oban import Job, JobState, Oban
+from tests.waiting import eventually
+
+WORKERS = """
+import asyncio
+from oban import Record, Worker
+
+class Echo(Worker, name="echo"):
+    async def process(self, job):
+        return Record(job.args)
+
+class Slow(Worker, name="slow"):
+    async def process(self, job):
+        print("slow has begun", flush=True)
+        await asyncio.sleep(3600)
+"""
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / "workers.py").write_text(WORKERS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("OBAN_DATABASE_URL", raising=False)
+    return tmp_path
+
+
+def text(url: URL) -> str:
+    return url.render_as_string(hide_password=False)
+
+
+def oban(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "oban", *arguments],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+@contextmanager
+def node(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen(
+        [sys.executable, "-m", "oban", "start", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def until(process: subprocess.Popen[str], words: str) -> list[str]:
+    """The lines that a process prints up to the one with some words in it."""
+    assert process.stdout is not None
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if words in line:
+            return lines
+    raise AssertionError(f"{words!r} was never printed: {lines}")
+
+
+def test_version_prints_the_version() -> None:
+    assert oban("version").stdout == f"oban {package.__version__}\n"
+
+
+async def test_install_makes_the_tables_and_uninstall_removes_them_with_the_url_from_the_environment(
+    empty_url: URL,
+) -> None:
+    made = oban("install", OBAN_DATABASE_URL=text(empty_url))
+    assert made.returncode == 0, made.stderr
+    async with Oban(empty_url) as client:
+        await client.enqueue(Job(worker="echo"))
+    assert oban("install", "--database-url", text(empty_url)).returncode == 0
+    async with Oban(empty_url) as client:
+        assert len(await client.list_jobs()) == 1
+    assert oban("uninstall", "--database-url", text(empty_url)).returncode == 0
+    started = oban("start", "--database-url", text(empty_url))
+    assert started.returncode == 1
+    assert "there are no Oban tables" in started.stderr
+    assert "oban install --database-url" in started.stderr
+    assert "Traceback" not in started.stderr
+
+
+def test_a_missing_url_is_named() -> None:
+    result = oban("install")
+    assert result.returncode == 2
+    assert "--database-url" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--database-url", "mysql://u:secret@host/db"], "mysql is not supported"),
+        (["--database-url", "nonsense"], "the database URL cannot be read"),
+        (["--database-url", "postgresql+psycopg2://u:secret@host/db"], "psycopg2 is not supported"),
+        (["--database-url", "sqlite://", "--queues", "a:b"], "'a:b' is not NAME:LIMIT"),
+        (["--database-url", "sqlite://", "--queues", "a:1,a:2"], "'a' is named twice"),
+        (["--database-url", "sqlite://", "--queues", "a:0"], "limit must be an integer, 1 to 10000"),
+        (["--database-url", "sqlite://", "--queues", "a b:1"], "'a b' is not a queue name"),
+        (["--database-url", "sqlite://", "--import", "no.such"], "--import no.such: No module named 'no'"),
+        (["--database-url", "sqlite://", "--prefix", "x"], "sqlite has no schemas"),
+    ],
+)
+def test_start_says_what_is_wrong_in_one_line_without_the_password(arguments: list[str], words: str) -> None:
+    result = oban("start", *arguments)
+    assert result.returncode in (1, 2)
+    assert words in result.stderr
+    assert "Traceback" not in result.stderr
+    assert "secret" not in result.stderr
+
+
+def test_install_says_which_database_is_down_without_the_password() -> None:
+    result = oban("install", "--database-url", "postgresql://me:secret@127.0.0.1:1/shop?password=secret")
+    assert result.returncode == 1
+    assert "cannot reach the database postgresql+asyncpg://me:***@127.0.0.1:1/shop" in result.stderr
+    assert "secret" not in result.stderr
+
+
+def test_start_keeps_trying_while_the_database_is_down_and_still_obeys_a_signal() -> None:
+    with node("--database-url", "postgresql://me:secret@127.0.0.1:1/shop") as process:
+        first = until(process, "trying again")
+        until(process, "trying again")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=10) == 0
+    assert "me:***@127.0.0.1:1/shop" in first[-1]
+    assert "secret" not in "".join(first)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_start_runs_jobs_and_ends_with_code_0_at_a_signal(url: URL, number: signal.Signals) -> None:
+    with node("--database-url", text(url), "--queues", "default:2", "--import", "app.workers") as process:
+        async with Oban(url) as client:
+            job = await client.enqueue(Job(worker="echo", args={"a": 1}))
+
+            async def completed() -> bool:
+                row = await client.get_job(job.id)
+                return row is not None and row.state is JobState.COMPLETED
+
+            await eventually(completed)
+        process.send_signal(number)
+        assert await asyncio.to_thread(process.wait, 10) == 0
+
+
+async def test_a_second_signal_does_not_wait_and_puts_the_job_back(url: URL) -> None:
+    async with Oban(url) as client:
+        job = await client.enqueue(Job(worker="slow"))
+        with node("--database-url", text(url), "--import", "app.workers") as process:
+            await asyncio.to_thread(until, process, "slow has begun")
+            process.send_signal(signal.SIGTERM)
+            await asyncio.to_thread(until, process, "waiting for running jobs")
+            process.send_signal(signal.SIGTERM)
+            assert await asyncio.to_thread(process.wait, 10) == 0
+        row = await client.get_job(job.id)
+        assert row is not None
+        assert (row.state, row.attempt, row.errors) == (JobState.AVAILABLE, 0, [])
+
+
+async def test_a_worker_that_was_not_imported_is_a_failed_attempt_with_a_clear_error(url: URL) -> None:
+    async with Oban(url) as client:
+        job = await client.enqueue(Job(worker="echo"))
+        with node("--database-url", text(url)):
+
+            async def failed() -> Job | None:
+                row = await client.get_job(job.id)
+                return row if row and row.state is JobState.RETRYABLE else None
+
+            row = await eventually(failed)
+    assert "no worker named 'echo' is registered" in row.errors[0]["error"]
