@@ -119,7 +119,7 @@ class Oban:
 
     async def enqueue(self, job: Job, session: Session | None = None) -> Job:
         """Insert a job; the same instance, with its id and times. Raises `InvalidTarget`."""
-        await self._database.run(session, insert.insert_one, job)
+        await self._database.run(session, insert.insert_one, job, attach=session is not None)
         self._hint([job])
         return job
 
@@ -128,7 +128,7 @@ class Oban:
     ) -> list[Job]:
         """Insert all jobs or none: an iterable, or one argument each. In the order given."""
         listed = [jobs, *more] if isinstance(jobs, Job) else [*_iterable(jobs), *more]
-        enqueued = await self._database.run(session, insert.insert_many, listed)
+        enqueued = await self._database.run(session, insert.insert_many, listed, attach=session is not None)
         self._hint(enqueued)
         return enqueued
 

@@ -5,6 +5,7 @@ refuse or change silently: NUL characters, lone surrogates, NaN and infinities, 
 64 bits, keys that are not text.
 """
 
+import json
 import math
 import traceback
 from typing import Any
@@ -20,7 +21,16 @@ MAX_DEPTH = 100
 #: Longest error text that is kept, in characters.
 MAX_ERROR = 8192
 
+_EMPTY: dict[str | bytes, Any] = {"{}": dict, b"{}": dict, "[]": list, b"[]": list}
 _MIN_INT, _MAX_INT = -(2**63), 2**64 - 1
+
+
+def loads(text: str | bytes) -> Any:
+    """The value of a JSON text, with integers of any size."""
+    # Most documents of most jobs are empty.
+    if text in _EMPTY:
+        return _EMPTY[text]()
+    return json.loads(text)
 
 
 def dumps(value: Any) -> str:
@@ -34,6 +44,8 @@ def json_object(value: object, path: str) -> dict[str, Any]:
     Raises `EncodingError`, naming the path, when the value is not a dict or holds anything that
     JSON cannot carry unchanged, and when its JSON is larger than `MAX_BYTES`.
     """
+    if value == {}:
+        return {}
     if not isinstance(value, dict):
         raise EncodingError(path, f"must be a dict, not {type(value).__name__}")
     copy: dict[str, Any] = json_value(value, path)
@@ -42,49 +54,84 @@ def json_object(value: object, path: str) -> dict[str, Any]:
 
 def json_value(value: object, path: str) -> Any:
     """A deep copy of any JSON value. Tuples become lists, enum members their plain value."""
-    copy = _copy(value, path, MAX_DEPTH)
+    try:
+        copy = _copy(value, MAX_DEPTH)
+    except _Refused as refused:
+        raise EncodingError(path + refused.path, refused.problem) from None
     if copy and (size := len(orjson.dumps(copy))) > MAX_BYTES:
         raise EncodingError(path, f"is {size:,} bytes of JSON; at most {MAX_BYTES:,} are stored")
     return copy
 
 
-def _copy(value: object, path: str, depth: int) -> Any:
+class _Refused(Exception):
+    """Carries what is wrong up to the top; the path is put together on the way, only if needed."""
+
+    def __init__(self, problem: str, path: str = "") -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.path = path
+
+
+def _copy(value: object, depth: int) -> Any:
     if value is None or value is True or value is False:
         return value
     if isinstance(value, str):
-        return text(value, path)
+        if problem := _fault(value):
+            raise _Refused(problem)
+        return value if type(value) is str else str.__str__(value)
     if isinstance(value, int):
         if not _MIN_INT <= value <= _MAX_INT:
-            raise EncodingError(path, "is an integer of more than 64 bits; store it as text")
+            raise _Refused("is an integer of more than 64 bits; store it as text")
         return int(value)
     if isinstance(value, float):
         if not math.isfinite(value):
-            raise EncodingError(path, f"is {value}, which JSON cannot hold")
+            raise _Refused(f"is {value}, which JSON cannot hold")
         return float(value)
     if not isinstance(value, (dict, list, tuple)):
-        raise EncodingError(path, f"is not JSON: {type(value).__name__}")
+        raise _Refused(f"is not JSON: {type(value).__name__}")
     if depth == 0:
-        raise EncodingError(path, f"is nested more than {MAX_DEPTH} levels deep")
-    if isinstance(value, dict):
-        copy = {}
-        for key, item in value.items():
-            if not isinstance(key, str):
-                raise EncodingError(path, f"has a key that is not text: {key!r}")
-            copy[text(key, f"{path}, in a key,")] = _copy(item, f'{path}["{key}"]', depth - 1)
-        return copy
-    return [_copy(item, f"{path}[{index}]", depth - 1) for index, item in enumerate(value)]
+        raise _Refused(f"is nested more than {MAX_DEPTH} levels deep")
+    copied: Any = {} if isinstance(value, dict) else []
+    key: object = None
+    try:
+        if isinstance(value, dict):
+            for key, item in value.items():
+                copied[_checked_key(key)] = _copy(item, depth - 1)
+        else:
+            for key, item in enumerate(value):  # noqa: B007 - the path of what is refused
+                copied.append(_copy(item, depth - 1))
+    except _Refused as refused:
+        plain = isinstance(key, str) and key.isprintable()
+        shown = f'["{key}"]' if plain else f"[{key!r}]"
+        raise _Refused(refused.problem, shown + refused.path) from None
+    return copied
+
+
+def _checked_key(key: object) -> str:
+    if not isinstance(key, str):
+        raise _Refused("is under a key that is not text")
+    if problem := _fault(key):
+        raise _Refused(f"is under a key that {problem}")
+    return key if type(key) is str else str.__str__(key)
 
 
 def text(value: str, path: str) -> str:
     """The plain `str` of a text that every database can store; raises `EncodingError` if none can."""
+    if problem := _fault(value):
+        raise EncodingError(path, problem)
+    return value if type(value) is str else str.__str__(value)
+
+
+def _fault(value: str) -> str | None:
+    """What makes a text one that cannot be stored, if anything does."""
     if "\x00" in value:
-        raise EncodingError(path, "holds a NUL character, which databases cannot store")
+        return "holds a NUL character, which databases cannot store"
     if not value.isascii():
         try:
             value.encode()
         except UnicodeEncodeError:
-            raise EncodingError(path, "holds a lone surrogate, which is not valid text") from None
-    return value if type(value) is str else str.__str__(value)
+            return "holds a lone surrogate, which is not valid text"
+    return None
 
 
 def storable(value: str, limit: int = MAX_ERROR) -> str:

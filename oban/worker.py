@@ -32,6 +32,8 @@ class Worker:
     """
 
     worker_name: ClassVar[str] = ""
+    #: Whether `process` runs on the event loop rather than in a thread.
+    is_async: ClassVar[bool] = False
     _options: ClassVar[Mapping[str, Any]] = {}
     _oban: ClassVar[str] = "Oban"
 
@@ -50,6 +52,7 @@ class Worker:
             raise ConfigError(f"{cls.__qualname__}: {error}") from None
         if oban is not None:
             cls._oban = oban
+        cls.is_async = inspect.iscoroutinefunction(cls.process)
         registry.add(cls)
 
     def process(self, job: Job) -> Any:

@@ -13,7 +13,6 @@ from sqlalchemy import (
     BindParameter,
     ColumnElement,
     Connection,
-    Engine,
     FromClause,
     Select,
     Text,
@@ -128,9 +127,9 @@ class Dialect(ABC):
     def engine_options(self, url: URL) -> dict[str, Any]:
         """Arguments of `create_engine` for an engine that Oban makes itself."""
 
-    def prepare_engine(self, engine: Engine) -> None:
-        """Set up the connections of an engine that Oban made itself."""
-        return None
+    @abstractmethod
+    def prepare(self, connection: Connection) -> None:
+        """Set up a database for a runner, once, outside of a transaction."""
 
     @abstractmethod
     def current_schema(self, connection: Connection) -> str | None:

@@ -113,6 +113,9 @@ class PostgreSQL(Dialect):
     def engine_options(self, url: URL) -> dict[str, Any]:
         return {"pool_pre_ping": False}
 
+    def prepare(self, connection: Connection) -> None:
+        """Nothing: a server is set up by whoever runs it."""
+
     def current_schema(self, connection: Connection) -> str | None:
         return connection.scalar(select(func.current_schema()))
 

@@ -10,12 +10,10 @@ from sqlalchemy import (
     BindParameter,
     ColumnElement,
     Connection,
-    Engine,
     FromClause,
     Select,
     Text,
     bindparam,
-    event,
     func,
     literal_column,
     select,
@@ -104,10 +102,9 @@ class SQLite(Dialect):
             options |= {"poolclass": AsyncAdaptedQueuePool, "pool_size": 1, "max_overflow": 0}
         return options
 
-    def prepare_engine(self, engine: Engine) -> None:
-        if not is_memory(engine.url):
-            # Readers and the writer do not wait for each other. Kept in the file.
-            event.listen(engine, "first_connect", _use_wal)
+    def prepare(self, connection: Connection) -> None:
+        # Kept in the file from then on. Readers and the writer do not wait for each other.
+        connection.exec_driver_sql("PRAGMA journal_mode = WAL")
 
     def current_schema(self, connection: Connection) -> str | None:
         return None
@@ -127,12 +124,6 @@ class SQLite(Dialect):
 
 
 _TAKE_LOCK = text("UPDATE oban_jobs SET id = id WHERE 0")
-
-
-def _use_wal(connection: Any, _: Any) -> None:
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode = WAL")
-    cursor.close()
 
 
 def is_memory(url: URL) -> bool:

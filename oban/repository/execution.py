@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -62,6 +62,19 @@ class Ack:
     #: The count for `meta["snoozed"]`.
     snoozed: int | None = None
 
+    def record(self) -> dict[str, Any]:
+        """What differs from the defaults, as JSON values."""
+        record: dict[str, Any] = {
+            "id": self.id,
+            "attempt": self.attempt,
+            "owner": self.owner,
+            "outcome": self.outcome,
+        }
+        for name in ("error", "delay", "value", "snoozed"):
+            if (value := getattr(self, name)) is not None:
+                record[name] = value
+        return record
+
 
 @functools.cache
 def _fetch(dialect: Dialect) -> Update:
@@ -90,12 +103,16 @@ def _fetch(dialect: Dialect) -> Update:
     )
 
 
+def _start_order(job: Job) -> tuple[int, datetime, int]:
+    return job.priority, job.scheduled_at, job.id
+
+
 def fetch(session: Session, queue: str, demand: int, node: str, owner: str) -> list[Job]:
     """Claim up to `demand` available jobs of a queue: now executing, in the order to start them."""
     parameters = {"queue_name": queue, "demand": demand, "node": node, "owner": owner}
     statement = _fetch(dialects.of(session))
     jobs = execute(session, statement, parameters, synchronize_session=False).scalars().all()
-    return sorted(jobs, key=lambda job: (job.priority, job.scheduled_at, job.id))
+    return sorted(jobs, key=_start_order)
 
 
 @functools.cache
@@ -177,7 +194,7 @@ def acknowledge(session: Session, acks: Sequence[Ack]) -> None:
     if not acks:
         return
     ordered = sorted(acks, key=lambda ack: ack.id)
-    payload = encoding.dumps([asdict(ack) for ack in ordered])
+    payload = encoding.dumps([ack.record() for ack in ordered])
     statement = _acknowledge(dialects.of(session))
     done = {row.id for row in execute(session, statement, {"acks": payload}, synchronize_session=False)}
     if late := [ack for ack in ordered if ack.id not in done and ack.error is not None]:

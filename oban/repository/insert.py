@@ -5,7 +5,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import BigInteger, Float, Insert, Text, case, cast, func, insert, select
-from sqlalchemy.orm import Session, make_transient_to_detached, object_session
+from sqlalchemy.orm import Session, object_session
+from sqlalchemy.orm.attributes import instance_state
 
 from oban import dialects, encoding
 from oban.dialects.base import Dialect, constant
@@ -56,10 +57,10 @@ def _statement(dialect: Dialect) -> Insert:
     )
 
 
-def insert_many(session: Session, jobs: Iterable[Job]) -> list[Job]:
+def insert_many(session: Session, jobs: Iterable[Job], attach: bool = False) -> list[Job]:
     """Insert jobs and return the same instances, with their ids, in the order given.
 
-    In the caller's session they are persistent afterwards, else detached. Raises `InvalidTarget`
+    They are detached afterwards or, with `attach`, persistent in the session. Raises `InvalidTarget`
     for what is not a `Job`, is passed twice or was enqueued before; then nothing is inserted.
     """
     listed = list(jobs)
@@ -69,27 +70,31 @@ def insert_many(session: Session, jobs: Iterable[Job]) -> list[Job]:
         session.flush(pending)
     fresh = [job for job in listed if "id" not in job.__dict__]
     for start in range(0, len(fresh), BATCH):
-        _insert(session, fresh[start : start + BATCH])
+        _insert(session, fresh[start : start + BATCH], attach)
     return listed
 
 
-def insert_one(session: Session, job: Job) -> Job:
+def insert_one(session: Session, job: Job, attach: bool = False) -> Job:
     """Insert one job; like `insert_many`."""
-    return insert_many(session, [job])[0]
+    return insert_many(session, [job], attach)[0]
 
 
-def _insert(session: Session, jobs: Sequence[Job]) -> None:
+def _insert(session: Session, jobs: Sequence[Job], attach: bool) -> None:
     dialect = dialects.of(session)
     payload = encoding.dumps([_record(n, job) for n, job in enumerate(jobs)])
     # Ids are given out in the order of the rows, while RETURNING promises none.
     rows = sorted(execute(session, _statement(dialect), {"jobs": payload}))
     queues = set()
-    for job, (id_, state, inserted_at, scheduled_at) in zip(jobs, rows, strict=True):
-        job.__dict__.update(_UNSET, id=id_, state=state, inserted_at=inserted_at, scheduled_at=scheduled_at)
-        make_transient_to_detached(job)
-        if state is JobState.AVAILABLE:
+    for job, row in zip(jobs, rows, strict=True):
+        job.__dict__.update(_UNSET)
+        job.__dict__.update(zip(_RETURNED, row, strict=True))
+        state = instance_state(job)
+        # What make_transient_to_detached() does, less what only instances with a history need.
+        state.key = state.mapper.identity_key_from_primary_key((job.id,))
+        if job.state is JobState.AVAILABLE:
             queues.add(job.queue)
-    session.add_all(jobs)
+    if attach:
+        session.add_all(jobs)
     if queues and not dialect.insert_notifies:
         notify(session, "insert", [{"queue": queue} for queue in queues])
 

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from sqlalchemy import URL, Connection, Executable, Result, StaticPool, event
+from sqlalchemy import URL, Connection, Executable, Result, StaticPool, event, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import (
     AsyncConnection,
@@ -19,9 +19,10 @@ from sqlalchemy.ext.asyncio import (
 )
 from sqlalchemy.orm import Session
 
-from oban import dialects
+from oban import dialects, encoding
 from oban.dialects.base import NOTICES
 from oban.errors import ConfigError, InvalidTarget, SchemaMissing
+from oban.models import Job
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -72,6 +73,13 @@ class Database:
         #: Called after a commit with what it announced, where the database does not tell by itself.
         self.on_notices: list[Callable[[list[Notice]], None]] = []
         self._writer = asyncio.Lock() if self.dialect.single_writer else nullcontext()
+
+    async def prepare(self) -> None:
+        """Set up the database for a runner; raises `SchemaMissing` if there are no tables."""
+        async with self._door(), self.engine.connect() as connection:
+            connection = await connection.execution_options(isolation_level="AUTOCOMMIT")
+            await connection.run_sync(self.dialect.prepare)
+        await self.read(lambda session: execute(session, select(Job.id).limit(0)))
 
     async def dispose(self) -> None:
         """Close the connections of an engine that was made here."""
@@ -227,6 +235,4 @@ def _make_engine(url: str | URL) -> AsyncEngine:
             f"the driver {parsed.get_driver_name()} does not work with asyncio;"
             f" use {' or '.join(dialect.async_drivers)}"
         )
-    engine = create_async_engine(parsed, **dialect.engine_options(parsed))
-    dialect.prepare_engine(engine.sync_engine)
-    return engine
+    return create_async_engine(parsed, json_deserializer=encoding.loads, **dialect.engine_options(parsed))

@@ -60,7 +60,7 @@ async def execute(run: Run, threads: Executor) -> Ack:
 
 
 async def _process(worker: Worker, job: Job, threads: Executor) -> Any:
-    if inspect.iscoroutinefunction(worker.process):
+    if worker.is_async:
         return await worker.process(job)
     context = contextvars.copy_context()
     loop = asyncio.get_running_loop()

@@ -8,7 +8,6 @@ from typing import Any
 
 from oban import notifier
 from oban.config import Options
-from oban.repository import management
 from oban.repository.transaction import Database
 from oban.runner.executor import Run
 from oban.runner.producer import Producer
@@ -55,7 +54,7 @@ class Runner:
 
     async def start(self) -> None:
         """Start everything. Raises `SchemaMissing`, and the driver's error when there is no database."""
-        await self.database.read(management.get, 0)
+        await self.database.prepare()
         self.notifier.subscribe("insert", self._on_insert)
         self.notifier.subscribe("signal", self._on_signal)
         await self.notifier.start()

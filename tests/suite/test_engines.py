@@ -1,0 +1,104 @@
+"""Which engines an `Oban` takes, and what it leaves of them."""
+
+import gc
+from pathlib import Path
+
+import pytest
+from sqlalchemy import URL, create_engine, select, text
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from oban import Job, JobState, Oban, Record, job, migration
+from oban.errors import ConfigError, InstanceNotFound, UnsupportedDatabase
+from tests.waiting import eventually
+
+
+@job(name="tests.double")
+async def double(number: int) -> Record:
+    return Record(number * 2)
+
+
+async def test_a_database_in_memory_runs_many_jobs_at_once() -> None:
+    oban = Oban("sqlite+aiosqlite://", queues={"default": 10})
+    async with oban.engine.begin() as connection:
+        await connection.run_sync(migration.upgrade)
+    async with oban:
+        jobs = await oban.enqueue_many(double.new(number) for number in range(100))
+
+        async def completed() -> bool:
+            rows = await oban.list_jobs(select(Job).where(Job.state == JobState.COMPLETED))
+            return len(rows) == len(jobs)
+
+        await eventually(completed)
+        returned = {row.id: row.meta["return"] for row in await oban.list_jobs()}
+    assert returned == {made.id: made.args["number"] * 2 for made in jobs}
+
+
+async def test_an_engine_that_shares_one_connection_between_transactions_is_refused() -> None:
+    # SQLAlchemy's default for SQLite in memory.
+    engine = create_async_engine("sqlite+aiosqlite://")
+    with pytest.raises(ConfigError, match="one connection to everybody at once"):
+        Oban(engine)
+    await engine.dispose()
+
+
+async def test_a_sync_engine_and_things_that_are_no_engine_are_refused(tmp_path: Path) -> None:
+    engine = create_engine(f"sqlite:///{tmp_path}/a.db")
+    with pytest.raises(ConfigError, match="AsyncEngine or a database URL is needed, not Engine"):
+        Oban(engine)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="not NoneType"):
+        Oban(None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("mysql://u:secret@h/d", "mysql is not supported; use postgresql or sqlite"),
+        ("postgresql+pg8000://u:secret@h/d", "the driver pg8000 is not supported for postgresql"),
+        ("sqlite+pysqlite://", "the driver pysqlite does not work with asyncio"),
+        ("no url with secret", "the database URL cannot be read"),
+    ],
+)
+def test_a_url_that_cannot_be_used_is_refused_without_its_password(url: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words) as caught:
+        Oban(url)
+    assert "secret" not in str(caught.value)
+    assert isinstance(caught.value, UnsupportedDatabase) == ("not supported" in words)
+
+
+async def test_the_applications_engine_stays_open_when_oban_stops(url: URL) -> None:
+    engine = create_async_engine(url)
+    async with Oban(engine, queues={"default": 1}):
+        pass
+    async with engine.connect() as connection:
+        assert (await connection.execute(text("SELECT 1"))).scalar() == 1
+    await engine.dispose()
+
+
+async def test_an_oban_is_found_by_its_name_as_long_as_it_lives(url: URL) -> None:
+    first = Oban(url, name="first")
+    assert Oban.get_instance("first") is first
+    with pytest.raises(InstanceNotFound, match="no Oban named 'second'"):
+        Oban.get_instance("second")
+    del first
+    gc.collect()
+    with pytest.raises(InstanceNotFound):
+        Oban.get_instance("first")
+
+
+async def test_a_function_is_enqueued_through_the_instance_that_its_option_names(url: URL) -> None:
+    @job(name="tests.elsewhere", oban="elsewhere")
+    def work(number: int) -> None: ...
+
+    with pytest.raises(InstanceNotFound, match="elsewhere"):
+        await work.enqueue(1)
+    async with Oban(url, name="elsewhere") as oban:
+        enqueued = await work.enqueue(1)
+        assert [row.id for row in await oban.list_jobs()] == [enqueued.id]
+
+
+async def test_a_runner_switches_a_file_to_write_ahead_logging(tmp_path: Path) -> None:
+    engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/new.db")
+    migration.upgrade(engine.url)
+    async with Oban(engine, queues={"default": 1}), engine.connect() as connection:
+        assert (await connection.execute(text("PRAGMA journal_mode"))).scalar() == "wal"
+    await engine.dispose()
