@@ -54,13 +54,30 @@ def json_object(value: object, path: str) -> dict[str, Any]:
 
 def json_value(value: object, path: str) -> Any:
     """A deep copy of any JSON value. Tuples become lists, enum members their plain value."""
+    weight = [0]
     try:
-        copy = _copy(value, MAX_DEPTH)
+        copy = _copy(value, MAX_DEPTH, weight)
     except _Refused as refused:
         raise EncodingError(path + refused.path, refused.problem) from None
-    if copy and (size := len(orjson.dumps(copy))) > MAX_BYTES:
+    # A character takes six bytes at most, so that most values need not be encoded to be measured.
+    if weight[0] * 6 > MAX_BYTES and (size := len(orjson.dumps(copy))) > MAX_BYTES:
         raise EncodingError(path, f"is {size:,} bytes of JSON; at most {MAX_BYTES:,} are stored")
     return copy
+
+
+def dumps_unchecked(value: Any) -> str | None:
+    """JSON text of values that may have been changed in place since they were checked.
+
+    None if that, or their size, has to be looked at: check each with `json_object` then.
+    """
+    try:
+        encoded = orjson.dumps(value)
+    except TypeError:
+        return None
+    # What orjson lets through and databases do not, NaN and NUL, leaves these traces.
+    if b"null" in encoded or b"\\u0000" in encoded or len(encoded) > MAX_BYTES:
+        return None
+    return encoded.decode()
 
 
 class _Refused(Exception):
@@ -72,12 +89,14 @@ class _Refused(Exception):
         self.path = path
 
 
-def _copy(value: object, depth: int) -> Any:
+def _copy(value: object, depth: int, weight: list[int]) -> Any:
+    """`value` as JSON values of its own; adds up in `weight` about how many characters they take."""
     if value is None or value is True or value is False:
         return value
     if isinstance(value, str):
         if problem := _fault(value):
             raise _Refused(problem)
+        weight[0] += len(value)
         return value if type(value) is str else str.__str__(value)
     if isinstance(value, int):
         if not _MIN_INT <= value <= _MAX_INT:
@@ -91,15 +110,18 @@ def _copy(value: object, depth: int) -> Any:
         raise _Refused(f"is not JSON: {type(value).__name__}")
     if depth == 0:
         raise _Refused(f"is nested more than {MAX_DEPTH} levels deep")
+    weight[0] += 16 + 24 * len(value)
     copied: Any = {} if isinstance(value, dict) else []
     key: object = None
     try:
         if isinstance(value, dict):
             for key, item in value.items():
-                copied[_checked_key(key)] = _copy(item, depth - 1)
+                name = _checked_key(key)
+                weight[0] += len(name)
+                copied[name] = _copy(item, depth - 1, weight)
         else:
             for key, item in enumerate(value):  # noqa: B007 - the path of what is refused
-                copied.append(_copy(item, depth - 1))
+                copied.append(_copy(item, depth - 1, weight))
     except _Refused as refused:
         plain = isinstance(key, str) and key.isprintable()
         shown = f'["{key}"]' if plain else f"[{key!r}]"

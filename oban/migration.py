@@ -85,6 +85,8 @@ def _run(
 def with_connection(url: URL, action: Callable[[Connection], None]) -> None:
     """Run `action` in one transaction on a connection of its own, with a sync or an async driver."""
     dialect = dialects.named(url.get_backend_name())
+    if dialect.sync_driver is not None:
+        url = url.set(drivername=f"{dialect.name}+{dialect.sync_driver}")
     options = {"poolclass": NullPool}
     if url.get_driver_name() == "psycopg" or url.get_driver_name() not in dialect.async_drivers:
         with create_engine(url, **options).begin() as connection:

@@ -1,5 +1,6 @@
 """The tables as declarative models: `Job`, `Leader`, `Producer`."""
 
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from typing import Any, ClassVar, Protocol
 from uuid import UUID
@@ -17,6 +18,7 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, validates
+from sqlalchemy.orm.attributes import instance_state
 
 from oban import clock, fields
 from oban.errors import InvalidJob
@@ -116,15 +118,40 @@ class Job(Base):
     _schedule_in: ClassVar[float | None] = None
 
     def __init__(self, **values: Any) -> None:
-        checked = fields.check(values)
-        if "worker" not in checked:
+        if "worker" not in values:
             raise InvalidJob("worker", "is missing")
+        self._fill(fields.check(values))
+
+    @classmethod
+    def of(cls, checked: dict[str, Any]) -> "Job":
+        """A job of values that `oban.fields` has checked; takes them over without a copy."""
+        job = _blank()
+        job._fill(checked)
+        return job
+
+    @classmethod
+    def stored(cls, row: Iterable[Any]) -> "Job":
+        """The detached job of a row that has all columns, in the order of the table.
+
+        What loading it through a session would give, in a third of the time.
+        """
+        job = _blank()
+        job.__dict__.update(zip(_KEYS, row, strict=True))
+        job.keyed()
+        return job
+
+    def keyed(self) -> None:
+        """Make the instance one that is stored under its id, with nothing changed since."""
+        # What make_transient_to_detached() does, less what only instances with a history need.
+        instance_state(self).key = _MAPPER.identity_key_from_primary_key((self.__dict__["id"],))
+
+    def _fill(self, checked: dict[str, Any]) -> None:
         schedule_in = checked.pop("schedule_in", None)
         now = clock.now()
         if schedule_in is not None:
             self._schedule_in = schedule_in  # type: ignore[misc]
             checked["scheduled_at"] = now + timedelta(seconds=schedule_in)
-        due = "scheduled_at" not in checked or checked["scheduled_at"] <= now
+        due = checked.get("scheduled_at", now) <= now
         # Straight into the dict: the values are checked already, and an insert reads them from
         # there; going through instrumented attributes would take most of the time of a bulk insert.
         self.__dict__.update(
@@ -161,6 +188,12 @@ class Job(Base):
         return f"Job({', '.join(f'{key}={value!s}' for key, value in shown)})"
 
 
+_MAPPER = Job.__mapper__
+_KEYS = [_MAPPER.get_property_by_column(column).key for column in Job.__table__.c]
+#: An instance as the mapper makes one before it loads a row, without `__init__`.
+_blank: Callable[[], Job] = _MAPPER.class_manager.new_instance
+
+
 class Leader(Base):
     """One row of `oban_leaders`: which node leads the instance `name`, and until when."""
 
@@ -186,3 +219,7 @@ class Producer(Base):
     meta: Mapped[dict[str, Any]] = mapped_column(JSONDocument, server_default=text("'{}'"))
     started_at: Mapped[datetime] = mapped_column(UTCDateTime, server_default=utc_now())
     updated_at: Mapped[datetime] = mapped_column(UTCDateTime, server_default=utc_now())
+
+
+# `Job.of` goes past the constructor that would otherwise do this at the first use.
+Base.registry.configure()

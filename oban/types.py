@@ -95,10 +95,10 @@ class StateType(TypeDecorator[JobState]):
         return JobState(value).value
 
     def process_result_value(self, value: Any, dialect: Dialect) -> JobState | None:
-        return None if value is None else _STATE_BY_VALUE[value]
+        return None if value is None else STATE_BY_VALUE[value]
 
 
-_STATE_BY_VALUE = {state.value: state for state in JobState}
+STATE_BY_VALUE = {state.value: state for state in JobState}
 
 
 class UTCDateTime(TypeDecorator[datetime]):

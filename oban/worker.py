@@ -71,8 +71,21 @@ class Worker:
         scheduled_at (an aware datetime) or schedule_in (seconds or a timedelta). Raises
         `InvalidJob`.
         """
-        given = {} if args is None else args
-        return Job(worker=cls.worker_name, args=given, **{**cls._options, **overrides})
+        given = fields.args({} if args is None else args)
+        values = {**cls._defaults(), "args": given}
+        if overrides:
+            values |= fields.check(overrides)
+        return Job.of(values)
+
+    @classmethod
+    def _defaults(cls) -> dict[str, Any]:
+        """The fields of a new job before it gets its own; checked when the class was made."""
+        defaults = {"worker": cls.worker_name, **cls._options}
+        for field in ("tags", "meta"):
+            if field in defaults:
+                # Not the same list or dict in every job.
+                defaults[field] = fields.CHECKS[field](defaults[field])
+        return defaults
 
     @classmethod
     async def enqueue(

@@ -45,6 +45,10 @@ class Dialect(ABC):
     drivers: tuple[str, ...]
     #: Those of `drivers` that work with asyncio.
     async_drivers: tuple[str, ...]
+    #: The driver that migrations use whatever the URL says, if they need not be async.
+    sync_driver: str | None
+    #: Whether a task may be cancelled while it waits for a statement. If not, it ends first.
+    interruptible: bool
     #: Whether there are schemas, so that a prefix makes sense.
     has_schemas: bool
     #: Whether an INSERT wakes the runners by itself, through a trigger.

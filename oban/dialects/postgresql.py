@@ -47,6 +47,8 @@ class PostgreSQL(Dialect):
     name = "postgresql"
     drivers = ("asyncpg", "psycopg")
     async_drivers = ("asyncpg", "psycopg")
+    sync_driver = None
+    interruptible = True
     has_schemas = True
     insert_notifies = True
     listens = True

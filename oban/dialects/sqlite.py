@@ -36,6 +36,9 @@ class SQLite(Dialect):
     name = "sqlite"
     drivers = ("aiosqlite", "pysqlite")
     async_drivers = ("aiosqlite",)
+    sync_driver = "pysqlite"
+    # A statement abandoned half-way keeps its lock on the database until it is collected.
+    interruptible = False
     has_schemas = False
     insert_notifies = False
     listens = False

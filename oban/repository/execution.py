@@ -4,13 +4,14 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
     Executable,
     Float,
+    Table,
     Text,
     Update,
     and_,
@@ -30,6 +31,11 @@ from oban.dialects.base import Dialect, constant
 from oban.models import Job
 from oban.repository.transaction import execute, notify
 from oban.types import JobState
+
+# Statements on the plain table: what they return is not loaded through the session, and their cache
+# keys are computed once, where those of ORM updates are computed at each execution.
+_jobs = cast(Table, Job.__table__)
+_job = _jobs.c
 
 #: Jobs that one staging statement moves.
 STAGE_BATCH = 5000
@@ -79,40 +85,41 @@ class Ack:
 @functools.cache
 def _fetch(dialect: Dialect) -> Update:
     due = (
-        select(Job.id)
+        select(_job.id)
         .where(
-            Job.state == dialect.state("available"),
-            Job.queue == bindparam("queue_name"),
+            _job.state == dialect.state("available"),
+            _job.queue == bindparam("queue_name"),
             # Inside the locking query: a row that can never run must not take a place of others.
-            Job.attempt < Job.max_attempts,
+            _job.attempt < _job.max_attempts,
         )
-        .order_by(Job.priority, Job.scheduled_at, Job.id)
+        .order_by(_job.priority, _job.scheduled_at, _job.id)
         .limit(bindparam("demand", type_=BigInteger))
         .with_for_update(skip_locked=True)
     )
     return (
-        update(Job)
-        .where(dialect.picked(Job.id, due))
+        update(_jobs)
+        .where(dialect.picked(_job.id, due))
         .values(
             state=dialect.state("executing"),
-            attempt=Job.attempt + literal_column("1"),
+            attempt=_job.attempt + literal_column("1"),
             attempted_at=dialect.now(),
             attempted_by=dialect.texts(bindparam("node", type_=Text), bindparam("owner", type_=Text)),
         )
-        .returning(Job)
+        .returning(*_job)
     )
 
 
 def _start_order(job: Job) -> tuple[int, datetime, int]:
-    return job.priority, job.scheduled_at, job.id
+    held = job.__dict__
+    return held["priority"], held["scheduled_at"], held["id"]
 
 
 def fetch(session: Session, queue: str, demand: int, node: str, owner: str) -> list[Job]:
     """Claim up to `demand` available jobs of a queue: now executing, in the order to start them."""
     parameters = {"queue_name": queue, "demand": demand, "node": node, "owner": owner}
     statement = _fetch(dialects.of(session))
-    jobs = execute(session, statement, parameters, synchronize_session=False).scalars().all()
-    return sorted(jobs, key=_start_order)
+    rows = execute(session, statement, parameters, synchronize_session=False)
+    return sorted(map(Job.stored, rows), key=_start_order)
 
 
 @functools.cache
@@ -132,56 +139,56 @@ def _acknowledge(dialect: Dialect) -> Update:
     ).c
     now = dialect.now()
     ended = {outcome: ack.outcome == constant(outcome) for outcome in OUTCOMES}
-    exhausted = and_(ended["failed"], Job.attempt >= Job.max_attempts)
+    exhausted = and_(ended["failed"], _job.attempt >= _job.max_attempts)
 
     def at(condition: ColumnElement[bool], column: Any) -> Any:
         return case((condition, now), else_=column)
 
     return (
-        update(Job)
+        update(_jobs)
         .where(
-            Job.id == ack.id,
-            Job.attempt == ack.attempt,
-            dialect.second(Job.attempted_by) == ack.owner,
-            dialect.plain_state(Job.state) == constant("executing"),
+            _job.id == ack.id,
+            _job.attempt == ack.attempt,
+            dialect.second(_job.attempted_by) == ack.owner,
+            dialect.plain_state(_job.state) == constant("executing"),
         )
         .values(
             state=case(
                 (exhausted, dialect.state("discarded")),
                 *((ended[outcome], dialect.state(state)) for outcome, state in OUTCOMES.items()),
-                else_=Job.state,
+                else_=_job.state,
             ),
             attempt=case(
-                (or_(ended["snoozed"], ended["released"]), Job.attempt - literal_column("1")),
-                else_=Job.attempt,
+                (or_(ended["snoozed"], ended["released"]), _job.attempt - literal_column("1")),
+                else_=_job.attempt,
             ),
             errors=case(
                 (
                     ack.error.is_not(None),
-                    dialect.append_error(Job.errors, Job.attempt, ack.error),
+                    dialect.append_error(_job.errors, _job.attempt, ack.error),
                 ),
-                else_=Job.errors,
+                else_=_job.errors,
             ),
             meta=case(
                 (
                     ack.value.is_not(None),
-                    dialect.set_keys(Job.meta, {"recorded": constant("true"), "return": ack.value}),
+                    dialect.set_keys(_job.meta, {"recorded": constant("true"), "return": ack.value}),
                 ),
                 (
                     ack.snoozed.is_not(None),
-                    dialect.set_keys(Job.meta, {"snoozed": ack.snoozed}),
+                    dialect.set_keys(_job.meta, {"snoozed": ack.snoozed}),
                 ),
-                else_=Job.meta,
+                else_=_job.meta,
             ),
             scheduled_at=case(
                 (and_(ack.delay.is_not(None), ~exhausted), dialect.later(ack.delay)),
-                else_=Job.scheduled_at,
+                else_=_job.scheduled_at,
             ),
-            completed_at=at(ended["completed"], Job.completed_at),
-            cancelled_at=at(ended["cancelled"], Job.cancelled_at),
-            discarded_at=at(exhausted, Job.discarded_at),
+            completed_at=at(ended["completed"], _job.completed_at),
+            cancelled_at=at(ended["cancelled"], _job.cancelled_at),
+            discarded_at=at(exhausted, _job.discarded_at),
         )
-        .returning(Job.id, Job.attempt)
+        .returning(_job.id, _job.attempt)
     )
 
 
@@ -196,13 +203,13 @@ def acknowledge(session: Session, acks: Sequence[Ack]) -> None:
     ordered = sorted(acks, key=lambda ack: ack.id)
     payload = encoding.dumps([ack.record() for ack in ordered])
     statement = _acknowledge(dialects.of(session))
-    done = {row.id for row in execute(session, statement, {"acks": payload}, synchronize_session=False)}
+    done = {row.id for row in execute(session, statement, {"acks": payload})}
     if late := [ack for ack in ordered if ack.id not in done and ack.error is not None]:
         _keep_errors_of_cancelled(session, late)
     released = [ack.id for ack in ordered if ack.id in done and ack.outcome == "released"]
     if released:
         dialect = dialects.of(session)
-        queues = select(Job.queue).where(dialect.among(Job.id, dialect.id_list())).distinct()
+        queues = select(_job.queue).where(dialect.among(_job.id, dialect.id_list())).distinct()
         names = execute(session, queues, {"ids": released}).scalars()
         notify(session, "insert", [{"queue": name} for name in names])
     if any(ack.outcome in ("failed", "snoozed") for ack in ordered if ack.id in done):
@@ -244,19 +251,19 @@ def turn(session: Session, acks: Sequence[Ack], queue: str, demand: int, node: s
 
 @functools.cache
 def _stage(dialect: Dialect) -> Update:
-    waiting = or_(Job.state == dialect.state("scheduled"), Job.state == dialect.state("retryable"))
+    waiting = or_(_job.state == dialect.state("scheduled"), _job.state == dialect.state("retryable"))
     due = (
-        select(Job.id)
-        .where(waiting, Job.scheduled_at <= dialect.now())
-        .order_by(Job.scheduled_at, Job.id)
+        select(_job.id)
+        .where(waiting, _job.scheduled_at <= dialect.now())
+        .order_by(_job.scheduled_at, _job.id)
         .limit(STAGE_BATCH)
         .with_for_update(skip_locked=True)
     )
     return (
-        update(Job)
-        .where(dialect.picked(Job.id, due))
+        update(_jobs)
+        .where(dialect.picked(_job.id, due))
         .values(state=dialect.state("available"))
-        .returning(Job.queue)
+        .returning(_job.queue)
     )
 
 
@@ -270,8 +277,8 @@ def stage(session: Session) -> int:
 
 @functools.cache
 def _next_due(dialect: Dialect) -> Executable:
-    waiting = or_(Job.state == dialect.state("scheduled"), Job.state == dialect.state("retryable"))
-    return select(func.min(Job.scheduled_at), dialect.now()).where(waiting)
+    waiting = or_(_job.state == dialect.state("scheduled"), _job.state == dialect.state("retryable"))
+    return select(func.min(_job.scheduled_at), dialect.now()).where(waiting)
 
 
 def seconds_until_due(session: Session) -> float | None:
@@ -289,9 +296,9 @@ Held = tuple[int, int, str]
 def lost(session: Session, runs: Sequence[Held]) -> set[Held]:
     """Which of some runs are no longer the current, executing attempt of their job."""
     dialect = dialects.of(session)
-    statement = select(Job.id, Job.attempt, dialect.second(Job.attempted_by)).where(
-        dialect.among(Job.id, dialect.id_list()),
-        dialect.plain_state(Job.state) == constant("executing"),
+    statement = select(_job.id, _job.attempt, dialect.second(_job.attempted_by)).where(
+        dialect.among(_job.id, dialect.id_list()),
+        dialect.plain_state(_job.state) == constant("executing"),
     )
     ids = sorted({run[0] for run in runs})
     held = {tuple(row) for row in execute(session, statement, {"ids": ids})}

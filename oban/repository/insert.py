@@ -2,18 +2,31 @@
 
 import functools
 from collections.abc import Iterable, Sequence
+from datetime import UTC
+from operator import itemgetter
 from typing import Any
 
-from sqlalchemy import BigInteger, Float, Insert, Text, case, cast, func, insert, select
+from sqlalchemy import (
+    BigInteger,
+    DateTime,
+    Float,
+    Insert,
+    Text,
+    case,
+    cast,
+    func,
+    insert,
+    select,
+    type_coerce,
+)
 from sqlalchemy.orm import Session, object_session
-from sqlalchemy.orm.attributes import instance_state
 
 from oban import dialects, encoding
 from oban.dialects.base import Dialect, constant
 from oban.errors import InvalidTarget
 from oban.models import Job
 from oban.repository.transaction import execute, notify
-from oban.types import JobState, JSONDocument, StateType, TextList, UTCDateTime
+from oban.types import STATE_BY_VALUE, JobState, JSONDocument, StateType, TextList, UTCDateTime
 
 #: Rows per statement.
 BATCH = 1000
@@ -27,7 +40,6 @@ _COPIED = {
     "meta": JSONDocument,
     "tags": TextList,
 }
-_RETURNED = ("id", "state", "inserted_at", "scheduled_at")
 _UNSET = {"attempted_at": None, "cancelled_at": None, "completed_at": None, "discarded_at": None}
 
 
@@ -53,7 +65,13 @@ def _statement(dialect: Dialect) -> Insert:
     return (
         insert(table)  # type: ignore[arg-type]
         .from_select(["state", "inserted_at", "scheduled_at", *_COPIED], rows)
-        .returning(*(table.c[name] for name in _RETURNED))
+        # As plain types: what most rows share is then converted once (see _insert).
+        .returning(
+            table.c.id,
+            type_coerce(table.c.inserted_at, DateTime),
+            type_coerce(table.c.scheduled_at, DateTime),
+            type_coerce(table.c.state, Text),
+        )
     )
 
 
@@ -81,22 +99,37 @@ def insert_one(session: Session, job: Job, attach: bool = False) -> Job:
 
 def _insert(session: Session, jobs: Sequence[Job], attach: bool) -> None:
     dialect = dialects.of(session)
-    payload = encoding.dumps([_record(n, job) for n, job in enumerate(jobs)])
+    payload = _payload(jobs)
     # Ids are given out in the order of the rows, while RETURNING promises none.
-    rows = sorted(execute(session, _statement(dialect), {"jobs": payload}))
+    rows = sorted(execute(session, _statement(dialect), {"jobs": payload}), key=itemgetter(0))
     queues = set()
-    for job, row in zip(jobs, rows, strict=True):
-        job.__dict__.update(_UNSET)
-        job.__dict__.update(zip(_RETURNED, row, strict=True))
-        state = instance_state(job)
-        # What make_transient_to_detached() does, less what only instances with a history need.
-        state.key = state.mapper.identity_key_from_primary_key((job.id,))
-        if job.state is JobState.AVAILABLE:
-            queues.add(job.queue)
+    now = None
+    for job, (id_, inserted_at, scheduled_at, state) in zip(jobs, rows, strict=True):
+        # One statement, one time: equal for all rows, and for most jobs when they are due, too.
+        now = now or inserted_at.replace(tzinfo=UTC)
+        due = now if scheduled_at == inserted_at else scheduled_at.replace(tzinfo=UTC)
+        held = job.__dict__
+        held.update(_UNSET)
+        held["id"], held["inserted_at"], held["scheduled_at"] = id_, now, due
+        held["state"] = STATE_BY_VALUE[state]
+        job.keyed()
+        if state == "available":
+            queues.add(held["queue"])
     if attach:
         session.add_all(jobs)
     if queues and not dialect.insert_notifies:
         notify(session, "insert", [{"queue": queue} for queue in queues])
+
+
+def _payload(jobs: Sequence[Job]) -> str:
+    records = [_record(n, job) for n, job in enumerate(jobs)]
+    payload = encoding.dumps_unchecked(records)
+    if payload is None:
+        for record in records:
+            for name in ("args", "meta"):
+                record[name] = encoding.json_object(record[name], name)
+        payload = encoding.dumps(records)
+    return payload
 
 
 def _record(n: int, job: Job) -> dict[str, Any]:
@@ -107,9 +140,8 @@ def _record(n: int, job: Job) -> dict[str, Any]:
         "worker": held["worker"],
         "max_attempts": held["max_attempts"],
         "priority": held["priority"],
-        # Checked again: a dict may have been changed in place since the job was made.
-        "args": encoding.json_object(held["args"], "args"),
-        "meta": encoding.json_object(held["meta"], "meta"),
+        "args": held["args"],
+        "meta": held["meta"],
         "tags": held["tags"],
     }
     if job._schedule_in is not None:

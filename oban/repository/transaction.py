@@ -5,7 +5,7 @@ The functions are sync, over a `Session`. Under asyncio they run in `AsyncSessio
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -92,7 +92,7 @@ class Database:
         """Run a repository function in a transaction of its own, again if it lost to another one."""
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                return await self._transact(function, *args, **kwargs)
+                return await self._whole(self._transact(function, *args, **kwargs))
             except DBAPIError as error:
                 if attempt == _ATTEMPTS or not self.dialect.is_transient(error):
                     raise
@@ -113,8 +113,24 @@ class Database:
         self, function: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Run a repository function that only reads."""
+        return await self._whole(self._look(function, *args, **kwargs))
+
+    async def _look(
+        self, function: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
         async with self._session() as session, self._door():
             return await session.run_sync(function, *args, **kwargs)
+
+    async def _whole(self, transaction: Coroutine[Any, Any, T]) -> T:
+        """Await a transaction; where it must not be interrupted, a cancellation waits for its end."""
+        if self.dialect.interruptible:
+            return await transaction
+        task = asyncio.create_task(transaction)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            await asyncio.wait({task})
+            raise
 
     async def within(
         self,

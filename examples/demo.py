@@ -1,0 +1,152 @@
+"""Oban at work: one job per file of a folder, enqueued, run and managed before your eyes.
+
+    python examples/demo.py                                      # the standard library, on SQLite
+    python examples/demo.py --folder docs --database-url postgresql+asyncpg://me@localhost/mine
+
+Read it from top to bottom. What it takes to show and check all this is in `demo_support.py`.
+"""
+
+import argparse
+import asyncio
+import hashlib
+import sys
+import uuid
+from datetime import timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from demo_support import ENDED, Plan, Say, find_files, report, watching
+from sqlalchemy import ColumnElement, func, select
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from oban import Cancel, Job, JobState, Oban, ObanError, Record, Worker, migration
+
+# The queues of this run, and how many jobs of each run at once. The names are new each time: in a
+# database that holds other jobs too, the demo runs, changes and counts none but its own.
+RUN = uuid.uuid4().hex[:6]
+FILES, FLAKY, ENDLESS = f"files-{RUN}", f"flaky-{RUN}", f"endless-{RUN}"
+QUEUES = {FILES: 20, FLAKY: 2, ENDLESS: 3}
+FEW = 3  # jobs of each unusual kind
+
+# -- 1. Workers: a class with `process`, and options that its jobs start out with ------------------
+
+
+class ReadFile(Worker, queue=FILES, max_attempts=3, tags=["demo"]):
+    """Records what is in a file. A plain `def` runs in a thread, so that reading blocks nobody."""
+
+    def process(self, job: Job) -> Record:
+        content = Path(job.args["path"]).read_bytes()
+        digest = hashlib.sha256(content).hexdigest()
+        return Record({"lines": content.count(b"\n"), "bytes": len(content), "sha256": digest})
+
+    def backoff(self, job: Job) -> float:
+        return 0.5 * job.attempt  # seconds until the next attempt; without this method, longer
+
+
+class FlakyReadFile(ReadFile, queue=FLAKY):
+    """Fails twice. A job whose worker raises is tried again as long as it has attempts left."""
+
+    def process(self, job: Job) -> Record:
+        if job.attempt < 3:
+            raise OSError(f"the disk is busy, attempt {job.attempt}")
+        return super().process(job)
+
+
+class DigestForever(Worker, queue=ENDLESS, tags=["demo"]):
+    """Ends only when told to. An `async def` runs on the event loop; this one stops between rounds."""
+
+    async def process(self, job: Job) -> Cancel:
+        digest, rounds = job.args["path"].encode(), 0
+        while not job.cancelled():
+            digest, rounds = hashlib.sha256(digest).digest(), rounds + 1
+            await asyncio.sleep(0.01)
+        return Cancel(f"stopped at a safe point, after {rounds} rounds")
+
+
+# -- 2. Enqueue, and manage while the jobs run -----------------------------------------------------
+
+
+def make_plan(files: list[Path]) -> Plan:
+    """Jobs, not enqueued yet, by what is to become of them."""
+    args, tomorrow = iter([{"path": str(path)} for path in files]), timedelta(days=1)
+    return {
+        "retried": [FlakyReadFile.new(next(args)) for _ in range(FEW)],
+        "cancelled": [DigestForever.new(next(args)) for _ in range(FEW)],
+        "rescheduled": [ReadFile.new(next(args), schedule_in=tomorrow) for _ in range(FEW)],
+        "deleted": [ReadFile.new(next(args), schedule_in=tomorrow)],
+        "completed": [ReadFile.new(each) for each in args],
+    }
+
+
+async def work(oban: Oban, plan: Plan, say: Say) -> None:
+    """Enqueue and manage the jobs of the plan; returns when all have ended."""
+    jobs = await oban.enqueue_many(job for kind in plan.values() for job in kind)
+    say(f"enqueued {len(jobs):,} jobs, all or none")
+
+    [unwanted] = plan["deleted"]
+    await oban.delete_job(unwanted)
+    say(f"deleted job {unwanted.id}, which was scheduled for tomorrow")
+
+    await until(oban, FEW, Job.queue == ENDLESS, Job.state == JobState.EXECUTING)
+    await until(oban, len(plan["completed"]) // 2, Job.queue == FILES, Job.state == JobState.COMPLETED)
+    count = await oban.cancel_many_jobs(select(Job).where(Job.queue == ENDLESS))
+    say(f"cancelled {count} jobs while they were executing")
+
+    updated = await oban.update_many_jobs(plan["rescheduled"], {"schedule_in": 0})
+    say(f"updated {len(updated)} jobs of tomorrow to run now")
+
+    await until(oban, len(jobs) - 1, Job.state.in_(ENDED))
+
+
+async def until(oban: Oban, number: int, *conditions: ColumnElement[bool]) -> None:
+    """Wait until so many jobs of this run meet the conditions. `Job` is an ordinary mapped class."""
+    matching = select(func.count(Job.id)).where(Job.queue.in_(QUEUES), *conditions)
+    while True:
+        async with AsyncSession(oban.engine) as session:
+            if (await session.scalar(matching) or 0) >= number:
+                return
+        await asyncio.sleep(0.05)
+
+
+async def demo(url: str, files: list[Path]) -> bool:
+    """All of it, from the jobs to the final table; whether everything is as it must be."""
+    plan, ours = make_plan(files), select(Job).where(Job.queue.in_(QUEUES)).order_by(Job.id)
+    # With queues, an Oban runs jobs; at the end of the block it lets those that run finish.
+    async with Oban(url, queues=QUEUES) as oban, watching(oban.engine, QUEUES) as say:
+        try:
+            async with asyncio.timeout(30 + len(files) / 20):
+                await work(oban, plan, say)
+        except TimeoutError:
+            say("gave up waiting")  # the check will say for what
+        except asyncio.CancelledError:  # Ctrl-C: leave nothing behind that would still run
+            say(f"interrupted: cancelled {await oban.cancel_many_jobs(ours):,} jobs")
+            raise
+    # Without queues it is a client. This one knows nothing but what is in the database.
+    async with Oban(url) as oban:
+        return report(plan, await oban.list_jobs(ours))
+
+
+# -- 3. The command --------------------------------------------------------------------------------
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Run one Oban job per file of a folder, and watch.")
+    parser.add_argument("--database-url", help="default: SQLite, in a file that is removed afterwards")
+    parser.add_argument("--folder", type=Path, help="default: the sources of Python's standard library")
+    options = parser.parse_args()
+    try:
+        files = find_files(options.folder, at_least=4 * FEW)
+        with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            url = options.database_url or f"sqlite+aiosqlite:///{folder}/demo.db"
+            migration.upgrade(url)  # makes the tables, unless they are there
+            return 0 if asyncio.run(demo(url, files)) else 1
+    except KeyboardInterrupt:
+        return 130
+    except (ObanError, SQLAlchemyError, OSError) as error:
+        print(f"demo: {getattr(error, 'orig', None) or error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

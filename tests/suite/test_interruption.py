@@ -1,0 +1,29 @@
+"""A task that is cancelled while it waits for the database leaves nothing behind."""
+
+import asyncio
+
+from sqlalchemy import URL
+
+from oban import Job, Oban
+
+
+async def test_a_cancelled_call_keeps_no_lock_and_enqueues_all_or_nothing(url: URL) -> None:
+    async with Oban(url) as oban:
+        await oban.enqueue(Job(worker="warm"))
+        kept: list[BaseException] = []
+        for steps in range(1, 100, 5):
+            before = len(await oban.list_jobs())
+            task = asyncio.create_task(oban.enqueue_many(Job(worker="w") for _ in range(200)))
+            # Wherever the call is after some turns of the loop, it is cancelled there.
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            task.cancel()
+            try:
+                await task
+            except asyncio.CancelledError as error:
+                # As a caller does that logs it: the traceback keeps what it refers to alive.
+                kept.append(error)
+            async with asyncio.timeout(5):
+                await oban.enqueue(Job(worker="next"))
+            assert len(await oban.list_jobs()) - before - 1 in (0, 200)
+        assert kept
