@@ -13,7 +13,7 @@ from oban.errors import InvalidTarget
 from oban.models import Job
 from oban.repository import insert, management
 from oban.repository.management import Change
-from oban.repository.target import Target, Targets, parse_id
+from oban.repository.target import Target, Targets, parse, parse_id
 from oban.repository.transaction import Database
 from oban.runner import Runner
 from oban.types import JobState
@@ -119,18 +119,17 @@ class Oban:
 
     async def enqueue(self, job: Job, session: Session | None = None) -> Job:
         """Insert a job; the same instance, with its id and times. Raises `InvalidTarget`."""
-        await self._database.run(session, insert.insert_one, job, attach=session is not None)
-        self._hint([job])
-        return job
+        return (await self.enqueue_many([job], session=session))[0]
 
     async def enqueue_many(
         self, jobs: Iterable[Job] | Job, *more: Job, session: Session | None = None
     ) -> list[Job]:
         """Insert all jobs or none: an iterable, or one argument each. In the order given."""
         listed = [jobs, *more] if isinstance(jobs, Job) else [*_iterable(jobs), *more]
-        enqueued = await self._database.run(session, insert.insert_many, listed, attach=session is not None)
-        self._hint(enqueued)
-        return enqueued
+        insert.check(listed)
+        await self._database.run(session, insert.insert_all, listed, attach=session is not None)
+        self._hint(listed)
+        return listed
 
     async def get_job(self, id_: int, session: Session | None = None) -> Job | None:
         """The job with this id, or None."""
@@ -154,7 +153,7 @@ class Oban:
 
     async def cancel_many_jobs(self, jobs: Targets, session: Session | None = None) -> int:
         """Cancel jobs, ids, or what a `select(Job)` gives; the number changed."""
-        return await self._database.run(session, management.cancel, jobs)
+        return await self._database.run(session, management.cancel, parse(jobs))
 
     async def retry_job(self, job_or_id: Target, session: Session | None = None) -> bool:
         """Make a job run again, now, unless it is available or executing; whether it was changed."""
@@ -162,7 +161,7 @@ class Oban:
 
     async def retry_many_jobs(self, jobs: Targets, session: Session | None = None) -> int:
         """Retry jobs, ids, or what a `select(Job)` gives; the number changed."""
-        return await self._database.run(session, management.retry, jobs)
+        return await self._database.run(session, management.retry, parse(jobs))
 
     async def delete_job(self, job_or_id: Target, session: Session | None = None) -> bool:
         """Delete a job that is not executing; whether it was deleted."""
@@ -170,7 +169,7 @@ class Oban:
 
     async def delete_many_jobs(self, jobs: Targets, session: Session | None = None) -> int:
         """Delete jobs, ids, or what a `select(Job)` gives; the number deleted."""
-        return await self._database.run(session, management.remove, jobs)
+        return await self._database.run(session, management.remove, parse(jobs))
 
     async def update_job(self, job_or_id: Target, changes: Change, session: Session | None = None) -> Job:
         """Change some fields of a job; the job as it is then (the instance passed, if one was).
@@ -189,7 +188,8 @@ class Oban:
 
         Those of a `select(Job)` come in id order.
         """
-        return await self._database.run(session, management.change, jobs, changes)
+        management.check(changes)
+        return await self._database.run(session, management.change, parse(jobs), changes)
 
     def _hint(self, jobs: list[Job]) -> None:
         # Others find new scheduled jobs at their next look; this node need not wait for that.

@@ -7,7 +7,9 @@ refuse or change silently: NUL characters, lone surrogates, NaN and infinities, 
 
 import json
 import math
+import sys
 import traceback
+from decimal import Decimal
 from typing import Any
 
 import orjson
@@ -22,6 +24,7 @@ MAX_DEPTH = 100
 MAX_ERROR = 8192
 
 _EMPTY: dict[str | bytes, Any] = {"{}": dict, b"{}": dict, "[]": list, b"[]": list}
+_MAX_FLOAT = int(sys.float_info.max)
 _MIN_INT, _MAX_INT = -(2**63), 2**64 - 1
 
 
@@ -30,7 +33,19 @@ def loads(text: str | bytes) -> Any:
     # Most documents of most jobs are empty.
     if text in _EMPTY:
         return _EMPTY[text]()
-    return json.loads(text)
+    return json.loads(text, parse_int=_integer)
+
+
+def _integer(digits: str) -> int | float:
+    value = int(digits)
+    return value if _MIN_INT <= value <= _MAX_INT else _float_of(value)
+
+
+def _float_of(value: int) -> int | float:
+    """The float that `jsonb` has spelt out, as it does with 1e22; any other integer as it is."""
+    if abs(value) < _MAX_FLOAT and Decimal(repr(float(value))) == value:
+        return float(value)
+    return value
 
 
 def dumps(value: Any) -> str:
@@ -100,6 +115,8 @@ def _copy(value: object, depth: int, weight: list[int]) -> Any:
         return value if type(value) is str else str.__str__(value)
     if isinstance(value, int):
         if not _MIN_INT <= value <= _MAX_INT:
+            if isinstance(number := _float_of(value), float):
+                return number
             raise _Refused("is an integer of more than 64 bits; store it as text")
         return int(value)
     if isinstance(value, float):

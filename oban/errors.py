@@ -45,7 +45,8 @@ class JobNotFound(ObanError, LookupError):
     """No job has this id; `ids` holds all that are missing."""
 
     def __init__(self, ids: list[int]) -> None:
-        super().__init__("no job has the id " + ", ".join(map(str, ids)))
+        more = f" and {len(ids) - 10:,} more" if len(ids) > 10 else ""
+        super().__init__("no job has the id " + ", ".join(map(str, ids[:10])) + more)
         self.ids = ids
 
 

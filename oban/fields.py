@@ -114,6 +114,10 @@ def delay(value: object, field: str = "schedule_in") -> float:
         value = value.total_seconds()
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         raise InvalidJob(field, f"must be seconds or a timedelta, not {type(value).__name__}")
+    try:
+        value = float(value)
+    except OverflowError:
+        value = math.inf
     if not math.isfinite(value):
         raise InvalidJob(field, f"must be finite, not {value}")
     if value < 0:
@@ -122,7 +126,7 @@ def delay(value: object, field: str = "schedule_in") -> float:
         clock.now() + timedelta(seconds=value)
     except OverflowError:
         raise InvalidJob(field, f"of {value} seconds ends after the year 9999") from None
-    return float(value)
+    return value
 
 
 CHECKS: dict[str, Callable[[object], Any]] = {

@@ -14,6 +14,7 @@ from sqlalchemy import (
     SmallInteger,
     Text,
     Uuid,
+    event,
     literal_column,
     text,
 )
@@ -186,6 +187,15 @@ class Job(Base):
         known = self.__dict__
         shown = ((key, known.get(key)) for key in ("id", "state", "queue", "worker", "attempt"))
         return f"Job({', '.join(f'{key}={value!s}' for key, value in shown)})"
+
+
+@event.listens_for(Job, "before_insert")
+@event.listens_for(Job, "before_update")
+def _check_again(_: Any, __: Any, job: Job) -> None:
+    """A list or dict may have been changed in place since it was checked."""
+    for field in ("args", "meta", "tags"):
+        if field in job.__dict__:
+            fields.CHECKS[field](job.__dict__[field])
 
 
 _MAPPER = Job.__mapper__

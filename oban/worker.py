@@ -177,7 +177,13 @@ class FunctionWorker(Generic[P, R]):
         return await self.worker.enqueue(self._bind(args, kwargs), **self._overrides)
 
     def with_options(self, **overrides: Any) -> "FunctionWorker[P, R]":
-        """The same function with other job fields, such as `schedule_in=60` or `queue="slow"`."""
+        """The same function with other job fields, such as `schedule_in=60` or `queue="slow"`.
+
+        Raises `InvalidJob`, also for `args` and `worker`: the function decides about these.
+        """
+        for field in ("args", "worker"):
+            if field in overrides:
+                raise InvalidJob(field, f"of {self.worker.worker_name} is not an option")
         other: FunctionWorker[P, R] = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
         other._overrides = {**self._overrides, **fields.check(overrides)}

@@ -97,6 +97,10 @@ class Dialect(ABC):
         """A JSON object with some top-level keys set to JSON texts."""
 
     @abstractmethod
+    def has_key(self, document: Any, key: str) -> ColumnElement[bool]:
+        """Whether a JSON object has a top-level key."""
+
+    @abstractmethod
     def without_keys(self, document: Any, *keys: str) -> ColumnElement[Any]:
         """A JSON object without some top-level keys."""
 

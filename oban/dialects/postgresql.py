@@ -8,6 +8,7 @@ from sqlalchemy import (
     URL,
     BigInteger,
     BindParameter,
+    Boolean,
     ColumnElement,
     Connection,
     FromClause,
@@ -94,6 +95,9 @@ class PostgreSQL(Dialect):
             item for key, value in values.items() for item in (constant(key), cast(cast(value, Text), JSONB))
         ]
         return document.op("||")(func.jsonb_build_object(*pairs))  # type: ignore[no-any-return]
+
+    def has_key(self, document: Any, key: str) -> ColumnElement[bool]:
+        return func.jsonb_exists(document, constant(key), type_=Boolean)
 
     def without_keys(self, document: Any, *keys: str) -> ColumnElement[Any]:
         return document.op("-")(array([constant(key) for key in keys]))  # type: ignore[no-any-return]

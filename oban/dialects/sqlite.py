@@ -82,6 +82,9 @@ class SQLite(Dialect):
         pairs = [item for key, value in values.items() for item in (constant(f"$.{key}"), func.json(value))]
         return func.json_set(document, *pairs)
 
+    def has_key(self, document: Any, key: str) -> ColumnElement[bool]:
+        return func.json_type(document, constant(f"$.{key}")).is_not(None)
+
     def without_keys(self, document: Any, *keys: str) -> ColumnElement[Any]:
         return func.json_remove(document, *(constant(f"$.{key}") for key in keys))
 

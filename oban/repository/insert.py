@@ -1,7 +1,7 @@
 """Insert one job or many, in one statement per batch."""
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import UTC
 from operator import itemgetter
 from typing import Any
@@ -19,13 +19,15 @@ from sqlalchemy import (
     select,
     type_coerce,
 )
-from sqlalchemy.orm import Session, object_session
+from sqlalchemy.orm import Session
+from sqlalchemy.orm.attributes import instance_state
 
-from oban import dialects, encoding
+from oban import dialects, encoding, fields
 from oban.dialects.base import Dialect, constant
 from oban.errors import InvalidTarget
 from oban.models import Job
-from oban.repository.transaction import execute, notify
+from oban.repository import rollback
+from oban.repository.transaction import execute, notify, when_stored
 from oban.types import STATE_BY_VALUE, JobState, JSONDocument, StateType, TextList, UTCDateTime
 
 #: Rows per statement.
@@ -68,57 +70,64 @@ def _statement(dialect: Dialect) -> Insert:
         # As plain types: what most rows share is then converted once (see _insert).
         .returning(
             table.c.id,
-            type_coerce(table.c.inserted_at, DateTime),
+            type_coerce(table.c.inserted_at, DateTime).label("inserted_at"),
             type_coerce(table.c.scheduled_at, DateTime),
-            type_coerce(table.c.state, Text),
+            type_coerce(table.c.state, Text).label("state"),
         )
     )
 
 
-def insert_many(session: Session, jobs: Iterable[Job], attach: bool = False) -> list[Job]:
-    """Insert jobs and return the same instances, with their ids, in the order given.
+def check(jobs: list[Job]) -> None:
+    """Refuse, before any row is touched, what is not a new job or is passed twice: `InvalidTarget`."""
+    seen = set()
+    for job in jobs:
+        if not isinstance(job, Job):
+            raise InvalidTarget(f"a Job is needed, not {type(job).__name__}; MyWorker.new(…) makes one")
+        if job.__dict__.get("id") is not None or instance_state(job).key is not None:
+            raise InvalidTarget(f"job {job.__dict__.get('id')} was enqueued before; make a new one")
+        if id(job) in seen:
+            raise InvalidTarget(f"the same job was passed twice: {job!r}")
+        seen.add(id(job))
 
-    They are detached afterwards or, with `attach`, persistent in the session. Raises `InvalidTarget`
-    for what is not a `Job`, is passed twice or was enqueued before; then nothing is inserted.
+
+def insert_all(session: Session, jobs: list[Job], attach: bool = False) -> None:
+    """Insert jobs that `check` has accepted, in one statement per `BATCH`.
+
+    The instances get their ids, states and times, in the order given. They are detached afterwards
+    or, with `attach`, persistent in the session.
     """
-    listed = list(jobs)
-    _check(listed)
-    pending = [job for job in listed if object_session(job) is session]
-    if pending:
-        session.flush(pending)
-    fresh = [job for job in listed if "id" not in job.__dict__]
+    # Those that the caller had added to the session were inserted when it was flushed.
+    fresh = [job for job in jobs if instance_state(job).key is None]
     for start in range(0, len(fresh), BATCH):
         _insert(session, fresh[start : start + BATCH], attach)
-    return listed
 
 
-def insert_one(session: Session, job: Job, attach: bool = False) -> Job:
-    """Insert one job; like `insert_many`."""
-    return insert_many(session, [job], attach)[0]
-
-
-def _insert(session: Session, jobs: Sequence[Job], attach: bool) -> None:
+def _insert(session: Session, jobs: list[Job], attach: bool) -> None:
     dialect = dialects.of(session)
     payload = _payload(jobs)
     # Ids are given out in the order of the rows, while RETURNING promises none.
     rows = sorted(execute(session, _statement(dialect), {"jobs": payload}), key=itemgetter(0))
-    queues = set()
-    now = None
-    for job, (id_, inserted_at, scheduled_at, state) in zip(jobs, rows, strict=True):
-        # One statement, one time: equal for all rows, and for most jobs when they are due, too.
-        now = now or inserted_at.replace(tzinfo=UTC)
-        due = now if scheduled_at == inserted_at else scheduled_at.replace(tzinfo=UTC)
-        held = job.__dict__
-        held.update(_UNSET)
-        held["id"], held["inserted_at"], held["scheduled_at"] = id_, now, due
-        held["state"] = STATE_BY_VALUE[state]
-        job.keyed()
-        if state == "available":
-            queues.add(held["queue"])
+    if attach:
+        rollback.enlist(session, jobs)
+    when_stored(session, lambda: _adopt(jobs, rows))
     if attach:
         session.add_all(jobs)
-    if queues and not dialect.insert_notifies:
-        notify(session, "insert", [{"queue": queue} for queue in queues])
+    if not dialect.insert_notifies:
+        queues = {job.queue for job, row in zip(jobs, rows, strict=True) if row.state == "available"}
+        notify(session, "insert", [{"queue": queue} for queue in sorted(queues)])
+
+
+def _adopt(jobs: list[Job], rows: Sequence[Any]) -> None:
+    """Let the instances show their rows."""
+    # One statement, one time: equal for all rows, and for most jobs when they are due, too.
+    now = rows[0].inserted_at.replace(tzinfo=UTC)
+    for job, (id_, inserted_at, scheduled_at, state) in zip(jobs, rows, strict=True):
+        held = job.__dict__
+        held.update(_UNSET)
+        held["id"], held["inserted_at"], held["state"] = id_, now, STATE_BY_VALUE[state]
+        due = now if scheduled_at == inserted_at else scheduled_at.replace(tzinfo=UTC)
+        held["scheduled_at"] = due
+        job.keyed()
 
 
 def _payload(jobs: Sequence[Job]) -> str:
@@ -142,7 +151,7 @@ def _record(n: int, job: Job) -> dict[str, Any]:
         "priority": held["priority"],
         "args": held["args"],
         "meta": held["meta"],
-        "tags": held["tags"],
+        "tags": held["tags"] and fields.tags(held["tags"]),
     }
     if job._schedule_in is not None:
         record["delay"] = job._schedule_in
@@ -152,15 +161,3 @@ def _record(n: int, job: Job) -> dict[str, Any]:
     if held["state"] is JobState.SUSPENDED:
         record["state"] = "suspended"
     return record
-
-
-def _check(jobs: list[Job]) -> None:
-    seen = set()
-    for job in jobs:
-        if not isinstance(job, Job):
-            raise InvalidTarget(f"a Job is needed, not {type(job).__name__}; MyWorker.new(…) makes one")
-        if job.__dict__.get("id") is not None:
-            raise InvalidTarget(f"job {job.id} was enqueued before; make a new one")
-        if id(job) in seen:
-            raise InvalidTarget(f"the same job was passed twice: {job!r}")
-        seen.add(id(job))

@@ -5,17 +5,20 @@ other instead of deadlocking, and decides on the locked rows.
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from copy import deepcopy
 from datetime import datetime, timedelta
+from inspect import iscoroutinefunction
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, bindparam, case, delete, select, update
+from sqlalchemy import ColumnElement, Select, bindparam, case, delete, inspect, select, update
 from sqlalchemy.orm import Session, attributes
+from sqlalchemy.orm.attributes import instance_state
 
 from oban import dialects, fields
 from oban.errors import InvalidJob, InvalidTarget, JobNotFound
 from oban.models import Job
-from oban.repository.target import Targets, lock, parse, refresh, show
-from oban.repository.transaction import execute, notify
+from oban.repository.target import Named, lock, parse, refresh, show, still_named
+from oban.repository.transaction import execute, notify, when_stored
 from oban.types import JobState
 
 Changes = Mapping[str, Any]
@@ -50,12 +53,11 @@ def find(session: Session, statement: Select[Any] | None = None) -> list[Job]:
     return list(execute(session, statement).scalars().unique())
 
 
-def cancel(session: Session, jobs: Targets) -> int:
+def cancel(session: Session, named: Named) -> int:
     """Cancel the jobs that have not ended; the number changed.
 
     Executing jobs too: the row changes now, and the node that runs the job is told.
     """
-    named = parse(jobs)
     now = dialects.of(session).now()
     rows = lock(session, named, CANCELLABLE)
     ids = [row.id for row in rows]
@@ -66,12 +68,11 @@ def cancel(session: Session, jobs: Targets) -> int:
     return len(ids)
 
 
-def retry(session: Session, jobs: Targets) -> int:
+def retry(session: Session, named: Named) -> int:
     """Make the jobs that are neither available nor executing run again now; the number changed.
 
     `max_attempts` is raised where all attempts are used, and a recorded result is removed.
     """
-    named = parse(jobs)
     dialect = dialects.of(session)
     rows = lock(session, named, RETRYABLE)
     ids = [row.id for row in rows]
@@ -82,7 +83,10 @@ def retry(session: Session, jobs: Targets) -> int:
         state=_state(session, JobState.AVAILABLE),
         scheduled_at=dialect.now(),
         max_attempts=case((used_up, Job.attempt + 1), else_=Job.max_attempts),
-        meta=dialect.without_keys(Job.meta, "recorded", "return"),
+        meta=case(
+            (dialect.has_key(Job.meta, "recorded"), dialect.without_keys(Job.meta, "recorded", "return")),
+            else_=Job.meta,
+        ),
         cancelled_at=None,
         completed_at=None,
         discarded_at=None,
@@ -92,9 +96,8 @@ def retry(session: Session, jobs: Targets) -> int:
     return len(ids)
 
 
-def remove(session: Session, jobs: Targets) -> int:
+def remove(session: Session, named: Named) -> int:
     """Delete the jobs that are not executing; the number deleted."""
-    named = parse(jobs)
     dialect = dialects.of(session)
     ids = [row.id for row in lock(session, named, DELETABLE)]
     if ids:
@@ -104,7 +107,7 @@ def remove(session: Session, jobs: Targets) -> int:
     return len(ids)
 
 
-def change(session: Session, jobs: Targets, changes: Change) -> list[Job]:
+def change(session: Session, named: Named, changes: Change) -> list[Job]:
     """Update some fields; the jobs as they are then, in the order given, each once.
 
     A callable gets each job as it is under its lock, and returns the changes for it. Only the
@@ -112,9 +115,6 @@ def change(session: Session, jobs: Targets, changes: Change) -> list[Job]:
     it cannot hold, `JobNotFound` for ids without a job, and whatever a callable raises; in each
     case no job is changed.
     """
-    named = parse(jobs)
-    if not callable(changes):
-        _checked(changes)
     dialect = dialects.of(session)
     dialect.begin_write(session)
     condition, parameters = named.condition(session)
@@ -122,31 +122,40 @@ def change(session: Session, jobs: Targets, changes: Change) -> list[Job]:
     rows: list[tuple[Job, datetime]] = [
         (row[0], row[1]) for row in execute(session, statement, parameters, populate_existing=True)
     ]
-    locked = {job.id: job for job, _ in rows}
+    still = still_named(session, named, [job.id for job, _ in rows])
+    locked = {job.id: job for job, _ in rows if job.id in still}
     if missing := [id_ for id_ in named.ids if id_ not in locked]:
         raise JobNotFound(missing)
     decided = {
-        job.id: _decide(job, _called(session, changes, job) if callable(changes) else changes, now)
+        job.id: _decide(job, _called(changes, job) if callable(changes) else changes, now)
         for job, now in rows
+        if job.id in locked
     }
     _write(session, decided)
     for id_, values in decided.items():
         for column, value in values.items():
             attributes.set_committed_value(locked[id_], column, value)
     _announce(session, [(locked[id_], values) for id_, values in decided.items()])
-    for id_, instance in named.instances.items():
-        show(locked[id_], instance)
-    order = named.ids or list(locked)
-    return [named.instances.get(id_, locked[id_]) for id_ in order]
+    when_stored(session, lambda: show(named, locked.values()))
+    order = locked if named.statement is not None else named.ids
+    return [named.instances.get(id_, [locked[id_]])[0] for id_ in order]
 
 
-def _called(session: Session, function: Callable[[Job], Changes], job: Job) -> Changes:
-    with session.no_autoflush:
-        changes = function(job)
-    if session.is_modified(job):
-        session.expire(job)
+def _called(function: Callable[[Job], Changes], job: Job) -> Changes:
+    # A copy, so that nothing but what is returned can reach the row or the session.
+    copy = Job.stored(deepcopy([getattr(job, column.key) for column in inspect(Job).column_attrs]))
+    changes = function(copy)
+    if instance_state(copy).modified:
         raise InvalidJob("changes", "must be returned as a dict; an attribute was set instead")
     return changes
+
+
+def check(changes: object) -> None:
+    """Refuse, before any row is touched, what can be no change: raises `InvalidJob`."""
+    if iscoroutinefunction(changes):
+        raise InvalidJob("changes", "must be a plain function: it runs while the row is locked")
+    if not callable(changes):
+        _checked(changes)
 
 
 def _checked(changes: object) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session, attributes
 from oban import dialects
 from oban.errors import InvalidTarget, NotEnqueued
 from oban.models import Job
-from oban.repository.transaction import execute
+from oban.repository.transaction import execute, when_stored
 from oban.types import JobState
 
 Target = Job | int
@@ -26,8 +26,8 @@ class Named:
 
     ids: list[int] = field(default_factory=list)
     statement: Select[Any] | None = None
-    #: The instances that were passed, by id.
-    instances: dict[int, Job] = field(default_factory=dict)
+    #: The instances that were passed, by id; the same job may be there in several.
+    instances: dict[int, list[Job]] = field(default_factory=dict)
 
     def condition(self, session: Session) -> tuple[ColumnElement[bool], dict[str, Any]]:
         """A condition on `Job` and its parameters."""
@@ -54,7 +54,7 @@ def parse(targets: Targets) -> Named:
         id_ = parse_id(target)
         ids[id_] = None
         if isinstance(target, Job):
-            named.instances.setdefault(id_, target)
+            named.instances.setdefault(id_, []).append(target)
     named.ids = list(ids)
     return named
 
@@ -96,7 +96,22 @@ def lock(session: Session, named: Named, states: Iterable[JobState]) -> list[Row
         .order_by(Job.id)
         .with_for_update(of=Job)
     )
-    return list(execute(session, statement, parameters).all())
+    rows = list(execute(session, statement, parameters).all())
+    still = still_named(session, named, [row.id for row in rows])
+    return [row for row in rows if row.id in still]
+
+
+def still_named(session: Session, named: Named, locked: list[int]) -> set[int]:
+    """Which of some locked ids are meant, now that nobody can change them any more.
+
+    A statement may have found a row before a transaction changed it that the lock then waited for.
+    """
+    if named.statement is None or not locked:
+        return set(locked)
+    dialect = dialects.of(session)
+    condition, _ = named.condition(session)
+    statement = select(Job.id).where(dialect.among(Job.id, dialect.id_list()), condition)
+    return set(execute(session, statement, {"ids": locked}).scalars())
 
 
 def refresh(session: Session, named: Named, ids: Iterable[int]) -> None:
@@ -106,16 +121,17 @@ def refresh(session: Session, named: Named, ids: Iterable[int]) -> None:
     if wanted := sorted(held | (named.instances.keys() & changed)):
         dialect = dialects.of(session)
         statement = select(Job).where(dialect.among(Job.id, dialect.id_list()))
-        rows = execute(session, statement, {"ids": wanted}, populate_existing=True).scalars()
-        for row in rows:
-            show(row, named.instances.get(row.id))
+        rows = execute(session, statement, {"ids": wanted}, populate_existing=True).scalars().all()
+        when_stored(session, lambda: show(named, rows))
 
 
-def show(row: Job, instance: Job | None) -> None:
-    """Copy a row into another instance of the same job, as if that had been loaded now."""
-    if instance is not None and instance is not row:
-        for column in inspect(Job).column_attrs:
-            attributes.set_committed_value(instance, column.key, getattr(row, column.key))
+def show(named: Named, rows: Iterable[Job]) -> None:
+    """Let the instances that were passed show some rows, as if they had been loaded now."""
+    for row in rows:
+        for instance in named.instances.get(row.id, ()):
+            if instance is not row:
+                for column in inspect(Job).column_attrs:
+                    attributes.set_committed_value(instance, column.key, getattr(row, column.key))
 
 
 def _held(session: Session) -> list[Job]:

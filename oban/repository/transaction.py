@@ -23,6 +23,7 @@ from oban import dialects, encoding
 from oban.dialects.base import NOTICES
 from oban.errors import ConfigError, InvalidTarget, SchemaMissing
 from oban.models import Job
+from oban.repository import rollback
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -30,6 +31,7 @@ Notice = tuple[str, dict[str, Any]]
 Caller = AsyncSession | AsyncConnection
 
 _PREFIX = "oban.prefix"
+_WAITING = "oban.waiting"
 _ATTEMPTS = 10
 
 
@@ -45,6 +47,18 @@ def execute(
 def notify(session: Session, channel: str, payloads: Sequence[dict[str, Any]]) -> None:
     """Announce payloads on a channel when, and only if, the session's transaction commits."""
     dialects.of(session).notify(session, session.info.get(_PREFIX), channel, payloads)
+
+
+def when_stored(session: Session, action: Callable[[], None]) -> None:
+    """Run `action` once what the session did is stored: after the commit of a transaction of our own.
+
+    In the caller's transaction it runs now: whatever looks from inside of it sees the changes.
+    """
+    waiting: list[Callable[[], None]] | None = session.info.get(_WAITING)
+    if waiting is None:
+        action()
+    else:
+        waiting.append(action)
 
 
 class Database:
@@ -105,8 +119,10 @@ class Database:
         async with self._writer, self._session() as session, self._door():
             result = await session.run_sync(function, *args, **kwargs)
             await session.commit()
-            notices = session.sync_session.info.pop(NOTICES, [])
-        self._announce(notices)
+            info = session.sync_session.info
+        for action in info[_WAITING]:
+            action()
+        self._announce(info.get(NOTICES, []))
         return result
 
     async def read(
@@ -176,7 +192,7 @@ class Database:
         return await self.within(caller, function, *args, **kwargs)
 
     def _session(self) -> AsyncSession:
-        return AsyncSession(self.engine, expire_on_commit=False, info={_PREFIX: self.prefix})
+        return AsyncSession(self.engine, expire_on_commit=False, info={_PREFIX: self.prefix, _WAITING: []})
 
     def _lend(
         self,
@@ -204,6 +220,7 @@ class Database:
         if not connection.in_transaction():
             connection.begin()
         session = Session(connection, join_transaction_mode="rollback_only", expire_on_commit=False)
+        rollback.join(session, connection)
         try:
             result = self._lend(session, function, *args, **kwargs)
             session.flush()

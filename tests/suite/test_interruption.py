@@ -13,7 +13,8 @@ async def test_a_cancelled_call_keeps_no_lock_and_enqueues_all_or_nothing(url: U
         kept: list[BaseException] = []
         for steps in range(1, 100, 5):
             before = len(await oban.list_jobs())
-            task = asyncio.create_task(oban.enqueue_many(Job(worker="w") for _ in range(200)))
+            batch = [Job(worker="w") for _ in range(200)]
+            task = asyncio.create_task(oban.enqueue_many(batch))
             # Wherever the call is after some turns of the loop, it is cancelled there.
             for _ in range(steps):
                 await asyncio.sleep(0)

@@ -1,0 +1,198 @@
+"""JSON in and out: what is stored unchanged, what is refused, and how errors become text."""
+
+import enum
+import math
+from collections import OrderedDict
+from typing import Any
+
+import orjson
+import pytest
+
+from oban import encoding
+from oban.errors import EncodingError
+
+
+class Colour(enum.StrEnum):
+    RED = "red"
+
+
+class Level(enum.IntEnum):
+    HIGH = 3
+
+
+class Name(str):
+    __slots__ = ()
+
+
+def nested(depth: int) -> Any:
+    value: Any = 1
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+VALUES: list[Any] = [
+    *(None, True, False, 0, -1, 2**63 - 1, -(2**63), 2**64 - 1),
+    *(0.0, -0.0, 0.1, 1e-7, 5e-324, 1.7976931348623157e308, 1e22),
+    *("", "text", "é ü 漢字", "🎉", "\x01\x1f\x7f", '"\\/\b\n', "\u2028\u2029", "\ufffe\uffff"),
+    *({}, [], [[]], {"": ""}, {"a": {"b": [None, {"c": 1.5}]}}, {"é": 1, "\n": 2}),
+]
+
+
+@pytest.mark.parametrize("value", VALUES, ids=repr)
+def test_a_json_value_comes_back_as_it_is(value: Any) -> None:
+    copy = encoding.json_value(value, "x")
+    assert copy == value
+    assert type(copy) is type(value)
+    assert orjson.loads(encoding.dumps(copy)) == value
+
+
+def test_the_copy_shares_nothing_with_the_original() -> None:
+    given: dict[str, Any] = {"list": [{"deep": []}], "dict": {"a": [1]}}
+    copy = encoding.json_object(given, "args")
+    given["list"][0]["deep"].append(1)
+    given["dict"]["a"].append(2)
+    given["more"] = 1
+    assert copy == {"list": [{"deep": []}], "dict": {"a": [1]}}
+
+
+@pytest.mark.parametrize(
+    ("value", "plain"),
+    [
+        ((1, (2,)), [1, [2]]),
+        (Colour.RED, "red"),
+        (Level.HIGH, 3),
+        (Name("n"), "n"),
+        ({Colour.RED: Level.HIGH}, {"red": 3}),
+        (OrderedDict(b=1, a=2), {"b": 1, "a": 2}),
+    ],
+)
+def test_what_json_has_no_type_for_but_a_plain_value_becomes_that(value: Any, plain: Any) -> None:
+    copy = encoding.json_value(value, "x")
+    assert copy == plain
+    assert type(copy) is type(plain)
+    if isinstance(copy, dict):
+        assert [type(key) for key in copy] == [str] * len(copy)
+        assert [type(item) for item in copy.values()] == [int] * len(copy)
+
+
+@pytest.mark.parametrize(
+    ("value", "field", "problem"),
+    [
+        ({"a": [1, {"b": b""}]}, 'args["a"][1]["b"]', "is not JSON: bytes"),
+        ({"a": ({1},)}, 'args["a"][0]', "is not JSON: set"),
+        ({"a": math.nan}, 'args["a"]', "is nan, which JSON cannot hold"),
+        ({"a": [math.inf]}, 'args["a"][0]', "is inf"),
+        ({"a": "x\x00"}, 'args["a"]', "NUL"),
+        ({"a": ["\udc80"]}, 'args["a"][0]', "lone surrogate"),
+        ({"a": 2**64}, 'args["a"]', "more than 64 bits"),
+        ({"a": -(2**63) - 1}, 'args["a"]', "more than 64 bits"),
+        ({"a": {1: 2}}, 'args["a"]', "key that is not text"),
+        ({"a": {True: 2}}, 'args["a"]', "key that is not text"),
+        ({"a": {"\x00": 2}}, 'args["a"]', "NUL"),
+        ({"a": {"\ud800": 2}}, 'args["a"]', "surrogate"),
+        ({"a": complex(1, 2)}, 'args["a"]', "is not JSON: complex"),
+        ({"a": bytearray()}, 'args["a"]', "is not JSON: bytearray"),
+        ({"a": iter([])}, 'args["a"]', "is not JSON: list_iterator"),
+        ({"a": nested(101)}, 'args["a"]', "nested more than 100 levels deep"),
+        ([], "args", "must be a dict, not list"),
+        (None, "args", "must be a dict, not NoneType"),
+        ((), "args", "must be a dict, not tuple"),
+        (0, "args", "must be a dict, not int"),
+        (set(), "args", "must be a dict, not set"),
+    ],
+)
+def test_what_json_cannot_carry_unchanged_is_refused_with_its_path(
+    value: Any, field: str, problem: str
+) -> None:
+    with pytest.raises(EncodingError) as caught:
+        encoding.json_object(value, "args")
+    # In a key, or far down, the path goes on.
+    assert caught.value.field.startswith(field)
+    assert problem in str(caught.value)
+    # It is shown as a text, whatever there was in it.
+    str(caught.value).encode()
+    assert "\x00" not in str(caught.value)
+
+
+def test_a_value_that_holds_itself_is_refused() -> None:
+    value: dict[str, Any] = {}
+    value["self"] = [value]
+    with pytest.raises(EncodingError, match="nested more than 100 levels deep"):
+        encoding.json_object(value, "args")
+
+
+def test_a_hundred_levels_are_stored() -> None:
+    assert encoding.json_value(nested(100), "x") == nested(100)
+
+
+def test_the_size_is_measured_in_bytes_of_json() -> None:
+    # Two quotes around the text, and four characters around that.
+    room = encoding.MAX_BYTES - len('{"a":""}')
+    assert len(encoding.json_object({"a": "x" * room}, "args")["a"]) == room
+    with pytest.raises(EncodingError, match=rf"args is {encoding.MAX_BYTES + 1:,} bytes of JSON; at most"):
+        encoding.json_object({"a": "x" * (room + 1)}, "args")
+    with pytest.raises(EncodingError, match="bytes of JSON"):
+        encoding.json_object({"a": "é" * (room // 2 + 1)}, "args")
+
+
+# -- the text of errors ------------------------------------------------------------------------
+
+
+class Unprintable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no")
+
+    __repr__ = __str__
+
+
+def raised(error: BaseException) -> BaseException:
+    try:
+        raise error
+    except BaseException as caught:
+        return caught
+
+
+def test_the_text_of_an_error_names_its_type_message_and_place() -> None:
+    text = encoding.error_text(raised(ValueError("out of tea")))
+    assert text.endswith("ValueError: out of tea")
+    assert "in raised" in text
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("a\x00b\ud800c"),
+        Unprintable(),
+        ValueError("x" * 1_000_000),
+        ExceptionGroup("g", [ValueError("1"), Unprintable()]),
+        SystemExit(3),
+        KeyboardInterrupt(),
+        UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_the_text_of_any_error_can_be_stored(error: BaseException) -> None:
+    text = encoding.error_text(raised(error))
+    assert text
+    assert len(text) < encoding.MAX_ERROR + 100
+    assert encoding.text(text, "error") == text
+    assert type(error).__name__ in text
+
+
+def test_the_text_of_an_error_with_causes_without_end_can_be_stored() -> None:
+    error: BaseException = ValueError("first")
+    for number in range(3000):
+        later = ValueError(str(number))
+        later.__cause__ = error
+        error = later
+    assert "ValueError" in encoding.error_text(error)
+
+
+def test_of_a_long_text_both_ends_are_kept() -> None:
+    text = encoding.storable("begin" + "x" * 100_000 + "end")
+    assert text.startswith("begin")
+    assert text.endswith("end")
+    assert "characters left out" in text
+    assert encoding.storable("short") == "short"
+    assert encoding.storable("a\x00\ud800") == "a\ufffd?"

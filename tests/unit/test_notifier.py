@@ -1,0 +1,108 @@
+"""Notifiers: payloads, subscribers, and which one fits a database."""
+
+import base64
+import gzip
+import logging
+from typing import Any
+
+import pytest
+
+from oban.notifier import make
+from oban.notifier.base import Notifier, decode
+from oban.notifier.listen import ListenNotifier
+from oban.notifier.poll import DataVersionNotifier
+from oban.repository.transaction import Database
+
+Heard = list[tuple[str, dict[str, Any]]]
+
+
+class Silent(Notifier):
+    async def start(self) -> None:
+        return None
+
+    async def stop(self) -> None:
+        return None
+
+
+@pytest.fixture
+def notifier() -> Silent:
+    return Silent(Database("sqlite+aiosqlite://"))
+
+
+def recorder(heard: Heard, channel: str) -> Any:
+    return lambda payload: heard.append((channel, payload))
+
+
+@pytest.mark.parametrize(
+    ("text", "payload"),
+    [
+        ('{"queue": "media"}', {"queue": "media"}),
+        ('{"queue": "quo\\"te"}', {"queue": 'quo"te'}),
+        ("{}", {}),
+        (base64.b64encode(gzip.compress(b'{"action": "pkill"}')).decode(), {"action": "pkill"}),
+    ],
+)
+def test_payloads_are_json_plain_or_zipped(text: str, payload: dict[str, Any]) -> None:
+    assert decode(text) == payload
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "x", "{", '{"a": }', "[1]", '"text"', "null", "5", "\x00", "ä", "=", "a" * 8000),
+        base64.b64encode(b"not zipped").decode(),
+        base64.b64encode(gzip.compress(b"[1]")).decode(),
+        base64.b64encode(gzip.compress(b"{")).decode(),
+        base64.b64encode(gzip.compress(b'{"a": 1}')[:-4]).decode(),
+        base64.b64encode(gzip.compress(b'{"a": 1}' * 5)[:12] + b"\xff" * 20).decode(),
+    ],
+    ids=lambda text: text[:20],
+)
+def test_garbage_is_no_payload_and_no_error(text: str) -> None:
+    assert decode(text) is None
+
+
+def test_each_channel_has_its_own_subscribers(notifier: Silent) -> None:
+    heard: Heard = []
+    notifier.subscribe("insert", recorder(heard, "first"))
+    notifier.subscribe("insert", recorder(heard, "second"))
+    notifier.subscribe("signal", recorder(heard, "signal"))
+    notifier.dispatch("insert", {"queue": "a"})
+    assert heard == [("first", {"queue": "a"}), ("second", {"queue": "a"})]
+    heard.clear()
+    notifier.dispatch("nobody", {"queue": "a"})
+    assert heard == []
+    notifier.dispatch_all([("signal", {"n": 1}), ("insert", {"n": 2})])
+    assert heard == [("signal", {"n": 1}), ("first", {"n": 2}), ("second", {"n": 2})]
+    heard.clear()
+    notifier.wake_everybody()
+    assert sorted(heard) == [("first", {}), ("second", {}), ("signal", {})]
+
+
+def test_a_subscriber_that_fails_does_not_stop_the_others(
+    notifier: Silent, caplog: pytest.LogCaptureFixture
+) -> None:
+    heard: Heard = []
+
+    def fail(_: dict[str, Any]) -> None:
+        raise ValueError("bad subscriber")
+
+    notifier.subscribe("insert", fail)
+    notifier.subscribe("insert", recorder(heard, "insert"))
+    with caplog.at_level(logging.ERROR):
+        notifier.dispatch("insert", {"queue": "a"})
+    assert heard == [("insert", {"queue": "a"})]
+    assert "bad subscriber" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("url", "kind"),
+    [
+        ("postgresql+asyncpg://nobody@localhost/none", ListenNotifier),
+        ("postgresql+psycopg://nobody@localhost/none", ListenNotifier),
+        ("sqlite+aiosqlite://", DataVersionNotifier),
+        ("sqlite+aiosqlite:///some.db", DataVersionNotifier),
+    ],
+)
+def test_each_database_has_the_notifier_that_fits(url: str, kind: type[Notifier]) -> None:
+    assert type(make(Database(url))) is kind

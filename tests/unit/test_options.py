@@ -1,0 +1,149 @@
+"""Options, URLs and worker declarations that cannot be are refused by name, and nothing is begun."""
+
+import gc
+from typing import Any
+
+import pytest
+from sqlalchemy import make_url
+
+from oban import Job, Oban, ObanError, QueueOptions, Worker, job, worker
+from oban.config import Options
+from oban.errors import ConfigError, InstanceNotFound, InvalidJob, UnknownWorker, UnsupportedDatabase
+from oban.worker import registry
+
+SQLITE = "sqlite+aiosqlite://"
+
+BAD_OPTIONS: list[tuple[dict[str, Any], str]] = [
+    ({"queues": {"default": {"limt": 3}}}, r"queue 'default': unknown option 'limt'; did you mean limit\?"),
+    ({"queues": {"default": {"wizardry": 3}}}, "queue 'default': unknown option 'wizardry'; known are limit"),
+    ({"queues": {"default": {"limit": 3, 7: 1}}}, "queue 'default': unknown option 7"),
+    ({"queues": {"default": 0}}, "queue 'default': limit must be an integer, 1 to 10000, not 0"),
+    ({"queues": {"default": -1}}, "limit must be an integer"),
+    ({"queues": {"default": 10_001}}, "limit must be an integer"),
+    ({"queues": {"default": True}}, "limit must be an integer, 1 to 10000, not True"),
+    ({"queues": {"default": "5"}}, "limit must be an integer, 1 to 10000, not '5'"),
+    ({"queues": {"default": 1.5}}, "limit must be an integer"),
+    ({"queues": {"default": None}}, "limit must be an integer"),
+    ({"queues": {"a b": 1}}, "queue 'a b' is not a queue name"),
+    ({"queues": {"": 1}}, "queue '' is not a queue name"),
+    ({"queues": {3: 1}}, "queue must be text, not int"),
+    ({"queues": ["default"]}, "queues must be a dict of names and limits, not list"),
+    ({"queues": "default:5"}, "queues must be a dict of names and limits, not str"),
+    ({"node": " "}, "node must be text that is not blank"),
+    ({"node": 5}, "node must be text"),
+    ({"name": ""}, "name must be text that is not blank"),
+    ({"prefix": "Jobs"}, "prefix 'Jobs' is not a schema name"),
+    ({"prefix": 'a"; DROP'}, "is not a schema name"),
+    ({"prefix": ""}, "prefix '' is not a schema name"),
+    ({"prefix": "jobs"}, "sqlite has no schemas: leave out the prefix"),
+    ({"poll_interval": 0}, "poll_interval must be seconds, at least 0.001, not 0"),
+    ({"poll_interval": float("nan")}, "poll_interval must be seconds"),
+    ({"stage_interval": float("inf")}, "stage_interval must be seconds"),
+    ({"stage_interval": True}, "stage_interval must be seconds"),
+    ({"watch_interval": "1"}, "watch_interval must be seconds"),
+    ({"shutdown_grace_period": -1}, "shutdown_grace_period must be seconds, at least 0"),
+]
+BAD_URLS: list[tuple[Any, type[ConfigError], str]] = [
+    (
+        "mysql+aiomysql://u:s3cret@h/d",
+        UnsupportedDatabase,
+        "mysql is not supported; use postgresql or sqlite",
+    ),
+    ("oracle://u:s3cret@h/d", UnsupportedDatabase, "oracle is not supported"),
+    (make_url("mssql+aioodbc://u:s3cret@h/d"), UnsupportedDatabase, "mssql is not supported"),
+    ("nothing+known://u:s3cret@h/d", UnsupportedDatabase, "nothing is not supported"),
+    ("postgresql+psycopg2://u:s3cret@h/d", UnsupportedDatabase, "the driver psycopg2 is not supported"),
+    ("sqlite+pysqlite:///x.db", ConfigError, "pysqlite does not work with asyncio; use aiosqlite"),
+    ("s3cret", ConfigError, "the database URL cannot be read; it looks like"),
+    ("", ConfigError, "the database URL cannot be read"),
+    (None, ConfigError, "an AsyncEngine or a database URL is needed, not NoneType"),
+    (b"sqlite://", ConfigError, "an AsyncEngine or a database URL is needed, not bytes"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), BAD_OPTIONS, ids=[text[:50] for _, text in BAD_OPTIONS])
+def test_an_option_that_cannot_be_is_named(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        Oban(SQLITE, **{"name": "never", **options})
+    assert isinstance(caught.value, ObanError)
+    gc.collect()
+    with pytest.raises(InstanceNotFound, match="there is no Oban named 'never'"):
+        Oban.get_instance("never")
+
+
+def test_an_unknown_option_is_named_with_the_one_that_was_meant() -> None:
+    with pytest.raises(ConfigError, match=r"unknown option 'quees'; did you mean queues\?"):
+        Options.make(quees={"default": 1})
+
+
+@pytest.mark.parametrize(("url", "error", "message"), BAD_URLS)
+def test_a_database_that_cannot_be_used_is_named_without_its_password(
+    url: Any, error: type[ConfigError], message: str
+) -> None:
+    with pytest.raises(error, match=message) as caught:
+        Oban(url, name="never")
+    assert "s3cret" not in str(caught.value)
+    assert isinstance(caught.value, ObanError)
+
+
+def test_queues_are_given_as_limits_options_or_mappings() -> None:
+    parsed = Options.make(queues={"a": 1, "b": QueueOptions(limit=2), "c": {"limit": 3}, "d": {}}).queues
+    assert {name: queue.limit for name, queue in parsed.items()} == {"a": 1, "b": 2, "c": 3, "d": 10}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"quue": "media"}, r"Wrong: unknown option 'quue'; did you mean queue\?"),
+        ({"scheduled_at": 1}, "Wrong: unknown option 'scheduled_at'"),
+        ({"queue": "a b"}, "Wrong: queue 'a b' is not a queue name"),
+        ({"max_attempts": 0}, "Wrong: max_attempts must be 1 to"),
+        ({"priority": 10}, "Wrong: priority must be 0 to 9"),
+        ({"tags": [1]}, "Wrong: tags must be texts"),
+        ({"meta": {"a": b""}}, r'Wrong: meta\["a"\] is not JSON: bytes'),
+        ({"name": " "}, "Wrong: worker must not be blank"),
+    ],
+)
+def test_a_worker_with_such_options_is_not_declared(options: dict[str, Any], message: str) -> None:
+    class Plain:
+        def process(self, job: Job) -> None: ...
+
+    def function() -> None: ...
+
+    declare: Any = type
+    before = registry.names()
+    with pytest.raises(ConfigError, match=f"{message}"):
+        declare("Wrong", (Worker,), {"__qualname__": "Wrong"}, **options)
+    Plain.__qualname__ = function.__qualname__ = "Wrong"
+    with pytest.raises(ConfigError, match=message):
+        worker(**options)(Plain)
+    function.__name__ = "Wrong"
+    with pytest.raises(ConfigError, match=message):
+        job(**options)(function)
+    assert registry.names() == before
+
+
+def test_what_cannot_be_a_worker_or_a_job_function_is_refused() -> None:
+    class Idle:
+        pass
+
+    loose: Any = job()
+    with pytest.raises(ConfigError, match="Idle needs a process method"):
+        worker()(Idle)
+    with pytest.raises(ConfigError, match="@job needs a function"):
+        loose(Idle())
+    with pytest.raises(UnknownWorker, match=r"no worker named 'os\.system' is registered"):
+        registry.get("os.system")
+
+
+def test_a_job_function_is_not_enqueued_with_arguments_that_it_does_not_take() -> None:
+    @job()
+    def send(to: str, *, subject: str = "") -> None: ...
+
+    loose: Any = send
+    for arguments, keywords in [((), {}), (("a", "b"), {}), (("a",), {"sbject": "x"}), (("a",), {"to": "b"})]:
+        with pytest.raises(InvalidJob, match=r"^args of .*send: "):
+            loose.new(*arguments, **keywords)
+    with pytest.raises(InvalidJob, match=r'args\["to"\] is not JSON: bytes'):
+        loose.new(b"a")
+    assert send.new("a", subject="s").args == {"to": "a", "subject": "s"}
