@@ -1,6 +1,6 @@
 """${message}."""
 
-from alembic import op
+from alembic.operations import Operations
 
 revision = ${repr(up_revision)}
 down_revision = ${repr(down_revision)}
@@ -8,9 +8,9 @@ branch_labels = ${repr(branch_labels)}
 depends_on = ${repr(depends_on)}
 
 
-def upgrade(schema: str | None = None) -> None:
+def upgrade(op: Operations, schema: str | None = None) -> None:
     ${upgrades if upgrades else "pass"}
 
 
-def downgrade(schema: str | None = None) -> None:
+def downgrade(op: Operations, schema: str | None = None) -> None:
     ${downgrades if downgrades else "pass"}

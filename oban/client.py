@@ -16,7 +16,6 @@ from oban.repository.management import Change
 from oban.repository.target import Target, Targets, parse, parse_id
 from oban.repository.transaction import Database
 from oban.runner import Runner
-from oban.types import JobState
 
 Session = AsyncSession | AsyncConnection
 
@@ -58,6 +57,7 @@ class Oban:
         )
         self._database = Database(engine, prefix)
         self._runner: Runner | None = None
+        self._starting = asyncio.Lock()
         self._stopping: asyncio.Task[None] | None = None
         instances.register(name, self)
 
@@ -77,13 +77,14 @@ class Oban:
 
     async def start(self) -> None:
         """Start running jobs, if there are queues. Raises `SchemaMissing` and `DatabaseUnavailable`."""
-        if self._runner is None and self.options.queues:
-            runner = Runner(self._database, self.options)
-            try:
-                await runner.start()
-            except Exception as error:
-                raise dialects.unavailable(self.engine.url, error) or error from error
-            self._runner = runner
+        async with self._starting:
+            if self._runner is None and self.options.queues:
+                runner = Runner(self._database, self.options)
+                try:
+                    await runner.start()
+                except Exception as error:
+                    raise dialects.unavailable(self.engine.url, error) or error from error
+                self._runner = runner
 
     async def stop(self) -> None:
         """Stop fetching, wait for running jobs, put back those that outlast the grace period.
@@ -128,7 +129,6 @@ class Oban:
         listed = [jobs, *more] if isinstance(jobs, Job) else [*_iterable(jobs), *more]
         insert.check(listed)
         await self._database.run(session, insert.insert_all, listed, attach=session is not None)
-        self._hint(listed)
         return listed
 
     async def get_job(self, id_: int, session: Session | None = None) -> Job | None:
@@ -190,11 +190,6 @@ class Oban:
         """
         management.check(changes)
         return await self._database.run(session, management.change, parse(jobs), changes)
-
-    def _hint(self, jobs: list[Job]) -> None:
-        # Others find new scheduled jobs at their next look; this node need not wait for that.
-        if self._runner is not None and any(job.state is JobState.SCHEDULED for job in jobs):
-            self._runner.stager.wake()
 
 
 def _iterable(jobs: object) -> Iterable[Job]:

@@ -11,18 +11,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from alembic import command
 from alembic.config import Config
+from alembic.operations import Operations
 from alembic.runtime.environment import EnvironmentContext
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import (
     URL,
     Connection,
     Engine,
     MetaData,
     NullPool,
-    Table,
     create_engine,
-    text,
 )
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -36,50 +36,57 @@ from oban.types import STATES, StateType
 VERSION_TABLE = "oban_alembic_version"
 
 
-def upgrade(
-    target: str | URL | Engine | Connection, *, prefix: str | None = None, revision: str = "head"
-) -> None:
+Target = str | URL | Engine | Connection | Operations
+Steps = Callable[[ScriptDirectory, Any], Any]
+
+
+def upgrade(target: Target, *, prefix: str | None = None, revision: str = "head") -> None:
     """Make or update the tables, up to a revision.
 
-    `target` is a database URL (sync or async driver), an engine, or a connection whose transaction
-    the caller commits (`await async_connection.run_sync(migration.upgrade)`). `prefix` is a schema,
-    created if need be. Raises `ConfigError` for a URL or prefix that cannot be used, and
-    `DatabaseUnavailable`.
+    `target` is a database URL (sync or async driver), an engine, a connection whose transaction
+    the caller commits (`await async_connection.run_sync(migration.upgrade)`), or Alembic's `op`,
+    inside of a revision of the application. `prefix` is a schema, created if need be. Raises
+    `ConfigError` for a URL or prefix that cannot be used, and `DatabaseUnavailable`.
     """
-    _run(target, prefix, lambda config: command.upgrade(config, revision))
+    _run(target, prefix, lambda script, current: script._upgrade_revs(revision, current))
 
 
-def downgrade(
-    target: str | URL | Engine | Connection, *, prefix: str | None = None, revision: str = "base"
-) -> None:
+def downgrade(target: Target, *, prefix: str | None = None, revision: str = "base") -> None:
     """Take the schema back to a revision; to `base`, the default, removes the tables and all jobs."""
-    _run(target, prefix, lambda config: command.downgrade(config, revision))
+    _run(target, prefix, lambda script, current: script._downgrade_revs(revision, current))
 
 
-def _run(
-    target: str | URL | Engine | Connection, prefix: str | None, action: Callable[[Config], None]
-) -> None:
-    config = Config()
-    installed = Path(__file__).parent / "_migrations"
-    location = installed if installed.exists() else Path(__file__).parent.parent / "migrations"
-    config.set_main_option("script_location", str(location).replace("%", "%%"))
-    config.attributes["prefix"] = prefix
+def _run(target: Target, prefix: str | None, steps: Steps) -> None:
+    check_prefix(prefix)
 
     def within(connection: Connection) -> None:
-        config.attributes["connection"] = connection
-        action(config)
+        if not connection.in_transaction():
+            # Else Alembic would begin one, and commit it.
+            connection.begin()
+        script = ScriptDirectory(str(_location()))
+        options = _options(prefix, connection.dialect.name)
+        options["fn"] = lambda current, _: steps(script, current)
+        # Not through an Alembic environment: that is global, and the application may be in its own.
+        _migrate(MigrationContext.configure(connection, opts=options), prefix)
 
     if isinstance(target, Connection):
         within(target)
     elif isinstance(target, Engine):
         with target.begin() as connection:
             within(connection)
-    else:
+    elif isinstance(target, (str, URL)):
         url = dialects.parse_url(target)
         try:
             with_connection(url, within)
         except (DBAPIError, OSError) as error:
             raise dialects.unavailable(url, error) or error from error
+    else:
+        within(target.get_bind())
+
+
+def _location() -> Path:
+    installed = Path(__file__).parent / "_migrations"
+    return installed if installed.exists() else Path(__file__).parent.parent / "migrations"
 
 
 def with_connection(url: URL, action: Callable[[Connection], None]) -> None:
@@ -129,12 +136,8 @@ def run_environment(context: Any) -> None:
     """Run the revisions that an Alembic command asks for; `context` is `alembic.context`."""
     config: Config = context.config
     arguments: dict[str, str] = context.get_x_argument(as_dictionary=True)
-    prefix = config.attributes.get("prefix") or arguments.get("prefix")
+    prefix = arguments.get("prefix")
     check_prefix(prefix)
-    connection: Connection | None = config.attributes.get("connection")
-    if connection is not None:
-        _online(context, connection, prefix)
-        return
     url = dialects.parse_url(
         arguments.get("url")
         or os.environ.get("OBAN_DATABASE_URL")
@@ -142,27 +145,37 @@ def run_environment(context: Any) -> None:
         or ""
     )
     if context.is_offline_mode():
-        _configure(context, prefix, url.get_backend_name(), url=url, literal_binds=True)
-        with context.begin_transaction():
-            if prefix:
-                context.execute(f'CREATE SCHEMA IF NOT EXISTS "{prefix}"')
-            context.run_migrations(schema=prefix)
+        options = _options(prefix, url.get_backend_name())
+        context.configure(url=url, literal_binds=True, dialect_opts={"paramstyle": "named"}, **options)
+        _migrate(context.get_context(), prefix)
     else:
         with_connection(url, lambda connection: _online(context, connection, prefix))
 
 
 def _online(context: EnvironmentContext, connection: Connection, prefix: str | None) -> None:
-    if prefix and connection.dialect.name == "postgresql":
-        connection.execute(text(f'CREATE SCHEMA IF NOT EXISTS "{prefix}"'))
-    _configure(context, prefix, connection.dialect.name, connection=connection)
+    context.configure(connection=connection, **_options(prefix, connection.dialect.name))
+    _migrate(context.get_context(), prefix)
+
+
+def _migrate(context: MigrationContext, prefix: str | None) -> None:
     with context.begin_transaction():
-        context.run_migrations(schema=prefix)
-    if not context.get_context().get_current_heads():
-        # Nothing is installed any more: leave no empty version table behind.
-        Table(VERSION_TABLE, MetaData(), schema=prefix).drop(connection, checkfirst=True)
+        if prefix:
+            context.execute(f'CREATE SCHEMA IF NOT EXISTS "{prefix}"')
+        # The revisions get their operations from here, not from the global `alembic.op`.
+        context.run_migrations(schema=prefix, op=Operations(context))
+        if _is_empty(context):
+            # Nothing is installed any more: leave no empty version table behind.
+            dot = f'"{prefix}".' if prefix else ""
+            context.execute(f"DROP TABLE IF EXISTS {dot}{VERSION_TABLE}")
 
 
-def _configure(context: EnvironmentContext, prefix: str | None, database: str, **options: Any) -> None:
+def _is_empty(context: MigrationContext) -> bool:
+    if context.as_sql:
+        return context.opts.get("destination_rev") == "base"
+    return not context.get_current_heads()
+
+
+def _options(prefix: str | None, database: str) -> dict[str, Any]:
     if prefix and not dialects.named(database).has_schemas:
         raise ConfigError(f"{database} has no schemas: leave out the prefix {prefix!r}")
     target = metadata
@@ -180,13 +193,11 @@ def _configure(context: EnvironmentContext, prefix: str | None, database: str, *
         # Reflected, the enum carries the schema it lives in, which the models leave open.
         return reflected.enums != STATES if isinstance(ours, StateType) and prefix else None
 
-    context.configure(
-        compare_type=differs,
-        target_metadata=target,
-        version_table=VERSION_TABLE,
-        version_table_schema=prefix,
-        include_schemas=bool(prefix),
-        include_name=ours,
-        dialect_opts={"paramstyle": "named"},
-        **options,
-    )
+    return {
+        "compare_type": differs,
+        "target_metadata": target,
+        "version_table": VERSION_TABLE,
+        "version_table_schema": prefix,
+        "include_schemas": bool(prefix),
+        "include_name": ours,
+    }

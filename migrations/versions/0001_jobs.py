@@ -3,7 +3,7 @@
 from typing import Any
 
 import sqlalchemy as sa
-from alembic import op
+from alembic.operations import Operations
 from sqlalchemy.dialects import postgresql
 
 revision = "0001"
@@ -42,7 +42,7 @@ ALTER TABLE {schema}oban_jobs SET (
 """
 
 
-def upgrade(schema: str | None = None) -> None:
+def upgrade(op: Operations, schema: str | None = None) -> None:
     native = op.get_context().dialect.name == "postgresql"
     dot = f'"{schema}".' if schema else ""
     if native:
@@ -138,7 +138,7 @@ def upgrade(schema: str | None = None) -> None:
             op.execute(statement.format(schema=dot))
 
 
-def downgrade(schema: str | None = None) -> None:
+def downgrade(op: Operations, schema: str | None = None) -> None:
     for table in ("oban_producers", "oban_leaders", "oban_jobs"):
         op.drop_table(table, schema=schema)
     if op.get_context().dialect.name == "postgresql":

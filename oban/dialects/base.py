@@ -17,6 +17,7 @@ from sqlalchemy import (
     Select,
     Text,
     bindparam,
+    exc,
     literal_column,
 )
 from sqlalchemy.exc import DBAPIError
@@ -27,6 +28,9 @@ from oban.types import IdList, StateType
 
 #: Where a session keeps what it will announce at commit, if the database does not do it.
 NOTICES = "oban.notices"
+
+#: Raised before a driver has anything to say: no route, no answer, no free connection in the pool.
+UNREACHABLE = (OSError, TimeoutError, exc.TimeoutError)
 
 type_of_column = TypeEngine[Any] | type[TypeEngine[Any]]
 

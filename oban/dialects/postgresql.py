@@ -29,7 +29,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.orm import Session
 
 from oban import encoding
-from oban.dialects.base import Dialect, constant, type_of_column
+from oban.dialects.base import UNREACHABLE, Dialect, constant, type_of_column
 from oban.types import JSONDocument, TextList, UTCDateTime
 
 _NATIVE: dict[Any, Any] = {JSONDocument: JSONB, TextList: ARRAY(Text)}
@@ -141,7 +141,7 @@ class PostgreSQL(Dialect):
             return state[:2] in _CONNECTION_CLASSES
         if (state := getattr(error, "sqlstate", None)) is not None:
             return state[:2] in _CONNECTION_CLASSES
-        return isinstance(error, (OSError, TimeoutError))
+        return isinstance(error, UNREACHABLE)
 
 
 def _sqlstate(error: DBAPIError) -> str | None:

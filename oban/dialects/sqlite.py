@@ -22,7 +22,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from oban.dialects.base import NOTICES, Dialect, constant, type_of_column
+from oban.dialects.base import NOTICES, UNREACHABLE, Dialect, constant, type_of_column
 from oban.types import UTCDateTime
 
 #: How long a connection waits for another writer, in seconds.
@@ -126,7 +126,7 @@ class SQLite(Dialect):
         if isinstance(error, DBAPIError):
             # SQLITE_BUSY, LOCKED, READONLY, IOERR, FULL, CANTOPEN: none is the statement's fault.
             return _code(error) in (5, 6, 8, 10, 13, 14)
-        return isinstance(error, (OSError, TimeoutError))
+        return isinstance(error, UNREACHABLE)
 
 
 _TAKE_LOCK = text("UPDATE oban_jobs SET id = id WHERE 0")

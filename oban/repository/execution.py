@@ -212,8 +212,8 @@ def acknowledge(session: Session, acks: Sequence[Ack]) -> None:
         queues = select(_job.queue).where(dialect.among(_job.id, dialect.id_list())).distinct()
         names = execute(session, queues, {"ids": released}).scalars()
         notify(session, "insert", [{"queue": name} for name in names])
-    if any(ack.outcome in ("failed", "snoozed") for ack in ordered if ack.id in done):
-        notify(session, "signal", [{"action": "stage"}])
+    if delays := [ack.delay for ack in ordered if ack.id in done and ack.delay is not None]:
+        notify(session, "signal", [{"action": "stage", "in": min(delays)}])
 
 
 def _keep_errors_of_cancelled(session: Session, acks: list[Ack]) -> None:

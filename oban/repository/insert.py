@@ -71,7 +71,7 @@ def _statement(dialect: Dialect) -> Insert:
         .returning(
             table.c.id,
             type_coerce(table.c.inserted_at, DateTime).label("inserted_at"),
-            type_coerce(table.c.scheduled_at, DateTime),
+            type_coerce(table.c.scheduled_at, DateTime).label("scheduled_at"),
             type_coerce(table.c.state, Text).label("state"),
         )
     )
@@ -112,6 +112,8 @@ def _insert(session: Session, jobs: list[Job], attach: bool) -> None:
     when_stored(session, lambda: _adopt(jobs, rows))
     if attach:
         session.add_all(jobs)
+    if delays := [row.scheduled_at - row.inserted_at for row in rows if row.state == "scheduled"]:
+        notify(session, "signal", [{"action": "stage", "in": min(delays).total_seconds()}])
     if not dialect.insert_notifies:
         queues = {job.queue for job, row in zip(jobs, rows, strict=True) if row.state == "available"}
         notify(session, "insert", [{"queue": queue} for queue in sorted(queues)])

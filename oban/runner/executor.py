@@ -16,26 +16,25 @@ from oban.worker import Worker, registry, running
 
 logger = logging.getLogger("oban.executor")
 
+_MAX_COUNT = 2**31
+
 
 class Run:
     """One attempt that is under way on this node."""
 
-    __slots__ = ("cancelled", "job", "owner", "releasing", "task")
+    __slots__ = ("cancelled", "held", "job", "releasing", "task")
 
     def __init__(self, job: Job, owner: str) -> None:
         self.job = job
-        self.owner = owner
+        #: What an acknowledgement is guarded by. Not asked of the job later: the worker may have
+        #: changed the instance, or an update through it may have shown a later attempt.
+        self.held: Held = (job.id, job.attempt, owner)
         #: What `job.cancelled()` answers.
         self.cancelled = False
         #: Whether a cancelled task means that the node stops, so that the job goes back.
         self.releasing = False
         self.task: asyncio.Task[Ack] | None = None
         job.__dict__["_run"] = self
-
-    @property
-    def held(self) -> Held:
-        """Job, attempt and owner: what an acknowledgement is guarded by."""
-        return (self.job.id, self.job.attempt, self.owner)
 
     def release(self) -> None:
         """Stop the job because the node stops: it will run again elsewhere."""
@@ -90,7 +89,7 @@ def _returned(run: Run, result: Any) -> Ack:
             return _ack(run, "cancelled", error=encoding.storable(str(result.reason)))
         case Snooze():
             before = run.job.meta.get("snoozed")
-            count = before + 1 if isinstance(before, int) else 1
+            count = before + 1 if isinstance(before, int) and 0 <= before < _MAX_COUNT else 1
             return _ack(run, "snoozed", delay=result.delay, snoozed=count)
         case Record():
             return _ack(run, "completed", value=encoding.dumps(result.value))
@@ -102,10 +101,10 @@ def _failed(run: Run, worker: Worker | None, error: BaseException) -> Ack:
     job = run.job
     if isinstance(error, UnknownWorker):
         text = f"UnknownWorker: {error}"
-        logger.error("job %s failed: %s", job.id, error)
+        logger.error("job %s failed: %s", run.held[0], error)
     else:
         text = encoding.error_text(error)
-        logger.warning("job %s (%s) failed, attempt %s", job.id, job.worker, job.attempt)
+        logger.warning("job %s (%s) failed, attempt %s", run.held[0], job.worker, run.held[1])
     return _ack(run, "failed", error=text, delay=_delay(worker, job))
 
 
@@ -115,11 +114,12 @@ def _delay(worker: Worker | None, job: Job) -> float:
             return fields.delay(worker.backoff(job), "backoff")
         except InvalidJob as error:
             logger.error("%s of %s; the default is used", error, job.worker)
-        # Code of the user that runs outside of the job: it must not cost the job its outcome.
-        except Exception:
+        # Code of the user that runs outside of the job: it must not cost the job its outcome, nor
+        # end the node.
+        except BaseException:
             logger.exception("backoff of %s failed; the default is used", job.worker)
     return backoff.default(job.attempt, job.max_attempts)
 
 
 def _ack(run: Run, outcome: str, **how: Any) -> Ack:
-    return Ack(run.job.id, run.job.attempt, run.owner, outcome, **how)
+    return Ack(*run.held, outcome, **how)

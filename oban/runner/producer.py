@@ -4,8 +4,6 @@ import asyncio
 import uuid
 from concurrent.futures import Executor
 
-from sqlalchemy.exc import DBAPIError
-
 from oban.models import Job
 from oban.repository import execution
 from oban.repository.transaction import Database
@@ -42,26 +40,41 @@ class Producer(Service):
         self.runs: set[Run] = set()
         self.acknowledger = Acknowledger(database)
         self._threads = threads
+        self._turn = asyncio.Lock()
 
     async def tick(self) -> float | None:
-        demand = self.limit - len(self.runs) if self.fetching else 0
-        acks = self.acknowledger.take()
-        if not acks and demand <= 0:
+        async with self._turn:
+            await self.acknowledger.try_refused()
+            demand = self.limit - len(self.runs) if self.fetching else 0
+            acks = self.acknowledger.take()
+            if not acks and demand <= 0:
+                return None
+            try:
+                jobs = await self.database.write(
+                    execution.turn, acks, self.queue, demand, self.node, self.owner
+                )
+            except Exception as error:
+                if acks and not self.database.dialect.is_connection_error(error):
+                    await self.acknowledger.isolate(acks)
+                    return 0
+                self.acknowledger.put_back(acks)
+                raise
+            except BaseException:
+                self.acknowledger.put_back(acks)
+                raise
+            for job in jobs:
+                self._run(job)
             return None
-        try:
-            jobs = await self.database.write(execution.turn, acks, self.queue, demand, self.node, self.owner)
-        except DBAPIError as error:
-            if acks and not self.database.dialect.is_connection_error(error):
-                await self.acknowledger.isolate(acks)
-                return 0
-            self.acknowledger.put_back(acks)
-            raise
-        except BaseException:
-            self.acknowledger.put_back(acks)
-            raise
-        for job in jobs:
-            self._run(job)
-        return None
+
+    async def settled(self) -> None:
+        """Wait until what is being fetched now has been started."""
+        async with self._turn:
+            pass
+
+    def abandon(self, run: Run) -> None:
+        """Put back a job that does not end, whatever it still does."""
+        self.runs.discard(run)
+        self.acknowledger.hold(execution.Ack(*run.held, "released"))
 
     def _run(self, job: Job) -> None:
         run = Run(job, self.owner)
@@ -70,6 +83,8 @@ class Producer(Service):
         run.task.add_done_callback(lambda task: self._ended(run, task))
 
     def _ended(self, run: Run, task: asyncio.Task[execution.Ack]) -> None:
+        if run not in self.runs:
+            return
         self.runs.discard(run)
         # Cancelled before its first step, the job has not begun.
         ack = execution.Ack(*run.held, "released") if task.cancelled() else task.result()

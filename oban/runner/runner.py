@@ -73,11 +73,14 @@ class Runner:
             producer.fetching = False
         if not await self._finished(self.options.shutdown_grace_period):
             left = list(self.runs())
-            ids = ", ".join(str(run.job.id) for run in left)
+            ids = ", ".join(str(run.held[0]) for run in left)
             logger.warning("put back, not finished in the grace period: jobs %s", ids)
             for run in left:
                 run.release()
             await self._finished(LAST_MOMENTS, hurried=False)
+            for producer in self.producers.values():
+                for run in list(producer.runs):
+                    producer.abandon(run)
         for service in self._services():
             await service.stop()
         await asyncio.gather(*(self._store_last(producer) for producer in self.producers.values()))
@@ -89,19 +92,23 @@ class Runner:
 
     async def _finished(self, seconds: float, hurried: bool = True) -> bool:
         """Wait until no job runs, for some seconds at most; whether none does."""
-        hurry = asyncio.create_task(self._hurry.wait() if hurried else asyncio.Event().wait())
-        deadline = asyncio.get_running_loop().time() + seconds
-        try:
-            while tasks := {run.task for run in self.runs() if run.task is not None}:
-                left = deadline - asyncio.get_running_loop().time()
-                if left <= 0 or hurry.done():
-                    return False
-                await asyncio.wait({*tasks, hurry}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
-                # Lets the callbacks of ended tasks run, which take them off the list.
-                await asyncio.sleep(0)
-            return True
-        finally:
-            hurry.cancel()
+        ended = asyncio.create_task(self._ended())
+        hurry = asyncio.create_task(self._hurry.wait())
+        awaited = {ended, hurry} if hurried else {ended}
+        await asyncio.wait(awaited, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        done = ended.done()
+        for task in (ended, hurry):
+            task.cancel()
+        await asyncio.wait({ended, hurry})
+        return done
+
+    async def _ended(self) -> None:
+        for producer in self.producers.values():
+            await producer.settled()
+        while tasks := {run.task for run in self.runs() if run.task is not None}:
+            await asyncio.wait(tasks)
+            # Lets the callbacks of ended tasks run, which take them off the list.
+            await asyncio.sleep(0)
 
     async def _store_last(self, producer: Producer) -> None:
         try:
@@ -127,6 +134,8 @@ class Runner:
         match payload:
             case {"action": "pkill", "job_id": int(id_)}:
                 self.watcher.wake_for(id_)
+            case {"action": "stage", "in": int(seconds) | float(seconds)}:
+                self.stager.wake_within(seconds)
             case {"action": "stage"}:
                 self.stager.wake()
             case {}:

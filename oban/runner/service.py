@@ -24,6 +24,7 @@ class Service(ABC):
         self.name = name
         self.interval = interval
         self.failures = 0
+        self._next_tick = 0.0
         self._woken = asyncio.Event()
         self._stopping = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -54,6 +55,11 @@ class Service(ABC):
         """Tick as soon as possible. Called on the event loop."""
         self._woken.set()
 
+    def wake_within(self, seconds: float) -> None:
+        """Wake now, unless the next tick comes within so many seconds anyway."""
+        if self._next_tick > asyncio.get_running_loop().time() + seconds:
+            self.wake()
+
     async def _loop(self) -> None:
         while not self._stopping.is_set():
             self._woken.clear()
@@ -68,7 +74,9 @@ class Service(ABC):
                 # Not ended by wake-ups, which go on while the database is away.
                 await self._pause(pause, self._stopping)
                 continue
-            await self._pause(self.interval if pause is None else pause, self._woken)
+            pause = self.interval if pause is None else pause
+            self._next_tick = asyncio.get_running_loop().time() + pause
+            await self._pause(pause, self._woken)
 
     async def _pause(self, seconds: float, event: asyncio.Event) -> None:
         if seconds <= 0 or event.is_set():

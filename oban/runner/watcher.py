@@ -28,5 +28,5 @@ class Watcher(Service):
 
     def wake_for(self, job_id: int) -> None:
         """Look now, if the job runs here."""
-        if any(run.job.id == job_id for run in self._runs()):
+        if any(run.held[0] == job_id for run in self._runs()):
             self.wake()
