@@ -33,12 +33,15 @@ def loads(text: str | bytes) -> Any:
     # Most documents of most jobs are empty.
     if text in _EMPTY:
         return _EMPTY[text]()
-    return json.loads(text, parse_int=_integer)
+    return _decode(text if isinstance(text, str) else text.decode())
 
 
 def _integer(digits: str) -> int | float:
     value = int(digits)
     return value if _MIN_INT <= value <= _MAX_INT else _float_of(value)
+
+
+_decode = json.JSONDecoder(parse_int=_integer).decode
 
 
 def _float_of(value: int) -> int | float:

@@ -68,15 +68,6 @@ class _NativeState(postgresql.ENUM):
     render_bind_literal_cast = False
 
 
-class _NativeTexts(postgresql.ARRAY[str]):
-    # Drivers give and take lists of texts as they are; the generic type would copy each.
-    def result_processor(self, dialect: Dialect, coltype: object) -> Any:
-        return None
-
-    def bind_processor(self, dialect: Dialect) -> Any:
-        return None
-
-
 class StateType(TypeDecorator[JobState]):
     """`oban_job_state` on PostgreSQL, text elsewhere; a `JobState` in Python."""
 
@@ -138,8 +129,12 @@ class TextList(TypeDecorator[list[str]]):
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         if dialect.name == "postgresql":
-            return dialect.type_descriptor(_NativeTexts(Text()))
+            return dialect.type_descriptor(postgresql.ARRAY(Text()))
         return dialect.type_descriptor(JSON())
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Any:
+        # Drivers of PostgreSQL give lists as they are; the generic type would copy each.
+        return None if dialect.name == "postgresql" else super().result_processor(dialect, coltype)
 
 
 class IdList(TypeDecorator[Sequence[int]]):

@@ -1,0 +1,68 @@
+"""`--sql`: a script that somebody else runs makes, and removes, the very same."""
+
+import sqlite3
+from typing import Any
+
+import pytest
+from sqlalchemy import URL
+
+from tests.migration.support import alembic, described, here, is_empty, succeeds, sync_engine
+
+
+def run_script(url: URL, script: str) -> None:
+    """Run an SQL script as `psql` or `sqlite3` would."""
+    if url.get_backend_name() == "sqlite":
+        connection = sqlite3.connect(str(url.database))
+        connection.executescript(script)
+        connection.close()
+        return
+    with sync_engine(url).connect() as checked_out:
+        driver: Any = checked_out.connection.driver_connection
+        driver.autocommit = True
+        driver.execute(script)
+
+
+@pytest.fixture(params=["async", "sync"])
+def given(request: pytest.FixtureRequest, empty_url: URL) -> URL:
+    """The URL of `empty_url`, as the command line gets it."""
+    return empty_url if request.param == "async" else sync_engine(empty_url).url
+
+
+def test_the_script_makes_the_same_as_the_command(url: URL, empty_url: URL, given: URL) -> None:
+    run_script(empty_url, succeeds("upgrade", "head", "--sql", url=given))
+    assert described(empty_url) == described(url)
+    here("check", url=given)
+
+
+def test_the_script_removes_everything(url: URL) -> None:
+    run_script(url, here("downgrade", "head:base", "--sql", url=url))
+    assert is_empty(url)
+
+
+def test_no_database_is_needed_to_print_a_script() -> None:
+    nowhere = URL.create("postgresql+asyncpg", host="192.0.2.1", database="nowhere")
+    script = here("upgrade", "head", "--sql", url=nowhere)
+    assert "CREATE TABLE oban_jobs" in script
+
+
+def test_the_script_for_a_schema_fills_that_schema(
+    postgresql_schema_urls: tuple[URL, URL],
+) -> None:
+    by_command, by_script = postgresql_schema_urls
+    here("-x", "prefix=jobs", "upgrade", "head", url=by_command)
+    run_script(by_script, here("-x", "prefix=jobs", "upgrade", "head", "--sql", url=by_script))
+    assert described(by_script, "jobs") == described(by_command, "jobs")
+    assert is_empty(by_script, "public")
+
+
+def test_the_script_for_a_schema_empties_that_schema(postgresql_with_jobs: URL) -> None:
+    script = here("-x", "prefix=jobs", "downgrade", "head:base", "--sql", url=postgresql_with_jobs)
+    run_script(postgresql_with_jobs, script)
+    assert is_empty(postgresql_with_jobs, "jobs")
+    assert not is_empty(postgresql_with_jobs, "public")
+
+
+def test_a_script_for_a_schema_is_refused_where_there_are_none() -> None:
+    done = alembic("-x", "prefix=jobs", "upgrade", "head", "--sql", url=URL.create("sqlite", database="x.db"))
+    assert done.returncode != 0
+    assert "no schemas" in done.stderr

@@ -1,0 +1,59 @@
+"""Runners in processes of their own, from the side of the test."""
+
+import asyncio
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from sqlalchemy import URL
+
+ROOT = Path(__file__).parents[2]
+
+
+class Node:
+    """A process that runs `tests.runner.node`."""
+
+    def __init__(self, process: Process, ledger: Path) -> None:
+        self.process = process
+        self.ledger = ledger
+
+    async def says(self, word: str) -> None:
+        """Wait until it prints a line."""
+        assert self.process.stdout is not None
+        line = await asyncio.wait_for(self.process.stdout.readline(), 30)
+        assert line.decode().strip() == word
+
+    def ran(self) -> list[int]:
+        """The ids of the jobs that it ran; complete once it has stopped."""
+        return [int(line) for line in self.ledger.read_text().split()]
+
+    async def stop(self) -> None:
+        """Let it stop as it would in production, and see that nothing went wrong."""
+        _, errors = await asyncio.wait_for(self.process.communicate(b""), 20)
+        assert (self.process.returncode, errors.decode()) == (0, "")
+
+
+@asynccontextmanager
+async def node(url: URL, ledger: Path, *, limit: int = 10, poll_interval: float = 1.0) -> AsyncIterator[Node]:
+    """A node that has started; it is stopped, or else killed, at the end."""
+    rendered = url.render_as_string(hide_password=False)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.runner.node"),
+        *(rendered, str(ledger), str(limit), str(poll_interval)),
+        cwd=ROOT,
+        stdin=PIPE,
+        stdout=PIPE,
+        stderr=PIPE,
+    )
+    try:
+        started = Node(process, ledger)
+        await started.says("ready")
+        yield started
+        if process.returncode is None:
+            await started.stop()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()

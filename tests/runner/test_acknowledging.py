@@ -1,0 +1,194 @@
+"""Outcomes that the database refuses, or that it cannot be given now."""
+
+from typing import Any
+
+import pytest
+from sqlalchemy import URL, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from oban import JobState, Oban, Record, Snooze
+from oban.repository import execution
+from tests.runner.support import FAST_POLLING, NO_POLLING, Noop, Runs, reaches, row_of
+from tests.waiting import eventually
+
+# Refuses, while `refused` is a row of it, to let a job go from executing to a state.
+TABLE = "CREATE TABLE refused (job bigint, state text)"
+SQLITE = """
+CREATE TRIGGER refuse BEFORE UPDATE ON oban_jobs
+WHEN old.state = 'executing'
+ AND EXISTS (SELECT 1 FROM refused WHERE job = old.id AND new.state GLOB refused.state)
+BEGIN SELECT RAISE(ABORT, 'refused by a trigger'); END
+"""
+FUNCTION = """
+CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  IF old.state = 'executing'
+     AND EXISTS (SELECT 1 FROM refused WHERE job = old.id AND new.state::text LIKE refused.state) THEN
+    RAISE EXCEPTION 'refused by a trigger';
+  END IF;
+  RETURN new;
+END $$
+"""
+POSTGRESQL = "CREATE TRIGGER refuse BEFORE UPDATE ON oban_jobs FOR EACH ROW EXECUTE FUNCTION refuse()"
+TERMINATE = text(
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+    " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+)
+ANY_STATE = {"sqlite": "*", "postgresql": "%"}
+
+
+async def refuse(engine: AsyncEngine, job: int, state: str | None = None) -> None:
+    """Let the database refuse that a job ends in some state, or in any."""
+    async with engine.begin() as connection:
+        for statement in (
+            [TABLE, SQLITE] if engine.dialect.name == "sqlite" else [TABLE, FUNCTION, POSTGRESQL]
+        ):
+            await connection.exec_driver_sql(statement)
+        await connection.execute(
+            text("INSERT INTO refused VALUES (:job, :state)"),
+            {"job": job, "state": state or ANY_STATE[engine.dialect.name]},
+        )
+
+
+class Broken:
+    """Stands in for `execution.turn`: raises for the first turns that acknowledge something."""
+
+    def __init__(self, error: Exception, times: int) -> None:
+        self.error = error
+        self.left = times
+        self._turn = execution.turn
+
+    def __call__(self, session: Any, acks: Any, *args: Any) -> Any:
+        jobs = self._turn(session, acks, *args)
+        if acks and self.left:
+            self.left -= 1
+            raise self.error
+        return jobs
+
+
+def failure(kind: str) -> Exception:
+    if kind == "gone":
+        return ConnectionError("the server has gone away")
+    if kind == "unexpected":
+        return RuntimeError("nobody knows")
+    return DBAPIError("UPDATE …", {}, Exception("refused"))
+
+
+@pytest.mark.parametrize("kind", ["gone", "refused", "unexpected"])
+async def test_outcomes_that_could_not_be_stored_are_stored_later(
+    url: URL, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    runs = Runs()
+    async with Oban(url, queues={"default": 5}, **NO_POLLING) as oban:
+        jobs = await oban.enqueue_many([runs.worker.new() for _ in range(5)])
+        await runs.begun(5)
+        broken = Broken(failure(kind), times=2 if kind == "gone" else 1)
+        monkeypatch.setattr(execution, "turn", broken)
+        for number in range(1, 5):
+            runs.finish(number, Record(number))
+        runs.fail(5, ValueError("bad"))
+        # Nothing else happens on this node that could carry them along.
+        for number, job in enumerate(jobs[:4], 1):
+            row = await reaches(oban, job, JobState.COMPLETED)
+            assert (row.meta["return"], row.errors, row.attempt) == (number, [], 1)
+        row = await reaches(oban, jobs[4], JobState.RETRYABLE)
+        assert [entry["attempt"] for entry in row.errors] == [1]
+        assert broken.left == 0
+
+
+async def test_outcomes_survive_the_loss_of_every_connection(postgresql_url: URL) -> None:
+    runs = Runs()
+    async with (
+        Oban(postgresql_url, name="client") as client,
+        Oban(postgresql_url, queues={"default": 5}, **NO_POLLING) as oban,
+    ):
+        jobs = await oban.enqueue_many([runs.worker.new() for _ in range(5)])
+        await runs.begun(5)
+        async with client.engine.connect() as connection:
+            await connection.execute(TERMINATE)
+        runs.finish_all()
+        for job in jobs:
+            row = await reaches(client, job, JobState.COMPLETED)
+            assert (row.attempt, row.errors) == (1, [])
+        # The node itself goes on, too.
+        await reaches(client, await client.enqueue(Noop.new()), JobState.COMPLETED)
+
+
+async def test_one_outcome_that_is_refused_does_not_stop_the_others(url: URL) -> None:
+    runs = Runs()
+    async with Oban(url, queues={"default": 5}, **FAST_POLLING) as oban:
+        jobs = await oban.enqueue_many([runs.worker.new() for _ in range(5)])
+        await runs.begun(5)
+        await refuse(oban.engine, jobs[0].id, "completed")
+        runs.finish_all()
+        for job in jobs[1:]:
+            await reaches(oban, job, JobState.COMPLETED)
+        row = await reaches(oban, jobs[0], JobState.RETRYABLE)
+        assert "could not be stored" in row.errors[0]["error"]
+        await reaches(oban, await oban.enqueue(Noop.new()), JobState.COMPLETED)
+
+
+async def test_a_row_that_refuses_every_change_does_not_stop_the_others(url: URL) -> None:
+    runs = Runs()
+    async with Oban(url, queues={"default": 5}, **FAST_POLLING) as oban:
+        jobs = await oban.enqueue_many([runs.worker.new() for _ in range(5)])
+        await runs.begun(5)
+        await refuse(oban.engine, jobs[0].id)
+        runs.finish_all()
+        for job in jobs[1:]:
+            await reaches(oban, job, JobState.COMPLETED)
+        await reaches(oban, await oban.enqueue(Noop.new()), JobState.COMPLETED)
+        # Kept, and stored once it can be.
+        async with oban.engine.begin() as connection:
+            await connection.exec_driver_sql("DELETE FROM refused")
+        await reaches(oban, jobs[0], JobState.COMPLETED, JobState.RETRYABLE, timeout=20)
+
+
+async def test_an_outcome_that_cannot_be_written_as_json_does_not_stop_the_others(url: URL) -> None:
+    runs = Runs()
+    async with Oban(url, queues={"default": 5}, **FAST_POLLING) as oban:
+        # The largest integer that JSON may hold here, and the snooze adds one.
+        largest = await oban.enqueue(runs.worker.new(meta={"snoozed": 2**64 - 1}))
+        large = await oban.enqueue(runs.worker.new(meta={"snoozed": 2**63 - 1}))
+        plain = await oban.enqueue_many([runs.worker.new() for _ in range(2)])
+        await runs.begun(4)
+        runs.finish(1, Snooze(60))
+        runs.finish(2, Snooze(60))
+        runs.finish_all()
+        for job in plain:
+            await reaches(oban, job, JobState.COMPLETED)
+        for job in (largest, large):
+            assert (await reaches(oban, job, JobState.SCHEDULED, JobState.RETRYABLE)).state
+        await reaches(oban, await oban.enqueue(Noop.new()), JobState.COMPLETED)
+
+
+async def test_an_acknowledgement_whose_answer_was_lost_is_repeated_without_harm(
+    url: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = Runs()
+    lost = [1, 2]
+    async with Oban(url, queues={"default": 5}, **NO_POLLING) as oban:
+        failed, cancelled, done = await oban.enqueue_many([runs.worker.new() for _ in range(3)])
+        await runs.begun(3)
+        await oban.cancel_job(cancelled)
+        write = oban._database.write
+
+        async def write_and_lose(function: Any, *args: Any, **kwargs: Any) -> Any:
+            result = await write(function, *args, **kwargs)
+            if function is execution.turn and args[0] and lost:
+                lost.pop()
+                raise ConnectionError("after the commit")
+            return result
+
+        monkeypatch.setattr(oban._database, "write", write_and_lose)
+        runs.fail(1, ValueError("bad"))
+        runs.fail(2, ValueError("bad"))
+        runs.finish(3, Record("done"))
+        await eventually(lambda: not lost)
+        await reaches(oban, await oban.enqueue(Noop.new()), JobState.COMPLETED)
+        for job, state in [(failed, JobState.RETRYABLE), (cancelled, JobState.CANCELLED)]:
+            row = await row_of(oban, job)
+            assert (row.state, row.attempt) == (state, 1)
+            assert [entry["attempt"] for entry in row.errors] == [1]
+        assert (await row_of(oban, done)).state is JobState.COMPLETED

@@ -1,0 +1,120 @@
+"""When a failed job is due again."""
+
+import asyncio
+import math
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import URL
+
+from oban import Job, JobState, Oban, Worker
+from oban.runner.executor import Run, execute
+from tests.runner.support import BRIEF, NO_POLLING, acknowledged, reaches
+
+
+class Fails(Worker):
+    """Fails, and so does its backoff, with what the test has put here."""
+
+    delay: BaseException = ValueError("in backoff")
+
+    async def process(self, job: Job) -> None:
+        raise ValueError("bad")
+
+    def backoff(self, job: Job) -> Any:
+        raise self.delay
+
+
+class FailsLonger(Worker):
+    async def process(self, job: Job) -> None:
+        raise ValueError("bad")
+
+    def backoff(self, job: Job) -> float:
+        return 1000 * job.attempt
+
+
+async def waited(oban: Oban, job: Job) -> tuple[Job, timedelta]:
+    row = await reaches(oban, job, JobState.RETRYABLE)
+    assert row.attempted_at is not None
+    return row, row.scheduled_at - row.attempted_at
+
+
+async def test_a_worker_decides_by_its_job_how_long_it_waits(driver_url: URL) -> None:
+    async with Oban(driver_url, queues={"default": 5}) as oban:
+        job = await oban.enqueue(FailsLonger.new())
+        _, delay = await waited(oban, job)
+        assert timedelta(seconds=1000) <= delay < timedelta(seconds=1010)
+        await oban.retry_job(job)
+        await acknowledged(oban)
+        row, delay = await waited(oban, job)
+        assert row.attempt == 2
+        assert timedelta(seconds=2000) <= delay < timedelta(seconds=2010)
+
+
+#: Delays that a worker may give, and how many seconds each means.
+DELAYS: list[tuple[Any, float]] = [(0.25, 0.25), (timedelta(hours=1), 3600), (90 * 86400, 90 * 86400)]
+#: What is no delay.
+NONSENSE: list[Any] = [
+    *(None, "soon", -1, math.nan, math.inf, True, 10**30, 1e300, object(), [1]),
+    *(ValueError("in backoff"), asyncio.CancelledError()),
+]
+
+
+class FailsByNumber(Fails):
+    def backoff(self, job: Job) -> Any:
+        delay = [*(delay for delay, _ in DELAYS), *NONSENSE][job.args["n"]]
+        if isinstance(delay, BaseException):
+            raise delay
+        return delay
+
+
+async def test_a_backoff_may_be_any_length(url: URL) -> None:
+    async with Oban(url, queues={"default": 5}, **NO_POLLING) as oban:
+        for n, (_, seconds) in enumerate(DELAYS):
+            job = await oban.enqueue(FailsByNumber.new({"n": n}, max_attempts=2))
+            row = await reaches(oban, job, JobState.RETRYABLE, JobState.DISCARDED)
+            # SQLite counts in milliseconds; the second attempt does not move the time again.
+            delay = row.scheduled_at - datetime.fromisoformat(row.errors[0]["at"])
+            assert abs(delay - timedelta(seconds=seconds)) <= timedelta(milliseconds=1)
+
+
+async def test_a_backoff_that_fails_or_is_no_delay_gives_the_default(url: URL) -> None:
+    numbers = range(len(DELAYS), len(DELAYS) + len(NONSENSE))
+    async with Oban(url, queues={"default": 1}, **BRIEF) as oban:
+        jobs = await oban.enqueue_many([FailsByNumber.new({"n": n}) for n in numbers])
+        for job, nonsense in zip(jobs, NONSENSE, strict=True):
+            row, delay = await waited(oban, job)
+            assert row.attempt == 1, nonsense
+            assert row.errors[0]["error"].endswith("ValueError: bad")
+            assert timedelta(seconds=16.9) <= delay <= timedelta(seconds=20), nonsense
+        await acknowledged(oban)
+
+
+@pytest.mark.parametrize("raised", [SystemExit(1), KeyboardInterrupt()], ids=repr)
+async def test_a_backoff_cannot_end_the_node(monkeypatch: pytest.MonkeyPatch, raised: BaseException) -> None:
+    monkeypatch.setattr(Fails, "delay", raised)
+    job = Fails.new()
+    job.__dict__.update(id=1, attempt=1)
+    # Not on a runner: in a task, these exceptions would end the whole test run.
+    with ThreadPoolExecutor(1) as threads:
+        try:
+            ack = await execute(Run(job, "owner"), threads)
+        except BaseException as error:
+            pytest.fail(f"execute raised {error!r}")
+    assert ack.outcome == "failed"
+    assert ack.delay is not None
+    assert 16.9 <= ack.delay <= 20
+    assert str(ack.error).endswith("ValueError: bad")
+
+
+async def test_where_there_are_more_attempts_the_same_delays_are_spread_over_them(url: URL) -> None:
+    class FailsOften(Worker, max_attempts=200):
+        async def process(self, job: Job) -> None:
+            raise ValueError("bad")
+
+    async with Oban(url, queues={"default": 5}) as oban:
+        job = await oban.enqueue(FailsOften.new())
+        _, delay = await waited(oban, job)
+    # 15 + 2^0 seconds, as the first of 200 attempts is less than the first of 20.
+    assert timedelta(seconds=15.9) <= delay <= timedelta(seconds=18)

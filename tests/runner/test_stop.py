@@ -1,0 +1,323 @@
+"""Stopping: what runs may finish, what does not finish goes back, nothing is left behind."""
+
+import asyncio
+import threading
+from typing import Any
+
+import pytest
+from sqlalchemy import URL
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from oban import Job, JobState, Oban, Record, Worker
+from oban.errors import SchemaMissing
+from oban.repository import execution
+from oban.runner import runner as runner_module
+from tests.runner.support import BRIEF, NO_POLLING, Noop, Runs, row_of
+from tests.waiting import eventually
+
+#: So long that whoever waits for it fails the test.
+PATIENT: dict[str, Any] = {"shutdown_grace_period": 50.0}
+
+
+async def others() -> set[asyncio.Task[Any]]:
+    """Tasks besides this test's own; what was just cancelled has had its last step."""
+    await asyncio.sleep(0)
+    return asyncio.all_tasks() - {asyncio.current_task()}
+
+
+async def is_back(client: Oban, job: Job) -> None:
+    row = await row_of(client, job)
+    assert (row.state, row.attempt, row.errors) == (JobState.AVAILABLE, 0, [])
+
+
+async def test_running_jobs_finish_and_waiting_ones_stay(driver_url: URL) -> None:
+    runs = Runs()
+    client = Oban(driver_url, name="client")
+    oban = Oban(driver_url, queues={"default": 2}, **PATIENT)
+    await oban.start()
+    jobs = await oban.enqueue_many([runs.worker.new() for _ in range(4)])
+    await runs.begun(2)
+    stopping = asyncio.create_task(oban.stop())
+    late = await client.enqueue(Noop.new())
+    runs.finish(1, Record("done"))
+    await runs.over(1)
+    assert not stopping.done()
+    runs.finish(2)
+    await asyncio.wait_for(stopping, 5)
+    rows = [await row_of(client, job) for job in jobs]
+    assert [row.state for row in rows] == [JobState.COMPLETED] * 2 + [JobState.AVAILABLE] * 2
+    assert rows[0].meta["return"] == "done"
+    assert (await row_of(client, late)).state is JobState.AVAILABLE
+    assert (len(runs.jobs), runs.interrupted) == (2, [])
+    await client.stop()
+
+
+async def test_a_job_that_outlasts_the_grace_period_goes_back(driver_url: URL) -> None:
+    runs = Runs()
+    async with Oban(driver_url, name="client") as client:
+        async with Oban(driver_url, queues={"default": 2}, shutdown_grace_period=0.05) as oban:
+            job = await oban.enqueue(runs.worker.new(max_attempts=1))
+            await runs.begun(1)
+        assert runs.interrupted == [1]
+        assert runs.jobs[0].cancelled()
+        await is_back(client, job)
+
+
+async def test_a_job_in_a_thread_that_outlasts_the_grace_period_goes_back(driver_url: URL) -> None:
+    begun, told = threading.Event(), threading.Event()
+
+    class PollsForever(Worker):
+        def process(self, job: Job) -> Record:
+            begun.set()
+            pause = threading.Event()
+            while not job.cancelled():
+                pause.wait(0.01)
+            told.set()
+            return Record("too late")
+
+    async with Oban(driver_url, name="client") as client:
+        async with Oban(driver_url, queues={"default": 2}, shutdown_grace_period=0.05) as oban:
+            job = await oban.enqueue(PollsForever.new())
+            await eventually(begun.is_set)
+        await eventually(told.is_set)
+        await is_back(client, job)
+
+
+async def test_a_job_that_finishes_when_interrupted_is_done(url: URL) -> None:
+    begun = asyncio.Event()
+
+    class Saves(Worker):
+        async def process(self, job: Job) -> Record:
+            begun.set()
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                return Record([job.cancelled(), "saved"])
+            return Record("slept")
+
+    async with Oban(url, name="client") as client:
+        async with Oban(url, queues={"default": 2}, shutdown_grace_period=0) as oban:
+            job = await oban.enqueue(Saves.new())
+            await asyncio.wait_for(begun.wait(), 10)
+        row = await row_of(client, job)
+    assert row.state is JobState.COMPLETED
+    assert row.meta["return"] == [True, "saved"]
+
+
+async def test_a_job_that_does_not_let_itself_be_interrupted_goes_back(
+    url: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner_module, "LAST_MOMENTS", 0.2)
+    begun, end = asyncio.Event(), asyncio.Event()
+
+    class Stubborn(Worker):
+        async def process(self, job: Job) -> None:
+            begun.set()
+            while not end.is_set():
+                try:
+                    await end.wait()
+                except asyncio.CancelledError:
+                    continue
+
+    async with Oban(url, name="client") as client:
+        async with Oban(url, queues={"default": 2}, shutdown_grace_period=0) as oban:
+            job = await oban.enqueue(Stubborn.new())
+            await asyncio.wait_for(begun.wait(), 10)
+        row = await row_of(client, job)
+        end.set()
+    assert (row.state, row.attempt, row.errors) == (JobState.AVAILABLE, 0, [])
+
+
+async def test_a_job_that_was_cancelled_stays_so_when_the_node_stops(driver_url: URL) -> None:
+    runs = Runs()
+    async with Oban(driver_url, name="client") as client:
+        async with Oban(driver_url, queues={"default": 2}, shutdown_grace_period=0) as oban:
+            job = await oban.enqueue(runs.worker.new())
+            await runs.begun(1)
+            await client.cancel_job(job.id)
+        row = await row_of(client, job)
+    assert (row.state, row.attempt, row.errors) == (JobState.CANCELLED, 1, [])
+
+
+class SlowFetch:
+    """Holds a producer's answer from the database back until the test lets it through."""
+
+    def __init__(self, oban: Oban, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.answered, self.go_on = asyncio.Event(), asyncio.Event()
+        self._write = oban._database.write
+        monkeypatch.setattr(oban._database, "write", self)
+
+    async def __call__(self, function: Any, *args: Any, **kwargs: Any) -> Any:
+        result = await self._write(function, *args, **kwargs)
+        if function is execution.turn and result:
+            self.answered.set()
+            await self.go_on.wait()
+        return result
+
+
+async def test_jobs_that_are_being_fetched_when_the_stop_comes_finish_too(
+    url: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = Runs()
+    async with Oban(url, name="client") as client:
+        oban = Oban(url, queues={"default": 2}, shutdown_grace_period=5)
+        await oban.start()
+        fetch = SlowFetch(oban, monkeypatch)
+        job = await client.enqueue(runs.worker.new())
+        await asyncio.wait_for(fetch.answered.wait(), 10)
+        stopping = asyncio.create_task(oban.stop())
+        await asyncio.sleep(0)
+        fetch.go_on.set()
+        await runs.begun(1)
+        runs.finish(1, Record("done"))
+        await asyncio.wait_for(stopping, 10)
+        row = await row_of(client, job)
+    assert (row.state, row.meta.get("return")) == (JobState.COMPLETED, "done")
+
+
+async def test_jobs_that_come_after_the_grace_period_go_back_and_do_not_go_on(
+    url: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner_module, "LAST_MOMENTS", 0.5)
+    runs = Runs()
+    async with Oban(url, name="client") as client:
+        oban = Oban(url, queues={"default": 2}, shutdown_grace_period=0)
+        await oban.start()
+        fetch = SlowFetch(oban, monkeypatch)
+        job = await client.enqueue(runs.worker.new())
+        await asyncio.wait_for(fetch.answered.wait(), 10)
+        stopping = asyncio.create_task(oban.stop())
+        # Now the grace period, such as it is, has passed.
+        await asyncio.sleep(0.1)
+        fetch.go_on.set()
+        await asyncio.wait_for(stopping, 10)
+        await is_back(client, job)
+        assert all(running.cancelled() for running in runs.jobs)
+        assert len(runs.ended) == len(runs.jobs)
+
+
+async def test_a_stop_during_the_start_leaves_nothing(url: URL) -> None:
+    oban = Oban(url, queues={"default": 1}, **BRIEF)
+    starting = asyncio.create_task(oban.start())
+    await asyncio.sleep(0.001)
+    await oban.stop()
+    await asyncio.wait({starting}, timeout=10)
+    assert await others() == set()
+
+
+async def test_a_second_stop_cuts_the_wait_short(driver_url: URL) -> None:
+    runs = Runs()
+    async with Oban(driver_url, name="client") as client:
+        oban = Oban(driver_url, queues={"default": 2}, **PATIENT)
+        await oban.start()
+        job = await oban.enqueue(runs.worker.new())
+        await runs.begun(1)
+        first = asyncio.create_task(oban.stop())
+        done, _ = await asyncio.wait({first}, timeout=0.1)
+        assert not done
+        await asyncio.wait_for(oban.stop(), 10)
+        await asyncio.wait_for(first, 1)
+        await is_back(client, job)
+    assert runs.interrupted == [1]
+
+
+async def test_a_stop_that_is_itself_cancelled_goes_on(url: URL) -> None:
+    runs = Runs()
+    oban = Oban(url, queues={"default": 2}, **PATIENT)
+    await oban.start()
+    job = await oban.enqueue(runs.worker.new())
+    await runs.begun(1)
+    first = asyncio.create_task(oban.stop())
+    await asyncio.sleep(0.05)
+    first.cancel()
+    await asyncio.wait({first})
+    runs.finish(1)
+    await asyncio.wait_for(oban.stop(), 10)
+    assert await others() == set()
+    async with Oban(url) as client:
+        assert (await row_of(client, job)).state in (JobState.COMPLETED, JobState.AVAILABLE)
+
+
+async def test_a_job_may_stop_its_node(url: URL) -> None:
+    instances: list[Oban] = []
+
+    class Stops(Worker):
+        async def process(self, job: Job) -> None:
+            await instances[0].stop()
+
+    oban = Oban(url, queues={"default": 1}, shutdown_grace_period=0.1)
+    instances.append(oban)
+    await oban.start()
+    job = await oban.enqueue(Stops.new())
+    await eventually(lambda: oban._runner is None)
+    await oban.stop()
+    assert await others() == set()
+    async with Oban(url) as client:
+        await is_back(client, job)
+
+
+async def test_stopping_twice_or_without_a_start_does_nothing(url: URL) -> None:
+    never = Oban(url, queues={"default": 1})
+    await never.stop()
+    await never.stop()
+    async with Oban(url, queues={"default": 1}) as oban:
+        await oban.stop()
+        await oban.stop()
+    assert await others() == set()
+
+
+async def test_starting_and_stopping_again_and_again_leaves_nothing(driver_url: URL) -> None:
+    engine = create_async_engine(driver_url)
+    before = set(threading.enumerate())
+    runs = Runs()
+    oban = Oban(engine, queues={"default": 2, "media": 3}, **NO_POLLING)
+    for number in range(1, 9):
+        await oban.start()
+        await oban.start()
+        await oban.enqueue(runs.worker.new())
+        await runs.begun(number)
+        runs.finish(number)
+        await oban.stop()
+        assert await others() == set()
+        assert engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+    await engine.dispose()
+    # aiosqlite's connections are threads, which end soon after they are closed.
+    await eventually(lambda: {t for t in threading.enumerate() if t not in before} == set())
+    assert len(runs.jobs) == 8
+
+
+async def test_starting_twice_at_once_starts_once(url: URL) -> None:
+    runs = Runs()
+    oban = Oban(url, queues={"default": 1}, **BRIEF)
+    await asyncio.gather(oban.start(), oban.start())
+    jobs = await oban.enqueue_many([runs.worker.new() for _ in range(3)])
+    await runs.begun(1)
+    assert await row_of(oban, jobs[0])
+    await asyncio.sleep(0.1)
+    assert len(runs.jobs) == 1
+    await oban.stop()
+    assert await others() == set()
+
+
+async def test_a_start_that_fails_leaves_nothing(empty_url: URL) -> None:
+    engine = create_async_engine(empty_url)
+    oban = Oban(engine, queues={"default": 1})
+    for _ in range(3):
+        with pytest.raises(SchemaMissing):
+            await oban.start()
+    assert await others() == set()
+    assert engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+    await oban.stop()
+    await engine.dispose()
+
+
+async def test_an_engine_of_the_application_is_not_closed(url: URL) -> None:
+    engine = create_async_engine(url)
+    async with Oban(engine, queues={"default": 1}, **BRIEF) as oban:
+        job = await oban.enqueue(Noop.new())
+    async with engine.connect() as connection:
+        # The pool still has the connections that it had.
+        assert engine.pool.checkedin() + engine.pool.checkedout() > 1 or connection  # type: ignore[attr-defined]
+    async with Oban(engine) as client:
+        assert await client.get_job(job.id)
+    await engine.dispose()
