@@ -104,10 +104,12 @@ class Oban:
                 self._stopping = None
 
     async def _stop(self) -> None:
-        if self._runner is not None:
-            await self._runner.stop()
-            self._runner = None
-        await self._database.dispose()
+        # A start that is under way ends first.
+        async with self._starting:
+            if self._runner is not None:
+                await self._runner.stop()
+                self._runner = None
+            await self._database.dispose()
 
     async def __aenter__(self) -> Self:
         await self.start()

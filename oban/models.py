@@ -147,27 +147,29 @@ class Job(Base):
         instance_state(self).key = _MAPPER.identity_key_from_primary_key((self.__dict__["id"],))
 
     def _fill(self, checked: dict[str, Any]) -> None:
-        schedule_in = checked.pop("schedule_in", None)
-        now = clock.now()
-        if schedule_in is not None:
-            self._schedule_in = schedule_in  # type: ignore[misc]
-            checked["scheduled_at"] = now + timedelta(seconds=schedule_in)
-        due = checked.get("scheduled_at", now) <= now
+        state = JobState.AVAILABLE
+        if "schedule_in" in checked:
+            self.__dict__["_schedule_in"] = delay = checked.pop("schedule_in")
+            checked["scheduled_at"] = clock.now() + timedelta(seconds=delay)
+        if "scheduled_at" in checked and checked["scheduled_at"] > clock.now():
+            state = JobState.SCHEDULED
         # Straight into the dict: the values are checked already, and an insert reads them from
         # there; going through instrumented attributes would take most of the time of a bulk insert.
         self.__dict__.update(
-            state=JobState.AVAILABLE if due else JobState.SCHEDULED,
-            queue="default",
-            attempt=0,
-            max_attempts=20,
-            priority=0,
-            args={},
-            meta={},
-            tags=[],
-            errors=[],
-            attempted_by=[],
+            {
+                "state": state,
+                "queue": "default",
+                "attempt": 0,
+                "max_attempts": 20,
+                "priority": 0,
+                "args": {},
+                "meta": {},
+                "tags": [],
+                "errors": [],
+                "attempted_by": [],
+                **checked,
+            }
         )
-        self.__dict__.update(checked)
 
     @validates(*fields.CHECKS)
     def _check(self, field: str, value: object) -> Any:

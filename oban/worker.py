@@ -7,6 +7,7 @@ registered names run: nothing is ever imported because a row says so.
 import inspect
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
+from copy import deepcopy
 from functools import update_wrapper
 from typing import Any, ClassVar, Generic, ParamSpec, TypeVar
 
@@ -35,6 +36,9 @@ class Worker:
     #: Whether `process` runs on the event loop rather than in a thread.
     is_async: ClassVar[bool] = False
     _options: ClassVar[Mapping[str, Any]] = {}
+    #: The fields of a new job before it gets its own; those of them that have to be copied.
+    _defaults: ClassVar[Mapping[str, Any]] = {}
+    _mutable: ClassVar[Mapping[str, Any]] = {}
     _oban: ClassVar[str] = "Oban"
 
     def __init_subclass__(cls, *, name: str | None = None, oban: str | None = None, **options: Any) -> None:
@@ -48,6 +52,8 @@ class Worker:
         try:
             cls._options = {**cls._options, **fields.check(options)}
             cls.worker_name = fields.worker(name or f"{cls.__module__}.{cls.__qualname__}")
+            cls._mutable = {field: cls._options[field] for field in ("tags", "meta") if field in cls._options}
+            cls._defaults = {**cls._options, "worker": cls.worker_name}
         except InvalidJob as error:
             raise ConfigError(f"{cls.__qualname__}: {error}") from None
         if oban is not None:
@@ -71,21 +77,13 @@ class Worker:
         scheduled_at (an aware datetime) or schedule_in (seconds or a timedelta). Raises
         `InvalidJob`.
         """
-        given = fields.args({} if args is None else args)
-        values = {**cls._defaults(), "args": given}
+        values = {**cls._defaults, "args": {} if args is None else fields.args(args)}
+        if cls._mutable:
+            # Not the same list or dict in every job.
+            values |= deepcopy(cls._mutable)
         if overrides:
             values |= fields.check(overrides)
         return Job.of(values)
-
-    @classmethod
-    def _defaults(cls) -> dict[str, Any]:
-        """The fields of a new job before it gets its own; checked when the class was made."""
-        defaults = {"worker": cls.worker_name, **cls._options}
-        for field in ("tags", "meta"):
-            if field in defaults:
-                # Not the same list or dict in every job.
-                defaults[field] = fields.CHECKS[field](defaults[field])
-        return defaults
 
     @classmethod
     async def enqueue(

@@ -2,9 +2,8 @@
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from sqlalchemy import (
     BigInteger,
@@ -51,8 +50,7 @@ OUTCOMES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Ack:
+class Ack(NamedTuple):
     """How one attempt of a job ended; `id`, `attempt` and `owner` say whose attempt it was."""
 
     id: int
@@ -76,10 +74,13 @@ class Ack:
             "owner": self.owner,
             "outcome": self.outcome,
         }
-        for name in ("error", "delay", "value", "snoozed"):
-            if (value := getattr(self, name)) is not None:
+        for name, value in zip(_OPTIONAL, self[len(record) :], strict=True):
+            if value is not None:
                 record[name] = value
         return record
+
+
+_OPTIONAL = ("error", "delay", "value", "snoozed")
 
 
 @functools.cache
@@ -188,7 +189,7 @@ def _acknowledge(dialect: Dialect) -> Update:
             cancelled_at=at(ended["cancelled"], _job.cancelled_at),
             discarded_at=at(exhausted, _job.discarded_at),
         )
-        .returning(_job.id, _job.attempt)
+        .returning(_job.id)
     )
 
 
@@ -203,7 +204,7 @@ def acknowledge(session: Session, acks: Sequence[Ack]) -> None:
     ordered = sorted(acks, key=lambda ack: ack.id)
     payload = encoding.dumps([ack.record() for ack in ordered])
     statement = _acknowledge(dialects.of(session))
-    done = {row.id for row in execute(session, statement, {"acks": payload})}
+    done = set(execute(session, statement, {"acks": payload}).scalars())
     if late := [ack for ack in ordered if ack.id not in done and ack.error is not None]:
         _keep_errors_of_cancelled(session, late)
     released = [ack.id for ack in ordered if ack.id in done and ack.outcome == "released"]

@@ -16,6 +16,7 @@ from sqlalchemy import (
     cast,
     func,
     insert,
+    literal_column,
     select,
     type_coerce,
 )
@@ -62,7 +63,15 @@ def _statement(dialect: Dialect) -> Insert:
         (at > now, constant("scheduled")),
         else_=constant("available"),
     )
-    rows = select(cast(state, StateType), now, at, *(given[name] for name in _COPIED)).order_by(given.n)
+    # What most jobs have is not sent.
+    usual = {
+        "max_attempts": literal_column("20"),
+        "priority": literal_column("0"),
+        "meta": literal_column("'{}'"),
+        "tags": dialect.texts(),
+    }
+    copied = [func.coalesce(given[name], usual[name]) if name in usual else given[name] for name in _COPIED]
+    rows = select(cast(state, StateType), now, at, *copied).order_by(given.n)
     table = Job.__table__
     return (
         insert(table)  # type: ignore[arg-type]
@@ -137,7 +146,7 @@ def _payload(jobs: Sequence[Job]) -> str:
     payload = encoding.dumps_unchecked(records)
     if payload is None:
         for record in records:
-            for name in ("args", "meta"):
+            for name in record.keys() & {"args", "meta"}:
                 record[name] = encoding.json_object(record[name], name)
         payload = encoding.dumps(records)
     return payload
@@ -145,16 +154,15 @@ def _payload(jobs: Sequence[Job]) -> str:
 
 def _record(n: int, job: Job) -> dict[str, Any]:
     held = job.__dict__
-    record = {
-        "n": n,
-        "queue": held["queue"],
-        "worker": held["worker"],
-        "max_attempts": held["max_attempts"],
-        "priority": held["priority"],
-        "args": held["args"],
-        "meta": held["meta"],
-        "tags": held["tags"] and fields.tags(held["tags"]),
-    }
+    record = {"n": n, "queue": held["queue"], "worker": held["worker"], "args": held["args"]}
+    if held["max_attempts"] != 20:
+        record["max_attempts"] = held["max_attempts"]
+    if held["priority"]:
+        record["priority"] = held["priority"]
+    if held["meta"]:
+        record["meta"] = held["meta"]
+    if held["tags"]:
+        record["tags"] = fields.tags(held["tags"])
     if job._schedule_in is not None:
         record["delay"] = job._schedule_in
     elif "scheduled_at" in held:

@@ -1,7 +1,6 @@
 """Holds outcomes until the database has them."""
 
 import logging
-from dataclasses import replace
 
 from oban import clock
 from oban.repository import execution
@@ -73,7 +72,7 @@ class Acknowledger:
         cause = getattr(error, "orig", None) or error
         logger.error("the outcome of job %s cannot be stored: %s", ack.id, cause)
         reason = f"the outcome could not be stored: {type(cause).__name__}"
-        plain = replace(ack, outcome="failed", error=reason, value=None, snoozed=None, delay=ack.delay or 15)
+        plain = ack._replace(outcome="failed", error=reason, value=None, snoozed=None, delay=ack.delay or 15)
         try:
             await self.database.write(execution.acknowledge, [plain])
         except Exception as refused:

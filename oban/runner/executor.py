@@ -33,7 +33,7 @@ class Run:
         self.cancelled = False
         #: Whether a cancelled task means that the node stops, so that the job goes back.
         self.releasing = False
-        self.task: asyncio.Task[Ack] | None = None
+        self.task: asyncio.Task[None] | None = None
         job.__dict__["_run"] = self
 
     def release(self) -> None:

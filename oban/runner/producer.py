@@ -4,7 +4,6 @@ import asyncio
 import uuid
 from concurrent.futures import Executor
 
-from oban.models import Job
 from oban.repository import execution
 from oban.repository.transaction import Database
 from oban.runner.acknowledger import Acknowledger
@@ -37,6 +36,8 @@ class Producer(Service):
         #: Unique per start, so that no earlier life of this node can be taken for this one.
         self.owner = str(uuid.uuid4())
         self.fetching = True
+        #: Whether jobs that a fetch still brings are put back instead of started.
+        self.closed = False
         self.runs: set[Run] = set()
         self.acknowledger = Acknowledger(database)
         self._threads = threads
@@ -63,7 +64,12 @@ class Producer(Service):
                 self.acknowledger.put_back(acks)
                 raise
             for job in jobs:
-                self._run(job)
+                run = Run(job, self.owner)
+                if self.closed:
+                    self.abandon(run)
+                else:
+                    self.runs.add(run)
+                    run.task = asyncio.create_task(self._attempt(run))
             return None
 
     async def settled(self) -> None:
@@ -72,21 +78,14 @@ class Producer(Service):
             pass
 
     def abandon(self, run: Run) -> None:
-        """Put back a job that does not end, whatever it still does."""
+        """Put back a job that has not begun, or does not end, whatever it still does."""
         self.runs.discard(run)
         self.acknowledger.hold(execution.Ack(*run.held, "released"))
 
-    def _run(self, job: Job) -> None:
-        run = Run(job, self.owner)
-        run.task = asyncio.create_task(execute(run, self._threads))
-        self.runs.add(run)
-        run.task.add_done_callback(lambda task: self._ended(run, task))
-
-    def _ended(self, run: Run, task: asyncio.Task[execution.Ack]) -> None:
-        if run not in self.runs:
-            return
-        self.runs.discard(run)
-        # Cancelled before its first step, the job has not begun.
-        ack = execution.Ack(*run.held, "released") if task.cancelled() else task.result()
-        self.acknowledger.hold(ack)
-        self.wake()
+    async def _attempt(self, run: Run) -> None:
+        ack = await execute(run, self._threads)
+        # Not if the job was put back meanwhile, because it did not let itself be interrupted.
+        if run in self.runs:
+            self.runs.discard(run)
+            self.acknowledger.hold(ack)
+            self.wake()

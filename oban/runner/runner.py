@@ -74,7 +74,9 @@ class Runner:
         if not await self._finished(self.options.shutdown_grace_period):
             left = list(self.runs())
             ids = ", ".join(str(run.held[0]) for run in left)
-            logger.warning("put back, not finished in the grace period: jobs %s", ids)
+            logger.warning("put back, not finished in the grace period: jobs %s", ids or "none")
+            for producer in self.producers.values():
+                producer.closed = True
             for run in left:
                 run.release()
             await self._finished(LAST_MOMENTS, hurried=False)
@@ -105,10 +107,9 @@ class Runner:
     async def _ended(self) -> None:
         for producer in self.producers.values():
             await producer.settled()
-        while tasks := {run.task for run in self.runs() if run.task is not None}:
+        # A task that was cancelled before its first step is done, though its run is still listed.
+        while tasks := {run.task for run in self.runs() if run.task and not run.task.done()}:
             await asyncio.wait(tasks)
-            # Lets the callbacks of ended tasks run, which take them off the list.
-            await asyncio.sleep(0)
 
     async def _store_last(self, producer: Producer) -> None:
         try:

@@ -1,26 +1,77 @@
-"""Databases by driver: what the runner does must not depend on which one carries it."""
+"""Databases by driver: what the runner does must not depend on which one carries it.
+
+On PostgreSQL, tests that leave the schema alone share a database that is emptied in between, as
+making one takes longer than most of these tests do.
+"""
 
 from collections.abc import Iterator
 
 import pytest
-from sqlalchemy import URL
+from sqlalchemy import URL, NullPool, create_engine, text
 
-from tests.databases import Factory, PostgreSQLFactory
+from tests.databases import Factory, PostgreSQLFactory, SQLiteFactory
+
+EMPTY = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+    " WHERE datname = current_database() AND pid <> pg_backend_pid()",
+    "TRUNCATE oban_jobs, oban_leaders, oban_producers RESTART IDENTITY",
+)
+
+
+@pytest.fixture(scope="session")
+def shared_postgresql(postgresql_factory: PostgreSQLFactory) -> Iterator[URL]:
+    made = postgresql_factory.create()
+    yield made
+    postgresql_factory.drop(made)
+
+
+@pytest.fixture
+def emptied_postgresql(shared_postgresql: URL) -> URL:
+    """The shared PostgreSQL database, as if it were fresh."""
+    engine = create_engine(shared_postgresql.set(drivername="postgresql+psycopg"), poolclass=NullPool)
+    with engine.begin() as connection:
+        for statement in EMPTY:
+            connection.execute(text(statement))
+    return shared_postgresql
+
+
+@pytest.fixture
+def sqlite_url(sqlite_factory: SQLiteFactory) -> Iterator[URL]:
+    """A fresh SQLite database with the schema."""
+    made = sqlite_factory.create()
+    yield made
+    sqlite_factory.drop(made)
+
+
+def by_driver(request: pytest.FixtureRequest) -> URL:
+    if request.param == "sqlite":
+        url: URL = request.getfixturevalue("sqlite_url")
+        return url
+    url = request.getfixturevalue("emptied_postgresql")
+    return url.set(drivername=f"postgresql+{request.param}")
+
+
+@pytest.fixture(params=["sqlite", "asyncpg"], ids=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest) -> URL:
+    """A database with the schema, once on SQLite and once on PostgreSQL."""
+    return by_driver(request)
 
 
 @pytest.fixture(params=["sqlite", "asyncpg", "psycopg"])
-def driver_url(request: pytest.FixtureRequest) -> Iterator[URL]:
-    """A fresh database with the schema: SQLite, and PostgreSQL through each of its drivers."""
-    database = "sqlite" if request.param == "sqlite" else "postgresql"
-    factory: Factory = request.getfixturevalue(f"{database}_factory")
-    made = factory.create()
-    yield made if database == "sqlite" else made.set(drivername=f"postgresql+{request.param}")
-    factory.drop(made)
+def driver_url(request: pytest.FixtureRequest) -> URL:
+    """A database with the schema: SQLite, and PostgreSQL through each of its drivers."""
+    return by_driver(request)
 
 
 @pytest.fixture(params=["asyncpg", "psycopg"])
-def postgresql_url(request: pytest.FixtureRequest, postgresql_factory: PostgreSQLFactory) -> Iterator[URL]:
-    """A fresh PostgreSQL database with the schema, through each driver."""
-    made = postgresql_factory.create()
-    yield made.set(drivername=f"postgresql+{request.param}")
-    postgresql_factory.drop(made)
+def postgresql_url(request: pytest.FixtureRequest) -> URL:
+    """A PostgreSQL database with the schema, through each driver."""
+    return by_driver(request)
+
+
+@pytest.fixture
+def fresh_url(factory: Factory) -> Iterator[URL]:
+    """A database of its own, for a test that changes more than rows."""
+    made = factory.create()
+    yield made
+    factory.drop(made)

@@ -115,9 +115,9 @@ async def test_outcomes_survive_the_loss_of_every_connection(postgresql_url: URL
         await reaches(client, await client.enqueue(Noop.new()), JobState.COMPLETED)
 
 
-async def test_one_outcome_that_is_refused_does_not_stop_the_others(url: URL) -> None:
+async def test_one_outcome_that_is_refused_does_not_stop_the_others(fresh_url: URL) -> None:
     runs = Runs()
-    async with Oban(url, queues={"default": 5}, **FAST_POLLING) as oban:
+    async with Oban(fresh_url, queues={"default": 5}, **FAST_POLLING) as oban:
         jobs = await oban.enqueue_many([runs.worker.new() for _ in range(5)])
         await runs.begun(5)
         await refuse(oban.engine, jobs[0].id, "completed")
@@ -129,9 +129,9 @@ async def test_one_outcome_that_is_refused_does_not_stop_the_others(url: URL) ->
         await reaches(oban, await oban.enqueue(Noop.new()), JobState.COMPLETED)
 
 
-async def test_a_row_that_refuses_every_change_does_not_stop_the_others(url: URL) -> None:
+async def test_a_row_that_refuses_every_change_does_not_stop_the_others(fresh_url: URL) -> None:
     runs = Runs()
-    async with Oban(url, queues={"default": 5}, **FAST_POLLING) as oban:
+    async with Oban(fresh_url, queues={"default": 5}, **FAST_POLLING) as oban:
         jobs = await oban.enqueue_many([runs.worker.new() for _ in range(5)])
         await runs.begun(5)
         await refuse(oban.engine, jobs[0].id)

@@ -12,7 +12,7 @@ from oban import Job, JobState, Oban, Record, Worker
 from oban.errors import SchemaMissing
 from oban.repository import execution
 from oban.runner import runner as runner_module
-from tests.runner.support import BRIEF, NO_POLLING, Noop, Runs, row_of
+from tests.runner.support import BRIEF, NO_POLLING, Noop, Runs, quiet, row_of
 from tests.waiting import eventually
 
 #: So long that whoever waits for it fails the test.
@@ -293,7 +293,7 @@ async def test_starting_twice_at_once_starts_once(url: URL) -> None:
     jobs = await oban.enqueue_many([runs.worker.new() for _ in range(3)])
     await runs.begun(1)
     assert await row_of(oban, jobs[0])
-    await asyncio.sleep(0.1)
+    await quiet()
     assert len(runs.jobs) == 1
     await oban.stop()
     assert await others() == set()
@@ -315,9 +315,8 @@ async def test_an_engine_of_the_application_is_not_closed(url: URL) -> None:
     engine = create_async_engine(url)
     async with Oban(engine, queues={"default": 1}, **BRIEF) as oban:
         job = await oban.enqueue(Noop.new())
-    async with engine.connect() as connection:
-        # The pool still has the connections that it had.
-        assert engine.pool.checkedin() + engine.pool.checkedout() > 1 or connection  # type: ignore[attr-defined]
+    # Its pool still has the connections that it had.
+    assert engine.pool.checkedin() >= 1  # type: ignore[attr-defined]
     async with Oban(engine) as client:
         assert await client.get_job(job.id)
     await engine.dispose()
