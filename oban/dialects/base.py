@@ -57,6 +57,8 @@ class Dialect(ABC):
     has_schemas: bool
     #: Whether an INSERT wakes the runners by itself, through a trigger.
     insert_notifies: bool
+    #: Whether a statement may hold others that write (`WITH … AS (UPDATE …)`).
+    writes_in_cte: bool
     #: Whether NOTIFY carries signals between processes.
     listens: bool
     #: Whether only one connection can write at a time, so that writers of a process queue up.

@@ -52,6 +52,7 @@ class PostgreSQL(Dialect):
     interruptible = True
     has_schemas = True
     insert_notifies = True
+    writes_in_cte = True
     listens = True
     single_writer = False
 

@@ -14,6 +14,7 @@ from sqlalchemy import (
     Select,
     Text,
     bindparam,
+    cast,
     func,
     literal_column,
     select,
@@ -41,6 +42,7 @@ class SQLite(Dialect):
     interruptible = False
     has_schemas = False
     insert_notifies = False
+    writes_in_cte = False
     listens = False
     single_writer = True
 
@@ -87,6 +89,11 @@ class SQLite(Dialect):
 
     def without_keys(self, document: Any, *keys: str) -> ColumnElement[Any]:
         return func.json_remove(document, *(constant(f"$.{key}") for key in keys))
+
+    def plain_state(self, column: Any) -> ColumnElement[Any]:
+        # By the index on the state it would find all executing rows, and look for each of them through
+        # the whole list of ids.
+        return cast(column, Text)
 
     def begin_write(self, session: Session) -> None:
         # Rows cannot be locked: a statement that may write takes the lock of the whole database,

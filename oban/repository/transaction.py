@@ -116,13 +116,19 @@ class Database:
     async def _transact(
         self, function: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        async with self._writer, self._session() as session, self._door():
-            result = await session.run_sync(function, *args, **kwargs)
-            await session.commit()
-            info = session.sync_session.info
-        for action in info[_WAITING]:
+        def whole(session: Session) -> T:
+            with session:
+                result = function(session, *args, **kwargs)
+                session.commit()
+                return result
+
+        async with self._writer, self._door():
+            session = self._session()
+            # One visit to the sync side: commit and close from here would be a greenlet each.
+            result = await session.run_sync(whole)
+        for action in session.info[_WAITING]:
             action()
-        self._announce(info.get(NOTICES, []))
+        self._announce(session.info.get(NOTICES, []))
         return result
 
     async def read(

@@ -5,7 +5,7 @@ import contextvars
 import inspect
 import logging
 from concurrent.futures import Executor
-from typing import Any
+from typing import Any, NamedTuple
 
 from oban import backoff, encoding, fields
 from oban.errors import InvalidJob, UnknownWorker
@@ -17,6 +17,15 @@ from oban.worker import Worker, registry, running
 logger = logging.getLogger("oban.executor")
 
 _MAX_COUNT = 2**31
+
+
+class _Over(NamedTuple):
+    """What a job keeps of a run that is over."""
+
+    cancelled: bool
+
+
+_OVER = (_Over(False), _Over(True))
 
 
 class Run:
@@ -35,6 +44,11 @@ class Run:
         self.releasing = False
         self.task: asyncio.Task[None] | None = None
         job.__dict__["_run"] = self
+
+    def end(self) -> None:
+        """Let go of the job and the task, which hold this run: freed now, not by a collection."""
+        self.job.__dict__["_run"] = _OVER[self.cancelled]
+        self.task = None
 
     def release(self) -> None:
         """Stop the job because the node stops: it will run again elsewhere."""

@@ -88,4 +88,5 @@ class Producer(Service):
         if run in self.runs:
             self.runs.discard(run)
             self.acknowledger.hold(ack)
+            run.end()
             self.wake()
