@@ -81,7 +81,13 @@ def _run(target: Target, prefix: str | None, steps: Steps) -> None:
         except (DBAPIError, OSError) as error:
             raise dialects.unavailable(url, error) or error from error
     else:
-        within(target.get_bind())
+        connection = target.get_bind()
+        if not isinstance(connection, Connection):
+            raise ConfigError(
+                "there is no database to look at in Alembic's offline mode; print Oban's own script with"
+                " `alembic upgrade head --sql` in a checkout of it"
+            )
+        within(connection)
 
 
 def _location() -> Path:

@@ -41,6 +41,7 @@ _NOTIFY = text(
 # Error classes and codes of appendix A of the PostgreSQL manual.
 _UNDEFINED_TABLE = {"42P01", "3F000"}
 _TRANSIENT = {"40001", "40P01", "55P03"}
+_READ_ONLY = "25006"
 _CONNECTION_CLASSES = {"08", "53", "57", "28", "3D"}
 
 
@@ -139,10 +140,14 @@ class PostgreSQL(Dialect):
                 # Raised by the driver, not the server: a lost connection, or a value it refuses.
                 lost = isinstance(error, (OperationalError, InterfaceError))
                 return error.connection_invalidated or lost
-            return state[:2] in _CONNECTION_CLASSES
+            return _unusable(state)
         if (state := getattr(error, "sqlstate", None)) is not None:
-            return state[:2] in _CONNECTION_CLASSES
+            return _unusable(state)
         return isinstance(error, UNREACHABLE)
+
+
+def _unusable(sqlstate: str) -> bool:
+    return sqlstate[:2] in _CONNECTION_CLASSES or sqlstate == _READ_ONLY
 
 
 def _sqlstate(error: DBAPIError) -> str | None:

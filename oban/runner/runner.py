@@ -118,7 +118,8 @@ class Runner:
                     try:
                         await producer.tick()
                     except Exception as error:
-                        logger.warning("storing the last outcomes failed: %s", error)
+                        reason = getattr(error, "orig", None) or error
+                        logger.warning("storing the last outcomes failed: %s", reason)
                         await asyncio.sleep(0.2)
         except TimeoutError:
             logger.error("%s outcomes could not be stored", len(producer.acknowledger))

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import math
 import random
 from abc import ABC, abstractmethod
 
@@ -63,6 +64,8 @@ class Service(ABC):
     async def _loop(self) -> None:
         while not self._stopping.is_set():
             self._woken.clear()
+            # What comes up while it ticks, the tick may have overlooked.
+            self._next_tick = math.inf
             try:
                 pause = await self.tick()
                 self.failures = 0
