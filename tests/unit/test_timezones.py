@@ -11,7 +11,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from oban import Job, clock, fields
 from oban.errors import InvalidJob
-from oban.types import UTCDateTime
+from oban.types import UTCDateTime, aware
 
 NEW_YORK = ZoneInfo("America/New_York")
 DIALECTS = [postgresql.dialect(), sqlite.dialect()]  # type: ignore[no-untyped-call]
@@ -38,7 +38,7 @@ def test_the_zone_of_the_machine_is_what_the_test_says(zone: str) -> None:
 def test_a_moment_is_stored_as_utc_without_a_zone_and_read_as_utc(given: datetime, dialect: Dialect) -> None:
     stored = UTCDateTime().process_bind_param(given, dialect)
     assert stored == datetime(2024, 7, 1, 12, 30, 15, 123456)
-    read = UTCDateTime().process_result_value(stored, dialect)
+    read = aware(stored)
     assert read == MOMENT
     assert read is not None
     assert read.tzinfo is UTC
@@ -49,7 +49,7 @@ def test_a_time_without_a_zone_is_never_stored(dialect: Dialect) -> None:
     with pytest.raises(ValueError, match="a time zone is needed"):
         UTCDateTime().process_bind_param(datetime(2024, 7, 1), dialect)
     assert UTCDateTime().process_bind_param(None, dialect) is None
-    assert UTCDateTime().process_result_value(None, dialect) is None
+    assert aware(None) is None
 
 
 def test_the_clock_is_utc() -> None:
