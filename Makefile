@@ -3,8 +3,13 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 # What `make demo` runs on, and the folder whose files it reads (default: the standard library).
-DATABASE_URL ?=
-FOLDER ?=
+# Only from the command line: a DATABASE_URL of the environment is that of somebody's application.
+ifneq ($(origin DATABASE_URL),command line)
+override DATABASE_URL :=
+endif
+ifneq ($(origin FOLDER),command line)
+override FOLDER :=
+endif
 
 .PHONY: help demo test check bench clean
 
@@ -12,7 +17,7 @@ help: ## List the targets
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
 
 demo: $(VENV)/.demo ## Run some 1,500 real jobs on SQLite and watch (DATABASE_URL=… for another database)
-	$(BIN)/python examples/demo.py $(if $(DATABASE_URL),--database-url '$(DATABASE_URL)') $(if $(FOLDER),--folder '$(FOLDER)')
+	@$(BIN)/python examples/demo.py $(if $(DATABASE_URL),--database-url '$(DATABASE_URL)') $(if $(FOLDER),--folder '$(FOLDER)')
 
 test: $(VENV)/.dev ## Run all tests, on SQLite and on a PostgreSQL that they start themselves
 	$(BIN)/python -m pytest $(ARGS)

@@ -13,7 +13,7 @@ from oban.errors import InvalidTarget
 from oban.models import Job
 from oban.repository import insert, management
 from oban.repository.management import Change
-from oban.repository.target import Target, Targets, parse, parse_id
+from oban.repository.target import Named, Target, Targets, parse, parse_id
 from oban.repository.transaction import Database
 from oban.runner import Runner
 
@@ -155,7 +155,7 @@ class Oban:
 
     async def cancel_many_jobs(self, jobs: Targets, session: Session | None = None) -> int:
         """Cancel jobs, ids, or what a `select(Job)` gives; the number changed."""
-        return await self._database.run(session, management.cancel, parse(jobs))
+        return await self._database.run(session, management.cancel, await self._named(jobs, session))
 
     async def retry_job(self, job_or_id: Target, session: Session | None = None) -> bool:
         """Make a job run again, now, unless it is available or executing; whether it was changed."""
@@ -163,7 +163,7 @@ class Oban:
 
     async def retry_many_jobs(self, jobs: Targets, session: Session | None = None) -> int:
         """Retry jobs, ids, or what a `select(Job)` gives; the number changed."""
-        return await self._database.run(session, management.retry, parse(jobs))
+        return await self._database.run(session, management.retry, await self._named(jobs, session))
 
     async def delete_job(self, job_or_id: Target, session: Session | None = None) -> bool:
         """Delete a job that is not executing; whether it was deleted."""
@@ -171,7 +171,7 @@ class Oban:
 
     async def delete_many_jobs(self, jobs: Targets, session: Session | None = None) -> int:
         """Delete jobs, ids, or what a `select(Job)` gives; the number deleted."""
-        return await self._database.run(session, management.remove, parse(jobs))
+        return await self._database.run(session, management.remove, await self._named(jobs, session))
 
     async def update_job(self, job_or_id: Target, changes: Change, session: Session | None = None) -> Job:
         """Change some fields of a job; the job as it is then (the instance passed, if one was).
@@ -191,7 +191,14 @@ class Oban:
         Those of a `select(Job)` come in id order.
         """
         management.check(changes)
-        return await self._database.run(session, management.change, parse(jobs), changes)
+        named = await self._named(jobs, session)
+        return await self._database.run(session, management.change, named, changes)
+
+    async def _named(self, jobs: Targets, session: Session | None) -> Named:
+        if isinstance(session, AsyncSession):
+            # Jobs that were added to the session get their ids.
+            await session.flush()
+        return parse(jobs)
 
 
 def _iterable(jobs: object) -> Iterable[Job]:

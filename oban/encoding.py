@@ -23,6 +23,7 @@ MAX_DEPTH = 100
 #: Longest error text that is kept, in characters.
 MAX_ERROR = 8192
 
+_STRICT = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
 _EMPTY: dict[str | bytes, Any] = {"{}": dict, b"{}": dict, "[]": list, b"[]": list}
 _MAX_FLOAT = int(sys.float_info.max)
 _MIN_INT, _MAX_INT = -(2**63), 2**64 - 1
@@ -86,16 +87,30 @@ def json_value(value: object, path: str) -> Any:
 def dumps_unchecked(value: Any) -> str | None:
     """JSON text of values that may have been changed in place since they were checked.
 
-    None if that, or their size, has to be looked at: check each with `json_object` then.
+    None if that, or their size, has to be looked at: make sure of each with `sure` then.
     """
     try:
-        encoded = orjson.dumps(value)
+        encoded = orjson.dumps(value, option=_STRICT)
     except TypeError:
         return None
+    return None if _is_suspect(encoded) else encoded.decode()
+
+
+def sure(value: dict[str, Any], path: str) -> dict[str, Any]:
+    """A dict that may have been changed in place, checked again; raises `EncodingError`."""
+    try:
+        encoded = orjson.dumps(value, option=_STRICT)
+    except TypeError:
+        return json_object(value, path)
+    # Equal to what comes back, a null is one; NaN is not.
+    if _is_suspect(encoded) and (b"\\u0000" in encoded or orjson.loads(encoded) != value):
+        return json_object(value, path)
+    return value if len(encoded) <= MAX_BYTES else json_object(value, path)
+
+
+def _is_suspect(encoded: bytes) -> bool:
     # What orjson lets through and databases do not, NaN and NUL, leaves these traces.
-    if b"null" in encoded or b"\\u0000" in encoded or len(encoded) > MAX_BYTES:
-        return None
-    return encoded.decode()
+    return b"null" in encoded or b"\\u0000" in encoded or len(encoded) > MAX_BYTES
 
 
 class _Refused(Exception):

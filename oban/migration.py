@@ -48,15 +48,15 @@ def upgrade(target: Target, *, prefix: str | None = None, revision: str = "head"
     inside of a revision of the application. `prefix` is a schema, created if need be. Raises
     `ConfigError` for a URL or prefix that cannot be used, and `DatabaseUnavailable`.
     """
-    _run(target, prefix, lambda script, current: script._upgrade_revs(revision, current))
+    _run(target, prefix, revision, lambda script, current: script._upgrade_revs(revision, current))
 
 
 def downgrade(target: Target, *, prefix: str | None = None, revision: str = "base") -> None:
     """Take the schema back to a revision; to `base`, the default, removes the tables and all jobs."""
-    _run(target, prefix, lambda script, current: script._downgrade_revs(revision, current))
+    _run(target, prefix, revision, lambda script, current: script._downgrade_revs(revision, current))
 
 
-def _run(target: Target, prefix: str | None, steps: Steps) -> None:
+def _run(target: Target, prefix: str | None, revision: str, steps: Steps) -> None:
     check_prefix(prefix)
 
     def within(connection: Connection) -> None:
@@ -66,6 +66,7 @@ def _run(target: Target, prefix: str | None, steps: Steps) -> None:
         script = ScriptDirectory(str(_location()))
         options = _options(prefix, connection.dialect.name)
         options["fn"] = lambda current, _: steps(script, current)
+        options["destination_rev"] = revision
         # Not through an Alembic environment: that is global, and the application may be in its own.
         _migrate(MigrationContext.configure(connection, opts=options), prefix)
 
@@ -165,7 +166,7 @@ def _online(context: EnvironmentContext, connection: Connection, prefix: str | N
 
 def _migrate(context: MigrationContext, prefix: str | None) -> None:
     with context.begin_transaction():
-        if prefix:
+        if prefix and context.opts.get("destination_rev") not in (None, "base"):
             context.execute(f'CREATE SCHEMA IF NOT EXISTS "{prefix}"')
         # The revisions get their operations from here, not from the global `alembic.op`.
         context.run_migrations(schema=prefix, op=Operations(context))

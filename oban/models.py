@@ -173,6 +173,8 @@ class Job(Base):
 
     @validates(*fields.CHECKS)
     def _check(self, field: str, value: object) -> Any:
+        if field == "scheduled_at":
+            self.__dict__.pop("_schedule_in", None)
         return fields.CHECKS[field](value)
 
     def cancelled(self) -> bool:
@@ -192,12 +194,19 @@ class Job(Base):
 
 
 @event.listens_for(Job, "before_insert")
+def _settle_state(_: Any, __: Any, job: Job) -> None:
+    """The time may have been set after the job was made."""
+    if job.state is JobState.AVAILABLE and job.scheduled_at and job.scheduled_at > clock.now():
+        job.state = JobState.SCHEDULED
+
+
+@event.listens_for(Job, "before_insert")
 @event.listens_for(Job, "before_update")
 def _check_again(_: Any, __: Any, job: Job) -> None:
     """A list or dict may have been changed in place since it was checked."""
     for field in ("args", "meta", "tags"):
         if field in job.__dict__:
-            fields.CHECKS[field](job.__dict__[field])
+            job.__dict__[field] = fields.CHECKS[field](job.__dict__[field])
 
 
 _MAPPER = Job.__mapper__

@@ -146,8 +146,16 @@ async def _serve(oban: Oban) -> None:
 async def _started(oban: Oban, asked: asyncio.Event) -> bool:
     """Start, however long the database takes to be reachable; False when asked to stop before."""
     while not asked.is_set():
+        starting = asyncio.create_task(oban.start())
+        waiting = asyncio.create_task(asked.wait())
+        await asyncio.wait({starting, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        if not starting.done():
+            starting.cancel()
         try:
-            await oban.start()
+            await starting
+        except asyncio.CancelledError:
+            break
         except DatabaseUnavailable as error:
             logger.error("%s; trying again in %g s", error, RETRY)
             with contextlib.suppress(TimeoutError):

@@ -48,7 +48,8 @@ def parse_url(url: str | URL) -> URL:
     """
     try:
         parsed = make_url(url)
-    except ArgumentError:
+    # ValueError: a port that is no number, such as the rest of a password with an unescaped @.
+    except (ArgumentError, ValueError):
         raise ConfigError(
             "the database URL cannot be read; it looks like postgresql+asyncpg://user@host/name"
             " or sqlite+aiosqlite:///file.db"

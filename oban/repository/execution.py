@@ -84,8 +84,7 @@ class Ack(NamedTuple):
 _OPTIONAL = ("error", "delay", "value", "snoozed")
 
 
-@functools.cache
-def _fetch(dialect: Dialect) -> Update:
+def _fetch_after(dialect: Dialect, limit: Any) -> Update:
     due = (
         select(_job.id)
         .where(
@@ -95,7 +94,7 @@ def _fetch(dialect: Dialect) -> Update:
             _job.attempt < _job.max_attempts,
         )
         .order_by(_job.priority, _job.scheduled_at, _job.id)
-        .limit(bindparam("demand", type_=BigInteger))
+        .limit(limit)
         .with_for_update(skip_locked=True)
     )
     return (
@@ -109,6 +108,14 @@ def _fetch(dialect: Dialect) -> Update:
         )
         .returning(*_job)
     )
+
+
+_DEMAND = bindparam("demand", type_=BigInteger)
+
+
+@functools.cache
+def _fetch(dialect: Dialect) -> Update:
+    return _fetch_after(dialect, _DEMAND)
 
 
 def _start_order(job: Job) -> tuple[int, datetime, int]:
@@ -142,6 +149,8 @@ def _acknowledge(dialect: Dialect) -> Update:
         },
     ).c
     now = dialect.now()
+    # In id order, as everybody locks, whatever order the join may have.
+    locked = select(_job.id).where(_job.id.in_(select(ack.id))).order_by(_job.id).with_for_update()
     ended = {outcome: ack.outcome == constant(outcome) for outcome in OUTCOMES}
     exhausted = and_(ended["failed"], _job.attempt >= _job.max_attempts)
 
@@ -151,6 +160,7 @@ def _acknowledge(dialect: Dialect) -> Update:
     return (
         update(_jobs)
         .where(
+            dialect.picked(_job.id, locked),
             _job.id == ack.id,
             _job.attempt == ack.attempt,
             dialect.second(_job.attempted_by) == ack.owner,
@@ -255,7 +265,11 @@ def _keep_errors_of_cancelled(session: Session, acks: list[Ack]) -> None:
 
 @functools.cache
 def _acknowledge_and_fetch(dialect: Dialect) -> Update:
-    return _fetch(dialect).add_cte(_acknowledge(dialect).cte("acknowledged"))
+    acknowledged = _acknowledge(dialect).cte("acknowledged")
+    # Asked for by the limit, the acknowledgement comes first: the other way round, this would wait
+    # for executing rows while it holds available ones, and could deadlock.
+    done = select(func.count()).select_from(acknowledged).scalar_subquery()
+    return _fetch_after(dialect, _DEMAND + literal_column("0") * done)
 
 
 def turn(session: Session, acks: Sequence[Ack], queue: str, demand: int, node: str, owner: str) -> list[Job]:
@@ -276,7 +290,8 @@ def turn(session: Session, acks: Sequence[Ack], queue: str, demand: int, node: s
 
 @functools.cache
 def _stage(dialect: Dialect) -> Update:
-    waiting = or_(_job.state == dialect.state("scheduled"), _job.state == dialect.state("retryable"))
+    # Spelt as in the partial index, which SQLite only uses then.
+    waiting = _job.state.in_([dialect.state("scheduled"), dialect.state("retryable")])
     due = (
         select(_job.id)
         .where(waiting, _job.scheduled_at <= dialect.now())
@@ -302,7 +317,8 @@ def stage(session: Session) -> int:
 
 @functools.cache
 def _next_due(dialect: Dialect) -> Executable:
-    waiting = or_(_job.state == dialect.state("scheduled"), _job.state == dialect.state("retryable"))
+    # Spelt as in the partial index, which SQLite only uses then.
+    waiting = _job.state.in_([dialect.state("scheduled"), dialect.state("retryable")])
     return select(func.min(_job.scheduled_at), dialect.now()).where(waiting)
 
 

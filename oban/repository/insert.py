@@ -147,7 +147,7 @@ def _payload(jobs: Sequence[Job]) -> str:
     if payload is None:
         for record in records:
             for name in record.keys() & {"args", "meta"}:
-                record[name] = encoding.json_object(record[name], name)
+                record[name] = encoding.sure(record[name], name)
         payload = encoding.dumps(records)
     return payload
 

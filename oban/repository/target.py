@@ -106,10 +106,12 @@ def still_named(session: Session, named: Named, locked: list[int]) -> set[int]:
 
     A statement may have found a row before a transaction changed it that the lock then waited for.
     """
-    if named.statement is None or not locked:
-        return set(locked)
     dialect = dialects.of(session)
-    condition, _ = named.condition(session)
+    if named.statement is None or not locked or dialect.single_writer:
+        return set(locked)
+    # Not what it orders and limits by: asked again, that may give other rows.
+    plain = Named(statement=named.statement.order_by(None).limit(None).offset(None))
+    condition, _ = plain.condition(session)
     statement = select(Job.id).where(dialect.among(Job.id, dialect.id_list()), condition)
     return set(execute(session, statement, {"ids": locked}).scalars())
 

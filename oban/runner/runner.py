@@ -57,9 +57,14 @@ class Runner:
         await self.database.prepare()
         self.notifier.subscribe("insert", self._on_insert)
         self.notifier.subscribe("signal", self._on_signal)
-        await self.notifier.start()
-        for service in self._services():
-            await service.start()
+        try:
+            await self.notifier.start()
+            for service in self._services():
+                await service.start()
+        except BaseException:
+            # Interrupted half-way, it leaves nothing running.
+            await self.stop()
+            raise
         queues = ", ".join(f"{p.queue}:{p.limit}" for p in self.producers.values())
         logger.info("node %s runs %s", self.options.node, queues)
 
@@ -79,7 +84,8 @@ class Runner:
                 producer.closed = True
             for run in left:
                 run.release()
-            await self._finished(LAST_MOMENTS, hurried=False)
+            hurried = self._hurry.is_set()
+            await self._finished(LAST_MOMENTS / 10 if hurried else LAST_MOMENTS, hurried=False)
             for producer in self.producers.values():
                 for run in list(producer.runs):
                     producer.abandon(run)
