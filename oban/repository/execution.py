@@ -290,7 +290,7 @@ def turn(session: Session, acks: Sequence[Ack], queue: str, demand: int, node: s
 
 @functools.cache
 def _stage(dialect: Dialect) -> Update:
-    # Spelt as in the partial index, which SQLite only uses then.
+    # Spelt as in the partial index.
     waiting = _job.state.in_([dialect.state("scheduled"), dialect.state("retryable")])
     due = (
         select(_job.id)
@@ -317,7 +317,7 @@ def stage(session: Session) -> int:
 
 @functools.cache
 def _next_due(dialect: Dialect) -> Executable:
-    # Spelt as in the partial index, which SQLite only uses then.
+    # Spelt as in the partial index.
     waiting = _job.state.in_([dialect.state("scheduled"), dialect.state("retryable")])
     return select(func.min(_job.scheduled_at), dialect.now()).where(waiting)
 

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -145,6 +146,16 @@ def test_start_keeps_trying_while_the_database_is_down_and_still_obeys_a_signal(
         assert process.wait(timeout=10) == 0
     assert "me:***@127.0.0.1:1/shop" in first[-1]
     assert "secret" not in "".join(first)
+
+
+def test_start_can_be_stopped_while_it_waits_for_a_server_that_does_not_answer() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        with node("--database-url", f"postgresql://me@127.0.0.1:{port}/shop") as process:
+            connection, _ = silent.accept()
+            with connection:
+                process.send_signal(signal.SIGTERM)
+                assert process.wait(timeout=10) == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

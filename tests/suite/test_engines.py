@@ -55,6 +55,7 @@ async def test_a_sync_engine_and_things_that_are_no_engine_are_refused(tmp_path:
         ("mysql://u:secret@h/d", "mysql is not supported; use postgresql or sqlite"),
         ("postgresql+pg8000://u:secret@h/d", "the driver pg8000 is not supported for postgresql"),
         ("sqlite+pysqlite://", "the driver pysqlite does not work with asyncio"),
+        ("postgresql+asyncpg://u:half@secret:secret@h/d", "the database URL cannot be read"),
         ("no url with secret", "the database URL cannot be read"),
     ],
 )
@@ -83,6 +84,14 @@ async def test_an_oban_is_found_by_its_name_as_long_as_it_lives(url: URL) -> Non
     gc.collect()
     with pytest.raises(InstanceNotFound):
         Oban.get_instance("first")
+
+
+async def test_of_two_with_one_name_the_newest_that_lives_answers(url: URL) -> None:
+    first, second = Oban(url, name="both"), Oban(url, name="both")
+    assert Oban.get_instance("both") is second
+    del second
+    gc.collect()
+    assert Oban.get_instance("both") is first
 
 
 async def test_a_function_is_enqueued_through_the_instance_that_its_option_names(url: URL) -> None:
