@@ -141,6 +141,10 @@ class Dialect(ABC):
     def engine_options(self, url: URL) -> dict[str, Any]:
         """Arguments of `create_engine` for an engine that Oban makes itself."""
 
+    def is_memory(self, url: URL) -> bool:
+        """Whether the database lives in one connection of this process."""
+        return False
+
     @abstractmethod
     def prepare(self, connection: Connection) -> None:
         """Set up a database for a runner, once, outside of a transaction."""

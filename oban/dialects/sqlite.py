@@ -110,10 +110,13 @@ class SQLite(Dialect):
 
     def engine_options(self, url: URL) -> dict[str, Any]:
         options: dict[str, Any] = {"connect_args": {"timeout": BUSY_TIMEOUT}}
-        if is_memory(url):
+        if self.is_memory(url):
             # The database lives as long as its connection: one, for which everybody waits.
             options |= {"poolclass": AsyncAdaptedQueuePool, "pool_size": 1, "max_overflow": 0}
         return options
+
+    def is_memory(self, url: URL) -> bool:
+        return url.database in (None, "", ":memory:") or "mode=memory" in str(url)
 
     def prepare(self, connection: Connection) -> None:
         # Kept in the file from then on. Readers and the writer do not wait for each other.
@@ -137,11 +140,6 @@ class SQLite(Dialect):
 
 
 _TAKE_LOCK = text("UPDATE oban_jobs SET id = id WHERE 0")
-
-
-def is_memory(url: URL) -> bool:
-    """Whether a SQLite URL names no file."""
-    return url.database in (None, "", ":memory:") or "mode=memory" in str(url)
 
 
 def _code(error: DBAPIError) -> int:

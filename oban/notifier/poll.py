@@ -11,7 +11,6 @@ import logging
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from oban.dialects import sqlite
 from oban.notifier.base import Notifier
 from oban.repository.transaction import Database, Notice
 
@@ -30,7 +29,7 @@ class DataVersionNotifier(Notifier):
         self._loop = asyncio.get_running_loop()
         self.database.on_notices.append(self._hear)
         # A database in memory has no other connection, let alone another process.
-        if not sqlite.is_memory(self.database.engine.url):
+        if not self.database.dialect.is_memory(self.database.engine.url):
             self._task = asyncio.create_task(self._watch(), name="oban-data-version")
 
     async def stop(self) -> None:
