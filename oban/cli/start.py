@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import importlib
 import importlib.util
 import logging
@@ -96,6 +97,9 @@ def start(
         node=node,
         shutdown_grace_period=shutdown_grace_period,
     )
+    # What has been imported stays: collections need not look through it again and again.
+    gc.collect()
+    gc.freeze()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(_serve(oban))
         # A job in a thread cannot be stopped, and Python would wait for it: its row is back in the
