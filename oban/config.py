@@ -109,6 +109,6 @@ def _integer(option: str, value: object, least: int, most: int) -> None:
 
 
 def _seconds(option: str, value: object, least: float) -> None:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not least <= value < 1e9:  # type: ignore[operator]
+    number = value if isinstance(value, (int, float)) and not isinstance(value, bool) else -1
+    if not least <= number < 1e9:
         raise ConfigError(f"{option} must be seconds, at least {least}, not {value!r}")

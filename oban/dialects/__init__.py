@@ -31,11 +31,17 @@ def shown(url: URL) -> str:
     return url.set(query=query).render_as_string(hide_password=True)
 
 
+def cause(error: BaseException) -> BaseException:
+    """The driver's own error: without the statement and its parameters, which may hold job values."""
+    original: BaseException = getattr(error, "orig", None) or error
+    return original
+
+
 def unavailable(url: URL, error: BaseException) -> DatabaseUnavailable | None:
     """What to raise for a driver's error that means that the database cannot be reached, else None."""
     if not named(url.get_backend_name()).is_connection_error(error):
         return None
-    reason = getattr(error, "orig", None) or error
+    reason = cause(error)
     text = str(reason).strip() or type(reason).__name__
     return DatabaseUnavailable(f"cannot reach the database {shown(url)}: {text}")
 

@@ -119,7 +119,7 @@ class PostgreSQL(Dialect):
             session.execute(_NOTIFY, {"prefix": prefix, "channel": channel, "payloads": texts})
 
     def engine_options(self, url: URL) -> dict[str, Any]:
-        return {"pool_pre_ping": False}
+        return {}
 
     def prepare(self, connection: Connection) -> None:
         """Nothing: a server is set up by whoever runs it."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from oban import dialects
 from oban.notifier.base import Notifier, decode
 from oban.repository.transaction import Database
 
@@ -62,7 +63,7 @@ class ListenNotifier(Notifier):
                     return
                 failures += 1
                 delay = min(0.1 * 2**failures, 10) * random.uniform(0.5, 1)  # noqa: S311 - jitter
-                logger.warning("not listening, trying again in %.1f s: %s", delay, error)
+                logger.warning("not listening, trying again in %.1f s: %s", delay, dialects.cause(error))
                 await asyncio.sleep(delay)
 
     async def _listen(self, connection: AsyncConnection) -> None:

@@ -8,13 +8,16 @@ import asyncio
 import contextlib
 import logging
 
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from oban import dialects
 from oban.notifier.base import Notifier
 from oban.repository.transaction import Database, Notice
 
 logger = logging.getLogger("oban.notifier")
+
+#: Seconds until the next try, after polling has failed.
+RETRY = 1.0
 
 
 class DataVersionNotifier(Notifier):
@@ -50,9 +53,10 @@ class DataVersionNotifier(Notifier):
             try:
                 async with self.database.engine.connect() as connection:
                     await self._poll(connection)
-            except (DBAPIError, OSError) as error:
-                logger.warning("polling the database for changes failed: %s", error)
-                await asyncio.sleep(1)
+            # The same as in the listener: a full pool, too, must not end the watch.
+            except Exception as error:
+                logger.warning("polling the database for changes failed: %s", dialects.cause(error))
+                await asyncio.sleep(RETRY)
 
     async def _poll(self, connection: AsyncConnection) -> None:
         connection = await connection.execution_options(isolation_level="AUTOCOMMIT")

@@ -288,13 +288,16 @@ def turn(session: Session, acks: Sequence[Ack], queue: str, demand: int, node: s
     return fetch(session, queue, demand, node, owner) if demand > 0 else []
 
 
+def _waiting(dialect: Dialect) -> ColumnElement[bool]:
+    # Spelt as in the partial index.
+    return _job.state.in_([dialect.state("scheduled"), dialect.state("retryable")])
+
+
 @functools.cache
 def _stage(dialect: Dialect) -> Update:
-    # Spelt as in the partial index.
-    waiting = _job.state.in_([dialect.state("scheduled"), dialect.state("retryable")])
     due = (
         select(_job.id)
-        .where(waiting, _job.scheduled_at <= dialect.now())
+        .where(_waiting(dialect), _job.scheduled_at <= dialect.now())
         .order_by(_job.scheduled_at, _job.id)
         .limit(STAGE_BATCH)
         .with_for_update(skip_locked=True)
@@ -310,16 +313,14 @@ def _stage(dialect: Dialect) -> Update:
 def stage(session: Session) -> int:
     """Make the jobs available whose time has come, and wake their queues; the number staged."""
     statement = _stage(dialects.of(session))
-    queues = execute(session, statement, synchronize_session=False).scalars().all()
+    queues = execute(session, statement).scalars().all()
     notify(session, "insert", [{"queue": queue} for queue in sorted(set(queues))])
     return len(queues)
 
 
 @functools.cache
 def _next_due(dialect: Dialect) -> Executable:
-    # Spelt as in the partial index.
-    waiting = _job.state.in_([dialect.state("scheduled"), dialect.state("retryable")])
-    return select(func.min(_job.scheduled_at), dialect.now()).where(waiting)
+    return select(func.min(_job.scheduled_at), dialect.now()).where(_waiting(dialect))
 
 
 def seconds_until_due(session: Session) -> float | None:

@@ -2,7 +2,7 @@
 
 import logging
 
-from oban import clock
+from oban import clock, dialects
 from oban.repository import execution
 from oban.repository.execution import Ack
 from oban.repository.transaction import Database
@@ -69,7 +69,7 @@ class Acknowledger:
             await self._store_reason(ack, error)
 
     async def _store_reason(self, ack: Ack, error: Exception) -> None:
-        cause = getattr(error, "orig", None) or error
+        cause = dialects.cause(error)
         logger.error("the outcome of job %s cannot be stored: %s", ack.id, cause)
         reason = f"the outcome could not be stored: {type(cause).__name__}"
         plain = ack._replace(outcome="failed", error=reason, value=None, snoozed=None, delay=ack.delay or 15)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from oban import notifier
+from oban import dialects, notifier
 from oban.config import Options
 from oban.repository.transaction import Database
 from oban.runner.executor import Run
@@ -124,8 +124,7 @@ class Runner:
                     try:
                         await producer.tick()
                     except Exception as error:
-                        reason = getattr(error, "orig", None) or error
-                        logger.warning("storing the last outcomes failed: %s", reason)
+                        logger.warning("storing the last outcomes failed: %s", dialects.cause(error))
                         await asyncio.sleep(0.2)
         except TimeoutError:
             logger.error("%s outcomes could not be stored", len(producer.acknowledger))

@@ -9,6 +9,8 @@ from abc import ABC, abstractmethod
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from oban import dialects
+
 logger = logging.getLogger("oban.runner")
 
 #: Longest pause after failures, in seconds.
@@ -91,7 +93,7 @@ class Service(ABC):
                 await event.wait()
 
     def _report(self, error: Exception, pause: float) -> None:
-        text = str(error.orig) if getattr(error, "orig", None) else str(error)  # type: ignore[attr-defined]
+        text = str(dialects.cause(error))
         known = isinstance(error, (SQLAlchemyError, OSError))
         logger.log(
             logging.WARNING if known else logging.ERROR,

@@ -187,8 +187,10 @@ async def test_jobs_that_come_after_the_grace_period_go_back_and_do_not_go_on(
         job = await client.enqueue(runs.worker.new())
         await asyncio.wait_for(fetch.answered.wait(), 10)
         stopping = asyncio.create_task(oban.stop())
-        # Now the grace period, such as it is, has passed.
-        await asyncio.sleep(0.1)
+        # Until the grace period, such as it is, has passed.
+        runner = oban._runner
+        assert runner is not None
+        await eventually(lambda: all(producer.closed for producer in runner.producers.values()))
         fetch.go_on.set()
         await asyncio.wait_for(stopping, 10)
         await is_back(client, job)

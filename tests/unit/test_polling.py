@@ -1,0 +1,41 @@
+"""Polling SQLite for the commits of others."""
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from oban import Job, Oban
+from oban.notifier import poll
+from oban.notifier.poll import DataVersionNotifier
+from tests.databases import SQLiteFactory
+
+
+async def test_a_pool_without_a_free_connection_does_not_end_the_watch(
+    sqlite_factory: SQLiteFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = sqlite_factory.create()
+    heard, failed = asyncio.Event(), asyncio.Event()
+    async with Oban(url) as oban, Oban(url, name="other") as other:
+        watch = DataVersionNotifier(oban._database, interval=0.01)
+        connect = type(oban.engine).connect
+
+        @asynccontextmanager
+        async def refused_once(engine: Any) -> Any:
+            if not failed.is_set():
+                failed.set()
+                raise PoolTimeout("no free connection")
+            async with connect(engine) as connection:
+                yield connection
+
+        monkeypatch.setattr(type(oban.engine), "connect", refused_once)
+        monkeypatch.setattr(poll, "RETRY", 0.01)
+        await watch.start()
+        await asyncio.wait_for(failed.wait(), 5)
+        watch.subscribe("insert", lambda _: heard.set())
+        await other.enqueue(Job(worker="w"))
+        await asyncio.wait_for(heard.wait(), 5)
+        await watch.stop()
+    sqlite_factory.drop(url)
