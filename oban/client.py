@@ -1,14 +1,14 @@
 """`Oban`: what an application holds in its hand."""
 
 import asyncio
-from collections.abc import Iterable, Mapping
-from typing import Any, Self
+from collections.abc import Iterable
+from typing import Any, Self, Unpack
 
 from sqlalchemy import URL, Select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
 from oban import dialects, instances
-from oban.config import Options, QueueOptions
+from oban.config import OptionArguments, Options
 from oban.errors import InvalidTarget
 from oban.models import Job
 from oban.repository import insert, management
@@ -35,31 +35,14 @@ class Oban:
     def __init__(
         self,
         engine: AsyncEngine | str | URL,
-        *,
-        name: str = "Oban",
-        node: str | None = None,
-        prefix: str | None = None,
-        queues: Mapping[str, int | QueueOptions | Mapping[str, Any]] | None = None,
-        shutdown_grace_period: float | None = None,
-        poll_interval: float | None = None,
-        stage_interval: float | None = None,
-        watch_interval: float | None = None,
+        **options: Unpack[OptionArguments],
     ) -> None:
-        self.options = Options.make(
-            name=name,
-            node=node,
-            prefix=prefix,
-            queues=queues,
-            shutdown_grace_period=shutdown_grace_period,
-            poll_interval=poll_interval,
-            stage_interval=stage_interval,
-            watch_interval=watch_interval,
-        )
-        self._database = Database(engine, prefix)
+        self.options = Options.make(**options)
+        self._database = Database(engine, self.options.prefix)
         self._runner: Runner | None = None
         self._starting = asyncio.Lock()
         self._stopping: asyncio.Task[None] | None = None
-        instances.register(name, self)
+        instances.register(self.options.name, self)
 
     @staticmethod
     def get_instance(name: str = "Oban") -> "Oban":
