@@ -14,7 +14,9 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     FromClause,
+    Insert,
     Select,
+    Table,
     Text,
     bindparam,
     exc,
@@ -73,6 +75,14 @@ class Dialect(ABC):
     @abstractmethod
     def later(self, seconds: ColumnElement[float]) -> ColumnElement[datetime]:
         """`now` and some seconds more."""
+
+    @abstractmethod
+    def earlier(self, seconds: ColumnElement[float]) -> ColumnElement[datetime]:
+        """`now` less some seconds."""
+
+    @abstractmethod
+    def insert(self, table: Table) -> Insert:
+        """An INSERT that has `on_conflict_do_update` and `excluded`."""
 
     @abstractmethod
     def among(self, column: Any, ids: BindParameter[Any]) -> ColumnElement[bool]:
@@ -164,3 +174,7 @@ class Dialect(ABC):
     @abstractmethod
     def is_connection_error(self, error: BaseException) -> bool:
         """Whether the database could not be reached, or the connection was lost or refused."""
+
+    @abstractmethod
+    def is_bad_value(self, error: BaseException) -> bool:
+        """Whether a statement failed because of a value in its parameters, and will always."""

@@ -12,7 +12,9 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     FromClause,
+    Insert,
     Select,
+    Table,
     Text,
     any_,
     bindparam,
@@ -24,8 +26,8 @@ from sqlalchemy import (
     text,
     type_coerce,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB, array
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, array, insert
+from sqlalchemy.exc import DataError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.orm import Session
 
 from oban import encoding
@@ -42,6 +44,7 @@ _NOTIFY = text(
 _UNDEFINED_TABLE = {"42P01", "3F000"}
 _TRANSIENT = {"40001", "40P01", "55P03"}
 _READ_ONLY = "25006"
+_BAD_VALUE_CLASSES = {"22", "54"}
 _CONNECTION_CLASSES = {"08", "53", "57", "28", "3D"}
 
 
@@ -64,6 +67,12 @@ class PostgreSQL(Dialect):
 
     def later(self, seconds: ColumnElement[float]) -> ColumnElement[datetime]:
         return self.now() + func.make_interval(*(literal_column("0"),) * 6, seconds)
+
+    def earlier(self, seconds: ColumnElement[float]) -> ColumnElement[datetime]:
+        return self.now() - func.make_interval(*(literal_column("0"),) * 6, seconds)
+
+    def insert(self, table: Table) -> Insert:
+        return insert(table)
 
     def among(self, column: Any, ids: BindParameter[Any]) -> ColumnElement[bool]:
         return column == any_(ids)  # type: ignore[no-any-return]
@@ -144,6 +153,12 @@ class PostgreSQL(Dialect):
         if (state := getattr(error, "sqlstate", None)) is not None:
             return _unusable(state)
         return isinstance(error, UNREACHABLE)
+
+    def is_bad_value(self, error: BaseException) -> bool:
+        if isinstance(error, DBAPIError):
+            state = _sqlstate(error)
+            return isinstance(error, DataError) if state is None else state[:2] in _BAD_VALUE_CLASSES
+        return not isinstance(error, UNREACHABLE)
 
 
 def _unusable(sqlstate: str) -> bool:

@@ -11,7 +11,9 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     FromClause,
+    Insert,
     Select,
+    Table,
     Text,
     bindparam,
     cast,
@@ -20,6 +22,7 @@ from sqlalchemy import (
     select,
     text,
 )
+from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
@@ -50,8 +53,17 @@ class SQLite(Dialect):
         return literal_column(_NOW, UTCDateTime)
 
     def later(self, seconds: ColumnElement[float]) -> ColumnElement[datetime]:
-        modifier = func.printf(constant("+%.3f seconds"), seconds)
+        return self._moved("+%.3f seconds", seconds)
+
+    def earlier(self, seconds: ColumnElement[float]) -> ColumnElement[datetime]:
+        return self._moved("-%.3f seconds", seconds)
+
+    def _moved(self, by: str, seconds: ColumnElement[float]) -> ColumnElement[datetime]:
+        modifier = func.printf(constant(by), seconds)
         return func.strftime(constant("%Y-%m-%d %H:%M:%f000"), constant("now"), modifier, type_=UTCDateTime)
+
+    def insert(self, table: Table) -> Insert:
+        return insert(table)
 
     def among(self, column: Any, ids: BindParameter[Any]) -> ColumnElement[bool]:
         return column.in_(select(literal_column("value")).select_from(func.json_each(ids)))  # type: ignore[no-any-return]
@@ -137,6 +149,12 @@ class SQLite(Dialect):
             # SQLITE_BUSY, LOCKED, READONLY, IOERR, FULL, CANTOPEN: none is the statement's fault.
             return _code(error) in (5, 6, 8, 10, 13, 14)
         return isinstance(error, UNREACHABLE)
+
+    def is_bad_value(self, error: BaseException) -> bool:
+        if isinstance(error, DBAPIError):
+            # SQLITE_TOOBIG; what the driver refuses has no code.
+            return _code(error) in (0, 18)
+        return not isinstance(error, UNREACHABLE)
 
 
 _TAKE_LOCK = text("UPDATE oban_jobs SET id = id WHERE 0")

@@ -46,13 +46,22 @@ OUTCOMES = {
     "cancelled": JobState.CANCELLED,
     "snoozed": JobState.SCHEDULED,
     "released": JobState.AVAILABLE,
+    "discarded": JobState.DISCARDED,
     # Or `discarded`, if no attempt is left by then.
     "failed": JobState.RETRYABLE,
+    "rescued": JobState.AVAILABLE,
 }
 
 
+Held = tuple[int, int, str]
+"""A run: the job's id, the attempt, and the owner."""
+
+
 class Ack(NamedTuple):
-    """How one attempt of a job ended; `id`, `attempt` and `owner` say whose attempt it was."""
+    """How one attempt of a job ended; `id`, `attempt` and `owner` say whose attempt it was.
+
+    `owner` is the producer's uuid, or "" of an executing row that names none.
+    """
 
     id: int
     attempt: int
@@ -66,6 +75,8 @@ class Ack(NamedTuple):
     value: str | None = None
     #: The count for `meta["snoozed"]`.
     snoozed: int | None = None
+    #: The count for `meta["rescued"]`.
+    rescued: int | None = None
 
     def record(self) -> dict[str, Any]:
         """What differs from the defaults, as JSON values."""
@@ -81,10 +92,10 @@ class Ack(NamedTuple):
         return record
 
 
-_OPTIONAL = ("error", "delay", "value", "snoozed")
+_OPTIONAL = ("error", "delay", "value", "snoozed", "rescued")
 
 
-def _fetch_after(dialect: Dialect, limit: Any) -> Update:
+def _fetch_after(dialect: Dialect, limit: Any, *returned: ColumnElement[Any]) -> Update:
     due = (
         select(_job.id)
         .where(
@@ -106,7 +117,7 @@ def _fetch_after(dialect: Dialect, limit: Any) -> Update:
             attempted_at=dialect.now(),
             attempted_by=dialect.texts(bindparam("node", type_=Text), bindparam("owner", type_=Text)),
         )
-        .returning(*_job)
+        .returning(*(returned or _job))
     )
 
 
@@ -129,6 +140,17 @@ def fetch(session: Session, queue: str, demand: int, node: str, owner: str) -> l
     return _started(execute(session, _fetch(dialects.of(session)), parameters))
 
 
+@functools.cache
+def _claim(dialect: Dialect) -> Update:
+    return _fetch_after(dialect, _DEMAND, _job.id)
+
+
+def claim(session: Session, queue: str, demand: int, node: str, owner: str) -> int:
+    """As `fetch`, without reading the rows, which may hold what cannot be read; their number."""
+    parameters = {"queue_name": queue, "demand": demand, "node": node, "owner": owner}
+    return len(execute(session, _claim(dialects.of(session)), parameters).all())
+
+
 def _started(rows: Iterable[Any]) -> list[Job]:
     return sorted(map(Job.stored, rows), key=_start_order)
 
@@ -146,13 +168,15 @@ def _acknowledge(dialect: Dialect) -> Update:
             "delay": Float,
             "value": Text,
             "snoozed": BigInteger,
+            "rescued": BigInteger,
         },
     ).c
     now = dialect.now()
     # In id order, as everybody locks, whatever order the join may have.
     locked = select(_job.id).where(_job.id.in_(select(ack.id))).order_by(_job.id).with_for_update()
     ended = {outcome: ack.outcome == constant(outcome) for outcome in OUTCOMES}
-    exhausted = and_(ended["failed"], _job.attempt >= _job.max_attempts)
+    retried = or_(ended["failed"], ended["rescued"])
+    exhausted = or_(ended["discarded"], and_(retried, _job.attempt >= _job.max_attempts))
 
     def at(condition: ColumnElement[bool], column: Any) -> Any:
         return case((condition, now), else_=column)
@@ -163,7 +187,7 @@ def _acknowledge(dialect: Dialect) -> Update:
             dialect.picked(_job.id, locked),
             _job.id == ack.id,
             _job.attempt == ack.attempt,
-            dialect.second(_job.attempted_by) == ack.owner,
+            func.coalesce(dialect.second(_job.attempted_by), constant("")) == ack.owner,
             dialect.plain_state(_job.state) == constant("executing"),
         )
         .values(
@@ -191,6 +215,10 @@ def _acknowledge(dialect: Dialect) -> Update:
                 (
                     ack.snoozed.is_not(None),
                     dialect.set_keys(_job.meta, {"snoozed": ack.snoozed}),
+                ),
+                (
+                    ack.rescued.is_not(None),
+                    dialect.set_keys(_job.meta, {"rescued": ack.rescued}),
                 ),
                 else_=_job.meta,
             ),
@@ -226,7 +254,7 @@ def acknowledge(session: Session, acks: Sequence[Ack]) -> None:
     done = set(execute(session, statement, {"acks": _payload(ordered)}).scalars())
     if late := [ack for ack in ordered if ack.id not in done and ack.error is not None]:
         _keep_errors_of_cancelled(session, late)
-    released = [ack.id for ack in ordered if ack.id in done and ack.outcome == "released"]
+    released = [ack.id for ack in ordered if ack.id in done and ack.outcome in ("released", "rescued")]
     if released:
         dialect = dialects.of(session)
         queues = select(_job.queue).where(dialect.among(_job.id, dialect.id_list())).distinct()
@@ -329,19 +357,3 @@ def seconds_until_due(session: Session) -> float | None:
     due: datetime | None = row[0]
     now: datetime = row[1]
     return None if due is None else (due - now).total_seconds()
-
-
-Held = tuple[int, int, str]
-"""A run: the job's id, the attempt, and the owner."""
-
-
-def lost(session: Session, runs: Sequence[Held]) -> set[Held]:
-    """Which of some runs are no longer the current, executing attempt of their job."""
-    dialect = dialects.of(session)
-    statement = select(_job.id, _job.attempt, dialect.second(_job.attempted_by)).where(
-        dialect.among(_job.id, dialect.id_list()),
-        dialect.plain_state(_job.state) == constant("executing"),
-    )
-    ids = sorted({run[0] for run in runs})
-    held = {tuple(row) for row in execute(session, statement, {"ids": ids})}
-    return {run for run in runs if run not in held}

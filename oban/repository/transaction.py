@@ -9,7 +9,17 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from sqlalchemy import URL, Connection, Executable, Result, StaticPool, event, select
+from sqlalchemy import (
+    URL,
+    AsyncAdaptedQueuePool,
+    Connection,
+    Engine,
+    Executable,
+    Result,
+    StaticPool,
+    event,
+    select,
+)
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import (
     AsyncConnection,
@@ -65,10 +75,13 @@ class Database:
     """A database as one instance uses it: engine, prefix, and transactions on them.
 
     `engine` is an `AsyncEngine`, which stays the caller's, or a URL, for which an engine is made
-    and disposed of. Raises `ConfigError` for what cannot be used.
+    and disposed of. `timeout` is how many seconds a transaction of our own may take, the wait for a
+    connection included. Raises `ConfigError` for what cannot be used.
     """
 
-    def __init__(self, engine: AsyncEngine | str | URL, prefix: str | None = None) -> None:
+    def __init__(
+        self, engine: AsyncEngine | str | URL, prefix: str | None = None, timeout: float | None = None
+    ) -> None:
         self._owns_engine = not isinstance(engine, AsyncEngine)
         if isinstance(engine, (str, URL)):
             engine = _make_engine(engine)
@@ -84,9 +97,25 @@ class Database:
         if prefix and not self.dialect.has_schemas:
             raise ConfigError(f"{self.dialect.name} has no schemas: leave out the prefix")
         self.prefix = prefix
+        self.timeout = timeout
         #: Called after a commit with what it announced, where the database does not tell by itself.
         self.on_notices: list[Callable[[list[Notice]], None]] = []
         self._writer = asyncio.Lock() if self.dialect.single_writer else nullcontext()
+
+    def sibling(self, connections: int, timeout: float, *, own_loop: bool = False) -> "Database":
+        """The same database through a pool of its own, of `connections` at most; dispose of it.
+
+        With `own_loop`, for use on another event loop. A database in memory has one connection, which
+        all share.
+        """
+        if self.dialect.is_memory(self.engine.url):
+            return self
+        twin = Database(_engine_beside(self.engine, connections, timeout), self.prefix, timeout)
+        twin._owns_engine = True
+        if not own_loop:
+            twin._writer = self._writer
+            twin.on_notices = self.on_notices
+        return twin
 
     async def prepare(self) -> None:
         """Set up the database for a runner; raises `SchemaMissing` if there are no tables."""
@@ -146,7 +175,8 @@ class Database:
     async def _whole(self, transaction: Coroutine[Any, Any, T]) -> T:
         """Await a transaction; where it must not be interrupted, a cancellation waits for its end."""
         if self.dialect.interruptible:
-            return await transaction
+            async with asyncio.timeout(self.timeout):
+                return await transaction
         task = asyncio.create_task(transaction)
         try:
             return await asyncio.shield(task)
@@ -264,6 +294,23 @@ class Database:
             f"there are no Oban tables{where} in {url}; make them with"
             f" `oban install --database-url '{url}'{option}` (or `alembic upgrade head`)"
         )
+
+
+def _engine_beside(engine: AsyncEngine, connections: int, timeout: float) -> AsyncEngine:
+    """An engine that connects just as another one does, with its events, but through its own pool."""
+    source = engine.sync_engine.pool
+    pool = AsyncAdaptedQueuePool(
+        # The pool knows how to connect whatever way the application chose: a URL, connect_args, a
+        # creator, a token made anew for each connection. No public name leads to it.
+        source._creator,
+        pool_size=connections,
+        max_overflow=0,
+        recycle=source._recycle,
+        timeout=timeout,
+        dialect=engine.dialect,
+        _dispatch=source.dispatch,
+    )
+    return AsyncEngine(Engine(pool, engine.dialect, engine.url))
 
 
 def _make_engine(url: str | URL) -> AsyncEngine:

@@ -1,6 +1,8 @@
 """Holds outcomes until the database has them."""
 
 import logging
+import random
+from collections.abc import Iterator
 
 from oban import clock, dialects
 from oban.repository import execution
@@ -9,8 +11,12 @@ from oban.repository.transaction import Database
 
 logger = logging.getLogger("oban.acknowledger")
 
-#: Longest time between two attempts to store an outcome that the database refuses, in seconds.
+#: How often an outcome is tried by itself before what it carries is taken to be the cause.
+TRIES = 5
+#: Longest time between two attempts to store what is refused, in seconds.
 MAX_PAUSE = 60.0
+#: Refused outcomes beyond which no more jobs are fetched: something is wrong with the whole table.
+MAX_REFUSED = 10_000
 
 
 class Acknowledger:
@@ -19,12 +25,28 @@ class Acknowledger:
     def __init__(self, database: Database) -> None:
         self.database = database
         self._held: list[Ack] = []
-        self._refused: list[Ack] = []
-        self._pause = 1.0
+        #: Refused by themselves, with the number of times.
+        self._refused: list[tuple[Ack, int]] = []
+        self._pause = 0.1
         self._again_at = 0.0
 
     def __len__(self) -> int:
         return len(self._held) + len(self._refused)
+
+    def __iter__(self) -> Iterator[Ack]:
+        yield from self._held
+        for ack, _ in self._refused:
+            yield ack
+
+    @property
+    def is_full(self) -> bool:
+        """Whether so much is refused that memory would fill up if more jobs ran."""
+        return len(self._refused) >= MAX_REFUSED
+
+    @property
+    def due(self) -> float | None:
+        """Seconds until what was refused is tried again, if there is any."""
+        return max(0.0, self._again_at - clock.monotonic()) if self._refused else None
 
     def hold(self, ack: Ack) -> None:
         """Keep an outcome until it is stored."""
@@ -42,41 +64,48 @@ class Acknowledger:
     async def isolate(self, acks: list[Ack]) -> None:
         """Store outcomes one by one, after a statement for all of them was refused.
 
-        One that is refused by itself is stored as a failure that says why. If that is refused, too,
-        it is kept apart and tried again later. Raises when the database cannot be reached.
+        One that is refused by itself is kept apart, and tried again later. If that goes on, or the
+        value in it is the cause, a failure that says why is stored instead. Raises when the database
+        cannot be reached.
         """
-        for done, ack in enumerate(acks):
-            try:
-                await self._store_alone(ack)
-            except BaseException:
-                self.put_back(acks[done:])
-                raise
+        await self._each([(ack, 0) for ack in acks])
 
     async def try_refused(self) -> None:
-        """Try again, from time to time, to store what was refused."""
+        """Try again, with growing pauses, to store what was refused."""
         if self._refused and clock.monotonic() >= self._again_at:
             again, self._refused = self._refused, []
-            await self.isolate(again)
-            self._pause = min(self._pause * 2, MAX_PAUSE) if self._refused else 1.0
+            await self._each(again)
+            self._pause = min(self._pause * 2, MAX_PAUSE) if self._refused else 0.1
 
-    async def _store_alone(self, ack: Ack) -> None:
+    async def _each(self, tried: list[tuple[Ack, int]]) -> None:
+        for done, (ack, tries) in enumerate(tried):
+            try:
+                await self._store_alone(ack, tries)
+            except BaseException:
+                self._refused = tried[done:] + self._refused
+                raise
+
+    async def _store_alone(self, ack: Ack, tries: int) -> None:
         try:
             await self.database.write(execution.acknowledge, [ack])
         # A driver's error, or one of the encoder: whatever it is, only this outcome shall have it.
         except Exception as error:
-            if self.database.dialect.is_connection_error(error):
+            dialect = self.database.dialect
+            if dialect.is_connection_error(error):
                 raise
-            await self._store_reason(ack, error)
+            if tries >= TRIES or dialect.is_bad_value(error):
+                ack = self._without_values(ack, error)
+                try:
+                    await self.database.write(execution.acknowledge, [ack])
+                    return
+                except Exception as refused:
+                    if dialect.is_connection_error(refused):
+                        raise
+            self._refused.append((ack, tries + 1))
+            self._again_at = clock.monotonic() + random.uniform(0.5, 1) * self._pause  # noqa: S311
 
-    async def _store_reason(self, ack: Ack, error: Exception) -> None:
+    def _without_values(self, ack: Ack, error: Exception) -> Ack:
         cause = dialects.cause(error)
         logger.error("the outcome of job %s cannot be stored: %s", ack.id, cause)
         reason = f"the outcome could not be stored: {type(cause).__name__}"
-        plain = ack._replace(outcome="failed", error=reason, value=None, snoozed=None, delay=ack.delay or 15)
-        try:
-            await self.database.write(execution.acknowledge, [plain])
-        except Exception as refused:
-            if self.database.dialect.is_connection_error(refused):
-                raise
-            self._refused.append(ack)
-            self._again_at = clock.monotonic() + self._pause
+        return ack._replace(outcome="failed", error=reason, value=None, snoozed=None, delay=ack.delay or 15)

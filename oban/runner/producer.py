@@ -1,86 +1,165 @@
 """One queue on one node: fetches jobs when there is room, runs them, acknowledges them."""
 
 import asyncio
+import logging
 import uuid
+from collections.abc import Callable
 from concurrent.futures import Executor
 
-from oban.repository import execution
+from oban import clock, dialects
+from oban.models import Job
+from oban.repository import execution, ownership
+from oban.repository.cluster import Heartbeat
+from oban.repository.execution import Ack
 from oban.repository.transaction import Database
 from oban.runner.acknowledger import Acknowledger
 from oban.runner.executor import Run, execute
 from oban.runner.service import Service
+
+logger = logging.getLogger("oban.producer")
 
 
 class Producer(Service):
     """Each tick is one transaction: acknowledge what has ended, fetch into the free places.
 
     Woken by insertions and by each job that ends, so that it idles without work and fills its
-    transactions under load.
+    transactions under load. `vouched` says whether the node counts as alive: what is fetched while
+    it does not would be rescued. What a fetch claimed without the answer arriving, or being readable, is
+    looked for after a failure, and every `check_interval` seconds.
     """
 
     def __init__(
         self,
         database: Database,
         *,
+        name: str,
         queue: str,
         limit: int,
         node: str,
         interval: float,
+        check_interval: float,
         threads: Executor,
+        vouched: Callable[[], bool],
     ) -> None:
         super().__init__(f"producer-{queue}", interval)
         self.database = database
+        self.instance = name
         self.queue = queue
         self.limit = limit
         self.node = node
         #: Unique per start, so that no earlier life of this node can be taken for this one.
-        self.owner = str(uuid.uuid4())
+        self.uuid = uuid.uuid4()
+        self.owner = str(self.uuid)
         self.fetching = True
         #: Whether jobs that a fetch still brings are put back instead of started.
         self.closed = False
         self.runs: set[Run] = set()
         self.acknowledger = Acknowledger(database)
+        self.check_interval = check_interval
+        self._check_at = clock.monotonic() + check_interval
+        #: Whether the last turn may have claimed jobs that were not given to it; whether it failed
+        #: because of what it read.
+        self._unsure = False
+        self._unreadable = False
         self._threads = threads
+        self._vouched = vouched
         self._turn = asyncio.Lock()
+
+    def heartbeat(self) -> Heartbeat:
+        """What to say of this producer now. Called from another thread."""
+        running = [run.held[0] for run in self.runs.copy()]
+        meta = {"limit": self.limit, "local_limit": self.limit, "paused": False, "running": running}
+        return Heartbeat(self.uuid, self.instance, self.node, self.queue, meta)
 
     async def tick(self) -> float | None:
         async with self._turn:
             await self.acknowledger.try_refused()
-            demand = self.limit - len(self.runs) if self.fetching else 0
+            if self._unsure or clock.monotonic() >= self._check_at:
+                await self._recover()
+            demand = self._demand()
             acks = self.acknowledger.take()
-            if not acks and demand <= 0:
-                return None
-            try:
-                jobs = await self.database.write(
-                    execution.turn, acks, self.queue, demand, self.node, self.owner
-                )
-            except Exception as error:
-                if acks and not self.database.dialect.is_connection_error(error):
-                    await self.acknowledger.isolate(acks)
+            if acks or demand > 0:
+                try:
+                    jobs = await self.database.write(
+                        execution.turn, acks, self.queue, demand, self.node, self.owner
+                    )
+                except BaseException as error:
+                    self._unsure = True
+                    if not isinstance(error, Exception) or self.database.dialect.is_connection_error(error):
+                        self.acknowledger.put_back(acks)
+                        raise
+                    if acks:
+                        await self.acknowledger.isolate(acks)
+                    elif self._unreadable:
+                        # No row was found that explains it.
+                        raise
+                    else:
+                        self._unreadable = True
                     return 0
-                self.acknowledger.put_back(acks)
-                raise
-            except BaseException:
-                self.acknowledger.put_back(acks)
-                raise
-            for job in jobs:
-                run = Run(job, self.owner)
-                if self.closed:
-                    self.abandon(run)
-                else:
-                    self.runs.add(run)
-                    run.task = asyncio.create_task(self._attempt(run))
-            return None
+                self._unreadable = False
+                for job in jobs:
+                    self._start(job)
+            return self.acknowledger.due
+
+    def _demand(self) -> int:
+        if not self.fetching or self.acknowledger.is_full or not self._vouched():
+            return 0
+        return self.limit - len(self.runs)
+
+    def _start(self, job: Job) -> None:
+        run = Run(job, self.owner)
+        if self.closed:
+            self.abandon(run)
+        else:
+            self.runs.add(run)
+            run.task = asyncio.create_task(self._attempt(run))
+
+    async def _recover(self) -> None:
+        """Take up what was claimed for this producer and did not arrive, one job at a time."""
+        if self._unreadable and not await self._strays() and (demand := self._demand()) > 0:
+            await self.database.write(execution.claim, self.queue, demand, self.node, self.owner)
+        for held in await self._strays():
+            self._unreadable = False
+            try:
+                job = await self.database.read(ownership.claimed, held[0])
+            except Exception as error:
+                if self.database.dialect.is_connection_error(error):
+                    raise
+                cause = dialects.cause(error)
+                reason = f"the row cannot be read: {type(cause).__name__}: {cause}"
+                logger.error("job %s is discarded, %s", held[0], reason)
+                self.acknowledger.hold(Ack(*held, "discarded", error=reason))
+            else:
+                if job is not None:
+                    self._start(job)
+        self._unsure = False
+        self._check_at = clock.monotonic() + self.check_interval
+
+    async def _strays(self) -> list[execution.Held]:
+        known = {run.held for run in self.runs} | {ack[:3] for ack in self.acknowledger}
+        return await self.database.read(ownership.strays, self.owner, known)
 
     async def settled(self) -> None:
         """Wait until what is being fetched now has been started."""
         async with self._turn:
             pass
 
+    async def finish(self) -> None:
+        """Store every outcome, and put back what was claimed and never arrived, however long it takes."""
+        self.fetching = False
+        self.closed = self._unsure = True
+        while self._unsure or len(self.acknowledger):
+            try:
+                pause = await self.tick()
+            except Exception as error:
+                logger.warning("storing the last outcomes failed: %s", dialects.cause(error))
+                pause = 0.2
+            await asyncio.sleep(pause or 0)
+
     def abandon(self, run: Run) -> None:
         """Put back a job that has not begun, or does not end, whatever it still does."""
         self.runs.discard(run)
-        self.acknowledger.hold(execution.Ack(*run.held, "released"))
+        self.acknowledger.hold(Ack(*run.held, "released"))
 
     async def _attempt(self, run: Run) -> None:
         ack = await execute(run, self._threads)

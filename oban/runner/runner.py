@@ -2,15 +2,22 @@
 
 import asyncio
 import logging
-from collections.abc import Iterator
+import threading
+import uuid
+from collections.abc import Awaitable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from oban import dialects, notifier
-from oban.config import Options
+from oban import clock, dialects, notifier
+from oban.config import Options, QueueOptions
+from oban.repository.cluster import Heartbeat
 from oban.repository.transaction import Database
 from oban.runner.executor import Run
+from oban.runner.leader import Leader
+from oban.runner.lifeline import Lifeline
 from oban.runner.producer import Producer
+from oban.runner.pruner import Pruner
+from oban.runner.pulse import Pulse
 from oban.runner.service import Service
 from oban.runner.stager import Stager
 from oban.runner.watcher import Watcher
@@ -19,33 +26,62 @@ logger = logging.getLogger("oban.runner")
 
 #: How long cancelled jobs may take to end, and the last outcomes to be stored, in seconds.
 LAST_MOMENTS = 5.0
+#: Connections of a runner: one for each queue and these for the other services, up to a limit; beside
+#: them one to listen and one for heartbeats.
+SERVICE_CONNECTIONS = 2
+MAX_CONNECTIONS = 10
 
 
 class Runner:
     """One node at work. `start` it once, `stop` it once."""
 
     def __init__(self, database: Database, options: Options) -> None:
-        self.database = database
+        connections = min(len(options.queues) + SERVICE_CONNECTIONS, MAX_CONNECTIONS)
+        self.database = database.sibling(connections, options.statement_timeout)
         self.options = options
         self._threads = ThreadPoolExecutor(
             max_workers=max(1, sum(queue.limit for queue in options.queues.values())),
             thread_name_prefix="oban",
         )
-        self.notifier = notifier.make(database)
-        self.stager = Stager(database, options.stage_interval)
-        self.watcher = Watcher(database, options.watch_interval, self.runs)
-        self.producers = {
-            name: Producer(
-                database,
-                queue=name,
-                limit=queue.limit,
-                node=options.node,
-                interval=options.poll_interval,
-                threads=self._threads,
-            )
-            for name, queue in options.queues.items()
-        }
+        self.notifier = notifier.make(self.database)
+        self.leader = Leader(
+            self.database,
+            name=options.name,
+            identity=f"{options.node}/{uuid.uuid4()}",
+            lease=options.lease,
+            interval=options.election_interval,
+        )
+        self.lifeline = Lifeline(
+            self.database,
+            self.leader,
+            lease=options.lease,
+            age=options.rescue_after,
+            interval=options.rescue_interval,
+        )
+        self.pruner = Pruner(
+            self.database, self.leader, retention=options.retention, interval=options.prune_interval
+        )
+        self.stager = Stager(self.database, options.stage_interval)
+        self.watcher = Watcher(self.database, options.watch_interval, self.runs)
+        self.pulse = Pulse(database, options, self._heartbeats, clock.monotonic)
+        self.producers = {name: self._producer(name, queue) for name, queue in options.queues.items()}
         self._hurry = asyncio.Event()
+
+    def _producer(self, name: str, queue: QueueOptions) -> Producer:
+        return Producer(
+            self.database,
+            name=self.options.name,
+            queue=name,
+            limit=queue.limit,
+            node=self.options.node,
+            interval=self.options.poll_interval,
+            check_interval=self.options.heartbeat_interval,
+            threads=self._threads,
+            vouched=self.pulse.vouches,
+        )
+
+    def _heartbeats(self) -> list[Heartbeat]:
+        return [producer.heartbeat() for producer in list(self.producers.values())]
 
     def runs(self) -> Iterator[Run]:
         """Every attempt that is under way on this node."""
@@ -54,10 +90,12 @@ class Runner:
 
     async def start(self) -> None:
         """Start everything. Raises `SchemaMissing`, and the driver's error when there is no database."""
-        await self.database.prepare()
-        self.notifier.subscribe("insert", self._on_insert)
-        self.notifier.subscribe("signal", self._on_signal)
         try:
+            await self.database.prepare()
+            self.notifier.subscribe("insert", self._on_insert)
+            self.notifier.subscribe("signal", self._on_signal)
+            # Before anything is fetched: a job of a producer without a row is one of nobody.
+            await self.pulse.start()
             await self.notifier.start()
             for service in self._services():
                 await service.start()
@@ -91,12 +129,45 @@ class Runner:
                     producer.abandon(run)
         for service in self._services():
             await service.stop()
-        await asyncio.gather(*(self._store_last(producer) for producer in self.producers.values()))
+        await asyncio.gather(*(self._close(producer) for producer in self.producers.values()))
+        await self._last("giving up the lead", self.leader.resign())
+        await self._last("the last heartbeat", self.pulse.stop())
         await self.notifier.stop()
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        await self._end_threads()
+        await self.database.dispose()
+
+    async def _close(self, producer: Producer) -> None:
+        """Store the last outcomes of a producer, and take its row back, if there is nothing left of it."""
+        if not await self._last(f"storing the last outcomes of {producer.queue}", producer.finish()):
+            logger.error("%s outcomes could not be stored", len(producer.acknowledger))
+        elif self.pulse.vouches():
+            await self._last("taking the row back", self.pulse.withdraw([producer.uuid]))
+
+    async def _last(self, what: str, action: Awaitable[None]) -> bool:
+        """Await what is done on the way out, for some seconds at most; whether it was done."""
+        try:
+            async with asyncio.timeout(LAST_MOMENTS):
+                await action
+        # Whatever the database says now, the node ends; the others mend what it leaves behind.
+        except Exception as error:
+            logger.warning("%s failed: %s", what, dialects.cause(error) or type(error).__name__)
+            return False
+        return True
+
+    async def _end_threads(self) -> None:
+        # Idle threads end at once. One whose job goes on can only be left behind.
+        ending = threading.Thread(target=self._threads.shutdown, kwargs={"cancel_futures": True}, daemon=True)
+        ending.start()
+        for _ in range(20):
+            if not ending.is_alive():
+                return
+            await asyncio.sleep(0.01)
 
     def _services(self) -> list[Service]:
-        return [*self.producers.values(), self.stager, self.watcher]
+        return [
+            *self.producers.values(),
+            *(self.stager, self.watcher, self.leader, self.lifeline, self.pruner),
+        ]
 
     async def _finished(self, seconds: float, hurried: bool = True) -> bool:
         """Wait until no job runs, for some seconds at most; whether none does."""
@@ -116,18 +187,6 @@ class Runner:
         # A task that was cancelled before its first step is done, though its run is still listed.
         while tasks := {run.task for run in self.runs() if run.task and not run.task.done()}:
             await asyncio.wait(tasks)
-
-    async def _store_last(self, producer: Producer) -> None:
-        try:
-            async with asyncio.timeout(LAST_MOMENTS):
-                while len(producer.acknowledger):
-                    try:
-                        await producer.tick()
-                    except Exception as error:
-                        logger.warning("storing the last outcomes failed: %s", dialects.cause(error))
-                        await asyncio.sleep(0.2)
-        except TimeoutError:
-            logger.error("%s outcomes could not be stored", len(producer.acknowledger))
 
     def _on_insert(self, payload: dict[str, Any]) -> None:
         if not payload:

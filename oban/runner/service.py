@@ -27,6 +27,8 @@ class Service(ABC):
         self.name = name
         self.interval = interval
         self.failures = 0
+        #: Longest pause after a failure, in seconds.
+        self.max_backoff = MAX_BACKOFF
         self._next_tick = 0.0
         self._woken = asyncio.Event()
         self._stopping = asyncio.Event()
@@ -74,7 +76,7 @@ class Service(ABC):
             # The loop must outlive whatever a tick meets: a restart, a failover, a full disk.
             except Exception as error:
                 self.failures += 1
-                pause = random.uniform(0.5, 1) * min(0.1 * 2**self.failures, MAX_BACKOFF)  # noqa: S311
+                pause = random.uniform(0.5, 1) * min(0.1 * 2 ** min(self.failures, 20), self.max_backoff)  # noqa: S311
                 self._report(error, pause)
                 # Not ended by wake-ups, which go on while the database is away.
                 await self._pause(pause, self._stopping)

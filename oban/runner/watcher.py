@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 
-from oban.repository import execution
+from oban.repository import ownership
 from oban.repository.transaction import Database
 from oban.runner.executor import Run
 from oban.runner.service import Service
@@ -22,7 +22,7 @@ class Watcher(Service):
     async def tick(self) -> float | None:
         runs = {run.held: run for run in self._runs() if not run.cancelled}
         if runs:
-            for held in await self.database.read(execution.lost, list(runs)):
+            for held in await self.database.read(ownership.lost, list(runs)):
                 runs[held].cancelled = True
         return None
 

@@ -81,6 +81,12 @@ class Runs:
                 ending.set_result(None)
 
 
+def runner_database(oban: Oban) -> Any:
+    """The database as the runner of a started instance reaches it: through a pool of its own."""
+    assert oban._runner is not None
+    return oban._runner.database
+
+
 async def reaches(oban: Oban, job: Job | int, *states: JobState, timeout: float = 10.0) -> Job:
     """Wait until the row is in one of some states; the row."""
     id_ = job if isinstance(job, int) else job.id

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from oban import JobState, Oban, Record, Snooze
 from oban.repository import execution
-from tests.runner.support import FAST_POLLING, NO_POLLING, Noop, Runs, reaches, row_of
+from tests.runner.support import FAST_POLLING, NO_POLLING, Noop, Runs, reaches, row_of, runner_database
 from tests.waiting import eventually
 
 # Refuses, while `refused` is a row of it, to let a job go from executing to a state.
@@ -172,7 +172,7 @@ async def test_an_acknowledgement_whose_answer_was_lost_is_repeated_without_harm
         failed, cancelled, done = await oban.enqueue_many([runs.worker.new() for _ in range(3)])
         await runs.begun(3)
         await oban.cancel_job(cancelled)
-        write = oban._database.write
+        write = runner_database(oban).write
 
         async def write_and_lose(function: Any, *args: Any, **kwargs: Any) -> Any:
             result = await write(function, *args, **kwargs)
@@ -181,7 +181,7 @@ async def test_an_acknowledgement_whose_answer_was_lost_is_repeated_without_harm
                 raise ConnectionError("after the commit")
             return result
 
-        monkeypatch.setattr(oban._database, "write", write_and_lose)
+        monkeypatch.setattr(runner_database(oban), "write", write_and_lose)
         runs.fail(1, ValueError("bad"))
         runs.fail(2, ValueError("bad"))
         runs.finish(3, Record("done"))

@@ -12,7 +12,7 @@ from oban import Job, JobState, Oban, Record, Worker
 from oban.errors import SchemaMissing
 from oban.repository import execution
 from oban.runner import runner as runner_module
-from tests.runner.support import BRIEF, NO_POLLING, Noop, Runs, quiet, row_of
+from tests.runner.support import BRIEF, NO_POLLING, Noop, Runs, quiet, row_of, runner_database
 from tests.waiting import eventually
 
 #: So long that whoever waits for it fails the test.
@@ -144,8 +144,8 @@ class SlowFetch:
 
     def __init__(self, oban: Oban, monkeypatch: pytest.MonkeyPatch) -> None:
         self.answered, self.go_on = asyncio.Event(), asyncio.Event()
-        self._write = oban._database.write
-        monkeypatch.setattr(oban._database, "write", self)
+        self._write = runner_database(oban).write
+        monkeypatch.setattr(runner_database(oban), "write", self)
 
     async def __call__(self, function: Any, *args: Any, **kwargs: Any) -> Any:
         result = await self._write(function, *args, **kwargs)

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from oban import Job, JobState, Oban, Snooze, Worker
 from oban.repository import execution
-from tests.runner.support import NO_POLLING, Noop, Runs, quiet, reaches, row_of
+from tests.runner.support import NO_POLLING, Noop, Runs, quiet, reaches, row_of, runner_database
 
 SOON = 0.4
 
@@ -193,7 +193,7 @@ async def test_what_is_scheduled_while_the_stager_looks_is_not_overlooked(
     async with Oban(url, queues={"default": 5}, **NO_POLLING) as oban:
         # So that the stager looks because of the time, and not because it is told to.
         await oban.enqueue(Noop.new(schedule_in=SOON))
-        read = oban._database.read
+        read = runner_database(oban).read
 
         async def slow_read(function: Any, *args: Any, **kwargs: Any) -> Any:
             result = await read(function, *args, **kwargs)
@@ -203,7 +203,7 @@ async def test_what_is_scheduled_while_the_stager_looks_is_not_overlooked(
                 await go_on.wait()
             return result
 
-        monkeypatch.setattr(oban._database, "read", slow_read)
+        monkeypatch.setattr(runner_database(oban), "read", slow_read)
         await asyncio.wait_for(looking.wait(), 10)
         job = await oban.enqueue(Noop.new(schedule_in=SOON))
         await quiet()

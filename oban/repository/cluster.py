@@ -1,0 +1,101 @@
+"""Who is there: the rows of producers, kept fresh by heartbeats, and the leader's lease."""
+
+import functools
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, NamedTuple, cast
+from uuid import UUID
+
+from sqlalchemy import Executable, Float, Table, Text, bindparam, case, delete, or_, select
+from sqlalchemy.orm import Session
+
+from oban import dialects
+from oban.dialects.base import Dialect
+from oban.models import Leader, Producer
+from oban.repository.transaction import execute
+
+_producers = cast(Table, Producer.__table__)
+_producer = _producers.c
+_leaders = cast(Table, Leader.__table__)
+_leader = _leaders.c
+
+
+class Heartbeat(NamedTuple):
+    """What a producer says of itself: columns of its row in `oban_producers`."""
+
+    uuid: UUID
+    name: str
+    node: str
+    queue: str
+    meta: dict[str, Any]
+
+
+@functools.cache
+def _beat(dialect: Dialect) -> Executable:
+    insert: Any = dialect.insert(_producers)
+    return insert.on_conflict_do_update(  # type: ignore[no-any-return]
+        index_elements=[_producer.uuid],
+        set_={"meta": insert.excluded.meta, "updated_at": dialect.now()},
+    )
+
+
+def beat(session: Session, heartbeats: Sequence[Heartbeat]) -> None:
+    """Say that producers are alive, whether their rows are there (still) or not."""
+    # In one order on every node, as each upsert locks its row.
+    rows = [heartbeat._asdict() for heartbeat in sorted(heartbeats, key=lambda beat: beat.uuid)]
+    if rows:
+        execute(session, _beat(dialects.of(session)), rows)
+
+
+def withdraw(session: Session, uuids: Sequence[UUID]) -> None:
+    """Remove the rows of producers that have ended, with nothing left to acknowledge."""
+    execute(session, delete(_producers).where(_producer.uuid.in_(uuids)))
+
+
+def alive(session: Session) -> set[UUID]:
+    """All producers that have a row, however old."""
+    return set(execute(session, select(_producer.uuid)).scalars())
+
+
+@functools.cache
+def _elect(dialect: Dialect) -> Executable:
+    lease = bindparam("lease", type_=Float)
+    insert: Any = dialect.insert(_leaders).values(
+        name=bindparam("instance", type_=Text),
+        node=bindparam("identity", type_=Text),
+        elected_at=dialect.now(),
+        expires_at=dialect.later(lease),
+    )
+    again = _leader.node == insert.excluded.node
+    return insert.on_conflict_do_update(  # type: ignore[no-any-return]
+        index_elements=[_leader.name],
+        set_={
+            "node": insert.excluded.node,
+            "elected_at": case((again, _leader.elected_at), else_=insert.excluded.elected_at),
+            "expires_at": insert.excluded.expires_at,
+        },
+        where=or_(again, _leader.expires_at <= dialect.now()),
+    ).returning(_leader.node)
+
+
+def elect(session: Session, name: str, identity: str, lease: float) -> float | None:
+    """Become the leader of an instance, or stay it, for `lease` seconds from now.
+
+    None if so; else the seconds until the lease of the present leader ends.
+    """
+    dialect = dialects.of(session)
+    parameters = {"instance": name, "identity": identity, "lease": lease}
+    if execute(session, _elect(dialect), parameters).scalar() is not None:
+        return None
+    held = select(_leader.expires_at, dialect.now()).where(_leader.name == name)
+    row = execute(session, held).one_or_none()
+    if row is None:
+        return 0.0
+    expires: datetime = row[0]
+    now: datetime = row[1]
+    return max(0.0, (expires - now).total_seconds())
+
+
+def resign(session: Session, name: str, identity: str) -> None:
+    """Give the lease up, if it is still held under this identity."""
+    execute(session, delete(_leaders).where(_leader.name == name, _leader.node == identity))

@@ -1,0 +1,43 @@
+"""Whose run is it: what a producer believes, next to what the database says."""
+
+from collections.abc import Collection, Sequence
+from typing import cast
+
+from sqlalchemy import Table, select
+from sqlalchemy.orm import Session
+
+from oban import dialects
+from oban.dialects.base import constant
+from oban.models import Job
+from oban.repository.execution import Held
+from oban.repository.transaction import execute
+
+_job = cast(Table, Job.__table__).c
+
+
+def lost(session: Session, runs: Sequence[Held]) -> set[Held]:
+    """Which of some runs are no longer the current, executing attempt of their job."""
+    dialect = dialects.of(session)
+    statement = select(_job.id, _job.attempt, dialect.second(_job.attempted_by)).where(
+        dialect.among(_job.id, dialect.id_list()),
+        dialect.plain_state(_job.state) == constant("executing"),
+    )
+    ids = sorted({run[0] for run in runs})
+    held = {tuple(row) for row in execute(session, statement, {"ids": ids})}
+    return {run for run in runs if run not in held}
+
+
+def strays(session: Session, owner: str, known: Collection[Held]) -> list[Held]:
+    """The runs that the database has of a producer, and the producer has not: lost answers."""
+    dialect = dialects.of(session)
+    statement = select(_job.id, _job.attempt).where(
+        _job.state == dialect.state("executing"), dialect.second(_job.attempted_by) == owner
+    )
+    rows = sorted((id_, attempt, owner) for id_, attempt in execute(session, statement))
+    return [held for held in rows if held not in known]
+
+
+def claimed(session: Session, id_: int) -> Job | None:
+    """One job, as a fetch would have given it; None if it is gone."""
+    row = execute(session, select(*_job).where(_job.id == id_)).one_or_none()
+    return None if row is None else Job.stored(row)

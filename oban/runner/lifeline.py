@@ -1,0 +1,54 @@
+"""Rescues the jobs of nodes that are gone, and discards those that can never run."""
+
+import logging
+from uuid import UUID
+
+from oban import clock
+from oban.repository import cluster, maintenance
+from oban.repository.transaction import Database
+from oban.runner.leader import Leader
+from oban.runner.service import Service
+
+logger = logging.getLogger("oban.lifeline")
+
+
+class Lifeline(Service):
+    """On the leader: an executing job whose producer was not heard of for one lease is an orphan.
+
+    Time alone makes no orphan, but of jobs of other implementations, whose nodes keep no row.
+    """
+
+    def __init__(
+        self, database: Database, leader: Leader, *, lease: float, age: float, interval: float
+    ) -> None:
+        super().__init__("lifeline", interval)
+        self.database = database
+        self.leader = leader
+        self.lease = lease
+        self.age = age
+        #: When each producer was last seen to have a row.
+        self._seen: dict[UUID, float] = {}
+
+    async def tick(self) -> float | None:
+        if not self.leader.leads:
+            self._seen.clear()
+            return None
+        gone = await self._vanished()
+        rescued = await self.database.write(maintenance.rescue, self.lease, self.age, gone)
+        for job in rescued:
+            end = "discarded, as that was its last attempt" if job.discarded else "rescued"
+            logger.warning("job %s (%s) of the node %s, which is gone: %s", job.id, job.worker, job.node, end)
+        spent = await self.database.write(maintenance.sweep)
+        if spent:
+            logger.warning("discarded, available with no attempt left: jobs %s", ", ".join(map(str, spent)))
+        if maintenance.BATCH in (len(rescued), len(spent)):
+            return 0
+        for uuid in await self.database.write(maintenance.forget, self.lease):
+            self._seen.pop(uuid, None)
+        return None
+
+    async def _vanished(self) -> list[UUID]:
+        """Producers whose rows were lost, by a TRUNCATE, say, and not written anew for one lease."""
+        now = clock.monotonic()
+        self._seen |= dict.fromkeys(await self.database.read(cluster.alive), now)
+        return [uuid for uuid, seen in self._seen.items() if now - seen > self.lease]

@@ -1,0 +1,62 @@
+"""Heartbeats: says that the node's producers are alive."""
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from uuid import UUID
+
+from oban import clock
+from oban.repository import cluster
+from oban.repository.cluster import Heartbeat
+from oban.repository.transaction import Database
+from oban.runner.service import Service
+
+#: Leases after which the thread stops to vouch for an event loop that shows no life.
+PATIENCE = 10
+
+
+class Refresher(Service):
+    """Keeps the rows of this node's producers fresh, on another loop than that which runs the jobs.
+
+    `last_seen` tells when that loop was last seen alive, by the monotonic clock.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        lease: float,
+        interval: float,
+        heartbeats: Callable[[], Sequence[Heartbeat]],
+        last_seen: Callable[[], float],
+    ) -> None:
+        super().__init__("refresher", interval)
+        self.database = database
+        self.lease = lease
+        # A heart that fails to beat tries again before the lease is over.
+        self.max_backoff = interval
+        self._heartbeats = heartbeats
+        self._last_seen = last_seen
+        self._vouched_until = 0.0
+        self._gone: set[UUID] = set()
+        self._turn = asyncio.Lock()
+
+    @property
+    def vouches(self) -> bool:
+        """Whether the producers count as alive, so that they may fetch."""
+        return clock.monotonic() < self._vouched_until
+
+    async def tick(self) -> float | None:
+        async with self._turn:
+            asked = clock.monotonic()
+            if asked - self._last_seen() > PATIENCE * self.lease:
+                raise RuntimeError(f"the event loop has been blocked for more than {PATIENCE} leases")
+            beats = [beat for beat in self._heartbeats() if beat.uuid not in self._gone]
+            await self.database.write(cluster.beat, beats)
+            self._vouched_until = asked + self.lease * 0.75
+            return None
+
+    async def withdraw(self, uuids: Iterable[UUID]) -> None:
+        """Take back the rows of producers that have ended; no later heartbeat brings them again."""
+        self._gone.update(uuids)
+        async with self._turn:
+            await self.database.write(cluster.withdraw, list(self._gone))
