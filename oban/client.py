@@ -56,6 +56,11 @@ class Oban:
         """The engine that all statements go through."""
         return self._database.engine
 
+    @property
+    def is_leader(self) -> bool:
+        """Whether this node leads its instance now: it rescues and prunes."""
+        return self._runner is not None and self._runner.leader.leads
+
     # -- life ----------------------------------------------------------------------------------
 
     async def start(self) -> None:

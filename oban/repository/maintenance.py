@@ -10,6 +10,7 @@ from sqlalchemy import (
     ColumnElement,
     Executable,
     Float,
+    Select,
     Table,
     Text,
     and_,
@@ -57,7 +58,7 @@ def _plain(uuid: Any) -> ColumnElement[str]:
 
 
 @functools.cache
-def _orphans(dialect: Dialect) -> Executable:
+def _orphans(dialect: Dialect) -> Select[Any]:
     owner = _plain(dialect.second(_job.attempted_by))
     row = select(_producer.uuid).where(_plain(_producer.uuid) == owner)
     silent = dialect.earlier(bindparam("lease", type_=Float))
@@ -65,10 +66,7 @@ def _orphans(dialect: Dialect) -> Executable:
     # A row by hand may lack it; then the job is as old as its time to start.
     since = func.coalesce(_job.attempted_at, _job.scheduled_at)
     return (
-        select(
-            *(_job.id, _job.worker, _job.queue, _job.attempt, _job.max_attempts, _job.meta),
-            _job.attempted_by,
-        )
+        select(_job.id, _job.worker, _job.attempt, _job.max_attempts, _job.meta, _job.attempted_by)
         .where(
             _job.state == dialect.state("executing"),
             # Also of the job: a node that wakes up may fetch before its heart beats again.
@@ -87,18 +85,35 @@ def _orphans(dialect: Dialect) -> Executable:
     )
 
 
-def rescue(session: Session, lease: float, age: float, gone: Collection[UUID] = ()) -> list[Rescued]:
-    """Take executing jobs from producers that were not heard of for `lease` seconds; at most `BATCH`.
+def orphans(
+    session: Session, lease: float, age: float, gone: Collection[UUID] = (), after: int = 0
+) -> list[int]:
+    """The ids, beyond `after`, of what `rescue` would take; at most `BATCH`."""
+    return [row.id for row in _find(session, lease, age, gone, _job.id > after)]
+
+
+def _find(
+    session: Session, lease: float, age: float, gone: Collection[UUID], *where: ColumnElement[bool]
+) -> Sequence[Any]:
+    statement = _orphans(dialects.of(session)).where(*where)
+    return execute(
+        session, statement, {"lease": lease, "age": age, "gone": [uuid.hex for uuid in gone]}
+    ).all()
+
+
+def rescue(
+    session: Session, lease: float, age: float, gone: Collection[UUID] = (), only: int | None = None
+) -> list[Rescued]:
+    """Take executing jobs, or `only` one, from producers that were silent for `lease` seconds.
 
     They become available, with `meta["rescued"]` + 1, or are discarded with a reason, if the
     interrupted attempt was the last. A producer without a row is not one of ours, unless it is in
     `gone` (its row was there, and has vanished): the jobs of others are rescued when they have run
-    for `age` seconds.
+    for `age` seconds. At most `BATCH` at a time.
     """
-    parameters = {"lease": lease, "age": age, "gone": [uuid.hex for uuid in gone]}
-    rows = execute(session, _orphans(dialects.of(session)), parameters).all()
     acks, rescued = [], []
-    for id_, worker, _, attempt, max_attempts, meta, attempted_by in rows:
+    which = () if only is None else (_job.id == only,)
+    for id_, worker, attempt, max_attempts, meta, attempted_by in _find(session, lease, age, gone, *which):
         node, owner = (*attempted_by, "", "")[:2]
         before = meta.get("rescued") if isinstance(meta, dict) else None
         count = before + 1 if isinstance(before, int) and 0 <= before < 2**31 else 1

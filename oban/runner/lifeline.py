@@ -3,8 +3,9 @@
 import logging
 from uuid import UUID
 
-from oban import clock
+from oban import clock, dialects
 from oban.repository import cluster, maintenance
+from oban.repository.maintenance import Rescued
 from oban.repository.transaction import Database
 from oban.runner.leader import Leader
 from oban.runner.service import Service
@@ -34,18 +35,40 @@ class Lifeline(Service):
             self._seen.clear()
             return None
         gone = await self._vanished()
-        rescued = await self.database.write(maintenance.rescue, self.lease, self.age, gone)
+        try:
+            rescued = await self.database.write(maintenance.rescue, self.lease, self.age, gone)
+        except Exception as error:
+            if self.database.dialect.is_connection_error(error):
+                raise
+            rescued = await self._one_by_one(gone)
         for job in rescued:
             end = "discarded, as that was its last attempt" if job.discarded else "rescued"
             logger.warning("job %s (%s) of the node %s, which is gone: %s", job.id, job.worker, job.node, end)
-        spent = await self.database.write(maintenance.sweep)
-        if spent:
-            logger.warning("discarded, available with no attempt left: jobs %s", ", ".join(map(str, spent)))
-        if maintenance.BATCH in (len(rescued), len(spent)):
+        if len(rescued) == maintenance.BATCH:
             return 0
         for uuid in await self.database.write(maintenance.forget, self.lease):
             self._seen.pop(uuid, None)
-        return None
+        spent = await self.database.write(maintenance.sweep)
+        if spent:
+            logger.warning("discarded, available with no attempt left: jobs %s", ", ".join(map(str, spent)))
+        return 0 if len(spent) == maintenance.BATCH else None
+
+    async def _one_by_one(self, gone: list[UUID]) -> list[Rescued]:
+        """Rescue what can be, where a row that cannot makes the statement fail for all."""
+        rescued: list[Rescued] = []
+        after = 0
+        while ids := await self.database.read(maintenance.orphans, self.lease, self.age, gone, after):
+            after = ids[-1]
+            for id_ in ids:
+                try:
+                    rescued += await self.database.write(
+                        maintenance.rescue, self.lease, self.age, gone, only=id_
+                    )
+                except Exception as error:
+                    if self.database.dialect.is_connection_error(error):
+                        raise
+                    logger.error("job %s cannot be rescued: %s", id_, dialects.cause(error))
+        return rescued
 
     async def _vanished(self) -> list[UUID]:
         """Producers whose rows were lost, by a TRUNCATE, say, and not written anew for one lease."""

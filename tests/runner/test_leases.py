@@ -1,0 +1,250 @@
+"""Nodes that are gone: what becomes of their jobs, and of what they say when they come back."""
+
+import asyncio
+import uuid
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import URL, text, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from oban import Job, JobState, Oban
+from oban.models import Producer
+from oban.repository import execution, maintenance
+from oban.repository.execution import Ack
+from tests.runner.support import BRIEF, FAST_POLLING, Noop, Runs, reaches, row_of
+from tests.runner.test_acknowledging import refuse
+from tests.waiting import eventually
+
+LEASE: dict[str, Any] = {"lease": 1.0, "rescue_interval": 0.1, **FAST_POLLING}
+
+
+async def orphan(
+    oban: Oban, *, owner: str | None = None, attempt: int = 1, seconds: float = 3600, **overrides: Any
+) -> Job:
+    """A job that executes under an owner of whom nothing was heard for some seconds."""
+    job = await oban.enqueue(Noop.new(**overrides))
+    await make_orphan(oban, job, owner=owner, attempt=attempt, seconds=seconds)
+    return await row_of(oban, job)
+
+
+async def make_orphan(oban: Oban, job: Job, *, owner: str | None, attempt: int, seconds: float) -> None:
+    ago = datetime.now(UTC) - timedelta(seconds=seconds)
+    values = {
+        "state": JobState.EXECUTING,
+        "attempt": attempt,
+        "attempted_at": ago,
+        "attempted_by": ["elsewhere", owner] if owner else [],
+    }
+    async with oban.engine.begin() as connection:
+        await connection.execute(update(Job).where(Job.id == job.id).values(values))
+
+
+async def producer_row(oban: Oban, *, seconds: float = 3600) -> str:
+    """A producer that was last seen some seconds ago; its uuid."""
+    row = Producer(uuid=uuid.uuid4(), name="Oban", node="elsewhere", queue="default", meta={})
+    row.updated_at = row.started_at = datetime.now(UTC) - timedelta(seconds=seconds)
+    async with AsyncSession(oban.engine, expire_on_commit=False) as session:
+        session.add(row)
+        await session.commit()
+    return str(row.uuid)
+
+
+async def rescue(oban: Oban, lease: float = 60, age: float = 3600, gone: Any = ()) -> list[int]:
+    return [job.id for job in await oban._database.write(maintenance.rescue, lease, age, gone)]
+
+
+async def test_a_job_of_a_silent_producer_is_available_again_and_its_attempt_counts(oban: Oban) -> None:
+    job = await orphan(oban, owner=await producer_row(oban))
+    assert await rescue(oban) == [job.id]
+    row = await row_of(oban, job)
+    assert (row.state, row.attempt, row.meta, row.errors) == (JobState.AVAILABLE, 1, {"rescued": 1}, [])
+    await make_orphan(oban, job, owner=await producer_row(oban), attempt=2, seconds=61)
+    assert await rescue(oban) == [job.id]
+    assert (await row_of(oban, job)).meta == {"rescued": 2}
+
+
+async def test_at_most_one_attempt_means_that_an_interrupted_job_is_discarded_with_the_reason(
+    oban: Oban,
+) -> None:
+    job = await orphan(oban, owner=await producer_row(oban), max_attempts=1)
+    assert await rescue(oban) == [job.id]
+    row = await row_of(oban, job)
+    assert (row.state, row.attempt, row.meta) == (JobState.DISCARDED, 1, {"rescued": 1})
+    assert row.discarded_at is not None
+    assert [(entry["attempt"], "'elsewhere' was lost" in entry["error"]) for entry in row.errors] == [
+        (1, True)
+    ]
+
+
+async def test_a_job_of_a_living_producer_is_not_rescued_however_long_it_runs(oban: Oban) -> None:
+    job = await orphan(oban, owner=await producer_row(oban, seconds=1), seconds=1e6)
+    assert await rescue(oban) == []
+    assert (await row_of(oban, job)).state is JobState.EXECUTING
+
+
+async def test_a_job_fetched_within_the_lease_is_not_rescued_though_its_producer_was_silent(
+    oban: Oban,
+) -> None:
+    job = await orphan(oban, owner=await producer_row(oban), seconds=30)
+    assert await rescue(oban) == []
+    assert (await row_of(oban, job)).state is JobState.EXECUTING
+
+
+@pytest.mark.parametrize("owner", ["someone-without-a-uuid", str(uuid.uuid4()), None])
+async def test_jobs_of_nodes_without_producer_rows_are_rescued_by_age_only(
+    oban: Oban, owner: str | None
+) -> None:
+    young = await orphan(oban, owner=owner, seconds=3500)
+    old = await orphan(oban, owner=owner, seconds=3700)
+    assert await rescue(oban) == [old.id]
+    assert (await row_of(oban, old)).state is JobState.AVAILABLE
+    assert (await row_of(oban, young)).state is JobState.EXECUTING
+
+
+async def test_a_producer_whose_row_has_vanished_counts_as_silent(oban: Oban) -> None:
+    owner = uuid.uuid4()
+    job = await orphan(oban, owner=str(owner), seconds=100)
+    assert await rescue(oban) == []
+    assert await rescue(oban, gone=[owner]) == [job.id]
+
+
+async def test_a_cancelled_job_of_a_dead_node_stays_cancelled(oban: Oban) -> None:
+    job = await orphan(oban, owner=await producer_row(oban))
+    assert await oban.cancel_job(job.id)
+    assert await rescue(oban) == []
+    assert (await row_of(oban, job)).state is JobState.CANCELLED
+
+
+@pytest.mark.parametrize("outcome", ["completed", "failed", "released", "snoozed", "cancelled"])
+async def test_an_owner_that_comes_back_after_the_rescue_changes_nothing(oban: Oban, outcome: str) -> None:
+    owner = await producer_row(oban)
+    job = await orphan(oban, owner=owner)
+    await rescue(oban)
+    late = Ack(job.id, 1, owner, outcome, error="late", delay=5)
+    await oban._database.write(execution.acknowledge, [late])
+    assert (await row_of(oban, job)).state is JobState.AVAILABLE
+    [again] = await oban._database.write(execution.fetch, "default", 1, "here", str(uuid.uuid4()))
+    assert again.attempt == 2
+    await oban._database.write(execution.acknowledge, [late, late._replace(attempt=2)])
+    row = await row_of(oban, job)
+    assert (row.state, row.attempt, row.errors) == (JobState.EXECUTING, 2, [])
+
+
+async def test_a_rescue_passes_over_a_job_that_is_being_acknowledged(postgresql_url: URL) -> None:
+    async with Oban(postgresql_url) as oban:
+        owner = await producer_row(oban)
+        job = await orphan(oban, owner=owner)
+        done = Ack(job.id, 1, owner, "completed")
+        async with oban.engine.connect() as connection:
+            await oban._database.within(connection, execution.acknowledge, [done])
+            assert await rescue(oban) == []
+            await connection.commit()
+        assert (await row_of(oban, job)).state is JobState.COMPLETED
+
+
+async def test_two_rescues_at_once_rescue_each_job_once(oban: Oban) -> None:
+    owner = await producer_row(oban)
+    jobs = [await orphan(oban, owner=owner) for _ in range(20)]
+    found = await asyncio.gather(*(rescue(oban) for _ in range(4)))
+    assert sorted(id_ for ids in found for id_ in ids) == sorted(job.id for job in jobs)
+    for job in jobs:
+        assert (await row_of(oban, job)).meta == {"rescued": 1}
+
+
+async def test_a_row_that_refuses_the_rescue_is_not_in_the_way_of_the_others(fresh_url: URL) -> None:
+    url = fresh_url
+    async with Oban(url, name="client") as client:
+        owner = await producer_row(client)
+        refused, other = [await orphan(client, owner=owner) for _ in range(2)]
+        await refuse(client.engine, refused.id)
+        async with Oban(url, queues={"other": 1}, **LEASE):
+            await reaches(client, other, JobState.AVAILABLE)
+        assert (await row_of(client, refused)).state is JobState.EXECUTING
+
+
+async def test_a_running_node_rescues_the_jobs_of_one_that_is_gone_and_runs_them(url: URL) -> None:
+    async with Oban(url, name="client") as client:
+        job = await orphan(client, owner=await producer_row(client))
+        async with Oban(url, queues={"default": 1}, **LEASE):
+            row = await reaches(client, job, JobState.COMPLETED)
+        assert (row.attempt, row.meta) == (2, {"rescued": 1})
+
+
+async def test_a_job_that_runs_longer_than_the_lease_is_not_run_twice(url: URL) -> None:
+    runs = Runs()
+    async with Oban(url, queues={"default": 5}, **LEASE) as oban, Oban(url, queues={"default": 5}, **LEASE):
+        job = await oban.enqueue(runs.worker.new())
+        await runs.begun(1)
+        before = (await heartbeats(oban))[0]
+
+        async def beaten() -> bool:
+            return bool((await heartbeats(oban))[0] > before)
+
+        # Two leases of heartbeats, by the clock of the database.
+        for _ in range(8):
+            await eventually(beaten)
+            before = (await heartbeats(oban))[0]
+        assert len(runs.jobs) == 1
+        runs.finish_all()
+        row = await reaches(oban, job, JobState.COMPLETED)
+        assert (row.attempt, row.meta) == (1, {})
+
+
+async def heartbeats(oban: Oban) -> list[Any]:
+    async with oban.engine.connect() as connection:
+        rows = await connection.execute(text("SELECT updated_at FROM oban_producers ORDER BY 1 DESC"))
+        return list(rows.scalars())
+
+
+async def test_producer_rows_that_vanish_come_back_with_the_next_heartbeat(url: URL) -> None:
+    runs = Runs()
+    async with Oban(url, queues={"default": 5}, **LEASE) as oban:
+        job = await oban.enqueue(runs.worker.new())
+        await runs.begun(1)
+        async with oban.engine.begin() as connection:
+            await connection.execute(text("DELETE FROM oban_producers"))
+        await eventually(lambda: heartbeats(oban))
+        runs.finish_all()
+        assert (await reaches(oban, job, JobState.COMPLETED)).attempt == 1
+
+
+async def test_a_node_that_stops_leaves_no_producer_and_no_leader(url: URL) -> None:
+    async with Oban(url, name="client") as client:
+        async with Oban(url, queues={"default": 1, "other": 1}, **BRIEF) as oban:
+            await eventually(lambda: oban.is_leader)
+            assert len(await heartbeats(oban)) == 2
+        assert await heartbeats(client) == []
+        async with client.engine.connect() as connection:
+            assert (await connection.execute(text("SELECT * FROM oban_leaders"))).all() == []
+
+
+async def test_a_node_that_is_not_heard_of_fetches_nothing(url: URL, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Oban(url, queues={"default": 1}, **LEASE) as oban:
+        assert oban._runner is not None
+        refresher = oban._runner.pulse._refresher
+
+        async def broken(*_: Any, **__: Any) -> None:
+            raise ConnectionError("no route")
+
+        monkeypatch.setattr(refresher.database, "write", broken)
+        await eventually(lambda: not refresher.vouches)
+        job = await oban.enqueue(Noop.new())
+        oban._runner.producers["default"].wake()
+        await eventually(lambda: refresher.failures > 2)
+        assert (await row_of(oban, job)).state is JobState.AVAILABLE
+        monkeypatch.undo()
+        await reaches(oban, job, JobState.COMPLETED)
+
+
+async def test_an_available_job_with_no_attempt_left_is_discarded_with_the_reason(url: URL) -> None:
+    async with Oban(url, name="client") as client:
+        spent = await client.enqueue(Noop.new(max_attempts=3))
+        async with client.engine.begin() as connection:
+            await connection.execute(update(Job).where(Job.id == spent.id).values(attempt=3))
+        async with Oban(url, queues={"default": 1}, **LEASE):
+            row = await reaches(client, spent, JobState.DISCARDED)
+        assert row.discarded_at is not None
+        assert [entry["attempt"] for entry in row.errors] == [3]
+        assert "no attempt left" in row.errors[0]["error"]
