@@ -1,0 +1,134 @@
+"""One leader per instance: by a lease in the database, believed by its own clock for less long."""
+
+import asyncio
+import contextlib
+from typing import Any
+
+import pytest
+from sqlalchemy import URL, text
+
+from oban import Oban, clock
+from oban.repository import cluster
+from oban.runner.leader import Leader
+from tests.runner.support import BRIEF
+from tests.waiting import eventually
+
+
+class Monotonic(clock.Clock):
+    """A monotonic clock that the test sets."""
+
+    seconds = 100.0
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+
+def leader(oban: Oban, identity: str, *, lease: float = 60.0, name: str = "Oban") -> Leader:
+    return Leader(oban._database, name=name, identity=identity, lease=lease, interval=lease / 4)
+
+
+async def expire(oban: Oban) -> None:
+    """Let every lease end now, by the database's clock."""
+    async with oban.engine.begin() as connection:
+        await connection.execute(text("UPDATE oban_leaders SET expires_at = '2001-01-01 00:00:00'"))
+
+
+async def test_of_several_nodes_one_leads_and_stays_the_leader(oban: Oban) -> None:
+    leaders = [leader(oban, f"node-{number}") for number in range(5)]
+    await asyncio.gather(*(one.tick() for one in leaders))
+    [first] = [one for one in leaders if one.leads]
+    for one in leaders:
+        await one.tick()
+    assert [one for one in leaders if one.leads] == [first]
+
+
+async def test_nodes_of_one_host_name_are_not_taken_for_each_other(url: URL) -> None:
+    many = {"queues": {"default": 1}, "node": "same", "name": "Same", **BRIEF}
+    async with contextlib.AsyncExitStack() as stack:
+        obans = [await stack.enter_async_context(Oban(url, **many)) for _ in range(3)]
+        await eventually(lambda: any(oban.is_leader for oban in obans))
+        for oban in obans:
+            assert oban._runner is not None
+            await oban._runner.leader.tick()
+        assert sum(oban.is_leader for oban in obans) == 1
+
+
+async def test_each_instance_name_has_a_leader_of_its_own(oban: Oban) -> None:
+    one, other = leader(oban, "a", name="One"), leader(oban, "b", name="Other")
+    await one.tick()
+    await other.tick()
+    assert (one.leads, other.leads) == (True, True)
+
+
+async def test_a_follower_takes_over_when_the_lease_has_ended_and_the_old_leader_learns_it(
+    oban: Oban,
+) -> None:
+    old, new = leader(oban, "old"), leader(oban, "new")
+    await old.tick()
+    await new.tick()
+    assert (old.leads, new.leads) == (True, False)
+    await expire(oban)
+    await new.tick()
+    await old.tick()
+    assert (old.leads, new.leads) == (False, True)
+
+
+async def test_a_leader_that_was_frozen_knows_by_its_own_clock_that_its_lease_may_have_ended(
+    oban: Oban,
+) -> None:
+    with clock.use(Monotonic()) as now:
+        assert isinstance(now, Monotonic)
+        one = leader(oban, "frozen", lease=60)
+        await one.tick()
+        now.seconds += 53
+        assert one.leads
+        now.seconds += 6
+        assert not one.leads
+
+
+async def test_the_lead_is_given_up_when_the_election_fails(
+    oban: Oban, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = leader(oban, "node")
+    await one.tick()
+
+    async def fails(*_: Any) -> None:
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr(oban._database, "write", fails)
+    with pytest.raises(ConnectionError):
+        await one.tick()
+    assert not one.leads
+    monkeypatch.undo()
+    await one.tick()
+    assert one.leads
+
+
+async def test_a_leader_that_stops_lets_another_node_lead_at_once(oban: Oban) -> None:
+    old, new = leader(oban, "old"), leader(oban, "new")
+    await old.tick()
+    await old.resign()
+    assert not old.leads
+    await new.tick()
+    assert new.leads
+
+
+async def test_resigning_late_does_not_take_the_lead_from_another_node(oban: Oban) -> None:
+    old, new = leader(oban, "old"), leader(oban, "new")
+    await old.tick()
+    await expire(oban)
+    await new.tick()
+    await old.resign()
+    await oban._database.write(cluster.resign, "Oban", "old")
+    await new.tick()
+    await leader(oban, "third").tick()
+    assert new.leads
+
+
+async def test_a_follower_looks_again_when_the_lease_of_the_leader_ends(oban: Oban) -> None:
+    first, second = leader(oban, "first", lease=1.0), leader(oban, "second", lease=60.0)
+    await first.tick()
+    pause = await second.tick()
+    assert pause is not None
+    assert 0 < pause <= 1.2
+    assert await first.tick() is None

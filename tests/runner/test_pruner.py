@@ -1,0 +1,180 @@
+"""Finished jobs are deleted when they have been kept long enough, and not before."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import URL, update
+
+from oban import Job, JobState, Oban
+from oban.config import Retention
+from oban.errors import ConfigError
+from oban.repository import maintenance
+from oban.runner.leader import Leader
+from oban.runner.pruner import Pruner
+from tests.runner.support import BRIEF, Noop
+from tests.waiting import eventually
+
+HOUR = 3600.0
+DAY = 24 * HOUR
+
+
+class Other(Noop):
+    """Another worker."""
+
+
+async def finished(oban: Oban, state: str, age: float, worker: Any = Noop, **fields: Any) -> int:
+    """A job that reached a state some seconds ago; its id."""
+    job = await oban.enqueue(worker.new(**fields))
+    ended = datetime.now(UTC) - timedelta(seconds=age)
+    values: dict[str, Any] = {"state": JobState(state), f"{state}_at": ended}
+    async with oban.engine.begin() as connection:
+        await connection.execute(update(Job).where(Job.id == job.id).values(values))
+    return job.id
+
+
+async def prune(oban: Oban, leads: bool = True, **retention: Any) -> set[int]:
+    """One tick of a pruner; the ids that are left."""
+    leader = Leader(oban._database, name="Oban", identity="me", lease=60, interval=15)
+    if leads:
+        await leader.tick()
+    pruner = Pruner(oban._database, leader, retention=Retention(**retention), interval=30)
+    await pruner.tick()
+    return {job.id for job in await oban.list_jobs()}
+
+
+@pytest.mark.parametrize("state", ["completed", "cancelled", "discarded"])
+async def test_jobs_are_kept_for_as_long_as_their_state_is_and_no_longer(oban: Oban, state: str) -> None:
+    await finished(oban, state, HOUR + 60)
+    young = await finished(oban, state, HOUR - 60)
+    others = {
+        await finished(oban, other, HOUR + 60)
+        for other in ("completed", "cancelled", "discarded")
+        if other != state
+    }
+    kept: dict[str, Any] = {"completed": None, "cancelled": None, "discarded": None}
+    assert await prune(oban, **(kept | {state: HOUR})) == {young} | others
+
+
+async def test_by_default_completed_jobs_are_kept_a_day_and_discarded_ones_a_week(oban: Oban) -> None:
+    for state in ("completed", "cancelled"):
+        await finished(oban, state, DAY + 60)
+    await finished(oban, "discarded", 7 * DAY + 60)
+    left = {
+        await finished(oban, "completed", DAY - 60),
+        await finished(oban, "cancelled", DAY - 60),
+        await finished(oban, "discarded", 6 * DAY),
+    }
+    assert await prune(oban) == left
+
+
+async def test_none_keeps_jobs_for_ever(oban: Oban) -> None:
+    old = await finished(oban, "completed", 1000 * DAY)
+    assert await prune(oban, completed=None) == {old}
+
+
+async def test_a_job_is_as_old_as_the_time_since_it_finished_not_since_it_was_made(oban: Oban) -> None:
+    job = await finished(oban, "completed", 60)
+    long_ago = datetime.now(UTC) - timedelta(days=100)
+    async with oban.engine.begin() as connection:
+        made = {"inserted_at": long_ago, "scheduled_at": long_ago}
+        await connection.execute(update(Job).where(Job.id == job).values(made))
+    assert await prune(oban) == {job}
+
+
+async def test_jobs_that_have_not_finished_are_never_pruned(oban: Oban) -> None:
+    left = {
+        (await oban.enqueue(Noop.new())).id,
+        (await oban.enqueue(Noop.new(schedule_in=60))).id,
+        await finished(oban, "cancelled", 5),
+    }
+    retried = await finished(oban, "discarded", 9 * DAY)
+    await oban.retry_job(retried)
+    # Of a run that ended in another way, before it was retried.
+    async with oban.engine.begin() as connection:
+        await connection.execute(
+            update(Job).where(Job.id == retried).values(completed_at=datetime(2001, 1, 1, tzinfo=UTC))
+        )
+    assert await prune(oban) == left | {retried}
+
+
+async def test_a_queue_and_a_worker_may_be_kept_in_their_own_way_and_the_worker_counts_first(
+    oban: Oban,
+) -> None:
+    plain = await finished(oban, "completed", 2 * HOUR)
+    media = await finished(oban, "completed", 2 * HOUR, queue="media")
+    other = await finished(oban, "completed", 2 * HOUR, worker=Other)
+    both = await finished(oban, "completed", 2 * HOUR, worker=Other, queue="media")
+    media_discarded = await finished(oban, "discarded", 30 * DAY, queue="media")
+    rules: dict[str, Any] = {
+        "completed": HOUR,
+        "queues": {"media": {"completed": None, "discarded": None}},
+        "workers": {Other: Retention(completed=timedelta(hours=3).total_seconds())},
+    }
+    assert await prune(oban, **rules) == {media, other, both, media_discarded}
+    assert plain not in await prune(oban, **rules)
+    shorter: dict[str, Any] = {"completed": None, "workers": {Other.worker_name: {"completed": HOUR}}}
+    assert await prune(oban, **shorter) == {media}
+    assert await prune(oban, queues={"media": {"completed": HOUR}}) == set()
+
+
+async def test_one_run_deletes_no_more_than_the_limit_the_oldest_first_and_comes_back_soon(
+    oban: Oban,
+) -> None:
+    jobs = [await finished(oban, "completed", 2 * DAY - number) for number in range(5)]
+    leader = Leader(oban._database, name="Oban", identity="me", lease=60, interval=15)
+    await leader.tick()
+    pruner = Pruner(oban._database, leader, retention=Retention(limit=2), interval=30)
+    assert (await pruner.tick() or 30) <= 1
+    assert {job.id for job in await oban.list_jobs()} == set(jobs[2:])
+    await pruner.tick()
+    assert await pruner.tick() is None
+    assert await oban.list_jobs() == []
+
+
+async def test_a_node_that_does_not_lead_prunes_nothing(oban: Oban) -> None:
+    job = await finished(oban, "completed", 100 * DAY)
+    assert await prune(oban, leads=False) == {job}
+
+
+async def test_two_pruners_at_once_do_no_harm(oban: Oban) -> None:
+    for number in range(40):
+        await finished(oban, "completed", 2 * DAY + number)
+    [rule, *_] = maintenance.rules(Retention(cancelled=None, discarded=None))
+    deleted = await asyncio.gather(
+        *(oban._database.write(maintenance.prune, rule, 30) for _ in range(4)),
+    )
+    while await oban._database.write(maintenance.prune, rule, 30):
+        pass
+    assert sum(deleted) <= 40
+    assert await oban.list_jobs() == []
+
+
+async def test_a_running_node_prunes(url: URL) -> None:
+    async with Oban(url, name="client") as client:
+        await finished(client, "completed", 2 * DAY)
+        young = await finished(client, "completed", 60)
+        async with Oban(url, queues={"other": 1}, prune_interval=0.05, **BRIEF):
+
+            async def pruned() -> bool:
+                return {job.id for job in await client.list_jobs()} == {young}
+
+            await eventually(pruned)
+
+
+@pytest.mark.parametrize(
+    ("retention", "problem"),
+    [
+        ({"completed": -1}, "completed must be seconds"),
+        ({"finished": 1}, "unknown option 'finished'"),
+        ({"queues": [1]}, "queues must be a dict"),
+        ({"queues": {"a": {"queues": {}}, "b": {"workers": {"c": {}}}}}, "'b' cannot hold others"),
+        ({"workers": {3: {}}}, "must be named, not 3"),
+        ({"limit": 0}, "limit must be an integer"),
+        (60, "must be a dict"),
+    ],
+)
+def test_a_retention_that_makes_no_sense_is_refused(retention: Any, problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        Oban("sqlite+aiosqlite://", retention=retention)
