@@ -31,8 +31,9 @@ class Service(ABC):
         self.max_backoff = MAX_BACKOFF
         self._next_tick = 0.0
         self._woken = asyncio.Event()
-        self._stopping = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        #: The loop that runs, and what tells it to end: each has its own, so that one that is stopped
+        #: ends even if the next is started meanwhile.
+        self._running: tuple[asyncio.Task[None], asyncio.Event] | None = None
 
     @abstractmethod
     async def tick(self) -> float | None:
@@ -40,16 +41,17 @@ class Service(ABC):
 
     async def start(self) -> None:
         """Start the loop; does nothing if it runs."""
-        if self._task is None:
-            self._stopping.clear()
-            self._task = asyncio.create_task(self._loop(), name=f"oban-{self.name}")
+        if self._running is None:
+            stopping = asyncio.Event()
+            task = asyncio.create_task(self._loop(stopping), name=f"oban-{self.name}")
+            self._running = task, stopping
 
     async def stop(self, timeout: float = 5.0) -> None:
         """Let the current tick end, for `timeout` seconds at most, and stop the loop."""
-        task, self._task = self._task, None
-        if task is None:
+        if self._running is None:
             return
-        self._stopping.set()
+        (task, stopping), self._running = self._running, None
+        stopping.set()
         self.wake()
         done, _ = await asyncio.wait({task}, timeout=timeout)
         if not done:
@@ -65,8 +67,8 @@ class Service(ABC):
         if self._next_tick > asyncio.get_running_loop().time() + seconds:
             self.wake()
 
-    async def _loop(self) -> None:
-        while not self._stopping.is_set():
+    async def _loop(self, stopping: asyncio.Event) -> None:
+        while not stopping.is_set():
             self._woken.clear()
             # What comes up while it ticks, the tick may have overlooked.
             self._next_tick = math.inf
@@ -79,8 +81,11 @@ class Service(ABC):
                 pause = random.uniform(0.5, 1) * min(0.1 * 2 ** min(self.failures, 20), self.max_backoff)  # noqa: S311
                 self._report(error, pause)
                 # Not ended by wake-ups, which go on while the database is away.
-                await self._pause(pause, self._stopping)
+                await self._pause(pause, stopping)
                 continue
+            if stopping.is_set():
+                # The wake-up that told so may have gone to the loop that was started since.
+                return
             pause = self.interval if pause is None else pause
             self._next_tick = asyncio.get_running_loop().time() + pause
             await self._pause(pause, self._woken)

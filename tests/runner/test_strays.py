@@ -1,0 +1,141 @@
+"""Jobs that a fetch has claimed without the producer getting them: lost answers, rows it cannot read."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from sqlalchemy import URL
+
+from oban import Job, JobState, Oban
+from oban.repository import execution
+from tests.runner.support import BRIEF, NO_POLLING, Noop, Runs, reaches, row_of, runner_database
+from tests.waiting import eventually
+
+
+class LostAnswers:
+    """Lets the answer to some of the next fetches that claim jobs be lost, after the commit."""
+
+    def __init__(self, oban: Oban, monkeypatch: pytest.MonkeyPatch, times: int = 1) -> None:
+        self.left = times
+        self.claimed: list[int] = []
+        self._write = runner_database(oban).write
+        monkeypatch.setattr(runner_database(oban), "write", self)
+
+    async def __call__(self, function: Any, *args: Any, **kwargs: Any) -> Any:
+        result = await self._write(function, *args, **kwargs)
+        if function is execution.turn and result and self.left:
+            self.left -= 1
+            self.claimed += [job.id for job in result]
+            raise ConnectionError("after the commit")
+        return result
+
+
+class Unreadable:
+    """Makes the rows of some jobs impossible to read for a runner."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.ids: set[int] = set()
+        self._stored = Job.stored
+        monkeypatch.setattr(Job, "stored", self)
+
+    def __call__(self, row: Any) -> Job:
+        if row[0] in self.ids:
+            raise OverflowError("date value out of range")
+        return self._stored(row)
+
+
+async def test_jobs_whose_fetch_was_answered_to_nobody_run_at_once_and_once(
+    driver_url: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = Runs()
+    async with Oban(driver_url, queues={"default": 5}, **NO_POLLING) as oban:
+        lost = LostAnswers(oban, monkeypatch)
+        jobs = await oban.enqueue_many([runs.worker.new() for _ in range(3)])
+        await runs.begun(3)
+        assert lost.claimed == [job.id for job in jobs]
+        runs.finish_all()
+        for job in jobs:
+            row = await reaches(oban, job, JobState.COMPLETED)
+            assert (row.attempt, row.errors) == (1, [])
+        assert sorted(job.id for job in runs.jobs) == [job.id for job in jobs]
+
+
+async def test_a_claim_that_came_to_light_late_is_found_by_looking_from_time_to_time(
+    url: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = Runs()
+    async with Oban(url, queues={"default": 5}, lease=0.4, **BRIEF) as oban:
+        assert oban._runner is not None
+        producer = oban._runner.producers["default"]
+        # As if the statement of a broken connection had been carried out after all.
+        job = await oban.enqueue(runs.worker.new(queue="elsewhere"))
+        await oban._database.write(execution.fetch, "elsewhere", 1, "node", producer.owner)
+        await runs.begun(1)
+        runs.finish_all()
+        assert (await reaches(oban, job, JobState.COMPLETED)).attempt == 1
+
+
+async def test_a_stop_puts_back_what_was_claimed_and_never_arrived(
+    url: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Oban(url, name="client") as client:
+        oban = Oban(url, queues={"default": 5}, **NO_POLLING)
+        await oban.start()
+        lost = LostAnswers(oban, monkeypatch, times=1000)
+        job = await client.enqueue(Noop.new())
+        await oban.enqueue(Noop.new())
+        await eventually(lambda: lost.claimed)
+        await oban.stop()
+        row = await row_of(client, job)
+        assert (row.state, row.attempt, row.errors) == (JobState.AVAILABLE, 0, [])
+
+
+async def test_a_row_that_cannot_be_read_is_discarded_with_the_reason_and_stops_no_other(
+    driver_url: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unreadable = Unreadable(monkeypatch)
+    async with Oban(driver_url, name="client") as client:
+        jobs = await client.enqueue_many([Noop.new(priority=number % 3) for number in range(30)])
+        unreadable.ids = {job.id for job in jobs[::7]}
+        async with Oban(driver_url, queues={"default": 3}, **NO_POLLING):
+            for job in jobs:
+                bad = job.id in unreadable.ids
+                row = await reaches(client, job, JobState.DISCARDED if bad else JobState.COMPLETED)
+                assert row.attempt == 1
+                assert [entry["error"] for entry in row.errors] == (
+                    ["the row cannot be read: OverflowError: date value out of range"] if bad else []
+                )
+
+
+async def test_rows_that_cannot_be_read_do_not_cost_the_outcomes_that_go_with_their_fetch(
+    url: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = Runs()
+    unreadable = Unreadable(monkeypatch)
+    async with Oban(url, queues={"default": 2}, **NO_POLLING) as oban:
+        first = await oban.enqueue_many([runs.worker.new() for _ in range(2)])
+        await runs.begun(2)
+        bad, good = await oban.enqueue_many([Noop.new() for _ in range(2)])
+        unreadable.ids = {bad.id}
+        runs.finish(1)
+        runs.fail(2, ValueError("no"))
+        await reaches(oban, good, JobState.COMPLETED)
+        await reaches(oban, bad, JobState.DISCARDED)
+        assert (await row_of(oban, first[0])).state is JobState.COMPLETED
+        assert (await row_of(oban, first[1])).state is JobState.RETRYABLE
+
+
+async def test_never_more_jobs_run_than_the_limit_though_answers_are_lost(
+    url: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = Runs()
+    async with Oban(url, queues={"default": 3}, poll_interval=0.05, **BRIEF) as oban:
+        LostAnswers(oban, monkeypatch, times=5)
+        jobs = await oban.enqueue_many([runs.worker.new() for _ in range(9)])
+        for begun in (3, 6, 9):
+            await runs.begun(begun)
+            await asyncio.sleep(0)
+            assert len(runs.jobs) == begun
+            runs.finish_all()
+        for job in jobs:
+            assert (await reaches(oban, job, JobState.COMPLETED)).attempt == 1
