@@ -5,6 +5,7 @@ from oban.config import QueueOptions
 from oban.errors import ObanError
 from oban.models import Job
 from oban.outcomes import Cancel, Record, Snooze
+from oban.repository.queues import QueueInfo
 from oban.types import JobState
 from oban.worker import Worker, current_job, job, worker
 
@@ -16,6 +17,7 @@ __all__ = [
     "JobState",
     "Oban",
     "ObanError",
+    "QueueInfo",
     "QueueOptions",
     "Record",
     "Snooze",

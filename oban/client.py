@@ -7,12 +7,13 @@ from typing import Any, Self, Unpack
 from sqlalchemy import URL, Select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
-from oban import dialects, instances
+from oban import dialects, fields, instances
 from oban.config import OptionArguments, Options
 from oban.errors import InvalidTarget
 from oban.models import Job
-from oban.repository import insert, management
+from oban.repository import insert, management, queues
 from oban.repository.management import Change
+from oban.repository.queues import ALL, QueueInfo
 from oban.repository.target import Named, Target, Targets, parse, parse_id
 from oban.repository.transaction import Database
 from oban.runner import Runner
@@ -181,6 +182,77 @@ class Oban:
         management.check(changes)
         named = await self._named(jobs, session)
         return await self._database.run(session, management.change, named, changes)
+
+    # -- queues --------------------------------------------------------------------------------
+    #
+    # What is said is stored: it holds across restarts, and for nodes that are away. The last word
+    # counts for each node, whether it was said about this queue or all, on this node (`node=`) or
+    # all. On this node it is in effect when the call returns, on others within `control_interval`;
+    # with `session=` from the commit on. Raises `InvalidJob` for the name of a queue, `ConfigError`
+    # for anything else. Only nodes that have queues of their own run any.
+
+    async def pause_queue(self, queue: str, node: str | None = None, session: Session | None = None) -> None:
+        """Fetch no more jobs of a queue until it is resumed; those that run go on."""
+        await self._control(session, "pause", queue, node)
+
+    async def resume_queue(self, queue: str, node: str | None = None, session: Session | None = None) -> None:
+        """Fetch jobs of a queue again, also if it was paused along with all."""
+        await self._control(session, "resume", queue, node)
+
+    async def pause_all_queues(self, node: str | None = None, session: Session | None = None) -> None:
+        """Pause every queue, also those that are started later, until they or all are resumed."""
+        await self._control(session, "pause", ALL, node)
+
+    async def resume_all_queues(self, node: str | None = None, session: Session | None = None) -> None:
+        """Resume every queue, also those that were paused one by one."""
+        await self._control(session, "resume", ALL, node)
+
+    async def start_queue(
+        self,
+        queue: str,
+        limit: int = 10,
+        paused: bool = False,
+        node: str | None = None,
+        session: Session | None = None,
+    ) -> None:
+        """Run a queue, configured or not, `limit` (1 to 10,000) jobs at once; paused, it only waits."""
+        await self._control(session, "start", queue, node, limit=limit, paused=paused)
+
+    async def stop_queue(self, queue: str, node: str | None = None, session: Session | None = None) -> None:
+        """Run a queue no more until it is started again; jobs that run end in the background."""
+        await self._control(session, "stop", queue, node)
+
+    async def scale_queue(
+        self, queue: str, limit: int | None, node: str | None = None, session: Session | None = None
+    ) -> None:
+        """Let `limit` (1 to 10,000) jobs of a queue run at once; None: as many as are configured.
+
+        A lower limit lets jobs that run end.
+        """
+        await self._control(session, "scale", queue, node, limit=limit)
+
+    def check_queue(self, queue: str) -> QueueInfo | None:
+        """How a queue of this node is doing now; None if it does not run here."""
+        return next((info for info in self.check_all_queues() if info.queue == queue), None)
+
+    def check_all_queues(self) -> list[QueueInfo]:
+        """How each queue of this node is doing now."""
+        return self._runner.check() if self._runner is not None else []
+
+    async def check_cluster(
+        self, queue: str | None = None, session: Session | None = None
+    ) -> list[QueueInfo]:
+        """How the queues, or one, are doing on all nodes, as of each node's last heartbeat."""
+        name = None if queue is None else fields.queue(queue)
+        return await self._database.look(session, queues.producers, self.options.name, name)
+
+    async def _control(
+        self, session: Session | None, action: str, queue: str, node: str | None, **how: Any
+    ) -> None:
+        change = queues.Change.make(action, queue, node, **how)
+        await self._database.run(session, queues.store, self.options.name, change)
+        if session is None and self._runner is not None:
+            await self._runner.controller.sync()
 
     async def _named(self, jobs: Targets, session: Session | None) -> Named:
         if isinstance(session, AsyncSession):

@@ -162,14 +162,8 @@ class Options:
     election_interval: float = 0.0
 
     def __post_init__(self) -> None:
-        for option in ("name", "node"):
-            value = getattr(self, option)
-            if not isinstance(value, str) or not value.strip():
-                raise ConfigError(f"{option} must be text that is not blank, not {value!r}")
-            if "\x00" in value or len(value) > MAX_NAME:
-                raise ConfigError(
-                    f"{option} must be {MAX_NAME} characters at most, without NUL: {value[:80]!r}"
-                )
+        check_name("name", self.name)
+        check_name("node", self.node)
         check_prefix(self.prefix)
         if self.notifier not in NOTIFIERS:
             raise ConfigError(f"notifier must be {' or '.join(NOTIFIERS)}, not {self.notifier!r}")
@@ -203,6 +197,16 @@ def _check_known(options: type[Any], values: Mapping[str, Any]) -> None:
     for key in values:
         if key not in known:
             raise ConfigError(f"unknown option {key!r}{job_fields.suggestion(key, known)}")
+
+
+def check_name(option: str, value: object) -> None:
+    """Raises `ConfigError` unless the value can be the name of an instance or a node."""
+    if not isinstance(value, str) or not value.strip():
+        raise ConfigError(f"{option} must be text that is not blank, not {value!r}")
+    if "\x00" in value or len(value) > MAX_NAME:
+        raise ConfigError(f"{option} must be {MAX_NAME} characters at most, without NUL: {value[:80]!r}")
+    if any("\ud800" <= character <= "\udfff" for character in value):
+        raise ConfigError(f"{option} must not have lone surrogates: {value[:80]!r}")
 
 
 def check_prefix(prefix: str | None) -> None:

@@ -1,4 +1,4 @@
-"""The tables as declarative models: `Job`, `Leader`, `Producer`."""
+"""The tables as declarative models: `Job`, `Leader`, `Producer`, `Queue`."""
 
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
@@ -6,9 +6,11 @@ from typing import Any, ClassVar, Protocol
 from uuid import UUID
 
 from sqlalchemy import (
+    Boolean,
     CheckConstraint,
     Identity,
     Index,
+    Integer,
     MetaData,
     PrimaryKeyConstraint,
     SmallInteger,
@@ -90,6 +92,12 @@ class Job(Base):
                 sqlite_where=literal_column(f"state = '{state}'"),
             )
             for state in ("completed", "cancelled", "discarded")
+        ),
+        Index(
+            "oban_jobs_exhausted_index",
+            "id",
+            postgresql_where=literal_column("state = 'available' AND attempt >= max_attempts"),
+            sqlite_where=literal_column("state = 'available' AND attempt >= max_attempts"),
         ),
         {"sqlite_autoincrement": True},
     )
@@ -239,6 +247,25 @@ class Producer(Base):
     queue: Mapped[str] = mapped_column(Text)
     meta: Mapped[dict[str, Any]] = mapped_column(JSONDocument, server_default=text("'{}'"))
     started_at: Mapped[datetime] = mapped_column(UTCDateTime, server_default=utc_now())
+    updated_at: Mapped[datetime] = mapped_column(UTCDateTime, server_default=utc_now())
+
+
+class Queue(Base):
+    """One row of `oban_queues`: what was said about a queue of the instance `name`.
+
+    `queue` is `*` for what is said about all queues, `node` is empty for all nodes. NULL in a column
+    means that nothing is said; a limit of 0, that the configured one counts.
+    """
+
+    __tablename__ = "oban_queues"
+    __table_args__ = (PrimaryKeyConstraint("name", "queue", "node", name="oban_queues_pkey"),)
+
+    name: Mapped[str] = mapped_column(Text)
+    queue: Mapped[str] = mapped_column(Text)
+    node: Mapped[str] = mapped_column(Text, server_default=text("''"))
+    running: Mapped[bool | None] = mapped_column(Boolean)
+    limit: Mapped[int | None] = mapped_column(Integer)
+    paused: Mapped[bool | None] = mapped_column(Boolean)
     updated_at: Mapped[datetime] = mapped_column(UTCDateTime, server_default=utc_now())
 
 

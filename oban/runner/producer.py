@@ -11,6 +11,7 @@ from oban.models import Job
 from oban.repository import execution, ownership
 from oban.repository.cluster import Heartbeat
 from oban.repository.execution import Ack
+from oban.repository.queues import QueueInfo, Wanted
 from oban.repository.transaction import Database
 from oban.runner.acknowledger import Acknowledger
 from oban.runner.executor import Run, execute
@@ -34,7 +35,7 @@ class Producer(Service):
         *,
         name: str,
         queue: str,
-        limit: int,
+        wanted: Wanted,
         node: str,
         interval: float,
         check_interval: float,
@@ -45,12 +46,15 @@ class Producer(Service):
         self.database = database
         self.instance = name
         self.queue = queue
-        self.limit = limit
+        self.limit, self.paused = wanted
         self.node = node
         #: Unique per start, so that no earlier life of this node can be taken for this one.
         self.uuid = uuid.uuid4()
         self.owner = str(self.uuid)
+        self.started_at = clock.now()
         self.fetching = True
+        #: Whether the queue was stopped: it is gone once its last jobs have ended.
+        self.stopped = False
         #: Whether jobs that a fetch still brings are put back instead of started.
         self.closed = False
         self.runs: set[Run] = set()
@@ -67,9 +71,42 @@ class Producer(Service):
 
     def heartbeat(self) -> Heartbeat:
         """What to say of this producer now. Called from another thread."""
-        running = [run.held[0] for run in self.runs.copy()]
-        meta = {"limit": self.limit, "local_limit": self.limit, "paused": False, "running": running}
+        now = self.check()
+        meta = {"limit": now.limit, "local_limit": now.limit, "paused": now.paused, "running": now.running}
         return Heartbeat(self.uuid, self.instance, self.node, self.queue, meta)
+
+    def check(self) -> QueueInfo:
+        """How the queue is doing now. Called from other threads, too."""
+        return QueueInfo(
+            queue=self.queue,
+            node=self.node,
+            limit=self.limit,
+            paused=self.paused or self.stopped,
+            running=tuple(sorted(run.held[0] for run in self.runs.copy())),
+            started_at=self.started_at,
+            updated_at=None,
+            uuid=self.owner,
+        )
+
+    async def adjust(self, wanted: Wanted | None) -> bool:
+        """Go on with another limit, paused or not, or stop (None): what runs goes on. Whether that is new.
+
+        Returns once nothing is fetched any more that could not be fetched now.
+        """
+        before = (self.limit, self.paused, self.stopped)
+        self.stopped = wanted is None
+        if wanted is not None:
+            self.limit, self.paused = wanted
+        if before == (self.limit, self.paused, self.stopped):
+            return False
+        self.wake()
+        await self.settled()
+        return True
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing runs, is being fetched or may have been, and every outcome is stored."""
+        return not (self.runs or len(self.acknowledger) or self._turn.locked() or self._unsure)
 
     async def tick(self) -> float | None:
         async with self._turn:
@@ -102,7 +139,9 @@ class Producer(Service):
             return self.acknowledger.due
 
     def _demand(self) -> int:
-        if not self.fetching or self.acknowledger.is_full or not self._vouched():
+        if not self.fetching or self.paused or self.stopped:
+            return 0
+        if self.acknowledger.is_full or not self._vouched():
             return 0
         return self.limit - len(self.runs)
 

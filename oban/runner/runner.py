@@ -4,14 +4,16 @@ import asyncio
 import logging
 import threading
 import uuid
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from oban import clock, dialects, notifier
-from oban.config import Options, QueueOptions
+from oban.config import Options
 from oban.repository.cluster import Heartbeat
+from oban.repository.queues import QueueInfo, Wanted
 from oban.repository.transaction import Database
+from oban.runner.controller import Controller
 from oban.runner.executor import Run
 from oban.runner.leader import Leader
 from oban.runner.lifeline import Lifeline
@@ -30,6 +32,8 @@ LAST_MOMENTS = 5.0
 #: them one to listen and one for heartbeats.
 SERVICE_CONNECTIONS = 2
 MAX_CONNECTIONS = 10
+#: No more threads are started than jobs run at once: that the limits see to, which may change.
+MAX_THREADS = 1_000_000
 
 
 class Runner:
@@ -39,10 +43,7 @@ class Runner:
         connections = min(len(options.queues) + SERVICE_CONNECTIONS, MAX_CONNECTIONS)
         self.database = database.sibling(connections, options.statement_timeout)
         self.options = options
-        self._threads = ThreadPoolExecutor(
-            max_workers=max(1, sum(queue.limit for queue in options.queues.values())),
-            thread_name_prefix="oban",
-        )
+        self._threads = ThreadPoolExecutor(max_workers=MAX_THREADS, thread_name_prefix="oban")
         self.notifier = notifier.make(self.database)
         self.leader = Leader(
             self.database,
@@ -64,15 +65,18 @@ class Runner:
         self.stager = Stager(self.database, options.stage_interval)
         self.watcher = Watcher(self.database, options.watch_interval, self.runs)
         self.pulse = Pulse(database, options, self._heartbeats, clock.monotonic)
-        self.producers = {name: self._producer(name, queue) for name, queue in options.queues.items()}
+        self.controller = Controller(self.database, options, self.arrange)
+        #: By queue. Replaced, never changed, when one comes or goes.
+        self.producers: dict[str, Producer] = {}
+        self._stopping = False
         self._hurry = asyncio.Event()
 
-    def _producer(self, name: str, queue: QueueOptions) -> Producer:
+    def _producer(self, queue: str, wanted: Wanted) -> Producer:
         return Producer(
             self.database,
             name=self.options.name,
-            queue=name,
-            limit=queue.limit,
+            queue=queue,
+            wanted=wanted,
             node=self.options.node,
             interval=self.options.poll_interval,
             check_interval=self.options.heartbeat_interval,
@@ -81,7 +85,47 @@ class Runner:
         )
 
     def _heartbeats(self) -> list[Heartbeat]:
-        return [producer.heartbeat() for producer in list(self.producers.values())]
+        return [producer.heartbeat() for producer in self.producers.values()]
+
+    def check(self) -> list[QueueInfo]:
+        """Every queue of this node as it is now."""
+        return [producer.check() for producer in self.producers.values()]
+
+    async def arrange(self, wanted: Mapping[str, Wanted]) -> None:
+        """Run these queues in these ways, and no others; in effect on return.
+
+        A queue that is not among them fetches no more. It is gone once its last jobs have ended, by
+        a later call.
+        """
+        if self._stopping:
+            return
+        adjusted = (producer.adjust(wanted.get(queue)) for queue, producer in self.producers.items())
+        news = await asyncio.gather(*adjusted)
+        ended = [producer for producer in self.producers.values() if producer.stopped and producer.idle]
+        come = {
+            queue: self._producer(queue, how) for queue, how in wanted.items() if queue not in self.producers
+        }
+        await self._replace(come, ended)
+        if any(news):
+            await self._last("telling the news", self.pulse.beat())
+
+    async def _replace(self, come: dict[str, Producer], ended: list[Producer]) -> None:
+        if self._stopping:
+            return
+        kept = {queue: producer for queue, producer in self.producers.items() if producer not in ended}
+        self.producers = {**kept, **come}
+        for producer in ended:
+            await producer.stop()
+            await self._last("taking the row back", self.pulse.withdraw([producer.uuid]))
+        if come:
+            try:
+                # Before anything is fetched: a job of a producer without a row is one of nobody.
+                await self.pulse.beat()
+            except BaseException:
+                self.producers = kept
+                raise
+        for producer in come.values():
+            await producer.start()
 
     def runs(self) -> Iterator[Run]:
         """Every attempt that is under way on this node."""
@@ -94,9 +138,10 @@ class Runner:
             await self.database.prepare()
             self.notifier.subscribe("insert", self._on_insert)
             self.notifier.subscribe("signal", self._on_signal)
-            # Before anything is fetched: a job of a producer without a row is one of nobody.
+            self.notifier.subscribe("signal", self.controller.on_signal)
             await self.pulse.start()
             await self.notifier.start()
+            await self.controller.sync()
             for service in self._services():
                 await service.start()
         except BaseException:
@@ -112,6 +157,7 @@ class Runner:
 
     async def stop(self) -> None:
         """Stop fetching, let jobs finish, put back those that do not, store every outcome."""
+        self._stopping = True
         for producer in self.producers.values():
             producer.fetching = False
         if not await self._finished(self.options.shutdown_grace_period):
@@ -166,7 +212,7 @@ class Runner:
     def _services(self) -> list[Service]:
         return [
             *self.producers.values(),
-            *(self.stager, self.watcher, self.leader, self.lifeline, self.pruner),
+            *(self.controller, self.stager, self.watcher, self.leader, self.lifeline, self.pruner),
         ]
 
     async def _finished(self, seconds: float, hurried: bool = True) -> bool:

@@ -11,7 +11,7 @@ from alembic.config import CommandLine, Config
 from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, inspect, text
 
 ROOT = Path(__file__).parents[2]
-TABLES = {"oban_jobs", "oban_leaders", "oban_producers"}
+TABLES = {"oban_jobs", "oban_leaders", "oban_producers", "oban_queues"}
 VERSION_TABLE = "oban_alembic_version"
 
 

@@ -32,6 +32,8 @@ def test_an_engine_will_do(empty_url: URL) -> None:
     assert tables(empty_url) == MADE
     migration.upgrade(engine, revision="head")
     migration.downgrade(engine, revision="-1")
+    assert tables(empty_url) == MADE - {"oban_queues"}
+    migration.downgrade(engine)
     assert is_empty(empty_url)
 
 

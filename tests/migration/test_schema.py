@@ -12,8 +12,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from oban import Job, JobState
-from oban.models import Leader, Producer
-from tests.migration.support import condition, described, sync_engine
+from oban.models import Leader, Producer, Queue
+from tests.migration.support import TABLES, condition, described, sync_engine
 
 STATES = [
     *("available", "scheduled", "suspended", "executing"),
@@ -48,7 +48,7 @@ def test_the_columns_are_those_of_oban(url: URL) -> None:
 def test_constraints_and_indexes_have_their_names(url: URL) -> None:
     with sync_engine(url).connect() as connection:
         inspector = inspect(connection)
-        for table in ("oban_jobs", "oban_leaders", "oban_producers"):
+        for table in sorted(TABLES):
             name = inspector.get_pk_constraint(table)["name"]
             # A key that SQLite counts up by itself is part of its column, without a name.
             assert name == f"{table}_pkey" or (url.get_backend_name(), table) == ("sqlite", "oban_jobs")
@@ -68,11 +68,14 @@ def test_constraints_and_indexes_have_their_names(url: URL) -> None:
             "oban_jobs_completed_at_index": ["completed_at"],
             "oban_jobs_cancelled_at_index": ["cancelled_at"],
             "oban_jobs_discarded_at_index": ["discarded_at"],
+            "oban_jobs_exhausted_index": ["id"],
         }
         for state in ("completed", "cancelled", "discarded"):
             assert f"'{state}'" in condition(indexes[f"oban_jobs_{state}_at_index"])
         where = condition(indexes["oban_jobs_staging_index"])
         assert re.findall(r"'(\w+)'", where) == ["scheduled", "retryable"]
+        exhausted = condition(indexes["oban_jobs_exhausted_index"])
+        assert re.search(r"state = 'available'.* AND .*attempt >= max_attempts", exhausted)
         assert condition(indexes["oban_jobs_state_queue_priority_scheduled_at_id_index"]) == ""
 
 
@@ -111,12 +114,15 @@ def test_the_models_write_and_read_every_table(url: URL) -> None:
         job = Job(worker="any", args={"ä": [1, None]}, tags=["b", "a"], meta={"m": 1.5}, priority=9)
         leader = Leader(name="Oban", node="here", elected_at=now, expires_at=now)
         producer = Producer(uuid=uuid4(), name="Oban", node="here", queue="default")
-        session.add_all([job, leader, producer])
+        queue = Queue(name="Oban", queue="default", limit=3)
+        session.add_all([job, leader, producer, queue])
         session.commit()
         session.expire_all()
         assert (job.id, job.args, job.tags, job.meta) == (1, {"ä": [1, None]}, ["a", "b"], {"m": 1.5})
         assert (leader.elected_at, producer.meta) == (now, {})
         assert producer.started_at.utcoffset() == timedelta(0)
+        assert (queue.node, queue.running, queue.limit, queue.paused) == ("", None, 3, None)
+        assert queue.updated_at.utcoffset() == timedelta(0)
 
 
 def test_ids_are_never_given_out_again(url: URL) -> None:

@@ -14,7 +14,7 @@ from tests.databases import Factory, PostgreSQLFactory, SQLiteFactory
 EMPTY = (
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
     " WHERE datname = current_database() AND pid <> pg_backend_pid()",
-    "TRUNCATE oban_jobs, oban_leaders, oban_producers RESTART IDENTITY",
+    "TRUNCATE oban_jobs, oban_leaders, oban_producers, oban_queues RESTART IDENTITY",
 )
 
 

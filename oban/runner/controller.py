@@ -1,0 +1,93 @@
+"""Keeps the queues of this node as they were configured, and as was said since."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from oban.config import Options
+from oban.errors import ConfigError, InvalidJob
+from oban.repository import queues
+from oban.repository.queues import Change, Wanted
+from oban.repository.transaction import Database
+from oban.runner.service import Service
+
+logger = logging.getLogger("oban.runner")
+
+#: Most changes of other implementations that wait to be stored.
+MAX_HEARD = 1000
+#: Signals that are about something else than queues.
+_OTHERS = ("pkill", "stage")
+
+
+class Controller(Service):
+    """Reads what is stored and applies it: when told to look, and every `control_interval`.
+
+    What other implementations say they only signal: it is stored for this node first.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        options: Options,
+        arrange: Callable[[Mapping[str, Wanted]], Awaitable[None]],
+    ) -> None:
+        super().__init__("controller", options.control_interval)
+        self.database = database
+        self.options = options
+        self._arrange = arrange
+        self._heard: list[Change] = []
+        self._turn = asyncio.Lock()
+
+    async def tick(self) -> float | None:
+        await self.sync()
+        return None
+
+    async def sync(self) -> None:
+        """Apply what is stored by now. Returns once it is in effect; raises the database's error."""
+        name, node, configured = self.options.name, self.options.node, self.options.queues
+        # One at a time, so that what was read later is applied later.
+        async with self._turn:
+            await self._store_heard()
+            wanted = await self.database.read(queues.wanted, name, node, configured)
+            await self._arrange(wanted)
+
+    async def _store_heard(self) -> None:
+        heard, self._heard = self._heard, []
+        if not heard:
+            return
+        name, node, configured = self.options.name, self.options.node, self.options.queues
+        try:
+            await self.database.write(queues.store_heard, name, node, configured, heard)
+        except BaseException as error:
+            # Otherwise it is refused for what it says, and would be again and again.
+            if not isinstance(error, Exception) or self.database.dialect.is_connection_error(error):
+                self._heard = heard + self._heard
+            raise
+
+    def on_signal(self, payload: dict[str, Any]) -> None:
+        """Take in a signal; ignores, with a warning, what makes no sense."""
+        if payload.get("action") in _OTHERS:
+            return
+        ident = payload.get("ident", queues.ANY_NODE)
+        if ident not in (queues.ANY_NODE, f"{self.options.name}.{self.options.node}"):
+            return
+        if payload and not queues.STORED.items() <= payload.items():
+            try:
+                change = _change(payload)
+            except (ConfigError, InvalidJob) as error:
+                logger.warning("ignored a signal: %s: %.200r", error, payload)
+                return
+            if len(self._heard) >= MAX_HEARD:
+                logger.warning("ignored a signal, too many wait: %.200r", payload)
+                return
+            self._heard.append(change)
+        self.wake()
+
+
+def _change(payload: dict[str, Any]) -> Change:
+    how = {key: payload[key] for key in ("limit", "paused") if key in payload}
+    action = payload.get("action")
+    if action == "scale" and how.get("limit") is None:
+        raise ConfigError("limit is missing")
+    return Change.make(str(action), payload.get("queue"), **how)
