@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from oban import clock, dialects, notifier
+from oban import dialects, notifier
 from oban.config import Options
 from oban.repository.cluster import Heartbeat
 from oban.repository.queues import QueueInfo, Wanted
@@ -22,6 +22,7 @@ from oban.runner.pruner import Pruner
 from oban.runner.pulse import Pulse
 from oban.runner.service import Service
 from oban.runner.stager import Stager
+from oban.runner.watchdog import Watchdog
 from oban.runner.watcher import Watcher
 
 logger = logging.getLogger("oban.runner")
@@ -64,7 +65,8 @@ class Runner:
         )
         self.stager = Stager(self.database, options.stage_interval)
         self.watcher = Watcher(self.database, options.watch_interval, self.runs)
-        self.pulse = Pulse(database, options, self._heartbeats, clock.monotonic)
+        self.watchdog = Watchdog(self.runs)
+        self.pulse = Pulse(database, options, self._heartbeats, lambda: self.watchdog.last_seen)
         self.controller = Controller(self.database, options, self.arrange)
         #: By queue. Replaced, never changed, when one comes or goes.
         self.producers: dict[str, Producer] = {}
@@ -139,6 +141,7 @@ class Runner:
             self.notifier.subscribe("insert", self._on_insert)
             self.notifier.subscribe("signal", self._on_signal)
             self.notifier.subscribe("signal", self.controller.on_signal)
+            self.watchdog.start()
             await self.pulse.start()
             await self.notifier.start()
             await self.controller.sync()
@@ -179,6 +182,7 @@ class Runner:
         await self._last("giving up the lead", self.leader.resign())
         await self._last("the last heartbeat", self.pulse.stop())
         await self.notifier.stop()
+        self.watchdog.stop()
         await self._end_threads()
         await self.database.dispose()
 

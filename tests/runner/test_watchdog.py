@@ -1,0 +1,220 @@
+"""A blocked event loop is noticed while it is blocked, with the job that blocks it."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+
+import pytest
+from sqlalchemy import URL
+
+from oban import Job, JobState, Oban, Worker, clock
+from oban.runner.executor import Run
+from oban.runner.watchdog import Watchdog
+from tests.runner.support import BRIEF, reaches
+from tests.waiting import eventually
+
+#: Short, so that the tests are; and longer than this machine lets a thread wait for a processor.
+THRESHOLD = 0.2
+
+
+@asynccontextmanager
+async def watching(runs: Callable[[], Iterable[Run]] = list) -> AsyncIterator[Watchdog]:
+    watchdog = Watchdog(runs, threshold=THRESHOLD)
+    watchdog.start()
+    try:
+        yield watchdog
+    finally:
+        watchdog.stop()
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.name == "oban.watchdog"]
+
+
+async def has_said(caplog: pytest.LogCaptureFixture, number: int) -> list[str]:
+    await eventually(lambda: len(warnings(caplog)) >= number)
+    return warnings(caplog)
+
+
+def held_up(caplog: pytest.LogCaptureFixture) -> None:
+    """Block the loop until that was noticed, and a while longer."""
+    before, deadline = len(warnings(caplog)), time.monotonic() + 10
+    while len(warnings(caplog)) == before and time.monotonic() < deadline:
+        block(0.01)
+    block(2 * THRESHOLD)
+
+
+def block(seconds: float) -> None:
+    time.sleep(seconds)  # the line that blocks
+
+
+async def test_a_job_that_blocks_the_loop_is_named_once_while_it_does_and_once_after(
+    url: URL, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Blocks(Worker, name="tests.Blocks"):
+        async def process(self, job: Job) -> None:
+            held_up(caplog)
+
+    async with Oban(url, queues={"default": 2}, **BRIEF) as oban:
+        assert oban._runner is not None
+        oban._runner.watchdog.threshold = THRESHOLD
+        # The thread takes the threshold up when it is started.
+        oban._runner.watchdog.stop()
+        oban._runner.watchdog.start()
+        job = await oban.enqueue(Blocks.new())
+        await reaches(oban, job, JobState.COMPLETED)
+        during, after = await has_said(caplog, 2)
+        await asyncio.sleep(2 * THRESHOLD)
+    assert f"by job {job.id} (tests.Blocks); nothing else can run" in during
+    assert "in held_up" in during
+    assert "time.sleep(seconds)  # the line that blocks" in during
+    assert after.endswith(f"by job {job.id} (tests.Blocks)")
+    assert float(after.split(" for ")[1].split(" s")[0]) >= 2.5 * THRESHOLD
+    assert len(warnings(caplog)) == 2
+
+
+async def test_code_outside_of_any_job_that_blocks_the_loop_is_reported_as_that(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with watching():
+        await asyncio.sleep(THRESHOLD)
+        held_up(caplog)
+        during, after = await has_said(caplog, 2)
+    assert "by no job, but code of the application or of a library" in during
+    assert "in held_up" in during
+    assert "by no job" in after
+
+
+async def test_a_callback_that_blocks_the_loop_is_reported(caplog: pytest.LogCaptureFixture) -> None:
+    async with watching():
+        asyncio.get_running_loop().call_soon(held_up, caplog)
+        assert "by no job" in (await has_said(caplog, 2))[0]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="a task does not tell its context before 3.12")
+async def test_a_task_that_a_job_made_is_the_jobs_too(url: URL, caplog: pytest.LogCaptureFixture) -> None:
+    class Parent(Worker, name="tests.Parent"):
+        async def process(self, job: Job) -> None:
+            await asyncio.create_task(self.child())
+
+        async def child(self) -> None:
+            held_up(caplog)
+
+    async with Oban(url, queues={"default": 2}, **BRIEF) as oban:
+        assert oban._runner is not None
+        async with watching(oban._runner.runs):
+            job = await oban.enqueue(Parent.new())
+            assert f"by job {job.id} (tests.Parent)" in (await has_said(caplog, 2))[0]
+
+
+async def test_each_blockage_is_reported_anew(caplog: pytest.LogCaptureFixture) -> None:
+    async with watching():
+        for number in (1, 2, 3):
+            held_up(caplog)
+            await has_said(caplog, 2 * number)
+    assert ["has been" in text for text in warnings(caplog)] == [True, False] * 3
+
+
+async def test_a_call_that_lets_no_other_thread_run_is_reported_when_it_returns(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with watching():
+        number = 30_000_000
+        while not warnings(caplog) and number < 10**10:
+            await asyncio.sleep(THRESHOLD / 2)
+            sum(range(number))  # holds the lock of the interpreter
+            number *= 2
+        during, _ = await has_said(caplog, 2)
+    assert "sum(range(number))" in during
+
+
+async def test_a_loop_that_is_busy_but_takes_turns_is_not_reported(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with watching() as watchdog:
+        end = time.monotonic() + 4 * THRESHOLD
+        while time.monotonic() < end:
+            block(THRESHOLD / 10)
+            await asyncio.sleep(0)
+        assert clock.monotonic() - watchdog.last_seen < THRESHOLD
+    assert warnings(caplog) == []
+
+
+async def test_the_last_sign_of_life_stands_still_while_the_loop_is_blocked() -> None:
+    async with watching() as watchdog:
+        before = watchdog.last_seen
+        await eventually(lambda: watchdog.last_seen > before)
+        before = watchdog.last_seen
+        block(2 * THRESHOLD)
+        assert watchdog.last_seen == before
+        await eventually(lambda: watchdog.last_seen > before)
+
+
+async def test_it_starts_and_stops_as_often_as_told_and_leaves_no_thread() -> None:
+    before = threading.active_count()
+    watchdog = Watchdog(list)
+    watchdog.stop()
+    for _ in range(50):
+        watchdog.start()
+        watchdog.start()
+        watchdog.stop()
+        watchdog.stop()
+    assert threading.active_count() == before
+
+
+def test_a_loop_that_is_closed_without_a_stop_ends_the_thread() -> None:
+    async def forget() -> Watchdog:
+        watchdog = Watchdog(list, threshold=THRESHOLD)
+        watchdog.start()
+        return watchdog
+
+    thread = asyncio.run(forget())._thread
+    assert thread is not None
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+FROZEN = """
+import asyncio, logging, sys, time
+from oban.runner.watchdog import Watchdog
+
+async def main():
+    watchdog = Watchdog(list, threshold=0.6)
+    watchdog.start()
+    told = asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
+    print("ready", flush=True)
+    while not told.done():
+        # In small parts, of which those that are left are still to come after a stop.
+        for _ in range(30):
+            time.sleep(0.01)
+        await asyncio.sleep(0)
+    watchdog.stop()
+
+logging.basicConfig()
+asyncio.run(main())
+"""
+
+
+def test_a_process_that_was_stopped_by_a_signal_has_not_blocked_its_loop() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", FROZEN],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        for pause in (0.1, 0.15, 0.2, 0.25, 0.3):
+            time.sleep(pause)
+            process.send_signal(signal.SIGSTOP)
+            os.waitid(os.P_PID, process.pid, os.WSTOPPED)
+            time.sleep(0.7)
+            process.send_signal(signal.SIGCONT)
+        assert process.communicate("end\n", timeout=20) == ("", "")
