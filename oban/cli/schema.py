@@ -4,7 +4,6 @@ import sys
 
 import click
 
-from oban import migration
 from oban.cli import options
 
 
@@ -13,6 +12,8 @@ from oban.cli import options
 @options.prefix
 def install(database_url: str, prefix: str | None) -> None:
     """Make the tables, or update them to this version."""
+    from oban import migration  # Alembic takes as long to import as the rest of a command does.
+
     migration.upgrade(database_url, prefix=prefix)
     click.echo("The Oban tables are in place.")
 
@@ -25,5 +26,7 @@ def uninstall(database_url: str, prefix: str | None, yes: bool) -> None:
     """Remove the tables, with all jobs. Asks first in a terminal."""
     if not yes and sys.stdin is not None and sys.stdin.isatty():
         click.confirm("Remove the Oban tables and every job in them?", abort=True)
+    from oban import migration
+
     migration.downgrade(database_url, prefix=prefix)
     click.echo("The Oban tables are gone.")

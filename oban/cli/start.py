@@ -1,26 +1,26 @@
-"""`oban start`: one node in a process of its own."""
+"""`oban start`: one node in this process, or several in processes of their own."""
 
 import asyncio
-import contextlib
 import gc
 import importlib
-import importlib.util
 import logging
 import os
-import signal
+import socket
 import sys
-from collections.abc import Callable
+from typing import Any
 
 import click
 
 from oban import Oban
+from oban.cli import node as nodes
 from oban.cli import options
-from oban.errors import ConfigError, DatabaseUnavailable
+from oban.cli.supervisor import Supervisor
+from oban.config import NOTIFIERS
+from oban.errors import ConfigError
 
 logger = logging.getLogger("oban")
 
-#: Seconds between two attempts to reach the database at the start.
-RETRY = 2.0
+MAX_PROCESSES = 256
 
 
 class Queues(click.ParamType[dict[str, int]]):
@@ -63,6 +63,22 @@ class Queues(click.ParamType[dict[str, int]]):
 @click.option("--name", default="Oban", show_default=True, help="The name of the instance.")
 @click.option("--node", help="The name of this node.  [default: the host name]")
 @click.option(
+    "--processes",
+    type=click.IntRange(1, MAX_PROCESSES),
+    default=1,
+    show_default=True,
+    help="How many nodes to run, each in a process of its own that is started again when it dies."
+    " They are named NODE-1, NODE-2, …",
+)
+@click.option(
+    "--lease",
+    type=float,
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long this node counts as alive after it was last heard of; then its jobs are rescued.",
+)
+@click.option(
     "--shutdown-grace-period",
     type=click.FloatRange(min=0),
     default=15.0,
@@ -71,42 +87,90 @@ class Queues(click.ParamType[dict[str, int]]):
     help="How long running jobs may go on after SIGTERM or Ctrl-C; then they are put back.",
 )
 @click.option(
+    "--notifier",
+    type=click.Choice(NOTIFIERS),
+    default="listen",
+    show_default=True,
+    help="How to hear of changes; poll where a pooler in transaction mode is in between.",
+)
+@click.option(
+    "--listen-url",
+    envvar="OBAN_LISTEN_URL",
+    metavar="URL",
+    help="A URL for LISTEN alone, past the pooler (default: the environment variable OBAN_LISTEN_URL).",
+)
+@click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"]),
     default="info",
     show_default=True,
 )
+# The file descriptor of the socket to the supervisor that has started this process.
+@click.option("--supervisor", type=int, hidden=True)
 def start(
     database_url: str,
-    prefix: str | None,
-    queues: dict[str, int],
     modules: tuple[str, ...],
-    name: str,
     node: str | None,
-    shutdown_grace_period: float,
+    processes: int,
     log_level: str,
+    supervisor: int | None,
+    **settings: Any,
 ) -> None:
     """Run jobs until SIGTERM or Ctrl-C. A second signal does not wait for running jobs."""
-    logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)-7s %(name)s  %(message)s")
-    _import(modules)
-    oban = Oban(
-        database_url,
-        prefix=prefix,
-        queues=queues,
-        name=name,
-        node=node,
-        shutdown_grace_period=shutdown_grace_period,
+    nodes.leave_at_signals()
+    node = node or socket.gethostname()
+    # Lines of several processes come together in one place.
+    origin = "" if processes == 1 and supervisor is None else f"{node}  ".replace("%", "%%")
+    logging.basicConfig(
+        level=log_level.upper(), format=f"%(asctime)s %(levelname)-7s {origin}%(name)s  %(message)s"
     )
+    logger.info("starting, process %s", os.getpid())
+    link = None if supervisor is None else socket.socket(fileno=supervisor)
+    if link:
+        # Not for the processes that jobs make.
+        link.set_inheritable(False)
+    if processes > 1:
+        sys.exit(_supervise(database_url, modules, node, processes, log_level, settings))
+    _import(modules)
+    oban = Oban(database_url, node=node, **settings)
     # What has been imported stays: collections need not look through it again and again.
     gc.collect()
     gc.freeze()
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_serve(oban))
-        # A job in a thread cannot be stopped, and Python would wait for it: its row is back in the
-        # queue already, so there is nothing to wait for.
-        logging.shutdown()
-        sys.stdout.flush()
-        os._exit(0)
+    nodes.run(oban, link)
+
+
+def _supervise(
+    database_url: str,
+    modules: tuple[str, ...],
+    node: str,
+    processes: int,
+    log_level: str,
+    settings: dict[str, Any],
+) -> int:
+    names = [f"{node}-{number}" for number in range(1, processes + 1)]
+    # What is wrong with the options is said once, here. The database is not touched.
+    Oban(database_url, node=names[-1], **settings)
+    arguments = ["--log-level", log_level]
+    for module in modules:
+        arguments += ["--import", module]
+    # URLs may hold passwords, and the arguments of a process are for all to see.
+    environment = {**os.environ, "OBAN_DATABASE_URL": database_url}
+    if listen_url := settings.pop("listen_url"):
+        environment["OBAN_LISTEN_URL"] = listen_url
+    queues = settings.pop("queues")
+    arguments += ["--queues", ",".join(f"{queue}:{limit}" for queue, limit in queues.items())]
+    for option, value in settings.items():
+        if value is not None:
+            arguments += [f"--{option.replace('_', '-')}", str(value)]
+
+    def command(name: str, link: int) -> list[str]:
+        own = ["--node", name, "--supervisor", str(link)]
+        return [sys.executable, "-m", "oban", "start", *arguments, *own]
+
+    async def supervise() -> int:
+        return await Supervisor(command, names, environment, settings["shutdown_grace_period"]).run()
+
+    return asyncio.run(supervise())
 
 
 def _import(modules: tuple[str, ...]) -> None:
@@ -116,54 +180,3 @@ def _import(modules: tuple[str, ...]) -> None:
             importlib.import_module(module)
         except ImportError as error:
             raise ConfigError(f"--import {module}: {error}") from error
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    if importlib.util.find_spec("uvloop") is None:
-        return None
-    factory: Callable[[], asyncio.AbstractEventLoop] = importlib.import_module("uvloop").new_event_loop
-    return factory
-
-
-async def _serve(oban: Oban) -> None:
-    loop = asyncio.get_running_loop()
-    asked = asyncio.Event()
-    stopping: list[asyncio.Task[None]] = []
-
-    def stop() -> None:
-        if asked.is_set():
-            logger.info("not waiting for running jobs any longer")
-            stopping.append(asyncio.create_task(oban.stop()))
-        asked.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop)
-    if not await _started(oban, asked):
-        return
-    await asked.wait()
-    logger.info("stopping: waiting for running jobs, %g s at most", oban.options.shutdown_grace_period)
-    await oban.stop()
-    await asyncio.gather(*stopping)
-    logger.info("stopped")
-
-
-async def _started(oban: Oban, asked: asyncio.Event) -> bool:
-    """Start, however long the database takes to be reachable; False when asked to stop before."""
-    while not asked.is_set():
-        starting = asyncio.create_task(oban.start())
-        waiting = asyncio.create_task(asked.wait())
-        await asyncio.wait({starting, waiting}, return_when=asyncio.FIRST_COMPLETED)
-        waiting.cancel()
-        if not starting.done():
-            starting.cancel()
-        try:
-            await starting
-        except asyncio.CancelledError:
-            break
-        except DatabaseUnavailable as error:
-            logger.error("%s; trying again in %g s", error, RETRY)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(asked.wait(), RETRY)
-        else:
-            return True
-    return False

@@ -1,84 +1,16 @@
 """The command line as a user meets it: real processes, their exit codes and what they print."""
 
 import asyncio
-import os
 import signal
 import socket
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 from sqlalchemy import URL
 
 import oban as package
 from oban import Job, JobState, Oban
+from tests.cli.support import node, oban, text, until
 from tests.waiting import eventually
-
-WORKERS = """
-import asyncio
-from oban import Record, Worker
-
-class Echo(Worker, name="echo"):
-    async def process(self, job):
-        return Record(job.args)
-
-class Slow(Worker, name="slow"):
-    async def process(self, job):
-        print("slow has begun", flush=True)
-        await asyncio.sleep(3600)
-"""
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    (tmp_path / "app").mkdir()
-    (tmp_path / "app" / "workers.py").write_text(WORKERS)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("OBAN_DATABASE_URL", raising=False)
-    return tmp_path
-
-
-def text(url: URL) -> str:
-    return url.render_as_string(hide_password=False)
-
-
-def oban(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "oban", *arguments],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
-
-
-@contextmanager
-def node(*arguments: str) -> Iterator[subprocess.Popen[str]]:
-    with subprocess.Popen(
-        [sys.executable, "-m", "oban", "start", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def until(process: subprocess.Popen[str], words: str) -> list[str]:
-    """The lines that a process prints up to the one with some words in it."""
-    assert process.stdout is not None
-    lines = []
-    for line in process.stdout:
-        lines.append(line)
-        if words in line:
-            return lines
-    raise AssertionError(f"{words!r} was never printed: {lines}")
 
 
 def test_version_prints_the_version() -> None:

@@ -1,0 +1,63 @@
+"""What the tests of the command line share: an application, its processes and what they print."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import URL
+
+WORKERS = """
+import asyncio
+from oban import Record, Worker
+
+class Echo(Worker, name="echo"):
+    async def process(self, job):
+        return Record(job.args)
+
+class Slow(Worker, name="slow"):
+    async def process(self, job):
+        print("slow has begun", flush=True)
+        await asyncio.sleep(3600)
+"""
+
+
+def text(url: URL) -> str:
+    return url.render_as_string(hide_password=False)
+
+
+def oban(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "oban", *arguments],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+@contextmanager
+def node(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen(
+        [sys.executable, "-m", "oban", "start", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def until(process: subprocess.Popen[str], words: str) -> list[str]:
+    """The lines that a process prints up to the one with some words in it."""
+    assert process.stdout is not None
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if words in line:
+            return lines
+    raise AssertionError(f"{words!r} was never printed: {lines}")
