@@ -11,6 +11,7 @@ from oban import dialects, fields, instances
 from oban.config import OptionArguments, Options
 from oban.errors import InvalidTarget
 from oban.models import Job
+from oban.notifier import direct_url
 from oban.repository import insert, management, queues
 from oban.repository.management import Change
 from oban.repository.queues import ALL, QueueInfo
@@ -39,7 +40,9 @@ class Oban:
         **options: Unpack[OptionArguments],
     ) -> None:
         self.options = Options.make(**options)
-        self._database = Database(engine, self.options.prefix)
+        pooled = self.options.notifier == "poll" or self.options.listen_url is not None
+        self._database = Database(engine, self.options.prefix, pooled=pooled)
+        direct_url(self._database, self.options.listen_url)
         self._runner: Runner | None = None
         self._starting = asyncio.Lock()
         self._stopping: asyncio.Task[None] | None = None

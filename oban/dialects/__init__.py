@@ -46,6 +46,18 @@ def unavailable(url: URL, error: BaseException) -> DatabaseUnavailable | None:
     return DatabaseUnavailable(f"cannot reach the database {shown(url)}: {text}")
 
 
+def parse_async_url(url: str | URL) -> URL:
+    """The same as `parse_url`; the driver must work with asyncio."""
+    parsed = parse_url(url)
+    dialect = named(parsed.get_backend_name())
+    if parsed.get_driver_name() not in dialect.async_drivers:
+        raise ConfigError(
+            f"the driver {parsed.get_driver_name()} does not work with asyncio;"
+            f" use {' or '.join(dialect.async_drivers)}"
+        )
+    return parsed
+
+
 def parse_url(url: str | URL) -> URL:
     """A database URL, checked: well formed, of a supported database, of a driver that exists.
 

@@ -63,6 +63,8 @@ class Dialect(ABC):
     writes_in_cte: bool
     #: Whether NOTIFY carries signals between processes.
     listens: bool
+    #: The isolation level that the statements are written for, if there is more than one.
+    isolation: str | None
     #: Whether only one connection can write at a time, so that writers of a process queue up.
     single_writer: bool
 
@@ -148,8 +150,11 @@ class Dialect(ABC):
     # -- engines and errors --------------------------------------------------------------------
 
     @abstractmethod
-    def engine_options(self, url: URL) -> dict[str, Any]:
-        """Arguments of `create_engine` for an engine that Oban makes itself."""
+    def engine_options(self, url: URL, pooled: bool = False) -> dict[str, Any]:
+        """Arguments of `create_engine` for an engine that Oban makes itself.
+
+        `pooled`: each transaction may go to another session of the server.
+        """
 
     def is_memory(self, url: URL) -> bool:
         """Whether the database lives in one connection of this process."""
@@ -166,6 +171,10 @@ class Dialect(ABC):
     @abstractmethod
     def is_missing_table(self, error: DBAPIError) -> bool:
         """Whether a statement failed because a table does not exist."""
+
+    def is_lost_statement(self, error: DBAPIError) -> bool:
+        """Whether the server does not know a prepared statement, or one of its name is another."""
+        return False
 
     @abstractmethod
     def is_transient(self, error: DBAPIError) -> bool:

@@ -45,7 +45,21 @@ _UNDEFINED_TABLE = {"42P01", "3F000"}
 _TRANSIENT = {"40001", "40P01", "55P03"}
 _READ_ONLY = "25006"
 _BAD_VALUE_CLASSES = {"22", "54"}
+_LOST_STATEMENT = {"26000", "42P05"}
 _CONNECTION_CLASSES = {"08", "53", "57", "28", "3D"}
+
+
+#: Bytes that a payload of NOTIFY must stay below.
+MAX_PAYLOAD = 8000
+_UNPREPARED: dict[str, dict[str, Any]] = {
+    # The first is the driver's own cache, the others are SQLAlchemy's.
+    "asyncpg": {
+        "statement_cache_size": 0,
+        "prepared_statement_cache_size": 0,
+        "prepared_statement_name_func": lambda: "",
+    },
+    "psycopg": {"prepare_threshold": None},
+}
 
 
 class PostgreSQL(Dialect):
@@ -58,6 +72,7 @@ class PostgreSQL(Dialect):
     insert_notifies = True
     writes_in_cte = True
     listens = True
+    isolation = "READ COMMITTED"
     single_writer = False
 
     def now(self) -> ColumnElement[datetime]:
@@ -124,11 +139,15 @@ class PostgreSQL(Dialect):
     def notify(
         self, session: Session, prefix: str | None, channel: str, payloads: Iterable[dict[str, Any]]
     ) -> None:
-        if texts := [encoding.dumps(payload) for payload in payloads]:
+        texts = [encoding.dumps(payload) for payload in payloads]
+        # A longer one would fail the transaction. What it is about is found by looking.
+        if texts := [text for text in texts if len(text.encode()) < MAX_PAYLOAD]:
             session.execute(_NOTIFY, {"prefix": prefix, "channel": channel, "payloads": texts})
 
-    def engine_options(self, url: URL) -> dict[str, Any]:
-        return {}
+    def engine_options(self, url: URL, pooled: bool = False) -> dict[str, Any]:
+        # The pooler gives each transaction to any of its servers: a statement that was prepared in an
+        # earlier one is not there, or another client's has its name. Unnamed, it is parsed each time.
+        return {"connect_args": _UNPREPARED[url.get_driver_name()]} if pooled else {}
 
     def prepare(self, connection: Connection) -> None:
         """Nothing: a server is set up by whoever runs it."""
@@ -138,6 +157,9 @@ class PostgreSQL(Dialect):
 
     def is_missing_table(self, error: DBAPIError) -> bool:
         return _sqlstate(error) in _UNDEFINED_TABLE
+
+    def is_lost_statement(self, error: DBAPIError) -> bool:
+        return _sqlstate(error) in _LOST_STATEMENT
 
     def is_transient(self, error: DBAPIError) -> bool:
         return _sqlstate(error) in _TRANSIENT

@@ -47,6 +47,7 @@ class SQLite(Dialect):
     insert_notifies = False
     writes_in_cte = False
     listens = False
+    isolation = None
     single_writer = True
 
     def now(self) -> ColumnElement[datetime]:
@@ -120,7 +121,7 @@ class SQLite(Dialect):
             session.info[NOTICES] = []
         session.info[NOTICES].extend((channel, payload) for payload in payloads)
 
-    def engine_options(self, url: URL) -> dict[str, Any]:
+    def engine_options(self, url: URL, pooled: bool = False) -> dict[str, Any]:
         options: dict[str, Any] = {"connect_args": {"timeout": BUSY_TIMEOUT}}
         if self.is_memory(url):
             # The database lives as long as its connection: one, for which everybody waits.

@@ -1,15 +1,19 @@
 """Signals between processes. They only make things faster: whatever they say is also polled."""
 
+from sqlalchemy import URL
+
 from oban.notifier.base import Handler, Notifier
-from oban.notifier.listen import ListenNotifier
-from oban.notifier.poll import DataVersionNotifier
+from oban.notifier.listen import ListenNotifier, direct_url
+from oban.notifier.poll import DataVersionNotifier, PollNotifier
 from oban.repository.transaction import Database
 
-__all__ = ["Handler", "Notifier", "make"]
+__all__ = ["Handler", "Notifier", "direct_url", "make"]
 
 
-def make(database: Database) -> Notifier:
-    """The notifier that fits the database."""
+def make(database: Database, kind: str = "listen", listen_url: str | URL | None = None) -> Notifier:
+    """The notifier that fits the database; `kind` and `listen_url` as in `oban.config.Options`."""
+    if kind == "poll":
+        return PollNotifier(database)
     if database.dialect.listens:
-        return ListenNotifier(database)
+        return ListenNotifier(database, listen_url)
     return DataVersionNotifier(database)

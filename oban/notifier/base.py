@@ -1,8 +1,9 @@
 """What every notifier does: take in announcements and hand them to those who subscribed."""
 
 import base64
-import gzip
 import logging
+import math
+import zlib
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from oban import clock
 from oban.repository.transaction import Database, Notice
 
 logger = logging.getLogger("oban.notifier")
@@ -17,6 +19,10 @@ logger = logging.getLogger("oban.notifier")
 Handler = Callable[[dict[str, Any]], None]
 #: Payload of "something has changed, look for yourselves".
 ANYTHING: dict[str, Any] = {}
+#: Longest JSON text that a zipped payload may hold, in bytes. What Oban sends is far shorter.
+MAX_INFLATED = 64 * 1024
+#: Least time between two log entries about the same kind of trouble, in seconds.
+QUIET = 60.0
 
 
 class Notifier(ABC):
@@ -28,6 +34,7 @@ class Notifier(ABC):
     def __init__(self, database: Database) -> None:
         self.database = database
         self._handlers: defaultdict[str, list[Handler]] = defaultdict(list)
+        self._sparing: defaultdict[str, _Sparing] = defaultdict(_Sparing)
 
     def subscribe(self, channel: str, handler: Handler) -> None:
         """Let `handler` have what is announced on a channel. Called on the event loop."""
@@ -47,7 +54,21 @@ class Notifier(ABC):
             try:
                 handler(payload)
             except Exception:
-                logger.exception("a handler of the channel %s failed", channel)
+                # Whoever may notify can send as many of these as of garbage.
+                if count := self._sparing[f"handler {channel}"].count():
+                    logger.exception(
+                        "a handler of the channel %s failed (%s since last said)", channel, count
+                    )
+
+    def receive(self, channel: str, text: str) -> None:
+        """Hand out what came as text. Garbage is passed over, and logged once a minute at most."""
+        payload = decode(text)
+        if payload is not None:
+            self.dispatch(channel, payload)
+        elif count := self._sparing[f"garbage {channel}"].count():
+            logger.warning(
+                "ignored on the channel %s, not a payload (%s since last said): %.100r", channel, count, text
+            )
 
     def dispatch_all(self, notices: list[Notice]) -> None:
         """Hand out several notices."""
@@ -60,11 +81,36 @@ class Notifier(ABC):
             self.dispatch(channel, ANYTHING)
 
 
+class _Sparing:
+    """Counts what happens again and again, so that it is logged once in a while only."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._silent_until = -math.inf
+
+    def count(self) -> int:
+        """One more: how many there were since the last log entry, or 0 if it is too early for another."""
+        self._count += 1
+        now = clock.monotonic()
+        if now < self._silent_until:
+            return 0
+        count, self._count = self._count, 0
+        self._silent_until = now + QUIET
+        return count
+
+
 def decode(text: str) -> dict[str, Any] | None:
     """The payload in a text, JSON or base64 of gzipped JSON as Oban writes it; None if it is garbage."""
     try:
-        raw = text if text.startswith("{") else gzip.decompress(base64.b64decode(text))
-        payload = orjson.loads(raw)
-    except (ValueError, OSError, EOFError):
+        payload = orjson.loads(text if text.startswith("{") else _inflated(base64.b64decode(text)))
+    except (ValueError, zlib.error):
         return None
     return payload if isinstance(payload, dict) else None
+
+
+def _inflated(zipped: bytes) -> bytes:
+    inflater = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+    inflated = inflater.decompress(zipped, MAX_INFLATED)
+    if not inflater.eof:
+        raise ValueError("cut off, or too long")
+    return inflated

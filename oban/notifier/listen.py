@@ -6,11 +6,14 @@ import logging
 import random
 from typing import Any
 
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import URL, NullPool
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.orm import Session
 
 from oban import dialects
-from oban.notifier.base import Notifier, decode
-from oban.repository.transaction import Database
+from oban.errors import ConfigError
+from oban.notifier.base import Notifier
+from oban.repository.transaction import Database, make_engine
 
 logger = logging.getLogger("oban.notifier")
 
@@ -20,19 +23,26 @@ CHANNELS = ("insert", "signal")
 class ListenNotifier(Notifier):
     """Listens, reconnects when the connection breaks, and then has everybody look once.
 
-    What was announced while nobody listened is lost; that look makes up for it.
+    What was announced while nobody listened is lost; that look makes up for it. `url` leads to the
+    database directly, where the engine goes through a pooler.
     """
 
     #: Seconds between two proofs that the connection still lives.
     keepalive = 30.0
+    #: Seconds for a notification through a pooler to arrive, before it is taken not to.
+    echo = 5.0
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, url: str | URL | None = None) -> None:
         super().__init__(database)
+        self._url = direct_url(database, url)
+        self._engine: AsyncEngine = database.engine
         self._task: asyncio.Task[None] | None = None
         self._listening = asyncio.Event()
         self._stopping = False
 
     async def start(self) -> None:
+        if self._url is not None:
+            self._engine = make_engine(self._url, poolclass=NullPool)
         self._task = asyncio.create_task(self._run(), name="oban-listen")
         started = asyncio.create_task(self._listening.wait())
         # Without the database the node starts all the same, and polls.
@@ -46,12 +56,14 @@ class ListenNotifier(Notifier):
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
             self._task = None
+        if self._engine is not self.database.engine:
+            await self._engine.dispose()
 
     async def _run(self) -> None:
         failures = 0
         while True:
             try:
-                async with self.database.engine.connect() as connection:
+                async with self._engine.connect() as connection:
                     failures = 0
                     await self._listen(connection)
             # Whatever breaks the listener, from a driver or from a pooler in between, is mended by
@@ -68,7 +80,7 @@ class ListenNotifier(Notifier):
 
     async def _listen(self, connection: AsyncConnection) -> None:
         connection = await connection.execution_options(isolation_level="AUTOCOMMIT")
-        schema = self.database.prefix or await connection.run_sync(self.database.dialect.current_schema)
+        schema = self.database.prefix or await self.database.read(_current_schema)
         channels = {f"{schema}.oban_{channel}": channel for channel in CHANNELS}
         # A connection that was listened on must not go back to the pool.
         raw = await connection.get_raw_connection()
@@ -87,7 +99,7 @@ class ListenNotifier(Notifier):
         driver.add_termination_listener(lambda _: broken.set())
 
         def receive(_: Any, __: int, channel: str, payload: str) -> None:
-            self._receive(channels[channel], payload)
+            self.receive(channels[channel], payload)
 
         for name in channels:
             await driver.add_listener(name, receive)
@@ -102,23 +114,39 @@ class ListenNotifier(Notifier):
     async def _with_psycopg(self, driver: Any, channels: dict[str, str]) -> None:
         await driver.set_autocommit(True)
         for name in channels:
-            await driver.execute(f'LISTEN "{name}"')
+            quoted = name.replace('"', '""')
+            await driver.execute(f'LISTEN "{quoted}"')
         self._ready()
         while True:
             async for notice in driver.notifies(timeout=self.keepalive):
-                self._receive(channels[notice.channel], notice.payload)
-            await driver.execute("SELECT 1")
+                self.receive(channels[notice.channel], notice.payload)
+            async with asyncio.timeout(self.keepalive):
+                await driver.execute("SELECT 1")
 
     def _ready(self) -> None:
         self._listening.set()
         self.wake_everybody()
 
-    def _receive(self, channel: str, text: str) -> None:
-        payload = decode(text)
-        if payload is None:
-            logger.warning("ignored on the channel %s, not a payload: %.100r", channel, text)
-        else:
-            self.dispatch(channel, payload)
+
+def direct_url(database: Database, url: str | URL | None) -> URL | None:
+    """The URL for LISTEN, checked; raises `ConfigError` for one that cannot serve this database."""
+    if url is None:
+        return None
+    if not database.dialect.listens:
+        raise ConfigError(f"listen_url is for PostgreSQL; {database.dialect.name} has no LISTEN")
+    try:
+        parsed = dialects.parse_async_url(url)
+        if dialects.named(parsed.get_backend_name()) is not database.dialect:
+            raise ConfigError(
+                f"of {parsed.get_backend_name()}, while the engine is on {database.dialect.name}"
+            )
+    except ConfigError as error:
+        raise ConfigError(f"listen_url: {error}") from None
+    return parsed
+
+
+def _current_schema(session: Session) -> str | None:
+    return dialects.of(session).current_schema(session.connection())
 
 
 async def _close(driver: Any) -> None:

@@ -1,4 +1,4 @@
-"""SQLite: commits of this process are heard at once, those of others by polling `data_version`.
+"""Without LISTEN: nothing but polling, or, on SQLite, polling `data_version`.
 
 `PRAGMA data_version` is a counter in shared memory that changes when any other connection has
 committed. Reading it takes some microseconds and no lock.
@@ -20,7 +20,23 @@ logger = logging.getLogger("oban.notifier")
 RETRY = 1.0
 
 
-class DataVersionNotifier(Notifier):
+class PollNotifier(Notifier):
+    """Needs no connection. Hears this process's own commits, where the library announces them itself."""
+
+    async def start(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.database.on_notices.append(self._hear)
+
+    async def stop(self) -> None:
+        if self._hear in self.database.on_notices:
+            self.database.on_notices.remove(self._hear)
+
+    def _hear(self, notices: list[Notice]) -> None:
+        # The commit may have happened in another thread.
+        self._loop.call_soon_threadsafe(self.dispatch_all, notices)
+
+
+class DataVersionNotifier(PollNotifier):
     """Hears this process's commits, and looks for others every `interval` seconds."""
 
     def __init__(self, database: Database, interval: float = 0.05) -> None:
@@ -29,24 +45,18 @@ class DataVersionNotifier(Notifier):
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self.database.on_notices.append(self._hear)
+        await super().start()
         # A database in memory has no other connection, let alone another process.
         if not self.database.dialect.is_memory(self.database.engine.url):
             self._task = asyncio.create_task(self._watch(), name="oban-data-version")
 
     async def stop(self) -> None:
-        if self._hear in self.database.on_notices:
-            self.database.on_notices.remove(self._hear)
+        await super().stop()
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
             self._task = None
-
-    def _hear(self, notices: list[Notice]) -> None:
-        # The commit may have happened in another thread.
-        self._loop.call_soon_threadsafe(self.dispatch_all, notices)
 
     async def _watch(self) -> None:
         while True:

@@ -29,7 +29,7 @@ from sqlalchemy.orm import Session
 from oban import dialects, encoding
 from oban.dialects.base import Dialect, constant
 from oban.models import Job
-from oban.repository.transaction import execute, notify
+from oban.repository.transaction import alone, execute, notify
 from oban.types import JobState
 
 # Statements on the plain table: what they return is not loaded through the session, and their cache
@@ -303,10 +303,9 @@ def _acknowledge_and_fetch(dialect: Dialect) -> Update:
 def turn(session: Session, acks: Sequence[Ack], queue: str, demand: int, node: str, owner: str) -> list[Job]:
     """One turn of a producer: acknowledge what has ended, then fetch into the free places."""
     dialect = dialects.of(session)
-    # Most turns need no more than one statement, which is a transaction by itself: one round trip
-    # where BEGIN, two statements and COMMIT take four.
+    # Most turns need no more than one statement.
     if dialect.writes_in_cte and demand > 0 and all(ack.outcome == "completed" for ack in acks):
-        session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
+        alone(session)
         if not acks:
             return fetch(session, queue, demand, node, owner)
         parameters = {"queue_name": queue, "demand": demand, "node": node, "owner": owner}
@@ -338,11 +337,16 @@ def _stage(dialect: Dialect) -> Update:
     )
 
 
+def _names(queues: Iterable[object]) -> list[str]:
+    # SQLite keeps whatever somebody puts into a column.
+    return sorted({queue for queue in queues if isinstance(queue, str)})
+
+
 def stage(session: Session) -> int:
     """Make the jobs available whose time has come, and wake their queues; the number staged."""
     statement = _stage(dialects.of(session))
     queues = execute(session, statement).scalars().all()
-    notify(session, "insert", [{"queue": queue} for queue in sorted(set(queues))])
+    notify(session, "insert", [{"queue": queue} for queue in _names(queues)])
     return len(queues)
 
 

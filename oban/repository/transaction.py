@@ -4,6 +4,7 @@ The functions are sync, over a `Session`. Under asyncio they run in `AsyncSessio
 """
 
 import asyncio
+import logging
 import random
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, nullcontext
@@ -35,13 +36,22 @@ from oban.errors import ConfigError, InvalidTarget, SchemaMissing
 from oban.models import Job
 from oban.repository import rollback
 
+logger = logging.getLogger("oban.database")
+
 P = ParamSpec("P")
 T = TypeVar("T")
 Notice = tuple[str, dict[str, Any]]
 Caller = AsyncSession | AsyncConnection
 
+_ADVICE = (
+    "pass the URL instead of an engine, with notifier='poll' or listen_url=…, or make the engine with"
+    " connect_args={'statement_cache_size': 0, 'prepared_statement_cache_size': 0,"
+    " 'prepared_statement_name_func': lambda: ''} (asyncpg) or connect_args={'prepare_threshold': None}"
+    " (psycopg)"
+)
 _PREFIX = "oban.prefix"
 _WAITING = "oban.waiting"
+_ONE_BY_ONE = "oban.one_by_one"
 _ATTEMPTS = 10
 
 
@@ -57,6 +67,16 @@ def execute(
 def notify(session: Session, channel: str, payloads: Sequence[dict[str, Any]]) -> None:
     """Announce payloads on a channel when, and only if, the session's transaction commits."""
     dialects.of(session).notify(session, session.info.get(_PREFIX), channel, payloads)
+
+
+def alone(session: Session) -> None:
+    """Let the one statement that follows be a transaction by itself: one round trip instead of three.
+
+    Not where it would then run at another isolation level, or as several messages of which each may
+    go to another server behind a pooler. Then it is one of a transaction as ever.
+    """
+    if session.info.get(_ONE_BY_ONE, True):
+        session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
 
 
 def when_stored(session: Session, action: Callable[[], None]) -> None:
@@ -76,15 +96,21 @@ class Database:
 
     `engine` is an `AsyncEngine`, which stays the caller's, or a URL, for which an engine is made
     and disposed of. `timeout` is how many seconds a transaction of our own may take, the wait for a
-    connection included. Raises `ConfigError` for what cannot be used.
+    connection included. `pooled` says that it may lead to a pooler in transaction mode: then nothing
+    relies on a session that lasts longer than a transaction. Raises `ConfigError` for what cannot be used.
     """
 
     def __init__(
-        self, engine: AsyncEngine | str | URL, prefix: str | None = None, timeout: float | None = None
+        self,
+        engine: AsyncEngine | str | URL,
+        prefix: str | None = None,
+        *,
+        timeout: float | None = None,
+        pooled: bool = False,
     ) -> None:
         self._owns_engine = not isinstance(engine, AsyncEngine)
         if isinstance(engine, (str, URL)):
-            engine = _make_engine(engine)
+            engine = make_engine(engine, pooled)
         elif not isinstance(engine, AsyncEngine):
             raise ConfigError(f"an AsyncEngine or a database URL is needed, not {type(engine).__name__}")
         self.engine = engine
@@ -98,6 +124,8 @@ class Database:
             raise ConfigError(f"{self.dialect.name} has no schemas: leave out the prefix")
         self.prefix = prefix
         self.timeout = timeout
+        self.pooled = pooled
+        self._warned = False
         #: Called after a commit with what it announced, where the database does not tell by itself.
         self.on_notices: list[Callable[[list[Notice]], None]] = []
         self._writer = asyncio.Lock() if self.dialect.single_writer else nullcontext()
@@ -110,7 +138,8 @@ class Database:
         """
         if self.dialect.is_memory(self.engine.url):
             return self
-        twin = Database(_engine_beside(self.engine, connections, timeout), self.prefix, timeout)
+        engine = _engine_beside(self.engine, connections, timeout)
+        twin = Database(engine, self.prefix, timeout=timeout, pooled=self.pooled)
         twin._owns_engine = True
         if not own_loop:
             twin._writer = self._writer
@@ -147,6 +176,7 @@ class Database:
     ) -> T:
         def whole(session: Session) -> T:
             with session:
+                self._begin(session)
                 result = function(session, *args, **kwargs)
                 session.commit()
                 return result
@@ -169,8 +199,12 @@ class Database:
     async def _look(
         self, function: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
+        def whole(session: Session) -> T:
+            self._begin(session)
+            return function(session, *args, **kwargs)
+
         async with self._session() as session, self._door():
-            return await session.run_sync(function, *args, **kwargs)
+            return await session.run_sync(whole)
 
     async def _whole(self, transaction: Coroutine[Any, Any, T]) -> T:
         """Await a transaction; where it must not be interrupted, a cancellation waits for its end."""
@@ -230,6 +264,14 @@ class Database:
     def _session(self) -> AsyncSession:
         return AsyncSession(self.engine, expire_on_commit=False, info={_PREFIX: self.prefix, _WAITING: []})
 
+    def _begin(self, session: Session) -> None:
+        """Begin a transaction of our own, at the isolation level that all statements are written for."""
+        level = self.dialect.isolation
+        usual = level is None or _usual_isolation(self.engine) == level
+        session.info[_ONE_BY_ONE] = usual and not self.pooled
+        if not usual:
+            session.connection(execution_options={"isolation_level": level})
+
     def _lend(
         self,
         session: Session,
@@ -283,6 +325,12 @@ class Database:
         except DBAPIError as error:
             if self.dialect.is_missing_table(error):
                 raise SchemaMissing(self.missing_schema()) from error
+            if self.dialect.is_lost_statement(error) and not self._warned:
+                self._warned = True
+                logger.error(
+                    "prepared statements get lost, as they do behind a pooler in transaction mode; %s",
+                    _ADVICE,
+                )
             raise
 
     def missing_schema(self) -> str:
@@ -310,15 +358,22 @@ def _engine_beside(engine: AsyncEngine, connections: int, timeout: float) -> Asy
         dialect=engine.dialect,
         _dispatch=source.dispatch,
     )
-    return AsyncEngine(Engine(pool, engine.dialect, engine.url))
+    options = engine.sync_engine.get_execution_options()
+    return AsyncEngine(Engine(pool, engine.dialect, engine.url, execution_options=options))
 
 
-def _make_engine(url: str | URL) -> AsyncEngine:
-    parsed = dialects.parse_url(url)
-    dialect = dialects.named(parsed.get_backend_name())
-    if parsed.get_driver_name() not in dialect.async_drivers:
-        raise ConfigError(
-            f"the driver {parsed.get_driver_name()} does not work with asyncio;"
-            f" use {' or '.join(dialect.async_drivers)}"
-        )
-    return create_async_engine(parsed, json_deserializer=encoding.loads, **dialect.engine_options(parsed))
+def _usual_isolation(engine: AsyncEngine) -> str | None:
+    """The level of a transaction that asks for none; None if that is not known, or no level at all."""
+    dialect = engine.sync_engine.dialect
+    # Where the engine was made with a level, only this says so for AUTOCOMMIT.
+    asked = engine.get_execution_options().get("isolation_level") or dialect._on_connect_isolation_level
+    # Not there before the first connection.
+    found = getattr(dialect, "default_isolation_level", None)
+    return found if asked is None or asked == found else None
+
+
+def make_engine(url: str | URL, pooled: bool = False, **options: Any) -> AsyncEngine:
+    """An engine for a URL, with `options` of `create_async_engine`; `pooled` as in `Database`."""
+    parsed = dialects.parse_async_url(url)
+    options = dialects.named(parsed.get_backend_name()).engine_options(parsed, pooled) | options
+    return create_async_engine(parsed, json_deserializer=encoding.loads, **options)

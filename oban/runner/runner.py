@@ -45,7 +45,7 @@ class Runner:
         self.database = database.sibling(connections, options.statement_timeout)
         self.options = options
         self._threads = ThreadPoolExecutor(max_workers=MAX_THREADS, thread_name_prefix="oban")
-        self.notifier = notifier.make(self.database)
+        self.notifier = notifier.make(self.database, options.notifier, options.listen_url)
         self.leader = Leader(
             self.database,
             name=options.name,
@@ -243,8 +243,8 @@ class Runner:
             self.stager.wake()
             for producer in self.producers.values():
                 producer.wake()
-        elif producer_of := self.producers.get(str(payload.get("queue"))):
-            producer_of.wake()
+        elif isinstance(queue := payload.get("queue"), str) and queue in self.producers:
+            self.producers[queue].wake()
 
     def _on_signal(self, payload: dict[str, Any]) -> None:
         match payload:
@@ -254,5 +254,5 @@ class Runner:
                 self.stager.wake_within(seconds)
             case {"action": "stage"}:
                 self.stager.wake()
-            case {}:
+            case {} if not payload:
                 self.watcher.wake()
