@@ -4,16 +4,17 @@ import asyncio
 import contextlib
 import logging
 import random
+import uuid
 from typing import Any
 
-from sqlalchemy import URL, NullPool
+from sqlalchemy import URL, NullPool, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.orm import Session
 
 from oban import dialects
 from oban.errors import ConfigError
 from oban.notifier.base import Notifier
-from oban.repository.transaction import Database, make_engine
+from oban.repository.transaction import Database, make_engine, notify
 
 logger = logging.getLogger("oban.notifier")
 
@@ -38,6 +39,8 @@ class ListenNotifier(Notifier):
         self._engine: AsyncEngine = database.engine
         self._task: asyncio.Task[None] | None = None
         self._listening = asyncio.Event()
+        self._token = uuid.uuid4().hex
+        self._heard = asyncio.Event()
         self._stopping = False
 
     async def start(self) -> None:
@@ -82,17 +85,43 @@ class ListenNotifier(Notifier):
         connection = await connection.execution_options(isolation_level="AUTOCOMMIT")
         schema = self.database.prefix or await self.database.read(_current_schema)
         channels = {f"{schema}.oban_{channel}": channel for channel in CHANNELS}
+        server = await connection.scalar(text("SELECT pg_backend_pid()"))
         # A connection that was listened on must not go back to the pool.
         raw = await connection.get_raw_connection()
-        driver = raw.driver_connection
+        driver: Any = raw.driver_connection
         await connection.run_sync(lambda sync: sync.detach())
+        is_asyncpg = hasattr(driver, "add_listener")
+        direct = server == (driver.get_server_pid() if is_asyncpg else driver.info.backend_pid)
+        listening = self._with_asyncpg if is_asyncpg else self._with_psycopg
+        checked = None if direct else asyncio.create_task(self._check())
         try:
-            if hasattr(driver, "add_listener"):
-                await self._with_asyncpg(driver, channels)
-            else:
-                await self._with_psycopg(driver, channels)
+            await listening(driver, channels)
         finally:
+            if checked is not None:
+                checked.cancel()
             await asyncio.shield(_close(driver))
+
+    async def _check(self) -> None:
+        """Say so if nothing is heard: LISTEN succeeds behind a pooler in transaction mode, and is lost."""
+        payload = {"action": "echo", "token": self._token}
+        try:
+            await self._listening.wait()
+            await self.database.write(lambda session: notify(session, "signal", [payload]))
+            async with asyncio.timeout(self.echo):
+                await self._heard.wait()
+        except TimeoutError:
+            logger.warning(
+                "notifications do not arrive through the pooler, jobs are found by polling alone; give a"
+                " listen_url that leads to the database directly, or notifier='poll'"
+            )
+        except Exception as error:
+            logger.warning("not known whether notifications arrive: %s", dialects.cause(error))
+
+    def dispatch(self, channel: str, payload: dict[str, Any]) -> None:
+        if payload.get("token") == self._token:
+            self._heard.set()
+        else:
+            super().dispatch(channel, payload)
 
     async def _with_asyncpg(self, driver: Any, channels: dict[str, str]) -> None:
         broken = asyncio.Event()

@@ -2,8 +2,8 @@
 
 It speaks PostgreSQL's protocol as far as it has to: it answers the startup itself, hands each
 transaction to the server connection that has rested longest, and takes it back at `ReadyForQuery` with
-the status "idle". Notifications reach nobody. Without `servers` it is in session mode: each
-client has a server connection of its own, and still hears no notification.
+the status "idle". Notifications reach nobody. Without `servers` it is in session mode: each client has a
+server connection of its own, and hears no notification unless `deliver` is set.
 """
 
 import asyncio
@@ -76,9 +76,10 @@ class Client:
 class Pooler:
     """Listens on 127.0.0.1; `url` leads through it. `served` counts transactions per server connection."""
 
-    def __init__(self, target: URL, servers: int | None) -> None:
+    def __init__(self, target: URL, servers: int | None, deliver: bool = False) -> None:
         self.target = target
         self.size = servers
+        self.deliver = deliver
         self.served: dict[Server, int] = {}
         self.dropped = 0
         self._free: asyncio.Queue[Server] = asyncio.Queue()
@@ -185,7 +186,7 @@ class Pooler:
         try:
             while True:
                 kind, body = await read_message(server.reader)
-                if kind == b"A":
+                if kind == b"A" and not self.deliver:
                     self.dropped += 1
                     continue
                 done = kind == b"Z" and self._ended(client, body)
@@ -215,9 +216,9 @@ class Pooler:
 
 
 @asynccontextmanager
-async def pooler(target: URL, servers: int | None = 3) -> AsyncIterator[Pooler]:
+async def pooler(target: URL, servers: int | None = 3, deliver: bool = False) -> AsyncIterator[Pooler]:
     """A pooler in front of the server of a URL."""
-    started = Pooler(target, servers)
+    started = Pooler(target, servers, deliver)
     await started.start()
     try:
         yield started
