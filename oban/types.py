@@ -2,11 +2,11 @@
 
 import enum
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
-from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Integer, Text
+from sqlalchemy import JSON, BigInteger, ColumnElement, DateTime, Dialect, Integer, Text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -94,8 +94,38 @@ class StateType(TypeDecorator[JobState]):
 STATE_BY_VALUE = {state.value: state for state in JobState}
 
 
+#: What Python's datetime can hold; a `timestamp` reaches from 4713 BC to the year 294276, and to infinity.
+FIRST, LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+
+
+class _Within(FunctionElement[datetime]):
+    """A time as it is selected: the nearest one that a driver can decode."""
+
+    inherit_cache = True
+
+
+@compiles(_Within)
+def _render_plain(element: _Within, compiler: SQLCompiler, **options: Any) -> str:
+    time: str = compiler.process(element.clauses, **options)
+    return time
+
+
+@compiles(_Within, "postgresql")
+def _render_within(element: _Within, compiler: SQLCompiler, **options: Any) -> str:
+    time: str = compiler.process(element.clauses, **options)
+    # What a SELECT DISTINCT is ordered by, it has to select as it is.
+    if compiler.stack and getattr(compiler.stack[-1]["selectable"], "_distinct", False):
+        return time
+    first, last = (f"'{bound.replace(tzinfo=None)}'" for bound in (FIRST, LAST))
+    return f"CASE WHEN {time} < {first} THEN {first} WHEN {time} > {last} THEN {last} ELSE {time} END"
+
+
 class UTCDateTime(TypeDecorator[datetime]):
-    """Stored as UTC without a zone, whatever the session's zone; aware UTC in Python."""
+    """Stored as UTC without a zone, whatever the session's zone; aware UTC in Python.
+
+    A stored time that Python cannot hold is read as the nearest one that it can, and what is no time
+    at all as the first one: a row that somebody spoilt is read like any other.
+    """
 
     impl = DateTime
     cache_ok = True
@@ -107,9 +137,23 @@ class UTCDateTime(TypeDecorator[datetime]):
             raise ValueError(f"a time zone is needed: {value!r} has none")
         return value.astimezone(UTC).replace(tzinfo=None)
 
+    # Drivers decode a row before anything here sees it, and all rows of an answer or none.
+    def column_expression(self, column: ColumnElement[datetime]) -> ColumnElement[datetime]:
+        within = _Within(column)
+        within.type = self
+        return within
+
     def result_processor(self, dialect: Dialect, coltype: Any) -> Any:
         given = self.impl_instance.dialect_impl(dialect).result_processor(dialect, coltype)
-        return aware if given is None else lambda value: aware(given(value))
+        return aware if given is None else lambda value: _read(given, value)
+
+
+def _read(given: Callable[[Any], datetime | None], value: Any) -> datetime | None:
+    try:
+        return aware(given(value))
+    # SQLite keeps anything in any column.
+    except (ValueError, TypeError):
+        return FIRST
 
 
 def aware(value: datetime | None) -> datetime | None:

@@ -1,7 +1,9 @@
 """SQLite 3.35 and newer: one writer at a time, WAL, lists and documents as JSON text."""
 
+import sqlite3
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from sqlalchemy import (
@@ -16,9 +18,12 @@ from sqlalchemy import (
     Table,
     Text,
     bindparam,
+    case,
     cast,
+    false,
     func,
     literal_column,
+    null,
     select,
     text,
 )
@@ -31,6 +36,15 @@ from oban.types import UTCDateTime
 
 #: How long a connection waits for another writer, in seconds.
 BUSY_TIMEOUT = 30.0
+
+
+class TolerantConnection(sqlite3.Connection):
+    """Reads text that is not UTF-8, which SQLite keeps like any other, instead of refusing its row."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.text_factory = partial(str, encoding="utf-8", errors="replace")
+
 
 # Microseconds are written as SQLAlchemy writes them, so that texts compare as times do.
 _NOW = "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
@@ -82,7 +96,8 @@ class SQLite(Dialect):
         ).subquery("r")
 
     def second(self, texts: Any) -> ColumnElement[str]:
-        return func.json_extract(texts, constant("$[1]"), type_=Text)
+        # Of a text that is no JSON, json_extract() would make the whole statement fail.
+        return case((func.json_valid(texts), func.json_extract(texts, constant("$[1]"))), else_=null())
 
     def texts(self, *items: ColumnElement[str]) -> ColumnElement[Any]:
         return func.json_array(*items, type_=Text)
@@ -98,7 +113,9 @@ class SQLite(Dialect):
         return func.json_set(document, *pairs)
 
     def has_key(self, document: Any, key: str) -> ColumnElement[bool]:
-        return func.json_type(document, constant(f"$.{key}")).is_not(None)
+        # Asked of a text that is no JSON, json_type() would make the whole statement fail.
+        found = func.json_type(document, constant(f"$.{key}")).is_not(None)
+        return case((func.json_valid(document), found), else_=false())
 
     def without_keys(self, document: Any, *keys: str) -> ColumnElement[Any]:
         return func.json_remove(document, *(constant(f"$.{key}") for key in keys))
@@ -122,7 +139,7 @@ class SQLite(Dialect):
         session.info[NOTICES].extend((channel, payload) for payload in payloads)
 
     def engine_options(self, url: URL, pooled: bool = False) -> dict[str, Any]:
-        options: dict[str, Any] = {"connect_args": {"timeout": BUSY_TIMEOUT}}
+        options: dict[str, Any] = {"connect_args": {"timeout": BUSY_TIMEOUT, "factory": TolerantConnection}}
         if self.is_memory(url):
             # The database lives as long as its connection: one, for which everybody waits.
             options |= {"poolclass": AsyncAdaptedQueuePool, "pool_size": 1, "max_overflow": 0}
