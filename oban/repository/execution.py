@@ -22,6 +22,7 @@ from sqlalchemy import (
     literal_column,
     or_,
     select,
+    true,
     update,
 )
 from sqlalchemy.orm import Session
@@ -172,8 +173,12 @@ def _acknowledge(dialect: Dialect) -> Update:
         },
     ).c
     now = dialect.now()
-    # In id order, as everybody locks, whatever order the join may have.
-    locked = select(_job.id).where(_job.id.in_(select(ack.id))).order_by(_job.id).with_for_update()
+    # Where nobody locks rows, SQLite would go through all acks for each id of a list.
+    locked: ColumnElement[bool] = true()
+    if not dialect.single_writer:
+        # In id order, as everybody locks, whatever order the join may have.
+        ids = select(_job.id).where(_job.id.in_(select(ack.id))).order_by(_job.id).with_for_update()
+        locked = dialect.picked(_job.id, ids)
     ended = {outcome: ack.outcome == constant(outcome) for outcome in OUTCOMES}
     retried = or_(ended["failed"], ended["rescued"])
     exhausted = or_(ended["discarded"], and_(retried, _job.attempt >= _job.max_attempts))
@@ -184,7 +189,7 @@ def _acknowledge(dialect: Dialect) -> Update:
     return (
         update(_jobs)
         .where(
-            dialect.picked(_job.id, locked),
+            locked,
             _job.id == ack.id,
             _job.attempt == ack.attempt,
             func.coalesce(dialect.second(_job.attempted_by), constant("")) == ack.owner,

@@ -1,11 +1,13 @@
 """Outcomes that the database refuses, or that it cannot be given now."""
 
+import itertools
 from typing import Any
 
 import pytest
 from sqlalchemy import URL, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.orm import Session
 
 from oban import JobState, Oban, Record, Snooze
 from oban.repository import execution
@@ -192,3 +194,24 @@ async def test_an_acknowledgement_whose_answer_was_lost_is_repeated_without_harm
             assert (row.state, row.attempt) == (state, 1)
             assert [entry["attempt"] for entry in row.errors] == [1]
         assert (await row_of(oban, done)).state is JobState.COMPLETED
+
+
+async def test_what_acknowledging_costs_grows_with_the_number_of_jobs_and_no_faster(sqlite_url: URL) -> None:
+    async with Oban(sqlite_url) as client:
+        steps: list[int] = []
+        for number in (100, 400):
+            await client.enqueue_many([Noop.new() for _ in range(number)])
+            jobs = await client._database.write(execution.turn, [], "default", number, "node", "owner")
+            acks = [execution.Ack(job.id, 1, "owner", "completed") for job in jobs]
+
+            def acknowledge(session: Session, acks: list[execution.Ack] = acks) -> int:
+                steps = itertools.count()
+                driver: Any = session.connection().connection.driver_connection
+                # Called, in the thread of the connection, for every 100 steps of SQLite's machine.
+                driver._conn.set_progress_handler(lambda: next(steps) and 0, 100)
+                execution.acknowledge(session, acks)
+                driver._conn.set_progress_handler(None, 0)
+                return next(steps)
+
+            steps.append(await client._database.write(acknowledge))
+        assert steps[1] < steps[0] * 6
