@@ -1,0 +1,268 @@
+"""Real runner processes, and what may befall them."""
+
+import asyncio
+import atexit
+import contextlib
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from sqlalchemy import URL, text
+
+from tests.faults import recording
+from tests.faults.history import FINAL, Fault, History, Violation, check
+from tests.faults.workers import LEDGER_URL
+from tests.waiting import eventually
+
+ROOT = Path(__file__).parents[2]
+#: How long a process may take to run, in seconds; the machine may be busy.
+START = 30.0
+_pids: set[int] = set()
+
+
+@atexit.register
+def _kill_all() -> None:
+    for pid in list(_pids):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+class Node:
+    """One place in a cluster. Each life of its process has a name of its own: `n1.1`, `n1.2`, …"""
+
+    def __init__(self, cluster: "Cluster", number: int) -> None:
+        self.cluster = cluster
+        self.number = number
+        self.life = 0
+        self.process: asyncio.subprocess.Process | None = None
+        #: Overrides of the cluster's: keyword arguments of `Oban`, and other keys of `tests.faults.node`.
+        self.options: dict[str, Any] = {}
+        self.told: dict[str, Any] = {}
+
+    @property
+    def name(self) -> str:
+        """The name of the current or the last life: the `node` of its Oban."""
+        return f"n{self.number}.{self.life}"
+
+    @property
+    def running(self) -> bool:
+        """Whether its process lives, be it frozen."""
+        return self.process is not None and self.process.returncode is None
+
+    @property
+    def log(self) -> str:
+        """What the current or the last life wrote to stderr."""
+        path = self._log
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    @property
+    def _log(self) -> Path:
+        return self.cluster.folder / f"{self.name}.log"
+
+    def command(self) -> list[str]:
+        """What it runs."""
+        cluster = self.cluster
+        told = {
+            "url": cluster.url.render_as_string(hide_password=False),
+            **cluster.told,
+            **self.told,
+            "options": {"node": self.name, **cluster.options, **self.options},
+        }
+        return [sys.executable, "-m", "tests.faults.node", json.dumps(told)]
+
+    async def start(self, wait: bool = True) -> None:
+        """Start a new life; with `wait`, until it runs."""
+        assert not self.running
+        self.life += 1
+        with self._log.open("wb") as log:
+            self.process = await asyncio.create_subprocess_exec(
+                *self.command(),
+                cwd=ROOT,
+                env={**os.environ, **self.cluster.environment},
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        _pids.add(self.process.pid)
+        if wait:
+            await self.ready()
+
+    async def ready(self) -> None:
+        """Wait until it runs jobs."""
+
+        def is_ready() -> bool:
+            lines = self.log.splitlines()
+            assert self.running, f"{self.name} did not start: {self.log}"
+            # What tests.faults.node says, and what `oban start` logs.
+            return "ready" in lines or any(f" node {self.name} runs " in line for line in lines)
+
+        await eventually(is_ready, START)
+
+    async def kill(self) -> None:
+        """SIGKILL; it is gone when this returns."""
+        since = time.time()
+        self.send(signal.SIGKILL)
+        await self.gone()
+        self.cluster.faults.append(Fault(self.name, "kill", since, time.time()))
+
+    async def freeze(self, seconds: float) -> None:
+        """SIGSTOP, and SIGCONT after some seconds."""
+        since = time.time()
+        self.send(signal.SIGSTOP)
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            self.send(signal.SIGCONT)
+            self.cluster.faults.append(Fault(self.name, "freeze", since, time.time()))
+
+    async def stop(self, within: float = 25.0) -> None:
+        """SIGTERM; fails unless the process ends with exit code 0 within some seconds."""
+        since = time.time()
+        self.send(signal.SIGTERM)
+        code = await self.gone(within)
+        self.cluster.faults.append(Fault(self.name, "stop", since, time.time()))
+        assert code == 0, f"{self.name} stopped with {code}: {self.log}"
+
+    async def restart(self) -> None:
+        """Kill it if it lives, and start its next life, without waiting until that runs."""
+        if self.running:
+            await self.kill()
+        await self.start(wait=False)
+
+    def send(self, number: signal.Signals) -> None:
+        """Send any signal; nothing happens if the process is gone."""
+        if self.process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self.process.send_signal(number)
+
+    async def gone(self, timeout: float = 10.0) -> int:
+        """Wait until the process has ended; its exit code."""
+        assert self.process is not None
+        try:
+            code = await asyncio.wait_for(self.process.wait(), timeout)
+        except TimeoutError:
+            raise AssertionError(f"{self.name} still runs after {timeout} s: {self.log}") from None
+        _pids.discard(self.process.pid)
+        return code
+
+
+class Cluster:
+    """Runner processes on one database: `async with Cluster(url, folder, size=3, lease=2.0) as cluster`.
+
+    Options beyond the named ones are those of `Oban`; its node's name is `n1.1` and so on. `ledger`
+    is the URL by which workers write the ledger (default: `url`), and by which the cluster looks: past
+    a proxy. `told` are other keys of `tests.faults.node`. All processes are killed at the end; if the
+    block fails, what they wrote to stderr is shown.
+    """
+
+    def __init__(
+        self,
+        url: URL,
+        folder: Path,
+        *,
+        size: int = 3,
+        limit: int = 10,
+        lease: float = 2.0,
+        ledger: URL | None = None,
+        told: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> None:
+        self.url = url
+        self.folder = folder
+        self.lease = lease
+        self.ledger = ledger or url
+        self.told = dict(told or {})
+        self.options = {"queues": {"default": limit}, "lease": lease, **options}
+        self.environment = {LEDGER_URL: self.ledger.render_as_string(hide_password=False)}
+        self.nodes = [Node(self, number + 1) for number in range(size)]
+        #: What was done to the nodes; tests add faults of the database and the network.
+        self.faults: list[Fault] = []
+        self._supervisor: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        recording.install(self.ledger)
+        try:
+            await asyncio.gather(*(node.start() for node in self.nodes))
+        except BaseException:
+            await self.kill_all()
+            raise
+        return self
+
+    async def __aexit__(self, failed: type[BaseException] | None, *_: object) -> None:
+        if self._supervisor is not None:
+            self._supervisor.cancel()
+            await asyncio.wait({self._supervisor})
+        await self.kill_all()
+        if failed:
+            for path in sorted(self.folder.glob("n*.log")):
+                lines = path.read_text(errors="replace").splitlines()
+                print(f"---- {path.name}", *lines[-40:], sep="\n")
+
+    async def kill_all(self) -> None:
+        """End all processes without noting it."""
+        for node in self.nodes:
+            if node.running:
+                node.send(signal.SIGKILL)
+                await node.gone()
+
+    async def stop(self) -> None:
+        """Stop all nodes as in production; fails unless each ends with exit code 0."""
+        await asyncio.gather(*(node.stop() for node in self.nodes if node.running))
+
+    def supervise(self) -> None:
+        """From now on start a new life in each place whose process has ended, whyever it did."""
+
+        async def forever() -> None:
+            while True:
+                for node in self.nodes:
+                    if not node.running:
+                        await node.start(wait=False)
+                await asyncio.sleep(0.02)
+
+        self._supervisor = asyncio.create_task(forever())
+
+    # -- what the database says ------------------------------------------------------------------
+
+    def counts(self) -> dict[str, int]:
+        """How many jobs are in each state."""
+        with recording.connected(self.ledger) as connection:
+            rows = connection.execute(text("SELECT state, count(*) FROM oban_jobs GROUP BY state"))
+            return {row[0]: row[1] for row in rows}
+
+    async def settled(self, timeout: float, jobs: int | None = None) -> float:
+        """Wait until all jobs have ended (and are so many); the seconds that it took."""
+        since = time.monotonic()
+        counts: dict[str, int] = {}
+        while True:
+            counts = await asyncio.to_thread(self.counts)
+            if counts.keys() <= FINAL and jobs in (None, sum(counts.values())):
+                return time.monotonic() - since
+            if time.monotonic() - since > timeout:
+                raise AssertionError(f"not settled within {timeout} s: {counts}")
+            await asyncio.sleep(0.1)
+
+    def history(self) -> History:
+        """All that happened so far."""
+        return recording.read(self.ledger, self.faults)
+
+    def check(self, expect: Iterable[int] = (), **options: Any) -> History:
+        """The history, after failing unless it breaks no rule. Options are those of `history.check`."""
+        history = self.history()
+        found = check(history, lease=self.lease, expect=expect, **options)
+        assert not found, report(found)
+        return history
+
+
+def report(found: list[Violation]) -> str:
+    """Violations as lines, the first of each rule."""
+    shown = [f"{len(found)} violations"]
+    for rule in sorted({violation.rule for violation in found}):
+        of_rule = [violation for violation in found if violation.rule == rule]
+        shown += [f"{rule} ({len(of_rule)}):"]
+        shown += [f"  job {violation.job} {violation.text}" for violation in of_rule[:5]]
+    return "\n".join(shown)

@@ -1,0 +1,67 @@
+"""Fixtures: `rng` is a random generator whose seed is printed, and taken from `OBAN_SEED` if set."""
+
+import os
+import random
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import URL
+
+from tests.databases import PostgreSQLFactory, SQLiteFactory
+from tests.faults.server import Server
+
+SEED = int(os.environ.get("OBAN_SEED") or random.SystemRandom().randrange(2**32))
+#: Whether to run with the numbers of the fault matrix, and not the smaller ones for every commit.
+FULL = os.environ.get("OBAN_FAULTS") == "full"
+
+
+@pytest.fixture
+def rng(request: pytest.FixtureRequest) -> random.Random:
+    """A generator of its own for each test: alone or among others, it gets the same numbers."""
+    print(f"OBAN_SEED={SEED}")
+    request.node.user_properties.append(("seed", SEED))
+    return random.Random(f"{SEED}/{request.node.name}")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say the seed also when all went well."""
+    terminalreporter.write_line(f"tests/faults: OBAN_SEED={SEED}")
+
+
+@pytest.fixture(scope="session")
+def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A PostgreSQL server that tests may crash and stop; it runs again after each of them."""
+    with Server() as server:
+        yield server
+
+
+@pytest.fixture
+def server(own_server: Server) -> Iterator[Server]:
+    """The server of one's own, running."""
+    yield own_server
+    own_server.start()
+
+
+@pytest.fixture
+def server_url(server: Server) -> Iterator[URL]:
+    """A fresh database with the schema on that server, over TCP."""
+    url = server.create()
+    yield url
+    server.start()
+    server.drop(url)
+
+
+@pytest.fixture
+def postgresql_url(postgresql_factory: PostgreSQLFactory) -> Iterator[URL]:
+    """A fresh database on PostgreSQL only."""
+    made = postgresql_factory.create()
+    yield made
+    postgresql_factory.drop(made)
+
+
+@pytest.fixture
+def sqlite_url(sqlite_factory: SQLiteFactory) -> Iterator[URL]:
+    """A fresh database on SQLite only."""
+    made = sqlite_factory.create()
+    yield made
+    sqlite_factory.drop(made)

