@@ -1,0 +1,169 @@
+"""F13: six clients do everything there is to do to the same 200 jobs, and none of them ever deadlocks.
+
+6 s, where the matrix has 60, and as long again on jobs that each client has for itself, to compare.
+"""
+
+import asyncio
+import random
+import time
+from collections import Counter
+
+import pytest
+from sqlalchemy import URL, select, text
+
+from oban import Job, JobState, Oban, Worker
+from oban.errors import JobNotFound
+from oban.repository import execution, maintenance
+from oban.repository.execution import Ack
+from oban.repository.maintenance import Rule
+from tests.faults import recording
+from tests.faults.history import check
+
+SECONDS = 6.0
+CLIENTS = 6
+JOBS = 200
+#: Of so many jobs at once, in any order.
+SOME = 20
+#: How each client sees to it that jobs of the others come back.
+AGE = 0.2
+IDS = text("SELECT id FROM oban_jobs WHERE queue = :queue")
+
+
+class Contended(Worker, name="tests.Contended"):
+    async def process(self, job: Job) -> None: ...
+
+
+class Client:
+    """Does one thing after the other to some of the jobs of a queue, until it is told to stop."""
+
+    def __init__(self, oban: Oban, queue: str, choice: random.Random) -> None:
+        self.oban = oban
+        self.database = oban._database
+        self.queue = queue
+        self.choice = choice
+        self.owner = str(choice.random())
+        self.ids: list[int] = []
+        #: How often each thing was done, and to how many jobs.
+        self.done: Counter[str] = Counter()
+        self.touched: Counter[str] = Counter()
+
+    async def run(self, until: float) -> None:
+        things = [
+            *(self.claim, self.claim, self.cancel, self.retry, self.delete, self.update),
+            *(self.stage, self.rescue, self.prune, self.sweep),
+        ]
+        while time.monotonic() < until:
+            if self.done.total() % 5 == 0:
+                await self.refill()
+            thing = self.choice.choice(things)
+            self.touched[thing.__name__] += await thing()
+            self.done[thing.__name__] += 1
+
+    async def refill(self) -> None:
+        """Look which jobs there are, and add what was deleted."""
+        async with self.oban.engine.connect() as connection:
+            rows = await connection.execute(IDS, {"queue": self.queue})
+            self.ids = list(rows.scalars())
+        if missing := JOBS - len(self.ids):
+            await self.oban.enqueue_many([Contended.new(queue=self.queue) for _ in range(missing)])
+
+    def some(self) -> list[int]:
+        return self.choice.sample(self.ids, min(SOME, len(self.ids)))
+
+    async def claim(self) -> int:
+        demand = self.choice.randint(1, SOME)
+        jobs = await self.database.write(execution.turn, [], self.queue, demand, "node", self.owner)
+        outcomes = ["completed", "failed", "cancelled", "snoozed", "released", "discarded"]
+        only = self.choice.choice([["completed"], outcomes])
+        acks = []
+        for job in jobs:
+            outcome = self.choice.choice(only)
+            delay = 0.01 if outcome in ("failed", "snoozed") else None
+            error = "no" if outcome in ("failed", "cancelled", "discarded") else None
+            acks.append(Ack(job.id, job.attempt, self.owner, outcome, error=error, delay=delay))
+        self.choice.shuffle(acks)
+        # Some never come back: they are for the others to rescue.
+        again = await self.database.write(
+            execution.turn, acks[: self.choice.choice([5, SOME])], self.queue, 5, "node", self.owner
+        )
+        acks = [Ack(job.id, job.attempt, self.owner, "completed") for job in again]
+        await self.database.write(execution.acknowledge, acks)
+        return len(jobs) + len(again)
+
+    async def cancel(self) -> int:
+        return await self.oban.cancel_many_jobs(self.some())
+
+    async def retry(self) -> int:
+        return await self.oban.retry_many_jobs(
+            select(Job).where(Job.id.in_(self.some())).order_by(Job.worker)
+        )
+
+    async def delete(self) -> int:
+        return await self.oban.delete_many_jobs(self.some()[:5])
+
+    async def update(self) -> int:
+        changed = {"priority": self.choice.randint(0, 9), "schedule_in": self.choice.choice([0, 0.01])}
+        try:
+            return len(await self.oban.update_many_jobs(self.some(), lambda job: changed))
+        except JobNotFound:
+            # Deleted by another one meanwhile.
+            return 0
+
+    async def stage(self) -> int:
+        return await self.database.write(execution.stage)
+
+    async def rescue(self) -> int:
+        return len(await self.database.write(maintenance.rescue, AGE, AGE))
+
+    async def prune(self) -> int:
+        states = (JobState.COMPLETED, JobState.CANCELLED, JobState.DISCARDED)
+        return await self.database.write(maintenance.prune, Rule(self.choice.choice(states), 0.0), 5)
+
+    async def sweep(self) -> int:
+        return len(await self.database.write(maintenance.sweep))
+
+
+async def contend(url: URL, queues: list[str], rng: random.Random) -> tuple[Counter[str], Counter[str]]:
+    """What all clients together have done, and to how many jobs."""
+    clients = [
+        Client(Oban(url, name=f"client-{n}"), queue, random.Random(rng.random()))
+        for n, queue in enumerate(queues)
+    ]
+    try:
+        until = time.monotonic() + SECONDS
+        await asyncio.gather(*(client.run(until) for client in clients))
+    finally:
+        for client in clients:
+            await client.oban.stop()
+    return (
+        sum((client.done for client in clients), Counter()),
+        sum((client.touched for client in clients), Counter()),
+    )
+
+
+def deadlocks(url: URL) -> int:
+    with recording.connected(url) as connection:
+        statement = text("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
+        return connection.scalar(statement) or 0
+
+
+async def test_six_clients_on_the_same_jobs_never_deadlock(
+    postgresql_url: URL, rng: random.Random, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recording.install(postgresql_url)
+    with recording.connected(postgresql_url) as connection:
+        connection.execute(text(f"ALTER DATABASE {postgresql_url.database} SET deadlock_timeout = '50ms'"))
+    # Whatever raises, raises here.
+    done, touched = await contend(postgresql_url, ["same"] * CLIENTS, rng)
+    assert deadlocks(postgresql_url) == 0
+    # All of it happened, many times, and met jobs that it applied to.
+    assert {thing for thing, times in done.items() if times > 5 and touched[thing]} >= set(done) - {"sweep"}
+    history = recording.read(postgresql_url)
+    jobs = {change.job for change in history.changes}
+    found = check(history, lease=AGE, silent=jobs, at_rest=False)
+    # Nobody here has a heart that beats: each job may be taken from its owner after a while.
+    assert [violation for violation in found if violation.rule != "I2"] == []
+    apart, _ = await contend(postgresql_url, [f"own-{n}" for n in range(CLIENTS)], rng)
+    with capsys.disabled():
+        print(f"\n{done.total()} operations on the same jobs, {apart.total()} on disjoint ones", end=" ")
+    assert done.total() > apart.total() / 3
