@@ -1,5 +1,6 @@
 """What every notifier does: take in announcements and hand them to those who subscribed."""
 
+import asyncio
 import base64
 import logging
 import math
@@ -35,18 +36,33 @@ class Notifier(ABC):
         self.database = database
         self._handlers: defaultdict[str, list[Handler]] = defaultdict(list)
         self._sparing: defaultdict[str, _Sparing] = defaultdict(_Sparing)
+        self._changing = asyncio.Lock()
+        self._started = False
 
     def subscribe(self, channel: str, handler: Handler) -> None:
         """Let `handler` have what is announced on a channel. Called on the event loop."""
         self._handlers[channel].append(handler)
 
-    @abstractmethod
     async def start(self) -> None:
-        """Begin to receive; returns once announcements arrive."""
+        """Begin to receive; returns once announcements arrive. Does nothing if they do."""
+        async with self._changing:
+            if not self._started:
+                # Even if it is interrupted in the middle, there is something to stop.
+                self._started = True
+                await self._open()
 
-    @abstractmethod
     async def stop(self) -> None:
         """Stop receiving and give the connection back."""
+        async with self._changing:
+            if self._started:
+                self._started = False
+                await self._close()
+
+    @abstractmethod
+    async def _open(self) -> None: ...
+
+    @abstractmethod
+    async def _close(self) -> None: ...
 
     def dispatch(self, channel: str, payload: dict[str, Any]) -> None:
         """Hand a payload to the subscribers of a channel; one that fails does not stop the others."""

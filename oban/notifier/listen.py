@@ -41,9 +41,8 @@ class ListenNotifier(Notifier):
         self._listening = asyncio.Event()
         self._token = uuid.uuid4().hex
         self._heard = asyncio.Event()
-        self._stopping = False
 
-    async def start(self) -> None:
+    async def _open(self) -> None:
         if self._url is not None:
             self._engine = make_engine(self._url, poolclass=NullPool)
         self._task = asyncio.create_task(self._run(), name="oban-listen")
@@ -52,14 +51,14 @@ class ListenNotifier(Notifier):
         await asyncio.wait({started}, timeout=5)
         started.cancel()
 
-    async def stop(self) -> None:
-        self._stopping = True
+    async def _close(self) -> None:
+        self._listening.clear()
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
             self._task = None
-        if self._engine is not self.database.engine:
+        if self._url is not None:
             await self._engine.dispose()
 
     async def _run(self) -> None:
@@ -74,7 +73,7 @@ class ListenNotifier(Notifier):
             except Exception as error:
                 self._listening.clear()
                 # psycopg answers a cancelled wait for notifications with an error of its own.
-                if self._stopping:
+                if not self._started:
                     return
                 failures += 1
                 delay = min(0.1 * 2**failures, 10) * random.uniform(0.5, 1)  # noqa: S311 - jitter
@@ -99,7 +98,7 @@ class ListenNotifier(Notifier):
         finally:
             if checked is not None:
                 checked.cancel()
-            await asyncio.shield(_close(driver))
+            await asyncio.shield(_hang_up(driver))
 
     async def _check(self) -> None:
         """Say so if nothing is heard: LISTEN succeeds behind a pooler in transaction mode, and is lost."""
@@ -178,7 +177,7 @@ def _current_schema(session: Session) -> str | None:
     return dialects.of(session).current_schema(session.connection())
 
 
-async def _close(driver: Any) -> None:
+async def _hang_up(driver: Any) -> None:
     with contextlib.suppress(Exception):
         async with asyncio.timeout(2):
             await driver.close()

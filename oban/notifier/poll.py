@@ -23,11 +23,11 @@ RETRY = 1.0
 class PollNotifier(Notifier):
     """Needs no connection. Hears this process's own commits, where the library announces them itself."""
 
-    async def start(self) -> None:
+    async def _open(self) -> None:
         self._loop = asyncio.get_running_loop()
         self.database.on_notices.append(self._hear)
 
-    async def stop(self) -> None:
+    async def _close(self) -> None:
         if self._hear in self.database.on_notices:
             self.database.on_notices.remove(self._hear)
 
@@ -44,14 +44,14 @@ class DataVersionNotifier(PollNotifier):
         self.interval = interval
         self._task: asyncio.Task[None] | None = None
 
-    async def start(self) -> None:
-        await super().start()
+    async def _open(self) -> None:
+        await super()._open()
         # A database in memory has no other connection, let alone another process.
         if not self.database.dialect.is_memory(self.database.engine.url):
             self._task = asyncio.create_task(self._watch(), name="oban-data-version")
 
-    async def stop(self) -> None:
-        await super().stop()
+    async def _close(self) -> None:
+        await super()._close()
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):

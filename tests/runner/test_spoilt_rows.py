@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import URL, func, select
 
 from oban import Job, JobState, Oban
-from oban.repository import execution
+from oban.repository import execution, ownership
 from tests.suite.rows import insert_row
 
 FIRST, LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
@@ -113,4 +113,4 @@ async def test_lists_and_documents_that_are_no_json_spoil_no_statement_about_oth
         running = [await insert_row(oban.engine, "executing", attempted_by=["node", "me"]) for _ in range(2)]
         await spoil(oban, running[0], attempted_by="'no JSON'")
         held = [(id_, 1, "me") for id_ in running]
-        assert await oban._database.read(execution.lost, held) == {held[0]}
+        assert await oban._database.read(ownership.lost, held) == {held[0]}

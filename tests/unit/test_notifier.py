@@ -17,10 +17,10 @@ Heard = list[tuple[str, dict[str, Any]]]
 
 
 class Silent(Notifier):
-    async def start(self) -> None:
+    async def _open(self) -> None:
         return None
 
-    async def stop(self) -> None:
+    async def _close(self) -> None:
         return None
 
 

@@ -1,0 +1,86 @@
+"""Everything that runs in the background can be started and stopped, by anybody, at any time."""
+
+import asyncio
+import random
+import threading
+from collections.abc import Awaitable, Callable
+
+import pytest
+from sqlalchemy import URL
+
+from oban import JobState, Oban
+from oban.runner.service import Service
+from tests.runner.support import BRIEF, Noop, reaches
+from tests.waiting import eventually
+
+TASKS = 10
+CYCLES = 50
+
+
+async def stress(start: Callable[[], Awaitable[None]], stop: Callable[[], Awaitable[None]]) -> None:
+    """Start and stop something 50 times from each of 10 tasks at once."""
+
+    async def cycles(seed: int) -> None:
+        chance = random.Random(seed)
+        for _ in range(CYCLES):
+            await start()
+            for _ in range(chance.randrange(3)):
+                await asyncio.sleep(0)
+            await stop()
+
+    await asyncio.gather(*(cycles(seed) for seed in range(TASKS)))
+    await stop()
+
+
+def services(oban: Oban) -> list[Service]:
+    assert oban._runner is not None
+    return oban._runner._services()
+
+
+def loops() -> list[str]:
+    """The names of the background tasks that run now, without those of single statements."""
+    return sorted(name for task in asyncio.all_tasks() if (name := task.get_name()).startswith("oban-"))
+
+
+async def test_every_service_can_be_started_and_stopped_500_times_by_10_tasks(url: URL) -> None:
+    async with Oban(url, queues={"default": 2}, **BRIEF) as oban:
+        before = loops()
+        for service in services(oban):
+            await stress(service.start, service.stop)
+            assert f"oban-{service.name}" not in loops()
+            await service.start()
+        assert loops() == before
+        # They work as before.
+        await reaches(oban, await oban.enqueue(Noop.new(schedule_in=0.1)), JobState.COMPLETED)
+
+
+async def test_a_notifier_can_be_started_and_stopped_500_times_by_10_tasks(driver_url: URL) -> None:
+    async with Oban(driver_url, queues={"default": 2}, poll_interval=30, **BRIEF) as oban:
+        assert oban._runner is not None
+        notifier = oban._runner.notifier
+        before = loops()
+        await stress(notifier.start, notifier.stop)
+        assert len(loops()) == len(before) - 1
+        await notifier.start()
+        assert loops() == before
+        await reaches(oban, await oban.enqueue(Noop.new()), JobState.COMPLETED)
+
+
+@pytest.mark.timeout(120)
+async def test_an_instance_can_be_started_and_stopped_by_10_tasks(url: URL) -> None:
+    tasks, threads = asyncio.all_tasks(), set(threading.enumerate())
+    oban = Oban(url, queues={"default": 2}, **BRIEF)
+
+    async def cycles(seed: int) -> None:
+        chance = random.Random(seed)
+        for _ in range(5):
+            await oban.start()
+            await asyncio.sleep(chance.uniform(0, 0.02))
+            await oban.stop()
+
+    await asyncio.gather(*(cycles(seed) for seed in range(TASKS)))
+    await oban.stop()
+    await eventually(lambda: asyncio.all_tasks() == tasks)
+    await eventually(lambda: set(threading.enumerate()) == threads)
+    async with oban:
+        await reaches(oban, await oban.enqueue(Noop.new()), JobState.COMPLETED)
