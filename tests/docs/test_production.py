@@ -1,0 +1,74 @@
+"""The examples of docs/production.md run, and its figures are those of the code."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from oban import Oban
+from oban.config import Options
+from oban.runner import runner
+from tests.docs.snippets import ROOT, fenced
+from tests.docs.test_readme import URL, commands, define, run
+
+PAGE = "docs/production.md"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("OBAN_DATABASE_URL", raising=False)
+    run(["oban", "install", "--database-url", URL], tmp_path)
+    return tmp_path
+
+
+async def test_the_retention_of_the_page_is_one_that_a_node_runs_with(folder: Path) -> None:
+    oban = define(PAGE)["oban"]
+    assert isinstance(oban, Oban)
+    async with oban:
+        kept = oban.options.retention
+        assert (kept.completed, kept.discarded) == (6 * 3600, None)
+        assert kept.queues["audit"].completed is None
+        assert kept.workers["app.workers.Ping"].completed == 60
+
+
+def test_the_command_of_the_page_starts_as_many_nodes_as_it_says(folder: Path) -> None:
+    (folder / "app").mkdir()
+    (folder / "app" / "workers.py").touch()
+    [command] = [command for command in commands(PAGE) if command[:2] == ["oban", "start"]]
+    started: set[str] = set()
+    with subprocess.Popen(
+        [sys.executable, "-m", *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as supervisor:
+        assert supervisor.stdout is not None
+        printed = []
+        for line in supervisor.stdout:
+            printed.append(line)
+            if " runs default:10" in line:
+                started.add(line.split(" runs ")[0].split()[-1])
+                if len(started) == 4:
+                    supervisor.send_signal(signal.SIGTERM)
+    assert supervisor.returncode == 0, printed
+    assert {name[-2:] for name in started} == {"-1", "-2", "-3", "-4"}
+
+
+def test_the_figures_of_the_page_are_those_of_the_code() -> None:
+    text = " ".join((ROOT / PAGE).read_text().split())
+    options = Options()
+    assert f"within one lease ({options.lease:g} seconds" in text
+    assert options.heartbeat_interval == options.election_interval == options.lease / 4
+    assert f"the grace period, {options.shutdown_grace_period:g} seconds" in text
+    assert f"`statement_timeout`, {options.statement_timeout:g} seconds" in text
+    assert f"at most N + {runner.SERVICE_CONNECTIONS} connections, {runner.MAX_CONNECTIONS} at most" in text
+    day = 86_400
+    kept = options.retention
+    assert (kept.completed, kept.cancelled, kept.discarded) == (day, day, 7 * day)
+    assert "Completed and cancelled jobs for a day, discarded ones for a week" in text
+
+
+def test_every_fenced_block_of_the_page_is_one_that_these_tests_run() -> None:
+    assert len(fenced(PAGE, "python")) == 1
+    assert len(fenced(PAGE, "console")) == 1
+    assert (ROOT / PAGE).read_text().count("```") == 4
