@@ -44,16 +44,16 @@ class QueueOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retention:
-    """How long jobs are kept after they have finished, in seconds or timedeltas; None keeps them.
+    """How long jobs are kept after they have finished: seconds or timedeltas, then seconds; None keeps them.
 
     `queues` and `workers` (a worker's name, or its class) map to retentions that stand for
     those jobs instead; where both speak, that of the worker counts. At most `limit` jobs are deleted by one
     statement.
     """
 
-    completed: float | None = _DAY
-    cancelled: float | None = _DAY
-    discarded: float | None = 7 * _DAY
+    completed: float | timedelta | None = _DAY
+    cancelled: float | timedelta | None = _DAY
+    discarded: float | timedelta | None = 7 * _DAY
     queues: Mapping[str, "Retention"] = field(default_factory=dict)
     workers: Mapping[str, "Retention"] = field(default_factory=dict)
     limit: int = 10_000

@@ -110,7 +110,7 @@ async def test_a_queue_and_a_worker_may_be_kept_in_their_own_way_and_the_worker_
     rules: dict[str, Any] = {
         "completed": HOUR,
         "queues": {"media": {"completed": None, "discarded": None}},
-        "workers": {Other: Retention(completed=timedelta(hours=3).total_seconds())},
+        "workers": {Other: Retention(completed=timedelta(hours=3))},
     }
     assert await prune(oban, **rules) == {media, other, both, media_discarded}
     assert plain not in await prune(oban, **rules)

@@ -42,6 +42,21 @@ BAD_OPTIONS: list[tuple[dict[str, Any], str]] = [
     ({"stage_interval": True}, "stage_interval must be seconds"),
     ({"watch_interval": "1"}, "watch_interval must be seconds"),
     ({"shutdown_grace_period": -1}, "shutdown_grace_period must be seconds, at least 0"),
+    ({"node": "n" * 256}, "node must be 255 characters at most"),
+    ({"name": "a\0"}, "name must be 255 characters at most, without NUL"),
+    ({"notifier": "listen "}, "notifier must be listen or poll, not 'listen '"),
+    ({"notifier": "poll", "listen_url": "postgresql://h/d"}, "contradict each other"),
+    ({"listen_url": "postgresql://h/d"}, "listen_url is for PostgreSQL; sqlite has no LISTEN"),
+    ({"lease": 0.05}, "lease must be seconds, at least 0.1, not 0.05"),
+    ({"lease": "60"}, "lease must be seconds"),
+    ({"lease": 10, "heartbeat_interval": 6}, "heartbeat_interval must be at most half of the lease of 10 s"),
+    ({"lease": 10, "election_interval": 60}, "election_interval must be at most half of the lease"),
+    ({"rescue_interval": -1}, "rescue_interval must be seconds, at least 0.001"),
+    ({"prune_interval": 0}, "prune_interval must be seconds"),
+    ({"control_interval": 0}, "control_interval must be seconds"),
+    ({"rescue_after": 0}, "rescue_after must be seconds, at least 0.1"),
+    ({"statement_timeout": 0}, "statement_timeout must be seconds, at least 0.1"),
+    ({"retention": {"complete": 1}}, r"unknown option 'complete'; did you mean completed\?"),
 ]
 BAD_URLS: list[tuple[Any, type[ConfigError], str]] = [
     (
@@ -84,6 +99,11 @@ def test_a_database_that_cannot_be_used_is_named_without_its_password(
         Oban(url, name="never")
     assert "s3cret" not in str(caught.value)
     assert isinstance(caught.value, ObanError)
+
+
+def test_intervals_that_belong_to_the_lease_follow_it() -> None:
+    options = Options(lease=10, rescue_interval=1)
+    assert (options.heartbeat_interval, options.election_interval, options.rescue_interval) == (2.5, 2.5, 1)
 
 
 def test_queues_are_given_as_limits_options_or_mappings() -> None:
