@@ -20,7 +20,7 @@ from oban.errors import EncodingError
 MAX_BYTES = 4 * 1024 * 1024
 #: Deepest nesting of lists and dicts.
 MAX_DEPTH = 100
-#: Longest error text that is kept, in characters.
+#: Largest error text that is kept, in bytes of JSON.
 MAX_ERROR = 8192
 
 _STRICT = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
@@ -37,12 +37,49 @@ def loads(text: str | bytes) -> Any:
     return _decode(text if isinstance(text, str) else text.decode())
 
 
+def document(text: str | bytes) -> Any:
+    """The value of a stored JSON text, or an `Undecodable`: one bad row must not cost the others theirs."""
+    try:
+        return loads(text)
+    # ValueError: no JSON, or a number out of reach.
+    except (ValueError, RecursionError) as error:
+        problem = "is nested too deeply" if isinstance(error, RecursionError) else str(error)
+        return Undecodable(storable(f"cannot be decoded: {problem}", 500))
+
+
+class Undecodable:
+    """Stands for a document of the database that Python cannot decode; `problem` says why."""
+
+    __slots__ = ("problem",)
+
+    def __init__(self, problem: str) -> None:
+        self.problem = problem
+
+    def __repr__(self) -> str:
+        return f"<{self.problem}>"
+
+
 def _integer(digits: str) -> int | float:
     value = int(digits)
-    return value if _MIN_INT <= value <= _MAX_INT else _float_of(value)
+    if _MIN_INT <= value <= _MAX_INT:
+        return value
+    if abs(value) > _MAX_FLOAT:
+        raise ValueError(f"an integer of {len(digits)} digits")
+    return _float_of(value)
 
 
-_decode = json.JSONDecoder(parse_int=_integer).decode
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if not math.isfinite(value):
+        raise ValueError(f"{digits[:40]} is out of range")
+    return value
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is not JSON")
+
+
+_decode = json.JSONDecoder(parse_int=_integer, parse_float=_finite, parse_constant=_no_constant).decode
 
 
 def _float_of(value: int) -> int | float:
@@ -50,6 +87,12 @@ def _float_of(value: int) -> int | float:
     if abs(value) < _MAX_FLOAT and Decimal(repr(float(value))) == value:
         return float(value)
     return value
+
+
+def kind(value: object) -> str:
+    """What JSON calls a value that `loads` gives."""
+    names = {"NoneType": "null", "bool": "a boolean", "str": "text", "list": "a list", "dict": "an object"}
+    return names.get(type(value).__name__, "a number")
 
 
 def dumps(value: Any) -> str:
@@ -192,18 +235,39 @@ def _fault(value: str) -> str | None:
 
 
 def storable(value: str, limit: int = MAX_ERROR) -> str:
-    """The nearest text that can be stored: NUL and surrogates replaced, the middle cut out beyond `limit`."""
-    if len(value) > limit:
-        half = limit // 2
-        value = f"{value[:half]}\n… {len(value) - 2 * half:,} characters left out …\n{value[-half:]}"
+    """The nearest text that can be stored: NUL and surrogates replaced.
+
+    If its JSON takes more than `limit` bytes, the middle is cut out.
+    """
+    if len(value) <= limit:
+        text = _without_faults(value)
+        if len(orjson.dumps(text)) <= limit:
+            return text
+    # No character takes less than a byte.
+    head, tail = (_without_faults(part).encode() for part in (value[:limit], value[-limit:]))
+    room = limit - 64
+    while True:
+        half = room // 2
+        first, last = head[:half].decode(errors="ignore"), tail[-half:].decode(errors="ignore")
+        left_out = len(value) - len(first) - len(last)
+        text = f"{first}\n… {left_out:,} characters left out …\n{last}"
+        size = len(orjson.dumps(text))
+        if left_out > 0 and size <= limit:
+            return text
+        # Quotes take two bytes in JSON, control characters six.
+        room = min(room * limit // size, room - room // 16 - 1)
+
+
+def _without_faults(value: str) -> str:
     return value.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
 
 
 def error_text(error: BaseException) -> str:
-    """The traceback of an exception as text that can be stored, even if the exception cannot be printed."""
+    """The traceback of an exception as text that can be stored, whatever the exception is. Never raises."""
     try:
-        lines = traceback.format_exception(error)
-    except Exception:
+        return storable("".join(traceback.format_exception(error)).rstrip())
+    except BaseException:
+        # An exception may do anything when it is asked for its text; its class may, too, for its name.
+        name = type.__dict__["__qualname__"].__get__(type(error))
         lines = traceback.format_tb(error.__traceback__)
-        lines.append(f"{type(error).__qualname__}: <the exception could not be printed>")
-    return storable("".join(lines).rstrip())
+        return storable("".join([*lines, f"{name}: <the exception could not be printed>"]))

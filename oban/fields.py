@@ -129,6 +129,13 @@ def delay(value: object, field: str = "schedule_in") -> float:
     return value
 
 
+def timeout(value: object) -> float:
+    """Seconds, or a timedelta, as seconds: finite and more than nothing."""
+    if seconds := delay(value, "timeout"):
+        return seconds
+    raise InvalidJob("timeout", "must be more than 0 seconds")
+
+
 CHECKS: dict[str, Callable[[object], Any]] = {
     "args": args,
     "max_attempts": max_attempts,

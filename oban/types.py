@@ -13,6 +13,8 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
+from oban import encoding
+
 
 class _Default(FunctionElement[Any]):
     """A server default: a constant of the DDL that each database writes in its own way."""
@@ -162,8 +164,33 @@ def aware(value: datetime | None) -> datetime | None:
     return None if value is None else datetime.combine(value, value.time(), UTC)
 
 
+def _decoded(value: Any) -> Any:
+    # SQLite stores a number as one, whatever the type of the column.
+    return encoding.document(value) if isinstance(value, (str, bytes)) else value
+
+
+class _JSONText(TypeDecorator[Any]):
+    impl = Text
+    cache_ok = True
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Any:
+        return _decoded
+
+
+class _as_text(FunctionElement[Any]):  # noqa: N801
+    # So that no driver decodes a document, and fails, before anybody can do something about it.
+    inherit_cache = True
+    type = _JSONText()
+
+
+@compiles(_as_text)
+def _render_as_text(element: _as_text, compiler: SQLCompiler, **options: Any) -> str:
+    rendered: str = compiler.process(element.clauses, **options)
+    return f"CAST({rendered} AS TEXT)" if compiler.dialect.name == "postgresql" else rendered
+
+
 class JSONDocument(TypeDecorator[Any]):
-    """`jsonb` on PostgreSQL, JSON text elsewhere."""
+    """`jsonb` on PostgreSQL, JSON text elsewhere. What cannot be decoded is an `encoding.Undecodable`."""
 
     impl = JSON
     cache_ok = True
@@ -172,6 +199,12 @@ class JSONDocument(TypeDecorator[Any]):
         if dialect.name == "postgresql":
             return dialect.type_descriptor(postgresql.JSONB())
         return dialect.type_descriptor(JSON())
+
+    def column_expression(self, column: Any) -> Any:
+        return _as_text(column)
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Any:
+        return _decoded
 
 
 class TextList(TypeDecorator[list[str]]):
@@ -187,7 +220,7 @@ class TextList(TypeDecorator[list[str]]):
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Any:
         # Drivers of PostgreSQL give lists as they are; the generic type would copy each.
-        return None if dialect.name == "postgresql" else super().result_processor(dialect, coltype)
+        return None if dialect.name == "postgresql" else _decoded
 
 
 class IdList(TypeDecorator[Sequence[int]]):

@@ -8,8 +8,9 @@ import inspect
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from copy import deepcopy
+from datetime import timedelta
 from functools import update_wrapper
-from typing import Any, ClassVar, Generic, ParamSpec, TypeVar
+from typing import Any, ClassVar, Generic, Literal, ParamSpec, TypeVar
 
 from oban import backoff, fields, instances
 from oban.errors import ConfigError, InvalidJob, UnknownWorker
@@ -18,6 +19,7 @@ from oban.models import Job
 P = ParamSpec("P")
 R = TypeVar("R")
 
+EXECUTORS = ("thread", "process")
 _OPTIONS = ("queue", "priority", "max_attempts", "tags", "meta")
 
 
@@ -28,30 +30,48 @@ class Worker:
     (20), `tags`, `meta`, `name` (the name in the database) and `oban` (the name of the instance
     that `enqueue` uses, default "Oban"). A misspelt option raises `ConfigError`.
 
+    `timeout` (seconds or a timedelta) limits each attempt. An async `process` is interrupted where it
+    awaits; one in a thread cannot be: it is told through `job.cancelled()`, and the attempt fails when it
+    ends. `executor` says where a plain `process` runs: "thread" or "process".
+
     `process` may return `Cancel`, `Snooze` or `Record`; anything else completes the job, and an
-    exception makes it retry after `backoff(job)` seconds. A plain `def process` runs in a thread.
+    exception makes it retry after `backoff(job)` seconds. A plain `def process` runs in a thread unless
+    `executor` says otherwise.
     """
 
     worker_name: ClassVar[str] = ""
-    #: Whether `process` runs on the event loop rather than in a thread.
+    #: Whether `process` runs on the event loop.
     is_async: ClassVar[bool] = False
+    #: Whether it runs in a process of its own rather than in a thread.
+    in_process: ClassVar[bool] = False
     _options: ClassVar[Mapping[str, Any]] = {}
     #: The fields of a new job before it gets its own; those of them that have to be copied.
     _defaults: ClassVar[Mapping[str, Any]] = {}
     _mutable: ClassVar[Mapping[str, Any]] = {}
     _oban: ClassVar[str] = "Oban"
+    _timeout: ClassVar[float | None] = None
 
-    def __init_subclass__(cls, *, name: str | None = None, oban: str | None = None, **options: Any) -> None:
+    def __init_subclass__(
+        cls,
+        *,
+        name: str | None = None,
+        oban: str | None = None,
+        timeout: float | timedelta | None = None,
+        executor: Literal["thread", "process"] | None = None,
+        **options: Any,
+    ) -> None:
         super().__init_subclass__()
         for option in options:
             if option not in _OPTIONS:
-                known = [*_OPTIONS, "name", "oban"]
+                known = [*_OPTIONS, "name", "oban", "timeout", "executor"]
                 raise ConfigError(
                     f"{cls.__qualname__}: unknown option {option!r}{fields.suggestion(option, known)}"
                 )
         try:
             cls._options = {**cls._options, **fields.check(options)}
-            cls.worker_name = fields.worker(name or f"{cls.__module__}.{cls.__qualname__}")
+            cls.worker_name = fields.worker(name or f"{_module(cls)}.{cls.__qualname__}")
+            if timeout is not None:
+                cls._timeout = fields.timeout(timeout)
             cls._mutable = {field: cls._options[field] for field in ("tags", "meta") if field in cls._options}
             cls._defaults = {**cls._options, "worker": cls.worker_name}
         except InvalidJob as error:
@@ -59,6 +79,20 @@ class Worker:
         if oban is not None:
             cls._oban = oban
         cls.is_async = inspect.iscoroutinefunction(cls.process)
+        if executor is not None:
+            if executor not in EXECUTORS:
+                raise ConfigError(
+                    f"{cls.__qualname__}: executor must be {' or '.join(EXECUTORS)}, not {executor!r}"
+                )
+            cls.in_process = executor == "process"
+        if cls.is_async and (executor or cls.in_process):
+            raise ConfigError(
+                f"{cls.__qualname__}: an async process runs on the event loop; executor is for a plain one"
+            )
+        for method in ("backoff", "timeout"):
+            given = getattr(cls, method)
+            if not callable(given) or inspect.iscoroutinefunction(given):
+                raise ConfigError(f"{cls.__qualname__}: {method} must be a plain method")
         registry.add(cls)
 
     def process(self, job: Job) -> Any:
@@ -68,6 +102,13 @@ class Worker:
     def backoff(self, job: Job) -> float:
         """Seconds until the next attempt, after attempt number `job.attempt` failed."""
         return backoff.default(job.attempt, job.max_attempts)
+
+    def timeout(self, job: Job) -> float | timedelta | None:
+        """How long an attempt may take, in seconds; None for ever. The option `timeout` unless overridden.
+
+        What is no positive, finite number of seconds is logged, and the job runs without a limit.
+        """
+        return self._timeout
 
     @classmethod
     def new(cls, args: Mapping[str, Any] | None = None, **overrides: Any) -> Job:
@@ -96,6 +137,11 @@ class Worker:
         job = cls.new(args, **overrides)
         enqueued: Job = await instances.named(cls._oban).enqueue(job, session=session)
         return enqueued
+
+
+def _module(cls: type[Any]) -> str:
+    # What a child process calls the main module of its parent.
+    return "__main__" if cls.__module__ == "__mp_main__" else cls.__module__
 
 
 class Registry:
@@ -128,7 +174,12 @@ registry = Registry()
 
 
 def worker(
-    *, name: str | None = None, oban: str | None = None, **options: Any
+    *,
+    name: str | None = None,
+    oban: str | None = None,
+    timeout: float | timedelta | None = None,
+    executor: Literal["thread", "process"] | None = None,
+    **options: Any,
 ) -> Callable[[type[Any]], type[Worker]]:
     """Make a worker of a plain class with `process`; options as for `Worker`."""
 
@@ -140,9 +191,10 @@ def worker(
             "__qualname__": cls.__qualname__,
             "__doc__": cls.__doc__,
         }
+        options.update(name=name, oban=oban, timeout=timeout, executor=executor)
         bases = (cls,) if issubclass(cls, Worker) else (cls, Worker)
         # type() passes keywords on to __init_subclass__, which registers the class.
-        return type(cls.__name__, bases, members, name=name, oban=oban, **options)
+        return type(cls.__name__, bases, members, **options)
 
     return decorate
 
@@ -206,13 +258,19 @@ class FunctionWorker(Generic[P, R]):
 
 
 def job(
-    *, name: str | None = None, oban: str | None = None, **options: Any
+    *,
+    name: str | None = None,
+    oban: str | None = None,
+    timeout: float | timedelta | None = None,
+    executor: Literal["thread", "process"] | None = None,
+    **options: Any,
 ) -> Callable[[Callable[P, R]], FunctionWorker[P, R]]:
     """Make a function enqueueable: `send.enqueue("a@b.c")`. Options as for `Worker`.
 
     The arguments must be JSON. Inside, `current_job()` is the job.
     """
-    return lambda function: FunctionWorker(function, {"name": name, "oban": oban, **options})
+    options.update(name=name, oban=oban, timeout=timeout, executor=executor)
+    return lambda function: FunctionWorker(function, options)
 
 
 def _class_for(owner: FunctionWorker[..., Any], options: Mapping[str, Any]) -> type[Worker]:
@@ -239,5 +297,5 @@ running: ContextVar[Job | None] = ContextVar("oban.running", default=None)
 
 
 def current_job() -> Job | None:
-    """The job that runs in this context, in async code and in threads; None outside of one."""
+    """The job that runs in this context: in async code, threads and child processes; None outside of one."""
     return running.get()

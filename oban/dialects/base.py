@@ -31,6 +31,10 @@ from oban.types import IdList, StateType
 #: Where a session keeps what it will announce at commit, if the database does not do it.
 NOTICES = "oban.notices"
 
+#: How many errors of a job are kept: the first ones and the last ones, as many of each.
+MAX_ERRORS = 20
+HALF = MAX_ERRORS // 2
+
 #: Raised before a driver has anything to say: no route, no answer, no free connection in the pool.
 UNREACHABLE = (OSError, TimeoutError, exc.TimeoutError)
 
@@ -108,11 +112,14 @@ class Dialect(ABC):
 
     @abstractmethod
     def append_error(self, errors: Any, attempt: Any, error: Any) -> ColumnElement[Any]:
-        """A list of errors with `{"attempt", "at": now, "error"}` added."""
+        """A list of errors with `{"attempt", "at": now, "error"}` added.
+
+        Of `MAX_ERRORS` and more, some in the middle give way. What is no list counts as an empty one.
+        """
 
     @abstractmethod
     def set_keys(self, document: Any, values: Mapping[str, Any]) -> ColumnElement[Any]:
-        """A JSON object with some top-level keys set to JSON texts."""
+        """A JSON object with some top-level keys set to JSON texts. What is no object counts as empty."""
 
     @abstractmethod
     def has_key(self, document: Any, key: str) -> ColumnElement[bool]:

@@ -18,6 +18,7 @@ from sqlalchemy import (
     Text,
     any_,
     bindparam,
+    case,
     cast,
     column,
     func,
@@ -31,7 +32,7 @@ from sqlalchemy.exc import DataError, DBAPIError, InterfaceError, OperationalErr
 from sqlalchemy.orm import Session
 
 from oban import encoding
-from oban.dialects.base import UNREACHABLE, Dialect, constant, type_of_column
+from oban.dialects.base import HALF, MAX_ERRORS, UNREACHABLE, Dialect, constant, type_of_column
 from oban.types import JSONDocument, TextList, UTCDateTime
 
 _NATIVE: dict[Any, Any] = {JSONDocument: JSONB, TextList: ARRAY(Text)}
@@ -60,6 +61,14 @@ _UNPREPARED: dict[str, dict[str, Any]] = {
     },
     "psycopg": {"prepare_threshold": None},
 }
+_EMPTY_LIST: ColumnElement[Any] = literal_column("CAST('[]' AS jsonb)")
+_EMPTY_OBJECT: ColumnElement[Any] = literal_column("CAST('{}' AS jsonb)")
+#: A place in the list is left for one error more.
+_ENDS = f"$[0 to {HALF - 1}, last - {HALF - 2} to last]"
+
+
+def _object(document: Any) -> ColumnElement[Any]:
+    return case((func.jsonb_typeof(document) == constant("object"), document), else_=_EMPTY_OBJECT)
 
 
 class PostgreSQL(Dialect):
@@ -114,19 +123,24 @@ class PostgreSQL(Dialect):
         keys = (constant(key) for key in ("attempt", "at", "error"))
         pairs = [item for pair in zip(keys, (attempt, at, error), strict=True) for item in pair]
         entry = func.jsonb_build_object(*pairs)
-        return errors.op("||")(entry)  # type: ignore[no-any-return]
+        kept = case(
+            (func.jsonb_typeof(errors) != constant("array"), _EMPTY_LIST),
+            (func.jsonb_array_length(errors) < literal_column(str(MAX_ERRORS)), errors),
+            else_=func.jsonb_path_query_array(errors, constant(_ENDS)),
+        )
+        return kept.op("||")(entry)
 
     def set_keys(self, document: Any, values: Mapping[str, Any]) -> ColumnElement[Any]:
         pairs = [
             item for key, value in values.items() for item in (constant(key), cast(cast(value, Text), JSONB))
         ]
-        return document.op("||")(func.jsonb_build_object(*pairs))  # type: ignore[no-any-return]
+        return _object(document).op("||")(func.jsonb_build_object(*pairs))
 
     def has_key(self, document: Any, key: str) -> ColumnElement[bool]:
-        return func.jsonb_exists(document, constant(key), type_=Boolean)
+        return func.jsonb_exists(_object(document), constant(key), type_=Boolean)
 
     def without_keys(self, document: Any, *keys: str) -> ColumnElement[Any]:
-        return document.op("-")(array([constant(key) for key in keys]))  # type: ignore[no-any-return]
+        return _object(document).op("-")(array([constant(key) for key in keys]))
 
     def plain_state(self, column: Any) -> ColumnElement[Any]:
         # Right after ANALYZE, with no executing rows, the planner takes the five-column index for

@@ -20,7 +20,6 @@ from sqlalchemy import (
     bindparam,
     case,
     cast,
-    false,
     func,
     literal_column,
     null,
@@ -31,7 +30,15 @@ from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from oban.dialects.base import NOTICES, UNREACHABLE, Dialect, constant, type_of_column
+from oban.dialects.base import (
+    HALF,
+    MAX_ERRORS,
+    NOTICES,
+    UNREACHABLE,
+    Dialect,
+    constant,
+    type_of_column,
+)
 from oban.types import UTCDateTime
 
 #: How long a connection waits for another writer, in seconds.
@@ -106,19 +113,26 @@ class SQLite(Dialect):
         at: ColumnElement[str] = literal_column("strftime('%Y-%m-%dT%H:%M:%f000Z', 'now')")
         keys = (constant(key) for key in ("attempt", "at", "error"))
         pairs = [item for pair in zip(keys, (attempt, at, error), strict=True) for item in pair]
-        return func.json_insert(errors, constant("$[#]"), func.json_object(*pairs))
+        listed = _if_a(errors, "array", "[]")
+        middle = constant(f"$[{HALF}]")
+        length = func.json_array_length(listed)
+        kept = case(
+            (length < literal_column(str(MAX_ERRORS)), listed),
+            (length == literal_column(str(MAX_ERRORS)), func.json_remove(listed, middle)),
+            # Of a list that others have made so long, one more each time.
+            else_=func.json_remove(listed, middle, middle),
+        )
+        return func.json_insert(kept, constant("$[#]"), func.json_object(*pairs))
 
     def set_keys(self, document: Any, values: Mapping[str, Any]) -> ColumnElement[Any]:
         pairs = [item for key, value in values.items() for item in (constant(f"$.{key}"), func.json(value))]
-        return func.json_set(document, *pairs)
+        return func.json_set(_object(document), *pairs)
 
     def has_key(self, document: Any, key: str) -> ColumnElement[bool]:
-        # Asked of a text that is no JSON, json_type() would make the whole statement fail.
-        found = func.json_type(document, constant(f"$.{key}")).is_not(None)
-        return case((func.json_valid(document), found), else_=false())
+        return func.json_type(_object(document), constant(f"$.{key}")).is_not(None)
 
     def without_keys(self, document: Any, *keys: str) -> ColumnElement[Any]:
-        return func.json_remove(document, *(constant(f"$.{key}") for key in keys))
+        return func.json_remove(_object(document), *(constant(f"$.{key}") for key in keys))
 
     def plain_state(self, column: Any) -> ColumnElement[Any]:
         # By the index on the state it would find all executing rows, and look for each of them through
@@ -173,6 +187,19 @@ class SQLite(Dialect):
             # SQLITE_TOOBIG; what the driver refuses has no code.
             return _code(error) in (0, 18)
         return not isinstance(error, UNREACHABLE)
+
+
+def _if_a(document: Any, kind: str, default: str) -> ColumnElement[Any]:
+    """A JSON text if it holds what it should. CASE decides in order: JSON functions refuse other texts."""
+    return case(
+        (func.json_valid(document) == literal_column("0"), constant(default)),
+        (func.json_type(document) == constant(kind), document),
+        else_=constant(default),
+    )
+
+
+def _object(document: Any) -> ColumnElement[Any]:
+    return _if_a(document, "object", "{}")
 
 
 _TAKE_LOCK = text("UPDATE oban_jobs SET id = id WHERE 0")

@@ -289,7 +289,8 @@ def _keep_errors_of_cancelled(session: Session, acks: list[Ack]) -> None:
         if job is None or job.attempt != ack.attempt or job.attempted_by[1:] != [ack.owner]:
             continue
         # A repeated acknowledgement, after a lost answer, must not add it twice.
-        if any(entry.get("attempt") == ack.attempt for entry in job.errors):
+        errors = job.errors if isinstance(job.errors, list) else []
+        if any(isinstance(entry, dict) and entry.get("attempt") == ack.attempt for entry in errors):
             continue
         appended = dialect.append_error(Job.errors, Job.attempt, literal(ack.error, Text))
         statement = update(Job).where(Job.id == job.id).values(errors=appended)

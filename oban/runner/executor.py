@@ -4,14 +4,16 @@ import asyncio
 import contextvars
 import inspect
 import logging
+from collections.abc import Awaitable
 from concurrent.futures import Executor
 from typing import Any, NamedTuple
 
 from oban import backoff, encoding, fields
 from oban.errors import InvalidJob, UnknownWorker
 from oban.models import Job
-from oban.outcomes import Cancel, Record, Snooze
 from oban.repository.execution import Ack, Held
+from oban.runner import endings
+from oban.runner.endings import Ending, Failure
 from oban.worker import Worker, registry, running
 
 logger = logging.getLogger("oban.executor")
@@ -31,7 +33,7 @@ _OVER = (_Over(False), _Over(True))
 class Run:
     """One attempt that is under way on this node."""
 
-    __slots__ = ("cancelled", "held", "job", "releasing", "task")
+    __slots__ = ("cancelled", "held", "job", "releasing", "task", "timed_out")
 
     def __init__(self, job: Job, owner: str) -> None:
         self.job = job
@@ -42,6 +44,8 @@ class Run:
         self.cancelled = False
         #: Whether a cancelled task means that the node stops, so that the job goes back.
         self.releasing = False
+        #: The limit that it has run into, in seconds, while it cannot be ended.
+        self.timed_out: float | None = None
         self.task: asyncio.Task[None] | None = None
         job.__dict__["_run"] = self
 
@@ -49,6 +53,12 @@ class Run:
         """Let go of the job and the task, which hold this run: freed now, not by a collection."""
         self.job.__dict__["_run"] = _OVER[self.cancelled]
         self.task = None
+
+    def time_out(self, limit: float) -> None:
+        """Tell the job, which cannot be ended, that its time is over."""
+        self.timed_out = limit
+        self.cancelled = True
+        logger.error("%s; it goes on in its thread: job %s", _too_long(self.job, limit), self.held[0])
 
     def release(self) -> None:
         """Stop the job because the node stops: it will run again elsewhere."""
@@ -63,24 +73,90 @@ async def execute(run: Run, threads: Executor) -> Ack:
     running.set(job)
     worker: Worker | None = None
     try:
-        worker = registry.get(job.worker)()
-        return _returned(run, await _process(worker, job, threads))
+        _check(job)
+        worker = _class_of(job)()
+        ending = endings.returned(await _process(run, worker, threads))
     except asyncio.CancelledError as error:
-        return _ack(run, "released") if run.releasing else _failed(run, worker, error)
+        if run.timed_out is not None:
+            ending = endings.raised(Failure(_too_long(job, run.timed_out)))
+        elif run.releasing:
+            return Ack(*run.held, "released")
+        else:
+            ending = endings.raised(error)
+    except Failure as failure:
+        logger.error("job %s: %s", run.held[0], failure.text.rpartition("\n")[2])
+        ending = endings.raised(failure)
     # Also KeyboardInterrupt and SystemExit: a job must not take the node with it.
     except BaseException as error:
-        return _failed(run, worker, error)
+        ending = endings.raised(error)
+    return _ack(run, worker, ending)
 
 
-async def _process(worker: Worker, job: Job, threads: Executor) -> Any:
+def _check(job: Job) -> None:
+    """Refuse what no worker expects, and what only a hand or another language can have stored."""
+    for field in ("args", "meta"):
+        value = getattr(job, field)
+        if isinstance(value, encoding.Undecodable):
+            raise Failure(f"InvalidJob: {field} {value.problem}")
+        if not isinstance(value, dict):
+            raise Failure(f"InvalidJob: {field} must be an object, not {encoding.kind(value)}")
+
+
+def _class_of(job: Job) -> type[Worker]:
+    try:
+        return registry.get(job.worker)
+    except UnknownWorker as error:
+        raise Failure(f"UnknownWorker: {error}") from None
+
+
+async def _process(run: Run, worker: Worker, threads: Executor) -> Any:
+    limit = _limit(worker, run.job)
     if worker.is_async:
-        return await worker.process(job)
-    context = contextvars.copy_context()
+        return await _on_loop(run, worker.process(run.job), limit)
     loop = asyncio.get_running_loop()
-    result = await loop.run_in_executor(threads, context.run, _guarded, worker, job)
-    if isinstance(result, _Raised):
+    began = loop.time()
+    timer = None if limit is None else loop.call_later(limit, run.time_out, limit)
+    context = contextvars.copy_context()
+    try:
+        result = await loop.run_in_executor(threads, context.run, _guarded, worker, run.job)
+    finally:
+        if timer is not None:
+            timer.cancel()
+    if run.timed_out is not None:
+        if inspect.iscoroutine(result):
+            result.close()
+        raise _timeout(run, run.timed_out, result.error if type(result) is _Raised else None)
+    if type(result) is _Raised:
         raise result.error
-    return await result if inspect.isawaitable(result) else result
+    if inspect.isawaitable(result):
+        return await _on_loop(run, result, limit, began)
+    return result
+
+
+async def _on_loop(run: Run, work: Awaitable[Any], limit: float | None, began: float | None = None) -> Any:
+    if limit is None:
+        return await work
+    if began is None:
+        began = asyncio.get_running_loop().time()
+    try:
+        async with asyncio.timeout_at(began + limit) as deadline:
+            return await work
+    except BaseException as error:
+        # What the job raises by itself, a TimeoutError for instance, is not mistaken for the limit.
+        if not deadline.expired():
+            raise
+        run.cancelled = True
+        raise _timeout(run, limit, error) from None
+
+
+def _too_long(job: Job, limit: float) -> str:
+    return f"TimeoutError: {job.worker} timed out after {limit:g} s"
+
+
+def _timeout(run: Run, limit: float, during: BaseException | None) -> Failure:
+    # What was raised meanwhile shows where the time went.
+    where = "" if during is None else encoding.error_text(during) + "\n\n"
+    return Failure(where + _too_long(run.job, limit))
 
 
 class _Raised:
@@ -97,29 +173,16 @@ def _guarded(worker: Worker, job: Job) -> Any:
         return _Raised(error)
 
 
-def _returned(run: Run, result: Any) -> Ack:
-    match result:
-        case Cancel():
-            return _ack(run, "cancelled", error=encoding.storable(str(result.reason)))
-        case Snooze():
-            before = run.job.meta.get("snoozed")
-            count = before + 1 if isinstance(before, int) and 0 <= before < _MAX_COUNT else 1
-            return _ack(run, "snoozed", delay=result.delay, snoozed=count)
-        case Record():
-            return _ack(run, "completed", value=encoding.dumps(result.value))
-        case _:
-            return _ack(run, "completed")
-
-
-def _failed(run: Run, worker: Worker | None, error: BaseException) -> Ack:
-    job = run.job
-    if isinstance(error, UnknownWorker):
-        text = f"UnknownWorker: {error}"
-        logger.error("job %s failed: %s", run.held[0], error)
-    else:
-        text = encoding.error_text(error)
-        logger.warning("job %s (%s) failed, attempt %s", run.held[0], job.worker, run.held[1])
-    return _ack(run, "failed", error=text, delay=_delay(worker, job))
+def _limit(worker: Worker, job: Job) -> float | None:
+    try:
+        limit = worker.timeout(job)
+        return None if limit is None else fields.timeout(limit)
+    except InvalidJob as error:
+        logger.error("%s, in %s; it runs without a limit", error, job.worker)
+    # Code of the user that runs outside of the job: it must not cost the job anything.
+    except BaseException:
+        logger.exception("timeout of %s failed; it runs without a limit", job.worker)
+    return None
 
 
 def _delay(worker: Worker | None, job: Job) -> float:
@@ -127,13 +190,20 @@ def _delay(worker: Worker | None, job: Job) -> float:
         try:
             return fields.delay(worker.backoff(job), "backoff")
         except InvalidJob as error:
-            logger.error("%s of %s; the default is used", error, job.worker)
-        # Code of the user that runs outside of the job: it must not cost the job its outcome, nor
-        # end the node.
+            logger.error("%s, in %s; the default is used", error, job.worker)
+        # As above; nor may it end the node.
         except BaseException:
             logger.exception("backoff of %s failed; the default is used", job.worker)
     return backoff.default(job.attempt, job.max_attempts)
 
 
-def _ack(run: Run, outcome: str, **how: Any) -> Ack:
-    return Ack(*run.held, outcome, **how)
+def _ack(run: Run, worker: Worker | None, ending: Ending) -> Ack:
+    job = run.job
+    match ending["outcome"]:
+        case "failed":
+            logger.warning("job %s (%s) failed, attempt %s", run.held[0], job.worker, run.held[1])
+            ending["delay"] = _delay(worker, job)
+        case "snoozed":
+            before = job.meta.get("snoozed")
+            ending["snoozed"] = before + 1 if isinstance(before, int) and 0 <= before < _MAX_COUNT else 1
+    return Ack(*run.held, **ending)

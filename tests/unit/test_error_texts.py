@@ -1,0 +1,73 @@
+"""How long a text of an error may be: in bytes of JSON, as that is what the row grows by."""
+
+import traceback
+
+import orjson
+import pytest
+
+from oban import encoding
+
+LONG = {
+    "ascii": "x" * 1_000_000,
+    "emoji": "🎉" * 300_000,
+    "quotes": '"' * 1_000_000,
+    "control": "\x01" * 1_000_000,
+    "surrogates": "\ud83d" * 1_000_000,
+    "mixed": "x" * 4000 + "\x02" * 100_000 + "é" * 4000,
+    "just too long": "x" * (encoding.MAX_ERROR - 1),
+    "short, but not as json": "\n" * 5000,
+}
+
+
+@pytest.mark.parametrize("text", LONG.values(), ids=LONG.keys())
+def test_a_long_text_takes_up_no_more_than_the_limit(text: str) -> None:
+    stored = encoding.storable("begin" + text + "end")
+    size = len(orjson.dumps(stored))
+    assert encoding.MAX_ERROR * 0.8 < size <= encoding.MAX_ERROR
+    assert stored.startswith("begin")
+    assert stored.endswith("end")
+    kept, _, left_out = stored.partition("\n… ")
+    number, _, tail = left_out.partition(" characters left out …\n")
+    # Every character is either there or counted.
+    assert len(kept) + int(number.replace(",", "")) + len(tail) == len("begin" + text + "end")
+
+
+@pytest.mark.parametrize("text", ["x" * (encoding.MAX_ERROR - 2), "🎉" * 2047, "\n" * 4095])
+def test_a_text_that_just_fits_stays_as_it_is(text: str) -> None:
+    assert encoding.storable(text) == text
+
+
+class Odd(type):
+    def __getattribute__(cls, name: str) -> object:
+        if name in ("__name__", "__qualname__", "__module__"):
+            raise SystemExit("no name")
+        return super().__getattribute__(name)
+
+
+class Nameless(Exception, metaclass=Odd):
+    pass
+
+
+class EndsTheNode(Exception):
+    def __str__(self) -> str:
+        raise SystemExit("no text")
+
+    __repr__ = __str__
+
+
+@pytest.mark.parametrize("error", [Nameless("x"), EndsTheNode()], ids=["nameless", "ends"])
+def test_an_exception_that_answers_with_another_has_a_text(error: Exception) -> None:
+    try:
+        raise error
+    except Exception as caught:
+        text = encoding.error_text(caught)
+    assert type.__dict__["__qualname__"].__get__(type(error)) in text or "unprintable" in text
+    assert "test_error_texts.py" in text
+
+
+def test_an_exception_that_cannot_even_be_formatted_has_a_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(error: BaseException) -> list[str]:
+        raise MemoryError
+
+    monkeypatch.setattr(traceback, "format_exception", fails)
+    assert encoding.error_text(ValueError("x")) == "ValueError: <the exception could not be printed>"
