@@ -16,6 +16,10 @@ class Echo(Worker, name="echo"):
     async def process(self, job):
         return Record(job.args)
 
+class Brief(Worker, name="brief"):
+    async def process(self, job):
+        await asyncio.sleep(job.args["seconds"])
+
 class Slow(Worker, name="slow"):
     async def process(self, job):
         print("slow has begun", flush=True)
