@@ -196,11 +196,11 @@ class Oban:
 
     async def pause_queue(self, queue: str, node: str | None = None, session: Session | None = None) -> None:
         """Fetch no more jobs of a queue until it is resumed; those that run go on."""
-        await self._control(session, "pause", queue, node)
+        await self._control(session, "pause", fields.queue(queue), node)
 
     async def resume_queue(self, queue: str, node: str | None = None, session: Session | None = None) -> None:
         """Fetch jobs of a queue again, also if it was paused along with all."""
-        await self._control(session, "resume", queue, node)
+        await self._control(session, "resume", fields.queue(queue), node)
 
     async def pause_all_queues(self, node: str | None = None, session: Session | None = None) -> None:
         """Pause every queue, also those that are started later, until they or all are resumed."""

@@ -1,0 +1,576 @@
+"""Queues are paused, resumed, scaled, started and stopped while nodes run, and stay so."""
+
+import asyncio
+import json
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import URL, func, select, text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from oban import Job, JobState, Oban, Worker
+from oban.models import Queue
+from oban.notifier.base import Notifier
+from tests.runner.node import Noted
+from tests.runner.processes import node
+from tests.runner.support import BRIEF, FAST_POLLING, NO_POLLING, Noop, Runs, quiet, reaches, row_of
+from tests.waiting import eventually
+
+#: Whatever happens was not found by looking again.
+DEAF: dict[str, Any] = {**NO_POLLING, "control_interval": 30.0}
+#: Whatever happens was found by looking again.
+LOOKING: dict[str, Any] = {**FAST_POLLING, "control_interval": 0.05}
+
+
+def shows(oban: Oban, queue: str = "default") -> tuple[int | None, bool] | None:
+    """Limit and whether paused, as the node says; None if it does not run the queue."""
+    info = oban.check_queue(queue)
+    return None if info is None else (info.limit, info.paused)
+
+
+async def is_left_alone(oban: Oban, *jobs: Job) -> None:
+    """See that jobs stay where they are, although there is time to start them."""
+    await quiet()
+    for job in jobs:
+        assert (await row_of(oban, job)).state is JobState.AVAILABLE
+
+
+# -- on the node itself ------------------------------------------------------------------------
+
+
+async def test_a_call_is_in_effect_when_it_returns(url: URL) -> None:
+    async with Oban(url, queues={"default": 2, "other": 3}, **DEAF) as oban:
+        await oban.pause_queue("default")
+        assert (shows(oban), shows(oban, "other")) == ((2, True), (3, False))
+        held = await oban.enqueue(Noop.new())
+        free = await oban.enqueue(Noop.new(queue="other"))
+        await reaches(oban, free, JobState.COMPLETED)
+        await is_left_alone(oban, held)
+        await oban.resume_queue("default")
+        assert shows(oban) == (2, False)
+        await reaches(oban, held, JobState.COMPLETED)
+        await oban.pause_all_queues()
+        assert [info.paused for info in oban.check_all_queues()] == [True, True]
+        both = await oban.enqueue_many([Noop.new(), Noop.new(queue="other")])
+        await is_left_alone(oban, *both)
+        await oban.resume_queue("other")
+        await reaches(oban, both[1], JobState.COMPLETED)
+        await is_left_alone(oban, both[0])
+        await oban.resume_all_queues()
+        await reaches(oban, both[0], JobState.COMPLETED)
+
+
+async def test_what_runs_goes_on_while_its_queue_is_paused(url: URL) -> None:
+    runs = Runs()
+    async with Oban(url, queues={"default": 2}, **DEAF) as oban:
+        job = await oban.enqueue(runs.worker.new())
+        running = await runs.begun(1)
+        await oban.pause_queue("default")
+        held = await oban.enqueue(Noop.new())
+        await is_left_alone(oban, held)
+        assert not running.cancelled()
+        info = oban.check_queue("default")
+        assert info is not None
+        assert (info.running, info.paused, info.node) == ((job.id,), True, oban.options.node)
+        runs.finish(1)
+        await reaches(oban, job, JobState.COMPLETED)
+        await is_left_alone(oban, held)
+
+
+async def test_a_fetch_that_is_under_way_has_ended_when_pause_returns(url: URL) -> None:
+    async with Oban(url, queues={"default": 5}, **DEAF) as oban:
+        for _ in range(5):
+            jobs = await oban.enqueue_many([Noop.new() for _ in range(20)])
+            await oban.pause_queue("default")
+            await eventually(lambda: oban.check_all_queues()[0].running == ())
+            states = {job.id: (await row_of(oban, job)).state for job in jobs}
+            await quiet()
+            assert states == {job.id: (await row_of(oban, job)).state for job in jobs}
+            await oban.resume_queue("default")
+            for job in jobs:
+                await reaches(oban, job, JobState.COMPLETED)
+
+
+async def test_scaling_up_fetches_at_once_and_scaling_down_lets_jobs_finish(url: URL) -> None:
+    runs = Runs()
+    async with Oban(url, queues={"default": 1}, **DEAF) as oban:
+        jobs = await oban.enqueue_many([runs.worker.new() for _ in range(6)])
+        await runs.begun(1)
+        await is_left_alone(oban, jobs[1])
+        await oban.scale_queue("default", 3)
+        await runs.begun(3)
+        await oban.scale_queue("default", 1)
+        await quiet()
+        assert (shows(oban), len(runs.jobs), runs.interrupted) == ((1, False), 3, [])
+        runs.finish(1)
+        runs.finish(2)
+        await reaches(oban, jobs[1], JobState.COMPLETED)
+        await is_left_alone(oban, jobs[3])
+        runs.finish(3)
+        await runs.begun(4)
+        await is_left_alone(oban, jobs[4])
+        await oban.scale_queue("default", 2)
+        await runs.begun(5)
+        await oban.scale_queue("default", None)
+        assert shows(oban) == (1, False)
+        runs.finish(4)
+        runs.finish(5)
+        await runs.begun(6)
+        runs.finish(6)
+        await reaches(oban, jobs[5], JobState.COMPLETED)
+
+
+async def test_a_queue_that_is_stopped_ends_its_jobs_and_is_gone(url: URL) -> None:
+    runs = Runs()
+    options = {**DEAF, "control_interval": 0.05}
+    async with Oban(url, queues={"default": 2, "other": 1}, **options) as oban:
+        jobs = await oban.enqueue_many([runs.worker.new() for _ in range(3)])
+        await runs.begun(2)
+        await oban.stop_queue("default")
+        runs.finish(1)
+        await reaches(oban, jobs[0], JobState.COMPLETED)
+        await is_left_alone(oban, jobs[2])
+        info = oban.check_queue("default")
+        assert info is not None
+        # Still there, for the sake of the job that runs.
+        assert (info.running, info.paused) == ((jobs[1].id,), True)
+        assert [row.running for row in await oban.check_cluster("default")] != []
+        assert runs.interrupted == []
+        runs.finish(2)
+        await reaches(oban, jobs[1], JobState.COMPLETED)
+        await eventually(lambda: oban.check_queue("default") is None)
+
+        async def gone() -> bool:
+            return await oban.check_cluster("default") == []
+
+        await eventually(gone)
+        assert [info.queue for info in oban.check_all_queues()] == ["other"]
+        await is_left_alone(oban, jobs[2])
+        await oban.start_queue("default", 1)
+        await runs.begun(3)
+        runs.finish(3)
+        await reaches(oban, jobs[2], JobState.COMPLETED)
+
+
+async def test_a_queue_that_is_started_again_while_its_jobs_end_goes_on_within_its_limit(url: URL) -> None:
+    runs = Runs()
+    async with Oban(url, queues={"default": 2}, **DEAF) as oban:
+        await oban.enqueue_many([runs.worker.new() for _ in range(3)])
+        await runs.begun(2)
+        before = oban.check_queue("default")
+        await oban.stop_queue("default")
+        await oban.start_queue("default", 2)
+        await quiet()
+        after = oban.check_queue("default")
+        assert before is not None
+        assert after is not None
+        assert (len(runs.jobs), after.uuid, after.paused) == (2, before.uuid, False)
+        runs.finish(1)
+        await runs.begun(3)
+        runs.finish(2)
+        runs.finish(3)
+        await runs.over(1, 2, 3)
+
+
+async def test_a_node_stops_a_queue_that_is_ending_like_all_others(url: URL) -> None:
+    runs = Runs()
+    async with Oban(url, queues={"default": 1}, **{**DEAF, "shutdown_grace_period": 0.1}) as oban:
+        job = await oban.enqueue(runs.worker.new())
+        await runs.begun(1)
+        await oban.stop_queue("default")
+    async with Oban(url) as client:
+        row = await row_of(client, job)
+        assert (row.state, row.attempt, row.errors) == (JobState.AVAILABLE, 0, [])
+        assert await client.check_cluster() == []
+
+
+async def test_started_queues_run_beside_those_configured_and_may_be_paused_from_the_start(url: URL) -> None:
+    async with Oban(url, queues={"default": 1}, **DEAF) as oban:
+        jobs = await oban.enqueue_many([Noop.new(queue="extra"), Noop.new(queue="waiting")])
+        await is_left_alone(oban, *jobs)
+        await oban.start_queue("extra", 4)
+        await oban.start_queue("waiting", paused=True)
+        assert (shows(oban, "extra"), shows(oban, "waiting")) == ((4, False), (10, True))
+        await reaches(oban, jobs[0], JobState.COMPLETED)
+        await is_left_alone(oban, jobs[1])
+        await oban.resume_queue("waiting")
+        await reaches(oban, jobs[1], JobState.COMPLETED)
+        late = await oban.enqueue(Noop.new(queue="extra"))
+        await reaches(oban, late, JobState.COMPLETED)
+
+
+async def test_a_job_may_pause_its_own_queue(url: URL) -> None:
+    class Pauses(Worker):
+        async def process(self, job: Job) -> None:
+            await Oban.get_instance().pause_queue(job.queue)
+
+    async with Oban(url, queues={"default": 1}, **DEAF) as oban:
+        jobs = await oban.enqueue_many([Pauses.new(), Noop.new()])
+        await reaches(oban, jobs[0], JobState.COMPLETED)
+        await is_left_alone(oban, jobs[1])
+
+
+class Blocks(Worker):
+    """Waits, in a thread, until the test lets all go on."""
+
+    gate = threading.Event()
+    inside = threading.Semaphore(0)
+
+    def process(self, job: Job) -> None:
+        self.inside.release()
+        assert self.gate.wait(20)
+
+
+async def test_threads_follow_the_limits(url: URL) -> None:
+    Blocks.gate.clear()
+    threads = {thread.ident for thread in threading.enumerate()}
+
+    def ours() -> int:
+        return sum(
+            thread.name.startswith("oban_") and thread.ident not in threads
+            for thread in threading.enumerate()
+        )
+
+    async with Oban(url, queues={"default": 2}, **DEAF) as oban:
+        assert ours() == 0
+        jobs = await oban.enqueue_many([Blocks.new() for _ in range(30)])
+        await eventually(lambda: len(oban.check_all_queues()[0].running) == 2 and ours() == 2)
+        await oban.scale_queue("default", 25)
+        # All run at once: none waits for a thread.
+        await eventually(lambda: ours() == 25)
+        for _ in range(25):
+            assert Blocks.inside.acquire(timeout=5)
+        Blocks.gate.set()
+        for job in jobs:
+            await reaches(oban, job, JobState.COMPLETED)
+        assert ours() == 25
+        await oban.scale_queue("default", 1)
+        more = await oban.enqueue_many([Blocks.new() for _ in range(30)])
+        for job in more:
+            await reaches(oban, job, JobState.COMPLETED)
+        assert ours() == 25
+
+
+# -- elsewhere, later --------------------------------------------------------------------------
+
+
+async def test_another_client_is_obeyed_at_once(driver_url: URL) -> None:
+    async with (
+        Oban(driver_url, node="n1", queues={"default": 2}, **DEAF) as one,
+        Oban(driver_url, node="n2", queues={"default": 3}, **DEAF) as two,
+        Oban(driver_url, node="client") as client,
+    ):
+        await client.pause_queue("default")
+        await eventually(lambda: (shows(one), shows(two)) == ((2, True), (3, True)))
+        job = await client.enqueue(Noop.new())
+        await is_left_alone(client, job)
+        await client.resume_queue("default", node="n2")
+        row = await reaches(client, job, JobState.COMPLETED)
+        assert row.attempted_by[0] == "n2"
+        await client.scale_queue("default", 7, node="n1")
+        await eventually(lambda: (shows(one), shows(two)) == ((7, True), (3, False)))
+        await client.start_queue("extra", 4)
+        await eventually(lambda: shows(one, "extra") == shows(two, "extra") == (4, False))
+        await client.stop_queue("default", node="n1")
+        await eventually(lambda: shows(one) in (None, (7, True)) and shows(two) == (3, False))
+        await client.pause_all_queues(node="n2")
+        await eventually(lambda: [info.paused for info in two.check_all_queues()] == [True, True])
+        assert shows(one, "extra") == (4, False)
+
+
+async def test_another_node_is_obeyed_and_another_process(url: URL, tmp_path: Path) -> None:
+    async with (
+        Oban(url, node="here", queues={"other": 1}, **DEAF) as oban,
+        node(url, tmp_path / "ledger", poll_interval=30),
+    ):
+        await oban.pause_queue("default")
+
+        async def all_paused(paused: bool) -> bool:
+            infos = await oban.check_cluster("default")
+            return [info.paused for info in infos] == [paused]
+
+        await eventually(lambda: all_paused(True))
+        held = await oban.enqueue(Noted.new())
+        await is_left_alone(oban, held)
+        await oban.resume_queue("default")
+        await reaches(oban, held, JobState.COMPLETED)
+        assert await all_paused(False)
+
+
+async def test_what_was_said_outlasts_a_restart_and_reaches_who_was_away(url: URL) -> None:
+    async with Oban(url) as client:
+        await client.pause_queue("default")
+        await client.start_queue("extra", 4)
+        await client.stop_queue("gone")
+        await client.scale_queue("other", 6, node="n2")
+    for name in ("n1", "n2"):
+        queues = {"default": 2, "other": 1, "gone": 1}
+        for _ in range(2):
+            async with Oban(url, node=name, queues=queues, **DEAF) as oban:
+                assert {info.queue: (info.limit, info.paused) for info in oban.check_all_queues()} == {
+                    "default": (2, True),
+                    "other": (6 if name == "n2" else 1, False),
+                    "extra": (4, False),
+                }
+                job = await oban.enqueue(Noop.new(queue="extra"))
+                await reaches(oban, job, JobState.COMPLETED)
+    async with Oban(url, name="another", node="n1", queues={"default": 2}, **DEAF) as oban:
+        assert [(info.queue, info.paused) for info in oban.check_all_queues()] == [("default", False)]
+
+
+async def test_a_node_without_queues_runs_none_whatever_was_said(url: URL) -> None:
+    async with Oban(url, **DEAF) as oban:
+        await oban.start_queue("extra", 4)
+        job = await oban.enqueue(Noop.new(queue="extra"))
+        await is_left_alone(oban, job)
+        assert oban.check_all_queues() == []
+    async with Oban(url, **DEAF) as oban:
+        await is_left_alone(oban, job)
+
+
+async def test_in_the_callers_transaction_it_takes_effect_at_the_commit(url: URL) -> None:
+    async with Oban(url, queues={"default": 2}, **DEAF) as oban:
+        async with AsyncSession(oban.engine) as session:
+            await oban.pause_queue("default", session=session)
+            assert shows(oban) == (2, False)
+            await session.rollback()
+            await quiet()
+            assert shows(oban) == (2, False)
+            await oban.pause_queue("default", session=session)
+            await oban.scale_queue("default", 5, session=session)
+            await quiet()
+            assert shows(oban) == (2, False)
+            await session.commit()
+        await eventually(lambda: shows(oban) == (5, True))
+
+
+async def test_without_any_signal_it_is_found_by_looking(
+    driver_url: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Notifier, "dispatch", lambda *_: None)
+    async with (
+        Oban(driver_url, node="n1", queues={"default": 2}, **LOOKING) as oban,
+        Oban(driver_url) as client,
+    ):
+        for call, seen in (
+            (client.pause_queue("default"), lambda: shows(oban) == (2, True)),
+            (client.scale_queue("default", 5), lambda: shows(oban) == (5, True)),
+            (client.resume_all_queues(), lambda: shows(oban) == (5, False)),
+            (client.start_queue("extra", 1), lambda: shows(oban, "extra") == (1, False)),
+            (client.stop_queue("default"), lambda: shows(oban) is None),
+        ):
+            await call
+            await eventually(seen)
+
+
+async def test_by_default_a_second_is_enough_without_signals(
+    url: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Notifier, "dispatch", lambda *_: None)
+    async with Oban(url, queues={"default": 2}, **BRIEF) as oban, Oban(url) as client:
+        await client.pause_queue("default")
+        await eventually(lambda: shows(oban) == (2, True), timeout=2)
+
+
+# -- signals of others -------------------------------------------------------------------------
+
+
+async def signal(oban: Oban, *payloads: dict[str, Any] | str) -> None:
+    """Send what other implementations send: they store nothing."""
+    async with oban.engine.begin() as connection:
+        for payload in payloads:
+            given = payload if isinstance(payload, str) else json.dumps(payload)
+            await connection.execute(
+                text("SELECT pg_notify('public.oban_signal', :payload)"), {"payload": given}
+            )
+
+
+async def test_other_implementations_are_obeyed_and_remembered(postgresql_url: URL) -> None:
+    options: dict[str, Any] = {"node": "n1", "queues": {"default": 2}, **DEAF, "control_interval": 0.05}
+    steps: list[tuple[dict[str, Any], Callable[[Oban], bool]]] = [
+        ({"action": "pause", "queue": "default", "ident": "any"}, lambda oban: shows(oban) == (2, True)),
+        (
+            {"action": "resume", "queue": "default", "ident": "Oban.n1"},
+            lambda oban: shows(oban) == (2, False),
+        ),
+        ({"action": "pause", "queue": "*", "ident": "any"}, lambda oban: shows(oban) == (2, True)),
+        ({"action": "resume", "queue": "*", "ident": "any"}, lambda oban: shows(oban) == (2, False)),
+        (
+            {"action": "scale", "queue": "default", "limit": 9, "ident": "any"},
+            lambda oban: shows(oban) == (9, False),
+        ),
+        (
+            {"action": "start", "queue": "extra", "limit": 4, "paused": True, "ident": "any"},
+            lambda oban: shows(oban, "extra") == (4, True),
+        ),
+        ({"action": "start", "queue": "more", "limit": 4}, lambda oban: shows(oban, "more") == (4, False)),
+        ({"action": "stop", "queue": "extra", "ident": "any"}, lambda oban: shows(oban, "extra") is None),
+    ]
+    async with Oban(postgresql_url, **options) as oban:
+        for payload, seen in steps:
+            await signal(oban, payload)
+            await eventually(lambda: seen(oban))  # noqa: B023
+            # The next looks do not undo it.
+            await quiet()
+            assert seen(oban)
+        elsewhere = {"action": "pause", "queue": "*", "ident": "Oban.n2"}
+        await signal(oban, elsewhere, {**elsewhere, "ident": "Other.n1"})
+        await quiet()
+        assert shows(oban) == (9, False)
+        # The word said last counts, whoever said it.
+        await signal(oban, {"action": "pause", "queue": "*", "ident": "any"})
+        await eventually(lambda: shows(oban) == (9, True))
+        await oban.resume_queue("default")
+        await quiet()
+        assert (shows(oban), shows(oban, "more")) == ((9, False), (4, True))
+    async with Oban(postgresql_url, **options) as oban:
+        assert (shows(oban), shows(oban, "more"), shows(oban, "extra")) == ((9, False), (4, True), None)
+
+
+GARBAGE: list[dict[str, Any] | str] = [
+    "garbage",
+    "[]",
+    "{}",
+    '{"action": "pause", "queue": "default"',
+    {"action": "explode", "queue": "default"},
+    {"action": None, "queue": "default"},
+    {"action": ["pause"], "queue": "default"},
+    {"queue": "default"},
+    {"action": "pause"},
+    {"action": "pause", "queue": None},
+    {"action": "pause", "queue": {"a": 1}},
+    {"action": "pause", "queue": "a b\u0000"},
+    {"action": "pause", "queue": "x" * 300},
+    {"action": "pause", "queue": "default", "ident": ["any"]},
+    {"action": "pause", "queue": "default", "ident": {"any": 1}},
+    {"action": "stop", "queue": "*"},
+    {"action": "scale", "queue": "*", "limit": 3},
+    *(
+        {"action": "scale", "queue": "default", "limit": limit}
+        for limit in (0, -1, 10**9, "5", 1.5, None, True, [])
+    ),
+    {"action": "scale", "queue": "default"},
+    {"action": "start", "queue": "extra", "limit": 10**9},
+    {"action": "start", "queue": "extra", "limit": 5, "paused": "no"},
+    {"action": "start", "queue": "a/b", "limit": 5},
+    {"action": "pause", "queue": "nobody", "ident": "any"},
+]
+
+
+async def test_garbage_is_ignored(emptied_postgresql: URL, caplog: pytest.LogCaptureFixture) -> None:
+    async with Oban(emptied_postgresql, queues={"default": 2}, **DEAF) as oban:
+        await signal(oban, *GARBAGE)
+        await signal(oban, {"action": "scale", "queue": "default", "limit": 3})
+        await eventually(lambda: shows(oban) == (3, False))
+        assert [info.queue for info in oban.check_all_queues()] == ["default"]
+        async with oban.engine.connect() as connection:
+            said = select(Queue.queue).where(Queue.queue != "*")
+            assert (await connection.execute(said)).scalars().all() == ["default"]
+        job = await oban.enqueue(Noop.new())
+        await reaches(oban, job, JobState.COMPLETED)
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert sum("ignored" in warning for warning in warnings) >= len(GARBAGE) - 5
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+async def test_ten_thousand_garbage_signals_leave_a_node_at_work(
+    emptied_postgresql: URL, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("CRITICAL")
+    flood = text(
+        "SELECT pg_notify('public.oban_signal', json_build_object('action', a, 'queue', 'q' || n)::text)"
+        " FROM generate_series(1, 2000) AS n, unnest(ARRAY['pause', 'stop', 'x', '', 'scale']) AS a"
+    )
+    async with Oban(emptied_postgresql, queues={"default": 2}, **DEAF) as oban:
+        async with oban.engine.begin() as connection:
+            await connection.execute(flood)
+        job = await oban.enqueue(Noop.new())
+        await reaches(oban, job, JobState.COMPLETED)
+        await oban.pause_queue("default")
+        assert shows(oban) == (2, True)
+        await oban.resume_queue("default")
+        async with oban.engine.connect() as connection:
+            # What is about queues that the node does not have is not kept.
+            assert await connection.scalar(select(func.count()).where(Queue.queue.like("q%"))) == 0
+
+
+async def test_signals_of_ours_are_not_stored_again(postgresql_url: URL) -> None:
+    async with (
+        Oban(postgresql_url, node="n1", queues={"default": 2}, **DEAF) as oban,
+        Oban(postgresql_url, node="n2") as client,
+    ):
+        await client.scale_queue("default", 5)
+        await eventually(lambda: shows(oban) == (5, False))
+        await client.pause_all_queues()
+        await eventually(lambda: shows(oban) == (5, True))
+        await quiet()
+        async with oban.engine.connect() as connection:
+            nodes = (await connection.execute(select(Queue.node).distinct())).scalars().all()
+        assert nodes == [""]
+
+
+async def test_many_words_at_once_leave_all_nodes_of_one_mind(driver_url: URL) -> None:
+    async with (
+        Oban(driver_url, node="n1", queues={"a": 2, "b": 2}, **LOOKING) as one,
+        Oban(driver_url, node="n2", queues={"a": 2, "b": 2}, **LOOKING) as two,
+    ):
+        for number in range(4):
+            await asyncio.gather(
+                *(oban.pause_all_queues() for oban in (one, two)),
+                *(
+                    oban.resume_queue(queue, at)
+                    for oban in (one, two)
+                    for queue in "ab"
+                    for at in (None, "n1")
+                ),
+                *(oban.scale_queue("a", limit) for oban in (one, two) for limit in (1, 2, 3)),
+                *(oban.resume_all_queues(node="n2") for oban in (one, two)),
+            )
+            await one.scale_queue("a", 4 + number)
+            await one.resume_all_queues()
+            expected = [("a", 4 + number, False), ("b", 2, False)]
+            for oban in (one, two):
+                await eventually(
+                    lambda oban=oban, expected=expected: (
+                        [(info.queue, info.limit, info.paused) for info in oban.check_all_queues()]
+                        == expected
+                    )
+                )
+
+
+# -- the node's own answers --------------------------------------------------------------------
+
+
+async def test_a_node_and_the_cluster_tell_the_same(url: URL) -> None:
+    runs = Runs()
+    async with (
+        Oban(url, node="n1", queues={"default": 2, "other": 1}, **DEAF) as one,
+        Oban(url, node="n2", queues={"default": 3}, **DEAF) as two,
+    ):
+        local = one.check_queue("default")
+        assert local is not None
+        assert (local.queue, local.node, local.running, local.updated_at) == ("default", "n1", (), None)
+        assert local.started_at.utcoffset() is not None
+        assert one.check_queue("nobody") is None
+        await two.pause_queue("default", node="n2")
+        job = await one.enqueue(runs.worker.new())
+        await runs.begun(1)
+        # Any news has the node's heart beat.
+        await one.scale_queue("other", 4)
+        local = one.check_queue("default")
+        assert local is not None
+        assert local.running == (job.id,)
+        infos = await one.check_cluster()
+        assert [(info.queue, info.node, info.limit, info.paused, info.running) for info in infos] == [
+            ("default", "n1", 2, False, (job.id,)),
+            ("default", "n2", 3, True, ()),
+            ("other", "n1", 4, False, ()),
+        ]
+        assert infos[0].uuid == local.uuid
+        assert all(info.updated_at is not None for info in infos)
+        runs.finish(1)
+        await reaches(one, job, JobState.COMPLETED)
+    assert one.check_all_queues() == []

@@ -1,0 +1,390 @@
+"""What is said about queues: the last word counts, field by field, for every queue and node."""
+
+import random
+from collections.abc import Iterator, Mapping
+from dataclasses import FrozenInstanceError
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import URL, Engine, NullPool, create_engine, func, insert, select, text
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
+
+from oban import Oban, QueueInfo, QueueOptions
+from oban.errors import ConfigError, InvalidJob, InvalidTarget
+from oban.models import Producer, Queue
+from oban.repository import queues
+from oban.repository.queues import Change, Wanted
+from tests.suite.rows import lasting_url
+
+CONFIGURED = {"a": QueueOptions(limit=3), "b": QueueOptions(limit=4)}
+AS_CONFIGURED = {"a": Wanted(3, False), "b": Wanted(4, False)}
+#: `y` is never named: it stands for nodes that come later.
+NODES = ("x", "z", "y")
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest) -> Iterator[URL]:
+    """One database for all tests of this module, emptied for each."""
+    yield from lasting_url(request)
+
+
+@pytest.fixture
+def engine(url: URL) -> Iterator[Engine]:
+    driver = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg"}[url.get_backend_name()]
+    made = create_engine(url.set(drivername=driver), poolclass=NullPool)
+    with made.begin() as connection:
+        for table in ("oban_queues", "oban_producers"):
+            connection.execute(text(f"DELETE FROM {table}"))
+    yield made
+    made.dispose()
+
+
+def say(engine: Engine, *words: tuple[Any, ...], name: str = "Oban") -> None:
+    """Store changes: action, queue, node, and what else belongs to the action."""
+    for action, queue, node, *how in words:
+        options: dict[str, Any] = how[0] if how else {}
+        with Session(engine) as session:
+            queues.store(session, name, Change.make(action, queue, node, **options))
+            session.commit()
+
+
+def looked_up(
+    engine: Engine,
+    node: str = "x",
+    configured: Mapping[str, QueueOptions] = CONFIGURED,
+    name: str = "Oban",
+) -> dict[str, Wanted]:
+    with Session(engine) as session:
+        return queues.wanted(session, name, node, configured)
+
+
+#: What was said, in order; then how queues run on node x, and on a node that nothing names, where that
+#: differs from what is configured (None: not at all).
+TABLE: list[Any] = [
+    ([], {}, {}),
+    ([("pause", "a", None)], {"a": (3, True)}, {"a": (3, True)}),
+    ([("pause", "a", "x")], {"a": (3, True)}, {}),
+    ([("pause", "a", "z")], {}, {}),
+    ([("pause", "a", None), ("resume", "a", "x")], {}, {"a": (3, True)}),
+    ([("resume", "a", "x"), ("pause", "a", None)], {"a": (3, True)}, {"a": (3, True)}),
+    ([("pause", "a", "x"), ("resume", "a", None)], {}, {}),
+    ([("pause", "*", None)], {"a": (3, True), "b": (4, True)}, {"a": (3, True), "b": (4, True)}),
+    ([("pause", "*", "x")], {"a": (3, True), "b": (4, True)}, {}),
+    ([("pause", "*", None), ("resume", "a", None)], {"b": (4, True)}, {"b": (4, True)}),
+    ([("pause", "*", None), ("resume", "a", "x")], {"b": (4, True)}, {"a": (3, True), "b": (4, True)}),
+    ([("pause", "*", None), ("resume", "*", "x")], {}, {"a": (3, True), "b": (4, True)}),
+    ([("pause", "*", "x"), ("resume", "*", None)], {}, {}),
+    ([("pause", "*", "x"), ("resume", "a", None)], {"b": (4, True)}, {}),
+    ([("resume", "a", None), ("pause", "*", "x")], {"a": (3, True), "b": (4, True)}, {}),
+    ([("pause", "a", None), ("resume", "*", "x")], {}, {"a": (3, True)}),
+    ([("pause", "a", None), ("resume", "*", None)], {}, {}),
+    ([("pause", "a", "x"), ("resume", "*", None)], {}, {}),
+    ([("pause", "a", "x"), ("resume", "*", "x")], {}, {}),
+    ([("pause", "a", "z"), ("resume", "*", "x")], {}, {}),
+    (
+        [("pause", "*", None), ("start", "c", None)],
+        {"a": (3, True), "b": (4, True), "c": (10, False)},
+        {"a": (3, True), "b": (4, True), "c": (10, False)},
+    ),
+    (
+        [("start", "c", None), ("pause", "*", "x")],
+        {"a": (3, True), "b": (4, True), "c": (10, True)},
+        {"c": (10, False)},
+    ),
+    ([("start", "c", "x", {"limit": 2, "paused": True})], {"c": (2, True)}, {}),
+    ([("start", "c", None), ("stop", "c", "x")], {}, {"c": (10, False)}),
+    ([("start", "c", None), ("stop", "c", None)], {}, {}),
+    ([("start", "c", "x"), ("stop", "c", None)], {}, {}),
+    ([("stop", "a", None)], {"a": None}, {"a": None}),
+    ([("stop", "a", "x")], {"a": None}, {}),
+    ([("stop", "a", None), ("start", "a", "x")], {"a": (10, False)}, {"a": None}),
+    (
+        [("pause", "a", None), ("stop", "a", None), ("start", "a", None, {"limit": 7})],
+        *[{"a": (7, False)}] * 2,
+    ),
+    ([("scale", "a", None, {"limit": 9})], {"a": (9, False)}, {"a": (9, False)}),
+    (
+        [("scale", "a", None, {"limit": 9}), ("scale", "a", "x", {"limit": 1})],
+        {"a": (1, False)},
+        {"a": (9, False)},
+    ),
+    ([("scale", "a", "x", {"limit": 1}), ("scale", "a", None, {"limit": 9})], *[{"a": (9, False)}] * 2),
+    ([("scale", "a", None, {"limit": 9}), ("scale", "a", None, {"limit": None})], {}, {}),
+    ([("scale", "a", None, {"limit": 9}), ("scale", "a", "x", {"limit": None})], {}, {"a": (9, False)}),
+    ([("scale", "a", "x", {"limit": 9}), ("pause", "a", None)], {"a": (9, True)}, {"a": (3, True)}),
+    (
+        [("scale", "a", None, {"limit": 9}), ("stop", "a", None), ("start", "b", None)],
+        *[{"a": None, "b": (10, False)}] * 2,
+    ),
+    # What nobody runs may be spoken of: it counts once the queue is started.
+    ([("scale", "c", None, {"limit": 9}), ("pause", "c", None)], {}, {}),
+    ([("start", "c", "x", {"limit": 2}), ("scale", "c", "x", {"limit": None})], {"c": (10, False)}, {}),
+]
+
+
+@pytest.mark.parametrize(("said", "here", "elsewhere"), TABLE, ids=[str(item[0]) for item in TABLE])
+def test_the_last_word_counts(
+    engine: Engine, said: list[tuple[Any, ...]], here: dict[str, Any], elsewhere: dict[str, Any]
+) -> None:
+    say(engine, *said)
+    for node, differs in (("x", here), ("y", elsewhere)):
+        expected = {**AS_CONFIGURED, **differs}
+        assert looked_up(engine, node) == {queue: how for queue, how in expected.items() if how}
+
+
+def test_a_long_conversation_comes_out_as_if_every_node_had_heard_each_word(engine: Engine) -> None:
+    seed = random.randrange(2**32)
+    print("seed", seed)
+    dice = random.Random(seed)
+    everything = [*CONFIGURED, "c"]
+    running = {(queue, node): queue in CONFIGURED for queue in everything for node in NODES}
+    limits: dict[Any, int | None] = dict.fromkeys(running)
+    paused = dict.fromkeys(running, False)
+    for _ in range(150):
+        action = dice.choice(queues.ACTIONS)
+        queue = dice.choice([*everything, "*", "*"] if action in ("pause", "resume") else everything)
+        node = dice.choice([None, None, "x", "z"])
+        limit = dice.choice([None, 1, 5]) if action == "scale" else dice.choice([1, 5])
+        start_paused = dice.random() < 0.5
+        say(engine, (action, queue, node, {"limit": limit, "paused": start_paused}))
+        for key in running:
+            if (queue != "*" and key[0] != queue) or (node is not None and key[1] != node):
+                continue
+            if action in ("pause", "resume"):
+                paused[key] = action == "pause"
+            if action in ("start", "stop"):
+                running[key] = action == "start"
+            if action in ("start", "scale"):
+                limits[key] = limit
+            if action == "start":
+                paused[key] = start_paused
+        for node in NODES:
+            expected = {
+                queue: Wanted(
+                    limits[queue, node] or CONFIGURED.get(queue, QueueOptions()).limit, paused[queue, node]
+                )
+                for queue in everything
+                if running[queue, node]
+            }
+            assert looked_up(engine, node) == expected
+
+
+def test_the_order_is_that_of_the_configuration_then_by_name(engine: Engine) -> None:
+    say(engine, ("start", "d", None), ("start", "c", "x"), ("pause", "b", None))
+    configured = {"b": QueueOptions(), "a": QueueOptions()}
+    assert list(looked_up(engine, configured=configured)) == ["b", "a", "c", "d"]
+
+
+def test_instances_of_other_names_and_their_nodes_are_not_meant(engine: Engine) -> None:
+    say(engine, ("pause", "*", None), ("stop", "a", "x"), name="other")
+    assert looked_up(engine) == AS_CONFIGURED
+    assert looked_up(engine, name="other") == {"b": Wanted(4, True)}
+
+
+def test_what_says_nothing_any_more_is_not_kept(engine: Engine) -> None:
+    for node in ("n1", "n2", "n3"):
+        say(engine, ("pause", "a", node), ("pause", "*", node), ("scale", "b", node, {"limit": 5}))
+    say(engine, ("resume", "*", None), ("scale", "b", None, {"limit": None}))
+    with engine.connect() as connection:
+        rows = connection.execute(select(Queue.queue, Queue.node, Queue.limit, Queue.paused))
+        assert set(map(tuple, rows)) == {("*", "", None, False), ("b", "", 0, None)}
+
+
+def test_rows_written_by_hand_are_read_as_well_as_they_can_be(engine: Engine) -> None:
+    with engine.begin() as connection:
+        for queue, node, limit in (
+            ("a", "", -5),
+            ("b", "", 10**9),
+            ("*", "", 7),
+            ("Ü x", "", 2),
+            ("c", "z", 2),
+        ):
+            values = {"name": "Oban", "queue": queue, "node": node, "limit": limit, "running": True}
+            connection.execute(insert(Queue).values(**values))
+    assert looked_up(engine) == {
+        "a": Wanted(3, False),
+        "b": Wanted(10_000, False),
+        "Ü x": Wanted(2, False),
+    }
+
+
+HEARD = [
+    ([("pause", "a")], {"a": (3, True)}),
+    ([("pause", "*")], {"a": (3, True), "b": (4, True)}),
+    ([("stop", "b")], {"b": None}),
+    ([("start", "c", {"limit": 2}), ("pause", "c")], {"c": (2, True)}),
+    ([("scale", "a", {"limit": 8}), ("scale", "a", {"limit": 9})], {"a": (9, False)}),
+    ([("pause", "nobody"), ("stop", "nobody"), ("scale", "nobody")], {}),
+]
+
+
+@pytest.mark.parametrize(("heard", "here"), HEARD)
+def test_what_one_node_heard_is_kept_for_that_node_only(
+    engine: Engine, heard: list[tuple[Any, ...]], here: dict[str, Any]
+) -> None:
+    changes = [Change.make(action, queue, **(how[0] if how else {})) for action, queue, *how in heard]
+    # Twice, as two processes may have the same node name.
+    for _ in range(2):
+        with Session(engine) as session:
+            queues.store_heard(session, "Oban", "x", CONFIGURED, changes)
+            session.commit()
+    expected = {**AS_CONFIGURED, **here}
+    assert looked_up(engine) == {queue: how for queue, how in expected.items() if how}
+    assert looked_up(engine, "y") == AS_CONFIGURED
+    with engine.connect() as connection:
+        nobody = select(func.count()).select_from(Queue).where(Queue.queue == "nobody")
+        assert connection.scalar(nobody) == 0
+
+
+def test_signals_have_the_form_that_other_implementations_read() -> None:
+    mark = {"local_only": "stored"}
+    for change, signal in (
+        (Change.make("pause", "a"), {"action": "pause", "queue": "a", "ident": "any"}),
+        (Change.make("resume", "*", "n 1"), {"action": "resume", "queue": "*", "ident": "Oban.n 1"}),
+        (
+            Change.make("start", "a", limit=4),
+            {"action": "start", "queue": "a", "ident": "any", "limit": 4, "paused": False},
+        ),
+        (Change.make("stop", "a", "n"), {"action": "stop", "queue": "a", "ident": "Oban.n"}),
+        (Change.make("scale", "a", limit=7), {"action": "scale", "queue": "a", "ident": "any", "limit": 7}),
+        (Change.make("scale", "a", limit=None), {"action": "scale", "queue": "a", "ident": "any"}),
+    ):
+        assert change.signal("Oban") == {**signal, **mark}
+
+
+BAD: list[tuple[str, tuple[Any, ...], dict[str, Any], type[Exception], str]] = [
+    *(
+        (method, (queue,), {}, InvalidJob, message)
+        for method in ("pause_queue", "resume_queue", "stop_queue", "start_queue", "check_cluster")
+        for queue, message in (("", "not a queue name"), ("a b", "not a queue name"), (7, "must be text"))
+    ),
+    *(
+        (method, ("*",), {}, InvalidJob, "not a queue name")
+        for method in ("pause_queue", "stop_queue", "start_queue")
+    ),
+    ("pause_queue", ("x" * 129,), {}, InvalidJob, "128 at most"),
+    ("scale_queue", ("a b", 3), {}, InvalidJob, "not a queue name"),
+    *(
+        (method, arguments, {"node": node}, ConfigError, f"^node must {message}")
+        for method, arguments in (
+            ("pause_queue", ("a",)),
+            ("scale_queue", ("a", 1)),
+            ("resume_all_queues", ()),
+        )
+        for node, message in (
+            ("", "be text that is not blank"),
+            (" ", "be text that is not blank"),
+            (5, "be text"),
+            ("a\x00", "be 255 characters at most, without NUL"),
+            ("n" * 256, "be 255 characters at most"),
+            ("\ud800", "not have lone surrogates"),
+        )
+    ),
+    *(
+        (method, ("a", limit), {}, ConfigError, "^limit must be an integer, 1 to 10000, not")
+        for method in ("start_queue", "scale_queue")
+        for limit in (0, -1, 10_001, True, "5", 1.5, float("nan"))
+    ),
+    ("start_queue", ("a", None), {}, ConfigError, "limit must be an integer"),
+    ("start_queue", ("a",), {"paused": 1}, ConfigError, "paused must be True or False, not 1"),
+    ("pause_queue", ("a",), {"session": "none"}, InvalidTarget, "AsyncSession or AsyncConnection"),
+]
+
+
+async def test_what_cannot_be_is_refused_and_nothing_is_stored(oban: Oban, engine: Engine) -> None:
+    for method, arguments, options, error, message in BAD:
+        with pytest.raises(error, match=message):
+            await getattr(oban, method)(*arguments, **options)
+    with engine.connect() as connection:
+        assert connection.scalar(select(func.count()).select_from(Queue)) == 0
+
+
+async def test_every_method_stores_what_it_says(oban: Oban, engine: Engine) -> None:
+    await oban.pause_all_queues()
+    await oban.resume_all_queues("z")
+    await oban.pause_queue("a", "z")
+    await oban.resume_queue("b")
+    await oban.start_queue("c", 5, True)
+    await oban.start_queue("d", node="z")
+    await oban.scale_queue("b", 2)
+    await oban.stop_queue("a", node="x")
+    assert looked_up(engine) == {"b": Wanted(2, False), "c": Wanted(5, True)}
+    assert looked_up(engine, "z") == {
+        "a": Wanted(3, True),
+        "b": Wanted(2, False),
+        "c": Wanted(5, True),
+        "d": Wanted(10, False),
+    }
+
+
+@pytest.mark.parametrize("kind", ["session", "connection"])
+@pytest.mark.parametrize("commits", [True, False])
+async def test_in_the_callers_transaction_it_is_the_caller_who_commits(
+    oban: Oban, engine: Engine, kind: str, commits: bool
+) -> None:
+    async with AsyncSession(oban.engine) if kind == "session" else oban.engine.connect() as caller:
+        await oban.pause_queue("a", session=caller)
+        await oban.scale_queue("b", 9, session=caller)
+        # Not stored yet: a writer beside it would wait for it on SQLite, a reader need not.
+        assert looked_up(engine) == AS_CONFIGURED
+        await (caller.commit() if commits else caller.rollback())
+    told = {"a": Wanted(3, True), "b": Wanted(9, False)}
+    assert looked_up(engine) == (told if commits else AS_CONFIGURED)
+
+
+STARTED = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
+SEEN = STARTED + timedelta(minutes=1)
+#: What a node may write into `meta`; the limit, whether it is paused, and the jobs that are read.
+METAS: list[tuple[Any, tuple[int | None, bool, tuple[int, ...]]]] = [
+    ({"local_limit": 10, "paused": False}, (10, False, ())),
+    (
+        {"local_limit": 3, "paused": True, "running": [5, 7], "global_limit": {"allowed": 1}},
+        (3, True, (5, 7)),
+    ),
+    ({}, (None, False, ())),
+    ({"local_limit": "3", "paused": "yes", "running": "5"}, (None, False, ())),
+    ({"local_limit": None, "paused": None, "running": [None, 4, "x", {}]}, (None, False, (4,))),
+    ({"local_limit": True, "running": {"5": 1}}, (None, False, ())),
+    ([], (None, False, ())),
+    ("text", (None, False, ())),
+]
+
+
+async def test_the_cluster_is_read_from_the_rows_of_producers(oban: Oban, engine: Engine) -> None:
+    def row(number: int, **columns: Any) -> dict[str, Any]:
+        given = {"uuid": UUID(int=number), "name": "Oban", "node": f"n{number}", "queue": "a", "meta": {}}
+        return {**given, "started_at": STARTED, "updated_at": SEEN, **columns}
+
+    rows = [row(number, meta=meta) for number, (meta, _) in enumerate(METAS)]
+    rows += [row(20, name="other"), row(21, queue="b"), row(22, queue="b", node="n0")]
+    with engine.begin() as connection:
+        connection.execute(insert(Producer), rows)
+    infos = await oban.check_cluster("a")
+    assert [(info.limit, info.paused, info.running) for info in infos] == [read for _, read in METAS]
+    assert infos[1] == QueueInfo(
+        queue="a",
+        node="n1",
+        limit=3,
+        paused=True,
+        running=(5, 7),
+        started_at=STARTED,
+        updated_at=SEEN,
+        uuid=str(UUID(int=1)),
+    )
+    with pytest.raises(FrozenInstanceError):
+        infos[1].limit = 4  # type: ignore[misc]
+    everything = await oban.check_cluster()
+    assert [(info.queue, info.node) for info in everything[-2:]] == [("b", "n0"), ("b", "n21")]
+    assert len(everything) == len(METAS) + 2
+    async with AsyncSession(oban.engine) as session:
+        assert await oban.check_cluster(session=session) == everything
+    assert await oban.check_cluster("nobody") == []
+
+
+def test_a_client_runs_no_queues_and_says_so(url: URL) -> None:
+    client = Oban(url)
+    assert client.check_queue("a") is None
+    assert client.check_all_queues() == []
