@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
+from oban import clock
 from oban.notifier import make
 from oban.notifier.base import Notifier, decode
 from oban.notifier.listen import ListenNotifier
-from oban.notifier.poll import DataVersionNotifier
+from oban.notifier.poll import DataVersionNotifier, PollNotifier
 from oban.repository.transaction import Database
 
 Heard = list[tuple[str, dict[str, Any]]]
@@ -55,6 +56,7 @@ def test_payloads_are_json_plain_or_zipped(text: str, payload: dict[str, Any]) -
         base64.b64encode(gzip.compress(b"{")).decode(),
         base64.b64encode(gzip.compress(b'{"a": 1}')[:-4]).decode(),
         base64.b64encode(gzip.compress(b'{"a": 1}' * 5)[:12] + b"\xff" * 20).decode(),
+        base64.b64encode(gzip.compress(b'{"a": "' + b" " * 100_000 + b'"}')).decode(),
     ],
     ids=lambda text: text[:20],
 )
@@ -93,6 +95,47 @@ def test_a_subscriber_that_fails_does_not_stop_the_others(
         notifier.dispatch("insert", {"queue": "a"})
     assert heard == [("insert", {"queue": "a"})]
     assert "bad subscriber" in caplog.text
+
+
+def test_garbage_is_logged_once_a_minute_with_its_count(
+    notifier: Silent, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Stopped(clock.Clock):
+        at = 0.0
+
+        def monotonic(self) -> float:
+            return self.at
+
+    with clock.use(Stopped()) as stopped, caplog.at_level(logging.WARNING):
+        assert isinstance(stopped, Stopped)
+        for stopped.at in (5.0, 5.0, 60.0, 66.0, 66.0):
+            notifier.receive("insert", "x" * 7_000)
+        notifier.receive("signal", "y")
+        notifier.receive("signal", '{"action": "stage"}')
+    said = [record.getMessage() for record in caplog.records]
+    assert [text.partition(":")[0] for text in said] == [
+        "ignored on the channel insert, not a payload (1 since last said)",
+        "ignored on the channel insert, not a payload (3 since last said)",
+        "ignored on the channel signal, not a payload (1 since last said)",
+    ]
+    assert max(map(len, said)) < 200
+
+
+def test_a_subscriber_that_fails_again_and_again_is_logged_once(
+    notifier: Silent, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(_: dict[str, Any]) -> None:
+        raise ValueError("bad subscriber")
+
+    notifier.subscribe("insert", fail)
+    for _ in range(100):
+        notifier.dispatch("insert", {})
+    assert len(caplog.records) == 1
+
+
+def test_without_listening_a_notifier_only_polls() -> None:
+    assert type(make(Database("postgresql+asyncpg://h/d"), "poll")) is PollNotifier
+    assert type(make(Database("sqlite+aiosqlite://"), "poll")) is PollNotifier
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,103 @@
+"""`notifier="poll"`: no connection waits for anything, and everything happens within about a second."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from sqlalchemy import URL, make_url
+
+from oban import JobState, Oban
+from oban.errors import ConfigError
+from oban.notifier import make
+from oban.notifier.poll import PollNotifier
+from oban.repository.transaction import notify
+from tests.runner.support import BRIEF, NO_POLLING, Noop, Runs, quiet, reaches
+from tests.waiting import eventually
+
+
+@pytest.fixture
+async def client(driver_url: URL) -> AsyncIterator[Oban]:
+    """Somebody else, whose commits the node does not hear."""
+    async with Oban(driver_url, name="client", notifier="poll") as other:
+        yield other
+
+
+async def test_jobs_start_and_are_cancelled_within_a_second_or_so(driver_url: URL, client: Oban) -> None:
+    runs = Runs()
+    async with Oban(driver_url, queues={"default": 3}, notifier="poll", **BRIEF):
+        await quiet()
+        job = await client.enqueue(runs.worker.new())
+        await eventually(lambda: runs.jobs, timeout=1.5)
+        await client.cancel_job(job)
+        await eventually(runs.jobs[0].cancelled, timeout=1.5)
+        runs.finish(1)
+        assert await client.retry_job(job)
+        await eventually(lambda: len(runs.jobs) == 2, timeout=1.5)
+        runs.finish(2)
+        await reaches(client, job, JobState.COMPLETED)
+
+
+async def test_nothing_but_polling_finds_a_job_of_somebody_else(driver_url: URL, client: Oban) -> None:
+    runs = Runs()
+    patient: dict[str, Any] = {**NO_POLLING, "poll_interval": 1.0}
+    async with Oban(driver_url, queues={"default": 3}, notifier="poll", **patient):
+        await quiet()
+        # All the tasks of the node: none listens, none watches the file.
+        names = {task.get_name() for task in asyncio.all_tasks()}
+        assert not {name for name in names if "listen" in name or "data-version" in name}
+        await client.enqueue(runs.worker.new())
+        await quiet()
+        assert runs.jobs == []
+        await runs.begun(1)
+        runs.finish(1)
+
+
+async def test_on_sqlite_its_own_commits_are_heard_at_once(sqlite_url: URL) -> None:
+    async with Oban(sqlite_url, queues={"default": 3}, notifier="poll", **NO_POLLING) as oban:
+        assert oban._runner is not None
+        assert type(oban._runner.notifier) is PollNotifier
+        await quiet()
+        await reaches(oban, await oban.enqueue(Noop.new()), JobState.COMPLETED)
+    assert oban._database.on_notices == []
+
+
+@pytest.mark.parametrize(
+    ("engine", "listen_url", "words"),
+    [
+        (
+            "sqlite+aiosqlite://",
+            "sqlite+aiosqlite:///a.db",
+            "listen_url is for PostgreSQL; sqlite has no LISTEN",
+        ),
+        ("sqlite+aiosqlite://", "postgresql://u:secret@h/d", "listen_url is for PostgreSQL"),
+        ("postgresql://h/d", "sqlite+aiosqlite:///a.db", "of sqlite, while the engine is on postgresql"),
+        ("postgresql://h/d", "mysql://u:secret@h/d", "listen_url: mysql is not supported"),
+        ("postgresql://h/d", "postgresql+psycopg2://u:secret@h/d", "listen_url: the driver psycopg2"),
+        ("postgresql://h/d", "no url with secret", "listen_url: the database URL cannot be read"),
+    ],
+)
+def test_a_listen_url_that_cannot_serve_is_refused_at_once(engine: str, listen_url: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words) as caught:
+        Oban(make_url(engine), listen_url=listen_url)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("prefix", ["jobs", None])
+async def test_a_direct_listener_hears_the_schema_of_the_engine(
+    postgresql_url: URL, prefix: str | None
+) -> None:
+    # Its own connections would find another schema first.
+    astray = {"options": "-csearch_path=pg_catalog"}
+    direct = postgresql_url.set(drivername="postgresql+psycopg").update_query_dict(astray)
+    heard: list[dict[str, Any]] = []
+    async with Oban(
+        postgresql_url, prefix=prefix, listen_url=direct.render_as_string(hide_password=False)
+    ) as oban:
+        listener = make(oban._database, "listen", direct)
+        listener.subscribe("signal", heard.append)
+        await listener.start()
+        assert heard == [{}]
+        await oban._database.write(lambda session: notify(session, "signal", [{"action": "unheard of"}]))
+        await eventually(lambda: heard[1:] == [{"action": "unheard of"}])
+        await listener.stop()
