@@ -104,7 +104,12 @@ class SQLite(Dialect):
 
     def second(self, texts: Any) -> ColumnElement[str]:
         # Of a text that is no JSON, json_extract() would make the whole statement fail.
-        return case((func.json_valid(texts), func.json_extract(texts, constant("$[1]"))), else_=null())
+        second = constant("$[1]")
+        return case(
+            (func.json_valid(texts) == literal_column("0"), null()),
+            (func.json_type(texts, second) == constant("text"), func.json_extract(texts, second, type_=Text)),
+            else_=null(),
+        )
 
     def texts(self, *items: ColumnElement[str]) -> ColumnElement[Any]:
         return func.json_array(*items, type_=Text)

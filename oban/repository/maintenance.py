@@ -114,7 +114,7 @@ def rescue(
     acks, rescued = [], []
     which = () if only is None else (_job.id == only,)
     for id_, worker, attempt, max_attempts, meta, attempted_by in _find(session, lease, age, gone, *which):
-        node, owner = (*attempted_by, "", "")[:2]
+        node, owner = _names(attempted_by)
         before = meta.get("rescued") if isinstance(meta, dict) else None
         count = before + 1 if isinstance(before, int) and 0 <= before < 2**31 else 1
         last = attempt >= max_attempts
@@ -125,6 +125,13 @@ def rescue(
         rescued.append(Rescued(id_, worker, node, last))
     acknowledge(session, acks)
     return rescued
+
+
+def _names(attempted_by: object) -> tuple[str, str]:
+    """Node and owner as `Dialect.second` sees them, also in a list that another program made."""
+    listed = attempted_by if isinstance(attempted_by, list) else []
+    node, owner = (name if isinstance(name, str) else "" for name in (*listed, None, None)[:2])
+    return node, owner
 
 
 @functools.cache

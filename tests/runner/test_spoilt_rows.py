@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import URL, func, select
 
 from oban import Job, JobState, Oban
-from oban.repository import execution, ownership
+from oban.repository import execution, maintenance, ownership
 from tests.suite.rows import insert_row
 
 FIRST, LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
@@ -114,3 +114,21 @@ async def test_lists_and_documents_that_are_no_json_spoil_no_statement_about_oth
         await spoil(oban, running[0], attempted_by="'no JSON'")
         held = [(id_, 1, "me") for id_ in running]
         assert await oban._database.read(ownership.lost, held) == {held[0]}
+
+
+NO_NAMES = {
+    "postgresql": ["'{}'", "'{NULL,NULL}'", "'{{a,b},{c,d}}'", "'{node}'"],
+    "sqlite": ["'[]'", "'[null, null]'", "'null'", "'[1, 2]'", """'{"node": "owner"}'""", """'["node"]'"""],
+}
+
+
+async def test_an_executing_job_that_names_no_owner_is_rescued_once(driver_url: URL) -> None:
+    async with Oban(driver_url) as oban:
+        rows = NO_NAMES[driver_url.get_backend_name()]
+        ids = [await insert_row(oban.engine, "executing") for _ in rows]
+        for id_, names in zip(ids, rows, strict=True):
+            await spoil(oban, id_, attempted_by=names)
+        rescued = await oban._database.write(maintenance.rescue, 1.0, 1.0)
+        assert [job.id for job in rescued] == ids
+        assert {job.state for job in await oban.list_jobs()} == {JobState.AVAILABLE}
+        assert await oban._database.write(maintenance.rescue, 1.0, 1.0) == []
