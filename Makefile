@@ -11,7 +11,7 @@ ifneq ($(origin FOLDER),command line)
 override FOLDER :=
 endif
 
-.PHONY: help demo test check bench clean
+.PHONY: help demo test check bench mutants clean
 
 help: ## List the targets
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
@@ -30,6 +30,9 @@ check: $(VENV)/.dev ## Lint, formatting, types, direction of imports
 
 bench: $(VENV)/.dev ## Measure against raw asyncpg on the same table, in one run
 	$(BIN)/python -m benchmarks $(ARGS)
+
+mutants: $(VENV)/.dev ## Plant bugs into a copy of the library and see that the tests find them
+	$(BIN)/python -m tests.mutants $(ARGS)
 
 clean: ## Remove the virtual environment and caches
 	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,138 @@
+"""Tests of the tests: plants one bug at a time into a copy of the library and sees that they find it.
+
+`make mutants`, or `python -m tests.mutants [NAME…]` for some of them.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[1]
+PARTS = ("oban", "migrations", "tests", "examples", "alembic.ini", "pyproject.toml", "Makefile")
+#: Longest time that finding one may take, in seconds.
+LIMIT = 300
+
+
+class Mutant(NamedTuple):
+    """A bug: in a file, `good` becomes `bad`. One of `tests` has to fail then."""
+
+    name: str
+    file: str
+    good: str
+    bad: str
+    tests: tuple[str, ...]
+
+    def plant(self, tree: Path) -> None:
+        """Change the file; raises `ValueError` unless the good code stands there once."""
+        path = tree / self.file
+        text = path.read_text()
+        if text.count(self.good) != 1:
+            raise ValueError(f"{self.name}: {text.count(self.good)} places in {self.file} to plant it")
+        path.write_text(text.replace(self.good, self.bad))
+
+
+MUTANTS = (
+    Mutant(
+        "no fence",
+        "oban/repository/execution.py",
+        """            _job.attempt == ack.attempt,
+            func.coalesce(dialect.second(_job.attempted_by), constant("")) == ack.owner,
+            dialect.plain_state(_job.state) == constant("executing"),
+""",
+        "",
+        ("tests/faults/test_freeze.py",),
+    ),
+    Mutant(
+        "no SKIP LOCKED",
+        "oban/repository/execution.py",
+        """        .order_by(_job.priority, _job.scheduled_at, _job.id)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+""",
+        """        .order_by(_job.priority, _job.scheduled_at, _job.id)
+        .limit(limit)
+""",
+        ("tests/faults/test_double_claim.py",),
+    ),
+    Mutant(
+        "heartbeat off",
+        "oban/runner/refresher.py",
+        "            await self.database.write(cluster.beat, beats)\n",
+        "            if not self._vouched_until:\n"
+        "                await self.database.write(cluster.beat, beats)\n",
+        ("tests/faults/test_blocked_loop.py",),
+    ),
+    Mutant(
+        "acknowledgements not retried",
+        "oban/runner/producer.py",
+        "                        self.acknowledger.put_back(acks)\n",
+        "",
+        ("tests/faults/test_database_restart.py", "tests/faults/test_ambiguous_commit.py"),
+    ),
+    Mutant(
+        "rescue by age",
+        "oban/repository/maintenance.py",
+        "and_(exists(row), ~exists(row.where(_producer.updated_at > silent))),",
+        "exists(row),",
+        ("tests/faults/test_blocked_loop.py",),
+    ),
+    Mutant(
+        "no attempt limit",
+        "oban/repository/execution.py",
+        "            _job.attempt < _job.max_attempts,\n",
+        "",
+        ("tests/faults/test_poison_rows.py",),
+    ),
+)
+
+
+def found(mutant: Mutant) -> bool:
+    """Whether the tests fail with the bug in the library."""
+    with tempfile.TemporaryDirectory(prefix="oban-mutant-") as folder:
+        tree = Path(folder)
+        for part in PARTS:
+            source = ROOT / part
+            if source.is_dir():
+                shutil.copytree(source, tree / part, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(source, tree / part)
+        mutant.plant(tree)
+        command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *mutant.tests]
+        environment = {**os.environ, "PYTHONPATH": folder}
+        try:
+            ended = subprocess.run(
+                command, cwd=tree, env=environment, capture_output=True, text=True, timeout=LIMIT
+            )
+        except subprocess.TimeoutExpired:
+            print(f"  neither passed nor failed within {LIMIT} s")
+            return False
+        print("  " + "\n  ".join(line for line in ended.stdout.splitlines() if line.startswith("FAILED")))
+        # 1 is pytest's word for "tests failed"; all else means that they did not run.
+        if ended.returncode not in (0, 1):
+            print(ended.stdout[-3000:], ended.stderr[-3000:])
+        return ended.returncode == 1
+
+
+def main(names: list[str]) -> int:
+    """Plant the mutants of these names, or all; 0 if each is found."""
+    missed = []
+    for mutant in MUTANTS:
+        if names and mutant.name not in names:
+            continue
+        began = time.monotonic()
+        print(f"{mutant.name} …", flush=True)
+        caught = found(mutant)
+        print(f"  {'found' if caught else 'NOT FOUND'} in {time.monotonic() - began:.0f} s", flush=True)
+        if not caught:
+            missed.append(mutant.name)
+    print(f"not found: {', '.join(missed)}" if missed else "every planted bug was found")
+    return len(missed)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
