@@ -1,6 +1,7 @@
 """Rescues the jobs of nodes that are gone, and discards those that can never run."""
 
 import logging
+from collections.abc import Callable
 from uuid import UUID
 
 from oban import clock, dialects
@@ -16,17 +17,27 @@ logger = logging.getLogger("oban.lifeline")
 class Lifeline(Service):
     """On the leader: an executing job whose producer was not heard of for one lease is an orphan.
 
-    Time alone makes no orphan, but of jobs of other implementations, whose nodes keep no row.
+    Time alone makes no orphan, but of jobs of other implementations, whose nodes keep no row. A
+    database that was away, or locked, silences everybody: nothing is rescued unless `steady`, when
+    this node itself was able to say for one lease that it is alive.
     """
 
     def __init__(
-        self, database: Database, leader: Leader, *, lease: float, age: float, interval: float
+        self,
+        database: Database,
+        leader: Leader,
+        *,
+        lease: float,
+        age: float,
+        interval: float,
+        steady: Callable[[], bool],
     ) -> None:
         super().__init__("lifeline", interval)
         self.database = database
         self.leader = leader
         self.lease = lease
         self.age = age
+        self._steady = steady
         #: When each producer was last seen to have a row.
         self._seen: dict[UUID, float] = {}
 
@@ -35,6 +46,14 @@ class Lifeline(Service):
             self._seen.clear()
             return None
         gone = await self._vanished()
+        if self._steady() and await self._rescue(gone) == maintenance.BATCH:
+            return 0
+        spent = await self.database.write(maintenance.sweep)
+        if spent:
+            logger.warning("discarded, available with no attempt left: jobs %s", ", ".join(map(str, spent)))
+        return 0 if len(spent) == maintenance.BATCH else None
+
+    async def _rescue(self, gone: list[UUID]) -> int:
         try:
             rescued = await self.database.write(maintenance.rescue, self.lease, self.age, gone)
         except Exception as error:
@@ -44,14 +63,10 @@ class Lifeline(Service):
         for job in rescued:
             end = "discarded, as that was its last attempt" if job.discarded else "rescued"
             logger.warning("job %s (%s) of the node %s, which is gone: %s", job.id, job.worker, job.node, end)
-        if len(rescued) == maintenance.BATCH:
-            return 0
-        for uuid in await self.database.write(maintenance.forget, self.lease):
-            self._seen.pop(uuid, None)
-        spent = await self.database.write(maintenance.sweep)
-        if spent:
-            logger.warning("discarded, available with no attempt left: jobs %s", ", ".join(map(str, spent)))
-        return 0 if len(spent) == maintenance.BATCH else None
+        if len(rescued) < maintenance.BATCH:
+            for uuid in await self.database.write(maintenance.forget, self.lease):
+                self._seen.pop(uuid, None)
+        return len(rescued)
 
     async def _one_by_one(self, gone: list[UUID]) -> list[Rescued]:
         """Rescue what can be, where a row that cannot makes the statement fail for all."""

@@ -43,6 +43,10 @@ class Pulse:
         """Whether the producers count as alive, so that they may fetch."""
         return self._refresher.vouches
 
+    def is_steady(self) -> bool:
+        """Whether the heart has beaten for one lease without a gap."""
+        return self._refresher.steady
+
     async def start(self) -> None:
         """Write the producers' rows, and go on doing so. Raises what the first time raises."""
         if self._thread is not None:

@@ -37,6 +37,7 @@ class Refresher(Service):
         self._heartbeats = heartbeats
         self._last_seen = last_seen
         self._vouched_until = 0.0
+        self._steady_since = 0.0
         self._gone: set[UUID] = set()
         self._turn = asyncio.Lock()
 
@@ -45,6 +46,11 @@ class Refresher(Service):
         """Whether the producers count as alive, so that they may fetch."""
         return clock.monotonic() < self._vouched_until
 
+    @property
+    def steady(self) -> bool:
+        """Whether this node's heart has beaten for one lease without a gap, so that it may judge others."""
+        return self.vouches and clock.monotonic() - self._steady_since >= self.lease
+
     async def tick(self) -> float | None:
         async with self._turn:
             asked = clock.monotonic()
@@ -52,6 +58,8 @@ class Refresher(Service):
                 raise RuntimeError(f"the event loop has been blocked for more than {PATIENCE} leases")
             beats = [beat for beat in self._heartbeats() if beat.uuid not in self._gone]
             await self.database.write(cluster.beat, beats)
+            if not self.vouches:
+                self._steady_since = clock.monotonic()
             self._vouched_until = asked + self.lease * 0.75
             return None
 

@@ -53,13 +53,6 @@ class Runner:
             lease=options.lease,
             interval=options.election_interval,
         )
-        self.lifeline = Lifeline(
-            self.database,
-            self.leader,
-            lease=options.lease,
-            age=options.rescue_after,
-            interval=options.rescue_interval,
-        )
         self.pruner = Pruner(
             self.database, self.leader, retention=options.retention, interval=options.prune_interval
         )
@@ -67,6 +60,14 @@ class Runner:
         self.watcher = Watcher(self.database, options.watch_interval, self.runs)
         self.watchdog = Watchdog(self.runs)
         self.pulse = Pulse(database, options, self._heartbeats, lambda: self.watchdog.last_seen)
+        self.lifeline = Lifeline(
+            self.database,
+            self.leader,
+            lease=options.lease,
+            age=options.rescue_after,
+            interval=options.rescue_interval,
+            steady=self.pulse.is_steady,
+        )
         self.controller = Controller(self.database, options, self.arrange)
         #: By queue. Replaced, never changed, when one comes or goes.
         self.producers: dict[str, Producer] = {}

@@ -9,10 +9,11 @@ import pytest
 from sqlalchemy import URL, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from oban import Job, JobState, Oban
+from oban import Job, JobState, Oban, clock
 from oban.models import Producer
 from oban.repository import execution, maintenance
 from oban.repository.execution import Ack
+from oban.runner.refresher import Refresher
 from tests.runner.support import BRIEF, FAST_POLLING, Noop, Runs, reaches, row_of
 from tests.runner.test_acknowledging import refuse
 from tests.waiting import eventually
@@ -248,3 +249,59 @@ async def test_an_available_job_with_no_attempt_left_is_discarded_with_the_reaso
         assert row.discarded_at is not None
         assert [entry["attempt"] for entry in row.errors] == [3]
         assert "no attempt left" in row.errors[0]["error"]
+
+
+class Monotonic(clock.Clock):
+    """A monotonic clock that the test sets."""
+
+    seconds = 100.0
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+
+async def test_a_heart_is_steady_when_it_has_beaten_for_one_lease_without_a_gap(
+    oban: Oban, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with clock.use(Monotonic()) as now:
+        assert isinstance(now, Monotonic)
+        heart = Refresher(
+            oban._database, lease=4.0, interval=1.0, heartbeats=list, last_seen=lambda: now.seconds
+        )
+        assert not heart.steady
+        steady = []
+        for _ in range(6):
+            await heart.tick()
+            steady.append(heart.steady)
+            now.seconds += 1
+        assert steady == [False] * 4 + [True] * 2
+
+        async def broken(*_: Any, **__: Any) -> None:
+            raise ConnectionError("no route")
+
+        monkeypatch.setattr(oban._database, "write", broken)
+        for _ in range(3):
+            with pytest.raises(ConnectionError):
+                await heart.tick()
+            now.seconds += 1
+        assert not heart.steady
+        monkeypatch.undo()
+        steady.clear()
+        for _ in range(6):
+            await heart.tick()
+            steady.append(heart.steady)
+            now.seconds += 1
+        assert steady == [False] * 4 + [True] * 2
+
+
+async def test_when_the_database_was_away_nobody_is_taken_for_dead_before_one_lease_has_passed(
+    url: URL,
+) -> None:
+    async with Oban(url, name="client") as client:
+        # As the row of a healthy node looks after the database was away, before its heart beats again.
+        owner = await producer_row(client)
+        job = await orphan(client, owner=owner)
+        since = clock.monotonic()
+        async with Oban(url, queues={"default": 1}, **LEASE):
+            await reaches(client, job, JobState.COMPLETED)
+        assert clock.monotonic() - since >= LEASE["lease"]
