@@ -1,0 +1,243 @@
+"""F5: 200 real nodes are stopped by signals, at random moments: each exits with 0, and keeps nothing.
+
+Most of them are copies of one process that has imported everything, as 200 interpreters would take three
+minutes to start; the others start from nothing. `OBAN_SEED` repeats a run.
+"""
+
+import asyncio
+import json
+import os
+import random
+import re
+import signal
+import sys
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from sqlalchemy import URL
+
+from oban import Job, JobState, Oban
+from tests.waiting import eventually
+
+ROOT = Path(__file__).parents[2]
+GRACE = 0.3
+#: How long a node may take to exit, beyond the grace period.
+MARGIN = 2.0
+#: Nodes at once, and how often, for each database: (10 + 9 × 10) × 2 = 200.
+NODES, BATCHES = 10, 9
+STARTING, RUNS, STOPPING = "starting, process", "runs own_", "stopping: waiting"
+SIGNALS = (
+    [signal.SIGTERM],
+    [signal.SIGTERM] * 2,
+    [signal.SIGTERM] * 5,
+    [signal.SIGINT],
+    [signal.SIGINT] * 2,
+    [signal.SIGINT, signal.SIGTERM],
+)
+
+
+@pytest.fixture
+def chance() -> random.Random:
+    seed = os.environ.get("OBAN_SEED") or str(random.randrange(10**9))
+    print(f"OBAN_SEED={seed}")
+    return random.Random(seed)
+
+
+class Press:
+    """Makes copies of a process that has imported everything: see `tests.faults.stop_node`."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._started: asyncio.Queue[int] = asyncio.Queue()
+        self._ended: dict[int, asyncio.Future[int]] = {}
+
+    async def read(self) -> None:
+        assert self._process.stdout is not None
+        async for line in self._process.stdout:
+            match line.decode().split():
+                case [pid, "started"]:
+                    self._started.put_nowait(int(pid))
+                case [pid, "ended", code]:
+                    self.ended(int(pid)).set_result(int(code))
+
+    def ended(self, pid: int) -> "asyncio.Future[int]":
+        """The exit code of a process, in the future."""
+        return self._ended.setdefault(pid, asyncio.get_running_loop().create_future())
+
+    async def start(self, output: Path, arguments: list[str]) -> int:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps([str(output), *arguments]).encode() + b"\n")
+        return await self._started.get()
+
+
+@asynccontextmanager
+async def press() -> AsyncIterator[Press]:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.faults.stop_node"), cwd=ROOT, stdin=PIPE, stdout=PIPE
+    )
+    made = Press(process)
+    reading = asyncio.create_task(made.read())
+    try:
+        yield made
+    finally:
+        assert process.stdin is not None
+        process.stdin.close()
+        await reading
+        await process.wait()
+
+
+@dataclass
+class Node:
+    """One node, and when it is to be stopped."""
+
+    name: str
+    phase: str
+    signals: list[signal.Signals]
+    #: Seconds from the phase to the first signal, and from each to the next.
+    delay: float
+    gap: float
+    output: Path
+    pid: int = 0
+    code: "asyncio.Future[int]" = field(init=False)
+    took: float = 0
+
+    def printed(self) -> str:
+        return self.output.read_text()
+
+    def arguments(self, url: URL) -> list[str]:
+        queues = f"own_{self.name}:4" if self.phase == "idle" else f"own_{self.name}:4,shared:2"
+        return [
+            *("start", "--database-url", url.render_as_string(hide_password=False)),
+            *("--queues", queues, "--node", self.name, "--shutdown-grace-period", str(GRACE)),
+            *("--import", "tests.faults.stop_node"),
+        ]
+
+    async def stop(self) -> None:
+        """Wait for the moment, send the signals, and wait for the end."""
+        words = {"start": STARTING, "idle": RUNS, "busy": "has begun", "stop": "has begun"}[self.phase]
+        await eventually(lambda: words in self.printed(), 20)
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(self.delay)
+        began = loop.time()
+        signals = list(self.signals)
+        self.send(signals.pop(0))
+        if self.phase == "stop":
+            await eventually(lambda: STOPPING in self.printed())
+        for number in signals:
+            await asyncio.sleep(self.gap)
+            self.send(number)
+        await asyncio.wait_for(asyncio.shield(self.code), 20)
+        self.took = loop.time() - began
+
+    def send(self, number: signal.Signals) -> None:
+        if not self.code.done():
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def problems(self) -> list[str]:
+        """What is wrong with how it ended."""
+        found = []
+        if self.code.result() != 0:
+            found.append(f"exit code {self.code.result()}")
+        if self.took > GRACE + MARGIN:
+            found.append(f"took {self.took:.2f} s")
+        text = self.printed()
+        begun = {int(id_) for id_ in re.findall(r"long (\d+) has begun", text)}
+        put_back = {
+            int(id_) for ids in re.findall(r"put back, .* jobs ([\d, ]+)", text) for id_ in ids.split(",")
+        }
+        if not begun <= put_back:
+            found.append(f"the log does not name the jobs {begun - put_back}")
+        if "Traceback" in text or " ERROR " in text:
+            found.append("an error was logged")
+        return [f"{self}: {problem}\n{text}" for problem in found]
+
+
+def plan(
+    chance: random.Random, batch: str, folder: Path, phases: tuple[str, ...], latest: float
+) -> list[Node]:
+    nodes = []
+    for number in range(NODES):
+        phase = chance.choice(phases)
+        signals = chance.choice([each for each in SIGNALS if phase != "stop" or len(each) > 1])
+        name = f"{batch}_{number}"
+        output = folder / name
+        output.touch()
+        # Also during the last moments that the jobs and the outcomes get after the grace period.
+        gap = chance.uniform(0, GRACE + 0.2) if phase == "stop" else chance.uniform(0, 0.03)
+        nodes.append(Node(name, phase, signals, chance.uniform(0, latest), gap, output))
+    return nodes
+
+
+async def enqueue(client: Oban, nodes: list[Node]) -> None:
+    jobs = [Job(worker="long", queue="shared") for _ in nodes]
+    for node in nodes:
+        if node.phase != "idle":
+            jobs += [
+                Job(worker=worker, queue=f"own_{node.name}") for worker in ("long", *["brief"] * 6, "long")
+            ]
+    await client.enqueue_many(jobs)
+
+
+async def check(client: Oban, nodes: list[Node]) -> list[str]:
+    """What is wrong once all nodes have ended; leaves no job behind."""
+    problems = [problem for node in nodes for problem in node.problems()]
+    for row in await client.list_jobs():
+        back = (row.state, row.attempt, row.errors) == (JobState.AVAILABLE, 0, [])
+        done = row.worker == "brief" and (row.state, row.attempt) == (JobState.COMPLETED, 1)
+        if not back and not done:
+            problems.append(f"job {row.id}, {row.worker}: {row.state}, attempt {row.attempt}, {row.errors}")
+        await client.delete_job(row)
+    return problems
+
+
+async def test_nodes_that_are_copies_of_one_process_stop_cleanly(
+    url: URL, tmp_path: Path, chance: random.Random
+) -> None:
+    async with Oban(url) as client, press() as copies:
+        for batch in range(BATCHES):
+            nodes = plan(chance, str(batch), tmp_path, ("start", "idle", "busy", "busy", "stop"), 0.1)
+            await enqueue(client, nodes)
+            for node in nodes:
+                node.pid = await copies.start(node.output, node.arguments(url))
+                node.code = copies.ended(node.pid)
+            await asyncio.gather(*(node.stop() for node in nodes))
+            print(
+                "batch",
+                batch,
+                asyncio.get_running_loop().time(),
+                [(n.phase, round(n.took, 2)) for n in nodes],
+            )
+            assert await check(client, nodes) == []
+
+
+async def test_nodes_that_have_just_begun_to_start_stop_cleanly(
+    url: URL, tmp_path: Path, chance: random.Random
+) -> None:
+    async with Oban(url) as client:
+        nodes = plan(chance, "fresh", tmp_path, ("start",), 0.5)
+        await enqueue(client, nodes)
+        processes = []
+        try:
+            for node in nodes:
+                with node.output.open("ab") as output:
+                    process = await asyncio.create_subprocess_exec(
+                        *(sys.executable, "-m", "oban", *node.arguments(url)),
+                        cwd=ROOT,
+                        stdin=DEVNULL,
+                        stdout=output,
+                        stderr=output,
+                    )
+                processes.append(process)
+                node.pid = process.pid
+                node.code = asyncio.ensure_future(process.wait())
+            await asyncio.gather(*(node.stop() for node in nodes))
+            assert await check(client, nodes) == []
+        finally:
+            for process in processes:
+                with suppress(ProcessLookupError):
+                    process.kill()
