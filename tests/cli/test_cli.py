@@ -3,12 +3,15 @@
 import asyncio
 import signal
 import socket
+import sys
+from pathlib import Path
 
 import pytest
 from sqlalchemy import URL
 
 import oban as package
 from oban import Job, JobState, Oban
+from oban.cli import main
 from tests.cli.support import node, oban, text, until
 from tests.waiting import eventually
 
@@ -53,6 +56,23 @@ def test_a_missing_url_is_named() -> None:
         (["--database-url", "sqlite://", "--queues", "a b:1"], "'a b' is not a queue name"),
         (["--database-url", "sqlite://", "--import", "no.such"], "--import no.such: No module named 'no'"),
         (["--database-url", "sqlite://", "--prefix", "x"], "sqlite has no schemas"),
+        (["--database-url", "sqlite://", "--lease", "soon"], "'soon' is not a valid float"),
+        (["--database-url", "sqlite://", "--lease", "0"], "lease must be seconds, at least 0.1, not 0.0"),
+        (["--database-url", "sqlite://", "--lease", "nan"], "lease must be seconds, at least 0.1, not nan"),
+        (["--database-url", "sqlite://", "--notifier", "redis"], "'redis' is not one of 'listen', 'poll'"),
+        (
+            [
+                "--database-url",
+                "sqlite://",
+                "--notifier",
+                "poll",
+                "--listen-url",
+                "postgresql://u:secret@h/d",
+            ],
+            "listen_url and notifier='poll' contradict each other",
+        ),
+        (["--database-url", "sqlite://", "--processes", "0"], "0 is not in the range 1<=x<=256"),
+        (["--database-url", "mysql://u:secret@host/db", "--processes", "2"], "mysql is not supported"),
     ],
 )
 def test_start_says_what_is_wrong_in_one_line_without_the_password(arguments: list[str], words: str) -> None:
@@ -88,6 +108,42 @@ def test_start_can_be_stopped_while_it_waits_for_a_server_that_does_not_answer()
             with connection:
                 process.send_signal(signal.SIGTERM)
                 assert process.wait(timeout=10) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_during_the_import_of_the_application_ends_with_code_0_at_once(
+    folder: Path, number: signal.Signals
+) -> None:
+    # One that keeps every exception to itself, and threads that Python would wait for.
+    (folder / "app" / "slow.py").write_text(
+        "import threading, time\n"
+        "threading.Thread(target=time.sleep, args=[60]).start()\n"
+        "print('imports', flush=True)\n"
+        "while True:\n"
+        "    try: time.sleep(60)\n"
+        "    except BaseException: pass\n"
+    )
+    with node("--database-url", "sqlite://", "--import", "app.slow") as process:
+        until(process, "imports")
+        process.send_signal(number)
+        assert process.wait(timeout=10) == 0
+
+
+def test_each_option_of_the_command_line_reaches_the_instance(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Oban] = []
+    monkeypatch.setattr("oban.cli.node.run", lambda oban, link: made.append(oban))
+    # What belongs to a process of its own.
+    monkeypatch.setattr("oban.cli.node.leave_at_signals", lambda: None)
+    monkeypatch.setattr("gc.freeze", lambda: None)
+    monkeypatch.setattr("sys.path", [*sys.path])
+    monkeypatch.setenv("OBAN_LISTEN_URL", "postgresql://direct/shop")
+    arguments = "--queues a:1,b:2 --name Other --node web --lease 30 --shutdown-grace-period 3 --prefix jobs"
+    main(["start", "--database-url", "postgresql://pooled/shop", *arguments.split()], standalone_mode=False)
+    options = made[0].options
+    assert (options.name, options.node, options.lease, options.prefix) == ("Other", "web", 30, "jobs")
+    assert (options.shutdown_grace_period, options.notifier) == (3, "listen")
+    assert options.listen_url == "postgresql://direct/shop"
+    assert {name: queue.limit for name, queue in options.queues.items()} == {"a": 1, "b": 2}
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

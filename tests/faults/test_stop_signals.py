@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import URL
 
-from oban import Job, JobState, Oban
+from oban import Job, JobState, Oban, Worker
 from tests.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
@@ -241,3 +241,47 @@ async def test_nodes_that_have_just_begun_to_start_stop_cleanly(
             for process in processes:
                 with suppress(ProcessLookupError):
                     process.kill()
+
+
+class Embedded:
+    """An application that runs jobs in its own event loop."""
+
+    def __init__(self, url: URL) -> None:
+        self.url = url
+        self.jobs: list[Job] = []
+        self.leave = asyncio.Event()
+
+    async def run(self) -> None:
+        async with Oban(self.url, queues={"default": 4}, shutdown_grace_period=0.1) as oban:
+            self.jobs = await oban.enqueue_many([Endless.new() for _ in range(3)])
+            await self.leave.wait()
+            raise LookupError("of the application")
+
+
+class Endless(Worker):
+    async def process(self, job: Job) -> None:
+        await asyncio.sleep(3600)
+
+
+@pytest.mark.parametrize("cancelled", [True, False], ids=["cancelled", "left by an error"])
+async def test_an_application_that_is_interrupted_puts_its_jobs_back(
+    url: URL, cancelled: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    application = Embedded(url)
+    async with Oban(url, name="client") as client:
+        running = asyncio.create_task(application.run())
+
+        async def all_run() -> bool:
+            return [job.state for job in await client.list_jobs()] == [JobState.EXECUTING] * 3
+
+        await eventually(all_run)
+        if cancelled:
+            running.cancel()
+        else:
+            application.leave.set()
+        with pytest.raises(asyncio.CancelledError if cancelled else LookupError):
+            await asyncio.wait_for(running, GRACE + MARGIN)
+        rows = {(row.state, row.attempt, len(row.errors)) for row in await client.list_jobs()}
+    assert rows == {(JobState.AVAILABLE, 0, 0)}
+    named = re.findall(r"put back, .* jobs ([\d, ]+)", caplog.text)
+    assert sorted(int(id_) for id_ in named[0].split(",")) == [job.id for job in application.jobs]
