@@ -35,7 +35,7 @@ class Notifier(ABC):
     def __init__(self, database: Database) -> None:
         self.database = database
         self._handlers: defaultdict[str, list[Handler]] = defaultdict(list)
-        self._sparing: defaultdict[str, _Sparing] = defaultdict(_Sparing)
+        self._sparing: defaultdict[str, Sparing] = defaultdict(Sparing)
         self._changing = asyncio.Lock()
         self._started = False
 
@@ -97,7 +97,7 @@ class Notifier(ABC):
             self.dispatch(channel, ANYTHING)
 
 
-class _Sparing:
+class Sparing:
     """Counts what happens again and again, so that it is logged once in a while only."""
 
     def __init__(self) -> None:

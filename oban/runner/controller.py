@@ -7,6 +7,7 @@ from typing import Any
 
 from oban.config import Options
 from oban.errors import ConfigError, InvalidJob
+from oban.notifier.base import Sparing
 from oban.repository import queues
 from oban.repository.queues import Change, Wanted
 from oban.repository.transaction import Database
@@ -37,6 +38,7 @@ class Controller(Service):
         self.options = options
         self._arrange = arrange
         self._heard: list[Change] = []
+        self._garbage = Sparing()
         self._turn = asyncio.Lock()
 
     async def tick(self) -> float | None:
@@ -66,7 +68,7 @@ class Controller(Service):
             raise
 
     def on_signal(self, payload: dict[str, Any]) -> None:
-        """Take in a signal; ignores, with a warning, what makes no sense."""
+        """Take in a signal. What makes no sense is ignored, and logged once a minute at most."""
         if payload.get("action") in _OTHERS:
             return
         ident = payload.get("ident", queues.ANY_NODE)
@@ -74,14 +76,14 @@ class Controller(Service):
             return
         if payload and not queues.STORED.items() <= payload.items():
             try:
-                change = _change(payload)
+                if len(self._heard) >= MAX_HEARD:
+                    raise ConfigError("too many wait to be stored")
+                self._heard.append(_change(payload))
             except (ConfigError, InvalidJob) as error:
-                logger.warning("ignored a signal: %s: %.200r", error, payload)
+                if count := self._garbage.count():
+                    text = "ignored a signal (%s since last said), %s: %.200r"
+                    logger.warning(text, count, error, payload)
                 return
-            if len(self._heard) >= MAX_HEARD:
-                logger.warning("ignored a signal, too many wait: %.200r", payload)
-                return
-            self._heard.append(change)
         self.wake()
 
 
