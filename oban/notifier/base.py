@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 
 from oban import clock
+from oban.errors import ObanError
 from oban.repository.transaction import Database, Notice
 
 logger = logging.getLogger("oban.notifier")
@@ -35,7 +36,7 @@ class Notifier(ABC):
     def __init__(self, database: Database) -> None:
         self.database = database
         self._handlers: defaultdict[str, list[Handler]] = defaultdict(list)
-        self._sparing: defaultdict[str, Sparing] = defaultdict(Sparing)
+        self._sparing: defaultdict[str, _Sparing] = defaultdict(_Sparing)
         self._changing = asyncio.Lock()
         self._started = False
 
@@ -65,12 +66,20 @@ class Notifier(ABC):
     async def _close(self) -> None: ...
 
     def dispatch(self, channel: str, payload: dict[str, Any]) -> None:
-        """Hand a payload to the subscribers of a channel; one that fails does not stop the others."""
+        """Hand a payload to the subscribers of a channel; one that fails does not stop the others.
+
+        An `ObanError` says that the payload makes no sense.
+        """
         for handler in self._handlers[channel]:
             try:
                 handler(payload)
+            # Whoever may notify can send as many of these as of garbage.
+            except ObanError as error:
+                if count := self._sparing[f"refused {channel}"].count():
+                    logger.warning(
+                        "ignored on the channel %s: %.200s (%s since last said)", channel, error, count
+                    )
             except Exception:
-                # Whoever may notify can send as many of these as of garbage.
                 if count := self._sparing[f"handler {channel}"].count():
                     logger.exception(
                         "a handler of the channel %s failed (%s since last said)", channel, count
@@ -97,7 +106,7 @@ class Notifier(ABC):
             self.dispatch(channel, ANYTHING)
 
 
-class Sparing:
+class _Sparing:
     """Counts what happens again and again, so that it is logged once in a while only."""
 
     def __init__(self) -> None:

@@ -39,7 +39,7 @@ class ListenNotifier(Notifier):
         self._engine: AsyncEngine = database.engine
         self._task: asyncio.Task[None] | None = None
         self._listening = asyncio.Event()
-        self._token = uuid.uuid4().hex
+        self._token = f"oban-echo-{uuid.uuid4()}"
         self._heard = asyncio.Event()
 
     async def _open(self) -> None:
@@ -102,10 +102,10 @@ class ListenNotifier(Notifier):
 
     async def _check(self) -> None:
         """Say so if nothing is heard: LISTEN succeeds behind a pooler in transaction mode, and is lost."""
-        payload = {"action": "echo", "token": self._token}
         try:
             await self._listening.wait()
-            await self.database.write(lambda session: notify(session, "signal", [payload]))
+            # To whoever else hears it, it is news of a queue that they do not have.
+            await self.database.write(lambda session: notify(session, "insert", [{"queue": self._token}]))
             async with asyncio.timeout(self.echo):
                 await self._heard.wait()
         except TimeoutError:
@@ -117,7 +117,7 @@ class ListenNotifier(Notifier):
             logger.warning("not known whether notifications arrive: %s", dialects.cause(error))
 
     def dispatch(self, channel: str, payload: dict[str, Any]) -> None:
-        if payload.get("token") == self._token:
+        if payload.get("queue") == self._token:
             self._heard.set()
         else:
             super().dispatch(channel, payload)

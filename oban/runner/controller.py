@@ -1,19 +1,15 @@
 """Keeps the queues of this node as they were configured, and as was said since."""
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from oban.config import Options
-from oban.errors import ConfigError, InvalidJob
-from oban.notifier.base import Sparing
+from oban.errors import ConfigError
 from oban.repository import queues
 from oban.repository.queues import Change, Wanted
 from oban.repository.transaction import Database
 from oban.runner.service import Service
-
-logger = logging.getLogger("oban.runner")
 
 #: Most changes of other implementations that wait to be stored.
 MAX_HEARD = 1000
@@ -38,7 +34,6 @@ class Controller(Service):
         self.options = options
         self._arrange = arrange
         self._heard: list[Change] = []
-        self._garbage = Sparing()
         self._turn = asyncio.Lock()
 
     async def tick(self) -> float | None:
@@ -68,22 +63,16 @@ class Controller(Service):
             raise
 
     def on_signal(self, payload: dict[str, Any]) -> None:
-        """Take in a signal. What makes no sense is ignored, and logged once a minute at most."""
+        """Take in a signal; raises `ConfigError` or `InvalidJob` for one that makes no sense."""
         if payload.get("action") in _OTHERS:
             return
         ident = payload.get("ident", queues.ANY_NODE)
         if ident not in (queues.ANY_NODE, f"{self.options.name}.{self.options.node}"):
             return
         if payload and not queues.STORED.items() <= payload.items():
-            try:
-                if len(self._heard) >= MAX_HEARD:
-                    raise ConfigError("too many wait to be stored")
-                self._heard.append(_change(payload))
-            except (ConfigError, InvalidJob) as error:
-                if count := self._garbage.count():
-                    text = "ignored a signal (%s since last said), %s: %.200r"
-                    logger.warning(text, count, error, payload)
-                return
+            if len(self._heard) >= MAX_HEARD:
+                raise ConfigError("too many changes of queues wait to be stored")
+            self._heard.append(_change(payload))
         self.wake()
 
 

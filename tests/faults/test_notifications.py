@@ -5,6 +5,8 @@ import gzip
 import logging
 import os
 import random
+import resource
+import sys
 import tracemalloc
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -136,7 +138,7 @@ async def test_ten_thousand_senseless_payloads_do_no_harm(
         Oban(listened, name="client") as client,
     ):
         await hears_at_once(client)
-        tracemalloc.start()
+        before = most_memory()
         sent = 0
         while sent < GARBAGE:
             for channel in ("insert", "signal"):
@@ -146,12 +148,21 @@ async def test_ten_thousand_senseless_payloads_do_no_harm(
                 await send(sender, channel, *batch[:10])
                 sent += 50
         await hears_at_once(client)
-        held, _ = tracemalloc.get_traced_memory()
-        tracemalloc.stop()
-    assert held < 20e6
+        # In KB, on some systems in bytes.
+        assert most_memory() < before + 50e6
     said = [record for record in caplog.records if record.levelno >= logging.WARNING]
-    assert 1 <= len(said) <= 2, [record.getMessage() for record in said]
-    assert all(record.getMessage().startswith("ignored on the channel") for record in said)
+    # Of each channel, that it is garbage, and that it makes no sense.
+    texts = [record.getMessage() for record in said if record.levelno == logging.WARNING]
+    assert 1 <= len(texts) <= 4, texts
+    assert all(text.startswith("ignored on the channel") for text in texts)
+    assert max(map(len, texts)) < 400
+    assert len(said) <= len(texts) + 1
+
+
+def most_memory() -> int:
+    """Bytes that this process has ever held."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def vary(payload: str, randomly: random.Random) -> str:

@@ -38,6 +38,29 @@ async def test_jobs_start_and_are_cancelled_within_a_second_or_so(driver_url: UR
         await reaches(client, job, JobState.COMPLETED)
 
 
+async def test_what_is_said_elsewhere_about_a_queue_is_obeyed_within_a_second_or_so(driver_url: URL) -> None:
+    instance: dict[str, Any] = {"name": "shared", "notifier": "poll", **BRIEF}
+    async with (
+        Oban(driver_url, node="a", queues={"default": 3}, **instance) as oban,
+        Oban(driver_url, node="b", **instance) as client,
+    ):
+
+        def paused() -> bool:
+            info = oban.check_queue("default")
+            return info is not None and info.paused
+
+        await client.pause_queue("default")
+        await eventually(paused, timeout=2)
+        job = await client.enqueue(Noop.new())
+        await client.scale_queue("default", 7)
+        await client.resume_queue("default")
+        await eventually(lambda: not paused(), timeout=2)
+        await reaches(client, job, JobState.COMPLETED, timeout=3)
+        info = oban.check_queue("default")
+        assert info is not None
+        assert info.limit == 7
+
+
 async def test_nothing_but_polling_finds_a_job_of_somebody_else(driver_url: URL, client: Oban) -> None:
     runs = Runs()
     patient: dict[str, Any] = {**NO_POLLING, "poll_interval": 1.0}

@@ -172,6 +172,29 @@ async def test_a_cancel_from_another_process_is_heard_within_a_second_or_so(pool
         await eventually(stored)
 
 
+async def test_what_is_said_elsewhere_about_a_queue_is_obeyed_within_a_second_or_so(pooled: URL) -> None:
+    instance: dict[str, Any] = {"name": "shared", "notifier": "poll", **BRIEF}
+    async with (
+        Oban(pooled, node="a", queues={"default": 3}, **instance) as oban,
+        Oban(pooled, node="b", **instance) as client,
+    ):
+
+        def paused() -> bool:
+            info = oban.check_queue("default")
+            return info is not None and info.paused
+
+        await client.pause_queue("default")
+        await eventually(paused, timeout=2)
+        job = await client.enqueue(Noop.new())
+        await client.scale_queue("default", 7)
+        await client.resume_queue("default")
+        await eventually(lambda: not paused(), timeout=2)
+        await reaches(client, job, JobState.COMPLETED, timeout=3)
+        info = oban.check_queue("default")
+        assert info is not None
+        assert info.limit == 7
+
+
 async def test_jobs_are_managed_and_run_at_their_time(pooled: URL) -> None:
     async with (
         Oban(pooled, queues={"default": 3}, **POLL) as oban,

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from oban import clock
+from oban.errors import ConfigError
 from oban.notifier import make
 from oban.notifier.base import Notifier, decode
 from oban.notifier.listen import ListenNotifier
@@ -131,6 +132,20 @@ def test_a_subscriber_that_fails_again_and_again_is_logged_once(
     for _ in range(100):
         notifier.dispatch("insert", {})
     assert len(caplog.records) == 1
+
+
+def test_a_subscriber_that_finds_no_sense_in_payloads_is_logged_once_without_a_traceback(
+    notifier: Silent, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(_: dict[str, Any]) -> None:
+        raise ConfigError("no sense")
+
+    notifier.subscribe("signal", refuse)
+    for _ in range(100):
+        notifier.dispatch("signal", {"action": "?"})
+    (record,) = caplog.records
+    assert record.getMessage() == "ignored on the channel signal: no sense (1 since last said)"
+    assert (record.levelno, record.exc_info) == (logging.WARNING, None)
 
 
 def test_without_listening_a_notifier_only_polls() -> None:
