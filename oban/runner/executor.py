@@ -4,7 +4,7 @@ import asyncio
 import contextvars
 import inspect
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ from oban.models import Job
 from oban.repository.execution import Ack, Held
 from oban.runner import endings
 from oban.runner.endings import Ending, Failure
+from oban.runner.processes import Call, Processes
 from oban.worker import Worker, registry, running
 
 logger = logging.getLogger("oban.executor")
@@ -33,15 +34,23 @@ _OVER = (_Over(False), _Over(True))
 class Run:
     """One attempt that is under way on this node."""
 
-    __slots__ = ("cancelled", "held", "job", "releasing", "task", "timed_out")
+    __slots__ = (
+        *("_cancelled", "held", "job", "max_attempts", "on_cancel", "releasing", "snoozed"),
+        *("task", "timed_out", "worker"),
+    )
 
     def __init__(self, job: Job, owner: str) -> None:
         self.job = job
-        #: What an acknowledgement is guarded by. Not asked of the job later: the worker may have
-        #: changed the instance, or an update through it may have shown a later attempt.
+        # What is needed when the run is over is not asked of the job then: the worker may have changed
+        # the instance, or an update through it may have shown a later attempt.
+        #: What an acknowledgement is guarded by.
         self.held: Held = (job.id, job.attempt, owner)
-        #: What `job.cancelled()` answers.
-        self.cancelled = False
+        self.worker = job.worker
+        self.max_attempts = job.max_attempts
+        self.snoozed = job.meta.get("snoozed") if isinstance(job.meta, dict) else None
+        self._cancelled = False
+        #: Called when `cancelled` becomes true, from whichever thread says so.
+        self.on_cancel: Callable[[], None] | None = None
         #: Whether a cancelled task means that the node stops, so that the job goes back.
         self.releasing = False
         #: The limit that it has run into, in seconds, while it cannot be ended.
@@ -49,16 +58,27 @@ class Run:
         self.task: asyncio.Task[None] | None = None
         job.__dict__["_run"] = self
 
+    @property
+    def cancelled(self) -> bool:
+        """What `job.cancelled()` answers."""
+        return self._cancelled
+
+    @cancelled.setter
+    def cancelled(self, value: bool) -> None:
+        self._cancelled = value
+        if value and self.on_cancel is not None:
+            self.on_cancel()
+
     def end(self) -> None:
         """Let go of the job and the task, which hold this run: freed now, not by a collection."""
         self.job.__dict__["_run"] = _OVER[self.cancelled]
-        self.task = None
+        self.task = self.on_cancel = None
 
     def time_out(self, limit: float) -> None:
         """Tell the job, which cannot be ended, that its time is over."""
         self.timed_out = limit
         self.cancelled = True
-        logger.error("%s; it goes on in its thread: job %s", _too_long(self.job, limit), self.held[0])
+        logger.error("%s; it goes on in its thread: job %s", _too_long(self, limit), self.held[0])
 
     def release(self) -> None:
         """Stop the job because the node stops: it will run again elsewhere."""
@@ -67,7 +87,7 @@ class Run:
             self.task.cancel()
 
 
-async def execute(run: Run, threads: Executor) -> Ack:
+async def execute(run: Run, threads: Executor, processes: Processes) -> Ack:
     """Run the job. Never raises: how it ended, whatever it did, is in the `Ack`."""
     job = run.job
     running.set(job)
@@ -75,10 +95,16 @@ async def execute(run: Run, threads: Executor) -> Ack:
     try:
         _check(job)
         worker = _class_of(job)()
-        ending = endings.returned(await _process(run, worker, threads))
+        limit = _limit(worker, job)
+        if worker.in_process:
+            ending = await _in_process(run, worker, limit, processes)
+        elif worker.is_async:
+            ending = endings.returned(await _on_loop(run, worker.process(job), limit))
+        else:
+            ending = endings.returned(await _in_thread(run, worker, limit, threads))
     except asyncio.CancelledError as error:
         if run.timed_out is not None:
-            ending = endings.raised(Failure(_too_long(job, run.timed_out)))
+            ending = endings.raised(Failure(_too_long(run, run.timed_out)))
         elif run.releasing:
             return Ack(*run.held, "released")
         else:
@@ -109,10 +135,24 @@ def _class_of(job: Job) -> type[Worker]:
         raise Failure(f"UnknownWorker: {error}") from None
 
 
-async def _process(run: Run, worker: Worker, threads: Executor) -> Any:
-    limit = _limit(worker, run.job)
-    if worker.is_async:
-        return await _on_loop(run, worker.process(run.job), limit)
+async def _in_process(run: Run, worker: Worker, limit: float | None, processes: Processes) -> Ending:
+    call = Call(type(worker), run.job, limit)
+    run.on_cancel = call.cancel
+    running = asyncio.create_task(processes.run(call))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        # Told by now, it may end in peace before the node kills it; its row goes back in any case, as
+        # nobody can tell a job that has noticed from one that has finished.
+        if not run.releasing:
+            running.cancel()
+        await asyncio.wait({running})
+        if not running.cancelled():
+            running.exception()
+        raise
+
+
+async def _in_thread(run: Run, worker: Worker, limit: float | None, threads: Executor) -> Any:
     loop = asyncio.get_running_loop()
     began = loop.time()
     timer = None if limit is None else loop.call_later(limit, run.time_out, limit)
@@ -149,14 +189,14 @@ async def _on_loop(run: Run, work: Awaitable[Any], limit: float | None, began: f
         raise _timeout(run, limit, error) from None
 
 
-def _too_long(job: Job, limit: float) -> str:
-    return f"TimeoutError: {job.worker} timed out after {limit:g} s"
+def _too_long(run: Run, limit: float) -> str:
+    return f"TimeoutError: {run.worker} timed out after {limit:g} s"
 
 
 def _timeout(run: Run, limit: float, during: BaseException | None) -> Failure:
     # What was raised meanwhile shows where the time went.
     where = "" if during is None else encoding.error_text(during) + "\n\n"
-    return Failure(where + _too_long(run.job, limit))
+    return Failure(where + _too_long(run, limit))
 
 
 class _Raised:
@@ -185,25 +225,24 @@ def _limit(worker: Worker, job: Job) -> float | None:
     return None
 
 
-def _delay(worker: Worker | None, job: Job) -> float:
+def _delay(run: Run, worker: Worker | None) -> float:
     if worker is not None:
         try:
-            return fields.delay(worker.backoff(job), "backoff")
+            return fields.delay(worker.backoff(run.job), "backoff")
         except InvalidJob as error:
-            logger.error("%s, in %s; the default is used", error, job.worker)
+            logger.error("%s, in %s; the default is used", error, run.worker)
         # As above; nor may it end the node.
         except BaseException:
-            logger.exception("backoff of %s failed; the default is used", job.worker)
-    return backoff.default(job.attempt, job.max_attempts)
+            logger.exception("backoff of %s failed; the default is used", run.worker)
+    return backoff.default(run.held[1], run.max_attempts)
 
 
 def _ack(run: Run, worker: Worker | None, ending: Ending) -> Ack:
-    job = run.job
     match ending["outcome"]:
         case "failed":
-            logger.warning("job %s (%s) failed, attempt %s", run.held[0], job.worker, run.held[1])
-            ending["delay"] = _delay(worker, job)
+            logger.warning("job %s (%s) failed, attempt %s", run.held[0], run.worker, run.held[1])
+            ending["delay"] = _delay(run, worker)
         case "snoozed":
-            before = job.meta.get("snoozed")
+            before = run.snoozed
             ending["snoozed"] = before + 1 if isinstance(before, int) and 0 <= before < _MAX_COUNT else 1
     return Ack(*run.held, **ending)

@@ -15,6 +15,7 @@ from oban.repository.queues import QueueInfo, Wanted
 from oban.repository.transaction import Database
 from oban.runner.acknowledger import Acknowledger
 from oban.runner.executor import Run, execute
+from oban.runner.processes import Processes
 from oban.runner.service import Service
 
 logger = logging.getLogger("oban.producer")
@@ -41,6 +42,7 @@ class Producer(Service):
         check_interval: float,
         threads: Executor,
         vouched: Callable[[], bool],
+        processes: Processes,
     ) -> None:
         super().__init__(f"producer-{queue}", interval)
         self.database = database
@@ -67,6 +69,7 @@ class Producer(Service):
         self._unreadable = False
         self._threads = threads
         self._vouched = vouched
+        self._processes = processes
         self._turn = asyncio.Lock()
 
     def heartbeat(self) -> Heartbeat:
@@ -201,7 +204,7 @@ class Producer(Service):
         self.acknowledger.hold(Ack(*run.held, "released"))
 
     async def _attempt(self, run: Run) -> None:
-        ack = await execute(run, self._threads)
+        ack = await execute(run, self._threads, self._processes)
         # Not if the job was put back meanwhile, because it did not let itself be interrupted.
         if run in self.runs:
             self.runs.discard(run)

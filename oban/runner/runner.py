@@ -13,10 +13,12 @@ from oban.config import Options
 from oban.repository.cluster import Heartbeat
 from oban.repository.queues import QueueInfo, Wanted
 from oban.repository.transaction import Database
+from oban.runner import child
 from oban.runner.controller import Controller
 from oban.runner.executor import Run
 from oban.runner.leader import Leader
 from oban.runner.lifeline import Lifeline
+from oban.runner.processes import Processes
 from oban.runner.producer import Producer
 from oban.runner.pruner import Pruner
 from oban.runner.pulse import Pulse
@@ -45,6 +47,7 @@ class Runner:
         self.database = database.sibling(connections, options.statement_timeout)
         self.options = options
         self._threads = ThreadPoolExecutor(max_workers=MAX_THREADS, thread_name_prefix="oban")
+        self._processes = Processes()
         self.notifier = notifier.make(self.database, options.notifier, options.listen_url)
         self.leader = Leader(
             self.database,
@@ -84,6 +87,7 @@ class Runner:
             interval=self.options.poll_interval,
             check_interval=self.options.heartbeat_interval,
             threads=self._threads,
+            processes=self._processes,
             vouched=self.pulse.vouches,
         )
 
@@ -137,6 +141,7 @@ class Runner:
 
     async def start(self) -> None:
         """Start everything. Raises `SchemaMissing`, and the driver's error when there is no database."""
+        child.refuse_to_start()
         try:
             await self.database.prepare()
             self.notifier.subscribe("insert", self._on_insert)
@@ -174,9 +179,12 @@ class Runner:
                 run.release()
             hurried = self._hurry.is_set()
             await self._finished(LAST_MOMENTS / 10 if hurried else LAST_MOMENTS, hurried=False)
+            # Before rows go back: those of jobs in processes, which end now.
+            await self._processes.stop()
             for producer in self.producers.values():
                 for run in list(producer.runs):
                     producer.abandon(run)
+        await self._processes.stop()
         for service in self._services():
             await service.stop()
         await asyncio.gather(*(self._close(producer) for producer in self.producers.values()))

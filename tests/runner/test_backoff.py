@@ -11,6 +11,7 @@ from sqlalchemy import URL
 
 from oban import Job, JobState, Oban, Worker
 from oban.runner.executor import Run, execute
+from oban.runner.processes import Processes
 from tests.runner.support import BRIEF, NO_POLLING, acknowledged, reaches
 
 
@@ -99,7 +100,7 @@ async def test_a_backoff_cannot_end_the_node(monkeypatch: pytest.MonkeyPatch, ra
     # Not on a runner: in a task, these exceptions would end the whole test run.
     with ThreadPoolExecutor(1) as threads:
         try:
-            ack = await execute(Run(job, "owner"), threads)
+            ack = await execute(Run(job, "owner"), threads, Processes())
         except BaseException as error:
             pytest.fail(f"execute raised {error!r}")
     assert ack.outcome == "failed"

@@ -1,5 +1,6 @@
 """Rows whose documents no worker expects: they delay only themselves, and say what is wrong with them."""
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -148,16 +149,17 @@ async def test_the_error_of_a_cancelled_run_finds_no_list(url: URL) -> None:
 
         jobs = await oban.enqueue_many([CancelsItself.new({"errors": it}) for it in ("7", '{"a": 1}', "[3]")])
 
-        async def told(job: Job) -> bool:
-            errors = (await row_of(oban, job)).errors
+        async def told(id_: int) -> bool:
+            errors = (await row_of(oban, id_)).errors
             return isinstance(errors, list) and bool(errors) and isinstance(errors[-1], dict)
 
         for job in jobs:
-            await eventually(lambda job=job: told(job))
+            await eventually(partial(told, job.id))
             row = await row_of(oban, job)
             assert row.state is JobState.CANCELLED
             assert row.errors[-1]["error"].endswith("ValueError: late")
-        assert (await row_of(oban, jobs[2])).errors[0] == 3
+        first: object = (await row_of(oban, jobs[2])).errors[0]
+        assert first == 3
 
 
 @pytest.mark.parametrize("message", ["🎉" * 300_000, '\x01"' * 500_000], ids=["emoji", "escaped"])
