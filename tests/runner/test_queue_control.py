@@ -494,9 +494,9 @@ async def test_garbage_is_ignored(emptied_postgresql: URL, caplog: pytest.LogCap
         await reaches(oban, job, JobState.COMPLETED)
     # Each kind is logged once, not each time.
     warned = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert [warning.partition(" since")[0] for warning in warned] == [
-        "ignored on the channel signal, not a payload (1",
-        "ignored a signal (1",
+    assert [warning.partition(":")[0] for warning in warned] == [
+        "ignored on the channel signal, not a payload (1 since last said)",
+        "ignored on the channel signal",
     ]
     assert "'explode' is no action; known are pause, resume, start, stop, scale" in warned[1]
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
