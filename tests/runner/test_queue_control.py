@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from oban import Job, JobState, Oban, Worker
 from oban.models import Queue
 from oban.notifier.base import Notifier
+from oban.runner.pulse import Pulse
 from tests.runner.node import Noted
 from tests.runner.processes import node
 from tests.runner.support import BRIEF, FAST_POLLING, NO_POLLING, Noop, Runs, quiet, reaches, row_of
@@ -223,6 +224,29 @@ async def test_started_queues_run_beside_those_configured_and_may_be_paused_from
         await reaches(oban, jobs[1], JobState.COMPLETED)
         late = await oban.enqueue(Noop.new(queue="extra"))
         await reaches(oban, late, JobState.COMPLETED)
+
+
+async def test_a_heart_that_misses_a_beat_delays_a_queue_and_does_not_lose_it(
+    url: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beat = Pulse.beat
+    missed: list[int] = []
+
+    async def misses(pulse: Pulse) -> None:
+        if len(missed) < 3:
+            missed.append(1)
+            raise OSError("away")
+        await beat(pulse)
+
+    async with Oban(url, queues={"default": 1}, **{**DEAF, "control_interval": 0.05}) as oban:
+        monkeypatch.setattr(Pulse, "beat", misses)
+        # That the others are not told the news is no reason to fail.
+        await oban.pause_queue("default")
+        with pytest.raises(OSError, match="away"):
+            await oban.start_queue("extra", 4)
+        job = await oban.enqueue(Noop.new(queue="extra"))
+        await reaches(oban, job, JobState.COMPLETED)
+        assert (len(missed), shows(oban), shows(oban, "extra")) == (3, (1, True), (4, False))
 
 
 async def test_a_job_may_pause_its_own_queue(url: URL) -> None:

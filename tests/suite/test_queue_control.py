@@ -1,5 +1,6 @@
 """What is said about queues: the last word counts, field by field, for every queue and node."""
 
+import asyncio
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import FrozenInstanceError
@@ -333,6 +334,30 @@ async def test_in_the_callers_transaction_it_is_the_caller_who_commits(
         await (caller.commit() if commits else caller.rollback())
     told = {"a": Wanted(3, True), "b": Wanted(9, False)}
     assert looked_up(engine) == (told if commits else AS_CONFIGURED)
+
+
+async def test_transactions_that_say_the_same_in_another_order_wait_for_each_other(
+    oban: Oban, engine: Engine
+) -> None:
+    begun = asyncio.Event()
+
+    async def second() -> None:
+        async with AsyncSession(oban.engine) as session:
+            begun.set()
+            await oban.pause_queue("b", session=session)
+            await oban.scale_queue("a", 8, session=session)
+            await session.commit()
+
+    async with AsyncSession(oban.engine) as session:
+        await oban.pause_queue("a", session=session)
+        waiting = asyncio.create_task(second())
+        await begun.wait()
+        # Long enough for it to get as far as it can.
+        await asyncio.sleep(0.2)
+        await oban.scale_queue("b", 9, session=session)
+        await session.commit()
+    await waiting
+    assert looked_up(engine) == {"a": Wanted(8, True), "b": Wanted(9, True)}
 
 
 STARTED = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
