@@ -1,0 +1,186 @@
+"""S2: a row can name whatever it likes; nothing but a registered worker runs, and nothing is imported."""
+
+import ast
+import asyncio
+import base64
+import json
+import os
+import pickle
+import sys
+from asyncio.subprocess import PIPE
+from pathlib import Path
+from typing import Any, cast
+
+from sqlalchemy import URL, Table, insert
+
+from oban import Job, JobState, Oban
+from tests.waiting import eventually
+
+ROOT = Path(__file__).parents[2]
+PLANTED = "from pathlib import Path\nPath(__file__).with_suffix('.ran').touch()\ndef run(job): pass\n"
+#: Modules that Python has, and nobody in the node needs; the planted one; what the node itself has.
+WORKERS = [
+    "os.system",
+    "os:system",
+    "this",
+    "this.Nope",
+    "antigravity",
+    "builtins.eval",
+    "builtins.exec",
+    "eval('1')",
+    "__import__('this')",
+    "importlib.import_module",
+    "subprocess.Popen",
+    "turtle.Turtle",
+    "planted",
+    "planted.run",
+    "planted:run",
+    "../planted",
+    "planted.py",
+    ".planted",
+    "tests.security.node",
+    "tests.security.node.helper",
+    "tests.security.node.Registered",
+    "tests.security.node.Registered.process",
+    "tests.security.Registered.process",
+    "tests.security.Registered ",
+    "__main__.helper",
+    "__main__.Registered",
+    "oban.worker.Worker",
+    "oban.worker.registry.names",
+    "oban.client.Oban.stop",
+    "Worker",
+    "object",
+    "{0.__class__}",
+    "%(password)s",
+    "${jndi:ldap://localhost/a}",
+]
+
+
+class Exploit:
+    """Makes a file when it is unpickled."""
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, ("unpickled",)
+
+
+PICKLE = pickle.dumps(Exploit())
+ARGS: list[dict[str, Any]] = [
+    {"a": PICKLE.decode("latin-1").replace("\x00", "")},
+    {"a": base64.b64encode(PICKLE).decode()},
+    {"__reduce__": ["os.system", ["touch unpickled"]]},
+    {"py/object": "planted.run", "py/reduce": [{"py/type": "planted.run"}]},
+    {"a": "!!python/object/apply:os.mkdir [unpickled]"},
+    {"__class__": "planted.run", "__module__": "planted", "__init__": "planted"},
+    {"a": "{{ ''.__class__.__mro__ }}", "b": "__import__('planted')"},
+]
+
+
+async def test_rows_that_name_code_import_and_call_nothing(url: URL, tmp_path: Path) -> None:
+    (tmp_path / "planted.py").write_text(PLANTED)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.security.node", url.render_as_string(hide_password=False)),
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": f"{ROOT}:{tmp_path}"},
+        stdin=PIPE,
+        stdout=PIPE,
+    )
+    try:
+        assert process.stdout is not None
+        assert await asyncio.wait_for(process.stdout.readline(), 30) == b"ready\n"
+        known = [
+            {"worker": worker, "args": args, "meta": args, "tags": sorted(args), "max_attempts": 1}
+            for worker in ("tests.security.Registered", "tests.security.greet")
+            for args in ARGS
+        ]
+        nothing: dict[str, Any] = {"args": {}, "meta": {}, "tags": [], "max_attempts": 1}
+        rows = [*({"worker": worker, **nothing} for worker in WORKERS), *known]
+        async with Oban(url) as client:
+            first = max(job.id for job in await client.list_jobs())
+            async with client.engine.begin() as connection:
+                # Past every check of the library.
+                await connection.execute(insert(cast(Table, Job.__table__)), rows)
+
+            async def ended() -> list[Job]:
+                jobs = [job for job in await client.list_jobs() if job.id > first]
+                states = {job.state for job in jobs}
+                return [] if states & {JobState.AVAILABLE, JobState.EXECUTING} else jobs
+
+            jobs = await eventually(ended)
+        said, _ = await asyncio.wait_for(process.communicate(b""), 30)
+        # No "called", either.
+        assert json.loads(said) == []
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert os.listdir(tmp_path) == ["planted.py"]
+    found = {job.worker: job for job in jobs}
+    for worker in WORKERS:
+        job = found[worker]
+        assert (job.state, job.attempt, len(job.errors)) == (JobState.DISCARDED, 1, 1)
+        assert f"no worker named {worker!r} is registered in this process" in job.errors[0]["error"]
+    for job in jobs:
+        if job.worker == "tests.security.Registered":
+            assert job.state is JobState.COMPLETED
+        elif job.worker == "tests.security.greet":
+            assert job.state is JobState.DISCARDED
+            assert "tests.security.greet takes no" in job.errors[0]["error"]
+
+
+#: What turns data into code, by name.
+MODULES = {
+    *("pickle", "_pickle", "cPickle", "marshal", "shelve", "dill", "cloudpickle", "jsonpickle", "yaml"),
+    *("runpy", "code", "codeop", "imp", "pkgutil", "multiprocessing", "pydoc"),
+}
+CALLS = {
+    *("eval", "exec", "compile", "__import__", "import_module", "exec_module", "module_from_spec"),
+    *(
+        "system",
+        "popen",
+        "ProcessPoolExecutor",
+        "locate",
+        "resolve_name",
+        "EntryPoint",
+        "create_subprocess_shell",
+    ),
+}
+#: Where modules are imported by a name that is not in the code, and who says that name.
+ALLOWED = {
+    "cli/start.py: import_module": "the operator, on the command line",
+    "cli/node.py: import_module": "the operator, on the command line; uvloop",
+    "runner/child.py: import_module": "the registry of the parent process",
+}
+
+
+def suspicious(source: str) -> set[str]:
+    """Names in a module's code by which data could become code."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Import(names=names):
+                found |= {name.name for name in names if name.name.split(".")[0] in MODULES}
+            case ast.ImportFrom(module=str(module), names=names):
+                found |= {module} if module.split(".")[0] in MODULES else set()
+                found |= {name.name for name in names if name.name in CALLS}
+            case ast.Call(func=ast.Attribute(value=ast.Name(id="re"))):
+                pass
+            case ast.Call(func=ast.Name(id=name)) | ast.Call(func=ast.Attribute(attr=name)) if name in CALLS:
+                found.add(name)
+            case ast.keyword(arg="shell"):
+                found.add("shell")
+    return found
+
+
+def test_nothing_in_the_library_turns_data_into_code() -> None:
+    package = ROOT / "oban"
+    found = {
+        f"{path.relative_to(package)}: {name}"
+        for path in package.rglob("*.py")
+        for name in suspicious(path.read_text())
+    }
+    assert found - ALLOWED.keys() == set()
+    assert found
+    assert suspicious("import pickle\nfrom os import system\nx.eval(1)\nexec('')\nrun(1, shell=True)") == {
+        *("pickle", "system", "eval", "exec", "shell")
+    }
