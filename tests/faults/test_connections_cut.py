@@ -1,0 +1,174 @@
+"""F8: the server ends all connections twice a second, and those of the listeners alone, again and again.
+
+For every commit 10 s of the one and 8 times the other; 30 s and 20 times with `OBAN_FAULTS=full`.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from sqlalchemy import URL, text
+from sqlalchemy.exc import DBAPIError
+
+from oban import Job, Oban
+from tests.faults import recording
+from tests.faults.cluster import Cluster
+from tests.faults.conftest import FULL
+from tests.faults.history import History
+from tests.faults.workers import Pause
+from tests.waiting import eventually
+
+SECONDS, TIMES = (30.0, 20) if FULL else (10.0, 8)
+#: Seconds within which everything works again.
+BACK = 2.0
+#: Seconds in which nobody looks unless told to.
+LATER = 60.0
+
+END = (
+    "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+    " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+)
+END_LISTENERS = f"{END} AND query LIKE 'LISTEN %'"
+
+
+def end(url: URL, statement: str) -> int:
+    """End connections; how many there were."""
+    with recording.connected(url) as connection:
+        return connection.scalar(text(statement)) or 0
+
+
+class Feed:
+    """Inserts jobs all the time, each batch as often as it takes; `ids` are those that were confirmed."""
+
+    def __init__(self, client: Oban, rng: random.Random) -> None:
+        self.client = client
+        self.rng = rng
+        self.ids: list[int] = []
+        self.ending = False
+
+    async def run(self) -> None:
+        while not self.ending:
+            try:
+                await self.insert(5)
+            except (DBAPIError, OSError):
+                continue
+            await asyncio.sleep(0.05)
+
+    async def insert(self, count: int) -> list[Job]:
+        lasting = [self.rng.uniform(0, 0.1) for _ in range(count)]
+        jobs = await self.client.enqueue_many([Pause.new({"seconds": each}) for each in lasting])
+        self.ids += [job.id for job in jobs]
+        return jobs
+
+
+@asynccontextmanager
+async def feeding(client: Oban, rng: random.Random) -> AsyncIterator[Feed]:
+    feed = Feed(client, rng)
+    task = asyncio.create_task(feed.run())
+    try:
+        yield feed
+    finally:
+        feed.ending = True
+        await task
+
+
+def claimed(history: History, since: float, until: float) -> list[float]:
+    """When jobs were claimed within a time."""
+    return sorted(
+        change.at for change in history.changes if change.new == "executing" and since < change.at < until
+    )
+
+
+async def started(cluster: Cluster, jobs: list[Job]) -> None:
+    """Wait until none of some jobs is waiting."""
+    ids = [job.id for job in jobs]
+    statement = text("SELECT count(*) FROM oban_jobs WHERE id = ANY(:ids) AND state = 'available'")
+
+    def none_waits() -> bool:
+        with recording.connected(cluster.ledger) as connection:
+            return connection.scalar(statement, {"ids": ids}) == 0
+
+    await eventually(none_waits, BACK)
+
+
+async def all_nodes(client: Oban, paused: bool) -> None:
+    """Wait until all nodes say that they are paused, or are not."""
+
+    async def so() -> bool:
+        return [info.paused for info in await client.check_cluster("default")] == [paused] * 3
+
+    await eventually(so, BACK)
+
+
+def mixed(url: URL, folder: Path, **options: float) -> Cluster:
+    """Three nodes, one of them on psycopg."""
+    cluster = Cluster(url, folder, size=3, **options)
+    psycopg = url.set(drivername="postgresql+psycopg")
+    cluster.nodes[0].told["url"] = psycopg.render_as_string(hide_password=False)
+    return cluster
+
+
+async def over(cluster: Cluster, feed: Feed) -> History:
+    """Let all jobs end, and check that nothing went wrong with them, nor with any node."""
+    await cluster.settled(30)
+    assert [(node.running, node.life) for node in cluster.nodes] == [(True, 1)] * 3
+    await cluster.stop()
+    history = cluster.check(expect=feed.ids)
+    assert history.repeated_effects() == 0
+    assert "Traceback" not in "".join(node.log for node in cluster.nodes)
+    return history
+
+
+@pytest.mark.timeout(180)
+async def test_all_connections_are_cut_again_and_again(
+    postgresql_url: URL, tmp_path: Path, rng: random.Random
+) -> None:
+    async with mixed(postgresql_url, tmp_path) as cluster, Oban(postgresql_url) as client:
+        async with feeding(client, rng) as feed:
+            since, cut = time.time(), 0
+            while time.time() < since + SECONDS:
+                cut += await asyncio.to_thread(end, postgresql_url, END)
+                await asyncio.sleep(0.5)
+            until = time.time()
+            await client.engine.dispose()
+            await started(cluster, await feed.insert(5))
+            await client.pause_queue("default")
+            await all_nodes(client, paused=True)
+            await client.resume_queue("default")
+            await all_nodes(client, paused=False)
+        history = await over(cluster, feed)
+    # Listener, heartbeats, ledger and one more of each node, at the least.
+    assert cut > SECONDS / 0.5 * 0.5 * 12
+    claims = [since, *claimed(history, since, until), until]
+    pauses = [after - before for before, after in pairwise(claims)]
+    print(f"{cut} connections cut, {len(claims) - 2} claims meanwhile, at most {max(pauses):.2f} s apart")
+    assert max(pauses) < BACK
+
+
+@pytest.mark.timeout(180)
+async def test_what_is_said_while_nobody_listens_is_found_as_soon_as_somebody_does(
+    postgresql_url: URL, tmp_path: Path, rng: random.Random
+) -> None:
+    # By notifications, or by the look that follows a new LISTEN; not by chance.
+    late = {"poll_interval": LATER, "control_interval": LATER, "stage_interval": LATER}
+    paused: list[tuple[float, float]] = []
+    async with mixed(postgresql_url, tmp_path, **late) as cluster, Oban(postgresql_url) as client:
+        for _ in range(TIMES):
+            async with feeding(client, rng) as feed:
+                assert await asyncio.to_thread(end, postgresql_url, END_LISTENERS) == 3
+                await client.pause_queue("default")
+                await all_nodes(client, paused=True)
+                since = time.time()
+                waiting = await feed.insert(5)
+            assert await asyncio.to_thread(end, postgresql_url, END_LISTENERS) == 3
+            paused.append((since, time.time()))
+            await client.resume_queue("default")
+            await started(cluster, waiting)
+            await all_nodes(client, paused=False)
+        history = await over(cluster, feed)
+    assert [claimed(history, *when) for when in paused] == [[]] * TIMES

@@ -1,0 +1,102 @@
+"""F7: the database crashes again and again, and is away for longer than a lease once.
+
+For every commit 5 crashes and 3,000 jobs, with 4 s away; 10, 5,000 and 10 s with `OBAN_FAULTS=full`.
+"""
+
+import asyncio
+import random
+import time
+from pathlib import Path
+
+import pytest
+from sqlalchemy import URL, text
+from sqlalchemy.exc import DBAPIError
+
+from oban import Oban
+from tests.faults import recording
+from tests.faults.cluster import Cluster
+from tests.faults.conftest import FULL
+from tests.faults.history import History
+from tests.faults.server import Server
+from tests.faults.workers import Pause
+from tests.waiting import eventually
+
+CRASHES, JOBS, AWAY = (10, 5000, 10.0) if FULL else (5, 3000, 4.0)
+#: Jobs that one transaction inserts.
+BATCH = 20
+#: Seconds within which every node starts jobs again once the database is back.
+BACK = 5.0
+
+
+async def insert(client: Oban, rng: random.Random, seconds: float) -> list[int]:
+    """Insert all jobs over some seconds, each batch as often as it takes; the ids that were confirmed."""
+    ids: list[int] = []
+    since = time.monotonic()
+    while len(ids) < JOBS:
+        # Some are under way whenever the database goes.
+        lasting = [rng.uniform(0, 0.05)] * (BATCH - 1) + [rng.uniform(0, 3)]
+        try:
+            jobs = await client.enqueue_many([Pause.new({"seconds": each}) for each in lasting])
+        except (DBAPIError, OSError):
+            await asyncio.sleep(0.05)
+        else:
+            ids += [job.id for job in jobs]
+            await asyncio.sleep(since + seconds * len(ids) / JOBS - time.monotonic())
+    return ids
+
+
+def heard(url: URL, since: float) -> tuple[int, int]:
+    """How many leaders there are, and how many producers that were heard of since a time."""
+    leaders = text("SELECT count(*) FROM oban_leaders WHERE expires_at > timezone('UTC', now())")
+    alive = text(
+        "SELECT count(*) FROM oban_producers WHERE updated_at > timezone('UTC', to_timestamp(:since))"
+    )
+    with recording.connected(url) as connection:
+        return connection.scalar(leaders) or 0, connection.scalar(alive, {"since": since}) or 0
+
+
+def delays(history: History, back: list[float]) -> list[float]:
+    """The seconds from each return of the database to the next claim of each node."""
+    nodes = sorted({change.node for change in history.changes if change.node})
+    found = []
+    for since, until in zip(back, [*back[1:], float("inf")], strict=True):
+        for node in nodes:
+            claims = [
+                change.at
+                for change in history.changes
+                if change.new == "executing" and change.node == node and since < change.at < until
+            ]
+            found.append(min(claims, default=float("inf")) - since)
+    return found
+
+
+@pytest.mark.timeout(240)
+async def test_the_database_crashes_again_and_again(
+    server: Server, server_url: URL, tmp_path: Path, rng: random.Random
+) -> None:
+    back: list[float] = []
+    cluster = Cluster(server_url, tmp_path, size=3)
+    psycopg = server_url.set(drivername="postgresql+psycopg")
+    cluster.nodes[0].told["url"] = psycopg.render_as_string(hide_password=False)
+    async with cluster, Oban(server_url) as client:
+        pauses = [rng.uniform(3, 8) for _ in range(CRASHES)]
+        inserting = asyncio.create_task(insert(client, rng, sum(pauses) + AWAY + CRASHES))
+        for number, pause in enumerate(pauses):
+            await asyncio.sleep(pause)
+            await asyncio.to_thread(server.stop, "immediate")
+            # Longer than a lease once; not noted as a fault, which would excuse a rescue.
+            await asyncio.sleep(AWAY if number == CRASHES // 2 else 0)
+            await asyncio.to_thread(server.start)
+            back.append(time.time())
+        await eventually(lambda: heard(server_url, back[-1]) == (1, 3), BACK)
+        ids = await inserting
+        await cluster.settled(30)
+        assert [(node.running, node.life) for node in cluster.nodes] == [(True, 1)] * 3
+        await cluster.stop()
+        history = cluster.check(expect=ids)
+    waits = delays(history, back)
+    print("seconds until each node claimed again:", *(f"{wait:.2f}" for wait in waits))
+    assert max(waits) < BACK
+    assert history.repeated_effects() == 0
+    # A database that is away is nothing that a stack trace explains.
+    assert "Traceback" not in "".join(node.log for node in cluster.nodes)
