@@ -42,6 +42,10 @@ def loops() -> list[str]:
     return sorted(name for task in asyncio.all_tasks() if (name := task.get_name()).startswith("oban-"))
 
 
+def background_threads() -> list[str]:
+    return sorted(one.name for one in threading.enumerate() if one.name.startswith("oban-"))
+
+
 async def test_every_service_can_be_started_and_stopped_500_times_by_10_tasks(url: URL) -> None:
     async with Oban(url, queues={"default": 2}, **BRIEF) as oban:
         before = loops()
@@ -52,6 +56,28 @@ async def test_every_service_can_be_started_and_stopped_500_times_by_10_tasks(ur
         assert loops() == before
         # They work as before.
         await reaches(oban, await oban.enqueue(Noop.new(schedule_in=0.1)), JobState.COMPLETED)
+
+
+async def test_what_runs_in_threads_can_be_started_and_stopped_500_times_by_10_tasks(url: URL) -> None:
+    async with Oban(url, queues={"default": 2}, **BRIEF) as oban:
+        assert oban._runner is not None
+        pulse, watchdog = oban._runner.pulse, oban._runner.watchdog
+        before = background_threads()
+
+        async def start() -> None:
+            watchdog.start()
+            await pulse._on_thread(pulse._refresher.start())
+
+        async def stop() -> None:
+            watchdog.stop()
+            await pulse._on_thread(pulse._refresher.stop())
+
+        await stress(start, stop)
+        assert "oban-watchdog" not in background_threads()
+        await start()
+        assert background_threads() == before
+        assert pulse.vouches()
+        await reaches(oban, await oban.enqueue(Noop.new()), JobState.COMPLETED)
 
 
 async def test_a_notifier_can_be_started_and_stopped_500_times_by_10_tasks(driver_url: URL) -> None:
