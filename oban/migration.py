@@ -101,7 +101,9 @@ def with_connection(url: URL, action: Callable[[Connection], None]) -> None:
     dialect = dialects.named(url.get_backend_name())
     if dialect.sync_driver is not None:
         url = url.set(drivername=f"{dialect.name}+{dialect.sync_driver}")
-    options = {"poolclass": NullPool}
+    # A pooler may be in between, and a migration has no use for prepared statements.
+    connecting = dialect.engine_options(url, pooled=True).get("connect_args", {})
+    options = {"poolclass": NullPool, "connect_args": connecting}
     if url.get_driver_name() == "psycopg" or url.get_driver_name() not in dialect.async_drivers:
         with create_engine(url, **options).begin() as connection:
             action(connection)

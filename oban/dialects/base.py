@@ -179,7 +179,7 @@ class Dialect(ABC):
     def is_missing_table(self, error: DBAPIError) -> bool:
         """Whether a statement failed because a table does not exist."""
 
-    def is_lost_statement(self, error: DBAPIError) -> bool:
+    def is_lost_statement(self, error: Exception) -> bool:
         """Whether the server does not know a prepared statement, or one of its name is another."""
         return False
 

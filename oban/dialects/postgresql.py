@@ -172,8 +172,10 @@ class PostgreSQL(Dialect):
     def is_missing_table(self, error: DBAPIError) -> bool:
         return _sqlstate(error) in _UNDEFINED_TABLE
 
-    def is_lost_statement(self, error: DBAPIError) -> bool:
-        return _sqlstate(error) in _LOST_STATEMENT
+    def is_lost_statement(self, error: Exception) -> bool:
+        # At the set-up of a connection, asyncpg raises its own errors.
+        state = _sqlstate(error) if isinstance(error, DBAPIError) else getattr(error, "sqlstate", None)
+        return state in _LOST_STATEMENT
 
     def is_transient(self, error: DBAPIError) -> bool:
         return _sqlstate(error) in _TRANSIENT

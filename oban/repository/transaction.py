@@ -322,8 +322,8 @@ class Database:
         """The one place where a driver's error becomes one of Oban's."""
         try:
             yield
-        except DBAPIError as error:
-            if self.dialect.is_missing_table(error):
+        except Exception as error:
+            if isinstance(error, DBAPIError) and self.dialect.is_missing_table(error):
                 raise SchemaMissing(self.missing_schema()) from error
             if self.dialect.is_lost_statement(error) and not self._warned:
                 self._warned = True

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 from sqlalchemy import URL, select, text
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
 from oban import Cancel, Job, JobState, Oban, Record, Snooze, Worker, migration
@@ -47,8 +46,8 @@ LEFT = text(
     " (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()),"
     " current_setting('jit'), current_setting('search_path')"
 )
-#: Where jobs that fail are logged.
-JOBS = "oban.executor"
+#: Where it is logged that jobs fail, and that the machine is slow.
+OTHERS = ("oban.executor", "oban.watchdog")
 
 
 class Varied(Worker):
@@ -77,7 +76,7 @@ def logged(caplog: pytest.LogCaptureFixture, request: pytest.FixtureRequest) -> 
         assert [
             r.getMessage()
             for r in caplog.get_records("call")
-            if r.levelno >= logging.WARNING and r.name != JOBS
+            if r.levelno >= logging.WARNING and r.name not in OTHERS
         ] == []
 
 
@@ -281,7 +280,8 @@ async def test_an_engine_that_prepares_statements_is_told_what_to_configure(
             await oban.enqueue(Noop.new())
 
     for _ in range(2):
-        with pytest.raises(DBAPIError):
+        # At the set-up of a connection, older drivers' errors come as they are.
+        with pytest.raises(Exception, match=r"prepared statement .* (does not|already)"):
             await until_refused()
     told = [record.getMessage() for record in caplog.records if record.name == "oban.database"]
     assert len(told) == 1
