@@ -32,6 +32,15 @@ def shows(oban: Oban, queue: str = "default") -> tuple[int | None, bool] | None:
     return None if info is None else (info.limit, info.paused)
 
 
+async def all_tell(client: Oban, paused: bool, queue: str = "default") -> None:
+    """Wait until all nodes tell whether a queue is paused; told, the last fetch before it has ended."""
+
+    async def told() -> bool:
+        return {info.paused for info in await client.check_cluster(queue)} == {paused}
+
+    await eventually(told)
+
+
 async def is_left_alone(oban: Oban, *jobs: Job) -> None:
     """See that jobs stay where they are, although there is time to start them."""
     await quiet()
@@ -311,7 +320,8 @@ async def test_another_client_is_obeyed_at_once(driver_url: URL) -> None:
         Oban(driver_url, node="client") as client,
     ):
         await client.pause_queue("default")
-        await eventually(lambda: (shows(one), shows(two)) == ((2, True), (3, True)))
+        await all_tell(client, True)
+        assert (shows(one), shows(two)) == ((2, True), (3, True))
         job = await client.enqueue(Noop.new())
         await is_left_alone(client, job)
         await client.resume_queue("default", node="n2")
@@ -334,17 +344,12 @@ async def test_another_node_is_obeyed_and_another_process(url: URL, tmp_path: Pa
         node(url, tmp_path / "ledger", poll_interval=30),
     ):
         await oban.pause_queue("default")
-
-        async def all_paused(paused: bool) -> bool:
-            infos = await oban.check_cluster("default")
-            return [info.paused for info in infos] == [paused]
-
-        await eventually(lambda: all_paused(True))
+        await all_tell(oban, True)
         held = await oban.enqueue(Noted.new())
         await is_left_alone(oban, held)
         await oban.resume_queue("default")
         await reaches(oban, held, JobState.COMPLETED)
-        assert await all_paused(False)
+        await all_tell(oban, False)
 
 
 async def test_what_was_said_outlasts_a_restart_and_reaches_who_was_away(url: URL) -> None:
