@@ -106,6 +106,14 @@ def _poll(job: Job) -> Cancel:
     return Cancel("saw it")
 
 
+def _until(job: Job) -> None:
+    """Goes on until the test makes a file."""
+    note = Path(job.args["note"])
+    note.write_text(str(os.getpid()))
+    while not note.with_suffix(".go").exists():
+        time.sleep(0.01)
+
+
 def _family(job: Job) -> None:
     """Starts a process of its own, which holds the connection to the node open."""
     grandchild = os.fork()
@@ -149,6 +157,7 @@ ACTIONS: dict[str, Any] = {
     "wait": _wait,
     "poll": _poll,
     "family": _family,
+    "until": _until,
     "signals": _signals,
     "close": _close_everything,
     "later": _later,

@@ -1,6 +1,10 @@
 """Workers with `executor="process"`: what they see, how they end, and that nothing of them is left."""
 
+import os
+import signal
+import sys
 import threading
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +13,10 @@ import pytest
 from sqlalchemy import URL
 
 from oban import Job, JobState, Oban, Worker
-from tests.runner.support import FAST_POLLING, reaches
+from oban.errors import ConfigError
+from oban.runner import child
+from tests.runner.process_workers import InProcess, Limited, Plain, Unmade, add
+from tests.runner.support import FAST_POLLING, reaches, row_of
 from tests.waiting import eventually
 
 
@@ -42,14 +49,18 @@ def note(tmp_path: Path) -> Path:
     return tmp_path / "note"
 
 
-async def noted(note: Path) -> str:
+async def noted(note: Path, timeout: float = 10.0) -> str:
     """What a job writes into the file, once it has."""
 
     def read() -> str:
         return note.read_text() if note.exists() else ""
 
-    text: str = await eventually(read)
+    text: str = await eventually(read, timeout)
     return text
+
+
+async def says(note: Path, text: str) -> None:
+    await eventually(lambda: note.read_text() == text)
 
 
 async def recorded(oban: Oban, job: Job) -> Any:
@@ -62,9 +73,233 @@ async def failed(oban: Oban, job: Job) -> str:
     return str(entry["error"])
 
 
+def waiting() -> list[str]:
+    """The threads that wait for processes."""
+    return [thread.name for thread in threading.enumerate() if thread.name == "oban-child"]
+
+
 @pytest.fixture
-async def oban(url: URL) -> AsyncIterator[Oban]:
-    before = children(), threading.active_count()
-    async with Oban(url, queues={"default": 4}, node="here", **FAST_POLLING) as running:
+async def oban(sqlite_url: URL) -> AsyncIterator[Oban]:
+    """A node that leaves nothing. What it does with processes does not depend on the database."""
+    async with Oban(sqlite_url, queues={"default": 4}, node="here", **FAST_POLLING) as running:
         yield running
-    assert (children(), threading.active_count()) == before
+    assert (children(), waiting()) == (set(), [])
+
+
+async def test_a_job_in_a_process_sees_itself(oban: Oban) -> None:
+    args = {"do": "look", "deep": [1.5, None, {"ü": "🎉"}]}
+    job = await oban.enqueue(InProcess.new(args, meta={"m": 1}, tags=["a"], max_attempts=7))
+    seen = await recorded(oban, job)
+    row = await row_of(oban, job)
+    assert seen.pop("pid") not in (os.getpid(), 0)
+    assert seen == {
+        "current": True,
+        "cancelled": False,
+        "args": args,
+        "meta": {"m": 1},
+        "tags": ["a"],
+        "state": "executing",
+        "attempt": [1, 7],
+        "errors": 0,
+        "attempted_by": row.attempted_by,
+        "times": [True, True],
+        "id": job.id,
+    }
+
+
+async def test_functions_and_plain_classes_run_in_processes_that_are_used_again(oban: Oban) -> None:
+    total, pid, name = await recorded(oban, await oban.enqueue(add.new(2, b=3)))
+    assert (total, name) == (5, "tests.runner.process_workers.add")
+    assert pid != os.getpid()
+    assert await recorded(oban, await oban.enqueue(made(Plain).new())) == pid
+    # Nothing of one job is left for the next.
+    await recorded(oban, await oban.enqueue(InProcess.new({"do": "look"})))
+    assert await recorded(oban, await oban.enqueue(InProcess.new({"do": "pid"}))) == [pid, "none"]
+
+
+async def test_there_are_as_many_processes_as_jobs_run_at_once(oban: Oban, tmp_path: Path) -> None:
+    notes = [tmp_path / str(n) for n in range(4)]
+    jobs = await oban.enqueue_many([InProcess.new({"do": "poll", "note": str(note)}) for note in notes])
+    pids = {await noted(note) for note in notes}
+    assert len(pids) == 4
+    await oban.cancel_many_jobs(jobs)
+    for note in notes:
+        await says(note, "told")
+    enqueued = await oban.enqueue_many([InProcess.new({"do": "pid"}) for _ in range(12)])
+    assert {str((await recorded(oban, job))[0]) for job in enqueued} <= pids
+
+
+#: What a job does in its process, and the state and error, or else the meta, that this leads to.
+ENDINGS: list[tuple[dict[str, Any], JobState, Any]] = [
+    ({"do": "nothing"}, JobState.COMPLETED, {}),
+    ({"do": "later"}, JobState.COMPLETED, {"recorded": True, "return": "awaited"}),
+    ({"do": "large"}, JobState.COMPLETED, {"recorded": True, "return": ["x" * 1000] * 2000}),
+    ({"do": "cancel"}, JobState.CANCELLED, "no such account"),
+    ({"do": "snooze"}, JobState.SCHEDULED, {"snoozed": 1}),
+    ({"do": "unserialisable"}, JobState.RETRYABLE, "Record is not JSON: set"),
+    ({"do": "raise", "error": "exit"}, JobState.RETRYABLE, "SystemExit: 3"),
+    ({"do": "raise", "error": "interrupt"}, JobState.RETRYABLE, "KeyboardInterrupt"),
+    ({"do": "raise", "error": "value"}, JobState.RETRYABLE, "ValueError: bad\ufffd"),
+    ({"do": "timeout error"}, JobState.RETRYABLE, "TimeoutError: its own"),
+    ({"do": "die", "code": 0}, JobState.RETRYABLE, "InProcess ended with exit code 0"),
+    ({"do": "die", "code": 3}, JobState.RETRYABLE, "InProcess ended with exit code 3"),
+    ({"do": "signal", "signal": 9}, JobState.RETRYABLE, "was ended by signal 9 (SIGKILL)"),
+    ({"do": "signal", "signal": 6}, JobState.RETRYABLE, "was ended by signal 6 (SIGABRT)"),
+    ({"do": "segfault"}, JobState.RETRYABLE, "was ended by signal 11 (SIGSEGV)"),
+    ({"do": "close"}, JobState.RETRYABLE, "ChildProcessError: the child process"),
+]
+
+
+async def test_whatever_a_job_does_to_its_process_is_one_outcome(oban: Oban) -> None:
+    jobs = await oban.enqueue_many([InProcess.new(args) for args, _, _ in ENDINGS])
+    for job, (args, state, expected) in zip(jobs, ENDINGS, strict=True):
+        row = await reaches(oban, job, state, timeout=20)
+        if isinstance(expected, dict):
+            assert (row.meta, row.errors) == (expected, [])
+        else:
+            (entry,) = row.errors
+            assert expected in entry["error"], args
+            assert entry["attempt"] == row.attempt == 1
+    # And the node goes on.
+    await recorded(oban, await oban.enqueue(InProcess.new({"do": "pid"})))
+
+
+async def test_the_traceback_of_a_job_in_a_process_comes_back(oban: Oban) -> None:
+    text = await failed(oban, await oban.enqueue(InProcess.new({"do": "raise", "error": "value"})))
+    assert text.startswith("Traceback")
+    assert "process_workers.py" in text
+
+
+async def test_a_process_that_takes_too_long_is_really_killed(oban: Oban, note: Path) -> None:
+    job = await oban.enqueue(Limited.new({"do": "wait", "note": str(note)}))
+    pid = int(await noted(note))
+    assert await failed(oban, job) == (
+        "TimeoutError: tests.runner.process_workers.Limited timed out after 0.3 s"
+    )
+    assert not lives(pid)
+    again = await recorded(oban, await oban.enqueue(InProcess.new({"do": "pid"})))
+    assert again[0] != pid
+
+
+async def test_what_a_killed_process_has_started_dies_too(oban: Oban, note: Path) -> None:
+    job = await oban.enqueue(Limited.new({"do": "family", "note": str(note)}))
+    pids = [int(pid) for pid in (await noted(note)).split()]
+    assert "timed out" in await failed(oban, job)
+    await eventually(lambda: not any(lives(pid) for pid in pids))
+
+
+async def test_a_process_that_dies_and_leaves_others_behind_is_missed_at_once(oban: Oban, note: Path) -> None:
+    job = await oban.enqueue(InProcess.new({"do": "family", "note": str(note), "code": 4}))
+    assert "ended with exit code 4" in await failed(oban, job)
+    pids = [int(pid) for pid in (await noted(note)).split()]
+    await eventually(lambda: not any(lives(pid) for pid in pids))
+
+
+async def test_a_job_in_a_process_learns_that_it_was_cancelled(oban: Oban, note: Path) -> None:
+    job = await oban.enqueue(InProcess.new({"do": "poll", "note": str(note)}))
+    await noted(note)
+    await oban.cancel_job(job)
+
+    async def appended() -> bool:
+        return bool((await row_of(oban, job)).errors)
+
+    await eventually(appended)
+    row = await row_of(oban, job)
+    assert row.state is JobState.CANCELLED
+    assert [entry["error"] for entry in row.errors] == ["saw it"]
+    # The next job of this process was not.
+    assert (await recorded(oban, await oban.enqueue(InProcess.new({"do": "look"}))))["cancelled"] is False
+
+
+async def test_an_idle_process_that_was_killed_costs_no_job_anything(oban: Oban) -> None:
+    pid, _ = await recorded(oban, await oban.enqueue(InProcess.new({"do": "pid"})))
+    os.kill(pid, signal.SIGKILL)
+    job = await oban.enqueue(InProcess.new({"do": "pid"}))
+    assert (await recorded(oban, job))[0] != pid
+    assert (await row_of(oban, job)).attempt == 1
+
+
+async def test_a_process_does_not_obey_signals_that_are_meant_for_the_node(oban: Oban) -> None:
+    assert await recorded(oban, await oban.enqueue(InProcess.new({"do": "signals"}))) == "True"
+
+
+async def test_a_worker_that_cannot_be_made_or_imported_in_a_process_fails(
+    oban: Oban, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OBAN_TEST_NODE", str(os.getpid()))
+
+    class Local(Worker, executor="process"):
+        def process(self, job: Job) -> None:
+            return None
+
+    assert "RuntimeError: not here" in await failed(oban, await oban.enqueue(Unmade.new()))
+    text = await failed(oban, await oban.enqueue(Local.new()))
+    assert text.startswith("UnknownWorker: a child process does not find")
+    assert "has to be defined at the top of a module" in text
+
+
+async def test_the_loop_is_free_while_a_process_starts_and_dies(oban: Oban) -> None:
+    in_loop: list[str] = []
+    loop_thread = threading.get_ident()
+
+    def audit(event: str, args: tuple[Any, ...]) -> None:
+        if event in ("subprocess.Popen", "os.fork") and threading.get_ident() == loop_thread:
+            in_loop.append(event)
+
+    sys.addaudithook(audit)
+    for args in ({"do": "nothing"}, {"do": "die", "code": 1}, {"do": "nothing"}):
+        job = await oban.enqueue(InProcess.new(args))
+        await reaches(oban, job, JobState.COMPLETED, JobState.RETRYABLE)
+    assert in_loop == []
+
+
+async def test_a_stop_lets_jobs_in_processes_finish(url: URL) -> None:
+    async with Oban(url, queues={"default": 2}) as oban:
+        job = await oban.enqueue(InProcess.new({"do": "pid"}))
+        await reaches(oban, job, JobState.EXECUTING)
+    async with Oban(url) as client:
+        assert (await row_of(client, job)).state is JobState.COMPLETED
+    assert children() == set()
+
+
+@pytest.mark.parametrize(("linger", "patience"), [(0, 3), (600, 8)], ids=["ends", "stays"])
+async def test_a_job_in_a_process_that_outlasts_the_grace_period_is_told_and_goes_back(
+    url: URL, note: Path, linger: int, patience: float
+) -> None:
+    async with Oban(url, queues={"default": 2}, shutdown_grace_period=0) as oban:
+        job = await oban.enqueue(InProcess.new({"do": "poll", "note": str(note), "linger": linger}))
+        pid = int(await noted(note))
+        began = time.monotonic()
+        await oban.stop()
+        assert time.monotonic() - began < patience
+        assert not lives(pid)
+        assert children() == set()
+        assert await noted(note) == "told"
+    async with Oban(url) as client:
+        row = await row_of(client, job)
+    assert (row.state, row.attempt, row.errors) == (JobState.AVAILABLE, 0, [])
+
+
+async def test_starting_and_stopping_again_and_again_leaves_no_process_and_no_descriptor(
+    sqlite_url: URL,
+) -> None:
+    async def once() -> None:
+        async with Oban(sqlite_url, queues={"default": 3}, **FAST_POLLING) as oban:
+            await oban.enqueue_many([InProcess.new({"do": "nothing"}) for _ in range(2)])
+            first = await oban.enqueue(InProcess.new({"do": "die", "code": 1}))
+            await reaches(oban, first, JobState.RETRYABLE)
+
+    await once()
+    before = descriptors()
+    for _ in range(2):
+        await once()
+        assert (children(), waiting()) == (set(), [])
+    # The thread of SQLite's driver lets go of its file in its own time.
+    await eventually(lambda: descriptors() == before)
+
+
+def test_a_script_that_a_child_imports_does_not_start_a_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    child.refuse_to_start()
+    monkeypatch.setattr(child, "_preparing", True)
+    with pytest.raises(ConfigError, match="__main__"):
+        child.refuse_to_start()

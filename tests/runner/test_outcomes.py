@@ -1,6 +1,5 @@
 """How each way of ending a run shows in the row."""
 
-import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -8,7 +7,7 @@ import pytest
 from sqlalchemy import URL, select
 
 from oban import Cancel, Job, JobState, Oban, Record, Snooze, Worker
-from tests.runner.support import acknowledged, reaches, row_of
+from tests.runner.support import reaches, row_of
 from tests.waiting import eventually
 
 
@@ -185,51 +184,6 @@ async def test_a_job_is_discarded_when_its_attempts_are_used_up(driver_url: URL)
     ]
     assert row.discarded_at is not None
     assert row.completed_at is None
-
-
-class Unprintable(Exception):
-    def __str__(self) -> str:
-        raise RuntimeError("no text for you")
-
-    __repr__ = __str__
-
-
-#: What a job may raise, and what of it must be in `errors`.
-RAISED: list[tuple[BaseException, str]] = [
-    (SystemExit(3), "SystemExit: 3"),
-    (KeyboardInterrupt(), "KeyboardInterrupt"),
-    (asyncio.CancelledError(), "CancelledError"),
-    (GeneratorExit(), "GeneratorExit"),
-    (StopIteration(), "StopIteration"),
-    (Unprintable(), "Unprintable"),
-    (ExceptionGroup("several", [ValueError("one"), KeyError("two")]), "several (2 sub-exceptions)"),
-    (ValueError("a\x00b"), "ValueError: a\ufffdb"),
-    (ValueError("a\ud800b"), "ValueError: a?b"),
-    (ValueError("ünïcödé \N{SNAKE} 'quoted' \"twice\" \\ :name %s"), "'quoted' \"twice\" \\ :name %s"),
-]
-
-
-class RaisesByNumber(Worker):
-    async def process(self, job: Job) -> None:
-        raise RAISED[job.args["n"]][0]
-
-
-class RaisesByNumberInThread(Worker):
-    def process(self, job: Job) -> None:
-        raise RAISED[job.args["n"]][0]
-
-
-@pytest.mark.parametrize("worker", [RaisesByNumber, RaisesByNumberInThread], ids=["async", "thread"])
-async def test_whatever_is_raised_is_a_failed_attempt_and_the_node_goes_on(
-    driver_url: URL, worker: type[Worker]
-) -> None:
-    async with Oban(driver_url, queues={"default": 3}) as oban:
-        jobs = await oban.enqueue_many([worker.new({"n": n}) for n in range(len(RAISED))])
-        for job, (_, shown) in zip(jobs, RAISED, strict=True):
-            row = await reaches(oban, job, JobState.RETRYABLE)
-            assert (row.attempt, len(row.errors)) == (1, 1)
-            assert shown in row.errors[0]["error"]
-        await acknowledged(oban)
 
 
 async def test_a_huge_error_message_is_cut(url: URL, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,26 @@
+"""A script that is a node and defines a worker: `python tests/runner/process_script.py URL [unguarded]`.
+
+Runs one job in a child process, and prints how it ended.
+"""
+
+import asyncio
+import sys
+
+from oban import Job, JobState, Oban, Record, Worker
+from tests.runner.support import reaches
+
+
+class InMain(Worker, executor="process"):
+    def process(self, job: Job) -> Record:
+        return Record(__name__)
+
+
+async def main(url: str) -> None:
+    async with Oban(url, queues={"default": 1}, shutdown_grace_period=30) as oban:
+        job = await oban.enqueue(InMain.new())
+        row = await reaches(oban, job, JobState.COMPLETED, JobState.RETRYABLE, timeout=30)
+        print(row.worker, row.state, row.meta, row.errors)
+
+
+if __name__ == "__main__" or "unguarded" in sys.argv:
+    asyncio.run(main(sys.argv[1]))

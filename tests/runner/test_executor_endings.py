@@ -1,0 +1,308 @@
+"""Whatever a job does, it has one outcome: a table of endings, on the loop and in threads."""
+
+import asyncio
+import contextlib
+import math
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import pytest
+from sqlalchemy import URL
+
+from oban import Cancel, Job, JobState, Oban, Record, Snooze, Worker
+from tests.runner.support import FAST_POLLING, acknowledged, row_of
+from tests.waiting import eventually
+
+
+class Unprintable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text for you")
+
+    __repr__ = __str__
+
+
+class EndsWhenPrinted(Exception):
+    def __str__(self) -> str:
+        raise SystemExit("no text, and no node")
+
+    __repr__ = __str__
+
+
+class Shy(type):
+    def __getattribute__(cls, name: str) -> object:
+        if name in ("__name__", "__qualname__", "__module__"):
+            raise KeyboardInterrupt
+        return super().__getattribute__(name)
+
+
+class Nameless(Exception, metaclass=Shy):
+    pass
+
+
+class Disguised(Exception):
+    @property
+    def __class__(self) -> Any:
+        raise SystemExit("not my class")
+
+    @__class__.setter
+    def __class__(self, value: Any) -> None:
+        raise SystemExit("not my class")
+
+
+class Secretive:
+    """A result that does not let anybody look at it."""
+
+    @property
+    def __class__(self) -> Any:
+        raise ValueError("do not look")
+
+    @__class__.setter
+    def __class__(self, value: Any) -> None:
+        raise ValueError("do not look")
+
+
+class BadReason:
+    def __str__(self) -> str:
+        raise KeyboardInterrupt
+
+    __repr__ = __str__
+
+
+def raises(error: BaseException) -> Callable[[Job], Any]:
+    def act(job: Job) -> Any:
+        raise error
+
+    return act
+
+
+def returns(result: Any) -> Callable[[Job], Any]:
+    return lambda job: result
+
+
+def recurses(job: Job) -> Any:
+    return recurses(job)
+
+
+def from_a_cause(job: Job) -> None:
+    try:
+        raise KeyError("the cause")
+    except KeyError as error:
+        raise ValueError("the effect") from error
+
+
+def in_a_circle(job: Job) -> None:
+    first, second = ValueError("first"), ValueError("second")
+    first.__cause__, second.__cause__ = second, first
+    raise first
+
+
+def spoils_its_record(job: Job) -> Record:
+    record = Record({"a": [1]})
+    record.value["a"].append(math.nan)
+    return record
+
+
+def spoils_its_job(job: Job) -> None:
+    """Takes away everything that could be asked of it later."""
+    for name in list(job.__dict__):
+        if not name.startswith("_"):
+            del job.__dict__[name]
+    raise ValueError("without a job")
+
+
+def spoils_its_meta(job: Job) -> Snooze:
+    job.__dict__["meta"] = None
+    return Snooze(3600)
+
+
+def exits(job: Job) -> None:
+    sys.exit("enough")
+
+
+def generates(job: Job) -> Iterator[int]:
+    yield 1
+
+
+def of_many(count: int) -> BaseException:
+    return ExceptionGroup("many", [ValueError(str(n)) for n in range(count)])
+
+
+class Ending(NamedTuple):
+    act: Callable[[Job], Any]
+    state: JobState
+    #: What is in its one error, if there is to be one.
+    error: str | None = None
+    max_attempts: int = 20
+
+
+FAILED, ENDED, GONE = JobState.RETRYABLE, JobState.COMPLETED, JobState.CANCELLED
+HUGE = ValueError("begin" + "x" * 10_000_000 + "end")
+
+ENDINGS = {
+    # What is raised.
+    "exception": Ending(raises(ValueError("bad")), FAILED, "ValueError: bad"),
+    "last attempt": Ending(raises(ValueError("bad")), JobState.DISCARDED, "ValueError: bad", 1),
+    "no message": Ending(raises(ValueError()), FAILED, "ValueError"),
+    "system exit": Ending(raises(SystemExit(3)), FAILED, "SystemExit: 3"),
+    "sys.exit": Ending(exits, FAILED, "SystemExit: enough"),
+    "keyboard interrupt": Ending(raises(KeyboardInterrupt()), FAILED, "KeyboardInterrupt"),
+    "generator exit": Ending(raises(GeneratorExit()), FAILED, "GeneratorExit"),
+    "cancelled error": Ending(raises(asyncio.CancelledError()), FAILED, "CancelledError"),
+    "stop iteration": Ending(raises(StopIteration(1)), FAILED, "StopIteration"),
+    "stop async iteration": Ending(raises(StopAsyncIteration()), FAILED, "StopAsyncIteration"),
+    "base exception": Ending(raises(BaseException("base")), FAILED, "BaseException: base"),
+    "group": Ending(raises(of_many(2)), FAILED, "many (2 sub-exceptions)"),
+    "large group": Ending(raises(of_many(5000)), FAILED, "many (5000 sub-exceptions)"),
+    "base group": Ending(
+        raises(BaseExceptionGroup("ends", [SystemExit(1), KeyboardInterrupt()])), FAILED, "BaseExceptionGroup"
+    ),
+    "cause": Ending(from_a_cause, FAILED, "KeyError: 'the cause'"),
+    "causes in a circle": Ending(in_a_circle, FAILED, "ValueError: first"),
+    "memory error": Ending(raises(MemoryError()), FAILED, "MemoryError"),
+    "recursion": Ending(recurses, FAILED, "RecursionError"),
+    "timeout error": Ending(raises(TimeoutError("own")), FAILED, "TimeoutError: own"),
+    "unprintable": Ending(raises(Unprintable()), FAILED, "Unprintable"),
+    "ends when printed": Ending(raises(EndsWhenPrinted()), FAILED, "EndsWhenPrinted"),
+    "nameless": Ending(raises(Nameless("x")), FAILED, "Nameless"),
+    "disguised": Ending(raises(Disguised("x")), FAILED, "Disguised"),
+    "odd name": Ending(raises(type("Ünï\n\"'🎉", (Exception,), {})("x")), FAILED, "Ünï\n\"'🎉: x"),
+    "10 MB": Ending(raises(HUGE), FAILED, "ValueError: begin"),
+    "NUL": Ending(raises(ValueError("a\x00b")), FAILED, "ValueError: a\ufffdb"),
+    "lone surrogate": Ending(raises(ValueError("a\ud800b")), FAILED, "ValueError: a?b"),
+    "quotes": Ending(raises(ValueError("🎉 'a' \"b\" \\ :c %s")), FAILED, "🎉 'a' \"b\" \\ :c %s"),
+    "assertion": Ending(raises(AssertionError()), FAILED, "AssertionError"),
+    "no method": Ending(raises(NotImplementedError()), FAILED, "NotImplementedError"),
+    # What is returned.
+    "nothing": Ending(returns(None), ENDED),
+    "any object": Ending(returns(object()), ENDED),
+    "an outcome's class": Ending(returns(Snooze), ENDED),
+    "an error": Ending(returns(ValueError("returned")), ENDED),
+    "not implemented": Ending(returns(NotImplemented), ENDED),
+    "generator": Ending(generates, ENDED),
+    "text": Ending(returns("a\x00\ud800"), ENDED),
+    "secretive": Ending(returns(Secretive()), FAILED, "ValueError: do not look"),
+    "record": Ending(returns(Record({"a": [1, None]})), ENDED),
+    "record of a set": Ending(lambda job: Record({1}), FAILED, "Record is not JSON: set"),
+    "record of nan": Ending(lambda job: Record(math.nan), FAILED, "Record is nan"),
+    "record of a long integer": Ending(lambda job: Record(2**64), FAILED, "more than 64 bits"),
+    "huge record": Ending(lambda job: Record("x" * 5_000_000), FAILED, "bytes of JSON; at most"),
+    "spoilt record": Ending(spoils_its_record, FAILED, 'Record["a"][1] is nan'),
+    "cancel": Ending(returns(Cancel("why")), GONE, "why"),
+    "cancel without a reason": Ending(returns(Cancel()), GONE, "cancelled by its worker"),
+    "cancel with a number": Ending(returns(Cancel(5)), GONE, "5"),  # type: ignore[arg-type]
+    "cancel with nothing": Ending(returns(Cancel(None)), GONE, "None"),  # type: ignore[arg-type]
+    "cancel with an unprintable": Ending(returns(Cancel(BadReason())), GONE, "not be printed"),  # type: ignore[arg-type]
+    "cancel with NUL": Ending(returns(Cancel("a\x00\ud800")), GONE, "a\ufffd?"),
+    "snooze": Ending(returns(Snooze(3600)), JobState.SCHEDULED),
+    "snooze below zero": Ending(lambda job: Snooze(-1), FAILED, "must not be negative"),
+    "snooze for ever": Ending(lambda job: Snooze(math.inf), FAILED, "must be finite"),
+    # What is done to the job on the way.
+    "spoilt job": Ending(spoils_its_job, FAILED, "ValueError: without a job"),
+    "spoilt meta": Ending(spoils_its_meta, JobState.SCHEDULED),
+}
+
+
+class OnLoop(Worker):
+    async def process(self, job: Job) -> Any:
+        return ENDINGS[job.args["ending"]].act(job)
+
+
+class InThread(Worker):
+    def process(self, job: Job) -> Any:
+        return ENDINGS[job.args["ending"]].act(job)
+
+
+@pytest.mark.parametrize("worker", [OnLoop, InThread], ids=["async", "thread"])
+async def test_every_ending_is_one_outcome_and_the_node_goes_on(url: URL, worker: type[Worker]) -> None:
+    async with Oban(url, queues={"default": 100}, **FAST_POLLING) as oban:
+        jobs = await oban.enqueue_many(
+            [worker.new({"ending": name}, max_attempts=it.max_attempts) for name, it in ENDINGS.items()]
+        )
+        await eventually(lambda: over(oban))
+        for job, (name, ending) in zip(jobs, ENDINGS.items(), strict=True):
+            row = await row_of(oban, job)
+            shown = f"{name}: {row.state}, {str(row.errors)[-2000:]}"
+            assert row.state is ending.state, shown
+            assert len(row.errors) == (ending.error is not None), shown
+            if ending.error is not None:
+                assert ending.error in row.errors[0]["error"], shown
+                assert row.errors[0]["attempt"] == 1
+            assert row.attempt == (0 if row.state is JobState.SCHEDULED else 1), shown
+        await acknowledged(oban)
+
+
+async def over(oban: Oban) -> bool:
+    return all(row.state not in (JobState.AVAILABLE, JobState.EXECUTING) for row in await oban.list_jobs())
+
+
+# -- what a worker does besides its job --------------------------------------------------------
+
+
+class Unmade(Worker):
+    def __init__(self) -> None:
+        raise SystemExit("not made")
+
+    async def process(self, job: Job) -> None:
+        return None
+
+
+class SomethingElse(Worker):
+    """Makes something that is no worker."""
+
+    def __new__(cls) -> Any:
+        return 7
+
+    async def process(self, job: Job) -> None:
+        return None
+
+
+class WithoutProcess(Worker):
+    pass
+
+
+class CancelsItsTask(Worker):
+    async def process(self, job: Job) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await asyncio.sleep(0)
+
+
+class CancelsItsTaskAndReturns(Worker):
+    async def process(self, job: Job) -> Record:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(0)
+        task.cancel()
+        return Record("done")
+
+
+@pytest.mark.parametrize(
+    ("worker", "error"),
+    [
+        (Unmade, "SystemExit: not made"),
+        (SomethingElse, "AttributeError"),
+        (WithoutProcess, "WithoutProcess has no process method"),
+        (CancelsItsTask, "CancelledError"),
+    ],
+)
+async def test_a_worker_that_does_not_work_is_a_failed_attempt(
+    sqlite_url: URL, worker: type[Worker], error: str
+) -> None:
+    async with Oban(sqlite_url, queues={"default": 5}, **FAST_POLLING) as oban:
+        job = await oban.enqueue(worker.new())
+        await eventually(lambda: over(oban))
+        row = await row_of(oban, job)
+    assert (row.state, row.attempt, len(row.errors)) == (JobState.RETRYABLE, 1, 1)
+    assert error in row.errors[0]["error"]
+
+
+async def test_a_job_that_cancels_its_own_task_and_returns_is_done(sqlite_url: URL) -> None:
+    async with Oban(sqlite_url, queues={"default": 5}, **FAST_POLLING) as oban:
+        job = await oban.enqueue(CancelsItsTaskAndReturns.new())
+        await eventually(lambda: over(oban))
+        row = await row_of(oban, job)
+    assert (row.state, row.meta["return"], row.errors) == (JobState.COMPLETED, "done", [])
