@@ -149,8 +149,8 @@ async def test_the_error_of_a_cancelled_run_finds_no_list(url: URL) -> None:
 
         jobs = await oban.enqueue_many([CancelsItself.new({"errors": it}) for it in ("7", '{"a": 1}', "[3]")])
 
-        async def told(id_: int) -> bool:
-            errors = (await row_of(oban, id_)).errors
+        async def told(job: Job) -> bool:
+            errors = (await row_of(oban, job)).errors
             return isinstance(errors, list) and bool(errors) and isinstance(errors[-1], dict)
 
         for job in jobs:
