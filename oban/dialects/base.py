@@ -37,6 +37,8 @@ HALF = MAX_ERRORS // 2
 
 #: Raised before a driver has anything to say: no route, no answer, no free connection in the pool.
 UNREACHABLE = (OSError, TimeoutError, exc.TimeoutError)
+#: Raised for a value by what turns it into JSON or a parameter, before the database sees it.
+UNWRITABLE = (TypeError, ValueError, OverflowError, RecursionError)
 
 type_of_column = TypeEngine[Any] | type[TypeEngine[Any]]
 
@@ -189,8 +191,14 @@ class Dialect(ABC):
 
     @abstractmethod
     def is_connection_error(self, error: BaseException) -> bool:
-        """Whether the database could not be reached, or the connection was lost or refused."""
+        """Whether the database cannot be used now: away, full, read-only, or it took too long."""
 
     @abstractmethod
     def is_bad_value(self, error: BaseException) -> bool:
         """Whether a statement failed because of a value in its parameters, and will always."""
+
+    def is_passing(self, error: BaseException) -> bool:
+        """Whether a failure has nothing to do with what the statement says, so that it will pass."""
+        if self.is_connection_error(error):
+            return True
+        return isinstance(error, DBAPIError) and (self.is_transient(error) or self.is_lost_statement(error))

@@ -32,7 +32,7 @@ from sqlalchemy.exc import DataError, DBAPIError, InterfaceError, OperationalErr
 from sqlalchemy.orm import Session
 
 from oban import encoding
-from oban.dialects.base import HALF, MAX_ERRORS, UNREACHABLE, Dialect, constant, type_of_column
+from oban.dialects.base import HALF, MAX_ERRORS, UNREACHABLE, UNWRITABLE, Dialect, constant, type_of_column
 from oban.types import JSONDocument, TextList, UTCDateTime
 
 _NATIVE: dict[Any, Any] = {JSONDocument: JSONB, TextList: ARRAY(Text)}
@@ -47,7 +47,8 @@ _TRANSIENT = {"40001", "40P01", "55P03"}
 _READ_ONLY = "25006"
 _BAD_VALUE_CLASSES = {"22", "54"}
 _LOST_STATEMENT = {"26000", "42P05"}
-_CONNECTION_CLASSES = {"08", "53", "57", "28", "3D"}
+# Of 57, query_canceled too: by statement_timeout or by hand, the statement is not at fault.
+_CONNECTION_CLASSES = {"08", "53", "57", "58", "28", "3D"}
 
 
 #: Bytes that a payload of NOTIFY must stay below.
@@ -183,10 +184,12 @@ class PostgreSQL(Dialect):
     def is_connection_error(self, error: BaseException) -> bool:
         if isinstance(error, DBAPIError):
             state = _sqlstate(error)
+            # Whatever was said last, a timeout of the transaction, say, the connection has ended.
+            if error.connection_invalidated:
+                return True
             if state is None:
                 # Raised by the driver, not the server: a lost connection, or a value it refuses.
-                lost = isinstance(error, (OperationalError, InterfaceError))
-                return error.connection_invalidated or lost
+                return isinstance(error, (OperationalError, InterfaceError))
             return _unusable(state)
         if (state := getattr(error, "sqlstate", None)) is not None:
             return _unusable(state)
@@ -196,7 +199,7 @@ class PostgreSQL(Dialect):
         if isinstance(error, DBAPIError):
             state = _sqlstate(error)
             return isinstance(error, DataError) if state is None else state[:2] in _BAD_VALUE_CLASSES
-        return not isinstance(error, UNREACHABLE)
+        return isinstance(error, UNWRITABLE)
 
 
 def _unusable(sqlstate: str) -> bool:

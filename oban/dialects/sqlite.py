@@ -35,6 +35,7 @@ from oban.dialects.base import (
     MAX_ERRORS,
     NOTICES,
     UNREACHABLE,
+    UNWRITABLE,
     Dialect,
     constant,
     type_of_column,
@@ -191,7 +192,7 @@ class SQLite(Dialect):
         if isinstance(error, DBAPIError):
             # SQLITE_TOOBIG; what the driver refuses has no code.
             return _code(error) in (0, 18)
-        return not isinstance(error, UNREACHABLE)
+        return isinstance(error, UNWRITABLE)
 
 
 def _if_a(document: Any, kind: str, default: str) -> ColumnElement[Any]:

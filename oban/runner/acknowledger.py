@@ -93,11 +93,11 @@ class Acknowledger:
             dialect = self.database.dialect
             if dialect.is_connection_error(error):
                 raise
-            if tries >= TRIES or dialect.is_bad_value(error):
-                ack = self._without_values(ack, error)
+            if dialect.is_bad_value(error) or (tries >= TRIES and not dialect.is_passing(error)):
                 try:
-                    await self.database.write(execution.acknowledge, [ack])
+                    await self.database.write(execution.acknowledge, [self._without_values(ack, error)])
                     return
+                # Then it is not what the outcome says that is refused: it is kept as it is.
                 except Exception as refused:
                     if dialect.is_connection_error(refused):
                         raise
