@@ -185,8 +185,7 @@ class Runner:
                 for run in list(producer.runs):
                     producer.abandon(run)
         await self._processes.stop()
-        for service in self._services():
-            await service.stop()
+        await asyncio.gather(*(service.stop() for service in self._services()))
         await asyncio.gather(*(self._close(producer) for producer in self.producers.values()))
         await self._last("giving up the lead", self.leader.resign())
         await self._last("the last heartbeat", self.pulse.stop())
