@@ -19,7 +19,7 @@ class Lifeline(Service):
 
     Time alone makes no orphan, but of jobs of other implementations, whose nodes keep no row. A
     database that was away, or locked, silences everybody: nothing is rescued unless `steady`, when
-    this node itself was able to say for one lease that it is alive.
+    this node itself has been able to say for some time that it is alive.
     """
 
     def __init__(

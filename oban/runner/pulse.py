@@ -44,7 +44,7 @@ class Pulse:
         return self._refresher.vouches
 
     def is_steady(self) -> bool:
-        """Whether the heart has beaten for one lease without a gap."""
+        """Whether the heart has beaten without a gap for so long that those of others would, too."""
         return self._refresher.steady
 
     async def start(self) -> None:

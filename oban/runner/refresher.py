@@ -48,8 +48,13 @@ class Refresher(Service):
 
     @property
     def steady(self) -> bool:
-        """Whether this node's heart has beaten for one lease without a gap, so that it may judge others."""
-        return self.vouches and clock.monotonic() - self._steady_since >= self.lease
+        """Whether this node's heart has beaten without a gap for so long that all others beat again, too.
+
+        What silenced this one may have silenced them: one more try of theirs may run into its time limit,
+        of a quarter of the lease, and the next comes an interval later.
+        """
+        beaten = clock.monotonic() - self._steady_since
+        return self.vouches and beaten >= self.lease / 4 + 2 * self.interval
 
     async def tick(self) -> float | None:
         async with self._turn:

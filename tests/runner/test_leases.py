@@ -260,7 +260,7 @@ class Monotonic(clock.Clock):
         return self.seconds
 
 
-async def test_a_heart_is_steady_when_it_has_beaten_for_one_lease_without_a_gap(
+async def test_a_heart_is_steady_when_it_has_beaten_for_a_while_without_a_gap(
     oban: Oban, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with clock.use(Monotonic()) as now:
@@ -274,7 +274,7 @@ async def test_a_heart_is_steady_when_it_has_beaten_for_one_lease_without_a_gap(
             await heart.tick()
             steady.append(heart.steady)
             now.seconds += 1
-        assert steady == [False] * 4 + [True] * 2
+        assert steady == [False] * 3 + [True] * 3
 
         async def broken(*_: Any, **__: Any) -> None:
             raise ConnectionError("no route")
@@ -291,10 +291,10 @@ async def test_a_heart_is_steady_when_it_has_beaten_for_one_lease_without_a_gap(
             await heart.tick()
             steady.append(heart.steady)
             now.seconds += 1
-        assert steady == [False] * 4 + [True] * 2
+        assert steady == [False] * 3 + [True] * 3
 
 
-async def test_when_the_database_was_away_nobody_is_taken_for_dead_before_one_lease_has_passed(
+async def test_when_the_database_was_away_nobody_is_taken_for_dead_before_the_others_beat_again(
     url: URL,
 ) -> None:
     async with Oban(url, name="client") as client:
@@ -304,4 +304,4 @@ async def test_when_the_database_was_away_nobody_is_taken_for_dead_before_one_le
         since = clock.monotonic()
         async with Oban(url, queues={"default": 1}, **LEASE):
             await reaches(client, job, JobState.COMPLETED)
-        assert clock.monotonic() - since >= LEASE["lease"]
+        assert clock.monotonic() - since >= LEASE["lease"] * 0.75
