@@ -3,19 +3,23 @@
 import asyncio
 import atexit
 import contextlib
-import json
+import itertools
+import multiprocessing
 import os
+import random
 import signal
-import sys
 import time
 from collections.abc import Iterable, Mapping
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any, Self
 
 from sqlalchemy import URL, text
 
+from oban import Job, Oban
 from tests.faults import recording
 from tests.faults.history import FINAL, Fault, History, Violation, check
+from tests.faults.node import run_forked
 from tests.faults.workers import LEDGER_URL
 from tests.waiting import eventually
 
@@ -23,6 +27,15 @@ ROOT = Path(__file__).parents[2]
 #: How long a process may take to run, in seconds; the machine may be busy.
 START = 30.0
 _pids: set[int] = set()
+# Forked from a process that has imported everything: a node starts in milliseconds, on machines as small as
+# they come, where the imports alone would take longer than a node lives in some tests.
+_processes = multiprocessing.get_context("forkserver")
+_processes.set_forkserver_preload(
+    [
+        *("tests.faults.node", "tests.faults.workers", "oban.notifier.listen", "pytest"),
+        *("sqlalchemy.dialects.postgresql.asyncpg", "asyncpg", "aiosqlite"),
+    ]
+)
 
 
 @atexit.register
@@ -39,7 +52,7 @@ class Node:
         self.cluster = cluster
         self.number = number
         self.life = 0
-        self.process: asyncio.subprocess.Process | None = None
+        self.process: ForkServerProcess | None = None
         #: Overrides of the cluster's: keyword arguments of `Oban`, and other keys of `tests.faults.node`.
         self.options: dict[str, Any] = {}
         self.told: dict[str, Any] = {}
@@ -52,7 +65,12 @@ class Node:
     @property
     def running(self) -> bool:
         """Whether its process lives, be it frozen."""
-        return self.process is not None and self.process.returncode is None
+        return self.process is not None and self.process.exitcode is None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether its process lives and has come to run jobs."""
+        return self.running and "ready" in self.log.splitlines()
 
     @property
     def log(self) -> str:
@@ -64,8 +82,10 @@ class Node:
     def _log(self) -> Path:
         return self.cluster.folder / f"{self.name}.log"
 
-    def command(self) -> list[str]:
-        """What it runs."""
+    async def start(self, wait: bool = True) -> None:
+        """Start a new life; with `wait`, until it runs."""
+        assert not self.running
+        self.life += 1
         cluster = self.cluster
         told = {
             "url": cluster.url.render_as_string(hide_password=False),
@@ -73,60 +93,48 @@ class Node:
             **self.told,
             "options": {"node": self.name, **cluster.options, **self.options},
         }
-        return [sys.executable, "-m", "tests.faults.node", json.dumps(told)]
-
-    async def start(self, wait: bool = True) -> None:
-        """Start a new life; with `wait`, until it runs."""
-        assert not self.running
-        self.life += 1
-        with self._log.open("wb") as log:
-            self.process = await asyncio.create_subprocess_exec(
-                *self.command(),
-                cwd=ROOT,
-                env={**os.environ, **self.cluster.environment},
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
+        self.process = _processes.Process(
+            target=run_forked, args=(told, cluster.environment, str(self._log)), name=self.name
+        )
+        self.process.start()
+        assert self.process.pid is not None
         _pids.add(self.process.pid)
         if wait:
             await self.ready()
 
     async def ready(self) -> None:
-        """Wait until it runs jobs."""
+        """Wait until it runs jobs; fails if its process ends."""
 
         def is_ready() -> bool:
-            lines = self.log.splitlines()
             assert self.running, f"{self.name} did not start: {self.log}"
-            # What tests.faults.node says, and what `oban start` logs.
-            return "ready" in lines or any(f" node {self.name} runs " in line for line in lines)
+            return self.is_ready
 
         await eventually(is_ready, START)
 
     async def kill(self) -> None:
         """SIGKILL; it is gone when this returns."""
-        since = time.time()
+        since, name = time.time(), self.name
         self.send(signal.SIGKILL)
         await self.gone()
-        self.cluster.faults.append(Fault(self.name, "kill", since, time.time()))
+        self.cluster.faults.append(Fault(name, "kill", since, time.time()))
 
     async def freeze(self, seconds: float) -> None:
         """SIGSTOP, and SIGCONT after some seconds."""
-        since = time.time()
+        since, name = time.time(), self.name
         self.send(signal.SIGSTOP)
         try:
             await asyncio.sleep(seconds)
         finally:
             self.send(signal.SIGCONT)
-            self.cluster.faults.append(Fault(self.name, "freeze", since, time.time()))
+            self.cluster.faults.append(Fault(name, "freeze", since, time.time()))
 
     async def stop(self, within: float = 25.0) -> None:
         """SIGTERM; fails unless the process ends with exit code 0 within some seconds."""
-        since = time.time()
+        since, name = time.time(), self.name
         self.send(signal.SIGTERM)
         code = await self.gone(within)
-        self.cluster.faults.append(Fault(self.name, "stop", since, time.time()))
-        assert code == 0, f"{self.name} stopped with {code}: {self.log}"
+        self.cluster.faults.append(Fault(name, "stop", since, time.time()))
+        assert code == 0, f"{name} stopped with {code}: {self.log}"
 
     async def restart(self) -> None:
         """Kill it if it lives, and start its next life, without waiting until that runs."""
@@ -136,19 +144,20 @@ class Node:
 
     def send(self, number: signal.Signals) -> None:
         """Send any signal; nothing happens if the process is gone."""
-        if self.process is not None:
+        if self.process is not None and self.process.pid is not None and self.running:
             with contextlib.suppress(ProcessLookupError):
-                self.process.send_signal(number)
+                os.kill(self.process.pid, number)
 
     async def gone(self, timeout: float = 10.0) -> int:
-        """Wait until the process has ended; its exit code."""
-        assert self.process is not None
+        """Wait until the process has ended; its exit code, negative for a signal."""
+        process = self.process
+        assert process is not None
         try:
-            code = await asyncio.wait_for(self.process.wait(), timeout)
-        except TimeoutError:
+            await eventually(lambda: process.exitcode is not None, timeout)
+        except AssertionError:
             raise AssertionError(f"{self.name} still runs after {timeout} s: {self.log}") from None
-        _pids.discard(self.process.pid)
-        return code
+        _pids.discard(process.pid or 0)
+        return process.exitcode or 0
 
 
 class Cluster:
@@ -194,14 +203,17 @@ class Cluster:
         return self
 
     async def __aexit__(self, failed: type[BaseException] | None, *_: object) -> None:
-        if self._supervisor is not None:
-            self._supervisor.cancel()
-            await asyncio.wait({self._supervisor})
+        await self._leave()
+        if failed:
+            for number in (signal.SIGUSR1, signal.SIGUSR2):
+                for node in self.nodes:
+                    node.send(number)
+                await asyncio.sleep(0.2)
         await self.kill_all()
         if failed:
             for path in sorted(self.folder.glob("n*.log")):
                 lines = path.read_text(errors="replace").splitlines()
-                print(f"---- {path.name}", *lines[-40:], sep="\n")
+                print(f"---- {path.name}", *lines[-200:], sep="\n")
 
     async def kill_all(self) -> None:
         """End all processes without noting it."""
@@ -212,7 +224,21 @@ class Cluster:
 
     async def stop(self) -> None:
         """Stop all nodes as in production; fails unless each ends with exit code 0."""
+        await self._leave()
         await asyncio.gather(*(node.stop() for node in self.nodes if node.running))
+
+    async def any_ready(self, rng: random.Random) -> Node:
+        """Wait until some nodes run jobs; one of them by chance."""
+        nodes = await eventually(lambda: [node for node in self.nodes if node.is_ready], START)
+        chosen: Node = rng.choice(nodes)
+        return chosen
+
+    async def _leave(self) -> None:
+        """Stop to supervise."""
+        if self._supervisor is not None:
+            self._supervisor.cancel()
+            await asyncio.wait({self._supervisor})
+            self._supervisor = None
 
     def supervise(self) -> None:
         """From now on start a new life in each place whose process has ended, whyever it did."""
@@ -256,6 +282,16 @@ class Cluster:
         found = check(history, lease=self.lease, expect=expect, **options)
         assert not found, report(found)
         return history
+
+
+async def feed(client: Oban, jobs: Iterable[Job], per_second: float) -> list[int]:
+    """Insert jobs at a steady rate, in some 20 batches a second; their ids."""
+    stream, ids = iter(jobs), list[int]()
+    since = time.monotonic()
+    while batch := list(itertools.islice(stream, max(1, round(per_second / 20)))):
+        ids += [job.id for job in await client.enqueue_many(batch)]
+        await asyncio.sleep(max(0.0, since + len(ids) / per_second - time.monotonic()))
+    return ids
 
 
 def report(found: list[Violation]) -> str:

@@ -93,6 +93,29 @@ class History:
         ends = [entry.job for entry in self.ledger if entry.what == "end"]
         return len(ends) - len(set(ends))
 
+    def rescues(self) -> list[Change]:
+        """Jobs that were taken from their node, which had not given them back, to run again."""
+        return [
+            change
+            for change in self.changes
+            if (change.old, change.new) == ("executing", "available") and change.attempt == change.old_attempt
+        ]
+
+    def late_ends(self) -> int:
+        """How many runs ended when their row was no longer theirs, so that their outcome was stale."""
+        left = {}
+        claimed: dict[int, Change] = {}
+        for change in self.changes:
+            claim = claimed.get(change.job)
+            if change.old == "executing" and change.new != "executing" and claim is not None:
+                left[change.job, claim.attempt, claim.owner] = change.at
+            if change.new == "executing":
+                claimed[change.job] = change
+        return sum(
+            entry.what == "end" and left.get((entry.job, entry.attempt, entry.owner), inf) < entry.at
+            for entry in self.ledger
+        )
+
     def states(self, until: float = inf) -> dict[int, Change]:
         """The last change of every job, up to a time."""
         return {change.job: change for change in self.changes if change.at <= until}
@@ -141,10 +164,11 @@ class _Checker:
         self.lease = lease
         self.silent = silent
         self.found: list[Violation] = []
+        # Other runs of that node go on for the moment that it still lives.
         self.faults = [
             *history.faults,
             *(
-                Fault(entry.node, "kill", entry.at, entry.at)
+                Fault(entry.node, "kill", entry.at, entry.at + 1)
                 for entry in history.ledger
                 if entry.what == "exit"
             ),

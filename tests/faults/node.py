@@ -1,13 +1,15 @@
-"""A runner in a process of its own: `python -m tests.faults.node '{"url": …, "options": {…}}'`.
+"""A runner in a process of its own; by hand: `python -m tests.faults.node '{"url": …, "options": {…}}'`.
 
-Keys: `url`; `options`, keyword arguments of `Oban`; `skew`, seconds by which its wall clock is wrong;
-`connect_args` of the driver; `modules` that define workers. Says "ready" on stderr when it runs. Stops
-as `oban start` does on SIGTERM and SIGINT, and dies with the process that started it, frozen or not.
+What it is told: `url`; `options`, keyword arguments of `Oban`; `skew`, seconds by which its wall clock
+is wrong; `connect_args` of the driver; `modules` that define workers. Says "ready" on stderr when it
+runs. Stops as `oban start` does on SIGTERM and SIGINT, and dies with the process that started it, frozen
+or not.
 """
 
 import asyncio
 import contextlib
 import ctypes
+import faulthandler
 import importlib
 import json
 import logging
@@ -40,6 +42,12 @@ def die_with_parent() -> None:
             os._exit(1)
 
 
+def show_tasks() -> None:
+    """Say where each task is, for a test that failed."""
+    for task in asyncio.all_tasks():
+        task.print_stack(file=sys.stderr)
+
+
 async def main(told: dict[str, Any]) -> None:
     loop = asyncio.get_running_loop()
     asked = asyncio.Event()
@@ -54,6 +62,7 @@ async def main(told: dict[str, Any]) -> None:
             stopping.append(loop.create_task(oban.stop()))
         asked.set()
 
+    loop.add_signal_handler(signal.SIGUSR1, show_tasks)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     async with oban:
@@ -62,14 +71,28 @@ async def main(told: dict[str, Any]) -> None:
     await asyncio.gather(*stopping)
 
 
-if __name__ == "__main__":
+def run(told: dict[str, Any]) -> None:
+    """Be a node until told to stop; ends the process."""
     die_with_parent()
+    faulthandler.register(signal.SIGUSR2)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    arguments = json.loads(sys.argv[1])
-    for module in arguments.get("modules", ["tests.faults.workers"]):
+    for module in told.get("modules", ["tests.faults.workers"]):
         importlib.import_module(module)
-    with clock.use(Skewed(arguments["skew"])) if "skew" in arguments else contextlib.nullcontext():
-        asyncio.run(main(arguments))
+    with clock.use(Skewed(told["skew"])) if "skew" in told else contextlib.nullcontext():
+        asyncio.run(main(told))
     # As `oban start` does: a job in a thread would be waited for.
     logging.shutdown()
     os._exit(0)
+
+
+def run_forked(told: dict[str, Any], environment: dict[str, str], log: str) -> None:
+    """The same in a process that was forked for it."""
+    os.environ.update(environment)
+    with open(log, "wb") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    run(told)
+
+
+if __name__ == "__main__":
+    run(json.loads(sys.argv[1]))

@@ -61,14 +61,22 @@ def _who(job: Job) -> tuple[Any, ...]:
     return job.id, job.attempt, node, owner
 
 
+class Note:
+    """Writes the entries of one run from async code."""
+
+    def __init__(self, job: Job) -> None:
+        self._of = _who(job), str(uuid.uuid4())
+
+    async def __call__(self, what: str) -> None:
+        who, run = self._of
+        # Never on the event loop: it may be in the middle of a transaction on the same SQLite file.
+        await asyncio.shield(asyncio.get_running_loop().run_in_executor(_writer, write, who, what, run))
+
+
 @asynccontextmanager
 async def noted(job: Job) -> AsyncIterator[None]:
     """Note the start before the block and how it ended after it."""
-    loop, who, run = asyncio.get_running_loop(), _who(job), str(uuid.uuid4())
-
-    async def note(what: str) -> None:
-        await asyncio.shield(loop.run_in_executor(_writer, write, who, what, run))
-
+    note = Note(job)
     try:
         await note("start")
         yield
@@ -122,10 +130,10 @@ class Die(Worker, name="faults.Die", max_attempts=3):
     """Ends its process: `args["by"]` is "exit" or the name of a signal, such as "SIGABRT"."""
 
     async def process(self, job: Job) -> None:
-        who, run = _who(job), str(uuid.uuid4())
-        write(who, "start", run)
-        write(who, "exit", run)
+        note = Note(job)
+        await note("start")
+        await note("exit")
         if job.args["by"] == "exit":
             os._exit(1)
         os.kill(os.getpid(), signal.Signals[job.args["by"]])
-        threading.Event().wait()
+        await asyncio.Event().wait()

@@ -1,0 +1,53 @@
+"""F3: runners are frozen for longer than their lease, and then go on as if nothing had been."""
+
+import asyncio
+import random
+from pathlib import Path
+
+import pytest
+from sqlalchemy import URL
+
+from oban import Oban
+from tests.faults.cluster import Cluster, feed
+from tests.faults.conftest import FULL
+from tests.faults.workers import Pause
+
+LEASE = 2.0
+FREEZES, JOBS = (20, 6_000) if FULL else (8, 2_000)
+LASTING = (1.5 * LEASE, 3 * LEASE)
+#: At once; one node of three always runs.
+LANES = 2
+
+
+@pytest.mark.timeout(180)
+async def test_a_frozen_runner_changes_nothing_that_is_no_longer_its_own(
+    url: URL, tmp_path: Path, rng: random.Random
+) -> None:
+    async with Cluster(url, tmp_path, lease=LEASE) as cluster, Oban(url) as client:
+        jobs = [Pause.new({"seconds": rng.uniform(0, 0.1)}) for _ in range(JOBS)]
+        seconds = FREEZES / LANES * sum(LASTING) / 2
+        feeding = asyncio.create_task(feed(client, jobs, JOBS / seconds))
+        awake = list(cluster.nodes)
+
+        async def freeze(times: int) -> None:
+            for _ in range(times):
+                node = awake.pop(rng.randrange(len(awake)))
+                await node.freeze(rng.uniform(*LASTING))
+                awake.append(node)
+                # It comes to itself, so that its acknowledgements are late ones, not lost ones.
+                await asyncio.sleep(0.5)
+
+        await asyncio.gather(*(freeze(FREEZES // LANES) for _ in range(LANES)))
+        ids = await feeding
+        await cluster.settled(LEASE + 10, jobs=JOBS)
+        await cluster.stop()
+        history = cluster.check(expect=ids)
+    states = history.states().values()
+    assert {change.new for change in states} == {"completed"}
+    rescued, late = len(history.rescues()), history.late_ends()
+    print(f"{JOBS} jobs, {FREEZES} freezes: {rescued} rescued, {late} late outcomes without effect")
+    # No process died: every claim had its run.
+    assert sum(change.attempt for change in states) == sum(entry.what == "start" for entry in history.ledger)
+    assert rescued == sum(change.attempt for change in states) - JOBS
+    # What this test is about did happen.
+    assert late > 0
