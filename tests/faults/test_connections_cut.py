@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import URL, text
@@ -91,7 +92,7 @@ async def started(cluster: Cluster, jobs: list[Job]) -> None:
 
     def none_waits() -> bool:
         with recording.connected(cluster.ledger) as connection:
-            return connection.scalar(statement, {"ids": ids}) == 0
+            return not connection.scalar(statement, {"ids": ids})
 
     await eventually(none_waits, BACK)
 
@@ -105,7 +106,7 @@ async def all_nodes(client: Oban, paused: bool) -> None:
     await eventually(so, BACK)
 
 
-def mixed(url: URL, folder: Path, **options: float) -> Cluster:
+def mixed(url: URL, folder: Path, **options: Any) -> Cluster:
     """Three nodes, one of them on psycopg."""
     cluster = Cluster(url, folder, size=3, **options)
     psycopg = url.set(drivername="postgresql+psycopg")
