@@ -59,7 +59,7 @@ class Runner:
         self.pruner = Pruner(
             self.database, self.leader, retention=options.retention, interval=options.prune_interval
         )
-        self.stager = Stager(self.database, options.stage_interval)
+        self.stager = Stager(self.database, options.stage_interval, self._wake_producers)
         self.watcher = Watcher(self.database, options.watch_interval, self.runs)
         self.watchdog = Watchdog(self.runs)
         self.pulse = Pulse(database, options, self._heartbeats, lambda: self.watchdog.last_seen)
@@ -246,11 +246,14 @@ class Runner:
         while tasks := {run.task for run in self.runs() if run.task and not run.task.done()}:
             await asyncio.wait(tasks)
 
+    def _wake_producers(self) -> None:
+        for producer in self.producers.values():
+            producer.wake()
+
     def _on_insert(self, payload: dict[str, Any]) -> None:
         if not payload:
             self.stager.wake()
-            for producer in self.producers.values():
-                producer.wake()
+            self._wake_producers()
         elif isinstance(queue := payload.get("queue"), str) and queue in self.producers:
             self.producers[queue].wake()
 

@@ -1,5 +1,7 @@
 """Moves scheduled and retryable jobs to available, at the moment they become due."""
 
+from collections.abc import Callable
+
 from oban.repository import execution
 from oban.repository.transaction import Database
 from oban.runner.service import Service
@@ -8,17 +10,21 @@ from oban.runner.service import Service
 class Stager(Service):
     """Sleeps until the next job is due, by the database's clock; `interval` seconds at most.
 
-    Every node may stage: rows that another one is staging are passed over.
+    Every node may stage: rows that another one is staging are passed over. `on_staged` lets this node
+    look for them at once even if it hears no notification.
     """
 
-    def __init__(self, database: Database, interval: float) -> None:
+    def __init__(self, database: Database, interval: float, on_staged: Callable[[], None]) -> None:
         super().__init__("stager", interval)
         self.database = database
+        self._on_staged = on_staged
 
     async def tick(self) -> float | None:
         due = await self.database.read(execution.seconds_until_due)
         if due is None or due > 0:
             return None if due is None else min(due, self.interval)
-        staged = await self.database.write(execution.stage)
+        if await self.database.write(execution.stage):
+            self._on_staged()
+            return 0
         # None, though some are due: another node has them under its lock.
-        return 0 if staged else min(0.05, self.interval)
+        return min(0.05, self.interval)

@@ -124,3 +124,13 @@ async def test_a_direct_listener_hears_the_schema_of_the_engine(
         await oban._database.write(lambda session: notify(session, "signal", [{"action": "unheard of"}]))
         await eventually(lambda: heard[1:] == [{"action": "unheard of"}])
         await listener.stop()
+
+
+async def test_what_a_node_stages_it_starts_at_once(postgresql_url: URL) -> None:
+    runs = Runs()
+    patient: dict[str, Any] = {**NO_POLLING, "stage_interval": 0.05}
+    async with Oban(postgresql_url, queues={"default": 3}, notifier="poll", **patient) as oban:
+        await quiet()
+        await oban.enqueue(runs.worker.new(schedule_in=0.3))
+        await runs.begun(1)
+        runs.finish(1)
