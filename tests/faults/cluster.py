@@ -10,6 +10,7 @@ import random
 import signal
 import time
 from collections.abc import Iterable, Mapping
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any, Self
@@ -43,6 +44,13 @@ def _kill_all() -> None:
     for pid in list(_pids):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+
+
+def end_forking() -> None:
+    """End the process that nodes are forked from, and its helper: they would live as long as this one."""
+    helpers: list[Any] = [forkserver._forkserver, resource_tracker._resource_tracker]
+    for helper in helpers:
+        helper._stop()
 
 
 class Node:

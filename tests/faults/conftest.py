@@ -8,11 +8,19 @@ import pytest
 from sqlalchemy import URL
 
 from tests.databases import PostgreSQLFactory, SQLiteFactory
+from tests.faults.cluster import end_forking
 from tests.faults.server import Server
 
 SEED = int(os.environ.get("OBAN_SEED") or random.SystemRandom().randrange(2**32))
 #: Whether to run with the numbers of the fault matrix, and not the smaller ones for every commit.
 FULL = os.environ.get("OBAN_FAULTS") == "full"
+
+
+@pytest.fixture(scope="package", autouse=True)
+def nothing_left() -> Iterator[None]:
+    """Leave no process to the tests of other packages, which count them."""
+    yield
+    end_forking()
 
 
 @pytest.fixture
