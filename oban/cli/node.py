@@ -20,6 +20,8 @@ logger = logging.getLogger("oban")
 
 #: Seconds between two attempts to reach the database at the start.
 RETRY = 2.0
+#: How long a start may go on, in seconds, once the node is told to stop.
+PATIENCE = 1.0
 #: What asks a node to stop.
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 #: What a supervisor writes to ask its node to stop, and what the node writes when it has started.
@@ -125,6 +127,8 @@ async def _started(oban: Oban, asked: asyncio.Event) -> bool:
         waiting = asyncio.create_task(asked.wait())
         await asyncio.wait({starting, waiting}, return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()
+        # A start that is interrupted leaves more behind than a stop after it does.
+        await asyncio.wait({starting}, timeout=PATIENCE)
         if not starting.done():
             starting.cancel()
         try:

@@ -112,19 +112,28 @@ class Node:
     async def stop(self) -> None:
         """Wait for the moment, send the signals, and wait for the end."""
         words = {"start": STARTING, "idle": RUNS, "busy": "has begun", "stop": "has begun"}[self.phase]
-        await eventually(lambda: words in self.printed(), 20)
+        await self.says(words)
         loop = asyncio.get_running_loop()
         await asyncio.sleep(self.delay)
         began = loop.time()
         signals = list(self.signals)
         self.send(signals.pop(0))
         if self.phase == "stop":
-            await eventually(lambda: STOPPING in self.printed())
+            await self.says(STOPPING)
         for number in signals:
             await asyncio.sleep(self.gap)
             self.send(number)
         await asyncio.wait_for(asyncio.shield(self.code), 20)
         self.took = loop.time() - began
+
+    async def says(self, words: str) -> None:
+        try:
+            await eventually(lambda: words in self.printed() or self.code.done(), 20)
+        except AssertionError:
+            # It says where it hangs: see PYTHONFAULTHANDLER.
+            self.send(signal.SIGABRT)
+            await asyncio.wait({self.code}, timeout=5)
+            raise AssertionError(f"{self} does not say {words!r}, but\n{self.printed()}") from None
 
     def send(self, number: signal.Signals) -> None:
         if not self.code.done():
@@ -224,6 +233,7 @@ async def test_nodes_that_have_just_begun_to_start_stop_cleanly(
                     process = await asyncio.create_subprocess_exec(
                         *(sys.executable, "-m", "oban", *node.arguments(url)),
                         cwd=ROOT,
+                        env={**os.environ, "PYTHONFAULTHANDLER": "1"},
                         stdin=DEVNULL,
                         stdout=output,
                         stderr=output,
