@@ -150,6 +150,7 @@ class Producer(Service):
 
     def _start(self, job: Job) -> None:
         run = Run(job, self.owner)
+        run.releasing = not self.fetching
         if self.closed:
             self.abandon(run)
         else:
@@ -181,6 +182,12 @@ class Producer(Service):
         known = {run.held for run in self.runs} | {ack[:3] for ack in self.acknowledger}
         return await self.database.read(ownership.strays, self.owner, known)
 
+    def retire(self) -> None:
+        """Fetch no more, as the node stops. A job that is interrupted from now on goes back."""
+        self.fetching = False
+        for run in self.runs:
+            run.releasing = True
+
     async def settled(self) -> None:
         """Wait until what is being fetched now has been started."""
         async with self._turn:
@@ -188,7 +195,7 @@ class Producer(Service):
 
     async def finish(self) -> None:
         """Store every outcome, and put back what was claimed and never arrived, however long it takes."""
-        self.fetching = False
+        self.retire()
         self.closed = self._unsure = True
         while self._unsure or len(self.acknowledger):
             try:

@@ -59,8 +59,9 @@ class Pulse:
         await self._on_thread(self._refresher.tick())
 
     async def withdraw(self, uuids: Iterable[UUID]) -> None:
-        """Remove the rows of producers that have ended."""
-        await self._on_thread(self._refresher.withdraw(uuids))
+        """Remove the rows of producers that have ended. Does nothing before the start."""
+        if self._thread is None or self._thread.is_alive:
+            await self._on_thread(self._refresher.withdraw(uuids))
 
     async def stop(self) -> None:
         """Stop the heart; rows that were not withdrawn grow old. Does nothing if it does not beat."""

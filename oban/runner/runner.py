@@ -76,6 +76,7 @@ class Runner:
         self.producers: dict[str, Producer] = {}
         self._stopping = False
         self._hurry = asyncio.Event()
+        self._unfinished = False
 
     def _producer(self, queue: str, wanted: Wanted) -> Producer:
         return Producer(
@@ -123,13 +124,15 @@ class Runner:
         self.producers = {**kept, **come}
         for producer in ended:
             await producer.stop()
-            await self._last("taking the row back", self.pulse.withdraw([producer.uuid]))
+            await self._withdraw(producer)
         if come:
             try:
                 # Before anything is fetched: a job of a producer without a row is one of nobody.
                 await self.pulse.beat()
             except BaseException:
                 self.producers = kept
+                # Written they may have been all the same.
+                await self._withdraw(*come.values())
                 raise
         for producer in come.values():
             await producer.start()
@@ -168,8 +171,21 @@ class Runner:
         """Stop fetching, let jobs finish, put back those that do not, store every outcome."""
         self._stopping = True
         for producer in self.producers.values():
-            producer.fetching = False
-        if not await self._finished(self.options.shutdown_grace_period):
+            producer.retire()
+        for step in (self._let_finish, self._put_back, self._store, self._let_go):
+            try:
+                await step()
+            except asyncio.CancelledError:
+                # A second Ctrl-C under asyncio.run() cancels every task, this one and the jobs', too:
+                # nobody is waited for any more, and all the same nothing is left behind.
+                self._hurry.set()
+                await step()
+
+    async def _let_finish(self) -> None:
+        self._unfinished = not await self._finished(self.options.shutdown_grace_period)
+
+    async def _put_back(self) -> None:
+        if self._unfinished:
             left = list(self.runs())
             ids = ", ".join(str(run.held[0]) for run in left)
             logger.warning("put back, not finished in the grace period: jobs %s", ids or "none")
@@ -185,8 +201,12 @@ class Runner:
                 for run in list(producer.runs):
                     producer.abandon(run)
         await self._processes.stop()
+
+    async def _store(self) -> None:
         await asyncio.gather(*(service.stop() for service in self._services()))
         await asyncio.gather(*(self._close(producer) for producer in self.producers.values()))
+
+    async def _let_go(self) -> None:
         await self._last("giving up the lead", self.leader.resign())
         await self._last("the last heartbeat", self.pulse.stop())
         await self.notifier.stop()
@@ -198,8 +218,12 @@ class Runner:
         """Store the last outcomes of a producer, and take its row back, if there is nothing left of it."""
         if not await self._last(f"storing the last outcomes of {producer.queue}", producer.finish()):
             logger.error("%s outcomes could not be stored", len(producer.acknowledger))
-        elif self.pulse.vouches():
-            await self._last("taking the row back", self.pulse.withdraw([producer.uuid]))
+        else:
+            await self._withdraw(producer)
+
+    async def _withdraw(self, *producers: Producer) -> None:
+        uuids = [producer.uuid for producer in producers]
+        await self._last("taking rows of producers back", self.pulse.withdraw(uuids))
 
     async def _last(self, what: str, action: Awaitable[None]) -> bool:
         """Await what is done on the way out, for some seconds at most; whether it was done."""

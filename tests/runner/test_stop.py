@@ -1,17 +1,21 @@
 """Stopping: what runs may finish, what does not finish goes back, nothing is left behind."""
 
 import asyncio
+import signal
 import threading
+import time
 from typing import Any
 
 import pytest
-from sqlalchemy import URL
+from sqlalchemy import URL, select
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from oban import Job, JobState, Oban, Record, Worker
 from oban.errors import SchemaMissing
+from oban.models import Producer
 from oban.repository import execution
 from oban.runner import runner as runner_module
+from oban.runner.pulse import Pulse
 from tests.runner.support import BRIEF, NO_POLLING, Noop, Runs, quiet, row_of, runner_database
 from tests.waiting import eventually
 
@@ -322,3 +326,61 @@ async def test_an_engine_of_the_application_is_not_closed(url: URL) -> None:
     async with Oban(engine) as client:
         assert await client.get_job(job.id)
     await engine.dispose()
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.3])
+def test_a_second_ctrl_c_under_asyncio_run_puts_the_jobs_back(url: URL, seconds: float) -> None:
+    """asyncio.run() cancels the main task at the first one, and every task at the second."""
+    stages: list[str] = []
+
+    class Long(Worker):
+        async def process(self, job: Job) -> None:
+            stages.append("begun")
+            await asyncio.Event().wait()
+
+    class LongInThread(Worker):
+        def process(self, job: Job) -> None:
+            stages.append("begun")
+            while not job.cancelled():
+                time.sleep(0.01)
+
+    async def application() -> None:
+        async with Oban(url, queues={"default": 5}, shutdown_grace_period=30) as oban:
+            await oban.enqueue_many([Long.new(), LongInThread.new()])
+            await eventually(lambda: len(stages) == 2)
+            asyncio.get_running_loop().call_later(seconds + 0.1, signal.raise_signal, signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+            await asyncio.Event().wait()
+
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(application())
+
+    async def left() -> list[tuple[JobState, int, int]]:
+        async with Oban(url) as client:
+            return [(job.state, job.attempt, len(job.errors)) for job in await client.list_jobs()]
+
+    assert asyncio.run(left()) == [(JobState.AVAILABLE, 0, 0)] * 2
+
+
+async def test_a_start_that_is_cancelled_leaves_no_producer_behind(
+    url: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Oban(url, name="client") as client:
+        beat, written = Pulse.beat, asyncio.Event()
+
+        async def beat_and_hang(pulse: Pulse) -> None:
+            await beat(pulse)
+            if pulse._refresher._heartbeats():
+                written.set()
+                await asyncio.Event().wait()
+
+        monkeypatch.setattr(Pulse, "beat", beat_and_hang)
+        oban = Oban(url, queues={"default": 1}, **BRIEF)
+        starting = asyncio.create_task(oban.start())
+        await asyncio.wait_for(written.wait(), 10)
+        starting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+        await oban.stop()
+        async with client.engine.connect() as connection:
+            assert (await connection.execute(select(Producer.uuid))).all() == []
