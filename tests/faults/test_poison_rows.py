@@ -113,7 +113,7 @@ class Good(Worker, name="poison.Good"):
     async def process(self, job: Job) -> None:
         job.args.get("a")
         job.meta.get("a")
-        await asyncio.sleep(0.005)
+        await asyncio.sleep(0.025)
 
 
 class Fails(Worker, name="poison.Fails"):
@@ -215,23 +215,28 @@ async def test_spoilt_rows_delay_only_themselves(target: URL | AsyncEngine) -> N
         url = oban.engine.url
         rows = ROWS[url.get_backend_name()]
         assert len(rows) >= 25
-        for _ in range(2):
+        # The machine may be busy with other things: the best time of each counts.
+        while not spoilt or min(spoilt) > min(clean) * 1.2:
+            assert len(spoilt) < 5, (clean, spoilt)
             clean.append(await time_of(oban))
             made = await spoil(url, (changes for changes, _ in rows.values()))
             spoilt.append(await time_of(oban))
-            ids = dict(zip(rows, made, strict=True))
-            with recording.connected(url) as connection:
-                expected = {which: state for which, (_, state) in rows.items() if state != STAYS}
-                states = await ended(connection, [ids[which] for which in expected])
-                assert dict(zip(expected, states, strict=True)) == expected
-                for which, (_, state) in rows.items():
-                    if state == FAILS:
-                        reason = reason_of(connection, ids[which])
-                        assert isinstance(reason, str), which
-                        assert 5 < len(reason) < 10_000, which
-                    elif state == STAYS:
-                        assert state_of(connection, ids[which]) in ("scheduled", "retryable"), which
-    assert min(spoilt) <= max(clean) * 1.2, (clean, spoilt)
+            await ended_as_expected(url, dict(zip(rows, made, strict=True)))
+
+
+async def ended_as_expected(url: URL, ids: dict[str, int]) -> None:
+    rows = ROWS[url.get_backend_name()]
+    expected = {which: state for which, (_, state) in rows.items() if state != STAYS}
+    with recording.connected(url) as connection:
+        states = await ended(connection, [ids[which] for which in expected])
+        assert dict(zip(expected, states, strict=True)) == expected
+        for which, (_, state) in rows.items():
+            if state == FAILS:
+                reason = reason_of(connection, ids[which])
+                assert isinstance(reason, str), which
+                assert 5 < len(reason) < 10_000, which
+            elif state == STAYS:
+                assert state_of(connection, ids[which]) in ("scheduled", "retryable"), which
 
 
 async def test_maintenance_goes_past_spoilt_rows(target: URL | AsyncEngine) -> None:

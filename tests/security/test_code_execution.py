@@ -150,6 +150,9 @@ ALLOWED = {
     "cli/start.py: import_module": "the operator, on the command line",
     "cli/node.py: import_module": "the operator, on the command line; uvloop",
     "runner/child.py: import_module": "the registry of the parent process",
+    "runner/child.py: multiprocessing.spawn": "the main module of the parent process; nothing is pickled",
+    "runner/processes.py: multiprocessing.spawn": "the main module of this process",
+    "runner/processes.py: multiprocessing.process": "the main module of this process",
 }
 
 
@@ -161,7 +164,8 @@ def suspicious(source: str) -> set[str]:
             case ast.Import(names=names):
                 found |= {name.name for name in names if name.name.split(".")[0] in MODULES}
             case ast.ImportFrom(module=str(module), names=names):
-                found |= {module} if module.split(".")[0] in MODULES else set()
+                if module.split(".")[0] in MODULES:
+                    found |= {f"{module}.{name.name}" for name in names}
                 found |= {name.name for name in names if name.name in CALLS}
             case ast.Call(func=ast.Attribute(value=ast.Name(id="re"))):
                 pass
