@@ -1,9 +1,12 @@
-"""Retry delays: pure functions of the attempt."""
+"""Retry delays of jobs, and of what fails in the library: functions of the number of tries."""
 
 import random
 
 #: Attempts beyond this count as this many, so that a delay stays within about twelve days.
 MAX_EXPONENT = 20
+#: Longest pause before something that needs the database is tried again, in seconds: how long a node may stand
+#: still when the database is back.
+LONGEST_PAUSE = 3.0
 
 
 def exponential(attempt: int, max_attempts: int = 20) -> float:
@@ -25,3 +28,8 @@ def jittered(seconds: float, share: float = 0.1) -> float:
 def default(attempt: int, max_attempts: int = 20) -> float:
     """The delay that a worker without a `backoff` of its own gets, in seconds."""
     return jittered(exponential(attempt, max_attempts))
+
+
+def pause(failures: int, longest: float = LONGEST_PAUSE) -> float:
+    """Seconds to wait after that many failures in a row: 0.2, doubled by each, up to half of it jitter."""
+    return random.uniform(0.5, 1) * min(0.1 * 2.0 ** min(failures, MAX_EXPONENT), longest)  # noqa: S311

@@ -112,7 +112,7 @@ class Child:
                 how = f"ended by {_signal(-ended)}" if ended < 0 else f"ended with exit code {ended}"
             lived = clock.monotonic() - began
             deaths = 0 if lived > STEADY else deaths
-            pause = backoff.jittered(min(PAUSE * 2**deaths, LONGEST_PAUSE), 0.5)
+            pause = backoff.jittered(min(PAUSE * 2 ** min(deaths, backoff.MAX_EXPONENT), LONGEST_PAUSE), 0.5)
             deaths += 1
             logger.error("node %s %s after %.1f s; next start in %.1f s", self.node, how, lived, pause)
             with contextlib.suppress(TimeoutError):

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import logging
-import random
 import uuid
 from typing import Any
 
@@ -11,7 +10,7 @@ from sqlalchemy import URL, NullPool, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.orm import Session
 
-from oban import dialects
+from oban import backoff, dialects
 from oban.errors import ConfigError
 from oban.notifier.base import Notifier
 from oban.repository.transaction import Database, make_engine, notify
@@ -39,6 +38,7 @@ class ListenNotifier(Notifier):
         self._engine: AsyncEngine = database.engine
         self._task: asyncio.Task[None] | None = None
         self._listening = asyncio.Event()
+        self._failures = 0
         self._token = f"oban-echo-{uuid.uuid4()}"
         self._heard = asyncio.Event()
 
@@ -62,11 +62,9 @@ class ListenNotifier(Notifier):
             await self._engine.dispose()
 
     async def _run(self) -> None:
-        failures = 0
         while True:
             try:
                 async with self._engine.connect() as connection:
-                    failures = 0
                     await self._listen(connection)
             # Whatever breaks the listener, from a driver or from a pooler in between, is mended by
             # the same two things: a new connection, and a look at the tables.
@@ -75,8 +73,8 @@ class ListenNotifier(Notifier):
                 # psycopg answers a cancelled wait for notifications with an error of its own.
                 if not self._started:
                     return
-                failures += 1
-                delay = min(0.1 * 2**failures, 10) * random.uniform(0.5, 1)  # noqa: S311 - jitter
+                self._failures += 1
+                delay = backoff.pause(self._failures)
                 logger.warning("not listening, trying again in %.1f s: %s", delay, dialects.cause(error))
                 await asyncio.sleep(delay)
 
@@ -153,6 +151,7 @@ class ListenNotifier(Notifier):
 
     def _ready(self) -> None:
         self._listening.set()
+        self._failures = 0
         self.wake_everybody()
 
 

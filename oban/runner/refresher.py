@@ -33,7 +33,7 @@ class Refresher(Service):
         self.database = database
         self.lease = lease
         # A heart that fails to beat tries again before the lease is over.
-        self.max_backoff = interval
+        self.max_backoff = min(interval, self.max_backoff)
         self._heartbeats = heartbeats
         self._last_seen = last_seen
         self._vouched_until = 0.0

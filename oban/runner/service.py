@@ -4,17 +4,13 @@ import asyncio
 import contextlib
 import logging
 import math
-import random
 from abc import ABC, abstractmethod
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from oban import dialects
+from oban import backoff, dialects
 
 logger = logging.getLogger("oban.runner")
-
-#: Longest pause after failures, in seconds.
-MAX_BACKOFF = 10.0
 
 
 class Service(ABC):
@@ -28,7 +24,7 @@ class Service(ABC):
         self.interval = interval
         self.failures = 0
         #: Longest pause after a failure, in seconds.
-        self.max_backoff = MAX_BACKOFF
+        self.max_backoff = backoff.LONGEST_PAUSE
         self._next_tick = 0.0
         self._woken = asyncio.Event()
         #: The loop that runs, and what tells it to end: each has its own, so that one that is stopped
@@ -78,7 +74,7 @@ class Service(ABC):
             # The loop must outlive whatever a tick meets: a restart, a failover, a full disk.
             except Exception as error:
                 self.failures += 1
-                pause = random.uniform(0.5, 1) * min(0.1 * 2 ** min(self.failures, 20), self.max_backoff)  # noqa: S311
+                pause = backoff.pause(self.failures, self.max_backoff)
                 self._report(error, pause)
                 # Not ended by wake-ups, which go on while the database is away.
                 await self._pause(pause, stopping)

@@ -1,5 +1,6 @@
 """PostgreSQL's LISTEN: what arrives, what is ignored, and that a broken connection is mended."""
 
+import asyncio
 import base64
 import gzip
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 from sqlalchemy import URL, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from oban import JobState, Oban
+from oban import JobState, Oban, backoff
 from oban.notifier.listen import ListenNotifier
 from oban.repository.transaction import Database
 from tests.runner.support import NO_POLLING, Noop, quiet, reaches
@@ -79,3 +80,34 @@ async def test_a_node_that_may_not_listen_at_first_tries_again(
         assert len(refused) == 2
         await quiet()
         await reaches(oban, await oban.enqueue(Noop.new()), JobState.COMPLETED)
+
+
+async def test_a_listener_that_is_connected_but_may_not_listen_tries_less_and_less_often(
+    postgresql_url: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = Database(postgresql_url)
+    notifier = ListenNotifier(database)
+    tries: list[int] = []
+
+    # As on a standby.
+    async def refuse(*_: object) -> None:
+        raise ConnectionError("cannot execute LISTEN during recovery")
+
+    def pause(failures: int) -> float:
+        tries.append(failures)
+        return 0.001
+
+    monkeypatch.setattr(backoff, "pause", pause)
+    with monkeypatch.context() as patch:
+        patch.setattr(ListenNotifier, "_listen", refuse)
+        starting = asyncio.create_task(notifier.start())
+        await eventually(lambda: len(tries) >= 5)
+    await starting
+    refused = len(tries)
+    assert tries == list(range(1, refused + 1))
+    async with database.engine.connect() as connection:
+        await connection.execute(TERMINATE)
+    await eventually(lambda: len(tries) > refused)
+    assert tries[refused:] == [1]
+    await notifier.stop()
+    await database.dispose()

@@ -59,3 +59,13 @@ def test_a_worker_without_a_backoff_of_its_own_has_the_default() -> None:
     job.__dict__["attempt"] = 20
     assert all(1039 <= Plain().backoff(job) <= 1039 * 1.1 for _ in range(100))
     assert all(1039 <= backoff.default(20, 40) <= 1039 * 1.1 for _ in range(100))
+
+
+@pytest.mark.parametrize(("failures", "most"), [(1, 0.2), (2, 0.4), (4, 1.6), (5, 3.0), (10_000, 3.0)])
+def test_the_pause_after_failures_grows_up_to_some_seconds_however_many_there_are(
+    failures: int, most: float
+) -> None:
+    pauses = [backoff.pause(failures) for _ in range(500)]
+    assert most * 0.5 <= min(pauses) < most * 0.55
+    assert most * 0.95 < max(pauses) <= most
+    assert max(backoff.pause(failures, 0.1) for _ in range(500)) <= 0.1
