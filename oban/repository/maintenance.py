@@ -1,7 +1,7 @@
 """What the leader does to jobs that nobody runs: rescue, sweep, prune. Safe when two do it at once."""
 
 import functools
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple, cast
 from uuid import UUID
 
@@ -102,14 +102,20 @@ def _find(
 
 
 def rescue(
-    session: Session, lease: float, age: float, gone: Collection[UUID] = (), only: int | None = None
+    session: Session,
+    lease: float,
+    age: float,
+    gone: Collection[UUID] = (),
+    only: int | None = None,
+    sure: Callable[[], bool] = lambda: True,
 ) -> list[Rescued]:
     """Take executing jobs, or `only` one, from producers that were silent for `lease` seconds.
 
     They become available, with `meta["rescued"]` + 1, or are discarded with a reason, if the
     interrupted attempt was the last. A producer without a row is not one of ours, unless it is in
     `gone` (its row was there, and has vanished): the jobs of others are rescued when they have run
-    for `age` seconds. At most `BATCH` at a time.
+    for `age` seconds. At most `BATCH` at a time, and none unless `sure()`, which is asked when they
+    are locked.
     """
     acks, rescued = [], []
     which = () if only is None else (_job.id == only,)
@@ -123,6 +129,9 @@ def rescue(
         )
         acks.append(Ack(id_, attempt, owner, "rescued", error=error, rescued=count))
         rescued.append(Rescued(id_, worker, node, last))
+    # The lock may have taken so long that the producers, too, could not say that they are alive.
+    if not sure():
+        return []
     acknowledge(session, acks)
     return rescued
 

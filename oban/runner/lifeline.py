@@ -55,7 +55,9 @@ class Lifeline(Service):
 
     async def _rescue(self, gone: list[UUID]) -> int:
         try:
-            rescued = await self.database.write(maintenance.rescue, self.lease, self.age, gone)
+            rescued = await self.database.write(
+                maintenance.rescue, self.lease, self.age, gone, sure=self._steady
+            )
         except Exception as error:
             if self.database.dialect.is_connection_error(error):
                 raise
@@ -77,7 +79,7 @@ class Lifeline(Service):
             for id_ in ids:
                 try:
                     rescued += await self.database.write(
-                        maintenance.rescue, self.lease, self.age, gone, only=id_
+                        maintenance.rescue, self.lease, self.age, gone, only=id_, sure=self._steady
                     )
                 except Exception as error:
                     if self.database.dialect.is_connection_error(error):

@@ -111,6 +111,34 @@ async def test_a_producer_whose_row_has_vanished_counts_as_silent(oban: Oban) ->
     assert await rescue(oban, gone=[owner]) == [job.id]
 
 
+async def test_a_rescuer_that_is_not_sure_once_it_has_the_lock_rescues_nothing(oban: Oban) -> None:
+    job = await orphan(oban, owner=await producer_row(oban))
+    assert await oban._database.write(maintenance.rescue, 60, 3600, sure=lambda: False) == []
+    assert (await row_of(oban, job)).state is JobState.EXECUTING
+    assert await rescue(oban) == [job.id]
+
+
+async def test_nobody_is_taken_for_dead_while_the_lock_of_a_file_was_kept(sqlite_url: URL) -> None:
+    async with (
+        Oban(sqlite_url, name="client") as client,
+        Oban(sqlite_url, queues={"default": 1}, **LEASE) as oban,
+    ):
+        assert oban._runner is not None
+        pulse, lifeline = oban._runner.pulse, oban._runner.lifeline
+        await eventually(lambda: oban.is_leader and pulse.is_steady())
+        # A healthy node, whose heart cannot beat as long as the lock is kept.
+        owner = await producer_row(client, seconds=0.6)
+        job = await orphan(client, owner=owner, seconds=0.6)
+        async with client.engine.connect() as connection:
+            # Its lifeline waits for the lock, having seen that all is well.
+            await connection.execute(text("UPDATE oban_jobs SET queue = queue"))
+            judging = asyncio.create_task(lifeline.tick())
+            await eventually(lambda: not pulse.vouches())
+            await connection.rollback()
+            await judging
+        assert (await row_of(client, job)).state is JobState.EXECUTING
+
+
 async def test_a_cancelled_job_of_a_dead_node_stays_cancelled(oban: Oban) -> None:
     job = await orphan(oban, owner=await producer_row(oban))
     assert await oban.cancel_job(job.id)
