@@ -258,6 +258,12 @@ def storable(value: str, limit: int = MAX_ERROR) -> str:
         room = min(room * limit // size, room - room // 16 - 1)
 
 
+def shown(value: object, limit: int = 255) -> str:
+    """A text of a row as it may stand in a log: on one line, without control characters, cut at `limit`."""
+    text = value if isinstance(value, str) and value.isprintable() else repr(value)
+    return text if len(text) <= limit else f"{text[:limit]}…"
+
+
 def _without_faults(value: str) -> str:
     return value.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
 

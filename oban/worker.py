@@ -12,7 +12,7 @@ from datetime import timedelta
 from functools import update_wrapper
 from typing import Any, ClassVar, Generic, Literal, ParamSpec, TypeVar
 
-from oban import backoff, fields, instances
+from oban import backoff, encoding, fields, instances
 from oban.errors import ConfigError, InvalidJob, UnknownWorker
 from oban.models import Job
 
@@ -160,8 +160,8 @@ class Registry:
             return self._workers[name]
         except KeyError:
             raise UnknownWorker(
-                f"no worker named {name!r} is registered in this process; import the module that"
-                " defines it before starting"
+                f"no worker named {encoding.shown(repr(name))} is registered in this process; import the"
+                " module that defines it before starting"
             ) from None
 
     def names(self) -> list[str]:

@@ -240,7 +240,8 @@ def _delay(run: Run, worker: Worker | None) -> float:
 def _ack(run: Run, worker: Worker | None, ending: Ending) -> Ack:
     match ending["outcome"]:
         case "failed":
-            logger.warning("job %s (%s) failed, attempt %s", run.held[0], run.worker, run.held[1])
+            name = encoding.shown(run.worker)
+            logger.warning("job %s (%s) failed, attempt %s", run.held[0], name, run.held[1])
             ending["delay"] = _delay(run, worker)
         case "snoozed":
             before = run.snoozed

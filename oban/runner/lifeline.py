@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable
 from uuid import UUID
 
-from oban import clock, dialects
+from oban import clock, dialects, encoding
 from oban.repository import cluster, maintenance
 from oban.repository.maintenance import Rescued
 from oban.repository.transaction import Database
@@ -64,7 +64,8 @@ class Lifeline(Service):
             rescued = await self._one_by_one(gone)
         for job in rescued:
             end = "discarded, as that was its last attempt" if job.discarded else "rescued"
-            logger.warning("job %s (%s) of the node %s, which is gone: %s", job.id, job.worker, job.node, end)
+            names = (encoding.shown(job.worker), encoding.shown(job.node))
+            logger.warning("job %s (%s) of the node %s, which is gone: %s", job.id, *names, end)
         if len(rescued) < maintenance.BATCH:
             for uuid in await self.database.write(maintenance.forget, self.lease):
                 self._seen.pop(uuid, None)

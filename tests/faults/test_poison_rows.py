@@ -210,7 +210,8 @@ async def ended(connection: Connection, ids: list[int]) -> list[str]:
 
 
 async def test_spoilt_rows_delay_only_themselves(target: URL | AsyncEngine) -> None:
-    clean, spoilt = [], []
+    clean: list[float] = []
+    spoilt: list[float] = []
     async with Oban(target, **OPTIONS) as oban:
         url = oban.engine.url
         rows = ROWS[url.get_backend_name()]

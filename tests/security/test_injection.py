@@ -203,7 +203,7 @@ class Harmless(Worker, name="tests.Harmless"):
 
 @pytest.mark.parametrize("driver", ["sqlite", "asyncpg", "psycopg"])
 async def test_a_node_goes_through_rows_that_are_full_of_them(
-    request: pytest.FixtureRequest, driver: str
+    request: pytest.FixtureRequest, driver: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     factory: Any = request.getfixturevalue(f"{'sqlite' if driver == 'sqlite' else 'postgresql'}_factory")
     url: URL = factory.create()
@@ -213,8 +213,9 @@ async def test_a_node_goes_through_rows_that_are_full_of_them(
     async with Oban(url, name=name, node=name, queues={"default": 20}, poll_interval=0.1) as oban:
         before = await dump(oban)
         nothing = {"tags": [], "args": {}, "meta": {}, "errors": [], "attempted_by": [], "max_attempts": 1}
+        caplog.clear()
         rows = []
-        for hostile in [text for text in STORABLE if text]:
+        for hostile in [*filter(None, STORABLE), "x" * 10_000]:
             holding = {"args": {hostile: hostile}, "meta": {hostile: hostile}}
             listed = {"tags": [hostile], "errors": [{hostile: hostile}], "attempted_by": [hostile] * 2}
             rows += [
@@ -242,6 +243,10 @@ async def test_a_node_goes_through_rows_that_are_full_of_them(
                 assert job.state is JobState.DISCARDED
                 assert "is registered in this process" in job.errors[0]["error"]
         assert await dump(oban) == before
+        # No row writes lines of its own into the log, or tells a terminal what to do.
+        said = [record.getMessage() for record in caplog.records]
+        assert len(said) > len(STORABLE)
+        assert [line for line in said if not line.isprintable() or len(line) > 1_000] == []
     factory.drop(url)
 
 
