@@ -4,8 +4,8 @@ import random
 
 #: Attempts beyond this count as this many, so that a delay stays within about twelve days.
 MAX_EXPONENT = 20
-#: Longest pause before something that needs the database is tried again, in seconds: how long a node may stand
-#: still when the database is back.
+#: Longest pause before what needs the database is tried again, in seconds: so long a node may stand still
+#: when that is back.
 LONGEST_PAUSE = 3.0
 
 

@@ -1,0 +1,97 @@
+"""F10: a primary turns read-only for longer than a lease, and can be written again.
+
+For every commit 2 phases of 4 s and 1,000 jobs; 3 of 10 s and 2,000 with `OBAN_FAULTS=full`.
+"""
+
+import asyncio
+import random
+import time
+from pathlib import Path
+
+import pytest
+from sqlalchemy import URL, text
+from sqlalchemy.exc import DBAPIError
+
+from oban import Oban
+from tests.faults import recording
+from tests.faults.cluster import Cluster
+from tests.faults.conftest import FULL
+from tests.faults.history import History
+from tests.faults.server import Server
+from tests.faults.test_database_restart import BACK, delays, heard
+from tests.faults.workers import Pause
+from tests.waiting import eventually
+
+PHASES, SECONDS, JOBS = (3, 10.0, 2000) if FULL else (2, 4.0, 1000)
+BATCH = 20
+#: What a session asks for when it begins counts more than what the server says.
+WRITABLE = {"options": "-cdefault_transaction_read_only=off"}
+
+
+def turn(url: URL, read_only: bool) -> None:
+    """Let every session, those that are open too, only read from its next transaction on, or write again."""
+    with recording.connected(url) as connection:
+        value = "on" if read_only else "off"
+        connection.execute(text(f"ALTER SYSTEM SET default_transaction_read_only = {value}"))
+        connection.execute(text("SELECT pg_reload_conf()"))
+
+
+def acknowledged_later(history: History, since: float, until: float) -> int:
+    """How many jobs ended within a time, and were acknowledged after it."""
+    ended = {entry.job for entry in history.ledger if entry.what == "end" and since < entry.at < until}
+    later = {change.job for change in history.changes if change.new == "completed" and change.at >= until}
+    return len(ended & later)
+
+
+@pytest.mark.timeout(180)
+async def test_the_database_turns_read_only_while_jobs_run(
+    server: Server, server_url: URL, tmp_path: Path, rng: random.Random
+) -> None:
+    ledger = server_url.update_query_dict(WRITABLE)
+    phases: list[tuple[float, float]] = []
+    ids: list[int] = []
+    refused: set[str | None] = set()
+    cluster = Cluster(server_url, tmp_path, size=3, ledger=ledger)
+    psycopg = server_url.set(drivername="postgresql+psycopg")
+    cluster.nodes[0].told["url"] = psycopg.render_as_string(hide_password=False)
+
+    async def insert() -> None:
+        while len(ids) < JOBS:
+            lasting = [rng.uniform(0, 0.2)] * (BATCH - 3) + [rng.uniform(0, SECONDS) for _ in range(3)]
+            try:
+                jobs = await client.enqueue_many([Pause.new({"seconds": each}) for each in lasting])
+            except DBAPIError as error:
+                refused.add(getattr(error.orig, "sqlstate", None))
+            else:
+                ids.extend(job.id for job in jobs)
+            await asyncio.sleep((PHASES * (SECONDS + 3)) * BATCH / JOBS / 2)
+
+    async with cluster, Oban(server_url) as client:
+        inserting = asyncio.create_task(insert())
+        try:
+            for _ in range(PHASES):
+                await asyncio.sleep(3)
+                await asyncio.to_thread(turn, ledger, True)
+                since = time.time()
+                await asyncio.sleep(SECONDS)
+                await asyncio.to_thread(turn, ledger, False)
+                phases.append((since, time.time()))
+        finally:
+            await asyncio.to_thread(turn, ledger, False)
+        back = [until for _, until in phases]
+        await eventually(lambda: heard(server_url, back[-1]) == (1, 3), BACK)
+        await inserting
+        await cluster.settled(60)
+        assert [(node.running, node.life) for node in cluster.nodes] == [(True, 1)] * 3
+        await cluster.stop()
+        history = cluster.check(expect=ids)
+    # A statement that had begun went on, if only for a moment.
+    within = [(since + 0.5, until) for since, until in phases]
+    assert [change for change in history.changes if any(a < change.at < b for a, b in within)] == []
+    assert refused == {"25006"}
+    assert all(acknowledged_later(history, *phase) >= 5 for phase in phases)
+    assert history.repeated_effects() == 0
+    waits = delays(history, back)
+    print("seconds until each node claimed again:", *(f"{wait:.2f}" for wait in waits))
+    assert max(waits) < BACK
+    assert "Traceback" not in "".join(node.log for node in cluster.nodes)
