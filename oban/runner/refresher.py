@@ -1,6 +1,7 @@
 """Heartbeats: says that the node's producers are alive."""
 
 import asyncio
+import math
 from collections.abc import Callable, Iterable, Sequence
 from uuid import UUID
 
@@ -36,7 +37,7 @@ class Refresher(Service):
         self.max_backoff = min(interval, self.max_backoff)
         self._heartbeats = heartbeats
         self._last_seen = last_seen
-        self._vouched_until = 0.0
+        self._beaten = -math.inf
         self._steady_since = 0.0
         self._gone: set[UUID] = set()
         self._turn = asyncio.Lock()
@@ -44,7 +45,7 @@ class Refresher(Service):
     @property
     def vouches(self) -> bool:
         """Whether the producers count as alive, so that they may fetch."""
-        return clock.monotonic() < self._vouched_until
+        return clock.monotonic() < self._beaten + self.lease * 0.75
 
     @property
     def steady(self) -> bool:
@@ -63,9 +64,11 @@ class Refresher(Service):
                 raise RuntimeError(f"the event loop has been blocked for more than {PATIENCE} leases")
             beats = [beat for beat in self._heartbeats() if beat.uuid not in self._gone]
             await self.database.write(cluster.beat, beats)
-            if not self.vouches:
+            # After a longer gap, others may have been silent for a lease: they may have beaten last an
+            # interval before this one, and beat next an interval later.
+            if clock.monotonic() > self._beaten + self.interval + self.lease / 4:
                 self._steady_since = clock.monotonic()
-            self._vouched_until = asked + self.lease * 0.75
+            self._beaten = asked
             return None
 
     async def withdraw(self, uuids: Iterable[UUID]) -> None:

@@ -322,6 +322,23 @@ async def test_a_heart_is_steady_when_it_has_beaten_for_a_while_without_a_gap(
         assert steady == [False] * 3 + [True] * 3
 
 
+@pytest.mark.parametrize(("gap", "steady"), [(2.0, True), (2.1, False)])
+async def test_a_heart_that_paused_for_so_long_that_others_may_seem_dead_is_not_steady(
+    oban: Oban, gap: float, steady: bool
+) -> None:
+    with clock.use(Monotonic()) as now:
+        assert isinstance(now, Monotonic)
+        heart = Refresher(
+            oban._database, lease=4.0, interval=1.0, heartbeats=list, last_seen=lambda: now.seconds
+        )
+        for pause in (1, 1, 1, 1, gap):
+            await heart.tick()
+            now.seconds += pause
+        await heart.tick()
+        # It vouches for its own producers all the same.
+        assert (heart.vouches, heart.steady) == (True, steady)
+
+
 async def test_when_the_database_was_away_nobody_is_taken_for_dead_before_the_others_beat_again(
     url: URL,
 ) -> None:
