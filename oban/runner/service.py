@@ -97,7 +97,8 @@ class Service(ABC):
 
     def _report(self, error: Exception, pause: float) -> None:
         text = str(dialects.cause(error))
-        known = isinstance(error, (SQLAlchemyError, OSError))
+        # The last is of a driver, as SQLAlchemy 2.0 passes it on when it connects.
+        known = isinstance(error, (SQLAlchemyError, OSError)) or hasattr(error, "sqlstate")
         logger.log(
             logging.WARNING if known else logging.ERROR,
             "%s failed, trying again in %.1f s: %s: %s",

@@ -5,6 +5,7 @@ For every commit 5 crashes and 3,000 jobs, with 4 s away; 10, 5,000 and 10 s wit
 
 import asyncio
 import random
+import signal
 import time
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from oban import Oban
 from tests.faults import recording
 from tests.faults.cluster import Cluster
 from tests.faults.conftest import FULL
-from tests.faults.history import History
+from tests.faults.history import Fault, History
 from tests.faults.server import Server
 from tests.faults.workers import Pause
 from tests.waiting import eventually
@@ -100,3 +101,24 @@ async def test_the_database_crashes_again_and_again(
     assert history.repeated_effects() == 0
     # A database that is away is nothing that a stack trace explains.
     assert "Traceback" not in "".join(node.log for node in cluster.nodes)
+
+
+async def test_nodes_stop_though_the_database_is_away_and_what_they_leave_is_run(
+    server: Server, server_url: URL, tmp_path: Path
+) -> None:
+    async with Cluster(server_url, tmp_path, size=3, shutdown_grace_period=1.0) as cluster:
+        async with Oban(server_url) as client:
+            jobs = await client.enqueue_many([Pause.new({"seconds": 0.5}) for _ in range(20)])
+            await eventually(lambda: cluster.counts().get("executing") == 20)
+        since = time.time()
+        await asyncio.to_thread(server.stop, "immediate")
+        stopped = cluster.nodes[:2]
+        for node in stopped:
+            node.send(signal.SIGTERM)
+        assert await asyncio.gather(*(node.gone(15) for node in stopped)) == [0, 0]
+        await asyncio.to_thread(server.start)
+        # They could store nothing: for the database it is as if they had been killed.
+        cluster.faults += [Fault(node.name, "kill", since, time.time()) for node in stopped]
+        await cluster.settled(20)
+        await cluster.stop()
+        cluster.check(expect=[job.id for job in jobs])

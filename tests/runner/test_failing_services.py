@@ -3,21 +3,33 @@
 import re
 
 import pytest
+from sqlalchemy.exc import DBAPIError
 
+from oban import dialects
 from oban.runner.service import Service
 from tests.waiting import eventually
 
 
+class StartingUp(Exception):
+    """As a driver raises it, which SQLAlchemy may pass on as it is when it connects."""
+
+    sqlstate = "57P03"
+
+
 class Failing(Service):
+    def __init__(self, error: Exception) -> None:
+        super().__init__("failing", 60.0)
+        self.error = error
+
     async def tick(self) -> float | None:
-        raise ConnectionError("no route")
+        raise self.error
 
 
 @pytest.mark.parametrize("failures", [0, 6, 5_000])
 async def test_however_often_it_has_failed_it_tries_again_within_3_seconds(
     caplog: pytest.LogCaptureFixture, failures: int
 ) -> None:
-    service = Failing("failing", interval=60.0)
+    service = Failing(ConnectionError("no route"))
     service.failures = failures
     await service.start()
     await eventually(lambda: "trying again in" in caplog.text)
@@ -26,3 +38,24 @@ async def test_however_often_it_has_failed_it_tries_again_within_3_seconds(
         r"failing failed, trying again in ([\d.]+) s: ConnectionError: no route", caplog.text
     )
     assert float(pause) <= 3.0
+
+
+@pytest.mark.parametrize(
+    ("error", "traced"),
+    [
+        (ConnectionRefusedError("no server"), False),
+        (StartingUp("not yet accepting"), False),
+        (DBAPIError("SELECT 1", {}, StartingUp("not yet accepting")), False),
+        (RuntimeError("nobody knows"), True),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+async def test_only_what_nobody_expects_is_logged_with_where_it_was_raised(
+    caplog: pytest.LogCaptureFixture, error: Exception, traced: bool
+) -> None:
+    service = Failing(error)
+    await service.start()
+    await eventually(lambda: "trying again in" in caplog.text)
+    await service.stop()
+    assert str(dialects.cause(error)) in caplog.text
+    assert ("Traceback" in caplog.text) is traced
