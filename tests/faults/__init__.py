@@ -14,6 +14,7 @@ it inserts jobs, waits until all jobs have ended, and lets `check` look through 
   installs the recording and starts `cluster.nodes`. A `Node` has `kill()`, `freeze(seconds)`, `stop()`,
   `restart()`, `start()`, `ready()`, `send(signal)`, `gone()`, `name`, `log`, `process`; set `node.options`
   and `node.told` for what differs in one node. `cluster.supervise()` restarts what dies,
+  `cluster.any_ready(rng)` is a node that runs,
   `cluster.settled(seconds)` waits for the jobs, `cluster.faults` is the list of what was done (append
   faults of the database or the network yourself; node None: all nodes), `cluster.history()` and
   `cluster.check(…)` end the test. Processes are killed however the test ends.

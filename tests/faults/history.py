@@ -101,8 +101,8 @@ class History:
             if (change.old, change.new) == ("executing", "available") and change.attempt == change.old_attempt
         ]
 
-    def late_ends(self) -> int:
-        """How many runs ended when their row was no longer theirs, so that their outcome was stale."""
+    def late_ends(self) -> list[Entry]:
+        """Runs that ended when their row was no longer theirs, so that their outcome was stale."""
         left = {}
         claimed: dict[int, Change] = {}
         for change in self.changes:
@@ -111,10 +111,11 @@ class History:
                 left[change.job, claim.attempt, claim.owner] = change.at
             if change.new == "executing":
                 claimed[change.job] = change
-        return sum(
-            entry.what == "end" and left.get((entry.job, entry.attempt, entry.owner), inf) < entry.at
+        return [
+            entry
             for entry in self.ledger
-        )
+            if entry.what == "end" and left.get((entry.job, entry.attempt, entry.owner), inf) < entry.at
+        ]
 
     def states(self, until: float = inf) -> dict[int, Change]:
         """The last change of every job, up to a time."""
@@ -272,8 +273,7 @@ class _Checker:
             started = [attempt for attempt in attempts if attempt.start is not None]
             for index, first in enumerate(started):
                 for second in started[index + 1 :]:
-                    began = second.start or 0
-                    if began < first.end and not self.given_up(first) and not self.lost(first.claim, began):
+                    if (second.start or 0) < first.end and not self.given_up(first):
                         self.broken(
                             "I2",
                             job,
@@ -320,11 +320,11 @@ class _Checker:
         return False
 
     def given_up(self, attempt: Attempt) -> bool:
-        """Whether the row was taken from a run on purpose: cancelled, or put back by a node that stops."""
+        """Whether the row was rightly taken from a run that may go on: it is then on its own."""
         left = attempt.left
         if left is None:
             return False
-        released = left.new == "available" and left.attempt < left.old_attempt
-        return left.new == "cancelled" or (
-            released and any(fault.kind == "stop" for fault in self.of(attempt.claim.node))
-        )
+        if left.new == "available" and left.attempt < left.old_attempt:
+            # Put back by a node that stops.
+            return any(fault.kind == "stop" for fault in self.of(attempt.claim.node))
+        return left.new == "cancelled" or self.lost(attempt.claim, left.at)

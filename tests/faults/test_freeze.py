@@ -10,6 +10,7 @@ from sqlalchemy import URL
 from oban import Oban
 from tests.faults.cluster import Cluster, feed
 from tests.faults.conftest import FULL
+from tests.faults.history import Entry, History
 from tests.faults.workers import Pause
 
 LEASE = 2.0
@@ -19,12 +20,27 @@ LASTING = (1.5 * LEASE, 3 * LEASE)
 LANES = 2
 
 
+def runs_elsewhere(history: History, end: Entry) -> bool:
+    """Whether another run of the job was under way when this one ended."""
+    began = {
+        entry.run
+        for entry in history.ledger
+        if entry.job == end.job and entry.what == "start" and entry.at < end.at
+    }
+    ended = {entry.run for entry in history.ledger if entry.what != "start" and entry.at < end.at}
+    return bool(began - ended - {end.run})
+
+
 @pytest.mark.timeout(180)
 async def test_a_frozen_runner_changes_nothing_that_is_no_longer_its_own(
     url: URL, tmp_path: Path, rng: random.Random
 ) -> None:
-    async with Cluster(url, tmp_path, lease=LEASE) as cluster, Oban(url) as client:
-        jobs = [Pause.new({"seconds": rng.uniform(0, 0.1)}) for _ in range(JOBS)]
+    async with Cluster(url, tmp_path, lease=LEASE, limit=20) as cluster, Oban(url) as client:
+        # Some last so long that their second run is under way when the first comes back from the freeze.
+        longest = [3 * LEASE if index % 20 == 0 else 0.1 for index in range(JOBS)]
+        jobs = [
+            Pause.new({"seconds": rng.uniform(longest[index] / 3, longest[index])}) for index in range(JOBS)
+        ]
         seconds = FREEZES / LANES * sum(LASTING) / 2
         feeding = asyncio.create_task(feed(client, jobs, JOBS / seconds))
         awake = list(cluster.nodes)
@@ -44,10 +60,14 @@ async def test_a_frozen_runner_changes_nothing_that_is_no_longer_its_own(
         history = cluster.check(expect=ids)
     states = history.states().values()
     assert {change.new for change in states} == {"completed"}
-    rescued, late = len(history.rescues()), history.late_ends()
-    print(f"{JOBS} jobs, {FREEZES} freezes: {rescued} rescued, {late} late outcomes without effect")
+    rescued, late = history.rescues(), history.late_ends()
+    disputed = [end for end in late if runs_elsewhere(history, end)]
+    print(
+        f"{JOBS} jobs, {FREEZES} freezes: {len(rescued)} rescued, {len(late)} late outcomes without effect,"
+        f" {len(disputed)} of them while the job ran elsewhere"
+    )
     # No process died: every claim had its run.
     assert sum(change.attempt for change in states) == sum(entry.what == "start" for entry in history.ledger)
-    assert rescued == sum(change.attempt for change in states) - JOBS
+    assert len(rescued) == sum(change.attempt for change in states) - JOBS
     # What this test is about did happen.
-    assert late > 0
+    assert disputed

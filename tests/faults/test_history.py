@@ -96,6 +96,12 @@ def test_nothing_is_found_where_all_is_well() -> None:
     assert a_good_history().found(expect=range(1, 10)) == []
 
 
+def test_a_run_that_rightly_lost_its_job_may_go_on_however_many_come_after_it() -> None:
+    told = frozen(2 * LEASE).fault("kill", "b").wait(3 * LEASE).change("available")
+    told.run("a").change("completed").note("end", "a", 1)
+    assert told.found() == []
+
+
 def inserted() -> Told:
     return Told().change("available")
 
