@@ -1,6 +1,6 @@
 """F9: the connection breaks just before a commit reaches the server, or just before its answer comes back.
 
-Nobody can tell which. With each driver 30 of each for acknowledgements, 15 for fetches and 15 for
+Nobody can tell which. With each driver 32 of each for acknowledgements, 16 for fetches and 16 for
 enqueueing; 200, 100 and 100 with `OBAN_FAULTS=full`.
 """
 
@@ -24,7 +24,7 @@ from tests.faults.server import Server
 from tests.faults.workers import noted
 from tests.waiting import eventually
 
-CUTS = 200 if FULL else 30
+CUTS = 200 if FULL else 32
 DRIVERS = ["postgresql+asyncpg", "postgresql+psycopg"]
 #: What is in the statements of a turn that acknowledges, and of one that fetches.
 ACKNOWLEDGES, FETCHES = b"jsonb_to_recordset", b"attempt + 1"
@@ -49,7 +49,7 @@ def moments(rng: random.Random, count: int) -> list[Moment]:
     return mixed
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize(
     ("what", "count"), [(ACKNOWLEDGES, CUTS), (FETCHES, CUTS // 2)], ids=["acknowledging", "fetching"]
 )
