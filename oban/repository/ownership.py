@@ -37,7 +37,14 @@ def strays(session: Session, owner: str, known: Collection[Held]) -> list[Held]:
     return [held for held in rows if held not in known]
 
 
-def claimed(session: Session, id_: int) -> Job | None:
-    """One job, as a fetch would have given it; None if it is gone."""
-    row = execute(session, select(*_job).where(_job.id == id_)).one_or_none()
+def claimed(session: Session, run: Held) -> Job | None:
+    """The job of a run, as a fetch would have given it; None if it is not its current one any more."""
+    id_, attempt, owner = run
+    statement = select(*_job).where(
+        _job.id == id_,
+        _job.attempt == attempt,
+        dialects.of(session).second(_job.attempted_by) == owner,
+        _job.state == dialects.of(session).state("executing"),
+    )
+    row = execute(session, statement).one_or_none()
     return None if row is None else Job.stored(row)

@@ -15,8 +15,12 @@ logger = logging.getLogger("oban.acknowledger")
 TRIES = 5
 #: Longest time between two attempts to store what is refused, in seconds.
 MAX_PAUSE = 60.0
-#: Refused outcomes beyond which no more jobs are fetched: something is wrong with the whole table.
+#: Outcomes that one statement stores at most, and the characters in them; fewer after one that took too long.
+MAX_BATCH = 1000
+MAX_TEXT = 16 * 1024 * 1024
+#: What may wait before no more jobs are fetched: something is wrong with the whole table, then.
 MAX_REFUSED = 10_000
+MAX_WAITING_TEXT = 256 * 1024 * 1024
 
 
 class Acknowledger:
@@ -29,6 +33,7 @@ class Acknowledger:
         self._refused: list[tuple[Ack, int]] = []
         self._pause = 0.1
         self._again_at = 0.0
+        self._batch = MAX_BATCH
 
     def __len__(self) -> int:
         return len(self._held) + len(self._refused)
@@ -40,12 +45,14 @@ class Acknowledger:
 
     @property
     def is_full(self) -> bool:
-        """Whether so much is refused that memory would fill up if more jobs ran."""
-        return len(self._refused) >= MAX_REFUSED
+        """Whether so much waits that memory would fill up if more jobs ran."""
+        return len(self._refused) >= MAX_REFUSED or sum(map(_size, self)) >= MAX_WAITING_TEXT
 
     @property
     def due(self) -> float | None:
-        """Seconds until what was refused is tried again, if there is any."""
+        """Seconds until what waits is tried again, if there is any."""
+        if self._held:
+            return 0.0
         return max(0.0, self._again_at - clock.monotonic()) if self._refused else None
 
     def hold(self, ack: Ack) -> None:
@@ -53,22 +60,49 @@ class Acknowledger:
         self._held.append(ack)
 
     def take(self) -> list[Ack]:
-        """The outcomes to be stored by the caller now."""
-        taken, self._held = self._held, []
+        """The outcomes to be stored by the caller now: no more than one statement should hold."""
+        number = size = 0
+        for ack in self._held[: self._batch]:
+            size += _size(ack)
+            if number and size > MAX_TEXT:
+                break
+            number += 1
+        taken, self._held = self._held[:number], self._held[number:]
+        self._batch = min(self._batch * 2, MAX_BATCH)
         return taken
 
     def put_back(self, acks: list[Ack]) -> None:
-        """Hold outcomes again that could not be stored."""
-        self._held = acks + self._held
+        """Hold outcomes again that could not be stored; half as many are taken next."""
+        if acks:
+            self._held = acks + self._held
+            self._batch = max(1, min(self._batch, len(acks)) // 2)
 
     async def isolate(self, acks: list[Ack]) -> None:
-        """Store outcomes one by one, after a statement for all of them was refused.
+        """Store outcomes in smaller and smaller parts, after a statement for all of them was refused.
 
         One that is refused by itself is kept apart, and tried again later. If that goes on, or the
         value in it is the cause, a failure that says why is stored instead. Raises when the database
         cannot be reached.
         """
-        await self._each([(ack, 0) for ack in acks])
+        middle = len(acks) // 2
+        try:
+            await self._store_part(acks[:middle])
+        except BaseException:
+            self.put_back(acks[middle:])
+            raise
+        await self._store_part(acks[middle:])
+
+    async def _store_part(self, acks: list[Ack]) -> None:
+        if len(acks) == 1:
+            await self._each([(acks[0], 0)])
+        elif acks:
+            try:
+                await self.database.write(execution.acknowledge, acks)
+            except BaseException as error:
+                if not isinstance(error, Exception) or self.database.dialect.is_connection_error(error):
+                    self.put_back(acks)
+                    raise
+                await self.isolate(acks)
 
     async def try_refused(self) -> None:
         """Try again, with growing pauses, to store what was refused."""
@@ -82,7 +116,10 @@ class Acknowledger:
             try:
                 await self._store_alone(ack, tries)
             except BaseException:
-                self._refused = tried[done:] + self._refused
+                left = tried[done:]
+                # One that was never refused goes with the others again.
+                self.put_back([ack for ack, tries in left if not tries])
+                self._refused = [one for one in left if one[1]] + self._refused
                 raise
 
     async def _store_alone(self, ack: Ack, tries: int) -> None:
@@ -109,3 +146,7 @@ class Acknowledger:
         logger.error("the outcome of job %s cannot be stored: %s", ack.id, cause)
         reason = f"the outcome could not be stored: {type(cause).__name__}"
         return ack._replace(outcome="failed", error=reason, value=None, snoozed=None, delay=ack.delay or 15)
+
+
+def _size(ack: Ack) -> int:
+    return len(ack.error or "") + len(ack.value or "")

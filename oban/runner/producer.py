@@ -148,10 +148,10 @@ class Producer(Service):
             return 0
         return self.limit - len(self.runs)
 
-    def _start(self, job: Job) -> None:
+    def _start(self, job: Job, *, is_stray: bool = False) -> None:
         run = Run(job, self.owner)
         run.releasing = not self.fetching
-        if self.closed:
+        if self.closed or (is_stray and not self.fetching):
             self.abandon(run)
         else:
             self.runs.add(run)
@@ -164,7 +164,7 @@ class Producer(Service):
         for held in await self._strays():
             self._unreadable = False
             try:
-                job = await self.database.read(ownership.claimed, held[0])
+                job = await self.database.read(ownership.claimed, held)
             except Exception as error:
                 if self.database.dialect.is_connection_error(error):
                     raise
@@ -174,7 +174,7 @@ class Producer(Service):
                 self.acknowledger.hold(Ack(*held, "discarded", error=reason))
             else:
                 if job is not None:
-                    self._start(job)
+                    self._start(job, is_stray=True)
         self._unsure = False
         self._check_at = clock.monotonic() + self.check_interval
 
@@ -197,6 +197,9 @@ class Producer(Service):
         """Store every outcome, and put back what was claimed and never arrived, however long it takes."""
         self.retire()
         self.closed = self._unsure = True
+        for run in list(self.runs):
+            run.release()
+            self.abandon(run)
         while self._unsure or len(self.acknowledger):
             try:
                 pause = await self.tick()

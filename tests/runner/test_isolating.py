@@ -48,6 +48,13 @@ class Leaping(clock.Clock):
         return next(self._hours) * 3600.0
 
 
+async def again(acknowledger: Acknowledger) -> None:
+    """What a producer does about outcomes that wait."""
+    await acknowledger.try_refused()
+    if acks := acknowledger.take():
+        await acknowledger.isolate(acks)
+
+
 async def tried(database: Refusing, times: int) -> Acknowledger:
     """Try to store an outcome by itself so many times."""
     acknowledger = Acknowledger(cast(Database, database))
@@ -58,7 +65,7 @@ async def tried(database: Refusing, times: int) -> Acknowledger:
             assert database.dialect.is_connection_error(database.error)
         for _ in range(times - 1):
             try:
-                await acknowledger.try_refused()
+                await again(acknowledger)
             except DBAPIError:
                 assert database.dialect.is_connection_error(database.error)
     return acknowledger
@@ -85,7 +92,7 @@ async def test_an_outcome_is_kept_as_it_is_while_nothing_can_be_stored(error: Ex
     assert (list(acknowledger), database.stored) == ([ACK], [])
     database.refuses = lambda ack: False
     with clock.use(Leaping()):
-        await acknowledger.try_refused()
+        await again(acknowledger)
     assert (list(acknowledger), database.stored) == ([], [ACK])
 
 
@@ -114,3 +121,94 @@ async def test_what_it_says_is_replaced_where_that_is_refused(error: Exception, 
     stored = database.stored[-1]
     assert stored[:4] == ACK[:4]
     assert "could not be stored" in str(stored.error)
+
+
+ACKS = [Ack(number, 1, "owner", "completed") for number in range(1, 101)]
+
+
+class Slow(Refusing):
+    """Takes too long for more than some outcomes at once."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(TimeoutError())
+        self.most = most
+        self.tries = 0
+
+    async def write(self, _: Any, acks: list[Ack]) -> None:
+        self.tries += 1
+        if len(acks) > self.most:
+            raise self.error
+        self.stored += acks
+
+
+@pytest.mark.parametrize("most", [1, 7, 99])
+async def test_a_batch_that_takes_too_long_is_stored_in_smaller_ones(most: int) -> None:
+    database = Slow(most)
+    acknowledger = Acknowledger(cast(Database, database))
+    for ack in ACKS:
+        acknowledger.hold(ack)
+    while taken := acknowledger.take():
+        try:
+            await database.write(None, taken)
+        except TimeoutError:
+            acknowledger.put_back(taken)
+    assert database.stored == ACKS
+    assert database.tries < 2.5 * len(ACKS) / most + 10
+
+
+async def test_outcomes_that_were_not_tried_when_the_connection_broke_go_together_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    database = Refusing(said("P0001"))
+    database.refuses = lambda ack: ack.id == 1
+    write = database.write
+    calls = itertools.count()
+
+    async def cut(function: Any, acks: list[Ack]) -> None:
+        # All of the left half but the first one are stored by then.
+        if acks[0].id == 2 or next(calls) > 20:
+            raise said("08006")
+        await write(function, acks)
+
+    monkeypatch.setattr(database, "write", cut)
+    acknowledger = Acknowledger(cast(Database, database))
+    with pytest.raises(DBAPIError):
+        await acknowledger.isolate(ACKS)
+    assert sorted(acknowledger) == ACKS
+    assert [ack.id for ack, _ in acknowledger._refused] == [1]
+    monkeypatch.undo()
+    with clock.use(Leaping()):
+        while acks := acknowledger.take():
+            await database.write(None, acks)
+    assert sorted(database.stored) == ACKS[1:]
+
+
+async def test_one_refused_outcome_of_many_takes_few_statements_to_find(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    database = Refusing(said("P0001"))
+    database.refuses = lambda ack: ack.id == 42
+    write = database.write
+    sizes: list[int] = []
+
+    async def counted(function: Any, acks: list[Ack]) -> None:
+        sizes.append(len(acks))
+        await write(function, acks)
+
+    monkeypatch.setattr(database, "write", counted)
+    acknowledger = Acknowledger(cast(Database, database))
+    await acknowledger.isolate(ACKS)
+    assert len(database.stored) == 99
+    assert [ack.id for ack in acknowledger] == [42]
+    assert len(sizes) <= 16
+
+
+def test_one_statement_stores_no_more_text_than_a_message_can_hold() -> None:
+    acknowledger = Acknowledger(cast(Database, Refusing(TimeoutError())))
+    for ack in ACKS:
+        acknowledger.hold(ack._replace(value="x" * 4_000_000))
+    assert [len(acknowledger.take()) for _ in range(3)] == [4, 4, 4]
+    assert acknowledger.is_full
+    while acknowledger.take():
+        pass
+    assert not acknowledger.is_full

@@ -93,7 +93,7 @@ async def test_a_job_fetched_within_the_lease_is_not_rescued_though_its_producer
     assert (await row_of(oban, job)).state is JobState.EXECUTING
 
 
-@pytest.mark.parametrize("owner", ["someone-without-a-uuid", str(uuid.uuid4()), None])
+@pytest.mark.parametrize("owner", ["no-uuid", "7c1d3f6e-5a3b-4e43-9a52-0b6a3a5f9d11", None])
 async def test_jobs_of_nodes_without_producer_rows_are_rescued_by_age_only(
     oban: Oban, owner: str | None
 ) -> None:

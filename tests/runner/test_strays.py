@@ -7,7 +7,8 @@ import pytest
 from sqlalchemy import URL
 
 from oban import Job, JobState, Oban
-from oban.repository import execution
+from oban.repository import execution, ownership
+from oban.repository.execution import Ack
 from tests.runner.support import BRIEF, NO_POLLING, Noop, Runs, reaches, row_of, runner_database
 from tests.waiting import eventually
 
@@ -139,3 +140,41 @@ async def test_never_more_jobs_run_than_the_limit_though_answers_are_lost(
             runs.finish_all()
         for job in jobs:
             assert (await reaches(oban, job, JobState.COMPLETED)).attempt == 1
+
+
+async def test_a_stray_that_was_taken_over_meanwhile_is_left_to_its_new_owner(oban: Oban) -> None:
+    job = await oban.enqueue(Noop.new())
+    await oban._database.write(execution.fetch, "default", 1, "here", "me")
+    run = (job.id, 1, "me")
+    assert await oban._database.read(ownership.strays, "me", ()) == [run]
+    assert await oban._database.read(ownership.claimed, run) is not None
+    await oban._database.write(execution.acknowledge, [Ack(*run, "rescued", rescued=1)])
+    assert await oban._database.read(ownership.claimed, run) is None
+    await oban._database.write(execution.fetch, "default", 1, "there", "other")
+    assert await oban._database.read(ownership.claimed, run) is None
+    await oban.cancel_job(job.id)
+    assert await oban._database.read(ownership.claimed, (job.id, 2, "other")) is None
+
+
+async def test_a_stray_that_is_found_while_the_node_stops_goes_back(url: URL) -> None:
+    runs = Runs()
+    async with Oban(url, name="client") as client:
+        oban = Oban(url, queues={"default": 5}, **NO_POLLING | {"shutdown_grace_period": 20})
+        await oban.start()
+        assert oban._runner is not None
+        producer = oban._runner.producers["default"]
+        busy = await client.enqueue(runs.worker.new())
+        await runs.begun(1)
+        stopping = asyncio.create_task(oban.stop())
+        await eventually(lambda: not producer.fetching)
+        # As if the statement of a broken connection had been carried out after all.
+        stray = await client.enqueue(runs.worker.new(queue="elsewhere"))
+        await client._database.write(execution.fetch, "elsewhere", 1, "node", producer.owner)
+        producer._unsure = True
+        producer.wake()
+        await reaches(client, stray, JobState.AVAILABLE)
+        runs.finish(1)
+        await stopping
+        assert len(runs.jobs) == 1
+        assert (await row_of(client, stray)).attempt == 0
+        assert (await row_of(client, busy)).state is JobState.COMPLETED
