@@ -1,5 +1,6 @@
 """Workers with `executor="process"`: what they see, how they end, and that nothing of them is left."""
 
+import contextlib
 import os
 import signal
 import sys
@@ -36,8 +37,12 @@ def lives(pid: int) -> bool:
 
 def children() -> set[int]:
     """The processes that threads of this one have started."""
-    tasks = Path("/proc/self/task").iterdir()
-    return {int(pid) for task in tasks for pid in (task / "children").read_text().split()}
+    found: set[int] = set()
+    for task in Path("/proc/self/task").iterdir():
+        # A thread may end meanwhile.
+        with contextlib.suppress(FileNotFoundError):
+            found.update(map(int, (task / "children").read_text().split()))
+    return found
 
 
 def descriptors() -> int:
