@@ -173,6 +173,10 @@ class Dialect(ABC):
     def prepare(self, connection: Connection) -> None:
         """Set up a database for a runner, once, outside of a transaction."""
 
+    def limit_statement(self, seconds: float) -> str | None:
+        """What to run on a new connection so that the server ends, by itself, what takes longer there."""
+        return None
+
     @abstractmethod
     def current_schema(self, connection: Connection) -> str | None:
         """The schema in which tables without one are found."""

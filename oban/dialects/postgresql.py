@@ -1,5 +1,6 @@
 """PostgreSQL 14 and newer: SKIP LOCKED, jsonb, arrays, the server's clock, NOTIFY."""
 
+import math
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
@@ -166,6 +167,16 @@ class PostgreSQL(Dialect):
 
     def prepare(self, connection: Connection) -> None:
         """Nothing: a server is set up by whoever runs it."""
+
+    def limit_statement(self, seconds: float) -> str | None:
+        # A client that is cut off, or frozen, cannot end what it began: its locks would stay until the
+        # server gives the connection up, after hours. Shorter limits of the server's own stay.
+        limit = math.ceil(seconds * 1000)
+        return (
+            f"SELECT set_config(name, '{limit}', false) FROM pg_settings"  # noqa: S608 - a number
+            " WHERE name IN ('statement_timeout', 'idle_in_transaction_session_timeout')"
+            f" AND CAST(setting AS bigint) NOT BETWEEN 1 AND {limit}"
+        )
 
     def current_schema(self, connection: Connection) -> str | None:
         return connection.scalar(select(func.current_schema()))

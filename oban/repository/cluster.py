@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from oban import dialects
 from oban.dialects.base import Dialect
 from oban.models import Leader, Producer
-from oban.repository.transaction import execute
+from oban.repository.transaction import alone, execute
 
 _producers = cast(Table, Producer.__table__)
 _producer = _producers.c
@@ -30,21 +30,17 @@ class Heartbeat(NamedTuple):
     meta: dict[str, Any]
 
 
-@functools.cache
-def _beat(dialect: Dialect) -> Executable:
-    insert: Any = dialect.insert(_producers)
-    return insert.on_conflict_do_update(  # type: ignore[no-any-return]
-        index_elements=[_producer.uuid],
-        set_={"meta": insert.excluded.meta, "updated_at": dialect.now()},
-    )
-
-
 def beat(session: Session, heartbeats: Sequence[Heartbeat]) -> None:
     """Say that producers are alive, whether their rows are there (still) or not."""
     # In one order on every node, as each upsert locks its row.
     rows = [heartbeat._asdict() for heartbeat in sorted(heartbeats, key=lambda beat: beat.uuid)]
     if rows:
-        execute(session, _beat(dialects.of(session)), rows)
+        dialect = dialects.of(session)
+        insert: Any = dialect.insert(_producers).values(rows)
+        given = {"meta": insert.excluded.meta, "updated_at": dialect.now()}
+        # No node that freezes or is cut off before its COMMIT keeps a lock.
+        alone(session)
+        execute(session, insert.on_conflict_do_update(index_elements=[_producer.uuid], set_=given))
 
 
 def withdraw(session: Session, uuids: Sequence[UUID]) -> None:
@@ -85,6 +81,8 @@ def elect(session: Session, name: str, identity: str, lease: float) -> float | N
     """
     dialect = dialects.of(session)
     parameters = {"instance": name, "identity": identity, "lease": lease}
+    # The row is locked for no longer than the statement: who freezes then does not stop all elections.
+    alone(session)
     if execute(session, _elect(dialect), parameters).scalar() is not None:
         return None
     held = select(_leader.expires_at, dialect.now()).where(_leader.name == name)
@@ -98,4 +96,5 @@ def elect(session: Session, name: str, identity: str, lease: float) -> float | N
 
 def resign(session: Session, name: str, identity: str) -> None:
     """Give the lease up, if it is still held under this identity."""
+    alone(session)
     execute(session, delete(_leaders).where(_leader.name == name, _leader.node == identity))

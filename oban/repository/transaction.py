@@ -8,6 +8,7 @@ import logging
 import random
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, nullcontext
+from functools import partial
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import (
@@ -21,6 +22,7 @@ from sqlalchemy import (
     event,
     select,
 )
+from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import (
     AsyncConnection,
@@ -53,6 +55,8 @@ _PREFIX = "oban.prefix"
 _WAITING = "oban.waiting"
 _ONE_BY_ONE = "oban.one_by_one"
 _ATTEMPTS = 10
+#: Seconds that the server gives a statement beyond its timeout here, which is the one to be met.
+SPARE = 1.0
 
 
 def execute(
@@ -139,6 +143,9 @@ class Database:
         if self.dialect.is_memory(self.engine.url):
             return self
         engine = _engine_beside(self.engine, connections, timeout)
+        # Behind a pooler, the connection is not ours to set up.
+        if not self.pooled and (limit := self.dialect.limit_statement(timeout + SPARE)):
+            event.listen(engine.sync_engine.pool, "connect", partial(_run_once, limit))
         twin = Database(engine, self.prefix, timeout=timeout, pooled=self.pooled)
         twin._owns_engine = True
         if not own_loop:
@@ -360,6 +367,13 @@ def _engine_beside(engine: AsyncEngine, connections: int, timeout: float) -> Asy
     )
     options = engine.sync_engine.get_execution_options()
     return AsyncEngine(Engine(pool, engine.dialect, engine.url, execution_options=options))
+
+
+def _run_once(statement: str, connection: DBAPIConnection, _: object) -> None:
+    cursor = connection.cursor()
+    cursor.execute(statement)
+    cursor.close()
+    connection.commit()
 
 
 def _usual_isolation(engine: AsyncEngine) -> str | None:

@@ -2,13 +2,17 @@
 
 import asyncio
 import contextlib
+import uuid
 from typing import Any
 
 import pytest
-from sqlalchemy import URL, text
+from sqlalchemy import URL, event, text
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 from oban import Oban, clock
 from oban.repository import cluster
+from oban.repository.cluster import Heartbeat
+from oban.repository.transaction import Database
 from oban.runner.leader import Leader
 from tests.runner.support import BRIEF
 from tests.waiting import eventually
@@ -132,3 +136,53 @@ async def test_a_follower_looks_again_when_the_lease_of_the_leader_ends(oban: Ob
     assert pause is not None
     assert 0 < pause <= 1.2
     assert await first.tick() is None
+
+
+async def test_a_node_that_freezes_before_its_commit_does_not_stop_elections_or_heartbeats(
+    driver_url: URL,
+) -> None:
+    beats = [Heartbeat(uuid.uuid4(), "Oban", "node", f"queue{number}", {}) for number in range(3)]
+    async with Oban(driver_url) as frozen, Oban(driver_url) as other:
+        async with AsyncSession(frozen.engine) as session:
+            await session.run_sync(cluster.elect, "Oban", "frozen", 60.0)
+            async with AsyncSession(frozen.engine) as beating:
+                await beating.run_sync(cluster.beat, beats)
+                async with asyncio.timeout(5):
+                    held = await other._database.write(cluster.elect, "Oban", "other", 60.0)
+                    await other._database.write(cluster.beat, beats)
+                assert held is not None
+        async with AsyncSession(frozen.engine) as session:
+            await session.run_sync(cluster.resign, "Oban", "frozen")
+            async with asyncio.timeout(5):
+                assert await other._database.write(cluster.elect, "Oban", "other", 60.0) is None
+
+
+async def test_the_server_ends_what_a_runner_that_is_cut_off_has_begun(postgresql_url: URL) -> None:
+    async with Oban(postgresql_url, statement_timeout=7) as oban:
+        own = oban._database.sibling(1, 7.0)
+        pooled = Database(oban.engine, pooled=True).sibling(1, 7.0)
+        strict = Database(oban.engine)
+        for database, expected in ((own, "8s"), (pooled, "0"), (strict, "0")):
+            for name in ("statement_timeout", "idle_in_transaction_session_timeout"):
+                async with database.engine.connect() as connection:
+                    assert await connection.scalar(text(f"SHOW {name}")) == expected
+        await own.dispose()
+        await pooled.dispose()
+
+
+async def test_a_shorter_limit_of_the_servers_own_stays(postgresql_url: URL) -> None:
+    engine = create_async_engine(postgresql_url)
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def limit(connection: Any, _: object) -> None:
+        cursor = connection.cursor()
+        cursor.execute("SET statement_timeout = '3s'")
+        cursor.close()
+        connection.commit()
+
+    own = Database(engine).sibling(1, 7.0)
+    async with own.engine.connect() as connection:
+        assert await connection.scalar(text("SHOW statement_timeout")) == "3s"
+        assert await connection.scalar(text("SHOW idle_in_transaction_session_timeout")) == "8s"
+    await own.dispose()
+    await engine.dispose()
