@@ -44,7 +44,12 @@ _NOTIFY = text(
 
 # Error classes and codes of appendix A of the PostgreSQL manual.
 _UNDEFINED_TABLE = {"42P01", "3F000"}
-_TRANSIENT = {"40001", "40P01", "55P03"}
+_TRANSIENT = {"40001", "40P01"}
+# Somebody keeps a row locked: not worth a try at once, but one later.
+_LOCKED = "55P03"
+#: How long a statement of the runner waits for a lock, in milliseconds. An outcome whose row somebody keeps
+#: locked for longer is then tried by itself, from time to time, and stops no other.
+LOCK_TIMEOUT = 1000
 _READ_ONLY = "25006"
 _BAD_VALUE_CLASSES = {"22", "54"}
 _LOST_STATEMENT = {"26000", "42P05"}
@@ -172,10 +177,12 @@ class PostgreSQL(Dialect):
         # A client that is cut off, or frozen, cannot end what it began: its locks would stay until the
         # server gives the connection up, after hours. Shorter limits of the server's own stay.
         limit = math.ceil(seconds * 1000)
+        lock = min(LOCK_TIMEOUT, limit)
         return (
-            f"SELECT set_config(name, '{limit}', false) FROM pg_settings"  # noqa: S608 - a number
-            " WHERE name IN ('statement_timeout', 'idle_in_transaction_session_timeout')"
-            f" AND CAST(setting AS bigint) NOT BETWEEN 1 AND {limit}"
+            "SELECT set_config(name, CAST(given AS text), false) FROM pg_settings JOIN (VALUES"  # noqa: S608
+            f" ('statement_timeout', {limit}), ('idle_in_transaction_session_timeout', {limit}),"
+            f" ('lock_timeout', {lock})) AS limits (name, given) USING (name)"
+            " WHERE CAST(setting AS bigint) NOT BETWEEN 1 AND given"
         )
 
     def current_schema(self, connection: Connection) -> str | None:
@@ -205,6 +212,10 @@ class PostgreSQL(Dialect):
         if (state := getattr(error, "sqlstate", None)) is not None:
             return _unusable(state)
         return isinstance(error, UNREACHABLE)
+
+    def is_passing(self, error: BaseException) -> bool:
+        locked = isinstance(error, DBAPIError) and _sqlstate(error) == _LOCKED
+        return locked or super().is_passing(error)
 
     def is_bad_value(self, error: BaseException) -> bool:
         if isinstance(error, DBAPIError):

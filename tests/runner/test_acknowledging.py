@@ -4,12 +4,12 @@ import itertools
 from typing import Any
 
 import pytest
-from sqlalchemy import URL, text
+from sqlalchemy import URL, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.orm import Session
 
-from oban import JobState, Oban, Record, Snooze
+from oban import Job, JobState, Oban, Record, Snooze
 from oban.repository import execution
 from tests.runner.support import FAST_POLLING, NO_POLLING, Noop, Runs, reaches, row_of, runner_database
 from tests.waiting import eventually
@@ -215,3 +215,18 @@ async def test_what_acknowledging_costs_grows_with_the_number_of_jobs_and_no_fas
 
             steps.append(await client._database.write(acknowledge))
         assert steps[1] < steps[0] * 6
+
+
+async def test_a_row_that_somebody_keeps_locked_does_not_stop_its_queue(postgresql_url: URL) -> None:
+    runs = Runs()
+    async with Oban(postgresql_url, queues={"default": 5}, **FAST_POLLING) as oban:
+        held, free = await oban.enqueue_many([runs.worker.new() for _ in range(2)])
+        await runs.begun(2)
+        async with oban.engine.begin() as connection:
+            await connection.execute(select(Job.id).where(Job.id == held.id).with_for_update())
+            runs.finish_all()
+            await reaches(oban, free, JobState.COMPLETED)
+            for job in await oban.enqueue_many([Noop.new() for _ in range(20)]):
+                await reaches(oban, job, JobState.COMPLETED)
+        row = await reaches(oban, held, JobState.COMPLETED)
+        assert (row.attempt, row.errors) == (1, [])
