@@ -1,16 +1,30 @@
 """Who is there: the rows of producers, kept fresh by heartbeats, and the leader's lease."""
 
 import functools
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple, cast
 from uuid import UUID
 
-from sqlalchemy import Executable, Float, Table, Text, bindparam, case, delete, or_, select
+from sqlalchemy import (
+    ColumnElement,
+    Executable,
+    Float,
+    Table,
+    Text,
+    bindparam,
+    case,
+    delete,
+    func,
+    or_,
+    select,
+)
+from sqlalchemy import cast as cast_to
 from sqlalchemy.orm import Session
 
 from oban import dialects
-from oban.dialects.base import Dialect
+from oban.dialects.base import Dialect, constant
 from oban.models import Leader, Producer
 from oban.repository.transaction import alone, execute
 
@@ -41,11 +55,52 @@ def beat(session: Session, heartbeats: Sequence[Heartbeat]) -> None:
         # No node that freezes or is cut off before its COMMIT keeps a lock.
         alone(session)
         execute(session, insert.on_conflict_do_update(index_elements=[_producer.uuid], set_=given))
+    else:
+        # With nothing to say, it shows all the same that the database can be reached.
+        now(session)
 
 
 def withdraw(session: Session, uuids: Sequence[UUID]) -> None:
     """Remove the rows of producers that have ended, with nothing left to acknowledge."""
     execute(session, delete(_producers).where(_producer.uuid.in_(uuids)))
+
+
+def now(session: Session) -> datetime:
+    """The database's clock."""
+    moment: datetime = execute(session, select(dialects.of(session).now())).scalar_one()
+    return moment
+
+
+def plain(uuid: Any) -> ColumnElement[str]:
+    """A uuid with dashes or without, as databases keep them, as 32 digits."""
+    return func.replace(cast_to(uuid, Text), constant("-"), constant(""))
+
+
+def silent(
+    session: Session, lease: float, patience: Callable[[datetime], float] = lambda _: math.inf
+) -> list[str]:
+    """The producers, by the digits of their uuids, that were not heard of for longer than a lease.
+
+    That is `lease` seconds, or their own lease if it is longer. `patience` is told the time by the
+    database's clock, and says for how many seconds everybody has been able to be heard: who may be
+    silent for longer is not judged.
+    """
+    moment = now(session)
+    longest = patience(moment)
+    rows = execute(session, select(plain(_producer.uuid), _producer.updated_at, _producer.meta)).all()
+    return [
+        uuid
+        for uuid, heard, meta in rows
+        if (own := _lease(meta, lease)) <= longest and (moment - heard).total_seconds() >= own
+    ]
+
+
+def _lease(meta: object, least: float) -> float:
+    # Other implementations keep there what they like.
+    own = meta.get("lease") if isinstance(meta, dict) else None
+    if isinstance(own, bool) or not isinstance(own, (int, float)) or not least < own < math.inf:
+        return least
+    return own
 
 
 def alive(session: Session) -> set[UUID]:

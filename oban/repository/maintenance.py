@@ -1,7 +1,9 @@
 """What the leader does to jobs that nobody runs: rescue, sweep, prune. Safe when two do it at once."""
 
 import functools
+import math
 from collections.abc import Callable, Collection, Sequence
+from datetime import datetime
 from typing import Any, NamedTuple, cast
 from uuid import UUID
 
@@ -19,24 +21,26 @@ from sqlalchemy import (
     exists,
     func,
     literal,
+    literal_column,
     or_,
     select,
     update,
 )
-from sqlalchemy import cast as sql_cast
 from sqlalchemy.orm import Session
 
 from oban import dialects
 from oban.config import Retention
-from oban.dialects.base import Dialect, constant
+from oban.dialects.base import Dialect
 from oban.models import Job, Producer
+from oban.repository.cluster import plain, silent
 from oban.repository.execution import Ack, acknowledge
 from oban.repository.transaction import execute
-from oban.types import JobState
+from oban.types import JobState, TextList
 
 _jobs = cast(Table, Job.__table__)
 _job = _jobs.c
-_producer = cast(Table, Producer.__table__).c
+_producers = cast(Table, Producer.__table__)
+_producer = _producers.c
 
 #: Jobs that one statement rescues or sweeps.
 BATCH = 500
@@ -52,16 +56,22 @@ class Rescued(NamedTuple):
     discarded: bool
 
 
-def _plain(uuid: Any) -> ColumnElement[str]:
-    # With dashes or without, as databases keep them.
-    return func.replace(sql_cast(uuid, Text), constant("-"), constant(""))
+Patience = Callable[[datetime], float]
+
+
+def _endless(_: datetime) -> float:
+    return math.inf
+
+
+def _one_of(dialect: Dialect, owner: ColumnElement[str], name: str) -> ColumnElement[bool]:
+    return dialect.among(owner, bindparam(name, type_=TextList))
 
 
 @functools.cache
 def _orphans(dialect: Dialect) -> Select[Any]:
-    owner = _plain(dialect.second(_job.attempted_by))
-    row = select(_producer.uuid).where(_plain(_producer.uuid) == owner)
-    silent = dialect.earlier(bindparam("lease", type_=Float))
+    owner = plain(dialect.second(_job.attempted_by))
+    row = select(_producer.uuid).where(plain(_producer.uuid) == owner)
+    recent = dialect.earlier(bindparam("lease", type_=Float))
     aged = dialect.earlier(bindparam("age", type_=Float))
     # A row by hand may lack it; then the job is as old as its time to start.
     since = func.coalesce(_job.attempted_at, _job.scheduled_at)
@@ -70,35 +80,46 @@ def _orphans(dialect: Dialect) -> Select[Any]:
         .where(
             _job.state == dialect.state("executing"),
             # Also of the job: a node that wakes up may fetch before its heart beats again.
-            since <= silent,
+            since <= recent,
             or_(
-                and_(exists(row), ~exists(row.where(_producer.updated_at > silent))),
-                and_(
-                    ~exists(row),
-                    or_(since <= aged, owner.in_(bindparam("gone", expanding=True, type_=Text))),
-                ),
+                _one_of(dialect, owner, "silent"),
+                and_(~exists(row), or_(since <= aged, _one_of(dialect, owner, "gone"))),
             ),
         )
-        .order_by(_job.id)
+        # Not by the bare column, lest the planner walks the primary key of the whole table.
+        .order_by(_job.id + literal_column("0"))
         .limit(BATCH)
         .with_for_update(skip_locked=True, of=_jobs)
     )
 
 
 def orphans(
-    session: Session, lease: float, age: float, gone: Collection[UUID] = (), after: int = 0
+    session: Session,
+    lease: float,
+    age: float,
+    gone: Collection[UUID] = (),
+    after: int = 0,
+    patience: Patience = _endless,
 ) -> list[int]:
     """The ids, beyond `after`, of what `rescue` would take; at most `BATCH`."""
-    return [row.id for row in _find(session, lease, age, gone, _job.id > after)]
+    return [row.id for row in _find(session, lease, age, gone, patience, _job.id > after)]
 
 
 def _find(
-    session: Session, lease: float, age: float, gone: Collection[UUID], *where: ColumnElement[bool]
+    session: Session,
+    lease: float,
+    age: float,
+    gone: Collection[UUID],
+    patience: Patience,
+    *where: ColumnElement[bool],
 ) -> Sequence[Any]:
-    statement = _orphans(dialects.of(session)).where(*where)
-    return execute(
-        session, statement, {"lease": lease, "age": age, "gone": [uuid.hex for uuid in gone]}
-    ).all()
+    parameters = {
+        "lease": lease,
+        "age": age,
+        "gone": [uuid.hex for uuid in gone],
+        "silent": silent(session, lease, patience),
+    }
+    return execute(session, _orphans(dialects.of(session)).where(*where), parameters).all()
 
 
 def rescue(
@@ -108,8 +129,9 @@ def rescue(
     gone: Collection[UUID] = (),
     only: int | None = None,
     sure: Callable[[], bool] = lambda: True,
+    patience: Patience = _endless,
 ) -> list[Rescued]:
-    """Take executing jobs, or `only` one, from producers that were silent for `lease` seconds.
+    """Take executing jobs, or `only` one, from producers that are `silent`, as `cluster` says.
 
     They become available, with `meta["rescued"]` + 1, or are discarded with a reason, if the
     interrupted attempt was the last. A producer without a row is not one of ours, unless it is in
@@ -117,9 +139,11 @@ def rescue(
     for `age` seconds. At most `BATCH` at a time, and none unless `sure()`, which is asked when they
     are locked.
     """
+    dialects.of(session).begin_write(session)
     acks, rescued = [], []
     which = () if only is None else (_job.id == only,)
-    for id_, worker, attempt, max_attempts, meta, attempted_by in _find(session, lease, age, gone, *which):
+    found = _find(session, lease, age, gone, patience, *which)
+    for id_, worker, attempt, max_attempts, meta, attempted_by in found:
         node, owner = _names(attempted_by)
         before = meta.get("rescued") if isinstance(meta, dict) else None
         count = before + 1 if isinstance(before, int) and 0 <= before < 2**31 else 1
@@ -145,18 +169,28 @@ def _names(attempted_by: object) -> tuple[str, str]:
 
 @functools.cache
 def _forget(dialect: Dialect) -> Executable:
-    producers = cast(Table, Producer.__table__)
     owned = select(_job.id).where(
         _job.state == dialect.state("executing"),
-        _plain(dialect.second(_job.attempted_by)) == _plain(_producer.uuid),
+        plain(dialect.second(_job.attempted_by)) == plain(_producer.uuid),
     )
-    cutoff = dialect.earlier(bindparam("lease", type_=Float))
-    return delete(producers).where(_producer.updated_at <= cutoff, ~exists(owned)).returning(_producer.uuid)
+    return (
+        delete(_producers)
+        .where(
+            _one_of(dialect, plain(_producer.uuid), "silent"),
+            # They may have been heard of since.
+            _producer.updated_at <= dialect.earlier(bindparam("lease", type_=Float)),
+            ~exists(owned),
+        )
+        .returning(_producer.uuid)
+    )
 
 
-def forget(session: Session, lease: float) -> set[UUID]:
-    """Remove producers that were not heard of for `lease` seconds and own no job any more."""
-    return set(execute(session, _forget(dialects.of(session)), {"lease": lease}).scalars())
+def forget(session: Session, lease: float, patience: Patience = _endless) -> set[UUID]:
+    """Remove producers that are `silent` and own no job any more."""
+    dialect = dialects.of(session)
+    dialect.begin_write(session)
+    parameters = {"silent": silent(session, lease, patience), "lease": lease}
+    return set(execute(session, _forget(dialect), parameters).scalars())
 
 
 @functools.cache

@@ -1,7 +1,9 @@
 """Rescues the jobs of nodes that are gone, and discards those that can never run."""
 
 import logging
+import math
 from collections.abc import Callable
+from datetime import datetime
 from uuid import UUID
 
 from oban import clock, dialects, encoding
@@ -19,7 +21,8 @@ class Lifeline(Service):
 
     Time alone makes no orphan, but of jobs of other implementations, whose nodes keep no row. A
     database that was away, or locked, silences everybody: nothing is rescued unless `steady`, when
-    this node itself has been able to say for some time that it is alive.
+    this node itself has been able to say for some time that it is alive. A clock of the database that
+    is set forward makes everybody look silent, too: then, all have a lease to be heard again.
     """
 
     def __init__(
@@ -40,10 +43,29 @@ class Lifeline(Service):
         self._steady = steady
         #: When each producer was last seen to have a row.
         self._seen: dict[UUID, float] = {}
+        #: The database's clock less the monotonic one, when last looked at, and when it jumped forward.
+        self._offset = math.inf
+        self._jumped = -math.inf
+        self._unsteady = clock.monotonic()
+
+    def _patience(self, now: datetime) -> float:
+        """For how many seconds everybody has been able to be heard; `now` by the database's clock."""
+        at = clock.monotonic()
+        offset = now.timestamp() - at
+        if offset - self._offset > self.lease / 4:
+            self._jumped = at
+            logger.warning("the database's clock went forward by %.1f s", offset - self._offset)
+        self._offset = offset
+        if not self._steady():
+            self._unsteady = at
+        # That all who go by the same lease have been able to, is what being steady means.
+        return min(at - self._jumped, max(at - self._unsteady, self.lease))
 
     async def tick(self) -> float | None:
         if not self.leader.leads:
             self._seen.clear()
+            # Who leads next has to know whether the clock has jumped.
+            self._patience(await self.database.read(cluster.now))
             return None
         gone = await self._vanished()
         if self._steady() and await self._rescue(gone) == maintenance.BATCH:
@@ -56,7 +78,7 @@ class Lifeline(Service):
     async def _rescue(self, gone: list[UUID]) -> int:
         try:
             rescued = await self.database.write(
-                maintenance.rescue, self.lease, self.age, gone, sure=self._steady
+                maintenance.rescue, self.lease, self.age, gone, sure=self._steady, patience=self._patience
             )
         except Exception as error:
             if self.database.dialect.is_connection_error(error):
@@ -67,7 +89,7 @@ class Lifeline(Service):
             names = (encoding.shown(job.worker), encoding.shown(job.node))
             logger.warning("job %s (%s) of the node %s, which is gone: %s", job.id, *names, end)
         if len(rescued) < maintenance.BATCH:
-            for uuid in await self.database.write(maintenance.forget, self.lease):
+            for uuid in await self.database.write(maintenance.forget, self.lease, self._patience):
                 self._seen.pop(uuid, None)
         return len(rescued)
 
@@ -75,12 +97,20 @@ class Lifeline(Service):
         """Rescue what can be, where a row that cannot makes the statement fail for all."""
         rescued: list[Rescued] = []
         after = 0
-        while ids := await self.database.read(maintenance.orphans, self.lease, self.age, gone, after):
+        while ids := await self.database.read(
+            maintenance.orphans, self.lease, self.age, gone, after, self._patience
+        ):
             after = ids[-1]
             for id_ in ids:
                 try:
                     rescued += await self.database.write(
-                        maintenance.rescue, self.lease, self.age, gone, only=id_, sure=self._steady
+                        maintenance.rescue,
+                        self.lease,
+                        self.age,
+                        gone,
+                        only=id_,
+                        sure=self._steady,
+                        patience=self._patience,
                     )
                 except Exception as error:
                     if self.database.dialect.is_connection_error(error):

@@ -62,7 +62,12 @@ class Refresher(Service):
             asked = clock.monotonic()
             if asked - self._last_seen() > PATIENCE * self.lease:
                 raise RuntimeError(f"the event loop has been blocked for more than {PATIENCE} leases")
-            beats = [beat for beat in self._heartbeats() if beat.uuid not in self._gone]
+            # With the lease that the node goes by: another one may be the leader's.
+            beats = [
+                beat._replace(meta={**beat.meta, "lease": self.lease})
+                for beat in self._heartbeats()
+                if beat.uuid not in self._gone
+            ]
             await self.database.write(cluster.beat, beats)
             # After a longer gap, others may have been silent for a lease: they may have beaten last an
             # interval before this one, and beat next an interval later.

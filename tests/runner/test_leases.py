@@ -6,13 +6,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import URL, text, update
+from sqlalchemy import URL, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from oban import Job, JobState, Oban, clock
 from oban.models import Producer
-from oban.repository import execution, maintenance
+from oban.repository import cluster, execution, maintenance
 from oban.repository.execution import Ack
+from oban.runner.leader import Leader
+from oban.runner.lifeline import Lifeline
 from oban.runner.refresher import Refresher
 from tests.runner.support import BRIEF, FAST_POLLING, Noop, Runs, reaches, row_of
 from tests.runner.test_acknowledging import refuse
@@ -42,9 +44,9 @@ async def make_orphan(oban: Oban, job: Job, *, owner: str | None, attempt: int, 
         await connection.execute(update(Job).where(Job.id == job.id).values(values))
 
 
-async def producer_row(oban: Oban, *, seconds: float = 3600) -> str:
+async def producer_row(oban: Oban, *, seconds: float = 3600, meta: Any = None) -> str:
     """A producer that was last seen some seconds ago; its uuid."""
-    row = Producer(uuid=uuid.uuid4(), name="Oban", node="elsewhere", queue="default", meta={})
+    row = Producer(uuid=uuid.uuid4(), name="Oban", node="elsewhere", queue="default", meta=meta or {})
     row.updated_at = row.started_at = datetime.now(UTC) - timedelta(seconds=seconds)
     async with AsyncSession(oban.engine, expire_on_commit=False) as session:
         session.add(row)
@@ -350,3 +352,99 @@ async def test_when_the_database_was_away_nobody_is_taken_for_dead_before_the_ot
         async with Oban(url, queues={"default": 1}, **LEASE):
             await reaches(client, job, JobState.COMPLETED)
         assert clock.monotonic() - since >= LEASE["lease"] * 0.75
+
+
+@pytest.mark.parametrize("meta", [{"lease": 600}, {"lease": 600.5}])
+async def test_a_producer_may_be_silent_for_as_long_as_its_own_lease(oban: Oban, meta: Any) -> None:
+    healthy = await orphan(oban, owner=await producer_row(oban, seconds=500, meta=meta))
+    dead = await orphan(oban, owner=await producer_row(oban, seconds=700, meta=meta))
+    idle = await producer_row(oban, seconds=500, meta=meta)
+    assert await rescue(oban) == [dead.id]
+    assert (await row_of(oban, healthy)).state is JobState.EXECUTING
+    forgotten = await oban._database.write(maintenance.forget, 60)
+    assert forgotten
+    assert uuid.UUID(idle) not in forgotten
+
+
+@pytest.mark.parametrize("lease", ["600", -1, 1, None, True, [600], {"a": 1}, "x"])
+async def test_a_lease_that_makes_no_sense_or_is_shorter_does_not_count(oban: Oban, lease: Any) -> None:
+    dead = await orphan(oban, owner=await producer_row(oban, seconds=61, meta={"lease": lease}))
+    healthy = await orphan(oban, owner=await producer_row(oban, seconds=50, meta={"lease": lease}))
+    spoilt = await orphan(oban, owner=await producer_row(oban, seconds=61, meta=[1]))
+    assert await rescue(oban) == [dead.id, spoilt.id]
+    assert (await row_of(oban, healthy)).state is JobState.EXECUTING
+
+
+async def test_a_running_node_says_by_which_lease_it_goes(url: URL) -> None:
+    async with (
+        Oban(url, queues={"default": 1}, lease=7, **FAST_POLLING) as oban,
+        oban.engine.connect() as own,
+    ):
+        assert [meta["lease"] for meta in await own.scalars(select(Producer.meta))] == [7]
+
+
+class Stepped:
+    """The clock of a database that a test sets forward."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.seconds = 0.0
+        real = cluster.now
+        monkeypatch.setattr(cluster, "now", lambda session: real(session) + timedelta(seconds=self.seconds))
+
+
+@pytest.mark.parametrize("leads", [True, False])
+async def test_when_the_clock_of_the_database_is_set_forward_all_have_a_lease_to_be_heard_again(
+    oban: Oban, monkeypatch: pytest.MonkeyPatch, leads: bool
+) -> None:
+    database_clock = Stepped(monkeypatch)
+    with clock.use(Monotonic()) as now:
+        assert isinstance(now, Monotonic)
+        leader = Leader(oban._database, name="Oban", identity="me", lease=1000, interval=15)
+        lifeline = Lifeline(oban._database, leader, lease=60, age=1e9, interval=15, steady=lambda: True)
+        healthy = await orphan(oban, owner=await producer_row(oban, seconds=10))
+        if leads:
+            await leader.tick()
+        # Also who is not the leader yet keeps an eye on the clock.
+        await lifeline.tick()
+        database_clock.seconds = 3600
+        await leader.tick()
+        for _ in range(4):
+            await lifeline.tick()
+            assert (await row_of(oban, healthy)).state is JobState.EXECUTING
+            assert await heartbeats(oban)
+            now.seconds += 15
+            database_clock.seconds += 15
+        await lifeline.tick()
+        assert (await row_of(oban, healthy)).state is JobState.AVAILABLE
+
+
+async def test_a_longer_lease_is_judged_when_that_long_nothing_kept_anybody_from_being_heard(
+    oban: Oban, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database_clock = Stepped(monkeypatch)
+    with clock.use(Monotonic()) as now:
+        assert isinstance(now, Monotonic)
+        leader = Leader(oban._database, name="Oban", identity="me", lease=1000, interval=15)
+        await leader.tick()
+        lifeline = Lifeline(oban._database, leader, lease=2, age=1e9, interval=1, steady=lambda: True)
+        job = await orphan(oban, owner=await producer_row(oban, seconds=100, meta={"lease": 60}))
+        for _ in range(2):
+            await lifeline.tick()
+            assert (await row_of(oban, job)).state is JobState.EXECUTING
+            now.seconds += 30
+            database_clock.seconds += 30
+        await lifeline.tick()
+        assert (await row_of(oban, job)).state is JobState.AVAILABLE
+
+
+async def test_a_heart_with_nothing_to_say_does_not_beat_without_the_database(
+    oban: Oban, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise ConnectionError("no route")
+
+    heart = Refresher(oban._database, lease=4.0, interval=1.0, heartbeats=list, last_seen=clock.monotonic)
+    await heart.tick()
+    monkeypatch.setattr("sqlalchemy.orm.Session.execute", broken)
+    with pytest.raises(ConnectionError):
+        await heart.tick()
