@@ -68,7 +68,9 @@ class Lifeline(Service):
             self._patience(await self.database.read(cluster.now))
             return None
         gone = await self._vanished()
-        if self._steady() and await self._rescue(gone) == maintenance.BATCH:
+        if not self._steady():
+            self._patience(await self.database.read(cluster.now))
+        elif await self._rescue(gone) == maintenance.BATCH:
             return 0
         spent = await self.database.write(maintenance.sweep)
         if spent:
@@ -76,6 +78,8 @@ class Lifeline(Service):
         return 0 if len(spent) == maintenance.BATCH else None
 
     async def _rescue(self, gone: list[UUID]) -> int:
+        # Whoever vanished before then has no job left that this does not take.
+        before = clock.monotonic() - 2 * self.lease
         try:
             rescued = await self.database.write(
                 maintenance.rescue, self.lease, self.age, gone, sure=self._steady, patience=self._patience
@@ -91,6 +95,8 @@ class Lifeline(Service):
         if len(rescued) < maintenance.BATCH:
             for uuid in await self.database.write(maintenance.forget, self.lease, self._patience):
                 self._seen.pop(uuid, None)
+            if self._steady():
+                self._seen = {uuid: at for uuid, at in self._seen.items() if at > before}
         return len(rescued)
 
     async def _one_by_one(self, gone: list[UUID]) -> list[Rescued]:

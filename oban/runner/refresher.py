@@ -80,4 +80,6 @@ class Refresher(Service):
         """Take back the rows of producers that have ended; no later heartbeat brings them again."""
         self._gone.update(uuids)
         async with self._turn:
-            await self.database.write(cluster.withdraw, list(self._gone))
+            gone = self._gone.copy()
+            await self.database.write(cluster.withdraw, list(gone))
+            self._gone -= gone.difference(beat.uuid for beat in self._heartbeats())

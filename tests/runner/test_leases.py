@@ -448,3 +448,38 @@ async def test_a_heart_with_nothing_to_say_does_not_beat_without_the_database(
     monkeypatch.setattr("sqlalchemy.orm.Session.execute", broken)
     with pytest.raises(ConnectionError):
         await heart.tick()
+
+
+async def test_a_heart_does_not_keep_in_mind_for_ever_which_producers_have_ended(oban: Oban) -> None:
+    beats = [cluster.Heartbeat(uuid.uuid4(), "Oban", "node", "default", {}) for _ in range(2)]
+    heart = Refresher(
+        oban._database, lease=4.0, interval=1.0, heartbeats=lambda: beats[:], last_seen=clock.monotonic
+    )
+    await heart.tick()
+    first, second = beats
+    # It is still among those that have something to say.
+    await heart.withdraw([first.uuid])
+    await heart.tick()
+    assert await oban._database.read(cluster.alive) == {second.uuid}
+    beats.clear()
+    await heart.withdraw([second.uuid])
+    assert (await oban._database.read(cluster.alive), heart._gone) == (set(), set())
+
+
+async def test_a_leader_does_not_keep_in_mind_for_ever_which_producers_it_has_seen(oban: Oban) -> None:
+    with clock.use(Monotonic()) as now:
+        assert isinstance(now, Monotonic)
+        leader = Leader(oban._database, name="Oban", identity="me", lease=1000, interval=15)
+        await leader.tick()
+        lifeline = Lifeline(oban._database, leader, lease=60, age=1e9, interval=15, steady=lambda: True)
+        owner = uuid.UUID(await producer_row(oban, seconds=0))
+        job = await orphan(oban, owner=str(owner))
+        await lifeline.tick()
+        await oban._database.write(cluster.withdraw, [owner])
+        now.seconds += 61
+        await lifeline.tick()
+        assert (await row_of(oban, job)).state is JobState.AVAILABLE
+        assert owner in lifeline._seen
+        now.seconds += 61
+        await lifeline.tick()
+        assert not lifeline._seen
