@@ -170,7 +170,10 @@ class SQLite(Dialect):
 
     def prepare(self, connection: Connection) -> None:
         # Kept in the file from then on. Readers and the writer do not wait for each other.
-        connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+        with connection.begin():
+            # An application's event may have begun a transaction, in which the mode cannot be changed.
+            connection.connection.rollback()
+            connection.exec_driver_sql("PRAGMA journal_mode = WAL")
 
     def current_schema(self, connection: Connection) -> str | None:
         return None

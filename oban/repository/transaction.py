@@ -361,12 +361,18 @@ def _engine_beside(engine: AsyncEngine, connections: int, timeout: float) -> Asy
         pool_size=connections,
         max_overflow=0,
         recycle=source._recycle,
+        pre_ping=source._pre_ping,
+        reset_on_return=source._reset_on_return,
         timeout=timeout,
         dialect=engine.dialect,
         _dispatch=source.dispatch,
     )
     options = engine.sync_engine.get_execution_options()
-    return AsyncEngine(Engine(pool, engine.dialect, engine.url, execution_options=options))
+    twin = Engine(pool, engine.dialect, engine.url, execution_options=options)
+    # Of connections, too: one that begins transactions its own way, say.
+    twin.dispatch._update(engine.sync_engine.dispatch, only_propagate=False)
+    twin._has_events = engine.sync_engine._has_events
+    return AsyncEngine(twin)
 
 
 def _run_once(statement: str, connection: DBAPIConnection, _: object) -> None:

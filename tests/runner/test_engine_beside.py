@@ -1,0 +1,82 @@
+"""The runner's own engine does what the application has taught its engine to do."""
+
+from typing import Any
+
+import pytest
+from sqlalchemy import URL, event, text
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.orm import Session
+
+from oban import JobState, Oban
+from oban.repository import cluster
+from oban.repository.transaction import Database
+from tests.runner.support import BRIEF, Noop, reaches
+
+
+class Failed(Exception):
+    """What makes a transaction fail."""
+
+
+async def test_transactions_that_the_application_begins_its_own_way_are_rolled_back_as_others(
+    sqlite_url: URL,
+) -> None:
+    engine = create_async_engine(sqlite_url)
+
+    # As the manual of SQLAlchemy advises.
+    @event.listens_for(engine.sync_engine, "connect")
+    def connected(connection: Any, _: object) -> None:
+        connection.isolation_level = None
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def begun(connection: Any) -> None:
+        connection.exec_driver_sql("BEGIN")
+
+    def fail(session: Session) -> None:
+        session.execute(text("INSERT INTO oban_queues (name, queue) VALUES ('a', 'b')"))
+        raise Failed
+
+    own = Database(engine).sibling(1, 5.0)
+    with pytest.raises(Failed):
+        await own.write(fail)
+    async with own.engine.connect() as connection:
+        assert (await connection.execute(text("SELECT * FROM oban_queues"))).all() == []
+    # What is a transaction by itself is stored all the same.
+    assert await own.write(cluster.elect, "Oban", "me", 60.0) is None
+    assert await own.write(cluster.elect, "Oban", "other", 60.0) is not None
+    await own.dispose()
+    async with Oban(engine, queues={"default": 1}, **BRIEF) as oban:
+        await reaches(oban, await oban.enqueue(Noop.new()), JobState.COMPLETED)
+    await engine.dispose()
+
+
+async def test_events_of_the_application_see_what_the_runner_executes(url: URL) -> None:
+    engine = create_async_engine(url)
+    seen = []
+
+    @event.listens_for(engine.sync_engine, "before_cursor_execute")
+    def executed(_: Any, __: Any, statement: str, *___: Any) -> None:
+        seen.append(statement)
+
+    own = Database(engine).sibling(1, 5.0)
+    await own.read(cluster.now)
+    assert any("SELECT" in statement for statement in seen)
+    # Nothing that is said of the one is said of the other.
+    event.listen(own.engine.sync_engine, "begin", lambda _: seen.append("begun"))
+    async with engine.connect() as connection:
+        await connection.execute(text("SELECT 1"))
+    assert "begun" not in seen
+    await own.dispose()
+    await engine.dispose()
+
+
+@pytest.mark.parametrize("pre_ping", [True, False])
+@pytest.mark.parametrize("reset", ["rollback", "commit", None])
+async def test_the_pool_checks_and_resets_connections_as_that_of_the_application(
+    sqlite_url: URL, pre_ping: bool, reset: Any
+) -> None:
+    engine = create_async_engine(sqlite_url, pool_pre_ping=pre_ping, pool_reset_on_return=reset)
+    own = Database(engine).sibling(1, 5.0)
+    for trait in ("_pre_ping", "_reset_on_return"):
+        assert getattr(own.engine.pool, trait) == getattr(engine.pool, trait)
+    await own.dispose()
+    await engine.dispose()
