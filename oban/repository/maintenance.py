@@ -193,16 +193,17 @@ def forget(session: Session, lease: float, patience: Patience = _endless) -> set
     return set(execute(session, _forget(dialect), parameters).scalars())
 
 
-@functools.cache
-def _sweep(dialect: Dialect) -> Executable:
+def _spent(dialect: Dialect) -> Select[Any]:
     # Spelt as in the partial index.
-    spent = (
-        select(_job.id)
-        .where(_job.state == dialect.state("available"), _job.attempt >= _job.max_attempts)
-        .order_by(_job.id)
-        .limit(BATCH)
-        .with_for_update(skip_locked=True)
-    )
+    spent = select(_job.id).where(_job.state == dialect.state("available"), _job.attempt >= _job.max_attempts)
+    return spent.order_by(_job.id).limit(BATCH)
+
+
+@functools.cache
+def _sweep(dialect: Dialect, some: bool) -> Executable:
+    spent = _spent(dialect).with_for_update(skip_locked=True)
+    if some:
+        spent = spent.where(dialect.among(_job.id, dialect.id_list("only")))
     reason = literal("available with no attempt left: it could never run", Text)
     return (
         update(_jobs)
@@ -216,9 +217,16 @@ def _sweep(dialect: Dialect) -> Executable:
     )
 
 
-def sweep(session: Session) -> list[int]:
+def spent(session: Session, after: int = 0) -> list[int]:
+    """The ids, beyond `after`, of what `sweep` would discard; at most `BATCH`."""
+    statement = _spent(dialects.of(session)).where(_job.id > after)
+    return list(execute(session, statement).scalars())
+
+
+def sweep(session: Session, only: Sequence[int] | None = None) -> list[int]:
     """Discard available jobs that have no attempt left, with a reason; the ids, at most `BATCH`."""
-    return list(execute(session, _sweep(dialects.of(session))).scalars())
+    statement = _sweep(dialects.of(session), only is not None)
+    return list(execute(session, statement, {} if only is None else {"only": only}).scalars())
 
 
 class Rule(NamedTuple):
@@ -252,23 +260,51 @@ def rules(retention: Retention) -> list[Rule]:
     return made
 
 
-def prune(session: Session, rule: Rule, limit: int) -> int:
-    """Delete jobs that have been kept long enough, the oldest first, at most `limit`; their number."""
-    dialect = dialects.of(session)
+def prunable(
+    session: Session, rule: Rule, limit: int, past: tuple[datetime, int] | None = None
+) -> list[tuple[datetime, int]]:
+    """What `prune` would delete: when each job finished, and its id."""
     ended = _job[f"{rule.state.value}_at"]
-    old = (
-        select(_job.id)
-        .where(
-            _job.state == dialect.state(rule.state.value),
-            ended <= dialect.earlier(literal(rule.seconds, Float)),
-            *([_job.queue == rule.queue] if rule.queue is not None else []),
-            *([_job.worker == rule.worker] if rule.worker is not None else []),
-            *([_job.queue.not_in(rule.other_queues)] if rule.other_queues else []),
-            *([_job.worker.not_in(rule.other_workers)] if rule.other_workers else []),
-        )
-        .order_by(ended)
-        .limit(literal(limit, BigInteger))
-        .with_for_update(skip_locked=True)
-    )
+    statement = _old(dialects.of(session), rule, limit, past, None).add_columns(ended).order_by(_job.id)
+    return [(row[1], row[0]) for row in execute(session, statement)]
+
+
+def prune(
+    session: Session,
+    rule: Rule,
+    limit: int,
+    past: tuple[datetime, int] | None = None,
+    only: Sequence[int] | None = None,
+) -> int:
+    """Delete jobs that have been kept long enough, the oldest first, at most `limit`; their number.
+
+    Of those that finished later than `past`, which is such a time and an id, or `only` of some ids.
+    """
+    dialect = dialects.of(session)
+    old = _old(dialect, rule, limit, past, only).with_for_update(skip_locked=True)
     statement = delete(_jobs).where(dialect.picked(_job.id, old)).returning(_job.id)
-    return len(execute(session, statement).all())
+    parameters = {} if only is None else {"only": only}
+    return len(execute(session, statement, parameters).all())
+
+
+def _old(
+    dialect: Dialect,
+    rule: Rule,
+    limit: int,
+    past: tuple[datetime, int] | None,
+    only: Sequence[int] | None,
+) -> Select[Any]:
+    ended = _job[f"{rule.state.value}_at"]
+    statement = select(_job.id).where(
+        _job.state == dialect.state(rule.state.value),
+        ended <= dialect.earlier(literal(rule.seconds, Float)),
+        *([_job.queue == rule.queue] if rule.queue is not None else []),
+        *([_job.worker == rule.worker] if rule.worker is not None else []),
+        *([_job.queue.not_in(rule.other_queues)] if rule.other_queues else []),
+        *([_job.worker.not_in(rule.other_workers)] if rule.other_workers else []),
+        *([dialect.among(_job.id, dialect.id_list("only"))] if only is not None else []),
+    )
+    if past is not None:
+        at, id_ = past
+        statement = statement.where(ended >= at, or_(ended > at, _job.id > id_))
+    return statement.order_by(ended).limit(literal(limit, BigInteger))

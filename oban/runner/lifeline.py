@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -10,6 +10,7 @@ from oban import clock, dialects, encoding
 from oban.repository import cluster, maintenance
 from oban.repository.maintenance import Rescued
 from oban.repository.transaction import Database
+from oban.runner.halving import halve
 from oban.runner.leader import Leader
 from oban.runner.service import Service
 
@@ -72,7 +73,7 @@ class Lifeline(Service):
             self._patience(await self.database.read(cluster.now))
         elif await self._rescue(gone) == maintenance.BATCH:
             return 0
-        spent = await self.database.write(maintenance.sweep)
+        spent = await self._sweep()
         if spent:
             logger.warning("discarded, available with no attempt left: jobs %s", ", ".join(map(str, spent)))
         return 0 if len(spent) == maintenance.BATCH else None
@@ -98,6 +99,23 @@ class Lifeline(Service):
             if self._steady():
                 self._seen = {uuid: at for uuid, at in self._seen.items() if at > before}
         return len(rescued)
+
+    async def _sweep(self) -> list[int]:
+        try:
+            return await self.database.write(maintenance.sweep)
+        except Exception as error:
+            if self.database.dialect.is_passing(error):
+                raise
+        swept: list[int] = []
+
+        async def sweep(ids: Sequence[int]) -> None:
+            swept.extend(await self.database.write(maintenance.sweep, ids))
+
+        after = 0
+        while ids := await self.database.read(maintenance.spent, after):
+            after = ids[-1]
+            await halve(self.database.dialect, ids, "discarded", sweep)
+        return swept
 
     async def _one_by_one(self, gone: list[UUID]) -> list[Rescued]:
         """Rescue what can be, where a row that cannot makes the statement fail for all."""

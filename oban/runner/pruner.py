@@ -1,10 +1,20 @@
 """Deletes finished jobs that have been kept long enough."""
 
+import math
+from collections.abc import Sequence
+from datetime import datetime
+
+from oban import clock
 from oban.config import Retention
 from oban.repository import maintenance
+from oban.repository.maintenance import Rule
 from oban.repository.transaction import Database
+from oban.runner.halving import halve
 from oban.runner.leader import Leader
 from oban.runner.service import Service
+
+#: Seconds after which jobs that could not be deleted are tried again.
+AGAIN = 3600.0
 
 
 class Pruner(Service):
@@ -15,13 +25,48 @@ class Pruner(Service):
         self.database = database
         self.leader = leader
         self.limit = retention.limit
+        #: How many jobs a statement deletes: fewer, for a while, when that took too long.
+        self.size = retention.limit
         self._rules = maintenance.rules(retention)
+        #: By the index of a rule, the last job that could not be deleted: only later ones are looked at.
+        self._past: dict[int, tuple[datetime, int]] = {}
+        self._forget_at = math.inf
 
     async def tick(self) -> float | None:
+        if clock.monotonic() >= self._forget_at:
+            self._past.clear()
+            self._forget_at = math.inf
         full = False
-        for rule in self._rules:
+        for number, rule in enumerate(self._rules):
             if not self.leader.leads:
                 return None
-            full |= await self.database.write(maintenance.prune, rule, self.limit) == self.limit
+            size = self.size
+            try:
+                met = await self._prune(number, rule, size)
+            except TimeoutError:
+                self.size = max(1, size // 2)
+                raise
+            if met >= size:
+                full = True
+                self.size = min(self.limit, size + size // 8 + 1)
         # There may be more: soon, but not in one go, which would leave no room for others.
         return min(1.0, self.interval) if full else None
+
+    async def _prune(self, number: int, rule: Rule, size: int) -> int:
+        """Delete what a rule says; the number of jobs that were met."""
+        past = self._past.get(number)
+        try:
+            return await self.database.write(maintenance.prune, rule, size, past)
+        except Exception as error:
+            if self.database.dialect.is_passing(error) or isinstance(error, TimeoutError):
+                raise
+        met = await self.database.read(maintenance.prunable, rule, size, past)
+
+        async def delete(ids: Sequence[int]) -> None:
+            await self.database.write(maintenance.prune, rule, len(ids), only=ids)
+
+        refused = await halve(self.database.dialect, [id_ for _, id_ in met], "deleted", delete)
+        if refused:
+            self._past[number] = next(row for row in met if row[1] == refused[-1])
+            self._forget_at = min(self._forget_at, clock.monotonic() + AGAIN)
+        return len(met)

@@ -483,3 +483,23 @@ async def test_a_leader_does_not_keep_in_mind_for_ever_which_producers_it_has_se
         now.seconds += 61
         await lifeline.tick()
         assert not lifeline._seen
+
+
+DISCARD_REFUSED = {
+    "postgresql": "ALTER TABLE oban_jobs ADD CONSTRAINT app CHECK (state <> 'discarded' OR id <> {id})",
+    "sqlite": "CREATE TRIGGER app BEFORE UPDATE ON oban_jobs WHEN new.state = 'discarded' AND old.id = {id}"
+    " BEGIN SELECT RAISE(ABORT, 'refused'); END",
+}
+
+
+async def test_a_spent_job_that_refuses_to_be_discarded_is_not_in_the_way_of_others(fresh_url: URL) -> None:
+    async with Oban(fresh_url, name="client") as client:
+        jobs = [await client.enqueue(Noop.new(max_attempts=3)) for _ in range(4)]
+        async with client.engine.begin() as connection:
+            await connection.execute(update(Job).values(attempt=3))
+            refusal = DISCARD_REFUSED[connection.dialect.name].format(id=jobs[1].id)
+            await connection.exec_driver_sql(refusal)
+        async with Oban(fresh_url, queues={"other": 1}, **LEASE):
+            for job in (jobs[0], jobs[2], jobs[3]):
+                await reaches(client, job, JobState.DISCARDED)
+        assert (await row_of(client, jobs[1])).state is JobState.AVAILABLE

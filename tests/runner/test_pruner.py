@@ -5,9 +5,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import URL, update
+from sqlalchemy import URL, text, update
 
-from oban import Job, JobState, Oban
+from oban import Job, JobState, Oban, clock
 from oban.config import Retention
 from oban.errors import ConfigError
 from oban.repository import maintenance
@@ -178,3 +178,70 @@ async def test_a_running_node_prunes(url: URL) -> None:
 def test_a_retention_that_makes_no_sense_is_refused(retention: Any, problem: str) -> None:
     with pytest.raises(ConfigError, match=problem):
         Oban("sqlite+aiosqlite://", retention=retention)
+
+
+async def refer_to(oban: Oban, *ids: int) -> None:
+    """A table of the application that does not let go of some jobs."""
+    async with oban.engine.begin() as connection:
+        if oban.engine.dialect.name == "sqlite":
+            condition = ", ".join(map(str, ids))
+            await connection.execute(
+                text(
+                    f"CREATE TRIGGER keep BEFORE DELETE ON oban_jobs WHEN old.id IN ({condition})"
+                    " BEGIN SELECT RAISE(ABORT, 'referred to'); END"
+                )
+            )
+            return
+        await connection.execute(text("CREATE TABLE report (job_id bigint REFERENCES oban_jobs (id))"))
+        for id_ in ids:
+            await connection.execute(text("INSERT INTO report VALUES (:id)"), {"id": id_})
+
+
+async def test_jobs_that_cannot_be_deleted_are_not_in_the_way_of_others_and_not_tried_all_the_time(
+    fresh_url: URL, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with Oban(fresh_url) as oban:
+        jobs = [await finished(oban, "completed", 2 * DAY - number) for number in range(7)]
+        kept = {jobs[0], jobs[3]}
+        await refer_to(oban, *kept)
+        leader = Leader(oban._database, name="Oban", identity="me", lease=60, interval=15)
+        await leader.tick()
+        pruner = Pruner(oban._database, leader, retention=Retention(limit=2), interval=30)
+        for _ in range(6):
+            await pruner.tick()
+        assert {job.id for job in await oban.list_jobs()} == kept
+        assert caplog.text.count("cannot be deleted") == 2
+        later = await finished(oban, "completed", DAY + 1)
+        assert await pruner.tick() is None
+        assert later not in {job.id for job in await oban.list_jobs()}
+        assert caplog.text.count("cannot be deleted") == 2
+        pruner._forget_at = clock.monotonic()
+        await pruner.tick()
+        assert caplog.text.count("cannot be deleted") == 4
+
+
+async def test_a_batch_that_takes_too_long_is_tried_again_with_fewer_jobs(
+    oban: Oban, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(20):
+        await finished(oban, "completed", 2 * DAY - number)
+    leader = Leader(oban._database, name="Oban", identity="me", lease=60, interval=15)
+    await leader.tick()
+    write = oban._database.write
+
+    async def slow(function: Any, rule: Any, limit: int, *more: Any) -> Any:
+        if limit > 3:
+            raise TimeoutError
+        return await write(function, rule, limit, *more)
+
+    pruner = Pruner(oban._database, leader, retention=Retention(limit=16), interval=30)
+    monkeypatch.setattr(oban._database, "write", slow)
+    for _ in range(3):
+        with pytest.raises(TimeoutError):
+            await pruner.tick()
+    await pruner.tick()
+    assert len(await oban.list_jobs()) == 18
+    monkeypatch.undo()
+    before = pruner.size
+    await pruner.tick()
+    assert 3 <= before < pruner.size < 16
