@@ -127,11 +127,11 @@ def rescue(
     lease: float,
     age: float,
     gone: Collection[UUID] = (),
-    only: int | None = None,
+    only: Sequence[int] | None = None,
     sure: Callable[[], bool] = lambda: True,
     patience: Patience = _endless,
 ) -> list[Rescued]:
-    """Take executing jobs, or `only` one, from producers that are `silent`, as `cluster` says.
+    """Take executing jobs, or `only` some ids, from producers that are `silent`, as `cluster` says.
 
     They become available, with `meta["rescued"]` + 1, or are discarded with a reason, if the
     interrupted attempt was the last. A producer without a row is not one of ours, unless it is in
@@ -141,7 +141,7 @@ def rescue(
     """
     dialects.of(session).begin_write(session)
     acks, rescued = [], []
-    which = () if only is None else (_job.id == only,)
+    which = () if only is None else (_job.id.in_(only),)
     found = _find(session, lease, age, gone, patience, *which)
     for id_, worker, attempt, max_attempts, meta, attempted_by in found:
         node, owner = _names(attempted_by)

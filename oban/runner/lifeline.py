@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from uuid import UUID
 
-from oban import clock, dialects, encoding
+from oban import clock, encoding
 from oban.repository import cluster, maintenance
 from oban.repository.maintenance import Rescued
 from oban.repository.transaction import Database
@@ -86,7 +86,7 @@ class Lifeline(Service):
                 maintenance.rescue, self.lease, self.age, gone, sure=self._steady, patience=self._patience
             )
         except Exception as error:
-            if self.database.dialect.is_connection_error(error):
+            if self.database.dialect.is_passing(error):
                 raise
             rescued = await self._one_by_one(gone)
         for job in rescued:
@@ -120,26 +120,19 @@ class Lifeline(Service):
     async def _one_by_one(self, gone: list[UUID]) -> list[Rescued]:
         """Rescue what can be, where a row that cannot makes the statement fail for all."""
         rescued: list[Rescued] = []
+        judged = (self.lease, self.age, gone)
+
+        async def rescue(ids: Sequence[int]) -> None:
+            rescued.extend(
+                await self.database.write(
+                    maintenance.rescue, *judged, only=ids, sure=self._steady, patience=self._patience
+                )
+            )
+
         after = 0
-        while ids := await self.database.read(
-            maintenance.orphans, self.lease, self.age, gone, after, self._patience
-        ):
+        while ids := await self.database.read(maintenance.orphans, *judged, after, self._patience):
             after = ids[-1]
-            for id_ in ids:
-                try:
-                    rescued += await self.database.write(
-                        maintenance.rescue,
-                        self.lease,
-                        self.age,
-                        gone,
-                        only=id_,
-                        sure=self._steady,
-                        patience=self._patience,
-                    )
-                except Exception as error:
-                    if self.database.dialect.is_connection_error(error):
-                        raise
-                    logger.error("job %s cannot be rescued: %s", id_, dialects.cause(error))
+            await halve(self.database.dialect, ids, "rescued", rescue)
         return rescued
 
     async def _vanished(self) -> list[UUID]:
