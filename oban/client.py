@@ -17,9 +17,11 @@ from oban.repository.management import Change
 from oban.repository.queues import ALL, QueueInfo
 from oban.repository.target import Named, Target, Targets, parse, parse_id
 from oban.repository.transaction import Database
-from oban.runner import Runner
+from oban.runner import Runner, deadline
 
 Session = AsyncSession | AsyncConnection
+#: How long the connections of an engine made here may take to close, in seconds.
+GOODBYE = 1.0
 
 
 class Oban:
@@ -101,7 +103,7 @@ class Oban:
             if self._runner is not None:
                 await self._runner.stop()
                 self._runner = None
-            await self._database.dispose()
+            await deadline.close(self._database, GOODBYE)
 
     async def __aenter__(self) -> Self:
         await self.start()

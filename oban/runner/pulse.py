@@ -10,6 +10,7 @@ from uuid import UUID
 from oban.config import Options
 from oban.repository.cluster import Heartbeat
 from oban.repository.transaction import Database
+from oban.runner import deadline
 from oban.runner.refresher import Refresher
 
 T = TypeVar("T")
@@ -63,14 +64,23 @@ class Pulse:
         if self._thread is None or self._thread.is_alive:
             await self._on_thread(self._refresher.withdraw(uuids))
 
-    async def stop(self) -> None:
-        """Stop the heart; rows that were not withdrawn grow old. Does nothing if it does not beat."""
+    async def stop(self, seconds: float = 5.0) -> None:
+        """Stop the heart, in so many seconds; rows that were not withdrawn grow old.
+
+        Does nothing if it does not beat.
+        """
         if self._thread is None:
-            await self._refresher.stop()
+            await self._refresher.stop(seconds)
         elif self._thread.is_alive:
-            await self._thread.run(self._refresher.stop())
-            await self._thread.run(self._database.dispose())
-            await self._thread.stop()
+            try:
+                await self._thread.run(self._stop(seconds))
+            finally:
+                await self._thread.stop()
+
+    async def _stop(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            await deadline.within(seconds * 0.7, self._refresher.stop(seconds / 2))
+        await deadline.close(self._database, seconds * 0.3)
 
     async def _on_thread(self, coroutine: Coroutine[Any, Any, T]) -> T:
         return await (coroutine if self._thread is None else self._thread.run(coroutine))
@@ -92,6 +102,7 @@ class _Thread:
 
     def _run(self) -> None:
         self._loop.run_forever()
+        self._loop.run_until_complete(self._wind_up())
         self._loop.close()
 
     async def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
@@ -99,15 +110,15 @@ class _Thread:
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, self._loop))
 
     async def stop(self) -> None:
-        """End the loop and the thread. What still runs there is cancelled."""
-        await self.run(self._cancel_others())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
+        """End the loop and the thread, even if this is interrupted. What still runs there is cancelled."""
+        with contextlib.suppress(RuntimeError):
+            # Ended just now.
+            self._loop.call_soon_threadsafe(self._loop.stop)
+        for _ in range(400):
+            if not self.is_alive:
+                return
+            await asyncio.sleep(0.005)
 
-    async def _cancel_others(self) -> None:
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in others:
-            task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.gather(*others, return_exceptions=True)
+    async def _wind_up(self) -> None:
+        await deadline.end(asyncio.all_tasks() - {asyncio.current_task()})
         await self._loop.shutdown_default_executor()

@@ -4,16 +4,16 @@ import asyncio
 import logging
 import threading
 import uuid
-from collections.abc import Awaitable, Iterator, Mapping
+from collections.abc import Coroutine, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from oban import dialects, notifier
+from oban import clock, dialects, notifier
 from oban.config import Options
 from oban.repository.cluster import Heartbeat
 from oban.repository.queues import QueueInfo, Wanted
 from oban.repository.transaction import Database
-from oban.runner import child
+from oban.runner import child, deadline
 from oban.runner.controller import Controller
 from oban.runner.executor import Run
 from oban.runner.leader import Leader
@@ -29,7 +29,8 @@ from oban.runner.watcher import Watcher
 
 logger = logging.getLogger("oban.runner")
 
-#: How long cancelled jobs may take to end, and the last outcomes to be stored, in seconds.
+#: How long everything may take that comes after the grace period, in seconds: the end of cancelled jobs,
+#: the last outcomes, the goodbyes. Each step gets a part of what is left.
 LAST_MOMENTS = 5.0
 #: Connections of a runner: one for each queue and these for the other services, up to a limit; beside
 #: them one to listen and one for heartbeats.
@@ -76,6 +77,8 @@ class Runner:
         self.producers: dict[str, Producer] = {}
         self._stopping = False
         self._hurry = asyncio.Event()
+        #: When the last moments are over, by the monotonic clock; set when they begin.
+        self._until: float | None = None
         self._unfinished = False
 
     def _producer(self, queue: str, wanted: Wanted) -> Producer:
@@ -183,6 +186,7 @@ class Runner:
 
     async def _let_finish(self) -> None:
         self._unfinished = not await self._finished(self.options.shutdown_grace_period)
+        self._until = clock.monotonic() + LAST_MOMENTS
 
     async def _put_back(self) -> None:
         if self._unfinished:
@@ -194,7 +198,7 @@ class Runner:
             for run in left:
                 run.release()
             hurried = self._hurry.is_set()
-            await self._finished(LAST_MOMENTS / 10 if hurried else LAST_MOMENTS, hurried=False)
+            await self._finished(LAST_MOMENTS / 10 if hurried else LAST_MOMENTS / 2, hurried=False)
             # Before rows go back: those of jobs in processes, which end now.
             await self._processes.stop()
             for producer in self.producers.values():
@@ -203,20 +207,27 @@ class Runner:
         await self._processes.stop()
 
     async def _store(self) -> None:
-        await asyncio.gather(*(service.stop() for service in self._services()))
+        await asyncio.gather(*(self._end(service) for service in self._services()))
         await asyncio.gather(*(self._close(producer) for producer in self.producers.values()))
 
     async def _let_go(self) -> None:
-        await self._last("giving up the lead", self.leader.resign())
-        await self._last("the last heartbeat", self.pulse.stop())
-        await self.notifier.stop()
+        seconds = self._left() / 2
+        await asyncio.gather(
+            self._last("giving up the lead", self.leader.resign()),
+            self._last("the last heartbeat", self.pulse.stop(seconds * 0.8)),
+            self._last("the end of listening", self.notifier.stop()),
+        )
         self.watchdog.stop()
         await self._end_threads()
-        await self.database.dispose()
+        await deadline.close(self.database, self._left())
+
+    async def _end(self, service: Service) -> None:
+        seconds = self._left() / 2
+        await self._last(f"the end of {service.name}", service.stop(seconds * 0.8))
 
     async def _close(self, producer: Producer) -> None:
         """Store the last outcomes of a producer, and take its row back, if there is nothing left of it."""
-        if not await self._last(f"storing the last outcomes of {producer.queue}", producer.finish()):
+        if not await self._last(f"storing the last outcomes of {producer.queue}", producer.finish(), 0.8):
             logger.error("%s outcomes could not be stored", len(producer.acknowledger))
         else:
             await self._withdraw(producer)
@@ -225,14 +236,18 @@ class Runner:
         uuids = [producer.uuid for producer in producers]
         await self._last("taking rows of producers back", self.pulse.withdraw(uuids))
 
-    async def _last(self, what: str, action: Awaitable[None]) -> bool:
-        """Await what is done on the way out, for some seconds at most; whether it was done."""
+    def _left(self) -> float:
+        """Seconds that are left of the last moments."""
+        return LAST_MOMENTS if self._until is None else max(0.0, self._until - clock.monotonic())
+
+    async def _last(self, what: str, action: Coroutine[Any, Any, None], part: float = 0.5) -> bool:
+        """Await what is done on the way out, for a part of what is left at most; whether it was done."""
+        patient = not self.database.dialect.interruptible
         try:
-            async with asyncio.timeout(LAST_MOMENTS):
-                await action
+            await deadline.within(self._left() * part, action, patient=patient)
         # Whatever the database says now, the node ends; the others mend what it leaves behind.
         except Exception as error:
-            logger.warning("%s failed: %s", what, dialects.cause(error) or type(error).__name__)
+            logger.warning("%s failed: %s", what, str(dialects.cause(error)) or type(error).__name__)
             return False
         return True
 

@@ -49,10 +49,14 @@ class Service(ABC):
         (task, stopping), self._running = self._running, None
         stopping.set()
         self.wake()
-        done, _ = await asyncio.wait({task}, timeout=timeout)
-        if not done:
+        try:
+            done, _ = await asyncio.wait({task}, timeout=timeout)
+            if not done:
+                task.cancel()
+                await asyncio.wait({task})
+        finally:
+            # Nobody else knows of it any more, should this be interrupted.
             task.cancel()
-            await asyncio.wait({task})
 
     def wake(self) -> None:
         """Tick as soon as possible. Called on the event loop."""

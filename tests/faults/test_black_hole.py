@@ -1,0 +1,45 @@
+"""A network that swallows every packet: nothing answers, and nothing says that nobody will."""
+
+import asyncio
+import threading
+import time
+
+import pytest
+from sqlalchemy import URL
+
+from oban import Oban
+from oban.runner import runner as runner_module
+from tests.faults.proxy import Proxy
+from tests.runner.support import Runs
+from tests.waiting import eventually
+
+
+def threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate()]
+
+
+@pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
+@pytest.mark.parametrize("silent", [0.0, 1.5], ids=["at once", "later"])
+async def test_a_node_stops_in_time_and_leaves_nothing_when_the_network_swallows_packets(
+    server_url: URL, driver: str, silent: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner_module, "LAST_MOMENTS", 2.0)
+    runs = Runs()
+    url = server_url.set(drivername=f"postgresql+{driver}")
+    async with Proxy(url) as proxy:
+        oban = Oban(
+            proxy.through(url), queues={"a": 1, "b": 1}, shutdown_grace_period=0.2, heartbeat_interval=0.5
+        )
+        await oban.start()
+        await oban.enqueue(runs.worker.new(queue="a"))
+        await runs.begun(1)
+        proxy.flowing.clear()
+        # How long the network is silent before the node stops: it finds out by itself, or not.
+        await asyncio.sleep(silent)
+        since = time.monotonic()
+        await asyncio.wait_for(oban.stop(), 30)
+        assert time.monotonic() - since < 5
+        assert not [name for name in threads() if name.startswith("oban")]
+        await eventually(
+            lambda: not [task for task in asyncio.all_tasks() if task.get_name().startswith("oban")]
+        )
