@@ -85,17 +85,12 @@ class Oban:
 
         Called again meanwhile, it cuts the wait short.
         """
-        if self._stopping is not None:
-            if self._runner is not None:
-                self._runner.hurry()
-            await asyncio.shield(self._stopping)
-            return
-        self._stopping = asyncio.create_task(self._stop())
-        try:
-            await asyncio.shield(self._stopping)
-        finally:
-            if self._stopping.done():
-                self._stopping = None
+        # Whoever called it first may have been cancelled since.
+        if self._stopping is None or self._stopping.done():
+            self._stopping = asyncio.create_task(self._stop())
+        elif self._runner is not None:
+            self._runner.hurry()
+        await asyncio.shield(self._stopping)
 
     async def _stop(self) -> None:
         # A start that is under way ends first.
