@@ -77,6 +77,11 @@ class Pulse:
             finally:
                 await self._thread.stop()
 
+    def end(self) -> None:
+        """Stop the heart from any thread, at once. Does nothing where it has no thread."""
+        if self._thread is not None:
+            self._thread.end()
+
     async def _stop(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
             await deadline.within(seconds * 0.7, self._refresher.stop(seconds / 2))
@@ -100,6 +105,12 @@ class _Thread:
         self._loop = asyncio.new_event_loop()
         self._thread.start()
 
+    def end(self) -> None:
+        """Have the loop and the thread end. Called from any thread."""
+        with contextlib.suppress(RuntimeError):
+            # Ended just now.
+            self._loop.call_soon_threadsafe(self._loop.stop)
+
     def _run(self) -> None:
         self._loop.run_forever()
         self._loop.run_until_complete(self._wind_up())
@@ -111,9 +122,7 @@ class _Thread:
 
     async def stop(self) -> None:
         """End the loop and the thread, even if this is interrupted. What still runs there is cancelled."""
-        with contextlib.suppress(RuntimeError):
-            # Ended just now.
-            self._loop.call_soon_threadsafe(self._loop.stop)
+        self.end()
         for _ in range(400):
             if not self.is_alive:
                 return

@@ -1,6 +1,7 @@
 """Owns the services of one node: in which order they start and stop, and the deadlines."""
 
 import asyncio
+import contextvars
 import logging
 import threading
 import uuid
@@ -62,7 +63,7 @@ class Runner:
         )
         self.stager = Stager(self.database, options.stage_interval, self._wake_producers)
         self.watcher = Watcher(self.database, options.watch_interval, self.runs)
-        self.watchdog = Watchdog(self.runs)
+        self.watchdog = Watchdog(self.runs, self._on_closed)
         self.pulse = Pulse(database, options, self._heartbeats, lambda: self.watchdog.last_seen)
         self.lifeline = Lifeline(
             self.database,
@@ -75,6 +76,7 @@ class Runner:
         self.controller = Controller(self.database, options, self.arrange)
         #: By queue. Replaced, never changed, when one comes or goes.
         self.producers: dict[str, Producer] = {}
+        self._context = contextvars.Context()
         self._stopping = False
         self._hurry = asyncio.Event()
         #: When the last moments are over, by the monotonic clock; set when they begin.
@@ -131,14 +133,20 @@ class Runner:
         if come:
             try:
                 # Before anything is fetched: a job of a producer without a row is one of nobody.
-                await self.pulse.beat()
+                async with asyncio.timeout(self.options.statement_timeout):
+                    await self.pulse.beat()
             except BaseException:
                 self.producers = kept
                 # Written they may have been all the same.
                 await self._withdraw(*come.values())
                 raise
+        if self._stopping:
+            # Meanwhile: what is started now, nobody would stop.
+            await self._withdraw(*come.values())
+            return
         for producer in come.values():
-            await producer.start()
+            # Not in the context of whoever asked for the queue: of a request, say, or a job.
+            await producer.start(self._context.copy())
 
     def runs(self) -> Iterator[Run]:
         """Every attempt that is under way on this node."""
@@ -148,6 +156,7 @@ class Runner:
     async def start(self) -> None:
         """Start everything. Raises `SchemaMissing`, and the driver's error when there is no database."""
         child.refuse_to_start()
+        self._context = contextvars.copy_context()
         try:
             await self.database.prepare()
             self.notifier.subscribe("insert", self._on_insert)
@@ -284,6 +293,13 @@ class Runner:
         # A task that was cancelled before its first step is done, though its run is still listed.
         while tasks := {run.task for run in self.runs() if run.task and not run.task.done()}:
             await asyncio.wait(tasks)
+
+    def _on_closed(self) -> None:
+        # Called by the watchdog's thread. Nothing runs any more that the heart could vouch for.
+        logger.error(
+            "the event loop of node %s has ended without a stop: its jobs are lost", self.options.node
+        )
+        self.pulse.end()
 
     def _wake_producers(self) -> None:
         for producer in self.producers.values():

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import contextvars
 import logging
 import math
 from abc import ABC, abstractmethod
@@ -35,11 +36,11 @@ class Service(ABC):
     async def tick(self) -> float | None:
         """Do what is to be done now. Returns the seconds until the next tick; None: `interval`."""
 
-    async def start(self) -> None:
-        """Start the loop; does nothing if it runs."""
+    async def start(self, context: contextvars.Context | None = None) -> None:
+        """Start the loop, in the caller's context without another; does nothing if it runs."""
         if self._running is None:
             stopping = asyncio.Event()
-            task = asyncio.create_task(self._loop(stopping), name=f"oban-{self.name}")
+            task = asyncio.create_task(self._loop(stopping), name=f"oban-{self.name}", context=context)
             self._running = task, stopping
 
     async def stop(self, timeout: float = 5.0) -> None:

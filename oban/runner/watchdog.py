@@ -23,14 +23,22 @@ class Watchdog:
 
     A loop that has not answered for longer than `threshold` is reported once while it is blocked, with the
     job and the place in its code, and once more when it is free again. Times in which the whole process
-    stood still (stopped by a signal, a suspended machine, no processor to run on) do not count.
+    stood still (stopped by a signal, a suspended machine, no processor to run on) do not count. `closed` is
+    called, in the thread, which ends then, when the loop was closed without a stop.
     """
 
-    def __init__(self, runs: Callable[[], Iterable[Run]], *, threshold: float = 1.0) -> None:
+    def __init__(
+        self,
+        runs: Callable[[], Iterable[Run]],
+        closed: Callable[[], object] = bool,
+        *,
+        threshold: float = 1.0,
+    ) -> None:
         self.threshold = threshold
         #: The loop's last sign of life, as `clock.monotonic()`.
         self.last_seen = clock.monotonic()
         self._runs = runs
+        self._closed = closed
         #: Written by the loop alone once it has been asked.
         self._answered = True
         self._asked_at = 0.0
@@ -83,7 +91,7 @@ class Watchdog:
         try:
             self._loop.call_soon_threadsafe(self._answer)
         except RuntimeError:
-            # The loop was closed without a stop.
+            self._closed()
             return False
         return True
 

@@ -1,0 +1,131 @@
+"""Stopping when something is in the way: an interruption, a start, a loop that ended."""
+
+import asyncio
+import contextvars
+import sys
+
+import pytest
+from sqlalchemy import URL, select
+
+from oban import Job, JobState, Oban, Worker
+from oban.models import Producer
+from oban.runner.pulse import Pulse
+from oban.runner.service import Service
+from tests.runner.support import BRIEF, Noop, Runs, reaches
+from tests.waiting import eventually
+
+tenant = contextvars.ContextVar("tenant", default="nobody")
+
+
+def our_tasks() -> list[str]:
+    return [task.get_name() for task in asyncio.all_tasks() if task.get_name().startswith("oban-")]
+
+
+class Hanging(Service):
+    """Its tick goes on until it is cancelled."""
+
+    async def tick(self) -> float | None:
+        await asyncio.Event().wait()
+        return None
+
+
+async def test_a_service_whose_stop_is_interrupted_ends_all_the_same() -> None:
+    service = Hanging("hanging", 1.0)
+    await service.start()
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(service.stop(30), 0.05)
+    await eventually(lambda: "oban-hanging" not in our_tasks())
+
+
+async def test_a_stop_that_was_interrupted_does_not_prevent_the_next_one(url: URL) -> None:
+    runs = Runs()
+    oban = Oban(url, queues={"default": 2}, shutdown_grace_period=20)
+    await oban.start()
+    await oban.enqueue(runs.worker.new())
+    await runs.begun(1)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(oban.stop(), 0.05)
+    runs.finish(1)
+    await eventually(lambda: oban._runner is None)
+    await oban.start()
+    await reaches(oban, await oban.enqueue(Noop.new()), JobState.COMPLETED)
+    await oban.stop()
+    assert oban._runner is None
+    assert our_tasks() == []
+
+
+async def test_a_queue_that_is_started_while_the_node_stops_leaves_nothing(
+    url: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beat, written, go_on = Pulse.beat, asyncio.Event(), asyncio.Event()
+
+    async def slow_beat(pulse: Pulse) -> None:
+        await beat(pulse)
+        written.set()
+        await go_on.wait()
+
+    async with Oban(url, name="client") as client:
+        oban = Oban(url, queues={"default": 1}, **BRIEF)
+        await oban.start()
+        monkeypatch.setattr(Pulse, "beat", slow_beat)
+        starting = asyncio.create_task(oban.start_queue("extra"))
+        await asyncio.wait_for(written.wait(), 10)
+        await asyncio.wait_for(oban.stop(), 20)
+        go_on.set()
+        await asyncio.wait_for(starting, 10)
+        await eventually(lambda: our_tasks() == [])
+        async with client.engine.connect() as connection:
+            assert (await connection.execute(select(Producer.uuid))).all() == []
+
+
+async def test_jobs_do_not_see_the_context_of_who_started_their_queue(url: URL) -> None:
+    seen: list[str] = []
+
+    class Looks(Worker):
+        async def process(self, job: Job) -> None:
+            seen.append(tenant.get())
+            tenant.set("a job")
+
+    async def request(oban: Oban) -> None:
+        tenant.set("a request")
+        await oban.start_queue("extra", 1)
+
+    tenant.set("the application")
+    async with Oban(url, queues={"default": 1}, **BRIEF) as oban:
+        await asyncio.create_task(request(oban))
+        for _ in range(2):
+            await reaches(oban, await oban.enqueue(Looks.new(queue="extra")), JobState.COMPLETED)
+        await reaches(oban, await oban.enqueue(Looks.new()), JobState.COMPLETED)
+    assert seen == ["the application"] * 3
+
+
+#: An application that forgets to stop; says which threads it is left with, as soon as there are few, or late.
+FORGETS = """
+import asyncio, os, sys, threading, time
+from oban import Oban
+
+async def application():
+    await Oban(sys.argv[1], queues={"default": 1}, heartbeat_interval=0.2, lease=1.0).start()
+
+asyncio.run(application())
+until = time.monotonic() + 8
+while left := {"oban-refresher", "oban-watchdog"} & {thread.name for thread in threading.enumerate()}:
+    if time.monotonic() > until:
+        break
+    time.sleep(0.01)
+print(*left, "left")
+sys.stdout.flush()
+os._exit(0)
+"""
+
+
+async def test_the_heart_ends_with_an_event_loop_that_ended_without_a_stop(url: URL) -> None:
+    # In a process of its own, as what it leaves open is its own fault.
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", FORGETS, url.render_as_string(hide_password=False)),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    output, errors = await asyncio.wait_for(process.communicate(), 30)
+    assert output.decode().strip() == "left"
+    assert errors.decode().count("has ended without a stop") == 1
