@@ -19,13 +19,13 @@ help: ## List the targets
 demo: $(VENV)/.demo ## Run some 1,500 real jobs on SQLite and watch (DATABASE_URL=… for another database)
 	@$(BIN)/python examples/demo.py $(if $(DATABASE_URL),--database-url '$(DATABASE_URL)') $(if $(FOLDER),--folder '$(FOLDER)')
 
-# Those with faults measure times, and use all processors themselves: by themselves, one by one.
+# Those with faults measure times, and run several processes each: not beside the others.
 test: $(VENV)/.dev ## Run all tests, on SQLite and on a PostgreSQL that they start themselves (ARGS=… for some)
 ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
 else
 	$(BIN)/python -m pytest --numprocesses 4 --dist loadfile --ignore tests/faults
-	$(BIN)/python -m pytest tests/faults
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/faults
 endif
 
 check: $(VENV)/.dev ## Lint, formatting, types, direction of imports

@@ -77,8 +77,8 @@ MUTANTS = (
     Mutant(
         "rescue by age",
         "oban/repository/maintenance.py",
-        '_one_of(dialect, owner, "silent"),',
-        "exists(row),",
+        '                _one_of(dialect, owner, "silent"),\n',
+        "                exists(row),\n",
         ("tests/faults/test_blocked_loop.py",),
     ),
     Mutant(
