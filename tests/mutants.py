@@ -63,7 +63,7 @@ MUTANTS = (
         "heartbeat off",
         "oban/runner/refresher.py",
         "            await self.database.write(cluster.beat, beats)\n",
-        "            if not self._vouched_until:\n"
+        "            if self._beaten < 0:\n"
         "                await self.database.write(cluster.beat, beats)\n",
         ("tests/faults/test_blocked_loop.py",),
     ),
