@@ -63,8 +63,7 @@ MUTANTS = (
         "heartbeat off",
         "oban/runner/refresher.py",
         "            await self.database.write(cluster.beat, beats)\n",
-        "            if self._beaten < 0:\n"
-        "                await self.database.write(cluster.beat, beats)\n",
+        "            if self._beaten < 0:\n                await self.database.write(cluster.beat, beats)\n",
         ("tests/faults/test_blocked_loop.py",),
     ),
     Mutant(

@@ -29,7 +29,7 @@ from sqlalchemy import (
     type_coerce,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, array, insert
-from sqlalchemy.exc import DataError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DataError, DBAPIError, InterfaceError, InternalError, OperationalError
 from sqlalchemy.orm import Session
 
 from oban import encoding
@@ -206,8 +206,9 @@ class PostgreSQL(Dialect):
             if error.connection_invalidated:
                 return True
             if state is None:
-                # Raised by the driver, not the server: a lost connection, or a value it refuses.
-                return isinstance(error, (OperationalError, InterfaceError))
+                # Raised by the driver, not the server: a lost connection, also one that the driver takes to
+                # be in the middle of something else, or a value that it refuses.
+                return isinstance(error, (OperationalError, InterfaceError, InternalError))
             return _unusable(state)
         if (state := getattr(error, "sqlstate", None)) is not None:
             return _unusable(state)

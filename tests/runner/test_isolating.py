@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, InternalError
 
 from oban import clock, dialects
 from oban.errors import SchemaMissing
@@ -212,3 +212,9 @@ def test_one_statement_stores_no_more_text_than_a_message_can_hold() -> None:
     while acknowledger.take():
         pass
     assert not acknowledger.is_full
+
+
+def test_a_connection_that_the_driver_takes_to_be_busy_counts_as_lost() -> None:
+    busy = Exception("cannot switch to state 12; another operation (2) is in progress")
+    assert dialects.named("postgresql").is_connection_error(InternalError("SELECT 1", {}, busy))
+    assert not dialects.named("postgresql").is_connection_error(InternalError("SELECT 1", {}, Said("XX000")))
