@@ -24,7 +24,7 @@ test: $(VENV)/.dev ## Run all tests, on SQLite and on a PostgreSQL that they sta
 ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
 else
-	$(BIN)/python -m pytest --numprocesses 4 --dist loadfile --ignore tests/faults
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --ignore tests/faults
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/faults
 endif
 

@@ -105,7 +105,7 @@ import asyncio, os, sys, threading, time
 from oban import Oban
 
 async def application():
-    await Oban(sys.argv[1], queues={"default": 1}, heartbeat_interval=0.2, lease=1.0).start()
+    await Oban(sys.argv[1], queues={"default": 1}, heartbeat_interval=0.2, lease=20.0).start()
 
 asyncio.run(application())
 until = time.monotonic() + 8
@@ -127,5 +127,5 @@ async def test_the_heart_ends_with_an_event_loop_that_ended_without_a_stop(url: 
         stderr=asyncio.subprocess.PIPE,
     )
     output, errors = await asyncio.wait_for(process.communicate(), 30)
-    assert output.decode().strip() == "left"
+    assert output.decode().strip() == "left", errors.decode()
     assert errors.decode().count("has ended without a stop") == 1
