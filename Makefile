@@ -25,7 +25,8 @@ ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
 else
 	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --ignore tests/faults
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/faults
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m 'not alone' tests/faults
+	$(BIN)/python -m pytest -m alone tests/faults
 endif
 
 check: $(VENV)/.dev ## Lint, formatting, types, direction of imports
