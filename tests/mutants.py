@@ -61,9 +61,9 @@ MUTANTS = (
     ),
     Mutant(
         "heartbeat off",
-        "oban/runner/refresher.py",
-        "            await self.database.write(cluster.beat, beats)\n",
-        "            if self._beaten < 0:\n                await self.database.write(cluster.beat, beats)\n",
+        "oban/repository/cluster.py",
+        "insert.on_conflict_do_update(index_elements=[_producer.uuid], set_=given)",
+        "insert.on_conflict_do_nothing(index_elements=[_producer.uuid])",
         ("tests/faults/test_blocked_loop.py",),
     ),
     Mutant(
