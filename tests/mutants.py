@@ -85,7 +85,7 @@ MUTANTS = (
         "oban/repository/execution.py",
         "            _job.attempt < _job.max_attempts,\n",
         "",
-        ("tests/faults/test_poison_rows.py",),
+        ("tests/runner/test_fetching.py",),
     ),
 )
 
