@@ -42,4 +42,6 @@ async def test_jobs_that_kill_their_process_are_discarded_and_the_others_done(
         assert (row.state, row.attempt) == ("discarded", 3)
         assert row.errors[-1]["attempt"] == 3
         assert row.errors[-1]["error"]
-        assert 1 <= sum(entry.what == "exit" and entry.job == job.id for entry in history.ledger) <= 3
+        # Not each time by itself: one that was fetched along with another loses that attempt too.
+        assert sum(entry.what == "exit" and entry.job == job.id for entry in history.ledger) <= 3
+    assert deaths >= len(poison)
