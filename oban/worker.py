@@ -20,6 +20,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 EXECUTORS = ("thread", "process")
+#: What `process` may take beside the job, as parameters of these names.
+TAKEN = ("args", "session")
 _OPTIONS = ("queue", "priority", "max_attempts", "tags", "meta")
 
 
@@ -44,6 +46,8 @@ class Worker:
     is_async: ClassVar[bool] = False
     #: Whether it runs in a process of its own rather than in a thread.
     in_process: ClassVar[bool] = False
+    #: Which of `TAKEN` the parameters of `process` name, beside the job.
+    takes: ClassVar[frozenset[str]] = frozenset()
     _options: ClassVar[Mapping[str, Any]] = {}
     #: The fields of a new job before it gets its own; those of them that have to be copied.
     _defaults: ClassVar[Mapping[str, Any]] = {}
@@ -79,6 +83,7 @@ class Worker:
         if oban is not None:
             cls._oban = oban
         cls.is_async = inspect.iscoroutinefunction(cls.process)
+        cls.takes = _taken(cls.process)
         if executor is not None:
             if executor not in EXECUTORS:
                 raise ConfigError(
@@ -95,8 +100,11 @@ class Worker:
                 raise ConfigError(f"{cls.__qualname__}: {method} must be a plain method")
         registry.add(cls)
 
-    def process(self, job: Job) -> Any:
-        """Do the work of one job. May be `async def`."""
+    def process(self, job: Job, *args: Any, **kwargs: Any) -> Any:
+        """Do the work of one job. May be `async def`.
+
+        Overridden, it takes the job and any of `TAKEN` by name.
+        """
         raise NotImplementedError(f"{type(self).__qualname__} has no process method")
 
     def backoff(self, job: Job) -> float:
@@ -137,6 +145,12 @@ class Worker:
         job = cls.new(args, **overrides)
         enqueued: Job = await instances.named(cls._oban).enqueue(job, session=session)
         return enqueued
+
+
+def _taken(process: Callable[..., Any]) -> frozenset[str]:
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    parameters = inspect.signature(process).parameters.values()
+    return frozenset(parameter.name for parameter in parameters if parameter.kind in named) & {*TAKEN}
 
 
 def _module(cls: type[Any]) -> str:
