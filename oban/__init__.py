@@ -6,6 +6,7 @@ from oban.errors import ObanError
 from oban.models import Job
 from oban.outcomes import Cancel, Record, Snooze
 from oban.repository.queues import QueueInfo
+from oban.sync_client import SyncOban
 from oban.types import JobState
 from oban.worker import Worker, current_job, job, worker
 
@@ -21,6 +22,7 @@ __all__ = [
     "QueueOptions",
     "Record",
     "Snooze",
+    "SyncOban",
     "Worker",
     "current_job",
     "job",

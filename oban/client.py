@@ -5,11 +5,10 @@ from collections.abc import Iterable
 from typing import Any, Self, Unpack
 
 from sqlalchemy import URL, Select
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_scoped_session
 
 from oban import dialects, fields, instances
 from oban.config import OptionArguments, Options
-from oban.errors import InvalidTarget
 from oban.models import Job
 from oban.notifier import direct_url
 from oban.repository import insert, management, queues
@@ -19,7 +18,7 @@ from oban.repository.target import Named, Target, Targets, parse, parse_id
 from oban.repository.transaction import Database
 from oban.runner import Runner, deadline
 
-Session = AsyncSession | AsyncConnection
+Session = AsyncSession | async_scoped_session[Any] | AsyncConnection
 #: How long the connections of an engine made here may take to close, in seconds.
 GOODBYE = 1.0
 
@@ -48,12 +47,12 @@ class Oban:
         self._runner: Runner | None = None
         self._starting = asyncio.Lock()
         self._stopping: asyncio.Task[None] | None = None
-        instances.register(self.options.name, self)
+        instances.asynchronous.register(self.options.name, self)
 
     @staticmethod
     def get_instance(name: str = "Oban") -> "Oban":
         """The newest `Oban` of this name in this process; raises `InstanceNotFound`."""
-        instance = instances.named(name)
+        instance = instances.asynchronous.named(name)
         assert isinstance(instance, Oban)  # noqa: S101 - nothing else registers
         return instance
 
@@ -117,8 +116,7 @@ class Oban:
         self, jobs: Iterable[Job] | Job, *more: Job, session: Session | None = None
     ) -> list[Job]:
         """Insert all jobs or none: an iterable, or one argument each. In the order given."""
-        listed = [jobs, *more] if isinstance(jobs, Job) else [*_iterable(jobs), *more]
-        insert.check(listed)
+        listed = insert.listed(jobs, more)
         await self._database.run(session, insert.insert_all, listed, attach=session is not None)
         return listed
 
@@ -255,13 +253,7 @@ class Oban:
             await self._runner.controller.sync()
 
     async def _named(self, jobs: Targets, session: Session | None) -> Named:
-        if isinstance(session, AsyncSession):
+        if isinstance(session, (AsyncSession, async_scoped_session)):
             # Jobs that were added to the session get their ids.
             await session.flush()
         return parse(jobs)
-
-
-def _iterable(jobs: object) -> Iterable[Job]:
-    if not isinstance(jobs, Iterable):
-        raise InvalidTarget(f"jobs are needed, not {type(jobs).__name__}")
-    return jobs

@@ -1,6 +1,6 @@
-"""Which `Oban` answers to which name in this process, for workers that enqueue by themselves."""
+"""Which `Oban` or `SyncOban` answers to which name in this process, for workers that enqueue."""
 
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 from weakref import ref
 
 from oban.errors import InstanceNotFound
@@ -12,20 +12,37 @@ class Instance(Protocol):
     async def enqueue(self, job: Any, session: Any = None) -> Any: ...
 
 
-_instances: dict[str, list[ref[Instance]]] = {}
+class SyncInstance(Protocol):
+    """What a worker needs of a `SyncOban`."""
+
+    def enqueue(self, job: Any, session: Any = None) -> Any: ...
 
 
-def register(name: str, instance: Instance) -> None:
-    """Let `instance` answer to `name`, as long as it lives and no newer one does."""
-    living = [known for known in _instances.get(name, ()) if known() is not None]
-    _instances[name] = [*living, ref(instance)]
+Kind = TypeVar("Kind")
 
 
-def named(name: str) -> Instance:
-    """The instance of a name; raises `InstanceNotFound`."""
-    for known in reversed(_instances.get(name, ())):
-        if (instance := known()) is not None:
-            return instance
-    raise InstanceNotFound(
-        f"there is no Oban named {name!r} in this process; make one with Oban(…, name={name!r})"
-    )
+class Instances(Generic[Kind]):
+    """The living instances of one kind by name; of two with the same name, the newer one."""
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+        self._known: dict[str, list[ref[Kind]]] = {}
+
+    def register(self, name: str, instance: Kind) -> None:
+        """Let `instance` answer to `name`, as long as it lives and no newer one does."""
+        living = [known for known in self._known.get(name, ()) if known() is not None]
+        self._known[name] = [*living, ref(instance)]
+
+    def named(self, name: str) -> Kind:
+        """The instance of a name; raises `InstanceNotFound`."""
+        for known in reversed(self._known.get(name, ())):
+            if (instance := known()) is not None:
+                return instance
+        raise InstanceNotFound(
+            f"there is no {self._kind} named {name!r} in this process;"
+            f" make one with {self._kind}(…, name={name!r})"
+        )
+
+
+asynchronous: Instances[Instance] = Instances("Oban")
+synchronous: Instances[SyncInstance] = Instances("SyncOban")

@@ -143,7 +143,7 @@ class Worker:
         Raises `InvalidJob`, and `InstanceNotFound` if no `Oban` of the worker's name exists.
         """
         job = cls.new(args, **overrides)
-        enqueued: Job = await instances.named(cls._oban).enqueue(job, session=session)
+        enqueued: Job = await instances.asynchronous.named(cls._oban).enqueue(job, session=session)
         return enqueued
 
 

@@ -58,11 +58,23 @@ def parse_async_url(url: str | URL) -> URL:
     return parsed
 
 
-def parse_url(url: str | URL) -> URL:
+def parse_sync_url(url: str | URL) -> URL:
+    """The same as `parse_url`, for a driver without asyncio."""
+    parsed = parse_url(url, asynchronous=False)
+    dialect = named(parsed.get_backend_name())
+    if parsed.get_driver_name() not in dialect.sync_drivers:
+        raise ConfigError(
+            f"the driver {parsed.get_driver_name()} works with asyncio only;"
+            f" use {' or '.join(dialect.sync_drivers)}"
+        )
+    return parsed
+
+
+def parse_url(url: str | URL, *, asynchronous: bool = True) -> URL:
     """A database URL, checked: well formed, of a supported database, of a driver that exists.
 
-    A URL without a driver gets the one that Oban prefers. Raises `ConfigError`, never with the
-    password in the text.
+    A URL without a driver gets the one that Oban prefers, with asyncio or without. Raises
+    `ConfigError`, never with the password in the text.
     """
     try:
         parsed = make_url(url)
@@ -74,7 +86,8 @@ def parse_url(url: str | URL) -> URL:
         ) from None
     dialect = named(parsed.get_backend_name())
     if "+" not in parsed.drivername:
-        parsed = parsed.set(drivername=f"{dialect.name}+{dialect.drivers[0]}")
+        preferred = dialect.async_drivers if asynchronous else dialect.sync_drivers
+        parsed = parsed.set(drivername=f"{dialect.name}+{preferred[0]}")
     if parsed.get_driver_name() not in dialect.drivers:
         raise UnsupportedDatabase(
             f"the driver {parsed.get_driver_name()} is not supported for {dialect.name};"

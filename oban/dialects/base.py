@@ -53,10 +53,9 @@ class Dialect(ABC):
 
     #: SQLAlchemy's name of the database.
     name: str
-    #: Drivers that work, the preferred async one first.
-    drivers: tuple[str, ...]
-    #: Those of `drivers` that work with asyncio.
+    #: Drivers that work with asyncio, and those that work without, the preferred one first.
     async_drivers: tuple[str, ...]
+    sync_drivers: tuple[str, ...]
     #: The driver that migrations use whatever the URL says, if they need not be async.
     sync_driver: str | None
     #: Whether a task may be cancelled while it waits for a statement. If not, it ends first.
@@ -73,6 +72,11 @@ class Dialect(ABC):
     isolation: str | None
     #: Whether only one connection can write at a time, so that writers of a process queue up.
     single_writer: bool
+
+    @property
+    def drivers(self) -> list[str]:
+        """All drivers that work, the preferred one first."""
+        return list(dict.fromkeys(self.async_drivers + self.sync_drivers))
 
     # -- expressions ---------------------------------------------------------------------------
 

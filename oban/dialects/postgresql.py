@@ -67,6 +67,8 @@ _UNPREPARED: dict[str, dict[str, Any]] = {
         "prepared_statement_name_func": lambda: "",
     },
     "psycopg": {"prepare_threshold": None},
+    "psycopg2": {},
+    "pg8000": {},
 }
 _EMPTY_LIST: ColumnElement[Any] = literal_column("CAST('[]' AS jsonb)")
 _EMPTY_OBJECT: ColumnElement[Any] = literal_column("CAST('{}' AS jsonb)")
@@ -80,8 +82,8 @@ def _object(document: Any) -> ColumnElement[Any]:
 
 class PostgreSQL(Dialect):
     name = "postgresql"
-    drivers = ("asyncpg", "psycopg")
     async_drivers = ("asyncpg", "psycopg")
+    sync_drivers = ("psycopg", "psycopg2", "pg8000")
     sync_driver = None
     interruptible = True
     has_schemas = True
@@ -230,4 +232,9 @@ def _unusable(sqlstate: str) -> bool:
 
 
 def _sqlstate(error: DBAPIError) -> str | None:
-    return getattr(error.orig, "sqlstate", None)
+    original = error.orig
+    # asyncpg and psycopg, psycopg2, and pg8000, which has the fields of the server's message.
+    if (state := getattr(original, "sqlstate", None) or getattr(original, "pgcode", None)) is not None:
+        return str(state)
+    fields = original.args[0] if original is not None and original.args else None
+    return fields.get("C") if isinstance(fields, dict) else None

@@ -60,8 +60,8 @@ _NOW = "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
 
 class SQLite(Dialect):
     name = "sqlite"
-    drivers = ("aiosqlite", "pysqlite")
     async_drivers = ("aiosqlite",)
+    sync_drivers = ("pysqlite",)
     sync_driver = "pysqlite"
     # A statement abandoned half-way keeps its lock on the database until it is collected.
     interruptible = False

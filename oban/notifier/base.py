@@ -14,7 +14,8 @@ import orjson
 
 from oban import clock
 from oban.errors import ObanError
-from oban.repository.transaction import Database, Notice
+from oban.repository.session import Notice
+from oban.repository.transaction import Database
 
 logger = logging.getLogger("oban.notifier")
 

@@ -13,7 +13,9 @@ from sqlalchemy.orm import Session
 from oban import backoff, dialects
 from oban.errors import ConfigError
 from oban.notifier.base import Notifier
-from oban.repository.transaction import Database, make_engine, notify
+from oban.repository.engines import make_engine
+from oban.repository.session import notify
+from oban.repository.transaction import Database
 
 logger = logging.getLogger("oban.notifier")
 

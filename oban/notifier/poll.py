@@ -12,7 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from oban import dialects
 from oban.notifier.base import Notifier
-from oban.repository.transaction import Database, Notice
+from oban.repository.session import Notice
+from oban.repository.transaction import Database
 
 logger = logging.getLogger("oban.notifier")
 

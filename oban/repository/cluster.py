@@ -26,7 +26,7 @@ from sqlalchemy.orm import Session
 from oban import dialects
 from oban.dialects.base import Dialect, constant
 from oban.models import Leader, Producer
-from oban.repository.transaction import alone, execute
+from oban.repository.session import alone, execute
 
 _producers = cast(Table, Producer.__table__)
 _producer = _producers.c

@@ -30,7 +30,7 @@ from sqlalchemy.orm import Session
 from oban import dialects, encoding
 from oban.dialects.base import Dialect, constant
 from oban.models import Job
-from oban.repository.transaction import alone, execute, notify
+from oban.repository.session import alone, execute, notify
 from oban.types import JobState
 
 # Statements on the plain table: what they return is not loaded through the session, and their cache

@@ -1,7 +1,7 @@
 """Insert one job or many, in one statement per batch."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC
 from operator import itemgetter
 from typing import Any
@@ -28,7 +28,7 @@ from oban.dialects.base import Dialect, constant
 from oban.errors import InvalidTarget
 from oban.models import Job
 from oban.repository import rollback
-from oban.repository.transaction import execute, notify, when_stored
+from oban.repository.session import execute, notify, when_stored
 from oban.types import STATE_BY_VALUE, JobState, JSONDocument, StateType, TextList, UTCDateTime
 
 #: Rows per statement.
@@ -86,10 +86,16 @@ def _statement(dialect: Dialect) -> Insert:
     )
 
 
-def check(jobs: list[Job]) -> None:
-    """Refuse, before any row is touched, what is not a new job or is passed twice: `InvalidTarget`."""
+def listed(jobs: Iterable[Job] | Job, more: Iterable[Job]) -> list[Job]:
+    """The jobs that a call passes, as an iterable or one by one.
+
+    Refuses, before any row is touched, what is not a new job or is passed twice: `InvalidTarget`.
+    """
+    if not isinstance(jobs, (Job, Iterable)):
+        raise InvalidTarget(f"jobs are needed, not {type(jobs).__name__}")
+    every = [jobs, *more] if isinstance(jobs, Job) else [*jobs, *more]
     seen = set()
-    for job in jobs:
+    for job in every:
         if not isinstance(job, Job):
             raise InvalidTarget(f"a Job is needed, not {type(job).__name__}; MyWorker.new(…) makes one")
         if job.__dict__.get("id") is not None or instance_state(job).key is not None:
@@ -97,10 +103,11 @@ def check(jobs: list[Job]) -> None:
         if id(job) in seen:
             raise InvalidTarget(f"the same job was passed twice: {job!r}")
         seen.add(id(job))
+    return every
 
 
 def insert_all(session: Session, jobs: list[Job], attach: bool = False) -> None:
-    """Insert jobs that `check` has accepted, in one statement per `BATCH`.
+    """Insert jobs that `listed` has accepted, in one statement per `BATCH`.
 
     The instances get their ids, states and times, in the order given. They are detached afterwards
     or, with `attach`, persistent in the session.

@@ -34,7 +34,7 @@ from oban.dialects.base import Dialect
 from oban.models import Job, Producer
 from oban.repository.cluster import plain, silent
 from oban.repository.execution import Ack, acknowledge
-from oban.repository.transaction import execute
+from oban.repository.session import execute
 from oban.types import JobState, TextList
 
 _jobs = cast(Table, Job.__table__)

@@ -17,8 +17,8 @@ from sqlalchemy.orm.attributes import instance_state
 from oban import dialects, fields
 from oban.errors import InvalidJob, InvalidTarget, JobNotFound
 from oban.models import Job
+from oban.repository.session import execute, notify, when_stored
 from oban.repository.target import Named, lock, parse, refresh, show, still_named
-from oban.repository.transaction import execute, notify, when_stored
 from oban.types import JobState
 
 Changes = Mapping[str, Any]

@@ -10,7 +10,7 @@ from oban import dialects
 from oban.dialects.base import constant
 from oban.models import Job
 from oban.repository.execution import Held
-from oban.repository.transaction import execute
+from oban.repository.session import execute
 
 _job = cast(Table, Job.__table__).c
 

@@ -16,7 +16,7 @@ from oban import dialects, fields
 from oban.config import MAX_LIMIT, QueueOptions, check_name
 from oban.errors import ConfigError
 from oban.models import Producer, Queue
-from oban.repository.transaction import execute, notify
+from oban.repository.session import execute, notify
 
 _queues = cast(Table, Queue.__table__)
 _said = _queues.c

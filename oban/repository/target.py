@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session, attributes
 from oban import dialects
 from oban.errors import InvalidTarget, NotEnqueued
 from oban.models import Job
-from oban.repository.transaction import execute, when_stored
+from oban.repository.session import execute, when_stored
 from oban.types import JobState
 
 Target = Job | int

@@ -11,7 +11,7 @@ from oban import JobState, Oban
 from oban.errors import ConfigError
 from oban.notifier import make
 from oban.notifier.poll import PollNotifier
-from oban.repository.transaction import notify
+from oban.repository.session import notify
 from tests.runner.support import BRIEF, NO_POLLING, Noop, Runs, quiet, reaches
 from tests.waiting import eventually
 

@@ -53,7 +53,7 @@ async def test_a_sync_engine_and_things_that_are_no_engine_are_refused(tmp_path:
     ("url", "words"),
     [
         ("mysql://u:secret@h/d", "mysql is not supported; use postgresql or sqlite"),
-        ("postgresql+pg8000://u:secret@h/d", "the driver pg8000 is not supported for postgresql"),
+        ("postgresql+pygresql://u:secret@h/d", "the driver pygresql is not supported for postgresql"),
         ("sqlite+pysqlite://", "the driver pysqlite does not work with asyncio"),
         ("postgresql+asyncpg://u:half@secret:secret@h/d", "the database URL cannot be read"),
         ("no url with secret", "the database URL cannot be read"),

@@ -67,7 +67,7 @@ BAD_URLS: list[tuple[Any, type[ConfigError], str]] = [
     ("oracle://u:s3cret@h/d", UnsupportedDatabase, "oracle is not supported"),
     (make_url("mssql+aioodbc://u:s3cret@h/d"), UnsupportedDatabase, "mssql is not supported"),
     ("nothing+known://u:s3cret@h/d", UnsupportedDatabase, "nothing is not supported"),
-    ("postgresql+psycopg2://u:s3cret@h/d", UnsupportedDatabase, "the driver psycopg2 is not supported"),
+    ("postgresql+pygresql://u:s3cret@h/d", UnsupportedDatabase, "the driver pygresql is not supported"),
     ("sqlite+pysqlite:///x.db", ConfigError, "pysqlite does not work with asyncio; use aiosqlite"),
     ("s3cret", ConfigError, "the database URL cannot be read; it looks like"),
     ("", ConfigError, "the database URL cannot be read"),

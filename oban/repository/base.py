@@ -1,0 +1,139 @@
+"""What the databases with asyncio and without share: lending a transaction, and what that announces."""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Concatenate, ParamSpec, TypeVar
+
+from sqlalchemy import Connection, Engine, StaticPool, event
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
+
+from oban import dialects
+from oban.dialects.base import NOTICES
+from oban.errors import ConfigError, InvalidTarget, SchemaMissing
+from oban.repository import rollback
+from oban.repository.engines import usual_isolation
+from oban.repository.session import ONE_BY_ONE, PREFIX, Notice
+
+logger = logging.getLogger("oban.database")
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+#: How often a transaction that lost to another one is run again, and the longest pause before it, in
+#: seconds, which doubles each time.
+ATTEMPTS = 10
+PAUSE = 0.01
+
+_ADVICE = (
+    "pass the URL instead of an engine, with notifier='poll' or listen_url=…, or make the engine with"
+    " connect_args={'statement_cache_size': 0, 'prepared_statement_cache_size': 0,"
+    " 'prepared_statement_name_func': lambda: ''} (asyncpg) or connect_args={'prepare_threshold': None}"
+    " (psycopg)"
+)
+
+
+class BaseDatabase:
+    """A database as one instance uses it: engine, prefix, and how a function gets its transaction."""
+
+    def __init__(self, engine: Engine, *, owned: bool, prefix: str | None, pooled: bool) -> None:
+        self._core = engine
+        self._owns_engine = owned
+        self.dialect = dialects.named(engine.dialect.name)
+        if isinstance(engine.pool, StaticPool):
+            raise ConfigError(
+                "the engine's pool gives one connection to everybody at once, so that transactions would"
+                " mix; use poolclass=AsyncAdaptedQueuePool (QueuePool without asyncio), pool_size=1,"
+                " max_overflow=0, or pass the URL"
+            )
+        if prefix and not self.dialect.has_schemas:
+            raise ConfigError(f"{self.dialect.name} has no schemas: leave out the prefix")
+        self.prefix = prefix
+        self.pooled = pooled
+        self._warned = False
+        #: Called after a commit with what it announced, where the database does not tell by itself.
+        self.on_notices: list[Callable[[list[Notice]], None]] = []
+
+    def _begin(self, session: Session) -> None:
+        """Begin a transaction of our own, at the isolation level that all statements are written for."""
+        level = self.dialect.isolation
+        usual = level is None or usual_isolation(self._core) == level
+        session.info[ONE_BY_ONE] = usual and not self.pooled
+        if not usual:
+            session.connection(execution_options={"isolation_level": level})
+
+    def _lend(
+        self,
+        session: Session,
+        function: Callable[Concatenate[Session, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        if dialects.of(session) is not self.dialect:
+            raise InvalidTarget(f"the session is not on {self.dialect.name}, as this Oban is")
+        session.info[PREFIX] = self.prefix
+        session.flush()
+        result = function(session, *args, **kwargs)
+        if NOTICES in session.info:
+            event.listen(session, "after_commit", self._after_commit, once=True)
+        return result
+
+    def _join(
+        self,
+        connection: Connection,
+        function: Callable[Concatenate[Session, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        if not connection.in_transaction():
+            connection.begin()
+        session = Session(connection, join_transaction_mode="rollback_only", expire_on_commit=False)
+        rollback.join(session, connection)
+        try:
+            result = self._lend(session, function, *args, **kwargs)
+            session.flush()
+            if notices := session.info.pop(NOTICES, None):
+                event.listen(connection, "commit", lambda _: self._announce(notices), once=True)
+            session.expunge_all()
+            return result
+        finally:
+            session.close()
+
+    def _after_commit(self, session: Session) -> None:
+        self._announce(session.info.pop(NOTICES, []))
+
+    def _announce(self, notices: list[Notice]) -> None:
+        if notices:
+            for receive in self.on_notices:
+                receive(notices)
+
+    def _lost(self, error: DBAPIError, attempt: int) -> bool:
+        """Whether a transaction lost to another one, so that it is worth being run again."""
+        return attempt < ATTEMPTS and self.dialect.is_transient(error)
+
+    @contextmanager
+    def _door(self) -> Iterator[None]:
+        """The one place where a driver's error becomes one of Oban's."""
+        try:
+            yield
+        except Exception as error:
+            if isinstance(error, DBAPIError) and self.dialect.is_missing_table(error):
+                raise SchemaMissing(self.missing_schema()) from error
+            if self.dialect.is_lost_statement(error) and not self._warned:
+                self._warned = True
+                logger.error(
+                    "prepared statements get lost, as they do behind a pooler in transaction mode; %s",
+                    _ADVICE,
+                )
+            raise
+
+    def missing_schema(self) -> str:
+        """What to tell somebody whose database has no Oban tables."""
+        url = dialects.shown(self._core.url)
+        where = f" in the schema {self.prefix}" if self.prefix else ""
+        option = f" --prefix {self.prefix}" if self.prefix else ""
+        return (
+            f"there are no Oban tables{where} in {url}; make them with"
+            f" `oban install --database-url '{url}'{option}` (or `alembic upgrade head`)"
+        )

@@ -1,0 +1,53 @@
+"""What a repository function does with its session, whoever gave it that."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from sqlalchemy import Executable, Result
+from sqlalchemy.orm import Session
+
+from oban import dialects
+
+Notice = tuple[str, dict[str, Any]]
+
+#: Keys of `Session.info`: the schema of the instance; what to do after the commit of a transaction of our
+#: own; whether a statement that is to be a transaction by itself has to be one of several after all.
+PREFIX = "oban.prefix"
+WAITING = "oban.waiting"
+ONE_BY_ONE = "oban.one_by_one"
+
+
+def execute(
+    session: Session, statement: Executable, parameters: Any = None, **options: Any
+) -> "Result[*tuple[Any, ...]]":
+    """Run a statement on Oban's tables, in the schema of the instance that uses the session."""
+    if prefix := session.info.get(PREFIX):
+        options["schema_translate_map"] = {None: prefix}
+    return session.execute(statement, parameters, execution_options=options)
+
+
+def notify(session: Session, channel: str, payloads: Sequence[dict[str, Any]]) -> None:
+    """Announce payloads on a channel when, and only if, the session's transaction commits."""
+    dialects.of(session).notify(session, session.info.get(PREFIX), channel, payloads)
+
+
+def alone(session: Session) -> None:
+    """Let the one statement that follows be a transaction by itself: one round trip instead of three.
+
+    Not where it would then run at another isolation level, or as several messages of which each may
+    go to another server behind a pooler. Then it is one of a transaction as ever.
+    """
+    if session.info.get(ONE_BY_ONE, True):
+        session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
+
+
+def when_stored(session: Session, action: Callable[[], None]) -> None:
+    """Run `action` once what the session did is stored: after the commit of a transaction of our own.
+
+    In the caller's transaction it runs now: whatever looks from inside of it sees the changes.
+    """
+    waiting: list[Callable[[], None]] | None = session.info.get(WAITING)
+    if waiting is None:
+        action()
+    else:
+        waiting.append(action)
