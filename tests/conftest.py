@@ -29,6 +29,16 @@ def sqlite_factory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SQLiteF
     factory.close()
 
 
+@pytest.fixture(scope="session")
+def asyncpg_factory(postgresql_factory: PostgreSQLFactory) -> PostgreSQLFactory:
+    return postgresql_factory
+
+
+@pytest.fixture(scope="session")
+def psycopg_factory(postgresql_factory: PostgreSQLFactory) -> PostgreSQLFactory:
+    return postgresql_factory.through("psycopg")
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def factory(request: pytest.FixtureRequest) -> Factory:
     """Makes databases; a test that uses it runs once on each database."""

@@ -1,5 +1,6 @@
 """Databases for tests: one template per server with the schema, one copy of it per test."""
 
+import copy
 import itertools
 import os
 import shutil
@@ -13,6 +14,8 @@ from sqlalchemy import URL, create_engine, make_url, text
 from oban import migration
 
 _numbers = itertools.count(1)
+#: What `NAME_factory` fixtures there are: the databases, PostgreSQL through either driver.
+DATABASES = ("sqlite", "asyncpg", "psycopg")
 
 
 @contextmanager
@@ -51,6 +54,7 @@ class PostgreSQLFactory:
 
     def __init__(self, server: URL) -> None:
         self.server = server
+        self.driver = "asyncpg"
         self.template = f"oban_template_{os.getpid()}"
         _administer(server, f"CREATE DATABASE {self.template}")
         migration.upgrade(server.set(database=self.template))
@@ -59,7 +63,13 @@ class PostgreSQLFactory:
         name = f"oban_test_{os.getpid()}_{next(_numbers)}"
         template = "template1" if empty else self.template
         _administer(self.server, f"CREATE DATABASE {name} TEMPLATE {template}")
-        return self.server.set(drivername="postgresql+asyncpg", database=name)
+        return self.server.set(drivername=f"postgresql+{self.driver}", database=name)
+
+    def through(self, driver: str) -> "PostgreSQLFactory":
+        """The same server and template, with the URLs of another driver."""
+        other = copy.copy(self)
+        other.driver = driver
+        return other
 
     def drop(self, url: URL) -> None:
         _administer(self.server, f"DROP DATABASE IF EXISTS {url.database} WITH (FORCE)")

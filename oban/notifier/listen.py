@@ -64,6 +64,7 @@ class ListenNotifier(Notifier):
             await self._engine.dispose()
 
     async def _run(self) -> None:
+        task = asyncio.current_task()
         while True:
             try:
                 async with self._engine.connect() as connection:
@@ -73,7 +74,7 @@ class ListenNotifier(Notifier):
             except Exception as error:
                 self._listening.clear()
                 # psycopg answers a cancelled wait for notifications with an error of its own.
-                if not self._started:
+                if task is not None and task.cancelling():
                     return
                 self._failures += 1
                 delay = backoff.pause(self._failures)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import URL, NullPool, create_engine, text
 
-from tests.databases import Factory, PostgreSQLFactory, SQLiteFactory
+from tests.databases import DATABASES, Factory, PostgreSQLFactory, SQLiteFactory
 
 EMPTY = (
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
@@ -51,14 +51,8 @@ def by_driver(request: pytest.FixtureRequest) -> URL:
     return url.set(drivername=f"postgresql+{request.param}")
 
 
-@pytest.fixture(params=["sqlite", "asyncpg"], ids=["sqlite", "postgresql"])
+@pytest.fixture(params=DATABASES)
 def url(request: pytest.FixtureRequest) -> URL:
-    """A database with the schema, once on SQLite and once on PostgreSQL."""
-    return by_driver(request)
-
-
-@pytest.fixture(params=["sqlite", "asyncpg", "psycopg"])
-def driver_url(request: pytest.FixtureRequest) -> URL:
     """A database with the schema: SQLite, and PostgreSQL through each of its drivers."""
     return by_driver(request)
 

@@ -41,8 +41,8 @@ async def waited(oban: Oban, job: Job) -> tuple[Job, timedelta]:
     return row, row.scheduled_at - row.attempted_at
 
 
-async def test_a_worker_decides_by_its_job_how_long_it_waits(driver_url: URL) -> None:
-    async with Oban(driver_url, queues={"default": 5}) as oban:
+async def test_a_worker_decides_by_its_job_how_long_it_waits(url: URL) -> None:
+    async with Oban(url, queues={"default": 5}) as oban:
         job = await oban.enqueue(FailsLonger.new())
         _, delay = await waited(oban, job)
         assert timedelta(seconds=1000) <= delay < timedelta(seconds=1010)

@@ -10,9 +10,9 @@ from tests.runner.support import BRIEF, NO_POLLING, Runs, acknowledged, quiet, r
 from tests.waiting import eventually
 
 
-async def test_a_cancelled_job_is_told_and_not_stopped_by_force(driver_url: URL) -> None:
+async def test_a_cancelled_job_is_told_and_not_stopped_by_force(url: URL) -> None:
     runs = Runs()
-    async with Oban(driver_url, queues={"default": 2}, **NO_POLLING) as oban:
+    async with Oban(url, queues={"default": 2}, **NO_POLLING) as oban:
         job = await oban.enqueue(runs.worker.new())
         running = await runs.begun(1)
         assert not running.cancelled()
@@ -28,7 +28,7 @@ async def test_a_cancelled_job_is_told_and_not_stopped_by_force(driver_url: URL)
     assert runs.interrupted == []
 
 
-async def test_a_cancelled_job_is_told_in_its_thread(driver_url: URL) -> None:
+async def test_a_cancelled_job_is_told_in_its_thread(url: URL) -> None:
     begun = threading.Event()
 
     class Polls(Worker):
@@ -39,7 +39,7 @@ async def test_a_cancelled_job_is_told_in_its_thread(driver_url: URL) -> None:
                 stop.wait(0.01)
             return Cancel("saw it")
 
-    async with Oban(driver_url, queues={"default": 2}, **NO_POLLING) as oban:
+    async with Oban(url, queues={"default": 2}, **NO_POLLING) as oban:
         job = await oban.enqueue(Polls.new())
         await eventually(begun.is_set)
         await oban.cancel_job(job)
@@ -53,9 +53,9 @@ async def test_a_cancelled_job_is_told_in_its_thread(driver_url: URL) -> None:
     assert [entry["error"] for entry in row.errors] == ["saw it"]
 
 
-async def test_a_run_that_ends_normally_leaves_the_job_cancelled(driver_url: URL) -> None:
+async def test_a_run_that_ends_normally_leaves_the_job_cancelled(url: URL) -> None:
     runs = Runs()
-    async with Oban(driver_url, queues={"default": 4}, **BRIEF) as oban:
+    async with Oban(url, queues={"default": 4}, **BRIEF) as oban:
         jobs = await oban.enqueue_many([runs.worker.new() for _ in range(3)])
         await runs.begun(3)
         assert await oban.cancel_many_jobs(jobs) == 3
@@ -77,10 +77,10 @@ async def test_a_run_that_ends_normally_leaves_the_job_cancelled(driver_url: URL
     ("end", "error"), [(ValueError("too late"), "ValueError: too late"), (Cancel("why"), "why")]
 )
 async def test_what_a_cancelled_run_says_about_its_end_is_kept_once(
-    driver_url: URL, end: object, error: str
+    url: URL, end: object, error: str
 ) -> None:
     runs = Runs()
-    async with Oban(driver_url, queues={"default": 2}, **BRIEF) as oban:
+    async with Oban(url, queues={"default": 2}, **BRIEF) as oban:
         job = await oban.enqueue(runs.worker.new(max_attempts=1))
         await runs.begun(1)
         await oban.cancel_job(job)
@@ -99,7 +99,7 @@ async def test_what_a_cancelled_run_says_about_its_end_is_kept_once(
     assert (row.cancelled_at, row.discarded_at) == (cancelled.cancelled_at, None)
 
 
-async def test_a_cancelled_run_that_fails_does_not_run_again(driver_url: URL) -> None:
+async def test_a_cancelled_run_that_fails_does_not_run_again(url: URL) -> None:
     class FailsWhenCancelled(Worker):
         async def process(self, job: Job) -> None:
             await eventually(job.cancelled)
@@ -108,7 +108,7 @@ async def test_a_cancelled_run_that_fails_does_not_run_again(driver_url: URL) ->
         def backoff(self, job: Job) -> float:
             return 0
 
-    async with Oban(driver_url, queues={"default": 2}, **BRIEF) as oban:
+    async with Oban(url, queues={"default": 2}, **BRIEF) as oban:
         job = await oban.enqueue(FailsWhenCancelled.new())
         await reaches(oban, job, JobState.EXECUTING)
         await oban.cancel_job(job)
@@ -122,9 +122,9 @@ async def test_a_cancelled_run_that_fails_does_not_run_again(driver_url: URL) ->
     assert (row.state, row.attempt, len(row.errors)) == (JobState.CANCELLED, 1, 1)
 
 
-async def test_a_job_that_has_finished_can_no_longer_be_cancelled(driver_url: URL) -> None:
+async def test_a_job_that_has_finished_can_no_longer_be_cancelled(url: URL) -> None:
     runs = Runs()
-    async with Oban(driver_url, queues={"default": 2}, **BRIEF) as oban:
+    async with Oban(url, queues={"default": 2}, **BRIEF) as oban:
         job = await oban.enqueue(runs.worker.new())
         await runs.begun(1)
         runs.finish(1)
@@ -135,9 +135,9 @@ async def test_a_job_that_has_finished_can_no_longer_be_cancelled(driver_url: UR
     assert (after.completed_at, after.cancelled_at) == (row.completed_at, None)
 
 
-async def test_a_cancelled_job_that_does_not_run_is_never_started(driver_url: URL) -> None:
+async def test_a_cancelled_job_that_does_not_run_is_never_started(url: URL) -> None:
     runs = Runs()
-    async with Oban(driver_url, queues={"default": 1}, **BRIEF) as oban:
+    async with Oban(url, queues={"default": 1}, **BRIEF) as oban:
         blocking, waiting = await oban.enqueue_many([runs.worker.new() for _ in range(2)])
         await runs.begun(1)
         assert await oban.cancel_job(waiting) is True
@@ -149,9 +149,9 @@ async def test_a_cancelled_job_that_does_not_run_is_never_started(driver_url: UR
     assert len(runs.jobs) == 1
 
 
-async def test_a_run_whose_job_was_deleted_after_a_cancel_ends_without_a_trace(driver_url: URL) -> None:
+async def test_a_run_whose_job_was_deleted_after_a_cancel_ends_without_a_trace(url: URL) -> None:
     runs = Runs()
-    async with Oban(driver_url, queues={"default": 2}, **NO_POLLING) as oban:
+    async with Oban(url, queues={"default": 2}, **NO_POLLING) as oban:
         job = await oban.enqueue(runs.worker.new())
         running = await runs.begun(1)
         assert await oban.delete_job(job) is False

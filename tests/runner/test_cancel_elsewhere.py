@@ -10,10 +10,10 @@ from tests.runner.support import BRIEF, NO_POLLING, Runs, acknowledged, quiet, r
 from tests.waiting import eventually
 
 
-async def test_a_cancel_from_a_client_reaches_the_node_at_once(driver_url: URL) -> None:
+async def test_a_cancel_from_a_client_reaches_the_node_at_once(url: URL) -> None:
     async with (
-        Oban(driver_url, node="worker", queues={"default": 3}, **NO_POLLING) as worker,
-        Oban(driver_url, node="client") as client,
+        Oban(url, node="worker", queues={"default": 3}, **NO_POLLING) as worker,
+        Oban(url, node="client") as client,
     ):
         untouched = Runs()
         other = await client.enqueue(untouched.worker.new())
@@ -49,9 +49,9 @@ async def test_a_cancel_from_a_client_reaches_the_node_at_once(driver_url: URL) 
         assert (await row_of(client, other)).state is JobState.COMPLETED
 
 
-async def test_a_cancel_that_is_rolled_back_reaches_nobody(driver_url: URL) -> None:
+async def test_a_cancel_that_is_rolled_back_reaches_nobody(url: URL) -> None:
     runs = Runs()
-    async with Oban(driver_url, queues={"default": 2}, poll_interval=30, **BRIEF) as oban:
+    async with Oban(url, queues={"default": 2}, poll_interval=30, **BRIEF) as oban:
         job = await oban.enqueue(runs.worker.new())
         running = await runs.begun(1)
         async with AsyncSession(oban.engine) as session:
@@ -65,10 +65,10 @@ async def test_a_cancel_that_is_rolled_back_reaches_nobody(driver_url: URL) -> N
 
 
 async def test_a_signal_about_an_earlier_run_or_a_foreign_job_stops_nobody(
-    driver_url: URL,
+    url: URL,
 ) -> None:
     runs = Runs()
-    async with Oban(driver_url, queues={"default": 2}, **NO_POLLING) as oban:
+    async with Oban(url, queues={"default": 2}, **NO_POLLING) as oban:
         job = await oban.enqueue(runs.worker.new())
         running = await runs.begun(1)
         assert oban._runner is not None

@@ -71,16 +71,16 @@ def bad(url: URL) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("column", ["args", "meta"])
-async def test_a_bad_document_fails_its_own_job_and_no_other(driver_url: URL, column: str) -> None:
-    documents = bad(driver_url)
+async def test_a_bad_document_fails_its_own_job_and_no_other(url: URL, column: str) -> None:
+    documents = bad(url)
     Never.called.clear()
-    async with Oban(driver_url) as client:
+    async with Oban(url) as client:
         jobs = await client.enqueue_many([Never.new() for _ in documents])
         async with client.engine.begin() as connection:
             for job, document in zip(jobs, documents, strict=True):
                 await put(connection, job.id, column, document)
     # All of them, and the good one, in one fetch.
-    async with Oban(driver_url, queues={"default": 50}, **FAST_POLLING) as oban:
+    async with Oban(url, queues={"default": 50}, **FAST_POLLING) as oban:
         await acknowledged(oban)
         for job, problem in zip(jobs, documents.values(), strict=True):
             row = await reaches(oban, job, JobState.RETRYABLE)
@@ -91,9 +91,9 @@ async def test_a_bad_document_fails_its_own_job_and_no_other(driver_url: URL, co
     assert Never.called == []
 
 
-async def test_a_bad_document_can_be_read_and_managed(driver_url: URL) -> None:
-    documents = bad(driver_url)
-    async with Oban(driver_url) as oban:
+async def test_a_bad_document_can_be_read_and_managed(url: URL) -> None:
+    documents = bad(url)
+    async with Oban(url) as oban:
         jobs = await oban.enqueue_many([Never.new(schedule_in=60) for _ in documents])
         async with oban.engine.begin() as connection:
             for job, document in zip(jobs, documents, strict=True):
@@ -108,9 +108,9 @@ async def test_a_bad_document_can_be_read_and_managed(driver_url: URL) -> None:
 
 
 @pytest.mark.parametrize("then", ["record", "snooze"])
-async def test_an_outcome_finds_no_object_to_set_its_keys_in(driver_url: URL, then: str) -> None:
-    documents = bad(driver_url)
-    async with Oban(driver_url, queues={"default": 50}, name="spoilt", **FAST_POLLING) as oban:
+async def test_an_outcome_finds_no_object_to_set_its_keys_in(url: URL, then: str) -> None:
+    documents = bad(url)
+    async with Oban(url, queues={"default": 50}, name="spoilt", **FAST_POLLING) as oban:
         jobs = await oban.enqueue_many([Outcome.new({"meta": it, "then": then}) for it in documents])
         state = JobState.COMPLETED if then == "record" else JobState.SCHEDULED
         expected = {"recorded": True, "return": 5} if then == "record" else {"snoozed": 1}

@@ -89,8 +89,8 @@ async def error_of(oban: Oban, enqueued: Job) -> str:
     return str(entry["error"])
 
 
-async def test_an_attempt_that_takes_too_long_fails_and_counts(driver_url: URL) -> None:
-    async with Oban(driver_url, queues={"default": 5}, **BRIEF) as oban:
+async def test_an_attempt_that_takes_too_long_fails_and_counts(url: URL) -> None:
+    async with Oban(url, queues={"default": 5}, **BRIEF) as oban:
         enqueued = await oban.enqueue(Endless.new())
         row = await reaches(oban, enqueued, JobState.RETRYABLE)
         (entry,) = row.errors
@@ -181,14 +181,14 @@ def stuck() -> type[Stuck]:
     "result", [Record(1), Cancel("no"), ValueError("late")], ids=["record", "cancel", "error"]
 )
 async def test_a_job_in_a_thread_is_told_and_keeps_its_place_until_it_ends(
-    driver_url: URL,
+    url: URL,
     stuck: type[Stuck],
     result: Any,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(Stuck, "result", result)
-    async with Oban(driver_url, queues={"narrow": 1}, **FAST_POLLING) as oban:
+    async with Oban(url, queues={"narrow": 1}, **FAST_POLLING) as oban:
         enqueued = await oban.enqueue(stuck.new())
         await eventually(stuck.told.is_set)
         errors = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]

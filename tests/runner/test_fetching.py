@@ -10,7 +10,7 @@ from tests.runner.support import BRIEF, FAST_POLLING, Noop, Runs, quiet, reaches
 from tests.waiting import eventually
 
 
-async def test_jobs_start_by_priority_then_time_then_id(driver_url: URL) -> None:
+async def test_jobs_start_by_priority_then_time_then_id(url: URL) -> None:
     order: list[str] = []
 
     class Notes(Worker):
@@ -25,10 +25,10 @@ async def test_jobs_start_by_priority_then_time_then_id(driver_url: URL) -> None
         Notes.new({"as": "fourth"}, priority=1, scheduled_at=now - timedelta(minutes=1)),
         Notes.new({"as": "first"}),
     ]
-    client = Oban(driver_url)
+    client = Oban(url)
     enqueued = await client.enqueue_many(jobs)
     await client.stop()
-    async with Oban(driver_url, queues={"default": 1}, **BRIEF) as oban:
+    async with Oban(url, queues={"default": 1}, **BRIEF) as oban:
         await reaches(oban, enqueued[0], JobState.COMPLETED)
     assert order == ["first", "second", "third", "fourth", "last"]
 
@@ -47,7 +47,7 @@ async def test_jobs_of_one_fetch_start_in_order_too(url: URL) -> None:
     assert order == list(range(10))
 
 
-async def test_never_more_jobs_run_than_the_limits_allow(driver_url: URL) -> None:
+async def test_never_more_jobs_run_than_the_limits_allow(url: URL) -> None:
     running = {"default": 0, "media": 0}
     most = dict(running)
 
@@ -59,9 +59,7 @@ async def test_never_more_jobs_run_than_the_limits_allow(driver_url: URL) -> Non
             await asyncio.sleep(0.001 * (job.id % 5))
             running[job.queue] -= 1
 
-    async with Oban(
-        driver_url, queues={"default": 4, "media": QueueOptions(limit=1)}, **FAST_POLLING
-    ) as oban:
+    async with Oban(url, queues={"default": 4, "media": QueueOptions(limit=1)}, **FAST_POLLING) as oban:
         jobs = [Counts.new(queue="media" if n % 4 == 0 else "default") for n in range(120)]
         for start in range(0, 120, 30):
             await oban.enqueue_many(jobs[start : start + 30])
@@ -85,9 +83,9 @@ async def test_a_place_that_becomes_free_is_filled_at_once(url: URL) -> None:
         runs.finish_all()
 
 
-async def test_queues_do_not_take_or_hold_up_each_others_jobs(driver_url: URL) -> None:
+async def test_queues_do_not_take_or_hold_up_each_others_jobs(url: URL) -> None:
     runs = Runs()
-    async with Oban(driver_url, queues={"default": 1, "media": 1}, **FAST_POLLING) as oban:
+    async with Oban(url, queues={"default": 1, "media": 1}, **FAST_POLLING) as oban:
         stuck = await oban.enqueue_many([runs.worker.new(queue="media") for _ in range(3)])
         elsewhere = await oban.enqueue(Noop.new(queue="nobody"))
         await runs.begun(1)
@@ -100,8 +98,8 @@ async def test_queues_do_not_take_or_hold_up_each_others_jobs(driver_url: URL) -
         runs.finish_all()
 
 
-async def test_jobs_that_can_never_run_do_not_block_those_behind_them(driver_url: URL) -> None:
-    async with Oban(driver_url) as client:
+async def test_jobs_that_can_never_run_do_not_block_those_behind_them(url: URL) -> None:
+    async with Oban(url) as client:
         async with client.engine.begin() as connection:
             for _ in range(5):
                 await connection.execute(
@@ -109,7 +107,7 @@ async def test_jobs_that_can_never_run_do_not_block_those_behind_them(driver_url
                 )
         behind = await client.enqueue_many([Noop.new(priority=9) for _ in range(3)])
         stuck = [job for job in await client.list_jobs() if job.worker == "any"]
-    async with Oban(driver_url, queues={"default": 1}, **BRIEF) as oban:
+    async with Oban(url, queues={"default": 1}, **BRIEF) as oban:
         for job in behind:
             await reaches(oban, job, JobState.COMPLETED)
         assert [(await row_of(oban, job)).attempt for job in stuck] == [3] * 5

@@ -139,10 +139,10 @@ async def test_a_follower_looks_again_when_the_lease_of_the_leader_ends(oban: Ob
 
 
 async def test_a_node_that_freezes_before_its_commit_does_not_stop_elections_or_heartbeats(
-    driver_url: URL,
+    url: URL,
 ) -> None:
     beats = [Heartbeat(uuid.uuid4(), "Oban", "node", f"queue{number}", {}) for number in range(3)]
-    async with Oban(driver_url) as frozen, Oban(driver_url) as other:
+    async with Oban(url) as frozen, Oban(url) as other:
         async with AsyncSession(frozen.engine) as session:
             await session.run_sync(cluster.elect, "Oban", "frozen", 60.0)
             async with AsyncSession(frozen.engine) as beating:

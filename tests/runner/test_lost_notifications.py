@@ -32,10 +32,10 @@ class FailsOnce(Worker):
         return 0.1
 
 
-async def test_jobs_run_at_once_at_their_time_and_again(driver_url: URL, lost: list[str]) -> None:
+async def test_jobs_run_at_once_at_their_time_and_again(url: URL, lost: list[str]) -> None:
     async with (
-        Oban(driver_url, queues={"default": 3}, **FAST_POLLING) as oban,
-        Oban(driver_url, name="client") as client,
+        Oban(url, queues={"default": 3}, **FAST_POLLING) as oban,
+        Oban(url, name="client") as client,
     ):
         jobs = await client.enqueue_many([Noop.new() for _ in range(20)])
         jobs += [await client.enqueue(Noop.new(schedule_in=0.2)), await client.enqueue(FailsOnce.new())]
@@ -48,10 +48,10 @@ async def test_jobs_run_at_once_at_their_time_and_again(driver_url: URL, lost: l
     assert "insert" in lost
 
 
-async def test_an_update_takes_effect(driver_url: URL) -> None:
+async def test_an_update_takes_effect(url: URL) -> None:
     async with (
-        Oban(driver_url, queues={"default": 3}, **FAST_POLLING) as oban,
-        Oban(driver_url, name="client") as client,
+        Oban(url, queues={"default": 3}, **FAST_POLLING) as oban,
+        Oban(url, name="client") as client,
     ):
         later = await client.enqueue(Noop.new(schedule_in=3600))
         elsewhere = await client.enqueue(Noop.new(queue="nobody"))
@@ -62,11 +62,11 @@ async def test_an_update_takes_effect(driver_url: URL) -> None:
             await reaches(oban, job, JobState.COMPLETED)
 
 
-async def test_a_cancel_reaches_the_running_job(driver_url: URL) -> None:
+async def test_a_cancel_reaches_the_running_job(url: URL) -> None:
     runs = Runs()
     async with (
-        Oban(driver_url, queues={"default": 3}, **FAST_POLLING) as oban,
-        Oban(driver_url, name="client") as client,
+        Oban(url, queues={"default": 3}, **FAST_POLLING) as oban,
+        Oban(url, name="client") as client,
     ):
         job = await client.enqueue(runs.worker.new())
         running = await runs.begun(1)

@@ -60,11 +60,11 @@ def raising(request: pytest.FixtureRequest) -> type[Worker]:
 
 
 async def test_a_run_that_returns_completes_the_job(
-    driver_url: URL, returning: type[Worker], monkeypatch: pytest.MonkeyPatch
+    url: URL, returning: type[Worker], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Also something that is no outcome and could not be stored.
     monkeypatch.setattr(Returns, "result", object())
-    async with Oban(driver_url, node="here", queues={"default": 5}) as oban:
+    async with Oban(url, node="here", queues={"default": 5}) as oban:
         job = await oban.enqueue(returning.new({"a": 1}))
         row = await reaches(oban, job, JobState.COMPLETED)
     assert (row.attempt, row.errors, row.meta, row.args) == (1, [], {}, {"a": 1})
@@ -77,10 +77,10 @@ async def test_a_run_that_returns_completes_the_job(
 
 
 async def test_a_returned_cancel_ends_the_job_with_its_reason(
-    driver_url: URL, returning: type[Worker], monkeypatch: pytest.MonkeyPatch
+    url: URL, returning: type[Worker], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Returns, "result", Cancel("no such account"))
-    async with Oban(driver_url, queues={"default": 5}) as oban:
+    async with Oban(url, queues={"default": 5}) as oban:
         job = await oban.enqueue(returning.new())
         row = await reaches(oban, job, JobState.CANCELLED)
     assert [(entry["attempt"], entry["error"]) for entry in row.errors] == [(1, "no such account")]
@@ -89,10 +89,10 @@ async def test_a_returned_cancel_ends_the_job_with_its_reason(
 
 
 async def test_a_snooze_gives_the_attempt_back_and_is_counted(
-    driver_url: URL, returning: type[Worker], monkeypatch: pytest.MonkeyPatch
+    url: URL, returning: type[Worker], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Returns, "result", Snooze(3600))
-    async with Oban(driver_url, queues={"default": 5}) as oban:
+    async with Oban(url, queues={"default": 5}) as oban:
         job = await oban.enqueue(returning.new(meta={"kept": True}, max_attempts=1))
         row = await reaches(oban, job, JobState.SCHEDULED)
         assert (row.attempt, row.meta, row.errors) == (0, {"kept": True, "snoozed": 1}, [])
@@ -127,10 +127,10 @@ async def test_a_recorded_value_is_in_the_meta(url: URL) -> None:
 
 
 async def test_a_recorded_value_can_be_searched_for(
-    driver_url: URL, returning: type[Worker], monkeypatch: pytest.MonkeyPatch
+    url: URL, returning: type[Worker], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Returns, "result", Record({"lines": 3}))
-    async with Oban(driver_url, queues={"default": 5}) as oban:
+    async with Oban(url, queues={"default": 5}) as oban:
         job = await oban.enqueue(returning.new())
         other = await oban.enqueue(returning.new(schedule_in=3600))
         await reaches(oban, job, JobState.COMPLETED)
@@ -155,10 +155,10 @@ async def test_a_value_that_cannot_be_recorded_is_a_failed_attempt(url: URL) -> 
 
 
 async def test_an_exception_makes_the_job_retryable_after_the_default_backoff(
-    driver_url: URL, raising: type[Worker], monkeypatch: pytest.MonkeyPatch
+    url: URL, raising: type[Worker], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Raises, "error", ValueError("bad"))
-    async with Oban(driver_url, queues={"default": 5}) as oban:
+    async with Oban(url, queues={"default": 5}) as oban:
         job = await oban.enqueue(raising.new())
         row = await reaches(oban, job, JobState.RETRYABLE)
     assert (row.attempt, row.max_attempts) == (1, 20)
@@ -173,8 +173,8 @@ async def test_an_exception_makes_the_job_retryable_after_the_default_backoff(
     assert (row.completed_at, row.cancelled_at, row.discarded_at) == (None, None, None)
 
 
-async def test_a_job_is_discarded_when_its_attempts_are_used_up(driver_url: URL) -> None:
-    async with Oban(driver_url, queues={"default": 5}) as oban:
+async def test_a_job_is_discarded_when_its_attempts_are_used_up(url: URL) -> None:
+    async with Oban(url, queues={"default": 5}) as oban:
         job = await oban.enqueue(Persistent.new())
         row = await reaches(oban, job, JobState.DISCARDED)
     assert (row.attempt, row.max_attempts) == (3, 3)

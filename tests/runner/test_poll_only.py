@@ -17,15 +17,15 @@ from tests.waiting import eventually
 
 
 @pytest.fixture
-async def client(driver_url: URL) -> AsyncIterator[Oban]:
+async def client(url: URL) -> AsyncIterator[Oban]:
     """Somebody else, whose commits the node does not hear."""
-    async with Oban(driver_url, name="client", notifier="poll") as other:
+    async with Oban(url, name="client", notifier="poll") as other:
         yield other
 
 
-async def test_jobs_start_and_are_cancelled_within_a_second_or_so(driver_url: URL, client: Oban) -> None:
+async def test_jobs_start_and_are_cancelled_within_a_second_or_so(url: URL, client: Oban) -> None:
     runs = Runs()
-    async with Oban(driver_url, queues={"default": 3}, notifier="poll", **BRIEF):
+    async with Oban(url, queues={"default": 3}, notifier="poll", **BRIEF):
         await quiet()
         job = await client.enqueue(runs.worker.new())
         await eventually(lambda: runs.jobs, timeout=1.5)
@@ -38,11 +38,11 @@ async def test_jobs_start_and_are_cancelled_within_a_second_or_so(driver_url: UR
         await reaches(client, job, JobState.COMPLETED)
 
 
-async def test_what_is_said_elsewhere_about_a_queue_is_obeyed_within_a_second_or_so(driver_url: URL) -> None:
+async def test_what_is_said_elsewhere_about_a_queue_is_obeyed_within_a_second_or_so(url: URL) -> None:
     instance: dict[str, Any] = {"name": "shared", "notifier": "poll", **BRIEF}
     async with (
-        Oban(driver_url, node="a", queues={"default": 3}, **instance) as oban,
-        Oban(driver_url, node="b", **instance) as client,
+        Oban(url, node="a", queues={"default": 3}, **instance) as oban,
+        Oban(url, node="b", **instance) as client,
     ):
 
         def paused() -> bool:
@@ -61,10 +61,10 @@ async def test_what_is_said_elsewhere_about_a_queue_is_obeyed_within_a_second_or
         assert info.limit == 7
 
 
-async def test_nothing_but_polling_finds_a_job_of_somebody_else(driver_url: URL, client: Oban) -> None:
+async def test_nothing_but_polling_finds_a_job_of_somebody_else(url: URL, client: Oban) -> None:
     runs = Runs()
     patient: dict[str, Any] = {**NO_POLLING, "poll_interval": 1.0}
-    async with Oban(driver_url, queues={"default": 3}, notifier="poll", **patient):
+    async with Oban(url, queues={"default": 3}, notifier="poll", **patient):
         await quiet()
         # All the tasks of the node: none listens, none watches the file.
         names = {task.get_name() for task in asyncio.all_tasks()}

@@ -313,11 +313,11 @@ async def test_threads_follow_the_limits(url: URL) -> None:
 # -- elsewhere, later --------------------------------------------------------------------------
 
 
-async def test_another_client_is_obeyed_at_once(driver_url: URL) -> None:
+async def test_another_client_is_obeyed_at_once(url: URL) -> None:
     async with (
-        Oban(driver_url, node="n1", queues={"default": 2}, **DEAF) as one,
-        Oban(driver_url, node="n2", queues={"default": 3}, **DEAF) as two,
-        Oban(driver_url, node="client") as client,
+        Oban(url, node="n1", queues={"default": 2}, **DEAF) as one,
+        Oban(url, node="n2", queues={"default": 3}, **DEAF) as two,
+        Oban(url, node="client") as client,
     ):
         await client.pause_queue("default")
         await all_tell(client, True)
@@ -399,13 +399,11 @@ async def test_in_the_callers_transaction_it_takes_effect_at_the_commit(url: URL
         await eventually(lambda: shows(oban) == (5, True))
 
 
-async def test_without_any_signal_it_is_found_by_looking(
-    driver_url: URL, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_without_any_signal_it_is_found_by_looking(url: URL, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Notifier, "dispatch", lambda *_: None)
     async with (
-        Oban(driver_url, node="n1", queues={"default": 2}, **LOOKING) as oban,
-        Oban(driver_url) as client,
+        Oban(url, node="n1", queues={"default": 2}, **LOOKING) as oban,
+        Oban(url) as client,
     ):
         for call, seen in (
             (client.pause_queue("default"), lambda: shows(oban) == (2, True)),
@@ -567,10 +565,10 @@ async def test_signals_of_ours_are_not_stored_again(postgresql_url: URL) -> None
         assert nodes == [""]
 
 
-async def test_many_words_at_once_leave_all_nodes_of_one_mind(driver_url: URL) -> None:
+async def test_many_words_at_once_leave_all_nodes_of_one_mind(url: URL) -> None:
     async with (
-        Oban(driver_url, node="n1", queues={"a": 2, "b": 2}, **LOOKING) as one,
-        Oban(driver_url, node="n2", queues={"a": 2, "b": 2}, **LOOKING) as two,
+        Oban(url, node="n1", queues={"a": 2, "b": 2}, **LOOKING) as one,
+        Oban(url, node="n2", queues={"a": 2, "b": 2}, **LOOKING) as two,
     ):
         for number in range(4):
             await asyncio.gather(

@@ -37,8 +37,8 @@ async def restart(oban: Oban, runs: Runs) -> Job:
     return job
 
 
-async def test_an_old_run_that_ends_first_changes_nothing(driver_url: URL) -> None:
-    async with Oban(driver_url, queues={"default": 3}, **NO_POLLING) as oban:
+async def test_an_old_run_that_ends_first_changes_nothing(url: URL) -> None:
+    async with Oban(url, queues={"default": 3}, **NO_POLLING) as oban:
         for how in OLD_ENDS:
             runs = Runs()
             job = await restart(oban, runs)
@@ -54,8 +54,8 @@ async def test_an_old_run_that_ends_first_changes_nothing(driver_url: URL) -> No
             assert len(runs.jobs) == 2
 
 
-async def test_an_old_run_that_ends_last_changes_nothing(driver_url: URL) -> None:
-    async with Oban(driver_url, queues={"default": 3}, **NO_POLLING) as oban:
+async def test_an_old_run_that_ends_last_changes_nothing(url: URL) -> None:
+    async with Oban(url, queues={"default": 3}, **NO_POLLING) as oban:
         for how in OLD_ENDS:
             runs = Runs()
             job = await restart(oban, runs)
@@ -71,9 +71,9 @@ async def test_an_old_run_that_ends_last_changes_nothing(driver_url: URL) -> Non
             assert row.scheduled_at == before.scheduled_at
 
 
-async def test_both_runs_may_end_in_the_same_moment(driver_url: URL) -> None:
+async def test_both_runs_may_end_in_the_same_moment(url: URL) -> None:
     runs = Runs()
-    async with Oban(driver_url, queues={"default": 3}, **BRIEF) as oban:
+    async with Oban(url, queues={"default": 3}, **BRIEF) as oban:
         job = await restart(oban, runs)
         runs.finish(2, Record("new"))
         runs.finish(1, Record("old"))
@@ -82,11 +82,11 @@ async def test_both_runs_may_end_in_the_same_moment(driver_url: URL) -> None:
     assert row.meta["return"] == "new"
 
 
-async def test_the_new_run_may_be_on_another_node(driver_url: URL) -> None:
+async def test_the_new_run_may_be_on_another_node(url: URL) -> None:
     runs = Runs()
     async with (
-        Oban(driver_url, node="first", queues={"default": 1}, **BRIEF) as first,
-        Oban(driver_url, node="second", queues={"other": 2}, **BRIEF) as second,
+        Oban(url, node="first", queues={"default": 1}, **BRIEF) as first,
+        Oban(url, node="second", queues={"other": 2}, **BRIEF) as second,
     ):
         job = await first.enqueue(runs.worker.new())
         old = await runs.begun(1)
@@ -104,9 +104,9 @@ async def test_the_new_run_may_be_on_another_node(driver_url: URL) -> None:
     assert (row.meta["return"], row.errors) == ("new", [])
 
 
-async def test_an_old_run_that_updates_its_own_job_is_still_the_old_run(driver_url: URL) -> None:
+async def test_an_old_run_that_updates_its_own_job_is_still_the_old_run(url: URL) -> None:
     runs = Runs()
-    async with Oban(driver_url, queues={"default": 3}, **BRIEF) as oban:
+    async with Oban(url, queues={"default": 3}, **BRIEF) as oban:
         job = await restart(oban, runs)
         # As a worker does that notes its progress; the handle shows the row of the second run then.
         await oban.update_job(runs.jobs[0], {"meta": {"progress": 50}})
@@ -121,7 +121,7 @@ async def test_an_old_run_that_updates_its_own_job_is_still_the_old_run(driver_u
 
 
 async def test_what_a_worker_does_to_its_handle_does_not_lose_the_outcome(
-    driver_url: URL, monkeypatch: pytest.MonkeyPatch
+    url: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs = Runs()
     looks: list[object] = []
@@ -132,7 +132,7 @@ async def test_what_a_worker_does_to_its_handle_does_not_lose_the_outcome(
         return lost(*given)
 
     monkeypatch.setattr(ownership, "lost", looking)
-    async with Oban(driver_url, queues={"default": 3}, **FAST_POLLING) as oban:
+    async with Oban(url, queues={"default": 3}, **FAST_POLLING) as oban:
         job = await oban.enqueue(runs.worker.new())
         running = await runs.begun(1)
         running.attempt = 7
@@ -146,9 +146,9 @@ async def test_what_a_worker_does_to_its_handle_does_not_lose_the_outcome(
     assert (row.attempt, row.meta["return"]) == (1, "done")
 
 
-async def test_a_third_run_after_two_retries_is_the_one_that_counts(driver_url: URL) -> None:
+async def test_a_third_run_after_two_retries_is_the_one_that_counts(url: URL) -> None:
     runs = Runs()
-    async with Oban(driver_url, queues={"default": 5}, **BRIEF) as oban:
+    async with Oban(url, queues={"default": 5}, **BRIEF) as oban:
         job = await restart(oban, runs)
         await oban.cancel_job(job)
         await oban.retry_job(job)

@@ -39,10 +39,10 @@ async def spoil(oban: Oban, id_: int, **columns: str) -> None:
         await connection.exec_driver_sql(f"UPDATE oban_jobs SET {values} WHERE id = {id_}")
 
 
-async def test_a_time_that_python_cannot_hold_is_read_as_the_nearest_one(driver_url: URL) -> None:
+async def test_a_time_that_python_cannot_hold_is_read_as_the_nearest_one(url: URL) -> None:
     names = [column.key for column in Job.__table__.c if column.key.endswith("_at")]
-    async with Oban(driver_url) as oban:
-        for stored, read in TIMES[driver_url.get_backend_name()].items():
+    async with Oban(url) as oban:
+        for stored, read in TIMES[url.get_backend_name()].items():
             id_ = await insert_row(oban.engine, "completed")
             await spoil(oban, id_, **dict.fromkeys(names, f"'{stored}'"))
             job = await oban.get_job(id_)
@@ -58,9 +58,9 @@ async def test_a_time_that_python_cannot_hold_is_read_as_the_nearest_one(driver_
             assert await oban.delete_job(id_)
 
 
-async def test_a_job_that_is_never_due_does_not_hide_when_the_others_are(driver_url: URL) -> None:
-    times = TIMES[driver_url.get_backend_name()]
-    async with Oban(driver_url) as oban:
+async def test_a_job_that_is_never_due_does_not_hide_when_the_others_are(url: URL) -> None:
+    times = TIMES[url.get_backend_name()]
+    async with Oban(url) as oban:
         for stored, read in times.items():
             id_ = await insert_row(oban.engine, "scheduled")
             await spoil(oban, id_, scheduled_at=f"'{stored}'")
@@ -122,9 +122,9 @@ NO_NAMES = {
 }
 
 
-async def test_an_executing_job_that_names_no_owner_is_rescued_once(driver_url: URL) -> None:
-    async with Oban(driver_url) as oban:
-        rows = NO_NAMES[driver_url.get_backend_name()]
+async def test_an_executing_job_that_names_no_owner_is_rescued_once(url: URL) -> None:
+    async with Oban(url) as oban:
+        rows = NO_NAMES[url.get_backend_name()]
         ids = [await insert_row(oban.engine, "executing") for _ in rows]
         for id_, names in zip(ids, rows, strict=True):
             await spoil(oban, id_, attempted_by=names)

@@ -80,8 +80,8 @@ async def test_what_runs_in_threads_can_be_started_and_stopped_500_times_by_10_t
         await reaches(oban, await oban.enqueue(Noop.new()), JobState.COMPLETED)
 
 
-async def test_a_notifier_can_be_started_and_stopped_500_times_by_10_tasks(driver_url: URL) -> None:
-    async with Oban(driver_url, queues={"default": 2}, poll_interval=30, **BRIEF) as oban:
+async def test_a_notifier_can_be_started_and_stopped_500_times_by_10_tasks(url: URL) -> None:
+    async with Oban(url, queues={"default": 2}, poll_interval=30, **BRIEF) as oban:
         assert oban._runner is not None
         notifier = oban._runner.notifier
         before = loops()

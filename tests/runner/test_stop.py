@@ -34,10 +34,10 @@ async def is_back(client: Oban, job: Job) -> None:
     assert (row.state, row.attempt, row.errors) == (JobState.AVAILABLE, 0, [])
 
 
-async def test_running_jobs_finish_and_waiting_ones_stay(driver_url: URL) -> None:
+async def test_running_jobs_finish_and_waiting_ones_stay(url: URL) -> None:
     runs = Runs()
-    client = Oban(driver_url, name="client")
-    oban = Oban(driver_url, queues={"default": 2}, **PATIENT)
+    client = Oban(url, name="client")
+    oban = Oban(url, queues={"default": 2}, **PATIENT)
     await oban.start()
     jobs = await oban.enqueue_many([runs.worker.new() for _ in range(4)])
     await runs.begun(2)
@@ -56,10 +56,10 @@ async def test_running_jobs_finish_and_waiting_ones_stay(driver_url: URL) -> Non
     await client.stop()
 
 
-async def test_a_job_that_outlasts_the_grace_period_goes_back(driver_url: URL) -> None:
+async def test_a_job_that_outlasts_the_grace_period_goes_back(url: URL) -> None:
     runs = Runs()
-    async with Oban(driver_url, name="client") as client:
-        async with Oban(driver_url, queues={"default": 2}, shutdown_grace_period=0.05) as oban:
+    async with Oban(url, name="client") as client:
+        async with Oban(url, queues={"default": 2}, shutdown_grace_period=0.05) as oban:
             job = await oban.enqueue(runs.worker.new(max_attempts=1))
             await runs.begun(1)
         assert runs.interrupted == [1]
@@ -67,7 +67,7 @@ async def test_a_job_that_outlasts_the_grace_period_goes_back(driver_url: URL) -
         await is_back(client, job)
 
 
-async def test_a_job_in_a_thread_that_outlasts_the_grace_period_goes_back(driver_url: URL) -> None:
+async def test_a_job_in_a_thread_that_outlasts_the_grace_period_goes_back(url: URL) -> None:
     begun, told = threading.Event(), threading.Event()
 
     class PollsForever(Worker):
@@ -79,8 +79,8 @@ async def test_a_job_in_a_thread_that_outlasts_the_grace_period_goes_back(driver
             told.set()
             return Record("too late")
 
-    async with Oban(driver_url, name="client") as client:
-        async with Oban(driver_url, queues={"default": 2}, shutdown_grace_period=0.05) as oban:
+    async with Oban(url, name="client") as client:
+        async with Oban(url, queues={"default": 2}, shutdown_grace_period=0.05) as oban:
             job = await oban.enqueue(PollsForever.new())
             await eventually(begun.is_set)
         await eventually(told.is_set)
@@ -132,10 +132,10 @@ async def test_a_job_that_does_not_let_itself_be_interrupted_goes_back(
     assert (row.state, row.attempt, row.errors) == (JobState.AVAILABLE, 0, [])
 
 
-async def test_a_job_that_was_cancelled_stays_so_when_the_node_stops(driver_url: URL) -> None:
+async def test_a_job_that_was_cancelled_stays_so_when_the_node_stops(url: URL) -> None:
     runs = Runs()
-    async with Oban(driver_url, name="client") as client:
-        async with Oban(driver_url, queues={"default": 2}, shutdown_grace_period=0) as oban:
+    async with Oban(url, name="client") as client:
+        async with Oban(url, queues={"default": 2}, shutdown_grace_period=0) as oban:
             job = await oban.enqueue(runs.worker.new())
             await runs.begun(1)
             await client.cancel_job(job.id)
@@ -211,10 +211,10 @@ async def test_a_stop_during_the_start_leaves_nothing(url: URL) -> None:
     assert await others() == set()
 
 
-async def test_a_second_stop_cuts_the_wait_short(driver_url: URL) -> None:
+async def test_a_second_stop_cuts_the_wait_short(url: URL) -> None:
     runs = Runs()
-    async with Oban(driver_url, name="client") as client:
-        oban = Oban(driver_url, queues={"default": 2}, **PATIENT)
+    async with Oban(url, name="client") as client:
+        oban = Oban(url, queues={"default": 2}, **PATIENT)
         await oban.start()
         job = await oban.enqueue(runs.worker.new())
         await runs.begun(1)
@@ -272,8 +272,8 @@ async def test_stopping_twice_or_without_a_start_does_nothing(url: URL) -> None:
     assert await others() == set()
 
 
-async def test_starting_and_stopping_again_and_again_leaves_nothing(driver_url: URL) -> None:
-    engine = create_async_engine(driver_url)
+async def test_starting_and_stopping_again_and_again_leaves_nothing(url: URL) -> None:
+    engine = create_async_engine(url)
     before = set(threading.enumerate())
     runs = Runs()
     oban = Oban(engine, queues={"default": 2, "media": 3}, **NO_POLLING)

@@ -46,10 +46,10 @@ class Unreadable:
 
 
 async def test_jobs_whose_fetch_was_answered_to_nobody_run_at_once_and_once(
-    driver_url: URL, monkeypatch: pytest.MonkeyPatch
+    url: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs = Runs()
-    async with Oban(driver_url, queues={"default": 5}, **NO_POLLING) as oban:
+    async with Oban(url, queues={"default": 5}, **NO_POLLING) as oban:
         lost = LostAnswers(oban, monkeypatch)
         jobs = await oban.enqueue_many([runs.worker.new() for _ in range(3)])
         await runs.begun(3)
@@ -92,13 +92,13 @@ async def test_a_stop_puts_back_what_was_claimed_and_never_arrived(
 
 
 async def test_a_row_that_cannot_be_read_is_discarded_with_the_reason_and_stops_no_other(
-    driver_url: URL, monkeypatch: pytest.MonkeyPatch
+    url: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     unreadable = Unreadable(monkeypatch)
-    async with Oban(driver_url, name="client") as client:
+    async with Oban(url, name="client") as client:
         jobs = await client.enqueue_many([Noop.new(priority=number % 3) for number in range(30)])
         unreadable.ids = {job.id for job in jobs[::7]}
-        async with Oban(driver_url, queues={"default": 3}, **NO_POLLING):
+        async with Oban(url, queues={"default": 3}, **NO_POLLING):
             for job in jobs:
                 bad = job.id in unreadable.ids
                 row = await reaches(client, job, JobState.DISCARDED if bad else JobState.COMPLETED)

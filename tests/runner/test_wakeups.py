@@ -38,8 +38,8 @@ def was_prompt(row: Job) -> None:
     assert timedelta(0) <= late < timedelta(seconds=5)
 
 
-async def test_an_enqueued_job_starts_at_once(driver_url: URL) -> None:
-    async with Oban(driver_url, queues={"default": 5}, **NO_POLLING) as oban:
+async def test_an_enqueued_job_starts_at_once(url: URL) -> None:
+    async with Oban(url, queues={"default": 5}, **NO_POLLING) as oban:
         await quiet()
         await reaches(oban, await oban.enqueue(Noop.new()), JobState.COMPLETED)
         await quiet()
@@ -48,8 +48,8 @@ async def test_an_enqueued_job_starts_at_once(driver_url: URL) -> None:
             await reaches(oban, job, JobState.COMPLETED)
 
 
-async def test_a_job_starts_when_the_transaction_that_enqueued_it_commits(driver_url: URL) -> None:
-    async with Oban(driver_url, queues={"default": 5}, **NO_POLLING) as oban:
+async def test_a_job_starts_when_the_transaction_that_enqueued_it_commits(url: URL) -> None:
+    async with Oban(url, queues={"default": 5}, **NO_POLLING) as oban:
         await quiet()
         async with AsyncSession(oban.engine, expire_on_commit=False) as session:
             job = await oban.enqueue(Noop.new(), session=session)
@@ -67,10 +67,10 @@ async def test_a_job_starts_when_the_transaction_that_enqueued_it_commits(driver
         await reaches(oban, added, JobState.COMPLETED)
 
 
-async def test_a_job_of_another_client_or_of_plain_sql_starts_at_once(driver_url: URL) -> None:
+async def test_a_job_of_another_client_or_of_plain_sql_starts_at_once(url: URL) -> None:
     async with (
-        Oban(driver_url, queues={"default": 5}, **NO_POLLING) as oban,
-        Oban(driver_url, name="client") as client,
+        Oban(url, queues={"default": 5}, **NO_POLLING) as oban,
+        Oban(url, name="client") as client,
     ):
         await quiet()
         await reaches(oban, await client.enqueue(Noop.new()), JobState.COMPLETED)
@@ -84,8 +84,8 @@ async def test_a_job_of_another_client_or_of_plain_sql_starts_at_once(driver_url
         await reaches(oban, id_, JobState.COMPLETED)
 
 
-async def test_scheduled_jobs_start_at_their_times(driver_url: URL) -> None:
-    async with Oban(driver_url, queues={"default": 5}, **NO_POLLING) as oban:
+async def test_scheduled_jobs_start_at_their_times(url: URL) -> None:
+    async with Oban(url, queues={"default": 5}, **NO_POLLING) as oban:
         await quiet()
         jobs = await oban.enqueue_many([Noop.new(schedule_in=SOON + n * 0.01) for n in range(20)])
         assert {job.state for job in jobs} == {JobState.SCHEDULED}
@@ -112,8 +112,8 @@ async def test_a_job_that_a_transaction_scheduled_starts_at_its_time(url: URL) -
         was_prompt(await reaches(oban, job, JobState.COMPLETED))
 
 
-async def test_a_job_that_waits_for_its_next_run_starts_at_its_time(driver_url: URL) -> None:
-    async with Oban(driver_url, queues={"default": 5}, **NO_POLLING) as oban:
+async def test_a_job_that_waits_for_its_next_run_starts_at_its_time(url: URL) -> None:
+    async with Oban(url, queues={"default": 5}, **NO_POLLING) as oban:
         for first, attempt in [("fail", 2), ("snooze", 1)]:
             await quiet()
             row = await reaches(oban, await oban.enqueue(Once.new({"first": first})), JobState.COMPLETED)
@@ -121,8 +121,8 @@ async def test_a_job_that_waits_for_its_next_run_starts_at_its_time(driver_url: 
             assert row.attempt == attempt
 
 
-async def test_a_retried_job_starts_at_once(driver_url: URL) -> None:
-    async with Oban(driver_url, queues={"default": 5}, **NO_POLLING) as oban:
+async def test_a_retried_job_starts_at_once(url: URL) -> None:
+    async with Oban(url, queues={"default": 5}, **NO_POLLING) as oban:
         job = await oban.enqueue(Once.new({"first": "fail", "backoff": 3600}))
         await reaches(oban, job, JobState.RETRYABLE)
         await quiet()

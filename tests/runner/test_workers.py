@@ -82,7 +82,7 @@ async def recorded(oban: Oban, enqueued: Job) -> Any:
     return row.meta["return"]
 
 
-async def test_a_plain_process_runs_in_a_thread_and_does_not_block_the_loop(driver_url: URL) -> None:
+async def test_a_plain_process_runs_in_a_thread_and_does_not_block_the_loop(url: URL) -> None:
     begun, answered = threading.Event(), threading.Event()
 
     class WaitsForTheLoop(Worker):
@@ -90,7 +90,7 @@ async def test_a_plain_process_runs_in_a_thread_and_does_not_block_the_loop(driv
             begun.set()
             return Record(answered.wait(10))
 
-    async with Oban(driver_url, queues={"default": 5}) as oban:
+    async with Oban(url, queues={"default": 5}) as oban:
         enqueued = await oban.enqueue(WaitsForTheLoop.new())
         await eventually(begun.is_set)
         answered.set()
@@ -120,8 +120,8 @@ async def test_every_run_sees_its_own_job_as_the_current_one(url: URL, seeing: t
     assert current_job() is None
 
 
-async def test_classes_and_functions_run_as_workers(driver_url: URL) -> None:
-    async with Oban(driver_url, queues={"default": 5, "media": 5}) as oban:
+async def test_classes_and_functions_run_as_workers(url: URL) -> None:
+    async with Oban(url, queues={"default": 5, "media": 5}) as oban:
         plain = await oban.enqueue(made(PlainAsync).new({"n": 2}))
         assert (plain.queue, plain.max_attempts, plain.tags) == ("media", 2, ["plain"])
         assert await recorded(oban, plain) == 4
@@ -172,11 +172,11 @@ async def test_a_worker_enqueues_through_the_instance_that_runs(url: URL) -> Non
 
 
 async def test_an_unknown_worker_is_a_failed_attempt_that_another_node_may_make_good(
-    driver_url: URL,
+    url: URL,
 ) -> None:
     # Of its own for each database: what is registered stays so.
-    name = f"not.here.{driver_url.drivername}"
-    async with Oban(driver_url, queues={"default": 1}) as oban:
+    name = f"not.here.{url.drivername}"
+    async with Oban(url, queues={"default": 1}) as oban:
         unknown = await oban.enqueue(Job(worker=name))
         row = await reaches(oban, unknown, JobState.RETRYABLE)
         assert row.attempt == 1

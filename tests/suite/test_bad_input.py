@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from oban import Job, Oban, ObanError, Worker
 from oban.errors import InvalidJob, InvalidTarget, JobNotFound, NotEnqueued, SchemaMissing
 from oban.models import Producer
-from tests.databases import PostgreSQLFactory
+from tests.databases import DATABASES, PostgreSQLFactory
 from tests.suite.bad_fields import BAD_FIELDS
 from tests.suite.rows import insert_rows, lasting_url, read_rows, row
 from tests.suite.statements import recorded
@@ -28,7 +28,7 @@ class Plain(Worker):
     async def process(self, job: Job) -> None: ...
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+@pytest.fixture(scope="module", params=DATABASES)
 def url(request: pytest.FixtureRequest) -> Iterator[URL]:
     """One database for all tests of this module: nothing is to change in it."""
     yield from lasting_url(request)

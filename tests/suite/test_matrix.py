@@ -14,6 +14,7 @@ from sqlalchemy import URL, select
 
 from oban import Job, Oban
 from oban.errors import JobNotFound
+from tests.databases import DATABASES
 from tests.suite.rows import MADE, STATES, insert_rows, lasting_url, read_rows, row, shown
 
 #: The state afterwards; a dash: the row is as it was, and not counted.
@@ -82,7 +83,7 @@ class Now:
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+@pytest.fixture(scope="module", params=DATABASES)
 def url(request: pytest.FixtureRequest) -> Iterator[URL]:
     """One database for all tests of this module: each has a queue of its own."""
     yield from lasting_url(request)

@@ -18,6 +18,7 @@ from oban.errors import ConfigError, InvalidJob, InvalidTarget
 from oban.models import Producer, Queue
 from oban.repository import queues
 from oban.repository.queues import Change, Wanted
+from tests.databases import DATABASES
 from tests.suite.rows import lasting_url
 
 CONFIGURED = {"a": QueueOptions(limit=3), "b": QueueOptions(limit=4)}
@@ -26,7 +27,7 @@ AS_CONFIGURED = {"a": Wanted(3, False), "b": Wanted(4, False)}
 NODES = ("x", "z", "y")
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+@pytest.fixture(scope="module", params=DATABASES)
 def url(request: pytest.FixtureRequest) -> Iterator[URL]:
     """One database for all tests of this module, emptied for each."""
     yield from lasting_url(request)

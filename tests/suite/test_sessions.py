@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, c
 
 from oban import Job, Oban, Worker
 from oban.errors import InvalidJob, JobNotFound
+from tests.databases import DATABASES
 from tests.suite.rows import delete_rows, insert_rows, lasting_url, read_rows, row, shown
 from tests.waiting import eventually
 
@@ -45,7 +46,7 @@ class Notes(Worker):
         self.ran.append(job.id)
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+@pytest.fixture(scope="module", params=DATABASES)
 def url(request: pytest.FixtureRequest) -> Iterator[URL]:
     """One database for all tests of this module, emptied for each."""
     yield from lasting_url(request)

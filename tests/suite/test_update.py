@@ -11,6 +11,7 @@ from sqlalchemy import URL
 
 from oban import Job, Oban
 from oban.errors import InvalidJob
+from tests.databases import DATABASES
 from tests.suite.rows import STATES, insert_row, insert_rows, just_now, lasting_url, read_rows, row, shown
 from tests.suite.statements import recorded
 
@@ -37,7 +38,7 @@ REFUSED: list[tuple[Any, str]] = [
 REFUSED_IDS = [str(changes)[:40] for changes, _ in REFUSED]
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+@pytest.fixture(scope="module", params=DATABASES)
 def url(request: pytest.FixtureRequest) -> Iterator[URL]:
     """One database for all tests of this module: each looks at its own rows only."""
     yield from lasting_url(request)

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from oban import Job, Oban
 from oban.errors import JobNotFound
+from tests.databases import DATABASES
 from tests.suite.rows import TABLE, delete_rows, insert_row, insert_rows, lasting_url, read_rows, row
 from tests.suite.statements import recorded
 from tests.waiting import eventually
@@ -20,7 +21,7 @@ from tests.waiting import eventually
 OPERATIONS = ("cancel", "retry", "delete", "update")
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+@pytest.fixture(scope="module", params=DATABASES)
 def url(request: pytest.FixtureRequest) -> Iterator[URL]:
     """One database for all tests of this module, emptied for each."""
     yield from lasting_url(request)
