@@ -1,7 +1,7 @@
 """The tables as declarative models: `Job`, `Leader`, `Producer`, `Queue`."""
 
 from collections.abc import Callable, Iterable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, Protocol
 from uuid import UUID
 
@@ -20,6 +20,7 @@ from sqlalchemy import (
     literal_column,
     text,
 )
+from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, validates
 from sqlalchemy.orm.attributes import instance_state
 
@@ -53,6 +54,18 @@ class Run(Protocol):
 
     @property
     def cancelled(self) -> bool: ...
+
+
+def _state_for_time(context: DefaultExecutionContext) -> JobState:
+    """The state of a row whose INSERT names none: one that is not due yet is not available."""
+    given = context.get_current_parameters(False)  # type: ignore[no-untyped-call]
+    # Of `insert(Job).values([…])`, one parameter for each row, the first of which is the column's own.
+    column = context.current_column
+    row = column.index + 1 if hasattr(column, "original") else 0
+    at = given.get(f"scheduled_at_m{row}", given.get("scheduled_at"))
+    if isinstance(at, datetime) and at.replace(tzinfo=at.tzinfo or UTC) > clock.now():
+        return JobState.SCHEDULED
+    return JobState.AVAILABLE
 
 
 class Job(Base):
@@ -103,7 +116,9 @@ class Job(Base):
     )
 
     id: Mapped[int] = mapped_column(BigKey, Identity())
-    state: Mapped[JobState] = mapped_column(StateType, server_default=text("'available'"))
+    state: Mapped[JobState] = mapped_column(
+        StateType, insert_default=_state_for_time, server_default=text("'available'")
+    )
     queue: Mapped[str] = mapped_column(Text, server_default=text("'default'"))
     worker: Mapped[str] = mapped_column(Text)
     attempt: Mapped[int] = mapped_column(SmallInteger, server_default=text("0"))

@@ -1,13 +1,15 @@
 """Without LISTEN: nothing but polling, or, on SQLite, polling `data_version`.
 
 `PRAGMA data_version` is a counter in shared memory that changes when any other connection has
-committed. Reading it takes some microseconds and no lock.
+committed. Reading it takes some microseconds and no lock. A database in memory has no other
+connection; on its own one, each commit is looked at.
 """
 
 import asyncio
 import contextlib
 import logging
 
+from sqlalchemy import Connection, event, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from oban import dialects
@@ -19,6 +21,7 @@ logger = logging.getLogger("oban.notifier")
 
 #: Seconds until the next try, after polling has failed.
 RETRY = 1.0
+_CHANGES = select(func.total_changes())
 
 
 class PollNotifier(Notifier):
@@ -44,20 +47,33 @@ class DataVersionNotifier(PollNotifier):
         super().__init__(database)
         self.interval = interval
         self._task: asyncio.Task[None] | None = None
+        self._changes: int | None = None
 
     async def _open(self) -> None:
         await super()._open()
-        # A database in memory has no other connection, let alone another process.
-        if not self.database.dialect.is_memory(self.database.engine.url):
+        engine = self.database.engine
+        if self.database.dialect.is_memory(engine.url):
+            event.listen(engine.sync_engine, "commit", self._committing)
+        else:
             self._task = asyncio.create_task(self._watch(), name="oban-data-version")
 
     async def _close(self) -> None:
         await super()._close()
+        engine = self.database.engine.sync_engine
+        if event.contains(engine, "commit", self._committing):
+            event.remove(engine, "commit", self._committing)
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
             self._task = None
+
+    def _committing(self, connection: Connection) -> None:
+        # The one connection is free for whoever looks after the commit, and not before.
+        changes = connection.scalar(_CHANGES)
+        if changes != self._changes:
+            self._changes = changes
+            self._loop.call_soon_threadsafe(self.wake_everybody)
 
     async def _watch(self) -> None:
         while True:
