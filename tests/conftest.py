@@ -1,6 +1,8 @@
 """Fixtures: `url` is a fresh database with the schema, once on SQLite and once on PostgreSQL."""
 
 import logging
+import os
+import random
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -11,7 +13,18 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from oban import Oban
 from tests.databases import Factory, PostgreSQLFactory, SQLiteFactory, postgresql_server
 
+#: Of `rng`: from `OBAN_SEED` if set, and printed.
+SEED = int(os.environ.get("OBAN_SEED") or random.SystemRandom().randrange(2**32))
+
 logging.getLogger("alembic").setLevel(logging.WARNING)
+
+
+@pytest.fixture
+def rng(request: pytest.FixtureRequest) -> random.Random:
+    """A generator of its own for each test: alone or among others, it gets the same numbers."""
+    print(f"OBAN_SEED={SEED}")
+    request.node.user_properties.append(("seed", SEED))
+    return random.Random(f"{SEED}/{request.node.name}")
 
 
 @pytest.fixture(scope="session")

@@ -1,17 +1,16 @@
-"""Fixtures: `rng` is a random generator whose seed is printed, and taken from `OBAN_SEED` if set."""
+"""Fixtures of the tests with faults; the seed of all that is random in them is printed at the end."""
 
 import os
-import random
 from collections.abc import Iterator
 
 import pytest
 from sqlalchemy import URL
 
+from tests.conftest import SEED
 from tests.databases import PostgreSQLFactory, SQLiteFactory
 from tests.faults.cluster import end_forking
 from tests.faults.server import Server
 
-SEED = int(os.environ.get("OBAN_SEED") or random.SystemRandom().randrange(2**32))
 #: Whether to run with the numbers of the fault matrix, and not the smaller ones for every commit.
 FULL = os.environ.get("OBAN_FAULTS") == "full"
 
@@ -21,14 +20,6 @@ def nothing_left() -> Iterator[None]:
     """Leave no process to the tests of other packages, which count them."""
     yield
     end_forking()
-
-
-@pytest.fixture
-def rng(request: pytest.FixtureRequest) -> random.Random:
-    """A generator of its own for each test: alone or among others, it gets the same numbers."""
-    print(f"OBAN_SEED={SEED}")
-    request.node.user_properties.append(("seed", SEED))
-    return random.Random(f"{SEED}/{request.node.name}")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
