@@ -11,7 +11,10 @@ ifneq ($(origin FOLDER),command line)
 override FOLDER :=
 endif
 
-.PHONY: help demo test check bench mutants clean
+# Pythons that are there, but not on the path.
+PYENV := $(wildcard $(HOME)/.pyenv/versions/*/bin/python3.1[123])
+
+.PHONY: help demo test check bench mutants matrix clean
 
 help: ## List the targets
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
@@ -41,8 +44,11 @@ bench: $(VENV)/.dev ## Measure against raw asyncpg on the same table, in one run
 mutants: $(VENV)/.dev ## Plant bugs into a copy of the library and see that the tests find them
 	$(BIN)/python -m tests.mutants $(ARGS)
 
+matrix: $(VENV)/.dev ## Run the tests on each SQLAlchemy and Python that is supported and found (ARGS=… for pytest)
+	$(BIN)/tox run $(if $(PYENV),--discover $(PYENV)) $(if $(ARGS),-- $(ARGS))
+
 clean: ## Remove the virtual environment and caches
-	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .tox dist build .mypy_cache .ruff_cache .pytest_cache
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
