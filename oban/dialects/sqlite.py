@@ -14,6 +14,7 @@ from sqlalchemy import (
     Connection,
     FromClause,
     Insert,
+    QueuePool,
     Select,
     Table,
     Text,
@@ -162,7 +163,10 @@ class SQLite(Dialect):
         options: dict[str, Any] = {"connect_args": {"timeout": BUSY_TIMEOUT, "factory": TolerantConnection}}
         if self.is_memory(url):
             # The database lives as long as its connection: one, for which everybody waits.
-            options |= {"poolclass": AsyncAdaptedQueuePool, "pool_size": 1, "max_overflow": 0}
+            is_async = url.get_driver_name() in self.async_drivers
+            options |= {"poolclass": AsyncAdaptedQueuePool if is_async else QueuePool}
+            options |= {"pool_size": 1, "max_overflow": 0}
+            options["connect_args"]["check_same_thread"] = False
         return options
 
     def is_memory(self, url: URL) -> bool:

@@ -1,0 +1,171 @@
+"""`SyncOban` in threads, with every kind of session, and with what it cannot use."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from sqlalchemy import Connection, Engine, StaticPool, create_engine, select
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.orm import Session, scoped_session, sessionmaker
+
+from oban import Job, JobState, SyncOban, Worker, migration
+from oban.errors import (
+    ConfigError,
+    InstanceNotFound,
+    InvalidJob,
+    InvalidTarget,
+    JobNotFound,
+    SchemaMissing,
+)
+from tests.databases import Factory
+from tests.drivers.callers import SYNC, Application, is_sqlite
+
+THREADS = 8
+
+
+class Ship(Worker):
+    def process(self, job: Job) -> None:
+        return None
+
+
+@pytest.fixture(scope="module", params=SYNC)
+def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
+    """The engine of an application, through each driver."""
+    name = "sqlite_factory" if is_sqlite(request.param) else "postgresql_factory"
+    factory: Factory = request.getfixturevalue(name)
+    url = factory.create()
+    made = Application(request.param, url).engine
+    assert isinstance(made, Engine)
+    yield made
+    made.dispose()
+    factory.drop(url)
+
+
+@pytest.fixture
+def oban(engine: Engine) -> Iterator[SyncOban]:
+    with SyncOban(engine) as client:
+        yield client
+        client.delete_many_jobs(client.list_jobs())
+
+
+@pytest.fixture(params=["Session", "scoped_session", "Connection"])
+def session(
+    engine: Engine, request: pytest.FixtureRequest
+) -> Iterator[Session | scoped_session[Session] | Connection]:
+    """What a sync application calls its session."""
+    if request.param == "Connection":
+        with engine.connect() as connection:
+            yield connection
+    elif request.param == "Session":
+        with Session(engine) as made:
+            yield made
+    else:
+        scoped = scoped_session(sessionmaker(engine))
+        yield scoped
+        scoped.remove()
+
+
+def test_every_kind_of_session_decides_what_becomes_of_the_jobs(
+    oban: SyncOban, session: Session | scoped_session[Session] | Connection
+) -> None:
+    job = oban.enqueue(Ship.new({"n": 1}), session=session)
+    assert oban.get_job(job.id or 0) is None
+    session.rollback()
+    assert oban.list_jobs() == []
+    first, second = oban.enqueue_many([Ship.new({"n": 1}), Ship.new({"n": 2})], session=session)
+    assert oban.cancel_job(first, session=session)
+    assert oban.update_job(second, {"priority": 5}, session=session).priority == 5
+    session.commit()
+    assert [(job.state, job.priority) for job in oban.list_jobs()] == [("cancelled", 0), ("available", 5)]
+
+
+def test_threads_share_one_client(oban: SyncOban) -> None:
+    job = oban.enqueue(Ship.new(max_attempts=1))
+
+    def work(number: int) -> int:
+        mine = oban.enqueue_many(Ship.new({"n": number}) for _ in range(10))
+        oban.update_job(job.id, lambda found: {"max_attempts": found.max_attempts + 1})
+        return oban.cancel_many_jobs(mine)
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        assert list(pool.map(work, range(THREADS))) == [10] * THREADS
+    assert len(oban.list_jobs(select(Job).where(Job.state == JobState.CANCELLED))) == 10 * THREADS
+    found = oban.get_job(job.id)
+    assert found is not None
+    assert found.max_attempts == 1 + THREADS
+
+
+def test_errors_are_those_of_the_async_client(oban: SyncOban) -> None:
+    job = oban.enqueue(Ship.new())
+    with pytest.raises(InvalidTarget, match="was enqueued before"):
+        oban.enqueue(job)
+    with pytest.raises(InvalidTarget, match="a Job or an integer id is needed"):
+        oban.cancel_job("x")  # type: ignore[arg-type]
+    with pytest.raises(InvalidTarget, match="jobs are needed, not NoneType"):
+        oban.enqueue_many(None)  # type: ignore[arg-type]
+    with pytest.raises(InvalidTarget, match="session must be a Session or Connection, not str"):
+        oban.enqueue(Ship.new(), session="x")  # type: ignore[arg-type]
+    with pytest.raises(JobNotFound):
+        oban.update_job(404, {"priority": 1})
+    with pytest.raises(InvalidJob, match="priority"):
+        oban.update_job(job, {"priority": 10})
+    with pytest.raises(InvalidJob, match="queue"):
+        oban.pause_queue("no name")
+    assert oban.check_queue("default") is None
+    assert oban.check_all_queues() == []
+    assert not oban.is_leader
+    assert len(oban.list_jobs()) == 1
+
+
+def test_a_database_without_tables_is_said_to_have_none(request: pytest.FixtureRequest) -> None:
+    factory: Factory = request.getfixturevalue("sqlite_factory")
+    url = factory.create(empty=True).set(drivername="sqlite")
+    with SyncOban(url) as oban:
+        with pytest.raises(SchemaMissing, match="oban install"):
+            oban.enqueue(Ship.new())
+        migration.upgrade(oban.engine)
+        assert oban.enqueue(Ship.new()).id == 1
+
+
+def test_a_database_in_memory_is_one_for_all_threads() -> None:
+    with SyncOban("sqlite://") as oban:
+        migration.upgrade(oban.engine)
+        with ThreadPoolExecutor(THREADS) as pool:
+            jobs = list(pool.map(lambda _: oban.enqueue(Ship.new()), range(THREADS)))
+        assert sorted(job.id for job in oban.list_jobs()) == sorted(job.id for job in jobs)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("postgresql+asyncpg://u:s3cret@h/d", "asyncpg works with asyncio only; use psycopg or"),
+        ("sqlite+aiosqlite://", "aiosqlite works with asyncio only; use pysqlite"),
+        ("mysql://h/d", "mysql is not supported"),
+        (create_engine("sqlite://", poolclass=StaticPool), "gives one connection to everybody"),
+        (
+            create_async_engine("sqlite+aiosqlite://").sync_engine,
+            "asyncio only; use Oban for",
+        ),
+        (
+            create_async_engine("sqlite+aiosqlite://"),
+            "an Engine or a database URL is needed",
+        ),
+        (None, "not NoneType"),
+    ],
+    ids=["asyncpg", "aiosqlite", "mysql", "static", "sync_engine", "async engine", "None"],
+)
+def test_what_it_cannot_use_is_refused(given: object, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        SyncOban(given)  # type: ignore[arg-type]
+    assert "s3cret" not in str(caught.value)
+
+
+def test_the_newest_of_a_name_answers_to_it_beside_those_with_asyncio() -> None:
+    oban = SyncOban("sqlite://", name="sync-only")
+    assert SyncOban.get_instance("sync-only") is oban
+    newer = SyncOban("sqlite://", name="sync-only")
+    assert SyncOban.get_instance("sync-only") is newer
+    with pytest.raises(InstanceNotFound, match="no SyncOban named 'nobody'"):
+        SyncOban.get_instance("nobody")
+    with pytest.raises(ConfigError, match="leave out queues"):
+        SyncOban("sqlite://", queues={"default": 1})

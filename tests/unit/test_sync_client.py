@@ -1,0 +1,56 @@
+"""`SyncOban` is `Oban` without `await`: the same names, arguments and results."""
+
+import inspect
+from typing import Any
+
+import pytest
+from sqlalchemy import URL, Engine
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from oban import Oban, SyncOban, client, sync_client
+
+#: What differs by nature: how a class is entered and left, sessions, engines, and the class itself.
+RENAMED = {"__aenter__": "__enter__", "__aexit__": "__exit__"}
+INSTEAD = {
+    AsyncEngine: Engine,
+    AsyncEngine | str | URL: Engine | str | URL,
+    client.Session | None: sync_client.Session | None,
+    "Oban": "SyncOban",
+}
+
+
+def members(kind: type) -> dict[str, Any]:
+    special = {*RENAMED, *RENAMED.values(), "__init__"}
+    return {name: vars(kind)[name] for name in vars(kind) if not name.startswith("_") or name in special}
+
+
+def signature(member: Any) -> inspect.Signature:
+    function: Any = member.fget if isinstance(member, property) else member
+    return inspect.signature(function)
+
+
+def without_asyncio(found: inspect.Signature) -> inspect.Signature:
+    """What a signature of `Oban` becomes in `SyncOban`."""
+    parameters = [
+        one.replace(annotation=INSTEAD.get(one.annotation, one.annotation))
+        for one in found.parameters.values()
+    ]
+    returned = INSTEAD.get(found.return_annotation, found.return_annotation)
+    return found.replace(parameters=parameters, return_annotation=returned)
+
+
+def test_both_have_the_same_public_names() -> None:
+    names = {RENAMED.get(name, name) for name in members(Oban)}
+    assert names == set(members(SyncOban))
+    assert {"enqueue", "list_jobs", "update_many_jobs", "pause_queue", "check_cluster", "stop"} <= names
+
+
+@pytest.mark.parametrize("name", sorted(members(Oban)))
+def test_a_method_takes_and_gives_the_same(name: str) -> None:
+    ours, theirs = members(Oban)[name], members(SyncOban)[RENAMED.get(name, name)]
+    assert type(ours) is type(theirs)
+    assert without_asyncio(signature(ours)) == signature(theirs)
+
+
+def test_nothing_of_the_sync_client_has_to_be_awaited() -> None:
+    assert not [name for name, member in members(SyncOban).items() if inspect.iscoroutinefunction(member)]
