@@ -21,6 +21,10 @@ class DatabaseUnavailable(ObanError, ConnectionError):
     """The database cannot be reached, or refuses the connection."""
 
 
+class WouldDeadlock(ObanError, RuntimeError):
+    """A job waits for what its own session keeps: SQLite has one writer at a time."""
+
+
 class InvalidJob(ObanError, ValueError):
     """A job field holds what it must not; `field` names it."""
 

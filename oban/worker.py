@@ -90,6 +90,11 @@ class Worker:
                     f"{cls.__qualname__}: executor must be {' or '.join(EXECUTORS)}, not {executor!r}"
                 )
             cls.in_process = executor == "process"
+        if cls.in_process and "session" in cls.takes:
+            raise ConfigError(
+                f"{cls.__qualname__}: a process of its own cannot have the job's session: leave out the"
+                " parameter session, or executor"
+            )
         if cls.is_async and (executor or cls.in_process):
             raise ConfigError(
                 f"{cls.__qualname__}: an async process runs on the event loop; executor is for a plain one"

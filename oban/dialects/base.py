@@ -154,6 +154,10 @@ class Dialect(ABC):
     def begin_write(self, session: Session) -> None:
         """Make what is read from here on safe from other writers, where rows cannot be locked."""
 
+    def has_locked(self, connection: Connection) -> bool:
+        """Whether the transaction of a connection keeps out all others that write."""
+        return False
+
     @abstractmethod
     def notify(
         self, session: Session, prefix: str | None, channel: str, payloads: Iterable[dict[str, Any]]

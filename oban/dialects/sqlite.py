@@ -152,6 +152,11 @@ class SQLite(Dialect):
         # would fail instead of waiting.
         session.execute(_TAKE_LOCK)
 
+    def has_locked(self, connection: Connection) -> bool:
+        # The drivers begin a transaction with the first statement that writes; an application that has it
+        # begin earlier mostly wants the lock, too.
+        return bool(getattr(connection.connection.driver_connection, "in_transaction", False))
+
     def notify(
         self, session: Session, prefix: str | None, channel: str, payloads: Iterable[dict[str, Any]]
     ) -> None:

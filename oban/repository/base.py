@@ -11,10 +11,10 @@ from sqlalchemy.orm import Session
 
 from oban import dialects
 from oban.dialects.base import NOTICES
-from oban.errors import ConfigError, InvalidTarget, SchemaMissing
+from oban.errors import ConfigError, InvalidTarget, SchemaMissing, WouldDeadlock
 from oban.repository import rollback
 from oban.repository.engines import usual_isolation
-from oban.repository.session import ONE_BY_ONE, PREFIX, Notice
+from oban.repository.session import ONE_BY_ONE, PREFIX, Notice, lent
 
 logger = logging.getLogger("oban.database")
 
@@ -62,6 +62,21 @@ class BaseDatabase:
         session.info[ONE_BY_ONE] = usual and not self.pooled
         if not usual:
             session.connection(execution_options={"isolation_level": level})
+
+    def _check_lent(self, *, writes: bool) -> None:
+        """Raise `WouldDeadlock` where a job is about to wait for what its own session keeps."""
+        if not self.dialect.single_writer or (connection := lent()) is None:
+            return
+        if self.dialect.is_memory(self._core.url):
+            waits = connection.engine.pool is self._core.pool
+        else:
+            same = connection.engine.url.database == self._core.url.database
+            waits = writes and same and self.dialect.has_locked(connection)
+        if waits:
+            raise WouldDeadlock(
+                "this job's session has written already, and until it commits nobody else can: pass"
+                " session=, or do this first"
+            )
 
     def _lend(
         self,

@@ -67,9 +67,18 @@ def _run_once(statement: str, connection: DBAPIConnection, _: object) -> None:
 
 def usual_isolation(engine: Engine) -> str | None:
     """The level of a transaction that asks for none; None if that is not known, or no level at all."""
-    dialect = engine.dialect
-    # Where the engine was made with a level, only this says so for AUTOCOMMIT.
-    asked = engine.get_execution_options().get("isolation_level") or dialect._on_connect_isolation_level
+    asked = _asked_isolation(engine)
     # Not there before the first connection.
-    found = getattr(dialect, "default_isolation_level", None)
+    found = getattr(engine.dialect, "default_isolation_level", None)
     return found if asked is None or asked == found else None
+
+
+def autocommits(engine: Engine) -> bool:
+    """Whether the engine was made so that each statement is a transaction by itself."""
+    return _asked_isolation(engine) == "AUTOCOMMIT"
+
+
+def _asked_isolation(engine: Engine) -> str | None:
+    # Where the engine was made with a level, only this says so for AUTOCOMMIT.
+    asked = engine.get_execution_options().get("isolation_level")
+    return asked or engine.dialect._on_connect_isolation_level

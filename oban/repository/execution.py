@@ -246,17 +246,17 @@ def _payload(acks: Iterable[Ack]) -> str:
     return encoding.dumps([ack.record() for ack in acks])
 
 
-def acknowledge(session: Session, acks: Sequence[Ack]) -> None:
-    """Record how attempts ended, all in one statement.
+def acknowledge(session: Session, acks: Sequence[Ack]) -> set[int]:
+    """Record how attempts ended, all in one statement; the ids of the jobs that were changed.
 
     An attempt that is no longer the job's current one (cancelled, rescued, retried, deleted
     meanwhile) changes nothing, but for one thing: the error of a run that was cancelled is kept.
     """
     if not acks:
-        return
+        return set()
     ordered = sorted(acks, key=_id)
     statement = _acknowledge(dialects.of(session))
-    done = set(execute(session, statement, {"acks": _payload(ordered)}).scalars())
+    done: set[int] = set(execute(session, statement, {"acks": _payload(ordered)}).scalars())
     if late := [ack for ack in ordered if ack.id not in done and ack.error is not None]:
         _keep_errors_of_cancelled(session, late)
     released = [ack.id for ack in ordered if ack.id in done and ack.outcome in ("released", "rescued")]
@@ -267,6 +267,7 @@ def acknowledge(session: Session, acks: Sequence[Ack]) -> None:
         notify(session, "insert", [{"queue": name} for name in names])
     if delays := [ack.delay for ack in ordered if ack.id in done and ack.delay is not None]:
         notify(session, "signal", [{"action": "stage", "in": min(delays)}])
+    return done
 
 
 def _keep_errors_of_cancelled(session: Session, acks: list[Ack]) -> None:

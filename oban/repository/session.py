@@ -1,9 +1,11 @@
 """What a repository function does with its session, whoever gave it that."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
-from sqlalchemy import Executable, Result
+from sqlalchemy import Connection, Executable, Result, event
 from sqlalchemy.orm import Session
 
 from oban import dialects
@@ -15,6 +17,9 @@ Notice = tuple[str, dict[str, Any]]
 PREFIX = "oban.prefix"
 WAITING = "oban.waiting"
 ONE_BY_ONE = "oban.one_by_one"
+_BEGUN = "oban.begun"
+
+_lent: ContextVar[Session | None] = ContextVar("oban.lent", default=None)
 
 
 def execute(
@@ -51,3 +56,28 @@ def when_stored(session: Session, action: Callable[[], None]) -> None:
         action()
     else:
         waiting.append(action)
+
+
+@contextmanager
+def lending(session: Session) -> Iterator[None]:
+    """Say that the code of this context, a job's, has been given a session."""
+    if dialects.of(session).single_writer:
+        event.listen(session, "after_begin", _begun)
+    token = _lent.set(session)
+    try:
+        yield
+    finally:
+        _lent.reset(token)
+
+
+def _begun(session: Session, _: object, connection: Connection) -> None:
+    session.info[_BEGUN] = connection
+
+
+def lent() -> Connection | None:
+    """The connection that the session of this context's job keeps now, where one can keep out all others."""
+    session = _lent.get()
+    connection: Connection | None = None if session is None else session.info.get(_BEGUN)
+    if connection is None or connection.closed or connection.invalidated:
+        return None
+    return connection

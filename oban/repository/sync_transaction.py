@@ -50,6 +50,7 @@ class SyncDatabase(BaseDatabase):
 
     def write(self, function: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a repository function in a transaction of its own, again if it lost to another one."""
+        self._check_lent(writes=True)
         attempt = 1
         while True:
             try:

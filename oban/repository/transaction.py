@@ -27,6 +27,8 @@ Caller = AsyncSession | async_scoped_session[Any] | AsyncConnection
 
 #: Seconds that the server gives a statement beyond its timeout here, which is the one to be met.
 SPARE = 1.0
+#: Seconds that a connection is waited for where no timeout is given.
+POOL_TIMEOUT = 30.0
 
 
 class Database(BaseDatabase):
@@ -56,17 +58,19 @@ class Database(BaseDatabase):
         self.timeout = timeout
         self._writer = asyncio.Lock() if self.dialect.single_writer else nullcontext()
 
-    def sibling(self, connections: int, timeout: float, *, own_loop: bool = False) -> "Database":
+    def sibling(self, connections: int, timeout: float | None, *, own_loop: bool = False) -> "Database":
         """The same database through a pool of its own, of `connections` at most; dispose of it.
 
-        With `own_loop`, for use on another event loop. A database in memory has one connection, which
-        all share.
+        With `own_loop`, for use on another event loop. Without a `timeout`, statements last as long as
+        the application lets them. A database in memory has one connection, which all share.
         """
         if self.dialect.is_memory(self.engine.url):
             return self
         # Behind a pooler, the connection is not ours to set up.
-        limit = None if self.pooled else self.dialect.limit_statement(timeout + SPARE)
-        engine = engine_beside(self.engine, connections, timeout, limit)
+        limit = None
+        if timeout is not None and not self.pooled:
+            limit = self.dialect.limit_statement(timeout + SPARE)
+        engine = engine_beside(self.engine, connections, POOL_TIMEOUT if timeout is None else timeout, limit)
         twin = Database(engine, self.prefix, timeout=timeout, pooled=self.pooled)
         twin._owns_engine = True
         if not own_loop:
@@ -91,6 +95,7 @@ class Database(BaseDatabase):
         self, function: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Run a repository function in a transaction of its own, again if it lost to another one."""
+        self._check_lent(writes=True)
         attempt = 1
         while True:
             try:
@@ -125,6 +130,7 @@ class Database(BaseDatabase):
         self, function: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Run a repository function that only reads."""
+        self._check_lent(writes=False)
         return await self._whole(self._look(function, *args, **kwargs))
 
     async def _look(

@@ -6,7 +6,10 @@ import inspect
 import logging
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
+from functools import partial
 from typing import Any, NamedTuple
+
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from oban import backoff, encoding, fields
 from oban.errors import InvalidJob, UnknownWorker
@@ -14,6 +17,8 @@ from oban.models import Job
 from oban.repository.execution import Ack, Held
 from oban.runner import endings
 from oban.runner.endings import Ending, Failure
+from oban.runner.lanes import JobSessions
+from oban.runner.own_transaction import Settled
 from oban.runner.processes import Call, Processes
 from oban.worker import Worker, registry, running
 
@@ -87,8 +92,11 @@ class Run:
             self.task.cancel()
 
 
-async def execute(run: Run, threads: Executor, processes: Processes) -> Ack:
-    """Run the job. Never raises: how it ended, whatever it did, is in the `Ack`."""
+async def execute(run: Run, threads: Executor, processes: Processes, sessions: JobSessions) -> Ack | None:
+    """Run the job. Never raises: how it ended, whatever it did, is in the `Ack`.
+
+    None if that is stored already, or is of no use any more.
+    """
     job = run.job
     running.set(job)
     worker: Worker | None = None
@@ -98,10 +106,12 @@ async def execute(run: Run, threads: Executor, processes: Processes) -> Ack:
         limit = _limit(worker, job)
         if worker.in_process:
             ending = await _in_process(run, worker, limit, processes)
-        elif worker.is_async:
-            ending = endings.returned(await _on_loop(run, worker.process(job), limit))
         else:
-            ending = endings.returned(await _in_thread(run, worker, limit, threads))
+            begin = _on_loop if worker.is_async else partial(_in_thread, threads=threads)
+            result = await begin(run, worker, limit, sessions)
+            if type(result) is Settled:
+                return result.ack
+            ending = endings.returned(result)
     except asyncio.CancelledError as error:
         if run.timed_out is not None:
             ending = endings.raised(Failure(_too_long(run, run.timed_out)))
@@ -152,16 +162,50 @@ async def _in_process(run: Run, worker: Worker, limit: float | None, processes: 
         raise
 
 
-async def _in_thread(run: Run, worker: Worker, limit: float | None, threads: Executor) -> Any:
+def _judged(run: Run, worker: Worker, result: object) -> Ack | None:
+    """What to store of a result in the job's own transaction; None if that is to be rolled back."""
+    if type(result) is _Raised or run.timed_out is not None:
+        return None
+    if not worker.is_async and inspect.isawaitable(result):
+        if inspect.iscoroutine(result):
+            result.close()
+        raise Failure("TypeError: process has a session, and returned an awaitable: let it be async")
+    return _ack(run, worker, endings.returned(result))
+
+
+async def _on_loop(run: Run, worker: Worker, limit: float | None, sessions: JobSessions) -> Any:
+    if "session" not in worker.takes:
+        return await _awaited(run, worker.process(run.job), limit)
+
+    async def work(session: AsyncSession) -> Any:
+        return await _awaited(run, worker.process(run.job, session=session), limit)
+
+    return await sessions.on_loop.run(work, partial(_judged, run, worker))
+
+
+async def _in_thread(
+    run: Run, worker: Worker, limit: float | None, sessions: JobSessions, threads: Executor
+) -> Any:
     loop = asyncio.get_running_loop()
+    call = partial(worker.process, run.job)
+    if "session" in worker.takes:
+
+        async def work(session: AsyncSession) -> Any:
+            return await session.run_sync(
+                lambda lent: _guarded(partial(worker.process, run.job, session=lent))
+            )
+
+        call = partial(sessions.in_thread, loop, work, partial(_judged, run, worker))
     began = loop.time()
     timer = None if limit is None else loop.call_later(limit, run.time_out, limit)
     context = contextvars.copy_context()
     try:
-        result = await loop.run_in_executor(threads, context.run, _guarded, worker, run.job)
+        result = await loop.run_in_executor(threads, context.run, _guarded, call)
     finally:
         if timer is not None:
             timer.cancel()
+    if type(result) is Settled:
+        return result
     if run.timed_out is not None:
         if inspect.iscoroutine(result):
             result.close()
@@ -169,11 +213,11 @@ async def _in_thread(run: Run, worker: Worker, limit: float | None, threads: Exe
     if type(result) is _Raised:
         raise result.error
     if inspect.isawaitable(result):
-        return await _on_loop(run, result, limit, began)
+        return await _awaited(run, result, limit, began)
     return result
 
 
-async def _on_loop(run: Run, work: Awaitable[Any], limit: float | None, began: float | None = None) -> Any:
+async def _awaited(run: Run, work: Awaitable[Any], limit: float | None, began: float | None = None) -> Any:
     if limit is None:
         return await work
     if began is None:
@@ -206,9 +250,9 @@ class _Raised:
         self.error = error
 
 
-def _guarded(worker: Worker, job: Job) -> Any:
+def _guarded(call: Callable[[], Any]) -> Any:
     try:
-        return worker.process(job)
+        return call()
     except BaseException as error:
         return _Raised(error)
 

@@ -15,6 +15,7 @@ from oban.repository.queues import QueueInfo, Wanted
 from oban.repository.transaction import Database
 from oban.runner.acknowledger import Acknowledger
 from oban.runner.executor import Run, execute
+from oban.runner.lanes import JobSessions
 from oban.runner.processes import Processes
 from oban.runner.service import Service
 
@@ -43,6 +44,7 @@ class Producer(Service):
         threads: Executor,
         vouched: Callable[[], bool],
         processes: Processes,
+        sessions: JobSessions,
     ) -> None:
         super().__init__(f"producer-{queue}", interval)
         self.database = database
@@ -70,6 +72,7 @@ class Producer(Service):
         self._threads = threads
         self._vouched = vouched
         self._processes = processes
+        self._sessions = sessions
         self._turn = asyncio.Lock()
 
     def heartbeat(self) -> Heartbeat:
@@ -214,10 +217,11 @@ class Producer(Service):
         self.acknowledger.hold(Ack(*run.held, "released"))
 
     async def _attempt(self, run: Run) -> None:
-        ack = await execute(run, self._threads, self._processes)
+        ack = await execute(run, self._threads, self._processes, self._sessions)
         # Not if the job was put back meanwhile, because it did not let itself be interrupted.
         if run in self.runs:
             self.runs.discard(run)
-            self.acknowledger.hold(ack)
+            if ack is not None:
+                self.acknowledger.hold(ack)
             run.end()
             self.wake()

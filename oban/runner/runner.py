@@ -17,6 +17,7 @@ from oban.repository.transaction import Database
 from oban.runner import child, deadline
 from oban.runner.controller import Controller
 from oban.runner.executor import Run
+from oban.runner.lanes import JobSessions
 from oban.runner.leader import Leader
 from oban.runner.lifeline import Lifeline
 from oban.runner.processes import Processes
@@ -50,6 +51,7 @@ class Runner:
         self.options = options
         self._threads = ThreadPoolExecutor(max_workers=MAX_THREADS, thread_name_prefix="oban")
         self._processes = Processes()
+        self._sessions = JobSessions(database, options.statement_timeout)
         self.notifier = notifier.make(self.database, options.notifier, options.listen_url)
         self.leader = Leader(
             self.database,
@@ -94,6 +96,7 @@ class Runner:
             check_interval=self.options.heartbeat_interval,
             threads=self._threads,
             processes=self._processes,
+            sessions=self._sessions,
             vouched=self.pulse.vouches,
         )
 
@@ -225,6 +228,7 @@ class Runner:
             self._last("giving up the lead", self.leader.resign()),
             self._last("the last heartbeat", self.pulse.stop(seconds * 0.8)),
             self._last("the end of listening", self.notifier.stop()),
+            self._last("closing connections of jobs", self._sessions.close(self._threads, seconds * 0.8)),
         )
         self.watchdog.stop()
         await self._end_threads()

@@ -10,7 +10,9 @@ import pytest
 from sqlalchemy import URL
 
 from oban import Job, JobState, Oban, Worker
+from oban.repository.transaction import Database
 from oban.runner.executor import Run, execute
+from oban.runner.lanes import JobSessions
 from oban.runner.processes import Processes
 from tests.runner.support import BRIEF, NO_POLLING, acknowledged, reaches
 
@@ -98,11 +100,13 @@ async def test_a_backoff_cannot_end_the_node(monkeypatch: pytest.MonkeyPatch, ra
     job = Fails.new()
     job.__dict__.update(id=1, attempt=1)
     # Not on a runner: in a task, these exceptions would end the whole test run.
+    sessions = JobSessions(Database("sqlite+aiosqlite://"), 1.0)
     with ThreadPoolExecutor(1) as threads:
         try:
-            ack = await execute(Run(job, "owner"), threads, Processes())
+            ack = await execute(Run(job, "owner"), threads, Processes(), sessions)
         except BaseException as error:
             pytest.fail(f"execute raised {error!r}")
+    assert ack is not None
     assert ack.outcome == "failed"
     assert ack.delay is not None
     assert 16.9 <= ack.delay <= 20

@@ -1,0 +1,122 @@
+"""Workers with a session of their own, in both forms, that write effects for tests to count."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+from sqlalchemy import URL, create_engine, func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+
+from oban import Job, Oban, Worker
+
+FORMS = ["async", "thread"]
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Effect(Base):
+    """What a job does; no two of the same `name`."""
+
+    __tablename__ = "effects"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
+
+
+@contextmanager
+def effects_table(url: URL) -> Iterator[None]:
+    """The table of effects, in the database of a test."""
+    lite = url.get_backend_name() == "sqlite"
+    engine = create_engine(url.set(drivername="sqlite" if lite else "postgresql+psycopg"))
+    Base.metadata.create_all(engine)
+    try:
+        yield
+    finally:
+        Base.metadata.drop_all(engine)
+        engine.dispose()
+
+
+async def effects(oban: Oban) -> list[str]:
+    """The names of all effects that are stored, sorted."""
+    async with AsyncSession(oban.engine) as session:
+        return list(await session.scalars(select(Effect.name).order_by(Effect.name)))
+
+
+async def count(oban: Oban) -> int:
+    async with AsyncSession(oban.engine) as session:
+        return await session.scalar(select(func.count()).select_from(Effect)) or 0
+
+
+def worker(form: str, body: Callable[[Job, Session], Any], **options: Any) -> type[Worker]:
+    """A worker with a session, that runs `body`: on the event loop, or in a thread."""
+    if form == "async":
+
+        class OnLoop(Worker, **options):
+            async def process(self, job: Job, session: AsyncSession) -> Any:
+                return await session.run_sync(lambda sync: body(job, sync))
+
+        return OnLoop
+
+    class InThread(Worker, **options):
+        def process(self, job: Job, session: Session) -> Any:
+            return body(job, session)
+
+    return InThread
+
+
+class Halting:
+    """A worker that writes an effect, or the other way round, halts until the test lets it go on."""
+
+    def __init__(self, form: str, *, writes_first: bool, result: object = None, **options: Any) -> None:
+        self.begun = threading.Event()
+        self.go = threading.Event()
+        self.ended = threading.Event()
+        outer = self
+
+        def write(job: Job, session: Session) -> None:
+            session.add(Effect(name=f"{job.id}/{job.attempt}"))
+            session.flush()
+
+        if form == "async":
+
+            class OnLoop(Worker, **options):
+                async def process(self, job: Job, session: AsyncSession) -> Any:
+                    async with _told(outer.ended):
+                        if writes_first:
+                            await session.run_sync(lambda sync: write(job, sync))
+                        outer.begun.set()
+                        while not outer.go.is_set():
+                            await asyncio.sleep(0.005)
+                        if not writes_first:
+                            await session.run_sync(lambda sync: write(job, sync))
+                        return result
+
+            self.worker: type[Worker] = OnLoop
+        else:
+
+            class InThread(Worker, **options):
+                def process(self, job: Job, session: Session) -> Any:
+                    try:
+                        if writes_first:
+                            write(job, session)
+                        outer.begun.set()
+                        assert outer.go.wait(20)
+                        if not writes_first:
+                            write(job, session)
+                        return result
+                    finally:
+                        outer.ended.set()
+
+            self.worker = InThread
+
+
+@asynccontextmanager
+async def _told(ended: threading.Event) -> AsyncIterator[None]:
+    try:
+        yield
+    finally:
+        ended.set()
