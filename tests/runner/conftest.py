@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import URL, NullPool, create_engine, text
 
 from tests.databases import DATABASES, Factory, PostgreSQLFactory, SQLiteFactory
+from tests.runner.effects import FORMS, effects_table
 
 EMPTY = (
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
@@ -69,3 +70,24 @@ def fresh_url(factory: Factory) -> Iterator[URL]:
     made = factory.create()
     yield made
     factory.drop(made)
+
+
+@pytest.fixture(params=FORMS)
+def form(request: pytest.FixtureRequest) -> str:
+    """Whether the `process` of a worker is async or plain."""
+    kind: str = request.param
+    return kind
+
+
+@pytest.fixture
+def table(driver_url: URL) -> Iterator[URL]:
+    """A database with a table of effects, by driver."""
+    with effects_table(driver_url):
+        yield driver_url
+
+
+@pytest.fixture
+def one_table(url: URL) -> Iterator[URL]:
+    """The same, once on SQLite and once on PostgreSQL."""
+    with effects_table(url):
+        yield url

@@ -1,18 +1,21 @@
 """Workers with a session of their own, in both forms, that write effects for tests to count."""
 
-import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
-from sqlalchemy import URL, create_engine, func, select
+from sqlalchemy import URL, create_engine, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from oban import Job, Oban, Worker
+from tests.runner.support import BRIEF
+from tests.waiting import eventually
 
+#: `process` is async, or plain.
 FORMS = ["async", "thread"]
+RUNNING: dict[str, Any] = {"queues": {"default": 5}, **BRIEF}
 
 
 class Base(DeclarativeBase):
@@ -46,9 +49,14 @@ async def effects(oban: Oban) -> list[str]:
         return list(await session.scalars(select(Effect.name).order_by(Effect.name)))
 
 
-async def count(oban: Oban) -> int:
-    async with AsyncSession(oban.engine) as session:
-        return await session.scalar(select(func.count()).select_from(Effect)) or 0
+def effect(job: Job, session: Session) -> None:
+    """Write the effect of a run."""
+    session.add(Effect(name=f"{job.id}/{job.attempt}"))
+
+
+def nothing_leaked(oban: Oban) -> bool:
+    """Whether every connection of the application's pool has come back."""
+    return oban.engine.pool.checkedout() == 0  # type: ignore[attr-defined, no-any-return]
 
 
 def worker(form: str, body: Callable[[Job, Session], Any], **options: Any) -> type[Worker]:
@@ -78,7 +86,7 @@ class Halting:
         outer = self
 
         def write(job: Job, session: Session) -> None:
-            session.add(Effect(name=f"{job.id}/{job.attempt}"))
+            effect(job, session)
             session.flush()
 
         if form == "async":
@@ -89,8 +97,7 @@ class Halting:
                         if writes_first:
                             await session.run_sync(lambda sync: write(job, sync))
                         outer.begun.set()
-                        while not outer.go.is_set():
-                            await asyncio.sleep(0.005)
+                        await eventually(outer.go.is_set, 20)
                         if not writes_first:
                             await session.run_sync(lambda sync: write(job, sync))
                         return result
