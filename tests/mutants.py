@@ -81,6 +81,31 @@ MUTANTS = (
         ("tests/faults/test_blocked_loop.py",),
     ),
     Mutant(
+        "a lost run stores what it wrote",
+        "oban/runner/own_transaction.py",
+        """                if await self.database.within(session, execution.acknowledge, [ack]):
+                    await session.commit()
+                    return Settled(None)
+""",
+        """                await self.database.within(session, execution.acknowledge, [ack])
+                await session.commit()
+                return Settled(None)
+""",
+        ("tests/runner/test_job_sessions.py",),
+    ),
+    Mutant(
+        "the outcome in another transaction",
+        "oban/runner/own_transaction.py",
+        """                if await self.database.within(session, execution.acknowledge, [ack]):
+                    await session.commit()
+                    return Settled(None)
+""",
+        """                await session.commit()
+                return Settled(ack)
+""",
+        ("tests/faults/test_own_transaction.py",),
+    ),
+    Mutant(
         "no attempt limit",
         "oban/repository/execution.py",
         "            _job.attempt < _job.max_attempts,\n",

@@ -10,7 +10,7 @@ from sqlalchemy import URL, Connection, NullPool, create_engine, text
 
 from tests.faults.history import Change, Entry, Fault, History
 
-_SYNC = {"postgresql": "postgresql+psycopg", "sqlite": "sqlite"}
+SYNC = {"postgresql": "postgresql+psycopg", "sqlite": "sqlite"}
 
 _COLUMNS = "at, job, old, new, old_attempt, attempt, max_attempts, node, owner, errors"
 
@@ -82,7 +82,7 @@ _SQLITE = [
 def connected(url: URL) -> Iterator[Connection]:
     """A sync connection in autocommit to the database of any URL of it, closed at the end."""
     name = url.get_backend_name()
-    engine = create_engine(url.set(drivername=_SYNC[name]), poolclass=NullPool, isolation_level="AUTOCOMMIT")
+    engine = create_engine(url.set(drivername=SYNC[name]), poolclass=NullPool, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
         if name == "sqlite":
             connection.exec_driver_sql("PRAGMA busy_timeout = 30000")

@@ -1,0 +1,104 @@
+"""F2: jobs end their process around their effect, a row; in a transaction of their own it is there once."""
+
+import asyncio
+import random
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from sqlalchemy import URL, text
+
+from oban import Job, Oban
+from tests.faults import recording
+from tests.faults.cluster import Cluster
+from tests.faults.history import Fault
+from tests.faults.transactional import DEATHS, KINDS, POINTS, SLOW, TABLE, Plain
+from tests.waiting import eventually
+
+LEASE = 1.0
+TRANSACTIONAL, PLAIN = 50, 10
+TOLD = {"modules": ["tests.faults.workers", "tests.faults.transactional"]}
+
+
+def effects(url: URL) -> Counter[int]:
+    """How many effects each job had."""
+    with recording.connected(url) as connection:
+        return Counter(row[0] for row in connection.execute(text("SELECT job FROM effects")))
+
+
+def cluster_for(url: URL, folder: Path, *, limit: int) -> Cluster:
+    with recording.connected(url) as connection:
+        connection.execute(text(TABLE))
+        connection.commit()
+    cluster = Cluster(url, folder, lease=LEASE, limit=limit, told=TOLD, shutdown_grace_period=5.0)
+    deaths = folder / "deaths"
+    deaths.mkdir()
+    cluster.environment[DEATHS] = str(deaths)
+    return cluster
+
+
+@pytest.mark.timeout(90)
+async def test_effects_are_there_exactly_once_when_jobs_kill_their_process(
+    url: URL, tmp_path: Path, rng: random.Random
+) -> None:
+    async with cluster_for(url, tmp_path, limit=2) as cluster, Oban(url) as client:
+        cluster.supervise()
+        own = [KINDS[n % 2]({"point": rng.choice(POINTS)}) for n in range(TRANSACTIONAL)]
+        plain = [Plain.new({"point": rng.choice(POINTS[:2])}) for _ in range(PLAIN)]
+        mixed = [*own, *plain]
+        rng.shuffle(mixed)
+        await client.enqueue_many(mixed)
+        took = await cluster.settled(45, jobs=len(mixed))
+        rows = await client.list_jobs()
+        await asyncio.gather(*(node.ready() for node in cluster.nodes))
+        await cluster.stop()
+        deaths = [
+            path.read_text().split() for path in (tmp_path / "deaths").glob("[0-9]*[0-9]") if not path.suffix
+        ]
+        cluster.faults += [Fault(node, "kill", float(at)) for node, at in deaths]
+        ids = [job.id for job in mixed]
+        cluster.check(expect=ids, silent=ids)
+    found = effects(url)
+    repeated = sum(found[job.id] - 1 for job in plain)
+    print(f"{len(deaths)} processes died in {took:.1f} s; {repeated} effects of plain jobs were repeated")
+    assert {row.state for row in rows} == {"completed"}
+    # One that shared its process with another may have been stored, and not have come to its own death.
+    spared = [job for job in mixed if not (tmp_path / "deaths" / str(job.id)).exists()]
+    assert {job.args["point"] for job in spared} <= {"committed"}
+    assert len(deaths) >= TRANSACTIONAL
+    assert [found[job.id] for job in own] == [1] * TRANSACTIONAL
+    assert repeated >= sum(job.args["point"] == "written" for job in plain)
+
+
+async def running_on(client: Oban, node: str) -> list[Job]:
+    return [
+        job for job in await client.list_jobs() if job.state == "executing" and job.attempted_by[0] == node
+    ]
+
+
+@pytest.mark.timeout(90)
+async def test_runs_that_lost_their_job_leave_no_effect(url: URL, tmp_path: Path, rng: random.Random) -> None:
+    # On SQLite, nobody else could write after one of them has.
+    first = url.get_backend_name() != "sqlite"
+    async with cluster_for(url, tmp_path, limit=10) as cluster, Oban(url) as client:
+        jobs = [SLOW[n % 2]({"seconds": rng.uniform(1.5, 2.5) * LEASE, "first": first}) for n in range(30)]
+        await client.enqueue_many(jobs)
+        frozen, other, _ = cluster.nodes
+        await eventually(lambda: running_on(client, frozen.name))
+        lost = await running_on(client, frozen.name)
+        cancelled = rng.sample(await eventually(lambda: running_on(client, other.name)), 4)
+        assert await client.cancel_many_jobs(cancelled) == len(cancelled)
+        await frozen.freeze(3 * LEASE)
+        await cluster.settled(15, jobs=len(jobs))
+        # Those that were frozen come to their end, too late.
+        await eventually(lambda: frozen.log.count("what it wrote is rolled back") >= len(lost))
+        states = {job.id: job.state for job in await client.list_jobs()}
+        await cluster.stop()
+        ids = [job.id for job in jobs]
+        history = cluster.check(expect=ids, silent=ids)
+    rescued = {change.job for change in history.rescues()}
+    print(f"{len(rescued)} jobs were rescued, {len(cancelled)} cancelled")
+    assert rescued == {job.id for job in lost}
+    gone = {job.id for job in cancelled}
+    assert states == {id_: "cancelled" if id_ in gone else "completed" for id_ in ids}
+    assert effects(url) == {id_: 1 for id_ in ids if id_ not in gone}

@@ -1,0 +1,111 @@
+"""Workers whose effect is a row in the database, and who may end their process around it.
+
+`OBAN_DEATHS` of the environment is a folder: a file in it, named by the job, says that it has killed its
+process, so that it does so once, and holds which node that was and when.
+"""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import NullPool, create_engine, event, make_url, text
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
+
+from oban import Job, Worker
+from tests.faults.recording import SYNC
+from tests.faults.workers import LEDGER_URL
+
+DEATHS = "OBAN_DEATHS"
+#: Where a job dies; "committed" is right after the commit, before anybody has heard of it.
+POINTS = ("before", "written", "committed")
+TABLE = "CREATE TABLE effects (job bigint NOT NULL, attempt int NOT NULL)"
+_EFFECT = text("INSERT INTO effects (job, attempt) VALUES (:job, :attempt)")
+
+
+def die_once(job: Job) -> None:
+    """End this process, unless the job has ended one already."""
+    file = Path(os.environ[DEATHS]) / str(job.id)
+    if file.exists():
+        return
+    # Whole at once: another job may end the process meanwhile.
+    noted = file.with_suffix(f".{os.getpid()}")
+    noted.write_text(f"{job.attempted_by[0]} {time.time()}")
+    noted.rename(file)
+    os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(10)
+
+
+def effect(job: Job) -> dict[str, Any]:
+    return {"job": job.id, "attempt": job.attempt}
+
+
+def write(job: Job, session: Session) -> None:
+    """Have the effect of the job in its session, and perhaps die around it."""
+    if job.args["point"] == "before":
+        die_once(job)
+    session.execute(_EFFECT, effect(job))
+    if job.args["point"] == "written":
+        die_once(job)
+    if job.args["point"] == "committed":
+        event.listen(session, "after_commit", lambda _: die_once(job))
+
+
+class Transactional(Worker, name="faults.Transactional", max_attempts=100):
+    """Has its effect in its own transaction."""
+
+    async def process(self, job: Job, session: AsyncSession) -> None:
+        await session.run_sync(lambda sync: write(job, sync))
+
+
+class ThreadTransactional(Worker, name="faults.ThreadTransactional", max_attempts=100):
+    """The same in a thread."""
+
+    def process(self, job: Job, session: Session) -> None:
+        write(job, session)
+
+
+class Plain(Worker, name="faults.Plain", max_attempts=100):
+    """Commits its effect by itself, before it has completed."""
+
+    def process(self, job: Job) -> None:
+        if job.args["point"] == "before":
+            die_once(job)
+        url = make_url(os.environ[LEDGER_URL])
+        engine = create_engine(url.set(drivername=SYNC[url.get_backend_name()]), poolclass=NullPool)
+        with engine.begin() as connection:
+            connection.execute(_EFFECT, effect(job))
+        if job.args["point"] == "written":
+            die_once(job)
+
+
+class Slow(Worker, name="faults.Slow"):
+    """Lasts `args["seconds"]` in its first attempt, with its effect before or after that."""
+
+    async def process(self, job: Job, session: AsyncSession) -> None:
+        if job.args["first"]:
+            await session.execute(_EFFECT, effect(job))
+        if job.attempt == 1:
+            await asyncio.sleep(job.args["seconds"])
+        if not job.args["first"]:
+            await session.execute(_EFFECT, effect(job))
+
+
+class ThreadSlow(Worker, name="faults.ThreadSlow"):
+    """The same in a thread."""
+
+    def process(self, job: Job, session: Session) -> None:
+        if job.args["first"]:
+            session.execute(_EFFECT, effect(job))
+        if job.attempt == 1:
+            time.sleep(job.args["seconds"])
+        if not job.args["first"]:
+            session.execute(_EFFECT, effect(job))
+
+
+KINDS: list[Callable[[dict[str, Any]], Job]] = [Transactional.new, ThreadTransactional.new]
+SLOW: list[Callable[[dict[str, Any]], Job]] = [Slow.new, ThreadSlow.new]
