@@ -17,6 +17,10 @@ class SchemaMissing(ObanError, RuntimeError):
     """The Oban tables are not in the database yet."""
 
 
+class SchemaMismatch(ObanError, RuntimeError):
+    """Tables of these names are there, but they cannot be brought up to date as they are."""
+
+
 class DatabaseUnavailable(ObanError, ConnectionError):
     """The database cannot be reached, or refuses the connection."""
 

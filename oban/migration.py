@@ -8,6 +8,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,44 +30,70 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from oban import dialects
 from oban.config import check_prefix
+from oban.ddl import VERSION_TABLE
 from oban.errors import ConfigError
 from oban.models import metadata
 from oban.types import STATES, StateType
 
-VERSION_TABLE = "oban_alembic_version"
-
+__all__ = ["VERSION_TABLE", "downgrade", "metadata", "upgrade"]
 
 Target = str | URL | Engine | Connection | Operations
-Steps = Callable[[ScriptDirectory, Any], Any]
 
 
-def upgrade(target: Target, *, prefix: str | None = None, revision: str = "head") -> None:
+def upgrade(target: Target, *, prefix: str | None = None, revision: str = "head") -> list[str]:
     """Make or update the tables, up to a revision.
 
     `target` is a database URL (sync or async driver), an engine, a connection whose transaction
     the caller commits (`await async_connection.run_sync(migration.upgrade)`), or Alembic's `op`,
-    inside of a revision of the application. `prefix` is a schema, created if need be. Raises
-    `ConfigError` for a URL or prefix that cannot be used, and `DatabaseUnavailable`.
+    inside of a revision of the application. `prefix` is a schema, created if need be.
+
+    Tables that are there already, made by `metadata.create_all` or by oban-py 0.6 to 0.7, are
+    brought up to date with their rows; what was done to them is returned, in sentences.
+
+    In Alembic's offline mode, `op` prints the script. Of `"0001:0003"`, the first part says where it
+    begins; without it, it begins where an earlier call in the same script ended, else from nothing.
+
+    Raises `ConfigError` for a URL or prefix that cannot be used, `SchemaMismatch` for tables of other
+    shapes, and `DatabaseUnavailable`.
     """
-    _run(target, prefix, revision, lambda script, current: script._upgrade_revs(revision, current))
+    start, _, end = revision.rpartition(":")
+    return _run(target, prefix, _Way(start, end, ScriptDirectory._upgrade_revs, else_from="base"))
 
 
 def downgrade(target: Target, *, prefix: str | None = None, revision: str = "base") -> None:
-    """Take the schema back to a revision; to `base`, the default, removes the tables and all jobs."""
-    _run(target, prefix, revision, lambda script, current: script._downgrade_revs(revision, current))
+    """Take the schema back to a revision; to `base`, the default, removes the tables and all jobs.
+
+    In Alembic's offline mode, `"0003:base"` says where it begins, too.
+    """
+    start, _, end = revision.rpartition(":")
+    _run(target, prefix, _Way(start, end, ScriptDirectory._downgrade_revs))
 
 
-def _run(target: Target, prefix: str | None, revision: str, steps: Steps) -> None:
+@dataclass(frozen=True)
+class _Way:
+    """From where to where. Only a printed script needs to be told from where."""
+
+    start: str
+    end: str
+    revisions: Callable[..., list[Any]]
+    else_from: str | None = None
+
+    def options(self, script: ScriptDirectory) -> dict[str, Any]:
+        def steps(current: Any, _: Any) -> list[Any]:
+            return self.revisions(script, self.end, current)
+
+        return {"fn": steps, "destination_rev": self.end, "script": script}
+
+
+def _run(target: Target, prefix: str | None, way: _Way) -> list[str]:
     check_prefix(prefix)
+    said: list[str] = []
 
     def within(connection: Connection) -> None:
         if not connection.in_transaction():
             # Else Alembic would begin one, and commit it.
             connection.begin()
-        script = ScriptDirectory(str(_location()))
-        options = _options(prefix, connection.dialect.name)
-        options["fn"] = lambda current, _: steps(script, current)
-        options["destination_rev"] = revision
+        options = _options(prefix, connection.dialect.name) | way.options(_script()) | {"said": said}
         # Not through an Alembic environment: that is global, and the application may be in its own.
         _migrate(MigrationContext.configure(connection, opts=options), prefix)
 
@@ -83,12 +110,34 @@ def _run(target: Target, prefix: str | None, revision: str, steps: Steps) -> Non
             raise dialects.unavailable(url, error) or error from error
     else:
         connection = target.get_bind()
-        if not isinstance(connection, Connection):
-            raise ConfigError(
-                "there is no database to look at in Alembic's offline mode; print Oban's own script with"
-                " `alembic upgrade head --sql` in a checkout of it"
-            )
-        within(connection)
+        if isinstance(connection, Connection):
+            within(connection)
+        else:
+            _print(target.get_context(), prefix, way)
+    return said
+
+
+def _print(around: MigrationContext, prefix: str | None, way: _Way) -> None:
+    """Add the statements to the script that Alembic is printing."""
+    reached: dict[str | None, str] = around.opts.setdefault("oban_reached", {})
+    start = way.start or reached.get(prefix) or way.else_from
+    if start is None:
+        raise ConfigError(
+            "Alembic's offline mode cannot ask the database where it is:"
+            f' say from where to go down, such as revision="0002:{way.end}"'
+        )
+    script = _script()
+    options = _options(prefix, around.dialect.name) | way.options(script)
+    options |= {"as_sql": True, "literal_binds": True, "output_buffer": around.output_buffer}
+    # The script has its own BEGIN and COMMIT around this.
+    options |= {"starting_rev": start, "transactional_ddl": False}
+    _migrate(MigrationContext.configure(dialect=around.dialect, opts=options), prefix)
+    end = script.get_revision(way.end)
+    reached[prefix] = "base" if end is None else end.revision
+
+
+def _script() -> ScriptDirectory:
+    return ScriptDirectory(str(_location()))
 
 
 def _location() -> Path:
@@ -168,6 +217,8 @@ def _online(context: EnvironmentContext, connection: Connection, prefix: str | N
 
 def _migrate(context: MigrationContext, prefix: str | None) -> None:
     with context.begin_transaction():
+        if context.opts.get("destination_rev") is not None and not context.as_sql:
+            _take_turns(context, prefix)
         if prefix and context.opts.get("destination_rev") not in (None, "base"):
             context.execute(f'CREATE SCHEMA IF NOT EXISTS "{prefix}"')
         # The revisions get their operations from here, not from the global `alembic.op`.
@@ -176,6 +227,13 @@ def _migrate(context: MigrationContext, prefix: str | None) -> None:
             # Nothing is installed any more: leave no empty version table behind.
             dot = f'"{prefix}".' if prefix else ""
             context.execute(f"DROP TABLE IF EXISTS {dot}{VERSION_TABLE}")
+
+
+def _take_turns(context: MigrationContext, prefix: str | None) -> None:
+    """Let every node of a deployment do this at once: one does it, the others find it done."""
+    if context.dialect.name == "postgresql":
+        lock = f"SELECT pg_advisory_xact_lock(hashtext('oban migration {prefix or ''}'))"
+        context.execute(lock)
 
 
 def _is_empty(context: MigrationContext) -> bool:

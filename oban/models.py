@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, cast
 from uuid import UUID
 
 from sqlalchemy import (
@@ -14,6 +14,7 @@ from sqlalchemy import (
     MetaData,
     PrimaryKeyConstraint,
     SmallInteger,
+    Table,
     Text,
     Uuid,
     event,
@@ -24,7 +25,7 @@ from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, validates
 from sqlalchemy.orm.attributes import instance_state
 
-from oban import clock, fields
+from oban import clock, ddl, fields
 from oban.errors import InvalidJob
 from oban.types import (
     STATES,
@@ -231,6 +232,8 @@ def _check_again(_: Any, __: Any, job: Job) -> None:
         if field in job.__dict__:
             job.__dict__[field] = fields.CHECKS[field](job.__dict__[field])
 
+
+ddl.complete(cast(Table, Job.__table__))
 
 _MAPPER = Job.__mapper__
 _KEYS = [_MAPPER.get_property_by_column(column).key for column in Job.__table__.c]

@@ -76,9 +76,18 @@ class StateType(TypeDecorator[JobState]):
     impl = Text
     cache_ok = True
 
+    def __init__(self, schema: str | None = None) -> None:
+        super().__init__()
+        self.schema = schema
+
+    def copy(self, **options: Any) -> "StateType":
+        # A copy of the table in another schema is one of the type, too.
+        return StateType(options.get("schema", self.schema))
+
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         if dialect.name == "postgresql":
-            return dialect.type_descriptor(_NativeState(*STATES, name="oban_job_state", create_type=False))
+            native = _NativeState(*STATES, name="oban_job_state", schema=self.schema, create_type=False)
+            return dialect.type_descriptor(native)
         return dialect.type_descriptor(Text())
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:

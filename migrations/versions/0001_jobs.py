@@ -6,6 +6,8 @@ import sqlalchemy as sa
 from alembic.operations import Operations
 from sqlalchemy.dialects import postgresql
 
+from oban import adoption
+
 revision = "0001"
 down_revision = None
 branch_labels = None
@@ -17,7 +19,7 @@ STATES = (
 )
 
 NOTIFY = """
-CREATE FUNCTION {schema}oban_notify_insert() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION {schema}oban_notify_insert() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
   -- Longer names cannot come from Oban, and a payload of 8,000 bytes would fail the insert.
   PERFORM pg_notify(TG_TABLE_SCHEMA || '.oban_insert', jsonb_build_object('queue', queue)::text)
@@ -43,6 +45,8 @@ ALTER TABLE {schema}oban_jobs SET (
 
 
 def upgrade(op: Operations, schema: str | None = None) -> None:
+    if adoption.adopt(op, schema, [NOTIFY, TRIGGER, STORAGE]):
+        return
     native = op.get_context().dialect.name == "postgresql"
     dot = f'"{schema}".' if schema else ""
     if native:

@@ -23,6 +23,8 @@ def upgrade(op: Operations, schema: str | None = None) -> None:
         sa.Column("updated_at", sa.DateTime(), nullable=False, server_default=sa.text(now)),
         sa.PrimaryKeyConstraint("name", "queue", "node", name="oban_queues_pkey"),
         schema=schema,
+        # As in every later revision: `metadata.create_all` may have been here before.
+        if_not_exists=True,
     )
     exhausted = sa.text("state = 'available' AND attempt >= max_attempts")
     op.create_index(
@@ -30,6 +32,7 @@ def upgrade(op: Operations, schema: str | None = None) -> None:
         "oban_jobs",
         ["id"],
         schema=schema,
+        if_not_exists=True,
         postgresql_where=exhausted,
         sqlite_where=exhausted,
     )

@@ -11,10 +11,14 @@ from oban.cli import options
 @options.database_url
 @options.prefix
 def install(database_url: str, prefix: str | None) -> None:
-    """Make the tables, or update them to this version."""
+    """Make the tables, or update them to this version.
+
+    Tables that oban-py 0.6 to 0.7 made are brought up to date, too, with every row.
+    """
     from oban import migration  # Alembic takes as long to import as the rest of a command does.
 
-    migration.upgrade(database_url, prefix=prefix)
+    for sentence in migration.upgrade(database_url, prefix=prefix):
+        click.echo(sentence)
     click.echo("The Oban tables are in place.")
 
 

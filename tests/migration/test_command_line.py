@@ -95,7 +95,7 @@ def test_the_url_is_that_of_the_option_then_the_environment_then_the_file(tmp_pa
     ("url", "problem"),
     [
         ("mysql://someone:secret@localhost/db", "mysql is not supported"),
-        ("postgresql+pg8000://someone:secret@localhost/db", "pg8000 is not supported"),
+        ("postgresql+psycopg2cffi://someone:secret@localhost/db", "psycopg2cffi is not supported"),
         ("postgresql//someone:secret@localhost", "cannot be read"),
     ],
 )

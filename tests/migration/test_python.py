@@ -31,7 +31,7 @@ def test_an_engine_will_do(empty_url: URL) -> None:
     migration.upgrade(engine)
     assert tables(empty_url) == MADE
     migration.upgrade(engine, revision="head")
-    migration.downgrade(engine, revision="-1")
+    migration.downgrade(engine, revision="0001")
     assert tables(empty_url) == MADE - {"oban_queues"}
     migration.downgrade(engine)
     assert is_empty(empty_url)
@@ -93,7 +93,7 @@ async def test_another_thread_may_do_it(empty_url: URL) -> None:
     ("url", "error"),
     [
         ("mysql://someone:secret@localhost/db", UnsupportedDatabase),
-        ("postgresql+pg8000://someone:secret@localhost/db", UnsupportedDatabase),
+        ("postgresql+psycopg2cffi://someone:secret@localhost/db", UnsupportedDatabase),
         ("what is this secret", ConfigError),
         ("", ConfigError),
     ],

@@ -1,0 +1,84 @@
+"""What belongs to `oban_jobs` beside its rows, made and removed by `create_all` and `drop_all`, too.
+
+On PostgreSQL: the enum of states, the trigger that wakes the runners, the settings of autovacuum. The
+revisions in `migrations/` make the same.
+"""
+
+from typing import Any
+
+from sqlalchemy import Connection, Table, event, text
+from sqlalchemy.dialects import postgresql
+
+from oban.types import STATES
+
+VERSION_TABLE = "oban_alembic_version"
+
+_NOTIFY = """
+CREATE OR REPLACE FUNCTION {schema}oban_notify_insert() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+  now_in_utc CONSTANT timestamp := timezone('UTC', clock_timestamp());
+  earliest timestamp;
+BEGIN
+  -- Longer names cannot come from Oban, and a payload of 8,000 bytes would fail the insert.
+  PERFORM pg_notify(TG_TABLE_SCHEMA || '.oban_insert', jsonb_build_object('queue', queue)::text)
+     FROM (SELECT DISTINCT queue FROM inserted
+            WHERE state = 'available' AND octet_length(queue) <= 1024) AS queues;
+  SELECT min(scheduled_at) INTO earliest FROM inserted
+   WHERE state = 'scheduled' AND scheduled_at < 'infinity';
+  IF earliest IS NOT NULL THEN
+    -- Nothing can be subtracted from infinity: greatest() comes first.
+    PERFORM pg_notify(TG_TABLE_SCHEMA || '.oban_signal', jsonb_build_object('action', 'stage',
+      'in', extract(epoch FROM greatest(earliest, now_in_utc) - now_in_utc))::text);
+  END IF;
+  RETURN NULL;
+END $$
+"""
+_TRIGGER = """
+CREATE TRIGGER oban_notify_insert AFTER INSERT ON {schema}oban_jobs
+REFERENCING NEW TABLE AS inserted FOR EACH STATEMENT EXECUTE FUNCTION {schema}oban_notify_insert()
+"""
+# A queue table is mostly dead rows: vacuum early and without pauses, leave room for HOT updates.
+_STORAGE = """
+ALTER TABLE {schema}oban_jobs SET (
+  autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 50,
+  autovacuum_analyze_scale_factor = 0.02, autovacuum_analyze_threshold = 100,
+  autovacuum_vacuum_cost_limit = 2000, autovacuum_vacuum_cost_delay = 1,
+  autovacuum_vacuum_insert_scale_factor = 0.02, autovacuum_vacuum_insert_threshold = 1000,
+  fillfactor = 85
+)
+"""
+
+
+def complete(jobs: Table) -> None:
+    """Let creating the table `oban_jobs`, or a copy of it, create what belongs to it; dropping alike."""
+    event.listen(jobs, "before_create", _make_enum)
+    event.listen(jobs, "after_create", _make_trigger)
+    event.listen(jobs, "after_drop", _remove)
+
+
+def _make_enum(jobs: Table, connection: Connection, **_: Any) -> None:
+    if connection.dialect.name == "postgresql":
+        schema = connection.schema_for_object(jobs)
+        states = postgresql.ENUM(*STATES, name="oban_job_state", schema=schema)
+        # Nobody can be asked where statements are only printed.
+        states.create(connection, checkfirst=isinstance(connection, Connection))
+
+
+def _make_trigger(jobs: Table, connection: Connection, **_: Any) -> None:
+    if connection.dialect.name == "postgresql":
+        _execute(jobs, connection, _NOTIFY, _TRIGGER, _STORAGE)
+
+
+def _remove(jobs: Table, connection: Connection, **_: Any) -> None:
+    # Else a later upgrade would take the tables for made.
+    _execute(jobs, connection, f"DROP TABLE IF EXISTS {{schema}}{VERSION_TABLE}")
+    if connection.dialect.name == "postgresql":
+        function = "DROP FUNCTION IF EXISTS {schema}oban_notify_insert()"
+        _execute(jobs, connection, function, "DROP TYPE IF EXISTS {schema}oban_job_state")
+
+
+def _execute(jobs: Table, connection: Connection, *statements: str) -> None:
+    schema = connection.schema_for_object(jobs)
+    dot = f"{connection.dialect.identifier_preparer.quote_schema(schema)}." if schema else ""
+    for statement in statements:
+        connection.execute(text(statement.format(schema=dot)))
