@@ -267,7 +267,9 @@ class _Tables:
         for name in sorted(found.keys() - expected.keys()):
             _, _, required, identity, _, _, default, _ = found[name]
             if required and default is None and not identity:
-                raise self.mismatch(f"{table}.{name} is NOT NULL without a default, and Oban does not know it")
+                raise self.mismatch(
+                    f"{table}.{name} is NOT NULL without a default, and Oban does not know it"
+                )
 
     def constraints(self) -> Iterator[_Change]:
         rows = self.read(_READ_CONSTRAINTS)

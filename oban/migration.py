@@ -217,8 +217,8 @@ def _online(context: EnvironmentContext, connection: Connection, prefix: str | N
 
 def _migrate(context: MigrationContext, prefix: str | None) -> None:
     with context.begin_transaction():
-        if context.opts.get("destination_rev") is not None and not context.as_sql:
-            _take_turns(context, prefix)
+        if context.connection and not context.as_sql and context.opts.get("destination_rev") is not None:
+            dialects.named(context.dialect.name).begin_migration(context.connection, prefix or "")
         if prefix and context.opts.get("destination_rev") not in (None, "base"):
             context.execute(f'CREATE SCHEMA IF NOT EXISTS "{prefix}"')
         # The revisions get their operations from here, not from the global `alembic.op`.
@@ -227,13 +227,6 @@ def _migrate(context: MigrationContext, prefix: str | None) -> None:
             # Nothing is installed any more: leave no empty version table behind.
             dot = f'"{prefix}".' if prefix else ""
             context.execute(f"DROP TABLE IF EXISTS {dot}{VERSION_TABLE}")
-
-
-def _take_turns(context: MigrationContext, prefix: str | None) -> None:
-    """Let every node of a deployment do this at once: one does it, the others find it done."""
-    if context.dialect.name == "postgresql":
-        lock = f"SELECT pg_advisory_xact_lock(hashtext('oban migration {prefix or ''}'))"
-        context.execute(lock)
 
 
 def _is_empty(context: MigrationContext) -> bool:

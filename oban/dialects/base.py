@@ -159,6 +159,10 @@ class Dialect(ABC):
         return False
 
     @abstractmethod
+    def begin_migration(self, connection: Connection, prefix: str) -> None:
+        """Within a transaction: let whoever migrates the same tables meanwhile wait for its end."""
+
+    @abstractmethod
     def notify(
         self, session: Session, prefix: str | None, channel: str, payloads: Iterable[dict[str, Any]]
     ) -> None:

@@ -159,6 +159,10 @@ class PostgreSQL(Dialect):
     def begin_write(self, session: Session) -> None:
         """Rows are locked one by one."""
 
+    def begin_migration(self, connection: Connection, prefix: str) -> None:
+        lock = text("SELECT pg_advisory_xact_lock(hashtext('oban migration ' || :prefix))")
+        connection.execute(lock, {"prefix": prefix})
+
     def notify(
         self, session: Session, prefix: str | None, channel: str, payloads: Iterable[dict[str, Any]]
     ) -> None:

@@ -157,6 +157,12 @@ class SQLite(Dialect):
         # begin earlier mostly wants the lock, too.
         return bool(getattr(connection.connection.driver_connection, "in_transaction", False))
 
+    def begin_migration(self, connection: Connection, prefix: str) -> None:
+        driver: Any = connection.connection.driver_connection
+        if not driver.in_transaction:
+            # By itself, the driver begins none for statements that change the schema.
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+
     def notify(
         self, session: Session, prefix: str | None, channel: str, payloads: Iterable[dict[str, Any]]
     ) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from alembic import command
 from alembic.config import Config
+from alembic.operations import Operations
 from sqlalchemy import URL, Connection, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -45,6 +46,14 @@ def test_a_connection_leaves_the_commit_to_its_owner(empty_url: URL) -> None:
         assert tables(empty_url) == MADE
         migration.downgrade(connection)
         connection.commit()
+    assert is_empty(empty_url)
+
+
+def test_a_failure_leaves_nothing(empty_url: URL, monkeypatch: pytest.MonkeyPatch) -> None:
+    # On SQLite, too, whose driver begins no transaction by itself.
+    monkeypatch.setattr(Operations, "create_index", None)
+    with pytest.raises(TypeError):
+        migration.upgrade(empty_url)
     assert is_empty(empty_url)
 
 

@@ -80,10 +80,10 @@ def form(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def table(driver_url: URL) -> Iterator[URL]:
+def table(url: URL) -> Iterator[URL]:
     """A database with a table of effects, by driver."""
-    with effects_table(driver_url):
-        yield driver_url
+    with effects_table(url):
+        yield url
 
 
 @pytest.fixture
