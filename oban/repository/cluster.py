@@ -34,6 +34,10 @@ _leaders = cast(Table, Leader.__table__)
 _leader = _leaders.c
 
 
+#: Least lease, in seconds, of producers that say none: oban-py beats every 15 s, however short ours is.
+OTHERS_LEASE = 60.0
+
+
 class Heartbeat(NamedTuple):
     """What a producer says of itself: columns of its row in `oban_producers`."""
 
@@ -81,7 +85,8 @@ def silent(
 ) -> list[str]:
     """The producers, by the digits of their uuids, that were not heard of for longer than a lease.
 
-    That is `lease` seconds, or their own lease if it is longer. `patience` is told the time by the
+    That is `lease` seconds, or their own lease if it is longer; `OTHERS_LEASE` at least for those
+    of other implementations, who say none. `patience` is told the time by the
     database's clock, and says for how many seconds everybody has been able to be heard: who may be
     silent for longer is not judged.
     """
@@ -98,9 +103,9 @@ def silent(
 def _lease(meta: object, least: float) -> float:
     # Other implementations keep there what they like.
     own = meta.get("lease") if isinstance(meta, dict) else None
-    if isinstance(own, bool) or not isinstance(own, (int, float)) or not least < own < math.inf:
-        return least
-    return own
+    if isinstance(own, bool) or not isinstance(own, (int, float)):
+        return max(least, OTHERS_LEASE)
+    return own if least < own < math.inf else least
 
 
 def alive(session: Session) -> set[UUID]:

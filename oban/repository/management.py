@@ -31,6 +31,8 @@ CANCELLABLE = (
     JobState.EXECUTING,
     JobState.RETRYABLE,
 )
+#: Of a `pkill` of ours: the row says it, too. Others, which let the row execute, only ask with theirs.
+DONE = {"done": True}
 WAITING = tuple(set(CANCELLABLE) - {JobState.EXECUTING})
 RETRYABLE = tuple(set(JobState) - {JobState.AVAILABLE, JobState.EXECUTING})
 DELETABLE = tuple(set(JobState) - {JobState.EXECUTING})
@@ -63,7 +65,7 @@ def cancel(session: Session, named: Named) -> int:
     ids = [row.id for row in rows]
     _set(session, ids, state=_state(session, JobState.CANCELLED), cancelled_at=now)
     executing = [row.id for row in rows if row.state is JobState.EXECUTING]
-    notify(session, "signal", [{"action": "pkill", "job_id": id_} for id_ in executing])
+    notify(session, "signal", [{"action": "pkill", "job_id": id_, **DONE} for id_ in executing])
     refresh(session, named, ids)
     return len(ids)
 

@@ -27,9 +27,9 @@ _FIELDS = ("running", "limit", "paused")
 ALL = "*"
 ANY_NODE = "any"
 ACTIONS = ("pause", "resume", "start", "stop", "scale")
-#: In signals of ours, which are stored already. Not a key of our own: other implementations look up
-#: every key of a `start` or `scale` that they do not drop, and fail on one that they do not know.
-STORED = {"local_only": "stored"}
+#: Announces that the very next signal is stored already, which it carries. That one has no mark of its
+#: own: others fail on a key that they do not know, and pass over an action that they do not know.
+STORED = "stored"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ class Change(NamedTuple):
     def signal(self, name: str) -> dict[str, Any]:
         """How it is announced, in the form that other implementations understand."""
         ident = ANY_NODE if self.node is None else f"{name}.{self.node}"
-        payload = {"action": self.action, "queue": self.queue, "ident": ident, **STORED}
+        payload = {"action": self.action, "queue": self.queue, "ident": ident}
         if self.said.get("limit"):
             payload["limit"] = self.said["limit"]
         if self.action == "start":
@@ -118,7 +118,8 @@ def store(session: Session, name: str, change: Change) -> None:
     _take_turn(session, name)
     _store(session, name, change)
     _drop_silent(session, name)
-    notify(session, "signal", [change.signal(name)])
+    signal = change.signal(name)
+    notify(session, "signal", [{"action": STORED, "signal": signal}, signal])
 
 
 def store_heard(

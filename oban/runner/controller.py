@@ -34,6 +34,8 @@ class Controller(Service):
         self.options = options
         self._arrange = arrange
         self._heard: list[Change] = []
+        #: The signal that comes next, if it is stored already.
+        self._stored: object = None
         self._turn = asyncio.Lock()
 
     async def tick(self) -> float | None:
@@ -66,10 +68,14 @@ class Controller(Service):
         """Take in a signal; raises `ConfigError` or `InvalidJob` for one that makes no sense."""
         if payload.get("action") in _OTHERS:
             return
+        if payload.get("action") == queues.STORED:
+            self._stored = payload.get("signal")
+            return
+        stored, self._stored = payload == self._stored, None
         ident = payload.get("ident", queues.ANY_NODE)
         if ident not in (queues.ANY_NODE, f"{self.options.name}.{self.options.node}"):
             return
-        if payload and not queues.STORED.items() <= payload.items():
+        if payload and not stored:
             if len(self._heard) >= MAX_HEARD:
                 raise ConfigError("too many changes of queues wait to be stored")
             self._heard.append(_change(payload))

@@ -318,8 +318,8 @@ class Runner:
 
     def _on_signal(self, payload: dict[str, Any]) -> None:
         match payload:
-            case {"action": "pkill", "job_id": int(id_)}:
-                self.watcher.wake_for(id_)
+            case {"action": "pkill", "job_id": int(id_)} if id_ is not True:
+                self.watcher.wake_for(id_, done=payload.get("done") is True)
             case {"action": "stage", "in": int(seconds) | float(seconds)}:
                 self.stager.wake_within(seconds)
             case {"action": "stage"}:

@@ -2,12 +2,19 @@
 
 from typing import Any
 
+import pytest
 from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from oban import Job, JobState, Oban
+from oban import Cancel, Job, JobState, Oban
+from oban.runner.runner import Runner
 from tests.runner.support import BRIEF, NO_POLLING, Runs, acknowledged, quiet, row_of
 from tests.waiting import eventually
+
+
+def runner_of(oban: Oban) -> Runner:
+    assert oban._runner is not None
+    return oban._runner
 
 
 async def test_a_cancel_from_a_client_reaches_the_node_at_once(url: URL) -> None:
@@ -71,10 +78,10 @@ async def test_a_signal_about_an_earlier_run_or_a_foreign_job_stops_nobody(
     async with Oban(url, queues={"default": 2}, **NO_POLLING) as oban:
         job = await oban.enqueue(runs.worker.new())
         running = await runs.begun(1)
-        assert oban._runner is not None
         garbage: list[dict[str, Any]] = [
-            {"action": "pkill", "job_id": job.id},
+            {"action": "pkill", "job_id": job.id, "done": True},
             {"action": "pkill", "job_id": job.id + 1},
+            {"action": "pkill", "job_id": True},
             {"action": "pkill", "job_id": "1"},
             {"action": "pkill"},
             {"action": 5},
@@ -82,11 +89,56 @@ async def test_a_signal_about_an_earlier_run_or_a_foreign_job_stops_nobody(
             {},
         ]
         for payload in garbage:
-            oban._runner.notifier.dispatch("signal", payload)
-            oban._runner.notifier.dispatch("insert", payload)
-            oban._runner.notifier.dispatch("unknown", payload)
+            runner_of(oban).notifier.dispatch("signal", payload)
+            runner_of(oban).notifier.dispatch("insert", payload)
+            runner_of(oban).notifier.dispatch("unknown", payload)
         await quiet()
         assert not running.cancelled()
         await oban.cancel_job(job)
         await eventually(running.cancelled)
+        runs.finish(1)
+
+
+@pytest.mark.parametrize("ending", [Cancel("enough"), ValueError("enough"), None])
+async def test_a_job_that_others_ask_to_cancel_is_cancelled(postgresql_url: URL, ending: Any) -> None:
+    runs = Runs()
+    async with Oban(postgresql_url, queues={"default": 3}, **NO_POLLING) as oban:
+        other, job = [await oban.enqueue(runs.worker.new()) for _ in range(2)]
+        await runs.begun(2)
+        running = {running.id: running for running in runs.jobs}
+        number = 1 + [running.id for running in runs.jobs].index(job.id)
+        # Others only ask: until its node hears of it, the job executes.
+        runner_of(oban).notifier.receive("signal", f'{{"action": "pkill", "job_id": {job.id}}}')
+        await eventually(running[job.id].cancelled)
+        row = await row_of(oban, job)
+        assert row.state is JobState.CANCELLED
+        assert row.cancelled_at is not None
+        if isinstance(ending, ValueError):
+            runs.fail(number, ending)
+        else:
+            runs.finish(number, ending)
+        await runs.over(number)
+        await acknowledged(oban)
+        row = await row_of(oban, job)
+        assert (row.state, row.attempt) == (JobState.CANCELLED, 1)
+        assert ["enough" in entry["error"] for entry in row.errors] == ([] if ending is None else [True])
+        assert not running[other.id].cancelled()
+        runs.finish_all()
+
+
+async def test_a_cancel_that_others_ask_for_while_the_database_is_away_is_made_up_for(
+    postgresql_url: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = Runs()
+    async with Oban(postgresql_url, queues={"default": 2}, **NO_POLLING) as oban:
+        job = await oban.enqueue(runs.worker.new())
+        running = await runs.begun(1)
+        watcher = runner_of(oban).watcher
+        with monkeypatch.context() as away:
+            away.setattr(watcher, "database", None)
+            runner_of(oban).notifier.dispatch("signal", {"action": "pkill", "job_id": job.id})
+            await eventually(lambda: watcher.failures)
+            assert not running.cancelled()
+        await eventually(running.cancelled)
+        assert (await row_of(oban, job)).state is JobState.CANCELLED
         runs.finish(1)

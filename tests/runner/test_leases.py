@@ -45,8 +45,9 @@ async def make_orphan(oban: Oban, job: Job, *, owner: str | None, attempt: int, 
 
 
 async def producer_row(oban: Oban, *, seconds: float = 3600, meta: Any = None) -> str:
-    """A producer that was last seen some seconds ago; its uuid."""
-    row = Producer(uuid=uuid.uuid4(), name="Oban", node="elsewhere", queue="default", meta=meta or {})
+    """A producer that was last seen some seconds ago; its uuid. One of ours, unless `meta` is another's."""
+    meta = {"lease": LEASE["lease"]} if meta is None else meta
+    row = Producer(uuid=uuid.uuid4(), name="Oban", node="elsewhere", queue="default", meta=meta)
     row.updated_at = row.started_at = datetime.now(UTC) - timedelta(seconds=seconds)
     async with AsyncSession(oban.engine, expire_on_commit=False) as session:
         session.add(row)
@@ -373,6 +374,15 @@ async def test_a_lease_that_makes_no_sense_or_is_shorter_does_not_count(oban: Ob
     spoilt = await orphan(oban, owner=await producer_row(oban, seconds=61, meta=[1]))
     assert await rescue(oban) == [dead.id, spoilt.id]
     assert (await row_of(oban, healthy)).state is JobState.EXECUTING
+
+
+@pytest.mark.parametrize("meta", [{}, {"local_limit": 5, "paused": False}, [], {"lease": None}])
+async def test_a_producer_of_others_may_be_silent_for_a_minute_however_short_our_lease_is(
+    oban: Oban, meta: Any
+) -> None:
+    dead = await orphan(oban, owner=await producer_row(oban, seconds=61, meta=meta), seconds=61)
+    await orphan(oban, owner=await producer_row(oban, seconds=50, meta=meta), seconds=50)
+    assert await rescue(oban, lease=2) == [dead.id]
 
 
 async def test_a_running_node_says_by_which_lease_it_goes(url: URL) -> None:

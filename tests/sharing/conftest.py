@@ -1,0 +1,57 @@
+"""One process of oban-py, and one database that is emptied for each test."""
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import URL, NullPool, create_engine, text
+
+from oban import Oban
+from tests.databases import PostgreSQLFactory
+from tests.sharing import environment
+from tests.sharing.peer import Peer
+
+EMPTY = "TRUNCATE oban_jobs, oban_leaders, oban_producers, oban_queues RESTART IDENTITY"
+
+
+@pytest.fixture(scope="session")
+def python(request: pytest.FixtureRequest) -> Path:
+    """The Python of an environment with oban-py."""
+    return environment.make(Path(request.config.cache.mkdir("sharing")))
+
+
+@pytest.fixture(scope="session")
+def process(python: Path) -> Iterator[Peer]:
+    peer = Peer(python)
+    yield peer
+    peer.kill()
+
+
+@pytest.fixture(scope="session")
+def shared(postgresql_factory: PostgreSQLFactory) -> Iterator[URL]:
+    made = postgresql_factory.create()
+    yield made
+    postgresql_factory.drop(made)
+
+
+@pytest.fixture
+def url(shared: URL) -> URL:
+    """A database with the tables of our migrations, as if it were fresh."""
+    engine = create_engine(shared.set(drivername="postgresql+psycopg"), poolclass=NullPool)
+    with engine.begin() as connection:
+        connection.execute(text(EMPTY))
+    return shared
+
+
+@pytest.fixture
+async def peer(process: Peer, url: URL) -> AsyncIterator[Peer]:
+    """The process of oban-py. Whatever its node complains about fails the test."""
+    yield process
+    assert await process.do("stop") == []
+
+
+@pytest.fixture
+async def client(url: URL) -> AsyncIterator[Oban]:
+    """A client of ours."""
+    async with Oban(url, node="client") as oban:
+        yield oban
