@@ -31,6 +31,9 @@ class Resize(Worker, name="shop.Resize", queue="images", max_attempts=5):
                 await asyncio.sleep(0.01)
             if job.cancelled():
                 return Cancel("was told so")
+        await asyncio.sleep(job.args.get("nap", 0))
+        if job.args.get("fails") == job.attempted_by[0]:
+            raise ValueError("not here")
         match job.args.get("do"):
             case "record":
                 return Record({"width": 3})
@@ -42,7 +45,7 @@ class Resize(Worker, name="shop.Resize", queue="images", max_attempts=5):
                 raise ValueError("no such image")
 
     def backoff(self, job: Job) -> float:
-        return 600
+        return float(job.args.get("backoff", 600))
 
 
 class Ours(Resize, queue="images"):

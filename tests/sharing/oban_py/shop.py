@@ -30,6 +30,9 @@ async def act(job):
             await asyncio.sleep(0.01)
         if job.cancelled():
             return Cancel("was told so")
+    await asyncio.sleep(job.args.get("nap", 0))
+    if job.args.get("fails") == job.attempted_by[0]:
+        raise ValueError("not here")
     match job.args.get("do"):
         case "record":
             return Record({"width": 3})
@@ -47,7 +50,7 @@ class Resize:
         return await act(job)
 
     def backoff(self, job):
-        return 600
+        return job.args.get("backoff", 600)
 
 
 @worker(queue="images")
