@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 from sqlalchemy import URL, delete, select, text
 
-from oban import Job, JobState, Oban
+from oban import Job, JobState, Oban, migration
 from oban.models import Leader, Producer
 from oban.runner import leader, lifeline
+from tests.databases import PostgreSQLFactory
 from tests.runner.support import FAST_POLLING, reaches, row_of
 from tests.sharing import workers
 from tests.sharing.peer import Peer
@@ -228,3 +229,33 @@ async def test_the_retention_of_whoever_leads_counts_for_all_jobs(url: URL, peer
 
 async def gone(client: Oban, job: Job) -> bool:
     return await client.get_job(job.id) is None
+
+
+async def test_both_share_a_schema_of_another_name(
+    peer: Peer, url: URL, postgresql_factory: PostgreSQLFactory
+) -> None:
+    made = postgresql_factory.create(empty=True)
+    try:
+        migration.upgrade(made, prefix="shop")
+        await peer.start(made, prefix="shop", queues={"theirs": 1})
+        async with Oban(made, prefix="shop", **OURS) as oban:
+            ours = await oban.enqueue(Resize.new({"wait": True}, queue="theirs"))
+            theirs = await peer.do("enqueue", worker="shop.Resize", queue="images", args={"wait": True})
+            for id_ in (ours.id, theirs["id"]):
+                await reaches(oban, id_, JobState.EXECUTING)
+            await peer.call("cancel_job", theirs["id"])
+            await oban.cancel_job(ours)
+            for id_ in (ours.id, theirs["id"]):
+                await reaches(oban, id_, JobState.CANCELLED)
+            await oban.pause_queue("theirs")
+            await eventually(lambda: paused(peer))
+            await peer.call("pause_queue", "images")
+            await eventually(lambda: oban.check_queue("images").paused)  # type: ignore[union-attr]
+        assert await peer.do("stop") == []
+    finally:
+        await peer.do("stop")
+        postgresql_factory.drop(made)
+
+
+async def paused(peer: Peer) -> bool:
+    return bool(await peer.do("queues") == {"theirs": [1, True]})

@@ -42,6 +42,11 @@ def recorder(heard: Heard, channel: str) -> Any:
         ('{"queue": "quo\\"te"}', {"queue": 'quo"te'}),
         ("{}", {}),
         (base64.b64encode(gzip.compress(b'{"action": "pkill"}', mtime=0)).decode(), {"action": "pkill"}),
+        # As `:zlib.gzip(json) |> Base.encode64()` of Oban for Elixir gives it.
+        (
+            "H4sIAAAAAAAAA6tWSkwuyczPU7JSKkgsLU5V0lHKTEnNKwHyE/MqgbzC0tTSVCAvNzUlM1GpFgCoD5QRMAAAAA==",
+            {"action": "pause", "ident": "any", "queue": "media"},
+        ),
     ],
 )
 def test_payloads_are_json_plain_or_zipped(text: str, payload: dict[str, Any]) -> None:
