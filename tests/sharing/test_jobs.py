@@ -181,36 +181,40 @@ async def attempts(client: Oban, job: Job, number: int) -> bool:
     return row.attempt == number and row.state is JobState.RETRYABLE
 
 
-async def test_each_manages_jobs_that_the_other_has_run(url: URL, peer: Peer, client: Oban) -> None:
+@pytest.mark.parametrize("ran_on", ["theirs", "images"])
+async def test_each_manages_jobs_that_the_other_has_run(
+    url: URL, peer: Peer, client: Oban, ran_on: str
+) -> None:
     await peer.start(url, queues={"theirs": 5})
-    async with Oban(url, **OURS):
-        for queue, kept in (("theirs", "images"), ("images", "theirs")):
-            recorded = [
-                (await client.enqueue(Resize.new({"do": "record"}, queue=queue))).id for _ in range(3)
-            ]
-            failed = (await client.enqueue(Resize.new({"do": "raise"}, queue=queue))).id
-            for id_ in recorded:
-                await reaches(client, id_, JobState.COMPLETED)
-            await reaches(client, failed, JobState.RETRYABLE)
-            changes = {"queue": kept, "args": {}, "tags": ["again"], "priority": 2}
-            if queue == "theirs":
-                updated = await client.update_job(recorded[0], changes)
-                assert (updated.queue, updated.args, updated.tags) == (kept, {}, ["again"])
-                assert await client.retry_job(recorded[0])
-                assert await client.delete_job(recorded[1])
-                assert await client.cancel_job(failed)
-            else:
-                await peer.call("update_job", recorded[0], changes)
-                assert await peer.call("retry_many_jobs", [recorded[0]]) == 1
-                assert await peer.call("delete_many_jobs", [recorded[1]]) == 1
-                assert await peer.call("cancel_many_jobs", [failed]) == 1
-                # Woken by nobody: it is found by looking.
-                await peer.do("wake", kept)
-            row = await reaches(client, recorded[0], JobState.COMPLETED)
-            assert (row.attempt, row.queue, row.tags, row.priority) == (2, kept, ["again"], 2)
-            assert await client.get_job(recorded[1]) is None
-            assert (await row_of(client, failed)).state is JobState.CANCELLED
-            assert (await peer.do("get", failed))["state"] == "cancelled"
+    # Their retry wakes nobody: the job is found by looking.
+    async with Oban(url, **{**OURS, "poll_interval": 0.1}):
+        done = [(await client.enqueue(Resize.new({"do": "record"}, queue=ran_on))).id for _ in range(2)]
+        failed = (await client.enqueue(Resize.new({"do": "raise"}, queue=ran_on))).id
+        for id_ in done:
+            before = await reaches(client, id_, JobState.COMPLETED)
+        await reaches(client, failed, JobState.RETRYABLE)
+        changes = {"queue": "images", "args": {}, "tags": ["again"], "priority": 2}
+        if ran_on == "theirs":
+            updated = await client.update_job(done[0], changes)
+            assert (updated.queue, updated.args, updated.tags) == ("images", {}, ["again"])
+            assert await client.retry_job(done[0])
+            assert await client.delete_job(done[1])
+            assert await client.cancel_job(failed)
+            meta = {}
+        else:
+            await peer.call("update_job", done[0], changes)
+            assert await peer.call("retry_many_jobs", [done[0]]) == 1
+            assert await peer.call("delete_many_jobs", [done[1]]) == 1
+            assert await peer.call("cancel_many_jobs", [failed]) == 1
+            # It keeps what was recorded, and adds a key of its own.
+            meta = {**before.meta, "uniq_bmp": []}
+            assert meta["return"] == {"width": 3}
+        row = await reaches(client, done[0], JobState.COMPLETED)
+        assert (row.attempt, row.queue, row.tags, row.priority) == (2, "images", ["again"], 2)
+        assert row.meta == meta
+        assert await client.get_job(done[1]) is None
+        assert (await row_of(client, failed)).state is JobState.CANCELLED
+        assert (await peer.do("get", failed))["state"] == "cancelled"
 
 
 async def test_a_worker_that_one_side_does_not_know_fails_there_and_is_retried_here(

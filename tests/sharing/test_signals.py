@@ -136,6 +136,10 @@ async def there(peer: Peer, queues: dict[str, list[Any]]) -> bool:
 
 async def test_the_last_word_counts_whoever_said_it(peer: Peer, url: URL, oban: Oban, client: Oban) -> None:
     await peer.start(url, queues={"images": 5})
+    await client.scale_queue("images", 7)
+    await eventually(lambda: there(peer, {"images": [7, False]}))
+    # The limit that each node is configured with is nothing that can be said to them.
+    await client.scale_queue("images", None)
     say: list[tuple[Callable[..., Any], str, bool]] = [
         (client.pause_queue, "images", True),
         (lambda queue: peer.call("resume_queue", queue), "images", False),
@@ -144,9 +148,8 @@ async def test_the_last_word_counts_whoever_said_it(peer: Peer, url: URL, oban: 
     ]
     for method, queue, paused in say:
         await method(queue)
-        expected = {"images": [5, paused]}
-        await eventually(lambda: here(oban) == expected)  # noqa: B023
-        await eventually(lambda: there(peer, expected))  # noqa: B023
+        await eventually(lambda: here(oban) == {"images": [5, paused]})  # noqa: B023
+        await eventually(lambda: there(peer, {"images": [7, paused]}))  # noqa: B023
     # What was heard is overruled, and what our client said is kept once, for all nodes.
     async with oban.engine.connect() as connection:
         assert set(await connection.scalars(select(Queue.node))) == {""}

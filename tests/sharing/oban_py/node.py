@@ -60,10 +60,6 @@ class Node:
     async def finish(self, id_):
         shop.finished.add(id_)
 
-    async def wake(self, queue):
-        """Let a queue look for jobs, as the next look of their stager would."""
-        self.oban._producers[queue].notify()
-
     async def queues(self):
         return {info.queue: [info.limit, info.paused] for info in self.oban.check_all_queues()}
 
