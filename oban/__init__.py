@@ -1,5 +1,6 @@
 """A job queue in your own SQL database, spoken in SQLAlchemy."""
 
+from oban import filters
 from oban.client import Oban
 from oban.config import QueueOptions
 from oban.errors import ObanError
@@ -25,6 +26,7 @@ __all__ = [
     "SyncOban",
     "Worker",
     "current_job",
+    "filters",
     "job",
     "worker",
 ]

@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 from sqlalchemy import URL, Table, event, insert, select, text
 
-from oban import Job, JobState, Oban, Worker, migration
+from oban import Job, JobState, Oban, Worker, filters, migration
 from oban.config import PREFIX
 from oban.errors import ConfigError, InvalidJob
 from oban.models import Leader, Producer, Queue
@@ -127,6 +127,32 @@ async def test_what_a_job_is_given_is_stored_as_it_is(oban: Oban, place: str) ->
         statement = select(Job).where(Job.worker == job.worker, Job.queue == job.queue)
         assert job.id in [found.id for found in await oban.list_jobs(statement)]
     assert await oban.delete_many_jobs(stored) == len(given)
+
+
+#: The condition that finds what a place was given, if it is one that is looked for.
+FOUND_BY: dict[str, Callable[[str], Any]] = {
+    "worker": filters.worker,
+    "queue": filters.queue,
+    "tags": lambda text: filters.tags(text, "OTHER") & filters.any_tag(text),
+    "meta key": lambda text: (filters.meta(text, text) == 1) & filters.meta(text).exists(),
+    "meta value": lambda text: filters.meta("a").contains(text) & (filters.meta("a", 0) == text),
+    "args key": lambda text: (filters.args(text) == {text: 1}) & (filters.args(text, text) < 2),
+    "args value": lambda text: (filters.args("a") == [text]) & (filters.args("a", 0) >= text),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+async def test_what_a_job_was_given_finds_it_and_no_other(oban: Oban, place: str) -> None:
+    given = [text for text in STRINGS if PLACES[place](text) in accepted(place)]
+    if place == "tags":
+        # In lower case and trimmed, some are the same, or no tag at all.
+        given = list({text.strip().lower(): text for text in given if text.strip()}.values())
+    jobs = await oban.enqueue_many(
+        Job(**{"worker": "tests.Hostile", **PLACES[place](text)}) for text in given
+    )
+    for job, hostile in list(zip(jobs, given, strict=True))[::3]:
+        found = await oban.list_jobs(select(Job).where(FOUND_BY[place](hostile)))
+        assert [row.id for row in found] == [job.id], hostile
 
 
 @pytest.mark.parametrize("place", PLACES)
