@@ -301,7 +301,7 @@ class _Tables:
 
     def _check_rows(self, name: str, condition: str) -> None:
         broken = f"FROM {self.dot}oban_jobs WHERE NOT ({condition})"
-        count, first = self.connection.execute(text(f"SELECT count(*), min(id) {broken}")).one()  # noqa: S608
+        count, first = self.connection.execute(text(f"SELECT count(*), min(id) {broken}")).one()
         if count:
             rows = f"{count:,} rows of {self.dot}oban_jobs" if count > 1 else f"a row of {self.dot}oban_jobs"
             raise SchemaMismatch(

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, Literal, TypedDict
 
 from oban import clock, encoding
 from oban.errors import InvalidJob
@@ -18,6 +18,32 @@ MAX_TAGS = 100
 MAX_ATTEMPTS = 32767
 """Largest `max_attempts`: the column is a smallint."""
 MAX_PRIORITY = 9
+
+
+class JobOptions(TypedDict, total=False):
+    """What a worker may say about all its jobs."""
+
+    queue: str
+    priority: int
+    max_attempts: int
+    tags: list[str] | tuple[str, ...] | set[str] | frozenset[str]
+    meta: dict[str, Any]
+
+
+class Overrides(JobOptions, total=False):
+    """What may be said about one job, beside its args."""
+
+    scheduled_at: datetime
+    schedule_in: float | timedelta
+
+
+class WorkerOptions(JobOptions, total=False):
+    """The keyword arguments of a worker's class statement, `@worker` and `@job`. None is the default."""
+
+    name: str | None
+    oban: str | None
+    timeout: float | timedelta | None
+    executor: Literal["thread", "process"] | None
 
 
 def queue(value: object) -> str:

@@ -5,28 +5,39 @@ registered names run: nothing is ever imported because a row says so.
 """
 
 import inspect
+import types
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from copy import deepcopy
 from datetime import timedelta
 from functools import update_wrapper
-from typing import Any, ClassVar, Generic, Literal, ParamSpec, TypeVar
+from typing import Any, ClassVar, Generic, ParamSpec, Unpack, cast
 
-from oban import backoff, encoding, fields, instances
+from typing_extensions import TypeVar
+
+from oban import arguments, backoff, encoding, fields, instances
+from oban.arguments import Arguments
 from oban.errors import ConfigError, InvalidJob, UnknownWorker
+from oban.fields import Overrides, WorkerOptions
 from oban.models import Job
+from oban.repository.transaction import Caller
 
 P = ParamSpec("P")
 R = TypeVar("R")
+#: What the args of a worker's jobs are.
+A = TypeVar("A", default=Mapping[str, Any])
 
 EXECUTORS = ("thread", "process")
 #: What `process` may take beside the job, as parameters of these names.
 TAKEN = ("args", "session")
-_OPTIONS = ("queue", "priority", "max_attempts", "tags", "meta")
 
 
-class Worker:
+class Worker(Generic[A]):
     """Base of worker classes: define `process(self, job)`, async or plain, and pass options.
+
+    `class SendEmail(Worker[EmailArgs])` declares the args of its jobs: a dataclass, a TypedDict or a pydantic
+    model, which needs `oban[pydantic]`. `new` and `enqueue` take one then, and a parameter `args` of
+    `process` gets it back; `job.args` is the plain dict. Without a declared type `args` gets that dict.
 
     Options of the class statement: `queue` (default "default"), `priority` (0), `max_attempts`
     (20), `tags`, `meta`, `name` (the name in the database) and `oban` (the name of the instance
@@ -54,23 +65,20 @@ class Worker:
     _mutable: ClassVar[Mapping[str, Any]] = {}
     _oban: ClassVar[str] = "Oban"
     _timeout: ClassVar[float | None] = None
+    #: The type that stands in `Worker[…]`, and what reads and writes args of that type.
+    _declared: ClassVar[Any] = None
+    _arguments: ClassVar[Arguments | None] = None
 
-    def __init_subclass__(
-        cls,
-        *,
-        name: str | None = None,
-        oban: str | None = None,
-        timeout: float | timedelta | None = None,
-        executor: Literal["thread", "process"] | None = None,
-        **options: Any,
-    ) -> None:
+    def __init_subclass__(cls, **options: Unpack[WorkerOptions]) -> None:
         super().__init_subclass__()
+        known = [*WorkerOptions.__annotations__]
         for option in options:
-            if option not in _OPTIONS:
-                known = [*_OPTIONS, "name", "oban", "timeout", "executor"]
+            if option not in known:
                 raise ConfigError(
                     f"{cls.__qualname__}: unknown option {option!r}{fields.suggestion(option, known)}"
                 )
+        name, oban = options.pop("name", None), options.pop("oban", None)
+        timeout, executor = options.pop("timeout", None), options.pop("executor", None)
         try:
             cls._options = {**cls._options, **fields.check(options)}
             cls.worker_name = fields.worker(name or f"{_module(cls)}.{cls.__qualname__}")
@@ -84,6 +92,11 @@ class Worker:
             cls._oban = oban
         cls.is_async = inspect.iscoroutinefunction(cls.process)
         cls.takes = _taken(cls.process)
+        said = arguments.declared(cls, Worker, cls._declared)
+        if said is not cls._declared:
+            cls._declared, cls._arguments = said, arguments.make(said, cls.__qualname__)
+        if "args" in cls.takes:
+            arguments.check_parameter(cls.process, said if cls._arguments else dict, cls.__qualname__)
         if executor is not None:
             if executor not in EXECUTORS:
                 raise ConfigError(
@@ -124,14 +137,18 @@ class Worker:
         return self._timeout
 
     @classmethod
-    def new(cls, args: Mapping[str, Any] | None = None, **overrides: Any) -> Job:
+    def new(cls, args: A | None = None, **overrides: Unpack[Overrides]) -> Job:
         """A job for this worker, not enqueued yet.
 
         `overrides` are fields of the job: queue, priority, max_attempts, tags, meta, and
-        scheduled_at (an aware datetime) or schedule_in (seconds or a timedelta). Raises
-        `InvalidJob`.
+        scheduled_at (an aware datetime) or schedule_in (seconds or a timedelta). Where a type is declared,
+        a dict that can be parsed will do, too. Raises `InvalidJob`.
         """
-        values = {**cls._defaults, "args": {} if args is None else fields.args(args)}
+        if cls._arguments is not None:
+            given = cls._arguments.dump(args, cls.worker_name)
+        else:
+            given = {} if args is None else fields.args(args)
+        values = {**cls._defaults, "args": given}
         if cls._mutable:
             # Not the same list or dict in every job.
             values |= deepcopy(cls._mutable)
@@ -140,8 +157,15 @@ class Worker:
         return Job.of(values)
 
     @classmethod
+    def args_of(cls, job: Job) -> A:
+        """The args of a job as the declared type; the dict without one. Raises `InvalidJob`."""
+        if cls._arguments is None:
+            return cast(A, job.args)
+        return cast(A, cls._arguments.parse(job.args, cls.worker_name))
+
+    @classmethod
     async def enqueue(
-        cls, args: Mapping[str, Any] | None = None, session: Any = None, **overrides: Any
+        cls, args: A | None = None, session: Caller | None = None, **overrides: Unpack[Overrides]
     ) -> Job:
         """Enqueue a job for this worker, in the caller's transaction if `session` is given.
 
@@ -167,13 +191,13 @@ class Registry:
     """Worker classes by the name that rows carry."""
 
     def __init__(self) -> None:
-        self._workers: dict[str, type[Worker]] = {}
+        self._workers: dict[str, type[Worker[Any]]] = {}
 
-    def add(self, worker: type[Worker]) -> None:
+    def add(self, worker: type[Worker[Any]]) -> None:
         """Register a class; a later one of the same name (a reloaded module) replaces it."""
         self._workers[worker.worker_name] = worker
 
-    def get(self, name: str) -> type[Worker]:
+    def get(self, name: str) -> type[Worker[Any]]:
         """The class of a name; raises `UnknownWorker`."""
         try:
             return self._workers[name]
@@ -193,16 +217,15 @@ registry = Registry()
 
 
 def worker(
-    *,
-    name: str | None = None,
-    oban: str | None = None,
-    timeout: float | timedelta | None = None,
-    executor: Literal["thread", "process"] | None = None,
-    **options: Any,
-) -> Callable[[type[Any]], type[Worker]]:
-    """Make a worker of a plain class with `process`; options as for `Worker`."""
+    *, args: type[A] | None = None, **options: Unpack[WorkerOptions]
+) -> Callable[[type[Any]], type[Worker[A]]]:
+    """Make a worker of a plain class with `process`; options as for `Worker`.
 
-    def decorate(cls: type[Any]) -> type[Worker]:
+    `args` is the type of its args, as in `Worker[…]`. mypy does not see that the class is a worker then:
+    derive from `Worker` where that counts.
+    """
+
+    def decorate(cls: type[Any]) -> type[Worker[A]]:
         if not callable(getattr(cls, "process", None)):
             raise ConfigError(f"{cls.__qualname__} needs a process method")
         members = {
@@ -210,10 +233,12 @@ def worker(
             "__qualname__": cls.__qualname__,
             "__doc__": cls.__doc__,
         }
-        options.update(name=name, oban=oban, timeout=timeout, executor=executor)
-        bases = (cls,) if issubclass(cls, Worker) else (cls, Worker)
-        # type() passes keywords on to __init_subclass__, which registers the class.
-        return type(cls.__name__, bases, members, **options)
+        generic: Any = Worker
+        bases = (
+            (cls,) if issubclass(cls, Worker) and args is None else (cls, generic[args] if args else Worker)
+        )
+        # Passes keywords on to __init_subclass__, which registers the class.
+        return types.new_class(cls.__name__, bases, {**options}, lambda namespace: namespace.update(members))
 
     return decorate
 
@@ -221,14 +246,14 @@ def worker(
 class FunctionWorker(Generic[P, R]):
     """A function that can be enqueued; made by `@job`. Calling it runs the function itself."""
 
-    def __init__(self, function: Callable[P, R], options: Mapping[str, Any]) -> None:
+    def __init__(self, function: Callable[P, R], options: WorkerOptions) -> None:
         if not inspect.isfunction(function):
             raise ConfigError(f"@job needs a function, not {function!r}")
         update_wrapper(self, function)
         self.function: Callable[P, R] = function
         self.signature = inspect.signature(function)
         self.worker = _class_for(self, options)
-        self._overrides: dict[str, Any] = {}
+        self._overrides: Overrides = {}
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function itself, here and now."""
@@ -245,7 +270,7 @@ class FunctionWorker(Generic[P, R]):
         """Enqueue a job that will call the function with these arguments."""
         return await self.worker.enqueue(self._bind(args, kwargs), **self._overrides)
 
-    def with_options(self, **overrides: Any) -> "FunctionWorker[P, R]":
+    def with_options(self, **overrides: Unpack[Overrides]) -> "FunctionWorker[P, R]":
         """The same function with other job fields, such as `schedule_in=60` or `queue="slow"`.
 
         Raises `InvalidJob`, also for `args` and `worker`: the function decides about these.
@@ -255,7 +280,7 @@ class FunctionWorker(Generic[P, R]):
                 raise InvalidJob(field, f"of {self.worker.worker_name} is not an option")
         other: FunctionWorker[P, R] = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
-        other._overrides = {**self._overrides, **fields.check(overrides)}
+        other._overrides = cast(Overrides, {**self._overrides, **fields.check(overrides)})
         return other
 
     def _bind(self, args: Any, kwargs: Any) -> dict[str, Any]:
@@ -276,23 +301,15 @@ class FunctionWorker(Generic[P, R]):
         return self.function(*bound.args, **bound.kwargs)
 
 
-def job(
-    *,
-    name: str | None = None,
-    oban: str | None = None,
-    timeout: float | timedelta | None = None,
-    executor: Literal["thread", "process"] | None = None,
-    **options: Any,
-) -> Callable[[Callable[P, R]], FunctionWorker[P, R]]:
+def job(**options: Unpack[WorkerOptions]) -> Callable[[Callable[P, R]], FunctionWorker[P, R]]:
     """Make a function enqueueable: `send.enqueue("a@b.c")`. Options as for `Worker`.
 
     The arguments must be JSON. Inside, `current_job()` is the job.
     """
-    options.update(name=name, oban=oban, timeout=timeout, executor=executor)
     return lambda function: FunctionWorker(function, options)
 
 
-def _class_for(owner: FunctionWorker[..., Any], options: Mapping[str, Any]) -> type[Worker]:
+def _class_for(owner: FunctionWorker[..., Any], options: WorkerOptions) -> type[Worker]:
     function = owner.function
     if inspect.iscoroutinefunction(function):
 

@@ -25,6 +25,7 @@ from oban import encoding
 from oban.errors import ConfigError, UnknownWorker
 from oban.runner import endings, wire
 from oban.runner.endings import Ending, Failure
+from oban.runner.given import given
 from oban.worker import Worker, registry, running
 
 #: How often to look whether the node is still there, where another process keeps the connection open,
@@ -137,7 +138,8 @@ class _Child:
         job.__dict__["_run"] = run
         running.set(job)
         self._send({"number": run.request["number"], "begun": True})
-        result = worker_class().process(job)
+        worker = worker_class()
+        result = worker.process(job, **given(worker, job))
         if inspect.isawaitable(result):
             result = asyncio.run(_awaited(result))
         return endings.returned(result)

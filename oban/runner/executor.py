@@ -17,6 +17,7 @@ from oban.models import Job
 from oban.repository.execution import Ack, Held
 from oban.runner import endings
 from oban.runner.endings import Ending, Failure
+from oban.runner.given import given
 from oban.runner.lanes import JobSessions
 from oban.runner.own_transaction import Settled
 from oban.runner.processes import Call, Processes
@@ -173,12 +174,16 @@ def _judged(run: Run, worker: Worker, result: object) -> Ack | None:
     return _ack(run, worker, endings.returned(result))
 
 
+def _process(worker: Worker[Any], job: Job, **session: object) -> Any:
+    return worker.process(job, **given(worker, job), **session)
+
+
 async def _on_loop(run: Run, worker: Worker, limit: float | None, sessions: JobSessions) -> Any:
     if "session" not in worker.takes:
-        return await _awaited(run, worker.process(run.job), limit)
+        return await _awaited(run, _process(worker, run.job), limit)
 
     async def work(session: AsyncSession) -> Any:
-        return await _awaited(run, worker.process(run.job, session=session), limit)
+        return await _awaited(run, _process(worker, run.job, session=session), limit)
 
     return await sessions.on_loop.run(work, partial(_judged, run, worker))
 
@@ -187,12 +192,12 @@ async def _in_thread(
     run: Run, worker: Worker, limit: float | None, sessions: JobSessions, threads: Executor
 ) -> Any:
     loop = asyncio.get_running_loop()
-    call = partial(worker.process, run.job)
+    call = partial(_process, worker, run.job)
     if "session" in worker.takes:
 
         async def work(session: AsyncSession) -> Any:
             return await session.run_sync(
-                lambda lent: _guarded(partial(worker.process, run.job, session=lent))
+                lambda lent: _guarded(partial(_process, worker, run.job, session=lent))
             )
 
         call = partial(sessions.in_thread, loop, work, partial(_judged, run, worker))

@@ -172,7 +172,7 @@ class TestDecoratedClasses:
     def test_a_wrong_option_is_refused(self) -> None:
         with pytest.raises(ConfigError, match="did you mean queue"):
 
-            @worker(quue="x")
+            @worker(quue="x")  # type: ignore[call-arg]
             class Misspelt:
                 def process(self, job: Job) -> None:
                     return None
