@@ -137,7 +137,7 @@ class Arguments:
             raise ConfigError(
                 f"{owner}: args of a declared type need pydantic 2: pip install 'oban[pydantic]'"
             ) from None
-        self.said = said
+        self.said: Any = said
         self._invalid = ValidationError
         try:
             self._adapter: TypeAdapter[Any] = TypeAdapter(said)

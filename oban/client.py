@@ -40,7 +40,7 @@ class Oban:
         engine: AsyncEngine | str | URL,
         **options: Unpack[OptionArguments],
     ) -> None:
-        self.options = Options.make(**options)
+        self.options: Options = Options.make(**options)
         pooled = self.options.notifier == "poll" or self.options.listen_url is not None
         self._database = Database(engine, self.options.prefix, pooled=pooled)
         direct_url(self._database, self.options.listen_url)

@@ -53,7 +53,7 @@ class Undecodable:
     __slots__ = ("problem",)
 
     def __init__(self, problem: str) -> None:
-        self.problem = problem
+        self.problem: str = problem
 
     def __repr__(self) -> str:
         return f"<{self.problem}>"

@@ -43,11 +43,11 @@ from oban.types import (
 class Base(DeclarativeBase):
     """Base of Oban's own models, with a `metadata` of its own."""
 
-    metadata = MetaData()
+    metadata: ClassVar[MetaData] = MetaData()
 
 
 #: What an application adds to its Alembic `target_metadata` to keep the tables in one history.
-metadata = Base.metadata
+metadata: MetaData = Base.metadata
 
 
 class Run(Protocol):
@@ -78,7 +78,7 @@ class Job(Base):
     """
 
     __tablename__ = "oban_jobs"
-    __table_args__ = (
+    __table_args__: Any = (
         PrimaryKeyConstraint("id", name="oban_jobs_pkey"),
         CheckConstraint("attempt >= 0 AND attempt <= max_attempts", name="attempt_range"),
         CheckConstraint("max_attempts > 0", name="positive_max_attempts"),
@@ -245,7 +245,7 @@ class Leader(Base):
     """One row of `oban_leaders`: which node leads the instance `name`, and until when."""
 
     __tablename__ = "oban_leaders"
-    __table_args__ = (PrimaryKeyConstraint("name", name="oban_leaders_pkey"),)
+    __table_args__: Any = (PrimaryKeyConstraint("name", name="oban_leaders_pkey"),)
 
     name: Mapped[str] = mapped_column(Text)
     node: Mapped[str] = mapped_column(Text)
@@ -257,7 +257,7 @@ class Producer(Base):
     """One row of `oban_producers`: a queue that a node runs, and when it was last seen."""
 
     __tablename__ = "oban_producers"
-    __table_args__ = (PrimaryKeyConstraint("uuid", name="oban_producers_pkey"),)
+    __table_args__: Any = (PrimaryKeyConstraint("uuid", name="oban_producers_pkey"),)
 
     uuid: Mapped[UUID] = mapped_column(Uuid)
     name: Mapped[str] = mapped_column(Text)
@@ -276,7 +276,7 @@ class Queue(Base):
     """
 
     __tablename__ = "oban_queues"
-    __table_args__ = (PrimaryKeyConstraint("name", "queue", "node", name="oban_queues_pkey"),)
+    __table_args__: Any = (PrimaryKeyConstraint("name", "queue", "node", name="oban_queues_pkey"),)
 
     name: Mapped[str] = mapped_column(Text)
     queue: Mapped[str] = mapped_column(Text)

@@ -30,7 +30,7 @@ class SyncOban:
     """
 
     def __init__(self, engine: Engine | str | URL, **options: Unpack[OptionArguments]) -> None:
-        self.options = Options.make(**options)
+        self.options: Options = Options.make(**options)
         if self.options.queues:
             raise ConfigError("SyncOban runs no jobs: leave out queues; `oban start` runs them, or Oban")
         pooled = self.options.notifier == "poll" or self.options.listen_url is not None

@@ -213,7 +213,7 @@ class Registry:
 
 
 #: Every worker that this process has defined.
-registry = Registry()
+registry: Registry = Registry()
 
 
 def worker(
@@ -251,8 +251,8 @@ class FunctionWorker(Generic[P, R]):
             raise ConfigError(f"@job needs a function, not {function!r}")
         update_wrapper(self, function)
         self.function: Callable[P, R] = function
-        self.signature = inspect.signature(function)
-        self.worker = _class_for(self, options)
+        self.signature: inspect.Signature = inspect.signature(function)
+        self.worker: type[Worker] = _class_for(self, options)
         self._overrides: Overrides = {}
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
