@@ -49,7 +49,7 @@ def test_a_missing_url_is_named() -> None:
     [
         (["--database-url", "mysql://u:secret@host/db"], "mysql is not supported"),
         (["--database-url", "nonsense"], "the database URL cannot be read"),
-        (["--database-url", "postgresql+psycopg2://u:secret@host/db"], "psycopg2 is not supported"),
+        (["--database-url", "postgresql+pygresql://u:secret@host/db"], "pygresql is not supported"),
         (["--database-url", "sqlite://", "--queues", "a:b"], "'a:b' is not NAME:LIMIT"),
         (["--database-url", "sqlite://", "--queues", "a:1,a:2"], "'a' is named twice"),
         (["--database-url", "sqlite://", "--queues", "a:0"], "limit must be an integer, 1 to 10000"),
