@@ -15,16 +15,21 @@ from oban.repository.session import execute
 _job = cast(Table, Job.__table__).c
 
 
-def lost(session: Session, runs: Sequence[Held]) -> set[Held]:
-    """Which of some runs are no longer the current, executing attempt of their job."""
+def current(session: Session, ids: Collection[int]) -> set[Held]:
+    """The executing attempts of some jobs."""
     dialect = dialects.of(session)
     statement = select(_job.id, _job.attempt, dialect.second(_job.attempted_by)).where(
         dialect.among(_job.id, dialect.id_list()),
         dialect.plain_state(_job.state) == constant("executing"),
     )
-    ids = sorted({run[0] for run in runs})
-    held = {tuple(row) for row in execute(session, statement, {"ids": ids})}
-    return {run for run in runs if run not in held}
+    return {
+        (id_, attempt, owner) for id_, attempt, owner in execute(session, statement, {"ids": sorted(ids)})
+    }
+
+
+def lost(session: Session, runs: Sequence[Held]) -> set[Held]:
+    """Which of some runs are no longer the current, executing attempt of their job."""
+    return set(runs) - current(session, {run[0] for run in runs})
 
 
 def strays(session: Session, owner: str, known: Collection[Held]) -> list[Held]:

@@ -64,7 +64,7 @@ class Runner:
             self.database, self.leader, retention=options.retention, interval=options.prune_interval
         )
         self.stager = Stager(self.database, options.stage_interval, self._wake_producers)
-        self.watcher = Watcher(self.database, options.watch_interval, self.runs)
+        self.watcher = Watcher(self.database, options.watch_interval, self.runs, self._owners)
         self.watchdog = Watchdog(self.runs, self._on_closed)
         self.pulse = Pulse(database, options, self._heartbeats, lambda: self.watchdog.last_seen)
         self.lifeline = Lifeline(
@@ -155,6 +155,9 @@ class Runner:
         """Every attempt that is under way on this node."""
         for producer in self.producers.values():
             yield from producer.runs
+
+    def _owners(self) -> Iterator[str]:
+        return (producer.owner for producer in self.producers.values())
 
     async def start(self) -> None:
         """Start everything. Raises `SchemaMissing`, and the driver's error when there is no database."""

@@ -3,10 +3,13 @@
 from collections.abc import Callable, Iterable
 
 from oban.repository import execution, ownership
-from oban.repository.execution import Ack, Held
+from oban.repository.execution import Ack
 from oban.repository.transaction import Database
 from oban.runner.executor import Run
 from oban.runner.service import Service
+
+#: Most jobs that wait here to be cancelled.
+MAX_ASKED = 10_000
 
 
 class Watcher(Service):
@@ -17,16 +20,27 @@ class Watcher(Service):
     cancelled for them.
     """
 
-    def __init__(self, database: Database, interval: float, runs: Callable[[], Iterable[Run]]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        interval: float,
+        runs: Callable[[], Iterable[Run]],
+        owners: Callable[[], Iterable[str]],
+    ) -> None:
         super().__init__("watcher", interval)
         self.database = database
         self._runs = runs
-        #: Runs that others have asked to cancel.
-        self._asked: set[Held] = set()
+        self._owners = owners
+        #: Jobs that others have asked to cancel.
+        self._asked: set[int] = set()
 
     async def tick(self) -> float | None:
-        if asked := sorted(self._asked):
-            await self.database.write(execution.acknowledge, [Ack(*held, "cancelled") for held in asked])
+        if asked := list(self._asked):
+            # Asked of the database, as what a fetch has just claimed has no run here yet.
+            owners = set(self._owners())
+            executing = await self.database.read(ownership.current, asked)
+            if acks := [Ack(*run, "cancelled") for run in executing if run[2] in owners]:
+                await self.database.write(execution.acknowledge, acks)
             self._asked.difference_update(asked)
         runs = {run.held: run for run in self._runs() if not run.cancelled}
         if runs:
@@ -35,8 +49,9 @@ class Watcher(Service):
         return None
 
     def wake_for(self, job_id: int, *, done: bool) -> None:
-        """Look now, if the job runs here; unless it is `done`, cancel it first."""
-        if concerned := {run.held for run in self._runs() if run.held[0] == job_id}:
-            if not done:
-                self._asked |= concerned
+        """Look now, if the job may run here; unless that is `done`, cancel it first."""
+        if not done and len(self._asked) < MAX_ASKED and 0 < job_id < 2**63:
+            self._asked.add(job_id)
+            self.wake()
+        elif any(run.held[0] == job_id for run in self._runs()):
             self.wake()

@@ -48,10 +48,11 @@ SENSELESS = (
     *("", "x", "{", "}", "[1]", "null", "5", '"text"', "NaN", "\\", "ä" * 100, "\U0001f4a5", "\x01"),
     *('{"queue": null}', '{"queue": 5}', '{"queue": ["default"]}', '{"queue": {"a": 1}}', '{"queue": ""}'),
     *('{"queue": "nobody"}', '{"queue": "\\u0000"}', '{"queue": "\\ud800"}', '{"queues": "default"}'),
+    *('{"action": "stored"}', '{"action": "stored", "signal": 5}', '{"action": "stored", "signal": {}}'),
     *('{"action": 5}', '{"action": null}', '{"action": ["pkill"]}', '{"action": "unheard of"}'),
     *(
         f'{{"action": "pkill", "job_id": {id_}}}'
-        for id_ in ("null", '"1"', "[1]", "1.5", "true", "-1", "9" * 400)
+        for id_ in ("null", '"1"', "[1]", "1.5", "true", "-1", "0", str(2**63), "9" * 400)
     ),
     *(
         f'{{"action": "stage", "in": {at}}}'

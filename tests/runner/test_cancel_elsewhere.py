@@ -8,7 +8,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from oban import Cancel, Job, JobState, Oban
 from oban.runner.runner import Runner
-from tests.runner.support import BRIEF, NO_POLLING, Runs, acknowledged, quiet, row_of
+from tests.runner.support import BRIEF, NO_POLLING, Runs, acknowledged, quiet, reaches, row_of
+from tests.suite.rows import insert_rows, row
 from tests.waiting import eventually
 
 
@@ -81,7 +82,7 @@ async def test_a_signal_about_an_earlier_run_or_a_foreign_job_stops_nobody(
         garbage: list[dict[str, Any]] = [
             {"action": "pkill", "job_id": job.id, "done": True},
             {"action": "pkill", "job_id": job.id + 1},
-            {"action": "pkill", "job_id": True},
+            *({"action": "pkill", "job_id": id_} for id_ in (True, 0, -1, 2**63, 2**64)),
             {"action": "pkill", "job_id": "1"},
             {"action": "pkill"},
             {"action": 5},
@@ -124,6 +125,20 @@ async def test_a_job_that_others_ask_to_cancel_is_cancelled(postgresql_url: URL,
         assert ["enough" in entry["error"] for entry in row.errors] == ([] if ending is None else [True])
         assert not running[other.id].cancelled()
         runs.finish_all()
+
+
+async def test_a_job_that_others_ask_to_cancel_need_not_have_begun(postgresql_url: URL) -> None:
+    async with Oban(postgresql_url, queues={"default": 1}, **NO_POLLING) as oban:
+        (producer,) = runner_of(oban).producers.values()
+        # Claimed, as between a fetch and its answer: the second by another node.
+        owners = (producer.owner, "somebody else's")
+        rows = [row("executing", attempted_by=["node", owner]) for owner in owners]
+        ids = await insert_rows(oban.engine, *rows)
+        for id_ in ids:
+            runner_of(oban).notifier.dispatch("signal", {"action": "pkill", "job_id": id_})
+        await reaches(oban, ids[0], JobState.CANCELLED)
+        await quiet()
+        assert (await row_of(oban, ids[1])).state is JobState.EXECUTING
 
 
 async def test_a_cancel_that_others_ask_for_while_the_database_is_away_is_made_up_for(
