@@ -15,10 +15,10 @@ from oban.repository import insert, management, queues
 from oban.repository.management import Change
 from oban.repository.queues import ALL, QueueInfo
 from oban.repository.target import Named, Target, Targets, parse, parse_id
+from oban.repository.transaction import Caller as Session
 from oban.repository.transaction import Database
 from oban.runner import Runner, deadline
 
-Session = AsyncSession | async_scoped_session[Any] | AsyncConnection
 #: How long the connections of an engine made here may take to close, in seconds.
 GOODBYE = 1.0
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any, Self, Unpack
 
-from sqlalchemy import URL, Connection, Engine, Select
+from sqlalchemy import URL, Engine, Select
 from sqlalchemy.orm import Session as OrmSession
 from sqlalchemy.orm import scoped_session
 
@@ -14,10 +14,9 @@ from oban.models import Job
 from oban.repository import insert, management, queues
 from oban.repository.management import Change
 from oban.repository.queues import ALL, QueueInfo
+from oban.repository.sync_transaction import SyncCaller as Session
 from oban.repository.sync_transaction import SyncDatabase
 from oban.repository.target import Named, Target, Targets, parse, parse_id
-
-Session = OrmSession | scoped_session[Any] | Connection
 
 
 class SyncOban:

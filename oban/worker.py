@@ -20,6 +20,7 @@ from oban.arguments import Arguments
 from oban.errors import ConfigError, InvalidJob, UnknownWorker
 from oban.fields import Overrides, WorkerOptions
 from oban.models import Job
+from oban.repository.sync_transaction import SyncCaller
 from oban.repository.transaction import Caller
 
 P = ParamSpec("P")
@@ -175,6 +176,15 @@ class Worker(Generic[A]):
         enqueued: Job = await instances.asynchronous.named(cls._oban).enqueue(job, session=session)
         return enqueued
 
+    @classmethod
+    def enqueue_sync(
+        cls, args: A | None = None, session: SyncCaller | None = None, **overrides: Unpack[Overrides]
+    ) -> Job:
+        """As `enqueue`, by the `SyncOban` of the worker's instance name."""
+        job = cls.new(args, **overrides)
+        enqueued: Job = instances.synchronous.named(cls._oban).enqueue(job, session=session)
+        return enqueued
+
 
 def _taken(process: Callable[..., Any]) -> frozenset[str]:
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
@@ -269,6 +279,10 @@ class FunctionWorker(Generic[P, R]):
     async def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job:
         """Enqueue a job that will call the function with these arguments."""
         return await self.worker.enqueue(self._bind(args, kwargs), **self._overrides)
+
+    def enqueue_sync(self, *args: P.args, **kwargs: P.kwargs) -> Job:
+        """As `enqueue`, by a `SyncOban`."""
+        return self.worker.enqueue_sync(self._bind(args, kwargs), **self._overrides)
 
     def with_options(self, **overrides: Unpack[Overrides]) -> "FunctionWorker[P, R]":
         """The same function with other job fields, such as `schedule_in=60` or `queue="slow"`.

@@ -1,0 +1,72 @@
+"""Each line that is marked is an error for every checker, and no other line is."""
+
+from sqlalchemy import create_engine, select, update
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from sqlalchemy.orm import Session
+
+from oban import Job, Oban, QueueOptions, SyncOban, Worker
+from oban.config import Retention
+
+
+class Plain(Worker):
+    async def process(self, job: Job) -> None:
+        return None
+
+
+def make(engine: AsyncEngine) -> None:
+    Oban()  # error
+    Oban(5)  # error
+    Oban(create_engine("sqlite://"))  # error
+    Oban(engine, quues={"default": 1})  # error
+    Oban(engine, queues=["default"])  # error
+    Oban(engine, queues={"default": "10"})  # error
+    Oban(engine, lease="60")  # error
+    Oban(engine, notifier=5)  # error
+    Oban(engine, retention=5)  # error
+    Oban(engine, poll_interval=None, node=5)  # error
+    QueueOptions(10)  # error
+    QueueOptions(limit="10")  # error
+    QueueOptions(limt=10)  # error
+    Retention(completed="1d")  # error
+    Retention(complete=5)  # error
+
+
+async def manage(oban: Oban, session: AsyncSession, wrong: Session, job: Job) -> None:
+    await oban.enqueue("job")  # error
+    await oban.enqueue(Plain)  # error
+    await oban.enqueue(Plain.new(), session=wrong)  # error
+    await oban.enqueue_many([1, 2])  # error
+    await oban.enqueue_many(1)  # error
+    await oban.get_job("1")  # error
+    (await oban.get_job(1)).args  # error  # noqa: B018
+    await oban.list_jobs("select")  # error
+    await oban.list_jobs(update(Job))  # error
+    await oban.list_jobs(select(Job), session=wrong)  # error
+    await oban.cancel_job("1")  # error
+    await oban.cancel_job([job])  # error
+    await oban.cancel_many_jobs(job)  # error
+    await oban.cancel_many_jobs(["1"])  # error
+    await oban.cancel_many_jobs(update(Job))  # error
+    await oban.retry_many_jobs(5)  # error
+    await oban.delete_job(None)  # error
+    await oban.update_job(job)  # error
+    await oban.update_job(job, "queue")  # error
+    await oban.update_job(job, lambda job: 5)  # error
+    await oban.update_job(job, lambda job: {"args": job.no_such})  # error
+    await oban.update_many_jobs(select(Job), {"queue": "x"}, session=wrong)  # error
+    await oban.pause_queue(5)  # error
+    await oban.start_queue("media", limit="5")  # error
+    await oban.scale_queue("media")  # error
+    await oban.pause_queue("media", nod="a")  # error
+    oban.check_queue("media").limit  # error  # noqa: B018
+    oban.no_such()  # error
+    (await oban.cancel_job(1)).no_such()  # error
+
+
+def manage_sync(oban: SyncOban, session: AsyncSession, engine: AsyncEngine) -> None:
+    SyncOban(engine)  # error
+    oban.enqueue("job")  # error
+    oban.enqueue(Plain.new(), session=session)  # error
+    oban.cancel_many_jobs(update(Job))  # error
+    oban.list_jobs("select")  # error
+    oban.update_job(5, 5)  # error

@@ -1,0 +1,88 @@
+"""Each line that is marked is an error for every checker, and no other line is."""
+
+from datetime import datetime
+
+from sqlalchemy.orm import Session
+
+from oban import Cancel, Job, Snooze, Worker, current_job, worker
+
+
+class Plain(Worker):
+    async def process(self, job: Job) -> None:
+        return None
+
+
+class Misspelt(Worker, quue="media"):  # error
+    pass
+
+
+class WrongQueue(Worker, queue=1):  # error
+    pass
+
+
+class WrongPriority(Worker, priority="high"):  # error
+    pass
+
+
+class WrongTags(Worker, tags="a"):  # error
+    pass
+
+
+class WrongMeta(Worker, meta=["a"]):  # error
+    pass
+
+
+class WrongExecutor(Worker, executor="fork"):  # error
+    pass
+
+
+class NotForAll(Worker, schedule_in=5):  # error
+    pass
+
+
+class WrongBackoff(Worker):
+    def backoff(self, job: Job) -> str:  # error
+        return "later"
+
+
+class WrongTimeout(Worker):
+    def timeout(self, job: Job) -> str:  # error
+        return "later"
+
+
+@worker(quue="media")  # error
+class Decorated:
+    def process(self, job: Job) -> None:
+        return None
+
+
+async def enqueue(session: Session) -> None:
+    Plain.new({}, prioriti=1)  # error
+    Plain.new({}, priority="1")  # error
+    Plain.new({}, max_attempts=None)  # error
+    Plain.new({}, tags="a")  # error
+    Plain.new({}, meta=1)  # error
+    Plain.new({}, scheduled_at="tomorrow")  # error
+    Plain.new({}, schedule_in="60")  # error
+    Plain.new({}, state="completed")  # error
+    Plain.new({}, worker="other")  # error
+    Plain.new("args")  # error
+    Plain.new({1: 2})  # error
+    Plain.new([])  # error
+    await Plain.enqueue({}, quue="x")  # error
+    await Plain.enqueue({}, queue=5)  # error
+    await Plain.enqueue({}, session=session)  # error
+    await Plain.enqueue({}, session="session")  # error
+
+
+def read(job: Job) -> None:
+    job.no_such_field  # error  # noqa: B018
+    job.completed_at.isoformat()  # error
+    job.attempt = "1"  # error
+    job.tags = "a"  # error
+    job.scheduled_at = "now"  # error
+    job.state.upper().no_such()  # error
+    current_job().args  # error  # noqa: B018
+    Cancel(5)  # error
+    Snooze("5")  # error
+    Snooze(datetime.now())  # error

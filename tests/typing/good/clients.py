@@ -1,0 +1,95 @@
+"""`Oban` and `SyncOban`: options, sessions, statements and results."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any, assert_type
+
+from sqlalchemy import URL, Connection, create_engine, select
+from sqlalchemy.ext.asyncio import (
+    AsyncConnection,
+    AsyncEngine,
+    AsyncSession,
+    async_scoped_session,
+    create_async_engine,
+)
+from sqlalchemy.orm import Session, scoped_session
+
+from oban import Job, JobState, Oban, ObanError, QueueInfo, QueueOptions, SyncOban, Worker
+from oban.config import Retention
+
+
+class Plain(Worker):
+    async def process(self, job: Job) -> None:
+        return None
+
+
+def make(engine: AsyncEngine) -> list[Oban]:
+    return [
+        Oban(engine),
+        Oban("sqlite+aiosqlite:///x.db", name="Other", node="a", prefix="private"),
+        Oban(URL.create("postgresql+asyncpg"), queues={"default": 10, "media": QueueOptions(limit=2)}),
+        Oban(engine, queues={"default": {"limit": 3}}, lease=30, shutdown_grace_period=5.5),
+        Oban(engine, notifier="poll", retention=Retention(completed=timedelta(days=1)), poll_interval=0.5),
+        Oban(engine, retention={"completed": None}),
+    ]
+
+
+async def manage(oban: Oban, session: AsyncSession, connection: AsyncConnection) -> None:
+    one, many = Plain.new(), [Plain.new(), Plain.new()]
+    assert_type(await oban.enqueue(one), Job)
+    assert_type(await oban.enqueue(one, session=session), Job)
+    assert_type(await oban.enqueue_many(many, session=connection), list[Job])
+    assert_type(await oban.enqueue_many(one, one), list[Job])
+    assert_type(await oban.enqueue_many(job for job in many), list[Job])
+    assert_type(await oban.get_job(1), Job | None)
+    assert_type(await oban.list_jobs(), list[Job])
+    assert_type(await oban.list_jobs(select(Job).where(Job.queue == "x").limit(5)), list[Job])
+    due = select(Job).where(Job.state == JobState.AVAILABLE, Job.scheduled_at < datetime.now(UTC))
+    assert_type(await oban.cancel_job(one), bool)
+    assert_type(await oban.retry_job(5, session=session), bool)
+    assert_type(await oban.delete_job(one), bool)
+    assert_type(await oban.cancel_many_jobs(due), int)
+    assert_type(await oban.retry_many_jobs([one, 5]), int)
+    assert_type(await oban.delete_many_jobs({1, 2}, session=connection), int)
+    assert_type(await oban.update_job(one, {"priority": 1}), Job)
+    assert_type(await oban.update_job(5, lambda job: {"args": {**job.args, "n": 1}}), Job)
+    assert_type(await oban.update_many_jobs(due, {"tags": ["x"]}), list[Job])
+    await oban.pause_queue("media", node="a", session=session)
+    await oban.start_queue("media", limit=5, paused=True)
+    await oban.scale_queue("media", None)
+    assert_type(oban.check_queue("media"), QueueInfo | None)
+    assert_type(oban.check_all_queues(), list[QueueInfo])
+    assert_type(oban.is_leader, bool)
+    assert_type(Oban.get_instance("Other"), Oban)
+    async with oban as same:
+        assert_type(same, Oban)
+
+
+async def scoped(oban: Oban, session: async_scoped_session[AsyncSession]) -> None:
+    await oban.enqueue(Plain.new(), session=session)
+    await Plain.enqueue(session=session)
+
+
+def manage_sync(session: Session, connection: Connection, scoped: scoped_session[Session]) -> None:
+    with SyncOban(create_engine("sqlite://"), name="Other") as oban:
+        assert_type(oban.enqueue(Plain.new(), session=session), Job)
+        assert_type(oban.enqueue_many([Plain.new()], session=scoped), list[Job])
+        assert_type(oban.list_jobs(select(Job), session=connection), list[Job])
+        assert_type(oban.cancel_many_jobs(select(Job).where(Job.id > 5)), int)
+        assert_type(oban.update_job(5, {"queue": "x"}), Job)
+        oban.pause_queue("media", session=session)
+
+
+def info(found: QueueInfo) -> tuple[str, int | None, bool]:
+    return found.queue, found.limit, found.paused
+
+
+def rows(session: Session) -> list[Job]:
+    session.add(Plain.new())
+    return list(session.scalars(select(Job).where(Job.tags.isnot(None))))
+
+
+def caught(error: ObanError) -> Any:
+    return error.args
+
+
+engine = create_async_engine("sqlite+aiosqlite://")

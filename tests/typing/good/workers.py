@@ -1,0 +1,89 @@
+"""Workers without a declared type of args, with every option."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any, assert_type
+
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+
+from oban import Cancel, Job, JobState, Record, Snooze, Worker, current_job, worker
+
+
+class Plain(Worker):
+    async def process(self, job: Job) -> None:
+        return None
+
+
+class Configured(
+    Worker,
+    name="configured",
+    queue="media",
+    priority=3,
+    max_attempts=5,
+    tags=["a"],
+    meta={"tenant": 7},
+    oban="Other",
+    timeout=timedelta(minutes=1),
+):
+    async def process(self, job: Job, args: dict[str, Any]) -> Cancel | Snooze | Record | None:
+        if job.cancelled():
+            return Cancel("no longer needed")
+        if not args:
+            return Snooze(timedelta(minutes=5))
+        return Record({"sum": args["a"]})
+
+    def backoff(self, job: Job) -> float:
+        return super().backoff(job) * job.attempt
+
+    def timeout(self, job: Job) -> float | timedelta | None:
+        return None if job.args else 30
+
+
+class Derived(Configured, executor=None, priority=1):
+    pass
+
+
+class InProcess(Worker, executor="process", timeout=1.5, tags=("a", "b")):
+    def process(self, job: Job) -> Snooze:
+        return Snooze(1.5)
+
+
+@worker(queue="media", executor="thread", name="decorated")
+class Decorated:
+    def process(self, job: Job) -> Record:
+        return Record(job.args["n"])
+
+
+async def enqueue(session: AsyncSession, connection: AsyncConnection) -> None:
+    assert_type(Plain.new(), Job)
+    assert_type(Plain.new({"n": 1}), Job)
+    assert_type(await Plain.enqueue({"n": [1, None]}), Job)
+    await Plain.enqueue({"n": 1}, session=session)
+    await Plain.enqueue(session=connection, queue="media", priority=0)
+    Configured.new({"n": 1}, max_attempts=1, tags={"x"}, meta={}, scheduled_at=datetime.now(UTC))
+    await Derived.enqueue(schedule_in=60)
+    Derived.new(schedule_in=timedelta(hours=1), tags=frozenset(["x"]))
+
+
+def read(job: Job) -> None:
+    assert_type(job.id, int)
+    assert_type(job.args, dict[str, Any])
+    assert_type(job.meta, dict[str, Any])
+    assert_type(job.tags, list[str])
+    assert_type(job.errors, list[dict[str, Any]])
+    assert_type(job.attempted_by, list[str])
+    assert_type(job.state, JobState)
+    assert_type(job.scheduled_at, datetime)
+    assert_type(job.completed_at, datetime | None)
+    assert_type(job.attempt, int)
+    assert_type(job.cancelled(), bool)
+    assert_type(current_job(), Job | None)
+    job.tags = ["a"]
+    job.priority = 3
+
+
+def any_worker(cls: type[Worker[Any]]) -> str:
+    return cls.worker_name
+
+
+any_worker(Plain)
+any_worker(Derived)

@@ -1,0 +1,122 @@
+"""What type checkers say about code that uses `oban`: nothing about good code, each fault of bad code.
+
+A line of the folder `bad` that is marked with `# error` has to be one for both checkers, with
+`# error in mypy` for that one; no other line of both folders may be.
+"""
+
+import importlib
+import json
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+FILES = sorted(path for folder in ("good", "bad") for path in (HERE / folder).glob("*.py"))
+
+Places = set[tuple[str, int]]
+
+
+def marked(checker: str) -> Places:
+    """The lines that are marked as faulty."""
+    mark = re.compile(rf"# error( in {checker}$|$|  #)")
+    return {
+        (str(path.relative_to(HERE)), number)
+        for path in FILES
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if mark.search(line)
+    }
+
+
+def run(*command: str, **environment: str) -> tuple[int, str]:
+    variables = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+    done = subprocess.run(command, cwd=HERE, env=variables, capture_output=True, text=True, timeout=110)
+    assert done.returncode in (0, 1), done.stdout + done.stderr
+    return done.returncode, done.stdout
+
+
+def by_mypy() -> dict[tuple[str, int], str]:
+    # The configuration and the cache of the project, for the sake of its time.
+    config = ["--config-file", str(ROOT / "pyproject.toml"), "--cache-dir", str(ROOT / ".mypy_cache")]
+    files = [str(path.relative_to(HERE)) for path in FILES]
+    _, said = run(sys.executable, "-m", "mypy", *config, "--strict", "--no-error-summary", *files)
+    found = re.findall(r"^(\S+?):(\d+): error: (.*)$", said, re.MULTILINE)
+    return {(path, int(number)): message for path, number, message in found}
+
+
+def by_pyright() -> dict[tuple[str, int], str]:
+    binary = str(Path(sys.executable).with_name("basedpyright"))
+    _, said = run(binary, "--project", str(HERE), "--pythonpath", sys.executable, "--outputjson")
+    answer = json.loads(said)
+    assert answer["summary"]["filesAnalyzed"] == len(FILES)
+    return {
+        (str(Path(found["file"]).relative_to(HERE)), found["range"]["start"]["line"] + 1): found["message"]
+        for found in answer["generalDiagnostics"]
+        if found["severity"] == "error"
+    }
+
+
+def difference(expected: Places, found: dict[tuple[str, int], str]) -> dict[tuple[str, int], str]:
+    """Faults that were not found, and what was found where none is."""
+    missed = dict.fromkeys(expected - found.keys(), "no error")
+    return missed | {place: message for place, message in found.items() if place not in expected}
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(("checker", "check"), [("mypy", by_mypy), ("pyright", by_pyright)])
+def test_checkers_accept_the_good_and_find_every_fault(checker: str, check: Any) -> None:
+    assert difference(marked(checker), check()) == {}
+
+
+def test_a_checker_that_finds_nothing_or_too_much_fails() -> None:
+    faults = marked("mypy")
+    assert {path for path, _ in faults} == {f"bad/{path.name}" for path in FILES if path.parent.name == "bad"}
+    assert len(faults) > len(marked("pyright")) > 100
+    assert difference(faults, {}).keys() == faults
+    found = dict.fromkeys(faults, "an error")
+    assert difference(faults, found) == {}
+    found["good/workers.py", 1] = "too strict"
+    assert difference(faults, found).keys() == {("good/workers.py", 1)}
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if "good" in path.parts], ids=lambda path: path.stem)
+def test_the_good_code_defines_workers_that_are_accepted_at_run_time(path: Path) -> None:
+    importlib.import_module(f"tests.typing.good.{path.stem}")
+
+
+#: What only we use.
+_INTERNAL = {"cli", "dialects", "notifier", "repository", "runner", "types"}
+
+
+def test_every_type_of_the_public_api_is_written_down() -> None:
+    """Nothing that users import is unknown to pyright, or left to its inference."""
+    binaries = str(Path(sys.executable).parent)
+    _, said = run(
+        *(str(Path(binaries, "basedpyright")), "--verifytypes", "oban", "--ignoreexternal", "--outputjson"),
+        # Only there it looks for the interpreter whose packages count.
+        PATH=f"{binaries}{os.pathsep}{os.environ['PATH']}",
+    )
+    symbols = [
+        symbol
+        for symbol in json.loads(said)["typeCompleteness"]["symbols"]
+        if symbol["isExported"] and symbol["name"].split(".")[1] not in _INTERNAL
+    ]
+    assert {"oban.Oban", "oban.Job", "oban.worker.Worker.new"} <= {symbol["name"] for symbol in symbols}
+    vague = [s["name"] for s in symbols if s["isTypeAmbiguous"] or not s["isTypeKnown"]]
+    assert vague == []
+
+
+def test_the_wheel_says_that_it_is_typed(tmp_path: Path) -> None:
+    from hatchling.builders.wheel import WheelBuilder
+
+    (built,) = WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"])
+    with zipfile.ZipFile(built) as wheel:
+        assert wheel.read("oban/py.typed") == b""
+        metadata = next(name for name in wheel.namelist() if name.endswith("METADATA"))
+        assert b"typing-extensions" in wheel.read(metadata)
