@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Any, Self, Unpack
 
 from sqlalchemy import URL, Select
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_scoped_session
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_scoped_session
 
 from oban import dialects, fields, instances
 from oban.config import OptionArguments, Options

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
 
 from oban import backoff, encoding, fields
 from oban.errors import InvalidJob, UnknownWorker
@@ -165,7 +166,7 @@ async def _in_process(run: Run, worker: Worker, limit: float | None, processes: 
 
 def _judged(run: Run, worker: Worker, result: object) -> Ack | None:
     """What to store of a result in the job's own transaction; None if that is to be rolled back."""
-    if type(result) is _Raised or run.timed_out is not None:
+    if run.timed_out is not None:
         return None
     if not worker.is_async and inspect.isawaitable(result):
         if inspect.iscoroutine(result):
@@ -195,10 +196,8 @@ async def _in_thread(
     call = partial(_process, worker, run.job)
     if "session" in worker.takes:
 
-        async def work(session: AsyncSession) -> Any:
-            return await session.run_sync(
-                lambda lent: _guarded(partial(_process, worker, run.job, session=lent))
-            )
+        def work(session: Session) -> Any:
+            return _process(worker, run.job, session=session)
 
         call = partial(sessions.in_thread, loop, work, partial(_judged, run, worker))
     began = loop.time()

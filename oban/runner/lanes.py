@@ -2,20 +2,40 @@
 
 import asyncio
 import threading
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Executor
 from functools import partial
 from typing import Any
 
+from greenlet import getcurrent, greenlet
+from sqlalchemy.orm import Session
+
 from oban import clock
-from oban.repository.session import Notice
+from oban.repository.session import Notice, lending
 from oban.repository.transaction import Database
 from oban.runner import deadline
 from oban.runner.endings import Failure
-from oban.runner.own_transaction import Judge, OwnTransaction, Work
+from oban.runner.own_transaction import Judge, OwnTransaction
+
+SyncWork = Callable[[Session], Any]
+
+
+class _Bridge(greenlet):
+    """Runs sync code; what SQLAlchemy wants to await in there comes out of `switch`."""
+
+    # SQLAlchemy's word for whoever does so in its place.
+    __sqlalchemy_greenlet_provider__ = True
+
+    def __init__(self, function: Callable[[], Any]) -> None:
+        super().__init__(function)
+        self.gr_context = getcurrent().gr_context
 
 
 class Lane:
-    """An event loop and a connection of its own, used by one thread at a time."""
+    """An event loop and a connection of its own, used by one thread at a time.
+
+    The loop runs only while a statement does: the code of a job is as free of it as any in a thread.
+    """
 
     def __init__(self, database: Database, timeout: float) -> None:
         self._loop = asyncio.new_event_loop()
@@ -24,13 +44,35 @@ class Lane:
         self.database.engine.pool._pre_ping = True
         self._transaction = OwnTransaction(self.database, timeout, patient=False)
 
-    def run(self, work: Work, judge: Judge) -> Any:
+    def run(self, work: SyncWork, judge: Judge) -> Any:
         """As `OwnTransaction.run`, in this thread."""
-        return self._loop.run_until_complete(self._transaction.run(work, judge))
+        session = self._transaction.open()
+        try:
+            with lending(session.sync_session):
+                result = self._bridged(partial(work, session.sync_session))
+            ack = judge(result)
+            return result if ack is None else self._await(self._transaction.settle(session, ack))
+        finally:
+            self._await(self._transaction.close(session))
+
+    def _bridged(self, function: Callable[[], Any]) -> Any:
+        bridge = _Bridge(function)
+        result = bridge.switch()
+        while not bridge.dead:
+            try:
+                value = self._await(_awaited(result))
+            except BaseException as error:
+                result = bridge.throw(error)
+            else:
+                result = bridge.switch(value)
+        return result
+
+    def _await(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        return self._loop.run_until_complete(coroutine)
 
     def close(self, seconds: float) -> None:
         """Close the connection, in so many seconds."""
-        self._loop.run_until_complete(deadline.close(self.database, seconds))
+        self._await(deadline.close(self.database, seconds))
         self._loop.close()
 
 
@@ -48,7 +90,7 @@ class JobSessions:
         self._closed = False
         self._lock = threading.Lock()
 
-    def in_thread(self, loop: asyncio.AbstractEventLoop, work: Work, judge: Judge) -> Any:
+    def in_thread(self, loop: asyncio.AbstractEventLoop, work: SyncWork, judge: Judge) -> Any:
         """As `OwnTransaction.run`, in this thread; `loop` is the one of the database.
 
         Raises `Failure` for a database in memory, which has one connection.
@@ -92,6 +134,10 @@ class JobSessions:
         if lanes:
             until = clock.monotonic() + seconds
             await asyncio.get_running_loop().run_in_executor(threads, _close_all, lanes, until)
+
+
+async def _awaited(awaitable: Awaitable[Any]) -> Any:
+    return await awaitable
 
 
 def _close_all(lanes: list[Lane], until: float) -> None:

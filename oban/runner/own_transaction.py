@@ -73,17 +73,21 @@ class OwnTransaction:
         Where `judge` says None, the result itself. Raises what the work raises, `Failure` and the
         driver's errors: nothing is stored then, unless the answer to a commit was lost.
         """
-        prefix = self.database.prefix
-        session = AsyncSession(self._engine, expire_on_commit=False, info={PREFIX: prefix})
+        session = self.open()
         try:
             with lending(session.sync_session):
                 result = await work(session)
             ack = judge(result)
-            return result if ack is None else await self._settle(session, ack)
+            return result if ack is None else await self.settle(session, ack)
         finally:
-            await self._close(session)
+            await self.close(session)
 
-    async def _settle(self, session: AsyncSession, ack: Ack) -> Settled:
+    def open(self) -> AsyncSession:
+        """A session for a job. It connects when it is used."""
+        return AsyncSession(self._engine, expire_on_commit=False, info={PREFIX: self.database.prefix})
+
+    async def settle(self, session: AsyncSession, ack: Ack) -> Settled:
+        """Store an outcome along with what was written, or roll that back if the job is another's by now."""
         # Where a statement must not be interrupted, it waits for locks only so long anyway.
         limit = self._timeout if self.database.dialect.interruptible else None
         lost_to: DBAPIError | None = None
@@ -114,7 +118,8 @@ class OwnTransaction:
         # The reason of a job that was cancelled is kept.
         return Settled(None if ack.error is None else ack)
 
-    async def _close(self, session: AsyncSession) -> None:
+    async def close(self, session: AsyncSession) -> None:
+        """Roll back what was not committed, and give the connection back."""
         if not session.in_transaction():
             await session.close()
             return

@@ -228,6 +228,39 @@ async def test_a_lost_connection_fails_the_attempt(postgresql_url: URL, form: st
             await eventually(lambda: nothing_leaked(oban))
 
 
+async def test_a_plain_process_is_free_of_any_event_loop(one_table: URL) -> None:
+    class RunsALoop(Worker):
+        def process(self, job: Job, session: Session) -> Any:
+            effect(job, session)
+            session.flush()
+            value = asyncio.run(asyncio.sleep(0, "from a loop"))
+            with session.begin_nested():
+                session.add(support.Effect(name=value))
+
+    async with Oban(one_table, **RUNNING) as oban:
+        job = await reaches(oban, await oban.enqueue(RunsALoop.new()), JobState.COMPLETED)
+        assert await effects(oban) == [f"{job.id}/1", "from a loop"]
+
+
+@pytest.mark.parametrize(
+    ("form", "error"),
+    [
+        ("async", ValueError),
+        *(("thread", error) for error in (StopIteration, KeyboardInterrupt, SystemExit, GeneratorExit)),
+    ],
+)
+async def test_whatever_it_raises_is_recorded(one_table: URL, form: str, error: type[BaseException]) -> None:
+    def body(job: Job, session: Session) -> None:
+        effect(job, session)
+        session.flush()
+        raise error("from the job")
+
+    async with Oban(one_table, **RUNNING) as oban:
+        row = await reaches(oban, await oban.enqueue(support.worker(form, body).new()), JobState.RETRYABLE)
+        assert "from the job" in row.errors[0]["error"]
+        assert await effects(oban) == []
+
+
 class Forgetful(Worker):
     """Writes, and then enqueues without its session."""
 
