@@ -7,14 +7,16 @@ import pytest
 from sqlalchemy import URL, Engine
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from oban import Oban, SyncOban, client, sync_client
+from oban import Oban, SyncOban
+from oban.repository.sync_transaction import SyncCaller
+from oban.repository.transaction import Caller
 
 #: What differs by nature: how a class is entered and left, sessions, engines, and the class itself.
 RENAMED = {"__aenter__": "__enter__", "__aexit__": "__exit__"}
 INSTEAD = {
     AsyncEngine: Engine,
     AsyncEngine | str | URL: Engine | str | URL,
-    client.Session | None: sync_client.Session | None,
+    Caller | None: SyncCaller | None,
     "Oban": "SyncOban",
 }
 
