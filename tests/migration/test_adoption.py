@@ -204,7 +204,7 @@ def test_tables_of_sqlite_that_are_not_ours_are_refused(sqlite_url: URL) -> None
         for table in ("jobs", "leaders", "producers"):
             connection.execute(text(f"CREATE TABLE oban_{table} (id integer PRIMARY KEY)"))
     with pytest.raises(
-        SchemaMismatch, match="oban_jobs has no column args, attempt, .*; nothing was changed"
+        SchemaMismatch, match=r"oban_jobs has no column args, attempt, .*; nothing was changed"
     ):
         migration.upgrade(sqlite_url)
     assert tables(sqlite_url) == {"oban_jobs", "oban_leaders", "oban_producers"}
