@@ -14,7 +14,7 @@ from oban.notifier import direct_url
 from oban.repository import insert, management, queues
 from oban.repository.management import Change
 from oban.repository.queues import ALL, QueueInfo
-from oban.repository.target import Named, Target, Targets, parse, parse_id
+from oban.repository.target import Named, Target, Targets, check_removal, parse, parse_id
 from oban.repository.transaction import Caller as Session
 from oban.repository.transaction import Database
 from oban.runner import Runner, deadline
@@ -156,8 +156,14 @@ class Oban:
         """Delete a job that is not executing; whether it was deleted."""
         return await self.delete_many_jobs([job_or_id], session) == 1
 
-    async def delete_many_jobs(self, jobs: Targets, session: Session | None = None) -> int:
-        """Delete jobs, ids, or what a `select(Job)` gives; the number deleted."""
+    async def delete_many_jobs(
+        self, jobs: Targets, session: Session | None = None, *, everything: bool = False
+    ) -> int:
+        """Delete jobs, ids, or what a `select(Job)` gives; the number deleted.
+
+        A statement without any condition takes `everything=True`, or raises `InvalidTarget`.
+        """
+        check_removal(jobs, everything)
         return await self._database.run(session, management.remove, await self._named(jobs, session))
 
     async def update_job(self, job_or_id: Target, changes: Change, session: Session | None = None) -> Job:

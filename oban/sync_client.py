@@ -16,7 +16,7 @@ from oban.repository.management import Change
 from oban.repository.queues import ALL, QueueInfo
 from oban.repository.sync_transaction import SyncCaller as Session
 from oban.repository.sync_transaction import SyncDatabase
-from oban.repository.target import Named, Target, Targets, parse, parse_id
+from oban.repository.target import Named, Target, Targets, check_removal, parse, parse_id
 
 
 class SyncOban:
@@ -115,8 +115,14 @@ class SyncOban:
         """Delete a job that is not executing; whether it was deleted."""
         return self.delete_many_jobs([job_or_id], session) == 1
 
-    def delete_many_jobs(self, jobs: Targets, session: Session | None = None) -> int:
-        """Delete jobs, ids, or what a `select(Job)` gives; the number deleted."""
+    def delete_many_jobs(
+        self, jobs: Targets, session: Session | None = None, *, everything: bool = False
+    ) -> int:
+        """Delete jobs, ids, or what a `select(Job)` gives; the number deleted.
+
+        A statement without any condition takes `everything=True`, or raises `InvalidTarget`.
+        """
+        check_removal(jobs, everything)
         return self._database.run(session, management.remove, self._named(jobs, session))
 
     def update_job(self, job_or_id: Target, changes: Change, session: Session | None = None) -> Job:

@@ -1,6 +1,7 @@
 """Column and parameter types whose form differs by database."""
 
 import enum
+import functools
 import json
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -63,11 +64,13 @@ STATES = [state.value for state in JobState]
 BigKey = BigInteger().with_variant(Integer, "sqlite")
 
 
-class _NativeState(postgresql.ENUM):
-    # Without a cast, the server infers the type of a bound state. A cast would have to name the
-    # schema of the type, which is only known when the statement runs.
-    render_bind_cast = False
-    render_bind_literal_cast = False
+@functools.cache
+def _uncast(native: Any) -> Callable[..., TypeEngine[Any]]:
+    """A driver's type of enums whose parameters are not cast: the server infers their type.
+
+    A cast would have to name the schema of the type, which is only known when the statement runs.
+    """
+    return type(native.__name__, (native,), {"render_bind_cast": False})
 
 
 class StateType(TypeDecorator[JobState]):
@@ -86,8 +89,8 @@ class StateType(TypeDecorator[JobState]):
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         if dialect.name == "postgresql":
-            native = _NativeState(*STATES, name="oban_job_state", schema=self.schema, create_type=False)
-            return dialect.type_descriptor(native)
+            driver: Any = type(dialect.type_descriptor(postgresql.ENUM(*STATES, name="oban_job_state")))
+            return _uncast(driver)(*STATES, name="oban_job_state", schema=self.schema, create_type=False)
         return dialect.type_descriptor(Text())
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:

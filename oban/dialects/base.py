@@ -139,6 +139,10 @@ class Dialect(ABC):
         """A state as a constant in the SQL text, so that partial indexes are seen to apply."""
         return literal_column(f"'{value}'", StateType)
 
+    @abstractmethod
+    def version(self) -> ColumnElement[str]:
+        """What differs between two versions of a row, of the only table that a statement selects from."""
+
     def plain_state(self, column: Any) -> ColumnElement[Any]:
         """A state column in a form that no index on it serves, to keep the planner on the ids."""
         return column  # type: ignore[no-any-return]

@@ -156,6 +156,9 @@ class PostgreSQL(Dialect):
         # "state = 'executing'" to be the cheapest way in, and scans it once per id.
         return cast(column, Text)
 
+    def version(self) -> ColumnElement[str]:
+        return literal_column("CAST(xmin AS text)", Text)
+
     def begin_write(self, session: Session) -> None:
         """Rows are locked one by one."""
 

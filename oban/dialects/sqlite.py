@@ -146,6 +146,10 @@ class SQLite(Dialect):
         # the whole list of ids.
         return cast(column, Text)
 
+    def version(self) -> ColumnElement[str]:
+        # What was read in a transaction that may write is changed by nobody else.
+        return constant("")
+
     def begin_write(self, session: Session) -> None:
         # Rows cannot be locked: a statement that may write takes the lock of the whole database,
         # before anything is read. It waits for other writers; going from reading to writing later

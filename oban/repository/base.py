@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Concatenate, ParamSpec, TypeVar
 
-from sqlalchemy import Connection, Engine, StaticPool, event
+from sqlalchemy import Connection, Engine, StaticPool
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
@@ -90,8 +90,8 @@ class BaseDatabase:
         session.info[PREFIX] = self.prefix
         session.flush()
         result = function(session, *args, **kwargs)
-        if NOTICES in session.info:
-            event.listen(session, "after_commit", self._after_commit, once=True)
+        if notices := session.info.pop(NOTICES, None):
+            rollback.at_commit(session, lambda: self._announce(notices))
         return result
 
     def _join(
@@ -108,15 +108,10 @@ class BaseDatabase:
         try:
             result = self._lend(session, function, *args, **kwargs)
             session.flush()
-            if notices := session.info.pop(NOTICES, None):
-                event.listen(connection, "commit", lambda _: self._announce(notices), once=True)
             session.expunge_all()
             return result
         finally:
             session.close()
-
-    def _after_commit(self, session: Session) -> None:
-        self._announce(session.info.pop(NOTICES, []))
 
     def _announce(self, notices: list[Notice]) -> None:
         if notices:

@@ -10,15 +10,16 @@ from datetime import datetime, timedelta
 from inspect import iscoroutinefunction
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, bindparam, case, delete, inspect, select, update
+from sqlalchemy import ColumnElement, Select, bindparam, case, delete, select, update
 from sqlalchemy.orm import Session, attributes
 from sqlalchemy.orm.attributes import instance_state
 
 from oban import dialects, fields
 from oban.errors import InvalidJob, InvalidTarget, JobNotFound
 from oban.models import Job
-from oban.repository.session import execute, notify, when_stored
-from oban.repository.target import Named, lock, parse, refresh, show, still_named
+from oban.repository.session import execute, notify
+from oban.repository.showing import KEYS, refresh, show
+from oban.repository.target import MAX_ID, Named, lock, locking, look, parse, still_named
 from oban.types import JobState
 
 Changes = Mapping[str, Any]
@@ -40,8 +41,7 @@ DELETABLE = tuple(set(JobState) - {JobState.EXECUTING})
 
 def get(session: Session, id_: int) -> Job | None:
     """The job with this id, or None."""
-    condition, parameters = parse([id_]).condition(session)
-    return execute(session, select(Job).where(condition), parameters).scalar_one_or_none()
+    return next(iter(look(session, select(Job).where(Job.id == id_))), None) if id_ <= MAX_ID else None
 
 
 def find(session: Session, statement: Select[Any] | None = None) -> list[Job]:
@@ -52,7 +52,7 @@ def find(session: Session, statement: Select[Any] | None = None) -> list[Job]:
         raise InvalidTarget(f"a select(Job) is needed, not {type(statement).__name__}")
     else:
         parse(statement)
-    return list(execute(session, statement).scalars().unique())
+    return look(session, statement)
 
 
 def cancel(session: Session, named: Named) -> int:
@@ -60,13 +60,12 @@ def cancel(session: Session, named: Named) -> int:
 
     Executing jobs too: the row changes now, and the node that runs the job is told.
     """
-    now = dialects.of(session).now()
     rows = lock(session, named, CANCELLABLE)
     ids = [row.id for row in rows]
-    _set(session, ids, state=_state(session, JobState.CANCELLED), cancelled_at=now)
+    now = dialects.of(session).now()
+    _set(session, named, ids, state=_state(session, JobState.CANCELLED), cancelled_at=now)
     executing = [row.id for row in rows if row.state is JobState.EXECUTING]
     notify(session, "signal", [{"action": "pkill", "job_id": id_, **DONE} for id_ in executing])
-    refresh(session, named, ids)
     return len(ids)
 
 
@@ -81,6 +80,7 @@ def retry(session: Session, named: Named) -> int:
     used_up = Job.attempt >= Job.max_attempts
     _set(
         session,
+        named,
         ids,
         state=_state(session, JobState.AVAILABLE),
         scheduled_at=dialect.now(),
@@ -94,7 +94,6 @@ def retry(session: Session, named: Named) -> int:
         discarded_at=None,
     )
     _wake(session, (row.queue for row in rows))
-    refresh(session, named, ids)
     return len(ids)
 
 
@@ -118,34 +117,32 @@ def change(session: Session, named: Named, changes: Change) -> list[Job]:
     case no job is changed.
     """
     dialect = dialects.of(session)
-    dialect.begin_write(session)
-    condition, parameters = named.condition(session)
-    statement = select(Job, dialect.now()).where(condition).order_by(Job.id).with_for_update(of=Job)
-    rows: list[tuple[Job, datetime]] = [
-        (row[0], row[1]) for row in execute(session, statement, parameters, populate_existing=True)
+    statement, ids, seen = locking(session, named, Job, dialect.now())
+    found: list[tuple[Job, datetime, str]] = [
+        (row[0], row[1], row[2]) for row in execute(session, statement, {"ids": ids}, populate_existing=True)
     ]
-    still = still_named(session, named, [job.id for job, _ in rows])
-    locked = {job.id: job for job, _ in rows if job.id in still}
+    meant = still_named(session, named, seen, {job.id: version for job, _, version in found})
+    rows = [(job, now) for job, now, _ in found if job.id in meant]
+    locked = {job.id: job for job, _ in rows}
     if missing := [id_ for id_ in named.ids if id_ not in locked]:
         raise JobNotFound(missing)
     decided = {
         job.id: _decide(job, _called(changes, job) if callable(changes) else changes, now)
         for job, now in rows
-        if job.id in locked
     }
     _write(session, decided)
     for id_, values in decided.items():
         for column, value in values.items():
             attributes.set_committed_value(locked[id_], column, value)
     _announce(session, [(locked[id_], values) for id_, values in decided.items()])
-    when_stored(session, lambda: show(named, locked.values()))
+    show(session, named, locked.values(), decided)
     order = locked if named.statement is not None else named.ids
     return [named.instances.get(id_, [locked[id_]])[0] for id_ in order]
 
 
 def _called(function: Callable[[Job], Changes], job: Job) -> Changes:
     # A copy, so that nothing but what is returned can reach the row or the session.
-    copy = Job.stored(deepcopy([getattr(job, column.key) for column in inspect(Job).column_attrs]))
+    copy = Job.stored(deepcopy([getattr(job, key) for key in KEYS]))
     changes = function(copy)
     if instance_state(copy).modified:
         raise InvalidJob("changes", "must be returned as a dict; an attribute was set instead")
@@ -203,11 +200,12 @@ def _write(session: Session, decided: dict[int, dict[str, Any]]) -> None:
         execute(session, statement, parameters)
 
 
-def _set(session: Session, ids: list[int], **values: Any) -> None:
+def _set(session: Session, named: Named, ids: list[int], **values: Any) -> None:
     if ids:
         dialect = dialects.of(session)
         statement = update(Job).where(dialect.among(Job.id, dialect.id_list())).values(values)
         execute(session, statement, {"ids": ids}, synchronize_session=False)
+        refresh(session, named, ids, values)
 
 
 def _state(session: Session, state: JobState) -> ColumnElement[Any]:
