@@ -20,13 +20,13 @@ from oban import encoding
 class _Default(FunctionElement[Any]):
     """A server default: a constant of the DDL that each database writes in its own way."""
 
-    inherit_cache = True
     by_dialect: ClassVar[dict[str, str]]
 
 
 class utc_now(_Default):  # noqa: N801 - reads as a SQL function
     """Default of a timestamp: the server's clock, whatever the session's time zone."""
 
+    inherit_cache = True
     by_dialect: ClassVar[dict[str, str]] = {
         "postgresql": "timezone('UTC', now())",
         "sqlite": "(strftime('%Y-%m-%d %H:%M:%f000', 'now'))",
@@ -36,6 +36,7 @@ class utc_now(_Default):  # noqa: N801 - reads as a SQL function
 class no_texts(_Default):  # noqa: N801
     """Default of a list of texts: the empty one."""
 
+    inherit_cache = True
     by_dialect: ClassVar[dict[str, str]] = {"postgresql": "'{}'", "sqlite": "'[]'"}
 
 
