@@ -13,6 +13,11 @@ NODE = Path(__file__).parent / "oban_py" / "node.py"
 NO_POLLING: dict[str, Any] = {"stager": {"interval": 60}, "shutdown_grace_period": 0.1}
 
 
+def dsn(url: URL) -> str:
+    """A URL as libpq takes it."""
+    return url.set(drivername="postgresql").render_as_string(hide_password=False)
+
+
 class Peer:
     """One process; one node at a time in it, called by the names of `oban_py/node.py`."""
 
@@ -24,8 +29,7 @@ class Peer:
 
     async def start(self, url: URL, **options: Any) -> None:
         """Start a node of theirs on a database; `options` are those of their `Oban`."""
-        dsn = url.set(drivername="postgresql").render_as_string(hide_password=False)
-        await self.do("start", dsn, **{"node": "theirs", **NO_POLLING, **options})
+        await self.do("start", dsn(url), **{"node": "theirs", **NO_POLLING, **options})
 
     async def do(self, method: str, *args: Any, **kwargs: Any) -> Any:
         """Call a method of the process; what it returns, as JSON. An error there is an error here."""

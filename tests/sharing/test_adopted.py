@@ -1,0 +1,47 @@
+"""Tables that oban-py made: adopted with what is in them, they serve both."""
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import URL
+
+from oban import JobState, Oban, migration
+from tests.databases import PostgreSQLFactory
+from tests.runner.support import reaches
+from tests.sharing.peer import NODE, Peer, dsn
+from tests.sharing.workers import OURS, Resize
+from tests.waiting import eventually
+
+
+@pytest.fixture
+def made(python: Path, postgresql_factory: PostgreSQLFactory) -> Iterator[URL]:
+    """A database with the tables of oban-py."""
+    url = postgresql_factory.create(empty=True)
+    subprocess.run([python, "-E", NODE.with_name("install.py"), dsn(url)], check=True)
+    yield url
+    postgresql_factory.drop(url)
+
+
+async def test_adopted_tables_keep_their_jobs_and_serve_both(made: URL, peer: Peer) -> None:
+    await peer.start(made, queues={"theirs": 1})
+    before = [
+        await peer.do("enqueue", worker="shop.Resize", queue=queue, tags=["kept"], args={"wait": True})
+        for queue in ("theirs", "images")
+    ]
+    # While a node of theirs is at work.
+    migration.upgrade(made)
+    async with Oban(made, **OURS) as oban:
+        for job in before:
+            assert (await reaches(oban, job["id"], JobState.EXECUTING)).tags == ["kept"]
+        await peer.call("cancel_job", before[1]["id"])
+        await oban.cancel_job(before[0]["id"])
+        for job in before:
+            await reaches(oban, job["id"], JobState.CANCELLED)
+        after = await oban.enqueue(Resize.new(queue="theirs"))
+        await reaches(oban, after, JobState.COMPLETED)
+        await peer.call("pause_all_queues")
+        await eventually(lambda: oban.check_queue("images").paused)  # type: ignore[union-attr]
+    # Ended while its database is there.
+    assert await peer.do("stop") == []
