@@ -43,8 +43,9 @@ def _resolved(said: Any, cls: type[Any]) -> Any:
     if not isinstance(said, (str, ForwardRef)):
         return said
     holder = types.SimpleNamespace(__annotations__={"args": said})
+    names = vars(sys.modules.get(cls.__module__, types))
     try:
-        return get_type_hints(holder, vars(sys.modules[cls.__module__]), include_extras=True)["args"]
+        return get_type_hints(holder, names, include_extras=True)["args"]
     except NameError as error:
         raise ConfigError(f"{cls.__qualname__}: its args: {error}; define it above the worker") from None
 

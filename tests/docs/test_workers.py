@@ -1,0 +1,140 @@
+"""Every snippet of `docs/workers.md`, run as it stands, has the effect that the text says."""
+
+from collections.abc import AsyncIterator, Iterator
+from datetime import date
+from typing import Any, Generic, TypeVar
+
+import pytest
+from sqlalchemy import URL
+
+from oban import Job, JobState, Oban, Worker
+from oban.errors import ConfigError, InvalidJob
+from tests.docs.stage import Page, Snippet, Stage
+from tests.runner.support import FAST_POLLING, reaches
+from tests.suite.rows import delete_rows, lasting_url
+
+PAGE = Page("workers.md")
+T = TypeVar("T")
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest) -> Iterator[URL]:
+    """One database for all tests of this module, emptied for each."""
+    yield from lasting_url(request)
+
+
+@pytest.fixture
+async def stage(oban: Oban) -> AsyncIterator[Stage]:
+    """A node at work, and what the first snippet defines."""
+    await delete_rows(oban.engine)
+    stage = Stage(oban)
+    queues = {"default": 2, "media": 2, "mailers": 2}
+    async with Oban(oban.engine, queues=queues, **FAST_POLLING):
+        await stage.run(PAGE.snippets[0])
+        yield stage
+
+
+@pytest.fixture
+def printed(capsys: pytest.CaptureFixture[str]) -> Any:
+    """What was printed since the last time."""
+    return lambda: capsys.readouterr().out.splitlines()
+
+
+async def completed(stage: Stage) -> list[Job]:
+    """All jobs, once they are."""
+    return [await reaches(stage.oban, job, JobState.COMPLETED) for job in await stage.oban.list_jobs()]
+
+
+@PAGE.shows("class Report(")
+async def test_the_definition_of_a_worker_is_that_of_the_next_snippet(stage: Stage, snippet: Snippet) -> None:
+    assert "Report" in stage.names
+    assert snippet.line < PAGE.snippets[1].line
+
+
+@PAGE.shows("await Report.enqueue(")
+async def test_a_dataclass_goes_in_and_comes_out(stage: Stage, snippet: Snippet, printed: Any) -> None:
+    await stage.run(snippet)
+    (job,) = await completed(stage)
+    PAGE.says('`{"account": 7, "day": "2026-01-31", "formats": ["pdf"]}`')
+    stored = {"account": 7, "day": "2026-01-31", "formats": ["pdf"]}
+    assert (job.args, job.queue) == (stored, "media")
+    (line,) = printed()
+    assert line.startswith("2026 ('pdf',) {'")
+
+
+@PAGE.shows("class Import(")
+async def test_so_does_a_typed_dict(stage: Stage, snippet: Snippet, printed: Any) -> None:
+    await stage.run(snippet)
+    (job,) = await completed(stage)
+    assert job.args == {"path": "accounts.csv", "since": "2026-01-01"}
+    assert printed() == ["accounts.csv 2026"]
+
+
+@PAGE.shows("class Ship:")
+async def test_and_a_model_under_its_aliases(stage: Stage, snippet: Snippet, printed: Any) -> None:
+    await stage.run(snippet)
+    (job,) = await completed(stage)
+    assert job.args == {"orderNumber": 5}
+    assert printed() == ["5"]
+    with pytest.raises(InvalidJob, match="orderNumber: Input should be greater than 0"):
+        stage.names["Ship"].new({"orderNumber": 0})
+
+
+@PAGE.shows("except InvalidJob")
+async def test_an_error_shows_the_place_and_not_the_value(
+    stage: Stage, snippet: Snippet, printed: Any
+) -> None:
+    await stage.run(snippet)
+    (line,) = printed()
+    assert line.endswith("do not fit ReportArgs: account: Input should be a valid integer, unable to parse"
+                         " string as an integer")  # fmt: skip
+    assert await stage.oban.list_jobs() == []
+
+
+async def test_what_the_text_says_about_other_args(stage: Stage) -> None:
+    report, args = stage.names["Report"], stage.names["ReportArgs"]
+    PAGE.says("fields that the type does not have are dropped")
+    made = report.new({"account": "7", "day": "2026-01-31", "other": 1})
+    assert made.args == {"account": 7, "day": "2026-01-31", "formats": ["pdf"]}
+    PAGE.says("`self.args_of(job)` gives the object elsewhere")
+    assert report().args_of(made) == args(7, date(2026, 1, 31))
+    PAGE.says("a dataclass with a text where it says `int`")
+    with pytest.raises(InvalidJob, match="would not come back"):
+        report.new(args("7", date(2026, 1, 31)))
+    PAGE.says("a generic base may leave it to them: `class Base(Worker[T], Generic[T])`")
+
+    class Base(Worker[T], Generic[T]):
+        pass
+
+    class Concrete(Base[args]):  # type: ignore[valid-type]
+        pass
+
+    assert Concrete.new(args(7, date(2026, 1, 31))).args["account"] == 7
+    PAGE.says("Whether the annotation of `args` is the declared type is checked when the class is defined")
+    with pytest.raises(ConfigError, match="gets its args as ReportArgs, not int"):
+
+        class Wrong(Worker[args]):  # type: ignore[valid-type]
+            async def process(self, job: Job, args: int) -> None: ...
+
+
+async def test_stored_args_that_do_not_fit_are_retried_and_say_why(stage: Stage) -> None:
+    PAGE.says("Then the attempt fails, `job.errors` says which field and what is wrong")
+    name = stage.names["Report"].worker_name
+    job = await stage.oban.enqueue(Job(worker=name, queue="media", args={"account": 7}))
+    row = await reaches(stage.oban, job, JobState.RETRYABLE)
+    assert row.errors[-1]["error"] == f"InvalidJob: args of {name} do not fit ReportArgs: day: Field required"
+
+
+@PAGE.shows("async def send_email(")
+async def test_functions_are_enqueued_as_they_are_called(
+    stage: Stage, snippet: Snippet, printed: Any
+) -> None:
+    await stage.run(snippet)
+    first, second = sorted(await stage.oban.list_jobs(), key=lambda job: job.id)
+    await reaches(stage.oban, first, JobState.COMPLETED)
+    assert second.state is JobState.SCHEDULED
+    assert printed() == ["a@b.c Hi"]
+
+
+def test_every_snippet_is_run_by_a_test() -> None:
+    assert sorted(PAGE.shown, key=lambda snippet: snippet.line) == PAGE.snippets
