@@ -8,15 +8,19 @@ from pathlib import Path
 import pytest
 from sqlalchemy import URL, text
 
-from oban import Job, Oban
+from oban import Job, JobState, Oban
 from tests.faults import recording
 from tests.faults.cluster import Cluster
 from tests.faults.history import Fault
+from tests.faults.proxy import Moment, Proxy
+from tests.faults.server import Server
 from tests.faults.transactional import DEATHS, KINDS, POINTS, SLOW, TABLE, Plain
+from tests.runner.support import reaches
 from tests.waiting import eventually
 
 LEASE = 1.0
 TRANSACTIONAL, PLAIN = 50, 10
+LIMIT = 10
 TOLD = {"modules": ["tests.faults.workers", "tests.faults.transactional"]}
 
 
@@ -69,23 +73,30 @@ async def test_effects_are_there_exactly_once_when_jobs_kill_their_process(
     assert repeated >= sum(job.args["point"] == "written" for job in plain)
 
 
-async def running_on(client: Oban, node: str) -> list[Job]:
-    return [
-        job for job in await client.list_jobs() if job.state == "executing" and job.attempted_by[0] == node
-    ]
+async def all_running_on(client: Oban, node: str) -> list[Job]:
+    """The jobs of a node, as soon as it runs as many as it may."""
+
+    async def full() -> list[Job] | None:
+        jobs = [job for job in await client.list_jobs() if job.state == "executing"]
+        here = [job for job in jobs if job.attempted_by[0] == node]
+        return here if len(here) == LIMIT else None
+
+    jobs: list[Job] = await eventually(full)
+    return jobs
 
 
 @pytest.mark.timeout(90)
 async def test_runs_that_lost_their_job_leave_no_effect(url: URL, tmp_path: Path, rng: random.Random) -> None:
     # On SQLite, nobody else could write after one of them has.
     first = url.get_backend_name() != "sqlite"
-    async with cluster_for(url, tmp_path, limit=10) as cluster, Oban(url) as client:
-        jobs = [SLOW[n % 2]({"seconds": rng.uniform(1.5, 2.5) * LEASE, "first": first}) for n in range(30)]
+    async with cluster_for(url, tmp_path, limit=LIMIT) as cluster, Oban(url) as client:
+        jobs = [
+            SLOW[n % 2]({"seconds": rng.uniform(1.5, 2.5) * LEASE, "first": first}) for n in range(3 * LIMIT)
+        ]
         await client.enqueue_many(jobs)
         frozen, other, _ = cluster.nodes
-        await eventually(lambda: running_on(client, frozen.name))
-        lost = await running_on(client, frozen.name)
-        cancelled = rng.sample(await eventually(lambda: running_on(client, other.name)), 4)
+        lost = await all_running_on(client, frozen.name)
+        cancelled = rng.sample(await all_running_on(client, other.name), 4)
         assert await client.cancel_many_jobs(cancelled) == len(cancelled)
         await frozen.freeze(3 * LEASE)
         await cluster.settled(15, jobs=len(jobs))
@@ -101,3 +112,36 @@ async def test_runs_that_lost_their_job_leave_no_effect(url: URL, tmp_path: Path
     gone = {job.id for job in cancelled}
     assert states == {id_: "cancelled" if id_ in gone else "completed" for id_ in ids}
     assert effects(url) == {id_: 1 for id_ in ids if id_ not in gone}
+
+
+@pytest.mark.timeout(90)
+@pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
+async def test_when_the_commit_breaks_there_is_one_effect_all_the_same(
+    server: Server, server_url: URL, rng: random.Random, driver: str
+) -> None:
+    with recording.connected(server_url) as connection:
+        connection.execute(text(TABLE))
+        connection.commit()
+    moments: list[Moment] = ["request", "answer"] * 8
+    rng.shuffle(moments)
+    expected = {}
+    async with Proxy(server.url) as proxy, Oban(server_url, name="other") as other:
+        url = proxy.through(server_url).set(drivername=f"postgresql+{driver}")
+        async with Oban(url, queues={"default": 1}):
+            for number, moment in enumerate(moments):
+                proxy.cut_commits(moment, 1, containing=b"INTO effects")
+                job = await other.enqueue(KINDS[number % 2]({"point": "none"}))
+                expected[job.id] = ("retryable", 1, 0) if moment == "request" else ("completed", 0, 1)
+                await eventually(lambda: not proxy.armed)
+                await reaches(other, job, JobState.COMPLETED, JobState.RETRYABLE)
+            assert await stored_of(other, server_url) == expected
+            await other.retry_many_jobs(id_ for id_, stored in expected.items() if stored[0] == "retryable")
+            for id_ in expected:
+                await reaches(other, id_, JobState.COMPLETED)
+    assert effects(server_url) == dict.fromkeys(expected, 1)
+
+
+async def stored_of(client: Oban, url: URL) -> dict[int, tuple[str, int, int]]:
+    """The state, the number of errors and of effects of each job."""
+    found = effects(url)
+    return {job.id: (str(job.state), len(job.errors), found[job.id]) for job in await client.list_jobs()}

@@ -267,6 +267,7 @@ class Forgetful(Worker):
     async def process(self, job: Job, session: AsyncSession) -> None:
         if job.args.get("writes", True):
             await session.run_sync(lambda sync: effect(job, sync))
+            await session.flush()
         await session.scalars(text("SELECT name FROM effects"))
         await Oban.get_instance("forgetful").enqueue(Last.new())
 
@@ -277,6 +278,7 @@ class ForgetfulInThread(Worker):
     def process(self, job: Job, session: Session) -> None:
         if job.args.get("writes", True):
             effect(job, session)
+            session.flush()
         session.scalars(text("SELECT name FROM effects"))
         SyncOban.get_instance("forgetful").enqueue(Last.new())
 
