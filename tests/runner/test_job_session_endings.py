@@ -47,8 +47,8 @@ class LateInThread(Worker, timeout=0.1):
 LATE = {"async": Late, "thread": LateInThread}
 
 
-async def test_a_timeout_rolls_back(table: URL, form: str) -> None:
-    async with Oban(table, **RUNNING) as oban:
+async def test_a_timeout_rolls_back(one_table: URL, form: str) -> None:
+    async with Oban(one_table, **RUNNING) as oban:
         row = await reaches(oban, await oban.enqueue(LATE[form].new()), JobState.RETRYABLE)
         assert await effects(oban) == []
         assert row.errors[0]["error"].endswith("timed out after 0.1 s")
@@ -83,9 +83,9 @@ async def test_a_job_that_is_interrupted_in_a_statement_keeps_no_lock(table: URL
             await connection.execute(text("UPDATE effects SET name = 'free'"))
 
 
-async def test_a_stop_puts_the_job_back_and_nothing_is_written(table: URL, form: str) -> None:
-    halting = Halting(form, writes_first=table.get_backend_name() != "sqlite")
-    engine = create_async_engine(table)
+async def test_a_stop_puts_the_job_back_and_nothing_is_written(one_table: URL, form: str) -> None:
+    halting = Halting(form, writes_first=one_table.get_backend_name() != "sqlite")
+    engine = create_async_engine(one_table)
     async with Oban(engine) as client:
         oban = Oban(engine, **{**RUNNING, "shutdown_grace_period": 0.05})
         await oban.start()

@@ -43,11 +43,11 @@ async def test_what_a_job_writes_is_stored_with_its_completion(table: URL, form:
 
 
 @pytest.mark.parametrize(
-    ("result", "state", "shown"),
+    ("form", "result", "state", "shown"),
     [
-        (Record({"n": 1}), JobState.COMPLETED, {"recorded": True, "return": {"n": 1}}),
-        (Snooze(60), JobState.SCHEDULED, {"snoozed": 1}),
-        (Cancel("enough"), JobState.CANCELLED, {}),
+        ("async", Record({"n": 1}), JobState.COMPLETED, {"recorded": True, "return": {"n": 1}}),
+        ("thread", Snooze(60), JobState.SCHEDULED, {"snoozed": 1}),
+        ("async", Cancel("enough"), JobState.CANCELLED, {}),
     ],
     ids=["Record", "Snooze", "Cancel"],
 )
@@ -79,18 +79,18 @@ async def test_a_raise_rolls_back_and_is_recorded(table: URL, form: str) -> None
         await eventually(lambda: nothing_leaked(oban))
 
 
-async def test_a_flush_that_fails_at_the_end_fails_the_attempt(table: URL, form: str) -> None:
+async def test_a_flush_that_fails_at_the_end_fails_the_attempt(one_table: URL, form: str) -> None:
     def body(job: Job, session: Session) -> None:
         session.add_all([Effect(name="same"), Effect(name="same")])
 
-    async with Oban(table, **RUNNING) as oban:
+    async with Oban(one_table, **RUNNING) as oban:
         row = await reaches(oban, await oban.enqueue(worker(form, body).new()), JobState.RETRYABLE)
         assert await effects(oban) == []
         assert "IntegrityError" in row.errors[0]["error"]
         await eventually(lambda: nothing_leaked(oban))
 
 
-async def test_a_session_that_was_left_in_a_failed_state_fails_the_attempt(table: URL, form: str) -> None:
+async def test_a_session_that_was_left_in_a_failed_state_fails_the_attempt(one_table: URL, form: str) -> None:
     def body(job: Job, session: Session) -> None:
         effect(job, session)
         session.flush()
@@ -103,7 +103,7 @@ async def test_a_session_that_was_left_in_a_failed_state_fails_the_attempt(table
     def good(job: Job, session: Session) -> None:
         effect(job, session)
 
-    async with Oban(table, **RUNNING) as oban:
+    async with Oban(one_table, **RUNNING) as oban:
         row = await reaches(oban, await oban.enqueue(made.new()), JobState.RETRYABLE)
         assert await effects(oban) == []
         assert "PendingRollbackError" in row.errors[0]["error"]
@@ -125,7 +125,7 @@ async def test_a_savepoint_may_fail_and_the_rest_be_stored(one_table: URL, form:
         assert await effects(oban) == [f"{job.id}/1"]
 
 
-async def test_what_it_commits_itself_is_stored_then(table: URL, form: str) -> None:
+async def test_what_it_commits_itself_is_stored_then(one_table: URL, form: str) -> None:
     def body(job: Job, session: Session) -> None:
         session.add(Effect(name="first"))
         session.commit()
@@ -137,19 +137,19 @@ async def test_what_it_commits_itself_is_stored_then(table: URL, form: str) -> N
         if job.attempt == 1:
             raise ValueError("after a commit")
 
-    async with Oban(table, **RUNNING) as oban:
+    async with Oban(one_table, **RUNNING) as oban:
         await reaches(oban, await oban.enqueue(worker(form, body).new()), JobState.RETRYABLE)
         assert await effects(oban) == ["first"]
         await eventually(lambda: nothing_leaked(oban))
 
 
 async def test_a_commit_that_fails_fails_the_attempt(
-    postgresql_url: URL, form: str, caplog: pytest.LogCaptureFixture
+    emptied_postgresql: URL, form: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     def body(job: Job, session: Session) -> None:
         session.execute(text("INSERT INTO later VALUES (1), (1)"))
 
-    async with Oban(postgresql_url, **RUNNING) as oban:
+    async with Oban(emptied_postgresql, **RUNNING) as oban:
         async with oban.engine.begin() as connection:
             await connection.execute(text("DROP TABLE IF EXISTS later"))
             await connection.execute(text("CREATE TABLE later (n int UNIQUE DEFERRABLE INITIALLY DEFERRED)"))
@@ -182,13 +182,24 @@ async def rescue(oban: Oban, job: Job) -> None:
         await connection.execute(changed, {"id": job.id})
 
 
-@pytest.mark.parametrize("meanwhile", [cancel, cancel_and_delete, cancel_and_retry, rescue])
+@pytest.mark.parametrize(
+    ("meanwhile", "form"),
+    [
+        (cancel, "async"),
+        (cancel, "thread"),
+        (cancel_and_delete, "async"),
+        (cancel_and_retry, "thread"),
+        (rescue, "async"),
+    ],
+)
 async def test_a_run_that_has_lost_its_job_leaves_no_effect(
-    table: URL, form: str, meanwhile: Any, caplog: pytest.LogCaptureFixture
+    one_table: URL, form: str, meanwhile: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     # On SQLite nobody can change the row once the job has written.
-    halting = Halting(form, writes_first=table.get_backend_name() != "sqlite", result=Record("by its run"))
-    async with Oban(table, **RUNNING) as oban:
+    halting = Halting(
+        form, writes_first=one_table.get_backend_name() != "sqlite", result=Record("by its run")
+    )
+    async with Oban(one_table, **RUNNING) as oban:
         job = await oban.enqueue(halting.worker.new())
         await eventually(halting.begun.is_set)
         await oban.pause_queue("default")
@@ -213,9 +224,17 @@ async def test_a_run_that_has_lost_its_job_leaves_no_effect(
         await eventually(lambda: nothing_leaked(oban))
 
 
-@pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE", "AUTOCOMMIT"])
+@pytest.mark.parametrize(
+    ("level", "form"),
+    [
+        ("REPEATABLE READ", "async"),
+        ("SERIALIZABLE", "thread"),
+        ("AUTOCOMMIT", "async"),
+        ("AUTOCOMMIT", "thread"),
+    ],
+)
 async def test_it_works_at_the_isolation_level_of_the_engine(
-    postgresql_url: URL, form: str, level: str
+    emptied_postgresql: URL, form: str, level: str
 ) -> None:
     halting = Halting(form, writes_first=True, result=Cancel("why"))
 
@@ -224,8 +243,8 @@ async def test_it_works_at_the_isolation_level_of_the_engine(
         session.flush()
         raise ValueError("bad")
 
-    engine = create_async_engine(postgresql_url, isolation_level=level)
-    with effects_table(postgresql_url):
+    engine = create_async_engine(emptied_postgresql, isolation_level=level)
+    with effects_table(emptied_postgresql):
         async with Oban(engine, **RUNNING) as oban:
             job = await oban.enqueue(halting.worker.new())
             await eventually(halting.begun.is_set)
@@ -247,10 +266,10 @@ async def errors_of(oban: Oban, job: Job) -> list[str]:
     return [entry["error"] for entry in (await row_of(oban, job)).errors]
 
 
-async def test_a_serialization_failure_is_a_failed_attempt(postgresql_url: URL, form: str) -> None:
+async def test_a_serialization_failure_is_a_failed_attempt(emptied_postgresql: URL, form: str) -> None:
     halting = Halting(form, writes_first=True)
-    engine = create_async_engine(postgresql_url, isolation_level="REPEATABLE READ")
-    with effects_table(postgresql_url):
+    engine = create_async_engine(emptied_postgresql, isolation_level="REPEATABLE READ")
+    with effects_table(emptied_postgresql):
         async with Oban(engine, **RUNNING) as oban:
             job = await oban.enqueue(halting.worker.new())
             await eventually(halting.begun.is_set)
