@@ -6,7 +6,7 @@ revisions in `migrations/` make the same.
 
 from typing import Any
 
-from sqlalchemy import Connection, Table, event, text
+from sqlalchemy import CheckConstraint, Connection, Table, event, text
 from sqlalchemy.dialects import postgresql
 
 from oban.types import STATES
@@ -51,9 +51,17 @@ ALTER TABLE {schema}oban_jobs SET (
 
 def complete(jobs: Table) -> None:
     """Let creating the table `oban_jobs`, or a copy of it, create what belongs to it; dropping alike."""
-    event.listen(jobs, "before_create", _make_enum)
-    event.listen(jobs, "after_create", _make_trigger)
-    event.listen(jobs, "after_drop", _remove)
+    event.listen(jobs, "before_create", _make_enum, propagate=True)
+    event.listen(jobs, "after_create", _make_trigger, propagate=True)
+    event.listen(jobs, "after_drop", _remove, propagate=True)
+    for check in jobs.constraints:
+        if check.name == "known_state":
+            # A copy of a constraint forgets where it applies.
+            event.listen(check, "after_parent_attach", _only_on_sqlite, propagate=True)
+
+
+def _only_on_sqlite(check: CheckConstraint, _: Table) -> None:
+    check.ddl_if(dialect="sqlite")
 
 
 def _make_enum(jobs: Table, connection: Connection, **_: Any) -> None:

@@ -1,0 +1,113 @@
+"""`metadata.create_all` makes a working schema, `drop_all` leaves nothing, `upgrade` goes on from it."""
+
+import pytest
+from sqlalchemy import URL, Connection, MetaData, create_mock_engine, inspect, text
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from oban import migration
+from oban.models import metadata
+from tests.migration.support import TABLES, VERSION_TABLE, described, here, is_empty, sync_engine, tables
+from tests.migration.test_offline import run_script
+
+
+def without_sql(url: URL, schema: str | None = None) -> str:
+    """What is in a database, but for the version table and for how SQLite's statements were laid out."""
+    found = described(url, schema)
+    found.pop(VERSION_TABLE, None)
+    found.pop("sql", None)
+    if "options" in found:
+        found["options"] = [option for option in found["options"] if VERSION_TABLE not in option]
+    return str(found).replace(f"{schema}.oban", "oban")
+
+
+def test_it_makes_what_the_revisions_make(empty_url: URL, url: URL) -> None:
+    engine = sync_engine(empty_url)
+    metadata.create_all(engine)
+    assert tables(empty_url) == TABLES
+    assert without_sql(empty_url) == without_sql(url)
+    # Once more changes nothing.
+    metadata.create_all(engine)
+    assert without_sql(empty_url) == without_sql(url)
+    metadata.drop_all(engine)
+    assert is_empty(empty_url)
+
+
+def test_an_upgrade_recognises_it(empty_url: URL, url: URL) -> None:
+    metadata.create_all(sync_engine(empty_url))
+    with sync_engine(empty_url).begin() as connection:
+        connection.execute(text("INSERT INTO oban_jobs (worker) VALUES ('any')"))
+    assert migration.upgrade(empty_url) == ["Oban tables were there already; every row of them is kept."]
+    assert without_sql(empty_url) == without_sql(url)
+    here("check", url=empty_url)
+    with sync_engine(empty_url).begin() as connection:
+        assert connection.scalar(text("SELECT count(*) FROM oban_jobs")) == 1
+    migration.downgrade(empty_url)
+    assert is_empty(empty_url)
+
+
+def test_tables_that_are_dropped_are_made_again_by_an_upgrade(empty_url: URL) -> None:
+    migration.upgrade(empty_url)
+    metadata.drop_all(sync_engine(empty_url))
+    assert is_empty(empty_url)
+    migration.upgrade(empty_url)
+    here("check", url=empty_url)
+
+
+async def test_an_async_connection_makes_them_too(empty_url: URL, url: URL) -> None:
+    engine = create_async_engine(empty_url)
+    async with engine.begin() as connection:
+        await connection.run_sync(metadata.create_all)
+    assert without_sql(empty_url) == without_sql(url)
+    async with engine.begin() as connection:
+        await connection.run_sync(metadata.drop_all)
+    assert is_empty(empty_url)
+    await engine.dispose()
+
+
+def in_a_copy(connection: Connection) -> tuple[MetaData, Connection]:
+    copied = MetaData()
+    for table in metadata.tables.values():
+        table.to_metadata(copied, schema="jobs")
+    return copied, connection
+
+
+def in_a_translation(connection: Connection) -> tuple[MetaData, Connection]:
+    return metadata, connection.execution_options(schema_translate_map={None: "jobs"})
+
+
+@pytest.mark.parametrize("way", [in_a_copy, in_a_translation])
+def test_a_schema_holds_all_of_it(bare_postgresql: URL, way: object, postgresql_with_jobs: URL) -> None:
+    assert callable(way)
+    with sync_engine(bare_postgresql).begin() as connection:
+        connection.execute(text("CREATE SCHEMA jobs"))
+        made, within = way(connection)
+        made.create_all(within)
+    assert is_empty(bare_postgresql, "public")
+    assert without_sql(bare_postgresql, "jobs") == without_sql(postgresql_with_jobs, "jobs")
+    migration.upgrade(bare_postgresql, prefix="jobs")
+    here("-x", "prefix=jobs", "check", url=bare_postgresql)
+    with sync_engine(bare_postgresql).begin() as connection:
+        made, within = way(connection)
+        made.drop_all(within)
+    assert is_empty(bare_postgresql, "jobs")
+
+
+def test_the_statements_can_be_printed(empty_url: URL, url: URL) -> None:
+    printed: list[str] = []
+    dialect = sync_engine(empty_url).dialect
+
+    def dump(statement: object, *_: object, **__: object) -> None:
+        printed.append(str(statement.compile(dialect=dialect)))  # type: ignore[attr-defined]
+
+    metadata.create_all(create_mock_engine(sync_engine(empty_url).url, dump), checkfirst=False)
+    run_script(empty_url, ";\n".join(printed) + ";")
+    assert without_sql(empty_url) == without_sql(url)
+
+
+def test_other_tables_are_left_alone(empty_url: URL) -> None:
+    engine = sync_engine(empty_url)
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE alembic_version (version_num varchar(32))"))
+    metadata.create_all(engine)
+    metadata.drop_all(engine)
+    assert inspect(engine).get_table_names() == ["alembic_version"]
