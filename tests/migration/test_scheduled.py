@@ -87,7 +87,7 @@ async def test_a_job_inserted_by_raw_sql_starts_on_time(postgresql_with_jobs: UR
             await connection.execute(
                 text(
                     "INSERT INTO oban_jobs (worker, state, scheduled_at) VALUES"
-                    f" (:worker, 'scheduled', timezone('UTC', now()) + interval '0.3 s')"
+                    " (:worker, 'scheduled', timezone('UTC', now()) + interval '0.3 s')"
                 ),
                 {"worker": Scheduled.new().worker},
             )
