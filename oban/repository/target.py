@@ -33,6 +33,8 @@ Targets = Iterable[Target] | Select[Any]
 
 MAX_ID = 2**63 - 1
 _TABLE: Any = Job.__table__
+#: What `where(True)` leaves in a statement.
+_ALWAYS: Any = select(Job.id).where(true()).whereclause
 _moments = itertools.count(1)
 
 
@@ -114,7 +116,7 @@ def check_removal(targets: object, everything: bool) -> None:
 
 def _takes_all(statement: Select[Any]) -> bool:
     condition = statement.whereclause
-    if condition is not None and not condition.compare(true()):
+    if condition is not None and not condition.compare(_ALWAYS):
         return False
     bounds = (statement._limit_clause, statement._offset_clause, statement._fetch_clause)
     if any(bound is not None for bound in bounds) or statement._having_criteria or statement._distinct_on:

@@ -1,0 +1,283 @@
+"""A `select(Job)` of any shape names jobs: joined with the application's tables, too, and in any schema."""
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import URL, ColumnElement, Select, exists, func, select, text, true, union
+from sqlalchemy.exc import OperationalError, ProgrammingError
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from sqlalchemy.orm import aliased, defer, load_only
+
+from oban import Job, Oban, filters, migration
+from oban.errors import InvalidTarget, SchemaMissing
+from tests.databases import DATABASES, Factory
+from tests.suite.rows import delete_rows, insert_rows, read_rows, row
+from tests.suite.shop import Export, Order, create, link, order_jobs
+
+Other = aliased(Job)
+ABOUT: ColumnElement[bool] = order_jobs.c.job_id == Job.id
+
+
+def about() -> Select[Any]:
+    return select(Job).join(order_jobs, ABOUT).join(Order, Order.id == order_jobs.c.order_id)
+
+
+def numbered(statement: Select[Any], of: Any = Job) -> Select[Any]:
+    return statement.order_by(of.id)
+
+
+def of_customer(number: int) -> Select[Any]:
+    return select(order_jobs.c.job_id).join(Order).where(Order.customer == number)
+
+
+#: Statements, and which of the jobs of `filled` they name.
+STATEMENTS: dict[str, tuple[Callable[[], Select[Any]], list[int]]] = {
+    "everything": (lambda: select(Job), [0, 1, 2, 3, 4, 5]),
+    "a join": (lambda: about().where(Order.customer == 7), [0, 1, 2]),
+    "a join that doubles": (lambda: about().where(Order.customer.in_([7, 8])), [0, 1, 2, 3]),
+    "an outer join": (
+        lambda: select(Job).outerjoin(order_jobs, ABOUT).where(order_jobs.c.job_id.is_(None)),
+        [4, 5],
+    ),
+    "an outer join that doubles": (
+        lambda: select(Job).outerjoin(order_jobs, ABOUT).where(Job.priority < 3),
+        [1, 2],
+    ),
+    "from the other side": (
+        lambda: select(Job).select_from(Order).join(Order.jobs).where(Order.customer == 8),
+        [1, 3],
+    ),
+    "no join but a condition": (lambda: select(Job).where(ABOUT, order_jobs.c.order_id == 2), [1, 3]),
+    "distinct": (lambda: about().where(Order.customer > 0).distinct(), [0, 1, 2, 3]),
+    "group by": (
+        lambda: about().group_by(Job.id).having(func.count(Order.id) > 1),
+        [1],
+    ),
+    "exists": (
+        lambda: select(Job).where(exists().where(ABOUT, order_jobs.c.order_id == 1)),
+        [0, 1],
+    ),
+    "not exists": (lambda: select(Job).where(~exists().where(ABOUT)), [4, 5]),
+    "in a subquery": (lambda: select(Job).where(Job.id.in_(of_customer(7))), [0, 1, 2]),
+    "a cte": (
+        lambda: (lambda named: select(Job).join(named, named.c.job_id == Job.id))(
+            of_customer(8).cte("named")
+        ),
+        [1, 3],
+    ),
+    "a cte on jobs": (
+        lambda: (lambda some: select(Job).where(Job.id.in_(select(some.c.id))))(
+            select(Job.id).where(Job.queue == "media").cte("some")
+        ),
+        [3, 4],
+    ),
+    "a cte that is only added": (
+        lambda: (lambda some: select(Job).where(Job.id.in_(select(some.c.id))).add_cte(some))(
+            select(Job.id).where(Job.queue == "media").cte("some")
+        ),
+        [3, 4],
+    ),
+    "a limit": (lambda: about().where(Order.customer == 7).order_by(Job.id.desc()).limit(2), [2, 1]),
+    "a limit and an offset": (lambda: numbered(select(Job)).limit(2).offset(1), [1, 2]),
+    "a nested limit": (
+        lambda: select(Job).where(Job.id.in_(select(Other.id).order_by(Other.id.desc()).limit(2))),
+        [4, 5],
+    ),
+    "an alias": (lambda: select(Other).where(Other.queue == "media"), [3, 4]),
+    "an alias that is joined": (
+        lambda: (
+            select(Other).join(order_jobs, order_jobs.c.job_id == Other.id).where(order_jobs.c.order_id == 1)
+        ),
+        [0, 1],
+    ),
+    "beside itself": (
+        lambda: (
+            select(Job)
+            .join(Other, (Other.queue == Job.queue) & (Other.id < Job.id))
+            .where(Job.queue == "media")
+        ),
+        [4],
+    ),
+    "an alias of a subquery": (
+        lambda: select(aliased(Job, select(Job).where(Job.queue == "media").subquery())),
+        [3, 4],
+    ),
+    "an alias of a union": (
+        lambda: select(
+            aliased(
+                Job,
+                union(
+                    select(Job.__table__).where(Job.priority < 2),
+                    select(Job.__table__).where(Job.priority == 2),
+                ).subquery(),
+            )
+        ),
+        [1, 2],
+    ),
+    "a union of ids": (
+        lambda: select(Job).where(Job.id.in_(union(of_customer(8), select(Job.id).where(Job.priority == 2)))),
+        [1, 2, 3],
+    ),
+    "only some columns": (lambda: select(Job).options(load_only(Job.queue)).where(Job.priority < 3), [1, 2]),
+    "all but some columns": (lambda: select(Job).options(defer(Job.args)).where(Job.priority < 3), [1, 2]),
+    "a lock": (lambda: select(Job).where(Job.queue == "media").with_for_update(), [3, 4]),
+    "a lock that skips": (
+        lambda: numbered(select(Job)).limit(2).with_for_update(skip_locked=True),
+        [0, 1],
+    ),
+    "filters": (
+        lambda: about().where(filters.queue("default"), filters.args("n") == Order.id, Order.customer == 7),
+        [0, 2],
+    ),
+}
+
+
+@pytest.fixture(scope="module", params=[*DATABASES, "prefix"])
+def place(request: pytest.FixtureRequest) -> Iterator[tuple[URL, str | None]]:
+    """A database and a prefix; with one, there are other tables of Oban where the application has its own."""
+    prefix = "jobs" if request.param == "prefix" else None
+    factory: Factory = request.getfixturevalue(f"{'asyncpg' if prefix else request.param}_factory")
+    made = factory.create()
+    if prefix:
+        migration.upgrade(made, prefix=prefix)
+    yield made, prefix
+    factory.drop(made)
+
+
+@pytest.fixture
+async def oban(place: tuple[URL, str | None]) -> AsyncIterator[Oban]:
+    """A client; the application's tables are there."""
+    url, prefix = place
+    async with Oban(url, prefix=prefix) as client:
+        for engine in (client.engine, tables(client)):
+            await delete_rows(engine)
+        await create(client.engine, f"{prefix}.oban_jobs" if prefix else "oban_jobs")
+        if prefix:
+            # Where nobody should look.
+            await insert_rows(client.engine, *[row("retryable", id=number + 1) for number in range(6)])
+        yield client
+
+
+def tables(oban: Oban) -> AsyncEngine:
+    """An engine that finds Oban's tables where this client has them."""
+    return oban.engine.execution_options(schema_translate_map={None: oban.options.prefix})
+
+
+@pytest.fixture
+async def ids(oban: Oban) -> list[int]:
+    """Six jobs, and orders that some are about: the second is about two, of customers 7 and 8."""
+    rows = [row("retryable", args={"n": number + 1}) for number in range(6)]
+    rows[1]["priority"], rows[2]["priority"] = 1, 2
+    rows[3]["queue"] = rows[4]["queue"] = "media"
+    ids = await insert_rows(tables(oban), *rows)
+    orders = [{"id": 1, "customer": 7}, {"id": 2, "customer": 8}, {"id": 3, "customer": 7}]
+    links = [(1, 0), (1, 1), (2, 1), (2, 3), (3, 2)]
+    await link(oban.engine, orders, [(order, ids[job]) for order, job in links])
+    return ids
+
+
+@pytest.mark.parametrize("name", STATEMENTS)
+async def test_a_statement_of_any_shape_names_its_jobs(oban: Oban, ids: list[int], name: str) -> None:
+    make, places = STATEMENTS[name]
+    if name == "group by" and oban.options.prefix:
+        with pytest.raises(ProgrammingError, match="must appear in the GROUP BY clause"):
+            await oban.list_jobs(make())
+        return
+    named = [ids[place] for place in places]
+    assert sorted(job.id for job in await oban.list_jobs(make())) == sorted(named)
+    assert await oban.cancel_many_jobs(make()) == len(named)
+    updated = await oban.update_many_jobs(make(), {"meta": {"by": "hand"}})
+    assert [job.id for job in updated] == sorted(named)
+    assert await oban.retry_many_jobs(make()) == len(named)
+    rows = await read_rows(tables(oban))
+    changed = [id_ for id_, found in rows.items() if found["state"] == "available" and found["meta"]]
+    assert changed == sorted(named)
+    async with AsyncSession(oban.engine) as session:
+        assert await oban.delete_many_jobs(make(), session, everything=name == "everything") == len(named)
+        assert len(await oban.list_jobs(session=session)) == 6 - len(named)
+    assert len(await read_rows(oban.engine)) == 6
+    if oban.options.prefix:
+        assert {found["state"] for found in (await read_rows(oban.engine)).values()} == {"retryable"}
+
+
+async def test_what_comes_along_is_loaded(oban: Oban, ids: list[int]) -> None:
+    async with AsyncSession(oban.engine) as session:
+        session.add(Export(id=1, job_id=ids[0]))
+        await session.flush()
+        statement = select(Job).join(Export, Export.job_id == Job.id)
+        (job,) = await oban.list_jobs(statement, session=session)
+        assert (await session.get_one(Export, 1)).job_id == job.id
+
+
+UNFILTERED: dict[str, Callable[[], Select[Any]]] = {
+    "nothing": lambda: select(Job),
+    "an order": lambda: select(Job).order_by(Job.priority),
+    "true": lambda: select(Job).where(true()),
+    "options": lambda: select(Job).options(load_only(Job.id)),
+    "distinct": lambda: select(Job).distinct(),
+    "an alias": lambda: select(Other),
+    "an outer join": lambda: select(Job).outerjoin(order_jobs, ABOUT),
+    "two outer joins": lambda: select(Job).outerjoin(order_jobs, ABOUT).outerjoin(Order, true()),
+    "a lock": lambda: select(Job).with_for_update(),
+}
+
+
+@pytest.mark.parametrize("name", UNFILTERED)
+async def test_a_delete_without_a_condition_is_refused_unless_everything_is_meant(
+    oban: Oban, ids: list[int], name: str
+) -> None:
+    with pytest.raises(InvalidTarget, match=r"has no condition.* pass everything=True"):
+        await oban.delete_many_jobs(UNFILTERED[name]())
+    assert len(await read_rows(tables(oban))) == 6
+    assert await oban.delete_many_jobs(UNFILTERED[name](), everything=True) == 6
+
+
+async def test_the_word_goes_with_a_statement(oban: Oban, ids: list[int]) -> None:
+    with pytest.raises(InvalidTarget, match=r"goes with a select\(Job\)"):
+        await oban.delete_many_jobs(ids, everything=True)
+    assert await oban.delete_many_jobs(select(Job).where(Job.id == ids[0]), everything=True) == 1
+
+
+REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
+    "two entities": (lambda: select(Job, Order).join(Job, true()), r"select\(Job\)\.join\(Order"),
+    "another": (lambda: select(Order), "of Job and nothing else"),
+    "a column": (lambda: select(Job.id), "of Job and nothing else"),
+    "more": (lambda: select(Job, func.now()), "of Job and nothing else"),
+    "a union": (lambda: union(select(Job), select(Job)), "not CompoundSelect; use"),
+    "text": (lambda: text("SELECT 1"), "not TextClause"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+async def test_what_gives_no_jobs_is_refused(oban: Oban, ids: list[int], name: str) -> None:
+    make, message = REFUSED[name]
+    for call in (oban.cancel_many_jobs, oban.retry_many_jobs, oban.delete_many_jobs):
+        with pytest.raises(InvalidTarget, match=message):
+            await call(make())
+    with pytest.raises(InvalidTarget, match=message):
+        await oban.update_many_jobs(make(), {"priority": 1})
+    with pytest.raises(InvalidTarget):
+        await oban.list_jobs(make())
+
+
+async def test_a_session_whose_tables_are_in_a_third_place_cannot_say_where(oban: Oban) -> None:
+    tenant = oban.engine.execution_options(schema_translate_map={None: "tenant"})
+    async with AsyncSession(tenant) as session:
+        if oban.options.prefix:
+            with pytest.raises(InvalidTarget, match=r"'tenant' for tables without a schema.* in 'jobs'"):
+                await oban.list_jobs(session=session)
+        else:
+            with pytest.raises((SchemaMissing, OperationalError)):
+                await oban.list_jobs(session=session)
+
+
+async def test_rows_that_others_lock_are_skipped_as_the_statement_says(oban: Oban, ids: list[int]) -> None:
+    if oban.engine.dialect.name == "sqlite":
+        # A writer has the whole database; the clause is not even written.
+        assert "FOR UPDATE" not in str(select(Job).with_for_update().compile(oban.engine.sync_engine))
+        return
+    first = select(Job).order_by(Job.id).limit(2).with_for_update(skip_locked=True)
+    async with AsyncSession(oban.engine) as session:
+        assert [job.id for job in await oban.list_jobs(first, session=session)] == ids[:2]
+        assert [job.id for job in await oban.update_many_jobs(first, {"priority": 9})] == ids[2:4]
