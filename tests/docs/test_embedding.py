@@ -1,0 +1,130 @@
+"""Every snippet of `docs/embedding.md`, run as it stands, has the effect that the text says."""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from sqlalchemy import URL, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from oban import Job, Oban
+from tests.docs.stage import Page, Snippet, Stage
+from tests.suite.rows import lasting_url
+from tests.waiting import eventually
+
+PAGE = Page("embedding.md")
+#: What is defined at the top of the page, and further down.
+PREPARED = ("engine = create_async_engine", "sync_engine = create_engine")
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest) -> Iterator[URL]:
+    """One database for all tests of this module."""
+    yield from lasting_url(request)
+
+
+@pytest.fixture
+async def stage(oban: Oban, url: URL) -> AsyncIterator[Stage]:
+    """The application of the page, with its table, on either database."""
+    await oban.delete_many_jobs(select(Job), everything=True)
+    stage = Stage(oban)
+    for part in PREPARED:
+        (snippet,) = (found for found in PAGE.snippets if part in found.code)
+        sync = url.set(drivername="sqlite" if url.get_backend_name() == "sqlite" else "postgresql+psycopg")
+        code = snippet.code.replace("sqlite+aiosqlite:///app.db", url.render_as_string(False))
+        code = code.replace("sqlite:///app.db", sync.render_as_string(False))
+        await stage.run(Snippet(snippet.page, snippet.line, code))
+    async with oban.engine.begin() as connection:
+        await connection.run_sync(stage.names["Base"].metadata.create_all)
+    yield stage
+    async with oban.engine.begin() as connection:
+        await connection.run_sync(stage.names["Base"].metadata.drop_all)
+    await stage.names["engine"].dispose()
+    stage.names["sync_engine"].dispose()
+
+
+async def orders(stage: Stage) -> list[Any]:
+    """The order that each job is about, those of cancelled jobs negative."""
+    jobs = await stage.oban.list_jobs()
+    return [(-1 if job.state == "cancelled" else 1) * job.args["order"] for job in jobs]
+
+
+@PAGE.shows("engine = create_async_engine")
+async def test_an_order_and_its_job_are_one_transaction(stage: Stage, snippet: Snippet) -> None:
+    order = await stage.names["place"]("a@b.c")
+    assert await orders(stage) == [order.id]
+    with pytest.raises(Exception, match=r"(?i)null"):
+        await stage.names["place"](None)
+    assert await orders(stage) == [order.id]
+
+
+@PAGE.shows("add_all")
+async def test_many_are_placed_in_every_way(stage: Stage, snippet: Snippet) -> None:
+    await stage.run(snippet)
+    async with AsyncSession(stage.oban.engine) as session:
+        await stage.names["place_many"](session)
+        assert await orders(stage) == []
+        await session.commit()
+    assert sorted(await orders(stage)) == [1, 2, 3, 4]
+    jobs = {job.args["order"]: (str(job.state), job.queue) for job in await stage.oban.list_jobs()}
+    assert jobs.pop(2) == ("scheduled", "mailers")
+    assert set(jobs.values()) == {("available", "mailers")}
+
+
+@PAGE.shows("begin_nested")
+async def test_a_savepoint_takes_its_jobs_with_it(stage: Stage, snippet: Snippet) -> None:
+    await stage.run(snippet)
+    async with AsyncSession(stage.oban.engine) as session:
+        await stage.names["place_if_possible"](session)
+        await session.commit()
+    assert await orders(stage) == [5]
+
+
+@PAGE.shows("Confirm.enqueue(")
+async def test_a_worker_enqueues_by_itself(stage: Stage, snippet: Snippet) -> None:
+    await stage.run(snippet)
+    async with AsyncSession(stage.oban.engine) as session:
+        await stage.names["confirm_again"](session)
+        await session.rollback()
+        await stage.names["confirm_again"](session)
+        await session.commit()
+    assert await orders(stage) == [7]
+
+
+@PAGE.shows("lifespan")
+async def test_jobs_run_inside_of_the_application(
+    stage: Stage, snippet: Snippet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await stage.run(snippet)
+    async with asynccontextmanager(stage.names["lifespan"])(None):
+        order = await stage.names["place"]("a@b.c")
+        said = ""
+
+        def confirmed() -> bool:
+            nonlocal said
+            said += capsys.readouterr().out
+            return f"confirmed {order.id}" in said
+
+        await eventually(confirmed)
+
+
+@PAGE.shows("sync_engine = create_engine")
+async def test_a_sync_application_does_the_same(stage: Stage, snippet: Snippet) -> None:
+    placed = stage.names["place_now"]("a@b.c")
+    assert await orders(stage) == [placed]
+    with pytest.raises(Exception, match=r"(?i)null"):
+        stage.names["place_now"](None)
+    assert len(await orders(stage)) == 1
+
+
+@PAGE.shows("def call_off")
+async def test_the_jobs_of_an_order_are_called_off_with_it(stage: Stage, snippet: Snippet) -> None:
+    await stage.run(snippet)
+    first, second = await stage.names["place"]("a@b.c"), await stage.names["place"]("d@e.f")
+    assert stage.names["call_off"](first) == 1
+    assert await orders(stage) == [-first.id, second.id]
+
+
+def test_every_snippet_of_the_page_is_run() -> None:
+    assert PAGE.shown == PAGE.snippets
