@@ -48,6 +48,9 @@ class Worker(Generic[A]):
     awaits; one in a thread cannot be: it is told through `job.cancelled()`, and the attempt fails when it
     ends. `executor` says where a plain `process` runs: "thread" or "process".
 
+    A `process` with a parameter `session` gets an `AsyncSession`, a plain one a `Session`: what it writes is
+    committed together with the job's completion, or rolled back. Not with `executor="process"`.
+
     `process` may return `Cancel`, `Snooze` or `Record`; anything else completes the job, and an
     exception makes it retry after `backoff(job)` seconds. A plain `def process` runs in a thread unless
     `executor` says otherwise.
