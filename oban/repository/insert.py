@@ -128,9 +128,9 @@ def _insert(session: Session, jobs: list[Job], attach: bool) -> None:
     when_stored(session, lambda: _adopt(jobs, rows))
     if attach:
         session.add_all(jobs)
-    if delays := [row.scheduled_at - row.inserted_at for row in rows if row.state == "scheduled"]:
-        notify(session, "signal", [{"action": "stage", "in": min(delays).total_seconds()}])
     if not dialect.insert_notifies:
+        if delays := [row.scheduled_at - row.inserted_at for row in rows if row.state == "scheduled"]:
+            notify(session, "signal", [{"action": "stage", "in": min(delays).total_seconds()}])
         queues = {job.queue for job, row in zip(jobs, rows, strict=True) if row.state == "available"}
         notify(session, "insert", [{"queue": queue} for queue in sorted(queues)])
 
