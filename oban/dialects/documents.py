@@ -248,7 +248,10 @@ class SQLiteDocuments(Documents):
         self, document: Any, steps: Sequence[Any], test: Callable[[Any], ColumnElement[bool]]
     ) -> ColumnElement[bool]:
         source, last = _walk(document, steps)
-        return select(literal_column("1")).select_from(source).where(test(last)).exists()
+        found: Any = select(literal_column("1")).select_from(source).where(test(last))
+        # A column that is compared with belongs to a statement around this one, however far out.
+        exists: ColumnElement[bool] = found.correlate_except(source).exists()
+        return exists
 
     def _value(self, document: Any, path: Path, kind: str, type_: Any) -> ScalarSelect[Any]:
         source, last = _walk(document, [step(key) for key in path])

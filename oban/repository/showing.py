@@ -19,7 +19,7 @@ KEYS = [Job.__mapper__.get_property_by_column(column).key for column in Job.__ta
 
 def refresh(session: Session, named: Named, ids: Iterable[int], written: Collection[str]) -> None:
     """Let instances show the rows with some ids, of which a call has just written some columns."""
-    wanted = sorted({id_ for id_ in ids if id_ in named.instances or _held(session, id_) is not None})
+    wanted = sorted({id_ for id_ in ids if id_ in named.instances or _held(session, id_)})
     if wanted:
         dialect = dialects.of(session)
         statement = select(Job).where(dialect.among(Job.id, dialect.id_list())).options(lazyload("*"))
@@ -34,17 +34,23 @@ def show(session: Session, named: Named, rows: Iterable[Job], written: Mapping[i
     def apply() -> None:
         for row in rows:
             undo.append(_note(session, row, named.locked_at))
-            for instance in named.instances.get(row.id, ()):
+            for instance in (*named.instances.get(row.id, ()), *_kin(session, row.id)):
                 if instance is not row:
-                    undo.extend(_show(instance, row, written[row.id], named.locked_at))
+                    undo.extend(_show(session, instance, row, written[row.id], named.locked_at))
 
     when_stored(session, apply)
     rollback.on_rollback(session, undo)
 
 
-def _held(session: Session, id_: int) -> Job | None:
-    held = session.identity_map.get(Job.__mapper__.identity_key_from_primary_key((id_,)))
-    return held if isinstance(held, Job) else None
+def _held(session: Session, id_: int) -> list[Job]:
+    """What the session has of a job: one of `Job`, and one of each class that an application made of it."""
+    keys = (mapper.identity_key_from_primary_key((id_,)) for mapper in Job.__mapper__.self_and_descendants)
+    return [held for key in keys if isinstance(held := session.identity_map.get(key), Job)]
+
+
+def _kin(session: Session, id_: int) -> list[Job]:
+    """Those of them that loading a `Job` does not refresh."""
+    return [held for held in _held(session, id_) if type(held) is not Job]
 
 
 def _note(session: Session, job: Job, locked_at: int) -> Callable[[], None]:
@@ -61,7 +67,9 @@ def _note(session: Session, job: Job, locked_at: int) -> Callable[[], None]:
     return forget
 
 
-def _show(instance: Job, row: Job, written: Collection[str], locked_at: int) -> list[Callable[[], None]]:
+def _show(
+    session: Session, instance: Job, row: Job, written: Collection[str], locked_at: int
+) -> list[Callable[[], None]]:
     """Let an instance of another session, or of none, show a row, as if it had been loaded now.
 
     What the application has set on one that its session will flush stays, but for what the call wrote
@@ -81,6 +89,9 @@ def _show(instance: Job, row: Job, written: Collection[str], locked_at: int) -> 
         if state.info[_SEEN] != locked_at:
             return
         state.info[_SEEN] = info
+        if instance in session:
+            session.expire(instance, KEYS)
+            return
         for key in shown:
             if key not in before:
                 instance.__dict__.pop(key, None)

@@ -1,0 +1,94 @@
+"""Every snippet of `docs/filters.md`, run as it stands, has the effect that the text says."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import URL, select, text
+
+from oban import Job, Oban, Worker, filters
+from tests.databases import PostgreSQLFactory
+from tests.docs.snippets import fenced
+from tests.docs.stage import Page, Snippet, Stage
+from tests.suite.rows import delete_rows, insert_rows, lasting_url, read_rows, row
+
+PAGE = Page("filters.md")
+
+
+class SendEmail(Worker, name="docs.SendEmail"):
+    async def process(self, job: Job) -> None: ...
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest) -> Iterator[URL]:
+    """One database for all tests of this module, emptied for each."""
+    yield from lasting_url(request)
+
+
+@pytest.fixture
+async def stage(oban: Oban) -> Stage:
+    await delete_rows(oban.engine)
+    stage = Stage(oban)
+    stage.names |= {"select": select, "Job": Job, "SendEmail": SendEmail, "filters": filters}
+    return stage
+
+
+async def states(stage: Stage) -> list[str]:
+    return [found["state"] for found in (await read_rows(stage.oban.engine)).values()]
+
+
+@PAGE.shows("late = ")
+async def test_a_statement_names_jobs(
+    stage: Stage, snippet: Snippet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [row("retryable", attempt=attempt) for attempt in (3, 4)]
+    ids = await insert_rows(stage.oban.engine, *rows, row())
+    await stage.run(snippet)
+    assert capsys.readouterr().out == f"{ids[1]} tests.Nobody\n"
+    assert await states(stage) == ["retryable", "cancelled", "available"]
+
+
+@PAGE.shows("everything=True")
+async def test_everything_has_to_be_said(stage: Stage, snippet: Snippet) -> None:
+    await insert_rows(stage.oban.engine, row(), row("executing"))
+    await stage.run(snippet)
+    assert await states(stage) == ["executing"]
+
+
+@PAGE.shows("from oban import filters")
+async def test_filters_are_combined(stage: Stage, snippet: Snippet) -> None:
+    vip: dict[str, Any] = {"worker": "docs.SendEmail", "tags": ["vip"], "args": {"customer": {"id": 7}}}
+    others = [vip | {"worker": "Other"}, vip | {"tags": []}, vip | {"args": {"customer": {"id": "7"}}}]
+    await insert_rows(stage.oban.engine, row(**vip), *(row(**other) for other in others))
+    await stage.run(snippet)
+    assert await states(stage) == ["cancelled", *["available"] * 3]
+
+
+@PAGE.shows('filters.args("cc").exists()')
+async def test_a_path_is_compared(stage: Stage, snippet: Snippet) -> None:
+    args = {"customer": {"id": 7, "name": "Mo"}, "items": [{"sku": "A-2"}], "ids": [1, 7], "cc": None}
+    both = await insert_rows(stage.oban.engine, row(args=args), row(meta={"reviewed": 1}))
+    for line in snippet.code.splitlines():
+        condition = eval(line, stage.names)
+        assert [job.id for job in await stage.oban.list_jobs(select(Job).where(condition))] == both[:1], line
+
+
+def test_the_table_names_every_filter() -> None:
+    named = set(re.findall(r"`(\w+)\(", PAGE.text.split("| --- |")[1].split("\n\n")[0]))
+    assert named == {"worker", "queue", "state", "tags", "any_tag", "args", "meta"}
+    assert all(callable(getattr(filters, name)) for name in named)
+
+
+async def test_the_indexes_can_be_made(postgresql_factory: PostgreSQLFactory) -> None:
+    (sql,) = fenced("docs/filters.md", "sql")
+    url = postgresql_factory.create()
+    async with Oban(url) as oban, oban.engine.connect() as connection:
+        await connection.execution_options(isolation_level="AUTOCOMMIT")
+        for statement in filter(str.strip, sql.split(";")):
+            await connection.execute(text(statement))
+    postgresql_factory.drop(url)
+
+
+def test_every_snippet_is_run_by_a_test() -> None:
+    assert sorted(PAGE.shown, key=lambda snippet: snippet.line) == PAGE.snippets

@@ -1,0 +1,343 @@
+"""Management in the caller's unit of work: what it sees, what instances show, what a rollback leaves."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import URL, inspect, select
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
+from sqlalchemy.orm import aliased, load_only
+
+from oban import Job, Oban
+from oban.repository.target import parse_id
+from tests.databases import DATABASES
+from tests.suite.rows import TABLE, delete_rows, insert_row, lasting_url, read_row, read_rows, shown
+
+Caller = AsyncSession | AsyncConnection
+CHANGES = ("cancel", "retry", "update", "update by a select", "cancel by an alias")
+
+
+class Marked(Job):
+    """An application's own class of jobs."""
+
+
+@pytest.fixture(scope="module", params=DATABASES)
+def url(request: pytest.FixtureRequest) -> Iterator[URL]:
+    """One database for all tests of this module, emptied for each."""
+    yield from lasting_url(request)
+
+
+@pytest.fixture(autouse=True)
+async def emptied(oban: Oban) -> None:
+    await delete_rows(oban.engine)
+
+
+@pytest.fixture(params=["AsyncSession", "AsyncConnection"])
+async def caller(request: pytest.FixtureRequest, engine: AsyncEngine) -> AsyncIterator[Caller]:
+    made = AsyncSession(engine) if request.param == "AsyncSession" else engine.connect()
+    async with made as opened:
+        yield opened
+
+
+async def change(oban: Oban, name: str, job: Any, session: Caller | None = None) -> None:
+    """Change a retryable job in one way or another."""
+    id_ = job if isinstance(job, int) else inspect(job).identity[0]
+    if name == "cancel":
+        await oban.cancel_job(job, session)
+    elif name == "retry":
+        await oban.retry_job(job, session)
+    elif name == "update":
+        await oban.update_job(job, {"tags": ["new"]}, session)
+    elif name == "update by a select":
+        await oban.update_many_jobs(select(Job).where(Job.id == id_), {"tags": ["new"]}, session)
+    else:
+        other = aliased(Job)
+        await oban.cancel_many_jobs(select(other).where(other.id == id_), session)
+
+
+@contextlib.contextmanager
+def announced(oban: Oban) -> Iterator[list[Any]]:
+    """What is announced through this client, where the database does not do it."""
+    seen: list[Any] = []
+    oban._database.on_notices[:] = [seen.extend]
+    yield seen
+    oban._database.on_notices.clear()
+
+
+# -- what is seen ------------------------------------------------------------------------------
+
+
+async def test_the_callers_uncommitted_state_is_seen_and_kept(oban: Oban, engine: AsyncEngine) -> None:
+    id_ = await insert_row(engine, "retryable")
+    async with AsyncSession(engine, autoflush=False) as session:
+        held = await session.get_one(Job, id_)
+        held.queue, held.priority = "media", 7
+        pending = Job(worker="tests.New", queue="media")
+        session.add(pending)
+        async with session.begin_nested():
+            nested = await oban.enqueue(Job(worker="tests.Nested", queue="media"), session)
+        of_media = select(Job).where(Job.queue == "media")
+        assert len(await oban.list_jobs(of_media, session)) == 3
+        updated = await oban.update_many_jobs(of_media, lambda job: {"meta": {"was": job.priority}}, session)
+        assert updated == [held, pending, nested]
+        assert [job.meta for job in updated] == [{"was": 7}, {"was": 0}, {"was": 0}]
+        assert await oban.cancel_many_jobs(of_media, session) == 3
+        assert {job.state for job in updated} == {"cancelled"}
+        assert (held.queue, held.priority) == ("media", 7)
+        assert not session.dirty
+        await session.commit()
+    rows = (await read_rows(engine)).values()
+    assert [(found["queue"], found["state"], found["priority"]) for found in rows] == [
+        *(("media", "cancelled", 7), ("media", "cancelled", 0), ("media", "cancelled", 0))
+    ]
+
+
+# -- what instances show -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("expire_on_commit", [True, False])
+@pytest.mark.parametrize("how", ["loaded", "expired", "partly expired", "some columns", "own class"])
+async def test_the_instances_of_the_session_show_the_row_at_once(
+    oban: Oban, engine: AsyncEngine, how: str, expire_on_commit: bool
+) -> None:
+    for name in CHANGES:
+        id_ = await insert_row(engine, "retryable")
+        async with AsyncSession(engine, expire_on_commit=expire_on_commit) as session:
+            options = [load_only(Job.queue)] if how == "some columns" else []
+            held = await session.get_one(Marked if how == "own class" else Job, id_, options=options)
+            if "expired" in how:
+                session.expire(held, ["state", "tags"] if how == "partly expired" else None)
+            await change(oban, name, id_, session)
+            # Nothing is left to load, which an async session could not do here.
+            assert held.state != "retryable" or held.tags == ["new"], name
+            assert shown(held)["id"] == id_
+            await session.commit()
+            await session.refresh(held, list(TABLE.columns.keys()))
+            assert shown(held) == await read_row(engine, id_)
+
+
+@pytest.mark.parametrize("where", ["detached", "another session", "another session, expired"])
+@pytest.mark.parametrize("end", ["commit", "rollback", "close"])
+async def test_an_instance_from_elsewhere_shows_the_row_as_long_as_there_is_one(
+    oban: Oban, engine: AsyncEngine, caller: Caller, where: str, end: str
+) -> None:
+    id_ = await insert_row(engine, "retryable")
+    before = await read_row(engine, id_)
+    async with AsyncSession(engine, expire_on_commit=False) as other:
+        job = await other.get_one(Job, id_)
+        # No transaction of its own is in the way of the caller's.
+        await other.commit()
+        if where == "detached":
+            other.expunge(job)
+        elif where.endswith("expired"):
+            other.expire(job)
+        updated = await oban.update_job(job, {"tags": ["new"]}, caller)
+        assert (updated is job, job.tags) == (True, ["new"])
+        await oban.cancel_job(job, caller)
+        assert job.state == "cancelled"
+        await getattr(caller, end)()
+        if where.endswith("expired") and end != "commit":
+            await other.refresh(job)
+        assert shown(job) == await read_row(engine, id_)
+        assert (shown(job) == before) is (end != "commit")
+
+
+async def test_what_another_session_will_flush_stays_but_for_what_the_call_wrote(
+    oban: Oban, engine: AsyncEngine
+) -> None:
+    id_ = await insert_row(engine, "retryable", priority=3)
+    async with AsyncSession(engine, expire_on_commit=False) as other:
+        job = await other.get_one(Job, id_)
+        await other.commit()
+        job.priority, job.tags = 8, ["mine"]
+        await oban.update_job(job, {"tags": ["theirs"], "queue": "moved"})
+        assert (job.priority, job.tags, job.queue) == (8, ["theirs"], "moved")
+        await other.commit()
+    found = await read_row(engine, id_)
+    assert found is not None
+    assert (found["priority"], found["tags"], found["queue"]) == (8, ["theirs"], "moved")
+
+
+async def test_a_rollback_gives_another_session_its_change_back(oban: Oban, engine: AsyncEngine) -> None:
+    id_ = await insert_row(engine, "retryable")
+    async with AsyncSession(engine, expire_on_commit=False) as other, AsyncSession(engine) as session:
+        job = await other.get_one(Job, id_)
+        await other.commit()
+        job.tags = ["mine"]
+        await oban.update_job(job, {"tags": ["theirs"]}, session)
+        assert (job.tags, other.is_modified(job)) == (["theirs"], False)
+        await session.rollback()
+        assert (job.tags, other.is_modified(job)) == (["mine"], True)
+        await other.commit()
+    assert (await read_row(engine, id_) or {})["tags"] == ["mine"]
+
+
+async def test_two_instances_do_not_share_what_they_show(oban: Oban, engine: AsyncEngine) -> None:
+    id_ = await insert_row(engine, "retryable")
+    first, second = await oban.get_job(id_), await oban.get_job(id_)
+    assert first is not None
+    assert second is not None
+    await oban.update_many_jobs([first, second], {"meta": {"a": [1]}})
+    first.meta["a"].append(2)
+    assert second.meta == {"a": [1]}
+
+
+async def test_an_answer_that_comes_late_does_not_take_back_what_a_later_call_showed(
+    oban: Oban, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    id_ = await insert_row(engine, "retryable")
+    job = await oban.get_job(id_)
+    assert job is not None
+    transact, gate = oban._database._transact, asyncio.Event()
+
+    async with AsyncSession(engine, expire_on_commit=False) as session:
+        held = await session.get_one(Job, id_)
+        await session.commit()
+
+        async def late(function: Any, *args: Any, **kwargs: Any) -> Any:
+            """Commits at once; what is to be done after that waits."""
+            actions: list[Any] = []
+
+            def keep(inner: Any, *given: Any, **named: Any) -> Any:
+                result = function(inner, *given, **named)
+                actions.extend(inner.info["oban.waiting"])
+                inner.info["oban.waiting"].clear()
+                return result
+
+            result = await transact(keep, *args, **kwargs)
+            gate.set()
+            late.actions = actions  # type: ignore[attr-defined]
+            return result
+
+        monkeypatch.setattr(oban._database, "_transact", late)
+        await oban.update_many_jobs([job, held], {"priority": 1})
+        await gate.wait()
+        monkeypatch.undo()
+        await oban.update_job(job, {"priority": 2})
+        await oban.update_job(held, {"queue": "newer"}, session)
+        await session.commit()
+        for action in late.actions:  # type: ignore[attr-defined]
+            action()
+        found = await read_row(engine, id_)
+        assert (job.priority, shown(held)) == (2, found)
+
+
+async def test_of_calls_at_once_each_instance_shows_the_last(oban: Oban, engine: AsyncEngine) -> None:
+    id_ = await insert_row(engine, "retryable")
+    for _ in range(5):
+        job = await oban.get_job(id_)
+        assert job is not None
+        await asyncio.gather(*[oban.update_job(job, {"priority": number}) for number in range(10)])
+        assert shown(job) == await read_row(engine, id_)
+
+
+# -- what a rollback leaves --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [*CHANGES, "delete"])
+async def test_after_a_rollback_the_instances_show_what_is_stored(
+    oban: Oban, engine: AsyncEngine, name: str
+) -> None:
+    for savepoint in (False, True):
+        id_ = await insert_row(engine, "retryable")
+        before = await read_row(engine, id_)
+        async with AsyncSession(engine, expire_on_commit=False) as session:
+            held = await session.get_one(Job, id_)
+            begun = await session.begin_nested() if savepoint else session
+            if name == "delete":
+                assert await oban.delete_job(held, session)
+                assert held not in session
+            else:
+                await change(oban, name, id_, session)
+                assert shown(held) != before
+            await begun.rollback()
+            assert held in session
+            await session.refresh(held)
+            assert shown(held) == before
+            await session.rollback()
+            held = await session.get_one(Job, id_)
+            held.priority = 9
+            await session.commit()
+        assert (await read_row(engine, id_) or {})["priority"] == 9
+
+
+async def test_a_savepoint_that_is_rolled_back_expires_what_was_changed_in_it_only(
+    oban: Oban, engine: AsyncEngine
+) -> None:
+    ids = [await insert_row(engine, "retryable") for _ in range(2)]
+    async with AsyncSession(engine, expire_on_commit=False) as session:
+        first, second = [await session.get_one(Job, id_) for id_ in ids]
+        await oban.cancel_job(first, session)
+        nested = await session.begin_nested()
+        await oban.cancel_job(second, session)
+        await nested.rollback()
+        assert first.state == "cancelled"
+        assert "state" not in second.__dict__
+        await session.commit()
+    assert [found["state"] for found in (await read_rows(engine)).values()] == ["cancelled", "retryable"]
+
+
+async def test_a_savepoint_takes_what_passed_instances_show_back(
+    oban: Oban, engine: AsyncEngine, caller: Caller
+) -> None:
+    id_ = await insert_row(engine, "retryable")
+    job = await oban.get_job(id_)
+    fresh, kept = Job(worker="tests.New"), Job(worker="tests.Kept")
+    assert job is not None
+    await oban.update_job(job, {"priority": 1}, caller)
+    outer = await caller.begin_nested()
+    await oban.update_job(job, {"priority": 2}, caller)
+    async with caller.begin_nested():
+        await oban.update_job(job, {"priority": 3}, caller)
+        await oban.enqueue(fresh, caller)
+    assert job.priority == 3
+    await outer.rollback()
+    assert (job.priority, inspect(fresh).transient) == (1, True)
+    async with caller.begin_nested():
+        await oban.enqueue(fresh, caller)
+        await oban.enqueue(kept, caller)
+    await caller.commit()
+    assert list(await read_rows(engine)) == [id_, *(parse_id(new) for new in (fresh, kept))]
+    assert shown(job) == await read_row(engine, id_)
+
+
+@pytest.mark.parametrize("end", ["rollback", "close"])
+async def test_a_job_can_be_enqueued_again_when_its_transaction_did_not_end_well(
+    oban: Oban, engine: AsyncEngine, caller: Caller, end: str
+) -> None:
+    job = Job(worker="tests.New")
+    await oban.enqueue(job, caller)
+    await getattr(caller, end)()
+    await oban.enqueue(job)
+    assert list(await read_rows(engine)) == [job.id]
+
+
+# -- what is announced -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("end", ["commit", "rollback", "close"])
+async def test_what_is_announced_is_announced_at_commit_alone(
+    oban: Oban, engine: AsyncEngine, caller: Caller, end: str
+) -> None:
+    if oban._database.dialect.listens:
+        # Then the server does it, with the transaction.
+        return
+    running = await insert_row(engine, "executing")
+    with announced(oban) as seen:
+        await oban.cancel_job(running, caller)
+        async with caller.begin_nested():
+            await oban.enqueue(Job(worker="tests.New", queue="kept"), caller)
+        nested = await caller.begin_nested()
+        await oban.enqueue(Job(worker="tests.New", queue="lost"), caller)
+        await nested.rollback()
+        assert seen == []
+        await getattr(caller, end)()
+        expected = [("signal", {"action": "pkill", "job_id": running}), ("insert", {"queue": "kept"})]
+        assert seen == (expected if end == "commit" else [])
+    if end == "rollback":
+        with announced(oban) as seen:
+            await oban.enqueue(Job(worker="tests.New", queue="next"), caller)
+            await caller.commit()
+        assert seen == [("insert", {"queue": "next"})]
