@@ -1,0 +1,41 @@
+"""What is done for an order after it was placed.
+
+Each worker takes a session. What it writes is committed together with the job's completion: it is
+there once, also if the process is killed in between and the job runs again.
+"""
+
+import logging
+from dataclasses import dataclass
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from oban import Cancel, Job, Worker
+
+from .models import Order
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class OrderArgs:
+    order_id: int
+
+
+class SendConfirmation(Worker[OrderArgs], queue="mailers", max_attempts=5):
+    async def process(self, job: Job, args: OrderArgs, session: AsyncSession) -> Cancel | None:
+        order = await session.get(Order, args.order_id)
+        if order is None:
+            return Cancel("the order is gone")
+        order.confirmed = True
+        logger.info("to %s: your order %s is on its way", order.email, order.id)
+        return None
+
+
+class AskForReview(Worker[OrderArgs], queue="mailers", max_attempts=5):
+    async def process(self, job: Job, args: OrderArgs, session: AsyncSession) -> Cancel | None:
+        order = await session.get(Order, args.order_id)
+        if order is None:
+            return Cancel("the order is gone")
+        order.asked_for_review = True
+        logger.info("to %s: how do you like order %s?", order.email, order.id)
+        return None
