@@ -66,7 +66,7 @@ def _by_database(
     return element
 
 
-def worker(*workers: type[Worker] | FunctionWorker[..., Any] | str, of: Of = Job) -> Condition:
+def worker(*workers: type[Worker[Any]] | FunctionWorker[..., Any] | str, of: Of = Job) -> Condition:
     """Jobs of a worker: its class, its `@job` function or its name; or of one of several."""
     names = [_name(item) for item in _some(workers, "a worker")]
     return cast(Condition, of.worker.in_(names))
