@@ -1,5 +1,6 @@
 """The application: orders are placed over HTTP, and so are their jobs managed."""
 
+import json
 import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -7,7 +8,8 @@ from datetime import datetime, timedelta
 from typing import Annotated, Any, TypedDict
 
 from fastapi import Depends, FastAPI, HTTPException, Path, Request
-from fastapi.responses import JSONResponse
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
@@ -190,6 +192,16 @@ async def change_job(job: OfJob, changes: JobChanges, session: Database, oban: Q
     return await oban.update_job(job, change, session=session)
 
 
+# -- What is wrong with a request ------------------------------------------------------------------
+
+
 @app.exception_handler(InvalidJob)
 async def refuse(_: Request, error: Exception) -> JSONResponse:
     return JSONResponse({"detail": str(error)}, status_code=422)
+
+
+@app.exception_handler(RequestValidationError)
+async def refuse_shape(_: Request, error: RequestValidationError) -> Response:
+    # FastAPI's own answer repeats the input, and fails where that is NaN, or half of a surrogate pair.
+    problems = [{key: problem[key] for key in ("type", "loc", "msg")} for problem in error.errors()]
+    return Response(json.dumps({"detail": problems}), status_code=422, media_type="application/json")

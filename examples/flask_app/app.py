@@ -1,5 +1,6 @@
 """The application: orders are placed over HTTP, and so are their jobs managed."""
 
+import atexit
 import os
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -33,6 +34,7 @@ class Database:
 def create_app() -> Flask:
     engine = create_engine(os.environ.get("DATABASE_URL", "sqlite:///orders.db"))
     database = Database(SyncOban(engine), scoped_session(sessionmaker(engine, expire_on_commit=False)))
+    atexit.register(engine.dispose)
     app = Flask(__name__)
     app.extensions["database"] = database
     app.register_blueprint(views)

@@ -1,0 +1,96 @@
+"""The processes of an example: started as the README says, watched by what they print, stopped by SIGTERM."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TypeVar
+
+from sqlalchemy import URL
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples"
+T = TypeVar("T")
+
+
+def until(condition: Callable[[], T], seconds: float = 20.0) -> T:
+    """Wait until a condition is true; its value."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"not within {seconds} s: {condition}"
+        time.sleep(0.01)
+    return value
+
+
+def text(url: URL) -> str:
+    return url.render_as_string(hide_password=False)
+
+
+def environment(**more: str) -> Mapping[str, str]:
+    """Where `oban` is that of this checkout, and a warning is an error."""
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith(("OBAN_", "UVICORN_"))}
+    return {**inherited, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error", **more}
+
+
+class Process:
+    """One process, in the folder of the examples; what it prints goes to a file."""
+
+    def __init__(self, log: Path, *command: str, **variables: str) -> None:
+        self._log = log
+        with log.open("w") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", *command],
+                cwd=EXAMPLES,
+                env=environment(**variables),
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def printed(self) -> str:
+        return self._log.read_text()
+
+    def says(self, pattern: str) -> re.Match[str]:
+        """Wait until it has printed something; fails when it has ended before."""
+
+        def found() -> re.Match[str] | None:
+            match = re.search(pattern, self.printed())
+            assert match or self._process.poll() is None, self.printed()
+            return match
+
+        match = until(found)
+        assert match is not None
+        return match
+
+    def terminate(self) -> None:
+        self._process.send_signal(signal.SIGTERM)
+
+    def ended(self) -> int:
+        """Its exit code, once it has ended."""
+        return self._process.wait(timeout=20)
+
+    def kill(self) -> None:
+        """End it and what it has started, whatever happened."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+
+def finish(*command: str, **variables: str) -> str:
+    """Run a command to its good end; what it printed."""
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=EXAMPLES,
+        env=environment(**variables),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
+    return done.stdout
