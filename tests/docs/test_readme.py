@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
-from oban import JobState, Oban
+from oban import Job, JobState, Oban
 from tests.docs.snippets import ROOT, fenced
+from tests.waiting import eventually
 
 URL = "sqlite+aiosqlite:///app.db"
 OBAN = [sys.executable, "-m", "oban"]
@@ -65,9 +67,20 @@ async def test_the_readme_enqueues_runs_and_manages(folder: Path) -> None:
         await names["sign_up"]("bob@example.com")
         last = (await client.list_jobs())[-1]
         assert last.args == {"to": "bob@example.com", "subject": "Welcome"}
+        await client.enqueue(names["Close"].new({"to": "eve@example.com"}))
+        async with Oban(URL, queues={"default": 1}):
+            await eventually(lambda: _is_told(client, "Closed"))
         assert await names["manage"](client, first.id) == 2
         assert await client.get_job(first.id) is None
-        assert (await client.list_jobs())[-2].state is JobState.CANCELLED
+        cancelled = select(Job).where(Job.queue == "media", Job.state == "cancelled")
+        assert len(await client.list_jobs(cancelled)) == 1
+    await names["engine"].dispose()
+
+
+async def _is_told(client: Oban, subject: str) -> bool:
+    closed = await client.list_jobs(select(Job).where(Job.worker.endswith(".Close")))
+    told = [job for job in await client.list_jobs() if job.args.get("subject") == subject]
+    return [job.state for job in closed] == [JobState.COMPLETED] and len(told) == 1
 
 
 def test_the_start_command_of_the_readme_runs_its_workers(folder: Path) -> None:
