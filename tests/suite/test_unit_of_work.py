@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from sqlalchemy.orm import aliased, load_only
 
 from oban import Job, Oban
+from oban.repository.management import DONE
 from oban.repository.target import parse_id
 from tests.databases import DATABASES
 from tests.suite.rows import TABLE, delete_rows, insert_row, lasting_url, read_row, read_rows, shown
@@ -334,7 +335,7 @@ async def test_what_is_announced_is_announced_at_commit_alone(
         await nested.rollback()
         assert seen == []
         await getattr(caller, end)()
-        expected = [("signal", {"action": "pkill", "job_id": running}), ("insert", {"queue": "kept"})]
+        expected = [("signal", {"action": "pkill", "job_id": running, **DONE}), ("insert", {"queue": "kept"})]
         assert seen == (expected if end == "commit" else [])
     if end == "rollback":
         with announced(oban) as seen:
