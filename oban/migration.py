@@ -232,8 +232,15 @@ def _is_of_oban(operation: Any, prefix: str | None) -> bool:
     return getattr(operation, "table_name", None) in _TABLES and getattr(operation, "schema", None) == prefix
 
 
-def _overlook_identity(operations: OpContainer) -> None:
+def _overlook_identity(context: MigrationContext, _: Any, directives: list[MigrationScript]) -> None:
     """Where the database has none, the key of jobs counts up by itself: Alembic would add it for ever."""
+    if not context.dialect.supports_identity_columns:
+        for directive in directives:
+            _without_identity(directive.upgrade_ops_list[-1])
+            _without_identity(directive.downgrade_ops_list[-1])
+
+
+def _without_identity(operations: OpContainer) -> None:
     for operation in operations.ops:
         if isinstance(operation, ModifyTableOps) and operation.table_name == "oban_jobs":
             operation.ops[:] = [
@@ -251,9 +258,7 @@ def _overlook_identity(operations: OpContainer) -> None:
 def _replace(context: MigrationContext, prefix: str | None, directive: MigrationScript) -> None:
     # The last ones: with several databases, each adds its own.
     both = (directive.upgrade_ops_list[-1], directive.downgrade_ops_list[-1])
-    if not context.dialect.supports_identity_columns:
-        for operations in both:
-            _overlook_identity(operations)
+    _overlook_identity(context, None, [directive])
     script = _script()
     options = {"version_table": VERSION_TABLE, "version_table_schema": prefix}
     current = MigrationContext.configure(context.connection, opts=options).get_current_revision() or "base"
@@ -353,6 +358,7 @@ def _options(prefix: str | None, database: str) -> dict[str, Any]:
 
     return {
         "target_metadata": target,
+        "process_revision_directives": _overlook_identity,
         "version_table": VERSION_TABLE,
         "version_table_schema": prefix,
         "include_schemas": bool(prefix),

@@ -47,7 +47,9 @@ def here(*arguments: str, url: URL) -> str:
     given = ["-c", str(ROOT / "alembic.ini"), "-x", f"url={render(url)}", *arguments]
     options = command_line.parser.parse_args(given)
     printed = io.StringIO()
-    config = Config(options.config[0], stdout=printed, output_buffer=printed, cmd_opts=options)
+    # Before Alembic 1.16 it is one name, not a list.
+    (named,) = options.config if isinstance(options.config, list) else [options.config]
+    config = Config(named, stdout=printed, output_buffer=printed, cmd_opts=options)
     command_line.run_cmd(config, options)
     return printed.getvalue()
 

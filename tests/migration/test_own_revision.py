@@ -123,7 +123,7 @@ def test_the_script_does_the_same(empty_url: URL, url: URL, tmp_path: Path, temp
     assert found.get("triggers") == expected.get("triggers")
     assert (versions(empty_url), versions(empty_url, "alembic_version")) == (["0003"], ["c"])
     run_script(empty_url, project.downgrade("c:base", sql=True))
-    assert tables(empty_url) == {"alembic_version"}
+    assert tables(empty_url) <= {"alembic_version"}
 
 
 def test_a_script_of_later_revisions_begins_where_they_say(empty_url: URL, tmp_path: Path) -> None:
