@@ -17,6 +17,7 @@ from oban import encoding, fields
 from oban.errors import ConfigError, InvalidJob
 
 _DICTS: tuple[Any, ...] = (dict, Mapping, MutableMapping)
+_UNIONS: tuple[Any, ...] = (Union, types.UnionType)
 #: How many faults an error names, and how much of each it shows.
 _FAULTS, _SHOWN = 5, 120
 
@@ -63,19 +64,21 @@ def make(said: Any, owner: str) -> "Arguments | None":
 
     Raises `ConfigError` for a type that no JSON object can be, and without pydantic.
     """
-    plain = get_args(said) in ((), (str, Any), (str, object))
-    if said is None or said is Any or isinstance(said, TypeVar) or (plain and _class_of(said) in _DICTS):
+    known = _known(said)
+    plain = _class_of(known) in _DICTS and get_args(known) in ((), (str, Any), (str, object))
+    if said is None or known is Any or isinstance(known, TypeVar) or plain:
         return None
     _check_kind(said, owner)
     return Arguments(said, owner)
 
 
 def _check_kind(said: Any, owner: str) -> None:
-    if get_origin(said) in (Union, types.UnionType):
-        for each in get_args(said):
+    known = _known(said)
+    if get_origin(known) in _UNIONS:
+        for each in get_args(known):
             _check_kind(each, owner)
         return
-    cls = _class_of(said)
+    cls = _class_of(known)
     # A pydantic model knows its schema.
     if not (is_dataclass(cls) or is_typeddict(cls) or cls in _DICTS or hasattr(cls, "model_json_schema")):
         raise ConfigError(
@@ -83,18 +86,22 @@ def _check_kind(said: Any, owner: str) -> None:
         )
 
 
-def _class_of(said: Any) -> Any:
-    """The class behind an alias, a NewType or `Annotated`."""
+def _known(said: Any) -> Any:
+    """What a NewType, `type X = …` or `Annotated` gives another name to."""
     while True:
         if get_origin(said) is Annotated:
             said = get_args(said)[0]
-        elif get_origin(said) is not None:
-            said = get_origin(said)
-        # NewType; `type X = …`.
         elif (behind := getattr(said, "__supertype__", getattr(said, "__value__", None))) is not None:
             said = behind
         else:
             return said
+
+
+def _class_of(said: Any) -> Any:
+    """The class of a generic alias, or under another name; None if there are several."""
+    known = _known(said)
+    cls = get_origin(known) or known
+    return None if cls in _UNIONS else cls
 
 
 def check_parameter(process: Any, said: Any, owner: str) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Generic, NewType, TypeVar
 
 import pytest
 from pydantic import BaseModel
+from typing_extensions import TypeAliasType
 
 from oban import Job, Worker, worker
 from oban.errors import ConfigError, InvalidJob
@@ -70,8 +71,14 @@ class TestDeclared:
 
     @pytest.mark.parametrize(
         "said",
-        [NewType("Special", Address), Annotated[Address, "x"], Address | Model, "Address"],
-        ids=["NewType", "Annotated", "union", "forward reference"],
+        [
+            NewType("Special", Address),
+            Annotated[Address, "x"],
+            Address | Model,
+            TypeAliasType("Named", Address | Model),
+            "Address",
+        ],
+        ids=["NewType", "Annotated", "union", "named union", "forward reference"],
     )
     def test_other_names_for_a_type_are_that_type(self, said: Any) -> None:
         cls = of(said)
@@ -147,6 +154,12 @@ class TestDeclared:
         class Unresolved(Worker[Address]):
             async def process(self, job: Job, args: "Unknown") -> None: ...  # type: ignore[name-defined]  # noqa: F821
 
+        class Perhaps(Worker[Address]):
+            async def process(self, job: Job, args: Address | None) -> None: ...
+
+        class Either(Worker[Address | Model]):
+            async def process(self, job: Job, args: Address | Model) -> None: ...
+
         class Dicts(Worker[Mail]):
             async def process(self, job: Job, args: Mapping[str, Any]) -> None: ...
 
@@ -156,6 +169,7 @@ class TestDeclared:
         class Described(Worker):
             async def process(self, job: Job, args: Mail) -> None: ...
 
+        assert Perhaps.takes == Either.takes == {"args"}
         assert Base.takes == Unresolved.takes == Dicts.takes == Anything.takes == Described.takes == {"args"}
 
 

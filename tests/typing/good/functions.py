@@ -8,7 +8,14 @@ from oban import Job, Record, job
 
 
 @job(
-    queue="mailers", tags=["mail"], timeout=5, name="mail", oban="Other", max_attempts=3, meta={}, priority=1
+    queue="mailers",
+    tags=["mail"],
+    timeout=5,
+    name="typing.mail",
+    oban="Other",
+    max_attempts=3,
+    meta={},
+    priority=1,
 )
 async def send_email(to: str, /, subject: str = "Hi", *, urgent: bool = False) -> str:
     return f"{to}: {subject} {urgent}"

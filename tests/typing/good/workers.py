@@ -15,7 +15,7 @@ class Plain(Worker):
 
 class Configured(
     Worker,
-    name="configured",
+    name="typing.configured",
     queue="media",
     priority=3,
     max_attempts=5,
@@ -47,7 +47,7 @@ class InProcess(Worker, executor="process", timeout=1.5, tags=("a", "b")):
         return Snooze(1.5)
 
 
-@worker(queue="media", executor="thread", name="decorated")
+@worker(queue="media", executor="thread", name="typing.decorated")
 class Decorated:
     def process(self, job: Job) -> Record:
         return Record(job.args["n"])
