@@ -88,7 +88,7 @@ class FastAPI(Application):
 
     def _start(self) -> list[Process]:
         log = self.folder / "server.log"
-        return [Process(log, "fastapi_app", "--port", "0", DATABASE_URL=shown(self.url))]
+        return [Process(log, "-m", "fastapi_app", "--port", "0", DATABASE_URL=shown(self.url))]
 
 
 class Flask(Application):
@@ -96,9 +96,10 @@ class Flask(Application):
 
     def _start(self) -> list[Process]:
         database = {"DATABASE_URL": shown(self.url), "HOME": str(self.folder)}
-        finish("-m", "flask", "--app", "flask_app.app", "install", **database)
-        serving = ["gunicorn", "--bind", "127.0.0.1:0", "--threads", "4", "flask_app.app:create_app()"]
-        running = ["oban", "start", "--import", "flask_app.workers", "--queues", "mailers:5"]
+        if not self.processes:
+            finish("-m", "flask", "--app", "flask_app.app", "install", **database)
+        serving = ["-m", "gunicorn", "--bind", "127.0.0.1:0", "--threads", "4", "flask_app.app:create_app()"]
+        running = ["-m", "oban", "start", "--import", "flask_app.workers", "--queues", "mailers:5"]
         return [
             Process(self.folder / "server.log", *serving, **database),
             Process(self.folder / "runner.log", *running, OBAN_DATABASE_URL=shown(self.url)),

@@ -18,7 +18,7 @@ EXAMPLES = ROOT / "examples"
 T = TypeVar("T")
 
 
-def until(condition: Callable[[], T], seconds: float = 20.0) -> T:
+def until(condition: Callable[[], T], seconds: float = 30.0) -> T:
     """Wait until a condition is true; its value."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
@@ -42,9 +42,10 @@ class Process:
 
     def __init__(self, log: Path, *command: str, **variables: str) -> None:
         self._log = log
+        self._asked = False
         with log.open("w") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", *command],
+                [sys.executable, *command],
                 cwd=EXAMPLES,
                 env=environment(**variables),
                 stdout=output,
@@ -68,11 +69,15 @@ class Process:
         return match
 
     def terminate(self) -> None:
+        """Ask it to stop, once: a second time would say not to wait."""
+        if self._asked:
+            return
+        self._asked = True
         self._process.send_signal(signal.SIGTERM)
 
     def ended(self) -> int:
         """Its exit code, once it has ended."""
-        return self._process.wait(timeout=20)
+        return self._process.wait(timeout=30)
 
     def kill(self) -> None:
         """End it and what it has started, whatever happened."""
@@ -89,7 +94,7 @@ def finish(*command: str, **variables: str) -> str:
         env=environment(**variables),
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=40,
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
