@@ -1,7 +1,7 @@
 """The script: its commands, one after the other, on both databases."""
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,16 +42,38 @@ def rows(engine: Engine, statement: str) -> list[tuple[Any, ...]]:
         return [tuple(row) for row in connection.execute(text(statement))]
 
 
+@pytest.fixture
+def script() -> Iterator[Any]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(EXAMPLES)
+        yield importlib.import_module("script")
+
+
+@pytest.fixture
+def said(
+    script: Any, sync_url: URL, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str]]:
+    """What a command returns and prints, in this process."""
+
+    def run(*arguments: str, url: URL = sync_url) -> tuple[int, str]:
+        monkeypatch.setattr("sys.argv", ["script.py", "--database-url", shown(url), *arguments])
+        code = script.main()
+        captured = capsys.readouterr()
+        return code, captured.out + captured.err
+
+    return run
+
+
 def test_orders_are_imported_with_their_jobs_withdrawn_with_them_and_invoiced(
-    sync_url: URL, engine: Engine, tmp_path: Path
+    sync_url: URL, engine: Engine, tmp_path: Path, said: Callable[..., tuple[int, str]]
 ) -> None:
     def script(*arguments: str) -> list[str]:
         return finish("script.py", "--database-url", shown(sync_url), *arguments).splitlines()
 
     (tmp_path / "orders.csv").write_text(LINES)
-    said = script("import", str(tmp_path / "orders.csv"))
-    assert said[:2] == ["line 2: imported A-1", "line 3: imported A-2"]
-    assert [line.split(":")[1].strip() for line in said[2:]] == [
+    lines = script("import", str(tmp_path / "orders.csv"))
+    assert lines[:2] == ["line 2: imported A-1", "line 3: imported A-2"]
+    assert [line.split(":")[1].strip() for line in lines[2:]] == [
         *["refused"] * 3,
         "A-1 is there already",
         "refused",
@@ -61,19 +83,12 @@ def test_orders_are_imported_with_their_jobs_withdrawn_with_them_and_invoiced(
     assert rows(engine, orders) == [("A-1", 1990, None), ("A-2", 500, None)]
     assert rows(engine, jobs) == [("invoices", "available")] * 2
 
-    assert script("withdraw", "A-2") == ["withdrew A-2, cancelled 1 jobs"]
+    assert said("withdraw", "A-2") == (0, "withdrew A-2, cancelled 1 jobs\n")
     assert rows(engine, jobs) == [("invoices", "available"), ("invoices", "cancelled")]
 
     assert script("run") == ["all jobs have ended", "1 invoices are written"]
     assert rows(engine, orders) == [("A-1", 1990, "Order A-1: 19.90")]
     assert rows(engine, jobs) == [("invoices", "completed"), ("invoices", "cancelled")]
-
-
-@pytest.fixture
-def script() -> Iterator[Any]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(EXAMPLES)
-        yield importlib.import_module("script")
 
 
 def test_stopped_while_it_runs_it_leaves_each_order_as_its_job(
@@ -102,19 +117,10 @@ def test_stopped_while_it_runs_it_leaves_each_order_as_its_job(
     assert count < MANY
 
 
-def test_what_cannot_be_done_is_said_in_a_line(
-    script: Any, sync_url: URL, engine: Engine, monkeypatch: pytest.MonkeyPatch, capsys: Any
-) -> None:
-    def said(*arguments: str) -> tuple[int, str]:
-        monkeypatch.setattr("sys.argv", ["script.py", "--database-url", shown(sync_url), *arguments])
-        code = script.main()
-        captured = capsys.readouterr()
-        return code, captured.out + captured.err
-
+def test_what_cannot_be_done_is_said_in_a_line(said: Callable[..., tuple[int, str]]) -> None:
     assert said("withdraw", "A-9") == (0, "there is no order A-9\n")
-    assert said("import", "nowhere.csv")[0] == 1
-    assert "nowhere.csv" in said("import", "nowhere.csv")[1]
-    sync_url = URL.create("postgresql+psycopg", "me", "secret", "127.0.0.1", 1, "mine")
-    code, words = said("run")
+    code, words = said("import", "nowhere.csv")
+    assert (code, words) == (1, "script.py: [Errno 2] No such file or directory: 'nowhere.csv'\n")
+    code, words = said("run", url=URL.create("postgresql+psycopg", "me", "secret", "127.0.0.1", 1, "mine"))
     assert (code, "secret" in words, "Traceback" in words) == (1, False, False)
     assert words.startswith("script.py: ")
