@@ -14,7 +14,7 @@ from sqlalchemy import Connection, bindparam, inspect, text
 
 from oban.errors import SchemaMismatch
 
-logger = logging.getLogger("oban.migration")
+logger: logging.Logger = logging.getLogger("oban.migration")
 
 _STATES = (
     *("available", "scheduled", "suspended", "executing"),

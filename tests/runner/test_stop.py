@@ -111,7 +111,7 @@ async def test_a_job_that_finishes_when_interrupted_is_done(url: URL) -> None:
 async def test_a_job_that_does_not_let_itself_be_interrupted_goes_back(
     url: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner_module, "LAST_MOMENTS", 0.2)
+    monkeypatch.setattr(runner_module, "LAST_MOMENTS", 1.0)
     begun, end = asyncio.Event(), asyncio.Event()
 
     class Stubborn(Worker):
