@@ -13,7 +13,8 @@ from tests.suite.rows import TABLE
 from tests.waiting import eventually
 
 TASKS = 16
-TRANSACTIONS = 500
+#: Of each task; SQLite, whose transactions take turns, is shown with fewer.
+TRANSACTIONS = {"postgresql": 500, "sqlite": 150}
 
 
 class Count(Worker):
@@ -27,15 +28,16 @@ class Count(Worker):
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("factory", ["sqlite", "asyncpg"], indirect=True)
-async def test_of_8000_transactions_just_the_committed_ones_enqueue_and_their_jobs_run_once(
+async def test_of_thousands_of_transactions_just_the_committed_ones_enqueue_and_their_jobs_run_once(
     url: URL, rng: random.Random
 ) -> None:
+    transactions = TRANSACTIONS[url.get_backend_name()]
     Count.ran = Counter()
     committed: set[str] = set()
     async with Oban(url, queues={"default": 50}, shutdown_grace_period=1) as oban:
 
         async def application(task: int) -> None:
-            for number in range(TRANSACTIONS):
+            for number in range(transactions):
                 key = f"{task}-{number}"
                 async with AsyncSession(oban.engine) as session:
                     how = rng.randrange(3)
@@ -63,7 +65,7 @@ async def test_of_8000_transactions_just_the_committed_ones_enqueue_and_their_jo
 
         await eventually(is_done, 30)
         stored = [job.args["key"] for job in await oban.list_jobs()]
-    assert 0.6 < len(committed) / (TASKS * TRANSACTIONS) < 0.73
+    assert 0.6 < len(committed) / (TASKS * transactions) < 0.73
     assert len(stored) == len(committed)
     assert set(stored) == committed
     assert Count.ran == Counter(committed)
