@@ -3,7 +3,7 @@
 from oban import filters
 from oban.client import Oban
 from oban.config import QueueOptions
-from oban.errors import ObanError
+from oban.errors import InvalidJob, JobNotFound, ObanError
 from oban.models import Job
 from oban.outcomes import Cancel, Record, Snooze
 from oban.repository.queues import QueueInfo
@@ -15,7 +15,9 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Cancel",
+    "InvalidJob",
     "Job",
+    "JobNotFound",
     "JobState",
     "Oban",
     "ObanError",

@@ -4,10 +4,10 @@ import enum
 import functools
 import json
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
-from sqlalchemy import JSON, BigInteger, ColumnElement, DateTime, Dialect, Integer, Text
+from sqlalchemy import JSON, BigInteger, ColumnElement, DateTime, Dialect, Integer, Interval, Text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -151,6 +151,10 @@ class UTCDateTime(TypeDecorator[datetime]):
         if value.utcoffset() is None:
             raise ValueError(f"a time zone is needed: {value!r} has none")
         return value.astimezone(UTC).replace(tzinfo=None)
+
+    def coerce_compared_value(self, op: Any, value: Any) -> TypeEngine[Any]:
+        # A time and a span of time, as in `Job.scheduled_at - timedelta(hours=1)`.
+        return Interval() if isinstance(value, timedelta) else self
 
     # Drivers decode a row before anything here sees it, and all rows of an answer or none.
     def column_expression(self, column: ColumnElement[datetime]) -> ColumnElement[datetime]:

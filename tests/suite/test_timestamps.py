@@ -7,7 +7,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from sqlalchemy import URL, select, text
+from sqlalchemy import URL, select, text, update
 from sqlalchemy.exc import StatementError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
@@ -238,3 +238,17 @@ async def test_in_a_long_transaction_a_job_is_not_stamped_with_its_beginning(oba
     assert just_now(cancelled.scheduled_at - timedelta(seconds=60), since)
     assert just_now(updated.scheduled_at - timedelta(seconds=30), since)
     assert (job.state, cancelled.state, updated.state) == ("available", "cancelled", "scheduled")
+
+
+async def test_postgresql_counts_with_times_and_spans_of_time(oban: Oban) -> None:
+    if oban.engine.dialect.name != "postgresql":
+        pytest.skip("SQLite has no spans of time")
+    job = await oban.enqueue(Completes.new(scheduled_at=AHEAD))
+    hour = timedelta(hours=1)
+    near = select(Job).where(Job.scheduled_at - hour < AHEAD, Job.scheduled_at < AHEAD + hour)
+    assert [found.id for found in await oban.list_jobs(near)] == [job.id]
+    async with AsyncSession(oban.engine) as session:
+        await session.execute(update(Job).values(scheduled_at=Job.scheduled_at - hour))
+        await session.commit()
+        found = (await session.execute(select(Job.scheduled_at, Job.scheduled_at + hour))).one()
+    assert tuple(found) == (AHEAD - hour, AHEAD)
