@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 from pydantic import BaseModel, field_validator
-from sqlalchemy import URL
+from sqlalchemy import URL, select
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
 from typing_extensions import TypedDict
 
 from oban import Job, JobState, Oban, Record, Worker
@@ -54,6 +56,16 @@ class InProcess(Worker[Mail], executor="process"):
         return Record([args["to"], os.getpid()])
 
 
+class InItsTransaction(Worker[Order]):
+    async def process(self, job: Job, args: Order, session: AsyncSession) -> None:
+        session.add(Untyped.new({"copied": args.number}))
+
+
+class InItsThread(Worker[Order]):
+    def process(self, job: Job, args: Order, session: Session) -> None:
+        session.add(Untyped.new({"copied": args.number}))
+
+
 class Untyped(Worker):
     async def process(self, job: Job, args: dict[str, Any]) -> Record:
         return Record([args, args is job.args])
@@ -90,6 +102,15 @@ async def test_the_object_comes_back_in_every_executor(oban: Oban) -> None:
 
 async def test_a_parameter_args_of_an_untyped_worker_is_the_dict(oban: Oban) -> None:
     assert await returned(oban, Untyped.new({"a": 1})) == [{"a": 1}, True]
+
+
+@pytest.mark.parametrize("cls", [InItsTransaction, InItsThread])
+async def test_they_come_beside_the_session(oban: Oban, cls: type[Worker[Order]]) -> None:
+    await reaches(oban, await oban.enqueue(cls.new(Order(number=7))), JobState.COMPLETED)
+    misfit = await reaches(oban, await oban.enqueue(Job(worker=cls.worker_name)), JobState.RETRYABLE)
+    assert misfit.errors[-1]["error"].endswith("do not fit Order: number: Field required")
+    copies = await oban.list_jobs(select(Job).where(Job.worker == Untyped.worker_name))
+    assert [copy.args for copy in copies] == [{"copied": 7}]
 
 
 async def test_args_that_do_not_fit_fail_the_attempt_with_the_field_and_the_fault(oban: Oban) -> None:

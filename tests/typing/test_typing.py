@@ -94,6 +94,7 @@ def test_the_good_code_defines_workers_that_are_accepted_at_run_time(path: Path)
 _INTERNAL = {"cli", "dialects", "notifier", "repository", "runner", "types"}
 
 
+@pytest.mark.timeout(120)
 def test_every_type_of_the_public_api_is_written_down() -> None:
     """Nothing that users import is unknown to pyright, or left to its inference."""
     binaries = str(Path(sys.executable).parent)

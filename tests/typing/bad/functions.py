@@ -33,6 +33,7 @@ async def use() -> None:
     send_email.new(subject="Hi")  # error
     await send_email(1)  # error
     add.new("1")  # error
+    add.enqueue_sync("1")  # error
     add.new(1, scale="2")  # error
     add("1")  # error
     await add.enqueue(1, factor=2)  # error

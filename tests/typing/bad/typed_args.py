@@ -60,6 +60,7 @@ async def enqueue(job: Job) -> None:
     Import.new({"path": 1})  # error
     await Import.enqueue(EmailArgs("x"))  # error
     Ship.new(EmailArgs("x"))  # error
+    Ship.enqueue_sync(EmailArgs("x"))  # error
     Concrete.new(OrderArgs(number=1))  # error
     SendEmail.args_of(job).no_such()  # error
     Import.args_of(job)["pth"]  # error

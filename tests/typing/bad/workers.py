@@ -73,6 +73,8 @@ async def enqueue(session: Session) -> None:
     await Plain.enqueue({}, queue=5)  # error
     await Plain.enqueue({}, session=session)  # error
     await Plain.enqueue({}, session="session")  # error
+    Plain.enqueue_sync({}, session=5)  # error
+    Plain.enqueue_sync({}, quue="x")  # error
 
 
 def read(job: Job) -> None:

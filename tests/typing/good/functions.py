@@ -45,3 +45,7 @@ async def use() -> None:
     assert_type(await later.enqueue("a@b.c", subject="Hi"), Job)
     assert_type(await later("a@b.c"), str)
     assert_type(add.worker.worker_name, str)
+
+
+def use_in_sync_code() -> None:
+    assert_type(send_email.enqueue_sync("a@b.c", subject="Hi"), Job)

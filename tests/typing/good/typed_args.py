@@ -71,6 +71,7 @@ async def enqueue() -> None:
     assert_type(await SendEmail.enqueue(EmailArgs(to="a@b.c"), schedule_in=5), Job)
     assert_type(Import.new({"path": "/tmp"}), Job)
     await Import.enqueue(ImportArgs(path="x"))
+    assert_type(Ship.enqueue_sync(OrderArgs(number=1)), Job)
     await Ship.enqueue(OrderArgs(number=1))
     Concrete.new(EmailArgs("x"))
     assert_type(Ship.args_of(Ship.new(OrderArgs(number=1))).number, int)

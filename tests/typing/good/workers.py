@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, assert_type
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy.orm import Session
 
 from oban import Cancel, Job, JobState, Record, Snooze, Worker, current_job, worker
 
@@ -51,6 +52,16 @@ class InProcess(Worker, executor="process", timeout=1.5, tags=("a", "b")):
 class Decorated:
     def process(self, job: Job) -> Record:
         return Record(job.args["n"])
+
+
+class InItsTransaction(Worker):
+    async def process(self, job: Job, session: AsyncSession) -> None:
+        session.add(Plain.new(job.args))
+
+
+class InItsThread(Worker):
+    def process(self, job: Job, args: dict[str, Any], *, session: Session) -> None:
+        Plain.enqueue_sync(args, session=session)
 
 
 async def enqueue(session: AsyncSession, connection: AsyncConnection) -> None:
