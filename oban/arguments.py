@@ -179,7 +179,9 @@ class Arguments:
         """
         try:
             given = self._read({} if value is None else value)
-            dumped = self._adapter.dump_python(given, mode="json", by_alias=True, warnings=False)
+            dumped = self._adapter.dump_python(
+                given, mode="json", by_alias=True, round_trip=True, warnings=False
+            )
             stored = fields.args(dumped)
             back = self.parse(stored, owner)
             same = bool(back == given)

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, Required, TypedDict
 
 from oban import clock, encoding
 from oban.errors import InvalidJob
@@ -35,6 +35,13 @@ class Overrides(JobOptions, total=False):
 
     scheduled_at: datetime
     schedule_in: float | timedelta
+
+
+class JobFields(Overrides, total=False):
+    """All that may be said about a job."""
+
+    worker: Required[str]
+    args: Mapping[str, Any]
 
 
 class WorkerOptions(JobOptions, total=False):

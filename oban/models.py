@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
-from typing import Any, ClassVar, Protocol, cast
+from typing import Any, ClassVar, Protocol, Unpack, cast
 from uuid import UUID
 
 from sqlalchemy import (
@@ -27,6 +27,7 @@ from sqlalchemy.orm.attributes import instance_state
 
 from oban import clock, ddl, fields
 from oban.errors import InvalidJob
+from oban.fields import JobFields
 from oban.types import (
     STATES,
     BigKey,
@@ -142,7 +143,7 @@ class Job(Base):
     #: Seconds of `schedule_in`, so that the database's clock decides rather than this machine's.
     _schedule_in: ClassVar[float | None] = None
 
-    def __init__(self, **values: Any) -> None:
+    def __init__(self, **values: Unpack[JobFields]) -> None:
         if "worker" not in values:
             raise InvalidJob("worker", "is missing")
         self._fill(fields.check(values))

@@ -11,7 +11,7 @@ from contextvars import ContextVar
 from copy import deepcopy
 from datetime import timedelta
 from functools import update_wrapper
-from typing import Any, ClassVar, Generic, ParamSpec, Unpack, cast
+from typing import Any, ClassVar, Generic, ParamSpec, Unpack, cast, overload
 
 from typing_extensions import TypeVar
 
@@ -229,16 +229,22 @@ class Registry:
 registry: Registry = Registry()
 
 
+@overload
+def worker(cls: type[Any], /) -> type[Worker]: ...
+@overload
 def worker(
     *, args: type[A] | None = None, **options: Unpack[WorkerOptions]
-) -> Callable[[type[Any]], type[Worker[A]]]:
-    """Make a worker of a plain class with `process`; options as for `Worker`.
+) -> Callable[[type[Any]], type[Worker[A]]]: ...
+def worker(
+    cls: type[Any] | None = None, /, *, args: type[Any] | None = None, **options: Unpack[WorkerOptions]
+) -> Any:
+    """Make a worker of a plain class with `process`: `@worker`, or `@worker(…)` with options as for `Worker`.
 
     `args` is the type of its args, as in `Worker[…]`. mypy does not see that the class is a worker then:
     derive from `Worker` where that counts.
     """
 
-    def decorate(cls: type[Any]) -> type[Worker[A]]:
+    def decorate(cls: type[Any]) -> type[Worker[Any]]:
         if not callable(getattr(cls, "process", None)):
             raise ConfigError(f"{cls.__qualname__} needs a process method")
         members = {
@@ -253,7 +259,7 @@ def worker(
         # Passes keywords on to __init_subclass__, which registers the class.
         return types.new_class(cls.__name__, bases, {**options}, lambda namespace: namespace.update(members))
 
-    return decorate
+    return decorate if cls is None else decorate(cls)
 
 
 class FunctionWorker(Generic[P, R]):
@@ -318,11 +324,17 @@ class FunctionWorker(Generic[P, R]):
         return self.function(*bound.args, **bound.kwargs)
 
 
-def job(**options: Unpack[WorkerOptions]) -> Callable[[Callable[P, R]], FunctionWorker[P, R]]:
-    """Make a function enqueueable: `send.enqueue("a@b.c")`. Options as for `Worker`.
+@overload
+def job(function: Callable[P, R], /) -> FunctionWorker[P, R]: ...
+@overload
+def job(**options: Unpack[WorkerOptions]) -> Callable[[Callable[P, R]], FunctionWorker[P, R]]: ...
+def job(function: Callable[..., Any] | None = None, /, **options: Unpack[WorkerOptions]) -> Any:
+    """Make a function enqueueable: `send.enqueue("a@b.c")`. `@job`, or with options as for `Worker`.
 
     The arguments must be JSON. Inside, `current_job()` is the job.
     """
+    if function is not None:
+        return FunctionWorker(function, options)
     return lambda function: FunctionWorker(function, options)
 
 

@@ -96,5 +96,6 @@ def parse_url(url: str | URL, *, asynchronous: bool = True) -> URL:
     try:
         parsed.get_dialect().import_dbapi()
     except (NoSuchModuleError, ImportError) as error:
-        raise ConfigError(f"the driver of {parsed.drivername} is not installed: {error}") from None
+        extra = "; pip install 'oban[psycopg]'" if parsed.get_driver_name() == "psycopg" else ""
+        raise ConfigError(f"the driver of {parsed.drivername} is not installed: {error}{extra}") from None
     return parsed

@@ -9,7 +9,7 @@ from typing import Any, NotRequired, TypeVar
 from uuid import UUID
 
 import pytest
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import BaseModel, ConfigDict, Field, Json, SecretStr, computed_field, field_validator
 from typing_extensions import TypedDict
 
 from oban import Job, Worker
@@ -67,7 +67,7 @@ EVERYTHING = Everything(
     lasts=timedelta(days=1, microseconds=1),
     raw=b"abc",
     pair=(1, "x"),
-    names={"a", "b"},
+    names={"a"},
     address=Address("Rome", 12),
     addresses=[Address("Oslo")],
 )
@@ -113,6 +113,23 @@ class TestStored:
         assert of(Address).new({"city": "Rome"}).args == {"city": "Rome", "zip": 0}
         made = of(Everything).new(EVERYTHING)
         assert of(Everything).new(made.args).args == made.args
+
+    def test_what_is_computed_and_what_is_json_within_comes_back_equal(self) -> None:
+        class Box(BaseModel):
+            model_config = ConfigDict(extra="forbid")
+            side: int
+            labels: Json[list[str]]
+
+            @computed_field  # type: ignore[prop-decorator]
+            @property
+            def area(self) -> int:
+                return self.side**2
+
+        class Ship(Worker[Box]):
+            async def process(self, job: Job, args: Box) -> None: ...
+
+        box = Box.model_validate({"side": 3, "labels": '["a", "b"]'})
+        assert Ship.args_of(Ship.new(box)) == box
 
     def test_a_strict_model_takes_the_json_that_it_has_stored(self) -> None:
         class Strict(BaseModel):

@@ -98,9 +98,9 @@ def test_a_bad_value_is_refused_when_it_is_set(values: dict[str, Any], message: 
 def test_a_job_needs_a_worker() -> None:
     for worker in ("", " \t", None, 5, b"w", "x" * 256, "a\x00", "\ud800"):
         with pytest.raises(InvalidJob, match=r"^worker "):
-            Job(worker=worker)
+            Job(worker=worker)  # type: ignore[arg-type]
     with pytest.raises(InvalidJob, match="worker is missing"):
-        Job(args={})
+        Job(args={})  # type: ignore[call-arg]
 
 
 def test_a_new_job_has_the_documented_defaults() -> None:

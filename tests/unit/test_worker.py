@@ -172,10 +172,26 @@ class TestDecoratedClasses:
     def test_a_wrong_option_is_refused(self) -> None:
         with pytest.raises(ConfigError, match="did you mean queue"):
 
-            @worker(quue="x")  # type: ignore[call-arg]
+            @worker(quue="x")  # type: ignore[call-overload]
             class Misspelt:
                 def process(self, job: Job) -> None:
                     return None
+
+
+class TestBareDecorators:
+    def test_they_need_no_parentheses(self) -> None:
+        @worker
+        class Plain:
+            def process(self, job: Job) -> None: ...
+
+        @job
+        def add(a: int, b: int = 1) -> int:
+            return a + b
+
+        assert Plain.worker_name.endswith(".Plain")  # type: ignore[attr-defined]
+        assert Plain.new().worker.endswith(".Plain")  # type: ignore[attr-defined]
+        assert add.new(1, b=2).args == {"a": 1, "b": 2}
+        assert add(1) == 2
 
 
 class TestFunctions:

@@ -23,7 +23,13 @@ def wrong() -> None:
     return None
 
 
+@job
+def plain(to: str) -> int:
+    return len(to)
+
+
 async def use() -> None:
+    await plain.enqueue(1)  # error
     await send_email.enqueue("a@b.c", subject=1)  # error
     await send_email.enqueue()  # error
     await send_email.enqueue(1)  # error

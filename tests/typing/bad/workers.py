@@ -88,3 +88,12 @@ def read(job: Job) -> None:
     Cancel(5)  # error
     Snooze("5")  # error
     Snooze(datetime.now())  # error
+
+
+def make() -> list[Job]:
+    return [
+        Job(worker="x", prioriti=3),  # error
+        Job(worker="x", queue=5),  # error
+        Job(queue="x"),  # error
+        Job(worker="x", args={"a": 1}, schedule_in=60),
+    ]

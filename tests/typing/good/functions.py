@@ -31,7 +31,14 @@ def nothing() -> None:
     return None
 
 
+@job
+def plain(to: str) -> int:
+    return len(to)
+
+
 async def use() -> None:
+    assert_type(await plain.enqueue("a@b.c"), Job)
+    assert_type(plain("a"), int)
     assert_type(send_email.new("a@b.c"), Job)
     assert_type(send_email.new("a@b.c", subject="Hi", urgent=True), Job)
     assert_type(await send_email.enqueue("a@b.c", "Hi"), Job)
