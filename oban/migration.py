@@ -246,7 +246,9 @@ def _without_identity(operations: OpContainer) -> None:
             operation.ops[:] = [
                 part
                 for part in operation.ops
-                if not (isinstance(part, AlterColumnOp) and isinstance(part.modify_server_default, Identity))
+                # In what goes down, it is the existing one.
+                if not isinstance(part, AlterColumnOp)
+                or Identity not in (type(part.modify_server_default), type(part.existing_server_default))
             ]
     operations.ops[:] = [
         operation

@@ -88,6 +88,24 @@ def test_an_older_schema_is_brought_up_to_date(empty_url: URL, tmp_path: Path) -
     }
 
 
+@pytest.mark.parametrize("batch", [False, True])
+def test_a_later_revision_touches_nothing_of_ours(empty_url: URL, tmp_path: Path, batch: bool) -> None:
+    project = Project(tmp_path, empty_url, "generic", BOTH, f"{STRICTLY}, render_as_batch={batch}")
+    project.autogenerate()
+    project.upgrade()
+    env = project.folder / "env.py"
+    env.write_text(
+        env.read_text().replace("(sa.Text, index=True)", "(sa.Text, index=True)\n    more: Mapped[int]")
+    )
+    written = project.autogenerate()
+    assert "'more'" in written
+    assert "oban" not in written
+    before = described(empty_url)["oban_jobs"]
+    project.upgrade()
+    project.downgrade("-1")
+    assert described(empty_url)["oban_jobs"] == before
+
+
 @pytest.mark.parametrize("options", [HOOKS, STRICTLY])
 def test_what_the_command_made_is_no_difference(empty_url: URL, tmp_path: Path, options: str) -> None:
     migration.upgrade(empty_url)
