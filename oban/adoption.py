@@ -161,6 +161,17 @@ def adopt(op: Operations, schema: str | None, beside: Sequence[str]) -> bool:
     return True
 
 
+def is_absent(connection: Connection, schema: str | None) -> bool:
+    """True if there are no tables; raises `SchemaMismatch` for those there are, which no revision made."""
+    found = {*_COLUMNS, "oban_queues"} & set(inspect(connection).get_table_names(schema=schema))
+    if found:
+        raise SchemaMismatch(
+            f"no version is known of {_names(found)}, and nothing was removed;"
+            " run `oban install` first, which adopts such tables, or drop them yourself"
+        )
+    return True
+
+
 @dataclass
 class _Change:
     #: What is said about it, unless it is empty.

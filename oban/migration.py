@@ -32,10 +32,10 @@ from sqlalchemy import (
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from oban import dialects
+from oban import adoption, dialects
 from oban.config import check_prefix
 from oban.ddl import VERSION_TABLE
-from oban.errors import ConfigError
+from oban.errors import ConfigError, ObanError, SchemaMismatch
 from oban.models import metadata
 
 __all__ = [
@@ -47,6 +47,7 @@ __all__ = [
     "upgrade",
 ]
 
+_NOTHING = "No Oban tables are installed."
 Target = str | URL | Engine | Connection | Operations
 
 
@@ -64,19 +65,21 @@ def upgrade(target: Target, *, prefix: str | None = None, revision: str = "head"
     begins; without it, it begins where an earlier call in the same script ended, else from nothing.
 
     Raises `ConfigError` for a URL or prefix that cannot be used, `SchemaMismatch` for tables of other
-    shapes, and `DatabaseUnavailable`.
+    shapes or of a newer version, and, given a URL, `DatabaseUnavailable` and `ObanError` with the
+    driver's words for what the database refuses, such as a missing right. Else it is the driver's error.
     """
     start, _, end = revision.rpartition(":")
     return _run(target, prefix, _Way(start, end, ScriptDirectory._upgrade_revs, else_from="base"))
 
 
-def downgrade(target: Target, *, prefix: str | None = None, revision: str = "base") -> None:
+def downgrade(target: Target, *, prefix: str | None = None, revision: str = "base") -> bool:
     """Take the schema back to a revision; to `base`, the default, removes the tables and all jobs.
 
-    In Alembic's offline mode, `"0003:base"` says where it begins, too.
+    False if nothing was installed. Tables that no revision made are left alone: `SchemaMismatch`.
+    Raises what `upgrade` does. In Alembic's offline mode, `"0003:base"` says where it begins, too.
     """
     start, _, end = revision.rpartition(":")
-    _run(target, prefix, _Way(start, end, ScriptDirectory._downgrade_revs))
+    return _run(target, prefix, _Way(start, end, ScriptDirectory._downgrade_revs)) != [_NOTHING]
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,12 @@ def _run(target: Target, prefix: str | None, way: _Way) -> list[str]:
             connection.begin()
         options = _options(prefix, connection.dialect.name) | way.options(_script()) | {"said": said}
         # Not through an Alembic environment: that is global, and the application may be in its own.
-        _migrate(MigrationContext.configure(connection, opts=options), prefix)
+        context = MigrationContext.configure(connection, opts=options)
+        dialects.named(connection.dialect.name).begin_migration(connection, prefix or "")
+        if way.end == "base" and not context.get_current_heads() and adoption.is_absent(connection, prefix):
+            said.append(_NOTHING)
+        else:
+            _migrate(context, prefix)
 
     if isinstance(target, Connection):
         within(target)
@@ -117,7 +125,9 @@ def _run(target: Target, prefix: str | None, way: _Way) -> list[str]:
         try:
             with_connection(url, within)
         except (DBAPIError, OSError) as error:
-            raise dialects.unavailable(url, error) or error from error
+            if (unavailable := dialects.unavailable(url, error)) or isinstance(error, OSError):
+                raise unavailable or error from error
+            raise ObanError(f"the database refused to change the tables: {_told(error)}") from error
     else:
         connection = target.get_bind()
         if isinstance(connection, Connection):
@@ -144,6 +154,14 @@ def _print(around: MigrationContext, prefix: str | None, way: _Way) -> None:
     _migrate(MigrationContext.configure(dialect=around.dialect, opts=options), prefix)
     end = script.get_revision(way.end)
     reached[prefix] = "base" if end is None else end.revision
+
+
+def _told(error: DBAPIError) -> str:
+    """What the driver said. After its first line come parts of the statement."""
+    cause = dialects.cause(error)
+    # With asyncpg, the cause is SQLAlchemy's own, made of the driver's.
+    cause = cause.__cause__ or cause
+    return (str(cause).strip() or type(cause).__name__).splitlines()[0]
 
 
 def _script() -> ScriptDirectory:
@@ -220,6 +238,10 @@ def process_revision_directives(context: MigrationContext, revision: Any, direct
     Only this makes what metadata cannot say, such as the trigger. Call a hook of the application
     after this one.
     """
+    asked = context.opts.get("revision_context")
+    if asked and not asked.command_args.get("autogenerate"):
+        # With `revision_environment`, Alembic comes here for an empty revision, too.
+        return
     targets = context.opts.get("target_metadata")
     for target in targets if isinstance(targets, (list, tuple)) else [targets]:
         for table in target.tables.values() if target is not None else ():
@@ -328,6 +350,11 @@ def _migrate(context: MigrationContext, prefix: str | None) -> None:
     with context.begin_transaction():
         if context.connection and not context.as_sql and context.opts.get("destination_rev") is not None:
             dialects.named(context.dialect.name).begin_migration(context.connection, prefix or "")
+            known = {revision.revision for revision in _script().walk_revisions()}
+            if newer := set(context.get_current_heads()) - known:
+                raise SchemaMismatch(
+                    f"the tables were made by a newer version of Oban ({', '.join(newer)}); update this one"
+                )
         if prefix and context.opts.get("destination_rev") not in (None, "base"):
             context.execute(f'CREATE SCHEMA IF NOT EXISTS "{prefix}"')
         # The revisions get their operations from here, not from the global `alembic.op`.

@@ -18,6 +18,12 @@ STATES = (
     *("retryable", "completed", "discarded", "cancelled"),
 )
 
+# One that was left when somebody dropped the tables. PostgreSQL refuses if anything uses it.
+UNUSED = """
+DO $$ BEGIN
+  EXECUTE 'DROP TYPE IF EXISTS ' || coalesce(quote_ident({schema}) || '.', '') || 'oban_job_state';
+END $$
+"""
 NOTIFY = """
 CREATE OR REPLACE FUNCTION {schema}oban_notify_insert() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -53,6 +59,7 @@ def upgrade(op: Operations, schema: str | None = None) -> None:
         state: sa.types.TypeEngine[Any] = postgresql.ENUM(
             *STATES, name="oban_job_state", schema=schema, create_type=False
         )
+        op.execute(UNUSED.format(schema=f"'{schema}'" if schema else "current_schema()"))
         op.execute(f"CREATE TYPE {dot}oban_job_state AS ENUM ('" + "', '".join(STATES) + "')")
         key: sa.types.TypeEngine[Any] = sa.BigInteger()
         document: sa.types.TypeEngine[Any] = postgresql.JSONB()

@@ -32,5 +32,5 @@ def uninstall(database_url: str, prefix: str | None, yes: bool) -> None:
         click.confirm("Remove the Oban tables and every job in them?", abort=True)
     from oban import migration
 
-    migration.downgrade(database_url, prefix=prefix)
-    click.echo("The Oban tables are gone.")
+    removed = migration.downgrade(database_url, prefix=prefix)
+    click.echo("The Oban tables are gone." if removed else "No Oban tables are installed.")

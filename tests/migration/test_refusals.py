@@ -1,0 +1,136 @@
+"""`oban install` and `oban uninstall` where they cannot do it: one line that says why, and exit code 1."""
+
+from collections.abc import Iterator
+
+import pytest
+from click.testing import CliRunner
+from sqlalchemy import URL, text
+
+from oban import migration
+from oban.cli import main
+from oban.errors import ObanError, SchemaMismatch
+from tests.migration.support import TABLES, VERSION_TABLE, described, is_empty, render, sync_engine, tables
+
+
+def refused(command: str, url: URL, *options: str) -> str:
+    """The one line that is printed."""
+    done = CliRunner().invoke(main, [command, "--database-url", render(url), *options])
+    assert done.exit_code == 1
+    assert isinstance(done.exception, SystemExit), done.exception
+    (line,) = done.output.splitlines()
+    return line
+
+
+def execute(url: URL, *statements: str) -> None:
+    with sync_engine(url).begin() as connection:
+        for statement in statements:
+            connection.execute(text(statement))
+
+
+@pytest.fixture
+def weak(bare_postgresql: URL) -> Iterator[URL]:
+    """The database as a role that may read and write, and has no right to create or own anything."""
+    execute(
+        bare_postgresql,
+        "CREATE ROLE weak LOGIN",
+        "REVOKE CREATE ON SCHEMA public FROM public",
+        "ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO weak",
+    )
+    yield bare_postgresql.set(username="weak")
+    execute(bare_postgresql, "DROP OWNED BY weak", "DROP ROLE weak")
+
+
+def test_a_missing_right_to_create_is_named(weak: URL) -> None:
+    assert refused("install", weak) == (
+        "Error: the database refused to change the tables: permission denied for schema public"
+    )
+
+
+def test_tables_of_another_role_are_named(weak: URL, bare_postgresql: URL) -> None:
+    migration.upgrade(bare_postgresql, revision="0002")
+    execute(bare_postgresql, "GRANT CREATE ON SCHEMA public TO weak")
+    assert "must be owner of" in refused("install", weak)
+    assert "must be owner of" in refused("uninstall", weak)
+
+
+@pytest.mark.parametrize("command", ["install", "uninstall"])
+def test_a_newer_schema_is_left_alone(empty_url: URL, command: str) -> None:
+    migration.upgrade(empty_url)
+    execute(empty_url, f"UPDATE {VERSION_TABLE} SET version_num = '0009'")
+    assert "made by a newer version of Oban (0009)" in refused(command, empty_url)
+    assert tables(empty_url) == TABLES | {VERSION_TABLE}
+
+
+def test_a_view_in_the_place_of_a_table_is_named(empty_url: URL) -> None:
+    execute(empty_url, "CREATE VIEW oban_jobs AS SELECT 1 AS id")
+    line = refused("install", empty_url)
+    assert "oban_jobs" in line
+    assert "already exists" in line
+    assert "CREATE" not in line
+
+
+@pytest.mark.parametrize("prefix", [None, "jobs"])
+def test_an_enum_left_by_dropped_tables_is_made_anew(
+    postgresql_schema_urls: tuple[URL, URL], prefix: str | None
+) -> None:
+    left, fresh = postgresql_schema_urls
+    for url in (left, fresh):
+        migration.upgrade(url, prefix=prefix)
+    dot = f"{prefix}." if prefix else ""
+    execute(left, *(f"DROP TABLE {dot}{table}" for table in (*TABLES, VERSION_TABLE)))
+    migration.upgrade(left, prefix=prefix)
+    assert described(left, prefix) == described(fresh, prefix)
+
+
+def test_an_enum_that_a_column_uses_is_left_alone(bare_postgresql: URL) -> None:
+    execute(
+        bare_postgresql,
+        "CREATE TYPE oban_job_state AS ENUM ('mine')",
+        "CREATE TABLE mine (state oban_job_state)",
+    )
+    assert "cannot drop type oban_job_state" in refused("install", bare_postgresql)
+    assert tables(bare_postgresql) == {"mine"}
+
+
+def test_an_enum_of_another_schema_is_no_obstacle(postgresql_schema_urls: tuple[URL, URL]) -> None:
+    url, _ = postgresql_schema_urls
+    migration.upgrade(url)
+    version = f"CREATE TABLE first.{VERSION_TABLE} (version_num varchar(32) PRIMARY KEY)"
+    execute(url, "CREATE SCHEMA first", version)
+    first = url.set(
+        drivername="postgresql+psycopg", query={**url.query, "options": "-csearch_path=first,public"}
+    )
+    migration.upgrade(first)
+    assert tables(url, "first") == tables(url, "public") == TABLES | {VERSION_TABLE}
+
+
+def test_uninstall_refuses_tables_that_no_revision_made_until_they_are_adopted(empty_url: URL) -> None:
+    engine = sync_engine(empty_url)
+    migration.metadata.create_all(engine)
+    line = refused("uninstall", empty_url)
+    assert "oban_jobs" in line
+    assert "run `oban install` first" in line
+    assert tables(empty_url) == TABLES
+    with pytest.raises(SchemaMismatch):
+        migration.downgrade(engine)
+    migration.upgrade(engine)
+    assert migration.downgrade(engine) is True
+    assert is_empty(empty_url)
+
+
+def test_uninstall_says_that_nothing_is_installed(empty_url: URL) -> None:
+    done = CliRunner().invoke(main, ["uninstall", "--database-url", render(empty_url)])
+    assert (done.exit_code, done.output) == (0, "No Oban tables are installed.\n")
+    assert is_empty(empty_url)
+    assert migration.downgrade(empty_url) is False
+
+
+def test_uninstall_says_that_nothing_is_installed_in_a_schema_that_is_not_there(bare_postgresql: URL) -> None:
+    assert migration.downgrade(bare_postgresql, prefix="nowhere") is False
+
+
+def test_the_drivers_error_is_kept_as_the_cause(empty_url: URL) -> None:
+    execute(empty_url, "CREATE VIEW oban_jobs AS SELECT 1 AS id")
+    with pytest.raises(ObanError) as raised:
+        migration.upgrade(empty_url)
+    assert "oban_jobs" in str(raised.value.__cause__)
