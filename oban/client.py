@@ -78,6 +78,7 @@ class Oban:
                 except Exception as error:
                     raise dialects.unavailable(self.engine.url, error) or error from error
                 self._runner = runner
+                self._database.loop = asyncio.get_running_loop()
 
     async def stop(self) -> None:
         """Stop fetching, wait for running jobs, put back those that outlast the grace period.
@@ -97,6 +98,7 @@ class Oban:
             if self._runner is not None:
                 await self._runner.stop()
                 self._runner = None
+                self._database.loop = None
             await deadline.close(self._database, GOODBYE)
 
     async def __aenter__(self) -> Self:

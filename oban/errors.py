@@ -58,6 +58,10 @@ class JobNotFound(ObanError, LookupError):
         self.ids = ids
 
 
+class WrongLoop(ObanError, RuntimeError):
+    """An `Oban` that runs jobs was used on another event loop than its own."""
+
+
 class UnknownWorker(ObanError, LookupError):
     """A job names a worker that is not registered in this process."""
 

@@ -45,16 +45,22 @@ class _Same(FunctionElement[bool]):
     inherit_cache = True
 
 
+def _database(compiler: SQLCompiler) -> str:
+    name = compiler.dialect.name
+    # A statement that is printed is of no database.
+    return name if name in BY_NAME else "postgresql"
+
+
 @compiles(_ByDatabase)
 def _render(element: _ByDatabase, compiler: SQLCompiler, **options: Any) -> str:
-    said = list(element.clauses)[_NAMES.index(compiler.dialect.name)]
+    said = list(element.clauses)[_NAMES.index(_database(compiler))]
     return f"({compiler.process(said, **options)})"
 
 
 @compiles(_Same)
 def _render_same(element: _Same, compiler: SQLCompiler, **options: Any) -> str:
     document, other, *steps = element.clauses
-    said = BY_NAME[compiler.dialect.name].same(document, steps, other)
+    said = BY_NAME[_database(compiler)].same(document, steps, other)
     return f"({compiler.process(said, **options)})"
 
 

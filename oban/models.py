@@ -65,9 +65,14 @@ def _state_for_time(context: DefaultExecutionContext) -> JobState:
     column = context.current_column
     row = column.index + 1 if hasattr(column, "original") else 0
     at = given.get(f"scheduled_at_m{row}", given.get("scheduled_at"))
-    if isinstance(at, datetime) and at.replace(tzinfo=at.tzinfo or UTC) > clock.now():
-        return JobState.SCHEDULED
-    return JobState.AVAILABLE
+    if isinstance(at, datetime):
+        later = at.replace(tzinfo=at.tzinfo or UTC) > clock.now()
+    else:
+        # An expression, whose value only the database knows: the stager looks when it is due.
+        statement: Any = getattr(context.compiled, "statement", None)
+        named = (*(statement._values or ()), *(statement._select_names or ()))
+        later = any(getattr(name, "key", name) == "scheduled_at" for name in named)
+    return JobState.SCHEDULED if later else JobState.AVAILABLE
 
 
 class Job(Base):
@@ -198,9 +203,13 @@ class Job(Base):
 
     @validates(*fields.CHECKS)
     def _check(self, field: str, value: object) -> Any:
+        checked = fields.CHECKS[field](value)
         if field == "scheduled_at":
             self.__dict__.pop("_schedule_in", None)
-        return fields.CHECKS[field](value)
+            # Bulk inserts ask nobody else.
+            if instance_state(self).key is None and self.state is JobState.AVAILABLE:
+                self.state = JobState.SCHEDULED if checked > clock.now() else JobState.AVAILABLE
+        return checked
 
     def cancelled(self) -> bool:
         """Whether this job was cancelled; in a worker, whether its run should stop.

@@ -178,6 +178,9 @@ def _nested(path: Path, value: Any) -> Any:
     return value
 
 
+_DIGITS_18 = literal_column(str(10**18 - 1), BigInteger())
+
+
 class SQLiteDocuments(Documents):
     """Steps down the document, one `json_each` each: paths in its own language cannot name every key."""
 
@@ -226,7 +229,8 @@ class SQLiteDocuments(Documents):
         return self._exists(document, path, listed)
 
     def integer(self, document: Any, path: Path) -> ColumnElement[int]:
-        return self._value(document, path, "integer", BigInteger())
+        found = self._value(document, path, "integer", BigInteger())
+        return case((found.between(-_DIGITS_18, _DIGITS_18), found))
 
     def text(self, document: Any, path: Path) -> ColumnElement[str]:
         return self._value(document, path, "text", Text())

@@ -9,9 +9,10 @@ from sqlalchemy import Connection, Engine, StaticPool
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from oban import dialects
+from oban import clock, dialects
 from oban.dialects.base import NOTICES
 from oban.errors import ConfigError, InvalidTarget, SchemaMissing, WouldDeadlock
+from oban.models import Job
 from oban.repository import rollback
 from oban.repository.engines import usual_isolation
 from oban.repository.session import ONE_BY_ONE, PREFIX, Notice, lent
@@ -22,9 +23,10 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 #: How often a transaction that lost to another one is run again, and the longest pause before it, in
-#: seconds, which doubles each time.
+#: seconds, which doubles each time. Not if it has taken longer than `PATIENCE` seconds: it has waited then.
 ATTEMPTS = 10
 PAUSE = 0.01
+PATIENCE = 5.0
 
 _ADVICE = (
     "pass the URL instead of an engine, with notifier='poll' or listen_url=…, or make the engine with"
@@ -32,6 +34,13 @@ _ADVICE = (
     " 'prepared_statement_name_func': lambda: ''} (asyncpg) or connect_args={'prepare_threshold': None}"
     " (psycopg)"
 )
+
+
+def _schema(session: Session) -> str | None:
+    """Where a session looks for tables that name no schema, if it says."""
+    mapped = session.connection().get_execution_options().get("schema_translate_map") or {}
+    schema: str | None = mapped.get(None)
+    return schema
 
 
 class BaseDatabase:
@@ -87,9 +96,20 @@ class BaseDatabase:
     ) -> T:
         if dialects.of(session) is not self.dialect:
             raise InvalidTarget(f"the session is not on {self.dialect.name}, as this Oban is")
+        elsewhere = self.prefix is not None and _schema(session) != self.prefix
+        if elsewhere and any(isinstance(held, Job) for held in (*session.new, *session.dirty)):
+            raise InvalidTarget(
+                f"the session would write jobs of its own to tables not in {self.prefix!r}; pass them"
+                " to this Oban, or give the session's engine"
+                f" execution_options(schema_translate_map={{None: {self.prefix!r}}})"
+            )
         session.info[PREFIX] = self.prefix
         session.flush()
         result = function(session, *args, **kwargs)
+        if elsewhere:
+            # By itself, the session would load and write them where it looks for tables.
+            for job in [held for held in session.identity_map.values() if isinstance(held, Job)]:
+                session.expunge(job)
         if notices := session.info.pop(NOTICES, None):
             rollback.at_commit(session, lambda: self._announce(notices))
         return result
@@ -118,9 +138,10 @@ class BaseDatabase:
             for receive in self.on_notices:
                 receive(notices)
 
-    def _lost(self, error: DBAPIError, attempt: int) -> bool:
+    def _lost(self, error: DBAPIError, attempt: int, since: float) -> bool:
         """Whether a transaction lost to another one, so that it is worth being run again."""
-        return attempt < ATTEMPTS and self.dialect.is_transient(error)
+        waited = clock.monotonic() - since >= PATIENCE
+        return attempt < ATTEMPTS and not waited and self.dialect.is_transient(error)
 
     @contextmanager
     def _door(self) -> Iterator[None]:

@@ -41,7 +41,8 @@ DELETABLE = tuple(set(JobState) - {JobState.EXECUTING})
 
 def get(session: Session, id_: int) -> Job | None:
     """The job with this id, or None."""
-    return next(iter(look(session, select(Job).where(Job.id == id_))), None) if id_ <= MAX_ID else None
+    known = 0 < id_ <= MAX_ID
+    return next(iter(look(session, select(Job).where(Job.id == id_))), None) if known else None
 
 
 def find(session: Session, statement: Select[Any] | None = None) -> list[Job]:

@@ -11,6 +11,7 @@ from sqlalchemy import URL, Connection, Engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, scoped_session
 
+from oban import clock
 from oban.dialects.base import NOTICES
 from oban.errors import ConfigError, InvalidTarget
 from oban.repository.base import PAUSE, BaseDatabase
@@ -51,12 +52,12 @@ class SyncDatabase(BaseDatabase):
     def write(self, function: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a repository function in a transaction of its own, again if it lost to another one."""
         self._check_lent(writes=True)
-        attempt = 1
+        attempt, since = 1, clock.monotonic()
         while True:
             try:
                 return self._transact(function, *args, **kwargs)
             except DBAPIError as error:
-                if not self._lost(error, attempt):
+                if not self._lost(error, attempt, since):
                     raise
             time.sleep(random.uniform(0, PAUSE) * 2**attempt)  # noqa: S311 - jitter
             attempt += 1

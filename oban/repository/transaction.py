@@ -14,8 +14,9 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_scoped_session
 from sqlalchemy.orm import Session
 
+from oban import clock
 from oban.dialects.base import NOTICES
-from oban.errors import ConfigError, InvalidTarget
+from oban.errors import ConfigError, InvalidTarget, WrongLoop
 from oban.models import Job
 from oban.repository.base import PAUSE, BaseDatabase
 from oban.repository.engines import engine_beside, make_engine
@@ -56,6 +57,8 @@ class Database(BaseDatabase):
         super().__init__(engine.sync_engine, owned=owned, prefix=prefix, pooled=pooled)
         self.engine = engine
         self.timeout = timeout
+        #: The loop of the runner that shares the engine: on another one, drivers mix up their connections.
+        self.loop: asyncio.AbstractEventLoop | None = None
         self._writer = asyncio.Lock() if self.dialect.single_writer else nullcontext()
 
     def sibling(self, connections: int, timeout: float | None, *, own_loop: bool = False) -> "Database":
@@ -96,12 +99,12 @@ class Database(BaseDatabase):
     ) -> T:
         """Run a repository function in a transaction of its own, again if it lost to another one."""
         self._check_lent(writes=True)
-        attempt = 1
+        attempt, since = 1, clock.monotonic()
         while True:
             try:
                 return await self._whole(self._transact(function, *args, **kwargs))
             except DBAPIError as error:
-                if not self._lost(error, attempt):
+                if not self._lost(error, attempt, since):
                     raise
             await asyncio.sleep(random.uniform(0, PAUSE) * 2**attempt)  # noqa: S311 - jitter
             attempt += 1
@@ -146,6 +149,11 @@ class Database(BaseDatabase):
 
     async def _whole(self, transaction: Coroutine[Any, Any, T]) -> T:
         """Await a transaction; where it must not be interrupted, a cancellation waits for its end."""
+        if self.loop not in (None, asyncio.get_running_loop()):
+            transaction.close()
+            raise WrongLoop(
+                "this Oban runs jobs on another event loop; in threads and plain workers, use SyncOban"
+            )
         if self.dialect.interruptible:
             async with asyncio.timeout(self.timeout):
                 return await transaction
@@ -154,6 +162,8 @@ class Database(BaseDatabase):
             return await asyncio.shield(task)
         except asyncio.CancelledError:
             await asyncio.wait({task})
+            if not task.cancelled():
+                task.exception()
             raise
 
     async def within(

@@ -120,12 +120,12 @@ class OwnTransaction:
 
     async def close(self, session: AsyncSession) -> None:
         """Roll back what was not committed, and give the connection back."""
-        if not session.in_transaction():
-            await session.close()
-            return
         patient = not self.database.dialect.interruptible
         try:
             await deadline.within(self._timeout, session.close(), patient=patient)
         # The database rolls back what was not committed, whatever becomes of the connection.
         except Exception as error:
             logger.warning("giving up a job's transaction failed: %s", str(error) or type(error).__name__)
+        finally:
+            # Nor does a task that outlives the job begin another one, which nobody would end.
+            session.sync_session.autobegin = False

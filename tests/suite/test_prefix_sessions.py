@@ -1,0 +1,91 @@
+"""With a prefix, a session of the application does not mix up the tables of two schemas."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+from sqlalchemy import URL, text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from oban import Job, Oban, Worker, migration
+from oban.errors import InvalidTarget
+from tests.runner.support import BRIEF
+from tests.waiting import eventually
+
+
+class Second(Worker):
+    async def process(self, job: Job) -> None:
+        return None
+
+
+class First(Worker):
+    async def process(self, job: Job, session: AsyncSession) -> None:
+        await Oban.get_instance("private").enqueue(Second.new(), session=session)
+
+
+@pytest.fixture
+def factory(request: pytest.FixtureRequest) -> object:
+    """PostgreSQL alone has schemas."""
+    return request.getfixturevalue("asyncpg_factory")
+
+
+@pytest.fixture
+async def private(url: URL) -> AsyncIterator[Oban]:
+    """A client of tables in a schema, in a database that has the same tables in `public`."""
+    migration.upgrade(url, prefix="private")
+    async with Oban(url, name="private", prefix="private") as client:
+        yield client
+
+
+async def counts(oban: Oban) -> tuple[int, int]:
+    async with oban.engine.connect() as connection:
+        found = await connection.execute(
+            text("SELECT (SELECT count(*) FROM public.oban_jobs), (SELECT count(*) FROM private.oban_jobs)")
+        )
+        return tuple(found.one())
+
+
+async def test_jobs_that_the_session_would_put_elsewhere_are_refused_before_any_is(private: Oban) -> None:
+    async with AsyncSession(private.engine) as session:
+        job = Second.new()
+        session.add(job)
+        with pytest.raises(InvalidTarget, match="not in 'private'"):
+            await private.enqueue(job, session=session)
+        await session.rollback()
+    assert await counts(private) == (0, 0)
+
+
+async def test_what_a_call_gave_is_never_loaded_from_or_written_to_the_other_schema(private: Oban) -> None:
+    async with Oban(private.engine, name="public") as public:
+        await public.enqueue(Second.new(queue="public"))
+    async with AsyncSession(private.engine) as session:
+        job = await private.enqueue(Second.new(queue="private"), session=session)
+        (listed,) = await private.list_jobs(session=session)
+        listed.priority = 7
+        await session.commit()
+        assert (job.id, job.queue) == (1, "private")
+        assert (await private.update_job(job, {"priority": 5}, session=session)).priority == 5
+        await session.commit()
+    async with AsyncSession(private.engine) as session:
+        found = await session.execute(text("SELECT queue, priority FROM public.oban_jobs"))
+        assert list(map(tuple, found)) == [("public", 0)]
+    assert [job.priority for job in await private.list_jobs()] == [5]
+
+
+async def test_a_session_that_looks_in_the_schema_adds_jobs_there(private: Oban) -> None:
+    engine = private.engine.execution_options(schema_translate_map={None: "private"})
+    async with AsyncSession(engine) as session:
+        session.add(Second.new())
+        await private.enqueue(Second.new(), session=session)
+        await session.commit()
+    assert await counts(private) == (0, 2)
+
+
+async def test_a_job_with_a_session_hands_on_within_the_schema(url: URL, private: Oban) -> None:
+    async with Oban(url, name="private", prefix="private", queues={"default": 2}, **BRIEF) as oban:
+        await oban.enqueue(First.new())
+        await eventually(lambda: _completed(oban))
+    assert await counts(private) == (0, 2)
+
+
+async def _completed(oban: Oban) -> bool:
+    return [str(job.state) for job in await oban.list_jobs()] == ["completed"] * 2
