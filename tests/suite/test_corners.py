@@ -1,4 +1,4 @@
-"""What a review of sessions and filters found at their edges."""
+"""The edges of sessions and filters: times set late, odd ids, large integers, printing, other loops."""
 
 import asyncio
 from datetime import UTC, datetime
