@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 from sqlalchemy import func, insert, literal, select
+from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from oban import Job, Oban, Worker, filters
@@ -77,6 +78,21 @@ async def test_a_node_refuses_to_be_used_on_another_loop_and_goes_on(oban: Oban)
         assert WrongLoop.__name__ in failed.errors[0]["error"]
         after = await oban.enqueue(Noop.new())
         await eventually(lambda: _state(oban, after.id, "completed"))
+
+
+async def test_the_session_of_a_job_begins_nothing_after_its_end(oban: Oban) -> None:
+    kept: list[AsyncSession] = []
+
+    class Keeps(Worker):
+        async def process(self, job: Job, session: AsyncSession) -> None:
+            kept.append(session)
+
+    async with Oban(oban.engine, name="node", queues={"default": 2}, **BRIEF):
+        job = await oban.enqueue(Keeps.new())
+        await eventually(lambda: _state(oban, job.id, "completed"))
+        await eventually(lambda: not kept[0].sync_session.autobegin)
+        with pytest.raises(InvalidRequestError, match="Autobegin is disabled"):
+            await kept[0].execute(select(Job.id))
 
 
 async def _state(oban: Oban, id_: int, state: str) -> bool:
