@@ -240,9 +240,9 @@ async def test_in_a_long_transaction_a_job_is_not_stamped_with_its_beginning(oba
     assert (job.state, cancelled.state, updated.state) == ("available", "cancelled", "scheduled")
 
 
+# SQLite has no spans of time.
+@pytest.mark.parametrize("oban", ["asyncpg", "psycopg"], indirect=True)
 async def test_postgresql_counts_with_times_and_spans_of_time(oban: Oban) -> None:
-    if oban.engine.dialect.name != "postgresql":
-        pytest.skip("SQLite has no spans of time")
     job = await oban.enqueue(Completes.new(scheduled_at=AHEAD))
     hour = timedelta(hours=1)
     near = select(Job).where(Job.scheduled_at - hour < AHEAD, Job.scheduled_at < AHEAD + hour)
