@@ -7,6 +7,7 @@ refuse or change silently: NUL characters, lone surrogates, NaN and infinities, 
 
 import json
 import math
+import re
 import sys
 import traceback
 from decimal import Decimal
@@ -25,6 +26,7 @@ MAX_ERROR = 8192
 
 _STRICT = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
 _EMPTY: dict[str | bytes, Any] = {"{}": dict, b"{}": dict, "[]": list, b"[]": list}
+_LONG_NUMBER = re.compile(r"\d{18}")
 _MAX_FLOAT = int(sys.float_info.max)
 _MIN_INT, _MAX_INT = -(2**63), 2**64 - 1
 
@@ -34,7 +36,15 @@ def loads(text: str | bytes) -> Any:
     # Most documents of most jobs are empty.
     if text in _EMPTY:
         return _EMPTY[text]()
-    return _decode(text if isinstance(text, str) else text.decode())
+    if isinstance(text, bytes):
+        text = text.decode()
+    # The fast decoder makes floats of integers that do not fit 64 bits, and refuses more than JSON does.
+    if _LONG_NUMBER.search(text) is None:
+        try:
+            return orjson.loads(text)
+        except orjson.JSONDecodeError:
+            pass
+    return _decode(text)
 
 
 def document(text: str | bytes) -> Any:

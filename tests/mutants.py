@@ -39,10 +39,10 @@ class Mutant(NamedTuple):
 MUTANTS = (
     Mutant(
         "no fence",
-        "oban/repository/execution.py",
-        """            _job.attempt == ack.attempt,
-            func.coalesce(dialect.second(_job.attempted_by), constant("")) == ack.owner,
-            dialect.plain_state(_job.state) == constant("executing"),
+        "oban/repository/acknowledgement.py",
+        """        _job.attempt == attempt,
+        func.coalesce(dialect.second(_job.attempted_by), constant("")) == owner,
+        dialect.plain_state(_job.state) == constant("executing"),
 """,
         "",
         ("tests/faults/test_freeze.py",),
@@ -83,11 +83,11 @@ MUTANTS = (
     Mutant(
         "a lost run stores what it wrote",
         "oban/runner/own_transaction.py",
-        """                if await self.database.within(session, execution.acknowledge, [ack]):
+        """                if await self.database.within(session, acknowledgement.acknowledge, [ack]):
                     await session.commit()
                     return Settled(None)
 """,
-        """                await self.database.within(session, execution.acknowledge, [ack])
+        """                await self.database.within(session, acknowledgement.acknowledge, [ack])
                 await session.commit()
                 return Settled(None)
 """,
@@ -96,7 +96,7 @@ MUTANTS = (
     Mutant(
         "the outcome in another transaction",
         "oban/runner/own_transaction.py",
-        """                if await self.database.within(session, execution.acknowledge, [ack]):
+        """                if await self.database.within(session, acknowledgement.acknowledge, [ack]):
                     await session.commit()
                     return Settled(None)
 """,

@@ -32,8 +32,8 @@ from oban import dialects
 from oban.config import Retention
 from oban.dialects.base import Dialect
 from oban.models import Job, Producer
+from oban.repository.acknowledgement import Ack, acknowledge
 from oban.repository.cluster import plain, silent
-from oban.repository.execution import Ack, acknowledge
 from oban.repository.session import execute
 from oban.types import JobState, TextList
 

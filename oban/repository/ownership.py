@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from oban import dialects
 from oban.dialects.base import constant
 from oban.models import Job
-from oban.repository.execution import Held
+from oban.repository.acknowledgement import Held
 from oban.repository.session import execute
 
 _job = cast(Table, Job.__table__).c

@@ -5,8 +5,8 @@ import random
 from collections.abc import Iterator
 
 from oban import clock, dialects
-from oban.repository import execution
-from oban.repository.execution import Ack
+from oban.repository import acknowledgement
+from oban.repository.acknowledgement import Ack
 from oban.repository.transaction import Database
 
 logger = logging.getLogger("oban.acknowledger")
@@ -97,7 +97,7 @@ class Acknowledger:
             await self._each([(acks[0], 0)])
         elif acks:
             try:
-                await self.database.write(execution.acknowledge, acks)
+                await self.database.write(acknowledgement.acknowledge, acks)
             except BaseException as error:
                 if not isinstance(error, Exception) or self.database.dialect.is_connection_error(error):
                     self.put_back(acks)
@@ -124,7 +124,7 @@ class Acknowledger:
 
     async def _store_alone(self, ack: Ack, tries: int) -> None:
         try:
-            await self.database.write(execution.acknowledge, [ack])
+            await self.database.write(acknowledgement.acknowledge, [ack])
         # A driver's error, or one of the encoder: whatever it is, only this outcome shall have it.
         except Exception as error:
             dialect = self.database.dialect
@@ -132,7 +132,7 @@ class Acknowledger:
                 raise
             if dialect.is_bad_value(error) or (tries >= TRIES and not dialect.is_passing(error)):
                 try:
-                    await self.database.write(execution.acknowledge, [self._without_values(ack, error)])
+                    await self.database.write(acknowledgement.acknowledge, [self._without_values(ack, error)])
                     return
                 # Then it is not what the outcome says that is refused: it is kept as it is.
                 except Exception as refused:

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from oban import backoff, encoding, fields
 from oban.errors import InvalidJob, UnknownWorker
 from oban.models import Job
-from oban.repository.execution import Ack, Held
+from oban.repository.acknowledgement import Ack, Held
 from oban.runner import endings
 from oban.runner.endings import Ending, Failure
 from oban.runner.given import given
@@ -48,13 +48,16 @@ class Run:
 
     def __init__(self, job: Job, owner: str) -> None:
         self.job = job
+        # Of a job that was just loaded; its attributes would be asked through SQLAlchemy's.
+        loaded = job.__dict__
         # What is needed when the run is over is not asked of the job then: the worker may have changed
         # the instance, or an update through it may have shown a later attempt.
         #: What an acknowledgement is guarded by.
-        self.held: Held = (job.id, job.attempt, owner)
-        self.worker = job.worker
-        self.max_attempts = job.max_attempts
-        self.snoozed = job.meta.get("snoozed") if isinstance(job.meta, dict) else None
+        self.held: Held = (loaded["id"], loaded["attempt"], owner)
+        self.worker: str = loaded["worker"]
+        self.max_attempts: int = loaded["max_attempts"]
+        meta = loaded["meta"]
+        self.snoozed = meta.get("snoozed") if isinstance(meta, dict) else None
         self._cancelled = False
         #: Called when `cancelled` becomes true, from whichever thread says so.
         self.on_cancel: Callable[[], None] | None = None
@@ -63,7 +66,7 @@ class Run:
         #: The limit that it has run into, in seconds, while it cannot be ended.
         self.timed_out: float | None = None
         self.task: asyncio.Task[None] | None = None
-        job.__dict__["_run"] = self
+        loaded["_run"] = self
 
     @property
     def cancelled(self) -> bool:
@@ -104,10 +107,16 @@ async def execute(run: Run, threads: Executor, processes: Processes, sessions: J
     worker: Worker | None = None
     try:
         _check(job)
-        worker = _class_of(job)()
+        worker = _class_of(run.worker)()
         limit = _limit(worker, job)
         if worker.in_process:
             ending = await _in_process(run, worker, limit, processes)
+        elif worker.is_async and limit is None and not worker.takes:
+            # As below; but most jobs are such, and each call more is felt.
+            result = await worker.process(job)
+            if result is None:
+                return Ack(*run.held, "completed")
+            ending = endings.returned(result)
         else:
             begin = _on_loop if worker.is_async else partial(_in_thread, threads=threads)
             result = await begin(run, worker, limit, sessions)
@@ -133,16 +142,18 @@ async def execute(run: Run, threads: Executor, processes: Processes, sessions: J
 def _check(job: Job) -> None:
     """Refuse what no worker expects, and what only a hand or another language can have stored."""
     for field in ("args", "meta"):
-        value = getattr(job, field)
+        value = job.__dict__[field]
+        if type(value) is dict:
+            continue
         if isinstance(value, encoding.Undecodable):
             raise Failure(f"InvalidJob: {field} {value.problem}")
         if not isinstance(value, dict):
             raise Failure(f"InvalidJob: {field} must be an object, not {encoding.kind(value)}")
 
 
-def _class_of(job: Job) -> type[Worker]:
+def _class_of(name: str) -> type[Worker]:
     try:
-        return registry.get(job.worker)
+        return registry.get(name)
     except UnknownWorker as error:
         raise Failure(f"UnknownWorker: {error}") from None
 

@@ -11,9 +11,9 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.util import await_only
 
-from oban.repository import execution, ownership
+from oban.repository import acknowledgement, ownership
+from oban.repository.acknowledgement import Ack
 from oban.repository.engines import autocommits
-from oban.repository.execution import Ack
 from oban.repository.session import PREFIX, lending
 from oban.repository.transaction import Database
 from oban.runner import deadline
@@ -93,7 +93,7 @@ class OwnTransaction:
         lost_to: DBAPIError | None = None
         try:
             async with asyncio.timeout(limit) as within:
-                if await self.database.within(session, execution.acknowledge, [ack]):
+                if await self.database.within(session, acknowledgement.acknowledge, [ack]):
                     await session.commit()
                     return Settled(None)
         except DBAPIError as error:

@@ -8,9 +8,9 @@ from concurrent.futures import Executor
 
 from oban import clock, dialects
 from oban.models import Job
-from oban.repository import execution, ownership
+from oban.repository import acknowledgement, execution, ownership
+from oban.repository.acknowledgement import Ack
 from oban.repository.cluster import Heartbeat
-from oban.repository.execution import Ack
 from oban.repository.queues import QueueInfo, Wanted
 from oban.repository.transaction import Database
 from oban.runner.acknowledger import Acknowledger
@@ -181,7 +181,7 @@ class Producer(Service):
         self._unsure = False
         self._check_at = clock.monotonic() + self.check_interval
 
-    async def _strays(self) -> list[execution.Held]:
+    async def _strays(self) -> list[acknowledgement.Held]:
         known = {run.held for run in self.runs} | {ack[:3] for ack in self.acknowledger}
         return await self.database.read(ownership.strays, self.owner, known)
 

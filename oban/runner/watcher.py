@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Iterable
 
-from oban.repository import execution, ownership
-from oban.repository.execution import Ack
+from oban.repository import acknowledgement, ownership
+from oban.repository.acknowledgement import Ack
 from oban.repository.transaction import Database
 from oban.runner.executor import Run
 from oban.runner.service import Service
@@ -40,7 +40,7 @@ class Watcher(Service):
             owners = set(self._owners())
             executing = await self.database.read(ownership.current, asked)
             if acks := [Ack(*run, "cancelled") for run in executing if run[2] in owners]:
-                await self.database.write(execution.acknowledge, acks)
+                await self.database.write(acknowledgement.acknowledge, acks)
             self._asked.difference_update(asked)
         runs = {run.held: run for run in self._runs() if not run.cancelled}
         if runs:

@@ -13,8 +13,8 @@ from sqlalchemy import URL, select, text
 
 from oban import Job, JobState, Oban, Worker
 from oban.errors import JobNotFound
-from oban.repository import execution, maintenance
-from oban.repository.execution import Ack
+from oban.repository import acknowledgement, execution, maintenance
+from oban.repository.acknowledgement import Ack
 from oban.repository.maintenance import Rule
 from tests.faults import recording
 from tests.faults.history import check
@@ -87,7 +87,7 @@ class Client:
             execution.turn, acks[: self.choice.choice([5, SOME])], self.queue, 5, "node", self.owner
         )
         acks = [Ack(job.id, job.attempt, self.owner, "completed") for job in again]
-        await self.database.write(execution.acknowledge, acks)
+        await self.database.write(acknowledgement.acknowledge, acks)
         return len(jobs) + len(again)
 
     async def cancel(self) -> int:

@@ -16,7 +16,7 @@ from sqlalchemy import URL, text
 
 from oban import Job, Oban
 from oban.repository import execution
-from oban.repository.execution import Ack
+from oban.repository.acknowledgement import Ack
 from tests.faults.cluster import ROOT
 from tests.faults.node import die_with_parent
 

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.orm import Session
 
 from oban import Job, JobState, Oban, Record, Snooze
-from oban.repository import execution
+from oban.repository import acknowledgement, execution
 from tests.runner.support import FAST_POLLING, NO_POLLING, Noop, Runs, reaches, row_of, runner_database
 from tests.waiting import eventually
 
@@ -202,14 +202,14 @@ async def test_what_acknowledging_costs_grows_with_the_number_of_jobs_and_no_fas
         for number in (100, 400):
             await client.enqueue_many([Noop.new() for _ in range(number)])
             jobs = await client._database.write(execution.turn, [], "default", number, "node", "owner")
-            acks = [execution.Ack(job.id, 1, "owner", "completed") for job in jobs]
+            acks = [acknowledgement.Ack(job.id, 1, "owner", "completed") for job in jobs]
 
-            def acknowledge(session: Session, acks: list[execution.Ack] = acks) -> int:
+            def acknowledge(session: Session, acks: list[acknowledgement.Ack] = acks) -> int:
                 steps = itertools.count()
                 driver: Any = session.connection().connection.driver_connection
                 # Called, in the thread of the connection, for every 100 steps of SQLite's machine.
                 driver._conn.set_progress_handler(lambda: next(steps) and 0, 100)
-                execution.acknowledge(session, acks)
+                acknowledgement.acknowledge(session, acks)
                 driver._conn.set_progress_handler(None, 0)
                 return next(steps)
 

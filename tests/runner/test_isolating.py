@@ -9,7 +9,7 @@ from sqlalchemy.exc import DBAPIError, InternalError
 
 from oban import clock, dialects
 from oban.errors import SchemaMissing
-from oban.repository.execution import Ack
+from oban.repository.acknowledgement import Ack
 from oban.repository.transaction import Database
 from oban.runner.acknowledger import TRIES, Acknowledger
 

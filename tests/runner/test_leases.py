@@ -11,8 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from oban import Job, JobState, Oban, clock
 from oban.models import Producer
-from oban.repository import cluster, execution, maintenance
-from oban.repository.execution import Ack
+from oban.repository import acknowledgement, cluster, execution, maintenance
+from oban.repository.acknowledgement import Ack
 from oban.runner.leader import Leader
 from oban.runner.lifeline import Lifeline
 from oban.runner.refresher import Refresher
@@ -155,11 +155,11 @@ async def test_an_owner_that_comes_back_after_the_rescue_changes_nothing(oban: O
     job = await orphan(oban, owner=owner)
     await rescue(oban)
     late = Ack(job.id, 1, owner, outcome, error="late", delay=5)
-    await oban._database.write(execution.acknowledge, [late])
+    await oban._database.write(acknowledgement.acknowledge, [late])
     assert (await row_of(oban, job)).state is JobState.AVAILABLE
     [again] = await oban._database.write(execution.fetch, "default", 1, "here", str(uuid.uuid4()))
     assert again.attempt == 2
-    await oban._database.write(execution.acknowledge, [late, late._replace(attempt=2)])
+    await oban._database.write(acknowledgement.acknowledge, [late, late._replace(attempt=2)])
     row = await row_of(oban, job)
     assert (row.state, row.attempt, row.errors) == (JobState.EXECUTING, 2, [])
 
@@ -170,7 +170,7 @@ async def test_a_rescue_passes_over_a_job_that_is_being_acknowledged(postgresql_
         job = await orphan(oban, owner=owner)
         done = Ack(job.id, 1, owner, "completed")
         async with oban.engine.connect() as connection:
-            await oban._database.within(connection, execution.acknowledge, [done])
+            await oban._database.within(connection, acknowledgement.acknowledge, [done])
             assert await rescue(oban) == []
             await connection.commit()
         assert (await row_of(oban, job)).state is JobState.COMPLETED

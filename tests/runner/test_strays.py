@@ -7,8 +7,8 @@ import pytest
 from sqlalchemy import URL
 
 from oban import Job, JobState, Oban
-from oban.repository import execution, ownership
-from oban.repository.execution import Ack
+from oban.repository import acknowledgement, execution, ownership
+from oban.repository.acknowledgement import Ack
 from tests.runner.support import BRIEF, NO_POLLING, Noop, Runs, reaches, row_of, runner_database
 from tests.waiting import eventually
 
@@ -150,7 +150,7 @@ async def test_a_stray_that_was_taken_over_meanwhile_is_left_to_its_new_owner(ob
     run = (job.id, 1, "me")
     assert await oban._database.read(ownership.strays, "me", ()) == [run]
     assert await oban._database.read(ownership.claimed, run) is not None
-    await oban._database.write(execution.acknowledge, [Ack(*run, "rescued", rescued=1)])
+    await oban._database.write(acknowledgement.acknowledge, [Ack(*run, "rescued", rescued=1)])
     assert await oban._database.read(ownership.claimed, run) is None
     await oban._database.write(execution.fetch, "default", 1, "there", "other")
     assert await oban._database.read(ownership.claimed, run) is None
