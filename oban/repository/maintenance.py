@@ -24,6 +24,7 @@ from sqlalchemy import (
     literal_column,
     or_,
     select,
+    true,
     update,
 )
 from sqlalchemy.orm import Session
@@ -298,7 +299,8 @@ def _old(
     statement = select(_job.id).where(
         _job.state == dialect.state(rule.state.value),
         ended <= dialect.earlier(literal(rule.seconds, Float)),
-        *([_job.queue == rule.queue] if rule.queue is not None else []),
+        # In a form that no index on it serves: by the one on state and queue, all that ended would be sorted.
+        *([(_job.queue == rule.queue).is_(true())] if rule.queue is not None else []),
         *([_job.worker == rule.worker] if rule.worker is not None else []),
         *([_job.queue.not_in(rule.other_queues)] if rule.other_queues else []),
         *([_job.worker.not_in(rule.other_workers)] if rule.other_workers else []),

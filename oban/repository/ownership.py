@@ -45,11 +45,12 @@ def strays(session: Session, owner: str, known: Collection[Held]) -> list[Held]:
 def claimed(session: Session, run: Held) -> Job | None:
     """The job of a run, as a fetch would have given it; None if it is not its current one any more."""
     id_, attempt, owner = run
+    dialect = dialects.of(session)
     statement = select(*_job).where(
         _job.id == id_,
         _job.attempt == attempt,
-        dialects.of(session).second(_job.attempted_by) == owner,
-        _job.state == dialects.of(session).state("executing"),
+        dialect.second(_job.attempted_by) == owner,
+        dialect.plain_state(_job.state) == constant("executing"),
     )
     row = execute(session, statement).one_or_none()
     return None if row is None else Job.stored(row)
