@@ -104,6 +104,10 @@ class Dialect(ABC):
     def picked(self, column: Any, query: Select[Any]) -> ColumnElement[bool]:
         """Whether a column's value is among those that a locking query picks, run once, first."""
 
+    def first(self, limit: ColumnElement[int]) -> ColumnElement[int]:
+        """A limit for the first rows in the order of an index, to have them read in that order."""
+        return limit
+
     @abstractmethod
     def recordset(self, payload: str, columns: Mapping[str, type_of_column]) -> FromClause:
         """The JSON list of objects in the text parameter `payload` as rows."""

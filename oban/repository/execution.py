@@ -66,7 +66,7 @@ _DEMAND = bindparam("demand", type_=BigInteger)
 
 @functools.cache
 def _fetch(dialect: Dialect) -> Update:
-    return _fetch_after(dialect, _DEMAND)
+    return _fetch_after(dialect, dialect.first(_DEMAND))
 
 
 def _start_order(job: Job) -> tuple[int, datetime, int]:
@@ -82,7 +82,7 @@ def fetch(session: Session, queue: str, demand: int, node: str, owner: str) -> l
 
 @functools.cache
 def _claim(dialect: Dialect) -> Update:
-    return _fetch_after(dialect, _DEMAND, _job.id)
+    return _fetch_after(dialect, dialect.first(_DEMAND), _job.id)
 
 
 def claim(session: Session, queue: str, demand: int, node: str, owner: str) -> int:
@@ -130,7 +130,7 @@ def _stage(dialect: Dialect) -> Update:
         select(_job.id)
         .where(_waiting(dialect), _job.scheduled_at <= dialect.now())
         .order_by(_job.scheduled_at, _job.id)
-        .limit(STAGE_BATCH)
+        .limit(dialect.first(literal(STAGE_BATCH, BigInteger)))
         .with_for_update(skip_locked=True)
     )
     return (

@@ -197,7 +197,7 @@ def forget(session: Session, lease: float, patience: Patience = _endless) -> set
 def _spent(dialect: Dialect) -> Select[Any]:
     # Spelt as in the partial index.
     spent = select(_job.id).where(_job.state == dialect.state("available"), _job.attempt >= _job.max_attempts)
-    return spent.order_by(_job.id).limit(BATCH)
+    return spent.order_by(_job.id).limit(dialect.first(literal(BATCH, BigInteger)))
 
 
 @functools.cache
@@ -309,4 +309,4 @@ def _old(
     if past is not None:
         at, id_ = past
         statement = statement.where(ended >= at, or_(ended > at, _job.id > id_))
-    return statement.order_by(ended).limit(literal(limit, BigInteger))
+    return statement.order_by(ended).limit(dialect.first(literal(limit, BigInteger)))
