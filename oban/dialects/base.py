@@ -147,6 +147,10 @@ class Dialect(ABC):
     def version(self) -> ColumnElement[str]:
         """What differs between two versions of a row, of the only table that a statement selects from."""
 
+    def partial(self, condition: ColumnElement[bool]) -> ColumnElement[bool]:
+        """A condition on the state that is one of a partial index, to put the planner on that index."""
+        return condition
+
     def plain_state(self, column: Any) -> ColumnElement[Any]:
         """A state column in a form that no index on it serves, to keep the planner on the ids."""
         return column  # type: ignore[no-any-return]

@@ -121,7 +121,7 @@ def turn(session: Session, acks: Sequence[Ack], queue: str, demand: int, node: s
 
 def _waiting(dialect: Dialect) -> ColumnElement[bool]:
     # Spelt as in the partial index.
-    return _job.state.in_([dialect.state("scheduled"), dialect.state("retryable")])
+    return dialect.partial(_job.state.in_([dialect.state("scheduled"), dialect.state("retryable")]))
 
 
 @functools.cache

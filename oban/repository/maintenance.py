@@ -196,7 +196,8 @@ def forget(session: Session, lease: float, patience: Patience = _endless) -> set
 
 def _spent(dialect: Dialect) -> Select[Any]:
     # Spelt as in the partial index.
-    spent = select(_job.id).where(_job.state == dialect.state("available"), _job.attempt >= _job.max_attempts)
+    available = dialect.partial(_job.state == dialect.state("available"))
+    spent = select(_job.id).where(available, _job.attempt >= _job.max_attempts)
     return spent.order_by(_job.id).limit(dialect.first(literal(BATCH, BigInteger)))
 
 
@@ -297,7 +298,7 @@ def _old(
 ) -> Select[Any]:
     ended = _job[f"{rule.state.value}_at"]
     statement = select(_job.id).where(
-        _job.state == dialect.state(rule.state.value),
+        dialect.partial(_job.state == dialect.state(rule.state.value)),
         ended <= dialect.earlier(literal(rule.seconds, Float)),
         # In a form that no index on it serves: by the one on state and queue, all that ended would be sorted.
         *([(_job.queue == rule.queue).is_(true())] if rule.queue is not None else []),
