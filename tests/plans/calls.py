@@ -1,0 +1,130 @@
+"""What a node asks of the table of jobs, in its services and for its callers."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from oban.repository import execution, maintenance, management, ownership
+from oban.repository.execution import Ack, Held
+from oban.repository.maintenance import Rule
+from oban.repository.target import parse
+from oban.types import JobState
+from tests.plans.table import EXECUTING, LIVE
+
+QUEUE = "oban_jobs_state_queue_priority_scheduled_at_id_index"
+STAGING = "oban_jobs_staging_index"
+KEY = "oban_jobs_pkey"
+SPENT = "oban_jobs_exhausted_index"
+ENDED = {
+    state: f"oban_jobs_{state.value}_at_index"
+    for state in (JobState.COMPLETED, JobState.CANCELLED, JobState.DISCARDED)
+}
+OWNER = f"{LIVE}03"
+DAY, LEASE, AGE = 86400.0, 60.0, 3600.0
+
+
+@dataclass
+class Call:
+    """A repository function, called as the runner does, the indexes that serve it, and what it may cost.
+
+    It reads or changes `rows` jobs at most, for each of which it may look at so many `pages`, and gives
+    `found` of them.
+    """
+
+    run: Callable[[Session], Any]
+    indexes: set[str]
+    rows: int
+    pages: int
+    found: int
+    #: Whether it walks over jobs of one state and queue that are dead, but may be seen by an old snapshot.
+    walks: bool = False
+
+
+def held(count: int) -> list[Held]:
+    """Runs that the table has, of producers that live."""
+    return [(id_, 1, f"{LIVE}{id_ // 5000 % 10:02}") for id_ in range(5000, 5000 * (count + 1), 5000)]
+
+
+def numbers(last_digits: int) -> list[int]:
+    """The ids of 50 jobs in one state."""
+    return [id_ + last_digits for id_ in range(0, 5000, 100)]
+
+
+def fetch(queue: str, demand: int, rows: int | None = None) -> Call:
+    rows = demand if rows is None else rows
+    return Call(
+        lambda session: execution.fetch(session, queue, demand, "node", OWNER),
+        *({QUEUE, KEY}, rows, 30, rows, queue == "media"),
+    )
+
+
+def acknowledge(count: int, outcome: str = "completed", **more: Any) -> Call:
+    acks = [Ack(*run, outcome, **more) for run in held(count)]
+    return Call(lambda session: execution.acknowledge(session, acks), {KEY}, count, 50, count)
+
+
+def turn(count: int) -> Call:
+    acks = [Ack(*run, "completed") for run in held(count)]
+    return Call(
+        lambda session: execution.turn(session, acks, "default", count, "node", OWNER),
+        *({QUEUE, KEY}, 2 * count, 40, count),
+    )
+
+
+def prune(state: JobState, limit: int = 1000, **which: Any) -> Call:
+    rule = Rule(state, 5 * DAY, **which)
+    return Call(
+        lambda session: maintenance.prune(session, rule, limit),
+        {ENDED[state], KEY},
+        limit,
+        10,
+        limit,
+    )
+
+
+#: Those that only read come first: what the others change, and is rolled back, is dead afterwards.
+CALLS: dict[str, Call] = {
+    "seconds until due": Call(execution.seconds_until_due, {STAGING}, 1, 5, 1),
+    "current runs": Call(lambda session: ownership.lost(session, held(50)), {KEY}, 50, 6, 0),
+    "strays": Call(
+        lambda session: ownership.strays(session, OWNER, ()), {QUEUE}, EXECUTING, 2, 20, walks=True
+    ),
+    "a claimed job": Call(lambda session: ownership.claimed(session, held(1)[0]), {KEY}, 1, 6, 1),
+    "orphans": Call(
+        lambda session: maintenance.orphans(session, LEASE, AGE), {QUEUE}, EXECUTING, 5, 200, walks=True
+    ),
+    "spent": Call(maintenance.spent, {SPENT}, 0, 0, 0),
+    "prunable": Call(
+        lambda session: maintenance.prunable(session, Rule(JobState.COMPLETED, 5 * DAY), 1000),
+        *({ENDED[JobState.COMPLETED]}, 1000, 10, 1000),
+    ),
+    "forget": Call(lambda session: maintenance.forget(session, LEASE), {QUEUE}, EXECUTING, 5, 0, walks=True),
+    "sweep": Call(maintenance.sweep, {SPENT, KEY}, 0, 0, 0),
+    **{f"fetch {demand}": fetch("default", demand) for demand in (1, 10, 50, 200, 1000)},
+    "fetch 50 of a drained queue": fetch("media", 50),
+    "fetch 50 of a queue with 20": fetch("few", 50, 20),
+    "fetch 50 of an empty queue": fetch("empty", 50, 0),
+    "claim 50": Call(
+        lambda session: execution.claim(session, "default", 50, "node", OWNER), {QUEUE, KEY}, 50, 30, 50
+    ),
+    "acknowledge 1": acknowledge(1),
+    "acknowledge 50": acknowledge(50),
+    "acknowledge 200 failures": acknowledge(200, "failed", error="x", delay=5.0),
+    "put back 50": acknowledge(50, "released"),
+    "turn of 1": turn(1),
+    "turn of 50": turn(50),
+    "stage": Call(execution.stage, {STAGING, KEY}, execution.STAGE_BATCH, 30, execution.STAGE_BATCH),
+    "rescue": Call(
+        lambda session: maintenance.rescue(session, LEASE, AGE), {QUEUE, KEY}, EXECUTING, 50, 200, walks=True
+    ),
+    **{f"prune {state.value}": prune(state) for state in ENDED},
+    "prune 10,000": prune(JobState.COMPLETED, 10_000),
+    "prune a queue": prune(JobState.COMPLETED, queue="default"),
+    "prune a worker": prune(JobState.COMPLETED, worker="app.Worker"),
+    "prune the others": prune(JobState.COMPLETED, other_queues=("media",), other_workers=("app.Other",)),
+    "cancel 50": Call(lambda session: management.cancel(session, parse(numbers(60))), {KEY}, 50, 50, 50),
+    "retry 50": Call(lambda session: management.retry(session, parse(numbers(5))), {KEY}, 50, 50, 50),
+    "delete 50": Call(lambda session: management.remove(session, parse(numbers(5))), {KEY}, 50, 50, 50),
+}

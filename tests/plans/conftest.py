@@ -1,0 +1,25 @@
+"""One table of a million jobs for all tests here, in each of the conditions in turn."""
+
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import URL
+
+from tests.databases import PostgreSQLFactory
+from tests.plans.table import CONDITIONS, fill
+
+
+@pytest.fixture(scope="module")
+def jobs(postgresql_factory: PostgreSQLFactory) -> Iterator[URL]:
+    """The database with the table."""
+    url = postgresql_factory.create()
+    fill(url)
+    yield url
+    postgresql_factory.drop(url)
+
+
+@pytest.fixture(scope="module", params=CONDITIONS)
+def condition(request: pytest.FixtureRequest, jobs: URL) -> Iterator[str]:
+    """What the planner knows of the table. The conditions come in their order, each once."""
+    with CONDITIONS[request.param](jobs):
+        yield request.param

@@ -1,0 +1,136 @@
+"""How PostgreSQL runs the statements of a repository function, as the driver sends them."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypeVar
+
+from sqlalchemy import URL, event
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
+
+from oban.repository.engines import make_engine
+from oban.repository.session import ONE_BY_ONE
+
+T = TypeVar("T")
+MODES = ("custom", "generic")
+
+
+@dataclass
+class Plan:
+    """How one statement was run, with its parameters known to the planner (custom) or not (generic)."""
+
+    mode: str
+    sql: str
+    root: dict[str, Any]
+
+    @property
+    def nodes(self) -> list[dict[str, Any]]:
+        """All nodes that were run."""
+        return [node for node in _below(self.root) if node["Actual Loops"]]
+
+    @property
+    def buffers(self) -> int:
+        """Pages of 8 kB that were looked at."""
+        return int(self.root["Shared Hit Blocks"]) + int(self.root["Shared Read Blocks"])
+
+    @property
+    def indexes(self) -> list[str]:
+        """The indexes on jobs that were used."""
+        return sorted(
+            {node["Index Name"] for node in self.nodes if "oban_jobs" in node.get("Index Name", "")}
+        )
+
+    @property
+    def scans(self) -> list[str]:
+        """Where the whole table was read."""
+        return [node["Node Type"] for node in self.nodes if "Seq" in node["Node Type"] and _of_jobs(node)]
+
+    @property
+    def sorted(self) -> int:
+        """The largest number of rows that were sorted at once."""
+        return max((_input(node) for node in self.nodes if "Sort" in node["Node Type"]), default=0)
+
+    @property
+    def shape(self) -> str:
+        """The nodes, each with what it reads and the rows that it gave."""
+        lines = []
+        for node in self.nodes:
+            source = node.get("Index Name") or node.get("Relation Name", "")
+            lines.append(f"{node['Node Type']} {source} {node['Actual Rows']}")
+        return "\n".join(lines)
+
+
+def _below(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield node
+    for child in node.get("Plans", ()):
+        yield from _below(child)
+
+
+def _of_jobs(node: dict[str, Any]) -> bool:
+    return node.get("Relation Name") == "oban_jobs"
+
+
+def _input(node: dict[str, Any]) -> int:
+    return max(int(child["Actual Rows"] * child["Actual Loops"]) for child in node["Plans"])
+
+
+def _literal(value: Any) -> str:
+    """A parameter as the driver was given it, for EXECUTE."""
+    if value is None:
+        return "NULL"
+    if isinstance(value, list):
+        value = "{" + ",".join(json.dumps(str(item)) for item in value) + "}"
+    if isinstance(value, datetime):
+        value = value.isoformat()
+    return "'" + str(value).replace("'", "''") + "'"
+
+
+@contextmanager
+def _explaining(session: Session, plans: list[Plan]) -> Iterator[None]:
+    connection = session.connection()
+
+    def explain(_: Any, __: Any, sql: str, parameters: Any, *___: Any) -> None:
+        if "oban_jobs" not in sql or isinstance(parameters, list):
+            return
+        values = ", ".join(map(_literal, parameters))
+        cursor = connection.connection.cursor()
+        for mode in MODES:
+            cursor.execute("SAVEPOINT explained")
+            cursor.execute(f"SET LOCAL plan_cache_mode = force_{mode}_plan")
+            cursor.execute(f"PREPARE explained AS {sql}")
+            execute = f"EXECUTE explained({values})" if parameters else "EXECUTE explained"
+            cursor.execute(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON, TIMING OFF) {execute}")
+            found = cursor.fetchall()[0][0]
+            plans.append(Plan(mode, sql, (json.loads(found) if isinstance(found, str) else found)[0]["Plan"]))
+            cursor.execute("DEALLOCATE explained")
+            cursor.execute("ROLLBACK TO SAVEPOINT explained")
+        cursor.close()
+
+    event.listen(connection, "before_cursor_execute", explain)
+    try:
+        yield
+    finally:
+        event.remove(connection, "before_cursor_execute", explain)
+
+
+async def explained(url: URL, call: Callable[[Session], T]) -> tuple[T, list[Plan]]:
+    """What a call of a repository function gives, and the plans of what it asks of jobs; nothing is kept."""
+    plans: list[Plan] = []
+
+    def explain(session: Session) -> T:
+        # Nothing commits by itself.
+        session.info[ONE_BY_ONE] = False
+        with _explaining(session, plans):
+            return call(session)
+
+    engine = make_engine(url)
+    async with AsyncSession(engine) as session:
+        try:
+            result = await session.run_sync(explain)
+        finally:
+            await session.rollback()
+    await engine.dispose()
+    return result, plans

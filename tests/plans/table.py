@@ -1,0 +1,163 @@
+"""A million jobs, filled in by SQL as fast as can be, and what a planner may know or not know of them."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+from sqlalchemy import URL, create_engine
+
+JOBS = 1_000_000
+EXECUTING = 400
+#: What the uuids of producers begin with: half of the executing jobs are of live ones, half of dead ones.
+LIVE, DEAD = "11111111-1111-4111-8111-1111111111", "22222222-2222-4222-8222-2222222222"
+PRODUCERS = 10
+#: Jobs that are fetched and completed while somebody holds an old snapshot, two dead versions of each.
+DRAINED = 100_000
+
+# By the last digits of their numbers, so that in the table jobs of each kind lie among all others.
+_FILL = f"""
+INSERT INTO oban_jobs (state, queue, worker, attempt, priority, args, attempted_by, inserted_at,
+                       scheduled_at, attempted_at, completed_at, cancelled_at, discarded_at)
+SELECT state::oban_job_state, queue, 'app.Worker', CASE WHEN ran THEN 1 ELSE 0 END, n / 100 % 4,
+       '{{"account": 123456, "kind": "report"}}',
+       CASE WHEN ran THEN ARRAY['node', CASE WHEN n % 5000 < 2500 THEN '{LIVE}' ELSE '{DEAD}' END
+                                || to_char(n / 5000 % {PRODUCERS}, 'FM00')] ELSE '{{}}' END,
+       made, CASE WHEN state IN ('scheduled', 'retryable') AND n % 300 > 100
+                  THEN now + interval '1 hour' + n * interval '1 second' ELSE made END,
+       CASE WHEN ran THEN made END,
+       CASE state WHEN 'completed' THEN made END, CASE state WHEN 'cancelled' THEN made END,
+       CASE state WHEN 'discarded' THEN made END
+  FROM (SELECT n, timezone('UTC', now()) AS now,
+               timezone('UTC', now()) - interval '60 minutes' - ({JOBS} - n) * interval '0.5 seconds' AS made,
+               CASE WHEN n % 2500 = 0 THEN 'executing' WHEN n % 100 < 56 THEN 'completed'
+                    WHEN n % 100 < 91 THEN 'available' WHEN n % 100 < 95 THEN 'scheduled'
+                    WHEN n % 100 < 97 THEN 'retryable' WHEN n % 100 < 99 THEN 'cancelled'
+                    ELSE 'discarded' END AS state,
+               CASE WHEN n % 50000 = 60 THEN 'few' WHEN n % 100 < 76 THEN 'default'
+                    WHEN n % 100 < 88 THEN 'media' ELSE 'mailers' END AS queue
+          FROM generate_series(1, {JOBS}) AS n) AS numbered,
+       LATERAL (SELECT state NOT IN ('available', 'scheduled', 'cancelled') AS ran) AS more
+"""
+_INDEXES = "SELECT indexdef, indexname FROM pg_indexes WHERE tablename = 'oban_jobs' AND indexname !~ 'pkey'"
+#: What the tests before have rolled back is dead, too.
+VACUUM = "VACUUM (INDEX_CLEANUP ON) oban_jobs"
+_PRODUCER_ROWS = f"""
+INSERT INTO oban_producers (uuid, name, node, queue, updated_at)
+SELECT (digits || to_char(n, 'FM00'))::uuid, 'Oban', 'node', 'default',
+       timezone('UTC', now()) + days * interval '1 day'
+  FROM (VALUES ('{LIVE}', 1), ('{DEAD}', -1)) AS kinds (digits, days),
+       generate_series(0, {PRODUCERS - 1}) AS n
+"""
+
+
+@contextmanager
+def _connected(url: URL) -> Iterator[Callable[..., Any]]:
+    """Runs statements, each in a transaction of its own; the rows of the last one."""
+    engine = create_engine(url.set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+
+        def run(*statements: str) -> Any:
+            for statement in statements:
+                result = connection.exec_driver_sql(statement.replace("%", "%%"))
+            return result.all() if result.returns_rows else None
+
+        yield run
+    engine.dispose()
+
+
+def fill(url: URL) -> None:
+    """Fill an empty table. No triggers, no log, the indexes last; nobody looks after it later."""
+    with _connected(url) as run:
+        indexes = run(_INDEXES)
+        run(
+            "ALTER TABLE oban_jobs SET (autovacuum_enabled = off)",
+            "ALTER TABLE oban_jobs SET UNLOGGED",
+            "ALTER TABLE oban_jobs DISABLE TRIGGER USER",
+            *(f"DROP INDEX {name}" for _, name in indexes),
+            _FILL,
+            *(definition for definition, _ in indexes),
+            _PRODUCER_ROWS,
+            "VACUUM ANALYZE oban_producers",
+        )
+
+
+@contextmanager
+def _loaded(url: URL) -> Iterator[None]:
+    """Nothing is known of the table, or of its indexes: they were made just now, and filled at once."""
+    with _connected(url) as run:
+        run(
+            VACUUM,
+            "DELETE FROM pg_statistic WHERE starelid = 'oban_jobs'::regclass",
+            "UPDATE pg_class SET reltuples = -1, relpages = 0, relallvisible = 0"
+            " WHERE oid = 'oban_jobs'::regclass"
+            " OR oid IN (SELECT indexrelid FROM pg_index WHERE indrelid = 'oban_jobs'::regclass)",
+        )
+    yield
+
+
+@contextmanager
+def _earlier(url: URL) -> Iterator[None]:
+    """What is known is of an earlier day, when nearly nothing was waiting."""
+    with _connected(url) as run:
+        run(
+            VACUUM,
+            "CREATE TABLE earlier (LIKE oban_jobs)",
+            "INSERT INTO earlier SELECT * FROM oban_jobs"
+            " WHERE state IN ('completed', 'cancelled', 'discarded') ORDER BY id LIMIT 30000",
+            *(
+                f"INSERT INTO earlier SELECT * FROM oban_jobs WHERE state IN {states} ORDER BY id LIMIT 20"
+                for states in ("('available')", "('scheduled', 'retryable')")
+            ),
+            "ANALYZE earlier",
+            "DELETE FROM pg_statistic WHERE starelid = 'oban_jobs'::regclass",
+            # The columns have the same numbers.
+            "UPDATE pg_statistic SET starelid = 'oban_jobs'::regclass WHERE starelid = 'earlier'::regclass",
+            "DROP TABLE earlier",
+        )
+    yield
+
+
+@contextmanager
+def _analyzed(url: URL) -> Iterator[None]:
+    with _connected(url) as run:
+        run(VACUUM, "ANALYZE oban_jobs")
+    yield
+
+
+@contextmanager
+def _idle(url: URL) -> Iterator[None]:
+    """Statistics of a moment at which nothing was executing."""
+    with _connected(url) as run:
+        run(
+            VACUUM,
+            "UPDATE oban_jobs SET state = 'suspended' WHERE state = 'executing'",
+            "ANALYZE oban_jobs",
+            "UPDATE oban_jobs SET state = 'executing' WHERE state = 'suspended'",
+        )
+    yield
+
+
+@contextmanager
+def _bloated(url: URL) -> Iterator[None]:
+    """Jobs of one queue were fetched and completed, but an old snapshot keeps two dead versions of each."""
+    first = "WHERE queue = 'media' ORDER BY priority, scheduled_at, id"
+    some = f"id IN (SELECT id FROM oban_jobs {first} LIMIT {DRAINED})"
+    with _connected(url) as run, _connected(url) as other:
+        run(VACUUM, "ANALYZE oban_jobs")
+        other("BEGIN ISOLATION LEVEL REPEATABLE READ", "SELECT 1")
+        run(
+            f"UPDATE oban_jobs SET state = 'executing' WHERE state = 'available' AND {some}",
+            "UPDATE oban_jobs SET state = 'completed', completed_at = scheduled_at"
+            f" WHERE state = 'executing' AND {some}",
+        )
+        yield
+
+
+#: In this order: the last one stays.
+CONDITIONS: dict[str, Callable[[URL], AbstractContextManager[None]]] = {
+    "loaded": _loaded,
+    "earlier": _earlier,
+    "analyzed": _analyzed,
+    "idle": _idle,
+    "bloated": _bloated,
+}

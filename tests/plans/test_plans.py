@@ -1,0 +1,39 @@
+"""With a million jobs, statements are served by their indexes, whatever the planner knows of the table."""
+
+from typing import Any
+
+import pytest
+from sqlalchemy import URL
+
+from tests.plans.calls import CALLS
+from tests.plans.explain import explained
+from tests.plans.table import DRAINED
+
+#: Pages that a statement may look at in any case, and more for each dead job that it walks over.
+PAGES = 200
+PER_DEAD = 1
+
+
+def number(result: Any) -> int:
+    """How many jobs a call found or changed: it gives the jobs, their number or a single one."""
+    if isinstance(result, int):
+        return result
+    return len(result) if isinstance(result, (list, set)) else int(result is not None)
+
+
+@pytest.mark.parametrize("name", CALLS)
+async def test_a_statement_looks_at_few_pages(jobs: URL, condition: str, name: str) -> None:
+    call = CALLS[name]
+    allowed = PAGES + call.rows * call.pages
+    if call.walks and condition == "bloated":
+        allowed += DRAINED * PER_DEAD
+    result, plans = await explained(jobs, call.run)
+    assert number(result) == call.found
+    assert plans
+    for plan in plans:
+        shown = f"{plan.mode}, {plan.buffers} pages:\n{plan.shape}\n{plan.sql}"
+        assert not plan.scans, shown
+        assert set(plan.indexes) <= call.indexes, shown
+        # What is locked in id order, say, not what waits.
+        assert plan.sorted <= 2 * call.rows, shown
+        assert plan.buffers <= allowed, shown

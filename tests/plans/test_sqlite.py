@@ -1,0 +1,55 @@
+"""On SQLite, which knows nothing of a table unless somebody runs ANALYZE, the same indexes serve."""
+
+import re
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import Connection, create_engine, event
+from sqlalchemy.orm import Session
+
+from tests.databases import SQLiteFactory
+from tests.plans.calls import CALLS, KEY
+from tests.plans.table import EXECUTING
+
+_ACCESS = re.compile(r"\boban_jobs\b(?: USING (?:COVERING )?INDEX (\w+)| USING (INTEGER PRIMARY KEY))?")
+
+
+@pytest.fixture(scope="module")
+def connection(sqlite_factory: SQLiteFactory) -> Iterator[Connection]:
+    url = sqlite_factory.create()
+    engine = create_engine(url.set(drivername="sqlite"))
+    with engine.connect() as made:
+        yield made
+    engine.dispose()
+    sqlite_factory.drop(url)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_statement_is_served_by_its_index(connection: Connection, name: str) -> None:
+    plans = []
+
+    def explain(_: object, __: object, sql: str, parameters: tuple[object, ...], *___: object) -> None:
+        if sql.endswith("WHERE 0"):
+            # Only takes the lock.
+            return
+        cursor = connection.connection.cursor()
+        cursor.execute(f"EXPLAIN QUERY PLAN {sql}", parameters)
+        plans.append((sql, [str(row[3]) for row in cursor.fetchall()]))
+
+    call = CALLS[name]
+    event.listen(connection, "before_cursor_execute", explain)
+    try:
+        with Session(connection) as session:
+            call.run(session)
+    finally:
+        event.remove(connection, "before_cursor_execute", explain)
+        connection.rollback()
+    used = set()
+    for sql, steps in plans:
+        for step in steps:
+            if step.startswith(("SCAN", "SEARCH")) and (access := _ACCESS.search(step)):
+                used.add(access[1] or (KEY if access[2] else f"none: {sql}"))
+            # Of what executes, few enough, the order is made.
+            assert "TEMP B-TREE" not in step or call.rows == EXECUTING, sql
+    assert used
+    assert used <= call.indexes
