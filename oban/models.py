@@ -41,6 +41,10 @@ from oban.types import (
 )
 
 
+#: What a new job holds before it gets its own values, beside lists and dicts.
+_NEW = {"queue": "default", "attempt": 0, "max_attempts": 20, "priority": 0}
+
+
 class Base(DeclarativeBase):
     """Base of Oban's own models, with a `metadata` of its own."""
 
@@ -185,21 +189,12 @@ class Job(Base):
             state = JobState.SCHEDULED
         # Straight into the dict: the values are checked already, and an insert reads them from
         # there; going through instrumented attributes would take most of the time of a bulk insert.
-        self.__dict__.update(
-            {
-                "state": state,
-                "queue": "default",
-                "attempt": 0,
-                "max_attempts": 20,
-                "priority": 0,
-                "args": {},
-                "meta": {},
-                "tags": [],
-                "errors": [],
-                "attempted_by": [],
-                **checked,
-            }
-        )
+        held = self.__dict__
+        held.update(_NEW)
+        held["args"], held["meta"] = {}, {}
+        held["tags"], held["errors"], held["attempted_by"] = [], [], []
+        held.update(checked)
+        held["state"] = state
 
     @validates(*fields.CHECKS)
     def _check(self, field: str, value: object) -> Any:

@@ -28,7 +28,7 @@ from oban.dialects.base import Dialect, constant
 from oban.errors import InvalidTarget
 from oban.models import Job
 from oban.repository import rollback
-from oban.repository.session import execute, notify, when_stored
+from oban.repository.session import alone, execute, notify, when_stored
 from oban.types import STATE_BY_VALUE, JobState, JSONDocument, StateType, TextList, UTCDateTime
 
 #: Rows per statement.
@@ -113,7 +113,9 @@ def insert_all(session: Session, jobs: list[Job], attach: bool = False) -> None:
     or, with `attach`, persistent in the session.
     """
     # Those that the caller had added to the session were inserted when it was flushed.
-    fresh = [job for job in jobs if instance_state(job).key is None]
+    fresh = [job for job in jobs if instance_state(job).key is None] if attach else jobs
+    if len(fresh) <= BATCH and not attach:
+        alone(session)
     for start in range(0, len(fresh), BATCH):
         _insert(session, fresh[start : start + BATCH], attach)
 
@@ -122,7 +124,7 @@ def _insert(session: Session, jobs: list[Job], attach: bool) -> None:
     dialect = dialects.of(session)
     payload = _payload(jobs)
     # Ids are given out in the order of the rows, while RETURNING promises none.
-    rows = sorted(execute(session, _statement(dialect), {"jobs": payload}), key=itemgetter(0))
+    rows = sorted(execute(session, _statement(dialect), {"jobs": payload}).all(), key=itemgetter(0))
     if attach:
         rollback.enlist(session, jobs)
     when_stored(session, lambda: _adopt(jobs, rows))
