@@ -1,7 +1,7 @@
 """`Oban`: what an application holds in its hand."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import AsyncIterable, Iterable
 from typing import Any, Self, Unpack
 
 from sqlalchemy import URL, Select
@@ -121,6 +121,28 @@ class Oban:
         listed = insert.listed(jobs, more)
         await self._database.run(session, insert.insert_all, listed, attach=session is not None)
         return listed
+
+    async def enqueue_stream(
+        self,
+        jobs: Iterable[Job] | AsyncIterable[Job],
+        *,
+        batch: int = insert.BATCH,
+        session: Session | None = None,
+    ) -> int:
+        """Insert any number of jobs in batches, while they are made; how many they were.
+
+        `jobs` is an iterable, async or not, of which `batch` (default 1,000) jobs are held at a time.
+        Each batch is a transaction of its own: if one fails, or `jobs` raises, those before it are stored.
+        With `session=` all of them are in the caller's transaction; the instances are not part of the
+        session, nor new again if it is rolled back. Raises `InvalidTarget`, and `ConfigError` for `batch`.
+        """
+        count = 0
+        async for part in insert.async_batches(jobs, batch):
+            await self._database.run(session, insert.insert_all, part)
+            count += len(part)
+            # Not held while the next one is made.
+            del part
+        return count
 
     async def get_job(self, id_: int, session: Session | None = None) -> Job | None:
         """The job with this id, or None."""

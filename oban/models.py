@@ -40,7 +40,6 @@ from oban.types import (
     utc_now,
 )
 
-
 #: What a new job holds before it gets its own values, beside lists and dicts.
 _NEW = {"queue": "default", "attempt": 0, "max_attempts": 20, "priority": 0}
 

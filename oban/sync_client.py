@@ -83,6 +83,24 @@ class SyncOban:
         self._database.run(session, insert.insert_all, listed, attach=session is not None)
         return listed
 
+    def enqueue_stream(
+        self, jobs: Iterable[Job], *, batch: int = insert.BATCH, session: Session | None = None
+    ) -> int:
+        """Insert any number of jobs in batches, while they are made; how many they were.
+
+        `jobs` is an iterable, of which `batch` (default 1,000) jobs are held at a time.
+        Each batch is a transaction of its own: if one fails, or `jobs` raises, those before it are stored.
+        With `session=` all of them are in the caller's transaction; the instances are not part of the
+        session, nor new again if it is rolled back. Raises `InvalidTarget`, and `ConfigError` for `batch`.
+        """
+        count = 0
+        for part in insert.batches(jobs, batch):
+            self._database.run(session, insert.insert_all, part)
+            count += len(part)
+            # Not held while the next one is made.
+            del part
+        return count
+
     def get_job(self, id_: int, session: Session | None = None) -> Job | None:
         """The job with this id, or None."""
         return self._database.look(session, management.get, parse_id(id_))

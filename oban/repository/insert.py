@@ -1,8 +1,9 @@
 """Insert one job or many, in one statement per batch."""
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
 from datetime import UTC
+from itertools import islice
 from operator import itemgetter
 from typing import Any
 
@@ -25,10 +26,10 @@ from sqlalchemy.orm.attributes import instance_state
 
 from oban import dialects, encoding, fields
 from oban.dialects.base import Dialect, constant
-from oban.errors import InvalidTarget
+from oban.errors import ConfigError, InvalidTarget
 from oban.models import Job
 from oban.repository import rollback
-from oban.repository.session import alone, execute, notify, when_stored
+from oban.repository.session import WAITING, alone, execute, notify, when_stored
 from oban.types import STATE_BY_VALUE, JobState, JSONDocument, StateType, TextList, UTCDateTime
 
 #: Rows per statement.
@@ -106,6 +107,40 @@ def listed(jobs: Iterable[Job] | Job, more: Iterable[Job]) -> list[Job]:
     return every
 
 
+def batches(jobs: Iterable[Job], size: int) -> Iterator[list[Job]]:
+    """Jobs as lists of `size`, each checked by `listed`, of which none is kept while the next is made."""
+    if isinstance(jobs, Job) or not isinstance(jobs, Iterable):
+        raise InvalidTarget(f"an iterable of jobs is needed, not {type(jobs).__name__}")
+    _check_size(size)
+    given = iter(jobs)
+    while part := listed(islice(given, size), ()):
+        yield part
+        del part
+
+
+async def async_batches(jobs: Iterable[Job] | AsyncIterable[Job], size: int) -> AsyncIterator[list[Job]]:
+    """The same as `batches`, of an async iterable, too."""
+    if not isinstance(jobs, AsyncIterable):
+        for part in batches(jobs, size):
+            yield part
+            del part
+        return
+    _check_size(size)
+    part = []
+    async for job in jobs:
+        part.append(job)
+        if len(part) == size:
+            yield listed(part, ())
+            part = []
+    if part:
+        yield listed(part, ())
+
+
+def _check_size(size: object) -> None:
+    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+        raise ConfigError(f"batch must be a positive number of jobs, not {size!r}")
+
+
 def insert_all(session: Session, jobs: list[Job], attach: bool = False) -> None:
     """Insert jobs that `listed` has accepted, in one statement per `BATCH`.
 
@@ -114,7 +149,7 @@ def insert_all(session: Session, jobs: list[Job], attach: bool = False) -> None:
     """
     # Those that the caller had added to the session were inserted when it was flushed.
     fresh = [job for job in jobs if instance_state(job).key is None] if attach else jobs
-    if len(fresh) <= BATCH and not attach:
+    if len(fresh) <= BATCH and WAITING in session.info:
         alone(session)
     for start in range(0, len(fresh), BATCH):
         _insert(session, fresh[start : start + BATCH], attach)

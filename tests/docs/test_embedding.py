@@ -72,6 +72,13 @@ async def test_many_are_placed_in_every_way(stage: Stage, snippet: Snippet) -> N
     assert set(jobs.values()) == {("available", "mailers")}
 
 
+@PAGE.shows("enqueue_stream")
+async def test_a_stream_of_jobs_is_inserted(stage: Stage, snippet: Snippet) -> None:
+    await stage.run(snippet)
+    assert await stage.names["confirm_all"](range(1500)) == 1500
+    assert await orders(stage) == [*range(1500)]
+
+
 @PAGE.shows("begin_nested")
 async def test_a_savepoint_takes_its_jobs_with_it(stage: Stage, snippet: Snippet) -> None:
     await stage.run(snippet)

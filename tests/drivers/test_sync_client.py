@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from weakref import WeakSet
 
 import pytest
 from sqlalchemy import Connection, Engine, StaticPool, create_engine, select
@@ -77,6 +78,28 @@ def test_every_kind_of_session_decides_what_becomes_of_the_jobs(
     assert oban.update_job(second, {"priority": 5}, session=session).priority == 5
     session.commit()
     assert [(job.state, job.priority) for job in oban.list_jobs()] == [("cancelled", 0), ("available", 5)]
+
+
+def test_a_stream_is_inserted_batch_by_batch(
+    oban: SyncOban, session: Session | scoped_session[Session] | Connection
+) -> None:
+    alive: WeakSet[Job] = WeakSet()
+    most = 0
+
+    def jobs() -> Iterator[Job]:
+        nonlocal most
+        for number in range(25):
+            alive.add(job := Ship.new({"n": number}))
+            most = max(most, len(alive))
+            yield job
+            del job
+
+    assert oban.enqueue_stream(jobs(), batch=10, session=session) == 25
+    assert oban.list_jobs() == []
+    session.rollback()
+    assert oban.enqueue_stream(jobs(), batch=10) == 25
+    assert [job.args["n"] for job in oban.list_jobs()] == [*range(25)]
+    assert most <= 11
 
 
 def test_threads_share_one_client(oban: SyncOban) -> None:

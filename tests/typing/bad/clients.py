@@ -37,6 +37,7 @@ async def manage(oban: Oban, session: AsyncSession, wrong: Session, job: Job) ->
     await oban.enqueue(Plain.new(), session=wrong)  # error
     await oban.enqueue_many([1, 2])  # error
     await oban.enqueue_many(1)  # error
+    await oban.enqueue_stream([1, 2])  # error
     await oban.get_job("1")  # error
     (await oban.get_job(1)).args  # error  # noqa: B018
     await oban.list_jobs("select")  # error
