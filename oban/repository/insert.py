@@ -2,17 +2,18 @@
 
 import functools
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
-from datetime import UTC
+from datetime import UTC, datetime
 from itertools import islice
-from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import (
+    ARRAY,
     BigInteger,
     DateTime,
+    Executable,
     Float,
-    Insert,
     Text,
+    bindparam,
     case,
     cast,
     func,
@@ -48,7 +49,7 @@ _UNSET = {"attempted_at": None, "cancelled_at": None, "completed_at": None, "dis
 
 
 @functools.cache
-def _statement(dialect: Dialect) -> Insert:
+def _statement(dialect: Dialect) -> Executable:
     given = dialect.recordset(
         "jobs",
         {"n": BigInteger, "state": Text, "scheduled_at": UTCDateTime, "delay": Float, **_COPIED},
@@ -64,8 +65,10 @@ def _statement(dialect: Dialect) -> Insert:
         (at > now, constant("scheduled")),
         else_=constant("available"),
     )
-    # What most jobs have is not sent.
+    # What most jobs have is not sent, and what the first one has, only once.
     usual = {
+        "queue": bindparam("usual_queue", type_=Text),
+        "worker": bindparam("usual_worker", type_=Text),
         "max_attempts": literal_column("20"),
         "priority": literal_column("0"),
         "meta": literal_column("'{}'"),
@@ -74,16 +77,26 @@ def _statement(dialect: Dialect) -> Insert:
     copied = [func.coalesce(given[name], usual[name]) if name in usual else given[name] for name in _COPIED]
     rows = select(cast(state, StateType), now, at, *copied).order_by(given.n)
     table = Job.__table__
-    return (
+    inserted = (
         insert(table)  # type: ignore[arg-type]
         .from_select(["state", "inserted_at", "scheduled_at", *_COPIED], rows)
-        # As plain types: what most rows share is then converted once (see _insert).
+        # As plain types: what most rows share is then converted once (see _adopt).
         .returning(
             table.c.id,
             type_coerce(table.c.inserted_at, DateTime).label("inserted_at"),
             type_coerce(table.c.scheduled_at, DateTime).label("scheduled_at"),
             type_coerce(table.c.state, Text).label("state"),
         )
+    )
+    if not dialect.writes_in_cte:
+        return inserted
+    # Three lists take a driver a fifth of the time of as many rows.
+    stored = inserted.cte("stored").c
+    return select(
+        func.min(stored.inserted_at),
+        func.array_agg(stored.id, type_=ARRAY(BigInteger)),
+        func.array_agg(stored.scheduled_at, type_=ARRAY(DateTime)),
+        func.array_agg(cast(stored.state, Text), type_=ARRAY(Text)),
     )
 
 
@@ -157,26 +170,34 @@ def insert_all(session: Session, jobs: list[Job], attach: bool = False) -> None:
 
 def _insert(session: Session, jobs: list[Job], attach: bool) -> None:
     dialect = dialects.of(session)
-    payload = _payload(jobs)
+    first = jobs[0].__dict__
+    queue, worker = first["queue"], first["worker"]
+    parameters = {"jobs": _payload(jobs, queue, worker), "usual_queue": queue, "usual_worker": worker}
+    result = execute(session, _statement(dialect), parameters).all()
+    if dialect.writes_in_cte:
+        ((inserted_at, *columns),) = result
+    else:
+        ids, (inserted_at, *_), *others = zip(*result, strict=True)
+        columns = [ids, *others]
     # Ids are given out in the order of the rows, while RETURNING promises none.
-    rows = sorted(execute(session, _statement(dialect), {"jobs": payload}).all(), key=itemgetter(0))
+    rows = sorted(zip(*columns, strict=True))
     if attach:
         rollback.enlist(session, jobs)
-    when_stored(session, lambda: _adopt(jobs, rows))
+    when_stored(session, lambda: _adopt(jobs, inserted_at, rows))
     if attach:
         session.add_all(jobs)
     if not dialect.insert_notifies:
-        if delays := [row.scheduled_at - row.inserted_at for row in rows if row.state == "scheduled"]:
+        if delays := [at - inserted_at for _, at, state in rows if state == "scheduled"]:
             notify(session, "signal", [{"action": "stage", "in": min(delays).total_seconds()}])
-        queues = {job.queue for job, row in zip(jobs, rows, strict=True) if row.state == "available"}
+        queues = {job.queue for job, row in zip(jobs, rows, strict=True) if row[2] == "available"}
         notify(session, "insert", [{"queue": queue} for queue in sorted(queues)])
 
 
-def _adopt(jobs: list[Job], rows: Sequence[Any]) -> None:
-    """Let the instances show their rows."""
-    # One statement, one time: equal for all rows, and for most jobs when they are due, too.
-    now = rows[0].inserted_at.replace(tzinfo=UTC)
-    for job, (id_, inserted_at, scheduled_at, state) in zip(jobs, rows, strict=True):
+def _adopt(jobs: list[Job], inserted_at: datetime, rows: list[tuple[int, datetime, str]]) -> None:
+    """Let the instances show their rows: id, time and state of each, inserted at one time."""
+    # For most jobs this is also when they are due.
+    now = inserted_at.replace(tzinfo=UTC)
+    for job, (id_, scheduled_at, state) in zip(jobs, rows, strict=True):
         held = job.__dict__
         held.update(_UNSET)
         held["id"], held["inserted_at"], held["state"] = id_, now, STATE_BY_VALUE[state]
@@ -185,8 +206,8 @@ def _adopt(jobs: list[Job], rows: Sequence[Any]) -> None:
         job.keyed()
 
 
-def _payload(jobs: Sequence[Job]) -> str:
-    records = [_record(n, job) for n, job in enumerate(jobs)]
+def _payload(jobs: Sequence[Job], queue: str, worker: str) -> str:
+    records = [_record(n, job, queue, worker) for n, job in enumerate(jobs)]
     payload = encoding.dumps_unchecked(records)
     if payload is None:
         for record in records:
@@ -196,9 +217,13 @@ def _payload(jobs: Sequence[Job]) -> str:
     return payload
 
 
-def _record(n: int, job: Job) -> dict[str, Any]:
+def _record(n: int, job: Job, queue: str, worker: str) -> dict[str, Any]:
     held = job.__dict__
-    record = {"n": n, "queue": held["queue"], "worker": held["worker"], "args": held["args"]}
+    record = {"n": n, "args": held["args"]}
+    if held["queue"] != queue:
+        record["queue"] = held["queue"]
+    if held["worker"] != worker:
+        record["worker"] = held["worker"]
     if held["max_attempts"] != 20:
         record["max_attempts"] = held["max_attempts"]
     if held["priority"]:
