@@ -1,12 +1,13 @@
-"""How fast jobs are drained and inserted, next to hand-written loops over the same tables."""
+"""How fast jobs are inserted and run, next to hand-written loops over the same tables."""
 
 import argparse
+import importlib.util
 import json
 import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -14,52 +15,81 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import databases, report
-from benchmarks.databases import Database
-from benchmarks.meter import WHO
+from benchmarks.databases import Database, Filling
+from benchmarks.meter import PATIENCE
 from benchmarks.report import Run
+from benchmarks.scenarios import BOTH, SCENARIOS, Scenario, chosen
 
-#: Longest time that one role may take, in seconds.
-PATIENCE = 300
+PACKAGES = ("oban", "sqlalchemy", "asyncpg", "aiosqlite", "uvloop")
+#: What --quick means: enough to see that everything runs, and no more.
+QUICK = 0.02
 
 
 def main() -> None:
     options = _options()
     with ExitStack() as stack:
-        measured = {
-            "postgresql": stack.enter_context(databases.postgresql(options.database_url)),
-            "sqlite": stack.enter_context(databases.sqlite()),
-        }
+        measured: dict[str, Database] = {}
+        if "postgresql" in options.databases:
+            measured["postgresql"] = stack.enter_context(databases.postgresql(options.database_url))
+        if "sqlite" in options.databases:
+            measured["sqlite"] = stack.enter_context(databases.sqlite())
         about = _about(options, list(measured.values()))
         print(*(f"{key}: {value}" for key, value in about.items()), sep="\n", flush=True)
         runs = []
         for run in _runs(options, measured):
             runs.append(run)
-            print(f"{_label(run):50}{run.jobs_per_second:10,.0f} jobs/s", file=sys.stderr, flush=True)
-    print()
-    print(report.table(report.summary(runs)))
-    print(f"\nmedian (min-max) of {options.rounds} rounds; ours/raw is taken round by round")
-    if options.json:
-        options.json.write_text(json.dumps(report.document(about, runs), indent=1) + "\n")
+            figures = ", ".join(f"{value:,.2f} {name}" for name, value in run.figures.items())
+            print(f"round {run.round + 1}  {run.database} {run.scenario}, {run.side}: {figures}", flush=True)
+            # After each run, so that one that is interrupted leaves what it had.
+            _write(options, about, runs)
+    print(f"\n{report.table(report.summary(runs))}\n\n{report.NOTE}")
+    if options.plot:
+        report.plot(report.summary(runs), options.plot)
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--rounds", type=_positive, default=5, help="how often everything is measured")
-    parser.add_argument("--jobs", type=_positive, default=20_000, help="jobs in each drain and insert")
     parser.add_argument(
-        "--limits",
-        type=lambda text: [_positive(item) for item in text.split(",")],
-        default=[50],
-        metavar="N,…",
-        help="jobs at once in a drain, one drain for each (default 50; 10,50,200 shows the range)",
+        "--scenarios",
+        type=_chosen,
+        default=SCENARIOS,
+        metavar="NAME,…",
+        help="some of them, also by the first word of a name, as in drain,insert-one (default: all)",
+    )
+    parser.add_argument("--databases", type=_databases, default=BOTH, metavar="NAME,…", help="default: both")
+    parser.add_argument("--rounds", type=_positive, default=5, help="how often everything is measured")
+    parser.add_argument("--scale", type=float, default=1, help="times as many jobs in everything (default 1)")
+    parser.add_argument(
+        "--quick", action="store_true", help=f"one round on a scale of {QUICK}: does everything run?"
     )
     parser.add_argument(
         "--database-url",
-        help="a PostgreSQL server, on which a database is made and dropped again"
+        help="a PostgreSQL server, on which databases are made and dropped again"
         " (default: one is brought up, with default settings)",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure to a file")
-    return parser.parse_args()
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write a report")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the ratios: a .png or .svg")
+    options = parser.parse_args()
+    if options.quick:
+        options.rounds, options.scale = 1, QUICK
+    if options.plot and importlib.util.find_spec("matplotlib") is None:
+        # Better said now than after an hour.
+        parser.error("--plot needs matplotlib: pip install 'oban[bench]'")
+    return options
+
+
+def _chosen(text: str) -> list[Scenario]:
+    try:
+        return chosen(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _databases(text: str) -> list[str]:
+    if unknown := set(text.split(",")) - set(BOTH):
+        raise argparse.ArgumentTypeError(f"{unknown.pop()} is none of {', '.join(BOTH)}")
+    return text.split(",")
 
 
 def _positive(text: str) -> int:
@@ -70,24 +100,28 @@ def _positive(text: str) -> int:
 
 
 def _runs(options: argparse.Namespace, measured: dict[str, Database]) -> Iterator[Run]:
-    roles: list[tuple[str, int, list[str]]] = [("insert", 0, [])]
-    roles += [("drain", options.jobs, ["--limit", str(limit)]) for limit in options.limits]
     for number in range(options.rounds):
         for name, database in measured.items():
-            for module, waiting, arguments in roles:
+            for scenario in options.scenarios:
+                if name not in scenario.databases or (number and scenario.once):
+                    continue
+                sides = scenario.sides_on(name)
                 # In turns, so that neither side always comes first.
-                for who in WHO if number % 2 == 0 else reversed(WHO):
-                    database.prepare(waiting)
-                    figures = _measure(database, module, who, "--jobs", str(options.jobs), *arguments)
-                    scenario = " ".join([module, *arguments]).replace("--", "")
-                    yield Run(database=name, scenario=scenario, who=who, round=number, **figures)
+                for side in sides if number % 2 == 0 else reversed(sides):
+                    figures = _measure(database, scenario, side, options.scale)
+                    yield Run(name, scenario.name, side, number, figures)
 
 
-def _measure(database: Database, module: str, *arguments: str) -> dict[str, float]:
-    """Run a role in a process of its own; its figures."""
-    command = [sys.executable, "-m", f"benchmarks.{module}", *arguments]
+def _measure(database: Database, scenario: Scenario, side: str, scale: float) -> dict[str, float]:
+    """Run one side in a process of its own; its figures."""
+    jobs = max(round(scenario.jobs * scale), 5)
+    backlog = round(scenario.backlog * scale)
+    url = database.prepare(Filling(jobs if scenario.waits else 0, finished=backlog, others=backlog))
+    command = [sys.executable, "-m", "benchmarks.role", scenario.name, side, "--jobs", str(jobs)]
+    if database.server:
+        command += ["--server", str(database.server)]
     # Not as an argument: it may hold a password.
-    environment = {**os.environ, "OBAN_DATABASE_URL": database.url.render_as_string(hide_password=False)}
+    environment = {**os.environ, "OBAN_DATABASE_URL": url.render_as_string(hide_password=False)}
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, timeout=PATIENCE)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed")
@@ -95,19 +129,20 @@ def _measure(database: Database, module: str, *arguments: str) -> dict[str, floa
     return figures
 
 
-def _label(run: Run) -> str:
-    return f"round {run.round + 1}  {run.database} {run.scenario}, {run.who}"
+def _write(options: argparse.Namespace, about: dict[str, Any], runs: list[Run]) -> None:
+    if options.json:
+        options.json.write_text(json.dumps(report.document(about, runs), indent=1) + "\n")
+    if options.markdown:
+        options.markdown.write_text(report.markdown(about, runs))
 
 
-def _about(options: argparse.Namespace, measured: list[Database]) -> dict[str, Any]:
+def _about(options: argparse.Namespace, measured: Sequence[Database]) -> dict[str, Any]:
     return {
         "started": datetime.now(UTC).isoformat(" ", "seconds"),
-        "jobs": options.jobs,
+        "rounds": f"{options.rounds}, on a scale of {options.scale:g}",
         "databases": ", ".join(database.about for database in measured),
         "python": f"{platform.python_version()} on {os.cpu_count()} CPUs",
-        "packages": ", ".join(
-            f"{name} {_version(name)}" for name in ("oban", "sqlalchemy", "asyncpg", "aiosqlite", "uvloop")
-        ),
+        "packages": ", ".join(f"{name} {_version(name)}" for name in PACKAGES),
     }
 
 

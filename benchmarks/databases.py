@@ -8,72 +8,116 @@ import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy import URL, make_url
 
 from benchmarks import raw
-from benchmarks.meter import QUEUE, WORKER
+from benchmarks.meter import QUEUE, WORKER, postmaster_of
 from oban import migration
+
+WRITES = "CREATE TABLE bench_writes (n bigint NOT NULL)"
+
+
+@dataclass(frozen=True, slots=True)
+class Filling:
+    """How many jobs are in the table before a run: `waiting`, `finished`, and `others` of another queue."""
+
+    waiting: int = 0
+    finished: int = 0
+    others: int = 0
 
 
 class Database(ABC):
-    """A database with Oban's tables and nothing else in it."""
+    """Oban's tables and one that jobs write to. `about` tells what decides the cost of a commit."""
 
-    def __init__(self, url: URL, about: str) -> None:
-        self.url = url
-        #: Version and the settings that decide what a commit costs.
-        self.about = about
+    about: str
+    #: The process id of the postmaster, if it runs here.
+    server: int | None = None
 
     @abstractmethod
-    def prepare(self, jobs: int) -> None:
-        """Empty the tables, let `jobs` jobs wait in them, and leave no work behind for the server."""
+    def prepare(self, filling: Filling) -> URL:
+        """A database with just these jobs in it, and no work left behind for the server."""
 
 
 class PostgreSQL(Database):
-    def prepare(self, jobs: int) -> None:
+    def __init__(self, server: URL) -> None:
+        self._at = server
+        self._made: dict[str, URL] = {}
+        self.about, self.server = asyncio.run(_describe(server))
+
+    def prepare(self, filling: Filling) -> URL:
+        if kept := filling.finished + filling.others:
+            # Filled once, as that takes long: what earlier runs added goes.
+            name = f"backlog_{filling.finished}_{filling.others}"
+            clean = f"DELETE FROM oban_jobs WHERE id > {kept}"
+        else:
+            name, clean = "plain", "TRUNCATE oban_jobs, bench_writes RESTART IDENTITY"
+        if name not in self._made:
+            self._made[name] = url = self._make(f"oban_benchmark_{os.getpid()}_{name}")
+            done = "'completed', 1, timezone('UTC', now()), timezone('UTC', now())"
+            self._fill(url, QUEUE, filling.finished, done)
+            self._fill(url, "other", filling.others)
+        url = self._made[name]
+        asyncio.run(_execute(url, clean))
+        self._fill(url, QUEUE, filling.waiting)
+        asyncio.run(_execute(url, "VACUUM (ANALYZE) oban_jobs", "CHECKPOINT"))
+        return url
+
+    def _make(self, name: str) -> URL:
+        asyncio.run(_execute(self._at, f"CREATE DATABASE {name}"))
+        url = self._at.set(database=name)
+        migration.upgrade(url)
+        asyncio.run(_execute(url, WRITES))
+        return url
+
+    def _fill(self, url: URL, queue: str, jobs: int, ended: str = "'available', 0, NULL, NULL") -> None:
         fill = (
-            "INSERT INTO oban_jobs (queue, worker, args)"
-            f" SELECT '{QUEUE}', '{WORKER}', jsonb_build_object('n', n) FROM generate_series(1, {jobs}) AS n"
+            "INSERT INTO oban_jobs (queue, worker, args, state, attempt, attempted_at, completed_at)"
+            f" SELECT '{queue}', '{WORKER}', jsonb_build_object('n', n), {ended}"
+            f" FROM generate_series(0, {jobs} - 1) AS n"
         )
-        tidy = ("VACUUM (ANALYZE) oban_jobs", "CHECKPOINT")
-        asyncio.run(_execute(self.url, "TRUNCATE oban_jobs RESTART IDENTITY", fill, *tidy))
+        asyncio.run(_execute(url, fill))
+
+    def drop(self) -> None:
+        """Leave nothing behind."""
+        for url in self._made.values():
+            asyncio.run(_execute(self._at, f"DROP DATABASE IF EXISTS {url.database} WITH (FORCE)"))
 
 
 class SQLite(Database):
+    about = f"SQLite {sqlite3.sqlite_version} (WAL, synchronous full)"
+
     def __init__(self, folder: Path) -> None:
         self._template = folder / "template.db"
         migration.upgrade(f"sqlite:///{self._template}")
-        url = URL.create("sqlite+aiosqlite", database=str(folder / "benchmark.db"))
-        super().__init__(url, f"SQLite {sqlite3.sqlite_version} (WAL, synchronous full)")
+        self._url = URL.create("sqlite+aiosqlite", database=str(folder / "benchmark.db"))
 
-    def prepare(self, jobs: int) -> None:
+    def prepare(self, filling: Filling) -> URL:
         for suffix in ("-wal", "-shm"):
-            Path(f"{self.url.database}{suffix}").unlink(missing_ok=True)
-        shutil.copy(self._template, str(self.url.database))
+            Path(f"{self._url.database}{suffix}").unlink(missing_ok=True)
+        shutil.copy(self._template, str(self._url.database))
         fill = (
-            f"WITH RECURSIVE numbers(n) AS (VALUES (1) UNION ALL SELECT n + 1 FROM numbers WHERE n < {jobs})"
+            "WITH RECURSIVE numbers(n) AS (VALUES (0) UNION ALL SELECT n + 1 FROM numbers LIMIT ?)"
             " INSERT INTO oban_jobs (queue, worker, args)"
             f" SELECT '{QUEUE}', '{WORKER}', json_object('n', n) FROM numbers"
         )
-        with closing(raw.lite_connect(self.url)) as connection:
+        with closing(raw.lite_connect(self._url)) as connection:
             connection.execute("PRAGMA journal_mode = WAL")
-            if jobs:
-                connection.execute(fill)
+            connection.execute(fill, [filling.waiting])
+        return self._url
 
 
 @contextmanager
 def postgresql(server: str | None) -> Iterator[PostgreSQL]:
-    """A database of its own on a server given by URL, or on one that is brought up and stopped here."""
+    """Databases of its own on a server given by URL, or on one that is brought up and stopped here."""
     with _running() if server is None else _given(server) as url:
-        name = f"oban_benchmark_{os.getpid()}"
-        asyncio.run(_execute(url, f"CREATE DATABASE {name}"))
+        database = PostgreSQL(url)
         try:
-            made = url.set(database=name)
-            migration.upgrade(made)
-            yield PostgreSQL(made, asyncio.run(_describe(made)))
+            yield database
         finally:
-            asyncio.run(_execute(url, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
+            database.drop()
 
 
 @contextmanager
@@ -106,12 +150,14 @@ def _running() -> Iterator[URL]:
         shutil.rmtree(home, ignore_errors=True)
 
 
-async def _describe(url: URL) -> str:
+async def _describe(url: URL) -> tuple[str, int | None]:
     connection = await raw.connect(url)
-    settings = ("server_version", "fsync", "synchronous_commit", "shared_buffers")
-    version, fsync, commit, buffers = [await connection.fetchval(f"SHOW {name}") for name in settings]
+    version, *names = ("server_version", "fsync", "synchronous_commit", "shared_buffers", "autovacuum")
+    settings = [f"{name} {await connection.fetchval(f'SHOW {name}')}" for name in names]
+    about = f"PostgreSQL {await connection.fetchval(f'SHOW {version}')} ({', '.join(settings)})"
+    server = postmaster_of(await connection.fetchval("SELECT pg_backend_pid()"))
     await connection.close()
-    return f"PostgreSQL {version} (fsync {fsync}, synchronous_commit {commit}, shared_buffers {buffers})"
+    return about, server
 
 
 async def _execute(url: URL, *statements: str) -> None:

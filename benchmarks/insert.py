@@ -1,21 +1,22 @@
-"""Insert jobs in bulk, and print how fast: `python -m benchmarks.insert ours`.
+"""Insert jobs, the making of them included. Measured after a first batch, which connects."""
 
-Measured after one batch of warm-up: making the jobs and inserting them, a thousand at a time.
-"""
+import sqlite3
+from collections.abc import Awaitable, Callable
+from contextlib import closing
 
-import argparse
-from collections.abc import Awaitable, Callable, Iterable
-
+import asyncpg  # type: ignore[import-untyped]
 from sqlalchemy import URL
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from benchmarks import raw
-from benchmarks.meter import QUEUE, WORKER, Meter, role
+from benchmarks.meter import QUEUE, WORKER, Meter
 from oban import Job, Oban, Worker
 
+#: Jobs in one call, or one statement.
 BATCH = 1000
 WARM_UP = 100
 
-Insert = Callable[[Iterable[int]], Awaitable[object]]
+Insert = Callable[[range], Awaitable[object]]
 
 
 class Noop(Worker, name=WORKER, queue=QUEUE):
@@ -23,39 +24,78 @@ class Noop(Worker, name=WORKER, queue=QUEUE):
         """Never runs here."""
 
 
-async def ours(url: URL, meter: Meter) -> None:
-    """Insert with the library."""
-    async with Oban(url) as oban:
-        await _insert_all(meter, lambda numbers: oban.enqueue_many([Noop.new({"n": n}) for n in numbers]))
+async def insert(url: URL, meter: Meter, side: str, how: str) -> None:
+    """Measure one of the ways below: "one", "many", "session" or "add-all"."""
+    # How many jobs each call is given: in a session, it is one transaction for all.
+    size = {"one": 1, "many": BATCH}.get(how, meter.jobs)
+    if side == "ours":
+        async with Oban(url) as oban:
+            await _measure(meter, ours(oban)[how], size)
+    elif url.get_backend_name() == "sqlite":
+        with closing(raw.lite_connect(url)) as lite:
+            await _measure(meter, by_hand_lite(lite), size)
+    else:
+        connection = await raw.connect(url)
+        await _measure(meter, by_hand(connection)[how], size)
+        await connection.close()
 
 
-async def by_hand(url: URL, meter: Meter) -> None:
-    """Insert with hand-written SQL."""
-    if url.get_backend_name() == "sqlite":
-        lite = raw.lite_connect(url)
+def ours(oban: Oban) -> dict[str, Insert]:
+    """The ways to insert with the library."""
 
-        async def insert(numbers: Iterable[int]) -> None:
-            raw.lite_insert(lite, numbers)
+    async def one(numbers: range) -> None:
+        for n in numbers:
+            await oban.enqueue(Noop.new({"n": n}))
 
-        await _insert_all(meter, insert)
-        lite.close()
-        return
-    connection = await raw.connect(url)
-    await _insert_all(meter, lambda numbers: raw.insert(connection, numbers))
-    await connection.close()
+    async def many(numbers: range) -> None:
+        await oban.enqueue_many([Noop.new({"n": n}) for n in numbers])
+
+    async def session(numbers: range) -> None:
+        async with AsyncSession(oban.engine) as session, session.begin():
+            for n in numbers:
+                await oban.enqueue(Noop.new({"n": n}), session=session)
+
+    async def add_all(numbers: range) -> None:
+        async with AsyncSession(oban.engine) as session, session.begin():
+            session.add_all([Noop.new({"n": n}) for n in numbers])
+
+    return {"one": one, "many": many, "session": session, "add-all": add_all}
 
 
-async def _insert_all(meter: Meter, insert: Insert) -> None:
+def by_hand(connection: asyncpg.Connection) -> dict[str, Insert]:
+    """The same with the driver alone; for `add_all`, statements of a thousand in one transaction."""
+
+    async def one(numbers: range) -> None:
+        for n in numbers:
+            await raw.insert_one(connection, n)
+
+    async def many(numbers: range) -> None:
+        for first in range(0, len(numbers), BATCH):
+            await raw.insert(connection, numbers[first : first + BATCH])
+
+    async def session(numbers: range) -> None:
+        async with connection.transaction():
+            await one(numbers)
+
+    async def add_all(numbers: range) -> None:
+        async with connection.transaction():
+            await many(numbers)
+
+    return {"one": one, "many": many, "session": session, "add-all": add_all}
+
+
+def by_hand_lite(lite: sqlite3.Connection) -> Insert:
+    """On SQLite, one or many in one statement."""
+
+    async def statement(numbers: range) -> None:
+        raw.lite_insert(lite, numbers)
+
+    return statement
+
+
+async def _measure(meter: Meter, insert: Insert, size: int) -> None:
     await insert(range(WARM_UP))
     meter.start()
-    for first in range(0, meter.jobs, BATCH):
-        await insert(range(first, min(first + BATCH, meter.jobs)))
+    for first in range(0, meter.jobs, size):
+        await insert(range(first, min(first + size, meter.jobs)))
     meter.stop()
-
-
-async def measure(url: URL, meter: Meter, options: argparse.Namespace) -> None:
-    await (ours if options.who == "ours" else by_hand)(url, meter)
-
-
-if __name__ == "__main__":
-    role(__doc__, measure)

@@ -1,75 +1,122 @@
-"""What every measured role shares: its command line, its clock, its report, and the job that does nothing.
+"""The clock of a measured process, and the job that all scenarios are about."""
 
-A role is one process. It is told what to do by arguments, finds the database in
-`OBAN_DATABASE_URL`, and prints its figures as one line of JSON.
-"""
-
-import argparse
 import asyncio
 import gc
-import json
+import math
 import os
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
-from sqlalchemy import URL, make_url
+T = TypeVar("T")
 
 QUEUE = "bench"
 WORKER = "bench.Noop"
-WHO = ("ours", "raw")
+#: Seconds between two looks whether something has come about.
+LOOK = 0.002
+#: Longest time that one run may take, in seconds.
+PATIENCE = 300
+
+RATE = "jobs/s"
+CPU = "CPU us/job"
+SERVER = "server CPU us/job"
+
+
+class Mark(NamedTuple):
+    """When something was, and the CPU seconds that this process and the server had used by then."""
+
+    wall: float
+    cpu: float
+    server: float
 
 
 class Meter:
-    """Wall clock and CPU time of this process for a number of jobs, between `start` and `stop`."""
+    """Counts jobs, and measures between `start` and `stop`. `server` is the process id of the postmaster."""
 
-    def __init__(self, jobs: int) -> None:
+    def __init__(self, jobs: int, server: int | None = None) -> None:
         self.jobs = jobs
+        self.server = server
         self.ran = 0
-        self.seconds = 0.0
-        self.cpu_seconds = 0.0
-        self.all_ran = asyncio.Event()
+        self.marks: list[Mark] = []
+        self.figures: dict[str, float] = {}
+        self._everything = asyncio.Event()
 
     def start(self) -> None:
         """Begin to measure."""
         # What starting has left over would be collected at a time of its own choosing.
         gc.collect()
-        self._cpu = time.process_time()
-        self._wall = time.perf_counter()
+        server = cpu_of_server(self.server)
+        self.marks = [Mark(time.monotonic(), time.process_time(), server)]
 
     def stop(self) -> None:
         """Measure until here."""
-        self.seconds = time.perf_counter() - self._wall
-        self.cpu_seconds = time.process_time() - self._cpu
+        self.marks.append(Mark(time.monotonic(), time.process_time(), cpu_of_server(self.server)))
+        self.tell([self.marks])
 
-    def body(self) -> None:
+    def tell(self, processes: Sequence[Sequence[Mark]]) -> None:
+        """Make the figures from the first and last mark of each process that took part."""
+        first, last = (list(marks) for marks in zip(*processes, strict=True))
+        used = sum(end.cpu - start.cpu for start, end in zip(first, last, strict=True))
+        served = max(mark.server for mark in last) - min(mark.server for mark in first)
+        seconds = max(mark.wall for mark in last) - min(mark.wall for mark in first)
+        self.figures = {RATE: self.jobs / seconds, CPU: used / self.jobs * 1e6}
+        if not math.isnan(served):
+            self.figures[SERVER] = served / self.jobs * 1e6
+
+    def body(self, n: int) -> None:
         """What a job does: it is counted, and the first one starts the clock."""
         if not self.ran:
             self.start()
         self.ran += 1
         if self.ran == self.jobs:
-            self.all_ran.set()
+            self._everything.set()
 
-    def report(self) -> dict[str, float]:
-        """The figures of one run."""
-        return {
-            "jobs_per_second": self.jobs / self.seconds,
-            "cpu_us_per_job": self.cpu_seconds / self.jobs * 1e6,
-        }
+    async def all_ran(self) -> None:
+        """Wait until as many bodies ran as there are jobs."""
+        await self._everything.wait()
 
 
-def role(
-    about: str | None, measure: Callable[[URL, Meter, argparse.Namespace], Coroutine[None, None, None]]
-) -> None:
-    """The main function of a role: read the arguments, run `measure`, print the figures."""
-    parser = argparse.ArgumentParser(description=about)
-    parser.add_argument("who", choices=WHO, help="the library, or the hand-written loop")
-    parser.add_argument("--jobs", type=int, default=20_000)
-    parser.add_argument("--limit", type=int, default=50, help="jobs at once, in a drain")
-    options = parser.parse_args()
-    meter = Meter(options.jobs)
+def cpu_of_server(postmaster: int | None) -> float:
+    """CPU seconds of a postmaster, its children and those that have ended; not a number without one."""
+    if postmaster is None:
+        return math.nan
+    ticks = 0
+    for entry in os.listdir("/proc"):
+        if entry.isdigit() and (stat := _stat(int(entry))):
+            own, ended = sum(map(int, stat[11:13])), sum(map(int, stat[13:15]))
+            if int(entry) == postmaster:
+                ticks += own + ended
+            elif int(stat[1]) == postmaster:
+                ticks += own
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def postmaster_of(backend: int) -> int | None:
+    """The process id of the parent of a backend; None where that is not to be seen from here."""
+    stat = _stat(backend)
+    parent = int(stat[1]) if stat else None
+    return parent if parent and "postgres" in Path(f"/proc/{parent}/comm").read_text() else None
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of a process from its state on, which is the third of them."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []
+
+
+def percentiles(values: Sequence[float]) -> dict[str, float]:
+    """The median and the 99th percentile of seconds, in milliseconds."""
+    ordered = sorted(values)
+    return {f"p{part} ms": ordered[len(ordered) * part // 100] * 1e3 for part in (50, 99)}
+
+
+def run(coroutine: Coroutine[Any, Any, T]) -> T:
+    """As `asyncio.run`, on uvloop if it is installed."""
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(measure(make_url(os.environ["OBAN_DATABASE_URL"]), meter, options))
-    print(json.dumps(meter.report()))
+        return runner.run(coroutine)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:

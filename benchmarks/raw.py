@@ -1,21 +1,25 @@
 """The other side of each ratio: loops written by hand, with the driver alone, over the same tables.
 
-They fetch a batch, run it and acknowledge it, one after the other, and do nothing else: no
-retries, no errors, no signals, no models. What they reach is the limit for one process that works
-in this order.
+They fetch a batch, run it and acknowledge it, and do nothing else: no retries, no errors, no
+signals, no models. What they reach is the limit for one process that works in this order.
 """
 
 import asyncio
+import contextlib
 import json
 import sqlite3
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any
 
 import asyncpg  # type: ignore[import-untyped]
 from sqlalchemy import URL
 
 from benchmarks.meter import QUEUE, WORKER
 
-Body = Callable[[], None]
+#: What a job does, given its number.
+Body = Callable[[int], None]
+#: Who runs it.
+BY = ["node", "producer"]
 
 FETCH = """
 UPDATE oban_jobs AS job
@@ -35,6 +39,8 @@ UPDATE oban_jobs
    SET state = 'completed', completed_at = timezone('UTC', now())
  WHERE id = ANY($1::bigint[]) AND state::text = 'executing'
 """
+FUSED = "WITH done AS (" + ACKNOWLEDGE.replace("$1", "$4") + ")" + FETCH
+INSERT_ONE = "INSERT INTO oban_jobs (queue, worker, args) VALUES ($1, $2, $3) RETURNING id"
 INSERT = """
 INSERT INTO oban_jobs (queue, worker, args)
 SELECT * FROM unnest($1::text[], $2::text[], $3::jsonb[])
@@ -67,25 +73,71 @@ async def connect(url: URL) -> asyncpg.Connection:
     return await asyncpg.connect(url.set(drivername="postgresql").render_as_string(hide_password=False))
 
 
+async def _run(rows: list[asyncpg.Record], body: Body) -> list[int]:
+    """Run a task for each job; their ids."""
+
+    async def noop(args: dict[str, int]) -> None:
+        body(args["n"])
+
+    workers: dict[str, Callable[[dict[str, int]], Coroutine[Any, Any, None]]] = {WORKER: noop}
+    tasks = [asyncio.create_task(workers[row["worker"]](json.loads(row["args"]))) for row in rows]
+    await asyncio.wait(tasks)
+    return [row["id"] for row in rows]
+
+
 async def drain(url: URL, limit: int, body: Body) -> None:
-    """Run all waiting jobs on PostgreSQL."""
-
-    async def noop(args: dict[str, object]) -> None:
-        body()
-
-    workers: dict[str, Callable[[dict[str, object]], Awaitable[None]]] = {WORKER: noop}
-
-    async def run(row: asyncpg.Record) -> int:
-        await workers[row["worker"]](json.loads(row["args"]))
-        id_: int = row["id"]
-        return id_
-
+    """Run all waiting jobs: fetch, run, acknowledge."""
+    if url.get_backend_name() == "sqlite":
+        return lite_drain(url, limit, body)
     connection = await connect(url)
-    while rows := await connection.fetch(FETCH, QUEUE, limit, ["node", "producer"]):
-        tasks = [asyncio.create_task(run(row)) for row in rows]
-        await asyncio.wait(tasks)
-        await connection.execute(ACKNOWLEDGE, [task.result() for task in tasks])
+    while rows := await connection.fetch(FETCH, QUEUE, limit, BY):
+        await connection.execute(ACKNOWLEDGE, await _run(rows, body))
     await connection.close()
+
+
+async def drain_fused(url: URL, limit: int, body: Body) -> None:
+    """Run all waiting jobs: one statement acknowledges a batch and fetches the next."""
+    connection = await connect(url)
+    done: list[int] = []
+    while rows := await connection.fetch(FUSED, QUEUE, limit, BY, done):
+        done = await _run(rows, body)
+    await connection.close()
+
+
+async def drain_writing(url: URL, limit: int, body: Body) -> None:
+    """Run all waiting jobs, each of which writes a row and completes itself in one transaction."""
+    connection, *others = [await connect(url) for _ in range(limit + 1)]
+
+    async def run(row: asyncpg.Record, own: asyncpg.Connection) -> None:
+        n = json.loads(row["args"])["n"]
+        async with own.transaction():
+            body(n)
+            await own.execute("INSERT INTO bench_writes (n) VALUES ($1)", n)
+            await own.execute(ACKNOWLEDGE, [row["id"]])
+
+    while rows := await connection.fetch(FETCH, QUEUE, limit, BY):
+        await asyncio.gather(*map(run, rows, others))
+    for each in (connection, *others):
+        await each.close()
+
+
+async def serve(url: URL, limit: int, body: Body) -> None:
+    """Run jobs as they come, forever: woken by the trigger on the table, or once a second."""
+    connection, listener = await connect(url), await connect(url)
+    wake = asyncio.Event()
+    await listener.add_listener("public.oban_insert", lambda *_: wake.set())
+    while True:
+        wake.clear()
+        if rows := await connection.fetch(FETCH, QUEUE, limit, BY):
+            await connection.execute(ACKNOWLEDGE, await _run(rows, body))
+        else:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(wake.wait(), 1)
+
+
+async def insert_one(connection: asyncpg.Connection, number: int) -> None:
+    """Insert one job on PostgreSQL."""
+    await connection.fetchval(INSERT_ONE, QUEUE, WORKER, json.dumps({"n": number}))
 
 
 async def insert(connection: asyncpg.Connection, numbers: Iterable[int]) -> None:
@@ -101,9 +153,9 @@ def lite_connect(url: URL) -> sqlite3.Connection:
 
 def lite_drain(url: URL, limit: int, body: Body) -> None:
     """Run all waiting jobs on SQLite."""
-    workers: dict[str, Callable[[dict[str, object]], None]] = {WORKER: lambda args: body()}
+    workers: dict[str, Callable[[dict[str, int]], None]] = {WORKER: lambda args: body(args["n"])}
     connection = lite_connect(url)
-    values = {"queue": QUEUE, "limit": limit, "by": '["node","producer"]'}
+    values = {"queue": QUEUE, "limit": limit, "by": json.dumps(BY)}
     while rows := connection.execute(LITE_FETCH, values).fetchall():
         for row in rows:
             workers[row[1]](json.loads(row[2]))

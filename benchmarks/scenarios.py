@@ -1,0 +1,141 @@
+"""What is measured: each scenario once, with what is promised of it."""
+
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from sqlalchemy import URL
+
+from benchmarks import drain, insert, memory, waiting
+from benchmarks.meter import RATE, Meter
+
+BOTH = ("postgresql", "sqlite")
+PAIR = ("ours", "raw")
+TRIO = (*PAIR, "raw-fused")
+
+
+Measure = Callable[[URL, Meter, str], Coroutine[Any, Any, None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One figure of a run. `promise` bounds what the scenario is held to, in the better direction."""
+
+    name: str
+    promise: float | None = None
+    higher_is_better: bool = True
+
+    def keeps(self, value: float) -> bool:
+        """Whether a value is within the promise."""
+        assert self.promise is not None
+        return value >= self.promise if self.higher_is_better else value <= self.promise
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scenario:
+    """One thing that is done, with the library and by hand.
+
+    `measure` gets the database, a meter and one of `sides`, and leaves the figures in the meter. Where
+    `waits`, the jobs are in the table before, beside a `backlog` of as many finished ones and as many of
+    another queue. Numbers are for a scale of 1. The promises are about the ratio to our
+    own figure in the scenario `against`, else to "raw", else about the figure itself. `once`: in the first
+    round alone.
+    """
+
+    name: str
+    jobs: int
+    measure: Measure
+    waits: bool = True
+    backlog: int = 0
+    sides: Sequence[str] = PAIR
+    databases: Sequence[str] = ("postgresql",)
+    metrics: Sequence[Metric] = (Metric(RATE),)
+    against: str | None = None
+    once: bool = False
+
+    def sides_on(self, database: str) -> Sequence[str]:
+        """Who is measured there: on SQLite, one reference will do."""
+        return self.sides if database == "postgresql" else self.sides[:2]
+
+
+def _rate(promise: float | None = None) -> tuple[Metric]:
+    return (Metric(RATE, promise),)
+
+
+def _times(median: float, worst: float | None) -> tuple[Metric, Metric]:
+    return Metric("p50 ms", median, False), Metric("p99 ms", worst, False)
+
+
+def _drain(name: str, promise: float | None, limit: int = 50, **options: Any) -> Scenario:
+    sides, how = options.pop("sides", PAIR), options.pop("how", {})
+    measure = partial(options.pop("function", drain.drain), limit=limit, **how)
+    return Scenario(
+        name=f"drain-{name}", jobs=20_000, measure=measure, sides=sides, metrics=_rate(promise), **options
+    )
+
+
+def _insert(how: str, promise: float | None, jobs: int = 20_000, **options: Any) -> Scenario:
+    return Scenario(
+        name=f"insert-{how}",
+        jobs=jobs,
+        measure=partial(insert.insert, how=how),
+        waits=False,
+        metrics=_rate(promise),
+        **options,
+    )
+
+
+SCENARIOS = [
+    _drain("10", 0.6, 10, sides=TRIO, databases=BOTH),
+    _drain("50", 0.65, sides=TRIO, databases=BOTH),
+    _drain("200", 0.7, 200, sides=TRIO, databases=BOTH),
+    _drain("backlog", 0.9, backlog=500_000, against="drain-50"),
+    _drain("snapshot", None, how={"snapshot": True}, against="drain-50"),
+    _drain("two", 1.3, function=drain.drain_together, how={"processes": 2}, against="drain-50"),
+    _drain("four", None, function=drain.drain_together, how={"processes": 4}, against="drain-50"),
+    _drain("writing", None, 10, how={"writing": True}),
+    _insert("one", 0.6, 2_000, databases=BOTH),
+    _insert("many", 0.5, databases=BOTH),
+    _insert("session", None, 5_000),
+    _insert("add-all", None),
+    Scenario(name="latency", jobs=300, measure=waiting.latency, waits=False, metrics=_times(1.4, None)),
+    Scenario(
+        name="scheduled",
+        jobs=200,
+        measure=waiting.scheduled,
+        waits=False,
+        sides=("ours",),
+        metrics=_times(10, 50),
+    ),
+    Scenario(
+        name="memory-thousand",
+        jobs=1_000,
+        measure=memory.running,
+        sides=("ours",),
+        metrics=(Metric("peak MiB", None, False),),
+        once=True,
+    ),
+    Scenario(
+        name="memory-million",
+        jobs=1_000_000,
+        measure=memory.running,
+        sides=("ours",),
+        metrics=(Metric("peak MiB", 1.1, False),),
+        against="memory-thousand",
+        once=True,
+    ),
+]
+BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
+
+
+def chosen(text: str) -> list[Scenario]:
+    """Those that are named, as in "drain,insert-one", with what they are held to. Raises `ValueError`."""
+    names: set[str] = set()
+    for word in text.split(","):
+        found = [name for name in BY_NAME if name == word or name.startswith(f"{word}-")]
+        if not found:
+            raise ValueError(f"no scenario is called {word!r}; there are {', '.join(BY_NAME)}")
+        names.update(found)
+    names.update(against for name in names.copy() if (against := BY_NAME[name].against))
+    return [scenario for scenario in SCENARIOS if scenario.name in names]

@@ -1,0 +1,104 @@
+"""How soon a job begins that another process inserts, for a runner that is idle.
+
+Times of both processes are of the one monotonic clock of the machine.
+"""
+
+import asyncio
+import multiprocessing
+import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ProcessPoolExecutor
+
+from sqlalchemy import URL, make_url
+
+from benchmarks import meter as meters
+from benchmarks import raw
+from benchmarks.drain import counting, ours
+from benchmarks.insert import Noop
+from benchmarks.meter import PATIENCE, Meter, percentiles
+from oban import Oban
+
+LIMIT = 10
+#: Seconds between two inserts; and until the first, once the runner has nothing to do.
+GAP = 0.02
+REST = 1.0
+#: How many seconds ahead a job is scheduled, and what lies between two of those.
+AHEAD = 2.0
+GAP_AHEAD = 0.01
+WARM_UP = 5
+
+
+async def latency(url: URL, meter: Meter, side: str) -> None:
+    """From the insert's return to the first line of the job."""
+    await _measure(url, meter, side, GAP, None)
+
+
+async def scheduled(url: URL, meter: Meter, side: str) -> None:
+    """From the time that was asked for to the first line of the job."""
+    await _measure(url, meter, side, GAP_AHEAD, AHEAD)
+
+
+async def _measure(url: URL, meter: Meter, side: str, gap: float, ahead: float | None) -> None:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, context) as pool:
+        address = url.render_as_string(hide_password=False)
+        running = asyncio.get_running_loop().run_in_executor(pool, _runner, address, side, meter.jobs)
+        connection = await raw.connect(url)
+        async with Oban(url) as oban:
+
+            async def insert(n: int, delay: float | None = None) -> None:
+                if side == "raw":
+                    await raw.insert_one(connection, n)
+                elif delay is None:
+                    await oban.enqueue(Noop.new({"n": n}))
+                else:
+                    await oban.enqueue(Noop.new({"n": n}, schedule_in=delay))
+
+            await _warm_up(url, insert)
+            wanted = []
+            due = time.monotonic()
+            for n in range(meter.jobs):
+                due += gap
+                await asyncio.sleep(due - time.monotonic())
+                before = time.monotonic()
+                await insert(n, ahead)
+                wanted.append(time.monotonic() if ahead is None else before + ahead)
+            begun = await running
+        await connection.close()
+    late = [begun[n] - wanted[n] for n in range(meter.jobs)]
+    if ahead and min(late) < 0:
+        raise SystemExit(f"a job began {-min(late):.3f} s before its time")
+    meter.figures = percentiles(late)
+
+
+async def _warm_up(url: URL, insert: Callable[[int], Awaitable[None]]) -> None:
+    for n in range(WARM_UP):
+        await insert(-1 - n)
+    async with counting(url) as left:
+        while await left():  # noqa: ASYNC110 - it is another process that runs them
+            await asyncio.sleep(0.01)
+    await asyncio.sleep(REST)
+
+
+def _runner(url: str, side: str, jobs: int) -> dict[int, float]:
+    """Run jobs until the last; when each began."""
+    return meters.run(_run(make_url(url), side, jobs))
+
+
+async def _run(url: URL, side: str, jobs: int) -> dict[int, float]:
+    begun: dict[int, float] = {}
+    everything = asyncio.Event()
+
+    def body(n: int) -> None:
+        begun[n] = time.monotonic()
+        if len(begun) == jobs + WARM_UP:
+            everything.set()
+
+    async with asyncio.timeout(PATIENCE):
+        if side == "ours":
+            await ours(url, LIMIT, body, everything.wait)
+        else:
+            serving = asyncio.create_task(raw.serve(url, LIMIT, body))
+            await everything.wait()
+            serving.cancel()
+    return begun
