@@ -1,8 +1,8 @@
 """How fast jobs are inserted and run, next to hand-written loops over the same tables."""
 
 import argparse
-import importlib.util
 import json
+import math
 import os
 import platform
 import subprocess
@@ -25,8 +25,8 @@ PACKAGES = ("oban", "sqlalchemy", "asyncpg", "aiosqlite", "uvloop")
 QUICK = 0.02
 
 
-def main() -> None:
-    options = _options()
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = _options(arguments)
     with ExitStack() as stack:
         measured: dict[str, Database] = {}
         if "postgresql" in options.databases:
@@ -47,7 +47,7 @@ def main() -> None:
         report.plot(report.summary(runs), options.plot)
 
 
-def _options() -> argparse.Namespace:
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
         "--scenarios",
@@ -58,7 +58,9 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--databases", type=_databases, default=BOTH, metavar="NAME,…", help="default: both")
     parser.add_argument("--rounds", type=_positive, default=5, help="how often everything is measured")
-    parser.add_argument("--scale", type=float, default=1, help="times as many jobs in everything (default 1)")
+    parser.add_argument(
+        "--scale", type=_factor, default=1, help="times as many jobs in everything (default 1)"
+    )
     parser.add_argument(
         "--quick", action="store_true", help=f"one round on a scale of {QUICK}: does everything run?"
     )
@@ -70,10 +72,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure to a file")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write a report")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the ratios: a .png or .svg")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if options.quick:
         options.rounds, options.scale = 1, QUICK
-    if options.plot and importlib.util.find_spec("matplotlib") is None:
+    if options.plot and not report.can_plot():
         # Better said now than after an hour.
         parser.error("--plot needs matplotlib: pip install 'oban[bench]'")
     return options
@@ -95,6 +97,12 @@ def _databases(text: str) -> list[str]:
 def _positive(text: str) -> int:
     number = int(text)
     if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not positive")
+    return number
+
+
+def _factor(text: str) -> float:
+    if not 0 < (number := float(text)) < math.inf:
         raise argparse.ArgumentTypeError(f"{text} is not positive")
     return number
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import secrets
 import shutil
 import sqlite3
 import tempfile
@@ -44,6 +45,7 @@ class Database(ABC):
 class PostgreSQL(Database):
     def __init__(self, server: URL) -> None:
         self._at = server
+        self._token = secrets.token_hex(4)
         self._made: dict[str, URL] = {}
         self.about, self.server = asyncio.run(_describe(server))
 
@@ -55,7 +57,7 @@ class PostgreSQL(Database):
         else:
             name, clean = "plain", "TRUNCATE oban_jobs, bench_writes RESTART IDENTITY"
         if name not in self._made:
-            self._made[name] = url = self._make(f"oban_benchmark_{os.getpid()}_{name}")
+            self._made[name] = url = self._make(f"oban_benchmark_{self._token}_{name}")
             done = "'completed', 1, timezone('UTC', now()), timezone('UTC', now())"
             self._fill(url, QUEUE, filling.finished, done)
             self._fill(url, "other", filling.others)

@@ -19,3 +19,4 @@ async def running(url: URL, meter: Meter, side: str) -> None:
     tracemalloc.start()
     await ours(url, LIMIT, watched.body, watched.all_ran)
     meter.figures = {"peak MiB": tracemalloc.get_traced_memory()[1] / 2**20}
+    tracemalloc.stop()

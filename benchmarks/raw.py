@@ -121,18 +121,20 @@ async def drain_writing(url: URL, limit: int, body: Body) -> None:
         await each.close()
 
 
-async def serve(url: URL, limit: int, body: Body) -> None:
-    """Run jobs as they come, forever: woken by the trigger on the table, or once a second."""
+async def serve(url: URL, limit: int, body: Body, last: asyncio.Event) -> None:
+    """Run jobs as they come, until the last: woken by the trigger on the table, or once a second."""
     connection, listener = await connect(url), await connect(url)
     wake = asyncio.Event()
     await listener.add_listener("public.oban_insert", lambda *_: wake.set())
-    while True:
+    while not last.is_set():
         wake.clear()
         if rows := await connection.fetch(FETCH, QUEUE, limit, BY):
             await connection.execute(ACKNOWLEDGE, await _run(rows, body))
         else:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(wake.wait(), 1)
+    await connection.close()
+    await listener.close()
 
 
 async def insert_one(connection: asyncpg.Connection, number: int) -> None:

@@ -164,9 +164,17 @@ def markdown(about: dict[str, Any], runs: list[Run]) -> str:
     return f"# Benchmarks\n\n{facts}\n\n{table(summary(runs))}\n\n{NOTE}\n"
 
 
+def can_plot() -> bool:
+    """Whether matplotlib is here."""
+    try:
+        importlib.import_module("matplotlib.figure")
+    except ImportError:
+        return False
+    return True
+
+
 def plot(lines: Iterable[Line], file: Path) -> None:
-    """Bars of our ratios, each with the line that is promised. Raises `ImportError` without matplotlib."""
-    # Only this needs it.
+    """Bars of our ratios, each with the line that is promised. Needs matplotlib, as nothing else does."""
     figure_of = importlib.import_module("matplotlib.figure").Figure
     bars = [line for line in lines if line.side == "ours" and line.held != line.value]
     figure = figure_of(figsize=(9, 1 + 0.35 * len(bars)), layout="constrained")

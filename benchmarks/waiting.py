@@ -98,7 +98,5 @@ async def _run(url: URL, side: str, jobs: int) -> dict[int, float]:
         if side == "ours":
             await ours(url, LIMIT, body, everything.wait)
         else:
-            serving = asyncio.create_task(raw.serve(url, LIMIT, body))
-            await everything.wait()
-            serving.cancel()
+            await raw.serve(url, LIMIT, body, everything)
     return begun

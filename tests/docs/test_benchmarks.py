@@ -2,28 +2,34 @@
 
 import asyncio
 import json
-import os
 import re
-import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import asyncpg  # type: ignore[import-untyped]
 import pytest
 from sqlalchemy import URL
 
-from benchmarks import databases, raw
+from benchmarks import databases, raw, report, waiting
+from benchmarks.__main__ import main
+from benchmarks.databases import Filling
+from benchmarks.meter import CPU, RATE, SERVER, Meter
 from benchmarks.report import Run, summary, table
+from benchmarks.scenarios import BY_NAME, chosen
 from tests.databases import PostgreSQLFactory
 
-ROOT = Path(__file__).parents[2]
-SCENARIOS = ["insert", "drain limit 10", "drain limit 50"]
 SPREAD = r"[\d,.]+ \([\d,.]+-[\d,.]+\)"
+#: Of those that differ by a number alone, one.
+DIFFERENT = [
+    name for name in BY_NAME if name not in ("drain-10", "drain-200", "drain-four", "memory-million")
+]
 
 
-def _benchmark(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "benchmarks", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=55)
+@pytest.fixture(scope="module")
+def postgresql(postgresql_factory: PostgreSQLFactory) -> Iterator[databases.PostgreSQL]:
+    with databases.postgresql(postgresql_factory.server.render_as_string(hide_password=False)) as database:
+        yield database
 
 
 async def _ask(url: URL, query: str) -> object:
@@ -34,72 +40,125 @@ async def _ask(url: URL, query: str) -> object:
         await connection.close()
 
 
-async def test_a_run_prints_a_ratio_for_each_scenario_on_each_database_and_leaves_nothing_behind(
-    postgresql_factory: PostgreSQLFactory, tmp_path: Path
+def _run(side: str, number: int, rate: float, scenario: str = "drain-50") -> Run:
+    return Run("postgresql", scenario, side, number, {RATE: rate, CPU: 10})
+
+
+@pytest.mark.parametrize("name", DIFFERENT)
+async def test_a_scenario_does_all_jobs_and_gives_its_figures(
+    name: str, postgresql: databases.PostgreSQL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting, "REST", 0)
+    monkeypatch.setattr(waiting, "AHEAD", 0.1)
+    scenario = BY_NAME[name]
+    # One side will do where it takes processes: of all those, each side is seen once.
+    for side in {"drain-two": ["ours"], "latency": ["raw"]}.get(name, scenario.sides):
+        backlog = min(scenario.backlog, 30)
+        url = await asyncio.to_thread(
+            postgresql.prepare, Filling(20 if scenario.waits else 0, finished=backlog, others=backlog)
+        )
+        meter = Meter(20, postgresql.server)
+        await scenario.measure(url, meter, side)
+        assert {metric.name for metric in scenario.metrics} <= meter.figures.keys()
+        assert all(value > 0 for key, value in meter.figures.items() if key != SERVER)
+        assert await _ask(url, "SELECT count(*) FROM oban_jobs WHERE queue = 'other'") == backlog
+        state, jobs = ("available", 120) if name.startswith("insert") else ("completed", 20 + backlog)
+        if name in ("latency", "scheduled"):
+            jobs += waiting.WARM_UP
+        counted = (
+            "SELECT string_agg(DISTINCT state::text, ' ') || count(*) FROM oban_jobs WHERE queue = 'bench'"
+        )
+        assert await _ask(url, counted) == f"{state}{jobs}"
+        assert await _ask(url, "SELECT count(*) FROM bench_writes") == (20 if name == "drain-writing" else 0)
+
+
+def test_a_run_prints_and_writes_its_figures_and_leaves_nothing_behind(
+    postgresql_factory: PostgreSQLFactory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     url = postgresql_factory.server
-    given = url.render_as_string(hide_password=False)
-    figures = tmp_path / "figures.json"
-    done = _benchmark(
-        *("--jobs", "200", "--rounds", "1", "--limits", "10,50"),
-        *("--database-url", given, "--json", str(figures)),
+    made = "SELECT string_agg(datname, ' ' ORDER BY datname) FROM pg_database"
+    before = asyncio.run(_ask(url, made))
+    figures, page = tmp_path / "figures.json", tmp_path / "page.md"
+    main(
+        [
+            *("--quick", "--scenarios", "insert-many", "--databases", "postgresql"),
+            *("--json", str(figures), "--markdown", str(page)),
+            *("--database-url", url.render_as_string(hide_password=False)),
+        ]
     )
-    assert done.returncode == 0, done.stderr
-    expected = [(database, scenario) for database in ("postgresql", "sqlite") for scenario in SCENARIOS]
-    for database, scenario in expected:
-        rate, ratio = rf"{SPREAD} +", r"\d\.\d\d \(\d\.\d\d-\d\.\d\d\) +"
-        line = rf"^\| {database} {scenario} +\| +{rate}\| +{rate}\| +{ratio}\| +\d+\.\d \| +\d+\.\d \|$"
-        assert re.search(line, done.stdout, re.MULTILINE), done.stdout
-    assert "synchronous_commit" in done.stdout
-
+    printed = capsys.readouterr().out
+    line = rf"^\| postgresql insert-many, (\w+) +\| +{SPREAD} jobs/s \|.+\| +\d+\.\d \| +\d+\.\d \|$"
+    assert re.findall(line, printed, re.MULTILINE) == ["ours", "raw"], printed
+    about, table = page.read_text().rstrip().split("\n\n", 2)[1:]
+    assert printed.rstrip().endswith(table)
+    assert "synchronous_commit" in about
     document = json.loads(figures.read_text())
-    assert [(line["database"], line["scenario"]) for line in document["summary"]] == expected
-    assert len(document["runs"]) == 2 * len(expected)
-    assert all(run["jobs_per_second"] > 0 and run["cpu_us_per_job"] > 0 for run in document["runs"])
-
-    left = "SELECT count(*) FROM pg_database WHERE datname LIKE 'oban_benchmark%'"
-    assert await _ask(url, left) == 0
+    assert [line["side"] for line in document["summary"]] == ["ours", "raw"]
+    assert len(document["runs"]) == 2
+    assert asyncio.run(_ask(url, made)) == before
 
 
-def test_a_run_that_cannot_measure_fails_and_prints_no_table() -> None:
-    done = _benchmark("--jobs", "10", "--database-url", "postgresql://postgres@127.0.0.1:1/none")
-    assert done.returncode != 0
-    assert "ours/raw" not in done.stdout
+def test_a_side_that_cannot_be_measured_ends_the_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(SystemExit, match="drain-50 ours --jobs 400 failed"):
+        main(["--quick", "--databases", "sqlite", "--scenarios", "drain-50"])
+    assert report.NOTE not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("given", [("--rounds", "0"), ("--limits", "10,none"), ("--jobs", "-1")])
-def test_a_bad_option_is_refused(given: tuple[str, str]) -> None:
-    done = _benchmark(*given)
-    assert done.returncode == 2
-    assert f"argument {given[0]}" in done.stderr
+@pytest.mark.parametrize("given", [("--rounds", "0"), ("--scenarios", "drain,swim"), ("--scale", "-1")])
+def test_a_bad_option_is_refused(given: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(given)
+    assert f"argument {given[0]}" in capsys.readouterr().err
 
 
-def test_the_server_that_is_brought_up_writes_durably_and_has_a_database_with_the_tables() -> None:
+def test_the_server_that_is_brought_up_writes_durably_and_holds_just_what_it_was_told() -> None:
     with databases.postgresql(None) as database:
         assert "fsync on, synchronous_commit on" in database.about
-        database.prepare(3)
-        database.prepare(2)
-        assert asyncio.run(_ask(database.url, "SELECT count(*) || ',' || max(id) FROM oban_jobs")) == "2,2"
+        counted = "SELECT count(*) || ' of ' || count(*) FILTER (WHERE state = 'completed') FROM oban_jobs"
+        for filling in (Filling(3), Filling(2), Filling(2, 1, 1), Filling(1, 1, 1)):
+            url = database.prepare(filling)
+            jobs = filling.waiting + filling.finished + filling.others
+            assert asyncio.run(_ask(url, counted)) == f"{jobs} of {filling.finished}"
 
 
-def test_a_drain_that_finds_other_jobs_than_it_was_told_fails() -> None:
+async def test_a_drain_that_finds_other_jobs_than_it_was_told_fails() -> None:
     with databases.sqlite() as database:
-        database.prepare(5)
-        environment = {**os.environ, "OBAN_DATABASE_URL": database.url.render_as_string(hide_password=False)}
-        command = [sys.executable, "-m", "benchmarks.drain", "ours", "--jobs", "6"]
-        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=30)
-    assert done.returncode != 0
-    assert "5 jobs wait in the table, not 6" in done.stderr
-    assert not done.stdout
+        url = database.prepare(Filling(5))
+        with pytest.raises(SystemExit, match="5 jobs wait in the table, not 6"):
+            await BY_NAME["drain-50"].measure(url, Meter(6), "ours")
 
 
-def test_a_ratio_is_taken_round_by_round() -> None:
-    def run(who: str, number: int, rate: float) -> Run:
-        return Run("postgresql", "drain", who, number, jobs_per_second=rate, cpu_us_per_job=10)
-
+def test_a_ratio_is_taken_round_by_round_and_held_to_its_promise() -> None:
     # The second round was slow for both: that says nothing about either.
-    rounds = [run("ours", 0, 500), run("raw", 0, 1000), run("raw", 1, 100), run("ours", 1, 50)]
-    (line,) = summary([*rounds, run("ours", 2, 800), run("raw", 2, 1000)])
-    assert (line.ratio.median, line.ratio.least, line.ratio.most) == (0.5, 0.5, 0.8)
-    assert (line.ours.median, line.ours.least, line.ours.most) == (500, 50, 800)
-    assert "| 0.50 (0.50-0.80) |" in table([line])
+    rounds = [_run("ours", 0, 500), _run("raw", 0, 1000), _run("raw", 1, 100), _run("ours", 1, 50)]
+    ours, raw = summary([*rounds, _run("ours", 2, 800), _run("raw", 2, 1000)])
+    assert ours.to_raw is not None
+    assert (ours.to_raw.median, ours.to_raw.least, ours.to_raw.most) == (0.5, 0.5, 0.8)
+    assert (ours.value.median, ours.value.least, ours.value.most) == (500, 50, 800)
+    assert (ours.promise, ours.kept, raw.kept) == (0.65, False, None)
+    assert re.search(r"\| 0\.50 \(0\.50-0\.80\) \|.+\| at least 0\.65: missed \|", table([ours]))
+
+
+def test_a_scenario_that_is_held_to_another_is_not_measured_without_it() -> None:
+    assert [scenario.name for scenario in chosen("drain-backlog")] == ["drain-50", "drain-backlog"]
+    runs = [
+        *(_run("ours", number, 1000) for number in range(2)),
+        *(_run("ours", number, 950, "drain-backlog") for number in range(2)),
+        *(_run("raw", number, 5000, "drain-backlog") for number in range(2)),
+    ]
+    ours = next(line for line in summary(runs) if line.scenario == "drain-backlog")
+    assert (ours.held.median, ours.kept) == (0.95, True)
+
+
+def test_a_plot_without_matplotlib_is_refused_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Wherever it is installed, it is not to be found here.
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.delitem(sys.modules, "matplotlib.figure", raising=False)
+    with pytest.raises(SystemExit, match="2"):
+        main(["--plot", str(tmp_path / "plot.svg")])
+    assert "oban[bench]" in capsys.readouterr().err
