@@ -34,7 +34,9 @@ def postgresql_server() -> Iterator[URL]:
     try:
         url = make_url(server.get_uri()).set(drivername="postgresql+psycopg")
         # Nothing has to outlive the tests.
-        _administer(url, "ALTER SYSTEM SET synchronous_commit = off", "SELECT pg_reload_conf()")
+        for setting in ("fsync", "full_page_writes", "synchronous_commit"):
+            _administer(url, f"ALTER SYSTEM SET {setting} = off")
+        _administer(url, "SELECT pg_reload_conf()")
         yield url
     finally:
         server.cleanup()
