@@ -114,7 +114,7 @@ class SQLite(Database):
 @contextmanager
 def postgresql(server: str | None) -> Iterator[PostgreSQL]:
     """Databases of its own on a server given by URL, or on one that is brought up and stopped here."""
-    with _running() if server is None else _given(server) as url:
+    with running() if server is None else _given(server) as url:
         database = PostgreSQL(url)
         try:
             yield database
@@ -135,7 +135,7 @@ def _given(server: str) -> Iterator[URL]:
 
 
 @contextmanager
-def _running() -> Iterator[URL]:
+def running() -> Iterator[URL]:
     # Short, as the server's socket lies in it, and paths of sockets are limited to 107 bytes.
     home = Path(tempfile.mkdtemp(prefix="oban-pg-"))
     # Where the wheel keeps its lock file; without one it warns.

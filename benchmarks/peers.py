@@ -141,9 +141,8 @@ def _progress(line: str) -> str:
 @contextmanager
 def from_wheel() -> Iterator[str]:
     """The DSN of a server of the wheel's PostgreSQL."""
-    with databases.postgresql(None) as database:
-        url = database.url.set(drivername="postgresql", database="postgres")
-        yield url.render_as_string(hide_password=False)
+    with databases.running() as server:
+        yield server.set(drivername="postgresql").render_as_string(hide_password=False)
 
 
 @contextmanager

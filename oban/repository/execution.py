@@ -14,6 +14,7 @@ from sqlalchemy import (
     Update,
     bindparam,
     func,
+    literal,
     literal_column,
     select,
     update,

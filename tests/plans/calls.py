@@ -6,8 +6,8 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from oban.repository import execution, maintenance, management, ownership
-from oban.repository.execution import Ack, Held
+from oban.repository import acknowledgement, execution, maintenance, management, ownership
+from oban.repository.acknowledgement import Ack, Held
 from oban.repository.maintenance import Rule
 from oban.repository.target import parse
 from oban.types import JobState
@@ -62,7 +62,7 @@ def fetch(queue: str, demand: int, rows: int | None = None) -> Call:
 
 def acknowledge(count: int, outcome: str = "completed", **more: Any) -> Call:
     acks = [Ack(*run, outcome, **more) for run in held(count)]
-    return Call(lambda session: execution.acknowledge(session, acks), {KEY}, count, 50, count)
+    return Call(lambda session: acknowledgement.acknowledge(session, acks), {KEY}, count, 50, count)
 
 
 def turn(count: int) -> Call:
