@@ -96,28 +96,6 @@ def _loaded(url: URL) -> Iterator[None]:
 
 
 @contextmanager
-def _earlier(url: URL) -> Iterator[None]:
-    """What is known is of an earlier day, when nearly nothing was waiting."""
-    with _connected(url) as run:
-        run(
-            VACUUM,
-            "CREATE TABLE earlier (LIKE oban_jobs)",
-            "INSERT INTO earlier SELECT * FROM oban_jobs"
-            " WHERE state IN ('completed', 'cancelled', 'discarded') ORDER BY id LIMIT 30000",
-            *(
-                f"INSERT INTO earlier SELECT * FROM oban_jobs WHERE state IN {states} ORDER BY id LIMIT 20"
-                for states in ("('available')", "('scheduled', 'retryable')")
-            ),
-            "ANALYZE earlier",
-            "DELETE FROM pg_statistic WHERE starelid = 'oban_jobs'::regclass",
-            # The columns have the same numbers.
-            "UPDATE pg_statistic SET starelid = 'oban_jobs'::regclass WHERE starelid = 'earlier'::regclass",
-            "DROP TABLE earlier",
-        )
-    yield
-
-
-@contextmanager
 def _analyzed(url: URL) -> Iterator[None]:
     with _connected(url) as run:
         run(VACUUM, "ANALYZE oban_jobs")
@@ -156,7 +134,6 @@ def _bloated(url: URL) -> Iterator[None]:
 #: In this order: the last one stays.
 CONDITIONS: dict[str, Callable[[URL], AbstractContextManager[None]]] = {
     "loaded": _loaded,
-    "earlier": _earlier,
     "analyzed": _analyzed,
     "idle": _idle,
     "bloated": _bloated,

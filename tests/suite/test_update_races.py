@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from oban import Job, Oban
 from oban.errors import JobNotFound
+from oban.repository import insert
 from tests.databases import DATABASES
 from tests.suite.rows import TABLE, delete_rows, insert_row, insert_rows, lasting_url, read_rows, row
 from tests.suite.statements import recorded
@@ -263,7 +264,8 @@ async def test_an_update_that_has_to_be_repeated_is_made_once(oban: Oban) -> Non
 
 
 async def test_an_insert_that_has_to_be_repeated_inserts_once(oban: Oban) -> None:
-    jobs = [Job(worker="tests.Nobody", args={"n": n}) for n in range(3)]
+    # A single statement would commit itself.
+    jobs = [Job(worker="tests.Nobody", args={"n": n}) for n in range(insert.BATCH + 1)]
     with failing_commit(oban):
         assert await oban.enqueue_many(iter(jobs)) == jobs
     found = await read_rows(oban.engine)

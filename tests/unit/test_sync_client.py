@@ -1,13 +1,14 @@
 """`SyncOban` is `Oban` without `await`: the same names, arguments and results."""
 
 import inspect
+from collections.abc import AsyncIterable, Iterable
 from typing import Any
 
 import pytest
 from sqlalchemy import URL, Engine
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from oban import Oban, SyncOban
+from oban import Job, Oban, SyncOban
 from oban.repository.sync_transaction import SyncCaller
 from oban.repository.transaction import Caller
 
@@ -17,6 +18,7 @@ INSTEAD = {
     AsyncEngine: Engine,
     AsyncEngine | str | URL: Engine | str | URL,
     Caller | None: SyncCaller | None,
+    Iterable[Job] | AsyncIterable[Job]: Iterable[Job],
     "Oban": "SyncOban",
 }
 
