@@ -27,7 +27,7 @@ from tests.waiting import eventually
 CUTS = 200 if FULL else 32
 DRIVERS = ["postgresql+asyncpg", "postgresql+psycopg"]
 #: What is in the statements of a turn that acknowledges, and of one that fetches.
-ACKNOWLEDGES, FETCHES = b"jsonb_to_recordset", b"attempt + 1"
+ACKNOWLEDGES, FETCHES = b"completed_at=", b"attempt + 1"
 
 
 class End(Worker, name="tests.End", max_attempts=1):
