@@ -28,7 +28,7 @@ ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
 else
 	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --ignore tests/faults
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m 'not alone' tests/faults
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile -m 'not alone' tests/faults
 	$(BIN)/python -m pytest -m alone tests/faults
 endif
 
