@@ -136,6 +136,7 @@ def _given(server: str) -> Iterator[URL]:
 
 @contextmanager
 def running() -> Iterator[URL]:
+    """The URL of a server of the wheel's PostgreSQL, with its default settings, gone afterwards."""
     # Short, as the server's socket lies in it, and paths of sockets are limited to 107 bytes.
     home = Path(tempfile.mkdtemp(prefix="oban-pg-"))
     # Where the wheel keeps its lock file; without one it warns.

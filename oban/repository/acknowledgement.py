@@ -195,12 +195,12 @@ def _acknowledge(dialect: Dialect) -> Update:
 
 
 def _alike(acks: Sequence[Ack]) -> bool:
-    # As most batches are: completed without a value, at the first attempt, say, by one owner.
+    # Completed, without a value, at attempts of one number, as most batches are.
     same = Ack(0, acks[0].attempt, acks[0].owner, "completed")[1:]
     return all(ack[1:] == same for ack in acks)
 
 
-def statement(dialect: Dialect, acks: Sequence[Ack]) -> tuple[Update, dict[str, Any]]:
+def storing(dialect: Dialect, acks: Sequence[Ack]) -> tuple[Update, dict[str, Any]]:
     """What stores some outcomes and returns the ids of the rows that it changed, with its parameters."""
     if _alike(acks):
         ids = sorted(ack.id for ack in acks)
@@ -218,7 +218,7 @@ def acknowledge(session: Session, acks: Sequence[Ack]) -> set[int]:
     """
     if not acks:
         return set()
-    done: set[int] = set(execute(session, *statement(dialects.of(session), acks)).scalars())
+    done: set[int] = set(execute(session, *storing(dialects.of(session), acks)).scalars())
     if late := [ack for ack in acks if ack.id not in done and ack.error is not None]:
         _keep_errors_of_cancelled(session, late)
     released = [ack.id for ack in acks if ack.id in done and ack.outcome in ("released", "rescued")]

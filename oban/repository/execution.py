@@ -24,7 +24,7 @@ from sqlalchemy.orm import Session
 from oban import dialects
 from oban.dialects.base import Dialect
 from oban.models import Job
-from oban.repository.acknowledgement import Ack, acknowledge, statement
+from oban.repository.acknowledgement import Ack, acknowledge, storing
 from oban.repository.session import alone, execute, notify
 
 # Statements on the plain table: what they return is not loaded through the session, and their cache
@@ -97,8 +97,8 @@ def _started(rows: Iterable[Any]) -> list[Job]:
 
 
 @functools.cache
-def _fetch_and(dialect: Dialect, acknowledge: Update) -> Update:
-    acknowledged = acknowledge.cte("acknowledged")
+def _fetch_and(dialect: Dialect, first: Update) -> Update:
+    acknowledged = first.cte("acknowledged")
     # Asked for by the limit, the acknowledgement comes first: the other way round, this would wait
     # for executing rows while it holds available ones, and could deadlock.
     done = select(func.count()).select_from(acknowledged).scalar_subquery()
@@ -113,7 +113,7 @@ def turn(session: Session, acks: Sequence[Ack], queue: str, demand: int, node: s
         alone(session)
         if not acks:
             return fetch(session, queue, demand, node, owner)
-        first, parameters = statement(dialect, acks)
+        first, parameters = storing(dialect, acks)
         parameters |= {"queue_name": queue, "demand": demand, "node": node, "owner": owner}
         return _started(execute(session, _fetch_and(dialect, first), parameters))
     acknowledge(session, acks)

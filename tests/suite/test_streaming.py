@@ -83,6 +83,15 @@ async def test_in_a_session_all_batches_are_stored_or_none(oban: Oban) -> None:
     assert await stored(oban) == []
 
 
+async def test_jobs_that_the_session_holds_already_are_inserted_once(oban: Oban) -> None:
+    jobs = [*Source(3)]
+    async with AsyncSession(oban.engine) as session:
+        session.add(jobs[1])
+        assert await oban.enqueue_stream(jobs, session=session) == 3
+        await session.commit()
+    assert sorted(await stored(oban)) == [0, 1, 2]
+
+
 async def test_a_faulty_batch_is_stored_in_no_part(oban: Oban) -> None:
     jobs: list[Any] = [*Source(BATCH + 3), "no job"]
     with pytest.raises(InvalidTarget, match="a Job is needed, not str"):
