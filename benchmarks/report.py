@@ -188,9 +188,7 @@ def plot(lines: Iterable[Line], file: Path) -> None:
     names = [f"{line.database} {line.scenario} {line.metric} / {_reference(line)}" for line in bars]
     axes.set_yticks(range(len(bars)), names)
     axes.invert_yaxis()
-    axes.set_xlabel(
-        "ratio, median (bar), least and most; black: what is promised. Of ms and MiB, less is better"
-    )
+    axes.set_xlabel("median, least and most; black: the promise; of ms and MiB, less is better")
     figure.savefig(file)
 
 

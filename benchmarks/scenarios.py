@@ -86,6 +86,19 @@ def _insert(how: str, promise: float | None, jobs: int = 20_000, **options: Any)
     )
 
 
+def _memory(name: str, measure: Measure, jobs: int, **options: Any) -> Scenario:
+    metric = Metric("peak MiB", 1.1 if "against" in options else None, False)
+    return Scenario(
+        name=f"memory-{name}",
+        jobs=jobs,
+        measure=measure,
+        sides=PAIR[:1],
+        metrics=[metric],
+        once=True,
+        **options,
+    )
+
+
 SCENARIOS = [
     _drain("10", 0.6, 10, sides=TRIO, databases=BOTH),
     _drain("50", 0.65, sides=TRIO, databases=BOTH),
@@ -108,23 +121,10 @@ SCENARIOS = [
         sides=("ours",),
         metrics=_times(10, 50),
     ),
-    Scenario(
-        name="memory-thousand",
-        jobs=1_000,
-        measure=memory.running,
-        sides=("ours",),
-        metrics=(Metric("peak MiB", None, False),),
-        once=True,
-    ),
-    Scenario(
-        name="memory-million",
-        jobs=1_000_000,
-        measure=memory.running,
-        sides=("ours",),
-        metrics=(Metric("peak MiB", 1.1, False),),
-        against="memory-thousand",
-        once=True,
-    ),
+    _memory("thousand", memory.running, 1_000),
+    _memory("million", memory.running, 1_000_000, against="memory-thousand"),
+    _memory("stream-few", memory.enqueueing, 5_000, waits=False),
+    _memory("stream-million", memory.enqueueing, 1_000_000, waits=False, against="memory-stream-few"),
 ]
 BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
 
