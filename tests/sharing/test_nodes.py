@@ -93,7 +93,7 @@ async def test_what_fails_on_the_one_is_retried_until_the_other_does_it(
 
 
 async def test_one_node_of_both_leads(url: URL, peer: Peer, client: Oban) -> None:
-    async with Oban(url, lease=1.0, **FAST) as oban:
+    async with Oban(url, lease=4.0, **FAST) as oban:
         await eventually(lambda: oban.is_leader)
         await peer.start(url, queues={"theirs": 1})
         assert not await peer.do("leads")
@@ -102,7 +102,7 @@ async def test_one_node_of_both_leads(url: URL, peer: Peer, client: Oban) -> Non
     await peer.do("stop")
     await peer.start(url, queues={"theirs": 1})
     assert await peer.do("leads")
-    async with Oban(url, lease=1.0, **FAST) as oban:
+    async with Oban(url, lease=4.0, **FAST) as oban:
         assert oban._runner is not None
         await oban._runner.leader.tick()
         assert not oban.is_leader
