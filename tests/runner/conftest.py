@@ -7,16 +7,10 @@ making one takes longer than most of these tests do.
 from collections.abc import Iterator
 
 import pytest
-from sqlalchemy import URL, NullPool, create_engine, text
+from sqlalchemy import URL
 
-from tests.databases import DATABASES, Factory, PostgreSQLFactory, SQLiteFactory
+from tests.databases import DATABASES, Factory, PostgreSQLFactory, SQLiteFactory, empty_postgresql
 from tests.runner.effects import FORMS, effects_table
-
-EMPTY = (
-    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-    " WHERE datname = current_database() AND pid <> pg_backend_pid()",
-    "TRUNCATE oban_jobs, oban_leaders, oban_producers, oban_queues RESTART IDENTITY",
-)
 
 
 @pytest.fixture(scope="session")
@@ -29,10 +23,7 @@ def shared_postgresql(postgresql_factory: PostgreSQLFactory) -> Iterator[URL]:
 @pytest.fixture
 def emptied_postgresql(shared_postgresql: URL) -> URL:
     """The shared PostgreSQL database, as if it were fresh."""
-    engine = create_engine(shared_postgresql.set(drivername="postgresql+psycopg"), poolclass=NullPool)
-    with engine.begin() as connection:
-        for statement in EMPTY:
-            connection.execute(text(statement))
+    empty_postgresql(shared_postgresql)
     return shared_postgresql
 
 
