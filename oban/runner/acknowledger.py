@@ -59,10 +59,10 @@ class Acknowledger:
         """Keep an outcome until it is stored."""
         self._held.append(ack)
 
-    def take(self) -> list[Ack]:
-        """The outcomes to be stored by the caller now: no more than one statement should hold."""
+    def take(self, most: int = MAX_BATCH) -> list[Ack]:
+        """Up to `most` outcomes, to be stored by the caller now; no more than one statement should hold."""
         number = size = 0
-        for ack in self._held[: self._batch]:
+        for ack in self._held[: min(most, self._batch)]:
             size += _size(ack)
             if number and size > MAX_TEXT:
                 break

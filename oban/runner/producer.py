@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import sys
 import uuid
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -21,14 +22,19 @@ from oban.runner.service import Service
 
 logger = logging.getLogger("oban.producer")
 
+#: Of a limit below this, half is too little for a turn: two of them would cost more than they gain.
+OVERLAPPED_LIMIT = 20
+
 
 class Producer(Service):
-    """Each tick is one transaction: acknowledge what has ended, fetch into the free places.
+    """Each turn is one transaction: acknowledge what has ended, fetch into the free places.
 
     Woken by insertions and by each job that ends, so that it idles without work and fills its
-    transactions under load. `vouched` says whether the node counts as alive: what is fetched while
-    it does not would be rescued. What a fetch claimed without the answer arriving, or being readable, is
-    looked for after a failure, and every `check_interval` seconds.
+    transactions under load. While the queue holds more than fits, two turns of half the limit each are
+    under way at once: the jobs of one run while the database is busy with the other. `vouched` says
+    whether the node counts as alive: what is fetched while it does not would be rescued. What a fetch
+    claimed without the answer arriving, or being readable, is looked for after a failure, and every
+    `check_interval` seconds.
     """
 
     def __init__(
@@ -73,7 +79,14 @@ class Producer(Service):
         self._vouched = vouched
         self._processes = processes
         self._sessions = sessions
-        self._turn = asyncio.Lock()
+        self._ticking = asyncio.Lock()
+        #: Turns that are under way beside the ticks, and why one of them failed.
+        self._turns: set[asyncio.Task[None]] = set()
+        self._failure: BaseException | None = None
+        #: Places for which jobs are being fetched.
+        self._claiming = 0
+        #: Whether the last fetch brought all that was asked for, so that there is more.
+        self._has_backlog = False
 
     def heartbeat(self) -> Heartbeat:
         """What to say of this producer now. Called from another thread."""
@@ -112,44 +125,107 @@ class Producer(Service):
     @property
     def idle(self) -> bool:
         """Whether nothing runs, is being fetched or may have been, and every outcome is stored."""
-        return not (self.runs or len(self.acknowledger) or self._turn.locked() or self._unsure)
+        busy = self.runs or len(self.acknowledger) or self._ticking.locked() or self._turns
+        return not (busy or self._unsure)
 
     async def tick(self) -> float | None:
-        async with self._turn:
+        async with self._ticking:
             await self.acknowledger.try_refused()
             if self._unsure or clock.monotonic() >= self._check_at:
+                await self._landed()
                 await self._recover()
+            if (
+                self._has_backlog
+                and self.limit >= OVERLAPPED_LIMIT
+                and not self.database.dialect.single_writer
+            ):
+                await self._overlap()
+                if self._turns:
+                    return None
+            await self._landed()
+            await self._take_turn()
+            return 0 if self._unsure else self.acknowledger.due
+
+    @property
+    def _may_overlap(self) -> bool:
+        return self.limit >= OVERLAPPED_LIMIT and not self.database.dialect.single_writer
+
+    async def _overlap(self) -> None:
+        """Begin as many turns as are worth it, two at most; the end of each wakes the producer."""
+        share = self._share
+        while len(self._turns) < 2:
             demand = self._demand()
-            acks = self.acknowledger.take()
-            if acks or demand > 0:
-                try:
-                    jobs = await self.database.write(
-                        execution.turn, acks, self.queue, demand, self.node, self.owner
-                    )
-                except BaseException as error:
-                    self._unsure = True
-                    if not isinstance(error, Exception) or self.database.dialect.is_connection_error(error):
-                        self.acknowledger.put_back(acks)
-                        raise
-                    if acks:
-                        await self.acknowledger.isolate(acks)
-                    elif self._unreadable:
-                        # No row was found that explains it.
-                        raise
-                    else:
-                        self._unreadable = True
-                    return 0
+            # The second one waits until it does half as much as it could.
+            enough = demand > 0 or len(self.acknowledger) if not self._turns else demand >= share // 2
+            if not enough:
+                return
+            turn = asyncio.create_task(self._take_turn(share))
+            self._turns.add(turn)
+            turn.add_done_callback(self._on_landed)
+            # It takes its outcomes and places now.
+            await asyncio.sleep(0)
+
+    @property
+    def _share(self) -> int:
+        return (self.limit + 1) // 2
+
+    def _on_landed(self, turn: asyncio.Task[None]) -> None:
+        self._turns.discard(turn)
+        if not turn.cancelled() and (error := turn.exception()) is not None:
+            self._failure = error
+        self.wake()
+
+    async def _landed(self) -> None:
+        """Wait for the turns that are under way; raises what one of them has raised."""
+        if self._turns:
+            try:
+                await asyncio.wait(self._turns)
+            except asyncio.CancelledError:
+                for turn in self._turns:
+                    turn.cancel()
+                await asyncio.wait(self._turns)
+                raise
+        if (failure := self._failure) is not None:
+            self._failure = None
+            raise failure
+
+    async def _take_turn(self, most: int = sys.maxsize) -> None:
+        """Store outcomes and fetch jobs, no more than `most` of each."""
+        demand = min(self._demand(), most)
+        acks = self.acknowledger.take(most)
+        if not acks and demand <= 0:
+            return
+        self._claiming += demand
+        try:
+            jobs = await self.database.write(execution.turn, acks, self.queue, demand, self.node, self.owner)
+        except BaseException as error:
+            self._unsure, self._has_backlog = True, False
+            if not isinstance(error, Exception) or self.database.dialect.is_connection_error(error):
+                self.acknowledger.put_back(acks)
+                raise
+            if acks:
+                await self.acknowledger.isolate(acks)
+            elif self._unreadable:
+                # No row was found that explains it.
+                raise
+            else:
+                self._unreadable = True
+        else:
+            # What another turn could not read, or may have claimed, is looked for first.
+            if not self._unsure:
                 self._unreadable = False
-                for job in jobs:
-                    self._start(job)
-            return self.acknowledger.due
+                self._has_backlog = 0 < demand == len(jobs)
+            for job in jobs:
+                self._start(job)
+        finally:
+            self._claiming -= demand
 
     def _demand(self) -> int:
         if not self.fetching or self.paused or self.stopped:
             return 0
         if self.acknowledger.is_full or not self._vouched():
             return 0
-        return self.limit - len(self.runs)
+        return max(0, self.limit - len(self.runs) - self._claiming)
 
     def _start(self, job: Job, *, is_stray: bool = False) -> None:
         run = Run(job, self.owner)
@@ -193,13 +269,16 @@ class Producer(Service):
 
     async def settled(self) -> None:
         """Wait until what is being fetched now has been started."""
-        async with self._turn:
-            pass
+        async with self._ticking:
+            under_way = set(self._turns)
+        if under_way:
+            await asyncio.wait(under_way)
 
     async def finish(self) -> None:
         """Store every outcome, and put back what was claimed and never arrived, however long it takes."""
         self.retire()
         self.closed = self._unsure = True
+        self._has_backlog = False
         for run in list(self.runs):
             run.release()
             self.abandon(run)
@@ -224,4 +303,6 @@ class Producer(Service):
             if ack is not None:
                 self.acknowledger.hold(ack)
             run.end()
-            self.wake()
+            # What is under way wakes when it ends; before, only what is worth a turn beside it.
+            if not self._turns or len(self.acknowledger) >= self._share // 2:
+                self.wake()

@@ -34,7 +34,7 @@ logger = logging.getLogger("oban.runner")
 #: How long everything may take that comes after the grace period, in seconds: the end of cancelled jobs,
 #: the last outcomes, the goodbyes. Each step gets a part of what is left.
 LAST_MOMENTS = 5.0
-#: Connections of a runner: one for each queue and these for the other services, up to a limit; beside
+#: Connections of a runner: two for each queue and these for the other services, up to a limit; beside
 #: them one to listen and one for heartbeats.
 SERVICE_CONNECTIONS = 2
 MAX_CONNECTIONS = 10
@@ -46,7 +46,7 @@ class Runner:
     """One node at work. `start` it once, `stop` it once."""
 
     def __init__(self, database: Database, options: Options) -> None:
-        connections = min(len(options.queues) + SERVICE_CONNECTIONS, MAX_CONNECTIONS)
+        connections = min(2 * len(options.queues) + SERVICE_CONNECTIONS, MAX_CONNECTIONS)
         self.database = database.sibling(connections, options.statement_timeout)
         self.options = options
         self._threads = ThreadPoolExecutor(max_workers=MAX_THREADS, thread_name_prefix="oban")

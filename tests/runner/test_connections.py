@@ -33,13 +33,13 @@ async def watch(postgresql_url: URL) -> Any:
     await engine.dispose()
 
 
-@pytest.mark.parametrize(("queues", "most"), [(1, 5), (3, 7), (20, 12)])
+@pytest.mark.parametrize(("queues", "most"), [(1, 6), (3, 10), (20, 12)])
 async def test_a_node_of_n_queues_opens_no_more_connections_than_documented(
     postgresql_url: URL, watch: AsyncEngine, queues: int, most: int
 ) -> None:
     names = [f"queue-{number}" for number in range(queues)]
     client = Oban(postgresql_url, name="client")
-    async with Oban(postgresql_url, queues=dict.fromkeys(names, 5), **BRIEF):
+    async with Oban(postgresql_url, queues=dict.fromkeys(names, 20), **BRIEF):
         jobs = await client.enqueue_many([Noop.new(queue=names[n % queues]) for n in range(200)])
         await client.stop()
         peak = 0

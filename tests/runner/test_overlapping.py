@@ -1,0 +1,195 @@
+"""Two turns of a producer under way at once, while its queue holds more than fits."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from sqlalchemy import URL, select
+
+from oban import Job, JobState, Oban, Worker
+from oban.repository import execution
+from oban.runner.producer import OVERLAPPED_LIMIT
+from tests.runner.support import NO_POLLING, runner_database
+from tests.runner.test_strays import Unreadable
+from tests.waiting import eventually
+
+LIMIT = 2 * OVERLAPPED_LIMIT
+
+
+class Turns:
+    """Counts the turns of a runner that are under way; keeps some from ending, or loses their answers."""
+
+    def __init__(self, oban: Oban, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.under_way = self.most = 0
+        #: Jobs that each turn asked for.
+        self.demands: list[int] = []
+        #: Turns from this one on wait, their work committed, until `may_end` is set.
+        self.held_from = 1_000_000
+        self.may_end = asyncio.Event()
+        #: Turns whose answer is lost after the commit, and the jobs in it.
+        self.losing: set[int] = set()
+        self.lost: list[int] = []
+        self._write = runner_database(oban).write
+        monkeypatch.setattr(runner_database(oban), "write", self)
+
+    async def __call__(self, function: Any, *args: Any, **kwargs: Any) -> Any:
+        if function is not execution.turn:
+            return await self._write(function, *args, **kwargs)
+        self.demands.append(args[2])
+        number = len(self.demands)
+        self.under_way += 1
+        self.most = max(self.most, self.under_way)
+        try:
+            result = await self._write(function, *args, **kwargs)
+            if number >= self.held_from:
+                await self.may_end.wait()
+            if number in self.losing:
+                self.lost += [job.id for job in result]
+                raise ConnectionError("after the commit")
+            return result
+        finally:
+            self.under_way -= 1
+
+
+class Counted:
+    """A worker that counts its runs, and how many there are at once."""
+
+    def __init__(self) -> None:
+        self.ran: list[int] = []
+        self.running = self.most = 0
+        counted = self
+
+        class Count(Worker):
+            async def process(self, job: Job) -> None:
+                counted.running += 1
+                counted.most = max(counted.most, counted.running)
+                # They end at different moments, some of them in the same pass of the loop.
+                for _ in range(job.id % 5):
+                    await asyncio.sleep(0)
+                counted.running -= 1
+                counted.ran.append(job.id)
+
+        self.worker = Count
+
+
+def at_once(url: URL) -> int:
+    """Turns that may be under way at once: SQLite has one writer."""
+    return 1 if url.drivername.startswith("sqlite") else 2
+
+
+async def enqueued(oban: Oban, counted: Counted, number: int) -> list[int]:
+    return [job.id for job in await oban.enqueue_many([counted.worker.new() for _ in range(number)])]
+
+
+async def in_state(oban: Oban, state: JobState) -> list[Job]:
+    return await oban.list_jobs(select(Job).where(Job.state == state).order_by(Job.id))
+
+
+async def all_ended(oban: Oban, number: int) -> None:
+    async def done() -> bool:
+        ended = select(Job.id).where(Job.state.in_([JobState.COMPLETED, JobState.DISCARDED]))
+        return len(await oban.list_jobs(select(Job).where(Job.id.in_(ended)))) == number
+
+    await eventually(done, timeout=30)
+
+
+async def test_two_turns_are_under_way_while_there_is_more_than_fits_and_no_more_run_than_the_limit(
+    url: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted = Counted()
+    async with Oban(url, queues={"default": LIMIT}, **NO_POLLING) as oban:
+        turns = Turns(oban, monkeypatch)
+        ids = await enqueued(oban, counted, 10 * LIMIT)
+        await all_ended(oban, len(ids))
+        assert turns.most == at_once(url)
+        assert counted.most <= LIMIT
+        assert sorted(counted.ran) == ids
+        assert {job.attempt for job in await in_state(oban, JobState.COMPLETED)} == {1}
+
+
+async def test_a_small_limit_has_one_turn_at_a_time(url: URL, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = Counted()
+    async with Oban(url, queues={"default": OVERLAPPED_LIMIT - 1}, **NO_POLLING) as oban:
+        turns = Turns(oban, monkeypatch)
+        ids = await enqueued(oban, counted, 10 * OVERLAPPED_LIMIT)
+        await all_ended(oban, len(ids))
+        assert turns.most == 1
+
+
+async def test_lost_answers_of_turns_that_are_under_way_together_cost_no_job_and_repeat_none(
+    url: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted = Counted()
+    async with Oban(url, queues={"default": LIMIT}, **NO_POLLING) as oban:
+        turns = Turns(oban, monkeypatch)
+        turns.losing = {2, 3, 6, 8, 9}
+        ids = await enqueued(oban, counted, 10 * LIMIT)
+        await all_ended(oban, len(ids))
+        assert turns.lost
+        assert counted.most <= LIMIT
+        assert sorted(counted.ran) == ids
+        assert {job.attempt for job in await in_state(oban, JobState.COMPLETED)} == {1}
+
+
+async def test_rows_that_cannot_be_read_stop_no_other_job_of_turns_that_are_under_way_together(
+    url: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted = Counted()
+    unreadable = Unreadable(monkeypatch)
+    bad = unreadable.ids = set(range(LIMIT + 3, 6 * LIMIT, 2 * LIMIT))
+    async with Oban(url, name="client") as client, Oban(url, queues={"default": LIMIT}, **NO_POLLING) as oban:
+        ids = await enqueued(oban, counted, 6 * LIMIT)
+        await all_ended(client, len(ids))
+        assert sorted(counted.ran) == [id_ for id_ in ids if id_ not in bad]
+        assert [job.id for job in await in_state(client, JobState.DISCARDED)] == sorted(bad)
+
+
+async def test_a_stop_waits_for_what_turns_that_are_under_way_bring_and_puts_it_back(
+    url: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted = Counted()
+    async with Oban(url, name="client") as client:
+        oban = Oban(url, queues={"default": LIMIT}, **NO_POLLING)
+        await oban.start()
+        turns = Turns(oban, monkeypatch)
+        turns.held_from = 4
+        ids = await enqueued(oban, counted, 10 * LIMIT)
+        await eventually(lambda: len(turns.demands) >= 4 and turns.under_way == at_once(url))
+        assert await in_state(client, JobState.EXECUTING)
+        stopping = asyncio.create_task(oban.stop())
+        await eventually(lambda: oban._runner is None or not _fetching(oban))
+        turns.may_end.set()
+        await stopping
+        waiting = await in_state(client, JobState.AVAILABLE)
+        completed = await in_state(client, JobState.COMPLETED)
+        assert sorted(counted.ran) == [job.id for job in completed]
+        assert sorted(job.id for job in waiting + completed) == ids
+        assert {job.attempt for job in waiting} == {0}
+
+
+def _fetching(oban: Oban) -> bool:
+    assert oban._runner is not None
+    return any(producer.fetching for producer in oban._runner.producers.values())
+
+
+async def test_a_pause_waits_for_turns_that_are_under_way_and_nothing_is_fetched_after_it(
+    url: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted = Counted()
+    async with Oban(url, queues={"default": LIMIT}, **NO_POLLING) as oban:
+        turns = Turns(oban, monkeypatch)
+        turns.held_from = 4
+        await enqueued(oban, counted, 10 * LIMIT)
+        await eventually(lambda: len(turns.demands) >= 4 and turns.under_way == at_once(url))
+        assert oban._runner is not None
+        producer = oban._runner.producers["default"]
+        pausing = asyncio.create_task(oban.pause_queue("default"))
+        await eventually(lambda: producer.paused)
+        before = len(turns.demands)
+        assert not pausing.done()
+        turns.may_end.set()
+        await pausing
+        claimed = len(counted.ran) + len(producer.runs)
+        await eventually(lambda: producer.idle)
+        assert len(counted.ran) == claimed
+        assert set(turns.demands[before:]) <= {0}
