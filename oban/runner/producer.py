@@ -134,11 +134,7 @@ class Producer(Service):
             if self._unsure or clock.monotonic() >= self._check_at:
                 await self._landed()
                 await self._recover()
-            if (
-                self._has_backlog
-                and self.limit >= OVERLAPPED_LIMIT
-                and not self.database.dialect.single_writer
-            ):
+            if self._has_backlog and self._may_overlap:
                 await self._overlap()
                 if self._turns:
                     return None

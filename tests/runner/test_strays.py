@@ -65,7 +65,7 @@ async def test_a_claim_that_came_to_light_late_is_found_by_looking_from_time_to_
     url: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs = Runs()
-    async with Oban(url, queues={"default": 5}, lease=0.4, **BRIEF) as oban:
+    async with Oban(url, queues={"default": 5}, lease=1.0, **BRIEF) as oban:
         assert oban._runner is not None
         producer = oban._runner.producers["default"]
         # As if the statement of a broken connection had been carried out after all.
