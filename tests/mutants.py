@@ -69,7 +69,7 @@ MUTANTS = (
     Mutant(
         "acknowledgements not retried",
         "oban/runner/producer.py",
-        "                        self.acknowledger.put_back(acks)\n",
+        "                self.acknowledger.put_back(acks)\n",
         "",
         ("tests/faults/test_database_restart.py", "tests/faults/test_ambiguous_commit.py"),
     ),
