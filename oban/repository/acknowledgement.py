@@ -28,7 +28,7 @@ from sqlalchemy.orm import Session
 from oban import dialects, encoding
 from oban.dialects.base import Dialect, constant
 from oban.models import Job
-from oban.repository.session import execute, notify
+from oban.repository.session import execute, notify, plain
 from oban.types import JobState
 
 _jobs = cast(Table, Job.__table__)
@@ -210,6 +210,7 @@ def storing(dialect: Dialect, acks: Sequence[Ack]) -> tuple[Update, dict[str, An
     return _acknowledge(dialect), {"acks": encoding.dumps(records)}
 
 
+@plain
 def acknowledge(session: Session, acks: Sequence[Ack]) -> set[int]:
     """Record how attempts ended, all in one statement; the ids of the jobs that were changed.
 
@@ -236,17 +237,16 @@ def _keep_errors_of_cancelled(session: Session, acks: list[Ack]) -> None:
     dialect = dialects.of(session)
     rows = execute(
         session,
-        select(Job)
+        select(_job.id, _job.attempt, _job.attempted_by, _job.errors)
         .where(
-            dialect.among(Job.id, dialect.id_list()),
-            dialect.plain_state(Job.state) == constant("cancelled"),
+            dialect.among(_job.id, dialect.id_list()),
+            dialect.plain_state(_job.state) == constant("cancelled"),
         )
-        .order_by(Job.id)
+        .order_by(_job.id)
         .with_for_update(),
         {"ids": [ack.id for ack in acks]},
-        populate_existing=True,
-    ).scalars()
-    cancelled = {job.id: job for job in rows}
+    )
+    cancelled = {row.id: row for row in rows}
     for ack in acks:
         job = cancelled.get(ack.id)
         if job is None or job.attempt != ack.attempt or job.attempted_by[1:] != [ack.owner]:
@@ -255,6 +255,5 @@ def _keep_errors_of_cancelled(session: Session, acks: list[Ack]) -> None:
         errors = job.errors if isinstance(job.errors, list) else []
         if any(isinstance(entry, dict) and entry.get("attempt") == ack.attempt for entry in errors):
             continue
-        appended = dialect.append_error(Job.errors, Job.attempt, literal(ack.error, Text))
-        statement = update(Job).where(Job.id == job.id).values(errors=appended)
-        execute(session, statement, synchronize_session=False)
+        appended = dialect.append_error(_job.errors, _job.attempt, literal(ack.error, Text))
+        execute(session, update(_jobs).where(_job.id == job.id).values(errors=appended))

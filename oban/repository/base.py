@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 from sqlalchemy import Connection, Engine, StaticPool
 from sqlalchemy.exc import DBAPIError
@@ -15,7 +15,7 @@ from oban.errors import ConfigError, InvalidTarget, SchemaMissing, WouldDeadlock
 from oban.models import Job
 from oban.repository import rollback
 from oban.repository.engines import usual_isolation
-from oban.repository.session import ONE_BY_ONE, PREFIX, Notice, lent
+from oban.repository.session import ONE_BY_ONE, PREFIX, WAITING, Notice, Statements, is_plain, lent
 
 logger = logging.getLogger("oban.database")
 
@@ -63,6 +63,32 @@ class BaseDatabase:
         self._warned = False
         #: Called after a commit with what it announced, where the database does not tell by itself.
         self.on_notices: list[Callable[[list[Notice]], None]] = []
+
+    def _session_for(self, function: Callable[..., object]) -> Session:
+        """A session of our own, or what is enough for a function that only runs statements."""
+        info: dict[str, Any] = {PREFIX: self.prefix, WAITING: []}
+        if is_plain(function):
+            return cast(Session, Statements(self._core, info))
+        return Session(self._core, expire_on_commit=False, info=info)
+
+    def _carry_out(
+        self,
+        session: Session,
+        function: Callable[Concatenate[Session, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        with session:
+            self._begin(session)
+            result = function(session, *args, **kwargs)
+            session.commit()
+        return result
+
+    def _finish(self, session: Session) -> None:
+        """What is to be done after the commit."""
+        for action in session.info[WAITING]:
+            action()
+        self._announce(session.info.get(NOTICES, []))
 
     def _begin(self, session: Session) -> None:
         """Begin a transaction of our own, at the isolation level that all statements are written for."""

@@ -25,7 +25,7 @@ from oban import dialects
 from oban.dialects.base import Dialect
 from oban.models import Job
 from oban.repository.acknowledgement import Ack, acknowledge, storing
-from oban.repository.session import alone, execute, notify
+from oban.repository.session import alone, execute, notify, plain
 
 # Statements on the plain table: what they return is not loaded through the session, and their cache
 # keys are computed once, where those of ORM updates are computed at each execution.
@@ -75,6 +75,7 @@ def _start_order(job: Job) -> tuple[int, datetime, int]:
     return held["priority"], held["scheduled_at"], held["id"]
 
 
+@plain
 def fetch(session: Session, queue: str, demand: int, node: str, owner: str) -> list[Job]:
     """Claim up to `demand` available jobs of a queue: now executing, in the order to start them."""
     parameters = {"queue_name": queue, "demand": demand, "node": node, "owner": owner}
@@ -86,6 +87,7 @@ def _claim(dialect: Dialect) -> Update:
     return _fetch_after(dialect, dialect.first(_DEMAND), _job.id)
 
 
+@plain
 def claim(session: Session, queue: str, demand: int, node: str, owner: str) -> int:
     """As `fetch`, without reading the rows, which may hold what cannot be read; their number."""
     parameters = {"queue_name": queue, "demand": demand, "node": node, "owner": owner}
@@ -105,6 +107,7 @@ def _fetch_and(dialect: Dialect, first: Update) -> Update:
     return _fetch_after(dialect, _DEMAND + literal_column("0") * done)
 
 
+@plain
 def turn(session: Session, acks: Sequence[Ack], queue: str, demand: int, node: str, owner: str) -> list[Job]:
     """One turn of a producer: acknowledge what has ended, then fetch into the free places."""
     dialect = dialects.of(session)
@@ -147,6 +150,7 @@ def _names(queues: Iterable[object]) -> list[str]:
     return sorted({queue for queue in queues if isinstance(queue, str)})
 
 
+@plain
 def stage(session: Session) -> int:
     """Make the jobs available whose time has come, and wake their queues; the number staged."""
     statement = _stage(dialects.of(session))

@@ -30,7 +30,7 @@ from oban.dialects.base import Dialect, constant
 from oban.errors import ConfigError, InvalidTarget
 from oban.models import Job
 from oban.repository import rollback
-from oban.repository.session import WAITING, alone, execute, notify, when_stored
+from oban.repository.session import WAITING, alone, execute, notify, plain, when_stored
 from oban.types import STATE_BY_VALUE, JobState, JSONDocument, StateType, TextList, UTCDateTime
 
 #: Rows per statement.
@@ -155,6 +155,7 @@ def _check_size(size: object) -> None:
         raise ConfigError(f"batch must be a positive number of jobs, not {size!r}")
 
 
+@plain
 def insert_all(session: Session, jobs: list[Job], attach: bool = False) -> None:
     """Insert jobs that `listed` has accepted, in one statement per `BATCH`.
 

@@ -3,14 +3,15 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Self, TypeVar
 
-from sqlalchemy import Connection, Executable, Result, event
+from sqlalchemy import Connection, Engine, Executable, Result, event
 from sqlalchemy.orm import Session
 
 from oban import dialects
 
 Notice = tuple[str, dict[str, Any]]
+_F = TypeVar("_F", bound=Callable[..., Any])
 
 #: Keys of `Session.info`: the schema of the instance; what to do after the commit of a transaction of our
 #: own; whether a statement that is to be a transaction by itself has to be one of several after all.
@@ -18,6 +19,58 @@ PREFIX = "oban.prefix"
 WAITING = "oban.waiting"
 ONE_BY_ONE = "oban.one_by_one"
 _BEGUN = "oban.begun"
+
+
+class Statements:
+    """Stands in for a `Session` of our own where a function only runs statements.
+
+    Setting up and closing a session takes longer than a statement that inserts a job.
+    """
+
+    def __init__(self, engine: Engine, info: dict[str, Any]) -> None:
+        self.engine = engine
+        self.dialect = engine.dialect
+        self.info = info
+        self._connection: Connection | None = None
+
+    def connection(self, execution_options: dict[str, Any] | None = None) -> Connection:
+        """The connection; the options are for its first use, as those of a session's."""
+        if self._connection is None:
+            self._connection = self.engine.connect()
+            if execution_options:
+                self._connection.execution_options(**execution_options)
+        return self._connection
+
+    def execute(
+        self, statement: Executable, parameters: Any = None, *, execution_options: Any = None
+    ) -> "Result[*tuple[Any, ...]]":
+        return self.connection().execute(statement, parameters, execution_options=execution_options)
+
+    def commit(self) -> None:
+        if self._connection is not None:
+            self._connection.commit()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._connection is not None:
+            self._connection.close()
+
+
+_PLAIN = set[Callable[..., Any]]()
+
+
+def plain(function: _F) -> _F:
+    """Say of a repository function that it only runs statements: `Statements` are enough for it."""
+    _PLAIN.add(function)
+    return function
+
+
+def is_plain(function: Callable[..., Any]) -> bool:
+    """Whether that was said of a function."""
+    return function in _PLAIN
+
 
 _lent: ContextVar[Session | None] = ContextVar("oban.lent", default=None)
 

@@ -12,7 +12,6 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, scoped_session
 
 from oban import clock
-from oban.dialects.base import NOTICES
 from oban.errors import ConfigError, InvalidTarget
 from oban.repository.base import PAUSE, BaseDatabase
 from oban.repository.engines import make_sync_engine
@@ -65,13 +64,10 @@ class SyncDatabase(BaseDatabase):
     def _transact(
         self, function: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        with self._door(), self._writer, self._session() as session:
-            self._begin(session)
-            result = function(session, *args, **kwargs)
-            session.commit()
-        for action in session.info[WAITING]:
-            action()
-        self._announce(session.info.get(NOTICES, []))
+        with self._door(), self._writer:
+            session = self._session_for(function)
+            result = self._carry_out(session, function, *args, **kwargs)
+        self._finish(session)
         return result
 
     def read(self, function: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs) -> T:

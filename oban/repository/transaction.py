@@ -7,15 +7,16 @@ import asyncio
 import random
 from collections.abc import Callable, Coroutine
 from contextlib import nullcontext
+from functools import partial
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import URL, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_scoped_session
 from sqlalchemy.orm import Session
+from sqlalchemy.util import greenlet_spawn
 
 from oban import clock
-from oban.dialects.base import NOTICES
 from oban.errors import ConfigError, InvalidTarget, WrongLoop
 from oban.models import Job
 from oban.repository.base import PAUSE, BaseDatabase
@@ -112,21 +113,13 @@ class Database(BaseDatabase):
     async def _transact(
         self, function: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        def whole(session: Session) -> T:
-            with session:
-                self._begin(session)
-                result = function(session, *args, **kwargs)
-                session.commit()
-                return result
-
         with self._door():
             async with self._writer:
-                session = self._session()
+                session = self._session_for(function)
                 # One visit to the sync side: commit and close from here would be a greenlet each.
-                result = await session.run_sync(whole)
-        for action in session.info[WAITING]:
-            action()
-        self._announce(session.info.get(NOTICES, []))
+                carry_out = partial(self._carry_out, session, function, *args, **kwargs)
+                result: T = await greenlet_spawn(carry_out)
+        self._finish(session)
         return result
 
     async def read(
@@ -144,7 +137,7 @@ class Database(BaseDatabase):
             return function(session, *args, **kwargs)
 
         with self._door():
-            async with self._session() as session:
+            async with AsyncSession(self.engine, info={PREFIX: self.prefix, WAITING: []}) as session:
                 return await session.run_sync(whole)
 
     async def _whole(self, transaction: Coroutine[Any, Any, T]) -> T:
@@ -210,6 +203,3 @@ class Database(BaseDatabase):
         if caller is None:
             return await self.read(function, *args, **kwargs)
         return await self.within(caller, function, *args, **kwargs)
-
-    def _session(self) -> AsyncSession:
-        return AsyncSession(self.engine, expire_on_commit=False, info={PREFIX: self.prefix, WAITING: []})
