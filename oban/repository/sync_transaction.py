@@ -72,7 +72,7 @@ class SyncDatabase(BaseDatabase):
 
     def read(self, function: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a repository function that only reads."""
-        with self._door(), self._session() as session:
+        with self._door(), Session(self.engine, info={PREFIX: self.prefix, WAITING: []}) as session:
             self._begin(session)
             return function(session, *args, **kwargs)
 
@@ -116,6 +116,3 @@ class SyncDatabase(BaseDatabase):
         if caller is None:
             return self.read(function, *args, **kwargs)
         return self.within(caller, function, *args, **kwargs)
-
-    def _session(self) -> Session:
-        return Session(self.engine, expire_on_commit=False, info={PREFIX: self.prefix, WAITING: []})
