@@ -66,10 +66,13 @@ class BaseDatabase:
 
     def _session_for(self, function: Callable[..., object]) -> Session:
         """A session of our own, or what is enough for a function that only runs statements."""
-        info: dict[str, Any] = {PREFIX: self.prefix, WAITING: []}
         if is_plain(function):
-            return cast(Session, Statements(self._core, info))
-        return Session(self._core, expire_on_commit=False, info=info)
+            return cast(Session, Statements(self._core, self._info()))
+        return Session(self._core, expire_on_commit=False, info=self._info())
+
+    def _info(self) -> dict[str, Any]:
+        """What a session of our own knows."""
+        return {PREFIX: self.prefix, WAITING: []}
 
     def _carry_out(
         self,

@@ -28,15 +28,15 @@ class Statements:
     """
 
     def __init__(self, engine: Engine, info: dict[str, Any]) -> None:
-        self.engine = engine
         self.dialect = engine.dialect
         self.info = info
+        self._engine = engine
         self._connection: Connection | None = None
 
     def connection(self, execution_options: dict[str, Any] | None = None) -> Connection:
         """The connection; the options are for its first use, as those of a session's."""
         if self._connection is None:
-            self._connection = self.engine.connect()
+            self._connection = self._engine.connect()
             if execution_options:
                 self._connection.execution_options(**execution_options)
         return self._connection

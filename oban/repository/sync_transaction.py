@@ -15,7 +15,6 @@ from oban import clock
 from oban.errors import ConfigError, InvalidTarget
 from oban.repository.base import PAUSE, BaseDatabase
 from oban.repository.engines import make_sync_engine
-from oban.repository.session import PREFIX, WAITING
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -72,7 +71,7 @@ class SyncDatabase(BaseDatabase):
 
     def read(self, function: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a repository function that only reads."""
-        with self._door(), Session(self.engine, info={PREFIX: self.prefix, WAITING: []}) as session:
+        with self._door(), Session(self.engine, info=self._info()) as session:
             self._begin(session)
             return function(session, *args, **kwargs)
 

@@ -21,7 +21,7 @@ from oban.errors import ConfigError, InvalidTarget, WrongLoop
 from oban.models import Job
 from oban.repository.base import PAUSE, BaseDatabase
 from oban.repository.engines import engine_beside, make_engine
-from oban.repository.session import PREFIX, WAITING, execute
+from oban.repository.session import execute
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -137,7 +137,7 @@ class Database(BaseDatabase):
             return function(session, *args, **kwargs)
 
         with self._door():
-            async with AsyncSession(self.engine, info={PREFIX: self.prefix, WAITING: []}) as session:
+            async with AsyncSession(self.engine, info=self._info()) as session:
                 return await session.run_sync(whole)
 
     async def _whole(self, transaction: Coroutine[Any, Any, T]) -> T:

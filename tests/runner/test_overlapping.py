@@ -90,8 +90,8 @@ async def in_state(oban: Oban, state: JobState) -> list[Job]:
 
 async def all_ended(oban: Oban, number: int) -> None:
     async def done() -> bool:
-        ended = select(Job.id).where(Job.state.in_([JobState.COMPLETED, JobState.DISCARDED]))
-        return len(await oban.list_jobs(select(Job).where(Job.id.in_(ended)))) == number
+        ended = select(Job).where(Job.state.in_([JobState.COMPLETED, JobState.DISCARDED]))
+        return len(await oban.list_jobs(ended)) == number
 
     await eventually(done, timeout=30)
 
@@ -134,6 +134,21 @@ async def test_lost_answers_of_turns_that_are_under_way_together_cost_no_job_and
         assert turns.places <= LIMIT
         assert sorted(counted.ran) == ids
         assert {job.attempt for job in await in_state(oban, JobState.COMPLETED)} == {1}
+
+
+async def test_the_failure_of_a_turn_that_is_under_way_beside_another_is_reported(
+    url: URL, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    counted = Counted()
+    async with Oban(url, queues={"default": LIMIT}, **NO_POLLING) as oban:
+        turns = Turns(oban, monkeypatch)
+        # The first one finds out that there is more, this is one of two.
+        turns.losing = {2}
+        ids = await enqueued(oban, counted, 4 * LIMIT)
+        await all_ended(oban, len(ids))
+        reported = [record for record in caplog.records if "after the commit" in record.getMessage()]
+        assert len(reported) == 1
+        assert sorted(counted.ran) == ids
 
 
 async def test_rows_that_cannot_be_read_stop_no_other_job_of_turns_that_are_under_way_together(
