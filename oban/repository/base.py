@@ -14,7 +14,8 @@ from oban.dialects.base import NOTICES
 from oban.errors import ConfigError, InvalidTarget, SchemaMissing, WouldDeadlock
 from oban.models import Job
 from oban.repository import rollback
-from oban.repository.engines import usual_isolation
+from oban.repository.engines import KEPT, usual_isolation
+from oban.repository.keeping import Keeper
 from oban.repository.session import ONE_BY_ONE, PREFIX, WAITING, Notice, Statements, is_plain, lent
 
 logger = logging.getLogger("oban.database")
@@ -58,6 +59,8 @@ class BaseDatabase:
             )
         if prefix and not self.dialect.has_schemas:
             raise ConfigError(f"{self.dialect.name} has no schemas: leave out the prefix")
+        # The connections of an application's engine all belong into its pool.
+        self._keeper = Keeper(engine, KEPT if owned and not self.dialect.is_memory(engine.url) else 0)
         self.prefix = prefix
         self.pooled = pooled
         self._warned = False
@@ -67,7 +70,7 @@ class BaseDatabase:
     def _session_for(self, function: Callable[..., object]) -> Session:
         """A session of our own, or what is enough for a function that only runs statements."""
         if is_plain(function):
-            return cast(Session, Statements(self._core, self._info()))
+            return cast(Session, Statements(self._core, self._info(), self._keeper))
         return Session(self._core, expire_on_commit=False, info=self._info())
 
     def _info(self) -> dict[str, Any]:
@@ -178,6 +181,8 @@ class BaseDatabase:
         try:
             yield
         except Exception as error:
+            if isinstance(error, DBAPIError) and error.connection_invalidated:
+                self._keeper.forget()
             if isinstance(error, DBAPIError) and self.dialect.is_missing_table(error):
                 raise SchemaMissing(self.missing_schema()) from error
             if self.dialect.is_lost_statement(error) and not self._warned:

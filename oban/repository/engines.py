@@ -9,6 +9,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from oban import dialects, encoding
 
+#: Connections of an engine that is made here for a URL, idle ones at most: SQLAlchemy's default. Some of
+#: them are kept beside its pool.
+IDLE = 5
+KEPT = 2
+
 
 def make_engine(url: str | URL, pooled: bool = False, **options: Any) -> AsyncEngine:
     """An engine for a URL, with `options` of `create_async_engine`; `pooled` as in `Database`."""
@@ -24,7 +29,10 @@ def make_sync_engine(url: str | URL, pooled: bool = False, **options: Any) -> En
 
 def _options(url: URL, pooled: bool, given: dict[str, Any]) -> dict[str, Any]:
     options = dialects.named(url.get_backend_name()).engine_options(url, pooled)
-    return {"json_deserializer": encoding.loads, **options, **given}
+    usual: dict[str, Any] = {"json_deserializer": encoding.loads}
+    if "poolclass" not in given:
+        usual["pool_size"] = IDLE - KEPT
+    return {**usual, **options, **given}
 
 
 def engine_beside(
@@ -56,6 +64,13 @@ def engine_beside(
     if statement:
         event.listen(pool, "connect", partial(_run_once, statement))
     return AsyncEngine(twin)
+
+
+def keeps(engine: AsyncEngine) -> bool:
+    """Whether connections of an engine may stay out of its pool, which does nothing when it gives one out."""
+    pool = engine.sync_engine.pool
+    listened = pool.dispatch.checkout or pool.dispatch.checkin or pool.dispatch.reset
+    return not (pool._pre_ping or pool._recycle > -1 or listened)
 
 
 def _run_once(statement: str, connection: DBAPIConnection, _: object) -> None:

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Engine, Executable, Result, event
 from sqlalchemy.orm import Session
 
 from oban import dialects
+from oban.repository.keeping import Keeper, Kept
 
 Notice = tuple[str, dict[str, Any]]
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -20,6 +21,9 @@ WAITING = "oban.waiting"
 ONE_BY_ONE = "oban.one_by_one"
 _BEGUN = "oban.begun"
 
+#: Execution options of a connection on which each statement is a transaction by itself.
+AUTOCOMMIT = {"isolation_level": "AUTOCOMMIT"}
+
 
 class Statements:
     """Stands in for a `Session` of our own where a function only runs statements.
@@ -27,18 +31,26 @@ class Statements:
     Setting up and closing a session takes longer than a statement that inserts a job.
     """
 
-    def __init__(self, engine: Engine, info: dict[str, Any]) -> None:
+    def __init__(self, engine: Engine, info: dict[str, Any], keeper: Keeper) -> None:
         self.dialect = engine.dialect
         self.info = info
         self._engine = engine
+        self._keeper = keeper
         self._connection: Connection | None = None
+        #: What the connection is if it was kept, and whether it may be from now on.
+        self._kept: Kept | None = None
+        self._by_itself = False
 
     def connection(self, execution_options: dict[str, Any] | None = None) -> Connection:
         """The connection; the options are for its first use, as those of a session's."""
         if self._connection is None:
-            self._connection = self._engine.connect()
-            if execution_options:
-                self._connection.execution_options(**execution_options)
+            self._by_itself = execution_options == AUTOCOMMIT
+            if self._by_itself and (kept := self._keeper.take()) is not None:
+                self._kept, self._connection = kept, kept.connection
+            else:
+                self._connection = self._engine.connect()
+                if execution_options:
+                    self._connection.execution_options(**execution_options)
         return self._connection
 
     def execute(
@@ -53,9 +65,13 @@ class Statements:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        if self._connection is not None:
-            self._connection.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._kept is not None:
+            self._keeper.put(self._kept)
+        elif (connection := self._connection) is not None and not (
+            self._by_itself and kind is None and self._keeper.keep(connection)
+        ):
+            connection.close()
 
 
 _PLAIN = set[Callable[..., Any]]()
@@ -96,7 +112,7 @@ def alone(session: Session) -> None:
     go to another server behind a pooler. Then it is one of a transaction as ever.
     """
     if session.info.get(ONE_BY_ONE, True):
-        session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
+        session.connection(execution_options=AUTOCOMMIT)
 
 
 def when_stored(session: Session, action: Callable[[], None]) -> None:

@@ -45,6 +45,7 @@ class SyncDatabase(BaseDatabase):
     def dispose(self) -> None:
         """Close the connections of an engine that was made here."""
         if self._owns_engine:
+            self._keeper.close()
             self.engine.dispose()
 
     def write(self, function: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs) -> T:

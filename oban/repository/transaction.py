@@ -20,7 +20,8 @@ from oban import clock
 from oban.errors import ConfigError, InvalidTarget, WrongLoop
 from oban.models import Job
 from oban.repository.base import PAUSE, BaseDatabase
-from oban.repository.engines import engine_beside, make_engine
+from oban.repository.engines import engine_beside, keeps, make_engine
+from oban.repository.keeping import Keeper
 from oban.repository.session import execute
 
 P = ParamSpec("P")
@@ -74,9 +75,13 @@ class Database(BaseDatabase):
         limit = None
         if timeout is not None and not self.pooled:
             limit = self.dialect.limit_statement(timeout + SPARE)
-        engine = engine_beside(self.engine, connections, POOL_TIMEOUT if timeout is None else timeout, limit)
+        # The others are for what takes more than one statement.
+        kept = connections // 2 if keeps(self.engine) else 0
+        patience = POOL_TIMEOUT if timeout is None else timeout
+        engine = engine_beside(self.engine, connections - kept, patience, limit)
         twin = Database(engine, self.prefix, timeout=timeout, pooled=self.pooled)
         twin._owns_engine = True
+        twin._keeper = Keeper(engine.sync_engine, kept)
         if not own_loop:
             twin._writer = self._writer
             twin.on_notices = self.on_notices
@@ -93,6 +98,7 @@ class Database(BaseDatabase):
     async def dispose(self) -> None:
         """Close the connections of an engine that was made here."""
         if self._owns_engine:
+            await greenlet_spawn(self._keeper.close)
             await self.engine.dispose()
 
     async def write(

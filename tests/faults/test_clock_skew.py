@@ -74,7 +74,7 @@ async def test_jobs_start_when_the_database_says_whatever_the_nodes_clocks_say(
     # How long after its time each job began its last run.
     late = {id_: starts[id_] - row.scheduled_at.timestamp() for id_, row in rows.items()}
     print(f"{len(ids)} jobs, {min(late.values()):.3f} to {max(late.values()):.3f} s after their time")
-    assert [rows[id_] for id_, seconds in late.items() if not 0 <= seconds <= 2] == []
+    assert [rows[id_] for id_, seconds in late.items() if not 0 <= seconds <= 5] == []
     ran_on = {change.node for change in history.states().values()}
     assert ran_on == {"n1.1", "n2.1", "n3.1"}
     assert history.rescues() == []

@@ -37,7 +37,7 @@ async def test_a_frozen_runner_changes_nothing_that_is_no_longer_its_own(
 ) -> None:
     async with Cluster(url, tmp_path, lease=LEASE, limit=20) as cluster, Oban(url) as client:
         # Some last so long that their second run is under way when the first comes back from the freeze.
-        longest = [3 * LEASE if index % 20 == 0 else 0.1 for index in range(JOBS)]
+        longest = [3 * LEASE if index % 10 == 0 else 0.1 for index in range(JOBS)]
         jobs = [
             Pause.new({"seconds": rng.uniform(longest[index] / 3, longest[index])}) for index in range(JOBS)
         ]

@@ -1,0 +1,221 @@
+"""Single statements go through connections that are kept beside the pool of an engine of our own."""
+
+import asyncio
+import sqlite3
+from typing import Any
+
+import pytest
+from sqlalchemy import URL, Engine, NullPool, event, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from oban import Job, Oban, SyncOban
+from tests.waiting import eventually
+
+OTHERS = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+
+
+class Pooled:
+    """What an engine's pool did: how many connections it opened, and how many have left it."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.opened: list[Any] = []
+        self.left = 0
+        event.listen(engine.pool, "connect", lambda made, _: self.opened.append(made))
+        event.listen(engine.pool, "detach", self._on_detach)
+
+    def _on_detach(self, *_: object) -> None:
+        self.left += 1
+
+    @property
+    def open(self) -> int:
+        """How many are open now."""
+        return sum(map(_is_open, self.opened))
+
+
+def _is_open(made: Any) -> bool:
+    driver = getattr(made, "driver_connection", made)
+    if callable(is_closed := getattr(driver, "is_closed", None)):  # asyncpg
+        return not is_closed()
+    if hasattr(driver, "closed"):  # psycopg
+        return not driver.closed
+    try:
+        return bool(driver.total_changes >= 0)
+    # aiosqlite and sqlite3.
+    except (ValueError, sqlite3.ProgrammingError):
+        return False
+
+
+@pytest.fixture
+async def watch(server_url: URL) -> Any:
+    """An engine to look with; it holds no connection in between."""
+    engine = create_async_engine(server_url, poolclass=NullPool)
+    yield engine
+    await engine.dispose()
+
+
+async def sessions(watch: AsyncEngine) -> int:
+    async with watch.connect() as connection:
+        counted = await connection.execute(
+            text(f"SELECT count(*) {OTHERS} AND backend_type = 'client backend'")
+        )
+        return int(counted.scalar_one())
+
+
+async def end_sessions(watch: AsyncEngine) -> None:
+    async with watch.begin() as connection:
+        await connection.execute(text(f"SELECT pg_terminate_backend(pid, 5000) {OTHERS}"))
+
+
+async def test_one_after_the_other_they_use_one_connection_which_ends_with_the_client(url: URL) -> None:
+    oban = Oban(url)
+    pooled = Pooled(oban.engine.sync_engine)
+    for number in range(5):
+        await oban.enqueue(Job(worker="w", args={"n": number}))
+    assert (len(pooled.opened), pooled.left, pooled.open) == (1, 1, 1)
+    assert [job.args["n"] for job in await oban.list_jobs()] == [0, 1, 2, 3, 4]
+    await oban.stop()
+    assert pooled.open == 0
+
+
+def test_without_asyncio_they_use_one_connection_which_ends_with_the_client(url: URL) -> None:
+    drivers = {"postgresql": "postgresql+psycopg", "sqlite": "sqlite"}
+    oban = SyncOban(url.set(drivername=drivers[url.get_backend_name()]))
+    pooled = Pooled(oban.engine)
+    for number in range(5):
+        oban.enqueue(Job(worker="w", args={"n": number}))
+    assert (len(pooled.opened), pooled.left, pooled.open) == (1, 1, 1)
+    assert len(oban.list_jobs()) == 5
+    oban.stop()
+    assert pooled.open == 0
+
+
+async def test_nothing_leaves_the_pool_of_an_application(url: URL) -> None:
+    engine = create_async_engine(url)
+    async with Oban(engine) as oban:
+        pooled = Pooled(engine.sync_engine)
+        await oban.enqueue(Job(worker="w"))
+        await oban.enqueue(Job(worker="w"))
+        assert (len(pooled.opened), pooled.left) == (1, 0)
+    await engine.dispose()
+
+
+async def test_many_at_once_leave_no_more_connections_than_a_pool_keeps(
+    watch: AsyncEngine, server_url: URL
+) -> None:
+    async with Oban(server_url) as oban:
+        for _ in range(3):
+            await asyncio.gather(*(oban.enqueue(Job(worker="w")) for _ in range(40)))
+            assert await sessions(watch) <= 15
+        # What was over the limit of the pool is closed when it is given back.
+        await eventually(lambda: _at_most(watch, 5))
+        assert len(await oban.list_jobs()) == 120
+
+
+async def _at_most(watch: AsyncEngine, number: int) -> bool:
+    return await sessions(watch) <= number
+
+
+async def test_after_the_server_ended_all_sessions_one_call_fails_and_no_other(
+    watch: AsyncEngine, server_url: URL
+) -> None:
+    async with Oban(server_url) as oban:
+        await asyncio.gather(*(oban.enqueue(Job(worker="w")) for _ in range(10)))
+        await end_sessions(watch)
+        with pytest.raises(DBAPIError) as caught:
+            await oban.enqueue(Job(worker="w"))
+        assert caught.value.connection_invalidated
+        await asyncio.gather(*(oban.enqueue(Job(worker="w")) for _ in range(10)))
+        assert len(await oban.list_jobs()) == 20
+
+
+async def test_a_connection_that_a_read_found_lost_costs_no_insert(
+    watch: AsyncEngine, server_url: URL
+) -> None:
+    async with Oban(server_url) as oban:
+        await oban.enqueue(Job(worker="w"))
+        await oban.list_jobs()
+        await end_sessions(watch)
+        with pytest.raises(DBAPIError):
+            await oban.list_jobs()
+        await oban.enqueue(Job(worker="w"))
+        assert len(await oban.list_jobs()) == 2
+
+
+async def test_one_that_is_cancelled_in_the_middle_is_closed(watch: AsyncEngine, server_url: URL) -> None:
+    async with Oban(server_url) as oban:
+        await oban.enqueue(Job(worker="first"))
+        async with watch.begin() as other:
+            await other.execute(text("LOCK TABLE oban_jobs"))
+            task = asyncio.create_task(oban.enqueue(Job(worker="cancelled")))
+            waiting = text(f"SELECT count(*) {OTHERS} AND wait_event_type = 'Lock'")
+            await eventually(lambda: _positive(watch, waiting))
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            # Whoever watches has a session of its own.
+            await eventually(lambda: _at_most(watch, 1))
+        await oban.enqueue(Job(worker="second"))
+        assert [job.worker for job in await oban.list_jobs()] == ["first", "second"]
+
+
+async def _positive(watch: AsyncEngine, query: Any) -> bool:
+    async with watch.connect() as connection:
+        return bool((await connection.execute(query)).scalar_one())
+
+
+async def test_one_on_which_a_statement_failed_is_used_again(watch: AsyncEngine, server_url: URL) -> None:
+    async with watch.begin() as connection:
+        await connection.execute(text("ALTER TABLE oban_jobs ADD CHECK (worker <> 'refused')"))
+    async with Oban(server_url) as oban:
+        pooled = Pooled(oban.engine.sync_engine)
+        for _ in range(3):
+            await oban.enqueue(Job(worker="w"))
+            with pytest.raises(DBAPIError, match="check constraint"):
+                await oban.enqueue(Job(worker="refused"))
+        assert (len(pooled.opened), pooled.left, pooled.open) == (1, 1, 1)
+
+
+async def test_an_engine_that_is_disposed_of_meanwhile_connects_again(url: URL) -> None:
+    async with Oban(url) as oban:
+        pooled = Pooled(oban.engine.sync_engine)
+        # The first finds out at which isolation level the server begins.
+        await oban.enqueue(Job(worker="w"))
+        await oban.enqueue(Job(worker="w"))
+        # As somebody does whose process has been forked, say.
+        await oban.engine.dispose()
+        await oban.enqueue(Job(worker="w"))
+        assert (len(pooled.opened), pooled.left, pooled.open) == (2, 2, 1)
+        assert len(await oban.list_jobs()) == 3
+
+
+async def test_a_listener_to_the_engine_hears_of_every_statement_after_it_was_added(url: URL) -> None:
+    async with Oban(url) as oban:
+        await oban.enqueue(Job(worker="w"))
+        heard: list[str] = []
+        event.listen(oban.engine.sync_engine, "before_cursor_execute", lambda *given: heard.append(given[2]))
+        await oban.enqueue(Job(worker="w"))
+        assert any("INSERT INTO oban_jobs" in statement for statement in heard)
+
+
+@pytest.mark.parametrize("options", [{"pool_pre_ping": True}, {"pool_recycle": 60}, {}])
+async def test_where_a_pool_looks_after_its_connections_the_runner_keeps_none(
+    server_url: URL, options: dict[str, Any]
+) -> None:
+    engine = create_async_engine(server_url, **options)
+    given: list[object] = []
+    if not options:
+        event.listen(engine.sync_engine, "checkout", lambda made, *_: given.append(made))
+    async with Oban(engine, queues={"default": 1}) as oban:
+        assert oban._runner is not None
+        pooled = Pooled(oban._runner.database.engine.sync_engine)
+        job = await oban.enqueue(Job(worker="unknown"))
+        await eventually(lambda: _was_tried(oban, job))
+    assert pooled.left == 0
+    assert bool(given) == (not options)
+    await engine.dispose()
+
+
+async def _was_tried(oban: Oban, job: Job) -> bool:
+    (row,) = [row for row in await oban.list_jobs() if row.id == job.id]
+    return row.attempt > 0 and row.state != "executing"
