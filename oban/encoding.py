@@ -126,6 +126,12 @@ def json_object(value: object, path: str) -> dict[str, Any]:
 
 def json_value(value: object, path: str) -> Any:
     """A deep copy of any JSON value. Tuples become lists, enum members their plain value."""
+    text = _encoded(value)
+    # Without brackets, no depth. What comes back unchanged, as NaN does not, is JSON.
+    if text is not None and text.count("{") + text.count("[") < MAX_DEPTH:
+        copy = orjson.loads(text)
+        if copy == value:
+            return copy
     weight = [0]
     try:
         copy = _copy(value, MAX_DEPTH, weight)
@@ -140,30 +146,23 @@ def json_value(value: object, path: str) -> Any:
 def dumps_unchecked(value: Any) -> str | None:
     """JSON text of values that may have been changed in place since they were checked.
 
-    None if that, or their size, has to be looked at: make sure of each with `sure` then.
+    None if that, or their size, has to be looked at: check each of them again then.
     """
+    text = _encoded(value)
+    # Where orjson lets NaN through, it leaves this trace.
+    return None if text is None or "null" in text else text
+
+
+def _encoded(value: Any) -> str | None:
+    """JSON text of a value, unless it holds what is no JSON, or NUL, or is too large."""
     try:
         encoded = orjson.dumps(value, option=_STRICT)
     except TypeError:
         return None
-    return None if _is_suspect(encoded) else encoded.decode()
-
-
-def sure(value: dict[str, Any], path: str) -> dict[str, Any]:
-    """A dict that may have been changed in place, checked again; raises `EncodingError`."""
-    try:
-        encoded = orjson.dumps(value, option=_STRICT)
-    except TypeError:
-        return json_object(value, path)
-    # Equal to what comes back, a null is one; NaN is not.
-    if _is_suspect(encoded) and (b"\\u0000" in encoded or orjson.loads(encoded) != value):
-        return json_object(value, path)
-    return value if len(encoded) <= MAX_BYTES else json_object(value, path)
-
-
-def _is_suspect(encoded: bytes) -> bool:
-    # What orjson lets through and databases do not, NaN and NUL, leaves these traces.
-    return b"null" in encoded or b"\\u0000" in encoded or len(encoded) > MAX_BYTES
+    if len(encoded) > MAX_BYTES:
+        return None
+    text = encoded.decode()
+    return None if "\\u0000" in text else text
 
 
 class _Refused(Exception):

@@ -23,7 +23,6 @@ from sqlalchemy import (
     type_coerce,
 )
 from sqlalchemy.orm import Session
-from sqlalchemy.orm.attributes import instance_state
 
 from oban import dialects, encoding, fields
 from oban.dialects.base import Dialect, constant
@@ -113,7 +112,7 @@ def listed(jobs: Iterable[Job] | Job, more: Iterable[Job]) -> list[Job]:
     for job in every:
         if not isinstance(job, Job):
             raise InvalidTarget(f"a Job is needed, not {type(job).__name__}; MyWorker.new(…) makes one")
-        if job.__dict__.get("id") is not None or instance_state(job).key is not None:
+        if job.__dict__.get("id") is not None or job.is_stored:
             raise InvalidTarget(f"job {job.__dict__.get('id')} was enqueued before; make a new one")
         if id(job) in seen:
             raise InvalidTarget(f"the same job was passed twice: {job!r}")
@@ -163,7 +162,7 @@ def insert_all(session: Session, jobs: list[Job], attach: bool = False) -> None:
     or, with `attach`, persistent in the session.
     """
     # Those that the caller had added to the session were inserted when it was flushed.
-    fresh = [job for job in jobs if instance_state(job).key is None]
+    fresh = [job for job in jobs if not job.is_stored]
     if len(fresh) <= BATCH and WAITING in session.info:
         alone(session)
     for start in range(0, len(fresh), BATCH):
@@ -215,7 +214,7 @@ def _payload(jobs: Sequence[Job], queue: str, worker: str) -> str:
     if payload is None:
         for record in records:
             for name in record.keys() & {"args", "meta"}:
-                record[name] = encoding.sure(record[name], name)
+                record[name] = encoding.json_object(record[name], name)
         payload = encoding.dumps(records)
     return payload
 
