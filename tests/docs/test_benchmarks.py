@@ -59,7 +59,9 @@ async def test_a_scenario_does_all_jobs_and_gives_its_figures(
         meter = Meter(20, postgresql.server)
         await scenario.measure(url, meter, side)
         assert {metric.name for metric in scenario.metrics} <= meter.figures.keys()
-        assert all(value > 0 for key, value in meter.figures.items() if key != SERVER)
+        # A job may begin before its insert has returned.
+        least = -1.0 if name == "latency" else 0.0
+        assert all(value > least for key, value in meter.figures.items() if key != SERVER)
         assert await _ask(url, "SELECT count(*) FROM oban_jobs WHERE queue = 'other'") == backlog
         state, jobs = ("available", 120) if name.startswith("insert") else ("completed", 20 + backlog)
         if name == "memory-stream-few":
