@@ -90,6 +90,13 @@ class BaseDatabase:
             session.commit()
         return result
 
+    def _consult(
+        self, function: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        with Session(self._core, info=self._info()) as session:
+            self._begin(session)
+            return function(session, *args, **kwargs)
+
     def _finish(self, session: Session) -> None:
         """What is to be done after the commit."""
         for action in session.info[WAITING]:

@@ -72,9 +72,8 @@ class SyncDatabase(BaseDatabase):
 
     def read(self, function: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a repository function that only reads."""
-        with self._door(), Session(self.engine, info=self._info()) as session:
-            self._begin(session)
-            return function(session, *args, **kwargs)
+        with self._door():
+            return self._consult(function, *args, **kwargs)
 
     def within(
         self,

@@ -138,13 +138,10 @@ class Database(BaseDatabase):
     async def _look(
         self, function: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        def whole(session: Session) -> T:
-            self._begin(session)
-            return function(session, *args, **kwargs)
-
         with self._door():
-            async with AsyncSession(self.engine, info=self._info()) as session:
-                return await session.run_sync(whole)
+            # An `AsyncSession` does not let its rollback be interrupted, be the server silent for ever.
+            result: T = await greenlet_spawn(partial(self._consult, function, *args, **kwargs))
+        return result
 
     async def _whole(self, transaction: Coroutine[Any, Any, T]) -> T:
         """Await a transaction; where it must not be interrupted, a cancellation waits for its end."""

@@ -1,13 +1,16 @@
 """A network that swallows every packet: nothing answers, and nothing says that nobody will."""
 
 import asyncio
+import contextlib
 import threading
 import time
 
 import pytest
-from sqlalchemy import URL
+from sqlalchemy import URL, text
+from sqlalchemy.orm import Session
 
 from oban import Oban
+from oban.repository.transaction import Database
 from oban.runner import runner as runner_module
 from tests.faults.proxy import Proxy
 from tests.runner.support import Runs
@@ -48,3 +51,24 @@ async def test_a_node_stops_in_time_and_leaves_nothing_when_the_network_swallows
             await eventually(lambda: not tasks())
     # On a busy machine, psycopg may cling to its socket for as long as that is there.
     await eventually(lambda: not tasks())
+
+
+@pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
+async def test_a_read_is_given_up_in_time_though_its_rollback_gets_no_answer(
+    server_url: URL, driver: str
+) -> None:
+    url = server_url.set(drivername=f"postgresql+{driver}")
+    async with Proxy(url) as proxy:
+        database = Database(proxy.through(url))
+        database.timeout = 0.5
+
+        def look(session: Session) -> None:
+            session.execute(text("SELECT 1"))
+            proxy.flowing.clear()
+
+        since = time.monotonic()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(database.read(look), 20)
+        assert time.monotonic() - since < 10
+        proxy.flowing.set()
+        await database.dispose()
