@@ -126,21 +126,29 @@ def json_object(value: object, path: str) -> dict[str, Any]:
 
 def json_value(value: object, path: str) -> Any:
     """A deep copy of any JSON value. Tuples become lists, enum members their plain value."""
-    text = _encoded(value)
-    # Without brackets, no depth. What comes back unchanged, as NaN does not, is JSON.
-    if text is not None and text.count("{") + text.count("[") < MAX_DEPTH:
-        copy = orjson.loads(text)
-        if copy == value:
-            return copy
+    encoded = _encoded(value)
+    if encoded is not None:
+        _check_size(encoded, path)
+        text = encoded.decode()
+        # Without brackets, no depth. What comes back unchanged, as NaN does not, is JSON.
+        if "\\u0000" not in text and text.count("{") + text.count("[") < MAX_DEPTH:
+            copy = orjson.loads(text)
+            if copy == value:
+                return copy
     weight = [0]
     try:
         copy = _copy(value, MAX_DEPTH, weight)
     except _Refused as refused:
         raise EncodingError(path + refused.path, refused.problem) from None
     # A character takes six bytes at most, so that most values need not be encoded to be measured.
-    if weight[0] * 6 > MAX_BYTES and (size := len(orjson.dumps(copy))) > MAX_BYTES:
-        raise EncodingError(path, f"is {size:,} bytes of JSON; at most {MAX_BYTES:,} are stored")
+    if weight[0] * 6 > MAX_BYTES:
+        _check_size(orjson.dumps(copy), path)
     return copy
+
+
+def _check_size(encoded: bytes, path: str) -> None:
+    if len(encoded) > MAX_BYTES:
+        raise EncodingError(path, f"is {len(encoded):,} bytes of JSON; at most {MAX_BYTES:,} are stored")
 
 
 def dumps_unchecked(value: Any) -> str | None:
@@ -148,21 +156,20 @@ def dumps_unchecked(value: Any) -> str | None:
 
     None if that, or their size, has to be looked at: check each of them again then.
     """
-    text = _encoded(value)
-    # Where orjson lets NaN through, it leaves this trace.
-    return None if text is None or "null" in text else text
-
-
-def _encoded(value: Any) -> str | None:
-    """JSON text of a value, unless it holds what is no JSON, or NUL, or is too large."""
-    try:
-        encoded = orjson.dumps(value, option=_STRICT)
-    except TypeError:
-        return None
-    if len(encoded) > MAX_BYTES:
+    encoded = _encoded(value)
+    if encoded is None or len(encoded) > MAX_BYTES:
         return None
     text = encoded.decode()
-    return None if "\\u0000" in text else text
+    # Where orjson lets NaN and NUL through, it leaves these traces.
+    return None if "null" in text or "\\u0000" in text else text
+
+
+def _encoded(value: Any) -> bytes | None:
+    """JSON of a value as far as orjson knows it."""
+    try:
+        return orjson.dumps(value, option=_STRICT)
+    except TypeError:
+        return None
 
 
 class _Refused(Exception):
