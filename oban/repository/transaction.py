@@ -1,6 +1,6 @@
 """How a repository function gets its transaction under asyncio: one of its own, or the caller's.
 
-The functions are sync, over a `Session`; they run in `AsyncSession.run_sync`.
+The functions are sync, over a `Session`; they run in `run_sync`.
 """
 
 import asyncio
@@ -14,12 +14,12 @@ from sqlalchemy import URL, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_scoped_session
 from sqlalchemy.orm import Session
-from sqlalchemy.util import greenlet_spawn
 
 from oban import clock
 from oban.errors import ConfigError, InvalidTarget, WrongLoop
 from oban.models import Job
 from oban.repository.base import PAUSE, BaseDatabase
+from oban.repository.bridge import run_sync
 from oban.repository.engines import engine_beside, keeps, make_engine
 from oban.repository.keeping import Keeper
 from oban.repository.session import execute
@@ -98,7 +98,7 @@ class Database(BaseDatabase):
     async def dispose(self) -> None:
         """Close the connections of an engine that was made here."""
         if self._owns_engine:
-            await greenlet_spawn(self._keeper.close)
+            await run_sync(self._keeper.close)
             await self.engine.dispose()
 
     async def write(
@@ -124,7 +124,7 @@ class Database(BaseDatabase):
                 session = self._session_for(function)
                 # One visit to the sync side: commit and close from here would be a greenlet each.
                 carry_out = partial(self._carry_out, session, function, *args, **kwargs)
-                result: T = await greenlet_spawn(carry_out)
+                result: T = await run_sync(carry_out)
         self._finish(session)
         return result
 
@@ -140,7 +140,7 @@ class Database(BaseDatabase):
     ) -> T:
         with self._door():
             # An `AsyncSession` does not let its rollback be interrupted, be the server silent for ever.
-            result: T = await greenlet_spawn(partial(self._consult, function, *args, **kwargs))
+            result: T = await run_sync(partial(self._consult, function, *args, **kwargs))
         return result
 
     async def _whole(self, transaction: Coroutine[Any, Any, T]) -> T:
@@ -151,6 +151,8 @@ class Database(BaseDatabase):
                 "this Oban runs jobs on another event loop; in threads and plain workers, use SyncOban"
             )
         if self.dialect.interruptible:
+            if self.timeout is None:
+                return await transaction
             async with asyncio.timeout(self.timeout):
                 return await transaction
         task = asyncio.create_task(transaction)
@@ -174,7 +176,7 @@ class Database(BaseDatabase):
             if isinstance(caller, async_scoped_session):
                 caller = caller()
             if isinstance(caller, AsyncSession):
-                return await caller.run_sync(lambda session: self._lend(session, function, *args, **kwargs))
+                return await run_sync(partial(self._lend, caller.sync_session, function, *args, **kwargs))
             if isinstance(caller, AsyncConnection):
                 return await caller.run_sync(
                     lambda connection: self._join(connection, function, *args, **kwargs)

@@ -7,10 +7,11 @@ from concurrent.futures import Executor
 from functools import partial
 from typing import Any
 
-from greenlet import getcurrent, greenlet
+from greenlet import getcurrent
 from sqlalchemy.orm import Session
 
 from oban import clock
+from oban.repository.bridge import Bridge
 from oban.repository.session import Notice, lending
 from oban.repository.transaction import Database
 from oban.runner import deadline
@@ -18,17 +19,6 @@ from oban.runner.endings import Failure
 from oban.runner.own_transaction import Judge, OwnTransaction
 
 SyncWork = Callable[[Session], Any]
-
-
-class _Bridge(greenlet):
-    """Runs sync code; what SQLAlchemy wants to await in there comes out of `switch`."""
-
-    # SQLAlchemy's word for whoever does so in its place.
-    __sqlalchemy_greenlet_provider__ = True
-
-    def __init__(self, function: Callable[[], Any]) -> None:
-        super().__init__(function)
-        self.gr_context = getcurrent().gr_context
 
 
 class Lane:
@@ -56,7 +46,8 @@ class Lane:
             self._await(self._transaction.close(session))
 
     def _bridged(self, function: Callable[[], Any]) -> Any:
-        bridge = _Bridge(function)
+        bridge = Bridge(function)
+        bridge.gr_context = getcurrent().gr_context
         result = bridge.switch()
         while not bridge.dead:
             try:

@@ -1,0 +1,99 @@
+"""Sync code on top of a driver for asyncio: in a greenlet, out of which comes what is to be awaited.
+
+`sqlalchemy.util.greenlet_spawn` does the same with a new greenlet each time, for which Python maps and
+unmaps a stack of its own: that takes as long as all that the library does for an insert.
+"""
+
+import threading
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar, cast
+
+from greenlet import GreenletExit, getcurrent, greenlet
+
+T = TypeVar("T")
+
+#: Greenlets that are kept for later, in each thread. More are made when more are needed at once.
+KEPT = 16
+
+
+class Bridge(greenlet):
+    """Runs sync code; what SQLAlchemy wants to await in there comes out of `switch`."""
+
+    # SQLAlchemy's word for whoever does so in its place.
+    __sqlalchemy_greenlet_provider__ = True
+
+
+class _Errand:
+    """What a greenlet is to do next, and what came of it."""
+
+    __slots__ = ("error", "function", "result")
+
+    def __init__(self) -> None:
+        #: None when it is done.
+        self.function: Callable[[], Any] | None = None
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+
+class _Runner(Bridge):
+    """A bridge that is used again and again."""
+
+    def __init__(self) -> None:
+        self.errand = _Errand()
+        super().__init__(_serve)
+
+
+def _serve(errand: _Errand) -> None:
+    # No name here for the greenlet itself: it would keep itself alive.
+    while (function := errand.function) is not None:
+        try:
+            errand.result = function()
+        except GreenletExit:
+            # Given up by whoever waited: nobody is left to be told.
+            return
+        except BaseException as error:
+            errand.error = error
+        errand.function = function = None
+        parent = getcurrent().parent
+        assert parent is not None  # noqa: S101 - only the first greenlet of a thread has none
+        parent.switch()
+
+
+class _Kept(threading.local):
+    """A greenlet stays in the thread that it began in."""
+
+    def __init__(self) -> None:
+        self.idle: list[_Runner] = []
+
+
+_kept = _Kept()
+
+
+async def run_sync(function: Callable[[], T]) -> T:
+    """Run a sync function that uses SQLAlchemy on a driver for asyncio; its result, or what it raises."""
+    idle = _kept.idle
+    runner = idle.pop() if idle else _Runner()
+    driver = getcurrent()
+    errand = runner.errand
+    errand.function = function
+    runner.parent, runner.gr_context = driver, driver.gr_context
+    awaited: Awaitable[Any] = runner.switch(errand)
+    while errand.function is not None:
+        try:
+            value = await awaited
+        except BaseException as error:
+            awaited = runner.throw(error)
+        else:
+            awaited = runner.switch(value)
+    # Not what the caller knows, nor what was said of a job, until the next one comes.
+    runner.gr_context = None
+    result, error, errand.result, errand.error = errand.result, errand.error, None, None
+    if len(idle) < KEPT:
+        idle.append(runner)
+    if error is None:
+        return cast(T, result)
+    try:
+        raise error
+    finally:
+        # It holds this frame.
+        del error
