@@ -121,6 +121,10 @@ class Dialect(ABC):
         """A list of texts."""
 
     @abstractmethod
+    def document(self, json: ColumnElement[str]) -> ColumnElement[Any]:
+        """A JSON text as a document to be stored."""
+
+    @abstractmethod
     def append_error(self, errors: Any, attempt: Any, error: Any) -> ColumnElement[Any]:
         """A list of errors with `{"attempt", "at": now, "error"}` added.
 

@@ -133,6 +133,9 @@ class PostgreSQL(Dialect):
     def texts(self, *items: ColumnElement[str]) -> ColumnElement[Any]:
         return array(items, type_=Text)
 
+    def document(self, json: ColumnElement[str]) -> ColumnElement[Any]:
+        return cast(json, JSONB)
+
     def append_error(self, errors: Any, attempt: Any, error: Any) -> ColumnElement[Any]:
         at = func.to_char(self.now(), constant('YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))
         keys = (constant(key) for key in ("attempt", "at", "error"))

@@ -116,6 +116,9 @@ class SQLite(Dialect):
     def texts(self, *items: ColumnElement[str]) -> ColumnElement[Any]:
         return func.json_array(*items, type_=Text)
 
+    def document(self, json: ColumnElement[str]) -> ColumnElement[Any]:
+        return json
+
     def append_error(self, errors: Any, attempt: Any, error: Any) -> ColumnElement[Any]:
         at: ColumnElement[str] = literal_column("strftime('%Y-%m-%dT%H:%M:%f000Z', 'now')")
         keys = (constant(key) for key in ("attempt", "at", "error"))

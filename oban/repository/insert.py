@@ -1,7 +1,7 @@
 """Insert one job or many, in one statement per batch."""
 
 import functools
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
@@ -9,9 +9,11 @@ from typing import Any
 from sqlalchemy import (
     ARRAY,
     BigInteger,
+    ColumnElement,
     DateTime,
     Executable,
     Float,
+    Table,
     Text,
     bindparam,
     case,
@@ -44,12 +46,51 @@ _COPIED = {
     "meta": JSONDocument,
     "tags": TextList,
 }
+#: Of these, which are JSON objects, and which say when a job is due or that it is not.
+_DOCUMENTS = ("args", "meta")
+_TIMED = {"state", "scheduled_at", "delay"}
 _UNSET = {"attempted_at": None, "cancelled_at": None, "completed_at": None, "discarded_at": None}
+
+_jobs: Table = Job.__table__  # type: ignore[assignment]
+#: What an insert returns. As plain types: what most rows share is then converted once (see `_adopt`).
+_STORED = (
+    _jobs.c.id,
+    type_coerce(_jobs.c.inserted_at, DateTime).label("inserted_at"),
+    type_coerce(_jobs.c.scheduled_at, DateTime).label("scheduled_at"),
+    type_coerce(_jobs.c.state, Text).label("state"),
+)
+
+
+def _usual(dialect: Dialect) -> dict[str, ColumnElement[Any]]:
+    """What most jobs have is not sent, and what the first one has, only once."""
+    return {
+        "queue": bindparam("usual_queue", type_=Text),
+        "worker": bindparam("usual_worker", type_=Text),
+        "max_attempts": literal_column("20"),
+        "priority": literal_column("0"),
+        "meta": literal_column("'{}'"),
+        "tags": dialect.texts(),
+    }
 
 
 @functools.cache
-def _statement(dialect: Dialect, lists: bool) -> Executable:
-    """Inserts the jobs of a parameter; `lists`: returns what was stored as one row of lists."""
+def _one(dialect: Dialect, given: tuple[str, ...]) -> Executable:
+    """Inserts one job that is due at once, of which these fields are given.
+
+    No list has to be taken apart, and no time to be compared.
+    """
+    now = dialect.now()
+    values = {"state": dialect.state("available"), "inserted_at": now, "scheduled_at": now, **_usual(dialect)}
+    for name in given:
+        is_document = name in _DOCUMENTS
+        value: Any = bindparam(f"its_{name}", type_=Text if is_document else _COPIED[name])
+        values[name] = dialect.document(value) if is_document else value
+    return insert(_jobs).values(values).returning(*_STORED)
+
+
+@functools.cache
+def _many(dialect: Dialect, lists: bool) -> Executable:
+    """Inserts the jobs of a list; `lists`: returns what was stored as one row of lists."""
     given = dialect.recordset(
         "jobs",
         {"n": BigInteger, "state": Text, "scheduled_at": UTCDateTime, "delay": Float, **_COPIED},
@@ -65,35 +106,17 @@ def _statement(dialect: Dialect, lists: bool) -> Executable:
         (at > now, constant("scheduled")),
         else_=constant("available"),
     )
-    # What most jobs have is not sent, and what the first one has, only once.
-    usual = {
-        "queue": bindparam("usual_queue", type_=Text),
-        "worker": bindparam("usual_worker", type_=Text),
-        "max_attempts": literal_column("20"),
-        "priority": literal_column("0"),
-        "meta": literal_column("'{}'"),
-        "tags": dialect.texts(),
-    }
+    usual = _usual(dialect)
     copied = [func.coalesce(given[name], usual[name]) if name in usual else given[name] for name in _COPIED]
     rows = select(cast(state, StateType), now, at, *copied).order_by(given.n)
-    table = Job.__table__
-    inserted = (
-        insert(table)  # type: ignore[arg-type]
-        .from_select(["state", "inserted_at", "scheduled_at", *_COPIED], rows)
-        # As plain types: what most rows share is then converted once (see _adopt).
-        .returning(
-            table.c.id,
-            type_coerce(table.c.inserted_at, DateTime).label("inserted_at"),
-            type_coerce(table.c.scheduled_at, DateTime).label("scheduled_at"),
-            type_coerce(table.c.state, Text).label("state"),
-        )
-    )
+    columns = ["state", "inserted_at", "scheduled_at", *_COPIED]
+    inserted = insert(_jobs).from_select(columns, rows).returning(*_STORED)
     if not lists:
         return inserted
     # Three lists take a driver a fifth of the time of a thousand rows, though more than one row.
     stored = inserted.cte("stored").c
     return select(
-        func.min(stored.inserted_at),
+        func.min(stored.inserted_at).label("inserted_at"),
         func.array_agg(stored.id, type_=ARRAY(BigInteger)),
         func.array_agg(stored.scheduled_at, type_=ARRAY(DateTime)),
         func.array_agg(cast(stored.state, Text), type_=ARRAY(Text)),
@@ -173,16 +196,23 @@ def _insert(session: Session, jobs: list[Job], attach: bool) -> None:
     dialect = dialects.of(session)
     first = jobs[0].__dict__
     queue, worker = first["queue"], first["worker"]
-    parameters = {"jobs": _payload(jobs, queue, worker), "usual_queue": queue, "usual_worker": worker}
+    parameters: dict[str, Any] = {"usual_queue": queue, "usual_worker": worker}
+    records = [_record(n, job, queue, worker) for n, job in enumerate(jobs)]
     lists = dialect.writes_in_cte and len(jobs) > 1
-    result = execute(session, _statement(dialect, lists), parameters).all()
-    if lists:
-        ((inserted_at, *columns),) = result
+    if len(jobs) == 1 and _TIMED.isdisjoint(records[0]):
+        _, *given = records[0]
+        statement = _one(dialect, tuple(given))
+        parameters |= {f"its_{name}": _parameter(records[0], name) for name in given}
     else:
-        ids, (inserted_at, *_), *others = zip(*result, strict=True)
-        columns = [ids, *others]
+        statement = _many(dialect, lists)
+        parameters["jobs"] = _payload(records)
+    result = execute(session, statement, parameters).all()
+    inserted_at = result[0].inserted_at
     # Ids are given out in the order of the rows, while RETURNING promises none.
-    rows = sorted(zip(*columns, strict=True))
+    if lists:
+        rows = sorted(zip(*result[0][1:], strict=True))
+    else:
+        rows = sorted((row.id, row.scheduled_at, row.state) for row in result)
     if attach:
         rollback.enlist(session, jobs)
     when_stored(session, lambda: _adopt(jobs, inserted_at, rows))
@@ -208,12 +238,19 @@ def _adopt(jobs: list[Job], inserted_at: datetime, rows: list[tuple[int, datetim
         job.keyed()
 
 
-def _payload(jobs: Sequence[Job], queue: str, worker: str) -> str:
-    records = [_record(n, job, queue, worker) for n, job in enumerate(jobs)]
+def _parameter(record: dict[str, Any], name: str) -> Any:
+    value = record[name]
+    if name not in _DOCUMENTS:
+        return value
+    text = encoding.dumps_unchecked(value)
+    return encoding.dumps(encoding.json_object(value, name)) if text is None else text
+
+
+def _payload(records: list[dict[str, Any]]) -> str:
     payload = encoding.dumps_unchecked(records)
     if payload is None:
         for record in records:
-            for name in record.keys() & {"args", "meta"}:
+            for name in record.keys() & {*_DOCUMENTS}:
                 record[name] = encoding.json_object(record[name], name)
         payload = encoding.dumps(records)
     return payload
