@@ -22,8 +22,8 @@ from oban.runner.service import Service
 
 logger = logging.getLogger("oban.producer")
 
-#: Of a limit below this, half is too little for a turn: two of them would cost more than they gain.
-OVERLAPPED_LIMIT = 20
+#: Of a limit below this, half is too little for a turn: two of them cost more than they gain.
+OVERLAPPED_LIMIT = 100
 
 
 class Producer(Service):

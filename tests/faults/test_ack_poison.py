@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import URL, text
 
 from oban import Cancel, Job, Oban, Record, Snooze, Worker
+from oban.runner.producer import OVERLAPPED_LIMIT
 from tests.faults import recording
 from tests.faults.cluster import report
 from tests.faults.history import check
@@ -98,7 +99,7 @@ async def test_outcomes_that_are_refused_are_stored_in_the_end_and_hold_up_no_ot
     recording.install(url)
     ends = [*POISON, *POISON, *["well"] * (JOBS - 2 * len(POISON) - 10)]
     rng.shuffle(ends)
-    async with Oban(url, queues={"default": 20}, shutdown_grace_period=1.0) as oban:
+    async with Oban(url, queues={"default": OVERLAPPED_LIMIT}, shutdown_grace_period=1.0) as oban:
         with recording.connected(url) as connection:
             connection.exec_driver_sql(SQLITE if url.get_backend_name() == "sqlite" else POSTGRESQL)
         jobs = await oban.enqueue_many(

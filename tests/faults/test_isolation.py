@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from oban import Job, JobState, Oban, Worker
 from oban.repository import execution
 from oban.repository.transaction import Database
+from oban.runner.producer import OVERLAPPED_LIMIT
 from tests.databases import PostgreSQLFactory
 from tests.faults.pooler import pooler
 from tests.runner.support import BRIEF
@@ -67,12 +68,13 @@ async def test_two_nodes_run_a_thousand_jobs_once_without_a_conflict(
                 url,
                 name=name,
                 node=name,
-                queues={"default": 20},
+                queues={"default": limit},
                 poll_interval=0.1,
                 stage_interval=0.1,
                 **options,
             )
-            for name in ("a", "b")
+            # One that takes its turns one by one, and one with two of them at once.
+            for name, limit in (("a", 20), ("b", OVERLAPPED_LIMIT))
         ]
         for node in nodes:
             event.listen(node.engine.sync_engine, "handle_error", note)
