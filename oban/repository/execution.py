@@ -3,12 +3,14 @@
 import functools
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from operator import itemgetter
 from typing import Any, cast
 
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
     Executable,
+    Result,
     Table,
     Text,
     Update,
@@ -70,9 +72,7 @@ def _fetch(dialect: Dialect) -> Update:
     return _fetch_after(dialect, dialect.first(_DEMAND))
 
 
-def _start_order(job: Job) -> tuple[int, datetime, int]:
-    held = job.__dict__
-    return held["priority"], held["scheduled_at"], held["id"]
+_start_order = itemgetter(*map(list(_job.keys()).index, ("priority", "scheduled_at", "id")))
 
 
 @plain
@@ -94,8 +94,9 @@ def claim(session: Session, queue: str, demand: int, node: str, owner: str) -> i
     return len(execute(session, _claim(dialects.of(session)), parameters).all())
 
 
-def _started(rows: Iterable[Any]) -> list[Job]:
-    return sorted(map(Job.stored, rows), key=_start_order)
+def _started(result: "Result[*tuple[Any, ...]]") -> list[Job]:
+    # All rows at once, and sorted as rows: each call for a row is felt.
+    return [Job.stored(row) for row in sorted(result.all(), key=_start_order)]
 
 
 @functools.cache
