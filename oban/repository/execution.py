@@ -10,7 +10,7 @@ from sqlalchemy import (
     BigInteger,
     ColumnElement,
     Executable,
-    Result,
+    Row,
     Table,
     Text,
     Update,
@@ -27,7 +27,7 @@ from oban import dialects
 from oban.dialects.base import Dialect
 from oban.models import Job
 from oban.repository.acknowledgement import Ack, acknowledge, storing
-from oban.repository.session import alone, execute, notify, plain
+from oban.repository.session import alone, execute, notify, plain, rows_of
 
 # Statements on the plain table: what they return is not loaded through the session, and their cache
 # keys are computed once, where those of ORM updates are computed at each execution.
@@ -79,7 +79,7 @@ _start_order = itemgetter(*map(list(_job.keys()).index, ("priority", "scheduled_
 def fetch(session: Session, queue: str, demand: int, node: str, owner: str) -> list[Job]:
     """Claim up to `demand` available jobs of a queue: now executing, in the order to start them."""
     parameters = {"queue_name": queue, "demand": demand, "node": node, "owner": owner}
-    return _started(execute(session, _fetch(dialects.of(session)), parameters))
+    return _started(rows_of(session, _fetch(dialects.of(session)), parameters))
 
 
 @functools.cache
@@ -94,9 +94,9 @@ def claim(session: Session, queue: str, demand: int, node: str, owner: str) -> i
     return len(execute(session, _claim(dialects.of(session)), parameters).all())
 
 
-def _started(result: "Result[*tuple[Any, ...]]") -> list[Job]:
-    # All rows at once, and sorted as rows: each call for a row is felt.
-    return [Job.stored(row) for row in sorted(result.all(), key=_start_order)]
+def _started(claimed: Sequence[Row[Any]]) -> list[Job]:
+    # Sorted as rows: each call for a row is felt.
+    return [Job.stored(row) for row in sorted(claimed, key=_start_order)]
 
 
 @functools.cache
@@ -119,7 +119,7 @@ def turn(session: Session, acks: Sequence[Ack], queue: str, demand: int, node: s
             return fetch(session, queue, demand, node, owner)
         first, parameters = storing(dialect, acks)
         parameters |= {"queue_name": queue, "demand": demand, "node": node, "owner": owner}
-        return _started(execute(session, _fetch_and(dialect, first), parameters))
+        return _started(rows_of(session, _fetch_and(dialect, first), parameters))
     acknowledge(session, acks)
     return fetch(session, queue, demand, node, owner) if demand > 0 else []
 

@@ -31,7 +31,7 @@ from oban.dialects.base import Dialect, constant
 from oban.errors import ConfigError, InvalidTarget
 from oban.models import Job
 from oban.repository import rollback
-from oban.repository.session import WAITING, alone, execute, notify, plain, when_stored
+from oban.repository.session import WAITING, alone, notify, plain, rows_of, when_stored
 from oban.types import STATE_BY_VALUE, JobState, JSONDocument, StateType, TextList, UTCDateTime
 
 #: Rows per statement.
@@ -206,7 +206,7 @@ def _insert(session: Session, jobs: list[Job], attach: bool) -> None:
     else:
         statement = _many(dialect, lists)
         parameters["jobs"] = _payload(records)
-    result = execute(session, statement, parameters).all()
+    result = rows_of(session, statement, parameters)
     inserted_at = result[0].inserted_at
     # Ids are given out in the order of the rows, while RETURNING promises none.
     if lists:

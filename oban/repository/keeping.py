@@ -1,10 +1,25 @@
 """Connections that are kept beside a pool, for statements that are transactions by themselves."""
 
 import threading
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, Executable, Pool
 from sqlalchemy.engine.interfaces import DBAPIConnection
+
+from oban.repository.prepared import Prepared
+
+
+class Era(NamedTuple):
+    """What changes when the kept connections are of no more use.
+
+    When one is lost, the others most likely are, too. An engine that was disposed of has another pool. And a
+    connection does not know listeners, nor that statements are logged, if that is newer than itself.
+    """
+
+    lost: int
+    pool: Pool
+    is_heard: bool
+    is_logged: bool
 
 
 class Kept(NamedTuple):
@@ -12,7 +27,14 @@ class Kept(NamedTuple):
 
     connection: Connection
     driven: DBAPIConnection
-    era: tuple[Any, ...]
+    era: Era
+    #: What was run before on those of the engine; None if SQLAlchemy has to run it each time.
+    prepared: dict[Executable, Prepared | None]
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether somebody is to be told of each statement."""
+        return self.era.is_heard or self.era.is_logged
 
 
 class Keeper:
@@ -31,14 +53,12 @@ class Keeper:
         #: How many there are, idle or not.
         self._number = 0
         self._lost = 0
+        self._prepared: dict[Executable, Prepared | None] = {}
 
-    def _era(self) -> tuple[Any, ...]:
-        """What changes when the kept ones are of no more use.
-
-        When one is lost, the others most likely are, too. An engine that was disposed of has another pool.
-        And a connection does not know the first listeners to its engine if they are newer than itself.
-        """
-        return self._lost, self._engine.pool, self._engine._has_events
+    def _era(self) -> Era:
+        engine = self._engine
+        is_heard = engine._has_events or engine.dialect._has_events
+        return Era(self._lost, engine.pool, is_heard, engine._should_log_info())
 
     def take(self) -> Kept | None:
         """One that is idle, if there is any; it has to be given to `put`."""
@@ -61,18 +81,12 @@ class Keeper:
         driven = connection.connection.dbapi_connection
         assert driven is not None  # noqa: S101 - it has just been used
         connection.detach()
-        self.put(Kept(connection, driven, self._era()))
+        self.put(Kept(connection, driven, self._era(), self._prepared))
         return True
 
-    def put(self, kept: Kept) -> None:
-        """Have one back after use, whatever has happened to it."""
-        try:
-            # Only a statement that failed has left a transaction, which has nothing in it.
-            kept.connection.rollback()
-        except BaseException:
-            self._end(kept)
-            raise
-        if kept.connection.invalidated or kept.era != self._era():
+    def put(self, kept: Kept, *, failed: bool = False) -> None:
+        """Have one back after use. If a statement failed, it comes to its end, whatever state it is in."""
+        if failed or kept.connection.invalidated or kept.era != self._era():
             self._end(kept)
         else:
             with self._lock:

@@ -5,11 +5,12 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Self, TypeVar
 
-from sqlalchemy import Connection, Engine, Executable, Result, event
+from sqlalchemy import Connection, Engine, Executable, Result, Row, event
 from sqlalchemy.orm import Session
 
 from oban import dialects
 from oban.repository.keeping import Keeper, Kept
+from oban.repository.prepared import Prepared
 
 Notice = tuple[str, dict[str, Any]]
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -37,8 +38,9 @@ class Statements:
         self._engine = engine
         self._keeper = keeper
         self._connection: Connection | None = None
-        #: What the connection is if it was kept, and whether it may be from now on.
-        self._kept: Kept | None = None
+        #: What the connection is if it was kept.
+        self.kept: Kept | None = None
+        #: Whether it may be from now on.
         self._by_itself = False
 
     def connection(self, execution_options: dict[str, Any] | None = None) -> Connection:
@@ -46,7 +48,7 @@ class Statements:
         if self._connection is None:
             self._by_itself = execution_options == AUTOCOMMIT
             if self._by_itself and (kept := self._keeper.take()) is not None:
-                self._kept, self._connection = kept, kept.connection
+                self.kept, self._connection = kept, kept.connection
             else:
                 self._connection = self._engine.connect()
                 if execution_options:
@@ -66,8 +68,8 @@ class Statements:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self._kept is not None:
-            self._keeper.put(self._kept)
+        if self.kept is not None:
+            self._keeper.put(self.kept, failed=kind is not None)
         elif (connection := self._connection) is not None and not (
             self._by_itself and kind is None and self._keeper.keep(connection)
         ):
@@ -98,6 +100,20 @@ def execute(
     if prefix := session.info.get(PREFIX):
         options["schema_translate_map"] = {None: prefix}
     return session.execute(statement, parameters, execution_options=options)
+
+
+def rows_of(session: Session, statement: Executable, parameters: dict[str, Any]) -> Sequence[Row[Any]]:
+    """All rows of a statement, run as by `execute`; on a kept connection, as it was run the last time."""
+    kept = session.kept if isinstance(session, Statements) else None
+    if kept is None or kept.is_watched:
+        return execute(session, statement, parameters).all()
+    prepared = kept.prepared.get(statement)
+    if prepared is not None:
+        return prepared.rows(kept.connection, kept.driven, parameters)
+    result = execute(session, statement, parameters)
+    if statement not in kept.prepared:
+        kept.prepared[statement] = Prepared.after(result, parameters)
+    return result.all()
 
 
 def notify(session: Session, channel: str, payloads: Sequence[dict[str, Any]]) -> None:

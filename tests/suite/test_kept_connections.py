@@ -1,6 +1,7 @@
 """Single statements go through connections that are kept beside the pool of an engine of our own."""
 
 import asyncio
+import logging
 import sqlite3
 from typing import Any
 
@@ -164,16 +165,21 @@ async def _positive(watch: AsyncEngine, query: Any) -> bool:
         return bool((await connection.execute(query)).scalar_one())
 
 
-async def test_one_on_which_a_statement_failed_is_used_again(watch: AsyncEngine, server_url: URL) -> None:
+async def test_one_on_which_a_statement_failed_gives_way_to_another(
+    watch: AsyncEngine, server_url: URL
+) -> None:
     async with watch.begin() as connection:
         await connection.execute(text("ALTER TABLE oban_jobs ADD CHECK (worker <> 'refused')"))
     async with Oban(server_url) as oban:
         pooled = Pooled(oban.engine.sync_engine)
-        for _ in range(3):
+        for number in range(1, 4):
             await oban.enqueue(Job(worker="w"))
-            with pytest.raises(DBAPIError, match="check constraint"):
+            await oban.enqueue(Job(worker="w"))
+            assert (len(pooled.opened), pooled.open) == (number, 1)
+            with pytest.raises(DBAPIError, match="check constraint") as caught:
                 await oban.enqueue(Job(worker="refused"))
-        assert (len(pooled.opened), pooled.left, pooled.open) == (1, 1, 1)
+            assert not caught.value.connection_invalidated
+            assert pooled.open == 0
 
 
 async def test_an_engine_that_is_disposed_of_meanwhile_connects_again(url: URL) -> None:
@@ -196,6 +202,22 @@ async def test_a_listener_to_the_engine_hears_of_every_statement_after_it_was_ad
         event.listen(oban.engine.sync_engine, "before_cursor_execute", lambda *given: heard.append(given[2]))
         await oban.enqueue(Job(worker="w"))
         assert any("INSERT INTO oban_jobs" in statement for statement in heard)
+
+
+async def test_statements_are_logged_from_when_that_is_asked_for(
+    url: URL, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with Oban(url) as oban:
+        for _ in range(3):
+            await oban.enqueue(Job(worker="w"))
+        assert caplog.messages == []
+        with caplog.at_level(logging.INFO, logger="sqlalchemy.engine"):
+            for _ in range(3):
+                await oban.enqueue(Job(worker="w"))
+        assert sum(message.startswith("INSERT INTO oban_jobs") for message in caplog.messages) == 3
+        caplog.clear()
+        await oban.enqueue(Job(worker="w"))
+        assert caplog.messages == []
 
 
 @pytest.mark.parametrize("options", [{"pool_pre_ping": True}, {"pool_recycle": 60}, {}])
