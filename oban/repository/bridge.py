@@ -73,22 +73,26 @@ async def run_sync(function: Callable[[], T]) -> T:
     """Run a sync function that uses SQLAlchemy on a driver for asyncio; its result, or what it raises."""
     idle = _kept.idle
     runner = idle.pop() if idle else _Runner()
-    driver = getcurrent()
     errand = runner.errand
     errand.function = function
+    driver = getcurrent()
     runner.parent, runner.gr_context = driver, driver.gr_context
     awaited: Awaitable[Any] = runner.switch(errand)
     while errand.function is not None:
         try:
             value = await awaited
         except BaseException as error:
-            awaited = runner.throw(error)
+            # An eager task may have begun in another greenlet than it goes on in.
+            runner.parent = getcurrent()
+            awaited = runner.throw(type(error), error, error.__traceback__)
         else:
+            runner.parent = getcurrent()
             awaited = runner.switch(value)
     # Not what the caller knows, nor what was said of a job, until the next one comes.
     runner.gr_context = None
     result, error, errand.result, errand.error = errand.result, errand.error, None, None
-    if len(idle) < KEPT:
+    # One that began deep in a recursion is never free of it: after an error, the next call has a new one.
+    if error is None and len(idle) < KEPT:
         idle.append(runner)
     if error is None:
         return cast(T, result)

@@ -46,8 +46,9 @@ _COPIED = {
     "meta": JSONDocument,
     "tags": TextList,
 }
-#: Of these, which are JSON objects, and which say when a job is due or that it is not.
+#: Those of them that are JSON objects.
 _DOCUMENTS = ("args", "meta")
+#: What only a job has that is not due at once.
 _TIMED = {"state", "scheduled_at", "delay"}
 _UNSET = {"attempted_at": None, "cancelled_at": None, "completed_at": None, "discarded_at": None}
 
@@ -62,7 +63,7 @@ _STORED = (
 
 
 def _usual(dialect: Dialect) -> dict[str, ColumnElement[Any]]:
-    """What most jobs have is not sent, and what the first one has, only once."""
+    """What is not sent for each job: what most jobs have, and the queue and worker of the first one."""
     return {
         "queue": bindparam("usual_queue", type_=Text),
         "worker": bindparam("usual_worker", type_=Text),
@@ -186,13 +187,12 @@ def insert_all(session: Session, jobs: list[Job], attach: bool = False) -> None:
     """
     # Those that the caller had added to the session were inserted when it was flushed.
     fresh = [job for job in jobs if not job.is_stored]
-    if len(fresh) <= BATCH and WAITING in session.info:
-        alone(session)
+    by_itself = len(fresh) <= BATCH and WAITING in session.info
     for start in range(0, len(fresh), BATCH):
-        _insert(session, fresh[start : start + BATCH], attach)
+        _insert(session, fresh[start : start + BATCH], attach, by_itself)
 
 
-def _insert(session: Session, jobs: list[Job], attach: bool) -> None:
+def _insert(session: Session, jobs: list[Job], attach: bool, by_itself: bool) -> None:
     dialect = dialects.of(session)
     first = jobs[0].__dict__
     queue, worker = first["queue"], first["worker"]
@@ -206,6 +206,9 @@ def _insert(session: Session, jobs: list[Job], attach: bool) -> None:
     else:
         statement = _many(dialect, lists)
         parameters["jobs"] = _payload(records)
+    # Not before: a job that is refused leaves no connection that may have failed.
+    if by_itself:
+        alone(session)
     result = rows_of(session, statement, parameters)
     inserted_at = result[0].inserted_at
     # Ids are given out in the order of the rows, while RETURNING promises none.
@@ -242,8 +245,7 @@ def _parameter(record: dict[str, Any], name: str) -> Any:
     value = record[name]
     if name not in _DOCUMENTS:
         return value
-    text = encoding.dumps_unchecked(value)
-    return encoding.dumps(encoding.json_object(value, name)) if text is None else text
+    return encoding.dumps_unchecked(value) or encoding.dumps(encoding.json_object(value, name))
 
 
 def _payload(records: list[dict[str, Any]]) -> str:

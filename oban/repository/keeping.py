@@ -1,6 +1,7 @@
 """Connections that are kept beside a pool, for statements that are transactions by themselves."""
 
 import threading
+from contextlib import suppress
 from typing import NamedTuple
 
 from sqlalchemy import Connection, Engine, Executable, Pool
@@ -60,6 +61,11 @@ class Keeper:
         is_heard = engine._has_events or engine.dialect._has_events
         return Era(self._lost, engine.pool, is_heard, engine._should_log_info())
 
+    @property
+    def keeps(self) -> bool:
+        """Whether it keeps any: the engine is one of our own."""
+        return self._most > 0
+
     def take(self) -> Kept | None:
         """One that is idle, if there is any; it has to be given to `put`."""
         while True:
@@ -97,7 +103,9 @@ class Keeper:
             self._number -= 1
         # Closed by SQLAlchemy, one that has left its pool stays open with some drivers, or after a failure.
         kept.connection.invalidate()
-        self._engine.dialect.do_terminate(kept.driven)
+        # Of a connection that is lost, some drivers say so again: what matters was raised before.
+        with suppress(Exception):
+            self._engine.dialect.do_terminate(kept.driven)
 
     def forget(self) -> None:
         """Use none again that is kept now: a connection was lost."""

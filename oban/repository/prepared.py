@@ -31,10 +31,19 @@ class Prepared:
         """What a first execution, with `given` as parameters, shows; None if it is not the same each time."""
         if not isinstance(result, CursorResult) or not result.returns_rows:
             return None
+        try:
+            return cls._after(result, given)
+        # Of a later SQLAlchemy, which has other names for what it shows to nobody. The statement was run.
+        except AttributeError:
+            return None
+
+    @classmethod
+    def _after(cls, result: CursorResult[Any], given: Mapping[str, Any]) -> Self | None:
         context: Any = result.context
         compiled = context.compiled
         # A list becomes as many parameters as it is long, and a default is made anew for each row.
-        if compiled is None or compiled.post_compile_params or compiled.prefetch:
+        varies = compiled.post_compile_params or compiled.literal_execute_params or compiled.prefetch
+        if varies or compiled.escaped_bind_names:
             return None
         self = cls.__new__(cls)
         self._sql = context.statement
@@ -52,17 +61,25 @@ class Prepared:
         self, connection: Connection, driven: DBAPIConnection, given: Mapping[str, Any]
     ) -> Sequence[Row[Any]]:
         """Run it on the driver's connection of one of SQLAlchemy's; all rows. Raises what that one raises."""
-        values = {**self._fixed, **given}
-        filled = [values[name] if process is None else process(values[name]) for name, process in self._binds]
-        parameters: Any = tuple(filled)
-        if self._named:
-            parameters = dict(zip((name for name, _ in self._binds), filled, strict=True))
-        dialect = connection.dialect
-        cursor = driven.cursor()
+        dialect: Any = connection.dialect
+        cursor = context = None
+        parameters: Any = None
         try:
+            values = {**self._fixed, **given}
+            filled = [
+                values[name] if process is None else process(values[name]) for name, process in self._binds
+            ]
+            parameters = tuple(filled)
+            if self._named:
+                parameters = dict(zip((name for name, _ in self._binds), filled, strict=True))
+            cursor = driven.cursor()
+            # As much of one as drivers need: asyncpg's, whose statements go stale when a table is altered.
+            context = dialect.execution_ctx_cls.__new__(dialect.execution_ctx_cls)
+            context.dialect, context.cursor = dialect, cursor
+            context.pre_exec()
             dialect.do_execute(cursor, self._sql, parameters)
             rows = cursor.fetchall()
-        except dialect.loaded_dbapi.Error as error:
-            connection._handle_dbapi_exception(error, self._sql, parameters, cursor, None)
+        except BaseException as error:
+            connection._handle_dbapi_exception(error, self._sql, parameters, cursor, context)
         cursor.close()
         return [*map(self._make_row, rows)]

@@ -68,11 +68,15 @@ class Statements:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        failed = kind is not None
         if self.kept is not None:
-            self._keeper.put(self.kept, failed=kind is not None)
-        elif (connection := self._connection) is not None and not (
-            self._by_itself and kind is None and self._keeper.keep(connection)
-        ):
+            self._keeper.put(self.kept, failed=failed)
+        elif (connection := self._connection) is not None:
+            if self._by_itself and not failed and self._keeper.keep(connection):
+                return
+            if self._by_itself and failed and self._keeper.keeps:
+                # Like a kept one: with psycopg, it would fail for ever if its statements went stale.
+                connection.invalidate()
             connection.close()
 
 
@@ -103,7 +107,10 @@ def execute(
 
 
 def rows_of(session: Session, statement: Executable, parameters: dict[str, Any]) -> Sequence[Row[Any]]:
-    """All rows of a statement, run as by `execute`; on a kept connection, as it was run the last time."""
+    """All rows of a statement, run as by `execute`; on a kept connection, as it was run the last time.
+
+    For statements that are made once, and have the same parameters each time.
+    """
     kept = session.kept if isinstance(session, Statements) else None
     if kept is None or kept.is_watched:
         return execute(session, statement, parameters).all()

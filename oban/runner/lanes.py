@@ -53,7 +53,7 @@ class Lane:
             try:
                 value = self._await(_awaited(result))
             except BaseException as error:
-                result = bridge.throw(error)
+                result = bridge.throw(type(error), error, error.__traceback__)
             else:
                 result = bridge.switch(value)
         return result

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import URL, func, insert, select
 
 from oban import Job, JobState, Oban, SyncOban, Worker
+from oban.runner.producer import OVERLAPPED_LIMIT
 from tests.databases import Factory
 from tests.drivers.callers import ASYNC, DRIVERS, SYNC, Application, Order, is_sqlite
 from tests.runner.support import NO_POLLING
@@ -164,7 +165,7 @@ async def test_every_way_of_inserting_many_gives_the_states_that_times_ask_for(a
     ]
     assert {job.scheduled_at for job in found if job.state is JobState.SCHEDULED} == {later}
     assert {(job.max_attempts, job.queue, *job.tags) for job in found} == {(20, "default")}
-    async with Oban(app.url, queues={"default": 50}, **NO_POLLING):
+    async with Oban(app.url, queues={"default": OVERLAPPED_LIMIT}, **NO_POLLING):
         await eventually(lambda: sorted(Ship.shipped) == [1] * 7 + [3] * 7)
     tick(app, "bulk insert")
 

@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 
 from oban import Cancel, Job, JobState, Oban, Record, Snooze, Worker, migration
 from oban.notifier.listen import ListenNotifier
+from oban.runner.producer import OVERLAPPED_LIMIT
 from tests.databases import PostgreSQLFactory
 from tests.faults.pgbouncer import PROGRAM, pgbouncer
 from tests.faults.pooler import pooler
@@ -137,12 +138,12 @@ async def test_two_nodes_run_five_hundred_jobs_and_every_ending_is_stored(pooled
             pooled,
             node=name,
             name=name,
-            queues={"default": 20},
+            queues={"default": limit},
             stage_interval=0.1,
             poll_interval=0.1,
             **POLL,
         )
-        for name in ("a", "b")
+        for name, limit in (("a", 20), ("b", OVERLAPPED_LIMIT))
     ]
     async with nodes[0] as oban, nodes[1]:
         jobs = await oban.enqueue_many(Varied.new({"n": n}) for n in range(500))

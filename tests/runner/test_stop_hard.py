@@ -24,7 +24,10 @@ def our_tasks() -> list[str]:
 class Hanging(Service):
     """Its tick goes on until it is cancelled."""
 
+    began = False
+
     async def tick(self) -> float | None:
+        self.began = True
         await asyncio.Event().wait()
         return None
 
@@ -32,6 +35,7 @@ class Hanging(Service):
 async def test_a_service_whose_stop_is_interrupted_ends_all_the_same() -> None:
     service = Hanging("hanging", 1.0)
     await service.start()
+    await eventually(lambda: service.began)
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(service.stop(30), 0.05)
     await eventually(lambda: "oban-hanging" not in our_tasks())

@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from oban import Job, Oban, SyncOban
+from oban.errors import EncodingError
 from tests.waiting import eventually
 
 OTHERS = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
@@ -180,6 +181,39 @@ async def test_one_on_which_a_statement_failed_gives_way_to_another(
                 await oban.enqueue(Job(worker="refused"))
             assert not caught.value.connection_invalidated
             assert pooled.open == 0
+
+
+async def test_a_job_that_is_refused_before_it_is_sent_costs_no_connection(url: URL) -> None:
+    async with Oban(url) as oban:
+        pooled = Pooled(oban.engine.sync_engine)
+        for _ in range(3):
+            await oban.enqueue(Job(worker="w"))
+            job = Job(worker="w")
+            job.args["set"] = {1}
+            with pytest.raises(EncodingError):
+                await oban.enqueue(job)
+        assert (len(pooled.opened), pooled.open) == (1, 1)
+
+
+async def test_a_connection_that_cannot_even_be_closed_does_not_hide_what_failed(
+    watch: AsyncEngine, server_url: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with watch.begin() as connection:
+        await connection.execute(text("ALTER TABLE oban_jobs ADD CHECK (worker <> 'refused')"))
+    async with Oban(server_url) as oban:
+        for _ in range(3):
+            await oban.enqueue(Job(worker="w"))
+        dialect = oban.engine.sync_engine.dialect
+        terminate = dialect.do_terminate
+
+        def fail(driven: Any) -> None:
+            terminate(driven)
+            raise OSError("network error")
+
+        monkeypatch.setattr(dialect, "do_terminate", fail)
+        with pytest.raises(DBAPIError, match="check constraint"):
+            await oban.enqueue(Job(worker="refused"))
+        monkeypatch.undo()
 
 
 async def test_an_engine_that_is_disposed_of_meanwhile_connects_again(url: URL) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import contextvars
 import gc
+import sys
 import threading
 import traceback
 import weakref
@@ -10,7 +11,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from greenlet import getcurrent
+from greenlet import getcurrent, greenlet
 from sqlalchemy.util import await_only
 
 from oban.repository import bridge
@@ -106,6 +107,49 @@ async def test_an_error_comes_out_as_it_was_raised_and_the_next_call_works() -> 
     assert error.__context__ is None
     assert "careless" in "".join(traceback.format_exception(error))
     assert await run_sync(lambda: await_only(given(3))) == 3
+
+
+async def test_an_error_shows_where_it_came_from_through_both_sides() -> None:
+    async def driver() -> None:
+        await asyncio.sleep(0)
+        raise LookupError("gone")
+
+    def careless() -> None:
+        await_only(driver())
+
+    with pytest.raises(LookupError) as caught:
+        await run_sync(careless)
+    names = [frame.name for frame in traceback.extract_tb(caught.value.__traceback__)]
+    assert names[-1] == "driver"
+    assert "careless" in names
+
+
+def test_a_call_may_go_on_in_another_greenlet_than_it_began_in() -> None:
+    call = run_sync(lambda: [await_only(given(1)), await_only(given(2))])
+    # As an eager task does that is made in sync code.
+    began = greenlet(lambda: call.send(None))
+    assert began.switch() is None
+    assert began.dead
+    call.send(None)
+    with pytest.raises(StopIteration) as ended:
+        call.send(None)
+    assert ended.value.value == [1, 2]
+
+
+async def test_a_call_that_began_too_deep_in_a_recursion_does_not_spoil_the_next_ones() -> None:
+    def recurse(times: int) -> int:
+        return 1 + recurse(times - 1) if times else 0
+
+    def deep(times: int) -> None:
+        if times:
+            deep(times - 1)
+        else:
+            run_sync(partial(recurse, 300)).send(None)
+
+    kept().clear()
+    with pytest.raises(RecursionError):
+        deep(sys.getrecursionlimit() - len(traceback.extract_stack()) - 150)
+    assert await run_sync(partial(recurse, 300)) == 300
 
 
 async def test_an_error_of_what_is_awaited_is_raised_in_the_sync_code_which_may_go_on() -> None:
