@@ -91,13 +91,13 @@ async def run_sync(function: Callable[[], T]) -> T:
     # Not what the caller knows, nor what was said of a job, until the next one comes.
     runner.gr_context = None
     result, error, errand.result, errand.error = errand.result, errand.error, None, None
-    # One that began deep in a recursion is never free of it: after an error, the next call has a new one.
-    if error is None and len(idle) < KEPT:
+    if error is not None:
+        # Not used again: one that began deep in a recursion would never be free of it.
+        try:
+            raise error
+        finally:
+            # It holds this frame.
+            del error
+    if len(idle) < KEPT:
         idle.append(runner)
-    if error is None:
-        return cast(T, result)
-    try:
-        raise error
-    finally:
-        # It holds this frame.
-        del error
+    return cast(T, result)
