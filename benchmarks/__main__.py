@@ -20,7 +20,7 @@ from benchmarks.meter import PATIENCE
 from benchmarks.report import Run
 from benchmarks.scenarios import BOTH, SCENARIOS, Scenario, chosen
 
-PACKAGES = ("oban", "sqlalchemy", "asyncpg", "aiosqlite", "uvloop")
+PACKAGES = ("oban-sqlalchemy", "sqlalchemy", "asyncpg", "aiosqlite", "uvloop")
 #: What --quick means: enough to see that everything runs, and no more.
 QUICK = 0.02
 
@@ -77,7 +77,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         options.rounds, options.scale = 1, QUICK
     if options.plot and not report.can_plot():
         # Better said now than after an hour.
-        parser.error("--plot needs matplotlib: pip install 'oban[bench]'")
+        parser.error("--plot needs matplotlib: pip install 'oban-sqlalchemy[bench]'")
     return options
 
 

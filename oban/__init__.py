@@ -1,4 +1,4 @@
-"""A job queue in your own SQL database, spoken in SQLAlchemy."""
+"""A SQLAlchemy-native job queue that lives in your application's own database."""
 
 from oban import filters
 from oban.client import Oban

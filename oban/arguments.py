@@ -143,7 +143,7 @@ class Arguments:
             from pydantic import TypeAdapter, ValidationError
         except ImportError:
             raise ConfigError(
-                f"{owner}: args of a declared type need pydantic 2: pip install 'oban[pydantic]'"
+                f"{owner}: args of a declared type need pydantic 2: pip install 'oban-sqlalchemy[pydantic]'"
             ) from None
         self.said: Any = said
         self._invalid = ValidationError

@@ -37,8 +37,8 @@ class Worker(Generic[A]):
     """Base of worker classes: define `process(self, job)`, async or plain, and pass options.
 
     `class SendEmail(Worker[EmailArgs])` declares the args of its jobs: a dataclass, a TypedDict or a pydantic
-    model, which needs `oban[pydantic]`. `new` and `enqueue` take one then, and a parameter `args` of
-    `process` gets it back; `job.args` is the plain dict. Without a declared type `args` gets that dict.
+    model, which needs `oban-sqlalchemy[pydantic]`. `new` and `enqueue` take one then, and a parameter `args`
+    of `process` gets it back; `job.args` is the plain dict. Without a declared type `args` gets that dict.
 
     Options of the class statement: `queue` (default "default"), `priority` (0), `max_attempts`
     (20), `tags`, `meta`, `name` (the name in the database) and `oban` (the name of the instance

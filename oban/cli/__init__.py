@@ -19,8 +19,9 @@ class _Group(click.Group):
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(oban.__version__, prog_name="oban", message="%(prog)s %(version)s")
 def main() -> None:
-    """A job queue in your own SQL database."""
+    """A SQLAlchemy-native job queue that lives in your application's own database."""
 
 
 @main.command()

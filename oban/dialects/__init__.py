@@ -96,6 +96,6 @@ def parse_url(url: str | URL, *, asynchronous: bool = True) -> URL:
     try:
         parsed.get_dialect().import_dbapi()
     except (NoSuchModuleError, ImportError) as error:
-        extra = "; pip install 'oban[psycopg]'" if parsed.get_driver_name() == "psycopg" else ""
+        extra = "; pip install 'oban-sqlalchemy[psycopg]'" if parsed.get_driver_name() == "psycopg" else ""
         raise ConfigError(f"the driver of {parsed.drivername} is not installed: {error}{extra}") from None
     return parsed

@@ -16,8 +16,9 @@ from tests.cli.support import node, oban, text, until
 from tests.waiting import eventually
 
 
-def test_version_prints_the_version() -> None:
-    assert oban("version").stdout == f"oban {package.__version__}\n"
+@pytest.mark.parametrize("argument", ["--version", "version"])
+def test_both_the_option_and_the_command_print_the_version(argument: str) -> None:
+    assert oban(argument).stdout == f"oban {package.__version__}\n"
 
 
 async def test_install_makes_the_tables_and_uninstall_removes_them_with_the_url_from_the_environment(

@@ -164,4 +164,4 @@ def test_a_plot_without_matplotlib_is_refused_before_anything_is_measured(
     monkeypatch.delitem(sys.modules, "matplotlib.figure", raising=False)
     with pytest.raises(SystemExit, match="2"):
         main(["--plot", str(tmp_path / "plot.svg")])
-    assert "oban[bench]" in capsys.readouterr().err
+    assert "oban-sqlalchemy[bench]" in capsys.readouterr().err

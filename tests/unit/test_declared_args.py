@@ -204,5 +204,5 @@ try:
 except oban.errors.ConfigError as error:
     print(error)
 """
-    expected = "Typed: args of a declared type need pydantic 2: pip install 'oban[pydantic]'"
+    expected = "Typed: args of a declared type need pydantic 2: pip install 'oban-sqlalchemy[pydantic]'"
     assert run(code) == expected

@@ -1,0 +1,42 @@
+"""The distribution is called `oban-sqlalchemy`: `oban` on the package index is another project."""
+
+import re
+import tarfile
+import zipfile
+from pathlib import Path
+
+from hatchling.builders.sdist import SdistBuilder
+from hatchling.builders.wheel import WheelBuilder
+
+from oban import __version__
+from tests.docs.snippets import ROOT
+
+LICENSE = (ROOT / "LICENSE").read_bytes()
+
+
+def test_the_wheel_carries_the_name_and_the_license(tmp_path: Path) -> None:
+    (built,) = WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"])
+    assert Path(built).name.startswith(f"oban_sqlalchemy-{__version__}-")
+    with zipfile.ZipFile(built) as wheel:
+        info = f"oban_sqlalchemy-{__version__}.dist-info"
+        assert wheel.read(f"{info}/licenses/LICENSE") == LICENSE
+        assert b"\nName: oban-sqlalchemy\n" in wheel.read(f"{info}/METADATA")
+        assert "oban/__init__.py" in wheel.namelist()
+
+
+def test_the_sdist_carries_the_license(tmp_path: Path) -> None:
+    (built,) = SdistBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"])
+    with tarfile.open(built) as sdist:
+        member = sdist.extractfile(f"oban_sqlalchemy-{__version__}/LICENSE")
+        assert member is not None
+        assert member.read() == LICENSE
+
+
+def test_no_text_tells_a_reader_to_install_the_other_project() -> None:
+    wrong = re.compile(r"pip install [^\n`]*\boban(?![\w/.-])|\boban\[[a-z]")
+    folders = ("benchmarks", "docs", "examples", "oban", "tests")
+    files = list(ROOT.glob("*.*"))
+    files += [file for folder in folders for file in (ROOT / folder).rglob("*.*")]
+    for file in files:
+        if file.suffix in (".py", ".md", ".toml", ".ini") and file != Path(__file__):
+            assert not (found := wrong.search(file.read_text())), f"{file}: {found[0]}"
