@@ -12,10 +12,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from oban import Oban
 from tests.databases import Factory, PostgreSQLFactory, SQLiteFactory, postgresql_server
+from tests.support.signals import restore_default_signals
 
 #: Of `rng`: from `OBAN_SEED` if set, and printed.
 SEED = int(os.environ.get("OBAN_SEED") or random.SystemRandom().randrange(2**32))
 
+# Here, so that it also holds in the processes of pytest-xdist, each of which imports this module.
+restore_default_signals()
 logging.getLogger("alembic").setLevel(logging.WARNING)
 
 
