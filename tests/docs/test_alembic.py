@@ -135,7 +135,7 @@ def test_plain_sqlalchemy_makes_and_removes_all_of_it(empty_url: URL, snippet: S
 
 
 def test_each_way_recognises_the_tables_of_oban_py(postgresql: URL, tmp_path: Path) -> None:
-    PAGE.says("recognised by each of the first three ways")
+    PAGE.says("The first three ways recognise a database that oban-py")
     oban_py.install(postgresql)
     project = Project(tmp_path, postgresql, "async", BOTH, options(HOOKS))
     project.autogenerate()

@@ -61,11 +61,12 @@ def test_the_figures_of_the_page_are_those_of_the_code() -> None:
     assert options.heartbeat_interval == options.election_interval == options.lease / 4
     assert f"the grace period, {options.shutdown_grace_period:g} seconds" in text
     assert f"`statement_timeout`, {options.statement_timeout:g} seconds" in text
-    assert f"at most 2N + {runner.SERVICE_CONNECTIONS} connections, {runner.MAX_CONNECTIONS} at most" in text
+    assert f"at most 2N + {runner.SERVICE_CONNECTIONS} connections" in text
+    assert f"(never more than {runner.MAX_CONNECTIONS})" in text
     day = 86_400
     kept = options.retention
     assert (kept.completed, kept.cancelled, kept.discarded) == (day, day, 7 * day)
-    assert "Completed and cancelled jobs for a day, discarded ones for a week" in text
+    assert "Completed and cancelled jobs are kept for a day, discarded jobs for a week" in text
 
 
 def test_every_fenced_block_of_the_page_is_one_that_these_tests_run() -> None:

@@ -150,7 +150,7 @@ def test_what_the_page_says_is_refused() -> None:
             def process(self, job: Job, session: Session) -> None:
                 pass
 
-    PAGE.says("Functions under `@job` get what was enqueued and nothing else")
+    PAGE.says("Functions under `@job` get the arguments that were enqueued and nothing else")
 
     @function_worker()
     def function(session: str) -> None:

@@ -96,12 +96,12 @@ async def test_what_the_text_says_about_other_args(stage: Stage) -> None:
     PAGE.says("fields that the type does not have are dropped")
     made = report.new({"account": "7", "day": "2026-01-31", "other": 1})
     assert made.args == {"account": 7, "day": "2026-01-31", "formats": ["pdf"]}
-    PAGE.says("`self.args_of(job)` gives the object elsewhere")
+    PAGE.says("`self.args_of(job)` returns the object elsewhere")
     assert report().args_of(made) == args(7, date(2026, 1, 31))
-    PAGE.says("a dataclass with a text where it says `int`")
+    PAGE.says("A dataclass with a string in an `int` field")
     with pytest.raises(InvalidJob, match="would not come back"):
         report.new(args("7", date(2026, 1, 31)))
-    PAGE.says("a generic base may leave it to them: `class Base(Worker[T], Generic[T])`")
+    PAGE.says("a generic base can leave it open: `class Base(Worker[T], Generic[T])`")
 
     class Base(Worker[T], Generic[T]):
         pass
@@ -110,7 +110,7 @@ async def test_what_the_text_says_about_other_args(stage: Stage) -> None:
         pass
 
     assert Concrete.new(args(7, date(2026, 1, 31))).args["account"] == 7
-    PAGE.says("Whether the annotation of `args` is the declared type is checked when the class is defined")
+    PAGE.says("Whether the annotation of `args` matches the declared type is checked when")
     with pytest.raises(ConfigError, match="gets its args as ReportArgs, not int"):
 
         class Wrong(Worker[args]):  # type: ignore[valid-type]
@@ -118,7 +118,7 @@ async def test_what_the_text_says_about_other_args(stage: Stage) -> None:
 
 
 async def test_stored_args_that_do_not_fit_are_retried_and_say_why(stage: Stage) -> None:
-    PAGE.says("Then the attempt fails, `job.errors` says which field and what is wrong")
+    PAGE.says("Then the attempt fails, `job.errors` says which field is wrong and why")
     name = stage.names["Report"].worker_name
     job = await stage.oban.enqueue(Job(worker=name, queue="media", args={"account": 7}))
     row = await reaches(stage.oban, job, JobState.RETRYABLE)
