@@ -6,7 +6,7 @@ from oban.config import QueueOptions
 from oban.errors import InvalidJob, JobNotFound, ObanError
 from oban.models import Job
 from oban.outcomes import Cancel, Record, Snooze
-from oban.repository.queues import QueueInfo
+from oban.repository.queue_settings import QueueInfo
 from oban.sync_client import SyncOban
 from oban.types import JobState
 from oban.worker import Worker, current_job, job, worker

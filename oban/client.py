@@ -9,15 +9,15 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_scoped_sessi
 
 from oban import dialects, fields, instances
 from oban.config import OptionArguments, Options
+from oban.database.aio import Caller as Session
+from oban.database.aio import Database
 from oban.models import Job
 from oban.notifier import direct_url
-from oban.repository import insert, management, queues
+from oban.repository import insert, management, queue_settings
 from oban.repository.management import Change
-from oban.repository.queues import ALL, QueueInfo
-from oban.repository.target import Named, Target, Targets, check_removal, parse, parse_id
-from oban.repository.transaction import Caller as Session
-from oban.repository.transaction import Database
-from oban.runner import Runner, deadline
+from oban.repository.queue_settings import ALL, QueueInfo
+from oban.repository.selection import Named, Target, Targets, check_removal, parse, parse_id
+from oban.runner import Runner, deadlines
 
 #: How long the connections of an engine made here may take to close, in seconds.
 GOODBYE = 1.0
@@ -99,7 +99,7 @@ class Oban:
                 await self._runner.stop()
                 self._runner = None
                 self._database.loop = None
-            await deadline.close(self._database, GOODBYE)
+            await deadlines.close(self._database, GOODBYE)
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -272,13 +272,13 @@ class Oban:
     ) -> list[QueueInfo]:
         """How the queues, or one, are doing on all nodes, as of each node's last heartbeat."""
         name = None if queue is None else fields.queue(queue)
-        return await self._database.look(session, queues.producers, self.options.name, name)
+        return await self._database.look(session, queue_settings.producers, self.options.name, name)
 
     async def _control(
         self, session: Session | None, action: str, queue: str, node: str | None, **how: Any
     ) -> None:
-        change = queues.Change.make(action, queue, node, **how)
-        await self._database.run(session, queues.store, self.options.name, change)
+        change = queue_settings.Change.make(action, queue, node, **how)
+        await self._database.run(session, queue_settings.store, self.options.name, change)
         if session is None and self._runner is not None:
             await self._runner.controller.sync()
 

@@ -9,14 +9,14 @@ from sqlalchemy.orm import scoped_session
 
 from oban import fields, instances
 from oban.config import OptionArguments, Options
+from oban.database.sync import SyncCaller as Session
+from oban.database.sync import SyncDatabase
 from oban.errors import ConfigError
 from oban.models import Job
-from oban.repository import insert, management, queues
+from oban.repository import insert, management, queue_settings
 from oban.repository.management import Change
-from oban.repository.queues import ALL, QueueInfo
-from oban.repository.sync_transaction import SyncCaller as Session
-from oban.repository.sync_transaction import SyncDatabase
-from oban.repository.target import Named, Target, Targets, check_removal, parse, parse_id
+from oban.repository.queue_settings import ALL, QueueInfo
+from oban.repository.selection import Named, Target, Targets, check_removal, parse, parse_id
 
 
 class SyncOban:
@@ -206,13 +206,13 @@ class SyncOban:
     def check_cluster(self, queue: str | None = None, session: Session | None = None) -> list[QueueInfo]:
         """How the queues, or one, are doing on all nodes, as of each node's last heartbeat."""
         name = None if queue is None else fields.queue(queue)
-        return self._database.look(session, queues.producers, self.options.name, name)
+        return self._database.look(session, queue_settings.producers, self.options.name, name)
 
     def _control(
         self, session: Session | None, action: str, queue: str, node: str | None, **how: Any
     ) -> None:
-        change = queues.Change.make(action, queue, node, **how)
-        self._database.run(session, queues.store, self.options.name, change)
+        change = queue_settings.Change.make(action, queue, node, **how)
+        self._database.run(session, queue_settings.store, self.options.name, change)
 
     @staticmethod
     def _named(jobs: Targets, session: Session | None) -> Named:

@@ -17,11 +17,11 @@ from typing_extensions import TypeVar
 
 from oban import arguments, backoff, encoding, fields, instances
 from oban.arguments import Arguments
+from oban.database.aio import Caller
+from oban.database.sync import SyncCaller
 from oban.errors import ConfigError, InvalidJob, UnknownWorker
 from oban.fields import Overrides, WorkerOptions
 from oban.models import Job
-from oban.repository.sync_transaction import SyncCaller
-from oban.repository.transaction import Caller
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -39,7 +39,7 @@ class Mutant(NamedTuple):
 MUTANTS = (
     Mutant(
         "no fence",
-        "oban/repository/acknowledgement.py",
+        "oban/repository/acknowledge.py",
         """        _job.attempt == attempt,
         func.coalesce(dialect.second(_job.attempted_by), constant("")) == owner,
         dialect.plain_state(_job.state) == constant("executing"),
@@ -49,7 +49,7 @@ MUTANTS = (
     ),
     Mutant(
         "no SKIP LOCKED",
-        "oban/repository/execution.py",
+        "oban/repository/fetch.py",
         """        .order_by(_job.priority, _job.scheduled_at, _job.id)
         .limit(limit)
         .with_for_update(skip_locked=True)
@@ -68,21 +68,21 @@ MUTANTS = (
     ),
     Mutant(
         "acknowledgements not retried",
-        "oban/runner/producer.py",
+        "oban/runner/execution/producer.py",
         "                self.acknowledger.put_back(acks)\n",
         "",
         ("tests/faults/test_database_restart.py", "tests/faults/test_ambiguous_commit.py"),
     ),
     Mutant(
         "rescue by age",
-        "oban/repository/maintenance.py",
+        "oban/repository/rescue.py",
         '                _one_of(dialect, owner, "silent"),\n',
         "                exists(row),\n",
         ("tests/faults/test_blocked_loop.py",),
     ),
     Mutant(
         "a lost run stores what it wrote",
-        "oban/runner/own_transaction.py",
+        "oban/runner/execution/job_session.py",
         """                if await self.database.within(session, acknowledgement.acknowledge, [ack]):
                     await session.commit()
                     return Settled(None)
@@ -95,7 +95,7 @@ MUTANTS = (
     ),
     Mutant(
         "the outcome in another transaction",
-        "oban/runner/own_transaction.py",
+        "oban/runner/execution/job_session.py",
         """                if await self.database.within(session, acknowledgement.acknowledge, [ack]):
                     await session.commit()
                     return Settled(None)
@@ -107,7 +107,7 @@ MUTANTS = (
     ),
     Mutant(
         "no attempt limit",
-        "oban/repository/execution.py",
+        "oban/repository/fetch.py",
         "            _job.attempt < _job.max_attempts,\n",
         "",
         ("tests/runner/test_fetching.py",),

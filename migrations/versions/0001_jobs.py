@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from alembic.operations import Operations
 from sqlalchemy.dialects import postgresql
 
-from oban import adoption
+from oban.migration import adoption
 
 revision = "0001"
 down_revision = None

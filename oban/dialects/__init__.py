@@ -5,8 +5,8 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.orm import Session
 
 from oban.dialects.base import Dialect
-from oban.dialects.postgresql import PostgreSQL
-from oban.dialects.sqlite import SQLite
+from oban.dialects.postgresql.dialect import PostgreSQL
+from oban.dialects.sqlite.dialect import SQLite
 from oban.errors import ConfigError, DatabaseUnavailable, UnsupportedDatabase
 
 _DIALECTS: dict[str, Dialect] = {"postgresql": PostgreSQL(), "sqlite": SQLite()}

@@ -2,10 +2,10 @@
 
 from sqlalchemy import URL
 
+from oban.database.aio import Database
 from oban.notifier.base import Handler, Notifier
 from oban.notifier.listen import ListenNotifier, direct_url
 from oban.notifier.poll import DataVersionNotifier, PollNotifier
-from oban.repository.transaction import Database
 
 __all__ = ["Handler", "Notifier", "direct_url", "make"]
 

@@ -13,9 +13,9 @@ from typing import Any
 import orjson
 
 from oban import clock
+from oban.database.aio import Database
+from oban.database.session import Notice
 from oban.errors import ObanError
-from oban.repository.session import Notice
-from oban.repository.transaction import Database
 
 logger = logging.getLogger("oban.notifier")
 

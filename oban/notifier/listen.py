@@ -11,11 +11,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.orm import Session
 
 from oban import backoff, dialects
+from oban.database.aio import Database
+from oban.database.engines import make_engine
+from oban.database.session import notify
 from oban.errors import ConfigError
 from oban.notifier.base import Notifier
-from oban.repository.engines import make_engine
-from oban.repository.session import notify
-from oban.repository.transaction import Database
 
 logger = logging.getLogger("oban.notifier")
 

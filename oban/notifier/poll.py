@@ -13,9 +13,9 @@ from sqlalchemy import Connection, event, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from oban import dialects
+from oban.database.aio import Database
+from oban.database.session import Notice
 from oban.notifier.base import Notifier
-from oban.repository.session import Notice
-from oban.repository.transaction import Database
 
 logger = logging.getLogger("oban.notifier")
 

@@ -24,9 +24,9 @@ from sqlalchemy import cast as cast_to
 from sqlalchemy.orm import Session
 
 from oban import dialects
+from oban.database.session import alone, execute
 from oban.dialects.base import Dialect, constant
 from oban.models import Leader, Producer
-from oban.repository.session import alone, execute
 
 _producers = cast(Table, Producer.__table__)
 _producer = _producers.c

@@ -27,11 +27,11 @@ from sqlalchemy import (
 from sqlalchemy.orm import Session
 
 from oban import dialects, encoding, fields
+from oban.database import hooks
+from oban.database.session import WAITING, alone, notify, plain, rows_of, when_stored
 from oban.dialects.base import Dialect, constant
 from oban.errors import ConfigError, InvalidTarget
 from oban.models import Job
-from oban.repository import rollback
-from oban.repository.session import WAITING, alone, notify, plain, rows_of, when_stored
 from oban.types import STATE_BY_VALUE, JobState, JSONDocument, StateType, TextList, UTCDateTime
 
 #: Rows per statement.
@@ -217,7 +217,7 @@ def _insert(session: Session, jobs: list[Job], attach: bool, by_itself: bool) ->
     else:
         rows = sorted((row.id, row.scheduled_at, row.state) for row in result)
     if attach:
-        rollback.enlist(session, jobs)
+        hooks.enlist(session, jobs)
     when_stored(session, lambda: _adopt(jobs, inserted_at, rows))
     if attach:
         session.add_all(jobs)

@@ -15,11 +15,11 @@ from sqlalchemy.orm import Session, attributes
 from sqlalchemy.orm.attributes import instance_state
 
 from oban import dialects, fields
+from oban.database.session import execute, notify
 from oban.errors import InvalidJob, InvalidTarget, JobNotFound
 from oban.models import Job
-from oban.repository.session import execute, notify
-from oban.repository.showing import KEYS, refresh, show
-from oban.repository.target import MAX_ID, Named, lock, locking, look, parse, still_named
+from oban.repository.instances import KEYS, refresh, show
+from oban.repository.selection import MAX_ID, Named, lock, locking, look, parse, still_named
 from oban.types import JobState
 
 Changes = Mapping[str, Any]

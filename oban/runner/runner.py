@@ -11,23 +11,24 @@ from typing import Any
 
 from oban import clock, dialects, notifier
 from oban.config import Options
+from oban.database.aio import Database
 from oban.repository.cluster import Heartbeat
-from oban.repository.queues import QueueInfo, Wanted
-from oban.repository.transaction import Database
-from oban.runner import child, deadline
-from oban.runner.controller import Controller
-from oban.runner.executor import Run
-from oban.runner.lanes import JobSessions
-from oban.runner.leader import Leader
-from oban.runner.lifeline import Lifeline
-from oban.runner.processes import Processes
-from oban.runner.producer import Producer
-from oban.runner.pruner import Pruner
-from oban.runner.pulse import Pulse
-from oban.runner.service import Service
-from oban.runner.stager import Stager
-from oban.runner.watchdog import Watchdog
-from oban.runner.watcher import Watcher
+from oban.repository.queue_settings import QueueInfo, Wanted
+from oban.runner import deadlines
+from oban.runner.execution.executor import Run
+from oban.runner.execution.job_session_threads import JobSessions
+from oban.runner.execution.producer import Producer
+from oban.runner.heartbeat_thread import Pulse
+from oban.runner.loop_watchdog import Watchdog
+from oban.runner.processes import child
+from oban.runner.processes.pool import Processes
+from oban.runner.services.base import Service
+from oban.runner.services.cancellation import Watcher
+from oban.runner.services.controller import Controller
+from oban.runner.services.leader import Leader
+from oban.runner.services.lifeline import Lifeline
+from oban.runner.services.pruner import Pruner
+from oban.runner.services.stager import Stager
 
 logger = logging.getLogger("oban.runner")
 
@@ -235,7 +236,7 @@ class Runner:
         )
         self.watchdog.stop()
         await self._end_threads()
-        await deadline.close(self.database, self._left())
+        await deadlines.close(self.database, self._left())
 
     async def _end(self, service: Service) -> None:
         seconds = self._left() / 2
@@ -260,7 +261,7 @@ class Runner:
         """Await what is done on the way out, for a part of what is left at most; whether it was done."""
         patient = not self.database.dialect.interruptible
         try:
-            await deadline.within(self._left() * part, action, patient=patient)
+            await deadlines.within(self._left() * part, action, patient=patient)
         # Whatever the database says now, the node ends; the others mend what it leaves behind.
         except Exception as error:
             logger.warning("%s failed: %s", what, str(dialects.cause(error)) or type(error).__name__)

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import URL, func, insert, select
 
 from oban import Job, JobState, Oban, SyncOban, Worker
-from oban.runner.producer import OVERLAPPED_LIMIT
+from oban.runner.execution.producer import OVERLAPPED_LIMIT
 from tests.databases import Factory
 from tests.drivers.callers import ASYNC, DRIVERS, SYNC, Application, Order, is_sqlite
 from tests.runner.support import NO_POLLING

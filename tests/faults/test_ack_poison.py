@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import URL, text
 
 from oban import Cancel, Job, Oban, Record, Snooze, Worker
-from oban.runner.producer import OVERLAPPED_LIMIT
+from oban.runner.execution.producer import OVERLAPPED_LIMIT
 from tests.faults import recording
 from tests.faults.cluster import report
 from tests.faults.history import check

@@ -10,7 +10,7 @@ from sqlalchemy import URL, text
 from sqlalchemy.orm import Session
 
 from oban import Oban
-from oban.repository.transaction import Database
+from oban.database.aio import Database
 from oban.runner import runner as runner_module
 from tests.faults.proxy import Proxy
 from tests.runner.support import Runs

@@ -15,8 +15,8 @@ import pytest
 from sqlalchemy import URL, text
 
 from oban import Job, Oban
-from oban.repository import execution
-from oban.repository.acknowledgement import Ack
+from oban.repository import fetch
+from oban.repository.acknowledge import Ack
 from tests.faults.cluster import ROOT
 from tests.faults.node import die_with_parent
 
@@ -41,7 +41,7 @@ async def claim(url: URL | str, name: str, seed: int) -> list[list[int]]:
             # Plain successes take one statement, everything else two.
             outcome = "cancelled" if choice.random() < 0.1 else "completed"
             acks = [ack._replace(outcome=outcome) for ack in acks]
-            jobs = await client._database.write(execution.turn, acks, "default", demand, name, name)
+            jobs = await client._database.write(fetch.turn, acks, "default", demand, name, name)
             claims.append([demand, *(job.id for job in jobs)])
             acks = [Ack(job.id, job.attempt, name, "completed") for job in jobs]
             if not jobs:
@@ -98,7 +98,7 @@ async def test_rows_that_somebody_has_locked_are_passed_over(postgresql_url: URL
         held = "SELECT id FROM oban_jobs WHERE id % 2 = 0 FOR UPDATE"
         locked = set((await connection.execute(text(held))).scalars())
         async with asyncio.timeout(10):
-            jobs = await client._database.write(execution.turn, [], "default", 60, "node", "owner")
+            jobs = await client._database.write(fetch.turn, [], "default", 60, "node", "owner")
         assert (len(jobs), locked & {job.id for job in jobs}) == (50, set())
 
 

@@ -11,9 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.orm import Session
 
 from oban import Job, JobState, Oban, Worker
-from oban.repository import execution
-from oban.repository.transaction import Database
-from oban.runner.producer import OVERLAPPED_LIMIT
+from oban.database.aio import Database
+from oban.repository import fetch
+from oban.runner.execution.producer import OVERLAPPED_LIMIT
 from tests.databases import PostgreSQLFactory
 from tests.faults.pooler import pooler
 from tests.runner.support import BRIEF
@@ -134,7 +134,7 @@ async def test_a_transaction_of_our_own_is_whole_and_read_committed(
         assert await database.write(level) == "read committed"
         with pytest.raises(KeyError):
             await database.write(inserted)
-    assert await database.write(execution.fetch, "default", 1, "node", "owner") == []
+    assert await database.write(fetch.fetch, "default", 1, "node", "owner") == []
     # What is the application's own stays as it was made.
     async with database.engine.connect() as connection:
         assert await connection.run_sync(lambda sync: sync.get_isolation_level()) != "READ COMMITTED"
@@ -147,7 +147,7 @@ async def test_a_producer_alone_with_its_statement_is_read_committed_too(strict:
     levels = []
 
     def turn(session: Session) -> None:
-        execution.turn(session, [], "default", 1, "node", "owner")
+        fetch.turn(session, [], "default", 1, "node", "owner")
         levels.append(level(session))
 
     for _ in range(3):

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from oban import JobState, Oban
 from oban.notifier.base import MAX_INFLATED, decode
-from oban.repository import execution
+from oban.repository import fetch
 from tests.databases import PostgreSQLFactory, SQLiteFactory
 from tests.faults.pooler import pooler
 from tests.runner.support import BRIEF, NO_POLLING, Noop, Runs, quiet, reaches
@@ -191,13 +191,13 @@ async def test_a_listener_that_is_killed_again_and_again_hears_and_looks_once_ea
     listened: URL, sender: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looks: list[str] = []
-    turn = execution.turn
+    turn = fetch.turn
 
     def counted(*arguments: Any) -> Any:
         looks.append("turn")
         return turn(*arguments)
 
-    monkeypatch.setattr(execution, "turn", counted)
+    monkeypatch.setattr(fetch, "turn", counted)
     async with (
         Oban(listened, queues={"default": 5}, **NO_POLLING),
         Oban(listened, name="client") as client,

@@ -6,10 +6,10 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from oban.repository import acknowledgement, execution, maintenance, management, ownership
-from oban.repository.acknowledgement import Ack, Held
-from oban.repository.maintenance import Rule
-from oban.repository.target import parse
+from oban.repository import acknowledge, fetch, management, rescue, runs
+from oban.repository.acknowledge import Ack, Held
+from oban.repository.rescue import Rule
+from oban.repository.selection import parse
 from oban.types import JobState
 from tests.plans.table import EXECUTING, LIVE
 
@@ -52,23 +52,23 @@ def numbers(last_digits: int) -> list[int]:
     return [id_ + last_digits for id_ in range(0, 5000, 100)]
 
 
-def fetch(queue: str, demand: int, rows: int | None = None) -> Call:
+def fetching(queue: str, demand: int, rows: int | None = None) -> Call:
     rows = demand if rows is None else rows
     return Call(
-        lambda session: execution.fetch(session, queue, demand, "node", OWNER),
+        lambda session: fetch.fetch(session, queue, demand, "node", OWNER),
         *({QUEUE, KEY}, rows, 30, rows, queue == "media"),
     )
 
 
-def acknowledge(count: int, outcome: str = "completed", **more: Any) -> Call:
+def acknowledging(count: int, outcome: str = "completed", **more: Any) -> Call:
     acks = [Ack(*run, outcome, **more) for run in held(count)]
-    return Call(lambda session: acknowledgement.acknowledge(session, acks), {KEY}, count, 50, count)
+    return Call(lambda session: acknowledge.acknowledge(session, acks), {KEY}, count, 50, count)
 
 
 def turn(count: int) -> Call:
     acks = [Ack(*run, "completed") for run in held(count)]
     return Call(
-        lambda session: execution.turn(session, acks, "default", count, "node", OWNER),
+        lambda session: fetch.turn(session, acks, "default", count, "node", OWNER),
         *({QUEUE, KEY}, 2 * count, 40, count),
     )
 
@@ -76,7 +76,7 @@ def turn(count: int) -> Call:
 def prune(state: JobState, limit: int = 1000, **which: Any) -> Call:
     rule = Rule(state, 5 * DAY, **which)
     return Call(
-        lambda session: maintenance.prune(session, rule, limit),
+        lambda session: rescue.prune(session, rule, limit),
         {ENDED[state], KEY},
         limit,
         10,
@@ -86,38 +86,36 @@ def prune(state: JobState, limit: int = 1000, **which: Any) -> Call:
 
 #: Those that only read come first: what the others change, and is rolled back, is dead afterwards.
 CALLS: dict[str, Call] = {
-    "seconds until due": Call(execution.seconds_until_due, {STAGING}, 1, 5, 1),
-    "current runs": Call(lambda session: ownership.lost(session, held(50)), {KEY}, 50, 6, 0),
-    "strays": Call(
-        lambda session: ownership.strays(session, OWNER, ()), {QUEUE}, EXECUTING, 2, 20, walks=True
-    ),
-    "a claimed job": Call(lambda session: ownership.claimed(session, held(1)[0]), {KEY}, 1, 6, 1),
+    "seconds until due": Call(fetch.seconds_until_due, {STAGING}, 1, 5, 1),
+    "current runs": Call(lambda session: runs.lost(session, held(50)), {KEY}, 50, 6, 0),
+    "strays": Call(lambda session: runs.strays(session, OWNER, ()), {QUEUE}, EXECUTING, 2, 20, walks=True),
+    "a claimed job": Call(lambda session: runs.claimed(session, held(1)[0]), {KEY}, 1, 6, 1),
     "orphans": Call(
-        lambda session: maintenance.orphans(session, LEASE, AGE), {QUEUE}, EXECUTING, 5, 200, walks=True
+        lambda session: rescue.orphans(session, LEASE, AGE), {QUEUE}, EXECUTING, 5, 200, walks=True
     ),
-    "spent": Call(maintenance.spent, {SPENT}, 0, 0, 0),
+    "spent": Call(rescue.spent, {SPENT}, 0, 0, 0),
     "prunable": Call(
-        lambda session: maintenance.prunable(session, Rule(JobState.COMPLETED, 5 * DAY), 1000),
+        lambda session: rescue.prunable(session, Rule(JobState.COMPLETED, 5 * DAY), 1000),
         *({ENDED[JobState.COMPLETED]}, 1000, 10, 1000),
     ),
-    "forget": Call(lambda session: maintenance.forget(session, LEASE), {QUEUE}, EXECUTING, 5, 0, walks=True),
-    "sweep": Call(maintenance.sweep, {SPENT, KEY}, 0, 0, 0),
-    **{f"fetch {demand}": fetch("default", demand) for demand in (1, 10, 50, 200, 1000)},
-    "fetch 50 of a drained queue": fetch("media", 50),
-    "fetch 50 of a queue with 20": fetch("few", 50, 20),
-    "fetch 50 of an empty queue": fetch("empty", 50, 0),
+    "forget": Call(lambda session: rescue.forget(session, LEASE), {QUEUE}, EXECUTING, 5, 0, walks=True),
+    "sweep": Call(rescue.sweep, {SPENT, KEY}, 0, 0, 0),
+    **{f"fetch {demand}": fetching("default", demand) for demand in (1, 10, 50, 200, 1000)},
+    "fetch 50 of a drained queue": fetching("media", 50),
+    "fetch 50 of a queue with 20": fetching("few", 50, 20),
+    "fetch 50 of an empty queue": fetching("empty", 50, 0),
     "claim 50": Call(
-        lambda session: execution.claim(session, "default", 50, "node", OWNER), {QUEUE, KEY}, 50, 30, 50
+        lambda session: fetch.claim(session, "default", 50, "node", OWNER), {QUEUE, KEY}, 50, 30, 50
     ),
-    "acknowledge 1": acknowledge(1),
-    "acknowledge 50": acknowledge(50),
-    "acknowledge 200 failures": acknowledge(200, "failed", error="x", delay=5.0),
-    "put back 50": acknowledge(50, "released"),
+    "acknowledge 1": acknowledging(1),
+    "acknowledge 50": acknowledging(50),
+    "acknowledge 200 failures": acknowledging(200, "failed", error="x", delay=5.0),
+    "put back 50": acknowledging(50, "released"),
     "turn of 1": turn(1),
     "turn of 50": turn(50),
-    "stage": Call(execution.stage, {STAGING, KEY}, execution.STAGE_BATCH, 30, execution.STAGE_BATCH),
+    "stage": Call(fetch.stage, {STAGING, KEY}, fetch.STAGE_BATCH, 30, fetch.STAGE_BATCH),
     "rescue": Call(
-        lambda session: maintenance.rescue(session, LEASE, AGE), {QUEUE, KEY}, EXECUTING, 50, 200, walks=True
+        lambda session: rescue.rescue(session, LEASE, AGE), {QUEUE, KEY}, EXECUTING, 50, 200, walks=True
     ),
     **{f"prune {state.value}": prune(state) for state in ENDED},
     "prune 10,000": prune(JobState.COMPLETED, 10_000),

@@ -11,8 +11,8 @@ from sqlalchemy import URL, event
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
-from oban.repository.engines import make_engine
-from oban.repository.session import ONE_BY_ONE
+from oban.database.engines import make_engine
+from oban.database.session import ONE_BY_ONE
 
 T = TypeVar("T")
 MODES = ("custom", "generic")

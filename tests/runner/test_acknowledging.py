@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.orm import Session
 
 from oban import Job, JobState, Oban, Record, Snooze
-from oban.repository import acknowledgement, execution
+from oban.repository import acknowledge, fetch
 from tests.runner.support import FAST_POLLING, NO_POLLING, Noop, Runs, reaches, row_of, runner_database
 from tests.waiting import eventually
 
@@ -59,7 +59,7 @@ class Broken:
     def __init__(self, error: Exception, times: int) -> None:
         self.error = error
         self.left = times
-        self._turn = execution.turn
+        self._turn = fetch.turn
 
     def __call__(self, session: Any, acks: Any, *args: Any) -> Any:
         jobs = self._turn(session, acks, *args)
@@ -86,7 +86,7 @@ async def test_outcomes_that_could_not_be_stored_are_stored_later(
         jobs = await oban.enqueue_many([runs.worker.new() for _ in range(5)])
         await runs.begun(5)
         broken = Broken(failure(kind), times=2 if kind == "gone" else 1)
-        monkeypatch.setattr(execution, "turn", broken)
+        monkeypatch.setattr(fetch, "turn", broken)
         for number in range(1, 5):
             runs.finish(number, Record(number))
         runs.fail(5, ValueError("bad"))
@@ -178,7 +178,7 @@ async def test_an_acknowledgement_whose_answer_was_lost_is_repeated_without_harm
 
         async def write_and_lose(function: Any, *args: Any, **kwargs: Any) -> Any:
             result = await write(function, *args, **kwargs)
-            if function is execution.turn and args[0] and lost:
+            if function is fetch.turn and args[0] and lost:
                 lost.pop()
                 raise ConnectionError("after the commit")
             return result
@@ -201,19 +201,19 @@ async def test_what_acknowledging_costs_grows_with_the_number_of_jobs_and_no_fas
         steps: list[int] = []
         for number in (100, 400):
             await client.enqueue_many([Noop.new() for _ in range(number)])
-            jobs = await client._database.write(execution.turn, [], "default", number, "node", "owner")
-            acks = [acknowledgement.Ack(job.id, 1, "owner", "completed") for job in jobs]
+            jobs = await client._database.write(fetch.turn, [], "default", number, "node", "owner")
+            acks = [acknowledge.Ack(job.id, 1, "owner", "completed") for job in jobs]
 
-            def acknowledge(session: Session, acks: list[acknowledgement.Ack] = acks) -> int:
+            def steps_of(session: Session, acks: list[acknowledge.Ack] = acks) -> int:
                 steps = itertools.count()
                 driver: Any = session.connection().connection.driver_connection
                 # Called, in the thread of the connection, for every 100 steps of SQLite's machine.
                 driver._conn.set_progress_handler(lambda: next(steps) and 0, 100)
-                acknowledgement.acknowledge(session, acks)
+                acknowledge.acknowledge(session, acks)
                 driver._conn.set_progress_handler(None, 0)
                 return next(steps)
 
-            steps.append(await client._database.write(acknowledge))
+            steps.append(await client._database.write(steps_of))
         assert steps[1] < steps[0] * 6
 
 

@@ -10,10 +10,10 @@ import pytest
 from sqlalchemy import URL
 
 from oban import Job, JobState, Oban, Worker
-from oban.repository.transaction import Database
-from oban.runner.executor import Run, execute
-from oban.runner.lanes import JobSessions
-from oban.runner.processes import Processes
+from oban.database.aio import Database
+from oban.runner.execution.executor import Run, execute
+from oban.runner.execution.job_session_threads import JobSessions
+from oban.runner.processes.pool import Processes
 from tests.runner.support import BRIEF, NO_POLLING, acknowledged, reaches
 
 

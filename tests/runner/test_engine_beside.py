@@ -8,8 +8,8 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import Session
 
 from oban import JobState, Oban
+from oban.database.aio import Database
 from oban.repository import cluster
-from oban.repository.transaction import Database
 from tests.runner.support import BRIEF, Noop, reaches
 
 

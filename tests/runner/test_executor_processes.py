@@ -15,7 +15,7 @@ from sqlalchemy import URL
 
 from oban import Job, JobState, Oban, Worker
 from oban.errors import ConfigError
-from oban.runner import child
+from oban.runner.processes import child
 from tests.runner.process_workers import InProcess, Limited, Plain, Unmade, add
 from tests.runner.support import FAST_POLLING, reaches, row_of
 from tests.waiting import eventually

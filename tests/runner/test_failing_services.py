@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy.exc import DBAPIError
 
 from oban import dialects
-from oban.runner.service import Service
+from oban.runner.services.base import Service
 from tests.waiting import eventually
 
 

@@ -8,10 +8,10 @@ import pytest
 from sqlalchemy.exc import DBAPIError, InternalError
 
 from oban import clock, dialects
+from oban.database.aio import Database
 from oban.errors import SchemaMissing
-from oban.repository.acknowledgement import Ack
-from oban.repository.transaction import Database
-from oban.runner.acknowledger import TRIES, Acknowledger
+from oban.repository.acknowledge import Ack
+from oban.runner.execution.acknowledger import TRIES, Acknowledger
 
 ACK = Ack(1, 1, "owner", "failed", error="what the job said", delay=15.0)
 

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from oban import Job, JobState, Oban, SyncOban, Worker, migration, worker
 from oban.errors import ConfigError, WouldDeadlock
-from oban.runner.lanes import Lane
+from oban.runner.execution.job_session_threads import Lane
 from tests.runner import effects as support
 from tests.runner.effects import RUNNING, Halting, effect, effects, nothing_leaked
 from tests.runner.support import NO_POLLING, acknowledged, reaches, row_of

@@ -10,10 +10,10 @@ from sqlalchemy import URL, event, text
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 from oban import Oban, clock
+from oban.database.aio import Database
 from oban.repository import cluster
 from oban.repository.cluster import Heartbeat
-from oban.repository.transaction import Database
-from oban.runner.leader import Leader
+from oban.runner.services.leader import Leader
 from tests.runner.support import BRIEF
 from tests.waiting import eventually
 

@@ -11,11 +11,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from oban import Job, JobState, Oban, clock
 from oban.models import Producer
-from oban.repository import acknowledgement, cluster, execution, maintenance
-from oban.repository.acknowledgement import Ack
-from oban.runner.leader import Leader
-from oban.runner.lifeline import Lifeline
-from oban.runner.refresher import Refresher
+from oban.repository import acknowledge, cluster, fetch, rescue
+from oban.repository.acknowledge import Ack
+from oban.runner.services.leader import Leader
+from oban.runner.services.lifeline import Lifeline
+from oban.runner.services.refresher import Refresher
 from tests.runner.support import BRIEF, FAST_POLLING, Noop, Runs, reaches, row_of
 from tests.runner.test_acknowledging import refuse
 from tests.waiting import eventually
@@ -55,17 +55,17 @@ async def producer_row(oban: Oban, *, seconds: float = 3600, meta: Any = None) -
     return str(row.uuid)
 
 
-async def rescue(oban: Oban, lease: float = 60, age: float = 3600, gone: Any = ()) -> list[int]:
-    return [job.id for job in await oban._database.write(maintenance.rescue, lease, age, gone)]
+async def rescue_orphans(oban: Oban, lease: float = 60, age: float = 3600, gone: Any = ()) -> list[int]:
+    return [job.id for job in await oban._database.write(rescue.rescue, lease, age, gone)]
 
 
 async def test_a_job_of_a_silent_producer_is_available_again_and_its_attempt_counts(oban: Oban) -> None:
     job = await orphan(oban, owner=await producer_row(oban))
-    assert await rescue(oban) == [job.id]
+    assert await rescue_orphans(oban) == [job.id]
     row = await row_of(oban, job)
     assert (row.state, row.attempt, row.meta, row.errors) == (JobState.AVAILABLE, 1, {"rescued": 1}, [])
     await make_orphan(oban, job, owner=await producer_row(oban), attempt=2, seconds=61)
-    assert await rescue(oban) == [job.id]
+    assert await rescue_orphans(oban) == [job.id]
     assert (await row_of(oban, job)).meta == {"rescued": 2}
 
 
@@ -73,7 +73,7 @@ async def test_at_most_one_attempt_means_that_an_interrupted_job_is_discarded_wi
     oban: Oban,
 ) -> None:
     job = await orphan(oban, owner=await producer_row(oban), max_attempts=1)
-    assert await rescue(oban) == [job.id]
+    assert await rescue_orphans(oban) == [job.id]
     row = await row_of(oban, job)
     assert (row.state, row.attempt, row.meta) == (JobState.DISCARDED, 1, {"rescued": 1})
     assert row.discarded_at is not None
@@ -84,7 +84,7 @@ async def test_at_most_one_attempt_means_that_an_interrupted_job_is_discarded_wi
 
 async def test_a_job_of_a_living_producer_is_not_rescued_however_long_it_runs(oban: Oban) -> None:
     job = await orphan(oban, owner=await producer_row(oban, seconds=1), seconds=1e6)
-    assert await rescue(oban) == []
+    assert await rescue_orphans(oban) == []
     assert (await row_of(oban, job)).state is JobState.EXECUTING
 
 
@@ -92,7 +92,7 @@ async def test_a_job_fetched_within_the_lease_is_not_rescued_though_its_producer
     oban: Oban,
 ) -> None:
     job = await orphan(oban, owner=await producer_row(oban), seconds=30)
-    assert await rescue(oban) == []
+    assert await rescue_orphans(oban) == []
     assert (await row_of(oban, job)).state is JobState.EXECUTING
 
 
@@ -102,7 +102,7 @@ async def test_jobs_of_nodes_without_producer_rows_are_rescued_by_age_only(
 ) -> None:
     young = await orphan(oban, owner=owner, seconds=3500)
     old = await orphan(oban, owner=owner, seconds=3700)
-    assert await rescue(oban) == [old.id]
+    assert await rescue_orphans(oban) == [old.id]
     assert (await row_of(oban, old)).state is JobState.AVAILABLE
     assert (await row_of(oban, young)).state is JobState.EXECUTING
 
@@ -110,15 +110,15 @@ async def test_jobs_of_nodes_without_producer_rows_are_rescued_by_age_only(
 async def test_a_producer_whose_row_has_vanished_counts_as_silent(oban: Oban) -> None:
     owner = uuid.uuid4()
     job = await orphan(oban, owner=str(owner), seconds=100)
-    assert await rescue(oban) == []
-    assert await rescue(oban, gone=[owner]) == [job.id]
+    assert await rescue_orphans(oban) == []
+    assert await rescue_orphans(oban, gone=[owner]) == [job.id]
 
 
 async def test_a_rescuer_that_is_not_sure_once_it_has_the_lock_rescues_nothing(oban: Oban) -> None:
     job = await orphan(oban, owner=await producer_row(oban))
-    assert await oban._database.write(maintenance.rescue, 60, 3600, sure=lambda: False) == []
+    assert await oban._database.write(rescue.rescue, 60, 3600, sure=lambda: False) == []
     assert (await row_of(oban, job)).state is JobState.EXECUTING
-    assert await rescue(oban) == [job.id]
+    assert await rescue_orphans(oban) == [job.id]
 
 
 async def test_nobody_is_taken_for_dead_while_the_lock_of_a_file_was_kept(sqlite_url: URL) -> None:
@@ -145,7 +145,7 @@ async def test_nobody_is_taken_for_dead_while_the_lock_of_a_file_was_kept(sqlite
 async def test_a_cancelled_job_of_a_dead_node_stays_cancelled(oban: Oban) -> None:
     job = await orphan(oban, owner=await producer_row(oban))
     assert await oban.cancel_job(job.id)
-    assert await rescue(oban) == []
+    assert await rescue_orphans(oban) == []
     assert (await row_of(oban, job)).state is JobState.CANCELLED
 
 
@@ -153,13 +153,13 @@ async def test_a_cancelled_job_of_a_dead_node_stays_cancelled(oban: Oban) -> Non
 async def test_an_owner_that_comes_back_after_the_rescue_changes_nothing(oban: Oban, outcome: str) -> None:
     owner = await producer_row(oban)
     job = await orphan(oban, owner=owner)
-    await rescue(oban)
+    await rescue_orphans(oban)
     late = Ack(job.id, 1, owner, outcome, error="late", delay=5)
-    await oban._database.write(acknowledgement.acknowledge, [late])
+    await oban._database.write(acknowledge.acknowledge, [late])
     assert (await row_of(oban, job)).state is JobState.AVAILABLE
-    [again] = await oban._database.write(execution.fetch, "default", 1, "here", str(uuid.uuid4()))
+    [again] = await oban._database.write(fetch.fetch, "default", 1, "here", str(uuid.uuid4()))
     assert again.attempt == 2
-    await oban._database.write(acknowledgement.acknowledge, [late, late._replace(attempt=2)])
+    await oban._database.write(acknowledge.acknowledge, [late, late._replace(attempt=2)])
     row = await row_of(oban, job)
     assert (row.state, row.attempt, row.errors) == (JobState.EXECUTING, 2, [])
 
@@ -170,8 +170,8 @@ async def test_a_rescue_passes_over_a_job_that_is_being_acknowledged(postgresql_
         job = await orphan(oban, owner=owner)
         done = Ack(job.id, 1, owner, "completed")
         async with oban.engine.connect() as connection:
-            await oban._database.within(connection, acknowledgement.acknowledge, [done])
-            assert await rescue(oban) == []
+            await oban._database.within(connection, acknowledge.acknowledge, [done])
+            assert await rescue_orphans(oban) == []
             await connection.commit()
         assert (await row_of(oban, job)).state is JobState.COMPLETED
 
@@ -179,7 +179,7 @@ async def test_a_rescue_passes_over_a_job_that_is_being_acknowledged(postgresql_
 async def test_two_rescues_at_once_rescue_each_job_once(oban: Oban) -> None:
     owner = await producer_row(oban)
     jobs = [await orphan(oban, owner=owner) for _ in range(20)]
-    found = await asyncio.gather(*(rescue(oban) for _ in range(4)))
+    found = await asyncio.gather(*(rescue_orphans(oban) for _ in range(4)))
     assert sorted(id_ for ids in found for id_ in ids) == sorted(job.id for job in jobs)
     for job in jobs:
         assert (await row_of(oban, job)).meta == {"rescued": 1}
@@ -360,9 +360,9 @@ async def test_a_producer_may_be_silent_for_as_long_as_its_own_lease(oban: Oban,
     healthy = await orphan(oban, owner=await producer_row(oban, seconds=500, meta=meta))
     dead = await orphan(oban, owner=await producer_row(oban, seconds=700, meta=meta))
     idle = await producer_row(oban, seconds=500, meta=meta)
-    assert await rescue(oban) == [dead.id]
+    assert await rescue_orphans(oban) == [dead.id]
     assert (await row_of(oban, healthy)).state is JobState.EXECUTING
-    forgotten = await oban._database.write(maintenance.forget, 60)
+    forgotten = await oban._database.write(rescue.forget, 60)
     assert forgotten
     assert uuid.UUID(idle) not in forgotten
 
@@ -372,7 +372,7 @@ async def test_a_lease_that_makes_no_sense_or_is_shorter_does_not_count(oban: Ob
     dead = await orphan(oban, owner=await producer_row(oban, seconds=61, meta={"lease": lease}))
     healthy = await orphan(oban, owner=await producer_row(oban, seconds=50, meta={"lease": lease}))
     spoilt = await orphan(oban, owner=await producer_row(oban, seconds=61, meta=[1]))
-    assert await rescue(oban) == [dead.id, spoilt.id]
+    assert await rescue_orphans(oban) == [dead.id, spoilt.id]
     assert (await row_of(oban, healthy)).state is JobState.EXECUTING
 
 
@@ -382,7 +382,7 @@ async def test_a_producer_of_others_may_be_silent_for_a_minute_however_short_our
 ) -> None:
     dead = await orphan(oban, owner=await producer_row(oban, seconds=61, meta=meta), seconds=61)
     await orphan(oban, owner=await producer_row(oban, seconds=50, meta=meta), seconds=50)
-    assert await rescue(oban, lease=2) == [dead.id]
+    assert await rescue_orphans(oban, lease=2) == [dead.id]
 
 
 async def test_a_running_node_says_by_which_lease_it_goes(url: URL) -> None:

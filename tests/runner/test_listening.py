@@ -10,8 +10,8 @@ from sqlalchemy import URL, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from oban import JobState, Oban, backoff
+from oban.database.aio import Database
 from oban.notifier.listen import ListenNotifier
-from oban.repository.transaction import Database
 from tests.runner.support import NO_POLLING, Noop, quiet, reaches
 from tests.waiting import eventually
 

@@ -7,8 +7,8 @@ import pytest
 from sqlalchemy import URL, select
 
 from oban import Job, JobState, Oban, Worker
-from oban.repository import execution
-from oban.runner.producer import OVERLAPPED_LIMIT
+from oban.repository import fetch
+from oban.runner.execution.producer import OVERLAPPED_LIMIT
 from tests.runner.support import NO_POLLING, runner_database
 from tests.runner.test_strays import Unreadable
 from tests.waiting import eventually
@@ -36,7 +36,7 @@ class Turns:
         monkeypatch.setattr(runner_database(oban), "write", self)
 
     async def __call__(self, function: Any, *args: Any, **kwargs: Any) -> Any:
-        if function is not execution.turn:
+        if function is not fetch.turn:
             return await self._write(function, *args, **kwargs)
         demand = args[2]
         self.demands.append(demand)

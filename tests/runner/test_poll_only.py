@@ -8,10 +8,10 @@ import pytest
 from sqlalchemy import URL, make_url
 
 from oban import JobState, Oban
+from oban.database.session import notify
 from oban.errors import ConfigError
 from oban.notifier import make
 from oban.notifier.poll import PollNotifier
-from oban.repository.session import notify
 from tests.runner.support import BRIEF, NO_POLLING, Noop, Runs, quiet, reaches
 from tests.waiting import eventually
 

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 
 from oban import Cancel, Job, JobState, Oban, Record, Snooze, Worker, migration
 from oban.notifier.listen import ListenNotifier
-from oban.runner.producer import OVERLAPPED_LIMIT
+from oban.runner.execution.producer import OVERLAPPED_LIMIT
 from tests.databases import PostgreSQLFactory
 from tests.faults.pgbouncer import PROGRAM, pgbouncer
 from tests.faults.pooler import pooler

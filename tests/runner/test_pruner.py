@@ -10,9 +10,9 @@ from sqlalchemy import URL, text, update
 from oban import Job, JobState, Oban, clock
 from oban.config import Retention
 from oban.errors import ConfigError
-from oban.repository import maintenance
-from oban.runner.leader import Leader
-from oban.runner.pruner import Pruner
+from oban.repository import rescue
+from oban.runner.services.leader import Leader
+from oban.runner.services.pruner import Pruner
 from tests.runner.support import BRIEF, Noop
 from tests.waiting import eventually
 
@@ -141,11 +141,11 @@ async def test_a_node_that_does_not_lead_prunes_nothing(oban: Oban) -> None:
 async def test_two_pruners_at_once_do_no_harm(oban: Oban) -> None:
     for number in range(40):
         await finished(oban, "completed", 2 * DAY + number)
-    [rule, *_] = maintenance.rules(Retention(cancelled=None, discarded=None))
+    [rule, *_] = rescue.rules(Retention(cancelled=None, discarded=None))
     deleted = await asyncio.gather(
-        *(oban._database.write(maintenance.prune, rule, 30) for _ in range(4)),
+        *(oban._database.write(rescue.prune, rule, 30) for _ in range(4)),
     )
-    while await oban._database.write(maintenance.prune, rule, 30):
+    while await oban._database.write(rescue.prune, rule, 30):
         pass
     assert sum(deleted) <= 40
     assert await oban.list_jobs() == []

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from oban import Job, JobState, Oban, Worker
 from oban.models import Queue
 from oban.notifier.base import Notifier
-from oban.runner.pulse import Pulse
+from oban.runner.heartbeat_thread import Pulse
 from tests.runner.node import Noted
 from tests.runner.processes import node
 from tests.runner.support import BRIEF, FAST_POLLING, NO_POLLING, Noop, Runs, quiet, reaches, row_of

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import URL
 
 from oban import Cancel, Job, JobState, Oban, Record, Snooze
-from oban.repository import ownership
+from oban.repository import runs as runs_module
 from tests.runner.support import BRIEF, FAST_POLLING, NO_POLLING, Runs, acknowledged, reaches, row_of
 from tests.waiting import eventually
 
@@ -125,13 +125,13 @@ async def test_what_a_worker_does_to_its_handle_does_not_lose_the_outcome(
 ) -> None:
     runs = Runs()
     looks: list[object] = []
-    lost = ownership.lost
+    lost = runs_module.lost
 
     def looking(*given: Any) -> Any:
         looks.append(given)
         return lost(*given)
 
-    monkeypatch.setattr(ownership, "lost", looking)
+    monkeypatch.setattr(runs_module, "lost", looking)
     async with Oban(url, queues={"default": 3}, **FAST_POLLING) as oban:
         job = await oban.enqueue(runs.worker.new())
         running = await runs.begun(1)

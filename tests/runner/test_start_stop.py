@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import URL
 
 from oban import JobState, Oban
-from oban.runner.service import Service
+from oban.runner.services.base import Service
 from tests.runner.support import BRIEF, Noop, reaches
 from tests.waiting import eventually
 

@@ -13,9 +13,9 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from oban import Job, JobState, Oban, Record, Worker
 from oban.errors import SchemaMissing
 from oban.models import Producer
-from oban.repository import execution
+from oban.repository import fetch
 from oban.runner import runner as runner_module
-from oban.runner.pulse import Pulse
+from oban.runner.heartbeat_thread import Pulse
 from tests.runner.support import BRIEF, NO_POLLING, Noop, Runs, quiet, row_of, runner_database
 from tests.waiting import eventually
 
@@ -153,7 +153,7 @@ class SlowFetch:
 
     async def __call__(self, function: Any, *args: Any, **kwargs: Any) -> Any:
         result = await self._write(function, *args, **kwargs)
-        if function is execution.turn and result:
+        if function is fetch.turn and result:
             self.answered.set()
             await self.go_on.wait()
         return result

@@ -9,8 +9,8 @@ from sqlalchemy import URL, select
 
 from oban import Job, JobState, Oban, Worker
 from oban.models import Producer
-from oban.runner.pulse import Pulse
-from oban.runner.service import Service
+from oban.runner.heartbeat_thread import Pulse
+from oban.runner.services.base import Service
 from tests.runner.support import BRIEF, Noop, Runs, reaches
 from tests.waiting import eventually
 

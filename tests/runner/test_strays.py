@@ -7,8 +7,8 @@ import pytest
 from sqlalchemy import URL
 
 from oban import Job, JobState, Oban
-from oban.repository import acknowledgement, execution, ownership
-from oban.repository.acknowledgement import Ack
+from oban.repository import acknowledge, fetch, runs
+from oban.repository.acknowledge import Ack
 from tests.runner.support import BRIEF, NO_POLLING, Noop, Runs, reaches, row_of, runner_database
 from tests.waiting import eventually
 
@@ -24,7 +24,7 @@ class LostAnswers:
 
     async def __call__(self, function: Any, *args: Any, **kwargs: Any) -> Any:
         result = await self._write(function, *args, **kwargs)
-        if function is execution.turn and result and self.left:
+        if function is fetch.turn and result and self.left:
             self.left -= 1
             self.claimed += [job.id for job in result]
             raise ConnectionError("after the commit")
@@ -70,7 +70,7 @@ async def test_a_claim_that_came_to_light_late_is_found_by_looking_from_time_to_
         producer = oban._runner.producers["default"]
         # As if the statement of a broken connection had been carried out after all.
         job = await oban.enqueue(runs.worker.new(queue="elsewhere"))
-        await oban._database.write(execution.fetch, "elsewhere", 1, "node", producer.owner)
+        await oban._database.write(fetch.fetch, "elsewhere", 1, "node", producer.owner)
         await runs.begun(1)
         runs.finish_all()
         assert (await reaches(oban, job, JobState.COMPLETED)).attempt == 1
@@ -146,16 +146,16 @@ async def test_never_more_jobs_run_than_the_limit_though_answers_are_lost(
 
 async def test_a_stray_that_was_taken_over_meanwhile_is_left_to_its_new_owner(oban: Oban) -> None:
     job = await oban.enqueue(Noop.new())
-    await oban._database.write(execution.fetch, "default", 1, "here", "me")
+    await oban._database.write(fetch.fetch, "default", 1, "here", "me")
     run = (job.id, 1, "me")
-    assert await oban._database.read(ownership.strays, "me", ()) == [run]
-    assert await oban._database.read(ownership.claimed, run) is not None
-    await oban._database.write(acknowledgement.acknowledge, [Ack(*run, "rescued", rescued=1)])
-    assert await oban._database.read(ownership.claimed, run) is None
-    await oban._database.write(execution.fetch, "default", 1, "there", "other")
-    assert await oban._database.read(ownership.claimed, run) is None
+    assert await oban._database.read(runs.strays, "me", ()) == [run]
+    assert await oban._database.read(runs.claimed, run) is not None
+    await oban._database.write(acknowledge.acknowledge, [Ack(*run, "rescued", rescued=1)])
+    assert await oban._database.read(runs.claimed, run) is None
+    await oban._database.write(fetch.fetch, "default", 1, "there", "other")
+    assert await oban._database.read(runs.claimed, run) is None
     await oban.cancel_job(job.id)
-    assert await oban._database.read(ownership.claimed, (job.id, 2, "other")) is None
+    assert await oban._database.read(runs.claimed, (job.id, 2, "other")) is None
 
 
 async def test_a_stray_that_is_found_while_the_node_stops_goes_back(url: URL) -> None:
@@ -171,7 +171,7 @@ async def test_a_stray_that_is_found_while_the_node_stops_goes_back(url: URL) ->
         await eventually(lambda: not producer.fetching)
         # As if the statement of a broken connection had been carried out after all.
         stray = await client.enqueue(runs.worker.new(queue="elsewhere"))
-        await client._database.write(execution.fetch, "elsewhere", 1, "node", producer.owner)
+        await client._database.write(fetch.fetch, "elsewhere", 1, "node", producer.owner)
         producer._unsure = True
         producer.wake()
         await reaches(client, stray, JobState.AVAILABLE)

@@ -14,8 +14,8 @@ import pytest
 from sqlalchemy import URL
 
 from oban import Job, JobState, Oban, Worker, clock
-from oban.runner.executor import Run
-from oban.runner.watchdog import Watchdog
+from oban.runner.execution.executor import Run
+from oban.runner.loop_watchdog import Watchdog
 from tests.runner.support import BRIEF, reaches
 from tests.waiting import eventually
 

@@ -9,7 +9,7 @@ from sqlalchemy import URL, delete, select, text
 
 from oban import Job, JobState, Oban, migration
 from oban.models import Leader, Producer
-from oban.runner import leader, lifeline
+from oban.runner.services import leader, lifeline
 from tests.databases import PostgreSQLFactory
 from tests.runner.support import FAST_POLLING, reaches, row_of
 from tests.sharing import workers

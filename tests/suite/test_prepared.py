@@ -12,8 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.orm import Session
 
 from oban import Job, Oban, SyncOban, migration
-from oban.repository import prepared, session
-from oban.repository.session import rows_of
+from oban.database import session
+from oban.database.fast import compiled
+from oban.database.session import rows_of
 from oban.types import JobState, UTCDateTime
 from tests.databases import Factory
 
@@ -21,14 +22,14 @@ from tests.databases import Factory
 @pytest.fixture
 def runs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The SQL of the statements that were run past SQLAlchemy."""
-    run = prepared.Prepared.rows
+    run = compiled.Prepared.rows
     seen: list[str] = []
 
     def counted(self: Any, *given: Any) -> Any:
         seen.append(self._sql)
         return run(self, *given)
 
-    monkeypatch.setattr(prepared.Prepared, "rows", counted)
+    monkeypatch.setattr(compiled.Prepared, "rows", counted)
     return seen
 
 
@@ -149,7 +150,7 @@ async def test_with_another_sqlalchemy_that_shows_less_all_is_run_by_it(
     def fails(*_: object) -> None:
         raise AttributeError("_bind_processors")
 
-    monkeypatch.setattr(prepared.Prepared, "_after", fails)
+    monkeypatch.setattr(compiled.Prepared, "_after", fails)
     for number in range(4):
         assert (await oban.enqueue(Job(worker="w", args={"n": number}))).id
     assert runs == []

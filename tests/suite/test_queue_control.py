@@ -16,8 +16,8 @@ from sqlalchemy.orm import Session
 from oban import Oban, QueueInfo, QueueOptions
 from oban.errors import ConfigError, InvalidJob, InvalidTarget
 from oban.models import Producer, Queue
-from oban.repository import queues
-from oban.repository.queues import Change, Wanted
+from oban.repository import queue_settings
+from oban.repository.queue_settings import Change, Wanted
 from tests.databases import DATABASES
 from tests.suite.rows import lasting_url
 
@@ -49,7 +49,7 @@ def say(engine: Engine, *words: tuple[Any, ...], name: str = "Oban") -> None:
     for action, queue, node, *how in words:
         options: dict[str, Any] = how[0] if how else {}
         with Session(engine) as session:
-            queues.store(session, name, Change.make(action, queue, node, **options))
+            queue_settings.store(session, name, Change.make(action, queue, node, **options))
             session.commit()
 
 
@@ -60,7 +60,7 @@ def looked_up(
     name: str = "Oban",
 ) -> dict[str, Wanted]:
     with Session(engine) as session:
-        return queues.wanted(session, name, node, configured)
+        return queue_settings.wanted(session, name, node, configured)
 
 
 #: What was said, in order; then how queues run on node x, and on a node that nothing names, where that
@@ -146,7 +146,7 @@ def test_a_long_conversation_comes_out_as_if_every_node_had_heard_each_word(engi
     limits: dict[Any, int | None] = dict.fromkeys(running)
     paused = dict.fromkeys(running, False)
     for _ in range(150):
-        action = dice.choice(queues.ACTIONS)
+        action = dice.choice(queue_settings.ACTIONS)
         queue = dice.choice([*everything, "*", "*"] if action in ("pause", "resume") else everything)
         node = dice.choice([None, None, "x", "z"])
         limit = dice.choice([None, 1, 5]) if action == "scale" else dice.choice([1, 5])
@@ -231,7 +231,7 @@ def test_what_one_node_heard_is_kept_for_that_node_only(
     # Twice, as two processes may have the same node name.
     for _ in range(2):
         with Session(engine) as session:
-            queues.store_heard(session, "Oban", "x", CONFIGURED, changes)
+            queue_settings.store_heard(session, "Oban", "x", CONFIGURED, changes)
             session.commit()
     expected = {**AS_CONFIGURED, **here}
     assert looked_up(engine) == {queue: how for queue, how in expected.items() if how}

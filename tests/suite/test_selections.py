@@ -7,7 +7,7 @@ from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from oban import Job, JobState, Oban, Worker
-from oban.repository import execution
+from oban.repository import fetch
 from tests.databases import PostgreSQLFactory
 
 
@@ -86,7 +86,7 @@ async def test_the_stager_finds_due_jobs_through_their_own_index_on_postgresql(
     url = postgresql_factory.create()
     async with Oban(url) as oban:
         await oban.enqueue_many(Quick.new(schedule_in=3600 + n) for n in range(500))
-        statement = execution._stage(oban._database.dialect)
+        statement = fetch._stage(oban._database.dialect)
         sql = str(statement.compile(oban.engine.sync_engine, compile_kwargs={"literal_binds": True}))
         async with oban.engine.connect() as connection:
             # A table this small would be read as a whole.

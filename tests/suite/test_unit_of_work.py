@@ -12,7 +12,7 @@ from sqlalchemy.orm import aliased, load_only
 
 from oban import Job, Oban
 from oban.repository.management import DONE
-from oban.repository.target import parse_id
+from oban.repository.selection import parse_id
 from tests.databases import DATABASES
 from tests.suite.rows import TABLE, delete_rows, insert_row, lasting_url, read_row, read_rows, shown
 

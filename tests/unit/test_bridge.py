@@ -14,8 +14,8 @@ import pytest
 from greenlet import getcurrent, greenlet
 from sqlalchemy.util import await_only
 
-from oban.repository import bridge
-from oban.repository.bridge import KEPT, run_sync
+from oban.database.fast import greenlets
+from oban.database.fast.greenlets import KEPT, run_sync
 
 colour: contextvars.ContextVar[Any] = contextvars.ContextVar("colour", default="none")
 
@@ -29,7 +29,7 @@ class Broken(Exception):
 
 
 def kept() -> list[Any]:
-    return bridge._kept.idle
+    return greenlets._kept.idle
 
 
 async def given(value: Any) -> Any:

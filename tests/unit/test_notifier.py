@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from oban import clock
+from oban.database.aio import Database
 from oban.errors import ConfigError
 from oban.notifier import make
 from oban.notifier.base import Notifier, decode
 from oban.notifier.listen import ListenNotifier
 from oban.notifier.poll import DataVersionNotifier, PollNotifier
-from oban.repository.transaction import Database
 
 Heard = list[tuple[str, dict[str, Any]]]
 

@@ -9,8 +9,8 @@ from sqlalchemy import URL, Engine
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from oban import Job, Oban, SyncOban
-from oban.repository.sync_transaction import SyncCaller
-from oban.repository.transaction import Caller
+from oban.database.aio import Caller
+from oban.database.sync import SyncCaller
 
 #: What differs by nature: how a class is entered and left, sessions, engines, and the class itself.
 RENAMED = {"__aenter__": "__enter__", "__aexit__": "__exit__"}

@@ -1,0 +1,103 @@
+"""What instances of a job show after a call: those of the caller's session, and those that were passed."""
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from copy import deepcopy
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session, attributes, lazyload
+from sqlalchemy.orm.attributes import instance_state
+
+from oban import dialects
+from oban.database import hooks
+from oban.database.session import execute, when_stored
+from oban.models import Job
+from oban.repository.selection import Named
+
+_SEEN = "oban.seen"
+KEYS = [Job.__mapper__.get_property_by_column(column).key for column in Job.__table__.c]
+
+
+def refresh(session: Session, named: Named, ids: Iterable[int], written: Collection[str]) -> None:
+    """Let instances show the rows with some ids, of which a call has just written some columns."""
+    wanted = sorted({id_ for id_ in ids if id_ in named.instances or _held(session, id_)})
+    if wanted:
+        dialect = dialects.of(session)
+        statement = select(Job).where(dialect.among(Job.id, dialect.id_list())).options(lazyload("*"))
+        rows = execute(session, statement, {"ids": wanted}, populate_existing=True).scalars().all()
+        show(session, named, rows, dict.fromkeys(wanted, written))
+
+
+def show(session: Session, named: Named, rows: Iterable[Job], written: Mapping[int, Collection[str]]) -> None:
+    """Let instances show `rows`, loaded just now; `written` is what the call wrote of each, by id."""
+    undo: list[Callable[[], None]] = []
+
+    def apply() -> None:
+        for row in rows:
+            undo.append(_note(session, row, named.locked_at))
+            for instance in (*named.instances.get(row.id, ()), *_kin(session, row.id)):
+                if instance is not row:
+                    undo.extend(_show(session, instance, row, written[row.id], named.locked_at))
+
+    when_stored(session, apply)
+    hooks.on_rollback(session, undo)
+
+
+def _held(session: Session, id_: int) -> list[Job]:
+    """What the session has of a job: one of `Job`, and one of each class that an application made of it."""
+    keys = (mapper.identity_key_from_primary_key((id_,)) for mapper in Job.__mapper__.self_and_descendants)
+    return [held for key in keys if isinstance(held := session.identity_map.get(key), Job)]
+
+
+def _kin(session: Session, id_: int) -> list[Job]:
+    """Those of them that loading a `Job` does not refresh."""
+    return [held for held in _held(session, id_) if type(held) is not Job]
+
+
+def _note(session: Session, job: Job, locked_at: int) -> Callable[[], None]:
+    info = instance_state(job).info
+    before = info.get(_SEEN, 0)
+    info[_SEEN] = locked_at
+
+    def forget() -> None:
+        info[_SEEN] = before
+        # A savepoint that is rolled back expires what was flushed in it, and no more.
+        if job in session:
+            session.expire(job, KEYS)
+
+    return forget
+
+
+def _show(
+    session: Session, instance: Job, row: Job, written: Collection[str], locked_at: int
+) -> list[Callable[[], None]]:
+    """Let an instance of another session, or of none, show a row, as if it had been loaded now.
+
+    What the application has set on one that its session will flush stays, but for what the call wrote
+    itself. The answer to an earlier call changes nothing when it comes after that to a later one.
+    """
+    state = instance_state(instance)
+    if state.info.get(_SEEN, 0) > locked_at:
+        return []
+    before, info = dict(instance.__dict__), state.info.get(_SEEN, 0)
+    pending = set(KEYS) - state.unmodified if state.session is not None else set()
+    shown = [key for key in KEYS if key not in pending or key in written]
+    for key in shown:
+        attributes.set_committed_value(instance, key, deepcopy(getattr(row, key)))
+    state.info[_SEEN] = locked_at
+
+    def undo() -> None:
+        if state.info[_SEEN] != locked_at:
+            return
+        state.info[_SEEN] = info
+        if instance in session:
+            session.expire(instance, KEYS)
+            return
+        for key in shown:
+            if key not in before:
+                instance.__dict__.pop(key, None)
+            elif key in pending:
+                setattr(instance, key, before[key])
+            else:
+                attributes.set_committed_value(instance, key, before[key])
+
+    return [undo]

@@ -1,0 +1,313 @@
+"""What the leader does to jobs that nobody runs: rescue, sweep, prune. Safe when two do it at once."""
+
+import functools
+import math
+from collections.abc import Callable, Collection, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple, cast
+from uuid import UUID
+
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Executable,
+    Float,
+    Select,
+    Table,
+    Text,
+    and_,
+    bindparam,
+    delete,
+    exists,
+    func,
+    literal,
+    literal_column,
+    or_,
+    select,
+    true,
+    update,
+)
+from sqlalchemy.orm import Session
+
+from oban import dialects
+from oban.config import Retention
+from oban.database.session import execute
+from oban.dialects.base import Dialect
+from oban.models import Job, Producer
+from oban.repository.acknowledge import Ack, acknowledge
+from oban.repository.cluster import plain, silent
+from oban.types import JobState, TextList
+
+_jobs = cast(Table, Job.__table__)
+_job = _jobs.c
+_producers = cast(Table, Producer.__table__)
+_producer = _producers.c
+
+#: Jobs that one statement rescues or sweeps.
+BATCH = 500
+
+
+class Rescued(NamedTuple):
+    """A job that was taken from a node that is gone."""
+
+    id: int
+    worker: str
+    node: str
+    #: Whether its last attempt was interrupted, so that it was discarded.
+    discarded: bool
+
+
+Patience = Callable[[datetime], float]
+
+
+def _endless(_: datetime) -> float:
+    return math.inf
+
+
+def _one_of(dialect: Dialect, owner: ColumnElement[str], name: str) -> ColumnElement[bool]:
+    return dialect.among(owner, bindparam(name, type_=TextList))
+
+
+@functools.cache
+def _orphans(dialect: Dialect) -> Select[Any]:
+    owner = plain(dialect.second(_job.attempted_by))
+    row = select(_producer.uuid).where(plain(_producer.uuid) == owner)
+    recent = dialect.earlier(bindparam("lease", type_=Float))
+    aged = dialect.earlier(bindparam("age", type_=Float))
+    # A row by hand may lack it; then the job is as old as its time to start.
+    since = func.coalesce(_job.attempted_at, _job.scheduled_at)
+    return (
+        select(_job.id, _job.worker, _job.attempt, _job.max_attempts, _job.meta, _job.attempted_by)
+        .where(
+            _job.state == dialect.state("executing"),
+            # Also of the job: a node that wakes up may fetch before its heart beats again.
+            since <= recent,
+            or_(
+                _one_of(dialect, owner, "silent"),
+                and_(~exists(row), or_(since <= aged, _one_of(dialect, owner, "gone"))),
+            ),
+        )
+        # Not by the bare column, lest the planner walks the primary key of the whole table.
+        .order_by(_job.id + literal_column("0"))
+        .limit(BATCH)
+        .with_for_update(skip_locked=True, of=_jobs)
+    )
+
+
+def orphans(
+    session: Session,
+    lease: float,
+    age: float,
+    gone: Collection[UUID] = (),
+    after: int = 0,
+    patience: Patience = _endless,
+) -> list[int]:
+    """The ids, beyond `after`, of what `rescue` would take; at most `BATCH`."""
+    return [row.id for row in _find(session, lease, age, gone, patience, _job.id > after)]
+
+
+def _find(
+    session: Session,
+    lease: float,
+    age: float,
+    gone: Collection[UUID],
+    patience: Patience,
+    *where: ColumnElement[bool],
+) -> Sequence[Any]:
+    parameters = {
+        "lease": lease,
+        "age": age,
+        "gone": [uuid.hex for uuid in gone],
+        "silent": silent(session, lease, patience),
+    }
+    return execute(session, _orphans(dialects.of(session)).where(*where), parameters).all()
+
+
+def rescue(
+    session: Session,
+    lease: float,
+    age: float,
+    gone: Collection[UUID] = (),
+    only: Sequence[int] | None = None,
+    sure: Callable[[], bool] = lambda: True,
+    patience: Patience = _endless,
+) -> list[Rescued]:
+    """Take executing jobs, or `only` some ids, from producers that are `silent`, as `cluster` says.
+
+    They become available, with `meta["rescued"]` + 1, or are discarded with a reason, if the
+    interrupted attempt was the last. A producer without a row is not one of ours, unless it is in
+    `gone` (its row was there, and has vanished): the jobs of others are rescued when they have run
+    for `age` seconds. At most `BATCH` at a time, and none unless `sure()`, which is asked when they
+    are locked.
+    """
+    dialects.of(session).begin_write(session)
+    acks, rescued = [], []
+    which = () if only is None else (_job.id.in_(only),)
+    found = _find(session, lease, age, gone, patience, *which)
+    for id_, worker, attempt, max_attempts, meta, attempted_by in found:
+        node, owner = _names(attempted_by)
+        before = meta.get("rescued") if isinstance(meta, dict) else None
+        count = before + 1 if isinstance(before, int) and 0 <= before < 2**31 else 1
+        last = attempt >= max_attempts
+        error = (
+            f"the node {node!r} was lost while it ran attempt {attempt} of {max_attempts}" if last else None
+        )
+        acks.append(Ack(id_, attempt, owner, "rescued", error=error, rescued=count))
+        rescued.append(Rescued(id_, worker, node, last))
+    # The lock may have taken so long that the producers, too, could not say that they are alive.
+    if not sure():
+        return []
+    acknowledge(session, acks)
+    return rescued
+
+
+def _names(attempted_by: object) -> tuple[str, str]:
+    """Node and owner as `Dialect.second` sees them, also in a list that another program made."""
+    listed = attempted_by if isinstance(attempted_by, list) else []
+    node, owner = (name if isinstance(name, str) else "" for name in (*listed, None, None)[:2])
+    return node, owner
+
+
+@functools.cache
+def _forget(dialect: Dialect) -> Executable:
+    owned = select(_job.id).where(
+        _job.state == dialect.state("executing"),
+        plain(dialect.second(_job.attempted_by)) == plain(_producer.uuid),
+    )
+    return (
+        delete(_producers)
+        .where(
+            _one_of(dialect, plain(_producer.uuid), "silent"),
+            # They may have been heard of since.
+            _producer.updated_at <= dialect.earlier(bindparam("lease", type_=Float)),
+            ~exists(owned),
+        )
+        .returning(_producer.uuid)
+    )
+
+
+def forget(session: Session, lease: float, patience: Patience = _endless) -> set[UUID]:
+    """Remove producers that are `silent` and own no job any more."""
+    dialect = dialects.of(session)
+    dialect.begin_write(session)
+    parameters = {"silent": silent(session, lease, patience), "lease": lease}
+    return set(execute(session, _forget(dialect), parameters).scalars())
+
+
+def _spent(dialect: Dialect) -> Select[Any]:
+    # Spelt as in the partial index.
+    available = dialect.partial(_job.state == dialect.state("available"))
+    spent = select(_job.id).where(available, _job.attempt >= _job.max_attempts)
+    return spent.order_by(_job.id).limit(dialect.first(literal(BATCH, BigInteger)))
+
+
+@functools.cache
+def _sweep(dialect: Dialect, some: bool) -> Executable:
+    spent = _spent(dialect).with_for_update(skip_locked=True)
+    if some:
+        spent = spent.where(dialect.among(_job.id, dialect.id_list("only")))
+    reason = literal("available with no attempt left: it could never run", Text)
+    return (
+        update(_jobs)
+        .where(dialect.picked(_job.id, spent))
+        .values(
+            state=dialect.state("discarded"),
+            discarded_at=dialect.now(),
+            errors=dialect.append_error(_job.errors, _job.attempt, reason),
+        )
+        .returning(_job.id)
+    )
+
+
+def spent(session: Session, after: int = 0) -> list[int]:
+    """The ids, beyond `after`, of what `sweep` would discard; at most `BATCH`."""
+    statement = _spent(dialects.of(session)).where(_job.id > after)
+    return list(execute(session, statement).scalars())
+
+
+def sweep(session: Session, only: Sequence[int] | None = None) -> list[int]:
+    """Discard available jobs that have no attempt left, with a reason; the ids, at most `BATCH`."""
+    statement = _sweep(dialects.of(session), only is not None)
+    return list(execute(session, statement, {} if only is None else {"only": only}).scalars())
+
+
+class Rule(NamedTuple):
+    """Which finished jobs are kept for how long: seconds since they finished."""
+
+    state: JobState
+    seconds: float
+    #: Queues or workers that the rule is for, and those that it leaves to other rules.
+    queue: str | None = None
+    worker: str | None = None
+    other_queues: Sequence[str] = ()
+    other_workers: Sequence[str] = ()
+
+
+def rules(retention: Retention) -> list[Rule]:
+    """The statements that a retention amounts to. A worker's own counts before that of a queue."""
+    queues, workers = tuple(retention.queues), tuple(retention.workers)
+    made = []
+    for state in (JobState.COMPLETED, JobState.CANCELLED, JobState.DISCARDED):
+
+        def add(kept: Retention, state: JobState = state, **which: Any) -> None:
+            seconds = getattr(kept, state.value)
+            if seconds is not None:
+                made.append(Rule(state, seconds, **which))
+
+        add(retention, other_queues=queues, other_workers=workers)
+        for queue, kept in retention.queues.items():
+            add(kept, queue=queue, other_workers=workers)
+        for worker, kept in retention.workers.items():
+            add(kept, worker=worker)
+    return made
+
+
+def prunable(
+    session: Session, rule: Rule, limit: int, past: tuple[datetime, int] | None = None
+) -> list[tuple[datetime, int]]:
+    """What `prune` would delete: when each job finished, and its id."""
+    ended = _job[f"{rule.state.value}_at"]
+    statement = _old(dialects.of(session), rule, limit, past, None).add_columns(ended).order_by(_job.id)
+    return [(row[1], row[0]) for row in execute(session, statement)]
+
+
+def prune(
+    session: Session,
+    rule: Rule,
+    limit: int,
+    past: tuple[datetime, int] | None = None,
+    only: Sequence[int] | None = None,
+) -> int:
+    """Delete jobs that have been kept long enough, the oldest first, at most `limit`; their number.
+
+    Of those that finished later than `past`, which is such a time and an id, or `only` of some ids.
+    """
+    dialect = dialects.of(session)
+    old = _old(dialect, rule, limit, past, only).with_for_update(skip_locked=True)
+    statement = delete(_jobs).where(dialect.picked(_job.id, old)).returning(_job.id)
+    parameters = {} if only is None else {"only": only}
+    return len(execute(session, statement, parameters).all())
+
+
+def _old(
+    dialect: Dialect,
+    rule: Rule,
+    limit: int,
+    past: tuple[datetime, int] | None,
+    only: Sequence[int] | None,
+) -> Select[Any]:
+    ended = _job[f"{rule.state.value}_at"]
+    statement = select(_job.id).where(
+        dialect.partial(_job.state == dialect.state(rule.state.value)),
+        ended <= dialect.earlier(literal(rule.seconds, Float)),
+        # In a form that no index on it serves: by the one on state and queue, all that ended would be sorted.
+        *([(_job.queue == rule.queue).is_(true())] if rule.queue is not None else []),
+        *([_job.worker == rule.worker] if rule.worker is not None else []),
+        *([_job.queue.not_in(rule.other_queues)] if rule.other_queues else []),
+        *([_job.worker.not_in(rule.other_workers)] if rule.other_workers else []),
+        *([dialect.among(_job.id, dialect.id_list("only"))] if only is not None else []),
+    )
+    if past is not None:
+        at, id_ = past
+        statement = statement.where(ended >= at, or_(ended > at, _job.id > id_))
+    return statement.order_by(ended).limit(dialect.first(literal(limit, BigInteger)))

@@ -1,0 +1,56 @@
+"""Whose run is it: what a producer believes, next to what the database says."""
+
+from collections.abc import Collection, Sequence
+from typing import cast
+
+from sqlalchemy import Table, select
+from sqlalchemy.orm import Session
+
+from oban import dialects
+from oban.database.session import execute
+from oban.dialects.base import constant
+from oban.models import Job
+from oban.repository.acknowledge import Held
+
+_job = cast(Table, Job.__table__).c
+
+
+def current(session: Session, ids: Collection[int]) -> set[Held]:
+    """The executing attempts of some jobs."""
+    dialect = dialects.of(session)
+    statement = select(_job.id, _job.attempt, dialect.second(_job.attempted_by)).where(
+        dialect.among(_job.id, dialect.id_list()),
+        dialect.plain_state(_job.state) == constant("executing"),
+    )
+    return {
+        (id_, attempt, owner) for id_, attempt, owner in execute(session, statement, {"ids": sorted(ids)})
+    }
+
+
+def lost(session: Session, runs: Sequence[Held]) -> set[Held]:
+    """Which of some runs are no longer the current, executing attempt of their job."""
+    return set(runs) - current(session, {run[0] for run in runs})
+
+
+def strays(session: Session, owner: str, known: Collection[Held]) -> list[Held]:
+    """The runs that the database has of a producer, and the producer has not: lost answers."""
+    dialect = dialects.of(session)
+    statement = select(_job.id, _job.attempt).where(
+        _job.state == dialect.state("executing"), dialect.second(_job.attempted_by) == owner
+    )
+    rows = sorted((id_, attempt, owner) for id_, attempt in execute(session, statement))
+    return [held for held in rows if held not in known]
+
+
+def claimed(session: Session, run: Held) -> Job | None:
+    """The job of a run, as a fetch would have given it; None if it is not its current one any more."""
+    id_, attempt, owner = run
+    dialect = dialects.of(session)
+    statement = select(*_job).where(
+        _job.id == id_,
+        _job.attempt == attempt,
+        dialect.second(_job.attempted_by) == owner,
+        dialect.plain_state(_job.state) == constant("executing"),
+    )
+    row = execute(session, statement).one_or_none()
+    return None if row is None else Job.stored(row)

@@ -1,0 +1,222 @@
+"""Which jobs a management call means: ids, instances or a `select(Job)`, turned into locked rows."""
+
+import itertools
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import (
+    Alias,
+    CompoundSelect,
+    Join,
+    Result,
+    Row,
+    Select,
+    Table,
+    column,
+    inspect,
+    select,
+    table,
+    true,
+)
+from sqlalchemy.exc import NoInspectionAvailable
+from sqlalchemy.orm import Session, lazyload
+
+from oban import dialects
+from oban.database.session import PREFIX, execute
+from oban.errors import InvalidTarget, NotEnqueued
+from oban.models import Job
+from oban.types import JobState
+
+Target = Job | int
+Targets = Iterable[Target] | Select[Any]
+
+MAX_ID = 2**63 - 1
+_TABLE: Any = Job.__table__
+#: What `where(True)` leaves in a statement.
+_ALWAYS: Any = select(Job.id).where(true()).whereclause
+_moments = itertools.count(1)
+
+
+@dataclass(slots=True)
+class Named:
+    """The jobs that a call names: distinct ids in the order given, or a statement."""
+
+    ids: list[int] = field(default_factory=list)
+    statement: Select[Any] | None = None
+    #: The instances that were passed, by id; the same job may be there in several.
+    instances: dict[int, list[Job]] = field(default_factory=dict)
+    #: Of two calls that locked the same row, the later one has more.
+    locked_at: int = 0
+
+
+def parse(targets: Targets) -> Named:
+    """Check what was passed. Raises `InvalidTarget` or `NotEnqueued`, before any row is touched."""
+    if isinstance(targets, Select):
+        return Named(statement=_checked(targets))
+    if isinstance(targets, CompoundSelect):
+        raise InvalidTarget(
+            "a select(Job) is needed, not CompoundSelect; use select(Job).where(Job.id.in_(the union of ids))"
+        )
+    if isinstance(targets, (str, bytes, dict, Job, int)) or not isinstance(targets, Iterable):
+        raise InvalidTarget(
+            f"a list of jobs or ids, or a select(Job), is needed, not {type(targets).__name__}"
+        )
+    named = Named()
+    ids: dict[int, None] = {}
+    for target in targets:
+        id_ = parse_id(target)
+        ids[id_] = None
+        if isinstance(target, Job):
+            named.instances.setdefault(id_, []).append(target)
+    named.ids = list(ids)
+    return named
+
+
+def parse_id(target: object) -> int:
+    """The id of a `Job` or an id itself; raises `InvalidTarget` or `NotEnqueued`."""
+    if isinstance(target, Job):
+        # Not target.id: on an instance that a commit has expired, that would go to the database.
+        state = inspect(target)
+        if state.identity is None:
+            raise NotEnqueued(f"{target!r} was never enqueued, so it has no id")
+        return int(state.identity[0])
+    if isinstance(target, int) and not isinstance(target, bool):
+        return target
+    raise InvalidTarget(f"a Job or an integer id is needed, not {target!r}")
+
+
+def _checked(statement: Select[Any]) -> Select[Any]:
+    described = statement.column_descriptions
+    entity = described[0].get("entity") if len(described) == 1 else None
+    try:
+        ours = entity is not None and described[0]["expr"] is entity
+        ours = ours and issubclass(inspect(entity).mapper.class_, Job)
+    except NoInspectionAvailable:
+        ours = False
+    if not ours:
+        raise InvalidTarget(
+            "the statement must be a select(Job), of Job and nothing else; other tables are joined:"
+            " select(Job).join(Order, …).where(…)"
+        )
+    return statement
+
+
+def check_removal(targets: object, everything: bool) -> None:
+    """Refuse a statement that takes every job, unless that was said: `InvalidTarget`."""
+    if not isinstance(targets, Select):
+        if everything:
+            raise InvalidTarget("everything=True goes with a select(Job)")
+    elif not everything and _takes_all(_checked(targets)):
+        raise InvalidTarget(
+            "the select(Job) has no condition: it would delete every job that is not executing. If that is"
+            " meant, pass everything=True"
+        )
+
+
+def _takes_all(statement: Select[Any]) -> bool:
+    condition = statement.whereclause
+    if condition is not None and not condition.compare(_ALWAYS):
+        return False
+    bounds = (statement._limit_clause, statement._offset_clause, statement._fetch_clause)
+    if any(bound is not None for bound in bounds) or statement._having_criteria or statement._distinct_on:
+        return False
+    froms = statement.get_final_froms()
+    return len(froms) == 1 and _is_whole(froms[0])
+
+
+def _is_whole(source: Any) -> bool:
+    """Whether there is a row for each of our table; an outer join leaves none out."""
+    if isinstance(source, Join):
+        return source.isouter and _is_whole(source.left)
+    return isinstance(source.element if isinstance(source, Alias) else source, Table)
+
+
+def find(session: Session, statement: Select[Any], locks: bool = False) -> Result[Any]:
+    """Run a statement of the caller's, that names Oban's tables and others; `locks` if it locks rows.
+
+    A schema that is put in for none would be put in for all tables, the application's too. So the name
+    that `select(Job)` uses is given, within the statement, to the table of the schema.
+    """
+    prefix = session.info.get(PREFIX)
+    mapped = session.connection().get_execution_options().get("schema_translate_map") if prefix else None
+    theirs = (mapped or {}).get(None)
+    # What only has a name for a while cannot be locked.
+    if locks or not prefix or theirs == prefix:
+        return execute(session, statement)
+    if theirs is not None:
+        raise InvalidTarget(
+            f"the session's schema_translate_map says {theirs!r} for tables without a schema, but this Oban's"
+            f" are in {prefix!r}"
+        )
+    ours = table(_TABLE.name, *(column(each.name) for each in _TABLE.columns), schema=prefix)
+    # Recursive in name only: then others of the statement may use it, in whatever order they come.
+    named = select(*ours.c).cte(_TABLE.name, recursive=True).prefix_with("NOT MATERIALIZED")
+    return session.execute(statement.add_cte(named))
+
+
+def look(session: Session, statement: Select[Any]) -> list[Job]:
+    """The jobs that a statement of the caller's gives, each once."""
+    return list(find(session, statement, _locks(statement)).scalars().unique())
+
+
+def locking(session: Session, named: Named, *columns: Any) -> tuple[Select[Any], list[int], dict[int, str]]:
+    """A statement that locks the named jobs in id order, its ids, and how their rows were when found.
+
+    It selects `columns` and, last, the version of the row.
+    """
+    dialect = dialects.of(session)
+    dialect.begin_write(session)
+    seen: dict[int, str] = {}
+    ids = named.ids
+    if named.statement is not None:
+        rows = named.statement.subquery()
+        prefix = session.info.get(PREFIX)
+        locks = _locks(named.statement)
+        whole = _TABLE.alias("named")
+        if prefix and not locks:
+            whole = table(_TABLE.name, column("id"), schema=prefix)
+        found = select(whole.c.id, dialect.version()).where(whole.c.id.in_(select(rows.c.id)))
+        ids = sorted(seen := dict(map(tuple, find(session, found, locks))))
+    statement = (
+        select(*columns, dialect.version())
+        .where(dialect.among(Job.id, dialect.id_list()))
+        .order_by(Job.id)
+        .with_for_update(of=Job)
+        # An application's relationships may say that they come along: not their tables, not locked.
+        .options(lazyload("*"))
+    )
+    # An id that a bigint cannot hold belongs to no job.
+    return statement, [id_ for id_ in ids if 0 < id_ <= MAX_ID], seen
+
+
+def lock(session: Session, named: Named, states: Iterable[JobState]) -> list[Row[tuple[int, JobState, str]]]:
+    """Lock the named jobs that are in one of some states, in id order: their id, state and queue."""
+    statement, ids, seen = locking(session, named, Job.id, Job.state, Job.queue)
+    state = dialects.of(session).plain_state(Job.state)
+    statement = statement.where(state.in_([each.value for each in states]))
+    rows = list(execute(session, statement, {"ids": ids}).all())
+    meant = still_named(session, named, seen, {row.id: row[3] for row in rows})
+    return [row for row in rows if row.id in meant]
+
+
+def still_named(session: Session, named: Named, seen: dict[int, str], locked: dict[int, str]) -> set[int]:
+    """Which of some locked ids are meant, now that nobody can change them any more.
+
+    Both `seen` and `locked` hold the version of each row. A statement may have found a row before a
+    transaction changed it that the lock then waited for.
+    """
+    named.locked_at = next(_moments)
+    changed = [id_ for id_, version in locked.items() if seen.get(id_, version) != version]
+    if named.statement is None or not changed:
+        return set(locked)
+    dialect = dialects.of(session)
+    # Not what it limits by: asked again, that may give other rows.
+    rows = named.statement.limit(None).offset(None).subquery()
+    again = select(rows.c.id).where(dialect.among(rows.c.id, dialect.id_list()))
+    meant = find(session, again.params(ids=changed), _locks(named.statement)).scalars()
+    return set(locked) - set(changed) | set(meant)
+
+
+def _locks(statement: Select[Any]) -> bool:
+    return statement._for_update_arg is not None
