@@ -151,7 +151,7 @@ class Arguments:
             self._adapter: TypeAdapter[Any] = TypeAdapter(said)
             self._adapter.rebuild(raise_errors=True)
         except Exception as error:
-            text = encoding.shown(str(error).partition("\n")[0], 500)
+            text = encoding.log_safe(str(error).partition("\n")[0], 500)
             raise ConfigError(f"{owner}: its args cannot be {_name(said)}: {text}") from error
 
     def parse(self, args: dict[str, Any], owner: str) -> Any:
@@ -190,7 +190,7 @@ class Arguments:
         except self._invalid as error:
             raise InvalidJob("args", f"of {owner} do not fit {_name(self.said)}: {_faults(error)}") from None
         except Exception as error:
-            text = encoding.shown(str(error), _SHOWN)
+            text = encoding.log_safe(str(error), _SHOWN)
             raise InvalidJob(
                 "args", f"of {owner} cannot be stored: {type(error).__name__}: {text}"
             ) from error
@@ -211,15 +211,15 @@ def _text(args: dict[str, Any]) -> str:
 
 def _faults(error: Any) -> str:
     faults = error.errors(include_url=False, include_input=False, include_context=False)
-    shown = [f"{_path(fault['loc'])}{encoding.shown(fault['msg'], _SHOWN)}" for fault in faults[:_FAULTS]]
+    shown = [f"{_path(fault['loc'])}{encoding.log_safe(fault['msg'], _SHOWN)}" for fault in faults[:_FAULTS]]
     more = f"; and {len(faults) - _FAULTS:,} more" if len(faults) > _FAULTS else ""
     return "; ".join(shown) + more
 
 
 def _path(location: tuple[int | str, ...]) -> str:
-    parts = (f"[{part}]" if isinstance(part, int) else f".{encoding.shown(part, 40)}" for part in location)
+    parts = (f"[{part}]" if isinstance(part, int) else f".{encoding.log_safe(part, 40)}" for part in location)
     path = "".join(parts).removeprefix(".")
-    return f"{encoding.shown(path, _SHOWN)}: " if path else ""
+    return f"{encoding.log_safe(path, _SHOWN)}: " if path else ""
 
 
 def _difference(given: Any, back: Any) -> str:
@@ -233,7 +233,8 @@ def _difference(given: Any, back: Any) -> str:
         before, after = ({name: getattr(side, name, None) for name in names} for side in (given, back))
     changed = [name for name in before if before[name] != after.get(name)]
     kinds = (
-        f"{encoding.shown(name, 40)} ({type(before[name]).__name__}, then {type(after.get(name)).__name__})"
+        f"{encoding.log_safe(name, 40)}"
+        f" ({type(before[name]).__name__}, then {type(after.get(name)).__name__})"
         for name in changed[:_FAULTS]
     )
     return ", ".join(kinds) or f"{type(given).__qualname__} does not compare by value"

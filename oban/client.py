@@ -14,13 +14,13 @@ from oban.database.aio import Database
 from oban.models import Job
 from oban.notifier import direct_url
 from oban.repository import insert, management, queue_settings
-from oban.repository.management import Change
+from oban.repository.management import JobChanges
 from oban.repository.queue_settings import ALL, QueueInfo
-from oban.repository.selection import Named, Target, Targets, check_removal, parse, parse_id
+from oban.repository.selection import Selection, Target, Targets, check_delete, parse, parse_id
 from oban.runner import Runner, deadlines
 
 #: How long the connections of an engine made here may take to close, in seconds.
-GOODBYE = 1.0
+DISPOSE_TIMEOUT = 1.0
 
 
 class Oban:
@@ -99,7 +99,7 @@ class Oban:
                 await self._runner.stop()
                 self._runner = None
                 self._database.loop = None
-            await deadlines.close(self._database, GOODBYE)
+            await deadlines.close(self._database, DISPOSE_TIMEOUT)
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -146,7 +146,7 @@ class Oban:
 
     async def get_job(self, id_: int, session: Session | None = None) -> Job | None:
         """The job with this id, or None."""
-        return await self._database.look(session, management.get, parse_id(id_))
+        return await self._database.look(session, management.get_job, parse_id(id_))
 
     async def list_jobs(
         self,
@@ -154,7 +154,7 @@ class Oban:
         session: Session | None = None,
     ) -> list[Job]:
         """The jobs that a `select(Job)` gives; all jobs in id order without one."""
-        return await self._database.look(session, management.find, select_statement)
+        return await self._database.look(session, management.list_jobs, select_statement)
 
     async def cancel_job(self, job_or_id: Target, session: Session | None = None) -> bool:
         """Cancel a job that has not ended; whether it was changed.
@@ -166,7 +166,7 @@ class Oban:
 
     async def cancel_many_jobs(self, jobs: Targets, session: Session | None = None) -> int:
         """Cancel jobs, ids, or what a `select(Job)` gives; the number changed."""
-        return await self._database.run(session, management.cancel, await self._named(jobs, session))
+        return await self._database.run(session, management.cancel_jobs, await self._named(jobs, session))
 
     async def retry_job(self, job_or_id: Target, session: Session | None = None) -> bool:
         """Make a job run again, now, unless it is available or executing; whether it was changed."""
@@ -174,7 +174,7 @@ class Oban:
 
     async def retry_many_jobs(self, jobs: Targets, session: Session | None = None) -> int:
         """Retry jobs, ids, or what a `select(Job)` gives; the number changed."""
-        return await self._database.run(session, management.retry, await self._named(jobs, session))
+        return await self._database.run(session, management.retry_jobs, await self._named(jobs, session))
 
     async def delete_job(self, job_or_id: Target, session: Session | None = None) -> bool:
         """Delete a job that is not executing; whether it was deleted."""
@@ -187,10 +187,10 @@ class Oban:
 
         A statement without any condition takes `everything=True`, or raises `InvalidTarget`.
         """
-        check_removal(jobs, everything)
-        return await self._database.run(session, management.remove, await self._named(jobs, session))
+        check_delete(jobs, everything)
+        return await self._database.run(session, management.delete_jobs, await self._named(jobs, session))
 
-    async def update_job(self, job_or_id: Target, changes: Change, session: Session | None = None) -> Job:
+    async def update_job(self, job_or_id: Target, changes: JobChanges, session: Session | None = None) -> Job:
         """Change some fields of a job; the job as it is then (the instance passed, if one was).
 
         `changes` is a dict, or a callable that gets the job as it is under its row lock and
@@ -201,7 +201,7 @@ class Oban:
         return (await self.update_many_jobs([job_or_id], changes, session))[0]
 
     async def update_many_jobs(
-        self, jobs: Targets, changes: Change, session: Session | None = None
+        self, jobs: Targets, changes: JobChanges, session: Session | None = None
     ) -> list[Job]:
         """Change some fields of many jobs, all or none; the jobs in the order given, each once.
 
@@ -209,7 +209,7 @@ class Oban:
         """
         management.check(changes)
         named = await self._named(jobs, session)
-        return await self._database.run(session, management.change, named, changes)
+        return await self._database.run(session, management.update_jobs, named, changes)
 
     # -- queues --------------------------------------------------------------------------------
     #
@@ -277,12 +277,12 @@ class Oban:
     async def _control(
         self, session: Session | None, action: str, queue: str, node: str | None, **how: Any
     ) -> None:
-        change = queue_settings.Change.make(action, queue, node, **how)
-        await self._database.run(session, queue_settings.store, self.options.name, change)
+        change = queue_settings.QueueCommand.make(action, queue, node, **how)
+        await self._database.run(session, queue_settings.store_command, self.options.name, change)
         if session is None and self._runner is not None:
             await self._runner.controller.sync()
 
-    async def _named(self, jobs: Targets, session: Session | None) -> Named:
+    async def _named(self, jobs: Targets, session: Session | None) -> Selection:
         if isinstance(session, (AsyncSession, async_scoped_session)):
             # Jobs that were added to the session get their ids.
             await session.flush()

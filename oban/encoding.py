@@ -47,14 +47,14 @@ def loads(text: str | bytes) -> Any:
     return _decode(text)
 
 
-def document(text: str | bytes) -> Any:
+def decode_column(text: str | bytes) -> Any:
     """The value of a stored JSON text, or an `Undecodable`: one bad row must not cost the others theirs."""
     try:
         return loads(text)
     # ValueError: no JSON, or a number out of reach.
     except (ValueError, RecursionError) as error:
         problem = "is nested too deeply" if isinstance(error, RecursionError) else str(error)
-        return Undecodable(storable(f"cannot be decoded: {problem}", 500))
+        return Undecodable(sanitize(f"cannot be decoded: {problem}", 500))
 
 
 class Undecodable:
@@ -99,7 +99,7 @@ def _float_of(value: int) -> int | float:
     return value
 
 
-def kind(value: object) -> str:
+def json_type(value: object) -> str:
     """What JSON calls a value that `loads` gives."""
     names = {"NoneType": "null", "bool": "a boolean", "str": "text", "list": "a list", "dict": "an object"}
     return names.get(type(value).__name__, "a number")
@@ -250,7 +250,7 @@ def _fault(value: str) -> str | None:
     return None
 
 
-def storable(value: str, limit: int = MAX_ERROR) -> str:
+def sanitize(value: str, limit: int = MAX_ERROR) -> str:
     """The nearest text that can be stored: NUL and surrogates replaced.
 
     If its JSON takes more than `limit` bytes, the middle is cut out.
@@ -274,7 +274,7 @@ def storable(value: str, limit: int = MAX_ERROR) -> str:
         room = min(room * limit // size, room - room // 16 - 1)
 
 
-def shown(value: object, limit: int = 255) -> str:
+def log_safe(value: object, limit: int = 255) -> str:
     """A text of a row as it may stand in a log: on one line, without control characters, cut at `limit`."""
     text = value if isinstance(value, str) and value.isprintable() else repr(value)
     return text if len(text) <= limit else f"{text[:limit]}…"
@@ -287,9 +287,9 @@ def _without_faults(value: str) -> str:
 def error_text(error: BaseException) -> str:
     """The traceback of an exception as text that can be stored, whatever the exception is. Never raises."""
     try:
-        return storable("".join(traceback.format_exception(error)).rstrip())
+        return sanitize("".join(traceback.format_exception(error)).rstrip())
     except BaseException:
         # An exception may do anything when it is asked for its text; its class may, too, for its name.
         name = type.__dict__["__qualname__"].__get__(type(error))
         lines = traceback.format_tb(error.__traceback__)
-        return storable("".join([*lines, f"{name}: <the exception could not be printed>"]))
+        return sanitize("".join([*lines, f"{name}: <the exception could not be printed>"]))

@@ -250,4 +250,4 @@ def _step(key: object, name: str) -> str | int:
 
 
 def _shown(value: object) -> str:
-    return encoding.shown(repr(value), 60)
+    return encoding.log_safe(repr(value), 60)

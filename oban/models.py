@@ -181,14 +181,14 @@ class Job(Base):
         self._fill(fields.check(values))
 
     @classmethod
-    def of(cls, checked: dict[str, Any]) -> "Job":
+    def _from_checked(cls, checked: dict[str, Any]) -> "Job":
         """A job of values that `oban.fields` has checked; takes them over without a copy."""
         job = _blank(cls)
         job._fill(checked)
         return job
 
     @classmethod
-    def stored(cls, row: Iterable[Any]) -> "Job":
+    def _from_row(cls, row: Iterable[Any]) -> "Job":
         """The detached job of a row that has all columns, in the order of the table.
 
         What loading it through a session would give, in a third of the time.
@@ -198,12 +198,12 @@ class Job(Base):
         return job
 
     @property
-    def is_stored(self) -> bool:
+    def _is_persistent(self) -> bool:
         """Whether the instance shows a row, not a job that has yet to be enqueued."""
         state = self.__dict__.get("_sa_instance_state")
         return self.__dict__.get("id") is not None if state is None else state.key is not None
 
-    def keyed(self) -> None:
+    def _mark_persistent(self) -> None:
         """Make the instance one that is stored under its id, with nothing changed since."""
         # What make_transient_to_detached() does, less what only instances with a history need.
         if (state := self.__dict__.get("_sa_instance_state")) is not None:
@@ -228,7 +228,7 @@ class Job(Base):
         if field == "scheduled_at":
             self.__dict__.pop("_schedule_in", None)
             # Bulk inserts ask nobody else.
-            if not self.is_stored and self.state is JobState.AVAILABLE:
+            if not self._is_persistent and self.state is JobState.AVAILABLE:
                 self.state = JobState.SCHEDULED if checked > clock.now() else JobState.AVAILABLE
         return checked
 

@@ -14,9 +14,9 @@ from oban.database.sync import SyncDatabase
 from oban.errors import ConfigError
 from oban.models import Job
 from oban.repository import insert, management, queue_settings
-from oban.repository.management import Change
+from oban.repository.management import JobChanges
 from oban.repository.queue_settings import ALL, QueueInfo
-from oban.repository.selection import Named, Target, Targets, check_removal, parse, parse_id
+from oban.repository.selection import Selection, Target, Targets, check_delete, parse, parse_id
 
 
 class SyncOban:
@@ -103,7 +103,7 @@ class SyncOban:
 
     def get_job(self, id_: int, session: Session | None = None) -> Job | None:
         """The job with this id, or None."""
-        return self._database.look(session, management.get, parse_id(id_))
+        return self._database.look(session, management.get_job, parse_id(id_))
 
     def list_jobs(
         self,
@@ -111,7 +111,7 @@ class SyncOban:
         session: Session | None = None,
     ) -> list[Job]:
         """The jobs that a `select(Job)` gives; all jobs in id order without one."""
-        return self._database.look(session, management.find, select_statement)
+        return self._database.look(session, management.list_jobs, select_statement)
 
     def cancel_job(self, job_or_id: Target, session: Session | None = None) -> bool:
         """Cancel a job that has not ended, an executing one too; whether it was changed."""
@@ -119,7 +119,7 @@ class SyncOban:
 
     def cancel_many_jobs(self, jobs: Targets, session: Session | None = None) -> int:
         """Cancel jobs, ids, or what a `select(Job)` gives; the number changed."""
-        return self._database.run(session, management.cancel, self._named(jobs, session))
+        return self._database.run(session, management.cancel_jobs, self._named(jobs, session))
 
     def retry_job(self, job_or_id: Target, session: Session | None = None) -> bool:
         """Make a job run again, now, unless it is available or executing; whether it was changed."""
@@ -127,7 +127,7 @@ class SyncOban:
 
     def retry_many_jobs(self, jobs: Targets, session: Session | None = None) -> int:
         """Retry jobs, ids, or what a `select(Job)` gives; the number changed."""
-        return self._database.run(session, management.retry, self._named(jobs, session))
+        return self._database.run(session, management.retry_jobs, self._named(jobs, session))
 
     def delete_job(self, job_or_id: Target, session: Session | None = None) -> bool:
         """Delete a job that is not executing; whether it was deleted."""
@@ -140,21 +140,23 @@ class SyncOban:
 
         A statement without any condition takes `everything=True`, or raises `InvalidTarget`.
         """
-        check_removal(jobs, everything)
-        return self._database.run(session, management.remove, self._named(jobs, session))
+        check_delete(jobs, everything)
+        return self._database.run(session, management.delete_jobs, self._named(jobs, session))
 
-    def update_job(self, job_or_id: Target, changes: Change, session: Session | None = None) -> Job:
+    def update_job(self, job_or_id: Target, changes: JobChanges, session: Session | None = None) -> Job:
         """Change some fields of a job, by a dict or a callable; the job as it is then.
 
         Raises `InvalidJob`, `JobNotFound`, or what the callable raises, and changes nothing then.
         """
         return self.update_many_jobs([job_or_id], changes, session)[0]
 
-    def update_many_jobs(self, jobs: Targets, changes: Change, session: Session | None = None) -> list[Job]:
+    def update_many_jobs(
+        self, jobs: Targets, changes: JobChanges, session: Session | None = None
+    ) -> list[Job]:
         """Change some fields of many jobs, all or none; the jobs in the order given, each once."""
         management.check(changes)
         named = self._named(jobs, session)
-        return self._database.run(session, management.change, named, changes)
+        return self._database.run(session, management.update_jobs, named, changes)
 
     # -- queues --------------------------------------------------------------------------------
 
@@ -211,11 +213,11 @@ class SyncOban:
     def _control(
         self, session: Session | None, action: str, queue: str, node: str | None, **how: Any
     ) -> None:
-        change = queue_settings.Change.make(action, queue, node, **how)
-        self._database.run(session, queue_settings.store, self.options.name, change)
+        change = queue_settings.QueueCommand.make(action, queue, node, **how)
+        self._database.run(session, queue_settings.store_command, self.options.name, change)
 
     @staticmethod
-    def _named(jobs: Targets, session: Session | None) -> Named:
+    def _named(jobs: Targets, session: Session | None) -> Selection:
         if isinstance(session, (OrmSession, scoped_session)):
             # Jobs that were added to the session get their ids.
             session.flush()

@@ -183,7 +183,7 @@ def aware(value: datetime | None) -> datetime | None:
 
 def _decoded(value: Any) -> Any:
     # SQLite stores a number as one, whatever the type of the column.
-    return encoding.document(value) if isinstance(value, (str, bytes)) else value
+    return encoding.decode_column(value) if isinstance(value, (str, bytes)) else value
 
 
 class _JSONText(TypeDecorator[Any]):

@@ -158,7 +158,7 @@ class Worker(Generic[A]):
             values |= deepcopy(cls._mutable)
         if overrides:
             values |= fields.check(overrides)
-        return Job.of(values)
+        return Job._from_checked(values)
 
     @classmethod
     def args_of(cls, job: Job) -> A:
@@ -216,7 +216,7 @@ class Registry:
             return self._workers[name]
         except KeyError:
             raise UnknownWorker(
-                f"no worker named {encoding.shown(repr(name))} is registered in this process; import the"
+                f"no worker named {encoding.log_safe(repr(name))} is registered in this process; import the"
                 " module that defines it before starting"
             ) from None
 

@@ -17,7 +17,7 @@ logger = logging.getLogger("oban.supervisor")
 #: Pause before a node that died is started again: doubled by each death, up to the longest one.
 PAUSE, LONGEST_PAUSE = 1.0, 30.0
 #: A node that lived for so long has not died of its start: the pauses begin anew.
-STEADY = 60.0
+HEALTHY_AFTER = 60.0
 #: How long a node may take to stop after the grace period, before it is killed.
 PATIENCE = 30.0
 
@@ -111,7 +111,7 @@ class Child:
                     return ended
                 how = f"ended by {_signal(-ended)}" if ended < 0 else f"ended with exit code {ended}"
             lived = clock.monotonic() - began
-            deaths = 0 if lived > STEADY else deaths
+            deaths = 0 if lived > HEALTHY_AFTER else deaths
             pause = backoff.jittered(min(PAUSE * 2 ** min(deaths, backoff.MAX_EXPONENT), LONGEST_PAUSE), 0.5)
             deaths += 1
             logger.error("node %s %s after %.1f s; next start in %.1f s", self.node, how, lived, pause)

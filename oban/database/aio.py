@@ -29,7 +29,7 @@ T = TypeVar("T")
 Caller = AsyncSession | async_scoped_session[Any] | AsyncConnection
 
 #: Seconds that the server gives a statement beyond its timeout here, which is the one to be met.
-SPARE = 1.0
+SERVER_TIMEOUT_MARGIN = 1.0
 #: Seconds that a connection is waited for where no timeout is given.
 POOL_TIMEOUT = 30.0
 
@@ -63,7 +63,7 @@ class Database(BaseDatabase):
         self.loop: asyncio.AbstractEventLoop | None = None
         self._writer = asyncio.Lock() if self.dialect.single_writer else nullcontext()
 
-    def sibling(self, connections: int, timeout: float | None, *, own_loop: bool = False) -> "Database":
+    def with_own_pool(self, connections: int, timeout: float | None, *, own_loop: bool = False) -> "Database":
         """The same database through a pool of its own, of `connections` at most; dispose of it.
 
         With `own_loop`, for use on another event loop. Without a `timeout`, statements last as long as
@@ -74,7 +74,7 @@ class Database(BaseDatabase):
         # Behind a pooler, the connection is not ours to set up.
         limit = None
         if timeout is not None and not self.pooled:
-            limit = self.dialect.limit_statement(timeout + SPARE)
+            limit = self.dialect.session_limits_sql(timeout + SERVER_TIMEOUT_MARGIN)
         # The others are for what takes more than one statement.
         kept = connections // 2 if keeps(self.engine) else 0
         patience = POOL_TIMEOUT if timeout is None else timeout

@@ -50,7 +50,7 @@ class BaseDatabase:
     def __init__(self, engine: Engine, *, owned: bool, prefix: str | None, pooled: bool) -> None:
         self._core = engine
         self._owns_engine = owned
-        self.dialect = dialects.named(engine.dialect.name)
+        self.dialect = dialects.by_name(engine.dialect.name)
         if isinstance(engine.pool, StaticPool):
             raise ConfigError(
                 "the engine's pool gives one connection to everybody at once, so that transactions would"
@@ -133,7 +133,7 @@ class BaseDatabase:
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T:
-        if dialects.of(session) is not self.dialect:
+        if dialects.for_bind(session) is not self.dialect:
             raise InvalidTarget(f"the session is not on {self.dialect.name}, as this Oban is")
         elsewhere = self.prefix is not None and _schema(session) != self.prefix
         if elsewhere and any(isinstance(held, Job) for held in (*session.new, *session.dirty)):
@@ -202,7 +202,7 @@ class BaseDatabase:
 
     def missing_schema(self) -> str:
         """What to tell somebody whose database has no Oban tables."""
-        url = dialects.shown(self._core.url)
+        url = dialects.redacted(self._core.url)
         where = f" in the schema {self.prefix}" if self.prefix else ""
         option = f" --prefix {self.prefix}" if self.prefix else ""
         return (

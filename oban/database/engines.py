@@ -28,7 +28,7 @@ def make_sync_engine(url: str | URL, pooled: bool = False, **options: Any) -> En
 
 
 def _options(url: URL, pooled: bool, given: dict[str, Any]) -> dict[str, Any]:
-    options = dialects.named(url.get_backend_name()).engine_options(url, pooled)
+    options = dialects.by_name(url.get_backend_name()).engine_options(url, pooled)
     usual: dict[str, Any] = {"json_deserializer": encoding.loads}
     if "poolclass" not in given:
         usual["pool_size"] = IDLE - KEPT

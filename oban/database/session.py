@@ -125,7 +125,7 @@ def rows_of(session: Session, statement: Executable, parameters: dict[str, Any])
 
 def notify(session: Session, channel: str, payloads: Sequence[dict[str, Any]]) -> None:
     """Announce payloads on a channel when, and only if, the session's transaction commits."""
-    dialects.of(session).notify(session, session.info.get(PREFIX), channel, payloads)
+    dialects.for_bind(session).notify(session, session.info.get(PREFIX), channel, payloads)
 
 
 def alone(session: Session) -> None:
@@ -153,7 +153,7 @@ def when_stored(session: Session, action: Callable[[], None]) -> None:
 @contextmanager
 def lending(session: Session) -> Iterator[None]:
     """Say that the code of this context, a job's, has been given a session."""
-    if dialects.of(session).single_writer:
+    if dialects.for_bind(session).single_writer:
         event.listen(session, "after_begin", _begun)
     token = _lent.set(session)
     try:

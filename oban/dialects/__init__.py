@@ -12,7 +12,7 @@ from oban.errors import ConfigError, DatabaseUnavailable, UnsupportedDatabase
 _DIALECTS: dict[str, Dialect] = {"postgresql": PostgreSQL(), "sqlite": SQLite()}
 
 
-def named(name: str) -> Dialect:
+def by_name(name: str) -> Dialect:
     """The dialect by SQLAlchemy's name of the database; raises `UnsupportedDatabase`."""
     try:
         return _DIALECTS[name]
@@ -20,18 +20,18 @@ def named(name: str) -> Dialect:
         raise UnsupportedDatabase(f"{name} is not supported; use {' or '.join(sorted(_DIALECTS))}") from None
 
 
-def of(bound: Session | Connection | Engine) -> Dialect:
+def for_bind(bound: Session | Connection | Engine) -> Dialect:
     """The dialect of what a session, connection or engine talks to."""
-    return named((bound.get_bind() if isinstance(bound, Session) else bound).dialect.name)
+    return by_name((bound.get_bind() if isinstance(bound, Session) else bound).dialect.name)
 
 
-def shown(url: URL) -> str:
+def redacted(url: URL) -> str:
     """A database URL as it may be printed: without anything that is a password."""
     query = {key: "***" if "pass" in key else value for key, value in url.query.items()}
     return url.set(query=query).render_as_string(hide_password=True)
 
 
-def cause(error: BaseException) -> BaseException:
+def driver_error(error: BaseException) -> BaseException:
     """The driver's own error: without the statement and its parameters, which may hold job values."""
     original: BaseException = getattr(error, "orig", None) or error
     return original
@@ -39,17 +39,17 @@ def cause(error: BaseException) -> BaseException:
 
 def unavailable(url: URL, error: BaseException) -> DatabaseUnavailable | None:
     """What to raise for a driver's error that means that the database cannot be reached, else None."""
-    if not named(url.get_backend_name()).is_connection_error(error):
+    if not by_name(url.get_backend_name()).is_connection_error(error):
         return None
-    reason = cause(error)
+    reason = driver_error(error)
     text = str(reason).strip() or type(reason).__name__
-    return DatabaseUnavailable(f"cannot reach the database {shown(url)}: {text}")
+    return DatabaseUnavailable(f"cannot reach the database {redacted(url)}: {text}")
 
 
 def parse_async_url(url: str | URL) -> URL:
     """The same as `parse_url`; the driver must work with asyncio."""
     parsed = parse_url(url)
-    dialect = named(parsed.get_backend_name())
+    dialect = by_name(parsed.get_backend_name())
     if parsed.get_driver_name() not in dialect.async_drivers:
         raise ConfigError(
             f"the driver {parsed.get_driver_name()} does not work with asyncio;"
@@ -61,7 +61,7 @@ def parse_async_url(url: str | URL) -> URL:
 def parse_sync_url(url: str | URL) -> URL:
     """The same as `parse_url`, for a driver without asyncio."""
     parsed = parse_url(url, asynchronous=False)
-    dialect = named(parsed.get_backend_name())
+    dialect = by_name(parsed.get_backend_name())
     if parsed.get_driver_name() not in dialect.sync_drivers:
         raise ConfigError(
             f"the driver {parsed.get_driver_name()} works with asyncio only;"
@@ -84,7 +84,7 @@ def parse_url(url: str | URL, *, asynchronous: bool = True) -> URL:
             "the database URL cannot be read; it looks like postgresql+asyncpg://user@host/name"
             " or sqlite+aiosqlite:///file.db"
         ) from None
-    dialect = named(parsed.get_backend_name())
+    dialect = by_name(parsed.get_backend_name())
     if "+" not in parsed.drivername:
         preferred = dialect.async_drivers if asynchronous else dialect.sync_drivers
         parsed = parsed.set(drivername=f"{dialect.name}+{preferred[0]}")

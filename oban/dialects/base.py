@@ -40,10 +40,10 @@ UNREACHABLE = (OSError, TimeoutError, exc.TimeoutError)
 #: Raised for a value by what turns it into JSON or a parameter, before the database sees it.
 UNWRITABLE = (TypeError, ValueError, OverflowError, RecursionError)
 
-type_of_column = TypeEngine[Any] | type[TypeEngine[Any]]
+ColumnType = TypeEngine[Any] | type[TypeEngine[Any]]
 
 
-def constant(value: str) -> ColumnElement[Any]:
+def sql_literal(value: str) -> ColumnElement[Any]:
     """A text written into the SQL: one parameter less to send, one fact more for the planner."""
     return literal_column("'" + value.replace("'", "''") + "'", Text)
 
@@ -85,11 +85,11 @@ class Dialect(ABC):
         """The database's clock at the start of the statement, as UTC."""
 
     @abstractmethod
-    def later(self, seconds: ColumnElement[float]) -> ColumnElement[datetime]:
+    def now_plus(self, seconds: ColumnElement[float]) -> ColumnElement[datetime]:
         """`now` and some seconds more."""
 
     @abstractmethod
-    def earlier(self, seconds: ColumnElement[float]) -> ColumnElement[datetime]:
+    def now_minus(self, seconds: ColumnElement[float]) -> ColumnElement[datetime]:
         """`now` less some seconds."""
 
     @abstractmethod
@@ -97,31 +97,31 @@ class Dialect(ABC):
         """An INSERT that has `on_conflict_do_update` and `excluded`."""
 
     @abstractmethod
-    def among(self, column: Any, ids: BindParameter[Any]) -> ColumnElement[bool]:
+    def in_ids(self, column: Any, ids: BindParameter[Any]) -> ColumnElement[bool]:
         """Whether a column's value is in a list given as one parameter (see `id_list`)."""
 
     @abstractmethod
-    def picked(self, column: Any, query: Select[Any]) -> ColumnElement[bool]:
+    def in_subquery(self, column: Any, query: Select[Any]) -> ColumnElement[bool]:
         """Whether a column's value is among those that a locking query picks, run once, first."""
 
-    def first(self, limit: ColumnElement[int]) -> ColumnElement[int]:
+    def index_limit(self, limit: ColumnElement[int]) -> ColumnElement[int]:
         """A limit for the first rows in the order of an index, to have them read in that order."""
         return limit
 
     @abstractmethod
-    def recordset(self, payload: str, columns: Mapping[str, type_of_column]) -> FromClause:
+    def recordset(self, payload: str, columns: Mapping[str, ColumnType]) -> FromClause:
         """The JSON list of objects in the text parameter `payload` as rows."""
 
     @abstractmethod
-    def second(self, texts: Any) -> ColumnElement[str]:
+    def second_element(self, texts: Any) -> ColumnElement[str]:
         """The second element of a list of texts."""
 
     @abstractmethod
-    def texts(self, *items: ColumnElement[str]) -> ColumnElement[Any]:
+    def string_list(self, *items: ColumnElement[str]) -> ColumnElement[Any]:
         """A list of texts."""
 
     @abstractmethod
-    def document(self, json: ColumnElement[str]) -> ColumnElement[Any]:
+    def json_document(self, json: ColumnElement[str]) -> ColumnElement[Any]:
         """A JSON text as a document to be stored."""
 
     @abstractmethod
@@ -151,11 +151,11 @@ class Dialect(ABC):
     def version(self) -> ColumnElement[str]:
         """What differs between two versions of a row, of the only table that a statement selects from."""
 
-    def partial(self, condition: ColumnElement[bool]) -> ColumnElement[bool]:
+    def hint_partial_index(self, condition: ColumnElement[bool]) -> ColumnElement[bool]:
         """A condition on the state that is one of a partial index, to put the planner on that index."""
         return condition
 
-    def plain_state(self, column: Any) -> ColumnElement[Any]:
+    def unindexed_state(self, column: Any) -> ColumnElement[Any]:
         """A state column in a form that no index on it serves, to keep the planner on the ids."""
         return column  # type: ignore[no-any-return]
 
@@ -201,7 +201,7 @@ class Dialect(ABC):
     def prepare(self, connection: Connection) -> None:
         """Set up a database for a runner, once, outside of a transaction."""
 
-    def limit_statement(self, seconds: float) -> str | None:
+    def session_limits_sql(self, seconds: float) -> str | None:
         """What to run on a new connection so that the server ends, by itself, what takes longer there."""
         return None
 
@@ -229,7 +229,7 @@ class Dialect(ABC):
     def is_bad_value(self, error: BaseException) -> bool:
         """Whether a statement failed because of a value in its parameters, and will always."""
 
-    def is_passing(self, error: BaseException) -> bool:
+    def is_retryable(self, error: BaseException) -> bool:
         """Whether a failure has nothing to do with what the statement says, so that it will pass."""
         if self.is_connection_error(error):
             return True

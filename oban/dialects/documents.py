@@ -32,7 +32,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 
 from oban import encoding
-from oban.dialects.base import constant
+from oban.dialects.base import sql_literal
 
 Path = Sequence[str | int]
 Compare = Callable[[Any, Any], ColumnElement[bool]]
@@ -111,10 +111,10 @@ class PostgreSQLDocuments(Documents):
         if isinstance(value, str):
             # By code points, as SQLite does.
             there: Any = _plain(found).collate("C")
-            return case((_kind(found) == constant("string"), compare(there, value)), else_=false())
+            return case((_kind(found) == sql_literal("string"), compare(there, value)), else_=false())
         number = cast(literal(encoding.dumps(value), Text()), Numeric())
         return case(
-            (_kind(found) == constant("number"), compare(cast(found, Numeric()), number)), else_=false()
+            (_kind(found) == sql_literal("number"), compare(cast(found, Numeric()), number)), else_=false()
         )
 
     def exists(self, document: Any, path: Path) -> ColumnElement[bool]:
@@ -130,12 +130,12 @@ class PostgreSQLDocuments(Documents):
 
     def integer(self, document: Any, path: Path) -> ColumnElement[int]:
         found = _at(type_coerce(document, JSONB()), map(step, path))
-        whole = _plain(found).op("~", return_type=Boolean())(constant("^-?[0-9]{1,18}$"))
-        return case((and_(_kind(found) == constant("number"), whole), cast(found, BigInteger())))
+        whole = _plain(found).op("~", return_type=Boolean())(sql_literal("^-?[0-9]{1,18}$"))
+        return case((and_(_kind(found) == sql_literal("number"), whole), cast(found, BigInteger())))
 
     def text(self, document: Any, path: Path) -> ColumnElement[str]:
         found = _at(type_coerce(document, JSONB()), map(step, path))
-        return case((_kind(found) == constant("string"), _plain(found)))
+        return case((_kind(found) == sql_literal("string"), _plain(found)))
 
     def all_of(self, texts: Any, wanted: list[str]) -> ColumnElement[bool]:
         return type_coerce(texts, ARRAY(Text())).op("@>", return_type=Boolean())(_texts(wanted))
@@ -148,7 +148,9 @@ def _at(json: Any, steps: Any) -> Any:
     for place in steps:
         inner = json.op("->", return_type=JSONB())(cast(place, place.type))
         # A scalar counts as a list of itself there.
-        json = case((_kind(json) == constant("array"), inner)) if isinstance(place.type, Integer) else inner
+        json = (
+            case((_kind(json) == sql_literal("array"), inner)) if isinstance(place.type, Integer) else inner
+        )
     return json
 
 
@@ -195,7 +197,7 @@ class SQLiteDocuments(Documents):
             size = select(func.count()).select_from(
                 func.json_each(_if(found, kind)).table_valued("key", name="part")
             )
-            return and_(found.c.type == constant(kind), size.scalar_subquery() == len(parts))
+            return and_(found.c.type == sql_literal(kind), size.scalar_subquery() == len(parts))
 
         sized = self._exists(document, path, as_many)
         return and_(sized, *(self.equals(document, [*path, key], part) for key, part in parts))
@@ -203,12 +205,12 @@ class SQLiteDocuments(Documents):
     def same(self, document: Any, steps: Sequence[Any], other: Any) -> ColumnElement[bool]:
         def equal(found: Any) -> ColumnElement[bool]:
             if isinstance(other.type, Integer):
-                return and_(found.c.type == constant("integer"), found.c.value == other)
+                return and_(found.c.type == sql_literal("integer"), found.c.value == other)
             if isinstance(other.type, Uuid):
                 # Stored without its dashes.
-                bare = func.replace(found.c.value, constant("-"), constant(""), type_=Text())
-                return and_(found.c.type == constant("text"), bare == other)
-            return and_(found.c.type == constant("text"), found.c.value == other)
+                bare = func.replace(found.c.value, sql_literal("-"), sql_literal(""), type_=Text())
+                return and_(found.c.type == sql_literal("text"), bare == other)
+            return and_(found.c.type == sql_literal("text"), found.c.value == other)
 
         return self._found(document, steps, equal)
 
@@ -292,25 +294,25 @@ def _valid(document: Any, kind: str, default: str) -> ColumnElement[Any]:
     # CASE decides in order: JSON functions refuse other texts.
     plain = type_coerce(document, Text())
     return case(
-        (func.json_valid(plain) == literal_column("0"), constant(default)),
-        (func.json_type(plain) == constant(kind), plain),
-        else_=constant(default),
+        (func.json_valid(plain) == literal_column("0"), sql_literal(default)),
+        (func.json_type(plain) == sql_literal(kind), plain),
+        else_=sql_literal(default),
     )
 
 
 def _of(found: Any, *kinds: str) -> ColumnElement[bool]:
-    return found.c.type.in_([constant(kind) for kind in kinds])  # type: ignore[no-any-return]
+    return found.c.type.in_([sql_literal(kind) for kind in kinds])  # type: ignore[no-any-return]
 
 
 def _if(found: Any, kind: str) -> ColumnElement[Any]:
     """The list or object at a level; nothing of anything else."""
     empty = "[]" if kind == "array" else "{}"
-    return case((found.c.type == constant(kind), found.c.value), else_=constant(empty))
+    return case((found.c.type == sql_literal(kind), found.c.value), else_=sql_literal(empty))
 
 
 def _is(found: Any, value: Any) -> ColumnElement[bool]:
     if value is None or isinstance(value, bool):
-        return found.c.type == constant("null" if value is None else str(value).lower())  # type: ignore[no-any-return]
+        return found.c.type == sql_literal("null" if value is None else str(value).lower())  # type: ignore[no-any-return]
     kinds = ("text",) if isinstance(value, str) else _NUMBERS
     return and_(_of(found, *kinds), found.c.value == _parameter(value))
 

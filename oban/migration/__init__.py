@@ -110,7 +110,7 @@ def _run(target: Target, prefix: str | None, way: _Way) -> list[str]:
         options = _options(prefix, connection.dialect.name) | way.options(_script()) | {"said": said}
         # Not through an Alembic environment: that is global, and the application may be in its own.
         context = MigrationContext.configure(connection, opts=options)
-        dialects.named(connection.dialect.name).begin_migration(connection, prefix or "")
+        dialects.by_name(connection.dialect.name).begin_migration(connection, prefix or "")
         if way.end == "base" and not context.get_current_heads() and adoption.is_absent(connection, prefix):
             said.append(_NOTHING)
         else:
@@ -159,7 +159,7 @@ def _print(around: MigrationContext, prefix: str | None, way: _Way) -> None:
 
 def _told(error: DBAPIError) -> str:
     """What the driver said. After its first line come parts of the statement."""
-    cause = dialects.cause(error)
+    cause = dialects.driver_error(error)
     # With asyncpg, the cause is SQLAlchemy's own, made of the driver's.
     cause = cause.__cause__ or cause
     return (str(cause).strip() or type(cause).__name__).splitlines()[0]
@@ -177,7 +177,7 @@ def _location() -> Path:
 
 def with_connection(url: URL, action: Callable[[Connection], None]) -> None:
     """Run `action` in one transaction on a connection of its own, with a sync or an async driver."""
-    dialect = dialects.named(url.get_backend_name())
+    dialect = dialects.by_name(url.get_backend_name())
     if dialect.sync_driver is not None:
         url = url.set(drivername=f"{dialect.name}+{dialect.sync_driver}")
     # A pooler may be in between, and a migration has no use for prepared statements.
@@ -351,7 +351,7 @@ def _online(context: EnvironmentContext, connection: Connection, prefix: str | N
 def _migrate(context: MigrationContext, prefix: str | None) -> None:
     with context.begin_transaction():
         if context.connection and not context.as_sql and context.opts.get("destination_rev") is not None:
-            dialects.named(context.dialect.name).begin_migration(context.connection, prefix or "")
+            dialects.by_name(context.dialect.name).begin_migration(context.connection, prefix or "")
             known = {revision.revision for revision in _script().walk_revisions()}
             if newer := set(context.get_current_heads()) - known:
                 raise SchemaMismatch(
@@ -374,7 +374,7 @@ def _is_empty(context: MigrationContext) -> bool:
 
 
 def _options(prefix: str | None, database: str) -> dict[str, Any]:
-    if prefix and not dialects.named(database).has_schemas:
+    if prefix and not dialects.by_name(database).has_schemas:
         raise ConfigError(f"{database} has no schemas: leave out the prefix {prefix!r}")
     target = metadata
     if prefix:

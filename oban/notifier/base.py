@@ -25,7 +25,7 @@ ANYTHING: dict[str, Any] = {}
 #: Longest JSON text that a zipped payload may hold, in bytes. What Oban sends is far shorter.
 MAX_INFLATED = 64 * 1024
 #: Least time between two log entries about the same kind of trouble, in seconds.
-QUIET = 60.0
+LOG_INTERVAL = 60.0
 
 
 class Notifier(ABC):
@@ -121,7 +121,7 @@ class _Sparing:
         if now < self._silent_until:
             return 0
         count, self._count = self._count, 0
-        self._silent_until = now + QUIET
+        self._silent_until = now + LOG_INTERVAL
         return count
 
 

@@ -78,7 +78,9 @@ class ListenNotifier(Notifier):
                     return
                 self._failures += 1
                 delay = backoff.pause(self._failures)
-                logger.warning("not listening, trying again in %.1f s: %s", delay, dialects.cause(error))
+                logger.warning(
+                    "not listening, trying again in %.1f s: %s", delay, dialects.driver_error(error)
+                )
                 await asyncio.sleep(delay)
 
     async def _listen(self, connection: AsyncConnection) -> None:
@@ -115,7 +117,7 @@ class ListenNotifier(Notifier):
                 " listen_url that leads to the database directly, or notifier='poll'"
             )
         except Exception as error:
-            logger.warning("not known whether notifications arrive: %s", dialects.cause(error))
+            logger.warning("not known whether notifications arrive: %s", dialects.driver_error(error))
 
     def dispatch(self, channel: str, payload: dict[str, Any]) -> None:
         if payload.get("queue") == self._token:
@@ -166,7 +168,7 @@ def direct_url(database: Database, url: str | URL | None) -> URL | None:
         raise ConfigError(f"listen_url is for PostgreSQL; {database.dialect.name} has no LISTEN")
     try:
         parsed = dialects.parse_async_url(url)
-        if dialects.named(parsed.get_backend_name()) is not database.dialect:
+        if dialects.by_name(parsed.get_backend_name()) is not database.dialect:
             raise ConfigError(
                 f"of {parsed.get_backend_name()}, while the engine is on {database.dialect.name}"
             )
@@ -176,7 +178,7 @@ def direct_url(database: Database, url: str | URL | None) -> URL | None:
 
 
 def _current_schema(session: Session) -> str | None:
-    return dialects.of(session).current_schema(session.connection())
+    return dialects.for_bind(session).current_schema(session.connection())
 
 
 async def _hang_up(driver: Any) -> None:

@@ -82,7 +82,7 @@ class DataVersionNotifier(PollNotifier):
                     await self._poll(connection)
             # The same as in the listener: a full pool, too, must not end the watch.
             except Exception as error:
-                logger.warning("polling the database for changes failed: %s", dialects.cause(error))
+                logger.warning("polling the database for changes failed: %s", dialects.driver_error(error))
                 await asyncio.sleep(RETRY)
 
     async def _poll(self, connection: AsyncConnection) -> None:

@@ -27,7 +27,7 @@ from sqlalchemy.orm import Session
 
 from oban import dialects, encoding
 from oban.database.session import execute, notify, plain
-from oban.dialects.base import Dialect, constant
+from oban.dialects.base import Dialect, sql_literal
 from oban.models import Job
 from oban.types import JobState
 
@@ -47,7 +47,7 @@ OUTCOMES = {
 }
 
 
-Held = tuple[int, int, str]
+RunKey = tuple[int, int, str]
 """A run: the job's id, the attempt, and the owner."""
 
 
@@ -91,20 +91,20 @@ _OPTIONAL = ("error", "delay", "value", "snoozed", "rescued")
 
 def _locked(dialect: Dialect, these: ColumnElement[bool]) -> ColumnElement[bool]:
     # In id order, as everybody locks, whatever order a join or a scan may have.
-    return dialect.picked(_job.id, select(_job.id).where(these).order_by(_job.id).with_for_update())
+    return dialect.in_subquery(_job.id, select(_job.id).where(these).order_by(_job.id).with_for_update())
 
 
 def _held_by(dialect: Dialect, attempt: Any, owner: Any) -> list[ColumnElement[bool]]:
     return [
         _job.attempt == attempt,
-        func.coalesce(dialect.second(_job.attempted_by), constant("")) == owner,
-        dialect.plain_state(_job.state) == constant("executing"),
+        func.coalesce(dialect.second_element(_job.attempted_by), sql_literal("")) == owner,
+        dialect.unindexed_state(_job.state) == sql_literal("executing"),
     ]
 
 
 @functools.cache
 def _complete(dialect: Dialect) -> Update:
-    these = dialect.among(_job.id, dialect.id_list())
+    these = dialect.in_ids(_job.id, dialect.id_list())
     attempt, owner = bindparam("acked_attempt", type_=SmallInteger), bindparam("acked_owner", type_=Text)
     return (
         update(_jobs)
@@ -136,7 +136,7 @@ def _acknowledge(dialect: Dialect) -> Update:
     now = dialect.now()
     # Where nobody locks rows, SQLite would go through all acks for each id of a list.
     locked = true() if dialect.single_writer else _locked(dialect, _job.id.in_(select(ack.id)))
-    ended = {outcome: ack.outcome == constant(outcome) for outcome in OUTCOMES}
+    ended = {outcome: ack.outcome == sql_literal(outcome) for outcome in OUTCOMES}
     retried = or_(ended["failed"], ended["rescued"])
     exhausted = or_(ended["discarded"], and_(retried, _job.attempt >= _job.max_attempts))
 
@@ -170,7 +170,7 @@ def _acknowledge(dialect: Dialect) -> Update:
             meta=case(
                 (
                     ack.value.is_not(None),
-                    dialect.set_keys(_job.meta, {"recorded": constant("true"), "return": ack.value}),
+                    dialect.set_keys(_job.meta, {"recorded": sql_literal("true"), "return": ack.value}),
                 ),
                 (
                     ack.snoozed.is_not(None),
@@ -183,7 +183,7 @@ def _acknowledge(dialect: Dialect) -> Update:
                 else_=_job.meta,
             ),
             scheduled_at=case(
-                (and_(ack.delay.is_not(None), ~exhausted), dialect.later(ack.delay)),
+                (and_(ack.delay.is_not(None), ~exhausted), dialect.now_plus(ack.delay)),
                 else_=_job.scheduled_at,
             ),
             completed_at=at(ended["completed"], _job.completed_at),
@@ -219,13 +219,13 @@ def acknowledge(session: Session, acks: Sequence[Ack]) -> set[int]:
     """
     if not acks:
         return set()
-    done: set[int] = set(execute(session, *storing(dialects.of(session), acks)).scalars())
+    done: set[int] = set(execute(session, *storing(dialects.for_bind(session), acks)).scalars())
     if late := [ack for ack in acks if ack.id not in done and ack.error is not None]:
         _keep_errors_of_cancelled(session, late)
     released = [ack.id for ack in acks if ack.id in done and ack.outcome in ("released", "rescued")]
     if released:
-        dialect = dialects.of(session)
-        queues = select(_job.queue).where(dialect.among(_job.id, dialect.id_list())).distinct()
+        dialect = dialects.for_bind(session)
+        queues = select(_job.queue).where(dialect.in_ids(_job.id, dialect.id_list())).distinct()
         names = execute(session, queues, {"ids": released}).scalars()
         notify(session, "insert", [{"queue": name} for name in names])
     if delays := [ack.delay for ack in acks if ack.id in done and ack.delay is not None]:
@@ -234,13 +234,13 @@ def acknowledge(session: Session, acks: Sequence[Ack]) -> set[int]:
 
 
 def _keep_errors_of_cancelled(session: Session, acks: list[Ack]) -> None:
-    dialect = dialects.of(session)
+    dialect = dialects.for_bind(session)
     rows = execute(
         session,
         select(_job.id, _job.attempt, _job.attempted_by, _job.errors)
         .where(
-            dialect.among(_job.id, dialect.id_list()),
-            dialect.plain_state(_job.state) == constant("cancelled"),
+            dialect.in_ids(_job.id, dialect.id_list()),
+            dialect.unindexed_state(_job.state) == sql_literal("cancelled"),
         )
         .order_by(_job.id)
         .with_for_update(),

@@ -25,7 +25,7 @@ from sqlalchemy.orm import Session
 
 from oban import dialects
 from oban.database.session import alone, execute
-from oban.dialects.base import Dialect, constant
+from oban.dialects.base import Dialect, sql_literal
 from oban.models import Leader, Producer
 
 _producers = cast(Table, Producer.__table__)
@@ -48,12 +48,12 @@ class Heartbeat(NamedTuple):
     meta: dict[str, Any]
 
 
-def beat(session: Session, heartbeats: Sequence[Heartbeat]) -> None:
+def heartbeat(session: Session, heartbeats: Sequence[Heartbeat]) -> None:
     """Say that producers are alive, whether their rows are there (still) or not."""
     # In one order on every node, as each upsert locks its row.
     rows = [heartbeat._asdict() for heartbeat in sorted(heartbeats, key=lambda beat: beat.uuid)]
     if rows:
-        dialect = dialects.of(session)
+        dialect = dialects.for_bind(session)
         insert: Any = dialect.insert(_producers).values(rows)
         given = {"meta": insert.excluded.meta, "updated_at": dialect.now()}
         # No node that freezes or is cut off before its COMMIT keeps a lock.
@@ -61,26 +61,26 @@ def beat(session: Session, heartbeats: Sequence[Heartbeat]) -> None:
         execute(session, insert.on_conflict_do_update(index_elements=[_producer.uuid], set_=given))
     else:
         # With nothing to say, it shows all the same that the database can be reached.
-        now(session)
+        database_time(session)
 
 
-def withdraw(session: Session, uuids: Sequence[UUID]) -> None:
+def delete_producers(session: Session, uuids: Sequence[UUID]) -> None:
     """Remove the rows of producers that have ended, with nothing left to acknowledge."""
     execute(session, delete(_producers).where(_producer.uuid.in_(uuids)))
 
 
-def now(session: Session) -> datetime:
+def database_time(session: Session) -> datetime:
     """The database's clock."""
-    moment: datetime = execute(session, select(dialects.of(session).now())).scalar_one()
+    moment: datetime = execute(session, select(dialects.for_bind(session).now())).scalar_one()
     return moment
 
 
-def plain(uuid: Any) -> ColumnElement[str]:
+def uuid_digits(uuid: Any) -> ColumnElement[str]:
     """A uuid with dashes or without, as databases keep them, as 32 digits."""
-    return func.replace(cast_to(uuid, Text), constant("-"), constant(""))
+    return func.replace(cast_to(uuid, Text), sql_literal("-"), sql_literal(""))
 
 
-def silent(
+def stale_producers(
     session: Session, lease: float, patience: Callable[[datetime], float] = lambda _: math.inf
 ) -> list[str]:
     """The producers, by the digits of their uuids, that were not heard of for longer than a lease.
@@ -90,9 +90,9 @@ def silent(
     database's clock, and says for how many seconds everybody has been able to be heard: who may be
     silent for longer is not judged.
     """
-    moment = now(session)
+    moment = database_time(session)
     longest = patience(moment)
-    rows = execute(session, select(plain(_producer.uuid), _producer.updated_at, _producer.meta)).all()
+    rows = execute(session, select(uuid_digits(_producer.uuid), _producer.updated_at, _producer.meta)).all()
     return [
         uuid
         for uuid, heard, meta in rows
@@ -108,7 +108,7 @@ def _lease(meta: object, least: float) -> float:
     return own if least < own < math.inf else least
 
 
-def alive(session: Session) -> set[UUID]:
+def producer_uuids(session: Session) -> set[UUID]:
     """All producers that have a row, however old."""
     return set(execute(session, select(_producer.uuid)).scalars())
 
@@ -120,7 +120,7 @@ def _elect(dialect: Dialect) -> Executable:
         name=bindparam("instance", type_=Text),
         node=bindparam("identity", type_=Text),
         elected_at=dialect.now(),
-        expires_at=dialect.later(lease),
+        expires_at=dialect.now_plus(lease),
     )
     again = _leader.node == insert.excluded.node
     return insert.on_conflict_do_update(  # type: ignore[no-any-return]
@@ -139,7 +139,7 @@ def elect(session: Session, name: str, identity: str, lease: float) -> float | N
 
     None if so; else the seconds until the lease of the present leader ends.
     """
-    dialect = dialects.of(session)
+    dialect = dialects.for_bind(session)
     parameters = {"instance": name, "identity": identity, "lease": lease}
     # The row is locked for no longer than the statement: who freezes then does not stop all elections.
     alone(session)

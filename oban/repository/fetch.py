@@ -53,12 +53,12 @@ def _fetch_after(dialect: Dialect, limit: Any, *returned: ColumnElement[Any]) ->
     )
     return (
         update(_jobs)
-        .where(dialect.picked(_job.id, due))
+        .where(dialect.in_subquery(_job.id, due))
         .values(
             state=dialect.state("executing"),
             attempt=_job.attempt + literal_column("1"),
             attempted_at=dialect.now(),
-            attempted_by=dialect.texts(bindparam("node", type_=Text), bindparam("owner", type_=Text)),
+            attempted_by=dialect.string_list(bindparam("node", type_=Text), bindparam("owner", type_=Text)),
         )
         .returning(*(returned or _job))
     )
@@ -69,7 +69,7 @@ _DEMAND = bindparam("demand", type_=BigInteger)
 
 @functools.cache
 def _fetch(dialect: Dialect) -> Update:
-    return _fetch_after(dialect, dialect.first(_DEMAND))
+    return _fetch_after(dialect, dialect.index_limit(_DEMAND))
 
 
 _start_order = itemgetter(*map(list(_job.keys()).index, ("priority", "scheduled_at", "id")))
@@ -79,24 +79,24 @@ _start_order = itemgetter(*map(list(_job.keys()).index, ("priority", "scheduled_
 def fetch(session: Session, queue: str, demand: int, node: str, owner: str) -> list[Job]:
     """Claim up to `demand` available jobs of a queue: now executing, in the order to start them."""
     parameters = {"queue_name": queue, "demand": demand, "node": node, "owner": owner}
-    return _started(rows_of(session, _fetch(dialects.of(session)), parameters))
+    return _started(rows_of(session, _fetch(dialects.for_bind(session)), parameters))
 
 
 @functools.cache
 def _claim(dialect: Dialect) -> Update:
-    return _fetch_after(dialect, dialect.first(_DEMAND), _job.id)
+    return _fetch_after(dialect, dialect.index_limit(_DEMAND), _job.id)
 
 
 @plain
 def claim(session: Session, queue: str, demand: int, node: str, owner: str) -> int:
     """As `fetch`, without reading the rows, which may hold what cannot be read; their number."""
     parameters = {"queue_name": queue, "demand": demand, "node": node, "owner": owner}
-    return len(execute(session, _claim(dialects.of(session)), parameters).all())
+    return len(execute(session, _claim(dialects.for_bind(session)), parameters).all())
 
 
 def _started(claimed: Sequence[Row[Any]]) -> list[Job]:
     # Sorted as rows: each call for a row is felt.
-    return [Job.stored(row) for row in sorted(claimed, key=_start_order)]
+    return [Job._from_row(row) for row in sorted(claimed, key=_start_order)]
 
 
 @functools.cache
@@ -111,7 +111,7 @@ def _fetch_and(dialect: Dialect, first: Update) -> Update:
 @plain
 def turn(session: Session, acks: Sequence[Ack], queue: str, demand: int, node: str, owner: str) -> list[Job]:
     """One turn of a producer: acknowledge what has ended, then fetch into the free places."""
-    dialect = dialects.of(session)
+    dialect = dialects.for_bind(session)
     # Most turns need no more than one statement.
     if dialect.writes_in_cte and demand > 0 and all(ack.outcome == "completed" for ack in acks):
         alone(session)
@@ -126,7 +126,9 @@ def turn(session: Session, acks: Sequence[Ack], queue: str, demand: int, node: s
 
 def _waiting(dialect: Dialect) -> ColumnElement[bool]:
     # Spelt as in the partial index.
-    return dialect.partial(_job.state.in_([dialect.state("scheduled"), dialect.state("retryable")]))
+    return dialect.hint_partial_index(
+        _job.state.in_([dialect.state("scheduled"), dialect.state("retryable")])
+    )
 
 
 @functools.cache
@@ -135,12 +137,12 @@ def _stage(dialect: Dialect) -> Update:
         select(_job.id)
         .where(_waiting(dialect), _job.scheduled_at <= dialect.now())
         .order_by(_job.scheduled_at, _job.id)
-        .limit(dialect.first(literal(STAGE_BATCH, BigInteger)))
+        .limit(dialect.index_limit(literal(STAGE_BATCH, BigInteger)))
         .with_for_update(skip_locked=True)
     )
     return (
         update(_jobs)
-        .where(dialect.picked(_job.id, due))
+        .where(dialect.in_subquery(_job.id, due))
         .values(state=dialect.state("available"))
         .returning(_job.queue)
     )
@@ -154,7 +156,7 @@ def _names(queues: Iterable[object]) -> list[str]:
 @plain
 def stage(session: Session) -> int:
     """Make the jobs available whose time has come, and wake their queues; the number staged."""
-    statement = _stage(dialects.of(session))
+    statement = _stage(dialects.for_bind(session))
     queues = execute(session, statement).scalars().all()
     notify(session, "insert", [{"queue": queue} for queue in _names(queues)])
     return len(queues)
@@ -167,7 +169,7 @@ def _next_due(dialect: Dialect) -> Executable:
 
 def seconds_until_due(session: Session) -> float | None:
     """How long until the next scheduled or retryable job is due, by the database's clock."""
-    row = execute(session, _next_due(dialects.of(session))).one()
+    row = execute(session, _next_due(dialects.for_bind(session))).one()
     due: datetime | None = row[0]
     now: datetime = row[1]
     return None if due is None else (due - now).total_seconds()

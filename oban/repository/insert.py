@@ -29,7 +29,7 @@ from sqlalchemy.orm import Session
 from oban import dialects, encoding, fields
 from oban.database import hooks
 from oban.database.session import WAITING, alone, notify, plain, rows_of, when_stored
-from oban.dialects.base import Dialect, constant
+from oban.dialects.base import Dialect, sql_literal
 from oban.errors import ConfigError, InvalidTarget
 from oban.models import Job
 from oban.types import STATE_BY_VALUE, JobState, JSONDocument, StateType, TextList, UTCDateTime
@@ -70,7 +70,7 @@ def _usual(dialect: Dialect) -> dict[str, ColumnElement[Any]]:
         "max_attempts": literal_column("20"),
         "priority": literal_column("0"),
         "meta": literal_column("'{}'"),
-        "tags": dialect.texts(),
+        "tags": dialect.string_list(),
     }
 
 
@@ -85,7 +85,7 @@ def _one(dialect: Dialect, given: tuple[str, ...]) -> Executable:
     for name in given:
         is_document = name in _DOCUMENTS
         value: Any = bindparam(f"its_{name}", type_=Text if is_document else _COPIED[name])
-        values[name] = dialect.document(value) if is_document else value
+        values[name] = dialect.json_document(value) if is_document else value
     return insert(_jobs).values(values).returning(*_STORED)
 
 
@@ -98,14 +98,14 @@ def _many(dialect: Dialect, lists: bool) -> Executable:
     ).c
     now = dialect.now()
     at = case(
-        (given.delay.is_not(None), dialect.later(given.delay)),
+        (given.delay.is_not(None), dialect.now_plus(given.delay)),
         else_=func.coalesce(given.scheduled_at, now, type_=UTCDateTime),
     )
     # Whether a time has come is for the database's clock to say, not for the client's.
     state = case(
-        (given.state == constant("suspended"), constant("suspended")),
-        (at > now, constant("scheduled")),
-        else_=constant("available"),
+        (given.state == sql_literal("suspended"), sql_literal("suspended")),
+        (at > now, sql_literal("scheduled")),
+        else_=sql_literal("available"),
     )
     usual = _usual(dialect)
     copied = [func.coalesce(given[name], usual[name]) if name in usual else given[name] for name in _COPIED]
@@ -136,7 +136,7 @@ def listed(jobs: Iterable[Job] | Job, more: Iterable[Job]) -> list[Job]:
     for job in every:
         if not isinstance(job, Job):
             raise InvalidTarget(f"a Job is needed, not {type(job).__name__}; MyWorker.new(…) makes one")
-        if job.__dict__.get("id") is not None or job.is_stored:
+        if job.__dict__.get("id") is not None or job._is_persistent:
             raise InvalidTarget(f"job {job.__dict__.get('id')} was enqueued before; make a new one")
         if id(job) in seen:
             raise InvalidTarget(f"the same job was passed twice: {job!r}")
@@ -186,14 +186,14 @@ def insert_all(session: Session, jobs: list[Job], attach: bool = False) -> None:
     or, with `attach`, persistent in the session.
     """
     # Those that the caller had added to the session were inserted when it was flushed.
-    fresh = [job for job in jobs if not job.is_stored]
+    fresh = [job for job in jobs if not job._is_persistent]
     by_itself = len(fresh) <= BATCH and WAITING in session.info
     for start in range(0, len(fresh), BATCH):
         _insert(session, fresh[start : start + BATCH], attach, by_itself)
 
 
 def _insert(session: Session, jobs: list[Job], attach: bool, by_itself: bool) -> None:
-    dialect = dialects.of(session)
+    dialect = dialects.for_bind(session)
     first = jobs[0].__dict__
     queue, worker = first["queue"], first["worker"]
     parameters: dict[str, Any] = {"usual_queue": queue, "usual_worker": worker}
@@ -238,7 +238,7 @@ def _adopt(jobs: list[Job], inserted_at: datetime, rows: list[tuple[int, datetim
         held["id"], held["inserted_at"], held["state"] = id_, now, STATE_BY_VALUE[state]
         due = now if scheduled_at == inserted_at else scheduled_at.replace(tzinfo=UTC)
         held["scheduled_at"] = due
-        job.keyed()
+        job._mark_persistent()
 
 
 def _parameter(record: dict[str, Any], name: str) -> Any:

@@ -11,23 +11,25 @@ from oban import dialects
 from oban.database import hooks
 from oban.database.session import execute, when_stored
 from oban.models import Job
-from oban.repository.selection import Named
+from oban.repository.selection import Selection
 
 _SEEN = "oban.seen"
 KEYS = [Job.__mapper__.get_property_by_column(column).key for column in Job.__table__.c]
 
 
-def refresh(session: Session, named: Named, ids: Iterable[int], written: Collection[str]) -> None:
+def refresh(session: Session, named: Selection, ids: Iterable[int], written: Collection[str]) -> None:
     """Let instances show the rows with some ids, of which a call has just written some columns."""
     wanted = sorted({id_ for id_ in ids if id_ in named.instances or _held(session, id_)})
     if wanted:
-        dialect = dialects.of(session)
-        statement = select(Job).where(dialect.among(Job.id, dialect.id_list())).options(lazyload("*"))
+        dialect = dialects.for_bind(session)
+        statement = select(Job).where(dialect.in_ids(Job.id, dialect.id_list())).options(lazyload("*"))
         rows = execute(session, statement, {"ids": wanted}, populate_existing=True).scalars().all()
         show(session, named, rows, dict.fromkeys(wanted, written))
 
 
-def show(session: Session, named: Named, rows: Iterable[Job], written: Mapping[int, Collection[str]]) -> None:
+def show(
+    session: Session, named: Selection, rows: Iterable[Job], written: Mapping[int, Collection[str]]
+) -> None:
     """Let instances show `rows`, loaded just now; `written` is what the call wrote of each, by id."""
     undo: list[Callable[[], None]] = []
 

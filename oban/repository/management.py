@@ -19,11 +19,11 @@ from oban.database.session import execute, notify
 from oban.errors import InvalidJob, InvalidTarget, JobNotFound
 from oban.models import Job
 from oban.repository.instances import KEYS, refresh, show
-from oban.repository.selection import MAX_ID, Named, lock, locking, look, parse, still_named
+from oban.repository.selection import MAX_ID, Selection, lock, lock_statement, look, parse, recheck
 from oban.types import JobState
 
 Changes = Mapping[str, Any]
-Change = Changes | Callable[[Job], Changes]
+JobChanges = Changes | Callable[[Job], Changes]
 
 CANCELLABLE = (
     JobState.AVAILABLE,
@@ -39,13 +39,13 @@ RETRYABLE = tuple(set(JobState) - {JobState.AVAILABLE, JobState.EXECUTING})
 DELETABLE = tuple(set(JobState) - {JobState.EXECUTING})
 
 
-def get(session: Session, id_: int) -> Job | None:
+def get_job(session: Session, id_: int) -> Job | None:
     """The job with this id, or None."""
     known = 0 < id_ <= MAX_ID
     return next(iter(look(session, select(Job).where(Job.id == id_))), None) if known else None
 
 
-def find(session: Session, statement: Select[Any] | None = None) -> list[Job]:
+def list_jobs(session: Session, statement: Select[Any] | None = None) -> list[Job]:
     """The jobs that a `select(Job)` gives; all jobs, in id order, without one."""
     if statement is None:
         statement = select(Job).order_by(Job.id)
@@ -56,26 +56,26 @@ def find(session: Session, statement: Select[Any] | None = None) -> list[Job]:
     return look(session, statement)
 
 
-def cancel(session: Session, named: Named) -> int:
+def cancel_jobs(session: Session, named: Selection) -> int:
     """Cancel the jobs that have not ended; the number changed.
 
     Executing jobs too: the row changes now, and the node that runs the job is told.
     """
     rows = lock(session, named, CANCELLABLE)
     ids = [row.id for row in rows]
-    now = dialects.of(session).now()
+    now = dialects.for_bind(session).now()
     _set(session, named, ids, state=_state(session, JobState.CANCELLED), cancelled_at=now)
     executing = [row.id for row in rows if row.state is JobState.EXECUTING]
     notify(session, "signal", [{"action": "pkill", "job_id": id_, **DONE} for id_ in executing])
     return len(ids)
 
 
-def retry(session: Session, named: Named) -> int:
+def retry_jobs(session: Session, named: Selection) -> int:
     """Make the jobs that are neither available nor executing run again now; the number changed.
 
     `max_attempts` is raised where all attempts are used, and a recorded result is removed.
     """
-    dialect = dialects.of(session)
+    dialect = dialects.for_bind(session)
     rows = lock(session, named, RETRYABLE)
     ids = [row.id for row in rows]
     used_up = Job.attempt >= Job.max_attempts
@@ -98,18 +98,18 @@ def retry(session: Session, named: Named) -> int:
     return len(ids)
 
 
-def remove(session: Session, named: Named) -> int:
+def delete_jobs(session: Session, named: Selection) -> int:
     """Delete the jobs that are not executing; the number deleted."""
-    dialect = dialects.of(session)
+    dialect = dialects.for_bind(session)
     ids = [row.id for row in lock(session, named, DELETABLE)]
     if ids:
-        statement = delete(Job).where(dialect.among(Job.id, dialect.id_list()))
+        statement = delete(Job).where(dialect.in_ids(Job.id, dialect.id_list()))
         # Instances of the caller's session become deleted ones.
         execute(session, statement, {"ids": ids}, synchronize_session="fetch")
     return len(ids)
 
 
-def change(session: Session, named: Named, changes: Change) -> list[Job]:
+def update_jobs(session: Session, named: Selection, changes: JobChanges) -> list[Job]:
     """Update some fields; the jobs as they are then, in the order given, each once.
 
     A callable gets each job as it is under its lock, and returns the changes for it. Only the
@@ -117,12 +117,12 @@ def change(session: Session, named: Named, changes: Change) -> list[Job]:
     it cannot hold, `JobNotFound` for ids without a job, and whatever a callable raises; in each
     case no job is changed.
     """
-    dialect = dialects.of(session)
-    statement, ids, seen = locking(session, named, Job, dialect.now())
+    dialect = dialects.for_bind(session)
+    statement, ids, seen = lock_statement(session, named, Job, dialect.now())
     found: list[tuple[Job, datetime, str]] = [
         (row[0], row[1], row[2]) for row in execute(session, statement, {"ids": ids}, populate_existing=True)
     ]
-    meant = still_named(session, named, seen, {job.id: version for job, _, version in found})
+    meant = recheck(session, named, seen, {job.id: version for job, _, version in found})
     rows = [(job, now) for job, now, _ in found if job.id in meant]
     locked = {job.id: job for job, _ in rows}
     if missing := [id_ for id_ in named.ids if id_ not in locked]:
@@ -143,7 +143,7 @@ def change(session: Session, named: Named, changes: Change) -> list[Job]:
 
 def _called(function: Callable[[Job], Changes], job: Job) -> Changes:
     # A copy, so that nothing but what is returned can reach the row or the session.
-    copy = Job.stored(deepcopy([getattr(job, key) for key in KEYS]))
+    copy = Job._from_row(deepcopy([getattr(job, key) for key in KEYS]))
     changes = function(copy)
     if instance_state(copy).modified:
         raise InvalidJob("changes", "must be returned as a dict; an attribute was set instead")
@@ -201,16 +201,16 @@ def _write(session: Session, decided: dict[int, dict[str, Any]]) -> None:
         execute(session, statement, parameters)
 
 
-def _set(session: Session, named: Named, ids: list[int], **values: Any) -> None:
+def _set(session: Session, named: Selection, ids: list[int], **values: Any) -> None:
     if ids:
-        dialect = dialects.of(session)
-        statement = update(Job).where(dialect.among(Job.id, dialect.id_list())).values(values)
+        dialect = dialects.for_bind(session)
+        statement = update(Job).where(dialect.in_ids(Job.id, dialect.id_list())).values(values)
         execute(session, statement, {"ids": ids}, synchronize_session=False)
         refresh(session, named, ids, values)
 
 
 def _state(session: Session, state: JobState) -> ColumnElement[Any]:
-    return dialects.of(session).state(state.value)
+    return dialects.for_bind(session).state(state.value)
 
 
 def _announce(session: Session, updated: list[tuple[Job, dict[str, Any]]]) -> None:

@@ -51,7 +51,7 @@ class QueueInfo:
     uuid: str
 
 
-class Change(NamedTuple):
+class QueueCommand(NamedTuple):
     """Something said about a queue or `ALL`, on a node or all of them (None)."""
 
     action: str
@@ -68,7 +68,7 @@ class Change(NamedTuple):
         *,
         limit: object = 10,
         paused: object = False,
-    ) -> "Change":
+    ) -> "QueueCommand":
         """Checked: raises `InvalidJob` for the queue's name, else `ConfigError`."""
         name = ALL if queue == ALL and action in ("pause", "resume") else fields.queue(queue)
         if node is not None:
@@ -106,34 +106,34 @@ def _limit(value: Any) -> int:
     return QueueOptions(limit=value).limit
 
 
-class Wanted(NamedTuple):
+class QueueState(NamedTuple):
     """How a queue shall run on a node."""
 
     limit: int
     paused: bool
 
 
-def store(session: Session, name: str, change: Change) -> None:
+def store_command(session: Session, name: str, change: QueueCommand) -> None:
     """Keep what is said, and announce it to the nodes of the instance."""
-    _take_turn(session, name)
+    _serialize_writers(session, name)
     _store(session, name, change)
     _drop_silent(session, name)
     signal = change.signal(name)
     notify(session, "signal", [{"action": STORED, "signal": signal}, signal])
 
 
-def store_heard(
+def store_received(
     session: Session,
     name: str,
     node: str,
     configured: Mapping[str, QueueOptions],
-    changes: Iterable[Change],
+    changes: Iterable[QueueCommand],
 ) -> None:
     """Keep, for one node, what others said that store nothing.
 
     What is about a queue that the node neither has nor starts changes nothing there: not kept.
     """
-    _take_turn(session, name)
+    _serialize_writers(session, name)
     known = {ALL, *configured, *wanted(session, name, node, configured)}
     for change in changes:
         if change.action == "start":
@@ -143,12 +143,12 @@ def store_heard(
     _drop_silent(session, name)
 
 
-def _take_turn(session: Session, name: str) -> None:
+def _serialize_writers(session: Session, name: str) -> None:
     """Whoever changes something waits here for the others, so that none overlooks another's rows."""
     _put(session, name, ALL, "", {})
 
 
-def _store(session: Session, name: str, change: Change) -> None:
+def _store(session: Session, name: str, change: QueueCommand) -> None:
     node = change.node or ""
     about_all = change.queue == ALL
     if not node:
@@ -156,9 +156,9 @@ def _store(session: Session, name: str, change: Change) -> None:
         overruled = _said.node != "" if not about_all else or_(_said.node != "", _said.queue != ALL)
         if not about_all:
             overruled = and_(overruled, _said.queue == change.queue)
-        _forget(session, name, change.said, overruled)
+        _clear(session, name, change.said, overruled)
     elif about_all:
-        _forget(session, name, change.said, _said.node == node)
+        _clear(session, name, change.said, _said.node == node)
         # On this node, it also overrules what was said about single queues on all nodes.
         everywhere = and_(_said.node == "", _said.queue != ALL, _said.paused.is_not(None))
         statement = select(_said.queue).where(_said.name == name, everywhere)
@@ -168,14 +168,14 @@ def _store(session: Session, name: str, change: Change) -> None:
 
 
 def _put(session: Session, name: str, queue: str, node: str, said: Mapping[str, Any]) -> None:
-    dialect = dialects.of(session)
+    dialect = dialects.for_bind(session)
     values = {"name": name, "queue": queue, "node": node, "updated_at": dialect.now(), **said}
     insert: Any = dialect.insert(_queues).values(**values)
     given = {column: insert.excluded[column] for column in ("updated_at", *said)}
     execute(session, insert.on_conflict_do_update(index_elements=_KEY, set_=given))
 
 
-def _forget(session: Session, name: str, said: Mapping[str, Any], where: ColumnElement[bool]) -> None:
+def _clear(session: Session, name: str, said: Mapping[str, Any], where: ColumnElement[bool]) -> None:
     statement = update(_queues).where(_said.name == name, where).values(dict.fromkeys(said))
     execute(session, statement)
 
@@ -188,7 +188,7 @@ def _drop_silent(session: Session, name: str) -> None:
 
 def wanted(
     session: Session, name: str, node: str, configured: Mapping[str, QueueOptions]
-) -> dict[str, Wanted]:
+) -> dict[str, QueueState]:
     """The queues that a node shall run: those configured, overlaid by what was said."""
     columns = [_said[column] for column in ("queue", "node", *_FIELDS)]
     statement = select(*columns).where(_said.name == name, _said.node.in_(["", node]))
@@ -203,7 +203,7 @@ def wanted(
             if limit <= 0:
                 limit = configured.get(queue, QueueOptions()).limit
             paused = _first([*of_queue, rows.get((ALL, node)), rows.get((ALL, ""))], "paused")
-            result[queue] = Wanted(min(limit, MAX_LIMIT), bool(paused))
+            result[queue] = QueueState(min(limit, MAX_LIMIT), bool(paused))
     return result
 
 

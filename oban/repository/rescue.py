@@ -35,7 +35,7 @@ from oban.database.session import execute
 from oban.dialects.base import Dialect
 from oban.models import Job, Producer
 from oban.repository.acknowledge import Ack, acknowledge
-from oban.repository.cluster import plain, silent
+from oban.repository.cluster import stale_producers, uuid_digits
 from oban.types import JobState, TextList
 
 _jobs = cast(Table, Job.__table__)
@@ -65,15 +65,15 @@ def _endless(_: datetime) -> float:
 
 
 def _one_of(dialect: Dialect, owner: ColumnElement[str], name: str) -> ColumnElement[bool]:
-    return dialect.among(owner, bindparam(name, type_=TextList))
+    return dialect.in_ids(owner, bindparam(name, type_=TextList))
 
 
 @functools.cache
 def _orphans(dialect: Dialect) -> Select[Any]:
-    owner = plain(dialect.second(_job.attempted_by))
-    row = select(_producer.uuid).where(plain(_producer.uuid) == owner)
-    recent = dialect.earlier(bindparam("lease", type_=Float))
-    aged = dialect.earlier(bindparam("age", type_=Float))
+    owner = uuid_digits(dialect.second_element(_job.attempted_by))
+    row = select(_producer.uuid).where(uuid_digits(_producer.uuid) == owner)
+    recent = dialect.now_minus(bindparam("lease", type_=Float))
+    aged = dialect.now_minus(bindparam("age", type_=Float))
     # A row by hand may lack it; then the job is as old as its time to start.
     since = func.coalesce(_job.attempted_at, _job.scheduled_at)
     return (
@@ -118,9 +118,9 @@ def _find(
         "lease": lease,
         "age": age,
         "gone": [uuid.hex for uuid in gone],
-        "silent": silent(session, lease, patience),
+        "silent": stale_producers(session, lease, patience),
     }
-    return execute(session, _orphans(dialects.of(session)).where(*where), parameters).all()
+    return execute(session, _orphans(dialects.for_bind(session)).where(*where), parameters).all()
 
 
 def rescue(
@@ -140,7 +140,7 @@ def rescue(
     for `age` seconds. At most `BATCH` at a time, and none unless `sure()`, which is asked when they
     are locked.
     """
-    dialects.of(session).begin_write(session)
+    dialects.for_bind(session).begin_write(session)
     acks, rescued = [], []
     which = () if only is None else (_job.id.in_(only),)
     found = _find(session, lease, age, gone, patience, *which)
@@ -172,44 +172,44 @@ def _names(attempted_by: object) -> tuple[str, str]:
 def _forget(dialect: Dialect) -> Executable:
     owned = select(_job.id).where(
         _job.state == dialect.state("executing"),
-        plain(dialect.second(_job.attempted_by)) == plain(_producer.uuid),
+        uuid_digits(dialect.second_element(_job.attempted_by)) == uuid_digits(_producer.uuid),
     )
     return (
         delete(_producers)
         .where(
-            _one_of(dialect, plain(_producer.uuid), "silent"),
+            _one_of(dialect, uuid_digits(_producer.uuid), "silent"),
             # They may have been heard of since.
-            _producer.updated_at <= dialect.earlier(bindparam("lease", type_=Float)),
+            _producer.updated_at <= dialect.now_minus(bindparam("lease", type_=Float)),
             ~exists(owned),
         )
         .returning(_producer.uuid)
     )
 
 
-def forget(session: Session, lease: float, patience: Patience = _endless) -> set[UUID]:
+def delete_stale_producers(session: Session, lease: float, patience: Patience = _endless) -> set[UUID]:
     """Remove producers that are `silent` and own no job any more."""
-    dialect = dialects.of(session)
+    dialect = dialects.for_bind(session)
     dialect.begin_write(session)
-    parameters = {"silent": silent(session, lease, patience), "lease": lease}
+    parameters = {"silent": stale_producers(session, lease, patience), "lease": lease}
     return set(execute(session, _forget(dialect), parameters).scalars())
 
 
 def _spent(dialect: Dialect) -> Select[Any]:
     # Spelt as in the partial index.
-    available = dialect.partial(_job.state == dialect.state("available"))
+    available = dialect.hint_partial_index(_job.state == dialect.state("available"))
     spent = select(_job.id).where(available, _job.attempt >= _job.max_attempts)
-    return spent.order_by(_job.id).limit(dialect.first(literal(BATCH, BigInteger)))
+    return spent.order_by(_job.id).limit(dialect.index_limit(literal(BATCH, BigInteger)))
 
 
 @functools.cache
 def _sweep(dialect: Dialect, some: bool) -> Executable:
     spent = _spent(dialect).with_for_update(skip_locked=True)
     if some:
-        spent = spent.where(dialect.among(_job.id, dialect.id_list("only")))
+        spent = spent.where(dialect.in_ids(_job.id, dialect.id_list("only")))
     reason = literal("available with no attempt left: it could never run", Text)
     return (
         update(_jobs)
-        .where(dialect.picked(_job.id, spent))
+        .where(dialect.in_subquery(_job.id, spent))
         .values(
             state=dialect.state("discarded"),
             discarded_at=dialect.now(),
@@ -219,15 +219,15 @@ def _sweep(dialect: Dialect, some: bool) -> Executable:
     )
 
 
-def spent(session: Session, after: int = 0) -> list[int]:
+def exhausted(session: Session, after: int = 0) -> list[int]:
     """The ids, beyond `after`, of what `sweep` would discard; at most `BATCH`."""
-    statement = _spent(dialects.of(session)).where(_job.id > after)
+    statement = _spent(dialects.for_bind(session)).where(_job.id > after)
     return list(execute(session, statement).scalars())
 
 
-def sweep(session: Session, only: Sequence[int] | None = None) -> list[int]:
+def discard_exhausted(session: Session, only: Sequence[int] | None = None) -> list[int]:
     """Discard available jobs that have no attempt left, with a reason; the ids, at most `BATCH`."""
-    statement = _sweep(dialects.of(session), only is not None)
+    statement = _sweep(dialects.for_bind(session), only is not None)
     return list(execute(session, statement, {} if only is None else {"only": only}).scalars())
 
 
@@ -267,7 +267,8 @@ def prunable(
 ) -> list[tuple[datetime, int]]:
     """What `prune` would delete: when each job finished, and its id."""
     ended = _job[f"{rule.state.value}_at"]
-    statement = _old(dialects.of(session), rule, limit, past, None).add_columns(ended).order_by(_job.id)
+    dialect = dialects.for_bind(session)
+    statement = _expired(dialect, rule, limit, past, None).add_columns(ended).order_by(_job.id)
     return [(row[1], row[0]) for row in execute(session, statement)]
 
 
@@ -282,14 +283,14 @@ def prune(
 
     Of those that finished later than `past`, which is such a time and an id, or `only` of some ids.
     """
-    dialect = dialects.of(session)
-    old = _old(dialect, rule, limit, past, only).with_for_update(skip_locked=True)
-    statement = delete(_jobs).where(dialect.picked(_job.id, old)).returning(_job.id)
+    dialect = dialects.for_bind(session)
+    old = _expired(dialect, rule, limit, past, only).with_for_update(skip_locked=True)
+    statement = delete(_jobs).where(dialect.in_subquery(_job.id, old)).returning(_job.id)
     parameters = {} if only is None else {"only": only}
     return len(execute(session, statement, parameters).all())
 
 
-def _old(
+def _expired(
     dialect: Dialect,
     rule: Rule,
     limit: int,
@@ -298,16 +299,16 @@ def _old(
 ) -> Select[Any]:
     ended = _job[f"{rule.state.value}_at"]
     statement = select(_job.id).where(
-        dialect.partial(_job.state == dialect.state(rule.state.value)),
-        ended <= dialect.earlier(literal(rule.seconds, Float)),
+        dialect.hint_partial_index(_job.state == dialect.state(rule.state.value)),
+        ended <= dialect.now_minus(literal(rule.seconds, Float)),
         # In a form that no index on it serves: by the one on state and queue, all that ended would be sorted.
         *([(_job.queue == rule.queue).is_(true())] if rule.queue is not None else []),
         *([_job.worker == rule.worker] if rule.worker is not None else []),
         *([_job.queue.not_in(rule.other_queues)] if rule.other_queues else []),
         *([_job.worker.not_in(rule.other_workers)] if rule.other_workers else []),
-        *([dialect.among(_job.id, dialect.id_list("only"))] if only is not None else []),
+        *([dialect.in_ids(_job.id, dialect.id_list("only"))] if only is not None else []),
     )
     if past is not None:
         at, id_ = past
         statement = statement.where(ended >= at, or_(ended > at, _job.id > id_))
-    return statement.order_by(ended).limit(dialect.first(literal(limit, BigInteger)))
+    return statement.order_by(ended).limit(dialect.index_limit(literal(limit, BigInteger)))

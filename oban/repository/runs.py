@@ -8,49 +8,49 @@ from sqlalchemy.orm import Session
 
 from oban import dialects
 from oban.database.session import execute
-from oban.dialects.base import constant
+from oban.dialects.base import sql_literal
 from oban.models import Job
-from oban.repository.acknowledge import Held
+from oban.repository.acknowledge import RunKey
 
 _job = cast(Table, Job.__table__).c
 
 
-def current(session: Session, ids: Collection[int]) -> set[Held]:
+def current_runs(session: Session, ids: Collection[int]) -> set[RunKey]:
     """The executing attempts of some jobs."""
-    dialect = dialects.of(session)
-    statement = select(_job.id, _job.attempt, dialect.second(_job.attempted_by)).where(
-        dialect.among(_job.id, dialect.id_list()),
-        dialect.plain_state(_job.state) == constant("executing"),
+    dialect = dialects.for_bind(session)
+    statement = select(_job.id, _job.attempt, dialect.second_element(_job.attempted_by)).where(
+        dialect.in_ids(_job.id, dialect.id_list()),
+        dialect.unindexed_state(_job.state) == sql_literal("executing"),
     )
     return {
         (id_, attempt, owner) for id_, attempt, owner in execute(session, statement, {"ids": sorted(ids)})
     }
 
 
-def lost(session: Session, runs: Sequence[Held]) -> set[Held]:
+def lost_runs(session: Session, runs: Sequence[RunKey]) -> set[RunKey]:
     """Which of some runs are no longer the current, executing attempt of their job."""
-    return set(runs) - current(session, {run[0] for run in runs})
+    return set(runs) - current_runs(session, {run[0] for run in runs})
 
 
-def strays(session: Session, owner: str, known: Collection[Held]) -> list[Held]:
+def unknown_runs(session: Session, owner: str, known: Collection[RunKey]) -> list[RunKey]:
     """The runs that the database has of a producer, and the producer has not: lost answers."""
-    dialect = dialects.of(session)
+    dialect = dialects.for_bind(session)
     statement = select(_job.id, _job.attempt).where(
-        _job.state == dialect.state("executing"), dialect.second(_job.attempted_by) == owner
+        _job.state == dialect.state("executing"), dialect.second_element(_job.attempted_by) == owner
     )
     rows = sorted((id_, attempt, owner) for id_, attempt in execute(session, statement))
     return [held for held in rows if held not in known]
 
 
-def claimed(session: Session, run: Held) -> Job | None:
+def load_run(session: Session, run: RunKey) -> Job | None:
     """The job of a run, as a fetch would have given it; None if it is not its current one any more."""
     id_, attempt, owner = run
-    dialect = dialects.of(session)
+    dialect = dialects.for_bind(session)
     statement = select(*_job).where(
         _job.id == id_,
         _job.attempt == attempt,
-        dialect.second(_job.attempted_by) == owner,
-        dialect.plain_state(_job.state) == constant("executing"),
+        dialect.second_element(_job.attempted_by) == owner,
+        dialect.unindexed_state(_job.state) == sql_literal("executing"),
     )
     row = execute(session, statement).one_or_none()
-    return None if row is None else Job.stored(row)
+    return None if row is None else Job._from_row(row)

@@ -39,7 +39,7 @@ _moments = itertools.count(1)
 
 
 @dataclass(slots=True)
-class Named:
+class Selection:
     """The jobs that a call names: distinct ids in the order given, or a statement."""
 
     ids: list[int] = field(default_factory=list)
@@ -50,10 +50,10 @@ class Named:
     locked_at: int = 0
 
 
-def parse(targets: Targets) -> Named:
+def parse(targets: Targets) -> Selection:
     """Check what was passed. Raises `InvalidTarget` or `NotEnqueued`, before any row is touched."""
     if isinstance(targets, Select):
-        return Named(statement=_checked(targets))
+        return Selection(statement=_checked(targets))
     if isinstance(targets, CompoundSelect):
         raise InvalidTarget(
             "a select(Job) is needed, not CompoundSelect; use select(Job).where(Job.id.in_(the union of ids))"
@@ -62,7 +62,7 @@ def parse(targets: Targets) -> Named:
         raise InvalidTarget(
             f"a list of jobs or ids, or a select(Job), is needed, not {type(targets).__name__}"
         )
-    named = Named()
+    named = Selection()
     ids: dict[int, None] = {}
     for target in targets:
         id_ = parse_id(target)
@@ -102,7 +102,7 @@ def _checked(statement: Select[Any]) -> Select[Any]:
     return statement
 
 
-def check_removal(targets: object, everything: bool) -> None:
+def check_delete(targets: object, everything: bool) -> None:
     """Refuse a statement that takes every job, unless that was said: `InvalidTarget`."""
     if not isinstance(targets, Select):
         if everything:
@@ -160,12 +160,14 @@ def look(session: Session, statement: Select[Any]) -> list[Job]:
     return list(find(session, statement, _locks(statement)).scalars().unique())
 
 
-def locking(session: Session, named: Named, *columns: Any) -> tuple[Select[Any], list[int], dict[int, str]]:
+def lock_statement(
+    session: Session, named: Selection, *columns: Any
+) -> tuple[Select[Any], list[int], dict[int, str]]:
     """A statement that locks the named jobs in id order, its ids, and how their rows were when found.
 
     It selects `columns` and, last, the version of the row.
     """
-    dialect = dialects.of(session)
+    dialect = dialects.for_bind(session)
     dialect.begin_write(session)
     seen: dict[int, str] = {}
     ids = named.ids
@@ -180,7 +182,7 @@ def locking(session: Session, named: Named, *columns: Any) -> tuple[Select[Any],
         ids = sorted(seen := dict(map(tuple, find(session, found, locks))))
     statement = (
         select(*columns, dialect.version())
-        .where(dialect.among(Job.id, dialect.id_list()))
+        .where(dialect.in_ids(Job.id, dialect.id_list()))
         .order_by(Job.id)
         .with_for_update(of=Job)
         # An application's relationships may say that they come along: not their tables, not locked.
@@ -190,17 +192,19 @@ def locking(session: Session, named: Named, *columns: Any) -> tuple[Select[Any],
     return statement, [id_ for id_ in ids if 0 < id_ <= MAX_ID], seen
 
 
-def lock(session: Session, named: Named, states: Iterable[JobState]) -> list[Row[tuple[int, JobState, str]]]:
+def lock(
+    session: Session, named: Selection, states: Iterable[JobState]
+) -> list[Row[tuple[int, JobState, str]]]:
     """Lock the named jobs that are in one of some states, in id order: their id, state and queue."""
-    statement, ids, seen = locking(session, named, Job.id, Job.state, Job.queue)
-    state = dialects.of(session).plain_state(Job.state)
+    statement, ids, seen = lock_statement(session, named, Job.id, Job.state, Job.queue)
+    state = dialects.for_bind(session).unindexed_state(Job.state)
     statement = statement.where(state.in_([each.value for each in states]))
     rows = list(execute(session, statement, {"ids": ids}).all())
-    meant = still_named(session, named, seen, {row.id: row[3] for row in rows})
+    meant = recheck(session, named, seen, {row.id: row[3] for row in rows})
     return [row for row in rows if row.id in meant]
 
 
-def still_named(session: Session, named: Named, seen: dict[int, str], locked: dict[int, str]) -> set[int]:
+def recheck(session: Session, named: Selection, seen: dict[int, str], locked: dict[int, str]) -> set[int]:
     """Which of some locked ids are meant, now that nobody can change them any more.
 
     Both `seen` and `locked` hold the version of each row. A statement may have found a row before a
@@ -210,10 +214,10 @@ def still_named(session: Session, named: Named, seen: dict[int, str], locked: di
     changed = [id_ for id_, version in locked.items() if seen.get(id_, version) != version]
     if named.statement is None or not changed:
         return set(locked)
-    dialect = dialects.of(session)
+    dialect = dialects.for_bind(session)
     # Not what it limits by: asked again, that may give other rows.
     rows = named.statement.limit(None).offset(None).subquery()
-    again = select(rows.c.id).where(dialect.among(rows.c.id, dialect.id_list()))
+    again = select(rows.c.id).where(dialect.in_ids(rows.c.id, dialect.id_list()))
     meant = find(session, again.params(ids=changed), _locks(named.statement)).scalars()
     return set(locked) - set(changed) | set(meant)
 

@@ -9,7 +9,7 @@ from oban.dialects.base import Dialect
 logger = logging.getLogger("oban.runner")
 
 
-async def halve(
+async def bisect_failures(
     dialect: Dialect, ids: Sequence[int], what: str, act: Callable[[Sequence[int]], Awaitable[object]]
 ) -> list[int]:
     """Do something to jobs, in ever smaller parts where it fails; the ids of those that refuse it.
@@ -21,12 +21,12 @@ async def halve(
     try:
         await act(ids)
     except Exception as error:
-        if dialect.is_passing(error):
+        if dialect.is_retryable(error):
             raise
         if len(ids) == 1:
-            logger.error("job %s cannot be %s: %s", ids[0], what, dialects.cause(error))
+            logger.error("job %s cannot be %s: %s", ids[0], what, dialects.driver_error(error))
             return list(ids)
         middle = len(ids) // 2
-        refused = await halve(dialect, ids[:middle], what, act)
-        return refused + await halve(dialect, ids[middle:], what, act)
+        refused = await bisect_failures(dialect, ids[:middle], what, act)
+        return refused + await bisect_failures(dialect, ids[middle:], what, act)
     return []

@@ -16,7 +16,7 @@ from oban.runner.services.refresher import Refresher
 T = TypeVar("T")
 
 
-class Pulse:
+class HeartbeatThread:
     """Keeps the node's producers alive in the eyes of others, whatever blocks the loop of the jobs.
 
     A database in memory has one connection, and nobody else to look: there it beats on the same loop.
@@ -30,7 +30,7 @@ class Pulse:
         last_seen: Callable[[], float],
     ) -> None:
         timeout = min(options.statement_timeout, options.lease / 4)
-        self._database = database.sibling(1, timeout, own_loop=True)
+        self._database = database.with_own_pool(1, timeout, own_loop=True)
         self._thread = None if self._database is database else _Thread("oban-refresher")
         self._refresher = Refresher(
             self._database,
@@ -40,9 +40,9 @@ class Pulse:
             last_seen=last_seen,
         )
 
-    def vouches(self) -> bool:
+    def is_alive(self) -> bool:
         """Whether the producers count as alive, so that they may fetch."""
-        return self._refresher.vouches
+        return self._refresher.is_alive
 
     def is_steady(self) -> bool:
         """Whether the heart has beaten without a gap for so long that those of others would, too."""

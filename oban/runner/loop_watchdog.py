@@ -18,7 +18,7 @@ logger = logging.getLogger("oban.watchdog")
 _DEPTH = 6
 
 
-class Watchdog:
+class LoopWatchdog:
     """A thread that asks the event loop for a sign of life, four times per `threshold` seconds.
 
     A loop that has not answered for longer than `threshold` is reported once while it is blocked, with the

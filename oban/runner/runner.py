@@ -13,17 +13,17 @@ from oban import clock, dialects, notifier
 from oban.config import Options
 from oban.database.aio import Database
 from oban.repository.cluster import Heartbeat
-from oban.repository.queue_settings import QueueInfo, Wanted
+from oban.repository.queue_settings import QueueInfo, QueueState
 from oban.runner import deadlines
 from oban.runner.execution.executor import Run
 from oban.runner.execution.job_session_threads import JobSessions
 from oban.runner.execution.producer import Producer
-from oban.runner.heartbeat_thread import Pulse
-from oban.runner.loop_watchdog import Watchdog
+from oban.runner.heartbeat_thread import HeartbeatThread
+from oban.runner.loop_watchdog import LoopWatchdog
 from oban.runner.processes import child
 from oban.runner.processes.pool import Processes
 from oban.runner.services.base import Service
-from oban.runner.services.cancellation import Watcher
+from oban.runner.services.cancellation import CancellationChecker
 from oban.runner.services.controller import Controller
 from oban.runner.services.leader import Leader
 from oban.runner.services.lifeline import Lifeline
@@ -48,7 +48,7 @@ class Runner:
 
     def __init__(self, database: Database, options: Options) -> None:
         connections = min(2 * len(options.queues) + SERVICE_CONNECTIONS, MAX_CONNECTIONS)
-        self.database = database.sibling(connections, options.statement_timeout)
+        self.database = database.with_own_pool(connections, options.statement_timeout)
         self.options = options
         self._threads = ThreadPoolExecutor(max_workers=MAX_THREADS, thread_name_prefix="oban")
         self._processes = Processes()
@@ -65,9 +65,9 @@ class Runner:
             self.database, self.leader, retention=options.retention, interval=options.prune_interval
         )
         self.stager = Stager(self.database, options.stage_interval, self._wake_producers)
-        self.watcher = Watcher(self.database, options.watch_interval, self.runs, self._owners)
-        self.watchdog = Watchdog(self.runs, self._on_closed)
-        self.pulse = Pulse(database, options, self._heartbeats, lambda: self.watchdog.last_seen)
+        self.watcher = CancellationChecker(self.database, options.watch_interval, self.runs, self._owners)
+        self.watchdog = LoopWatchdog(self.runs, self._on_closed)
+        self.pulse = HeartbeatThread(database, options, self._heartbeats, lambda: self.watchdog.last_seen)
         self.lifeline = Lifeline(
             self.database,
             self.leader,
@@ -86,7 +86,7 @@ class Runner:
         self._until: float | None = None
         self._unfinished = False
 
-    def _producer(self, queue: str, wanted: Wanted) -> Producer:
+    def _producer(self, queue: str, wanted: QueueState) -> Producer:
         return Producer(
             self.database,
             name=self.options.name,
@@ -98,7 +98,7 @@ class Runner:
             threads=self._threads,
             processes=self._processes,
             sessions=self._sessions,
-            vouched=self.pulse.vouches,
+            node_alive=self.pulse.is_alive,
         )
 
     def _heartbeats(self) -> list[Heartbeat]:
@@ -108,7 +108,7 @@ class Runner:
         """Every queue of this node as it is now."""
         return [producer.check() for producer in self.producers.values()]
 
-    async def arrange(self, wanted: Mapping[str, Wanted]) -> None:
+    async def arrange(self, wanted: Mapping[str, QueueState]) -> None:
         """Run these queues in these ways, and no others; in effect on return.
 
         A queue that is not among them fetches no more. It is gone once its last jobs have ended, by
@@ -264,7 +264,7 @@ class Runner:
             await deadlines.within(self._left() * part, action, patient=patient)
         # Whatever the database says now, the node ends; the others mend what it leaves behind.
         except Exception as error:
-            logger.warning("%s failed: %s", what, str(dialects.cause(error)) or type(error).__name__)
+            logger.warning("%s failed: %s", what, str(dialects.driver_error(error)) or type(error).__name__)
             return False
         return True
 

@@ -24,7 +24,7 @@ from tests.waiting import eventually
 
 PREFIX = "import os, signal, socket, sys, time; link = socket.socket(fileno=int(sys.argv[2]))\n"
 #: Nodes as short as they can be: what they do is Python, given to a supervisor in this process.
-STEADY = PREFIX + "link.send(b'r'); link.recv(1)"
+HEALTHY_AFTER = PREFIX + "link.send(b'r'); link.recv(1)"
 DEAF = PREFIX + "signal.signal(signal.SIGTERM, signal.SIG_IGN); link.send(b'r'); time.sleep(60)"
 DIES = PREFIX + "link.send(b'r'); os.kill(os.getpid(), 9)"
 ENDS = PREFIX + "link.send(b'r')"
@@ -86,7 +86,7 @@ async def test_a_node_that_lived_for_long_is_started_again_soon(
 ) -> None:
     monkeypatch.setattr(module, "PAUSE", 0.05)
     monkeypatch.setattr(module, "LONGEST_PAUSE", 60.0)
-    monkeypatch.setattr(module, "STEADY", 0.0)
+    monkeypatch.setattr(module, "HEALTHY_AFTER", 0.0)
     supervisor = Recorder(ENDS)
     running = asyncio.create_task(supervisor.run())
     # The twelfth pause would be that of more than a minute.
@@ -102,7 +102,7 @@ async def test_a_node_that_fails_before_any_has_started_ends_the_supervisor_with
 
 
 async def test_the_other_nodes_follow_once_the_first_has_started() -> None:
-    supervisor = Recorder(STEADY, ["a", "b", "c"])
+    supervisor = Recorder(HEALTHY_AFTER, ["a", "b", "c"])
     running = asyncio.create_task(supervisor.run())
     await eventually(supervisor.ready)
     assert supervisor.starts[0][0] == "a"
@@ -163,7 +163,9 @@ async def test_a_process_that_cannot_be_started_is_tried_again(
     def command(name: str, link: int) -> list[str]:
         tries.append(name)
         return (
-            ["/no/such/program"] if len(tries) < 3 else [sys.executable, "-S", "-c", STEADY, name, str(link)]
+            ["/no/such/program"]
+            if len(tries) < 3
+            else [sys.executable, "-S", "-c", HEALTHY_AFTER, name, str(link)]
         )
 
     supervisor = Supervisor(command, ["a"], {}, 0)

@@ -24,7 +24,7 @@ from tests.faults.workers import Pause
 from tests.waiting import eventually
 
 SECONDS, TIMES = (30.0, 20) if FULL else (10.0, 8)
-POSTGRESQL = dialects.named("postgresql")
+POSTGRESQL = dialects.by_name("postgresql")
 #: Seconds within which everything works again.
 BACK = 2.0
 #: Seconds in which nobody looks unless told to.

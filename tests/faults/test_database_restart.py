@@ -22,7 +22,7 @@ from tests.faults.workers import Pause
 from tests.waiting import eventually
 
 CRASHES, JOBS, AWAY = (10, 5000, 10.0) if FULL else (5, 3000, 4.0)
-POSTGRESQL = dialects.named("postgresql")
+POSTGRESQL = dialects.by_name("postgresql")
 #: Jobs that one transaction inserts.
 BATCH = 20
 #: Seconds within which every node starts jobs again once the database is back.

@@ -120,7 +120,7 @@ class Client:
         return await self.database.write(rescue.prune, Rule(self.choice.choice(states), 0.0), 5)
 
     async def sweep(self) -> int:
-        return len(await self.database.write(rescue.sweep))
+        return len(await self.database.write(rescue.discard_exhausted))
 
 
 async def contend(url: URL, queues: list[str], rng: random.Random) -> tuple[Counter[str], Counter[str]]:

@@ -20,7 +20,7 @@ from tests.faults import recording
 from tests.faults.proxy import Proxy
 from tests.faults.server import Server
 
-POSTGRESQL = dialects.named("postgresql")
+POSTGRESQL = dialects.by_name("postgresql")
 INSERT = "INSERT INTO oban_leaders VALUES ('a', 'b', now(), now())"
 Step = str | Callable[[AsyncConnection], Awaitable[Any]]
 Provoke = Callable[[URL], Awaitable[None]]
@@ -130,7 +130,7 @@ def verdict(error: BaseException) -> set[str]:
     found = {name for name, says in said.items() if says(error)}
     if isinstance(error, DBAPIError) and POSTGRESQL.is_transient(error):
         found.add("transient")
-    if not found and POSTGRESQL.is_passing(error):
+    if not found and POSTGRESQL.is_retryable(error):
         found.add("passing")
     return found
 

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from oban.repository import acknowledge, fetch, management, rescue, runs
-from oban.repository.acknowledge import Ack, Held
+from oban.repository.acknowledge import Ack, RunKey
 from oban.repository.rescue import Rule
 from oban.repository.selection import parse
 from oban.types import JobState
@@ -42,7 +42,7 @@ class Call:
     walks: bool = False
 
 
-def held(count: int) -> list[Held]:
+def held(count: int) -> list[RunKey]:
     """Runs that the table has, of producers that live."""
     return [(id_, 1, f"{LIVE}{id_ // 5000 % 10:02}") for id_ in range(5000, 5000 * (count + 1), 5000)]
 
@@ -87,19 +87,23 @@ def prune(state: JobState, limit: int = 1000, **which: Any) -> Call:
 #: Those that only read come first: what the others change, and is rolled back, is dead afterwards.
 CALLS: dict[str, Call] = {
     "seconds until due": Call(fetch.seconds_until_due, {STAGING}, 1, 5, 1),
-    "current runs": Call(lambda session: runs.lost(session, held(50)), {KEY}, 50, 6, 0),
-    "strays": Call(lambda session: runs.strays(session, OWNER, ()), {QUEUE}, EXECUTING, 2, 20, walks=True),
-    "a claimed job": Call(lambda session: runs.claimed(session, held(1)[0]), {KEY}, 1, 6, 1),
+    "current runs": Call(lambda session: runs.lost_runs(session, held(50)), {KEY}, 50, 6, 0),
+    "strays": Call(
+        lambda session: runs.unknown_runs(session, OWNER, ()), {QUEUE}, EXECUTING, 2, 20, walks=True
+    ),
+    "a claimed job": Call(lambda session: runs.load_run(session, held(1)[0]), {KEY}, 1, 6, 1),
     "orphans": Call(
         lambda session: rescue.orphans(session, LEASE, AGE), {QUEUE}, EXECUTING, 5, 200, walks=True
     ),
-    "spent": Call(rescue.spent, {SPENT}, 0, 0, 0),
+    "spent": Call(rescue.exhausted, {SPENT}, 0, 0, 0),
     "prunable": Call(
         lambda session: rescue.prunable(session, Rule(JobState.COMPLETED, 5 * DAY), 1000),
         *({ENDED[JobState.COMPLETED]}, 1000, 10, 1000),
     ),
-    "forget": Call(lambda session: rescue.forget(session, LEASE), {QUEUE}, EXECUTING, 5, 0, walks=True),
-    "sweep": Call(rescue.sweep, {SPENT, KEY}, 0, 0, 0),
+    "forget": Call(
+        lambda session: rescue.delete_stale_producers(session, LEASE), {QUEUE}, EXECUTING, 5, 0, walks=True
+    ),
+    "sweep": Call(rescue.discard_exhausted, {SPENT, KEY}, 0, 0, 0),
     **{f"fetch {demand}": fetching("default", demand) for demand in (1, 10, 50, 200, 1000)},
     "fetch 50 of a drained queue": fetching("media", 50),
     "fetch 50 of a queue with 20": fetching("few", 50, 20),
@@ -122,7 +126,7 @@ CALLS: dict[str, Call] = {
     "prune a queue": prune(JobState.COMPLETED, queue="default"),
     "prune a worker": prune(JobState.COMPLETED, worker="app.Worker"),
     "prune the others": prune(JobState.COMPLETED, other_queues=("media",), other_workers=("app.Other",)),
-    "cancel 50": Call(lambda session: management.cancel(session, parse(numbers(60))), {KEY}, 50, 50, 50),
-    "retry 50": Call(lambda session: management.retry(session, parse(numbers(5))), {KEY}, 50, 50, 50),
-    "delete 50": Call(lambda session: management.remove(session, parse(numbers(5))), {KEY}, 50, 50, 50),
+    "cancel 50": Call(lambda session: management.cancel_jobs(session, parse(numbers(60))), {KEY}, 50, 50, 50),
+    "retry 50": Call(lambda session: management.retry_jobs(session, parse(numbers(5))), {KEY}, 50, 50, 50),
+    "delete 50": Call(lambda session: management.delete_jobs(session, parse(numbers(5))), {KEY}, 50, 50, 50),
 }

@@ -35,7 +35,7 @@ async def test_transactions_that_the_application_begins_its_own_way_are_rolled_b
         session.execute(text("INSERT INTO oban_queues (name, queue) VALUES ('a', 'b')"))
         raise Failed
 
-    own = Database(engine).sibling(1, 5.0)
+    own = Database(engine).with_own_pool(1, 5.0)
     with pytest.raises(Failed):
         await own.write(fail)
     async with own.engine.connect() as connection:
@@ -57,8 +57,8 @@ async def test_events_of_the_application_see_what_the_runner_executes(url: URL) 
     def executed(_: Any, __: Any, statement: str, *___: Any) -> None:
         seen.append(statement)
 
-    own = Database(engine).sibling(1, 5.0)
-    await own.read(cluster.now)
+    own = Database(engine).with_own_pool(1, 5.0)
+    await own.read(cluster.database_time)
     assert any("SELECT" in statement for statement in seen)
     # Nothing that is said of the one is said of the other.
     event.listen(own.engine.sync_engine, "begin", lambda _: seen.append("begun"))
@@ -75,7 +75,7 @@ async def test_the_pool_checks_and_resets_connections_as_that_of_the_application
     sqlite_url: URL, pre_ping: bool, reset: Any
 ) -> None:
     engine = create_async_engine(sqlite_url, pool_pre_ping=pre_ping, pool_reset_on_return=reset)
-    own = Database(engine).sibling(1, 5.0)
+    own = Database(engine).with_own_pool(1, 5.0)
     for trait in ("_pre_ping", "_reset_on_return"):
         assert getattr(own.engine.pool, trait) == getattr(engine.pool, trait)
     await own.dispose()

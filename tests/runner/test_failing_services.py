@@ -57,5 +57,5 @@ async def test_only_what_nobody_expects_is_logged_with_where_it_was_raised(
     await service.start()
     await eventually(lambda: "trying again in" in caplog.text)
     await service.stop()
-    assert str(dialects.cause(error)) in caplog.text
+    assert str(dialects.driver_error(error)) in caplog.text
     assert ("Traceback" in caplog.text) is traced

@@ -26,7 +26,7 @@ class Said(Exception):
 class Refusing:
     """A database that refuses to store anything, or what `refuses` says, and keeps what it stores."""
 
-    dialect = dialects.named("postgresql")
+    dialect = dialects.by_name("postgresql")
 
     def __init__(self, error: Exception) -> None:
         self.error = error
@@ -216,5 +216,7 @@ def test_one_statement_stores_no_more_text_than_a_message_can_hold() -> None:
 
 def test_a_connection_that_the_driver_takes_to_be_busy_counts_as_lost() -> None:
     busy = Exception("cannot switch to state 12; another operation (2) is in progress")
-    assert dialects.named("postgresql").is_connection_error(InternalError("SELECT 1", {}, busy))
-    assert not dialects.named("postgresql").is_connection_error(InternalError("SELECT 1", {}, Said("XX000")))
+    assert dialects.by_name("postgresql").is_connection_error(InternalError("SELECT 1", {}, busy))
+    assert not dialects.by_name("postgresql").is_connection_error(
+        InternalError("SELECT 1", {}, Said("XX000"))
+    )

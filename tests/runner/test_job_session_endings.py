@@ -13,15 +13,15 @@ from sqlalchemy.orm import Session
 
 from oban import Job, JobState, Oban, SyncOban, Worker, migration, worker
 from oban.errors import ConfigError, WouldDeadlock
-from oban.runner.execution.job_session_threads import Lane
+from oban.runner.execution.job_session_threads import ThreadSession
 from tests.runner import effects as support
 from tests.runner.effects import RUNNING, Halting, effect, effects, nothing_leaked
 from tests.runner.support import NO_POLLING, acknowledged, reaches, row_of
 from tests.waiting import eventually
 
 
-def lanes() -> list[Lane]:
-    return [found for found in gc.get_objects() if type(found) is Lane]
+def lanes() -> list[ThreadSession]:
+    return [found for found in gc.get_objects() if type(found) is ThreadSession]
 
 
 class Late(Worker, timeout=0.1):

@@ -146,10 +146,10 @@ async def test_a_node_that_freezes_before_its_commit_does_not_stop_elections_or_
         async with AsyncSession(frozen.engine) as session:
             await session.run_sync(cluster.elect, "Oban", "frozen", 60.0)
             async with AsyncSession(frozen.engine) as beating:
-                await beating.run_sync(cluster.beat, beats)
+                await beating.run_sync(cluster.heartbeat, beats)
                 async with asyncio.timeout(5):
                     held = await other._database.write(cluster.elect, "Oban", "other", 60.0)
-                    await other._database.write(cluster.beat, beats)
+                    await other._database.write(cluster.heartbeat, beats)
                 assert held is not None
         async with AsyncSession(frozen.engine) as session:
             await session.run_sync(cluster.resign, "Oban", "frozen")
@@ -159,8 +159,8 @@ async def test_a_node_that_freezes_before_its_commit_does_not_stop_elections_or_
 
 async def test_the_server_ends_what_a_runner_that_is_cut_off_has_begun(postgresql_url: URL) -> None:
     async with Oban(postgresql_url, statement_timeout=7) as oban:
-        own = oban._database.sibling(1, 7.0)
-        pooled = Database(oban.engine, pooled=True).sibling(1, 7.0)
+        own = oban._database.with_own_pool(1, 7.0)
+        pooled = Database(oban.engine, pooled=True).with_own_pool(1, 7.0)
         strict = Database(oban.engine)
         for database, expected in ((own, "8s"), (pooled, "0"), (strict, "0")):
             for name in ("statement_timeout", "idle_in_transaction_session_timeout"):
@@ -180,7 +180,7 @@ async def test_a_shorter_limit_of_the_servers_own_stays(postgresql_url: URL) -> 
         cursor.close()
         connection.commit()
 
-    own = Database(engine).sibling(1, 7.0)
+    own = Database(engine).with_own_pool(1, 7.0)
     async with own.engine.connect() as connection:
         assert await connection.scalar(text("SHOW statement_timeout")) == "3s"
         assert await connection.scalar(text("SHOW idle_in_transaction_session_timeout")) == "8s"

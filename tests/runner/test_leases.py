@@ -136,7 +136,7 @@ async def test_nobody_is_taken_for_dead_while_the_lock_of_a_file_was_kept(sqlite
             # Its lifeline waits for the lock, having seen that all is well.
             await connection.execute(text("UPDATE oban_jobs SET queue = queue"))
             judging = asyncio.create_task(lifeline.tick())
-            await eventually(lambda: not pulse.vouches())
+            await eventually(lambda: not pulse.is_alive())
             await connection.rollback()
             await judging
         assert (await row_of(client, job)).state is JobState.EXECUTING
@@ -261,7 +261,7 @@ async def test_a_node_that_is_not_heard_of_fetches_nothing(url: URL, monkeypatch
             raise ConnectionError("no route")
 
         monkeypatch.setattr(refresher.database, "write", broken)
-        await eventually(lambda: not refresher.vouches)
+        await eventually(lambda: not refresher.is_alive)
         job = await oban.enqueue(Noop.new())
         oban._runner.producers["default"].wake()
         await eventually(lambda: refresher.failures > 2)
@@ -338,8 +338,8 @@ async def test_a_heart_that_paused_for_so_long_that_others_may_seem_dead_is_not_
             await heart.tick()
             now.seconds += pause
         await heart.tick()
-        # It vouches for its own producers all the same.
-        assert (heart.vouches, heart.steady) == (True, steady)
+        # It is_alive for its own producers all the same.
+        assert (heart.is_alive, heart.steady) == (True, steady)
 
 
 async def test_when_the_database_was_away_nobody_is_taken_for_dead_before_the_others_beat_again(
@@ -362,7 +362,7 @@ async def test_a_producer_may_be_silent_for_as_long_as_its_own_lease(oban: Oban,
     idle = await producer_row(oban, seconds=500, meta=meta)
     assert await rescue_orphans(oban) == [dead.id]
     assert (await row_of(oban, healthy)).state is JobState.EXECUTING
-    forgotten = await oban._database.write(rescue.forget, 60)
+    forgotten = await oban._database.write(rescue.delete_stale_producers, 60)
     assert forgotten
     assert uuid.UUID(idle) not in forgotten
 
@@ -398,8 +398,10 @@ class Stepped:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.seconds = 0.0
-        real = cluster.now
-        monkeypatch.setattr(cluster, "now", lambda session: real(session) + timedelta(seconds=self.seconds))
+        real = cluster.database_time
+        monkeypatch.setattr(
+            cluster, "database_time", lambda session: real(session) + timedelta(seconds=self.seconds)
+        )
 
 
 @pytest.mark.parametrize("leads", [True, False])
@@ -470,10 +472,10 @@ async def test_a_heart_does_not_keep_in_mind_for_ever_which_producers_have_ended
     # It is still among those that have something to say.
     await heart.withdraw([first.uuid])
     await heart.tick()
-    assert await oban._database.read(cluster.alive) == {second.uuid}
+    assert await oban._database.read(cluster.producer_uuids) == {second.uuid}
     beats.clear()
     await heart.withdraw([second.uuid])
-    assert (await oban._database.read(cluster.alive), heart._gone) == (set(), set())
+    assert (await oban._database.read(cluster.producer_uuids), heart._gone) == (set(), set())
 
 
 async def test_a_leader_does_not_keep_in_mind_for_ever_which_producers_it_has_seen(oban: Oban) -> None:
@@ -485,7 +487,7 @@ async def test_a_leader_does_not_keep_in_mind_for_ever_which_producers_it_has_se
         owner = uuid.UUID(await producer_row(oban, seconds=0))
         job = await orphan(oban, owner=str(owner))
         await lifeline.tick()
-        await oban._database.write(cluster.withdraw, [owner])
+        await oban._database.write(cluster.delete_producers, [owner])
         now.seconds += 61
         await lifeline.tick()
         assert (await row_of(oban, job)).state is JobState.AVAILABLE

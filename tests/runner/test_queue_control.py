@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from oban import Job, JobState, Oban, Worker
 from oban.models import Queue
 from oban.notifier.base import Notifier
-from oban.runner.heartbeat_thread import Pulse
+from oban.runner.heartbeat_thread import HeartbeatThread
 from tests.runner.node import Noted
 from tests.runner.processes import node
 from tests.runner.support import BRIEF, FAST_POLLING, NO_POLLING, Noop, Runs, quiet, reaches, row_of
@@ -238,17 +238,17 @@ async def test_started_queues_run_beside_those_configured_and_may_be_paused_from
 async def test_a_heart_that_misses_a_beat_delays_a_queue_and_does_not_lose_it(
     url: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    beat = Pulse.beat
+    beat = HeartbeatThread.beat
     missed: list[int] = []
 
-    async def misses(pulse: Pulse) -> None:
+    async def misses(pulse: HeartbeatThread) -> None:
         if len(missed) < 3:
             missed.append(1)
             raise OSError("away")
         await beat(pulse)
 
     async with Oban(url, queues={"default": 1}, **{**DEAF, "control_interval": 0.05}) as oban:
-        monkeypatch.setattr(Pulse, "beat", misses)
+        monkeypatch.setattr(HeartbeatThread, "beat", misses)
         # That the others are not told the news is no reason to fail.
         await oban.pause_queue("default")
         with pytest.raises(OSError, match="away"):

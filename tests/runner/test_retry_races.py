@@ -125,13 +125,13 @@ async def test_what_a_worker_does_to_its_handle_does_not_lose_the_outcome(
 ) -> None:
     runs = Runs()
     looks: list[object] = []
-    lost = runs_module.lost
+    lost = runs_module.lost_runs
 
     def looking(*given: Any) -> Any:
         looks.append(given)
         return lost(*given)
 
-    monkeypatch.setattr(runs_module, "lost", looking)
+    monkeypatch.setattr(runs_module, "lost_runs", looking)
     async with Oban(url, queues={"default": 3}, **FAST_POLLING) as oban:
         job = await oban.enqueue(runs.worker.new())
         running = await runs.begun(1)

@@ -113,7 +113,7 @@ async def test_lists_and_documents_that_are_no_json_spoil_no_statement_about_oth
         running = [await insert_row(oban.engine, "executing", attempted_by=["node", "me"]) for _ in range(2)]
         await spoil(oban, running[0], attempted_by="'no JSON'")
         held = [(id_, 1, "me") for id_ in running]
-        assert await oban._database.read(runs.lost, held) == {held[0]}
+        assert await oban._database.read(runs.lost_runs, held) == {held[0]}
 
 
 NO_NAMES = {

@@ -15,7 +15,7 @@ from oban.errors import SchemaMissing
 from oban.models import Producer
 from oban.repository import fetch
 from oban.runner import runner as runner_module
-from oban.runner.heartbeat_thread import Pulse
+from oban.runner.heartbeat_thread import HeartbeatThread
 from tests.runner.support import BRIEF, NO_POLLING, Noop, Runs, quiet, row_of, runner_database
 from tests.waiting import eventually
 
@@ -366,15 +366,15 @@ async def test_a_start_that_is_cancelled_leaves_no_producer_behind(
     url: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with Oban(url, name="client") as client:
-        beat, written = Pulse.beat, asyncio.Event()
+        beat, written = HeartbeatThread.beat, asyncio.Event()
 
-        async def beat_and_hang(pulse: Pulse) -> None:
+        async def beat_and_hang(pulse: HeartbeatThread) -> None:
             await beat(pulse)
             if pulse._refresher._heartbeats():
                 written.set()
                 await asyncio.Event().wait()
 
-        monkeypatch.setattr(Pulse, "beat", beat_and_hang)
+        monkeypatch.setattr(HeartbeatThread, "beat", beat_and_hang)
         oban = Oban(url, queues={"default": 1}, **BRIEF)
         starting = asyncio.create_task(oban.start())
         await asyncio.wait_for(written.wait(), 10)

@@ -9,7 +9,7 @@ from sqlalchemy import URL, select
 
 from oban import Job, JobState, Oban, Worker
 from oban.models import Producer
-from oban.runner.heartbeat_thread import Pulse
+from oban.runner.heartbeat_thread import HeartbeatThread
 from oban.runner.services.base import Service
 from tests.runner.support import BRIEF, Noop, Runs, reaches
 from tests.waiting import eventually
@@ -61,9 +61,9 @@ async def test_a_stop_that_was_interrupted_does_not_prevent_the_next_one(url: UR
 async def test_a_queue_that_is_started_while_the_node_stops_leaves_nothing(
     url: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    beat, written, go_on = Pulse.beat, asyncio.Event(), asyncio.Event()
+    beat, written, go_on = HeartbeatThread.beat, asyncio.Event(), asyncio.Event()
 
-    async def slow_beat(pulse: Pulse) -> None:
+    async def slow_beat(pulse: HeartbeatThread) -> None:
         await beat(pulse)
         written.set()
         await go_on.wait()
@@ -71,7 +71,7 @@ async def test_a_queue_that_is_started_while_the_node_stops_leaves_nothing(
     async with Oban(url, name="client") as client:
         oban = Oban(url, queues={"default": 1}, **BRIEF)
         await oban.start()
-        monkeypatch.setattr(Pulse, "beat", slow_beat)
+        monkeypatch.setattr(HeartbeatThread, "beat", slow_beat)
         starting = asyncio.create_task(oban.start_queue("extra"))
         await asyncio.wait_for(written.wait(), 10)
         await asyncio.wait_for(oban.stop(), 20)

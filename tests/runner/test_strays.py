@@ -36,8 +36,8 @@ class Unreadable:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.ids: set[int] = set()
-        self._stored = Job.stored
-        monkeypatch.setattr(Job, "stored", self)
+        self._stored = Job._from_row
+        monkeypatch.setattr(Job, "_from_row", self)
 
     def __call__(self, row: Any) -> Job:
         if row[0] in self.ids:
@@ -148,14 +148,14 @@ async def test_a_stray_that_was_taken_over_meanwhile_is_left_to_its_new_owner(ob
     job = await oban.enqueue(Noop.new())
     await oban._database.write(fetch.fetch, "default", 1, "here", "me")
     run = (job.id, 1, "me")
-    assert await oban._database.read(runs.strays, "me", ()) == [run]
-    assert await oban._database.read(runs.claimed, run) is not None
+    assert await oban._database.read(runs.unknown_runs, "me", ()) == [run]
+    assert await oban._database.read(runs.load_run, run) is not None
     await oban._database.write(acknowledge.acknowledge, [Ack(*run, "rescued", rescued=1)])
-    assert await oban._database.read(runs.claimed, run) is None
+    assert await oban._database.read(runs.load_run, run) is None
     await oban._database.write(fetch.fetch, "default", 1, "there", "other")
-    assert await oban._database.read(runs.claimed, run) is None
+    assert await oban._database.read(runs.load_run, run) is None
     await oban.cancel_job(job.id)
-    assert await oban._database.read(runs.claimed, (job.id, 2, "other")) is None
+    assert await oban._database.read(runs.load_run, (job.id, 2, "other")) is None
 
 
 async def test_a_stray_that_is_found_while_the_node_stops_goes_back(url: URL) -> None:
@@ -172,7 +172,7 @@ async def test_a_stray_that_is_found_while_the_node_stops_goes_back(url: URL) ->
         # As if the statement of a broken connection had been carried out after all.
         stray = await client.enqueue(runs.worker.new(queue="elsewhere"))
         await client._database.write(fetch.fetch, "elsewhere", 1, "node", producer.owner)
-        producer._unsure = True
+        producer._may_have_strays = True
         producer.wake()
         await reaches(client, stray, JobState.AVAILABLE)
         runs.finish(1)

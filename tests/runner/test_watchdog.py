@@ -15,7 +15,7 @@ from sqlalchemy import URL
 
 from oban import Job, JobState, Oban, Worker, clock
 from oban.runner.execution.executor import Run
-from oban.runner.loop_watchdog import Watchdog
+from oban.runner.loop_watchdog import LoopWatchdog
 from tests.runner.support import BRIEF, reaches
 from tests.waiting import eventually
 
@@ -24,8 +24,8 @@ THRESHOLD = 0.2
 
 
 @asynccontextmanager
-async def watching(runs: Callable[[], Iterable[Run]] = list) -> AsyncIterator[Watchdog]:
-    watchdog = Watchdog(runs, threshold=THRESHOLD)
+async def watching(runs: Callable[[], Iterable[Run]] = list) -> AsyncIterator[LoopWatchdog]:
+    watchdog = LoopWatchdog(runs, threshold=THRESHOLD)
     watchdog.start()
     try:
         yield watchdog
@@ -160,7 +160,7 @@ async def test_the_last_sign_of_life_stands_still_while_the_loop_is_blocked() ->
 
 async def test_it_starts_and_stops_as_often_as_told_and_leaves_no_thread() -> None:
     before = threading.active_count()
-    watchdog = Watchdog(list)
+    watchdog = LoopWatchdog(list)
     watchdog.stop()
     for _ in range(50):
         watchdog.start()
@@ -171,8 +171,8 @@ async def test_it_starts_and_stops_as_often_as_told_and_leaves_no_thread() -> No
 
 
 def test_a_loop_that_is_closed_without_a_stop_ends_the_thread() -> None:
-    async def forget() -> Watchdog:
-        watchdog = Watchdog(list, threshold=THRESHOLD)
+    async def forget() -> LoopWatchdog:
+        watchdog = LoopWatchdog(list, threshold=THRESHOLD)
         watchdog.start()
         return watchdog
 

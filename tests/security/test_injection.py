@@ -183,7 +183,7 @@ async def test_names_of_nodes_and_instances_are_stored_as_they_are_or_refused(ob
         assert await client._database.write(cluster.elect, hostile, hostile, 60.0) is None
         beats.append(Heartbeat(uuid.uuid4(), hostile, hostile, "default", {hostile: hostile}))
     assert len(names) >= len([text for text in STORABLE if text.strip()])
-    await oban._database.write(cluster.beat, beats)
+    await oban._database.write(cluster.heartbeat, beats)
     async with oban.engine.connect() as connection:
         producers = await connection.execute(select(Producer.name, Producer.node, Producer.meta))
         assert sorted(map(tuple, producers), key=str) == sorted(((n, n, {n: n}) for n in names), key=str)

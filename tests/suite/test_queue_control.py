@@ -17,12 +17,12 @@ from oban import Oban, QueueInfo, QueueOptions
 from oban.errors import ConfigError, InvalidJob, InvalidTarget
 from oban.models import Producer, Queue
 from oban.repository import queue_settings
-from oban.repository.queue_settings import Change, Wanted
+from oban.repository.queue_settings import QueueCommand, QueueState
 from tests.databases import DATABASES
 from tests.suite.rows import lasting_url
 
 CONFIGURED = {"a": QueueOptions(limit=3), "b": QueueOptions(limit=4)}
-AS_CONFIGURED = {"a": Wanted(3, False), "b": Wanted(4, False)}
+AS_CONFIGURED = {"a": QueueState(3, False), "b": QueueState(4, False)}
 #: `y` is never named: it stands for nodes that come later.
 NODES = ("x", "z", "y")
 
@@ -49,7 +49,7 @@ def say(engine: Engine, *words: tuple[Any, ...], name: str = "Oban") -> None:
     for action, queue, node, *how in words:
         options: dict[str, Any] = how[0] if how else {}
         with Session(engine) as session:
-            queue_settings.store(session, name, Change.make(action, queue, node, **options))
+            queue_settings.store_command(session, name, QueueCommand.make(action, queue, node, **options))
             session.commit()
 
 
@@ -58,7 +58,7 @@ def looked_up(
     node: str = "x",
     configured: Mapping[str, QueueOptions] = CONFIGURED,
     name: str = "Oban",
-) -> dict[str, Wanted]:
+) -> dict[str, QueueState]:
     with Session(engine) as session:
         return queue_settings.wanted(session, name, node, configured)
 
@@ -165,7 +165,7 @@ def test_a_long_conversation_comes_out_as_if_every_node_had_heard_each_word(engi
                 paused[key] = start_paused
         for node in NODES:
             expected = {
-                queue: Wanted(
+                queue: QueueState(
                     limits[queue, node] or CONFIGURED.get(queue, QueueOptions()).limit, paused[queue, node]
                 )
                 for queue in everything
@@ -183,7 +183,7 @@ def test_the_order_is_that_of_the_configuration_then_by_name(engine: Engine) -> 
 def test_instances_of_other_names_and_their_nodes_are_not_meant(engine: Engine) -> None:
     say(engine, ("pause", "*", None), ("stop", "a", "x"), name="other")
     assert looked_up(engine) == AS_CONFIGURED
-    assert looked_up(engine, name="other") == {"b": Wanted(4, True)}
+    assert looked_up(engine, name="other") == {"b": QueueState(4, True)}
 
 
 def test_what_says_nothing_any_more_is_not_kept(engine: Engine) -> None:
@@ -207,9 +207,9 @@ def test_rows_written_by_hand_are_read_as_well_as_they_can_be(engine: Engine) ->
             values = {"name": "Oban", "queue": queue, "node": node, "limit": limit, "running": True}
             connection.execute(insert(Queue).values(**values))
     assert looked_up(engine) == {
-        "a": Wanted(3, False),
-        "b": Wanted(10_000, False),
-        "Ü x": Wanted(2, False),
+        "a": QueueState(3, False),
+        "b": QueueState(10_000, False),
+        "Ü x": QueueState(2, False),
     }
 
 
@@ -227,11 +227,11 @@ HEARD = [
 def test_what_one_node_heard_is_kept_for_that_node_only(
     engine: Engine, heard: list[tuple[Any, ...]], here: dict[str, Any]
 ) -> None:
-    changes = [Change.make(action, queue, **(how[0] if how else {})) for action, queue, *how in heard]
+    changes = [QueueCommand.make(action, queue, **(how[0] if how else {})) for action, queue, *how in heard]
     # Twice, as two processes may have the same node name.
     for _ in range(2):
         with Session(engine) as session:
-            queue_settings.store_heard(session, "Oban", "x", CONFIGURED, changes)
+            queue_settings.store_received(session, "Oban", "x", CONFIGURED, changes)
             session.commit()
     expected = {**AS_CONFIGURED, **here}
     assert looked_up(engine) == {queue: how for queue, how in expected.items() if how}
@@ -243,15 +243,18 @@ def test_what_one_node_heard_is_kept_for_that_node_only(
 
 def test_signals_have_the_form_that_other_implementations_read() -> None:
     for change, signal in (
-        (Change.make("pause", "a"), {"action": "pause", "queue": "a", "ident": "any"}),
-        (Change.make("resume", "*", "n 1"), {"action": "resume", "queue": "*", "ident": "Oban.n 1"}),
+        (QueueCommand.make("pause", "a"), {"action": "pause", "queue": "a", "ident": "any"}),
+        (QueueCommand.make("resume", "*", "n 1"), {"action": "resume", "queue": "*", "ident": "Oban.n 1"}),
         (
-            Change.make("start", "a", limit=4),
+            QueueCommand.make("start", "a", limit=4),
             {"action": "start", "queue": "a", "ident": "any", "limit": 4, "paused": False},
         ),
-        (Change.make("stop", "a", "n"), {"action": "stop", "queue": "a", "ident": "Oban.n"}),
-        (Change.make("scale", "a", limit=7), {"action": "scale", "queue": "a", "ident": "any", "limit": 7}),
-        (Change.make("scale", "a", limit=None), {"action": "scale", "queue": "a", "ident": "any"}),
+        (QueueCommand.make("stop", "a", "n"), {"action": "stop", "queue": "a", "ident": "Oban.n"}),
+        (
+            QueueCommand.make("scale", "a", limit=7),
+            {"action": "scale", "queue": "a", "ident": "any", "limit": 7},
+        ),
+        (QueueCommand.make("scale", "a", limit=None), {"action": "scale", "queue": "a", "ident": "any"}),
     ):
         assert change.signal("Oban") == signal
 
@@ -312,12 +315,12 @@ async def test_every_method_stores_what_it_says(oban: Oban, engine: Engine) -> N
     await oban.start_queue("d", node="z")
     await oban.scale_queue("b", 2)
     await oban.stop_queue("a", node="x")
-    assert looked_up(engine) == {"b": Wanted(2, False), "c": Wanted(5, True)}
+    assert looked_up(engine) == {"b": QueueState(2, False), "c": QueueState(5, True)}
     assert looked_up(engine, "z") == {
-        "a": Wanted(3, True),
-        "b": Wanted(2, False),
-        "c": Wanted(5, True),
-        "d": Wanted(10, False),
+        "a": QueueState(3, True),
+        "b": QueueState(2, False),
+        "c": QueueState(5, True),
+        "d": QueueState(10, False),
     }
 
 
@@ -332,7 +335,7 @@ async def test_in_the_callers_transaction_it_is_the_caller_who_commits(
         # Not stored yet: a writer beside it would wait for it on SQLite, a reader need not.
         assert looked_up(engine) == AS_CONFIGURED
         await (caller.commit() if commits else caller.rollback())
-    told = {"a": Wanted(3, True), "b": Wanted(9, False)}
+    told = {"a": QueueState(3, True), "b": QueueState(9, False)}
     assert looked_up(engine) == (told if commits else AS_CONFIGURED)
 
 
@@ -357,7 +360,7 @@ async def test_transactions_that_say_the_same_in_another_order_wait_for_each_oth
         await oban.scale_queue("b", 9, session=session)
         await session.commit()
     await waiting
-    assert looked_up(engine) == {"a": Wanted(8, True), "b": Wanted(9, True)}
+    assert looked_up(engine) == {"a": QueueState(8, True), "b": QueueState(9, True)}
 
 
 STARTED = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)

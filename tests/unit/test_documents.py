@@ -22,7 +22,7 @@ UNDECODABLE = {
 
 @pytest.mark.parametrize("text", UNDECODABLE.values(), ids=UNDECODABLE.keys())
 def test_a_document_that_cannot_be_decoded_is_a_marker_that_says_why(text: str | bytes) -> None:
-    document = encoding.document(text)
+    document = encoding.decode_column(text)
     assert isinstance(document, Undecodable)
     assert document.problem.startswith("cannot be decoded: ")
     assert len(document.problem) < 600
@@ -39,7 +39,7 @@ def test_a_document_that_cannot_be_decoded_is_a_marker_that_says_why(text: str |
     ],
 )
 def test_any_other_document_is_its_value(text: str | bytes, value: Any) -> None:
-    assert encoding.document(text) == value
+    assert encoding.decode_column(text) == value
 
 
 @pytest.mark.parametrize(
@@ -55,4 +55,4 @@ def test_any_other_document_is_its_value(text: str | bytes, value: Any) -> None:
     ],
 )
 def test_values_are_named_as_json_names_them(value: object, name: str) -> None:
-    assert encoding.kind(value) == name
+    assert encoding.json_type(value) == name

@@ -21,7 +21,7 @@ LONG = {
 
 @pytest.mark.parametrize("text", LONG.values(), ids=LONG.keys())
 def test_a_long_text_takes_up_no_more_than_the_limit(text: str) -> None:
-    stored = encoding.storable("begin" + text + "end")
+    stored = encoding.sanitize("begin" + text + "end")
     size = len(orjson.dumps(stored))
     assert encoding.MAX_ERROR * 0.8 < size <= encoding.MAX_ERROR
     assert stored.startswith("begin")
@@ -34,7 +34,7 @@ def test_a_long_text_takes_up_no_more_than_the_limit(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["x" * (encoding.MAX_ERROR - 2), "🎉" * 2047, "\n" * 4095])
 def test_a_text_that_just_fits_stays_as_it_is(text: str) -> None:
-    assert encoding.storable(text) == text
+    assert encoding.sanitize(text) == text
 
 
 class Odd(type):

@@ -33,7 +33,7 @@ from sqlalchemy.exc import DataError, DBAPIError, InterfaceError, InternalError,
 from sqlalchemy.orm import Session
 
 from oban import encoding
-from oban.dialects.base import HALF, MAX_ERRORS, UNREACHABLE, UNWRITABLE, Dialect, constant, type_of_column
+from oban.dialects.base import HALF, MAX_ERRORS, UNREACHABLE, UNWRITABLE, ColumnType, Dialect, sql_literal
 from oban.types import JSONDocument, TextList, UTCDateTime
 
 _NATIVE: dict[Any, Any] = {JSONDocument: JSONB, TextList: ARRAY(Text)}
@@ -77,7 +77,7 @@ _ENDS = f"$[0 to {HALF - 1}, last - {HALF - 2} to last]"
 
 
 def _object(document: Any) -> ColumnElement[Any]:
-    return case((func.jsonb_typeof(document) == constant("object"), document), else_=_EMPTY_OBJECT)
+    return case((func.jsonb_typeof(document) == sql_literal("object"), document), else_=_EMPTY_OBJECT)
 
 
 class PostgreSQL(Dialect):
@@ -98,69 +98,71 @@ class PostgreSQL(Dialect):
         # jobs with the past. Stable within a statement, so that an index can serve it.
         return literal_column("timezone('UTC', statement_timestamp())", UTCDateTime)
 
-    def later(self, seconds: ColumnElement[float]) -> ColumnElement[datetime]:
+    def now_plus(self, seconds: ColumnElement[float]) -> ColumnElement[datetime]:
         return self.now() + func.make_interval(*(literal_column("0"),) * 6, seconds)
 
-    def earlier(self, seconds: ColumnElement[float]) -> ColumnElement[datetime]:
+    def now_minus(self, seconds: ColumnElement[float]) -> ColumnElement[datetime]:
         return self.now() - func.make_interval(*(literal_column("0"),) * 6, seconds)
 
     def insert(self, table: Table) -> Insert:
         return insert(table)
 
-    def among(self, column: Any, ids: BindParameter[Any]) -> ColumnElement[bool]:
+    def in_ids(self, column: Any, ids: BindParameter[Any]) -> ColumnElement[bool]:
         return column == any_(ids)  # type: ignore[no-any-return]
 
-    def picked(self, column: Any, query: Select[Any]) -> ColumnElement[bool]:
+    def in_subquery(self, column: Any, query: Select[Any]) -> ColumnElement[bool]:
         # As an array, the query runs once, whatever the planner thinks of its LIMIT, and the rows
         # are then found by primary key. Joined instead, a generic plan may scan the whole table.
         ids = func.array(query.scalar_subquery(), type_=ARRAY(BigInteger))
         return column == any_(ids)  # type: ignore[no-any-return]
 
-    def first(self, limit: ColumnElement[int]) -> ColumnElement[int]:
+    def index_limit(self, limit: ColumnElement[int]) -> ColumnElement[int]:
         # With a limit that it knows, and without statistics, as after a bulk load, or with those of an idle
         # hour, the planner expects fewer rows than that where there are many, finds all of them with a
         # bitmap, and sorts them. Of a query's it knows nothing, and goes for a tenth of what it expects.
         return select(limit).scalar_subquery()
 
-    def recordset(self, payload: str, columns: Mapping[str, type_of_column]) -> FromClause:
+    def recordset(self, payload: str, columns: Mapping[str, ColumnType]) -> FromClause:
         typed = [column(name, _NATIVE.get(type_, type_)) for name, type_ in columns.items()]
         records = func.jsonb_to_recordset(cast(bindparam(payload, type_=Text), JSONB))
         return records.table_valued(*typed).render_derived(name="r", with_types=True)
 
-    def second(self, texts: Any) -> ColumnElement[str]:
+    def second_element(self, texts: Any) -> ColumnElement[str]:
         return type_coerce(texts, ARRAY(Text))[2]
 
-    def texts(self, *items: ColumnElement[str]) -> ColumnElement[Any]:
+    def string_list(self, *items: ColumnElement[str]) -> ColumnElement[Any]:
         return array(items, type_=Text)
 
-    def document(self, json: ColumnElement[str]) -> ColumnElement[Any]:
+    def json_document(self, json: ColumnElement[str]) -> ColumnElement[Any]:
         return cast(json, JSONB)
 
     def append_error(self, errors: Any, attempt: Any, error: Any) -> ColumnElement[Any]:
-        at = func.to_char(self.now(), constant('YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))
-        keys = (constant(key) for key in ("attempt", "at", "error"))
+        at = func.to_char(self.now(), sql_literal('YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))
+        keys = (sql_literal(key) for key in ("attempt", "at", "error"))
         pairs = [item for pair in zip(keys, (attempt, at, error), strict=True) for item in pair]
         entry = func.jsonb_build_object(*pairs)
         kept = case(
-            (func.jsonb_typeof(errors) != constant("array"), _EMPTY_LIST),
+            (func.jsonb_typeof(errors) != sql_literal("array"), _EMPTY_LIST),
             (func.jsonb_array_length(errors) < literal_column(str(MAX_ERRORS)), errors),
-            else_=func.jsonb_path_query_array(errors, constant(_ENDS)),
+            else_=func.jsonb_path_query_array(errors, sql_literal(_ENDS)),
         )
         return kept.op("||")(entry)
 
     def set_keys(self, document: Any, values: Mapping[str, Any]) -> ColumnElement[Any]:
         pairs = [
-            item for key, value in values.items() for item in (constant(key), cast(cast(value, Text), JSONB))
+            item
+            for key, value in values.items()
+            for item in (sql_literal(key), cast(cast(value, Text), JSONB))
         ]
         return _object(document).op("||")(func.jsonb_build_object(*pairs))
 
     def has_key(self, document: Any, key: str) -> ColumnElement[bool]:
-        return func.jsonb_exists(_object(document), constant(key), type_=Boolean)
+        return func.jsonb_exists(_object(document), sql_literal(key), type_=Boolean)
 
     def without_keys(self, document: Any, *keys: str) -> ColumnElement[Any]:
-        return _object(document).op("-")(array([constant(key) for key in keys]))
+        return _object(document).op("-")(array([sql_literal(key) for key in keys]))
 
-    def plain_state(self, column: Any) -> ColumnElement[Any]:
+    def unindexed_state(self, column: Any) -> ColumnElement[Any]:
         # Right after ANALYZE, with no executing rows, the planner takes the five-column index for
         # "state = 'executing'" to be the cheapest way in, and scans it once per id.
         return cast(column, Text)
@@ -191,7 +193,7 @@ class PostgreSQL(Dialect):
     def prepare(self, connection: Connection) -> None:
         """Nothing: a server is set up by whoever runs it."""
 
-    def limit_statement(self, seconds: float) -> str | None:
+    def session_limits_sql(self, seconds: float) -> str | None:
         # A client that is cut off, or frozen, cannot end what it began: its locks would stay until the
         # server gives the connection up, after hours. Shorter limits of the server's own stay.
         limit = math.ceil(seconds * 1000)
@@ -232,9 +234,9 @@ class PostgreSQL(Dialect):
             return _unusable(state)
         return isinstance(error, UNREACHABLE)
 
-    def is_passing(self, error: BaseException) -> bool:
+    def is_retryable(self, error: BaseException) -> bool:
         locked = isinstance(error, DBAPIError) and _sqlstate(error) == _LOCKED
-        return locked or super().is_passing(error)
+        return locked or super().is_retryable(error)
 
     def is_bad_value(self, error: BaseException) -> bool:
         if isinstance(error, DBAPIError):

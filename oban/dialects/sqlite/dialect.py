@@ -37,9 +37,9 @@ from oban.dialects.base import (
     NOTICES,
     UNREACHABLE,
     UNWRITABLE,
+    ColumnType,
     Dialect,
-    constant,
-    type_of_column,
+    sql_literal,
 )
 from oban.types import UTCDateTime
 
@@ -76,55 +76,60 @@ class SQLite(Dialect):
     def now(self) -> ColumnElement[datetime]:
         return literal_column(_NOW, UTCDateTime)
 
-    def later(self, seconds: ColumnElement[float]) -> ColumnElement[datetime]:
+    def now_plus(self, seconds: ColumnElement[float]) -> ColumnElement[datetime]:
         return self._moved("+%.3f seconds", seconds)
 
-    def earlier(self, seconds: ColumnElement[float]) -> ColumnElement[datetime]:
+    def now_minus(self, seconds: ColumnElement[float]) -> ColumnElement[datetime]:
         return self._moved("-%.3f seconds", seconds)
 
     def _moved(self, by: str, seconds: ColumnElement[float]) -> ColumnElement[datetime]:
-        modifier = func.printf(constant(by), seconds)
-        return func.strftime(constant("%Y-%m-%d %H:%M:%f000"), constant("now"), modifier, type_=UTCDateTime)
+        modifier = func.printf(sql_literal(by), seconds)
+        return func.strftime(
+            sql_literal("%Y-%m-%d %H:%M:%f000"), sql_literal("now"), modifier, type_=UTCDateTime
+        )
 
     def insert(self, table: Table) -> Insert:
         return insert(table)
 
-    def among(self, column: Any, ids: BindParameter[Any]) -> ColumnElement[bool]:
+    def in_ids(self, column: Any, ids: BindParameter[Any]) -> ColumnElement[bool]:
         return column.in_(select(literal_column("value")).select_from(func.json_each(ids)))  # type: ignore[no-any-return]
 
-    def picked(self, column: Any, query: Select[Any]) -> ColumnElement[bool]:
+    def in_subquery(self, column: Any, query: Select[Any]) -> ColumnElement[bool]:
         return column.in_(query)  # type: ignore[no-any-return]
 
-    def recordset(self, payload: str, columns: Mapping[str, type_of_column]) -> FromClause:
+    def recordset(self, payload: str, columns: Mapping[str, ColumnType]) -> FromClause:
         each = func.json_each(bindparam(payload, type_=Text)).table_valued("value", name="each")
         return select(
             *(
-                func.json_extract(each.c.value, constant(f"$.{name}"), type_=type_).label(name)
+                func.json_extract(each.c.value, sql_literal(f"$.{name}"), type_=type_).label(name)
                 for name, type_ in columns.items()
             )
         ).subquery("r")
 
-    def second(self, texts: Any) -> ColumnElement[str]:
+    def second_element(self, texts: Any) -> ColumnElement[str]:
         # Of a text that is no JSON, json_extract() would make the whole statement fail.
-        second = constant("$[1]")
+        second = sql_literal("$[1]")
         return case(
             (func.json_valid(texts) == literal_column("0"), null()),
-            (func.json_type(texts, second) == constant("text"), func.json_extract(texts, second, type_=Text)),
+            (
+                func.json_type(texts, second) == sql_literal("text"),
+                func.json_extract(texts, second, type_=Text),
+            ),
             else_=null(),
         )
 
-    def texts(self, *items: ColumnElement[str]) -> ColumnElement[Any]:
+    def string_list(self, *items: ColumnElement[str]) -> ColumnElement[Any]:
         return func.json_array(*items, type_=Text)
 
-    def document(self, json: ColumnElement[str]) -> ColumnElement[Any]:
+    def json_document(self, json: ColumnElement[str]) -> ColumnElement[Any]:
         return json
 
     def append_error(self, errors: Any, attempt: Any, error: Any) -> ColumnElement[Any]:
         at: ColumnElement[str] = literal_column("strftime('%Y-%m-%dT%H:%M:%f000Z', 'now')")
-        keys = (constant(key) for key in ("attempt", "at", "error"))
+        keys = (sql_literal(key) for key in ("attempt", "at", "error"))
         pairs = [item for pair in zip(keys, (attempt, at, error), strict=True) for item in pair]
         listed = _if_a(errors, "array", "[]")
-        middle = constant(f"$[{HALF}]")
+        middle = sql_literal(f"$[{HALF}]")
         length = func.json_array_length(listed)
         kept = case(
             (length < literal_column(str(MAX_ERRORS)), listed),
@@ -132,31 +137,33 @@ class SQLite(Dialect):
             # Of a list that others have made so long, one more each time.
             else_=func.json_remove(listed, middle, middle),
         )
-        return func.json_insert(kept, constant("$[#]"), func.json_object(*pairs))
+        return func.json_insert(kept, sql_literal("$[#]"), func.json_object(*pairs))
 
     def set_keys(self, document: Any, values: Mapping[str, Any]) -> ColumnElement[Any]:
-        pairs = [item for key, value in values.items() for item in (constant(f"$.{key}"), func.json(value))]
+        pairs = [
+            item for key, value in values.items() for item in (sql_literal(f"$.{key}"), func.json(value))
+        ]
         return func.json_set(_object(document), *pairs)
 
     def has_key(self, document: Any, key: str) -> ColumnElement[bool]:
-        return func.json_type(_object(document), constant(f"$.{key}")).is_not(None)
+        return func.json_type(_object(document), sql_literal(f"$.{key}")).is_not(None)
 
     def without_keys(self, document: Any, *keys: str) -> ColumnElement[Any]:
-        return func.json_remove(_object(document), *(constant(f"$.{key}") for key in keys))
+        return func.json_remove(_object(document), *(sql_literal(f"$.{key}") for key in keys))
 
-    def plain_state(self, column: Any) -> ColumnElement[Any]:
+    def unindexed_state(self, column: Any) -> ColumnElement[Any]:
         # By the index on the state it would find all executing rows, and look for each of them through
         # the whole list of ids.
         return cast(column, Text)
 
-    def partial(self, condition: ColumnElement[bool]) -> ColumnElement[bool]:
+    def hint_partial_index(self, condition: ColumnElement[bool]) -> ColumnElement[bool]:
         # Without ANALYZE, and nobody runs that, SQLite takes an equality for so rare that it goes by the
         # index on the state, whatever that then finds.
         return func.likely(condition)
 
     def version(self) -> ColumnElement[str]:
         # What was read in a transaction that may write is changed by nobody else.
-        return constant("")
+        return sql_literal("")
 
     def begin_write(self, session: Session) -> None:
         # Rows cannot be locked: a statement that may write takes the lock of the whole database,
@@ -228,9 +235,9 @@ class SQLite(Dialect):
 def _if_a(document: Any, kind: str, default: str) -> ColumnElement[Any]:
     """A JSON text if it holds what it should. CASE decides in order: JSON functions refuse other texts."""
     return case(
-        (func.json_valid(document) == literal_column("0"), constant(default)),
-        (func.json_type(document) == constant(kind), document),
-        else_=constant(default),
+        (func.json_valid(document) == literal_column("0"), sql_literal(default)),
+        (func.json_type(document) == sql_literal(kind), document),
+        else_=sql_literal(default),
     )
 
 

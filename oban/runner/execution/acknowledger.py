@@ -130,7 +130,7 @@ class Acknowledger:
             dialect = self.database.dialect
             if dialect.is_connection_error(error):
                 raise
-            if dialect.is_bad_value(error) or (tries >= TRIES and not dialect.is_passing(error)):
+            if dialect.is_bad_value(error) or (tries >= TRIES and not dialect.is_retryable(error)):
                 try:
                     await self.database.write(acknowledge.acknowledge, [self._without_values(ack, error)])
                     return
@@ -142,7 +142,7 @@ class Acknowledger:
             self._again_at = clock.monotonic() + random.uniform(0.5, 1) * self._pause  # noqa: S311
 
     def _without_values(self, ack: Ack, error: Exception) -> Ack:
-        cause = dialects.cause(error)
+        cause = dialects.driver_error(error)
         logger.error("the outcome of job %s cannot be stored: %s", ack.id, cause)
         reason = f"the outcome could not be stored: {type(cause).__name__}"
         return ack._replace(outcome="failed", error=reason, value=None, snoozed=None, delay=ack.delay or 15)

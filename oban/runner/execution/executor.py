@@ -15,12 +15,12 @@ from sqlalchemy.orm import Session
 from oban import backoff, encoding, fields
 from oban.errors import InvalidJob, UnknownWorker
 from oban.models import Job
-from oban.repository.acknowledge import Ack, Held
+from oban.repository.acknowledge import Ack, RunKey
 from oban.runner.execution import outcome
 from oban.runner.execution.given import given
-from oban.runner.execution.job_session import Settled
+from oban.runner.execution.job_session import Stored
 from oban.runner.execution.job_session_threads import JobSessions
-from oban.runner.execution.outcome import Ending, Failure
+from oban.runner.execution.outcome import AttemptFailed, Ending
 from oban.runner.processes.pool import Call, Processes
 from oban.worker import Worker, registry, running
 
@@ -53,7 +53,7 @@ class Run:
         # What is needed when the run is over is not asked of the job then: the worker may have changed
         # the instance, or an update through it may have shown a later attempt.
         #: What an acknowledgement is guarded by.
-        self.held: Held = (loaded["id"], loaded["attempt"], owner)
+        self.held: RunKey = (loaded["id"], loaded["attempt"], owner)
         self.worker: str = loaded["worker"]
         self.max_attempts: int = loaded["max_attempts"]
         meta = loaded["meta"]
@@ -116,26 +116,26 @@ async def execute(run: Run, threads: Executor, processes: Processes, sessions: J
             result = await worker.process(job)
             if result is None:
                 return Ack(*run.held, "completed")
-            ending = outcome.returned(result)
+            ending = outcome.from_result(result)
         else:
             begin = _on_loop if worker.is_async else partial(_in_thread, threads=threads)
             result = await begin(run, worker, limit, sessions)
-            if type(result) is Settled:
+            if type(result) is Stored:
                 return result.ack
-            ending = outcome.returned(result)
+            ending = outcome.from_result(result)
     except asyncio.CancelledError as error:
         if run.timed_out is not None:
-            ending = outcome.raised(Failure(_too_long(run, run.timed_out)))
+            ending = outcome.from_error(AttemptFailed(_too_long(run, run.timed_out)))
         elif run.releasing:
             return Ack(*run.held, "released")
         else:
-            ending = outcome.raised(error)
-    except Failure as failure:
+            ending = outcome.from_error(error)
+    except AttemptFailed as failure:
         logger.error("job %s: %s", run.held[0], failure.text.rpartition("\n")[2])
-        ending = outcome.raised(failure)
+        ending = outcome.from_error(failure)
     # Also KeyboardInterrupt and SystemExit: a job must not take the node with it.
     except BaseException as error:
-        ending = outcome.raised(error)
+        ending = outcome.from_error(error)
     return _ack(run, worker, ending)
 
 
@@ -146,16 +146,16 @@ def _check(job: Job) -> None:
         if type(value) is dict:
             continue
         if isinstance(value, encoding.Undecodable):
-            raise Failure(f"InvalidJob: {field} {value.problem}")
+            raise AttemptFailed(f"InvalidJob: {field} {value.problem}")
         if not isinstance(value, dict):
-            raise Failure(f"InvalidJob: {field} must be an object, not {encoding.kind(value)}")
+            raise AttemptFailed(f"InvalidJob: {field} must be an object, not {encoding.json_type(value)}")
 
 
 def _class_of(name: str) -> type[Worker]:
     try:
         return registry.get(name)
     except UnknownWorker as error:
-        raise Failure(f"UnknownWorker: {error}") from None
+        raise AttemptFailed(f"UnknownWorker: {error}") from None
 
 
 async def _in_process(run: Run, worker: Worker, limit: float | None, processes: Processes) -> Ending:
@@ -182,8 +182,8 @@ def _judged(run: Run, worker: Worker, result: object) -> Ack | None:
     if not worker.is_async and inspect.isawaitable(result):
         if inspect.iscoroutine(result):
             result.close()
-        raise Failure("TypeError: process has a session, and returned an awaitable: let it be async")
-    return _ack(run, worker, outcome.returned(result))
+        raise AttemptFailed("TypeError: process has a session, and returned an awaitable: let it be async")
+    return _ack(run, worker, outcome.from_result(result))
 
 
 def _process(worker: Worker[Any], job: Job, **session: object) -> Any:
@@ -219,7 +219,7 @@ async def _in_thread(
     finally:
         if timer is not None:
             timer.cancel()
-    if type(result) is Settled:
+    if type(result) is Stored:
         return result
     if run.timed_out is not None:
         if inspect.iscoroutine(result):
@@ -252,10 +252,10 @@ def _too_long(run: Run, limit: float) -> str:
     return f"TimeoutError: {run.worker} timed out after {limit:g} s"
 
 
-def _timeout(run: Run, limit: float, during: BaseException | None) -> Failure:
+def _timeout(run: Run, limit: float, during: BaseException | None) -> AttemptFailed:
     # What was raised meanwhile shows where the time went.
     where = "" if during is None else encoding.error_text(during) + "\n\n"
-    return Failure(where + _too_long(run, limit))
+    return AttemptFailed(where + _too_long(run, limit))
 
 
 class _Raised:
@@ -299,7 +299,7 @@ def _delay(run: Run, worker: Worker | None) -> float:
 def _ack(run: Run, worker: Worker | None, ending: Ending) -> Ack:
     match ending["outcome"]:
         case "failed":
-            name = encoding.shown(run.worker)
+            name = encoding.log_safe(run.worker)
             logger.warning("job %s (%s) failed, attempt %s", run.held[0], name, run.held[1])
             ending["delay"] = _delay(run, worker)
         case "snoozed":

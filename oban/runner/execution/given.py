@@ -4,7 +4,7 @@ from typing import Any
 
 from oban.errors import InvalidJob
 from oban.models import Job
-from oban.runner.execution.outcome import Failure
+from oban.runner.execution.outcome import AttemptFailed
 from oban.worker import Worker
 
 
@@ -15,4 +15,4 @@ def given(worker: Worker[Any], job: Job) -> dict[str, Any]:
     try:
         return {"args": worker.args_of(job)}
     except InvalidJob as error:
-        raise Failure(f"InvalidJob: {error}") from None
+        raise AttemptFailed(f"InvalidJob: {error}") from None

@@ -17,7 +17,7 @@ from oban.database.session import PREFIX, lending
 from oban.repository import acknowledge, runs
 from oban.repository.acknowledge import Ack
 from oban.runner import deadlines
-from oban.runner.execution.outcome import Failure
+from oban.runner.execution.outcome import AttemptFailed
 
 logger = logging.getLogger("oban.executor")
 
@@ -26,16 +26,16 @@ PAUSE = 0.05
 
 Work = Callable[[AsyncSession], Awaitable[Any]]
 #: What to store for a result of the work; None: nothing, and what was written is rolled back.
-Judge = Callable[[Any], Ack | None]
+Decide = Callable[[Any], Ack | None]
 
 
-class Settled(NamedTuple):
+class Stored(NamedTuple):
     """Instead of a result: it has been dealt with, and `ack` is what is left to be stored, if anything."""
 
     ack: Ack | None
 
 
-class PatientEngine(OptionEngine):
+class WaitingEngine(OptionEngine):
     """An engine whose pool does not give up: a job waits for a connection as for its place in the queue."""
 
     def connect(self) -> Connection:
@@ -63,11 +63,11 @@ class OwnTransaction:
             # In which no job could have a transaction.
             options["isolation_level"] = database.dialect.isolation or "SERIALIZABLE"
         if patient:
-            self._engine = AsyncEngine(PatientEngine(database.engine.sync_engine, options))
+            self._engine = AsyncEngine(WaitingEngine(database.engine.sync_engine, options))
         else:
             self._engine = database.engine.execution_options(**options)
 
-    async def run(self, work: Work, judge: Judge) -> Any:
+    async def run(self, work: Work, judge: Decide) -> Any:
         """Await `work` with a session, and store its result along with what was written: `Settled` then.
 
         Where `judge` says None, the result itself. Raises what the work raises, `Failure` and the
@@ -78,7 +78,7 @@ class OwnTransaction:
             with lending(session.sync_session):
                 result = await work(session)
             ack = judge(result)
-            return result if ack is None else await self.settle(session, ack)
+            return result if ack is None else await self.commit_with_outcome(session, ack)
         finally:
             await self.close(session)
 
@@ -86,7 +86,7 @@ class OwnTransaction:
         """A session for a job. It connects when it is used."""
         return AsyncSession(self._engine, expire_on_commit=False, info={PREFIX: self.database.prefix})
 
-    async def settle(self, session: AsyncSession, ack: Ack) -> Settled:
+    async def commit_with_outcome(self, session: AsyncSession, ack: Ack) -> Stored:
         """Store an outcome along with what was written, or roll that back if the job is another's by now."""
         # Where a statement must not be interrupted, it waits for locks only so long anyway.
         limit = self._timeout if self.database.dialect.interruptible else None
@@ -95,7 +95,7 @@ class OwnTransaction:
             async with asyncio.timeout(limit) as within:
                 if await self.database.within(session, acknowledge.acknowledge, [ack]):
                     await session.commit()
-                    return Settled(None)
+                    return Stored(None)
         except DBAPIError as error:
             # At a stricter level of isolation, this is how the row turns out to be another's.
             if not self.database.dialect.is_transient(error):
@@ -104,11 +104,11 @@ class OwnTransaction:
         except TimeoutError:
             if not within.expired():
                 raise
-            raise Failure(f"TimeoutError: the transaction was not stored within {limit:g} s") from None
+            raise AttemptFailed(f"TimeoutError: the transaction was not stored within {limit:g} s") from None
         await session.rollback()
         held = ack[:3]
-        if held not in await session.run_sync(runs.lost, [held]):
-            raise lost_to or Failure(
+        if held not in await session.run_sync(runs.lost_runs, [held]):
+            raise lost_to or AttemptFailed(
                 "RuntimeError: the job was changed within its own transaction, so that its outcome cannot be"
                 " stored in it; return Cancel(…) to cancel it"
             )
@@ -116,7 +116,7 @@ class OwnTransaction:
             "job %s was cancelled, rescued or deleted while it ran: what it wrote is rolled back", ack.id
         )
         # The reason of a job that was cancelled is kept.
-        return Settled(None if ack.error is None else ack)
+        return Stored(None if ack.error is None else ack)
 
     async def close(self, session: AsyncSession) -> None:
         """Roll back what was not committed, and give the connection back."""

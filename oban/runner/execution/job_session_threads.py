@@ -15,13 +15,13 @@ from oban.database.aio import Database
 from oban.database.fast.greenlets import Bridge
 from oban.database.session import Notice, lending
 from oban.runner import deadlines
-from oban.runner.execution.job_session import Judge, OwnTransaction
-from oban.runner.execution.outcome import Failure
+from oban.runner.execution.job_session import Decide, OwnTransaction
+from oban.runner.execution.outcome import AttemptFailed
 
 SyncWork = Callable[[Session], Any]
 
 
-class Lane:
+class ThreadSession:
     """An event loop and a connection of its own, used by one thread at a time.
 
     The loop runs only while a statement does: the code of a job is as free of it as any in a thread.
@@ -29,19 +29,19 @@ class Lane:
 
     def __init__(self, database: Database, timeout: float) -> None:
         self._loop = asyncio.new_event_loop()
-        self.database = database.sibling(1, None, own_loop=True)
+        self.database = database.with_own_pool(1, None, own_loop=True)
         # Each lane would have to find out by itself, at the cost of a job, that the server was restarted.
         self.database.engine.pool._pre_ping = True
         self._transaction = OwnTransaction(self.database, timeout, patient=False)
 
-    def run(self, work: SyncWork, judge: Judge) -> Any:
+    def run(self, work: SyncWork, judge: Decide) -> Any:
         """As `OwnTransaction.run`, in this thread."""
         session = self._transaction.open()
         try:
             with lending(session.sync_session):
                 result = self._bridged(partial(work, session.sync_session))
             ack = judge(result)
-            return result if ack is None else self._await(self._transaction.settle(session, ack))
+            return result if ack is None else self._await(self._transaction.commit_with_outcome(session, ack))
         finally:
             self._await(self._transaction.close(session))
 
@@ -77,11 +77,11 @@ class JobSessions:
         self.on_loop = OwnTransaction(database, timeout)
         self._database = database
         self._timeout = timeout
-        self._idle: list[Lane] = []
+        self._idle: list[ThreadSession] = []
         self._closed = False
         self._lock = threading.Lock()
 
-    def in_thread(self, loop: asyncio.AbstractEventLoop, work: SyncWork, judge: Judge) -> Any:
+    def in_thread(self, loop: asyncio.AbstractEventLoop, work: SyncWork, judge: Decide) -> Any:
         """As `OwnTransaction.run`, in this thread; `loop` is the one of the database.
 
         Raises `Failure` for a database in memory, which has one connection.
@@ -92,21 +92,21 @@ class JobSessions:
         finally:
             self._give_back(lane)
 
-    def _take(self, loop: asyncio.AbstractEventLoop) -> Lane:
+    def _take(self, loop: asyncio.AbstractEventLoop) -> ThreadSession:
         with self._lock:
             if self._idle:
                 return self._idle.pop()
         database = self._database
         if database.dialect.is_memory(database.engine.url):
-            raise Failure(
+            raise AttemptFailed(
                 "ConfigError: a database in memory has one connection, on the event loop: let process be"
                 " async, or use a file"
             )
-        lane = Lane(database, self._timeout)
+        lane = ThreadSession(database, self._timeout)
         lane.database.on_notices.append(partial(self._announce, loop))
         return lane
 
-    def _give_back(self, lane: Lane) -> None:
+    def _give_back(self, lane: ThreadSession) -> None:
         with self._lock:
             if not self._closed:
                 self._idle.append(lane)
@@ -131,6 +131,6 @@ async def _awaited(awaitable: Awaitable[Any]) -> Any:
     return await awaitable
 
 
-def _close_all(lanes: list[Lane], until: float) -> None:
+def _close_all(lanes: list[ThreadSession], until: float) -> None:
     for lane in lanes:
         lane.close(max(0.0, until - clock.monotonic()))

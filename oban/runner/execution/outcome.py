@@ -9,15 +9,15 @@ from oban.outcomes import Cancel, Record, Snooze
 Ending = dict[str, Any]
 
 
-class Failure(Exception):
+class AttemptFailed(Exception):
     """A failed attempt whose reason is known: `text` goes into `errors` without a traceback of ours."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
-        self.text = encoding.storable(text)
+        self.text = encoding.sanitize(text)
 
 
-def returned(result: object) -> Ending:
+def from_result(result: object) -> Ending:
     """The ending of a job that returned `result`. Raises what the value raises when it is looked at."""
     match result:
         case Cancel():
@@ -32,15 +32,15 @@ def returned(result: object) -> Ending:
             return {"outcome": "completed"}
 
 
-def raised(error: BaseException) -> Ending:
+def from_error(error: BaseException) -> Ending:
     """The ending of a job that raised `error`. Never raises."""
     # Not isinstance(), which asks the exception, and that may answer with an exception.
-    text = error.text if type(error) is Failure else encoding.error_text(error)
+    text = error.text if type(error) is AttemptFailed else encoding.error_text(error)
     return {"outcome": "failed", "error": text}
 
 
 def _reason(reason: object) -> str:
     try:
-        return encoding.storable(str(reason))
+        return encoding.sanitize(str(reason))
     except BaseException:
         return "cancelled by its worker; the reason could not be printed"

@@ -13,7 +13,7 @@ from oban.models import Job
 from oban.repository import acknowledge, fetch, runs
 from oban.repository.acknowledge import Ack
 from oban.repository.cluster import Heartbeat
-from oban.repository.queue_settings import QueueInfo, Wanted
+from oban.repository.queue_settings import QueueInfo, QueueState
 from oban.runner.execution.acknowledger import Acknowledger
 from oban.runner.execution.executor import Run, execute
 from oban.runner.execution.job_session_threads import JobSessions
@@ -43,12 +43,12 @@ class Producer(Service):
         *,
         name: str,
         queue: str,
-        wanted: Wanted,
+        wanted: QueueState,
         node: str,
         interval: float,
         check_interval: float,
         threads: Executor,
-        vouched: Callable[[], bool],
+        node_alive: Callable[[], bool],
         processes: Processes,
         sessions: JobSessions,
     ) -> None:
@@ -73,10 +73,10 @@ class Producer(Service):
         self._check_at = clock.monotonic() + check_interval
         #: Whether the last turn may have claimed jobs that were not given to it; whether it failed
         #: because of what it read.
-        self._unsure = False
+        self._may_have_strays = False
         self._unreadable = False
         self._threads = threads
-        self._vouched = vouched
+        self._node_alive = node_alive
         self._processes = processes
         self._sessions = sessions
         self._ticking = asyncio.Lock()
@@ -107,7 +107,7 @@ class Producer(Service):
             uuid=self.owner,
         )
 
-    async def adjust(self, wanted: Wanted | None) -> bool:
+    async def adjust(self, wanted: QueueState | None) -> bool:
         """Go on with another limit, paused or not, or stop (None): what runs goes on. Whether that is new.
 
         Returns once nothing is fetched any more that could not be fetched now.
@@ -126,21 +126,21 @@ class Producer(Service):
     def idle(self) -> bool:
         """Whether nothing runs, is being fetched or may have been, and every outcome is stored."""
         busy = self.runs or len(self.acknowledger) or self._ticking.locked() or self._turns
-        return not (busy or self._unsure)
+        return not (busy or self._may_have_strays)
 
     async def tick(self) -> float | None:
         async with self._ticking:
             await self.acknowledger.try_refused()
-            if self._unsure or clock.monotonic() >= self._check_at:
-                await self._landed()
+            if self._may_have_strays or clock.monotonic() >= self._check_at:
+                await self._join_turns()
                 await self._recover()
             if self._has_backlog and self._may_overlap:
                 await self._overlap()
                 if self._turns:
                     return None
-            await self._landed()
-            await self._take_turn()
-            return 0 if self._unsure else self.acknowledger.due
+            await self._join_turns()
+            await self._serialize_writers()
+            return 0 if self._may_have_strays else self.acknowledger.due
 
     @property
     def _may_overlap(self) -> bool:
@@ -155,9 +155,9 @@ class Producer(Service):
             enough = demand > 0 or len(self.acknowledger) if not self._turns else demand >= share // 2
             if not enough:
                 return
-            turn = asyncio.create_task(self._take_turn(share))
+            turn = asyncio.create_task(self._serialize_writers(share))
             self._turns.add(turn)
-            turn.add_done_callback(self._on_landed)
+            turn.add_done_callback(self._on_turn_done)
             # It takes its outcomes and places now.
             await asyncio.sleep(0)
 
@@ -165,13 +165,13 @@ class Producer(Service):
     def _share(self) -> int:
         return (self.limit + 1) // 2
 
-    def _on_landed(self, turn: asyncio.Task[None]) -> None:
+    def _on_turn_done(self, turn: asyncio.Task[None]) -> None:
         self._turns.discard(turn)
         if not turn.cancelled() and (error := turn.exception()) is not None:
             self._failure = error
         self.wake()
 
-    async def _landed(self) -> None:
+    async def _join_turns(self) -> None:
         """Wait for the turns that are under way; raises what one of them has raised."""
         if self._turns:
             try:
@@ -185,7 +185,7 @@ class Producer(Service):
             self._failure = None
             raise failure
 
-    async def _take_turn(self, most: int = sys.maxsize) -> None:
+    async def _serialize_writers(self, most: int = sys.maxsize) -> None:
         """Store outcomes and fetch jobs, no more than `most` of each."""
         demand = min(self._demand(), most)
         acks = self.acknowledger.take(most)
@@ -195,7 +195,7 @@ class Producer(Service):
         try:
             jobs = await self.database.write(fetch.turn, acks, self.queue, demand, self.node, self.owner)
         except BaseException as error:
-            self._unsure, self._has_backlog = True, False
+            self._may_have_strays, self._has_backlog = True, False
             if not isinstance(error, Exception) or self.database.dialect.is_connection_error(error):
                 self.acknowledger.put_back(acks)
                 raise
@@ -208,7 +208,7 @@ class Producer(Service):
                 self._unreadable = True
         else:
             # What another turn could not read, or may have claimed, is looked for first.
-            if not self._unsure:
+            if not self._may_have_strays:
                 self._unreadable = False
                 self._has_backlog = 0 < demand == len(jobs)
             for job in jobs:
@@ -219,7 +219,7 @@ class Producer(Service):
     def _demand(self) -> int:
         if not self.fetching or self.paused or self.stopped:
             return 0
-        if self.acknowledger.is_full or not self._vouched():
+        if self.acknowledger.is_full or not self._node_alive():
             return 0
         return max(0, self.limit - len(self.runs) - self._claiming)
 
@@ -239,23 +239,23 @@ class Producer(Service):
         for held in await self._strays():
             self._unreadable = False
             try:
-                job = await self.database.read(runs.claimed, held)
+                job = await self.database.read(runs.load_run, held)
             except Exception as error:
                 if self.database.dialect.is_connection_error(error):
                     raise
-                cause = dialects.cause(error)
+                cause = dialects.driver_error(error)
                 reason = f"the row cannot be read: {type(cause).__name__}: {cause}"
                 logger.error("job %s is discarded, %s", held[0], reason)
                 self.acknowledger.hold(Ack(*held, "discarded", error=reason))
             else:
                 if job is not None:
                     self._start(job, is_stray=True)
-        self._unsure = False
+        self._may_have_strays = False
         self._check_at = clock.monotonic() + self.check_interval
 
-    async def _strays(self) -> list[acknowledge.Held]:
+    async def _strays(self) -> list[acknowledge.RunKey]:
         known = {run.held for run in self.runs} | {ack[:3] for ack in self.acknowledger}
-        return await self.database.read(runs.strays, self.owner, known)
+        return await self.database.read(runs.unknown_runs, self.owner, known)
 
     def retire(self) -> None:
         """Fetch no more, as the node stops. A job that is interrupted from now on goes back."""
@@ -273,16 +273,16 @@ class Producer(Service):
     async def finish(self) -> None:
         """Store every outcome, and put back what was claimed and never arrived, however long it takes."""
         self.retire()
-        self.closed = self._unsure = True
+        self.closed = self._may_have_strays = True
         self._has_backlog = False
         for run in list(self.runs):
             run.release()
             self.abandon(run)
-        while self._unsure or len(self.acknowledger):
+        while self._may_have_strays or len(self.acknowledger):
             try:
                 pause = await self.tick()
             except Exception as error:
-                logger.warning("storing the last outcomes failed: %s", dialects.cause(error))
+                logger.warning("storing the last outcomes failed: %s", dialects.driver_error(error))
                 pause = 0.2
             await asyncio.sleep(pause or 0)
 

@@ -25,7 +25,7 @@ from oban import encoding
 from oban.errors import ConfigError, UnknownWorker
 from oban.runner.execution import outcome
 from oban.runner.execution.given import given
-from oban.runner.execution.outcome import Ending, Failure
+from oban.runner.execution.outcome import AttemptFailed, Ending
 from oban.runner.processes import protocol
 from oban.worker import Worker, registry, running
 
@@ -126,7 +126,7 @@ class _Child:
             # In a context of its own, so that what the job sets there is gone with it.
             return contextvars.copy_context().run(self._process, run)
         except BaseException as error:
-            return outcome.raised(error)
+            return outcome.from_error(error)
         finally:
             # It may be killed later, while it waits.
             for stream in (sys.stdout, sys.stderr):
@@ -143,7 +143,7 @@ class _Child:
         result = worker.process(job, **given(worker, job))
         if inspect.isawaitable(result):
             result = asyncio.run(_awaited(result))
-        return outcome.returned(result)
+        return outcome.from_result(result)
 
     def _class_of(self, request: dict[str, Any]) -> type[Worker]:
         module, name = request["module"], request["name"]
@@ -152,7 +152,7 @@ class _Child:
         try:
             return registry.get(name)
         except UnknownWorker:
-            raise Failure(
+            raise AttemptFailed(
                 (f"{self._broken}\n\n" if self._broken else "")
                 + f"UnknownWorker: a child process does not find {name!r} in {module}; a worker with"
                 " executor='process' has to be defined at the top of a module that can be imported"

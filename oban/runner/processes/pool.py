@@ -19,7 +19,7 @@ from multiprocessing import spawn
 from typing import Any
 
 from oban.models import Job
-from oban.runner.execution.outcome import Ending, Failure
+from oban.runner.execution.outcome import AttemptFailed, Ending
 from oban.runner.processes import protocol
 from oban.worker import Worker
 
@@ -91,7 +91,7 @@ class Processes:
                 child.kill()
                 await child.gone.wait()
                 # One that died while it was idle, which was not known yet, has not touched the job.
-                if isinstance(error, Failure) and not (call.begun or is_new or self._closed):
+                if isinstance(error, AttemptFailed) and not (call.begun or is_new or self._closed):
                     continue
                 raise
             if self._closed:
@@ -117,7 +117,7 @@ class Processes:
 
     async def _new(self) -> "_Child":
         if self._closed:
-            raise Failure("ChildProcessError: the node stops")
+            raise AttemptFailed("ChildProcessError: the node stops")
         child = _Child(self._forget)
         self._children.add(child)
         try:
@@ -288,7 +288,7 @@ class _Child(asyncio.Protocol):
     def _fail(self) -> None:
         if self._answer is not None and self._call is not None and not self._answer.done():
             died = f"ChildProcessError: the child process of {_name(self._call)} {self._verdict}"
-            self._answer.set_exception(Failure(self._reason or died))
+            self._answer.set_exception(AttemptFailed(self._reason or died))
 
     def _limit(self, seconds: float, reason: str) -> None:
         self._timer = self._loop.call_later(seconds, self._kill_for, reason)
@@ -310,7 +310,7 @@ def _start(descriptor: int) -> "subprocess.Popen[bytes]":
         # The node decides when to end; unlike SIG_IGN, this is not passed on to programs that jobs start.
         "[signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)]; "
         f"sys.path[:] = {sys.path!r}; "
-        f"from oban.runner.child import main; main({descriptor}, {os.getpid()})"
+        f"from oban.runner.processes.child import main; main({descriptor}, {os.getpid()})"
     )
     # With the options that this interpreter runs with. In a group of its own, so that Ctrl-C does not
     # reach it, and so that what it starts can be ended with it.

@@ -52,4 +52,4 @@ def job_of(row: list[Any]) -> Job:
         if values[key] is not None:
             values[key] = datetime.fromisoformat(values[key])
     values["state"] = STATE_BY_VALUE.get(values["state"])
-    return Job.stored(values.values())
+    return Job._from_row(values.values())

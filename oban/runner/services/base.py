@@ -101,7 +101,7 @@ class Service(ABC):
                 await event.wait()
 
     def _report(self, error: Exception, pause: float) -> None:
-        text = str(dialects.cause(error))
+        text = str(dialects.driver_error(error))
         # The last is of a driver, as SQLAlchemy 2.0 passes it on when it connects.
         known = isinstance(error, (SQLAlchemyError, OSError)) or hasattr(error, "sqlstate")
         logger.log(

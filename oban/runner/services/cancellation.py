@@ -12,7 +12,7 @@ from oban.runner.services.base import Service
 MAX_ASKED = 10_000
 
 
-class Watcher(Service):
+class CancellationChecker(Service):
     """Asks the database which runs are still current: when told to look, and every `interval`.
 
     A signal of ours is never believed by itself: it may be about an earlier run of a job that was
@@ -38,13 +38,13 @@ class Watcher(Service):
         if asked := list(self._asked):
             # Asked of the database, as what a fetch has just claimed has no run here yet.
             owners = set(self._owners())
-            executing = await self.database.read(runs.current, asked)
+            executing = await self.database.read(runs.current_runs, asked)
             if acks := [Ack(*run, "cancelled") for run in executing if run[2] in owners]:
                 await self.database.write(acknowledge.acknowledge, acks)
             self._asked.difference_update(asked)
         running = {run.held: run for run in self._runs() if not run.cancelled}
         if running:
-            for held in await self.database.read(runs.lost, list(running)):
+            for held in await self.database.read(runs.lost_runs, list(running)):
                 running[held].cancelled = True
         return None
 

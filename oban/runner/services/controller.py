@@ -8,7 +8,7 @@ from oban.config import Options
 from oban.database.aio import Database
 from oban.errors import ConfigError
 from oban.repository import queue_settings
-from oban.repository.queue_settings import Change, Wanted
+from oban.repository.queue_settings import QueueCommand, QueueState
 from oban.runner.services.base import Service
 
 #: Most changes of other implementations that wait to be stored.
@@ -27,13 +27,13 @@ class Controller(Service):
         self,
         database: Database,
         options: Options,
-        arrange: Callable[[Mapping[str, Wanted]], Awaitable[None]],
+        arrange: Callable[[Mapping[str, QueueState]], Awaitable[None]],
     ) -> None:
         super().__init__("controller", options.control_interval)
         self.database = database
         self.options = options
         self._arrange = arrange
-        self._heard: list[Change] = []
+        self._heard: list[QueueCommand] = []
         #: The signal that comes next, if it is stored already.
         self._stored: object = None
         self._turn = asyncio.Lock()
@@ -57,7 +57,7 @@ class Controller(Service):
             return
         name, node, configured = self.options.name, self.options.node, self.options.queues
         try:
-            await self.database.write(queue_settings.store_heard, name, node, configured, heard)
+            await self.database.write(queue_settings.store_received, name, node, configured, heard)
         except BaseException as error:
             # Otherwise it is refused for what it says, and would be again and again.
             if not isinstance(error, Exception) or self.database.dialect.is_connection_error(error):
@@ -82,9 +82,9 @@ class Controller(Service):
         self.wake()
 
 
-def _change(payload: dict[str, Any]) -> Change:
+def _change(payload: dict[str, Any]) -> QueueCommand:
     how = {key: payload[key] for key in ("limit", "paused") if key in payload}
     action = payload.get("action")
     if action == "scale" and how.get("limit") is None:
         raise ConfigError("limit is missing")
-    return Change.make(str(action), payload.get("queue"), **how)
+    return QueueCommand.make(str(action), payload.get("queue"), **how)

@@ -10,7 +10,7 @@ from oban import clock, encoding
 from oban.database.aio import Database
 from oban.repository import cluster, rescue
 from oban.repository.rescue import Rescued
-from oban.runner.bisection import halve
+from oban.runner.bisection import bisect_failures
 from oban.runner.services.base import Service
 from oban.runner.services.leader import Leader
 
@@ -66,11 +66,11 @@ class Lifeline(Service):
         if not self.leader.leads:
             self._seen.clear()
             # Who leads next has to know whether the clock has jumped.
-            self._patience(await self.database.read(cluster.now))
+            self._patience(await self.database.read(cluster.database_time))
             return None
         gone = await self._vanished()
         if not self._steady():
-            self._patience(await self.database.read(cluster.now))
+            self._patience(await self.database.read(cluster.database_time))
         elif await self._rescue(gone) == rescue.BATCH:
             return 0
         spent = await self._sweep()
@@ -86,15 +86,15 @@ class Lifeline(Service):
                 rescue.rescue, self.lease, self.age, gone, sure=self._steady, patience=self._patience
             )
         except Exception as error:
-            if self.database.dialect.is_passing(error):
+            if self.database.dialect.is_retryable(error):
                 raise
             rescued = await self._one_by_one(gone)
         for job in rescued:
             end = "discarded, as that was its last attempt" if job.discarded else "rescued"
-            names = (encoding.shown(job.worker), encoding.shown(job.node))
+            names = (encoding.log_safe(job.worker), encoding.log_safe(job.node))
             logger.warning("job %s (%s) of the node %s, which is gone: %s", job.id, *names, end)
         if len(rescued) < rescue.BATCH:
-            for uuid in await self.database.write(rescue.forget, self.lease, self._patience):
+            for uuid in await self.database.write(rescue.delete_stale_producers, self.lease, self._patience):
                 self._seen.pop(uuid, None)
             if self._steady():
                 self._seen = {uuid: at for uuid, at in self._seen.items() if at > before}
@@ -102,19 +102,19 @@ class Lifeline(Service):
 
     async def _sweep(self) -> list[int]:
         try:
-            return await self.database.write(rescue.sweep)
+            return await self.database.write(rescue.discard_exhausted)
         except Exception as error:
-            if self.database.dialect.is_passing(error):
+            if self.database.dialect.is_retryable(error):
                 raise
         swept: list[int] = []
 
         async def sweep(ids: Sequence[int]) -> None:
-            swept.extend(await self.database.write(rescue.sweep, ids))
+            swept.extend(await self.database.write(rescue.discard_exhausted, ids))
 
         after = 0
-        while ids := await self.database.read(rescue.spent, after):
+        while ids := await self.database.read(rescue.exhausted, after):
             after = ids[-1]
-            await halve(self.database.dialect, ids, "discarded", sweep)
+            await bisect_failures(self.database.dialect, ids, "discarded", sweep)
         return swept
 
     async def _one_by_one(self, gone: list[UUID]) -> list[Rescued]:
@@ -132,11 +132,11 @@ class Lifeline(Service):
         after = 0
         while ids := await self.database.read(rescue.orphans, *judged, after, self._patience):
             after = ids[-1]
-            await halve(self.database.dialect, ids, "rescued", rescue_part)
+            await bisect_failures(self.database.dialect, ids, "rescued", rescue_part)
         return rescued
 
     async def _vanished(self) -> list[UUID]:
         """Producers whose rows were lost, by a TRUNCATE, say, and not written anew for one lease."""
         now = clock.monotonic()
-        self._seen |= dict.fromkeys(await self.database.read(cluster.alive), now)
+        self._seen |= dict.fromkeys(await self.database.read(cluster.producer_uuids), now)
         return [uuid for uuid, seen in self._seen.items() if now - seen > self.lease]

@@ -9,7 +9,7 @@ from oban.config import Retention
 from oban.database.aio import Database
 from oban.repository import rescue
 from oban.repository.rescue import Rule
-from oban.runner.bisection import halve
+from oban.runner.bisection import bisect_failures
 from oban.runner.services.base import Service
 from oban.runner.services.leader import Leader
 
@@ -58,14 +58,14 @@ class Pruner(Service):
         try:
             return await self.database.write(rescue.prune, rule, size, past)
         except Exception as error:
-            if self.database.dialect.is_passing(error) or isinstance(error, TimeoutError):
+            if self.database.dialect.is_retryable(error) or isinstance(error, TimeoutError):
                 raise
         met = await self.database.read(rescue.prunable, rule, size, past)
 
         async def delete(ids: Sequence[int]) -> None:
             await self.database.write(rescue.prune, rule, len(ids), only=ids)
 
-        refused = await halve(self.database.dialect, [id_ for _, id_ in met], "deleted", delete)
+        refused = await bisect_failures(self.database.dialect, [id_ for _, id_ in met], "deleted", delete)
         if refused:
             self._past[number] = next(row for row in met if row[1] == refused[-1])
             self._forget_at = min(self._forget_at, clock.monotonic() + AGAIN)

@@ -43,7 +43,7 @@ class Refresher(Service):
         self._turn = asyncio.Lock()
 
     @property
-    def vouches(self) -> bool:
+    def is_alive(self) -> bool:
         """Whether the producers count as alive, so that they may fetch."""
         return clock.monotonic() < self._beaten + self.lease * 0.75
 
@@ -55,7 +55,7 @@ class Refresher(Service):
         of a quarter of the lease, and the next comes an interval later.
         """
         beaten = clock.monotonic() - self._steady_since
-        return self.vouches and beaten >= self.lease / 4 + 2 * self.interval
+        return self.is_alive and beaten >= self.lease / 4 + 2 * self.interval
 
     async def tick(self) -> float | None:
         async with self._turn:
@@ -68,7 +68,7 @@ class Refresher(Service):
                 for beat in self._heartbeats()
                 if beat.uuid not in self._gone
             ]
-            await self.database.write(cluster.beat, beats)
+            await self.database.write(cluster.heartbeat, beats)
             # After a longer gap, others may have been silent for a lease: they may have beaten last an
             # interval before this one, and beat next an interval later.
             if clock.monotonic() > self._beaten + self.interval + self.lease / 4:
@@ -81,5 +81,5 @@ class Refresher(Service):
         self._gone.update(uuids)
         async with self._turn:
             gone = self._gone.copy()
-            await self.database.write(cluster.withdraw, list(gone))
+            await self.database.write(cluster.delete_producers, list(gone))
             self._gone -= gone.difference(beat.uuid for beat in self._heartbeats())
