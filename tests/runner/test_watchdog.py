@@ -184,10 +184,10 @@ def test_a_loop_that_is_closed_without_a_stop_ends_the_thread() -> None:
 
 FROZEN = """
 import asyncio, logging, sys, time
-from oban.runner.watchdog import Watchdog
+from oban.runner.loop_watchdog import LoopWatchdog
 
 async def main():
-    watchdog = Watchdog(list, threshold=0.6)
+    watchdog = LoopWatchdog(list, threshold=0.6)
     watchdog.start()
     told = asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
     print("ready", flush=True)
