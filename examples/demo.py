@@ -1,9 +1,9 @@
-"""Oban at work: one job per file of a folder, enqueued, run and managed before your eyes.
+"""Enqueues one job per file of a folder, runs and manages the jobs, and shows what happens.
 
     python examples/demo.py                                      # the standard library, on SQLite
     python examples/demo.py --folder docs --database-url postgresql+asyncpg://me@localhost/mine
 
-Read it from top to bottom. What it takes to show and check all this is in `demo_support.py`.
+Read it from top to bottom. The display and the final check are in `demo_support.py`.
 """
 
 import argparse
@@ -22,18 +22,18 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from oban import Cancel, Job, JobState, Oban, ObanError, Record, Worker, migration
 
-# The queues of this run, and how many jobs of each run at once. The names are new each time: in a
-# database that holds other jobs too, the demo runs, changes and counts none but its own.
+# The queues of this run and their limits. The names are unique to each run, so that the demo touches and
+# counts only its own jobs in a database that has others.
 RUN = uuid.uuid4().hex[:6]
 FILES, FLAKY, ENDLESS = f"files-{RUN}", f"flaky-{RUN}", f"endless-{RUN}"
 QUEUES = {FILES: 20, FLAKY: 2, ENDLESS: 3}
 FEW = 3  # jobs of each unusual kind
 
-# -- 1. Workers: a class with `process`, and options that its jobs start out with ------------------
+# -- 1. Workers: a class with `process` and the default options of its jobs ------------------------
 
 
 class ReadFile(Worker, queue=FILES, max_attempts=3, tags=["demo"]):
-    """Records what is in a file. A plain `def` runs in a thread, so that reading blocks nobody."""
+    """Records facts about a file. A plain `def` runs in a thread, so reading does not block other jobs."""
 
     def process(self, job: Job) -> Record:
         content = Path(job.args["path"]).read_bytes()
@@ -41,11 +41,11 @@ class ReadFile(Worker, queue=FILES, max_attempts=3, tags=["demo"]):
         return Record({"lines": content.count(b"\n"), "bytes": len(content), "sha256": digest})
 
     def backoff(self, job: Job) -> float:
-        return 0.5 * job.attempt  # seconds until the next attempt; without this method, longer
+        return 0.5 * job.attempt  # seconds until the next attempt; the default is longer
 
 
 class FlakyReadFile(ReadFile, queue=FLAKY):
-    """Fails twice. A job whose worker raises is tried again as long as it has attempts left."""
+    """Fails twice. A job whose worker raises an exception is retried while it has attempts left."""
 
     def process(self, job: Job) -> Record:
         if job.attempt < 3:
@@ -54,7 +54,7 @@ class FlakyReadFile(ReadFile, queue=FLAKY):
 
 
 class DigestForever(Worker, queue=ENDLESS, tags=["demo"]):
-    """Ends only when told to. An `async def` runs on the event loop; this one stops between rounds."""
+    """Runs until it is cancelled. An `async def` runs on the event loop; this one stops between rounds."""
 
     async def process(self, job: Job) -> Cancel:
         digest, rounds = job.args["path"].encode(), 0
@@ -68,7 +68,7 @@ class DigestForever(Worker, queue=ENDLESS, tags=["demo"]):
 
 
 def make_plan(files: list[Path]) -> Plan:
-    """Jobs, not enqueued yet, by what is to become of them."""
+    """Create the jobs without enqueueing them, grouped by what the demo does with them."""
     args, tomorrow = iter([{"path": str(path)} for path in files]), timedelta(days=1)
     return {
         "retried": [FlakyReadFile.new(next(args)) for _ in range(FEW)],
@@ -80,9 +80,9 @@ def make_plan(files: list[Path]) -> Plan:
 
 
 async def work(oban: Oban, plan: Plan, say: Say) -> None:
-    """Enqueue and manage the jobs of the plan; returns when all have ended."""
+    """Enqueue and manage the jobs of the plan, and return when all have ended."""
     jobs = await oban.enqueue_many(job for kind in plan.values() for job in kind)
-    say(f"enqueued {len(jobs):,} jobs, all or none")
+    say(f"enqueued {len(jobs):,} jobs in one transaction")
 
     [unwanted] = plan["deleted"]
     await oban.delete_job(unwanted)
@@ -94,13 +94,13 @@ async def work(oban: Oban, plan: Plan, say: Say) -> None:
     say(f"cancelled {count} jobs while they were executing")
 
     updated = await oban.update_many_jobs(plan["rescheduled"], {"schedule_in": 0})
-    say(f"updated {len(updated)} jobs of tomorrow to run now")
+    say(f"updated {len(updated)} jobs that were scheduled for tomorrow to run now")
 
     await until(oban, len(jobs) - 1, Job.state.in_(ENDED))
 
 
 async def until(oban: Oban, number: int, *conditions: ColumnElement[bool]) -> None:
-    """Wait until so many jobs of this run meet the conditions. `Job` is an ordinary mapped class."""
+    """Wait until `number` jobs of this run match the conditions. `Job` is an ordinary mapped class."""
     matching = select(func.count(Job.id)).where(Job.queue.in_(QUEUES), *conditions)
     while True:
         async with AsyncSession(oban.engine) as session:
@@ -110,19 +110,19 @@ async def until(oban: Oban, number: int, *conditions: ColumnElement[bool]) -> No
 
 
 async def demo(url: str, files: list[Path]) -> bool:
-    """All of it, from the jobs to the final table; whether everything is as it must be."""
+    """Run the whole demo and print the final table; return whether the check found no problem."""
     plan, ours = make_plan(files), select(Job).where(Job.queue.in_(QUEUES)).order_by(Job.id)
-    # With queues, an Oban runs jobs; at the end of the block it lets those that run finish.
+    # With queues, an Oban runs jobs; at the end of the block it lets running jobs finish.
     async with Oban(url, queues=QUEUES) as oban, watching(oban.engine, QUEUES) as say:
         try:
             async with asyncio.timeout(30 + len(files) / 20):
                 await work(oban, plan, say)
         except TimeoutError:
-            say("gave up waiting")  # the check will say for what
-        except asyncio.CancelledError:  # Ctrl-C: leave nothing behind that would still run
+            say("gave up waiting")  # the check says for what
+        except asyncio.CancelledError:  # Ctrl-C: leave no job that would still run
             say(f"interrupted: cancelled {await oban.cancel_many_jobs(ours):,} jobs")
             raise
-    # Without queues it is a client. This one knows nothing but what is in the database.
+    # Without queues, it is only a client. This one reads everything from the database.
     async with Oban(url) as oban:
         return report(plan, await oban.list_jobs(ours))
 
@@ -132,14 +132,14 @@ async def demo(url: str, files: list[Path]) -> bool:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Run one Oban job per file of a folder, and watch.")
-    parser.add_argument("--database-url", help="default: SQLite, in a file that is removed afterwards")
+    parser.add_argument("--database-url", help="default: SQLite, in a temporary file")
     parser.add_argument("--folder", type=Path, help="default: the sources of Python's standard library")
     options = parser.parse_args()
     try:
         files = find_files(options.folder, at_least=4 * FEW)
         with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             url = options.database_url or f"sqlite+aiosqlite:///{folder}/demo.db"
-            migration.upgrade(url)  # makes the tables, unless they are there
+            migration.upgrade(url)  # creates the tables if they do not exist
             return 0 if asyncio.run(demo(url, files)) else 1
     except KeyboardInterrupt:
         return 130

@@ -1,4 +1,4 @@
-"""What the demo needs besides Oban: files, a live display, a final table, and a check of everything."""
+"""Helpers of the demo: finding files, the live display, the final table and the check of the results."""
 
 import asyncio
 import hashlib
@@ -24,7 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from oban import Job, JobState
 
-Plan = dict[str, list[Job]]  # jobs, by what is to become of them
+Plan = dict[str, list[Job]]  # jobs, grouped by what the demo does with them
 Say = Callable[[str], None]
 Counts = Counter[tuple[str, JobState]]
 
@@ -36,9 +36,10 @@ console = Console(highlight=False, width=None if sys.stdout.isatty() else 100)
 
 
 def find_files(folder: Path | None, at_least: int) -> list[Path]:
-    """The files beneath a folder, but for hidden ones, caches and installed packages.
+    """Return the files below a folder, except hidden files, caches and installed packages.
 
-    Without a folder, the Python sources of the standard library. Raises `OSError` for too few.
+    The default is the Python sources of the standard library. Raises `OSError` if there are fewer than
+    `at_least` files.
     """
     root = (folder or Path(sysconfig.get_path("stdlib"))).resolve()
 
@@ -58,9 +59,9 @@ def find_files(folder: Path | None, at_least: int) -> list[Path]:
 
 @asynccontextmanager
 async def watching(engine: AsyncEngine, queues: Iterable[str]) -> AsyncIterator[Say]:
-    """Show queues, states and throughput as long as the block lasts; gives a function to print lines.
+    """Show queues, states and throughput until the block ends; yields a function that prints a line.
 
-    In a terminal it is a table that is redrawn; elsewhere a plain line now and then.
+    In a terminal this is a live table; elsewhere, a plain line once a second.
     """
     live = Live(console=console, auto_refresh=False) if console.is_terminal else None
     display = Display(engine, list(queues), live)
@@ -81,19 +82,19 @@ class Display:
         self.live = live
         self.over = asyncio.Event()
         self.started = time.monotonic()
-        # When, and how many jobs had ended by then: about the last second, for the throughput.
+        # Times and the number of jobs that had ended by then, for the throughput of the last second.
         self.samples: deque[tuple[float, int]] = deque([(self.started, 0)])
 
     def say(self, line: str, style: str = "") -> None:
-        """Print what happens, above the live table."""
+        """Print a line above the live table."""
         text = Text.assemble((f"{time.monotonic() - self.started:5.1f} s  ", "dim"), (line, style))
         console.print(text, soft_wrap=True)
 
     async def run(self) -> None:
-        """Look at the database and draw, until `over` is set, and once more then."""
+        """Count and draw until `over` is set, and then once more."""
         while True:
             last = self.over.is_set()
-            # The runner reports and outlasts a database that is away for a moment; so does this.
+            # Like the runner, the display survives a short outage of the database; the runner logs it.
             with suppress(SQLAlchemyError, OSError):
                 if counts := await self.count():
                     self.draw(counts)
@@ -103,7 +104,7 @@ class Display:
                 await asyncio.wait_for(self.over.wait(), 0.1 if self.live else 1)
 
     async def count(self) -> Counts:
-        """Jobs by queue and state."""
+        """Count the jobs by queue and state."""
         query = select(Job.queue, Job.state, func.count()).where(Job.queue.in_(self.queues))
         async with AsyncSession(self.engine) as session:
             rows = await session.execute(query.group_by(Job.queue, Job.state))
@@ -133,7 +134,7 @@ class Display:
 
 
 class Warnings(logging.Handler):
-    """Lets the library's warnings, such as a failed attempt, appear among the other lines."""
+    """Prints the library's warnings, such as a failed attempt, among the other lines."""
 
     def __init__(self, say: Callable[[str, str], None]) -> None:
         super().__init__(logging.WARNING)
@@ -147,7 +148,7 @@ class Warnings(logging.Handler):
 
 
 def report(plan: Plan, rows: list[Job]) -> bool:
-    """Print what became of the jobs, as the rows have it; whether that is as it must be."""
+    """Print a table of the rows and the problems that `check` finds; return whether there are none."""
     found = {job.id: job for job in rows}
     table = Table(title="What happened, read back with select(Job)", border_style="dim")
     table.add_column("plan", style="bold", no_wrap=True)
@@ -157,7 +158,7 @@ def report(plan: Plan, rows: list[Job]) -> bool:
     for kind, jobs in plan.items():
         there = [found[job.id] for job in jobs if job.id in found]
         states = Counter(job.state.value for job in there)
-        states["gone"] = len(jobs) - len(there)
+        states["deleted"] = len(jobs) - len(there)
         shown = ", ".join(f"{number:,} {state}" for state, number in states.items() if number)
         attempts = ", ".join(sorted({str(job.attempt) for job in there}))
         table.add_row(kind, shown, attempts, escape(story(kind, there[-1])) if there else "")
@@ -166,19 +167,19 @@ def report(plan: Plan, rows: list[Job]) -> bool:
     for problem in problems[:10]:
         console.print(f"[red]WRONG:[/] {escape(problem)}")
     if problems:
-        console.print(f"[red]{len(problems):,} things are not as they must be.[/]")
+        console.print(f"[red]{len(problems):,} problems were found.[/]")
     else:
         recorded = [job.meta["return"] for job in rows if job.meta.get("recorded")]
         lines, size = (sum(value[key] for value in recorded) for key in ("lines", "bytes"))
         console.print(
             f"{len(recorded):,} files with {lines:,} lines and {size:,} bytes were read and recorded."
         )
-        console.print("[green]Everything is as it must be:[/] each file was read again to compare.")
+        console.print("[green]Everything is correct:[/] each file was read again to compare.")
     return not problems
 
 
 def story(kind: str, job: Job) -> str:
-    """What a row tells about its job."""
+    """Summarise a row in a few words."""
     name, value = Path(job.args["path"]).name, job.meta.get("return")
     if kind == "rescheduled":
         times = (f"{at:%H:%M:%S}" if at else "?" for at in (job.inserted_at, job.completed_at))
@@ -188,7 +189,7 @@ def story(kind: str, job: Job) -> str:
     return f"{name}: {str(value)[:38]}…" if value else name
 
 
-# -- The check: computes again, in another way, what the jobs have recorded ------------------------
+# -- The check: recomputes, in another way, what the jobs recorded ---------------------------------
 
 ERRORS = {
     "retried": ["OSError: the disk is busy, attempt 1", "OSError: the disk is busy, attempt 2"],
@@ -197,7 +198,7 @@ ERRORS = {
 
 
 def check(plan: Plan, rows: list[Job]) -> list[str]:
-    """What is not as it must be, in words."""
+    """Return one sentence for each difference between the plan and the rows."""
     found = {job.id: job for job in rows}
     counts = Counter(job.state.value for job in rows)
     cancelled, deleted = len(plan["cancelled"]), len(plan["deleted"])
@@ -214,7 +215,7 @@ def check(plan: Plan, rows: list[Job]) -> list[str]:
 def check_job(kind: str, path: Path, job: Job | None) -> Iterator[str]:
     if job is None or kind == "deleted":
         if (job is None) != (kind == "deleted"):
-            yield "is not there" if job is None else "is still there"
+            yield "is missing" if job is None else "was not deleted"
         return
     if job.attempt != (3 if kind == "retried" else 1):
         yield f"took {job.attempt} attempts"
@@ -232,7 +233,7 @@ def check_job(kind: str, path: Path, job: Job | None) -> Iterator[str]:
 
 
 def last_line(error: str) -> str:
-    """Of a traceback, the line that names the exception."""
+    """Return the line of a traceback that names the exception."""
     return (error.splitlines() or [""])[-1]
 
 

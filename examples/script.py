@@ -1,12 +1,12 @@
-"""A script that imports orders from a CSV file, and has their invoices written by jobs.
+"""Imports orders from a CSV file; jobs write their invoices.
 
-    python script.py import orders.csv    # each line's order and its job, together
-    python script.py withdraw A-2         # an order, and what is still to be done for it
-    python script.py run                  # the jobs, until none is left
+    python script.py import orders.csv    # add each line's order together with its job
+    python script.py withdraw A-2         # delete an order and cancel its jobs
+    python script.py run                  # run jobs until none is left
 
-The database is SQLite in orders.db unless --database-url, before the command, says otherwise. Each
-command may be stopped at any time and given again: no order is imported twice, no invoice written twice.
-`oban start --import script --queues invoices` runs the jobs, too, whenever there are any.
+The database is SQLite in orders.db; pass --database-url before the command to use another. You can stop
+each command at any time and run it again: no order is imported twice, no invoice written twice.
+`oban start --import script --queues invoices` also runs the jobs, and keeps running.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from oban import Cancel, Job, JobState, Oban, ObanError, SyncOban, Worker, filters, migration
 
-# -- The application's own table, and what is done for each of its rows ----------------------------
+# -- The application's own table and its worker ----------------------------------------------------
 
 
 class Base(DeclarativeBase):
@@ -47,14 +47,14 @@ class OrderArgs:
     order_id: int
 
 
-# The name would be another one when this file is run, `__main__`, than when it is imported.
+# A fixed name, because the module is `__main__` when this file is run and `script` when it is imported.
 class WriteInvoice(Worker[OrderArgs], name="script.WriteInvoice", queue="invoices"):
     """Runs in a thread. The invoice is stored together with the job's completion, or not at all."""
 
     def process(self, job: Job, args: OrderArgs, session: Session) -> Cancel | None:
         order = session.get(Order, args.order_id)
         if order is None:
-            return Cancel("the order is gone")
+            return Cancel("the order no longer exists")
         order.invoice = f"Order {order.reference}: {order.cents / 100:,.2f}"
         return None
 
@@ -63,7 +63,7 @@ class WriteInvoice(Worker[OrderArgs], name="script.WriteInvoice", queue="invoice
 
 
 def import_orders(engine: Engine, path: Path) -> Iterator[str]:
-    """Import what can be imported, each line in a transaction; says what became of it."""
+    """Import each valid line in a transaction of its own; yields one outcome for each line."""
     with path.open(newline="") as file:
         for number, line in enumerate(csv.DictReader(file), 2):
             try:
@@ -71,7 +71,7 @@ def import_orders(engine: Engine, path: Path) -> Iterator[str]:
                     order = import_order(session, line)
                 yield f"line {number}: imported {order}"
             except IntegrityError:
-                yield f"line {number}: {line['reference']} is there already"
+                yield f"line {number}: {line['reference']} exists already"
             except (KeyError, TypeError, ValueError, ArithmeticError, DataError) as error:
                 yield f"line {number}: refused: {error!r}"
 
@@ -79,16 +79,16 @@ def import_orders(engine: Engine, path: Path) -> Iterator[str]:
 def import_order(session: Session, line: Mapping[str, str]) -> str:
     amount = Decimal(line["amount"])
     if not 0 < amount < 1_000_000:
-        raise ValueError(f"{amount} is no amount of an order")
+        raise ValueError(f"{amount} is not a valid amount")
     order = Order(reference=line["reference"], cents=int(amount * 100))
     session.add(order)
-    session.flush()  # gives it its id
+    session.flush()  # sets order.id
     session.add(WriteInvoice.new(OrderArgs(order.id)))
     return order.reference
 
 
 def withdraw(engine: Engine, oban: SyncOban, reference: str) -> str:
-    """Delete an order and cancel its jobs, both or neither."""
+    """Delete an order and cancel its jobs in one transaction."""
     with Session(engine) as session, session.begin():
         order = session.scalar(select(Order).where(Order.reference == reference))
         if order is None:
@@ -99,11 +99,11 @@ def withdraw(engine: Engine, oban: SyncOban, reference: str) -> str:
     return f"withdrew {reference}, cancelled {count} jobs"
 
 
-# -- Run: until no job is left ---------------------------------------------------------------------
+# -- Run the jobs until none is left ---------------------------------------------------------------------
 
 
 async def run(url: str) -> str:
-    """Run jobs until all have ended or a signal comes; then those that run may end."""
+    """Run jobs until all have ended or a signal arrives; then let running jobs finish."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -143,7 +143,7 @@ def main() -> int:
                 print(asyncio.run(run(options.database_url)))
                 with Session(engine) as session:
                     written = select(func.count()).where(Order.invoice.is_not(None))
-                    print(f"{session.scalar(written)} invoices are written")
+                    print(f"invoices written: {session.scalar(written)}")
     except (ObanError, SQLAlchemyError, OSError) as error:
         print(f"{parser.prog}: {getattr(error, 'orig', None) or error}", file=sys.stderr)
         return 1

@@ -1,1 +1,1 @@
-"""Orders in FastAPI: enqueues, runs and manages its jobs in one process, all under asyncio."""
+"""Orders in FastAPI: enqueues, runs and manages jobs in one process, under asyncio."""

@@ -1,4 +1,4 @@
-"""`python -m fastapi_app`: serve and run jobs until Ctrl-C or SIGTERM. Options are those of uvicorn."""
+"""`python -m fastapi_app`: serve and run jobs until Ctrl-C or SIGTERM. Takes the options of uvicorn."""
 
 import logging
 import signal
@@ -7,6 +7,6 @@ import sys
 import uvicorn
 
 logging.basicConfig(level=logging.INFO)
-# Once it has stopped, uvicorn raises the signal that stopped it again: then all is well.
+# After a clean shutdown, uvicorn raises the signal again; exit with 0 then.
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 uvicorn.main(["fastapi_app.main:app", *sys.argv[1:]])

@@ -1,4 +1,4 @@
-"""The application: orders are placed over HTTP, and so are their jobs managed."""
+"""The application: clients place orders and manage their jobs over HTTP."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from oban.errors import InvalidJob
 from .models import Base, Order, Product
 from .workers import AskForReview, OrderArgs, SendConfirmation
 
-# -- What lives as long as the application ---------------------------------------------------------
+# -- Resources of the application ------------------------------------------------------------------
 
 
 class State(TypedDict):
@@ -30,7 +30,7 @@ class State(TypedDict):
 
 @asynccontextmanager
 async def lifespan(_: FastAPI) -> AsyncIterator[State]:
-    """Make the tables, then run jobs on the application's own event loop and engine while it serves."""
+    """Create the tables, then run jobs on the application's event loop and engine while it serves."""
     engine = create_async_engine(os.environ.get("DATABASE_URL", "sqlite+aiosqlite:///orders.db"))
     try:
         async with engine.begin() as connection:
@@ -45,7 +45,7 @@ async def lifespan(_: FastAPI) -> AsyncIterator[State]:
 app = FastAPI(title="Orders", lifespan=lifespan)
 
 
-# -- What lives as long as a request ---------------------------------------------------------------
+# -- Resources of a request ------------------------------------------------------------------------
 
 
 def get_oban(request: Request) -> Oban:
@@ -60,7 +60,7 @@ async def get_session(request: Request) -> AsyncIterator[AsyncSession]:
 
 
 Queue = Annotated[Oban, Depends(get_oban)]
-# Of the scope "function", it is committed before the client is told so, rather than after.
+# The scope "function" commits before the response is sent, not after it.
 Database = Annotated[AsyncSession, Depends(get_session, scope="function")]
 
 
@@ -113,15 +113,15 @@ async def stock_product(name: Name, stock: Stock, session: Database) -> Stock:
 
 @app.post("/orders", status_code=201, response_model=OrderShown)
 async def place_order(new: NewOrder, session: Database) -> Order:
-    """Place an order: its row, its jobs and the lower stock are there together, or none of them is."""
+    """Store an order, its jobs and the reduced stock in one transaction."""
     if await session.get(Product, new.product) is None:
         raise HTTPException(404, f"there is no product {new.product}")
     order = Order(**new.model_dump())
     session.add(order)
-    await session.flush()  # gives it its id
+    await session.flush()  # sets order.id
     session.add(SendConfirmation.new(OrderArgs(order.id)))
     session.add(AskForReview.new(OrderArgs(order.id), schedule_in=timedelta(days=7)))
-    # Last: until the commit, all other orders of the product wait for the lock on its row.
+    # Last, because all other orders of the product wait for the lock on its row until the commit.
     left = await session.scalar(
         update(Product)
         .where(Product.name == new.product, Product.stock >= new.quantity)
@@ -153,7 +153,7 @@ class JobShown(BaseModel):
 
 
 class JobChanges(BaseModel):
-    """What a client may change. The values are checked by Oban."""
+    """The fields that a client can change. Oban checks the values."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -177,14 +177,14 @@ async def cancel_job(job: OfJob, session: Database, oban: Queue) -> Job:
 @app.post("/jobs/{job_id}/retry", response_model=JobShown)
 async def retry_job(job: OfJob, session: Database, oban: Queue) -> Job:
     if not await oban.retry_job(job, session=session):
-        raise HTTPException(409, "the job is about to run, or runs")
+        raise HTTPException(409, "the job is available or executing")
     return job
 
 
 @app.patch("/jobs/{job_id}", response_model=JobShown)
 async def change_job(job: OfJob, changes: JobChanges, session: Database, oban: Queue) -> Job:
     def change(current: Job) -> dict[str, Any]:
-        # Called with the row locked: nobody starts the job in between.
+        # Called while the row is locked, so no node can start the job in between.
         if current.state not in (JobState.SCHEDULED, JobState.AVAILABLE, JobState.RETRYABLE):
             raise HTTPException(409, f"the job is {current.state}")
         return changes.model_dump(exclude_unset=True)
@@ -192,7 +192,7 @@ async def change_job(job: OfJob, changes: JobChanges, session: Database, oban: Q
     return await oban.update_job(job, change, session=session)
 
 
-# -- What is wrong with a request ------------------------------------------------------------------
+# -- Errors ----------------------------------------------------------------------------------------
 
 
 @app.exception_handler(InvalidJob)
@@ -202,6 +202,6 @@ async def refuse(_: Request, error: Exception) -> JSONResponse:
 
 @app.exception_handler(RequestValidationError)
 async def refuse_shape(_: Request, error: RequestValidationError) -> Response:
-    # FastAPI's own answer repeats the input, and fails where that is NaN, or half of a surrogate pair.
+    # FastAPI's own response repeats the input, and fails if that has a NaN or a lone surrogate.
     problems = [{key: problem[key] for key in ("type", "loc", "msg")} for problem in error.errors()]
     return Response(json.dumps({"detail": problems}), status_code=422, media_type="application/json")

@@ -1,4 +1,4 @@
-"""The application's own tables. Oban's are beside them in the same database."""
+"""The application's own tables. Oban's tables are in the same database."""
 
 from sqlalchemy import ForeignKey
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column

@@ -1,7 +1,7 @@
-"""What is done for an order after it was placed.
+"""The jobs of an order.
 
-Each worker takes a session. What it writes is committed together with the job's completion: it is
-there once, also if the process is killed in between and the job runs again.
+Each worker takes a session. Its writes are committed together with the job's completion, so they happen
+exactly once, even if the process is killed in between and the job runs again.
 """
 
 import logging
@@ -25,7 +25,7 @@ class SendConfirmation(Worker[OrderArgs], queue="mailers", max_attempts=5):
     async def process(self, job: Job, args: OrderArgs, session: AsyncSession) -> Cancel | None:
         order = await session.get(Order, args.order_id)
         if order is None:
-            return Cancel("the order is gone")
+            return Cancel("the order no longer exists")
         order.confirmed = True
         logger.info("to %s: your order %s is on its way", order.email, order.id)
         return None
@@ -35,7 +35,7 @@ class AskForReview(Worker[OrderArgs], queue="mailers", max_attempts=5):
     async def process(self, job: Job, args: OrderArgs, session: AsyncSession) -> Cancel | None:
         order = await session.get(Order, args.order_id)
         if order is None:
-            return Cancel("the order is gone")
+            return Cancel("the order no longer exists")
         order.asked_for_review = True
         logger.info("to %s: how do you like order %s?", order.email, order.id)
         return None

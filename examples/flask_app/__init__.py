@@ -1,1 +1,1 @@
-"""Orders in Flask: enqueues and manages jobs without asyncio; `oban start` runs them beside it."""
+"""Orders in Flask: enqueues and manages jobs without asyncio; `oban start` runs them."""

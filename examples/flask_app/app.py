@@ -1,4 +1,4 @@
-"""The application: orders are placed over HTTP, and so are their jobs managed."""
+"""The application: clients place orders and manage their jobs over HTTP."""
 
 import atexit
 import os
@@ -25,7 +25,7 @@ from .workers import AskForReview, OrderArgs, SendConfirmation
 
 @dataclass(frozen=True)
 class Database:
-    """What lives as long as the application. `session` is another one in each thread."""
+    """Resources of the application. Each thread has a `session` of its own."""
 
     oban: SyncOban
     session: scoped_session[Session]
@@ -41,11 +41,11 @@ def create_app() -> Flask:
 
     @app.teardown_appcontext
     def end_session(_: BaseException | None) -> None:
-        database.session.remove()  # rolls back what was not committed
+        database.session.remove()  # rolls back uncommitted changes
 
     @app.cli.command("install")
     def install() -> None:
-        """Make the tables."""
+        """Create the tables."""
         with engine.begin() as connection:
             migration.upgrade(connection)
             Base.metadata.create_all(connection)
@@ -59,7 +59,7 @@ def database() -> Database:
     return found
 
 
-# -- What comes in and goes out --------------------------------------------------------------------
+# -- Requests and responses ------------------------------------------------------------------------
 
 Name = Annotated[str, Field(pattern=r"^[\w -]{1,80}$")]
 NAME = TypeAdapter[str](Name)
@@ -95,7 +95,7 @@ class JobShown(BaseModel):
 
 
 class JobChanges(BaseModel):
-    """What a client may change. The values are checked by Oban."""
+    """The fields that a client can change. Oban checks the values."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -122,16 +122,16 @@ def stock_product(name: str) -> ResponseReturnValue:
 
 @views.post("/orders")
 def place_order() -> ResponseReturnValue:
-    """Place an order: its row, its jobs and the lower stock are there together, or none of them is."""
+    """Store an order, its jobs and the reduced stock in one transaction."""
     session, new = database().session, NewOrder.model_validate(request.get_json())
     if session.get(Product, new.product) is None:
         abort(404, f"there is no product {new.product}")
     order = Order(**new.model_dump())
     session.add(order)
-    session.flush()  # gives it its id
+    session.flush()  # sets order.id
     session.add(SendConfirmation.new(OrderArgs(order.id)))
     session.add(AskForReview.new(OrderArgs(order.id), schedule_in=timedelta(days=7)))
-    # Last: until the commit, all other orders of the product wait for the lock on its row.
+    # Last, because all other orders of the product wait for the lock on its row until the commit.
     left = session.scalar(
         update(Product)
         .where(Product.name == new.product, Product.stock >= new.quantity)
@@ -150,7 +150,7 @@ def show_order(order_id: int) -> ResponseReturnValue:
 
 
 def find_order(order_id: int) -> Order:
-    # Larger ones, the column cannot hold.
+    # The column is a 32-bit integer.
     order = database().session.get(Order, order_id) if order_id < 2**31 else None
     if order is None:
         abort(404, f"there is no order {order_id}")
@@ -182,7 +182,7 @@ def retry_job(job_id: int) -> ResponseReturnValue:
     oban, session = database().oban, database().session
     job = find_job(job_id)
     if not oban.retry_job(job, session=session):
-        abort(409, "the job is about to run, or runs")
+        abort(409, "the job is available or executing")
     session.commit()
     return shown(JobShown, job)
 
@@ -193,7 +193,7 @@ def change_job(job_id: int) -> ResponseReturnValue:
     changes = JobChanges.model_validate(request.get_json()).model_dump(exclude_unset=True)
 
     def change(current: Job) -> dict[str, Any]:
-        # Called with the row locked: nobody starts the job in between.
+        # Called while the row is locked, so no node can start the job in between.
         if current.state not in (JobState.SCHEDULED, JobState.AVAILABLE, JobState.RETRYABLE):
             abort(409, f"the job is {current.state}")
         return changes
@@ -210,7 +210,7 @@ def find_job(job_id: int) -> Job:
     return job
 
 
-# -- What is wrong with a request ------------------------------------------------------------------
+# -- Errors ----------------------------------------------------------------------------------------
 
 
 @views.app_errorhandler(HTTPException)

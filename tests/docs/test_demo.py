@@ -1,4 +1,4 @@
-"""The demo: runs as a user would run it, on every database, and notices when something is wrong."""
+"""The demo runs as a user would run it, on every database, and its check notices every kind of fault."""
 
 import asyncio
 import copy
@@ -29,7 +29,7 @@ class Foreign(Worker, queue="foreign"):
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Files of all kinds, and others that the demo must pass over."""
+    """Files of all kinds, and some that the demo must skip."""
     made = tmp_path / "files"
     (made / "sub").mkdir(parents=True)
     contents = [b"", b"no newline", b"a\r\nb\r\n", b"a\rb\n", bytes(range(256)), "grün\n".encode()]
@@ -55,7 +55,7 @@ def run(folder: Path, url: URL | None) -> subprocess.CompletedProcess[str]:
 
 
 def squeezed(output: str) -> str:
-    """Without the lines of tables and with single spaces."""
+    """Remove the borders of tables and repeated spaces."""
     return re.sub(r"\s+", " ", re.sub(r"[│┃]", " ", output))
 
 
@@ -68,10 +68,10 @@ def assert_shows_success(output: str) -> None:
     assert re.search(r" retried 3 completed 3 \S+: OSError: the disk is busy, attempt 2 ", table)
     assert re.search(r" cancelled 3 cancelled 1 \S+: stopped at a safe point, after \d+ rounds ", table)
     assert re.search(r" rescheduled 3 completed 1 \S+: enqueued [\d:]+, completed [\d:]+ ", table)
-    assert re.search(r" deleted 1 gone ", table)
+    assert re.search(r" deleted 1 deleted ", table)
     assert re.search(rf" completed {FILES - 10} completed 1 ", table)
     assert f" {FILES - 4} files with " in table
-    assert "Everything is as it must be" in table
+    assert "Everything is correct" in table
     assert "WRONG" not in table
 
 
@@ -83,7 +83,7 @@ def jobs_of(url: URL) -> list[Job]:
     return asyncio.run(read())
 
 
-def test_the_demo_makes_its_tables_and_ends_well_on_an_empty_database(empty_url: URL, folder: Path) -> None:
+def test_the_demo_creates_its_tables_and_succeeds_on_an_empty_database(empty_url: URL, folder: Path) -> None:
     done = run(folder, empty_url)
     assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
     assert_shows_success(done.stdout)
@@ -107,12 +107,12 @@ async def test_the_demo_runs_beside_other_jobs_without_touching_them(
     ]
 
 
-def test_ctrl_c_stops_the_demo_and_leaves_nothing_that_would_still_run(empty_url: URL, folder: Path) -> None:
+def test_ctrl_c_stops_the_demo_and_leaves_no_job_that_would_still_run(empty_url: URL, folder: Path) -> None:
     process = subprocess.Popen(
         command(folder, empty_url), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
-    # From here on it waits for the retried jobs, for about a second.
+    # After this line, the demo waits for the retried jobs for about a second.
     while "updated" not in process.stdout.readline():
         assert process.poll() is None
     process.send_signal(signal.SIGINT)
@@ -135,7 +135,7 @@ def test_in_a_terminal_the_demo_needs_no_options_but_a_folder_and_draws_a_live_t
     try:
         while chunk := os.read(ours, 65536):
             read += chunk
-    except OSError:  # how a terminal says that the other side is closed
+    except OSError:  # raised when the other side of the terminal is closed
         pass
     finally:
         os.close(ours)
@@ -144,7 +144,7 @@ def test_in_a_terminal_the_demo_needs_no_options_but_a_folder_and_draws_a_live_t
     assert code == 0, output
     assert_shows_success(output)
     assert re.search(r" state files-\w+ flaky-\w+ endless-\w+ all ", squeezed(output))
-    # How the live table ends.
+    # The last state of the live table.
     assert f" completed {FILES - 7} 3 0 {FILES - 4} " in squeezed(output)
     assert " cancelled 0 0 3 3 " in squeezed(output)
 
@@ -178,11 +178,11 @@ sys.exit(demo.main())
     done = subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=50)
     assert (done.returncode, done.stderr) == (1, ""), done.stdout + done.stderr
     assert "WRONG: job" in done.stdout
-    assert f"{FILES - 4} things are not as they must be" in done.stdout
-    assert "Everything is as it must be" not in done.stdout
+    assert f"{FILES - 4} problems were found" in done.stdout
+    assert "Everything is correct" not in done.stdout
 
 
-# -- the check by itself ---------------------------------------------------------------------------
+# -- the check on its own ---------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -207,7 +207,7 @@ def plan(demo: Any, support: Any, folder: Path) -> Any:
 
 @pytest.fixture
 def rows(plan: Any, support: Any) -> dict[str, list[Job]]:
-    """The rows of a run in which all went well, by kind."""
+    """The rows of a successful run, by kind."""
     now = datetime.now(UTC)
     made: dict[str, list[Job]] = {}
     for kind, jobs in plan.items():
@@ -237,14 +237,14 @@ def problems_of(support: Any, plan: Any, rows: Mapping[str, list[Job]]) -> list[
     return found
 
 
-def test_the_check_finds_nothing_when_all_is_well(
+def test_the_check_finds_nothing_in_a_successful_run(
     support: Any, plan: Any, rows: dict[str, list[Job]]
 ) -> None:
     assert problems_of(support, plan, rows) == []
 
 
 FAULTS: dict[str, tuple[str, Callable[[list[Job]], Any], str]] = {
-    "a job is lost": ("completed", lambda jobs: jobs.pop(), "is not there"),
+    "a job is lost": ("completed", lambda jobs: jobs.pop(), "is missing"),
     "a job failed": ("completed", lambda jobs: setattr(jobs[0], "state", JobState.DISCARDED), "is discarded"),
     "a job still runs": (
         "completed",
@@ -300,12 +300,12 @@ def test_the_check_notices_when(
     assert any(f"to be {kind}) " in problem and words in problem for problem in found), found
 
 
-def test_the_check_notices_a_deleted_job_that_is_still_there(
+def test_the_check_notices_a_job_that_was_not_deleted(
     support: Any, plan: Any, rows: dict[str, list[Job]]
 ) -> None:
     rows["deleted"] = plan["deleted"]
     found = problems_of(support, plan, rows)
-    assert any("to be deleted) is still there" in problem for problem in found)
+    assert any("to be deleted) was not deleted" in problem for problem in found)
 
 
 def test_the_check_notices_jobs_that_nobody_planned(

@@ -1,1 +1,1 @@
-"""The applications of `examples/`, started as a reader would start them, and used."""
+"""The applications of `examples/`, started as a reader would start them."""

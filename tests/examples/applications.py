@@ -1,4 +1,4 @@
-"""The web applications of `examples/`, each on a database of its own, with a client to use it by."""
+"""The web applications of `examples/`, each on a database of its own, with an HTTP client."""
 
 import re
 from pathlib import Path
@@ -12,20 +12,20 @@ from tests.examples.processes import text as shown
 
 
 class Application:
-    """Its processes: the one that serves first, the one that runs jobs last. One may be both."""
+    """`processes` has the one that serves first and the one that runs jobs last; they can be the same."""
 
     def __init__(self, url: URL, folder: Path) -> None:
         self.url = url
         self.folder = folder
         self.processes: list[Process] = []
-        # A server that stops would wait a while for connections that are kept.
+        # A stopping server would wait a while for idle connections.
         self.client = httpx.Client(timeout=20, limits=httpx.Limits(max_keepalive_connections=0))
         lite = url.get_backend_name() == "sqlite"
         self.engine: Engine = create_engine(url.set(drivername="sqlite" if lite else "postgresql+psycopg"))
 
     def start(self) -> None:
         self.processes = self._start()
-        # On a free port, that the server has chosen.
+        # The server chooses a free port.
         address = self.processes[0].says(r"(?:running on|Listening at:) (http://[\d.:]+)").group(1)
         self.client.base_url = httpx.URL(address)
         self.processes[-1].says(r"runs mailers:5")
@@ -34,7 +34,7 @@ class Application:
         raise NotImplementedError
 
     def stop(self) -> list[int]:
-        """Ask all processes to stop; their exit codes."""
+        """Ask all processes to stop; returns their exit codes."""
         for process in self.processes:
             process.terminate()
         codes = [process.ended() for process in self.processes]
@@ -43,13 +43,13 @@ class Application:
         return codes
 
     def close(self) -> None:
-        """Leave nothing behind, whatever happened."""
+        """Kill the processes and close all connections."""
         for process in self.processes:
             process.kill()
         self.client.close()
         self.engine.dispose()
 
-    # -- the database, as it is ----------------------------------------------------------------
+    # -- the database --------------------------------------------------------------------------
 
     def rows(self, statement: str, **parameters: Any) -> list[tuple[Any, ...]]:
         with self.engine.connect() as connection:
@@ -58,7 +58,7 @@ class Application:
     # -- over HTTP -----------------------------------------------------------------------------
 
     def call(self, method: str, path: str, json: Any = None, *, status: int = 200) -> Any:
-        """The JSON of an answer that must have this status."""
+        """Send a request that must have this status; returns the JSON of the response."""
         answer = self.client.request(method, path, json=json)
         assert answer.status_code == status, answer.text
         return answer.json()
@@ -74,7 +74,7 @@ class Application:
         return self.call("GET", f"/orders/{order['id']}/jobs")
 
     def job_in(self, order: Any, worker: str, *states: str) -> Any:
-        """The job of an order by the name of its worker, once it is in one of some states."""
+        """Wait until the order's job of this worker is in one of the states; returns the job."""
 
         def found() -> Any:
             [job] = [job for job in self.jobs(order) if job["worker"].endswith(f".{worker}")]
@@ -84,7 +84,7 @@ class Application:
 
 
 class FastAPI(Application):
-    """One process, that serves and runs jobs."""
+    """One process that serves and runs jobs."""
 
     def _start(self) -> list[Process]:
         log = self.folder / "server.log"
@@ -92,7 +92,7 @@ class FastAPI(Application):
 
 
 class Flask(Application):
-    """One process that serves and one that runs jobs, after a command that makes the tables."""
+    """One process that serves and one that runs jobs, after a command that creates the tables."""
 
     def _start(self) -> list[Process]:
         database = {"DATABASE_URL": shown(self.url), "HOME": str(self.folder)}

@@ -7,7 +7,7 @@ import pytest
 from tests.databases import Factory
 from tests.examples.applications import Application, FastAPI, Flask
 
-#: An application, where its database comes from, and the driver that its URL names.
+#: The class of each application, the factory of its database, and the driver of its URL.
 APPLICATIONS = {
     "fastapi-sqlite": (FastAPI, "sqlite_factory", "sqlite+aiosqlite"),
     "fastapi-asyncpg": (FastAPI, "postgresql_factory", "postgresql+asyncpg"),
@@ -20,7 +20,7 @@ APPLICATIONS = {
 def application(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Application]:
-    """It runs, on a database that had no tables."""
+    """A running application on a database that had no tables."""
     kind, name, driver = APPLICATIONS[request.param]
     factory: Factory = request.getfixturevalue(name)
     url = factory.create(empty=True)

@@ -1,4 +1,4 @@
-"""The processes of an example: started as the README says, watched by what they print, stopped by SIGTERM."""
+"""The processes of an example, started as its README describes and observed by their output."""
 
 import os
 import re
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 def until(condition: Callable[[], T], seconds: float = 30.0) -> T:
-    """Wait until a condition is true; its value."""
+    """Wait until a condition is true; returns its value."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < deadline, f"not within {seconds} s: {condition}"
@@ -32,13 +32,13 @@ def text(url: URL) -> str:
 
 
 def environment(**more: str) -> Mapping[str, str]:
-    """Where `oban` is that of this checkout, and a warning is an error."""
+    """Environment variables that use this checkout and turn warnings into errors."""
     inherited = {key: value for key, value in os.environ.items() if not key.startswith(("OBAN_", "UVICORN_"))}
     return {**inherited, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error", **more}
 
 
 class Process:
-    """One process, in the folder of the examples; what it prints goes to a file."""
+    """A process in the folder of the examples that prints to a file."""
 
     def __init__(self, log: Path, *command: str, **variables: str) -> None:
         self._log = log
@@ -57,7 +57,7 @@ class Process:
         return self._log.read_text()
 
     def says(self, pattern: str) -> re.Match[str]:
-        """Wait until it has printed something; fails when it has ended before."""
+        """Wait until the output matches a pattern; fails if the process ends first."""
 
         def found() -> re.Match[str] | None:
             match = re.search(pattern, self.printed())
@@ -69,25 +69,25 @@ class Process:
         return match
 
     def terminate(self) -> None:
-        """Ask it to stop, once: a second time would say not to wait."""
+        """Send SIGTERM, but only once: a second one would cut the grace period short."""
         if self._asked:
             return
         self._asked = True
         self._process.send_signal(signal.SIGTERM)
 
     def ended(self) -> int:
-        """Its exit code, once it has ended."""
+        """Wait for the process to end; returns its exit code."""
         return self._process.wait(timeout=30)
 
     def kill(self) -> None:
-        """End it and what it has started, whatever happened."""
+        """Kill the process and everything that it started."""
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
 
 
 def finish(*command: str, **variables: str) -> str:
-    """Run a command to its good end; what it printed."""
+    """Run a command that must succeed; returns its output."""
     done = subprocess.run(
         [sys.executable, *command],
         cwd=EXAMPLES,

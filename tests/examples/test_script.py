@@ -1,4 +1,4 @@
-"""The script: its commands, one after the other, on both databases."""
+"""The commands of the script, one after the other, on both databases."""
 
 import importlib
 from collections.abc import Callable, Iterator
@@ -53,7 +53,7 @@ def script() -> Iterator[Any]:
 def said(
     script: Any, sync_url: URL, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., tuple[int, str]]:
-    """What a command returns and prints, in this process."""
+    """Run a command in this process; returns its exit code and output."""
 
     def run(*arguments: str, url: URL = sync_url) -> tuple[int, str]:
         monkeypatch.setattr("sys.argv", ["script.py", "--database-url", shown(url), *arguments])
@@ -75,7 +75,7 @@ def test_orders_are_imported_with_their_jobs_withdrawn_with_them_and_invoiced(
     assert lines[:2] == ["line 2: imported A-1", "line 3: imported A-2"]
     assert [line.split(":")[1].strip() for line in lines[2:]] == [
         *["refused"] * 3,
-        "A-1 is there already",
+        "A-1 exists already",
         "refused",
     ]
     orders = "SELECT reference, cents, invoice FROM imported_orders ORDER BY reference"
@@ -86,12 +86,12 @@ def test_orders_are_imported_with_their_jobs_withdrawn_with_them_and_invoiced(
     assert said("withdraw", "A-2") == (0, "withdrew A-2, cancelled 1 jobs\n")
     assert rows(engine, jobs) == [("invoices", "available"), ("invoices", "cancelled")]
 
-    assert script("run") == ["all jobs have ended", "1 invoices are written"]
+    assert script("run") == ["all jobs have ended", "invoices written: 1"]
     assert rows(engine, orders) == [("A-1", 1990, "Order A-1: 19.90")]
     assert rows(engine, jobs) == [("invoices", "completed"), ("invoices", "cancelled")]
 
 
-def test_stopped_while_it_runs_it_leaves_each_order_as_its_job(
+def test_stopped_while_it_runs_it_leaves_each_order_consistent_with_its_job(
     script: Any, sync_url: URL, engine: Engine, tmp_path: Path
 ) -> None:
     migration.upgrade(engine)
@@ -107,9 +107,9 @@ def test_stopped_while_it_runs_it_leaves_each_order_as_its_job(
         until(lambda: rows(engine, written) != [(0,)])
         process.terminate()
         assert process.ended() == 0, process.printed()
-        # At once, rather than when all is done.
+        # It stopped at once, before all jobs were done.
         [(count,)] = rows(engine, written)
-        assert process.printed().splitlines() == ["stopped", f"{count} invoices are written"]
+        assert process.printed().splitlines() == ["stopped", f"invoices written: {count}"]
     finally:
         process.kill()
     states = dict(rows(engine, "SELECT state, count(*) FROM oban_jobs GROUP BY state"))
@@ -117,7 +117,7 @@ def test_stopped_while_it_runs_it_leaves_each_order_as_its_job(
     assert count < MANY
 
 
-def test_what_cannot_be_done_is_said_in_a_line(said: Callable[..., tuple[int, str]]) -> None:
+def test_an_error_is_reported_in_one_line(said: Callable[..., tuple[int, str]]) -> None:
     assert said("withdraw", "A-9") == (0, "there is no order A-9\n")
     code, words = said("import", "nowhere.csv")
     assert (code, words) == (1, "script.py: [Errno 2] No such file or directory: 'nowhere.csv'\n")

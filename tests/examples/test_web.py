@@ -1,4 +1,4 @@
-"""The web applications: the same requests get the same answers, and leave the same rows."""
+"""Both web applications give the same responses to the same requests and leave the same rows."""
 
 import json
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ def test_an_order_is_confirmed_by_a_job_that_was_enqueued_with_it(application: A
     }
     sent = application.job_in(order, "SendConfirmation", "completed")
     assert (sent["attempt"], sent["priority"]) == (1, 0)
-    # In the transaction that completed the job.
+    # Written in the transaction that completed the job.
     assert application.call("GET", f"/orders/{order['id']}") == {**order, "confirmed": True}
     review = application.job_in(order, "AskForReview", "scheduled")
     due = datetime.fromisoformat(review["scheduled_at"]) - datetime.now(UTC)
@@ -43,7 +43,7 @@ def test_a_request_that_fails_leaves_neither_an_order_nor_a_job(application: App
     assert application.rows("SELECT id FROM orders WHERE product = 'rare'") == []
     assert application.rows("SELECT id FROM oban_jobs ORDER BY id") == before
     assert application.rows("SELECT stock FROM products WHERE name = 'rare'") == [(1,)]
-    # Nor does it spoil the session of the next one.
+    # The session of the next request still works.
     assert len(application.jobs(application.order("rare"))) == 2
 
 
@@ -111,7 +111,7 @@ def test_bad_input_is_refused_and_changes_nothing(application: Application) -> N
     refusals += [("PATCH", path, bad) for bad in BAD_CHANGES]
     refusals += [("PUT", "/products/pot", {"stock": -1}), ("PUT", "/products/p%00t", {"stock": 1})]
     for method, where, bad in refusals:
-        # Not by the client, which would refuse some of it itself.
+        # Encoded here, because the client would refuse some of these values itself.
         answer = application.client.request(
             method, where, content=json.dumps(bad), headers={"content-type": "application/json"}
         )
@@ -120,7 +120,7 @@ def test_bad_input_is_refused_and_changes_nothing(application: Application) -> N
     assert application.rows("SELECT stock FROM products WHERE name = 'pot'") == [(0,)]
 
 
-def test_what_is_no_json_is_a_bad_request(application: Application) -> None:
+def test_a_body_that_is_not_json_is_a_bad_request(application: Application) -> None:
     for content in ("", "{", "\xff"):
         answer = application.client.post(
             "/orders", content=content.encode("latin-1"), headers={"content-type": "application/json"}
@@ -130,7 +130,7 @@ def test_what_is_no_json_is_a_bad_request(application: Application) -> None:
 
 
 @pytest.mark.parametrize("id_", ["1000000", str(2**31), str(2**63), str(10**30), "0", "-1", "x"])
-def test_what_is_not_there_is_not_found(application: Application, id_: str) -> None:
+def test_an_unknown_id_is_not_found(application: Application, id_: str) -> None:
     expected = {404} if id_ == "1000000" else {404, 422}
     for method, path in (
         ("GET", f"/orders/{id_}"),
@@ -147,9 +147,9 @@ def test_what_is_not_there_is_not_found(application: Application, id_: str) -> N
 
 @contextmanager
 def running(application: Application) -> Iterator[None]:
-    """Meanwhile, a job that runs waits for a lock on a row.
+    """While the block runs, an executing job waits for a lock on a row.
 
-    Not on SQLite: it locks the whole database, and no job would be fetched.
+    This does nothing on SQLite, which locks the whole database, so that no job would be fetched.
     """
     if application.engine.dialect.name == "sqlite":
         yield
