@@ -1,7 +1,6 @@
 """Fixtures: `url` is a fresh database with the schema, once on SQLite and once on PostgreSQL."""
 
 import logging
-import os
 import random
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -11,11 +10,9 @@ from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from oban import Oban
-from tests.databases import Factory, PostgreSQLFactory, SQLiteFactory, postgresql_server
+from tests.support.databases import Factory, PostgreSQLFactory, SQLiteFactory, postgresql_server
+from tests.support.settings import SEED
 from tests.support.signals import restore_default_signals
-
-#: Of `rng`: from `OBAN_SEED` if set, and printed.
-SEED = int(os.environ.get("OBAN_SEED") or random.SystemRandom().randrange(2**32))
 
 # Here, so that it also holds in the processes of pytest-xdist, each of which imports this module.
 restore_default_signals()

@@ -41,8 +41,8 @@ MUTANTS = (
         "no fence",
         "oban/repository/acknowledge.py",
         """        _job.attempt == attempt,
-        func.coalesce(dialect.second(_job.attempted_by), constant("")) == owner,
-        dialect.plain_state(_job.state) == constant("executing"),
+        func.coalesce(dialect.second_element(_job.attempted_by), sql_literal("")) == owner,
+        dialect.unindexed_state(_job.state) == sql_literal("executing"),
 """,
         "",
         ("tests/faults/test_freeze.py",),
@@ -83,25 +83,25 @@ MUTANTS = (
     Mutant(
         "a lost run stores what it wrote",
         "oban/runner/execution/job_session.py",
-        """                if await self.database.within(session, acknowledgement.acknowledge, [ack]):
+        """                if await self.database.within(session, acknowledge.acknowledge, [ack]):
                     await session.commit()
-                    return Settled(None)
+                    return Stored(None)
 """,
-        """                await self.database.within(session, acknowledgement.acknowledge, [ack])
+        """                await self.database.within(session, acknowledge.acknowledge, [ack])
                 await session.commit()
-                return Settled(None)
+                return Stored(None)
 """,
         ("tests/runner/test_job_sessions.py",),
     ),
     Mutant(
         "the outcome in another transaction",
         "oban/runner/execution/job_session.py",
-        """                if await self.database.within(session, acknowledgement.acknowledge, [ack]):
+        """                if await self.database.within(session, acknowledge.acknowledge, [ack]):
                     await session.commit()
-                    return Settled(None)
+                    return Stored(None)
 """,
         """                await session.commit()
-                return Settled(ack)
+                return Stored(ack)
 """,
         ("tests/faults/test_own_transaction.py",),
     ),

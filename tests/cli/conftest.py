@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import URL
 
 from tests.cli.support import WORKERS
-from tests.databases import PostgreSQLFactory, SQLiteFactory
+from tests.support.databases import PostgreSQLFactory, SQLiteFactory
 
 
 @pytest.fixture(autouse=True)

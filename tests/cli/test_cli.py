@@ -13,7 +13,7 @@ import oban as package
 from oban import Job, JobState, Oban
 from oban.cli import main
 from tests.cli.support import node, oban, text, until
-from tests.waiting import eventually
+from tests.support.waiting import eventually
 
 
 @pytest.mark.parametrize("argument", ["--version", "version"])

@@ -20,7 +20,7 @@ from oban import Job, JobState, Oban
 from oban.cli import supervisor as module
 from oban.cli.supervisor import Supervisor
 from tests.cli.support import node, oban, text, until
-from tests.waiting import eventually
+from tests.support.waiting import eventually
 
 PREFIX = "import os, signal, socket, sys, time; link = socket.socket(fileno=int(sys.argv[2]))\n"
 #: Nodes as short as they can be: what they do is Python, given to a supervisor in this process.

@@ -1,10 +1,8 @@
 """The fenced blocks of the documents."""
 
 import re
-from pathlib import Path
 
-#: The checkout.
-ROOT = Path(__file__).parents[2]
+from tests.support.processes import ROOT
 
 
 def fenced(document: str, language: str) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from oban import Cancel, Job, Oban, Worker
-from tests.suite.rows import insert_rows, row
+from tests.support.rows import insert_rows, row
 
 DOCS = Path(__file__).parents[2] / "docs"
 _FENCE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)

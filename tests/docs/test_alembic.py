@@ -11,12 +11,12 @@ from sqlalchemy import URL, text
 
 from oban import migration
 from oban.cli import main
-from tests.databases import Factory
 from tests.docs.snippets import fenced
 from tests.docs.stage import Page, Snippet
-from tests.migration import oban_py
-from tests.migration.project import BOTH, MODELS, OURS, THEIRS_ALONE, Project
-from tests.migration.support import TABLES, VERSION_TABLE, is_empty, render, sync_engine, tables
+from tests.support import oban_py_tables
+from tests.support.alembic_project import BOTH, MODELS, OURS, THEIRS_ALONE, Project
+from tests.support.databases import Factory
+from tests.support.schema import TABLES, VERSION_TABLE, is_empty, render, sync_engine, tables
 
 PAGE = Page("alembic.md")
 MADE = TABLES | {VERSION_TABLE, "alembic_version"}
@@ -136,7 +136,7 @@ def test_plain_sqlalchemy_makes_and_removes_all_of_it(empty_url: URL, snippet: S
 
 def test_each_way_recognises_the_tables_of_oban_py(postgresql: URL, tmp_path: Path) -> None:
     PAGE.says("The first three ways recognise a database that oban-py")
-    oban_py.install(postgresql)
+    oban_py_tables.install(postgresql)
     project = Project(tmp_path, postgresql, "async", BOTH, options(HOOKS))
     project.autogenerate()
     project.upgrade()

@@ -17,7 +17,7 @@ from benchmarks.databases import Filling
 from benchmarks.meter import CPU, RATE, SERVER, Meter
 from benchmarks.report import Run, summary, table
 from benchmarks.scenarios import BY_NAME, chosen
-from tests.databases import PostgreSQLFactory
+from tests.support.databases import PostgreSQLFactory
 
 SPREAD = r"[\d,.]+ \([\d,.]+-[\d,.]+\)"
 #: Those that differ from others by a number alone, and the rest.

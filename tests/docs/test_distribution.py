@@ -9,7 +9,7 @@ from hatchling.builders.sdist import SdistBuilder
 from hatchling.builders.wheel import WheelBuilder
 
 from oban import __version__
-from tests.docs.snippets import ROOT
+from tests.support.processes import ROOT
 
 LICENSE = (ROOT / "LICENSE").read_bytes()
 

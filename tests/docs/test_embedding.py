@@ -10,8 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from oban import Job, Oban
 from tests.docs.stage import Page, Snippet, Stage
-from tests.suite.rows import lasting_url
-from tests.waiting import eventually
+from tests.support.rows import lasting_url
+from tests.support.waiting import eventually
 
 PAGE = Page("embedding.md")
 #: What is defined at the top of the page, and further down.

@@ -8,10 +8,10 @@ import pytest
 from sqlalchemy import URL, select, text
 
 from oban import Job, Oban, Worker, filters
-from tests.databases import PostgreSQLFactory
 from tests.docs.snippets import fenced
 from tests.docs.stage import Page, Snippet, Stage
-from tests.suite.rows import delete_rows, insert_rows, lasting_url, read_rows, row
+from tests.support.databases import PostgreSQLFactory
+from tests.support.rows import delete_rows, insert_rows, lasting_url, read_rows, row
 
 PAGE = Page("filters.md")
 

@@ -11,8 +11,8 @@ from sqlalchemy import URL
 
 from oban import Job, Oban
 from tests.docs.stage import JOB, NUMBERED, Page, Snippet, Stage
-from tests.suite.rows import delete_rows, insert_row, just_now, lasting_url, read_row
-from tests.waiting import eventually
+from tests.support.rows import delete_rows, insert_row, just_now, lasting_url, read_row
+from tests.support.waiting import eventually
 
 PAGE = Page("managing_jobs.md")
 

@@ -10,8 +10,8 @@ from sqlalchemy import URL
 
 from oban import Job, Oban, Worker
 from tests.docs.stage import Page
-from tests.suite.rows import delete_rows, insert_row, just_now, lasting_url, read_row
-from tests.waiting import eventually
+from tests.support.rows import delete_rows, insert_row, just_now, lasting_url, read_row
+from tests.support.waiting import eventually
 
 PAGE = Page("managing_jobs.md")
 #: With these, a runner only does something in time because it was woken.

@@ -11,7 +11,7 @@ from sqlalchemy import URL
 from oban import Oban, ObanError
 from oban.errors import InvalidJob
 from tests.docs.stage import Page
-from tests.suite.rows import STATES, TABLE, insert_row, just_now, lasting_url, read_row
+from tests.support.rows import STATES, TABLE, insert_row, just_now, lasting_url, read_row
 
 PAGE = Page("managing_jobs.md")
 

@@ -7,10 +7,10 @@ from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from oban import Job, Oban, Worker
-from tests.databases import PostgreSQLFactory
 from tests.docs.snippets import fenced
-from tests.faults.pooler import pooler
-from tests.waiting import eventually
+from tests.support.databases import PostgreSQLFactory
+from tests.support.pooler import pooler
+from tests.support.waiting import eventually
 
 SNIPPETS = fenced("docs/pgbouncer.md", "python")
 

@@ -10,8 +10,9 @@ import pytest
 from oban import Oban
 from oban.config import Options
 from oban.runner import runner
-from tests.docs.snippets import ROOT, fenced
-from tests.docs.test_readme import URL, commands, define, run
+from tests.docs.commands import URL, commands, define, run
+from tests.docs.snippets import fenced
+from tests.support.processes import ROOT
 
 PAGE = "docs/production.md"
 

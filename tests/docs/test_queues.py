@@ -8,8 +8,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from oban import Job, Oban
 from tests.docs.stage import Page, Snippet, Stage
-from tests.suite.rows import delete_rows, lasting_url
-from tests.waiting import eventually
+from tests.support.rows import delete_rows, lasting_url
+from tests.support.waiting import eventually
 
 PAGE = Page("queues.md")
 

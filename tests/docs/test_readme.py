@@ -3,22 +3,19 @@
 import asyncio
 import os
 import re
-import shlex
 import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 from sqlalchemy import select
 
 from oban import Job, JobState, Oban
-from tests.docs.snippets import ROOT, fenced
-from tests.waiting import eventually
-
-URL = "sqlite+aiosqlite:///app.db"
-OBAN = [sys.executable, "-m", "oban"]
+from tests.docs.commands import OBAN, URL, commands, define, run
+from tests.docs.snippets import fenced
+from tests.support.processes import ROOT
+from tests.support.waiting import eventually
 
 
 @pytest.fixture
@@ -26,24 +23,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("OBAN_DATABASE_URL", raising=False)
     return tmp_path
-
-
-def commands(document: str) -> list[list[str]]:
-    lines = [line for block in fenced(document, "console") for line in block.splitlines()]
-    return [shlex.split(line.removeprefix("$ ")) for line in lines if line.startswith("$ ")]
-
-
-def run(command: list[str], cwd: Path) -> None:
-    program = {"oban": OBAN, "alembic": [sys.executable, "-m", "alembic"]}[command[0]]
-    subprocess.run([*program, *command[1:]], cwd=cwd, check=True, capture_output=True)
-
-
-def define(document: str) -> dict[str, Any]:
-    """Execute the Python of a document, block by block, in one module."""
-    names: dict[str, Any] = {"__name__": "app.workers"}
-    for block in fenced(document, "python"):
-        exec(compile(block, document, "exec"), names)
-    return names
 
 
 async def test_the_readme_enqueues_runs_and_manages(folder: Path) -> None:

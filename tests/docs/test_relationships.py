@@ -11,8 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 from oban import Job, Oban, Worker, filters
 from tests.docs.stage import Page, Snippet, Stage
-from tests.suite.rows import delete_rows, insert_rows, lasting_url, read_rows, row
-from tests.waiting import eventually
+from tests.support.rows import delete_rows, insert_rows, lasting_url, read_rows, row
+from tests.support.waiting import eventually
 
 PAGE = Page("relationships.md")
 #: What defines the models, and what uses them.

@@ -9,7 +9,7 @@ from sqlalchemy import URL
 from oban import Job, JobState, Oban
 from oban.worker import registry
 from tests.docs.stage import Page, Snippet, Stage
-from tests.runner.support import reaches, row_of
+from tests.support.jobs import reaches, row_of
 
 PAGE = Page("sharing.md")
 

@@ -13,8 +13,8 @@ from oban import Job, JobState, Oban, Record, Worker
 from oban.errors import ConfigError, WouldDeadlock
 from oban.worker import job as function_worker
 from tests.docs.stage import Page, Snippet, Stage
-from tests.runner.support import reaches
-from tests.suite.rows import delete_rows, lasting_url
+from tests.support.jobs import reaches
+from tests.support.rows import delete_rows, lasting_url
 
 PAGE = Page("transactions.md")
 

@@ -10,8 +10,9 @@ from sqlalchemy import URL
 from oban import Job, JobState, Oban, Worker
 from oban.errors import ConfigError, InvalidJob
 from tests.docs.stage import Page, Snippet, Stage
-from tests.runner.support import FAST_POLLING, reaches
-from tests.suite.rows import delete_rows, lasting_url
+from tests.support.jobs import reaches
+from tests.support.options import FAST_POLLING
+from tests.support.rows import delete_rows, lasting_url
 
 PAGE = Page("workers.md")
 T = TypeVar("T")

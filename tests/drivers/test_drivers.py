@@ -10,11 +10,11 @@ from sqlalchemy import URL, func, insert, select
 
 from oban import Job, JobState, Oban, SyncOban, Worker
 from oban.runner.execution.producer import OVERLAPPED_LIMIT
-from tests.databases import Factory
 from tests.drivers.callers import ASYNC, DRIVERS, SYNC, Application, Order, is_sqlite
-from tests.runner.support import NO_POLLING
-from tests.suite.rows import TABLE
-from tests.waiting import eventually
+from tests.support.databases import Factory
+from tests.support.options import NO_POLLING
+from tests.support.rows import TABLE
+from tests.support.waiting import eventually
 
 PAGE = Path(__file__).parents[2] / "docs" / "drivers.md"
 FEATURES = (

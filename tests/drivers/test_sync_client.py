@@ -18,8 +18,8 @@ from oban.errors import (
     JobNotFound,
     SchemaMissing,
 )
-from tests.databases import Factory
 from tests.drivers.callers import SYNC, Application, is_sqlite
+from tests.support.databases import Factory
 
 THREADS = 8
 

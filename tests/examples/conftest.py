@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.databases import Factory
 from tests.examples.applications import Application, FastAPI, Flask
+from tests.support.databases import Factory
 
 #: The class of each application, the factory of its database, and the driver of its URL.
 APPLICATIONS = {

@@ -13,7 +13,8 @@ from typing import TypeVar
 
 from sqlalchemy import URL
 
-ROOT = Path(__file__).parents[2]
+from tests.support.processes import ROOT
+
 EXAMPLES = ROOT / "examples"
 T = TypeVar("T")
 

@@ -22,9 +22,8 @@ from tests.faults import recording
 from tests.faults.history import FINAL, Fault, History, Violation, check
 from tests.faults.node import run_forked
 from tests.faults.workers import LEDGER_URL
-from tests.waiting import eventually
+from tests.support.waiting import eventually
 
-ROOT = Path(__file__).parents[2]
 #: How long a process may take to run, in seconds; the machine may be busy.
 START = 30.0
 _pids: set[int] = set()

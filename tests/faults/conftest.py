@@ -1,18 +1,14 @@
 """Fixtures of the tests with faults; the seed of all that is random in them is printed at the end."""
 
-import os
 from collections.abc import Iterator
 
 import pytest
 from sqlalchemy import URL
 
-from tests.conftest import SEED
-from tests.databases import PostgreSQLFactory, SQLiteFactory
 from tests.faults.cluster import end_forking
 from tests.faults.server import Server
-
-#: Whether to run with the numbers of the fault matrix, and not the smaller ones for every commit.
-FULL = os.environ.get("OBAN_FAULTS") == "full"
+from tests.support.databases import PostgreSQLFactory, SQLiteFactory
+from tests.support.settings import SEED
 
 
 @pytest.fixture(scope="package", autouse=True)

@@ -10,7 +10,7 @@ from typing import Self
 
 from sqlalchemy import URL
 
-from tests.databases import PostgreSQLFactory
+from tests.support.databases import PostgreSQLFactory
 
 _SETTINGS = """
 listen_addresses = '127.0.0.1'

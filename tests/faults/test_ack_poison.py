@@ -14,7 +14,7 @@ from oban.runner.execution.producer import OVERLAPPED_LIMIT
 from tests.faults import recording
 from tests.faults.cluster import report
 from tests.faults.history import check
-from tests.waiting import eventually
+from tests.support.waiting import eventually
 
 JOBS = 1_000
 MAX_ERROR = 64 * 1024

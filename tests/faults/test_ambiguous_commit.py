@@ -17,12 +17,12 @@ from sqlalchemy.exc import DBAPIError
 from oban import Cancel, Job, Oban, Worker
 from tests.faults import recording
 from tests.faults.cluster import Cluster
-from tests.faults.conftest import FULL
 from tests.faults.history import FINAL
 from tests.faults.proxy import Moment, Proxy
 from tests.faults.server import Server
 from tests.faults.workers import noted
-from tests.waiting import eventually
+from tests.support.settings import FULL
+from tests.support.waiting import eventually
 
 CUTS = 200 if FULL else 32
 DRIVERS = ["postgresql+asyncpg", "postgresql+psycopg"]

@@ -13,8 +13,8 @@ from oban import Oban
 from oban.database.aio import Database
 from oban.runner import runner as runner_module
 from tests.faults.proxy import Proxy
-from tests.runner.support import Runs
-from tests.waiting import eventually
+from tests.support.waiting import eventually
+from tests.support.workers import Runs
 
 
 def threads() -> list[str]:

@@ -8,8 +8,8 @@ from sqlalchemy import URL
 
 from oban import Oban
 from tests.faults.cluster import Cluster, feed
-from tests.faults.conftest import FULL
 from tests.faults.workers import Block, Pause
+from tests.support.settings import FULL
 
 LEASE = 2.0
 BLOCKS, JOBS = (10, 1_000) if FULL else (4, 400)

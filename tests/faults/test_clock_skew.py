@@ -11,9 +11,9 @@ from sqlalchemy import URL, select
 from oban import Job, Oban, Snooze, Worker, clock
 from oban.models import Leader
 from tests.faults.cluster import Cluster
-from tests.faults.conftest import FULL
 from tests.faults.node import Skewed
 from tests.faults.workers import Pause, noted
+from tests.support.settings import FULL
 
 HOUR = 3600.0
 # Nothing fails here, and nothing is to be taken for a failure on a machine that is busy.

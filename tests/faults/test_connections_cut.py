@@ -18,10 +18,10 @@ from sqlalchemy import URL, text
 from oban import Job, Oban, dialects
 from tests.faults import recording
 from tests.faults.cluster import Cluster
-from tests.faults.conftest import FULL
 from tests.faults.history import History
 from tests.faults.workers import Pause
-from tests.waiting import eventually
+from tests.support.settings import FULL
+from tests.support.waiting import eventually
 
 SECONDS, TIMES = (30.0, 20) if FULL else (10.0, 8)
 POSTGRESQL = dialects.by_name("postgresql")

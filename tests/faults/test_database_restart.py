@@ -10,23 +10,21 @@ import time
 from pathlib import Path
 
 import pytest
-from sqlalchemy import URL, text
+from sqlalchemy import URL
 
 from oban import Oban, dialects
-from tests.faults import recording
 from tests.faults.cluster import Cluster
-from tests.faults.conftest import FULL
-from tests.faults.history import Fault, History
+from tests.faults.history import Fault
+from tests.faults.outages import BACK, delays, heard
 from tests.faults.server import Server
 from tests.faults.workers import Pause
-from tests.waiting import eventually
+from tests.support.settings import FULL
+from tests.support.waiting import eventually
 
 CRASHES, JOBS, AWAY = (10, 5000, 10.0) if FULL else (5, 3000, 4.0)
 POSTGRESQL = dialects.by_name("postgresql")
 #: Jobs that one transaction inserts.
 BATCH = 20
-#: Seconds within which every node starts jobs again once the database is back.
-BACK = 5.0
 
 
 async def insert(client: Oban, rng: random.Random, seconds: float) -> list[int]:
@@ -47,31 +45,6 @@ async def insert(client: Oban, rng: random.Random, seconds: float) -> list[int]:
             ids += [job.id for job in jobs]
             await asyncio.sleep(since + seconds * len(ids) / JOBS - time.monotonic())
     return ids
-
-
-def heard(url: URL, since: float) -> tuple[int, int]:
-    """How many leaders there are, and how many producers that were heard of since a time."""
-    leaders = text("SELECT count(*) FROM oban_leaders WHERE expires_at > timezone('UTC', now())")
-    alive = text(
-        "SELECT count(*) FROM oban_producers WHERE updated_at > timezone('UTC', to_timestamp(:since))"
-    )
-    with recording.connected(url) as connection:
-        return connection.scalar(leaders) or 0, connection.scalar(alive, {"since": since}) or 0
-
-
-def delays(history: History, back: list[float]) -> list[float]:
-    """The seconds from each return of the database to the next claim of each node."""
-    nodes = sorted({change.node for change in history.changes if change.node})
-    found = []
-    for since, until in zip(back, [*back[1:], float("inf")], strict=True):
-        for node in nodes:
-            claims = [
-                change.at
-                for change in history.changes
-                if change.new == "executing" and change.node == node and since < change.at < until
-            ]
-            found.append(min(claims, default=float("inf")) - since)
-    return found
 
 
 @pytest.mark.timeout(240)

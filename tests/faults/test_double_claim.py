@@ -17,8 +17,8 @@ from sqlalchemy import URL, text
 from oban import Job, Oban
 from oban.repository import fetch
 from oban.repository.acknowledge import Ack
-from tests.faults.cluster import ROOT
 from tests.faults.node import die_with_parent
+from tests.support.processes import ROOT
 
 _OFF = ("hashjoin", "mergejoin", "hashagg", "sort", "material", "indexscan", "bitmapscan")
 #: A subquery with a LIMIT that a join runs again for each row would claim anew each time.

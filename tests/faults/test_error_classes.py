@@ -15,10 +15,10 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from oban import dialects
-from tests.databases import PostgreSQLFactory
 from tests.faults import recording
 from tests.faults.proxy import Proxy
 from tests.faults.server import Server
+from tests.support.databases import PostgreSQLFactory
 
 POSTGRESQL = dialects.by_name("postgresql")
 INSERT = "INSERT INTO oban_leaders VALUES ('a', 'b', now(), now())"

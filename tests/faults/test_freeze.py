@@ -9,9 +9,9 @@ from sqlalchemy import URL
 
 from oban import Oban
 from tests.faults.cluster import Cluster, feed
-from tests.faults.conftest import FULL
 from tests.faults.history import Entry, History
 from tests.faults.workers import Pause
+from tests.support.settings import FULL
 
 LEASE = 2.0
 FREEZES, JOBS = (20, 6_000) if FULL else (8, 2_000)

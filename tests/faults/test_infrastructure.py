@@ -17,7 +17,7 @@ from tests.faults.cluster import Cluster
 from tests.faults.proxy import Moment, Proxy
 from tests.faults.server import Server
 from tests.faults.workers import Pause, ThreadPause
-from tests.waiting import eventually
+from tests.support.waiting import eventually
 
 
 async def test_a_cluster_runs_jobs_and_its_history_breaks_no_rule(url: URL, tmp_path: Path) -> None:

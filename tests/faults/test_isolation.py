@@ -14,10 +14,10 @@ from oban import Job, JobState, Oban, Worker
 from oban.database.aio import Database
 from oban.repository import fetch
 from oban.runner.execution.producer import OVERLAPPED_LIMIT
-from tests.databases import PostgreSQLFactory
-from tests.faults.pooler import pooler
-from tests.runner.support import BRIEF
-from tests.waiting import eventually
+from tests.support.databases import PostgreSQLFactory
+from tests.support.options import BRIEF
+from tests.support.pooler import pooler
+from tests.support.waiting import eventually
 
 JOBS = 1_000
 

@@ -10,8 +10,8 @@ from sqlalchemy import URL
 
 from oban import Oban
 from tests.faults.cluster import Cluster, feed
-from tests.faults.conftest import FULL
 from tests.faults.workers import Pause
+from tests.support.settings import FULL
 
 LEASE = 2.0
 LIMIT = 10

@@ -18,10 +18,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from oban import JobState, Oban
 from oban.notifier.base import MAX_INFLATED, decode
 from oban.repository import fetch
-from tests.databases import PostgreSQLFactory, SQLiteFactory
-from tests.faults.pooler import pooler
-from tests.runner.support import BRIEF, NO_POLLING, Noop, Runs, quiet, reaches
-from tests.waiting import eventually
+from tests.support.databases import PostgreSQLFactory, SQLiteFactory
+from tests.support.jobs import reaches
+from tests.support.options import BRIEF, NO_POLLING
+from tests.support.pooler import pooler
+from tests.support.waiting import eventually, quiet
+from tests.support.workers import Noop, Runs
 
 GARBAGE = 10_000
 TERMINATE = text(

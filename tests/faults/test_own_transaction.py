@@ -15,8 +15,8 @@ from tests.faults.history import Fault
 from tests.faults.proxy import Moment, Proxy
 from tests.faults.server import Server
 from tests.faults.transactional import DEATHS, KINDS, POINTS, SLOW, TABLE, Plain
-from tests.runner.support import reaches
-from tests.waiting import eventually
+from tests.support.jobs import reaches
+from tests.support.waiting import eventually
 
 LEASE = 1.0
 TRANSACTIONAL, PLAIN = 50, 10

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from oban import Job, JobState, Oban, Worker
 from tests.faults import recording
-from tests.waiting import eventually
+from tests.support.waiting import eventually
 
 GOOD = 1_000
 _DEEP = "[" * 5_000 + "]" * 5_000

@@ -20,7 +20,7 @@ from tests.faults.cluster import Cluster
 from tests.faults.history import Fault
 from tests.faults.server import Server
 from tests.faults.workers import Pause
-from tests.waiting import eventually
+from tests.support.waiting import eventually
 
 HELD = 3.0
 LEASE = 2.0

@@ -15,12 +15,12 @@ from sqlalchemy.exc import DBAPIError
 from oban import Oban
 from tests.faults import recording
 from tests.faults.cluster import Cluster
-from tests.faults.conftest import FULL
 from tests.faults.history import History
+from tests.faults.outages import BACK, delays, heard
 from tests.faults.server import Server
-from tests.faults.test_database_restart import BACK, delays, heard
 from tests.faults.workers import Pause
-from tests.waiting import eventually
+from tests.support.settings import FULL
+from tests.support.waiting import eventually
 
 PHASES, SECONDS, JOBS = (3, 10.0, 2000) if FULL else (2, 4.0, 1000)
 BATCH = 20

@@ -21,9 +21,9 @@ import pytest
 from sqlalchemy import URL, text
 
 from oban import Job, JobState, Oban, Worker
-from tests.waiting import eventually
+from tests.support.processes import ROOT
+from tests.support.waiting import eventually
 
-ROOT = Path(__file__).parents[2]
 GRACE = 0.3
 #: How long a node may take to exit, beyond the grace period.
 MARGIN = 2.0

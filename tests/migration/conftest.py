@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import URL
 
 from oban import migration
-from tests.databases import PostgreSQLFactory, SQLiteFactory
+from tests.support.databases import PostgreSQLFactory, SQLiteFactory
 
 
 @pytest.fixture

@@ -11,9 +11,10 @@ from sqlalchemy import URL, text
 from oban import Job, Oban, migration
 from oban.cli import main
 from oban.errors import SchemaMismatch
-from tests.databases import PostgreSQLFactory
-from tests.migration import oban_py
-from tests.migration.support import described, here, render, sync_engine, tables
+from tests.support import oban_py_tables
+from tests.support.alembic_commands import here
+from tests.support.databases import PostgreSQLFactory
+from tests.support.schema import described, render, sync_engine, tables
 
 
 @pytest.fixture
@@ -49,12 +50,12 @@ def shape(url: URL, schema: str | None = None) -> str:
     return str(found).replace(f"{schema}.oban", "oban")
 
 
-@pytest.mark.parametrize("release", oban_py.RELEASES)
+@pytest.mark.parametrize("release", oban_py_tables.RELEASES)
 @pytest.mark.parametrize("prefix", [None, "jobs"])
 def test_the_tables_of_oban_py_become_ours_with_every_row(
     url: URL, fresh: URL, release: str, prefix: str | None
 ) -> None:
-    oban_py.install(url, release, prefix)
+    oban_py_tables.install(url, release, prefix)
     before = rows(url, prefix or "public")
     said = migration.upgrade(url, prefix=prefix)
     assert said[0] == "Oban tables were there already; every row of them is kept."
@@ -74,7 +75,7 @@ def test_the_tables_of_oban_py_become_ours_with_every_row(
 
 
 async def test_the_jobs_of_oban_py_run(url: URL) -> None:
-    oban_py.install(url)
+    oban_py_tables.install(url)
     with sync_engine(url).begin() as connection:
         connection.execute(text("ALTER TABLE oban_jobs ADD COLUMN theirs text NOT NULL DEFAULT 'kept'"))
     migration.upgrade(url)
@@ -92,7 +93,7 @@ async def test_the_jobs_of_oban_py_run(url: URL) -> None:
 
 
 def test_the_command_says_what_it_did(url: URL) -> None:
-    oban_py.install(url)
+    oban_py_tables.install(url)
     done = CliRunner().invoke(main, ["install", "--database-url", render(url)])
     assert done.exit_code == 0, done.output
     first, *middle, last = done.output.splitlines()
@@ -106,7 +107,7 @@ def test_the_command_says_what_it_did(url: URL) -> None:
 
 
 def test_it_stops_at_the_revision_asked_for_and_goes_on_from_there(url: URL) -> None:
-    oban_py.install(url)
+    oban_py_tables.install(url)
     assert migration.upgrade(url, revision="0001")
     assert "oban_queues" not in tables(url)
     assert migration.upgrade(url) == []
@@ -114,7 +115,7 @@ def test_it_stops_at_the_revision_asked_for_and_goes_on_from_there(url: URL) -> 
 
 
 def test_it_is_one_transaction(url: URL) -> None:
-    oban_py.install(url)
+    oban_py_tables.install(url)
     before = described(url)
     with sync_engine(url).connect() as connection:
         assert migration.upgrade(connection)
@@ -123,7 +124,7 @@ def test_it_is_one_transaction(url: URL) -> None:
 
 
 def test_removing_the_tables_leaves_only_the_function_of_oban_py(url: URL) -> None:
-    oban_py.install(url)
+    oban_py_tables.install(url)
     migration.upgrade(url)
     migration.downgrade(url)
     assert tables(url) == set()
@@ -163,7 +164,7 @@ UNKNOWN = [
 
 @pytest.mark.parametrize(("change", "problem"), UNKNOWN, ids=[problem for _, problem in UNKNOWN])
 def test_what_is_unknown_is_refused_and_left_as_it_is(url: URL, change: str, problem: str) -> None:
-    oban_py.install(url)
+    oban_py_tables.install(url)
     for statement in change.split(";"):
         with sync_engine(url).begin() as connection:
             connection.execute(text(statement))
@@ -175,7 +176,7 @@ def test_what_is_unknown_is_refused_and_left_as_it_is(url: URL, change: str, pro
 
 
 def test_the_command_gives_the_reason_for_a_refusal(url: URL) -> None:
-    oban_py.install(url)
+    oban_py_tables.install(url)
     with sync_engine(url).begin() as connection:
         connection.execute(text("UPDATE oban_jobs SET priority = 10 WHERE id = 5"))
     done = CliRunner().invoke(main, ["install", "--database-url", render(url)])
@@ -184,7 +185,7 @@ def test_the_command_gives_the_reason_for_a_refusal(url: URL) -> None:
 
 
 def test_adoptions_at_once_take_turns(url: URL) -> None:
-    oban_py.install(url)
+    oban_py_tables.install(url)
     assert sum(bool(sentences) for sentences in at_once(url)) == 1
     here("check", url=url)
 

@@ -6,19 +6,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import URL, text
 
-from tests.databases import Factory
-from tests.migration.support import (
-    TABLES,
-    VERSION_TABLE,
-    alembic,
-    described,
-    here,
-    is_empty,
-    render,
-    succeeds,
-    sync_engine,
-    tables,
-)
+from tests.support.alembic_commands import alembic, here, succeeds
+from tests.support.databases import Factory
+from tests.support.schema import TABLES, VERSION_TABLE, described, is_empty, render, sync_engine, tables
 
 DRIVERS = ["sqlite", "sqlite+aiosqlite", "postgresql", "postgresql+asyncpg", "postgresql+psycopg"]
 

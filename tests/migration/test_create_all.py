@@ -6,8 +6,8 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from oban import migration
 from oban.models import metadata
-from tests.migration.support import TABLES, VERSION_TABLE, described, here, is_empty, sync_engine, tables
-from tests.migration.test_offline import run_script
+from tests.support.alembic_commands import here
+from tests.support.schema import TABLES, VERSION_TABLE, described, is_empty, run_script, sync_engine, tables
 
 
 def without_sql(url: URL, schema: str | None = None) -> str:

@@ -1,25 +1,10 @@
 """`--sql`: a script that somebody else runs makes, and removes, the very same."""
 
-import sqlite3
-from typing import Any
-
 import pytest
 from sqlalchemy import URL
 
-from tests.migration.support import alembic, described, here, is_empty, succeeds, sync_engine
-
-
-def run_script(url: URL, script: str) -> None:
-    """Run an SQL script as `psql` or `sqlite3` would."""
-    if url.get_backend_name() == "sqlite":
-        connection = sqlite3.connect(str(url.database))
-        connection.executescript(script)
-        connection.close()
-        return
-    with sync_engine(url).connect() as checked_out:
-        driver: Any = checked_out.connection.driver_connection
-        driver.autocommit = True
-        driver.execute(script)
+from tests.support.alembic_commands import alembic, here, succeeds
+from tests.support.schema import described, is_empty, run_script, sync_engine
 
 
 @pytest.fixture(params=["async", "sync"])

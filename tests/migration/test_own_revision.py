@@ -9,9 +9,8 @@ from sqlalchemy import URL, text
 
 from oban import migration
 from oban.errors import ConfigError
-from tests.migration.project import HOOKS, STRICT, THEIRS_ALONE, Project
-from tests.migration.support import TABLES, VERSION_TABLE, described, is_empty, sync_engine, tables
-from tests.migration.test_offline import run_script
+from tests.support.alembic_project import HOOKS, STRICT, THEIRS_ALONE, Project
+from tests.support.schema import TABLES, VERSION_TABLE, described, is_empty, run_script, sync_engine, tables
 
 MADE = TABLES | {VERSION_TABLE, "alembic_version", "orders"}
 ORDERS = [

@@ -5,18 +5,9 @@ from sqlalchemy import URL, select, text
 
 from oban import Job, JobState, Oban, Record, Worker, migration
 from oban.errors import ConfigError, SchemaMissing
-from tests.migration.support import (
-    TABLES,
-    VERSION_TABLE,
-    alembic,
-    described,
-    here,
-    is_empty,
-    succeeds,
-    sync_engine,
-    tables,
-)
-from tests.waiting import eventually
+from tests.support.alembic_commands import alembic, here, succeeds
+from tests.support.schema import TABLES, VERSION_TABLE, described, is_empty, sync_engine, tables
+from tests.support.waiting import eventually
 
 
 class Doubles(Worker):

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from oban import Oban, migration
 from oban.errors import ConfigError, UnsupportedDatabase
-from tests.migration.support import TABLES, VERSION_TABLE, is_empty, render, sync_engine, tables
+from tests.support.schema import TABLES, VERSION_TABLE, is_empty, render, sync_engine, tables
 
 MADE = TABLES | {VERSION_TABLE}
 

@@ -9,7 +9,7 @@ from sqlalchemy import URL, text
 from oban import migration
 from oban.cli import main
 from oban.errors import ObanError, SchemaMismatch
-from tests.migration.support import TABLES, VERSION_TABLE, described, is_empty, render, sync_engine, tables
+from tests.support.schema import TABLES, VERSION_TABLE, described, is_empty, render, sync_engine, tables
 
 
 def refused(command: str, url: URL, *options: str) -> str:

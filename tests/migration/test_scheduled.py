@@ -8,8 +8,8 @@ from sqlalchemy import URL, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from oban import Job, Oban, Worker, migration
-from tests.migration.support import described, sync_engine
-from tests.waiting import eventually
+from tests.support.schema import described, sync_engine
+from tests.support.waiting import eventually
 
 
 def signals(url: URL, schema: str, *values: str, commit: bool = True) -> list[dict[str, Any]]:

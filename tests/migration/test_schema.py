@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from oban import Job, JobState
 from oban.models import Leader, Producer, Queue
-from tests.migration.support import TABLES, condition, described, sync_engine
+from tests.support.schema import TABLES, condition, described, sync_engine
 
 STATES = [
     *("available", "scheduled", "suspended", "executing"),

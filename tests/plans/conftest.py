@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import URL
 
-from tests.databases import PostgreSQLFactory
 from tests.plans.table import CONDITIONS, fill
+from tests.support.databases import PostgreSQLFactory
 
 
 @pytest.fixture(scope="module")

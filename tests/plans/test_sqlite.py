@@ -7,9 +7,9 @@ import pytest
 from sqlalchemy import Connection, create_engine, event
 from sqlalchemy.orm import Session
 
-from tests.databases import SQLiteFactory
 from tests.plans.calls import CALLS, KEY
 from tests.plans.table import EXECUTING
+from tests.support.databases import SQLiteFactory
 
 _ACCESS = re.compile(r"\boban_jobs\b(?: USING (?:COVERING )?INDEX (\w+)| USING (INTEGER PRIMARY KEY))?")
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import URL
 
-from tests.databases import DATABASES, Factory, PostgreSQLFactory, SQLiteFactory, empty_postgresql
 from tests.runner.effects import FORMS, effects_table
+from tests.support.databases import DATABASES, Factory, PostgreSQLFactory, SQLiteFactory, empty_postgresql
 
 
 @pytest.fixture(scope="session")

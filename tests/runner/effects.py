@@ -10,8 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from oban import Job, Oban, Worker
-from tests.runner.support import BRIEF
-from tests.waiting import eventually
+from tests.support.options import BRIEF
+from tests.support.waiting import eventually
 
 #: `process` is async, or plain.
 FORMS = ["async", "thread"]

@@ -7,7 +7,7 @@ import asyncio
 import sys
 
 from oban import Job, JobState, Oban, Record, Worker
-from tests.runner.support import reaches
+from tests.support.jobs import reaches
 
 
 class InMain(Worker, executor="process"):

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from sqlalchemy import URL
 
-ROOT = Path(__file__).parents[2]
+from tests.support.processes import ROOT
+from tests.support.waiting import eventually
 
 
 class Node:
@@ -57,3 +58,21 @@ async def node(url: URL, ledger: Path, *, limit: int = 10, poll_interval: float 
         if process.returncode is None:
             process.kill()
             await process.communicate()
+
+
+def lives(pid: int) -> bool:
+    """Whether a process exists that is not merely waiting to be reaped."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+async def noted(note: Path, timeout: float = 10.0) -> str:
+    """What a job writes into the file, once it has."""
+
+    def read() -> str:
+        return note.read_text() if note.exists() else ""
+
+    text: str = await eventually(read, timeout)
+    return text

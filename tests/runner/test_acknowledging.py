@@ -6,51 +6,21 @@ from typing import Any
 import pytest
 from sqlalchemy import URL, select, text
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.orm import Session
 
 from oban import Job, JobState, Oban, Record, Snooze
 from oban.repository import acknowledge, fetch
-from tests.runner.support import FAST_POLLING, NO_POLLING, Noop, Runs, reaches, row_of, runner_database
-from tests.waiting import eventually
+from tests.runner.failures import refuse
+from tests.support.internals import runner_database
+from tests.support.jobs import reaches, row_of
+from tests.support.options import FAST_POLLING, NO_POLLING
+from tests.support.waiting import eventually
+from tests.support.workers import Noop, Runs
 
-# Refuses, while `refused` is a row of it, to let a job go from executing to a state.
-TABLE = "CREATE TABLE refused (job bigint, state text)"
-SQLITE = """
-CREATE TRIGGER refuse BEFORE UPDATE ON oban_jobs
-WHEN old.state = 'executing'
- AND EXISTS (SELECT 1 FROM refused WHERE job = old.id AND new.state GLOB refused.state)
-BEGIN SELECT RAISE(ABORT, 'refused by a trigger'); END
-"""
-FUNCTION = """
-CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-  IF old.state = 'executing'
-     AND EXISTS (SELECT 1 FROM refused WHERE job = old.id AND new.state::text LIKE refused.state) THEN
-    RAISE EXCEPTION 'refused by a trigger';
-  END IF;
-  RETURN new;
-END $$
-"""
-POSTGRESQL = "CREATE TRIGGER refuse BEFORE UPDATE ON oban_jobs FOR EACH ROW EXECUTE FUNCTION refuse()"
 TERMINATE = text(
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
     " WHERE datname = current_database() AND pid <> pg_backend_pid()"
 )
-ANY_STATE = {"sqlite": "*", "postgresql": "%"}
-
-
-async def refuse(engine: AsyncEngine, job: int, state: str | None = None) -> None:
-    """Let the database refuse that a job ends in some state, or in any."""
-    async with engine.begin() as connection:
-        for statement in (
-            [TABLE, SQLITE] if engine.dialect.name == "sqlite" else [TABLE, FUNCTION, POSTGRESQL]
-        ):
-            await connection.exec_driver_sql(statement)
-        await connection.execute(
-            text("INSERT INTO refused VALUES (:job, :state)"),
-            {"job": job, "state": state or ANY_STATE[engine.dialect.name]},
-        )
 
 
 class Broken:

@@ -14,7 +14,8 @@ from oban.database.aio import Database
 from oban.runner.execution.executor import Run, execute
 from oban.runner.execution.job_session_threads import JobSessions
 from oban.runner.processes.pool import Processes
-from tests.runner.support import BRIEF, NO_POLLING, acknowledged, reaches
+from tests.support.jobs import acknowledged, reaches
+from tests.support.options import BRIEF, NO_POLLING
 
 
 class Fails(Worker):

@@ -6,8 +6,10 @@ import pytest
 from sqlalchemy import URL
 
 from oban import Cancel, Job, JobState, Oban, Record, Snooze, Worker
-from tests.runner.support import BRIEF, NO_POLLING, Runs, acknowledged, quiet, reaches, row_of
-from tests.waiting import eventually
+from tests.support.jobs import acknowledged, reaches, row_of
+from tests.support.options import BRIEF, NO_POLLING
+from tests.support.waiting import eventually, quiet
+from tests.support.workers import Runs
 
 
 async def test_a_cancelled_job_is_told_and_not_stopped_by_force(url: URL) -> None:

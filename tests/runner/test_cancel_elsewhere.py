@@ -8,9 +8,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from oban import Cancel, Job, JobState, Oban
 from oban.runner.runner import Runner
-from tests.runner.support import BRIEF, NO_POLLING, Runs, acknowledged, quiet, reaches, row_of
-from tests.suite.rows import insert_rows, row
-from tests.waiting import eventually
+from tests.support.jobs import acknowledged, reaches, row_of
+from tests.support.options import BRIEF, NO_POLLING
+from tests.support.rows import insert_rows, row
+from tests.support.waiting import eventually, quiet
+from tests.support.workers import Runs
 
 
 def runner_of(oban: Oban) -> Runner:

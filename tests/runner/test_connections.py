@@ -10,8 +10,10 @@ from sqlalchemy import URL, NullPool, event, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from oban import JobState, Oban
-from tests.runner.support import BRIEF, Noop, reaches
-from tests.waiting import eventually
+from tests.support.jobs import reaches
+from tests.support.options import BRIEF
+from tests.support.waiting import eventually
+from tests.support.workers import Noop
 
 COUNT = text(
     "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"

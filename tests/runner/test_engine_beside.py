@@ -10,7 +10,9 @@ from sqlalchemy.orm import Session
 from oban import JobState, Oban
 from oban.database.aio import Database
 from oban.repository import cluster
-from tests.runner.support import BRIEF, Noop, reaches
+from tests.support.jobs import reaches
+from tests.support.options import BRIEF
+from tests.support.workers import Noop
 
 
 class Failed(Exception):

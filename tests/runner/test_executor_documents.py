@@ -8,8 +8,9 @@ from sqlalchemy import URL, text
 
 from oban import Job, JobState, Oban, Record, Snooze, Worker
 from oban.encoding import Undecodable
-from tests.runner.support import FAST_POLLING, acknowledged, reaches, row_of
-from tests.waiting import eventually
+from tests.support.jobs import acknowledged, reaches, row_of
+from tests.support.options import FAST_POLLING
+from tests.support.waiting import eventually
 
 #: Documents that are no objects, or that Python cannot decode, and what is said about them.
 BAD = {

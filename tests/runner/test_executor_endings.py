@@ -11,8 +11,9 @@ import pytest
 from sqlalchemy import URL
 
 from oban import Cancel, Job, JobState, Oban, Record, Snooze, Worker
-from tests.runner.support import FAST_POLLING, acknowledged, row_of
-from tests.waiting import eventually
+from tests.support.jobs import acknowledged, row_of
+from tests.support.options import FAST_POLLING
+from tests.support.waiting import eventually
 
 
 class Unprintable(Exception):

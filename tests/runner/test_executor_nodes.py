@@ -14,10 +14,10 @@ from sqlalchemy import URL
 
 from oban import JobState, Oban
 from tests.runner.process_workers import InProcess
-from tests.runner.processes import ROOT
-from tests.runner.support import reaches, row_of
-from tests.runner.test_executor_processes import lives, noted
-from tests.waiting import eventually
+from tests.runner.processes import lives, noted
+from tests.support.jobs import reaches, row_of
+from tests.support.processes import ROOT
+from tests.support.waiting import eventually
 
 
 @asynccontextmanager

@@ -17,22 +17,16 @@ from oban import Job, JobState, Oban, Worker
 from oban.errors import ConfigError
 from oban.runner.processes import child
 from tests.runner.process_workers import InProcess, Limited, Plain, Unmade, add
-from tests.runner.support import FAST_POLLING, reaches, row_of
-from tests.waiting import eventually
+from tests.runner.processes import lives, noted
+from tests.support.jobs import reaches, row_of
+from tests.support.options import FAST_POLLING
+from tests.support.waiting import eventually
 
 
 def made(cls: type[Any]) -> type[Worker]:
     """What @worker has made of a class, which a type checker cannot see."""
     assert issubclass(cls, Worker)
     return cls
-
-
-def lives(pid: int) -> bool:
-    """Whether a process exists that is not merely waiting to be reaped."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def children() -> set[int]:
@@ -52,16 +46,6 @@ def descriptors() -> int:
 @pytest.fixture
 def note(tmp_path: Path) -> Path:
     return tmp_path / "note"
-
-
-async def noted(note: Path, timeout: float = 10.0) -> str:
-    """What a job writes into the file, once it has."""
-
-    def read() -> str:
-        return note.read_text() if note.exists() else ""
-
-    text: str = await eventually(read, timeout)
-    return text
 
 
 async def says(note: Path, text: str) -> None:

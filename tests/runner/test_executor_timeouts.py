@@ -12,8 +12,9 @@ import pytest
 from sqlalchemy import URL
 
 from oban import Cancel, Job, JobState, Oban, Record, Worker, job
-from tests.runner.support import BRIEF, FAST_POLLING, reaches, row_of
-from tests.waiting import eventually
+from tests.support.jobs import reaches, row_of
+from tests.support.options import BRIEF, FAST_POLLING
+from tests.support.waiting import eventually
 
 
 async def wait_for_ever() -> None:

@@ -7,7 +7,7 @@ from sqlalchemy.exc import DBAPIError
 
 from oban import dialects
 from oban.runner.services.base import Service
-from tests.waiting import eventually
+from tests.support.waiting import eventually
 
 
 class StartingUp(Exception):

@@ -6,8 +6,10 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import URL, text
 
 from oban import Job, JobState, Oban, QueueOptions, Worker
-from tests.runner.support import BRIEF, FAST_POLLING, Noop, Runs, quiet, reaches, row_of
-from tests.waiting import eventually
+from tests.support.jobs import reaches, row_of
+from tests.support.options import BRIEF, FAST_POLLING
+from tests.support.waiting import eventually, quiet
+from tests.support.workers import Noop, Runs
 
 
 async def test_jobs_start_by_priority_then_time_then_id(url: URL) -> None:

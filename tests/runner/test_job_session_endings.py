@@ -16,8 +16,9 @@ from oban.errors import ConfigError, WouldDeadlock
 from oban.runner.execution.job_session_threads import ThreadSession
 from tests.runner import effects as support
 from tests.runner.effects import RUNNING, Halting, effect, effects, nothing_leaked
-from tests.runner.support import NO_POLLING, acknowledged, reaches, row_of
-from tests.waiting import eventually
+from tests.support.jobs import acknowledged, reaches, row_of
+from tests.support.options import NO_POLLING
+from tests.support.waiting import eventually
 
 
 def lanes() -> list[ThreadSession]:

@@ -19,8 +19,8 @@ from tests.runner.effects import (
     nothing_leaked,
     worker,
 )
-from tests.runner.support import acknowledged, reaches, row_of
-from tests.waiting import eventually
+from tests.support.jobs import acknowledged, reaches, row_of
+from tests.support.waiting import eventually
 
 
 async def test_what_a_job_writes_is_stored_with_its_completion(table: URL, form: str) -> None:

@@ -14,8 +14,8 @@ from oban.database.aio import Database
 from oban.repository import cluster
 from oban.repository.cluster import Heartbeat
 from oban.runner.services.leader import Leader
-from tests.runner.support import BRIEF
-from tests.waiting import eventually
+from tests.support.options import BRIEF
+from tests.support.waiting import eventually
 
 
 class Monotonic(clock.Clock):

@@ -16,9 +16,11 @@ from oban.repository.acknowledge import Ack
 from oban.runner.services.leader import Leader
 from oban.runner.services.lifeline import Lifeline
 from oban.runner.services.refresher import Refresher
-from tests.runner.support import BRIEF, FAST_POLLING, Noop, Runs, reaches, row_of
-from tests.runner.test_acknowledging import refuse
-from tests.waiting import eventually
+from tests.runner.failures import refuse
+from tests.support.jobs import reaches, row_of
+from tests.support.options import BRIEF, FAST_POLLING
+from tests.support.waiting import eventually
+from tests.support.workers import Noop, Runs
 
 LEASE: dict[str, Any] = {"lease": 1.0, "rescue_interval": 0.1, **FAST_POLLING}
 

@@ -12,8 +12,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from oban import JobState, Oban, backoff
 from oban.database.aio import Database
 from oban.notifier.listen import ListenNotifier
-from tests.runner.support import NO_POLLING, Noop, quiet, reaches
-from tests.waiting import eventually
+from tests.support.jobs import reaches
+from tests.support.options import NO_POLLING
+from tests.support.waiting import eventually, quiet
+from tests.support.workers import Noop
 
 TERMINATE = text(
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"

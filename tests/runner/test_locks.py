@@ -8,7 +8,9 @@ import pytest
 from sqlalchemy import URL
 
 from oban import JobState, Oban
-from tests.runner.support import FAST_POLLING, Noop, Runs, reaches, row_of
+from tests.support.jobs import reaches, row_of
+from tests.support.options import FAST_POLLING
+from tests.support.workers import Noop, Runs
 
 
 async def test_who_meets_a_locked_database_waits(sqlite_url: URL, caplog: pytest.LogCaptureFixture) -> None:

@@ -7,8 +7,10 @@ from sqlalchemy import URL
 
 from oban import Cancel, Job, JobState, Oban, Worker
 from oban.notifier.base import Notifier
-from tests.runner.support import FAST_POLLING, Noop, Runs, quiet, reaches, row_of
-from tests.waiting import eventually
+from tests.support.jobs import reaches, row_of
+from tests.support.options import FAST_POLLING
+from tests.support.waiting import eventually, quiet
+from tests.support.workers import Noop, Runs
 
 
 @pytest.fixture(autouse=True)

@@ -7,8 +7,8 @@ import pytest
 from sqlalchemy import URL, select
 
 from oban import Cancel, Job, JobState, Oban, Record, Snooze, Worker
-from tests.runner.support import reaches, row_of
-from tests.waiting import eventually
+from tests.support.jobs import reaches, row_of
+from tests.support.waiting import eventually
 
 
 class Returns(Worker):

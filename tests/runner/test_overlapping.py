@@ -9,9 +9,10 @@ from sqlalchemy import URL, select
 from oban import Job, JobState, Oban, Worker
 from oban.repository import fetch
 from oban.runner.execution.producer import OVERLAPPED_LIMIT
-from tests.runner.support import NO_POLLING, runner_database
-from tests.runner.test_strays import Unreadable
-from tests.waiting import eventually
+from tests.runner.failures import Unreadable
+from tests.support.internals import runner_database
+from tests.support.options import NO_POLLING
+from tests.support.waiting import eventually
 
 LIMIT = 2 * OVERLAPPED_LIMIT
 

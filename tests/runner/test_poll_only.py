@@ -12,8 +12,10 @@ from oban.database.session import notify
 from oban.errors import ConfigError
 from oban.notifier import make
 from oban.notifier.poll import PollNotifier
-from tests.runner.support import BRIEF, NO_POLLING, Noop, Runs, quiet, reaches
-from tests.waiting import eventually
+from tests.support.jobs import reaches
+from tests.support.options import BRIEF, NO_POLLING
+from tests.support.waiting import eventually, quiet
+from tests.support.workers import Noop, Runs
 
 
 @pytest.fixture

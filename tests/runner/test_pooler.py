@@ -18,11 +18,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 from oban import Cancel, Job, JobState, Oban, Record, Snooze, Worker, migration
 from oban.notifier.listen import ListenNotifier
 from oban.runner.execution.producer import OVERLAPPED_LIMIT
-from tests.databases import PostgreSQLFactory
-from tests.faults.pgbouncer import PROGRAM, pgbouncer
-from tests.faults.pooler import pooler
-from tests.runner.support import BRIEF, NO_POLLING, Noop, Runs, quiet, reaches, row_of
-from tests.waiting import eventually
+from tests.support.databases import PostgreSQLFactory
+from tests.support.jobs import reaches, row_of
+from tests.support.options import BRIEF, NO_POLLING
+from tests.support.pgbouncer import PROGRAM, pgbouncer
+from tests.support.pooler import pooler
+from tests.support.waiting import eventually, quiet
+from tests.support.workers import Noop, Runs
 
 POOLERS = ["proxy", *(["pgbouncer"] if PROGRAM else [])]
 POLL: dict[str, Any] = {"notifier": "poll", **BRIEF}

@@ -8,8 +8,8 @@ from sqlalchemy import URL, func, select
 from oban import Job, JobState, Oban
 from tests.runner.node import Noted, Watchful
 from tests.runner.processes import node
-from tests.runner.support import quiet, reaches, row_of
-from tests.waiting import eventually
+from tests.support.jobs import reaches, row_of
+from tests.support.waiting import eventually, quiet
 
 JOBS = 5000
 

@@ -13,8 +13,9 @@ from oban.errors import ConfigError
 from oban.repository import rescue
 from oban.runner.services.leader import Leader
 from oban.runner.services.pruner import Pruner
-from tests.runner.support import BRIEF, Noop
-from tests.waiting import eventually
+from tests.support.options import BRIEF
+from tests.support.waiting import eventually
+from tests.support.workers import Noop
 
 HOUR = 3600.0
 DAY = 24 * HOUR

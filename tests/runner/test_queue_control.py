@@ -17,8 +17,10 @@ from oban.notifier.base import Notifier
 from oban.runner.heartbeat_thread import HeartbeatThread
 from tests.runner.node import Noted
 from tests.runner.processes import node
-from tests.runner.support import BRIEF, FAST_POLLING, NO_POLLING, Noop, Runs, quiet, reaches, row_of
-from tests.waiting import eventually
+from tests.support.jobs import reaches, row_of
+from tests.support.options import BRIEF, FAST_POLLING, NO_POLLING
+from tests.support.waiting import eventually, quiet
+from tests.support.workers import Noop, Runs
 
 #: Whatever happens was not found by looking again.
 DEAF: dict[str, Any] = {**NO_POLLING, "control_interval": 30.0}

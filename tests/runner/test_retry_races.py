@@ -7,8 +7,10 @@ from sqlalchemy import URL
 
 from oban import Cancel, Job, JobState, Oban, Record, Snooze
 from oban.repository import runs as runs_module
-from tests.runner.support import BRIEF, FAST_POLLING, NO_POLLING, Runs, acknowledged, reaches, row_of
-from tests.waiting import eventually
+from tests.support.jobs import acknowledged, reaches, row_of
+from tests.support.options import BRIEF, FAST_POLLING, NO_POLLING
+from tests.support.waiting import eventually
+from tests.support.workers import Runs
 
 #: Every way in which an old run may end, each of which must count for nothing.
 OLD_ENDS: list[Any] = [

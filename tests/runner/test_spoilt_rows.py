@@ -6,7 +6,7 @@ from sqlalchemy import URL, func, select
 
 from oban import Job, JobState, Oban
 from oban.repository import fetch, rescue, runs
-from tests.suite.rows import insert_row
+from tests.support.rows import insert_row
 
 FIRST, LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 TIMES = {

@@ -10,8 +10,10 @@ from sqlalchemy import URL
 
 from oban import JobState, Oban
 from oban.runner.services.base import Service
-from tests.runner.support import BRIEF, Noop, reaches
-from tests.waiting import eventually
+from tests.support.jobs import reaches
+from tests.support.options import BRIEF
+from tests.support.waiting import eventually
+from tests.support.workers import Noop
 
 TASKS = 10
 CYCLES = 50

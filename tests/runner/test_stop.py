@@ -16,8 +16,11 @@ from oban.models import Producer
 from oban.repository import fetch
 from oban.runner import runner as runner_module
 from oban.runner.heartbeat_thread import HeartbeatThread
-from tests.runner.support import BRIEF, NO_POLLING, Noop, Runs, quiet, row_of, runner_database
-from tests.waiting import eventually
+from tests.support.internals import runner_database
+from tests.support.jobs import row_of
+from tests.support.options import BRIEF, NO_POLLING
+from tests.support.waiting import eventually, quiet
+from tests.support.workers import Noop, Runs
 
 #: So long that whoever waits for it fails the test.
 PATIENT: dict[str, Any] = {"shutdown_grace_period": 50.0}

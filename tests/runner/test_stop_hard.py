@@ -11,8 +11,10 @@ from oban import Job, JobState, Oban, Worker
 from oban.models import Producer
 from oban.runner.heartbeat_thread import HeartbeatThread
 from oban.runner.services.base import Service
-from tests.runner.support import BRIEF, Noop, Runs, reaches
-from tests.waiting import eventually
+from tests.support.jobs import reaches
+from tests.support.options import BRIEF
+from tests.support.waiting import eventually
+from tests.support.workers import Noop, Runs
 
 tenant = contextvars.ContextVar("tenant", default="nobody")
 

@@ -6,11 +6,15 @@ from typing import Any
 import pytest
 from sqlalchemy import URL
 
-from oban import Job, JobState, Oban
+from oban import JobState, Oban
 from oban.repository import acknowledge, fetch, runs
 from oban.repository.acknowledge import Ack
-from tests.runner.support import BRIEF, NO_POLLING, Noop, Runs, reaches, row_of, runner_database
-from tests.waiting import eventually
+from tests.runner.failures import Unreadable
+from tests.support.internals import runner_database
+from tests.support.jobs import reaches, row_of
+from tests.support.options import BRIEF, NO_POLLING
+from tests.support.waiting import eventually
+from tests.support.workers import Noop, Runs
 
 
 class LostAnswers:
@@ -29,20 +33,6 @@ class LostAnswers:
             self.claimed += [job.id for job in result]
             raise ConnectionError("after the commit")
         return result
-
-
-class Unreadable:
-    """Makes the rows of some jobs impossible to read for a runner."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.ids: set[int] = set()
-        self._stored = Job._from_row
-        monkeypatch.setattr(Job, "_from_row", self)
-
-    def __call__(self, row: Any) -> Job:
-        if row[0] in self.ids:
-            raise OverflowError("date value out of range")
-        return self._stored(row)
 
 
 async def test_jobs_whose_fetch_was_answered_to_nobody_run_at_once_and_once(

@@ -9,7 +9,9 @@ from sqlalchemy import URL, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from oban import Job, JobState, Oban, Snooze, Worker
-from tests.runner.support import NO_POLLING, Noop, reaches
+from tests.support.jobs import reaches
+from tests.support.options import NO_POLLING
+from tests.support.workers import Noop
 
 FAR = "America/New_York"
 NEAR = timedelta(seconds=5)

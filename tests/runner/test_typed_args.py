@@ -14,7 +14,8 @@ from sqlalchemy.orm import Session
 from typing_extensions import TypedDict
 
 from oban import Job, JobState, Oban, Record, Worker
-from tests.runner.support import FAST_POLLING, reaches
+from tests.support.jobs import reaches
+from tests.support.options import FAST_POLLING
 
 
 @dataclass

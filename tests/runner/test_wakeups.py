@@ -10,7 +10,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from oban import Job, JobState, Oban, Snooze, Worker
 from oban.repository import fetch
-from tests.runner.support import NO_POLLING, Noop, Runs, quiet, reaches, row_of, runner_database
+from tests.support.internals import runner_database
+from tests.support.jobs import reaches, row_of
+from tests.support.options import NO_POLLING
+from tests.support.waiting import quiet
+from tests.support.workers import Noop, Runs
 
 SOON = 0.4
 

@@ -16,8 +16,9 @@ from sqlalchemy import URL
 from oban import Job, JobState, Oban, Worker, clock
 from oban.runner.execution.executor import Run
 from oban.runner.loop_watchdog import LoopWatchdog
-from tests.runner.support import BRIEF, reaches
-from tests.waiting import eventually
+from tests.support.jobs import reaches
+from tests.support.options import BRIEF
+from tests.support.waiting import eventually
 
 #: Short, so that the tests are; and longer than this machine lets a thread wait for a processor.
 THRESHOLD = 0.2

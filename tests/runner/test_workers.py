@@ -11,8 +11,8 @@ from sqlalchemy import URL, text
 
 from oban import Job, JobState, Oban, Record, Worker, current_job, job, worker
 from oban.worker import registry
-from tests.runner.support import reaches
-from tests.waiting import eventually
+from tests.support.jobs import reaches
+from tests.support.waiting import eventually
 
 
 class SeesItsJob(Worker):

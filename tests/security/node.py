@@ -10,7 +10,7 @@ import logging
 import sys
 
 from oban import Job, JobState, Oban, Worker, job
-from tests.waiting import eventually
+from tests.support.waiting import eventually
 
 
 class Registered(Worker, name="tests.security.Registered"):

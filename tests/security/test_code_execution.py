@@ -14,7 +14,7 @@ from typing import Any, cast
 from sqlalchemy import URL, Table, insert
 
 from oban import Job, JobState, Oban
-from tests.waiting import eventually
+from tests.support.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
 PLANTED = "from pathlib import Path\nPath(__file__).with_suffix('.ran').touch()\ndef run(job): pass\n"

@@ -14,9 +14,9 @@ from oban.errors import ConfigError, InvalidJob
 from oban.models import Leader, Producer, Queue
 from oban.repository import cluster
 from oban.repository.cluster import Heartbeat
-from tests.databases import PostgreSQLFactory
 from tests.security.hostile import STORABLE, STRINGS
-from tests.waiting import eventually
+from tests.support.databases import PostgreSQLFactory
+from tests.support.waiting import eventually
 
 DUMP = {
     "sqlite": ["SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY 1, 2", "PRAGMA database_list"],

@@ -12,8 +12,8 @@ from sqlalchemy import URL, select
 from oban import Cancel, Job, JobState, Oban, Record, Worker, encoding, fields, migration
 from oban.config import MAX_LIMIT, MAX_NAME
 from oban.errors import ConfigError, InvalidJob, ObanError
-from tests.databases import PostgreSQLFactory
-from tests.waiting import eventually
+from tests.support.databases import PostgreSQLFactory
+from tests.support.waiting import eventually
 
 #: A refusal takes no longer, in seconds: the best of some tries, as the machine may be busy.
 QUICK = 0.01

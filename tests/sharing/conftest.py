@@ -7,9 +7,9 @@ import pytest
 from sqlalchemy import URL, NullPool, create_engine, text
 
 from oban import Oban
-from tests.databases import PostgreSQLFactory
 from tests.sharing import environment
 from tests.sharing.peer import Peer
+from tests.support.databases import PostgreSQLFactory
 
 EMPTY = "TRUNCATE oban_jobs, oban_leaders, oban_producers, oban_queues RESTART IDENTITY"
 

@@ -8,11 +8,11 @@ import pytest
 from sqlalchemy import URL
 
 from oban import JobState, Oban, migration
-from tests.databases import PostgreSQLFactory
-from tests.runner.support import reaches
 from tests.sharing.peer import NODE, Peer, dsn
 from tests.sharing.workers import OURS, Resize
-from tests.waiting import eventually
+from tests.support.databases import PostgreSQLFactory
+from tests.support.jobs import reaches
+from tests.support.waiting import eventually
 
 
 @pytest.fixture

@@ -7,11 +7,11 @@ import pytest
 from sqlalchemy import URL
 
 from oban import Job, JobState, Oban
-from tests.runner.support import reaches, row_of
 from tests.sharing import workers
 from tests.sharing.peer import Peer
 from tests.sharing.workers import FIELDS, OURS, Ours, Resize
-from tests.waiting import eventually
+from tests.support.jobs import reaches, row_of
+from tests.support.waiting import eventually
 
 #: Fields of a job that either side can set, and that the other has to be given.
 GIVEN: dict[str, Any] = {

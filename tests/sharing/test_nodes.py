@@ -10,12 +10,13 @@ from sqlalchemy import URL, delete, select, text
 from oban import Job, JobState, Oban, migration
 from oban.models import Leader, Producer
 from oban.runner.services import leader, lifeline
-from tests.databases import PostgreSQLFactory
-from tests.runner.support import FAST_POLLING, reaches, row_of
 from tests.sharing import workers
 from tests.sharing.peer import Peer
 from tests.sharing.workers import OURS, Resize
-from tests.waiting import eventually
+from tests.support.databases import PostgreSQLFactory
+from tests.support.jobs import reaches, row_of
+from tests.support.options import FAST_POLLING
+from tests.support.waiting import eventually
 
 FAST: dict[str, Any] = {**OURS, **FAST_POLLING}
 

@@ -8,11 +8,11 @@ from sqlalchemy import URL, select
 
 from oban import JobState, Oban
 from oban.models import Queue
-from tests.runner.support import reaches, row_of
 from tests.sharing import workers
 from tests.sharing.peer import Peer
 from tests.sharing.workers import OURS, Resize
-from tests.waiting import eventually
+from tests.support.jobs import reaches, row_of
+from tests.support.waiting import eventually
 
 
 @pytest.fixture

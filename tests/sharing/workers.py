@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 from oban import Cancel, Job, Record, Snooze, Worker
-from tests.runner.support import BRIEF
+from tests.support.options import BRIEF
 
 #: A node of ours that finds nothing by looking again.
 OURS: dict[str, Any] = {

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import URL
 
-from tests.databases import DATABASES, Factory
+from tests.support.databases import DATABASES, Factory
 
 
 @pytest.fixture(params=DATABASES)

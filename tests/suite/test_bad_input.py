@@ -14,10 +14,10 @@ from sqlalchemy.orm import Session
 from oban import Job, Oban, ObanError, Worker
 from oban.errors import InvalidJob, InvalidTarget, JobNotFound, NotEnqueued, SchemaMissing
 from oban.models import Producer
-from tests.databases import DATABASES, PostgreSQLFactory
-from tests.suite.bad_fields import BAD_FIELDS
-from tests.suite.rows import insert_rows, lasting_url, read_rows, row
 from tests.suite.statements import recorded
+from tests.support.bad_fields import BAD_FIELDS
+from tests.support.databases import DATABASES, PostgreSQLFactory
+from tests.support.rows import insert_rows, lasting_url, read_rows, row
 
 Bad = tuple[Any, type[Exception], str]
 

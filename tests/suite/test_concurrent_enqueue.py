@@ -9,8 +9,8 @@ from sqlalchemy import URL, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from oban import Job, Oban, Worker
-from tests.suite.rows import TABLE
-from tests.waiting import eventually
+from tests.support.rows import TABLE
+from tests.support.waiting import eventually
 
 TASKS = 16
 #: Of each task; SQLite, whose transactions take turns, is shown with fewer.

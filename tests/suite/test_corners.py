@@ -10,9 +10,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from oban import Job, Oban, Worker, filters
 from oban.errors import WrongLoop
-from tests.runner.support import BRIEF
-from tests.suite.rows import TABLE
-from tests.waiting import eventually
+from tests.support.options import BRIEF
+from tests.support.rows import TABLE
+from tests.support.waiting import eventually
 
 LATER = datetime(2077, 1, 1, tzinfo=UTC)
 

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from oban import Job, JobState, Oban, Record, job, migration
 from oban.errors import ConfigError, InstanceNotFound, UnsupportedDatabase
-from tests.waiting import eventually
+from tests.support.waiting import eventually
 
 
 @job(name="tests.double")

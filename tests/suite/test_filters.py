@@ -10,8 +10,8 @@ from sqlalchemy.orm import aliased
 
 from oban import Job, JobState, Oban, Worker, filters, job
 from oban.errors import EncodingError, InvalidJob, InvalidTarget
-from tests.databases import PostgreSQLFactory
-from tests.suite.rows import delete_rows, insert_rows, lasting_url, row
+from tests.support.databases import PostgreSQLFactory
+from tests.support.rows import delete_rows, insert_rows, lasting_url, row
 
 #: Keys that some language of paths gives a meaning to, or has no way to write.
 KEYS = ["a", "a.b", 'a"b', "a'b", "$", "[0]", "0", "", "*", "ä\U0001f4a9", "a\\b", "\n", "%s", ":x", "{a}"]

@@ -14,8 +14,8 @@ from sqlalchemy import URL, select
 
 from oban import Job, Oban
 from oban.errors import JobNotFound
-from tests.databases import DATABASES
-from tests.suite.rows import MADE, STATES, insert_rows, lasting_url, read_rows, row, shown
+from tests.support.databases import DATABASES
+from tests.support.rows import MADE, STATES, insert_rows, lasting_url, read_rows, row, shown
 
 #: The state afterwards; a dash: the row is as it was, and not counted.
 OUTCOMES = """

@@ -8,8 +8,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from oban import Job, Oban, Worker, migration
 from oban.errors import InvalidTarget
-from tests.runner.support import BRIEF
-from tests.waiting import eventually
+from tests.support.options import BRIEF
+from tests.support.waiting import eventually
 
 
 class Second(Worker):

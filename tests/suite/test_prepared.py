@@ -16,7 +16,7 @@ from oban.database import session
 from oban.database.fast import compiled
 from oban.database.session import rows_of
 from oban.types import JobState, UTCDateTime
-from tests.databases import Factory
+from tests.support.databases import Factory
 
 
 @pytest.fixture

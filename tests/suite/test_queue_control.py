@@ -18,8 +18,8 @@ from oban.errors import ConfigError, InvalidJob, InvalidTarget
 from oban.models import Producer, Queue
 from oban.repository import queue_settings
 from oban.repository.queue_settings import QueueCommand, QueueState
-from tests.databases import DATABASES
-from tests.suite.rows import lasting_url
+from tests.support.databases import DATABASES
+from tests.support.rows import lasting_url
 
 CONFIGURED = {"a": QueueOptions(limit=3), "b": QueueOptions(limit=4)}
 AS_CONFIGURED = {"a": QueueState(3, False), "b": QueueState(4, False)}

@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from oban import Job, JobState, Oban, Worker
 from oban.repository import fetch
-from tests.databases import PostgreSQLFactory
+from tests.support.databases import PostgreSQLFactory
 
 
 class Quick(Worker, queue="quick"):

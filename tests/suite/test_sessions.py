@@ -9,9 +9,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, c
 
 from oban import Job, Oban, Worker
 from oban.errors import InvalidJob, JobNotFound
-from tests.databases import DATABASES
-from tests.suite.rows import delete_rows, insert_rows, lasting_url, read_rows, row, shown
-from tests.waiting import eventually
+from tests.support.databases import DATABASES
+from tests.support.rows import delete_rows, insert_rows, lasting_url, read_rows, row, shown
+from tests.support.waiting import eventually
 
 Caller = AsyncSession | AsyncConnection
 Call = Callable[[Oban, Any, Caller | None], Awaitable[Any]]

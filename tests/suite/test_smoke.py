@@ -1,5 +1,5 @@
 from oban import Cancel, Job, JobState, Oban, Worker
-from tests.waiting import eventually
+from tests.support.waiting import eventually
 
 
 class Stops(Worker):

@@ -11,9 +11,9 @@ from sqlalchemy.orm import aliased, defer, load_only
 
 from oban import Job, Oban, filters, migration
 from oban.errors import InvalidTarget, SchemaMissing
-from tests.databases import DATABASES, Factory
-from tests.suite.rows import delete_rows, insert_rows, read_rows, row
 from tests.suite.shop import Export, Order, create, link, order_jobs
+from tests.support.databases import DATABASES, Factory
+from tests.support.rows import delete_rows, insert_rows, read_rows, row
 
 Other = aliased(Job)
 ABOUT: ColumnElement[bool] = order_jobs.c.job_id == Job.id

@@ -12,9 +12,9 @@ from sqlalchemy.exc import StatementError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from oban import Job, Oban, Worker
-from tests.databases import Factory
-from tests.suite.rows import just_now, read_rows, shown
-from tests.waiting import eventually
+from tests.support.databases import Factory
+from tests.support.rows import just_now, read_rows, shown
+from tests.support.waiting import eventually
 
 NEW_YORK = ZoneInfo("America/New_York")
 AHEAD = datetime(2077, 3, 14, 1, 59, 26, 535897, tzinfo=UTC)

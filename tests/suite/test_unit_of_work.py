@@ -13,8 +13,8 @@ from sqlalchemy.orm import aliased, load_only
 from oban import Job, Oban
 from oban.repository.management import DONE
 from oban.repository.selection import parse_id
-from tests.databases import DATABASES
-from tests.suite.rows import TABLE, delete_rows, insert_row, lasting_url, read_row, read_rows, shown
+from tests.support.databases import DATABASES
+from tests.support.rows import TABLE, delete_rows, insert_row, lasting_url, read_row, read_rows, shown
 
 Caller = AsyncSession | AsyncConnection
 CHANGES = ("cancel", "retry", "update", "update by a select", "cancel by an alias")

@@ -11,9 +11,9 @@ from sqlalchemy import URL
 
 from oban import Job, Oban
 from oban.errors import InvalidJob
-from tests.databases import DATABASES
-from tests.suite.rows import STATES, insert_row, insert_rows, just_now, lasting_url, read_rows, row, shown
 from tests.suite.statements import recorded
+from tests.support.databases import DATABASES
+from tests.support.rows import STATES, insert_row, insert_rows, just_now, lasting_url, read_rows, row, shown
 
 #: What an update must refuse, and what the error has to say.
 REFUSED: list[tuple[Any, str]] = [

@@ -1,31 +1,22 @@
 """Args of a declared type: what `new` takes and stores, what it refuses, and what comes back."""
 
 import enum
-import json
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from typing import Any, NotRequired, TypeVar
+from typing import Any
 from uuid import UUID
 
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, Json, SecretStr, computed_field, field_validator
-from typing_extensions import TypedDict
 
 from oban import Job, Worker
 from oban.errors import InvalidJob
-
-T = TypeVar("T")
+from tests.unit.declared import Address, Derived, Mail, Model, of, through_the_database
 
 
 class Color(enum.Enum):
     RED = "red"
-
-
-@dataclass
-class Address:
-    city: str
-    zip: int = 0
 
 
 @dataclass
@@ -46,17 +37,6 @@ class Everything:
     huge: float = 1e300
 
 
-class Mail(TypedDict):
-    to: str
-    at: NotRequired[datetime]
-
-
-class Model(BaseModel):
-    to: str = Field(alias="to_address")
-    n: int = 1
-    address: Address | None = None
-
-
 EVERYTHING = Everything(
     text="ä",
     when=datetime(2026, 1, 2, 3, 4, 5, 678901, UTC),
@@ -71,21 +51,6 @@ EVERYTHING = Everything(
     address=Address("Rome", 12),
     addresses=[Address("Oslo")],
 )
-
-
-def through_the_database(cls: type[Worker[T]], made: Job) -> T:
-    """What `process` would get: the args after their way through JSON."""
-    return cls.args_of(Job(worker=made.worker, args=json.loads(json.dumps(made.args))))
-
-
-def of(said: Any, **options: Any) -> type[Worker[Any]]:
-    """A worker with declared args, as `class Typed(Worker[said])` makes it."""
-
-    class Typed(Worker[said], name="typed"):
-        async def process(self, job: Job, args: Any) -> None:
-            return None
-
-    return Typed
 
 
 class TestStored:
@@ -202,11 +167,6 @@ class Clumsy(BaseModel):
 @dataclass
 class Loose:
     anything: Any = None
-
-
-@dataclass
-class Derived(Address):
-    street: str = ""
 
 
 @dataclass(eq=False)

@@ -13,7 +13,7 @@ from typing_extensions import TypeAliasType
 
 from oban import Job, Worker, worker
 from oban.errors import ConfigError, InvalidJob
-from tests.unit.test_arguments import Address, Derived, Mail, Model, of, through_the_database
+from tests.unit.declared import Address, Derived, Mail, Model, of, through_the_database
 
 T = TypeVar("T")
 

@@ -10,7 +10,7 @@ import pytest
 from oban import Job, Worker, fields
 from oban.clock import Clock, use
 from oban.errors import InvalidJob
-from tests.suite.bad_fields import BAD_FIELD_IDS, BAD_FIELDS
+from tests.support.bad_fields import BAD_FIELD_IDS, BAD_FIELDS
 
 NOON = datetime(2024, 6, 1, 12, 0, tzinfo=UTC)
 SETTABLE = tuple(fields.CHECKS)

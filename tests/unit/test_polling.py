@@ -10,7 +10,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from oban import Job, Oban
 from oban.notifier import poll
 from oban.notifier.poll import DataVersionNotifier
-from tests.databases import SQLiteFactory
+from tests.support.databases import SQLiteFactory
 
 
 async def test_a_pool_without_a_free_connection_does_not_end_the_watch(

@@ -1,57 +1,12 @@
-"""What the tests of the migrations share: running Alembic, and describing what is in a database."""
+"""What is in a database: tables, indexes, types, in a form that can be compared."""
 
-import io
-import os
-import subprocess
-import sys
-from pathlib import Path
+import sqlite3
 from typing import Any
 
-from alembic.config import CommandLine, Config
 from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, inspect, text
 
-ROOT = Path(__file__).parents[2]
 TABLES = {"oban_jobs", "oban_leaders", "oban_producers", "oban_queues"}
 VERSION_TABLE = "oban_alembic_version"
-
-
-def alembic(
-    *arguments: str, url: URL | None = None, environment: str | None = None, cwd: Path = ROOT
-) -> "subprocess.CompletedProcess[str]":
-    """Run the real command line. `url` goes in as `-x url=`, `environment` as OBAN_DATABASE_URL."""
-    variables = {key: value for key, value in os.environ.items() if key != "OBAN_DATABASE_URL"}
-    if environment is not None:
-        variables["OBAN_DATABASE_URL"] = environment
-    given = [] if url is None else ["-x", f"url={render(url)}"]
-    return subprocess.run(
-        [sys.executable, "-m", "alembic", "-c", str(ROOT / "alembic.ini"), *given, *arguments],
-        cwd=cwd,
-        env=variables,
-        capture_output=True,
-        text=True,
-        timeout=50,
-        check=False,
-    )
-
-
-def succeeds(*arguments: str, **options: Any) -> str:
-    """Run the command line, which must succeed; what it prints."""
-    done = alembic(*arguments, **options)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def here(*arguments: str, url: URL) -> str:
-    """What `succeeds` does, within this process, which is faster."""
-    command_line = CommandLine("alembic")
-    given = ["-c", str(ROOT / "alembic.ini"), "-x", f"url={render(url)}", *arguments]
-    options = command_line.parser.parse_args(given)
-    printed = io.StringIO()
-    # Before Alembic 1.16 it is one name, not a list.
-    (named,) = options.config if isinstance(options.config, list) else [options.config]
-    config = Config(named, stdout=printed, output_buffer=printed, cmd_opts=options)
-    command_line.run_cmd(config, options)
-    return printed.getvalue()
 
 
 def render(url: URL) -> str:
@@ -145,3 +100,16 @@ def is_empty(url: URL, schema: str | None = None) -> bool:
             " + (SELECT count(*) FROM pg_proc WHERE pronamespace = CAST(:schema AS regnamespace))"
         )
         return bool(connection.scalar(text(query), {"schema": schema or "public"}) == 0)
+
+
+def run_script(url: URL, script: str) -> None:
+    """Run an SQL script as `psql` or `sqlite3` would."""
+    if url.get_backend_name() == "sqlite":
+        connection = sqlite3.connect(str(url.database))
+        connection.executescript(script)
+        connection.close()
+        return
+    with sync_engine(url).connect() as checked_out:
+        driver: Any = checked_out.connection.driver_connection
+        driver.autocommit = True
+        driver.execute(script)

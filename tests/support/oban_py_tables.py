@@ -2,7 +2,7 @@
 
 from sqlalchemy import URL, text
 
-from tests.migration.support import sync_engine
+from tests.support.schema import sync_engine
 
 _NOW = "timestamp NOT NULL DEFAULT timezone('UTC', now())"
 _STATES = "'available', 'scheduled', 'executing', 'retryable', 'completed', 'discarded', 'cancelled'"

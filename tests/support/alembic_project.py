@@ -8,7 +8,7 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import URL
 
-from tests.migration.support import render, sync_engine
+from tests.support.schema import render, sync_engine
 
 #: The application's own tables, in the words of its env.py.
 MODELS = """

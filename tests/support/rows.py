@@ -9,7 +9,7 @@ from sqlalchemy import URL, Table, insert, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from oban import Job
-from tests.databases import Factory
+from tests.support.databases import Factory
 
 TABLE = cast(Table, Job.__table__)
 STATES = (

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sqlalchemy import URL
 
-from tests.waiting import eventually
+from tests.support.waiting import eventually
 
 #: Where it is; None where it is not installed. Debian puts it where few have their PATH.
 PROGRAM = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin:/usr/local/sbin")

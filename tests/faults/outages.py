@@ -1,0 +1,34 @@
+"""What a cluster does after its database was away."""
+
+from sqlalchemy import URL, text
+
+from tests.faults import recording
+from tests.faults.history import History
+
+#: Seconds within which every node starts jobs again once the database is back.
+BACK = 5.0
+
+
+def heard(url: URL, since: float) -> tuple[int, int]:
+    """How many leaders there are, and how many producers that were heard of since a time."""
+    leaders = text("SELECT count(*) FROM oban_leaders WHERE expires_at > timezone('UTC', now())")
+    alive = text(
+        "SELECT count(*) FROM oban_producers WHERE updated_at > timezone('UTC', to_timestamp(:since))"
+    )
+    with recording.connected(url) as connection:
+        return connection.scalar(leaders) or 0, connection.scalar(alive, {"since": since}) or 0
+
+
+def delays(history: History, back: list[float]) -> list[float]:
+    """The seconds from each return of the database to the next claim of each node."""
+    nodes = sorted({change.node for change in history.changes if change.node})
+    found = []
+    for since, until in zip(back, [*back[1:], float("inf")], strict=True):
+        for node in nodes:
+            claims = [
+                change.at
+                for change in history.changes
+                if change.new == "executing" and change.node == node and since < change.at < until
+            ]
+            found.append(min(claims, default=float("inf")) - since)
+    return found

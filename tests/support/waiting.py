@@ -1,0 +1,85 @@
+"""Waiting for conditions instead of sleeping, with limits that hold on a busy machine, too."""
+
+import asyncio
+import inspect
+import os
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+_CORES = os.cpu_count() or 1
+_LOAD = Path("/proc/loadavg")
+
+
+def slowdown() -> float:
+    """How many tasks share a core at this moment, at least 1: by how much each of them is slowed down."""
+    if _LOAD.exists():
+        # The fourth field is "running/all": unlike the averages before it, it is up to date.
+        return max(1.0, int(_LOAD.read_text().split()[3].partition("/")[0]) / _CORES)
+    return max(1.0, os.getloadavg()[0] / _CORES)
+
+
+class Deadline:
+    """Passes after some seconds on an idle machine; on a busy one later, as everything takes longer there."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = self._left = seconds
+        self._looked = time.monotonic()
+
+    def extend(self) -> None:
+        """Begin anew, since there was progress."""
+        self._left = self._seconds
+
+    def passed(self) -> bool:
+        """Whether the time is up. Has to be asked often, as the load is measured each time."""
+        now = time.monotonic()
+        self._left -= (now - self._looked) / slowdown()
+        self._looked = now
+        return self._left < 0
+
+
+async def eventually(
+    condition: Callable[[], Any], timeout: float = 10.0, progress: Callable[[], Any] | None = None
+) -> Any:
+    """Wait until `condition()` (async or not) is true, and return its value.
+
+    Fails after `timeout` seconds, longer on a busy machine. With `progress` it fails when the value of
+    `progress()` has not changed for that long, however long the condition takes to become true.
+    """
+    deadline = Deadline(timeout)
+    seen = progress() if progress else None
+    while True:
+        result = condition()
+        value = await result if inspect.isawaitable(result) else result
+        if value:
+            return value
+        if progress and (now := progress()) != seen:
+            seen = now
+            deadline.extend()
+        if deadline.passed():
+            shown = f", stuck at {seen!r}" if progress else ""
+            raise AssertionError(f"not within {timeout} s{shown}: {condition}")
+        await asyncio.sleep(0.005)
+
+
+async def within(awaitable: Awaitable[T], seconds: float = 10.0) -> T:
+    """The result of an awaitable. It is cancelled after some seconds, longer on a busy machine."""
+    task = asyncio.ensure_future(awaitable)
+    deadline = Deadline(seconds)
+    try:
+        while not task.done():
+            if deadline.passed():
+                raise AssertionError(f"not within {seconds} s: {awaitable}")
+            await asyncio.wait({task}, timeout=0.05)
+        return task.result()
+    finally:
+        task.cancel()
+
+
+async def quiet() -> None:
+    """Let wake-ups that are still under way arrive, so that only later ones can explain a start."""
+    # That nothing happens any more is no condition that could be waited for.
+    await asyncio.sleep(0.15)
