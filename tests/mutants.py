@@ -76,7 +76,7 @@ MUTANTS = (
     Mutant(
         "rescue by age",
         "oban/repository/rescue.py",
-        '                _one_of(dialect, owner, "silent"),\n',
+        '                _one_of(dialect, owner, "stale"),\n',
         "                exists(row),\n",
         ("tests/faults/test_blocked_loop.py",),
     ),

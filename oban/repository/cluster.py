@@ -81,22 +81,22 @@ def uuid_digits(uuid: Any) -> ColumnElement[str]:
 
 
 def stale_producers(
-    session: Session, lease: float, patience: Callable[[datetime], float] = lambda _: math.inf
+    session: Session, lease: float, observed_for: Callable[[datetime], float] = lambda _: math.inf
 ) -> list[str]:
-    """The producers, by the digits of their uuids, that were not heard of for longer than a lease.
+    """The producers, as 32 digits of their uuids, whose last heartbeat is older than their lease.
 
-    That is `lease` seconds, or their own lease if it is longer; `OTHERS_LEASE` at least for those
-    of other implementations, who say none. `patience` is told the time by the
-    database's clock, and says for how many seconds everybody has been able to be heard: who may be
-    silent for longer is not judged.
+    `lease` is in seconds; a longer lease in the producer's own row counts instead, and producers of other
+    implementations, which store none, get at least `OTHERS_LEASE`. `observed_for(now)` returns for how many
+    seconds heartbeats could have been observed, `now` being the database's time: producers with a longer
+    lease are not judged yet.
     """
-    moment = database_time(session)
-    longest = patience(moment)
+    now = database_time(session)
+    observed = observed_for(now)
     rows = execute(session, select(uuid_digits(_producer.uuid), _producer.updated_at, _producer.meta)).all()
     return [
         uuid
-        for uuid, heard, meta in rows
-        if (own := _lease(meta, lease)) <= longest and (moment - heard).total_seconds() >= own
+        for uuid, heartbeat_at, meta in rows
+        if (own := _lease(meta, lease)) <= observed and (now - heartbeat_at).total_seconds() >= own
     ]
 
 

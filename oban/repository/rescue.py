@@ -57,10 +57,10 @@ class Rescued(NamedTuple):
     discarded: bool
 
 
-Patience = Callable[[datetime], float]
+ObservedFor = Callable[[datetime], float]
 
 
-def _endless(_: datetime) -> float:
+def _always(_: datetime) -> float:
     return math.inf
 
 
@@ -73,7 +73,7 @@ def _orphans(dialect: Dialect) -> Select[Any]:
     owner = uuid_digits(dialect.second_element(_job.attempted_by))
     row = select(_producer.uuid).where(uuid_digits(_producer.uuid) == owner)
     recent = dialect.now_minus(bindparam("lease", type_=Float))
-    aged = dialect.now_minus(bindparam("age", type_=Float))
+    too_old = dialect.now_minus(bindparam("max_age", type_=Float))
     # A row by hand may lack it; then the job is as old as its time to start.
     since = func.coalesce(_job.attempted_at, _job.scheduled_at)
     return (
@@ -83,8 +83,8 @@ def _orphans(dialect: Dialect) -> Select[Any]:
             # Also of the job: a node that wakes up may fetch before its heart beats again.
             since <= recent,
             or_(
-                _one_of(dialect, owner, "silent"),
-                and_(~exists(row), or_(since <= aged, _one_of(dialect, owner, "gone"))),
+                _one_of(dialect, owner, "stale"),
+                and_(~exists(row), or_(since <= too_old, _one_of(dialect, owner, "vanished"))),
             ),
         )
         # Not by the bare column, lest the planner walks the primary key of the whole table.
@@ -97,28 +97,28 @@ def _orphans(dialect: Dialect) -> Select[Any]:
 def orphans(
     session: Session,
     lease: float,
-    age: float,
-    gone: Collection[UUID] = (),
+    max_age: float,
+    vanished: Collection[UUID] = (),
     after: int = 0,
-    patience: Patience = _endless,
+    observed_for: ObservedFor = _always,
 ) -> list[int]:
-    """The ids, beyond `after`, of what `rescue` would take; at most `BATCH`."""
-    return [row.id for row in _find(session, lease, age, gone, patience, _job.id > after)]
+    """The ids, greater than `after`, of the jobs that `rescue` would take; up to `BATCH` of them."""
+    return [row.id for row in _find(session, lease, max_age, vanished, observed_for, _job.id > after)]
 
 
 def _find(
     session: Session,
     lease: float,
-    age: float,
-    gone: Collection[UUID],
-    patience: Patience,
+    max_age: float,
+    vanished: Collection[UUID],
+    observed_for: ObservedFor,
     *where: ColumnElement[bool],
 ) -> Sequence[Any]:
     parameters = {
         "lease": lease,
-        "age": age,
-        "gone": [uuid.hex for uuid in gone],
-        "silent": stale_producers(session, lease, patience),
+        "max_age": max_age,
+        "vanished": [uuid.hex for uuid in vanished],
+        "stale": stale_producers(session, lease, observed_for),
     }
     return execute(session, _orphans(dialects.for_bind(session)).where(*where), parameters).all()
 
@@ -126,24 +126,24 @@ def _find(
 def rescue(
     session: Session,
     lease: float,
-    age: float,
-    gone: Collection[UUID] = (),
+    max_age: float,
+    vanished: Collection[UUID] = (),
     only: Sequence[int] | None = None,
-    sure: Callable[[], bool] = lambda: True,
-    patience: Patience = _endless,
+    still_steady: Callable[[], bool] = lambda: True,
+    observed_for: ObservedFor = _always,
 ) -> list[Rescued]:
-    """Take executing jobs, or `only` some ids, from producers that are `silent`, as `cluster` says.
+    """Take executing jobs, or `only` those with some ids, from stale producers; up to `BATCH` of them.
 
-    They become available, with `meta["rescued"]` + 1, or are discarded with a reason, if the
-    interrupted attempt was the last. A producer without a row is not one of ours, unless it is in
-    `gone` (its row was there, and has vanished): the jobs of others are rescued when they have run
-    for `age` seconds. At most `BATCH` at a time, and none unless `sure()`, which is asked when they
-    are locked.
+    They become available, with `meta["rescued"]` + 1; a job whose last attempt was interrupted is
+    discarded with a reason. `lease` and `observed_for` decide which producers are stale (see
+    `cluster.stale_producers`). A producer in `vanished` counts as stale: it had a row and lost it. Jobs
+    of producers that never had a row, as in some other implementations, are rescued when they have run
+    for `max_age` seconds. Nothing is rescued unless `still_steady()` is true once the jobs are locked.
     """
     dialects.for_bind(session).begin_write(session)
     acks, rescued = [], []
     which = () if only is None else (_job.id.in_(only),)
-    found = _find(session, lease, age, gone, patience, *which)
+    found = _find(session, lease, max_age, vanished, observed_for, *which)
     for id_, worker, attempt, max_attempts, meta, attempted_by in found:
         node, owner = _names(attempted_by)
         before = meta.get("rescued") if isinstance(meta, dict) else None
@@ -154,8 +154,8 @@ def rescue(
         )
         acks.append(Ack(id_, attempt, owner, "rescued", error=error, rescued=count))
         rescued.append(Rescued(id_, worker, node, last))
-    # The lock may have taken so long that the producers, too, could not say that they are alive.
-    if not sure():
+    # Waiting for the lock may have taken so long that live producers could not send heartbeats either.
+    if not still_steady():
         return []
     acknowledge(session, acks)
     return rescued
@@ -169,7 +169,7 @@ def _names(attempted_by: object) -> tuple[str, str]:
 
 
 @functools.cache
-def _forget(dialect: Dialect) -> Executable:
+def _delete_stale(dialect: Dialect) -> Executable:
     owned = select(_job.id).where(
         _job.state == dialect.state("executing"),
         uuid_digits(dialect.second_element(_job.attempted_by)) == uuid_digits(_producer.uuid),
@@ -177,8 +177,8 @@ def _forget(dialect: Dialect) -> Executable:
     return (
         delete(_producers)
         .where(
-            _one_of(dialect, uuid_digits(_producer.uuid), "silent"),
-            # They may have been heard of since.
+            _one_of(dialect, uuid_digits(_producer.uuid), "stale"),
+            # They may have sent a heartbeat since they were read.
             _producer.updated_at <= dialect.now_minus(bindparam("lease", type_=Float)),
             ~exists(owned),
         )
@@ -186,30 +186,30 @@ def _forget(dialect: Dialect) -> Executable:
     )
 
 
-def delete_stale_producers(session: Session, lease: float, patience: Patience = _endless) -> set[UUID]:
-    """Remove producers that are `silent` and own no job any more."""
+def delete_stale_producers(session: Session, lease: float, observed_for: ObservedFor = _always) -> set[UUID]:
+    """Delete the rows of stale producers that have no executing job; returns their uuids."""
     dialect = dialects.for_bind(session)
     dialect.begin_write(session)
-    parameters = {"silent": stale_producers(session, lease, patience), "lease": lease}
-    return set(execute(session, _forget(dialect), parameters).scalars())
+    parameters = {"stale": stale_producers(session, lease, observed_for), "lease": lease}
+    return set(execute(session, _delete_stale(dialect), parameters).scalars())
 
 
-def _spent(dialect: Dialect) -> Select[Any]:
+def _exhausted(dialect: Dialect) -> Select[Any]:
     # Spelt as in the partial index.
     available = dialect.hint_partial_index(_job.state == dialect.state("available"))
-    spent = select(_job.id).where(available, _job.attempt >= _job.max_attempts)
-    return spent.order_by(_job.id).limit(dialect.index_limit(literal(BATCH, BigInteger)))
+    exhausted = select(_job.id).where(available, _job.attempt >= _job.max_attempts)
+    return exhausted.order_by(_job.id).limit(dialect.index_limit(literal(BATCH, BigInteger)))
 
 
 @functools.cache
-def _sweep(dialect: Dialect, some: bool) -> Executable:
-    spent = _spent(dialect).with_for_update(skip_locked=True)
+def _discard(dialect: Dialect, some: bool) -> Executable:
+    exhausted = _exhausted(dialect).with_for_update(skip_locked=True)
     if some:
-        spent = spent.where(dialect.in_ids(_job.id, dialect.id_list("only")))
+        exhausted = exhausted.where(dialect.in_ids(_job.id, dialect.id_list("only")))
     reason = literal("available with no attempt left: it could never run", Text)
     return (
         update(_jobs)
-        .where(dialect.in_subquery(_job.id, spent))
+        .where(dialect.in_subquery(_job.id, exhausted))
         .values(
             state=dialect.state("discarded"),
             discarded_at=dialect.now(),
@@ -220,14 +220,14 @@ def _sweep(dialect: Dialect, some: bool) -> Executable:
 
 
 def exhausted(session: Session, after: int = 0) -> list[int]:
-    """The ids, beyond `after`, of what `sweep` would discard; at most `BATCH`."""
-    statement = _spent(dialects.for_bind(session)).where(_job.id > after)
+    """The ids, greater than `after`, of the jobs that `discard_exhausted` would discard; up to `BATCH`."""
+    statement = _exhausted(dialects.for_bind(session)).where(_job.id > after)
     return list(execute(session, statement).scalars())
 
 
 def discard_exhausted(session: Session, only: Sequence[int] | None = None) -> list[int]:
     """Discard available jobs that have no attempt left, with a reason; the ids, at most `BATCH`."""
-    statement = _sweep(dialects.for_bind(session), only is not None)
+    statement = _discard(dialects.for_bind(session), only is not None)
     return list(execute(session, statement, {} if only is None else {"only": only}).scalars())
 
 

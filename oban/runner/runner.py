@@ -72,7 +72,7 @@ class Runner:
             self.database,
             self.leader,
             lease=options.lease,
-            age=options.rescue_after,
+            max_age=options.rescue_after,
             interval=options.rescue_interval,
             steady=self.pulse.is_steady,
         )

@@ -57,8 +57,10 @@ async def producer_row(oban: Oban, *, seconds: float = 3600, meta: Any = None) -
     return str(row.uuid)
 
 
-async def rescue_orphans(oban: Oban, lease: float = 60, age: float = 3600, gone: Any = ()) -> list[int]:
-    return [job.id for job in await oban._database.write(rescue.rescue, lease, age, gone)]
+async def rescue_orphans(
+    oban: Oban, lease: float = 60, max_age: float = 3600, vanished: Any = ()
+) -> list[int]:
+    return [job.id for job in await oban._database.write(rescue.rescue, lease, max_age, vanished)]
 
 
 async def test_a_job_of_a_silent_producer_is_available_again_and_its_attempt_counts(oban: Oban) -> None:
@@ -113,12 +115,12 @@ async def test_a_producer_whose_row_has_vanished_counts_as_silent(oban: Oban) ->
     owner = uuid.uuid4()
     job = await orphan(oban, owner=str(owner), seconds=100)
     assert await rescue_orphans(oban) == []
-    assert await rescue_orphans(oban, gone=[owner]) == [job.id]
+    assert await rescue_orphans(oban, vanished=[owner]) == [job.id]
 
 
 async def test_a_rescuer_that_is_not_sure_once_it_has_the_lock_rescues_nothing(oban: Oban) -> None:
     job = await orphan(oban, owner=await producer_row(oban))
-    assert await oban._database.write(rescue.rescue, 60, 3600, sure=lambda: False) == []
+    assert await oban._database.write(rescue.rescue, 60, 3600, still_steady=lambda: False) == []
     assert (await row_of(oban, job)).state is JobState.EXECUTING
     assert await rescue_orphans(oban) == [job.id]
 
@@ -414,7 +416,7 @@ async def test_when_the_clock_of_the_database_is_set_forward_all_have_a_lease_to
     with clock.use(Monotonic()) as now:
         assert isinstance(now, Monotonic)
         leader = Leader(oban._database, name="Oban", identity="me", lease=1000, interval=15)
-        lifeline = Lifeline(oban._database, leader, lease=60, age=1e9, interval=15, steady=lambda: True)
+        lifeline = Lifeline(oban._database, leader, lease=60, max_age=1e9, interval=15, steady=lambda: True)
         healthy = await orphan(oban, owner=await producer_row(oban, seconds=10))
         if leads:
             await leader.tick()
@@ -440,7 +442,7 @@ async def test_a_longer_lease_is_judged_when_that_long_nothing_kept_anybody_from
         assert isinstance(now, Monotonic)
         leader = Leader(oban._database, name="Oban", identity="me", lease=1000, interval=15)
         await leader.tick()
-        lifeline = Lifeline(oban._database, leader, lease=2, age=1e9, interval=1, steady=lambda: True)
+        lifeline = Lifeline(oban._database, leader, lease=2, max_age=1e9, interval=1, steady=lambda: True)
         job = await orphan(oban, owner=await producer_row(oban, seconds=100, meta={"lease": 60}))
         for _ in range(2):
             await lifeline.tick()
@@ -485,7 +487,7 @@ async def test_a_leader_does_not_keep_in_mind_for_ever_which_producers_it_has_se
         assert isinstance(now, Monotonic)
         leader = Leader(oban._database, name="Oban", identity="me", lease=1000, interval=15)
         await leader.tick()
-        lifeline = Lifeline(oban._database, leader, lease=60, age=1e9, interval=15, steady=lambda: True)
+        lifeline = Lifeline(oban._database, leader, lease=60, max_age=1e9, interval=15, steady=lambda: True)
         owner = uuid.UUID(await producer_row(oban, seconds=0))
         job = await orphan(oban, owner=str(owner))
         await lifeline.tick()

@@ -152,7 +152,9 @@ async def test_jobs_of_a_node_of_theirs_that_was_killed_run_here(
     await client.update_job(job, {"args": {}})
     leads = leader.Leader(client._database, name="Other", identity="us", lease=60, interval=15)
     await leads.tick()
-    rescuer = lifeline.Lifeline(client._database, leads, lease=60, age=3600, interval=15, steady=lambda: True)
+    rescuer = lifeline.Lifeline(
+        client._database, leads, lease=60, max_age=3600, interval=15, steady=lambda: True
+    )
     await set_back(client, 50, "oban_producers.updated_at", "oban_jobs.attempted_at")
     await rescuer.tick()
     assert (await row_of(client, job)).state is JobState.EXECUTING

@@ -32,7 +32,7 @@ class Lifeline(Service):
         leader: Leader,
         *,
         lease: float,
-        age: float,
+        max_age: float,
         interval: float,
         steady: Callable[[], bool],
     ) -> None:
@@ -40,7 +40,7 @@ class Lifeline(Service):
         self.database = database
         self.leader = leader
         self.lease = lease
-        self.age = age
+        self.max_age = max_age
         self._steady = steady
         #: When each producer was last seen to have a row.
         self._seen: dict[UUID, float] = {}
@@ -49,7 +49,7 @@ class Lifeline(Service):
         self._jumped = -math.inf
         self._unsteady = clock.monotonic()
 
-    def _patience(self, now: datetime) -> float:
+    def _observed_for(self, now: datetime) -> float:
         """For how many seconds everybody has been able to be heard; `now` by the database's clock."""
         at = clock.monotonic()
         offset = now.timestamp() - at
@@ -66,35 +66,42 @@ class Lifeline(Service):
         if not self.leader.leads:
             self._seen.clear()
             # Who leads next has to know whether the clock has jumped.
-            self._patience(await self.database.read(cluster.database_time))
+            self._observed_for(await self.database.read(cluster.database_time))
             return None
-        gone = await self._vanished()
+        vanished = await self._vanished()
         if not self._steady():
-            self._patience(await self.database.read(cluster.database_time))
-        elif await self._rescue(gone) == rescue.BATCH:
+            self._observed_for(await self.database.read(cluster.database_time))
+        elif await self._rescue(vanished) == rescue.BATCH:
             return 0
         spent = await self._sweep()
         if spent:
             logger.warning("discarded, available with no attempt left: jobs %s", ", ".join(map(str, spent)))
         return 0 if len(spent) == rescue.BATCH else None
 
-    async def _rescue(self, gone: list[UUID]) -> int:
+    async def _rescue(self, vanished: list[UUID]) -> int:
         # Whoever vanished before then has no job left that this does not take.
         before = clock.monotonic() - 2 * self.lease
         try:
             rescued = await self.database.write(
-                rescue.rescue, self.lease, self.age, gone, sure=self._steady, patience=self._patience
+                rescue.rescue,
+                self.lease,
+                self.max_age,
+                vanished,
+                still_steady=self._steady,
+                observed_for=self._observed_for,
             )
         except Exception as error:
             if self.database.dialect.is_retryable(error):
                 raise
-            rescued = await self._one_by_one(gone)
+            rescued = await self._one_by_one(vanished)
         for job in rescued:
             end = "discarded, as that was its last attempt" if job.discarded else "rescued"
             names = (encoding.log_safe(job.worker), encoding.log_safe(job.node))
             logger.warning("job %s (%s) of the node %s, which is gone: %s", job.id, *names, end)
         if len(rescued) < rescue.BATCH:
-            for uuid in await self.database.write(rescue.delete_stale_producers, self.lease, self._patience):
+            for uuid in await self.database.write(
+                rescue.delete_stale_producers, self.lease, self._observed_for
+            ):
                 self._seen.pop(uuid, None)
             if self._steady():
                 self._seen = {uuid: at for uuid, at in self._seen.items() if at > before}
@@ -117,20 +124,24 @@ class Lifeline(Service):
             await bisect_failures(self.database.dialect, ids, "discarded", sweep)
         return swept
 
-    async def _one_by_one(self, gone: list[UUID]) -> list[Rescued]:
+    async def _one_by_one(self, vanished: list[UUID]) -> list[Rescued]:
         """Rescue what can be, where a row that cannot makes the statement fail for all."""
         rescued: list[Rescued] = []
-        judged = (self.lease, self.age, gone)
+        judged = (self.lease, self.max_age, vanished)
 
         async def rescue_part(ids: Sequence[int]) -> None:
             rescued.extend(
                 await self.database.write(
-                    rescue.rescue, *judged, only=ids, sure=self._steady, patience=self._patience
+                    rescue.rescue,
+                    *judged,
+                    only=ids,
+                    still_steady=self._steady,
+                    observed_for=self._observed_for,
                 )
             )
 
         after = 0
-        while ids := await self.database.read(rescue.orphans, *judged, after, self._patience):
+        while ids := await self.database.read(rescue.orphans, *judged, after, self._observed_for):
             after = ids[-1]
             await bisect_failures(self.database.dialect, ids, "rescued", rescue_part)
         return rescued
