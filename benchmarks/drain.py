@@ -1,7 +1,7 @@
-"""Run the jobs that wait in the table.
+"""Runs the jobs that wait in the table.
 
-Measured from the first job body until the table says that all are completed. Left out, for both
-sides: imports, connecting, and the first fetch.
+The time is measured from the first job body until the table shows that all jobs are completed. It excludes,
+for both sides, imports, connecting and the first fetch.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from benchmarks import meter as meters
 from benchmarks import raw
-from benchmarks.meter import LOOK, PATIENCE, QUEUE, WORKER, Mark, Meter
+from benchmarks.meter import POLL_INTERVAL, QUEUE, TIME_LIMIT, WORKER, Mark, Meter
 from benchmarks.raw import Body
 from oban import Job, Oban, Worker
 
@@ -28,7 +28,7 @@ Finished = Callable[[], Awaitable[object]]
 
 
 async def ours(url: URL, limit: int, body: Body, finished: Finished) -> None:
-    """Run jobs with the library until that is `finished`."""
+    """Run jobs with the library until `finished` returns."""
 
     class Noop(Worker, name=WORKER, queue=QUEUE):
         async def process(self, job: Job) -> None:
@@ -39,7 +39,7 @@ async def ours(url: URL, limit: int, body: Body, finished: Finished) -> None:
 
 
 async def ours_writing(url: URL, limit: int, body: Body, finished: Finished) -> None:
-    """As `ours`, with jobs that write a row in their own transaction."""
+    """Like `ours`, with jobs that write a row in their own transaction."""
 
     class Writing(Worker, name=WORKER, queue=QUEUE):
         async def process(self, job: Job, session: AsyncSession) -> None:
@@ -53,7 +53,7 @@ async def ours_writing(url: URL, limit: int, body: Body, finished: Finished) -> 
 def by_hand(
     loop: Callable[[URL, int, Body], Awaitable[None]],
 ) -> Callable[[URL, int, Body, Finished], Awaitable[None]]:
-    """Run jobs with a hand-written loop, which ends when there are none."""
+    """Run jobs with a hand-written loop, which ends when there are no more."""
 
     async def drain(url: URL, limit: int, body: Body, finished: Finished) -> None:
         await loop(url, limit, body)
@@ -81,20 +81,21 @@ async def drain(
     writing: bool = False,
     ready: Callable[[], object] = int,
 ) -> None:
-    """Measure one process; `ready` is called when all is in place.
+    """Measure one process; calls `ready` once everything is set up.
 
-    With `snapshot`, beside a transaction that is older than the drain; with `writing`, jobs that write.
+    With `snapshot`, a transaction that is older than the drain stays open; with `writing`, each job writes a
+    row.
     """
-    async with counting(url) as left, held_snapshot(url) if snapshot else contextlib.nullcontext():
+    async with counting(url) as left, old_snapshot(url) if snapshot else contextlib.nullcontext():
         if (waiting := await left()) != meter.jobs:
             raise SystemExit(f"{waiting} jobs wait in the table, not {meter.jobs}")
         ready()
 
         async def finished() -> None:
             await meter.all_ran()
-            # Polled, as whoever finishes last, it is the table that says so.
+            # Polled, because only the table shows when the last process has finished.
             while await left():  # noqa: ASYNC110
-                await asyncio.sleep(LOOK)
+                await asyncio.sleep(POLL_INTERVAL)
             meter.stop()
 
         await SIDES[f"{side}-writing" if writing else side](url, limit, meter.body, finished)
@@ -104,7 +105,7 @@ async def drain(
 
 @contextlib.asynccontextmanager
 async def counting(url: URL) -> AsyncIterator[Callable[[], Awaitable[int]]]:
-    """How many jobs are not completed, asked on a connection of its own."""
+    """Yield a function that counts the jobs that are not completed, on a connection of its own."""
     if url.get_backend_name() == "sqlite":
         with contextlib.closing(raw.lite_connect(url)) as lite:
 
@@ -123,8 +124,8 @@ async def counting(url: URL) -> AsyncIterator[Callable[[], Awaitable[int]]]:
 
 
 @contextlib.asynccontextmanager
-async def held_snapshot(url: URL) -> AsyncIterator[None]:
-    """Somebody's long transaction, for whom the server keeps every version of every row."""
+async def old_snapshot(url: URL) -> AsyncIterator[None]:
+    """Keep a transaction open, so that the server cannot remove any dead row."""
     connection = await raw.connect(url)
     async with connection.transaction(isolation="repeatable_read"):
         await connection.fetchval(LEFT)
@@ -132,11 +133,11 @@ async def held_snapshot(url: URL) -> AsyncIterator[None]:
     await connection.close()
 
 
-# -- several processes -----------------------------------------------------------------------
+# -- Several processes -----------------------------------------------------------------------
 
 
 class Shared(Meter):
-    """One of several meters, that knows what the others have counted."""
+    """One of several meters that share their counts."""
 
     def __init__(self, jobs: int, server: int | None, counts: Any, place: int) -> None:
         super().__init__(jobs, server)
@@ -148,28 +149,28 @@ class Shared(Meter):
         self._counts[self._place] = self.ran
 
     async def all_ran(self) -> None:
-        # Nobody can wake it: it is other processes that count.
+        # Polled, because other processes cannot wake this one.
         while sum(self._counts) < self.jobs:  # noqa: ASYNC110
-            await asyncio.sleep(LOOK)
-        # For the others ran all that there were.
+            await asyncio.sleep(POLL_INTERVAL)
+        # This process ran no job, because the others ran them all.
         if not self.marks:
             self.start()
 
 
 async def drain_together(url: URL, meter: Meter, side: str, limit: int, *, processes: int) -> None:
-    """Measure processes that begin at one time, each with its own `limit`."""
+    """Measure several processes that start together, each with the same `limit`."""
     context = multiprocessing.get_context("spawn")
     counts, barrier = context.Array("q", processes, lock=False), context.Barrier(processes)
     with ProcessPoolExecutor(processes, context, _share, (counts, barrier)) as pool:
         loop = asyncio.get_running_loop()
         each = (meter.jobs, meter.server, url.render_as_string(hide_password=False), side, limit)
         parts = [loop.run_in_executor(pool, _part, place, *each) for place in range(processes)]
-        meter.tell(await asyncio.gather(*parts))
+        meter.combine(await asyncio.gather(*parts))
     if sum(counts) != meter.jobs:
         raise SystemExit(f"{meter.jobs} jobs ran {sum(counts)} times")
 
 
-#: In each of the processes: how many jobs each of them ran, and where they wait for one another.
+#: Set in each process: the number of jobs that each process ran, and the barrier at which all start.
 _counts: Any
 _barrier: Barrier
 
@@ -182,8 +183,8 @@ def _share(counts: Any, barrier: Barrier) -> None:
 def _part(place: int, jobs: int, server: int | None, url: str, side: str, limit: int) -> Sequence[Mark]:
     async def part() -> Sequence[Mark]:
         meter = Shared(jobs, server, _counts, place)
-        async with asyncio.timeout(PATIENCE):
-            await drain(make_url(url), meter, side, limit, ready=lambda: _barrier.wait(PATIENCE))
+        async with asyncio.timeout(TIME_LIMIT):
+            await drain(make_url(url), meter, side, limit, ready=lambda: _barrier.wait(TIME_LIMIT))
         return meter.marks
 
     return meters.run(part())

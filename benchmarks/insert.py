@@ -1,4 +1,4 @@
-"""Insert jobs, the making of them included. Measured after a first batch, which connects."""
+"""Inserts jobs. The time includes creating them, but not a first batch, which connects."""
 
 import sqlite3
 from collections.abc import Awaitable, Callable
@@ -12,7 +12,7 @@ from benchmarks import raw
 from benchmarks.meter import QUEUE, WORKER, Meter
 from oban import Job, Oban, Worker
 
-#: Jobs in one call, or one statement.
+#: Number of jobs in one call or one statement.
 BATCH = 1000
 WARM_UP = 100
 
@@ -25,8 +25,8 @@ class Noop(Worker, name=WORKER, queue=QUEUE):
 
 
 async def insert(url: URL, meter: Meter, side: str, how: str) -> None:
-    """Measure one of the ways below: "one", "many", "session" or "add-all"."""
-    # How many jobs each call is given: in a session, it is one transaction for all.
+    """Measure one of the functions below; `how` is "one", "many", "session" or "add-all"."""
+    # The number of jobs in each call; with a session, one transaction inserts all of them.
     size = {"one": 1, "many": BATCH}.get(how, meter.jobs)
     if side == "ours":
         async with Oban(url) as oban:
@@ -41,7 +41,7 @@ async def insert(url: URL, meter: Meter, side: str, how: str) -> None:
 
 
 def ours(oban: Oban) -> dict[str, Insert]:
-    """The ways to insert with the library."""
+    """Return the ways to insert with the library."""
 
     async def one(numbers: range) -> None:
         for n in numbers:
@@ -63,7 +63,7 @@ def ours(oban: Oban) -> dict[str, Insert]:
 
 
 def by_hand(connection: asyncpg.Connection) -> dict[str, Insert]:
-    """The same with the driver alone; for `add_all`, statements of a thousand in one transaction."""
+    """Return the same with the driver alone; "add-all" uses statements of 1,000 jobs in one transaction."""
 
     async def one(numbers: range) -> None:
         for n in numbers:
@@ -85,7 +85,7 @@ def by_hand(connection: asyncpg.Connection) -> dict[str, Insert]:
 
 
 def by_hand_lite(lite: sqlite3.Connection) -> Insert:
-    """On SQLite, one or many in one statement."""
+    """Return a function that inserts one or many jobs in one statement on SQLite."""
 
     async def statement(numbers: range) -> None:
         raw.lite_insert(lite, numbers)

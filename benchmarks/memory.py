@@ -1,6 +1,6 @@
-"""How much memory a runner takes, and how much a stream of jobs, however many they are.
+"""Measures the memory of a runner and of `enqueue_stream`, for few and for many jobs.
 
-Measured is the most that Python holds at one time, beyond what it held before.
+The figure is the peak of the memory that Python allocates while they run.
 """
 
 import tracemalloc
@@ -15,19 +15,19 @@ from benchmarks.meter import Meter
 from oban import Oban
 
 LIMIT = 50
-#: How many jobs are run while the others wait.
+#: How many of the waiting jobs are run.
 RUNS = 20_000
 
 
 async def running(url: URL, meter: Meter, side: str) -> None:
-    """Run the first of many jobs."""
+    """Measure a runner that runs the first of many jobs."""
     watched = Meter(min(meter.jobs, RUNS))
     with _watching(meter):
         await ours(url, LIMIT, watched.body, watched.all_ran)
 
 
 async def enqueueing(url: URL, meter: Meter, side: str) -> None:
-    """Enqueue jobs that a generator makes."""
+    """Measure a stream of jobs from a generator."""
     with _watching(meter):
         async with Oban(url) as oban:
             await oban.enqueue_stream(Noop.new({"n": n}) for n in range(meter.jobs))

@@ -1,4 +1,4 @@
-"""The clock of a measured process, and the job that all scenarios are about."""
+"""The clock of a measured process, and constants that all scenarios share."""
 
 import asyncio
 import gc
@@ -13,10 +13,10 @@ T = TypeVar("T")
 
 QUEUE = "bench"
 WORKER = "bench.Noop"
-#: Seconds between two looks whether something has come about.
-LOOK = 0.002
-#: Longest time that one run may take, in seconds.
-PATIENCE = 300
+#: Seconds between two polls of a condition.
+POLL_INTERVAL = 0.002
+#: Longest time of one run, in seconds.
+TIME_LIMIT = 300
 
 RATE = "jobs/s"
 CPU = "CPU us/job"
@@ -24,7 +24,7 @@ SERVER = "server CPU us/job"
 
 
 class Mark(NamedTuple):
-    """When something was, and the CPU seconds that this process and the server had used by then."""
+    """A time, and the CPU seconds that this process and the server had used by then."""
 
     wall: float
     cpu: float
@@ -32,7 +32,7 @@ class Mark(NamedTuple):
 
 
 class Meter:
-    """Counts jobs, and measures between `start` and `stop`. `server` is the process id of the postmaster."""
+    """Counts jobs and measures between `start` and `stop`. `server` is the process id of the postmaster."""
 
     def __init__(self, jobs: int, server: int | None = None) -> None:
         self.jobs = jobs
@@ -43,19 +43,19 @@ class Meter:
         self._everything = asyncio.Event()
 
     def start(self) -> None:
-        """Begin to measure."""
-        # What starting has left over would be collected at a time of its own choosing.
+        """Start the clock."""
+        # Otherwise, garbage from the start would be collected during the measurement.
         gc.collect()
         server = cpu_of_server(self.server)
         self.marks = [Mark(time.monotonic(), time.process_time(), server)]
 
     def stop(self) -> None:
-        """Measure until here."""
+        """Stop the clock and compute the figures."""
         self.marks.append(Mark(time.monotonic(), time.process_time(), cpu_of_server(self.server)))
-        self.tell([self.marks])
+        self.combine([self.marks])
 
-    def tell(self, processes: Sequence[Sequence[Mark]]) -> None:
-        """Make the figures from the first and last mark of each process that took part."""
+    def combine(self, processes: Sequence[Sequence[Mark]]) -> None:
+        """Compute the figures from the first and last mark of each process that took part."""
         first, last = (list(marks) for marks in zip(*processes, strict=True))
         used = sum(end.cpu - start.cpu for start, end in zip(first, last, strict=True))
         served = max(mark.server for mark in last) - min(mark.server for mark in first)
@@ -65,7 +65,7 @@ class Meter:
             self.figures[SERVER] = served / self.jobs * 1e6
 
     def body(self, n: int) -> None:
-        """What a job does: it is counted, and the first one starts the clock."""
+        """Run as the body of job `n`: count it; the first one starts the clock."""
         if not self.ran:
             self.start()
         self.ran += 1
@@ -73,12 +73,12 @@ class Meter:
             self._everything.set()
 
     async def all_ran(self) -> None:
-        """Wait until as many bodies ran as there are jobs."""
+        """Wait until all jobs have run."""
         await self._everything.wait()
 
 
 def cpu_of_server(postmaster: int | None) -> float:
-    """CPU seconds of a postmaster, its children and those that have ended; not a number without one."""
+    """Return the CPU seconds of a postmaster and all its children, running or ended; NaN without one."""
     if postmaster is None:
         return math.nan
     ticks = 0
@@ -93,14 +93,14 @@ def cpu_of_server(postmaster: int | None) -> float:
 
 
 def postmaster_of(backend: int) -> int | None:
-    """The process id of the parent of a backend; None where that is not to be seen from here."""
+    """Return the process id of a backend's parent, or None if it is not on this machine."""
     stat = _stat(backend)
     parent = int(stat[1]) if stat else None
     return parent if parent and "postgres" in Path(f"/proc/{parent}/comm").read_text() else None
 
 
 def _stat(pid: int) -> list[str]:
-    """The fields of a process from its state on, which is the third of them."""
+    """Return the fields of /proc/PID/stat, starting with the third, the state."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -108,13 +108,13 @@ def _stat(pid: int) -> list[str]:
 
 
 def percentiles(values: Sequence[float]) -> dict[str, float]:
-    """The median and the 99th percentile of seconds, in milliseconds."""
+    """Return the median and the 99th percentile of values in seconds, as milliseconds."""
     ordered = sorted(values)
     return {f"p{part} ms": ordered[len(ordered) * part // 100] * 1e3 for part in (50, 99)}
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
-    """As `asyncio.run`, on uvloop if it is installed."""
+    """Do what `asyncio.run` does, on uvloop if it is installed."""
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(coroutine)
 

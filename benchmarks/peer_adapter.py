@@ -1,6 +1,7 @@
-"""This library as one of the adapters of ../shared/bench; `benchmarks.peers` copies it there as `ours`.
+"""This library as an adapter of the harness that measures other job queues.
 
-Not imported from here: `bench` is the harness that it is copied into.
+`benchmarks.peers` copies this file into the harness, the package `bench`, as the adapter `ours`. Nothing in
+this repository imports it.
 """
 
 import asyncio

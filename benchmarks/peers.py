@@ -1,6 +1,6 @@
-"""Measure this library beside its peers, with the harness that measures those.
+"""Compares this library with other job queues, using a harness that measures those.
 
-Options that are not named here are handed to the harness: --adapters, --scenarios, --variants, --jobs, …
+All other options are passed to the harness: --adapters, --scenarios, --variants, --jobs, …
 """
 
 import argparse
@@ -21,7 +21,7 @@ from typing import Any
 from benchmarks import databases, promises
 
 ROOT = Path(__file__).parents[1]
-#: Who may run a server when root measures, as PostgreSQL refuses to be root: the first that there is.
+#: PostgreSQL refuses to run as root; if root measures, the first of these users that exists runs the server.
 USERS = ("postgres", "nobody")
 
 
@@ -41,10 +41,10 @@ def main() -> None:
             files = [measure(options, rest, work, out)]
         documents = [json.loads(file.read_text()) for file in files]
         command = [sys.executable, "-m", "bench.report", *(str(file.absolute()) for file in files)]
-        theirs = subprocess.run(command, cwd=work, check=True, capture_output=True, text=True).stdout
+        report = subprocess.run(command, cwd=work, check=True, capture_output=True, text=True).stdout
     runs = [run for document in documents for run in document["runs"]]
     faults = [f"- {fault}" for fault in promises.faults(runs)]
-    text = "\n".join([theirs, "## What was promised", "", promises.table(runs), "", *faults])
+    text = "\n".join([report, "## Promises", "", promises.table(runs), "", *faults])
     print(text)
     if options.out:
         (options.out / "peers.md").write_text(text + "\n")
@@ -57,29 +57,42 @@ def _options() -> tuple[argparse.Namespace, list[str]]:
         prog="python -m benchmarks.peers", description=__doc__, allow_abbrev=False
     )
     parser.add_argument("--harness", type=Path, required=True, help="the folder of the harness; it is copied")
-    parser.add_argument("--peers", metavar="PYTHON", type=_python, help="the interpreter that has the peers")
+    parser.add_argument(
+        "--peers", metavar="PYTHON", type=_python, help="the Python interpreter that has the peers"
+    )
     parser.add_argument(
         "--ours",
         metavar="PYTHON",
         type=_python,
         default=sys.executable,
-        help="the interpreter for this checkout, with psycopg and uvloop (default: this one)",
+        help="the Python interpreter for this checkout, with psycopg and uvloop (default: this one)",
     )
-    parser.add_argument("--rounds", type=int, default=5, help="how often everything is measured (default 5)")
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="how often each scenario is measured (default: 5)"
+    )
     server = parser.add_mutually_exclusive_group()
     server.add_argument("--dsn", help="a PostgreSQL server, on which databases called bench_… are dropped")
     server.add_argument(
-        "--server-bin", type=Path, metavar="DIR", help="bring up a server with the initdb and pg_ctl there"
+        "--server-bin",
+        type=Path,
+        metavar="DIR",
+        help="start a server with the initdb and pg_ctl of this folder",
     )
-    parser.add_argument("--out", type=Path, metavar="DIR", help="keep figures, log and tables there")
     parser.add_argument(
-        "--read", type=Path, nargs="+", metavar="FILE", help="measure nothing: the tables of earlier results"
+        "--out", type=Path, metavar="DIR", help="write the figures, the log and the tables to this folder"
+    )
+    parser.add_argument(
+        "--read",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="print the tables of earlier results without measuring",
     )
     options, rest = parser.parse_known_args()
     if not (options.harness / "__main__.py").is_file():
-        parser.error(f"argument --harness: there is no harness in {options.harness}")
+        parser.error(f"argument --harness: {options.harness} does not contain a harness")
     if options.read and rest:
-        parser.error(f"nothing is measured with --read: {' '.join(rest)}")
+        parser.error(f"--read measures nothing and takes no other options: {' '.join(rest)}")
     if not options.read and not options.peers:
         parser.error("the following arguments are required: --peers")
     return options, rest
@@ -89,23 +102,23 @@ def _python(name: str) -> str:
     found = shutil.which(name)
     if found is None:
         raise argparse.ArgumentTypeError(f"{name} cannot be run")
-    # Not resolved: a link in a virtual environment is what makes it one.
+    # Links are not resolved: through a link, the interpreter finds its virtual environment.
     return os.path.abspath(found)
 
 
 def copy_harness(harness: Path, work: Path) -> None:
-    """The harness in `work`, as the package `bench`, with our adapter beside the others."""
+    """Copy the harness into `work` as the package `bench`, and our adapter with it."""
     ignored = shutil.ignore_patterns("__pycache__", "results")
     shutil.copytree(harness, work / "bench", ignore=ignored)
     shutil.copy(Path(__file__).with_name("peer_adapter.py"), work / "bench/adapters" / f"{promises.OURS}.py")
 
 
 def measure(options: argparse.Namespace, rest: list[str], work: Path, out: Path) -> Path:
-    """Run the harness, with its progress on stderr; the file with every figure."""
-    # The peers must not find this checkout on their path: one of them is called oban, too.
+    """Run the harness and print its progress to stderr; returns the file with every figure."""
+    # The peers must not import this checkout: one of them is called oban, too.
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     ours = work / "ours-python"
-    # By `exec`, so that the process whose CPU time is taken is the interpreter.
+    # With `exec`, the measured process is the interpreter, not the shell.
     ours.write_text(f'#!/bin/sh\nPYTHONPATH={shlex.quote(str(ROOT))} exec {shlex.quote(options.ours)} "$@"\n')
     ours.chmod(0o755)
     command = [options.peers, "-m", "bench", "--dsn", options.dsn, "--rounds", str(options.rounds)]
@@ -121,9 +134,9 @@ def measure(options: argparse.Namespace, rest: list[str], work: Path, out: Path)
             raise
     log = out / "peers.stderr.log"
     if log.exists() and log.stat().st_size:
-        print(f"--- what the processes wrote:\n{log.read_text()[-5000:]}", file=sys.stderr)
+        print(f"--- output of the processes:\n{log.read_text()[-5000:]}", file=sys.stderr)
     if child.returncode:
-        raise SystemExit(f"the harness ended with exit code {child.returncode}")
+        raise SystemExit(f"the harness exited with code {child.returncode}")
     return out / "peers.json"
 
 
@@ -140,15 +153,15 @@ def _progress(line: str) -> str:
 
 @contextmanager
 def from_wheel() -> Iterator[str]:
-    """The DSN of a server of the wheel's PostgreSQL."""
+    """Start the PostgreSQL of the wheel; yields its DSN."""
     with databases.running() as server:
         yield server.set(drivername="postgresql").render_as_string(hide_password=False)
 
 
 @contextmanager
 def installed(binaries: Path) -> Iterator[str]:
-    """The DSN of a server of an installed PostgreSQL, with its default settings, gone afterwards."""
-    who: dict[str, Any] = {}
+    """Start an installed PostgreSQL with default settings and remove it afterwards; yields its DSN."""
+    run_as: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="oban-pg-") as home, socket.socket() as free:
         if os.geteuid() == 0:
             known = {entry.pw_name: entry for entry in pwd.getpwall()}
@@ -156,7 +169,7 @@ def installed(binaries: Path) -> Iterator[str]:
             if user is None:
                 raise SystemExit(f"PostgreSQL cannot run as root, and there is no user {' or '.join(USERS)}")
             os.chown(home, user.pw_uid, user.pw_gid)
-            who = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+            run_as = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
         free.close()
@@ -164,8 +177,8 @@ def installed(binaries: Path) -> Iterator[str]:
 
         def call(program: str, *arguments: str) -> None:
             command = [str(binaries.absolute() / program), "-D", data, *arguments]
-            # The server lives on with what it inherits: a pipe would never end.
-            subprocess.run(command, cwd=home, check=True, stdout=subprocess.DEVNULL, **who)
+            # The server inherits the output; reading from a pipe would never end.
+            subprocess.run(command, cwd=home, check=True, stdout=subprocess.DEVNULL, **run_as)
 
         call("initdb", "-A", "trust", "-U", "postgres", "--locale=C.UTF-8")
         started = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={home}"

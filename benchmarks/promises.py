@@ -1,26 +1,26 @@
-"""What was promised of the library beside others, and whether the results of `../shared/bench` reach it."""
+"""Performance promises relative to other queues, and whether the results of the harness meet them."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-#: The adapters that are no peers: `benchmarks/peer_adapter.py`, and the loops written by hand.
+#: The adapters that are not peers: `benchmarks/peer_adapter.py` and the hand-written loops.
 OURS, RAW = "ours", ("raw", "raw_copy")
-#: A measure is what is measured, such as "drain c50"; a run of the harness, as in its JSON.
+#: A measure is a scenario and its variant, such as "drain c50". A run is an entry of the harness's JSON.
 Measure = str
 Run = Mapping[str, Any]
-#: The median of each adapter.
+#: The median of each adapter, by measure.
 Medians = Mapping[Measure, Mapping[str, float]]
 
-#: Scenarios measured in milliseconds, and under which key. All others are in jobs a second.
+#: Scenarios that are measured in milliseconds, and their keys. All others are in jobs a second.
 LATE = {"latency": "from_after_ms", "scheduled": "late_ms"}
 PERCENTILES = ("p50", "p99")
 
 
 @dataclass(frozen=True, slots=True)
 class Promise:
-    """At least (late: at most) so many times another figure; of "ms" so many milliseconds."""
+    """Bounds a measure by `factor` times another figure, or by `factor` milliseconds if `of` is "ms"."""
 
     measure: Measure
     factor: float
@@ -29,19 +29,19 @@ class Promise:
 
     @property
     def less(self) -> bool:
-        """Whether less is better."""
+        """Whether smaller values are better."""
         return self.measure.split()[0] in LATE
 
     def judge(self, medians: Medians) -> str:
-        """What was promised, what was reached, and whether that is enough."""
+        """Describe the promise, the result, and whether it was met."""
         reached = self._reached(medians)
         bound = "at most" if self.less else "at least"
         of = f"our {self.of}" if self.of in medians else self.of
-        said = f"{bound} {self.factor:g} {of if of == 'ms' else f'x {of}'}"
+        promise = f"{bound} {self.factor:g} {of if of == 'ms' else f'x {of}'}"
         if reached is None:
-            return f"{said}: not measured"
+            return f"{promise}: not measured"
         met = reached <= self.factor if self.less else reached >= self.factor
-        return f"{said}: {reached:.2f}, {'met' if met else 'NOT MET'}"
+        return f"{promise}: {reached:.2f}, {'met' if met else 'NOT MET'}"
 
     def _reached(self, medians: Medians) -> float | None:
         by = medians.get(self.measure, {})
@@ -77,7 +77,7 @@ PROMISES = (
 
 
 def figures(runs: Iterable[Run]) -> dict[Measure, dict[str, list[float]]]:
-    """Jobs a second, or milliseconds, of each adapter in all rounds. Runs that failed are left out."""
+    """Group the results of all successful runs by measure and adapter, in jobs a second or ms."""
     found: dict[Measure, dict[str, list[float]]] = {}
     for run in runs:
         if "error" in run or not run["adapter"]:
@@ -90,7 +90,7 @@ def figures(runs: Iterable[Run]) -> dict[Measure, dict[str, list[float]]]:
 def _figures(run: Run) -> Iterable[tuple[Measure, float]]:
     scenario = run["scenario"]
     if scenario in LATE:
-        # Each adapter has one variant here, whatever its name.
+        # Each adapter has a single variant here, under various names.
         for percentile in PERCENTILES:
             yield f"{scenario} {percentile}", run[LATE[scenario]][percentile]
     else:
@@ -98,7 +98,7 @@ def _figures(run: Run) -> Iterable[tuple[Measure, float]]:
 
 
 def faults(runs: Iterable[Run]) -> list[str]:
-    """What makes figures void: runs that failed, and jobs that never ran, or more than once."""
+    """Describe failed runs and jobs that never ran or ran more than once: they invalidate the figures."""
     found = []
     for run in runs:
         name = f"{run['scenario']} {run['variant']} of {run['adapter']}, round {run['round'] + 1}"
@@ -107,25 +107,25 @@ def faults(runs: Iterable[Run]) -> list[str]:
         elif run.get("missing"):
             found.append(f"{name}: {run['missing']} jobs did not run")
         elif run.get("capped"):
-            found.append(f"{name}: too slow to be waited for")
+            found.append(f"{name}: too slow, stopped by the harness")
         elif "runs" in run and run["runs"] != run["jobs"]:
             found.append(f"{name}: {run['jobs']} jobs ran {run['runs']} times")
     return found
 
 
 def best_peer(measure: Measure, by: Mapping[str, float]) -> str | None:
-    """Which of the peers does best at what was measured."""
+    """Return the peer with the best result."""
     peers = [who for who in by if who != OURS and who not in RAW]
     best = min if measure.split()[0] in LATE else max
     return best(peers, key=lambda who: by[who]) if peers else None
 
 
 def table(runs: Iterable[Run]) -> str:
-    """Markdown: a line for each measure that our adapter was there for, in the order of the promises."""
+    """Format a Markdown table with a line for each measure that has a result of ours."""
     found = figures(runs)
     medians = {measure: {who: median(of) for who, of in by.items()} for measure, by in found.items()}
     lines = [
-        "| jobs/s, or ms | rounds | ours | raw | best peer | oban-py | promised: reached |",
+        "| jobs/s, or ms | rounds | ours | raw | best peer | oban-py | promise: result |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for measure in dict.fromkeys(promise.measure for promise in PROMISES):
@@ -136,16 +136,16 @@ def table(runs: Iterable[Run]) -> str:
         cells = [
             measure,
             str(len(found[measure][OURS])),
-            *(_text(measure, by.get(who)) for who in (OURS, "raw")),
-            f"{best} {_text(measure, by[best])}" if best else "-",
-            _text(measure, by.get("oban")),
+            *(_format(measure, by.get(who)) for who in (OURS, "raw")),
+            f"{best} {_format(measure, by[best])}" if best else "-",
+            _format(measure, by.get("oban")),
             "; ".join(promise.judge(medians) for promise in PROMISES if promise.measure == measure),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _text(measure: Measure, value: float | None) -> str:
+def _format(measure: Measure, value: float | None) -> str:
     if value is None:
         return "-"
     return f"{value:.1f}" if measure.split()[0] in LATE else f"{value:,.0f}"

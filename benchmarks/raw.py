@@ -1,7 +1,7 @@
-"""The other side of each ratio: loops written by hand, with the driver alone, over the same tables.
+"""The other side of each ratio: hand-written loops over the same tables, with the driver alone.
 
 They fetch a batch, run it and acknowledge it, and do nothing else: no retries, no errors, no
-signals, no models. What they reach is the limit for one process that works in this order.
+signals, no models. Their result is the upper limit for one process that works in this order.
 """
 
 import asyncio
@@ -16,9 +16,9 @@ from sqlalchemy import URL
 
 from benchmarks.meter import QUEUE, WORKER
 
-#: What a job does, given its number.
+#: The body of a job, called with its number.
 Body = Callable[[int], None]
-#: Who runs it.
+#: The value of attempted_by.
 BY = ["node", "producer"]
 
 FETCH = """
@@ -33,7 +33,7 @@ UPDATE oban_jobs AS job
 RETURNING job.id, job.worker, job.args, job.attempt, job.max_attempts, job.meta, job.tags,
           job.attempted_at, job.scheduled_at
 """
-# As text, so that right after ANALYZE the planner does not take the index on the state.
+# Compared as text, so that the planner does not choose the index on the state right after ANALYZE.
 ACKNOWLEDGE = """
 UPDATE oban_jobs
    SET state = 'completed', completed_at = timezone('UTC', now())
@@ -69,12 +69,12 @@ RETURNING id
 
 
 async def connect(url: URL) -> asyncpg.Connection:
-    """A connection of the driver itself."""
+    """Open a connection of the driver itself."""
     return await asyncpg.connect(url.set(drivername="postgresql").render_as_string(hide_password=False))
 
 
 async def _run(rows: list[asyncpg.Record], body: Body) -> list[int]:
-    """Run a task for each job; their ids."""
+    """Run a task for each job; returns the ids."""
 
     async def noop(args: dict[str, int]) -> None:
         body(args["n"])
@@ -105,7 +105,7 @@ async def drain_fused(url: URL, limit: int, body: Body) -> None:
 
 
 async def drain_writing(url: URL, limit: int, body: Body) -> None:
-    """Run all waiting jobs, each of which writes a row and completes itself in one transaction."""
+    """Run all waiting jobs; each one writes a row and is completed in one transaction."""
     connection, *others = [await connect(url) for _ in range(limit + 1)]
 
     async def run(row: asyncpg.Record, own: asyncpg.Connection) -> None:
@@ -122,7 +122,7 @@ async def drain_writing(url: URL, limit: int, body: Body) -> None:
 
 
 async def serve(url: URL, limit: int, body: Body, last: asyncio.Event) -> None:
-    """Run jobs as they come, until the last: woken by the trigger on the table, or once a second."""
+    """Run jobs as they arrive, until `last` is set; wakes by the trigger on the table or once a second."""
     connection, listener = await connect(url), await connect(url)
     wake = asyncio.Event()
     await listener.add_listener("public.oban_insert", lambda *_: wake.set())
@@ -149,7 +149,7 @@ async def insert(connection: asyncpg.Connection, numbers: Iterable[int]) -> None
 
 
 def lite_connect(url: URL) -> sqlite3.Connection:
-    """A connection of the driver itself, which begins no transactions on its own."""
+    """Open a connection of the driver itself that does not begin transactions on its own."""
     return sqlite3.connect(str(url.database), isolation_level=None, timeout=30)
 
 

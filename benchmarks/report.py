@@ -1,4 +1,4 @@
-"""Figures of many runs as one table, a report and a plot."""
+"""Presents the figures of many runs as a table, a report and a plot."""
 
 import importlib
 from collections.abc import Iterable, Sequence
@@ -11,14 +11,14 @@ from benchmarks.meter import CPU, SERVER
 from benchmarks.scenarios import BY_NAME, Metric, Scenario
 
 NOTE = (
-    "Median (least-most) of the rounds; ratios are taken round by round. A promise is about the ratio to"
-    " itself where there is one, else about that to raw, else about the figure."
+    "Median (least-most) of the rounds; ratios are computed for each round. A promise bounds the ratio to our"
+    " own figure in another scenario if there is one, otherwise the ratio to raw, otherwise the figure."
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One side of one scenario, once."""
+    """The figures of one side of one scenario in one round."""
 
     database: str
     scenario: str
@@ -29,7 +29,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """The median of some rounds, and the least and the most."""
+    """The median, the least and the greatest value of some rounds."""
 
     median: float
     least: float
@@ -37,20 +37,20 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> "Spread | None":
-        """None of nothing."""
+        """Return the spread of some values, or None if there are none."""
         return cls(median(values), min(values), max(values)) if values else None
 
     def text(self, form: str) -> str:
-        """As "median (least-most)"."""
+        """Format as "median (least-most)"."""
         return f"{self.median:{form}} ({self.least:{form}}-{self.most:{form}})"
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One figure of one side. Ratios are taken round by round: what slows a whole round does not count.
+    """One figure of one side. Ratios are computed for each round, so that a slow round does not distort them.
 
-    `to_own` is to the figure of the same side in the scenario that this one is held against. `kept` says
-    whether the median of `held`, which is a ratio where there is one, is within the promise.
+    `to_own` is the ratio to the figure of the same side in the scenario `against`. `met` says whether the
+    median of `judged` is within the promise; `judged` is a ratio if there is one.
     """
 
     database: str
@@ -60,15 +60,15 @@ class Line:
     value: Spread
     to_raw: Spread | None
     to_own: Spread | None
-    held: Spread
+    judged: Spread
     promise: float | None
-    kept: bool | None
+    met: bool | None
     cpu_us: Spread | None
     server_us: Spread | None
 
 
 def summary(runs: Sequence[Run]) -> list[Line]:
-    """One line for each figure of each side, in the order of the registry."""
+    """Return one line for each figure of each side, in the order of the scenarios."""
     found = {(run.database, run.scenario, run.side) for run in runs}
     databases = dict.fromkeys(run.database for run in runs)
     return [
@@ -94,8 +94,8 @@ def _line(runs: Sequence[Run], database: str, scenario: Scenario, side: str, met
     assert value is not None
     to_raw = ratio(figures(scenario.name, "raw")) if side != "raw" else None
     to_own = ratio(figures(scenario.against, side))
-    held = (to_own if scenario.against else to_raw) or value
-    # What is promised, is promised of PostgreSQL.
+    judged = (to_own if scenario.against else to_raw) or value
+    # Promises are made for PostgreSQL only.
     promise = metric.promise if (database, side) == ("postgresql", "ours") else None
     return Line(
         database=database,
@@ -105,9 +105,9 @@ def _line(runs: Sequence[Run], database: str, scenario: Scenario, side: str, met
         value=value,
         to_raw=to_raw,
         to_own=to_own,
-        held=held,
+        judged=judged,
         promise=promise,
-        kept=None if promise is None else metric.keeps(held.median),
+        met=None if promise is None else metric.meets(judged.median),
         cpu_us=Spread.of([*figures(scenario.name, side, CPU).values()]),
         server_us=Spread.of([*figures(scenario.name, side, SERVER).values()]),
     )
@@ -117,7 +117,7 @@ HEAD = ("", "", "of raw", "of itself in", "promised", CPU, SERVER)
 
 
 def table(lines: Iterable[Line]) -> str:
-    """The lines as a Markdown table that can be read as it is."""
+    """Format the lines as a Markdown table with aligned columns."""
     rows = [
         [
             f"{line.database} {line.scenario}, {line.side}",
@@ -146,11 +146,11 @@ def _promised(line: Line) -> str:
         return ""
     (metric,) = (metric for metric in BY_NAME[line.scenario].metrics if metric.name == line.metric)
     bound = "at least" if metric.higher_is_better else "at most"
-    return f"{bound} {line.promise:g}: {'kept' if line.kept else 'missed'}"
+    return f"{bound} {line.promise:g}: {'met' if line.met else 'missed'}"
 
 
 def document(about: dict[str, Any], runs: list[Run]) -> dict[str, Any]:
-    """Everything, for a file of JSON."""
+    """Return all figures for a JSON file."""
     return {
         "about": about,
         "summary": [asdict(line) for line in summary(runs)],
@@ -159,13 +159,13 @@ def document(about: dict[str, Any], runs: list[Run]) -> dict[str, Any]:
 
 
 def markdown(about: dict[str, Any], runs: list[Run]) -> str:
-    """A report, for people."""
+    """Return a report in Markdown."""
     facts = "\n".join(f"- {key}: {value}" for key, value in about.items())
     return f"# Benchmarks\n\n{facts}\n\n{table(summary(runs))}\n\n{NOTE}\n"
 
 
 def can_plot() -> bool:
-    """Whether matplotlib is here."""
+    """Whether matplotlib is installed."""
     try:
         importlib.import_module("matplotlib.figure")
     except ImportError:
@@ -174,21 +174,21 @@ def can_plot() -> bool:
 
 
 def plot(lines: Iterable[Line], file: Path) -> None:
-    """Bars of our ratios, each with the line that is promised. Needs matplotlib, as nothing else does."""
+    """Draw a bar for each of our ratios, with a line at the promise. Needs matplotlib."""
     figure_of = importlib.import_module("matplotlib.figure").Figure
-    bars = [line for line in lines if line.side == "ours" and line.held != line.value]
+    bars = [line for line in lines if line.side == "ours" and line.judged != line.value]
     figure = figure_of(figsize=(9, 1 + 0.35 * len(bars)), layout="constrained")
     axes = figure.subplots()
     for place, line in enumerate(bars):
-        color = "tab:gray" if line.kept is None else "tab:green" if line.kept else "tab:red"
-        around = [[line.held.median - line.held.least], [line.held.most - line.held.median]]
-        axes.barh(place, line.held.median, xerr=around, color=color)
+        color = "tab:gray" if line.met is None else "tab:green" if line.met else "tab:red"
+        around = [[line.judged.median - line.judged.least], [line.judged.most - line.judged.median]]
+        axes.barh(place, line.judged.median, xerr=around, color=color)
         if line.promise is not None:
             axes.vlines(line.promise, place - 0.45, place + 0.45, color="black", linewidth=2)
     names = [f"{line.database} {line.scenario} {line.metric} / {_reference(line)}" for line in bars]
     axes.set_yticks(range(len(bars)), names)
     axes.invert_yaxis()
-    axes.set_xlabel("median, least and most; black: the promise; of ms and MiB, less is better")
+    axes.set_xlabel("median, least and most; black: the promise; for ms and MiB, less is better")
     figure.savefig(file)
 
 

@@ -1,6 +1,6 @@
-"""Measure one side of one scenario, once: `python -m benchmarks.role drain-50 ours --jobs 20000`.
+"""Measures one side of one scenario once: `python -m benchmarks.role drain-50 ours --jobs 20000`.
 
-The database is that of `OBAN_DATABASE_URL`, and has to hold the jobs of a drain already. Prints the figures
+The database is that of `OBAN_DATABASE_URL`; for a drain, it must contain the jobs already. Prints the figures
 as one line of JSON.
 """
 
@@ -19,8 +19,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.role", description=__doc__)
     parser.add_argument("scenario", choices=BY_NAME)
     parser.add_argument("side")
-    parser.add_argument("--jobs", type=int, help="default: as many as the scenario has")
-    parser.add_argument("--server", type=int, metavar="PID", help="the postmaster, for its CPU time")
+    parser.add_argument("--jobs", type=int, help="default: the number of jobs of the scenario")
+    parser.add_argument(
+        "--server", type=int, metavar="PID", help="process id of the postmaster, to measure its CPU time"
+    )
     options = parser.parse_args()
     scenario = BY_NAME[options.scenario]
     meter = Meter(options.jobs or scenario.jobs, options.server)

@@ -1,4 +1,4 @@
-"""What is measured: each scenario once, with what is promised of it."""
+"""All scenarios, with their promises."""
 
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
@@ -20,27 +20,27 @@ Measure = Callable[[URL, Meter, str], Coroutine[Any, Any, None]]
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One figure of a run. `promise` bounds what the scenario is held to, in the better direction."""
+    """One figure of a run. `promise` is its lower bound, or upper bound if smaller values are better."""
 
     name: str
     promise: float | None = None
     higher_is_better: bool = True
 
-    def keeps(self, value: float) -> bool:
-        """Whether a value is within the promise."""
+    def meets(self, value: float) -> bool:
+        """Whether a value meets the promise."""
         assert self.promise is not None
         return value >= self.promise if self.higher_is_better else value <= self.promise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
-    """One thing that is done, with the library and by hand.
+    """One task, done with the library and by hand.
 
-    `measure` gets the database, a meter and one of `sides`, and leaves the figures in the meter. Where
-    `waits`, the jobs are in the table before, beside a `backlog` of as many finished ones and as many of
-    another queue. Numbers are for a scale of 1. The promises are about the ratio to our
-    own figure in the scenario `against`, else to "raw", else about the figure itself. `once`: in the first
-    round alone.
+    `measure` gets the database, a meter and one of `sides`, and stores the figures in the meter. If `waits`
+    is true, the jobs are in the table beforehand, together with a `backlog` of that many finished jobs and
+    that many jobs of another queue. Numbers are for a scale of 1. A promise bounds the ratio to our own
+    figure in the scenario `against`, otherwise the ratio to "raw", otherwise the figure itself. A scenario
+    that runs `once` runs only in the first round.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Scenario:
     once: bool = False
 
     def sides_on(self, database: str) -> Sequence[str]:
-        """Who is measured there: on SQLite, one reference will do."""
+        """Return the sides to measure; on SQLite, one hand-written loop is enough."""
         return self.sides if database == "postgresql" else self.sides[:2]
 
 
@@ -130,12 +130,15 @@ BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
 
 
 def chosen(text: str) -> list[Scenario]:
-    """Those that are named, as in "drain,insert-one", with what they are held to. Raises `ValueError`."""
+    """Return the scenarios named in a string such as "drain,insert-one", and those they are compared with.
+
+    Raises `ValueError` for an unknown name.
+    """
     names: set[str] = set()
     for word in text.split(","):
         found = [name for name in BY_NAME if name == word or name.startswith(f"{word}-")]
         if not found:
-            raise ValueError(f"no scenario is called {word!r}; there are {', '.join(BY_NAME)}")
+            raise ValueError(f"there is no scenario {word!r}; choose from {', '.join(BY_NAME)}")
         names.update(found)
     names.update(against for name in names.copy() if (against := BY_NAME[name].against))
     return [scenario for scenario in SCENARIOS if scenario.name in names]

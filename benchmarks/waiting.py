@@ -1,6 +1,6 @@
-"""How soon a job begins that another process inserts, for a runner that is idle.
+"""Measures how soon an idle runner starts a job that another process inserts.
 
-Times of both processes are of the one monotonic clock of the machine.
+Both processes use the machine's monotonic clock.
 """
 
 import asyncio
@@ -15,26 +15,26 @@ from benchmarks import meter as meters
 from benchmarks import raw
 from benchmarks.drain import counting, ours
 from benchmarks.insert import Noop
-from benchmarks.meter import PATIENCE, Meter, percentiles
+from benchmarks.meter import TIME_LIMIT, Meter, percentiles
 from oban import Oban
 
 LIMIT = 10
-#: Seconds between two inserts; and until the first, once the runner has nothing to do.
+#: Seconds between two inserts, and before the first one, once the runner is idle.
 GAP = 0.02
 REST = 1.0
-#: How many seconds ahead a job is scheduled, and what lies between two of those.
+#: How many seconds ahead jobs are scheduled, and the seconds between two such inserts.
 AHEAD = 2.0
 GAP_AHEAD = 0.01
 WARM_UP = 5
 
 
 async def latency(url: URL, meter: Meter, side: str) -> None:
-    """From the insert's return to the first line of the job."""
+    """Measure from the insert's return to the first line of the job."""
     await _measure(url, meter, side, GAP, None)
 
 
 async def scheduled(url: URL, meter: Meter, side: str) -> None:
-    """From the time that was asked for to the first line of the job."""
+    """Measure from the scheduled time to the first line of the job."""
     await _measure(url, meter, side, GAP_AHEAD, AHEAD)
 
 
@@ -67,7 +67,7 @@ async def _measure(url: URL, meter: Meter, side: str, gap: float, ahead: float |
         await connection.close()
     late = [begun[n] - wanted[n] for n in range(meter.jobs)]
     if ahead and min(late) < 0:
-        raise SystemExit(f"a job began {-min(late):.3f} s before its time")
+        raise SystemExit(f"a job started {-min(late):.3f} s too early")
     meter.figures = percentiles(late)
 
 
@@ -75,13 +75,13 @@ async def _warm_up(url: URL, insert: Callable[[int], Awaitable[None]]) -> None:
     for n in range(WARM_UP):
         await insert(-1 - n)
     async with counting(url) as left:
-        while await left():  # noqa: ASYNC110 - it is another process that runs them
+        while await left():  # noqa: ASYNC110 - another process runs them
             await asyncio.sleep(0.01)
     await asyncio.sleep(REST)
 
 
 def _runner(url: str, side: str, jobs: int) -> dict[int, float]:
-    """Run jobs until the last; when each began."""
+    """Run all jobs; returns the time at which each began."""
     return meters.run(_run(make_url(url), side, jobs))
 
 
@@ -94,7 +94,7 @@ async def _run(url: URL, side: str, jobs: int) -> dict[int, float]:
         if len(begun) == jobs + WARM_UP:
             everything.set()
 
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(TIME_LIMIT):
         if side == "ours":
             await ours(url, LIMIT, body, everything.wait)
         else:
