@@ -1,4 +1,4 @@
-"""The Python snippets of a page of `docs/`, and what it takes to run one as it stands."""
+"""Runs the Python snippets of a page of `docs/` unchanged."""
 
 import ast
 import inspect
@@ -18,28 +18,28 @@ from tests.support.rows import insert_rows, row
 DOCS = Path(__file__).parents[2] / "docs"
 _FENCE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
-#: The jobs that the page calls by their ids, and the one that it calls `job`.
+#: The ids that the page uses, and the id of the job that it calls `job`.
 NUMBERED = (123, 456, 789)
 JOB = 1001
 
 
 @dataclass(frozen=True)
 class Snippet:
-    """One fenced block of Python; `line` is where its code begins on the page."""
+    """A fenced block of Python; `line` is the first line of its code on the page."""
 
     page: str
     line: int
     code: str
 
     def compiled(self) -> CodeType:
-        # Moved down, so that a traceback names the line of the page.
+        # Padded with empty lines, so that a traceback shows the line of the page.
         source = "\n" * (self.line - 1) + self.code
         code: CodeType = compile(source, self.page, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
         return code
 
 
 def snippets(page: str) -> list[Snippet]:
-    """All Python snippets of a page, in its order."""
+    """Return all Python snippets of a page in order."""
     text = (DOCS / page).read_text()
     return [
         Snippet(page, text.count("\n", 0, found.start(1)) + 1, found[1]) for found in _FENCE.finditer(text)
@@ -47,7 +47,7 @@ def snippets(page: str) -> list[Snippet]:
 
 
 class Page:
-    """The snippets of one page, and which of them tests run."""
+    """The snippets of one page, and those of them that tests run."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -56,19 +56,19 @@ class Page:
         self.shown: list[Snippet] = []
 
     def shows(self, part: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-        """Give a test, as its argument `snippet`, the one snippet that holds `part`."""
+        """Pass the only snippet that contains `part` to a test, as its argument `snippet`."""
         (snippet,) = (found for found in self.snippets if part in found.code)
         self.shown.append(snippet)
         return pytest.mark.parametrize("snippet", [pytest.param(snippet, id=part)])
 
     def says(self, sentence: str) -> None:
-        """Fail unless the page does say it: a test must not outlive its sentence."""
+        """Fail unless the page has this sentence, so that a test does not outlive it."""
         assert sentence in " ".join(self.text.split())
 
 
 @dataclass
 class Stage:
-    """What is around a snippet: a client, rows for the ids that it uses, and names."""
+    """The context of a snippet: a client, rows for the ids that it uses, and its global names."""
 
     oban: Oban
     names: dict[str, Any] = field(default_factory=dict)
@@ -85,25 +85,25 @@ class Stage:
         }
 
     async def set(self, *states: str, job: str = "available", **columns: Any) -> None:
-        """Insert jobs 123, 456, 789 in the states given (one for all, or one each), and `job`."""
+        """Insert jobs 123, 456 and 789 in `states` (one for all, or one each), and `job`."""
         each = states if len(states) > 1 else states * len(NUMBERED)
         made = [row(state, id=id_, **columns) for id_, state in zip(NUMBERED, each, strict=True)]
         await insert_rows(self.oban.engine, *made, row(job, id=JOB, **columns))
         self.names["job"] = await self.job()
 
     async def run(self, snippet: Snippet) -> None:
-        """Run a snippet; the names that it defines are in `names` afterwards."""
+        """Run a snippet; `names` contains the names that it defines afterwards."""
         result = eval(snippet.compiled(), self.names)
         if inspect.isawaitable(result):
             await result
 
     async def job(self, id_: int = JOB) -> Job:
-        """A job, as it is in the database now."""
+        """Read a job from the database."""
         found = await self.oban.get_job(id_)
         assert found is not None
         return found
 
     async def states(self) -> list[str]:
-        """The states of 123, 456 and 789; `gone` for those that are not there."""
+        """Read the states of jobs 123, 456 and 789; `gone` stands for a missing row."""
         found = [await self.oban.get_job(id_) for id_ in NUMBERED]
         return ["gone" if job is None else str(job.state) for job in found]

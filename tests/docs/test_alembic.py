@@ -1,4 +1,4 @@
-"""Every snippet of `docs/alembic.md` does what the page says, in an application made by `alembic init`."""
+"""Every snippet of `docs/alembic.md` works in an application created by `alembic init`."""
 
 import re
 from collections.abc import Iterator
@@ -33,14 +33,14 @@ def postgresql(postgresql_factory: Factory) -> Iterator[URL]:
 
 
 def options(configured: Snippet) -> str:
-    """What a snippet adds to what the template gives `context.configure`."""
+    """Return the arguments of `context.configure` in a snippet that the template does not have."""
     lines = [line.strip() for line in configured.code.splitlines()]
     assert (lines[0], lines[-1]) == ("context.configure(", ")")
     assert lines[1:3] == ["connection=connection,", "target_metadata=target_metadata,"]
     return " ".join(lines[3:-1]).rstrip(",")
 
 
-def test_the_command_makes_the_tables(empty_url: URL) -> None:
+def test_the_command_creates_the_tables(empty_url: URL) -> None:
     (line,) = fenced("docs/alembic.md", "console")
     given = line.removeprefix("$ oban ").split()
     given[given.index("--database-url") + 1] = render(empty_url)
@@ -50,7 +50,7 @@ def test_the_command_makes_the_tables(empty_url: URL) -> None:
 
 @pytest.mark.parametrize("template", ["generic", "async"])
 @PAGE.shows('revision = "4f2a"')
-def test_a_revision_makes_and_removes_the_tables(
+def test_a_revision_creates_and_drops_the_tables(
     empty_url: URL, tmp_path: Path, snippet: Snippet, template: str
 ) -> None:
     project = Project(tmp_path, empty_url, template, THEIRS_ALONE, options(FILTER))
@@ -124,7 +124,7 @@ def test_autogenerate_writes_the_revision_of_a_schema(
 
 
 @PAGE.shows("create_all(engine)")
-def test_plain_sqlalchemy_makes_and_removes_all_of_it(empty_url: URL, snippet: Snippet) -> None:
+def test_plain_sqlalchemy_creates_and_drops_everything(empty_url: URL, snippet: Snippet) -> None:
     make, remove = snippet.code.splitlines()
     names = {"migration": migration, "engine": sync_engine(empty_url)}
     exec(make, names)

@@ -1,4 +1,4 @@
-"""Every snippet of `docs/embedding.md`, run as it stands, has the effect that the text says."""
+"""Every snippet of `docs/embedding.md` runs unchanged and has the documented effect."""
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -14,7 +14,7 @@ from tests.support.rows import lasting_url
 from tests.support.waiting import eventually
 
 PAGE = Page("embedding.md")
-#: What is defined at the top of the page, and further down.
+#: The snippets that define the application, at the top of the page and further down.
 PREPARED = ("engine = create_async_engine", "sync_engine = create_engine")
 
 
@@ -26,7 +26,7 @@ def url(request: pytest.FixtureRequest) -> Iterator[URL]:
 
 @pytest.fixture
 async def stage(oban: Oban, url: URL) -> AsyncIterator[Stage]:
-    """The application of the page, with its table, on either database."""
+    """The application of the page with its table."""
     await oban.delete_many_jobs(select(Job), everything=True)
     stage = Stage(oban)
     for part in PREPARED:
@@ -45,7 +45,7 @@ async def stage(oban: Oban, url: URL) -> AsyncIterator[Stage]:
 
 
 async def orders(stage: Stage) -> list[Any]:
-    """The order that each job is about, those of cancelled jobs negative."""
+    """Return the order id of each job, negative for cancelled jobs."""
     jobs = await stage.oban.list_jobs()
     return [(-1 if job.state == "cancelled" else 1) * job.args["order"] for job in jobs]
 
@@ -60,7 +60,7 @@ async def test_an_order_and_its_job_are_one_transaction(stage: Stage, snippet: S
 
 
 @PAGE.shows("add_all")
-async def test_many_are_placed_in_every_way(stage: Stage, snippet: Snippet) -> None:
+async def test_jobs_are_inserted_in_every_way_that_sqlalchemy_has(stage: Stage, snippet: Snippet) -> None:
     await stage.run(snippet)
     async with AsyncSession(stage.oban.engine) as session:
         await stage.names["place_many"](session)
@@ -89,7 +89,7 @@ async def test_a_savepoint_takes_its_jobs_with_it(stage: Stage, snippet: Snippet
 
 
 @PAGE.shows("Confirm.enqueue(")
-async def test_a_worker_enqueues_by_itself(stage: Stage, snippet: Snippet) -> None:
+async def test_a_worker_enqueues_its_own_jobs(stage: Stage, snippet: Snippet) -> None:
     await stage.run(snippet)
     async with AsyncSession(stage.oban.engine) as session:
         await stage.names["confirm_again"](session)
@@ -100,7 +100,7 @@ async def test_a_worker_enqueues_by_itself(stage: Stage, snippet: Snippet) -> No
 
 
 @PAGE.shows("lifespan")
-async def test_jobs_run_inside_of_the_application(
+async def test_jobs_run_inside_the_application(
     stage: Stage, snippet: Snippet, capsys: pytest.CaptureFixture[str]
 ) -> None:
     await stage.run(snippet)
@@ -126,7 +126,7 @@ async def test_a_sync_application_does_the_same(stage: Stage, snippet: Snippet) 
 
 
 @PAGE.shows("def call_off")
-async def test_the_jobs_of_an_order_are_called_off_with_it(stage: Stage, snippet: Snippet) -> None:
+async def test_the_jobs_of_an_order_are_cancelled_with_it(stage: Stage, snippet: Snippet) -> None:
     await stage.run(snippet)
     first, second = await stage.names["place"]("a@b.c"), await stage.names["place"]("d@e.f")
     assert stage.names["call_off"](first) == 1

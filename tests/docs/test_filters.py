@@ -1,4 +1,4 @@
-"""Every snippet of `docs/filters.md`, run as it stands, has the effect that the text says."""
+"""Every snippet of `docs/filters.md` runs unchanged and has the documented effect."""
 
 import re
 from collections.abc import Iterator
@@ -39,7 +39,7 @@ async def states(stage: Stage) -> list[str]:
 
 
 @PAGE.shows("late = ")
-async def test_a_statement_names_jobs(
+async def test_a_statement_selects_jobs(
     stage: Stage, snippet: Snippet, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = [row("retryable", attempt=attempt) for attempt in (3, 4)]
@@ -50,7 +50,7 @@ async def test_a_statement_names_jobs(
 
 
 @PAGE.shows("everything=True")
-async def test_everything_has_to_be_said(stage: Stage, snippet: Snippet) -> None:
+async def test_deleting_everything_needs_confirmation(stage: Stage, snippet: Snippet) -> None:
     await insert_rows(stage.oban.engine, row(), row("executing"))
     await stage.run(snippet)
     assert await states(stage) == ["executing"]

@@ -1,4 +1,4 @@
-"""Every snippet of `docs/managing_jobs.md`, run as it stands, has the effect that the text says."""
+"""Every snippet of `docs/managing_jobs.md` runs unchanged and has the documented effect."""
 
 import asyncio
 import itertools
@@ -71,9 +71,9 @@ async def test_a_worker_that_checks_stops_at_a_safe_point_once_its_job_is_cancel
         told = await stage.job(job.id)
         assert told.state == "cancelled"
         assert just_now(told.cancelled_at)
-        # An endless dataset: only the check in the worker ends it.
+        # The dataset is endless: only the worker's check ends the loop.
         ended = await eventually(lambda: _with_errors(stage.oban, job.id))
-    # Each item that was begun was finished: nothing was torn.
+    # Every item that was started was finished.
     assert begun == finished == list(range(len(begun)))
     assert [(entry["attempt"], entry["error"]) for entry in ended.errors] == [(1, "Job was cancelled")]
     assert (ended.state, ended.attempt) == ("cancelled", 1)
@@ -167,7 +167,7 @@ async def test_a_scheduled_job_is_made_to_run_right_away(stage: Stage, snippet: 
 @PAGE.shows('job.tags + ["processed"]')
 async def test_a_callable_gets_the_job_as_it_is_now(stage: Stage, snippet: Snippet) -> None:
     await stage.set("available", tags=["old"], meta={"by": "old"})
-    # Behind the back of `job`, which goes on showing the old values.
+    # Changes the row, but not `job`, which still shows the old values.
     await stage.oban.update_job(JOB, {"tags": ["fresh"], "meta": {"by": "fresh"}})
     assert stage.names["job"].tags == ["old"]
     before = datetime.now()
@@ -180,7 +180,7 @@ async def test_a_callable_gets_the_job_as_it_is_now(stage: Stage, snippet: Snipp
 
 
 @PAGE.shows('[123, 456, 789], {"priority": 0}')
-async def test_many_jobs_are_updated_alike(stage: Stage, snippet: Snippet) -> None:
+async def test_many_jobs_get_the_same_update(stage: Stage, snippet: Snippet) -> None:
     await stage.set("available", "completed", "executing", priority=7)
     await stage.run(snippet)
     assert [(job.id, job.priority) for job in stage.names["jobs"]] == [(id_, 0) for id_ in NUMBERED]
@@ -190,7 +190,7 @@ async def test_many_jobs_are_updated_alike(stage: Stage, snippet: Snippet) -> No
 
 
 @PAGE.shows('{**job.meta, "batch_id": batch_id}')
-async def test_many_jobs_are_updated_each_by_its_own_state(stage: Stage, snippet: Snippet) -> None:
+async def test_a_callable_updates_each_job_by_its_own_state(stage: Stage, snippet: Snippet) -> None:
     await stage.set("available")
     for id_ in NUMBERED:
         await stage.oban.update_job(id_, {"meta": {"own": id_}})

@@ -1,4 +1,4 @@
-"""Sentences of `docs/managing_jobs.md` about jobs that run, shown with a runner."""
+"""Sentences of `docs/managing_jobs.md` about running jobs hold for a real runner."""
 
 import asyncio
 from collections.abc import Iterator
@@ -14,12 +14,12 @@ from tests.support.rows import delete_rows, insert_row, just_now, lasting_url, r
 from tests.support.waiting import eventually
 
 PAGE = Page("managing_jobs.md")
-#: With these, a runner only does something in time because it was woken.
+#: With intervals this long, a runner acts in time only if it is woken.
 PATIENT: dict[str, Any] = {"poll_interval": 60, "stage_interval": 60}
 
 
 class Notes(Worker):
-    """Notes which jobs ran, with what they carried."""
+    """Records which jobs ran, with their contents."""
 
     ran: list[Job]
 
@@ -28,7 +28,7 @@ class Notes(Worker):
 
 
 class Stubborn(Worker):
-    """Never looks whether it was cancelled."""
+    """Never checks whether it was cancelled."""
 
     going: asyncio.Event
     leave: asyncio.Event
@@ -58,7 +58,7 @@ def fresh_workers() -> None:
 
 
 async def settled(oban: Oban) -> None:
-    """The runner has had its first look, and will have no other unless it is woken."""
+    """Wait until the runner has polled once; after that, it only acts if it is woken."""
     job = await oban.enqueue(Notes.new())
 
     async def completed() -> bool:
@@ -93,7 +93,7 @@ async def test_cancelling_changes_the_row_at_once_and_kills_no_task(oban: Oban, 
         assert just_now(cancelled["cancelled_at"])
         assert not Stubborn.ended
         Stubborn.leave.set()
-    # Left to itself, it went on to its end; what it returned changed nothing.
+    # The task ran to its end, and its result changed nothing.
     assert Stubborn.ended
     assert await read_row(oban.engine, job.id) == cancelled
 
@@ -119,7 +119,7 @@ async def test_an_executing_job_is_deleted_after_it_was_cancelled(oban: Oban, ur
         assert await oban.delete_job(job)
         assert await oban.get_job(job.id) is None
         Stubborn.leave.set()
-    # Its run, which ended last, did not bring it back.
+    # The attempt, which ended later, did not restore the row.
     assert await oban.list_jobs() == []
 
 
@@ -175,7 +175,7 @@ async def test_schedule_in_0_makes_a_scheduled_job_run_right_away(oban: Oban, ur
     assert [ran.id for ran in Notes.ran] == [job.id]
 
 
-async def test_an_executing_job_may_be_updated_and_its_run_still_ends_it(oban: Oban, url: URL) -> None:
+async def test_an_executing_job_can_be_updated_and_is_still_completed(oban: Oban, url: URL) -> None:
     PAGE.says("Use caution when updating jobs that are currently executing")
     job = await oban.enqueue(Stubborn.new({"version": 1}))
     async with Oban(url, queues={"default": 1}):

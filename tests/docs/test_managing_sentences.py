@@ -1,4 +1,4 @@
-"""Sentences of `docs/managing_jobs.md` about rows, each with an assertion."""
+"""Sentences of `docs/managing_jobs.md` about rows, each with an assertion that it holds."""
 
 import re
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ PAGE = Page("managing_jobs.md")
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
 def url(request: pytest.FixtureRequest) -> Iterator[URL]:
-    """One database for all tests of this module: each looks at its own rows only."""
+    """One database for all tests of this module; each test only uses its own rows."""
     yield from lasting_url(request)
 
 
@@ -83,7 +83,7 @@ async def test_a_scheduled_job_is_made_available_whether_it_ran_before_or_not(
 
 
 @pytest.mark.parametrize("state", STATES)
-async def test_deletion_is_for_good_and_spares_executing_jobs(oban: Oban, state: str) -> None:
+async def test_deletion_is_permanent_and_ignores_executing_jobs(oban: Oban, state: str) -> None:
     PAGE.says("Deletion permanently removes a job from the database")
     PAGE.says("Jobs in the `executing` state cannot be deleted")
     id_ = await insert_row(oban.engine, state)
@@ -102,7 +102,7 @@ async def test_cancelling_retains_a_record_and_deleting_does_not(oban: Oban) -> 
     assert left == [(cancelled, "cancelled")]
 
 
-#: Another valid value for each field that can be updated.
+#: A new valid value for each field that can be updated.
 OTHER: dict[str, Any] = {
     "args": {"a": [1, "two", None]},
     "max_attempts": 7,
@@ -142,7 +142,7 @@ async def test_no_other_column_can_be_updated(oban: Oban, field: str) -> None:
     assert await read_row(oban.engine, id_) == before
 
 
-async def test_each_job_of_many_is_given_to_the_callable_by_itself(oban: Oban) -> None:
+async def test_the_callable_gets_each_job_of_many_separately(oban: Oban) -> None:
     PAGE.says("each job is updated individually based on its current state")
     ids = [await insert_row(oban.engine, state, priority=n) for n, state in enumerate(STATES)]
     updated = await oban.update_many_jobs(

@@ -1,4 +1,4 @@
-"""Every snippet of `docs/pgbouncer.md`, run as it stands, works through a pooler in transaction mode."""
+"""Every snippet of `docs/pgbouncer.md`, runs unchanged through a pooler in transaction mode."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ SNIPPETS = fenced("docs/pgbouncer.md", "python")
 
 
 class Counted(Worker):
-    """Counts its runs, and goes on until it is cancelled if it is told so."""
+    """Counts its runs; with the arg `wait`, it runs until it is cancelled."""
 
     begun = 0
     cancelled = 0
@@ -49,7 +49,7 @@ async def test_jobs_run_and_are_cancelled(
         }
         exec(compile(code, "docs/pgbouncer.md", "exec"), names)
         async with names["oban"] as oban:
-            # More often than drivers wait before they prepare a statement.
+            # Drivers prepare a statement after several executions; run more than that.
             for _ in range(12):
                 await oban.enqueue(Counted.new())
             waiting = await oban.enqueue(Counted.new({"wait": True}))

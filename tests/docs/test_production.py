@@ -1,4 +1,4 @@
-"""The examples of docs/production.md run, and its figures are those of the code."""
+"""The examples of `docs/production.md` run, and its figures match the code."""
 
 import signal
 import subprocess
@@ -25,7 +25,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-async def test_the_retention_of_the_page_is_one_that_a_node_runs_with(folder: Path) -> None:
+async def test_a_node_runs_with_the_retention_of_the_page(folder: Path) -> None:
     oban = define(PAGE)["oban"]
     assert isinstance(oban, Oban)
     async with oban:
@@ -35,7 +35,7 @@ async def test_the_retention_of_the_page_is_one_that_a_node_runs_with(folder: Pa
         assert kept.workers["app.workers.Ping"].completed == 60
 
 
-def test_the_command_of_the_page_starts_as_many_nodes_as_it_says(folder: Path) -> None:
+def test_the_command_of_the_page_starts_four_nodes(folder: Path) -> None:
     (folder / "app").mkdir()
     (folder / "app" / "workers.py").touch()
     [command] = [command for command in commands(PAGE) if command[:2] == ["oban", "start"]]
@@ -55,7 +55,7 @@ def test_the_command_of_the_page_starts_as_many_nodes_as_it_says(folder: Path) -
     assert {name[-2:] for name in started} == {"-1", "-2", "-3", "-4"}
 
 
-def test_the_figures_of_the_page_are_those_of_the_code() -> None:
+def test_the_figures_of_the_page_match_the_code() -> None:
     text = " ".join((ROOT / PAGE).read_text().split())
     options = Options()
     assert f"within one lease ({options.lease:g} seconds" in text
@@ -70,7 +70,7 @@ def test_the_figures_of_the_page_are_those_of_the_code() -> None:
     assert "Completed and cancelled jobs are kept for a day, discarded jobs for a week" in text
 
 
-def test_every_fenced_block_of_the_page_is_one_that_these_tests_run() -> None:
+def test_these_tests_run_every_fenced_block_of_the_page() -> None:
     assert len(fenced(PAGE, "python")) == 1
     assert len(fenced(PAGE, "console")) == 1
     assert (ROOT / PAGE).read_text().count("```") == 4

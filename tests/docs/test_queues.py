@@ -1,4 +1,4 @@
-"""Every snippet of `docs/queues.md`, run as it stands, has the effect that the text says."""
+"""Every snippet of `docs/queues.md` runs unchanged and has the documented effect."""
 
 from collections.abc import AsyncIterator, Iterator
 
@@ -22,7 +22,7 @@ def url(request: pytest.FixtureRequest) -> Iterator[URL]:
 
 @pytest.fixture
 async def stage(oban: Oban) -> AsyncIterator[Stage]:
-    """The node of the page, at work, and another one."""
+    """The node of the page and another one, both running."""
     await delete_rows(oban.engine)
     async with oban.engine.begin() as connection:
         await connection.execute(text("DELETE FROM oban_queues"))
@@ -86,7 +86,7 @@ async def test_it_takes_part_in_the_callers_transaction(stage: Stage, snippet: S
 
 
 @PAGE.shows("oban.check_queue(")
-async def test_a_node_tells_how_its_queues_are_doing(
+async def test_a_node_reports_its_queues(
     stage: Stage, snippet: Snippet, capsys: pytest.CaptureFixture[str]
 ) -> None:
     await stage.run(snippet)
@@ -96,7 +96,7 @@ async def test_a_node_tells_how_its_queues_are_doing(
 
 
 @PAGE.shows("oban.check_cluster(")
-async def test_all_nodes_tell_how_their_queues_are_doing(
+async def test_a_client_reports_the_queues_of_all_nodes(
     stage: Stage, snippet: Snippet, capsys: pytest.CaptureFixture[str]
 ) -> None:
     await stage.run(snippet)
@@ -104,8 +104,8 @@ async def test_all_nodes_tell_how_their_queues_are_doing(
     assert [line.split()[:4] for line in lines] == [[f"worker-{n}", "10", "False", "()"] for n in (1, 2)]
 
 
-#: The rows of the table: what is said, and whether `media` here, there, and `default` here, there, runs.
-SAID = [
+#: The rows of the table: the commands, and whether `media` runs here and elsewhere, and `default` likewise.
+COMMANDS = [
     ("pause `media` on `worker-1`; resume `media`", (True, True, True, True)),
     ("pause `media`; resume `media` on `worker-1`", (True, False, True, True)),
     ("pause all; resume `media`", (True, True, False, False)),
@@ -114,11 +114,11 @@ SAID = [
 ]
 
 
-@pytest.mark.parametrize(("said", "running"), SAID)
-async def test_the_last_word_counts(stage: Stage, said: str, running: tuple[bool, ...]) -> None:
-    PAGE.says(f"| {said} |")
-    for word in said.replace("`", "").split("; "):
-        action, queue, *on = word.split()
+@pytest.mark.parametrize(("commands", "running"), COMMANDS)
+async def test_the_most_recent_command_wins(stage: Stage, commands: str, running: tuple[bool, ...]) -> None:
+    PAGE.says(f"| {commands} |")
+    for command in commands.replace("`", "").split("; "):
+        action, queue, *on = command.split()
         node = on[1] if on else None
         if queue == "all":
             await getattr(stage.oban, f"{action}_all_queues")(node=node)

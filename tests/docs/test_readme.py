@@ -1,4 +1,4 @@
-"""Every example of the README and of docs/schema.md runs, in an empty folder, as a reader would run it."""
+"""Every example of the README and of `docs/schema.md` runs in an empty folder, as a reader would run it."""
 
 import asyncio
 import os
@@ -103,7 +103,7 @@ async def test_the_examples_of_the_schema_page_run(folder: Path) -> None:
         assert await client.list_jobs() == []
 
 
-def test_every_make_target_that_the_documents_name_exists() -> None:
+def test_every_make_target_in_the_documents_exists() -> None:
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     for document in ("README.md", "CONTRIBUTING.md"):
         named = set(re.findall(r"`?make ([a-z]+)", (ROOT / document).read_text()))

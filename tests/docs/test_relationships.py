@@ -1,4 +1,4 @@
-"""Every snippet of `docs/relationships.md`, run as it stands, has the effect that the text says."""
+"""Every snippet of `docs/relationships.md` runs unchanged and has the documented effect."""
 
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -15,7 +15,7 @@ from tests.support.rows import delete_rows, insert_rows, lasting_url, read_rows,
 from tests.support.waiting import eventually
 
 PAGE = Page("relationships.md")
-#: What defines the models, and what uses them.
+#: The snippets that define the models, and those that use them.
 MODELS = [found for found in PAGE.snippets if "async with" not in found.code]
 USES = [found for found in PAGE.snippets if "async with" in found.code]
 
@@ -26,7 +26,7 @@ class SendEmail(Worker, name="tests.SendEmail"):
 
 @pytest.fixture(scope="module")
 def names() -> dict[str, Any]:
-    """The models of the page: classes are mapped once in a process."""
+    """The models of the page, created once because a process can map a class only once."""
 
     class Base(orm.DeclarativeBase): ...
 
@@ -35,7 +35,7 @@ def names() -> dict[str, Any]:
         name: getattr(orm, name) for name in ("Mapped", "mapped_column", "relationship", "selectinload")
     }
     found |= {"Base": Base, "Job": Job, "filters": filters, "AsyncSession": AsyncSession}
-    # Where annotations are looked up.
+    # SQLAlchemy resolves annotations in this module.
     found |= {"SendEmail": SendEmail, "__name__": __name__}
     for snippet in MODELS:
         exec(snippet.compiled(), found)
@@ -50,10 +50,10 @@ def url(request: pytest.FixtureRequest) -> Iterator[URL]:
 
 @pytest.fixture
 async def stage(url: URL, names: dict[str, Any]) -> AsyncIterator[Stage]:
-    """An engine that heeds foreign keys, and Oban on it."""
+    """Oban on an engine that enforces foreign keys."""
     engine = create_async_engine(url)
     if url.get_backend_name() == "sqlite":
-        event.listen(engine.sync_engine, "connect", heed)
+        event.listen(engine.sync_engine, "connect", enforce_foreign_keys)
     tables = names["Base"].metadata
     async with engine.begin() as connection:
         await connection.run_sync(tables.create_all)
@@ -67,7 +67,7 @@ async def stage(url: URL, names: dict[str, Any]) -> AsyncIterator[Stage]:
     await engine.dispose()
 
 
-def heed(connection: Any, _: object) -> None:
+def enforce_foreign_keys(connection: Any, _: object) -> None:
     connection.execute("PRAGMA foreign_keys = ON")
 
 
@@ -88,7 +88,7 @@ async def test_a_job_that_is_appended_is_enqueued_run_shown_and_pruned(
     (job,) = await stage.oban.list_jobs()
     (order_id,) = sqlalchemy.inspect(stage.names["order"]).identity
     assert job.args == {"to": "a@b.c"}
-    # Around the attributes that relationships add to the class.
+    # Works despite the attributes that relationships add to the class.
     updated = await stage.oban.update_job(job, lambda job: {"meta": {**job.meta, "seen": True}})
     assert (updated.meta, updated.attempt) == ({"seen": True}, 1)
     await insert_rows(stage.oban.engine, row("scheduled"))
@@ -96,7 +96,7 @@ async def test_a_job_that_is_appended_is_enqueued_run_shown_and_pruned(
     await stage.run(use("Order.jobs.any"))
     async with AsyncSession(stage.oban.engine) as session:
         order = await session.get_one(stage.names["Order"], order_id)
-        # The snippet speaks of order 1.
+        # The snippet uses order 1.
         later = (await session.scalars(select(Job).where(Job.state == "scheduled"))).one()
         (await session.run_sync(lambda _: order.jobs)).append(later)
         later_id = later.id
@@ -115,7 +115,7 @@ async def test_a_job_that_is_appended_is_enqueued_run_shown_and_pruned(
         assert await session.run_sync(lambda _: order.jobs) == []
 
 
-async def test_a_column_that_is_set_to_null_lets_its_job_go_and_one_that_is_not_does_not(
+async def test_set_null_lets_a_job_be_deleted_and_a_foreign_key_without_it_does_not(
     stage: Stage,
 ) -> None:
     export = stage.names["Export"]

@@ -1,4 +1,4 @@
-"""The snippets of `docs/sharing.md` work. What the page says of oban-py, `tests/sharing` shows."""
+"""The snippets of `docs/sharing.md` work; `tests/sharing` tests the statements about oban-py."""
 
 import sys
 from collections.abc import AsyncIterator
@@ -16,7 +16,7 @@ PAGE = Page("sharing.md")
 
 @pytest.fixture
 async def stage(url: URL) -> AsyncIterator[Stage]:
-    """A node of ours that runs the shared queue."""
+    """A node of this library that runs the shared queue."""
     async with Oban(url, queues={"images": 1}) as oban:
         stage = Stage(oban)
         stage.names |= {"Job": Job}
@@ -24,7 +24,7 @@ async def stage(url: URL) -> AsyncIterator[Stage]:
 
 
 @PAGE.shows("shop.images.Resize")
-async def test_a_worker_runs_under_the_name_that_the_others_give(
+async def test_a_worker_runs_under_the_name_that_oban_py_uses(
     stage: Stage, snippet: Snippet, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert "shop" not in sys.modules
@@ -35,7 +35,7 @@ async def test_a_worker_runs_under_the_name_that_the_others_give(
 
 
 @PAGE.shows("shop.reports.Monthly")
-async def test_a_job_for_a_worker_of_the_others_is_left_to_them(stage: Stage, snippet: Snippet) -> None:
+async def test_a_job_for_a_worker_of_oban_py_stays_available(stage: Stage, snippet: Snippet) -> None:
     with pytest.raises(LookupError):
         registry.get("shop.reports.Monthly")
     await stage.run(snippet)

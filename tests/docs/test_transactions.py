@@ -1,4 +1,4 @@
-"""Every snippet of `docs/transactions.md`, run as it stands, has the effect that the text says."""
+"""Every snippet of `docs/transactions.md` runs unchanged and has the documented effect."""
 
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -47,7 +47,7 @@ def url(request: pytest.FixtureRequest) -> Iterator[URL]:
 
 @pytest.fixture
 async def stage(url: URL) -> AsyncIterator[Stage]:
-    """A shop with three orders, at work."""
+    """A running node with three orders in the database."""
     async with Oban(url, queues={"default": 5}, shutdown_grace_period=0.5) as oban:
         await delete_rows(oban.engine)
         async with oban.engine.begin() as connection:
@@ -73,12 +73,12 @@ async def all_of(stage: Stage, column: Any) -> list[Any]:
 
 
 @PAGE.shows("class SendInvoice(")
-async def test_what_a_job_writes_is_committed_with_its_completion(stage: Stage, snippet: Snippet) -> None:
+async def test_the_writes_of_a_job_are_committed_with_its_completion(stage: Stage, snippet: Snippet) -> None:
     await stage.run(snippet)
     await run(stage, "SendInvoice", {"order_id": 2})
     assert await all_of(stage, Invoice.total) == [20]
     assert await all_of(stage, Order.invoiced) == [False, False, True]
-    # The second one is refused by the constraint, after it was returned from.
+    # The constraint refuses the second job at the commit, after `process` has returned.
     failed = await run(stage, "SendInvoice", {"order_id": 2}, JobState.RETRYABLE)
     assert "IntegrityError" in failed.errors[0]["error"]
     assert await all_of(stage, Invoice.total) == [20]
@@ -96,33 +96,33 @@ async def test_a_plain_process_gets_a_sync_session(stage: Stage, snippet: Snippe
 
 
 @PAGE.shows("class Import(")
-async def test_a_savepoint_lets_it_go_on(stage: Stage, snippet: Snippet) -> None:
+async def test_a_savepoint_lets_a_job_continue_after_an_error(stage: Stage, snippet: Snippet) -> None:
     await stage.run(snippet)
     await run(stage, "Import", {"numbers": [3, 4, 5, 4]})
     assert await all_of(stage, Order.id) == [1, 2, 3, 4, 5]
 
 
 @PAGE.shows("class Checkout(")
-async def test_a_chain_has_no_gap_and_no_double(stage: Stage, snippet: Snippet) -> None:
+async def test_no_link_of_a_chain_is_lost_or_duplicated(stage: Stage, snippet: Snippet) -> None:
     await stage.run(PAGE.snippets[0])
     await stage.run(snippet)
     await run(stage, "Checkout", {"total": 7})
     _, last = await stage.oban.list_jobs()
     await reaches(stage.oban, last, JobState.COMPLETED)
     assert await all_of(stage, Invoice.total) == [7]
-    # Without its total, the order cannot be stored: nor is there a job for it.
+    # An order without a total cannot be stored, so its job is not enqueued either.
     await run(stage, "Checkout", {"total": None}, JobState.RETRYABLE)
     assert len(await stage.oban.list_jobs()) == 3
 
 
 @PAGE.shows("class Renumber(")
-async def test_what_it_commits_itself_is_stored(stage: Stage, snippet: Snippet) -> None:
+async def test_a_commit_inside_process_is_stored(stage: Stage, snippet: Snippet) -> None:
     await stage.run(snippet)
     await run(stage, "Renumber", {})
     assert await all_of(stage, Order.number) == ["2024-1", "2024-2", "2024-3"]
 
 
-async def test_enqueueing_past_its_session_is_refused_on_sqlite(stage: Stage) -> None:
+async def test_enqueueing_outside_the_session_is_refused_on_sqlite(stage: Stage) -> None:
     PAGE.says(
         "Enqueueing **without** `session=` in a job whose session has written would wait for the job itself"
     )
@@ -142,7 +142,7 @@ async def test_enqueueing_past_its_session_is_refused_on_sqlite(stage: Stage) ->
     assert bool(raised) == (oban.engine.dialect.name == "sqlite")
 
 
-def test_what_the_page_says_is_refused() -> None:
+def test_a_session_is_refused_in_child_processes_and_functions() -> None:
     PAGE.says('`executor="process"` with a session raises `ConfigError` where the class is defined')
     with pytest.raises(ConfigError):
 

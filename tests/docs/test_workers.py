@@ -1,4 +1,4 @@
-"""Every snippet of `docs/workers.md`, run as it stands, has the effect that the text says."""
+"""Every snippet of `docs/workers.md` runs unchanged and has the documented effect."""
 
 from collections.abc import AsyncIterator, Iterator
 from datetime import date
@@ -26,7 +26,7 @@ def url(request: pytest.FixtureRequest) -> Iterator[URL]:
 
 @pytest.fixture
 async def stage(oban: Oban) -> AsyncIterator[Stage]:
-    """A node at work, and what the first snippet defines."""
+    """A running node and the names of the first snippet."""
     await delete_rows(oban.engine)
     stage = Stage(oban)
     queues = {"default": 2, "media": 2, "mailers": 2}
@@ -37,23 +37,23 @@ async def stage(oban: Oban) -> AsyncIterator[Stage]:
 
 @pytest.fixture
 def printed(capsys: pytest.CaptureFixture[str]) -> Any:
-    """What was printed since the last time."""
+    """Return the lines printed since the last call."""
     return lambda: capsys.readouterr().out.splitlines()
 
 
 async def completed(stage: Stage) -> list[Job]:
-    """All jobs, once they are."""
+    """Wait until all jobs are completed; returns them."""
     return [await reaches(stage.oban, job, JobState.COMPLETED) for job in await stage.oban.list_jobs()]
 
 
 @PAGE.shows("class Report(")
-async def test_the_definition_of_a_worker_is_that_of_the_next_snippet(stage: Stage, snippet: Snippet) -> None:
+async def test_the_worker_of_the_first_snippet_is_defined(stage: Stage, snippet: Snippet) -> None:
     assert "Report" in stage.names
     assert snippet.line < PAGE.snippets[1].line
 
 
 @PAGE.shows("await Report.enqueue(")
-async def test_a_dataclass_goes_in_and_comes_out(stage: Stage, snippet: Snippet, printed: Any) -> None:
+async def test_args_can_be_a_dataclass(stage: Stage, snippet: Snippet, printed: Any) -> None:
     await stage.run(snippet)
     (job,) = await completed(stage)
     PAGE.says('`{"account": 7, "day": "2026-01-31", "formats": ["pdf"]}`')
@@ -64,7 +64,7 @@ async def test_a_dataclass_goes_in_and_comes_out(stage: Stage, snippet: Snippet,
 
 
 @PAGE.shows("class Import(")
-async def test_so_does_a_typed_dict(stage: Stage, snippet: Snippet, printed: Any) -> None:
+async def test_args_can_be_a_typed_dict(stage: Stage, snippet: Snippet, printed: Any) -> None:
     await stage.run(snippet)
     (job,) = await completed(stage)
     assert job.args == {"path": "accounts.csv", "since": "2026-01-01"}
@@ -72,7 +72,7 @@ async def test_so_does_a_typed_dict(stage: Stage, snippet: Snippet, printed: Any
 
 
 @PAGE.shows("class Ship:")
-async def test_and_a_model_under_its_aliases(stage: Stage, snippet: Snippet, printed: Any) -> None:
+async def test_a_model_is_stored_under_its_aliases(stage: Stage, snippet: Snippet, printed: Any) -> None:
     await stage.run(snippet)
     (job,) = await completed(stage)
     assert job.args == {"orderNumber": 5}
@@ -82,7 +82,7 @@ async def test_and_a_model_under_its_aliases(stage: Stage, snippet: Snippet, pri
 
 
 @PAGE.shows("except InvalidJob")
-async def test_an_error_shows_the_place_and_not_the_value(
+async def test_an_error_names_the_field_and_not_the_value(
     stage: Stage, snippet: Snippet, printed: Any
 ) -> None:
     await stage.run(snippet)
@@ -92,7 +92,7 @@ async def test_an_error_shows_the_place_and_not_the_value(
     assert await stage.oban.list_jobs() == []
 
 
-async def test_what_the_text_says_about_other_args(stage: Stage) -> None:
+async def test_the_sentences_about_other_args_hold(stage: Stage) -> None:
     report, args = stage.names["Report"], stage.names["ReportArgs"]
     PAGE.says("fields that the type does not have are dropped")
     made = report.new({"account": "7", "day": "2026-01-31", "other": 1})
@@ -118,7 +118,7 @@ async def test_what_the_text_says_about_other_args(stage: Stage) -> None:
             async def process(self, job: Job, args: int) -> None: ...
 
 
-async def test_stored_args_that_do_not_fit_are_retried_and_say_why(stage: Stage) -> None:
+async def test_stored_args_that_do_not_fit_fail_the_attempt_with_the_reason(stage: Stage) -> None:
     PAGE.says("Then the attempt fails, `job.errors` says which field is wrong and why")
     name = stage.names["Report"].worker_name
     job = await stage.oban.enqueue(Job(worker=name, queue="media", args={"account": 7}))
