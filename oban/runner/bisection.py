@@ -1,32 +1,59 @@
-"""Rows that make a statement fail for all must not be in the way of the others."""
+"""Finds the rows that make a statement fail, so that they do not hold up the rest of its batch."""
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
 
 from oban import dialects
 from oban.dialects.base import Dialect
 
 logger = logging.getLogger("oban.runner")
 
+T = TypeVar("T")
+
 
 async def bisect_failures(
-    dialect: Dialect, ids: Sequence[int], what: str, act: Callable[[Sequence[int]], Awaitable[object]]
-) -> list[int]:
-    """Do something to jobs, in ever smaller parts where it fails; the ids of those that refuse it.
+    batch: list[T], act: Callable[[Sequence[T]], Awaitable[object]], is_outage: Callable[[Exception], bool]
+) -> list[tuple[T, Exception]]:
+    """Call `act`, which failed for a whole batch, for each half, and halve again each part that fails.
 
-    Raises what is not the fault of a row: a database that is away, say.
+    Args:
+        batch: The items. They are removed, from the front, as `act` succeeds or fails for them alone, so that
+            it holds those that have yet to be tried when this function raises.
+        act: Does something to all of the items it is called with, or fails and does nothing.
+        is_outage: Whether an error has nothing to do with the items, as when the connection is lost. Such an
+            error is raised.
+
+    Returns:
+        Each item that `act` fails for even alone, and the error.
     """
-    if not ids:
-        return []
-    try:
-        await act(ids)
-    except Exception as error:
-        if dialect.is_retryable(error):
-            raise
-        if len(ids) == 1:
-            logger.error("job %s cannot be %s: %s", ids[0], what, dialects.driver_error(error))
-            return list(ids)
-        middle = len(ids) // 2
-        refused = await bisect_failures(dialect, ids[:middle], what, act)
-        return refused + await bisect_failures(dialect, ids[middle:], what, act)
-    return []
+    refused: list[tuple[T, Exception]] = []
+    # The sizes of the parts to try; the next one is the last of the list.
+    sizes = _halves(len(batch))
+    while sizes:
+        size = sizes.pop()
+        try:
+            await act(batch[:size])
+        except Exception as error:
+            if is_outage(error):
+                raise
+            if size > 1:
+                sizes += _halves(size)
+                continue
+            refused.append((batch[0], error))
+        del batch[:size]
+    return refused
+
+
+def _halves(size: int) -> list[int]:
+    return [half for half in (size - size // 2, size // 2) if half]
+
+
+async def bisect_jobs(
+    dialect: Dialect, ids: Sequence[int], verb: str, act: Callable[[Sequence[int]], Awaitable[object]]
+) -> list[int]:
+    """Call `act` for all jobs of a failed batch but those that make it fail; log and return their ids."""
+    refused = await bisect_failures(list(ids), act, dialect.is_retryable)
+    for id_, error in refused:
+        logger.error("job %s cannot be %s: %s", id_, verb, dialects.driver_error(error))
+    return [id_ for id_, _ in refused]

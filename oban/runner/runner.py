@@ -74,7 +74,7 @@ class Runner:
             lease=options.lease,
             max_age=options.rescue_after,
             interval=options.rescue_interval,
-            steady=self.pulse.is_steady,
+            is_steady=self.pulse.is_steady,
         )
         self.controller = Controller(self.database, options, self.arrange)
         #: By queue. Replaced, never changed, when one comes or goes.

@@ -416,7 +416,9 @@ async def test_when_the_clock_of_the_database_is_set_forward_all_have_a_lease_to
     with clock.use(Monotonic()) as now:
         assert isinstance(now, Monotonic)
         leader = Leader(oban._database, name="Oban", identity="me", lease=1000, interval=15)
-        lifeline = Lifeline(oban._database, leader, lease=60, max_age=1e9, interval=15, steady=lambda: True)
+        lifeline = Lifeline(
+            oban._database, leader, lease=60, max_age=1e9, interval=15, is_steady=lambda: True
+        )
         healthy = await orphan(oban, owner=await producer_row(oban, seconds=10))
         if leads:
             await leader.tick()
@@ -442,7 +444,7 @@ async def test_a_longer_lease_is_judged_when_that_long_nothing_kept_anybody_from
         assert isinstance(now, Monotonic)
         leader = Leader(oban._database, name="Oban", identity="me", lease=1000, interval=15)
         await leader.tick()
-        lifeline = Lifeline(oban._database, leader, lease=2, max_age=1e9, interval=1, steady=lambda: True)
+        lifeline = Lifeline(oban._database, leader, lease=2, max_age=1e9, interval=1, is_steady=lambda: True)
         job = await orphan(oban, owner=await producer_row(oban, seconds=100, meta={"lease": 60}))
         for _ in range(2):
             await lifeline.tick()
@@ -487,7 +489,9 @@ async def test_a_leader_does_not_keep_in_mind_for_ever_which_producers_it_has_se
         assert isinstance(now, Monotonic)
         leader = Leader(oban._database, name="Oban", identity="me", lease=1000, interval=15)
         await leader.tick()
-        lifeline = Lifeline(oban._database, leader, lease=60, max_age=1e9, interval=15, steady=lambda: True)
+        lifeline = Lifeline(
+            oban._database, leader, lease=60, max_age=1e9, interval=15, is_steady=lambda: True
+        )
         owner = uuid.UUID(await producer_row(oban, seconds=0))
         job = await orphan(oban, owner=str(owner))
         await lifeline.tick()
@@ -495,10 +499,10 @@ async def test_a_leader_does_not_keep_in_mind_for_ever_which_producers_it_has_se
         now.seconds += 61
         await lifeline.tick()
         assert (await row_of(oban, job)).state is JobState.AVAILABLE
-        assert owner in lifeline._seen
+        assert owner in lifeline._last_seen
         now.seconds += 61
         await lifeline.tick()
-        assert not lifeline._seen
+        assert not lifeline._last_seen
 
 
 DISCARD_REFUSED = {

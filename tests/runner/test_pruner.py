@@ -216,7 +216,7 @@ async def test_jobs_that_cannot_be_deleted_are_not_in_the_way_of_others_and_not_
         assert await pruner.tick() is None
         assert later not in {job.id for job in await oban.list_jobs()}
         assert caplog.text.count("cannot be deleted") == 2
-        pruner._forget_at = clock.monotonic()
+        pruner._retry_refused_at = clock.monotonic()
         await pruner.tick()
         assert caplog.text.count("cannot be deleted") == 4
 

@@ -153,7 +153,7 @@ async def test_jobs_of_a_node_of_theirs_that_was_killed_run_here(
     leads = leader.Leader(client._database, name="Other", identity="us", lease=60, interval=15)
     await leads.tick()
     rescuer = lifeline.Lifeline(
-        client._database, leads, lease=60, max_age=3600, interval=15, steady=lambda: True
+        client._database, leads, lease=60, max_age=3600, interval=15, is_steady=lambda: True
     )
     await set_back(client, 50, "oban_producers.updated_at", "oban_jobs.attempted_at")
     await rescuer.tick()

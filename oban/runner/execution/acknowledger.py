@@ -2,12 +2,13 @@
 
 import logging
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from oban import clock, dialects
 from oban.database.aio import Database
 from oban.repository import acknowledge
 from oban.repository.acknowledge import Ack
+from oban.runner.bisection import bisect_failures
 
 logger = logging.getLogger("oban.acknowledger")
 
@@ -78,49 +79,35 @@ class Acknowledger:
             self._batch = max(1, min(self._batch, len(acks)) // 2)
 
     async def isolate(self, acks: list[Ack]) -> None:
-        """Store outcomes in smaller and smaller parts, after a statement for all of them was refused.
+        """Store outcomes in smaller and smaller parts, after a statement for all of them failed.
 
-        One that is refused by itself is kept apart, and tried again later. If that goes on, or the
-        value in it is the cause, a failure that says why is stored instead. Raises when the database
-        cannot be reached.
+        An outcome that is refused even alone is tried again later. If it is refused again and again, or
+        because of its value, a failure with the reason is stored instead. Raises the driver's error when
+        the database cannot be reached; the outcomes that were not tried are then held again.
         """
-        middle = len(acks) // 2
+        pending = list(acks)
         try:
-            await self._store_part(acks[:middle])
-        except BaseException:
-            self.put_back(acks[middle:])
-            raise
-        await self._store_part(acks[middle:])
+            await bisect_failures(pending, self._store_part, self.database.dialect.is_connection_error)
+        finally:
+            self.put_back(pending)
 
-    async def _store_part(self, acks: list[Ack]) -> None:
+    async def _store_part(self, acks: Sequence[Ack]) -> None:
         if len(acks) == 1:
-            await self._each([(acks[0], 0)])
-        elif acks:
-            try:
-                await self.database.write(acknowledge.acknowledge, acks)
-            except BaseException as error:
-                if not isinstance(error, Exception) or self.database.dialect.is_connection_error(error):
-                    self.put_back(acks)
-                    raise
-                await self.isolate(acks)
+            await self._store_alone(acks[0], 0)
+        else:
+            await self.database.write(acknowledge.acknowledge, acks)
 
     async def try_refused(self) -> None:
         """Try again, with growing pauses, to store what was refused."""
         if self._refused and clock.monotonic() >= self._again_at:
-            again, self._refused = self._refused, []
-            await self._each(again)
-            self._pause = min(self._pause * 2, MAX_PAUSE) if self._refused else 0.1
-
-    async def _each(self, tried: list[tuple[Ack, int]]) -> None:
-        for done, (ack, tries) in enumerate(tried):
+            pending, self._refused = self._refused, []
             try:
-                await self._store_alone(ack, tries)
-            except BaseException:
-                left = tried[done:]
-                # One that was never refused goes with the others again.
-                self.put_back([ack for ack, tries in left if not tries])
-                self._refused = [one for one in left if one[1]] + self._refused
-                raise
+                while pending:
+                    await self._store_alone(*pending[0])
+                    del pending[0]
+            finally:
+                self._refused = pending + self._refused
+            self._pause = min(self._pause * 2, MAX_PAUSE) if self._refused else 0.1
 
     async def _store_alone(self, ack: Ack, tries: int) -> None:
         try:

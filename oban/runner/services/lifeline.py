@@ -1,29 +1,41 @@
-"""Rescues the jobs of nodes that are gone, and discards those that can never run."""
+"""Rescues the jobs of dead nodes, and discards jobs that can never run. From heartbeats to a rescue:
+
+1. Every node refreshes the rows of its producers in `oban_producers` (see `Refresher`).
+2. On the leader, the lifeline looks for producers whose heartbeat is older than their lease, and for
+   producers whose row vanished a lease ago. They count as dead.
+3. A job that began to execute under a dead producer more than a lease ago is an orphan. It becomes available
+   again, or is discarded if that was its last attempt. Should its old run go on after all, its outcome is
+   not stored, because an acknowledgement names the attempt and the producer.
+
+The time that a job takes does not matter, with one exception: other implementations may not keep a row in
+`oban_producers`, so their jobs are rescued by age.
+"""
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
+from functools import partial
+from typing import Any, TypeVar
 from uuid import UUID
 
 from oban import clock, encoding
 from oban.database.aio import Database
 from oban.repository import cluster, rescue
-from oban.repository.rescue import Rescued
-from oban.runner.bisection import bisect_failures
+from oban.runner.bisection import bisect_jobs
 from oban.runner.services.base import Service
 from oban.runner.services.leader import Leader
 
 logger = logging.getLogger("oban.lifeline")
 
+T = TypeVar("T")
+
 
 class Lifeline(Service):
-    """On the leader: an executing job whose producer was not heard of for one lease is an orphan.
+    """Rescues orphans on the leader, every `interval` seconds.
 
-    Time alone makes no orphan, but of jobs of other implementations, whose nodes keep no row. A
-    database that was away, or locked, silences everybody: nothing is rescued unless `steady`, when
-    this node itself has been able to say for some time that it is alive. A clock of the database that
-    is set forward makes everybody look silent, too: then, all have a lease to be heard again.
+    `lease` is in seconds. Jobs without a producer row are rescued `max_age` seconds after they began. Nothing
+    is rescued unless `is_steady()`, which tells whether this node's own heartbeats have come without a gap.
     """
 
     def __init__(
@@ -34,120 +46,136 @@ class Lifeline(Service):
         lease: float,
         max_age: float,
         interval: float,
-        steady: Callable[[], bool],
+        is_steady: Callable[[], bool],
     ) -> None:
         super().__init__("lifeline", interval)
         self.database = database
         self.leader = leader
         self.lease = lease
         self.max_age = max_age
-        self._steady = steady
-        #: When each producer was last seen to have a row.
-        self._seen: dict[UUID, float] = {}
-        #: The database's clock less the monotonic one, when last looked at, and when it jumped forward.
-        self._offset = math.inf
-        self._jumped = -math.inf
-        self._unsteady = clock.monotonic()
-
-    def _observed_for(self, now: datetime) -> float:
-        """For how many seconds everybody has been able to be heard; `now` by the database's clock."""
-        at = clock.monotonic()
-        offset = now.timestamp() - at
-        if offset - self._offset > self.lease / 4:
-            self._jumped = at
-            logger.warning("the database's clock went forward by %.1f s", offset - self._offset)
-        self._offset = offset
-        if not self._steady():
-            self._unsteady = at
-        # That all who go by the same lease have been able to, is what being steady means.
-        return min(at - self._jumped, max(at - self._unsteady, self.lease))
+        self._is_steady = is_steady
+        self._observation = _Observation(lease, is_steady)
+        #: When the row of each producer was last seen, by the monotonic clock.
+        self._last_seen: dict[UUID, float] = {}
 
     async def tick(self) -> float | None:
         if not self.leader.leads:
-            self._seen.clear()
-            # Who leads next has to know whether the clock has jumped.
-            self._observed_for(await self.database.read(cluster.database_time))
+            self._last_seen.clear()
+            await self._observe()
             return None
-        vanished = await self._vanished()
-        if not self._steady():
-            self._observed_for(await self.database.read(cluster.database_time))
+        vanished = await self._find_vanished()
+        if not self._is_steady():
+            await self._observe()
         elif await self._rescue(vanished) == rescue.BATCH:
             return 0
-        spent = await self._sweep()
-        if spent:
-            logger.warning("discarded, available with no attempt left: jobs %s", ", ".join(map(str, spent)))
-        return 0 if len(spent) == rescue.BATCH else None
+        discarded = await self._discard_exhausted()
+        return 0 if len(discarded) == rescue.BATCH else None
+
+    async def _observe(self) -> None:
+        """Keep watch over the database's clock while nothing is rescued, in case this node does so next."""
+        self._observation.seconds(await self.database.read(cluster.database_time))
+
+    async def _find_vanished(self) -> list[UUID]:
+        """Producers whose rows were lost, by a TRUNCATE for instance, and not written again for one lease."""
+        now = clock.monotonic()
+        self._last_seen |= dict.fromkeys(await self.database.read(cluster.producer_uuids), now)
+        return [uuid for uuid, seen_at in self._last_seen.items() if now - seen_at > self.lease]
 
     async def _rescue(self, vanished: list[UUID]) -> int:
-        # Whoever vanished before then has no job left that this does not take.
-        before = clock.monotonic() - 2 * self.lease
-        try:
-            rescued = await self.database.write(
-                rescue.rescue,
-                self.lease,
-                self.max_age,
-                vanished,
-                still_steady=self._steady,
-                observed_for=self._observed_for,
-            )
-        except Exception as error:
-            if self.database.dialect.is_retryable(error):
-                raise
-            rescued = await self._one_by_one(vanished)
+        """Rescue a batch of orphans, and tidy up after the last batch; the number of jobs."""
+        started_at = clock.monotonic()
+        criteria: dict[str, Any] = {
+            "lease": self.lease,
+            "max_age": self.max_age,
+            "vanished": vanished,
+            "observed_for": self._observation.seconds,
+        }
+        rescued = await self._change(
+            "rescued",
+            partial(self.database.write, rescue.rescue, still_steady=self._is_steady, **criteria),
+            partial(self.database.read, rescue.orphans, **criteria),
+        )
         for job in rescued:
-            end = "discarded, as that was its last attempt" if job.discarded else "rescued"
-            names = (encoding.log_safe(job.worker), encoding.log_safe(job.node))
-            logger.warning("job %s (%s) of the node %s, which is gone: %s", job.id, *names, end)
+            outcome = "was discarded, as that was its last attempt" if job.discarded else "was rescued"
+            worker, node = encoding.log_safe(job.worker), encoding.log_safe(job.node)
+            logger.warning("job %s (%s) %s: it ran on node %s, which is dead", job.id, worker, outcome, node)
         if len(rescued) < rescue.BATCH:
-            for uuid in await self.database.write(
-                rescue.delete_stale_producers, self.lease, self._observed_for
-            ):
-                self._seen.pop(uuid, None)
-            if self._steady():
-                self._seen = {uuid: at for uuid, at in self._seen.items() if at > before}
+            await self._forget_dead(started_at)
         return len(rescued)
 
-    async def _sweep(self) -> list[int]:
+    async def _forget_dead(self, rescued_at: float) -> None:
+        """Delete the rows of dead producers, and forget those that vanished, once their jobs are rescued."""
+        observed_for = self._observation.seconds
+        for uuid in await self.database.write(rescue.delete_stale_producers, self.lease, observed_for):
+            self._last_seen.pop(uuid, None)
+        if self._is_steady():
+            # A producer that was last seen before this fetched its last job more than a lease ago.
+            oldest = rescued_at - 2 * self.lease
+            self._last_seen = {uuid: at for uuid, at in self._last_seen.items() if at > oldest}
+
+    async def _discard_exhausted(self) -> list[int]:
+        """Discard a batch of available jobs that have no attempt left; their ids."""
+        discarded = await self._change(
+            "discarded",
+            partial(self.database.write, rescue.discard_exhausted),
+            partial(self.database.read, rescue.exhausted),
+        )
+        if discarded:
+            ids = ", ".join(map(str, discarded))
+            logger.warning("discarded jobs that were available with no attempt left: %s", ids)
+        return discarded
+
+    async def _change(
+        self, verb: str, change: Callable[..., Awaitable[list[T]]], find: Callable[..., Awaitable[list[int]]]
+    ) -> list[T]:
+        """Change a batch of jobs in one statement, or all jobs but those that make the statement fail.
+
+        `change` takes `only=`, the ids to change, and `find` takes `after=`, the id after which to look.
+        """
         try:
-            return await self.database.write(rescue.discard_exhausted)
+            return await change()
         except Exception as error:
             if self.database.dialect.is_retryable(error):
                 raise
-        swept: list[int] = []
+        changed: list[T] = []
 
-        async def sweep(ids: Sequence[int]) -> None:
-            swept.extend(await self.database.write(rescue.discard_exhausted, ids))
-
-        after = 0
-        while ids := await self.database.read(rescue.exhausted, after):
-            after = ids[-1]
-            await bisect_failures(self.database.dialect, ids, "discarded", sweep)
-        return swept
-
-    async def _one_by_one(self, vanished: list[UUID]) -> list[Rescued]:
-        """Rescue what can be, where a row that cannot makes the statement fail for all."""
-        rescued: list[Rescued] = []
-        judged = (self.lease, self.max_age, vanished)
-
-        async def rescue_part(ids: Sequence[int]) -> None:
-            rescued.extend(
-                await self.database.write(
-                    rescue.rescue,
-                    *judged,
-                    only=ids,
-                    still_steady=self._steady,
-                    observed_for=self._observed_for,
-                )
-            )
+        async def change_part(ids: Sequence[int]) -> None:
+            changed.extend(await change(only=ids))
 
         after = 0
-        while ids := await self.database.read(rescue.orphans, *judged, after, self._observed_for):
+        while ids := await find(after=after):
             after = ids[-1]
-            await bisect_failures(self.database.dialect, ids, "rescued", rescue_part)
-        return rescued
+            await bisect_jobs(self.database.dialect, ids, verb, change_part)
+        return changed
 
-    async def _vanished(self) -> list[UUID]:
-        """Producers whose rows were lost, by a TRUNCATE, say, and not written anew for one lease."""
+
+class _Observation:
+    """For how long the heartbeats of all nodes could have been observed.
+
+    A missing heartbeat does not always mean a dead node. While the database is away, or locked, no node can
+    send one; when the database's clock is set forward, all of them look old at once. So a producer is not
+    judged before it has had the time of its lease to send one.
+    """
+
+    def __init__(self, lease: float, is_steady: Callable[[], bool]) -> None:
+        self._lease = lease
+        self._is_steady = is_steady
+        #: The database's clock minus the monotonic one.
+        self._offset = math.inf
+        #: When the database's clock was set forward, and when this node was last not steady.
+        self._jumped_at = -math.inf
+        self._unsteady_at = clock.monotonic()
+
+    def seconds(self, database_time: datetime) -> float:
+        """The seconds until now; `database_time` is the present time by the database's clock."""
         now = clock.monotonic()
-        self._seen |= dict.fromkeys(await self.database.read(cluster.producer_uuids), now)
-        return [uuid for uuid, seen in self._seen.items() if now - seen > self.lease]
+        offset = database_time.timestamp() - now
+        if offset - self._offset > self._lease / 4:
+            self._jumped_at = now
+            logger.warning("the database's clock was set forward by %.1f s", offset - self._offset)
+        self._offset = offset
+        if not self._is_steady():
+            self._unsteady_at = now
+        # A steady node knows that all nodes of the same lease could send heartbeats for that long. Nodes
+        # of a longer lease get the time of theirs.
+        return min(now - self._jumped_at, max(now - self._unsteady_at, self._lease))
