@@ -5,7 +5,7 @@ from collections.abc import AsyncIterable, Iterable
 from typing import Any, Self, Unpack
 
 from sqlalchemy import URL, Select
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_scoped_session
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from oban import dialects, fields, instances
 from oban.config import OptionArguments, Options
@@ -16,7 +16,7 @@ from oban.notifier import direct_url
 from oban.repository import insert, management, queue_settings
 from oban.repository.management import JobChanges
 from oban.repository.queue_settings import ALL, QueueInfo
-from oban.repository.selection import Selection, Target, Targets, check_delete, parse, parse_id
+from oban.repository.selection import Target, Targets, check_delete, parse, parse_id
 from oban.runner import Runner, deadlines
 
 #: How long the connections of an engine made here may take to close, in seconds.
@@ -166,7 +166,7 @@ class Oban:
 
     async def cancel_many_jobs(self, jobs: Targets, session: Session | None = None) -> int:
         """Cancel jobs, ids, or what a `select(Job)` gives; the number changed."""
-        return await self._database.run(session, management.cancel_jobs, await self._named(jobs, session))
+        return await self._database.run(session, management.cancel_jobs, parse(jobs))
 
     async def retry_job(self, job_or_id: Target, session: Session | None = None) -> bool:
         """Make a job run again, now, unless it is available or executing; whether it was changed."""
@@ -174,7 +174,7 @@ class Oban:
 
     async def retry_many_jobs(self, jobs: Targets, session: Session | None = None) -> int:
         """Retry jobs, ids, or what a `select(Job)` gives; the number changed."""
-        return await self._database.run(session, management.retry_jobs, await self._named(jobs, session))
+        return await self._database.run(session, management.retry_jobs, parse(jobs))
 
     async def delete_job(self, job_or_id: Target, session: Session | None = None) -> bool:
         """Delete a job that is not executing; whether it was deleted."""
@@ -188,7 +188,7 @@ class Oban:
         A statement without any condition takes `everything=True`, or raises `InvalidTarget`.
         """
         check_delete(jobs, everything)
-        return await self._database.run(session, management.delete_jobs, await self._named(jobs, session))
+        return await self._database.run(session, management.delete_jobs, parse(jobs))
 
     async def update_job(self, job_or_id: Target, changes: JobChanges, session: Session | None = None) -> Job:
         """Change some fields of a job; the job as it is then (the instance passed, if one was).
@@ -208,8 +208,7 @@ class Oban:
         Those of a `select(Job)` come in id order.
         """
         management.check(changes)
-        named = await self._named(jobs, session)
-        return await self._database.run(session, management.update_jobs, named, changes)
+        return await self._database.run(session, management.update_jobs, parse(jobs), changes)
 
     # -- queues --------------------------------------------------------------------------------
     #
@@ -281,9 +280,3 @@ class Oban:
         await self._database.run(session, queue_settings.store_command, self.options.name, change)
         if session is None and self._runner is not None:
             await self._runner.controller.sync()
-
-    async def _named(self, jobs: Targets, session: Session | None) -> Selection:
-        if isinstance(session, (AsyncSession, async_scoped_session)):
-            # Jobs that were added to the session get their ids.
-            await session.flush()
-        return parse(jobs)

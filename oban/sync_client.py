@@ -4,8 +4,6 @@ from collections.abc import Iterable
 from typing import Any, Self, Unpack
 
 from sqlalchemy import URL, Engine, Select
-from sqlalchemy.orm import Session as OrmSession
-from sqlalchemy.orm import scoped_session
 
 from oban import fields, instances
 from oban.config import OptionArguments, Options
@@ -16,7 +14,7 @@ from oban.models import Job
 from oban.repository import insert, management, queue_settings
 from oban.repository.management import JobChanges
 from oban.repository.queue_settings import ALL, QueueInfo
-from oban.repository.selection import Selection, Target, Targets, check_delete, parse, parse_id
+from oban.repository.selection import Target, Targets, check_delete, parse, parse_id
 
 
 class SyncOban:
@@ -119,7 +117,7 @@ class SyncOban:
 
     def cancel_many_jobs(self, jobs: Targets, session: Session | None = None) -> int:
         """Cancel jobs, ids, or what a `select(Job)` gives; the number changed."""
-        return self._database.run(session, management.cancel_jobs, self._named(jobs, session))
+        return self._database.run(session, management.cancel_jobs, parse(jobs))
 
     def retry_job(self, job_or_id: Target, session: Session | None = None) -> bool:
         """Make a job run again, now, unless it is available or executing; whether it was changed."""
@@ -127,7 +125,7 @@ class SyncOban:
 
     def retry_many_jobs(self, jobs: Targets, session: Session | None = None) -> int:
         """Retry jobs, ids, or what a `select(Job)` gives; the number changed."""
-        return self._database.run(session, management.retry_jobs, self._named(jobs, session))
+        return self._database.run(session, management.retry_jobs, parse(jobs))
 
     def delete_job(self, job_or_id: Target, session: Session | None = None) -> bool:
         """Delete a job that is not executing; whether it was deleted."""
@@ -141,7 +139,7 @@ class SyncOban:
         A statement without any condition takes `everything=True`, or raises `InvalidTarget`.
         """
         check_delete(jobs, everything)
-        return self._database.run(session, management.delete_jobs, self._named(jobs, session))
+        return self._database.run(session, management.delete_jobs, parse(jobs))
 
     def update_job(self, job_or_id: Target, changes: JobChanges, session: Session | None = None) -> Job:
         """Change some fields of a job, by a dict or a callable; the job as it is then.
@@ -155,8 +153,7 @@ class SyncOban:
     ) -> list[Job]:
         """Change some fields of many jobs, all or none; the jobs in the order given, each once."""
         management.check(changes)
-        named = self._named(jobs, session)
-        return self._database.run(session, management.update_jobs, named, changes)
+        return self._database.run(session, management.update_jobs, parse(jobs), changes)
 
     # -- queues --------------------------------------------------------------------------------
 
@@ -215,10 +212,3 @@ class SyncOban:
     ) -> None:
         change = queue_settings.QueueCommand.make(action, queue, node, **how)
         self._database.run(session, queue_settings.store_command, self.options.name, change)
-
-    @staticmethod
-    def _named(jobs: Targets, session: Session | None) -> Selection:
-        if isinstance(session, (OrmSession, scoped_session)):
-            # Jobs that were added to the session get their ids.
-            session.flush()
-        return parse(jobs)

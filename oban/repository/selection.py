@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from sqlalchemy import (
@@ -38,16 +39,32 @@ _ALWAYS: Any = select(Job.id).where(true()).whereclause
 _moments = itertools.count(1)
 
 
-@dataclass(slots=True)
+@dataclass
 class Selection:
-    """The jobs that a call names: distinct ids in the order given, or a statement."""
+    """The jobs that a call names: instances and ids, or a statement.
 
-    ids: list[int] = field(default_factory=list)
+    The ids are looked up once the caller's session has been flushed, which gives jobs that were added
+    to it theirs.
+    """
+
+    targets: list[Target] = field(default_factory=list)
     statement: Select[Any] | None = None
-    #: The instances that were passed, by id; the same job may be there in several.
-    instances: dict[int, list[Job]] = field(default_factory=dict)
     #: Of two calls that locked the same row, the later one has more.
     locked_at: int = 0
+
+    @cached_property
+    def ids(self) -> list[int]:
+        """The distinct ids in the order of the call; raises `NotEnqueued`."""
+        return list(dict.fromkeys(map(parse_id, self.targets)))
+
+    @cached_property
+    def instances(self) -> dict[int, list[Job]]:
+        """The instances that were passed, by id; the same job may be there in several."""
+        instances: dict[int, list[Job]] = {}
+        for target in self.targets:
+            if isinstance(target, Job):
+                instances.setdefault(parse_id(target), []).append(target)
+        return instances
 
 
 def parse(targets: Targets) -> Selection:
@@ -62,15 +79,11 @@ def parse(targets: Targets) -> Selection:
         raise InvalidTarget(
             f"a list of jobs or ids, or a select(Job), is needed, not {type(targets).__name__}"
         )
-    named = Selection()
-    ids: dict[int, None] = {}
-    for target in targets:
-        id_ = parse_id(target)
-        ids[id_] = None
-        if isinstance(target, Job):
-            named.instances.setdefault(id_, []).append(target)
-    named.ids = list(ids)
-    return named
+    selection = Selection(targets=list(targets))
+    for target in selection.targets:
+        if not (isinstance(target, Job) and inspect(target).pending):
+            parse_id(target)
+    return selection
 
 
 def parse_id(target: object) -> int:
