@@ -1,24 +1,24 @@
-"""The tree of errors: everything that this library raises on purpose is an `ObanError`."""
+"""All errors that Oban raises on purpose, as one tree below `ObanError`."""
 
 
 class ObanError(Exception):
-    """Root of every error that Oban raises itself."""
+    """Base class of every error that Oban raises itself."""
 
 
 class ConfigError(ObanError, ValueError):
-    """An option, a URL or a prefix that cannot be used as given."""
+    """An option, a URL or a prefix cannot be used."""
 
 
 class UnsupportedDatabase(ConfigError):
-    """A URL or an engine of a database, or of a driver, that Oban does not speak."""
+    """Oban does not support the database, or the driver, of a URL or an engine."""
 
 
 class SchemaMissing(ObanError, RuntimeError):
-    """The Oban tables are not in the database yet."""
+    """The database does not have the Oban tables yet: run `oban install`."""
 
 
 class SchemaMismatch(ObanError, RuntimeError):
-    """Tables of these names are there, but they cannot be brought up to date as they are."""
+    """There are tables of these names that Oban cannot upgrade or adopt as they are."""
 
 
 class DatabaseUnavailable(ObanError, ConnectionError):
@@ -26,11 +26,11 @@ class DatabaseUnavailable(ObanError, ConnectionError):
 
 
 class WouldDeadlock(ObanError, RuntimeError):
-    """A job waits for what its own session keeps: SQLite has one writer at a time."""
+    """A job would wait for a lock of its own session: SQLite has one writer at a time."""
 
 
 class InvalidJob(ObanError, ValueError):
-    """A job field holds what it must not; `field` names it."""
+    """A field of a job has a value that it cannot hold. `field` is the name of the field."""
 
     def __init__(self, field: str, problem: str) -> None:
         super().__init__(f"{field} {problem}")
@@ -38,19 +38,23 @@ class InvalidJob(ObanError, ValueError):
 
 
 class EncodingError(InvalidJob):
-    """A value that cannot be stored as JSON; `field` is the path to it, such as `args["a"][0]`."""
+    """A value cannot be stored as JSON. `field` is the path to it, such as `args["a"][0]`."""
 
 
-class InvalidTarget(ObanError, TypeError):
-    """What was passed to name a job is neither a `Job`, an integer id nor a `select(Job)`."""
+class InvalidArgument(ObanError, TypeError):
+    """A call got an argument that it does not take, such as an unknown state in `filters.state`."""
+
+
+class InvalidTarget(InvalidArgument):
+    """An argument is not a job, an id, a `select(Job)` or a session that the call can use."""
 
 
 class NotEnqueued(ObanError, ValueError):
-    """A `Job` without an id: it was never enqueued."""
+    """A `Job` has no id, because it was never enqueued."""
 
 
 class JobNotFound(ObanError, LookupError):
-    """No job has this id; `ids` holds all that are missing."""
+    """There is no job with this id. `ids` has all ids that are missing."""
 
     def __init__(self, ids: list[int]) -> None:
         more = f" and {len(ids) - 10:,} more" if len(ids) > 10 else ""
@@ -59,7 +63,7 @@ class JobNotFound(ObanError, LookupError):
 
 
 class WrongLoop(ObanError, RuntimeError):
-    """An `Oban` that runs jobs was used on another event loop than its own."""
+    """An `Oban` that runs jobs was used in another event loop than its own."""
 
 
 class UnknownWorker(ObanError, LookupError):
@@ -67,4 +71,4 @@ class UnknownWorker(ObanError, LookupError):
 
 
 class InstanceNotFound(ObanError, LookupError):
-    """No `Oban` of this name exists in this process."""
+    """There is no `Oban` of this name in this process."""

@@ -1,4 +1,4 @@
-"""One folder for everything that a database does in its own way."""
+"""What differs between databases, a folder for each: `by_name` and `for_bind` find the `Dialect` to use."""
 
 from sqlalchemy import URL, Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
@@ -9,76 +9,82 @@ from oban.dialects.postgresql.dialect import PostgreSQL
 from oban.dialects.sqlite.dialect import SQLite
 from oban.errors import ConfigError, DatabaseUnavailable, UnsupportedDatabase
 
-_DIALECTS: dict[str, Dialect] = {"postgresql": PostgreSQL(), "sqlite": SQLite()}
+#: Every dialect by SQLAlchemy's name of its database.
+SUPPORTED: dict[str, Dialect] = {dialect.name: dialect for dialect in (PostgreSQL(), SQLite())}
 
 
 def by_name(name: str) -> Dialect:
-    """The dialect by SQLAlchemy's name of the database; raises `UnsupportedDatabase`."""
+    """The dialect of a database, by SQLAlchemy's name for it; raises `UnsupportedDatabase`."""
     try:
-        return _DIALECTS[name]
+        return SUPPORTED[name]
     except KeyError:
-        raise UnsupportedDatabase(f"{name} is not supported; use {' or '.join(sorted(_DIALECTS))}") from None
+        raise UnsupportedDatabase(f"{name} is not supported; use {' or '.join(SUPPORTED)}") from None
 
 
-def for_bind(bound: Session | Connection | Engine) -> Dialect:
-    """The dialect of what a session, connection or engine talks to."""
-    return by_name((bound.get_bind() if isinstance(bound, Session) else bound).dialect.name)
+def for_bind(bind: Session | Connection | Engine) -> Dialect:
+    """The dialect of the database that a session, connection or engine uses."""
+    return by_name((bind.get_bind() if isinstance(bind, Session) else bind).dialect.name)
 
 
 def redacted(url: URL) -> str:
-    """A database URL as it may be printed: without anything that is a password."""
+    """A database URL for logs and messages: without its password, also where a parameter has one."""
     query = {key: "***" if "pass" in key else value for key, value in url.query.items()}
     return url.set(query=query).render_as_string(hide_password=True)
 
 
 def driver_error(error: BaseException) -> BaseException:
-    """The driver's own error: without the statement and its parameters, which may hold job values."""
+    """The driver's own error: SQLAlchemy's includes the statement and its parameters, so values of jobs."""
     original: BaseException = getattr(error, "orig", None) or error
     return original
 
 
 def unavailable(url: URL, error: BaseException) -> DatabaseUnavailable | None:
-    """What to raise for a driver's error that means that the database cannot be reached, else None."""
+    """The error to raise instead of one that means that the database cannot be reached, else None."""
     if not by_name(url.get_backend_name()).is_connection_error(error):
         return None
     reason = driver_error(error)
-    text = str(reason).strip() or type(reason).__name__
-    return DatabaseUnavailable(f"cannot reach the database {redacted(url)}: {text}")
+    problem = str(reason).strip() or type(reason).__name__
+    return DatabaseUnavailable(f"cannot reach the database {redacted(url)}: {problem}")
 
 
 def parse_async_url(url: str | URL) -> URL:
-    """The same as `parse_url`; the driver must work with asyncio."""
+    """A database URL whose driver works with asyncio; the rest as `parse_url`."""
     parsed = parse_url(url)
-    dialect = by_name(parsed.get_backend_name())
-    if parsed.get_driver_name() not in dialect.async_drivers:
+    drivers = by_name(parsed.get_backend_name()).async_drivers
+    if parsed.get_driver_name() not in drivers:
         raise ConfigError(
-            f"the driver {parsed.get_driver_name()} does not work with asyncio;"
-            f" use {' or '.join(dialect.async_drivers)}"
+            f"the driver {parsed.get_driver_name()} does not work with asyncio; use {' or '.join(drivers)}"
         )
     return parsed
 
 
 def parse_sync_url(url: str | URL) -> URL:
-    """The same as `parse_url`, for a driver without asyncio."""
+    """A database URL whose driver works without asyncio; the rest as `parse_url`."""
     parsed = parse_url(url, asynchronous=False)
-    dialect = by_name(parsed.get_backend_name())
-    if parsed.get_driver_name() not in dialect.sync_drivers:
+    drivers = by_name(parsed.get_backend_name()).sync_drivers
+    if parsed.get_driver_name() not in drivers:
         raise ConfigError(
-            f"the driver {parsed.get_driver_name()} works with asyncio only;"
-            f" use {' or '.join(dialect.sync_drivers)}"
+            f"the driver {parsed.get_driver_name()} works with asyncio only; use {' or '.join(drivers)}"
         )
     return parsed
 
 
 def parse_url(url: str | URL, *, asynchronous: bool = True) -> URL:
-    """A database URL, checked: well formed, of a supported database, of a driver that exists.
+    """Parse and check a database URL: it is well formed, and its database and driver can be used.
 
-    A URL without a driver gets the one that Oban prefers, with asyncio or without. Raises
-    `ConfigError`, never with the password in the text.
+    Args:
+        url: A string such as `postgresql://user@host/name`, or a `URL`.
+        asynchronous: Which driver is filled in if the URL names none: the preferred one for asyncio, or
+            the one without.
+
+    Raises:
+        UnsupportedDatabase: Oban does not support the database or the driver.
+        ConfigError: The URL cannot be parsed, or its driver is not installed. The message never has the
+            password in it.
     """
     try:
         parsed = make_url(url)
-    # ValueError: a port that is no number, such as the rest of a password with an unescaped @.
+    # ValueError: the port is not a number. It is the rest of the password if that has an unescaped @.
     except (ArgumentError, ValueError):
         raise ConfigError(
             "the database URL cannot be read; it looks like postgresql+asyncpg://user@host/name"
@@ -88,14 +94,14 @@ def parse_url(url: str | URL, *, asynchronous: bool = True) -> URL:
     if "+" not in parsed.drivername:
         preferred = dialect.async_drivers if asynchronous else dialect.sync_drivers
         parsed = parsed.set(drivername=f"{dialect.name}+{preferred[0]}")
-    if parsed.get_driver_name() not in dialect.drivers:
+    driver = parsed.get_driver_name()
+    if driver not in dialect.drivers:
         raise UnsupportedDatabase(
-            f"the driver {parsed.get_driver_name()} is not supported for {dialect.name};"
-            f" use {' or '.join(dialect.drivers)}"
+            f"the driver {driver} is not supported for {dialect.name}; use {' or '.join(dialect.drivers)}"
         )
     try:
         parsed.get_dialect().import_dbapi()
     except (NoSuchModuleError, ImportError) as error:
-        extra = "; pip install 'oban-sqlalchemy[psycopg]'" if parsed.get_driver_name() == "psycopg" else ""
+        extra = "; pip install 'oban-sqlalchemy[psycopg]'" if driver == "psycopg" else ""
         raise ConfigError(f"the driver of {parsed.drivername} is not installed: {error}{extra}") from None
     return parsed

@@ -1,6 +1,6 @@
-"""Everything that a database may do differently, named once. A new database supplies these.
+"""Everything that differs between databases. To support another one, implement `Dialect` and `Documents`.
 
-A dialect knows SQL and its driver, and nothing of the rules for jobs.
+A dialect knows SQL and its drivers, but no rules about jobs. The examples show PostgreSQL's SQL.
 """
 
 from abc import ABC, abstractmethod
@@ -26,114 +26,134 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 from sqlalchemy.types import TypeEngine
 
+from oban.dialects.documents import Documents
 from oban.types import IdList, StateType
 
-#: Where a session keeps what it will announce at commit, if the database does not do it.
+#: The key of `Session.info` with the signals to send after the commit, on a database without NOTIFY.
 NOTICES = "oban.notices"
 
-#: How many errors of a job are kept: the first ones and the last ones, as many of each.
+#: How many entries `errors` of a job can have: the first ones and the last ones, half of each.
 MAX_ERRORS = 20
 HALF = MAX_ERRORS // 2
 
-#: Raised before a driver has anything to say: no route, no answer, no free connection in the pool.
+#: Raised before the driver has an error of its own: no route, no answer, no free connection in the pool.
 UNREACHABLE = (OSError, TimeoutError, exc.TimeoutError)
-#: Raised for a value by what turns it into JSON or a parameter, before the database sees it.
+#: Raised for a value while it becomes JSON or a parameter, before the database sees it.
 UNWRITABLE = (TypeError, ValueError, OverflowError, RecursionError)
 
 ColumnType = TypeEngine[Any] | type[TypeEngine[Any]]
 
 
 def sql_literal(value: str) -> ColumnElement[Any]:
-    """A text written into the SQL: one parameter less to send, one fact more for the planner."""
+    """A string constant in the SQL text: one parameter less to send, and the planner sees the value."""
     return literal_column("'" + value.replace("'", "''") + "'", Text)
 
 
 class Dialect(ABC):
-    """What the repository, the runner and the migrations ask of a database."""
+    """One database. There is one instance of each subclass, in `oban.dialects.SUPPORTED`."""
 
-    #: SQLAlchemy's name of the database.
+    #: SQLAlchemy's name of the database: `engine.dialect.name`.
     name: str
-    #: Drivers that work with asyncio, and those that work without, the preferred one first.
+    #: How conditions on args, meta and tags are written.
+    documents: Documents
+    #: Names of drivers, the preferred one first: those for asyncio, and those without.
     async_drivers: tuple[str, ...]
     sync_drivers: tuple[str, ...]
-    #: The driver that migrations use whatever the URL says, if they need not be async.
+    #: The driver that migrations always use, or None if they use that of the URL.
     sync_driver: str | None
-    #: Whether a task may be cancelled while it waits for a statement. If not, it ends first.
+    #: Whether a task can be cancelled while it waits for a statement; if not, it is awaited first.
     interruptible: bool
-    #: Whether there are schemas, so that a prefix makes sense.
+    #: Whether tables can be in a schema, so that `prefix` is allowed.
     has_schemas: bool
-    #: Whether an INSERT wakes the runners by itself, through a trigger.
+    #: Whether a trigger announces inserted jobs; if not, every insert calls `notify`.
     insert_notifies: bool
-    #: Whether a statement may hold others that write (`WITH … AS (UPDATE …)`).
+    #: Whether a statement can contain another one that writes: `WITH … AS (UPDATE … RETURNING …) SELECT …`.
     writes_in_cte: bool
-    #: Whether NOTIFY carries signals between processes.
+    #: Whether the database carries signals between processes (LISTEN and NOTIFY); if not, nodes poll.
     listens: bool
-    #: The isolation level that the statements are written for, if there is more than one.
+    #: The isolation level that Oban's own transactions use; None if the database has only one.
     isolation: str | None
-    #: Whether only one connection can write at a time, so that writers of a process queue up.
+    #: Whether only one transaction can write at a time. The writers of a process then take turns.
     single_writer: bool
 
     @property
     def drivers(self) -> list[str]:
-        """All drivers that work, the preferred one first."""
+        """The names of all drivers, the preferred one first."""
         return list(dict.fromkeys(self.async_drivers + self.sync_drivers))
 
     # -- expressions ---------------------------------------------------------------------------
 
     @abstractmethod
     def now(self) -> ColumnElement[datetime]:
-        """The database's clock at the start of the statement, as UTC."""
+        """The database's clock at the start of the statement, in UTC.
+
+        Not at the start of the transaction: a caller's long transaction would give its jobs a past time.
+        """
 
     @abstractmethod
     def now_plus(self, seconds: ColumnElement[float]) -> ColumnElement[datetime]:
-        """`now` and some seconds more."""
+        """`now()` plus a number of seconds, which can have a fraction and be NULL."""
 
     @abstractmethod
     def now_minus(self, seconds: ColumnElement[float]) -> ColumnElement[datetime]:
-        """`now` less some seconds."""
+        """`now()` minus a number of seconds."""
 
     @abstractmethod
     def insert(self, table: Table) -> Insert:
-        """An INSERT that has `on_conflict_do_update` and `excluded`."""
+        """The database's own INSERT construct, with `on_conflict_do_update` and `excluded`."""
 
     @abstractmethod
     def in_ids(self, column: Any, ids: BindParameter[Any]) -> ColumnElement[bool]:
-        """Whether a column's value is in a list given as one parameter (see `id_list`)."""
+        """Whether a column's value is in a list that is sent as one parameter (`id_list`, `TextList`).
+
+        `column = ANY (:ids)`: one SQL text, and so one plan, for lists of any length.
+        """
 
     @abstractmethod
     def in_subquery(self, column: Any, query: Select[Any]) -> ColumnElement[bool]:
-        """Whether a column's value is among those that a locking query picks, run once, first."""
+        """Whether a column's value is among the rows of a query that may LIMIT and lock them.
+
+        The query has to run once, before the rows of the outer statement are looked up by the column:
+        `column = ANY (ARRAY (SELECT … FOR UPDATE SKIP LOCKED))`.
+        """
 
     def index_limit(self, limit: ColumnElement[int]) -> ColumnElement[int]:
-        """A limit for the first rows in the order of an index, to have them read in that order."""
+        """A LIMIT that makes the planner walk an index in ORDER BY order instead of sorting all rows."""
         return limit
 
     @abstractmethod
     def recordset(self, payload: str, columns: Mapping[str, ColumnType]) -> FromClause:
-        """The JSON list of objects in the text parameter `payload` as rows."""
+        """The parameter named `payload`, a JSON list of objects, as a table with these columns.
+
+        `jsonb_to_recordset(CAST(:payload AS jsonb)) AS r (id bigint, …)`. A missing key is NULL.
+        """
 
     @abstractmethod
-    def second_element(self, texts: Any) -> ColumnElement[str]:
-        """The second element of a list of texts."""
+    def second_element(self, strings: Any) -> ColumnElement[str]:
+        """The second string of a list, or NULL if there is none. `attempted_by` is `[node, uuid]`."""
 
     @abstractmethod
     def string_list(self, *items: ColumnElement[str]) -> ColumnElement[Any]:
-        """A list of texts."""
+        """A list of strings, as the column type `TextList` stores it: `ARRAY[…]`."""
 
     @abstractmethod
     def json_document(self, json: ColumnElement[str]) -> ColumnElement[Any]:
-        """A JSON text as a document to be stored."""
+        """JSON text as the column type `JSONDocument` stores it: `CAST(… AS jsonb)`."""
 
     @abstractmethod
     def append_error(self, errors: Any, attempt: Any, error: Any) -> ColumnElement[Any]:
-        """A list of errors with `{"attempt", "at": now, "error"}` added.
+        """`errors` with `{"attempt": attempt, "at": now, "error": error}` appended.
 
-        Of `MAX_ERRORS` and more, some in the middle give way. What is no list counts as an empty one.
+        From `MAX_ERRORS` entries on, entries in the middle are removed. A value that is not a list counts
+        as an empty one.
         """
 
     @abstractmethod
     def set_keys(self, document: Any, values: Mapping[str, Any]) -> ColumnElement[Any]:
-        """A JSON object with some top-level keys set to JSON texts. What is no object counts as empty."""
+        """A JSON object with top-level keys set; each value is an expression of JSON text.
+
+        A document that is not an object counts as an empty one, here and in the next two methods.
+        """
 
     @abstractmethod
     def has_key(self, document: Any, key: str) -> ColumnElement[bool]:
@@ -144,93 +164,106 @@ class Dialect(ABC):
         """A JSON object without some top-level keys."""
 
     def state(self, value: str) -> ColumnElement[Any]:
-        """A state as a constant in the SQL text, so that partial indexes are seen to apply."""
+        """A job state as a constant in the SQL text, so that the planner can use a partial index on it."""
         return literal_column(f"'{value}'", StateType)
 
     @abstractmethod
     def version(self) -> ColumnElement[str]:
-        """What differs between two versions of a row, of the only table that a statement selects from."""
+        """A string that differs between two versions of a row; the statement selects from one table.
+
+        PostgreSQL has `xmin`. Where `begin_write` keeps all other writers out, it can be a constant.
+        """
 
     def hint_partial_index(self, condition: ColumnElement[bool]) -> ColumnElement[bool]:
-        """A condition on the state that is one of a partial index, to put the planner on that index."""
+        """A condition on the state that is that of a partial index, with a hint to use this index."""
         return condition
 
     def unindexed_state(self, column: Any) -> ColumnElement[Any]:
-        """A state column in a form that no index on it serves, to keep the planner on the ids."""
+        """The column `state` as text that no index covers, so that the planner uses the ids."""
         return column  # type: ignore[no-any-return]
 
     @staticmethod
     def id_list(name: str = "ids") -> BindParameter[Any]:
-        """A parameter that takes a list of ids."""
+        """A parameter for a list of ids, to be used with `in_ids`."""
         return bindparam(name, type_=IdList)
 
     # -- transactions and signals --------------------------------------------------------------
 
     @abstractmethod
     def begin_write(self, session: Session) -> None:
-        """Make what is read from here on safe from other writers, where rows cannot be locked."""
+        """Keep other writers out from here to the end of the transaction, where rows cannot be locked."""
 
     def has_locked(self, connection: Connection) -> bool:
-        """Whether the transaction of a connection keeps out all others that write."""
+        """Whether the connection's transaction keeps out all other writers. Only for a `single_writer`."""
         return False
 
     @abstractmethod
     def begin_migration(self, connection: Connection, prefix: str) -> None:
-        """Within a transaction: let whoever migrates the same tables meanwhile wait for its end."""
+        """Take a lock, until the transaction ends, for which other migrations of the same tables wait.
+
+        `prefix` is the schema, or an empty string. May be called twice in a transaction.
+        """
 
     @abstractmethod
     def notify(
         self, session: Session, prefix: str | None, channel: str, payloads: Iterable[dict[str, Any]]
     ) -> None:
-        """Announce payloads on a channel when the session's transaction commits, and only then."""
+        """Send JSON payloads on a channel when the session's transaction commits, and only then.
+
+        Without NOTIFY, append `(channel, payload)` to `session.info[NOTICES]`.
+        """
 
     # -- engines and errors --------------------------------------------------------------------
 
     @abstractmethod
     def engine_options(self, url: URL, pooled: bool = False) -> dict[str, Any]:
-        """Arguments of `create_engine` for an engine that Oban makes itself.
+        """Arguments of `create_engine` for an engine that Oban creates itself.
 
-        `pooled`: each transaction may go to another session of the server.
+        With `pooled`, a transaction pooler such as PgBouncer is in front of the server: each transaction
+        can run in another server session, so nothing that outlives it, such as a prepared statement, works.
         """
 
     def is_memory(self, url: URL) -> bool:
-        """Whether the database lives in one connection of this process."""
+        """Whether the database exists only in this process, within a single connection."""
         return False
 
     @abstractmethod
     def prepare(self, connection: Connection) -> None:
-        """Set up a database for a runner, once, outside of a transaction."""
+        """Set up the database when a node starts. The connection is not in a transaction."""
 
     def session_limits_sql(self, seconds: float) -> str | None:
-        """What to run on a new connection so that the server ends, by itself, what takes longer there."""
+        """A statement for new connections: the server ends what takes longer, or is idle in a transaction."""
         return None
 
     @abstractmethod
     def current_schema(self, connection: Connection) -> str | None:
-        """The schema in which tables without one are found."""
+        """The schema in which a table name without a schema is found; None without schemas."""
 
     @abstractmethod
     def is_missing_table(self, error: DBAPIError) -> bool:
-        """Whether a statement failed because a table does not exist."""
+        """Whether a statement failed because one of Oban's tables does not exist."""
 
     def is_lost_statement(self, error: Exception) -> bool:
-        """Whether the server does not know a prepared statement, or one of its name is another."""
+        """Whether a prepared statement is unknown to the server, or its name is taken: see `pooled`."""
         return False
 
     @abstractmethod
     def is_transient(self, error: DBAPIError) -> bool:
-        """Whether the same transaction, run again at once, may well succeed: a deadlock, a lock."""
+        """Whether the transaction can succeed if it is repeated at once: a deadlock, a busy lock."""
 
     @abstractmethod
     def is_connection_error(self, error: BaseException) -> bool:
-        """Whether the database cannot be used now: away, full, read-only, or it took too long."""
+        """Whether the database cannot be used at the moment: it is down, full, read-only or too slow.
+
+        The statement is not at fault. It is repeated later, however long that takes.
+        """
 
     @abstractmethod
     def is_bad_value(self, error: BaseException) -> bool:
-        """Whether a statement failed because of a value in its parameters, and will always."""
+        """Whether a statement failed, and will always fail, because of a value in its parameters."""
 
     def is_retryable(self, error: BaseException) -> bool:
-        """Whether a failure has nothing to do with what the statement says, so that it will pass."""
+        """Whether the failure is not the statement's fault, so that the same statement can succeed later."""
         if self.is_connection_error(error):
             return True
         return isinstance(error, DBAPIError) and (self.is_transient(error) or self.is_lost_statement(error))

@@ -9,7 +9,7 @@ from sqlalchemy import URL, func, select, text
 from sqlalchemy.orm import aliased
 
 from oban import Job, JobState, Oban, Worker, filters, job
-from oban.errors import EncodingError, InvalidJob, InvalidTarget
+from oban.errors import EncodingError, InvalidArgument, InvalidJob
 from tests.support.databases import PostgreSQLFactory
 from tests.support.rows import delete_rows, insert_rows, lasting_url, row
 
@@ -247,34 +247,34 @@ async def test_a_spoilt_row_of_sqlite_matches_nothing_and_stops_nobody(oban: Oba
 
 #: What is refused, before any statement, and what the error says.
 REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
-    (lambda: filters.worker(), InvalidTarget, "at least a worker is needed"),
-    (lambda: filters.worker(Worker), InvalidTarget, "one of its subclasses"),
-    (lambda: filters.worker(int), InvalidTarget, "class, its @job function or its name"),  # type: ignore[arg-type]
+    (lambda: filters.worker(), InvalidArgument, "at least a worker is needed"),
+    (lambda: filters.worker(Worker), InvalidArgument, "one of its subclasses"),
+    (lambda: filters.worker(int), InvalidArgument, "class, its @job function or its name"),  # type: ignore[arg-type]
     (lambda: filters.worker(" "), InvalidJob, "worker must not be blank"),
     (lambda: filters.queue("a b"), InvalidJob, "not a queue name"),
-    (lambda: filters.queue(), InvalidTarget, "at least a queue"),
-    (lambda: filters.state("complete"), InvalidTarget, "did you mean completed"),
-    (lambda: filters.state(), InvalidTarget, "at least a state"),
-    (lambda: filters.tags(), InvalidTarget, "at least a tag"),
-    (lambda: filters.tags(" "), InvalidTarget, "not blank"),
+    (lambda: filters.queue(), InvalidArgument, "at least a queue"),
+    (lambda: filters.state("complete"), InvalidArgument, "did you mean completed"),
+    (lambda: filters.state(), InvalidArgument, "at least a state"),
+    (lambda: filters.tags(), InvalidArgument, "at least a tag"),
+    (lambda: filters.tags(" "), InvalidArgument, "not blank"),
     (lambda: filters.any_tag(7), InvalidJob, "must be texts"),  # type: ignore[arg-type]
-    (lambda: filters.args(), InvalidTarget, "needs a key"),
-    (lambda: filters.args(0), InvalidTarget, "needs a key"),
-    (lambda: filters.args("a", -1), InvalidTarget, "from 0"),
-    (lambda: filters.args("a", True), InvalidTarget, "is neither"),
-    (lambda: filters.args("a", None), InvalidTarget, "is neither"),  # type: ignore[arg-type]
+    (lambda: filters.args(), InvalidArgument, "needs a key"),
+    (lambda: filters.args(0), InvalidArgument, "needs a key"),
+    (lambda: filters.args("a", -1), InvalidArgument, "from 0"),
+    (lambda: filters.args("a", True), InvalidArgument, "is neither"),
+    (lambda: filters.args("a", None), InvalidArgument, "is neither"),  # type: ignore[arg-type]
     (lambda: filters.args("a\0"), EncodingError, "NUL"),
     (lambda: filters.args("a") == {1}, EncodingError, "is not JSON: set"),
     (lambda: filters.args("a", 0) == float("nan"), EncodingError, r"args\['a'\]\[0\] is nan"),
     (lambda: filters.args("a") == 2**80 + 1, EncodingError, "64 bits"),
-    (lambda: filters.args("a") == filters.meta("a"), InvalidTarget, "another value"),
-    (lambda: filters.args("a") == Job.inserted_at, InvalidTarget, "integers, texts or UUIDs"),
-    (lambda: filters.args("a") < None, InvalidTarget, "a number or a text, not None"),  # type: ignore[operator]
-    (lambda: filters.args("a") >= True, InvalidTarget, "a number or a text, not True"),
-    (lambda: filters.args("a") < [1], InvalidTarget, "a number or a text"),  # type: ignore[operator]
-    (lambda: filters.args("a").contains([1]), InvalidTarget, "contains needs"),  # type: ignore[arg-type]
-    (lambda: filters.args("a").in_("abc"), InvalidTarget, "a list of values"),
-    (lambda: bool(filters.args("a")), InvalidTarget, "no condition by itself"),
+    (lambda: filters.args("a") == filters.meta("a"), InvalidArgument, "another value"),
+    (lambda: filters.args("a") == Job.inserted_at, InvalidArgument, "integers, strings or UUIDs"),
+    (lambda: filters.args("a") < None, InvalidArgument, "a number or a string, not None"),  # type: ignore[operator]
+    (lambda: filters.args("a") >= True, InvalidArgument, "a number or a string, not True"),
+    (lambda: filters.args("a") < [1], InvalidArgument, "a number or a string"),  # type: ignore[operator]
+    (lambda: filters.args("a").contains([1]), InvalidArgument, "contains needs"),  # type: ignore[arg-type]
+    (lambda: filters.args("a").in_("abc"), InvalidArgument, "a list of values"),
+    (lambda: bool(filters.args("a")), InvalidArgument, "is not a condition"),
 ]
 
 

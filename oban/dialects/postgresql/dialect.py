@@ -1,4 +1,4 @@
-"""PostgreSQL 14 and newer: SKIP LOCKED, jsonb, arrays, the server's clock, NOTIFY."""
+"""The `Dialect` of PostgreSQL: SKIP LOCKED, jsonb, arrays, advisory locks, NOTIFY."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -34,6 +34,7 @@ from sqlalchemy.orm import Session
 
 from oban import encoding
 from oban.dialects.base import HALF, MAX_ERRORS, UNREACHABLE, UNWRITABLE, ColumnType, Dialect, sql_literal
+from oban.dialects.postgresql.documents import PostgreSQLDocuments, is_a
 from oban.types import JSONDocument, TextList, UTCDateTime
 
 _NATIVE: dict[Any, Any] = {JSONDocument: JSONB, TextList: ARRAY(Text)}
@@ -42,25 +43,25 @@ _NOTIFY = text(
     " FROM unnest(CAST(:payloads AS text[])) AS payload"
 ).bindparams(bindparam("payloads", type_=ARRAY(Text)))
 
-# Error classes and codes of appendix A of the PostgreSQL manual.
+# SQLSTATE codes and classes (the first two characters): appendix A of the PostgreSQL manual.
 _UNDEFINED_TABLE = {"42P01", "3F000"}
 _TRANSIENT = {"40001", "40P01"}
-# Somebody keeps a row locked: not worth a try at once, but one later.
+# lock_timeout expired: another transaction keeps the row locked. Worth repeating later, but not at once.
 _LOCKED = "55P03"
-#: How long a statement of the runner waits for a lock, in milliseconds. An outcome whose row somebody keeps
-#: locked for longer is then tried by itself, from time to time, and stops no other.
-LOCK_TIMEOUT = 1000
 _READ_ONLY = "25006"
 _BAD_VALUE_CLASSES = {"22", "54"}
 _LOST_STATEMENT = {"26000", "42P05"}
-# Of 57, query_canceled too: by statement_timeout or by hand, the statement is not at fault.
+# 57 includes query_canceled: neither statement_timeout nor an administrator means a faulty statement.
 _CONNECTION_CLASSES = {"08", "53", "57", "58", "28", "3D"}
 
-
-#: Bytes that a payload of NOTIFY must stay below.
+#: How long a statement of the runner waits for a lock, in milliseconds. An outcome whose row stays locked
+#: for longer is stored alone, and repeated from time to time, so that it delays no other outcome.
+LOCK_TIMEOUT = 1000
+#: A payload of NOTIFY must be shorter than this, in bytes.
 MAX_PAYLOAD = 8000
+#: Arguments of each driver's `connect` that turn prepared statements off.
 _UNPREPARED: dict[str, dict[str, Any]] = {
-    # The first is the driver's own cache, the others are SQLAlchemy's.
+    # The first is asyncpg's own cache, the others are SQLAlchemy's.
     "asyncpg": {
         "statement_cache_size": 0,
         "prepared_statement_cache_size": 0,
@@ -72,16 +73,17 @@ _UNPREPARED: dict[str, dict[str, Any]] = {
 }
 _EMPTY_LIST: ColumnElement[Any] = literal_column("CAST('[]' AS jsonb)")
 _EMPTY_OBJECT: ColumnElement[Any] = literal_column("CAST('{}' AS jsonb)")
-#: A place in the list is left for one error more.
+# The first half and the second one, less one entry: one more is about to be appended.
 _ENDS = f"$[0 to {HALF - 1}, last - {HALF - 2} to last]"
 
 
 def _object(document: Any) -> ColumnElement[Any]:
-    return case((func.jsonb_typeof(document) == sql_literal("object"), document), else_=_EMPTY_OBJECT)
+    return case((is_a("object", document), document), else_=_EMPTY_OBJECT)
 
 
 class PostgreSQL(Dialect):
     name = "postgresql"
+    documents = PostgreSQLDocuments()
     async_drivers = ("asyncpg", "psycopg")
     sync_drivers = ("psycopg", "psycopg2", "pg8000")
     sync_driver = None
@@ -94,8 +96,7 @@ class PostgreSQL(Dialect):
     single_writer = False
 
     def now(self) -> ColumnElement[datetime]:
-        # Of the statement, not the transaction: a long transaction of the caller must not stamp
-        # jobs with the past. Stable within a statement, so that an index can serve it.
+        # Unlike clock_timestamp(), it is stable within a statement, so an index can be used for it.
         return literal_column("timezone('UTC', statement_timestamp())", UTCDateTime)
 
     def now_plus(self, seconds: ColumnElement[float]) -> ColumnElement[datetime]:
@@ -111,24 +112,24 @@ class PostgreSQL(Dialect):
         return column == any_(ids)  # type: ignore[no-any-return]
 
     def in_subquery(self, column: Any, query: Select[Any]) -> ColumnElement[bool]:
-        # As an array, the query runs once, whatever the planner thinks of its LIMIT, and the rows
-        # are then found by primary key. Joined instead, a generic plan may scan the whole table.
+        # ARRAY() makes the query run once, whatever the planner expects of its LIMIT, and the rows are then
+        # found by primary key. With a join, a generic plan can scan the whole table instead.
         ids = func.array(query.scalar_subquery(), type_=ARRAY(BigInteger))
         return column == any_(ids)  # type: ignore[no-any-return]
 
     def index_limit(self, limit: ColumnElement[int]) -> ColumnElement[int]:
-        # With a limit that it knows, and without statistics, as after a bulk load, or with those of an idle
-        # hour, the planner expects fewer rows than that where there are many, finds all of them with a
-        # bitmap, and sorts them. Of a query's it knows nothing, and goes for a tenth of what it expects.
+        # With a constant LIMIT and missing or stale statistics (after a bulk load, say) the planner
+        # underestimates the matching rows, collects all of them with a bitmap scan and sorts them. For a
+        # LIMIT that is a subquery it assumes a tenth of the rows, so the ordered index scan wins.
         return select(limit).scalar_subquery()
 
     def recordset(self, payload: str, columns: Mapping[str, ColumnType]) -> FromClause:
         typed = [column(name, _NATIVE.get(type_, type_)) for name, type_ in columns.items()]
-        records = func.jsonb_to_recordset(cast(bindparam(payload, type_=Text), JSONB))
-        return records.table_valued(*typed).render_derived(name="r", with_types=True)
+        rows = func.jsonb_to_recordset(cast(bindparam(payload, type_=Text), JSONB))
+        return rows.table_valued(*typed).render_derived(name="r", with_types=True)
 
-    def second_element(self, texts: Any) -> ColumnElement[str]:
-        return type_coerce(texts, ARRAY(Text))[2]
+    def second_element(self, strings: Any) -> ColumnElement[str]:
+        return type_coerce(strings, ARRAY(Text))[2]
 
     def string_list(self, *items: ColumnElement[str]) -> ColumnElement[Any]:
         return array(items, type_=Text)
@@ -141,12 +142,12 @@ class PostgreSQL(Dialect):
         keys = (sql_literal(key) for key in ("attempt", "at", "error"))
         pairs = [item for pair in zip(keys, (attempt, at, error), strict=True) for item in pair]
         entry = func.jsonb_build_object(*pairs)
-        kept = case(
-            (func.jsonb_typeof(errors) != sql_literal("array"), _EMPTY_LIST),
+        shortened = case(
+            (~is_a("array", errors), _EMPTY_LIST),
             (func.jsonb_array_length(errors) < literal_column(str(MAX_ERRORS)), errors),
             else_=func.jsonb_path_query_array(errors, sql_literal(_ENDS)),
         )
-        return kept.op("||")(entry)
+        return shortened.op("||")(entry)
 
     def set_keys(self, document: Any, values: Mapping[str, Any]) -> ColumnElement[Any]:
         pairs = [
@@ -163,15 +164,15 @@ class PostgreSQL(Dialect):
         return _object(document).op("-")(array([sql_literal(key) for key in keys]))
 
     def unindexed_state(self, column: Any) -> ColumnElement[Any]:
-        # Right after ANALYZE, with no executing rows, the planner takes the five-column index for
-        # "state = 'executing'" to be the cheapest way in, and scans it once per id.
+        # If ANALYZE saw no executing rows, the planner considers the five-column index for
+        # "state = 'executing'" cheapest, and scans it once for each id.
         return cast(column, Text)
 
     def version(self) -> ColumnElement[str]:
         return literal_column("CAST(xmin AS text)", Text)
 
     def begin_write(self, session: Session) -> None:
-        """Rows are locked one by one."""
+        """Do nothing: rows can be locked."""
 
     def begin_migration(self, connection: Connection, prefix: str) -> None:
         lock = text("SELECT pg_advisory_xact_lock(hashtext('oban migration ' || :prefix))")
@@ -180,29 +181,29 @@ class PostgreSQL(Dialect):
     def notify(
         self, session: Session, prefix: str | None, channel: str, payloads: Iterable[dict[str, Any]]
     ) -> None:
-        texts = [encoding.dumps(payload) for payload in payloads]
-        # A longer one would fail the transaction. What it is about is found by looking.
-        if texts := [text for text in texts if len(text.encode()) < MAX_PAYLOAD]:
-            session.execute(_NOTIFY, {"prefix": prefix, "channel": channel, "payloads": texts})
+        encoded = (encoding.dumps(payload) for payload in payloads)
+        # A longer payload would fail the transaction. Without it, the receivers find the change by polling.
+        if short := [payload for payload in encoded if len(payload.encode()) < MAX_PAYLOAD]:
+            session.execute(_NOTIFY, {"prefix": prefix, "channel": channel, "payloads": short})
 
     def engine_options(self, url: URL, pooled: bool = False) -> dict[str, Any]:
-        # The pooler gives each transaction to any of its servers: a statement that was prepared in an
-        # earlier one is not there, or another client's has its name. Unnamed, it is parsed each time.
+        # In another server session, a statement prepared earlier is unknown, or its name belongs to another
+        # client's statement. Unnamed statements are parsed at each execution.
         return {"connect_args": _UNPREPARED[url.get_driver_name()]} if pooled else {}
 
     def prepare(self, connection: Connection) -> None:
-        """Nothing: a server is set up by whoever runs it."""
+        """Do nothing: a server is configured by its administrator."""
 
     def session_limits_sql(self, seconds: float) -> str | None:
-        # A client that is cut off, or frozen, cannot end what it began: its locks would stay until the
-        # server gives the connection up, after hours. Shorter limits of the server's own stay.
+        # The locks of a client that is frozen or cut off would otherwise last until the server gives up the
+        # connection, after hours. Limits of the server that are shorter stay in force.
         limit = math.ceil(seconds * 1000)
         lock = min(LOCK_TIMEOUT, limit)
         return (
-            "SELECT set_config(name, CAST(given AS text), false) FROM pg_settings JOIN (VALUES"  # noqa: S608
+            "SELECT set_config(name, CAST(ms AS text), false) FROM pg_settings JOIN (VALUES"  # noqa: S608
             f" ('statement_timeout', {limit}), ('idle_in_transaction_session_timeout', {limit}),"
-            f" ('lock_timeout', {lock})) AS limits (name, given) USING (name)"
-            " WHERE CAST(setting AS bigint) NOT BETWEEN 1 AND given"
+            f" ('lock_timeout', {lock})) AS limits (name, ms) USING (name)"
+            " WHERE CAST(setting AS bigint) NOT BETWEEN 1 AND ms"
         )
 
     def current_schema(self, connection: Connection) -> str | None:
@@ -212,7 +213,7 @@ class PostgreSQL(Dialect):
         return _sqlstate(error) in _UNDEFINED_TABLE
 
     def is_lost_statement(self, error: Exception) -> bool:
-        # At the set-up of a connection, asyncpg raises its own errors.
+        # While SQLAlchemy sets up a connection, it does not wrap asyncpg's errors.
         state = _sqlstate(error) if isinstance(error, DBAPIError) else getattr(error, "sqlstate", None)
         return state in _LOST_STATEMENT
 
@@ -222,12 +223,12 @@ class PostgreSQL(Dialect):
     def is_connection_error(self, error: BaseException) -> bool:
         if isinstance(error, DBAPIError):
             state = _sqlstate(error)
-            # Whatever was said last, a timeout of the transaction, say, the connection has ended.
+            # The server's last message may be another one, such as a transaction timeout.
             if error.connection_invalidated:
                 return True
             if state is None:
-                # Raised by the driver, not the server: a lost connection, also one that the driver takes to
-                # be in the middle of something else, or a value that it refuses.
+                # The driver raised it, not the server. A lost connection can also look busy to the driver. A
+                # value that the driver refuses is a DataError.
                 return isinstance(error, (OperationalError, InterfaceError, InternalError))
             return _unusable(state)
         if (state := getattr(error, "sqlstate", None)) is not None:
@@ -251,7 +252,7 @@ def _unusable(sqlstate: str) -> bool:
 
 def _sqlstate(error: DBAPIError) -> str | None:
     original = error.orig
-    # asyncpg and psycopg, psycopg2, and pg8000, which has the fields of the server's message.
+    # asyncpg and psycopg have `sqlstate`, psycopg2 has `pgcode`, pg8000 the fields of the server's message.
     if (state := getattr(original, "sqlstate", None) or getattr(original, "pgcode", None)) is not None:
         return str(state)
     fields = original.args[0] if original is not None and original.args else None

@@ -1,4 +1,4 @@
-"""SQLite 3.35 and newer: one writer at a time, WAL, lists and documents as JSON text."""
+"""The `Dialect` of SQLite: one writer at a time, WAL, lists and documents as JSON text."""
 
 import sqlite3
 from collections.abc import Iterable, Mapping
@@ -41,30 +41,34 @@ from oban.dialects.base import (
     Dialect,
     sql_literal,
 )
+from oban.dialects.sqlite.documents import SQLiteDocuments, json_or_empty
 from oban.types import UTCDateTime
 
-#: How long a connection waits for another writer, in seconds.
+#: How many seconds a connection waits for another writer.
 BUSY_TIMEOUT = 30.0
 
 
 class TolerantConnection(sqlite3.Connection):
-    """Reads text that is not UTF-8, which SQLite keeps like any other, instead of refusing its row."""
+    """Reads text that is not UTF-8, which SQLite stores like any other, instead of failing for its row."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.text_factory = partial(str, encoding="utf-8", errors="replace")
 
 
-# Microseconds are written as SQLAlchemy writes them, so that texts compare as times do.
+# With six digits after the point, as SQLAlchemy stores a time, so that strings compare as times do.
 _NOW = "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
+# An UPDATE takes the write lock even if it matches no row.
+_TAKE_LOCK = text("UPDATE oban_jobs SET id = id WHERE 0")
 
 
 class SQLite(Dialect):
     name = "sqlite"
+    documents = SQLiteDocuments()
     async_drivers = ("aiosqlite",)
     sync_drivers = ("pysqlite",)
     sync_driver = "pysqlite"
-    # A statement abandoned half-way keeps its lock on the database until it is collected.
+    # A statement that is abandoned keeps its lock on the database until it is garbage-collected.
     interruptible = False
     has_schemas = False
     insert_notifies = False
@@ -77,15 +81,17 @@ class SQLite(Dialect):
         return literal_column(_NOW, UTCDateTime)
 
     def now_plus(self, seconds: ColumnElement[float]) -> ColumnElement[datetime]:
-        return self._moved("+%.3f seconds", seconds)
+        return self._shifted("+%.3f seconds", seconds)
 
     def now_minus(self, seconds: ColumnElement[float]) -> ColumnElement[datetime]:
-        return self._moved("-%.3f seconds", seconds)
+        return self._shifted("-%.3f seconds", seconds)
 
-    def _moved(self, by: str, seconds: ColumnElement[float]) -> ColumnElement[datetime]:
-        modifier = func.printf(sql_literal(by), seconds)
+    def _shifted(self, modifier: str, seconds: ColumnElement[float]) -> ColumnElement[datetime]:
         return func.strftime(
-            sql_literal("%Y-%m-%d %H:%M:%f000"), sql_literal("now"), modifier, type_=UTCDateTime
+            sql_literal("%Y-%m-%d %H:%M:%f000"),
+            sql_literal("now"),
+            func.printf(sql_literal(modifier), seconds),
+            type_=UTCDateTime,
         )
 
     def insert(self, table: Table) -> Insert:
@@ -106,14 +112,14 @@ class SQLite(Dialect):
             )
         ).subquery("r")
 
-    def second_element(self, texts: Any) -> ColumnElement[str]:
-        # Of a text that is no JSON, json_extract() would make the whole statement fail.
+    def second_element(self, strings: Any) -> ColumnElement[str]:
         second = sql_literal("$[1]")
         return case(
-            (func.json_valid(texts) == literal_column("0"), null()),
+            # json_type() and json_extract() fail the whole statement for text that is not JSON.
+            (func.json_valid(strings) == literal_column("0"), null()),
             (
-                func.json_type(texts, second) == sql_literal("text"),
-                func.json_extract(texts, second, type_=Text),
+                func.json_type(strings, second) == sql_literal("text"),
+                func.json_extract(strings, second, type_=Text),
             ),
             else_=null(),
         )
@@ -128,58 +134,56 @@ class SQLite(Dialect):
         at: ColumnElement[str] = literal_column("strftime('%Y-%m-%dT%H:%M:%f000Z', 'now')")
         keys = (sql_literal(key) for key in ("attempt", "at", "error"))
         pairs = [item for pair in zip(keys, (attempt, at, error), strict=True) for item in pair]
-        listed = _if_a(errors, "array", "[]")
+        entries = json_or_empty(errors, "array")
         middle = sql_literal(f"$[{HALF}]")
-        length = func.json_array_length(listed)
-        kept = case(
-            (length < literal_column(str(MAX_ERRORS)), listed),
-            (length == literal_column(str(MAX_ERRORS)), func.json_remove(listed, middle)),
-            # Of a list that others have made so long, one more each time.
-            else_=func.json_remove(listed, middle, middle),
+        length = func.json_array_length(entries)
+        shortened = case(
+            (length < literal_column(str(MAX_ERRORS)), entries),
+            (length == literal_column(str(MAX_ERRORS)), func.json_remove(entries, middle)),
+            # Another implementation has made the list longer: it becomes shorter by one entry each time.
+            else_=func.json_remove(entries, middle, middle),
         )
-        return func.json_insert(kept, sql_literal("$[#]"), func.json_object(*pairs))
+        return func.json_insert(shortened, sql_literal("$[#]"), func.json_object(*pairs))
 
     def set_keys(self, document: Any, values: Mapping[str, Any]) -> ColumnElement[Any]:
         pairs = [
             item for key, value in values.items() for item in (sql_literal(f"$.{key}"), func.json(value))
         ]
-        return func.json_set(_object(document), *pairs)
+        return func.json_set(json_or_empty(document, "object"), *pairs)
 
     def has_key(self, document: Any, key: str) -> ColumnElement[bool]:
-        return func.json_type(_object(document), sql_literal(f"$.{key}")).is_not(None)
+        return func.json_type(json_or_empty(document, "object"), sql_literal(f"$.{key}")).is_not(None)
 
     def without_keys(self, document: Any, *keys: str) -> ColumnElement[Any]:
-        return func.json_remove(_object(document), *(sql_literal(f"$.{key}") for key in keys))
+        return func.json_remove(json_or_empty(document, "object"), *(sql_literal(f"$.{key}") for key in keys))
 
     def unindexed_state(self, column: Any) -> ColumnElement[Any]:
-        # By the index on the state it would find all executing rows, and look for each of them through
-        # the whole list of ids.
+        # SQLite would use the index on the state, and compare each executing row with all of the ids.
         return cast(column, Text)
 
     def hint_partial_index(self, condition: ColumnElement[bool]) -> ColumnElement[bool]:
-        # Without ANALYZE, and nobody runs that, SQLite takes an equality for so rare that it goes by the
-        # index on the state, whatever that then finds.
+        # Without ANALYZE, which nobody runs, SQLite assumes that an equality matches few rows, and prefers
+        # the five-column index on the state to the partial one.
         return func.likely(condition)
 
     def version(self) -> ColumnElement[str]:
-        # What was read in a transaction that may write is changed by nobody else.
+        # Since `begin_write`, nobody else can change a row that was read.
         return sql_literal("")
 
     def begin_write(self, session: Session) -> None:
-        # Rows cannot be locked: a statement that may write takes the lock of the whole database,
-        # before anything is read. It waits for other writers; going from reading to writing later
-        # would fail instead of waiting.
+        # Rows cannot be locked, only the whole database. This waits for other writers, while a transaction
+        # that has read and wants to write later would fail at once.
         session.execute(_TAKE_LOCK)
 
     def has_locked(self, connection: Connection) -> bool:
-        # The drivers begin a transaction with the first statement that writes; an application that has it
-        # begin earlier mostly wants the lock, too.
+        # The driver begins a transaction with the first statement that writes. An application that begins
+        # one earlier usually takes the lock as well.
         return bool(getattr(connection.connection.driver_connection, "in_transaction", False))
 
     def begin_migration(self, connection: Connection, prefix: str) -> None:
         driver: Any = connection.connection.driver_connection
         if not driver.in_transaction:
-            # By itself, the driver begins none for statements that change the schema.
+            # The driver does not begin a transaction for statements that change the schema.
             connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     def notify(
@@ -192,7 +196,7 @@ class SQLite(Dialect):
     def engine_options(self, url: URL, pooled: bool = False) -> dict[str, Any]:
         options: dict[str, Any] = {"connect_args": {"timeout": BUSY_TIMEOUT, "factory": TolerantConnection}}
         if self.is_memory(url):
-            # The database lives as long as its connection: one, for which everybody waits.
+            # The database lives as long as its connection, so there is one, which all tasks share in turn.
             is_async = url.get_driver_name() in self.async_drivers
             options |= {"poolclass": AsyncAdaptedQueuePool if is_async else QueuePool}
             options |= {"pool_size": 1, "max_overflow": 0}
@@ -203,9 +207,9 @@ class SQLite(Dialect):
         return url.database in (None, "", ":memory:") or "mode=memory" in str(url)
 
     def prepare(self, connection: Connection) -> None:
-        # Kept in the file from then on. Readers and the writer do not wait for each other.
+        # In WAL mode, readers and the writer do not wait for each other. The file stays in this mode.
         with connection.begin():
-            # An application's event may have begun a transaction, in which the mode cannot be changed.
+            # An application's event handler may have begun a transaction. It would not let the mode change.
             connection.connection.rollback()
             connection.exec_driver_sql("PRAGMA journal_mode = WAL")
 
@@ -213,7 +217,7 @@ class SQLite(Dialect):
         return None
 
     def is_missing_table(self, error: DBAPIError) -> bool:
-        # SQLite has no code of its own for it: SQLITE_ERROR stands for every faulty statement.
+        # There is no code for it: SQLITE_ERROR stands for every faulty statement.
         return "no such table: oban_" in str(error.orig)
 
     def is_transient(self, error: DBAPIError) -> bool:
@@ -221,31 +225,15 @@ class SQLite(Dialect):
 
     def is_connection_error(self, error: BaseException) -> bool:
         if isinstance(error, DBAPIError):
-            # SQLITE_BUSY, LOCKED, READONLY, IOERR, FULL, CANTOPEN: none is the statement's fault.
+            # SQLITE_BUSY, LOCKED, READONLY, IOERR, FULL, CANTOPEN
             return _code(error) in (5, 6, 8, 10, 13, 14)
         return isinstance(error, UNREACHABLE)
 
     def is_bad_value(self, error: BaseException) -> bool:
         if isinstance(error, DBAPIError):
-            # SQLITE_TOOBIG; what the driver refuses has no code.
+            # 18 is SQLITE_TOOBIG. The driver's own errors have no code.
             return _code(error) in (0, 18)
         return isinstance(error, UNWRITABLE)
-
-
-def _if_a(document: Any, kind: str, default: str) -> ColumnElement[Any]:
-    """A JSON text if it holds what it should. CASE decides in order: JSON functions refuse other texts."""
-    return case(
-        (func.json_valid(document) == literal_column("0"), sql_literal(default)),
-        (func.json_type(document) == sql_literal(kind), document),
-        else_=sql_literal(default),
-    )
-
-
-def _object(document: Any) -> ColumnElement[Any]:
-    return _if_a(document, "object", "{}")
-
-
-_TAKE_LOCK = text("UPDATE oban_jobs SET id = id WHERE 0")
 
 
 def _code(error: DBAPIError) -> int:
