@@ -65,20 +65,16 @@ class Runner:
             self.database, self.leader, retention=options.retention, interval=options.prune_interval
         )
         self.stager = Stager(self.database, options.stage_interval, self._wake_producers)
-        self.cancellation = CancellationChecker(
-            self.database, options.watch_interval, self.runs, self._owners
-        )
+        self.watcher = CancellationChecker(self.database, options.watch_interval, self.runs, self._owners)
         self.watchdog = LoopWatchdog(self.runs, self._on_closed)
-        self.heartbeat_thread = HeartbeatThread(
-            database, options, self._heartbeats, lambda: self.watchdog.last_seen
-        )
+        self.pulse = HeartbeatThread(database, options, self._heartbeats, lambda: self.watchdog.last_seen)
         self.lifeline = Lifeline(
             self.database,
             self.leader,
             lease=options.lease,
             max_age=options.rescue_after,
             interval=options.rescue_interval,
-            is_steady=self.heartbeat_thread.is_steady,
+            is_steady=self.pulse.is_steady,
         )
         self.controller = Controller(self.database, options, self.arrange)
         #: By queue. Replaced, never changed, when one comes or goes.
@@ -102,7 +98,7 @@ class Runner:
             threads=self._threads,
             processes=self._processes,
             sessions=self._sessions,
-            node_alive=self.heartbeat_thread.is_alive,
+            node_alive=self.pulse.is_alive,
         )
 
     def _heartbeats(self) -> list[Heartbeat]:
@@ -128,7 +124,7 @@ class Runner:
         }
         await self._replace(come, ended)
         if any(news):
-            await self._last("telling the news", self.heartbeat_thread.send())
+            await self._last("telling the news", self.pulse.beat())
 
     async def _replace(self, come: dict[str, Producer], ended: list[Producer]) -> None:
         if self._stopping:
@@ -142,7 +138,7 @@ class Runner:
             try:
                 # Before anything is fetched: a job of a producer without a row is one of nobody.
                 async with asyncio.timeout(self.options.statement_timeout):
-                    await self.heartbeat_thread.send()
+                    await self.pulse.beat()
             except BaseException:
                 self.producers = kept
                 # Written they may have been all the same.
@@ -174,7 +170,7 @@ class Runner:
             self.notifier.subscribe("signal", self._on_signal)
             self.notifier.subscribe("signal", self.controller.on_signal)
             self.watchdog.start()
-            await self.heartbeat_thread.start()
+            await self.pulse.start()
             await self.notifier.start()
             await self.controller.sync()
             for service in self._services():
@@ -234,7 +230,7 @@ class Runner:
         seconds = self._left() / 2
         await asyncio.gather(
             self._last("giving up the lead", self.leader.resign()),
-            self._last("the last heartbeat", self.heartbeat_thread.stop(seconds * 0.8)),
+            self._last("the last heartbeat", self.pulse.stop(seconds * 0.8)),
             self._last("the end of listening", self.notifier.stop()),
             self._last("closing connections of jobs", self._sessions.close(self._threads, seconds * 0.8)),
         )
@@ -255,7 +251,7 @@ class Runner:
 
     async def _withdraw(self, *producers: Producer) -> None:
         uuids = [producer.uuid for producer in producers]
-        await self._last("taking rows of producers back", self.heartbeat_thread.delete_producers(uuids))
+        await self._last("taking rows of producers back", self.pulse.withdraw(uuids))
 
     def _left(self) -> float:
         """Seconds that are left of the last moments."""
@@ -284,7 +280,7 @@ class Runner:
     def _services(self) -> list[Service]:
         return [
             *self.producers.values(),
-            *(self.controller, self.stager, self.cancellation, self.leader, self.lifeline, self.pruner),
+            *(self.controller, self.stager, self.watcher, self.leader, self.lifeline, self.pruner),
         ]
 
     async def _finished(self, seconds: float, hurried: bool = True) -> bool:
@@ -311,7 +307,7 @@ class Runner:
         logger.error(
             "the event loop of node %s has ended without a stop: its jobs are lost", self.options.node
         )
-        self.heartbeat_thread.abort()
+        self.pulse.end()
 
     def _wake_producers(self) -> None:
         for producer in self.producers.values():
@@ -327,10 +323,10 @@ class Runner:
     def _on_signal(self, payload: dict[str, Any]) -> None:
         match payload:
             case {"action": "pkill", "job_id": int(id_)} if id_ is not True:
-                self.cancellation.wake_for(id_, done=payload.get("done") is True)
+                self.watcher.wake_for(id_, done=payload.get("done") is True)
             case {"action": "stage", "in": int(seconds) | float(seconds)}:
                 self.stager.wake_within(seconds)
             case {"action": "stage"}:
                 self.stager.wake()
             case {} if not payload:
-                self.cancellation.wake()
+                self.watcher.wake()

@@ -37,7 +37,6 @@ def oban(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=30,
         check=False,
     )
 

@@ -96,7 +96,7 @@ def test_start_keeps_trying_while_the_database_is_down_and_still_obeys_a_signal(
         first = until(process, "trying again")
         until(process, "trying again")
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=10) == 0
+        assert process.wait() == 0
     assert "me:***@127.0.0.1:1/shop" in first[-1]
     assert "secret" not in "".join(first)
 
@@ -108,7 +108,7 @@ def test_start_can_be_stopped_while_it_waits_for_a_server_that_does_not_answer()
             connection, _ = silent.accept()
             with connection:
                 process.send_signal(signal.SIGTERM)
-                assert process.wait(timeout=10) == 0
+                assert process.wait() == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -127,7 +127,7 @@ def test_a_signal_during_the_import_of_the_application_ends_with_code_0_at_once(
     with node("--database-url", "sqlite://", "--import", "app.slow") as process:
         until(process, "imports")
         process.send_signal(number)
-        assert process.wait(timeout=10) == 0
+        assert process.wait() == 0
 
 
 def test_each_option_of_the_command_line_reaches_the_instance(monkeypatch: pytest.MonkeyPatch) -> None:

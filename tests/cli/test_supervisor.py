@@ -20,7 +20,7 @@ from oban import Job, JobState, Oban
 from oban.cli import supervisor as module
 from oban.cli.supervisor import Supervisor
 from tests.cli.support import node, oban, text, until
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, within
 
 PREFIX = "import os, signal, socket, sys, time; link = socket.socket(fileno=int(sys.argv[2]))\n"
 #: Nodes as short as they can be: what they do is Python, given to a supervisor in this process.
@@ -58,7 +58,7 @@ def all_say(files: Sequence[Path], words: str) -> bool:
 
 
 async def ends(running: "asyncio.Task[int]") -> int:
-    return await asyncio.wait_for(running, 15)
+    return await within(running, 15)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ async def test_a_node_that_lived_for_long_is_started_again_soon(
 
 async def test_a_node_that_fails_before_any_has_started_ends_the_supervisor_with_its_exit_code() -> None:
     supervisor = Recorder(FAILS, ["a", "b", "c"])
-    assert await asyncio.wait_for(supervisor.run(), 15) == 2
+    assert await within(supervisor.run(), 15) == 2
     assert [name for name, _ in supervisor.starts] == ["a"]
 
 

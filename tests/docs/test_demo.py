@@ -51,7 +51,7 @@ def command(folder: Path, url: URL | None) -> list[str]:
 
 
 def run(folder: Path, url: URL | None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(folder, url), capture_output=True, text=True, check=False, timeout=50)
+    return subprocess.run(command(folder, url), capture_output=True, text=True, check=False)
 
 
 def squeezed(output: str) -> str:
@@ -117,7 +117,7 @@ def test_ctrl_c_stops_the_demo_and_leaves_no_job_that_would_still_run(empty_url:
         assert process.poll() is None
     process.send_signal(signal.SIGINT)
     try:
-        output, errors = process.communicate(timeout=30)
+        output, errors = process.communicate()
     finally:
         process.kill()
     assert (process.returncode, errors) == (130, ""), output + errors
@@ -139,7 +139,7 @@ def test_in_a_terminal_the_demo_needs_no_options_but_a_folder_and_draws_a_live_t
         pass
     finally:
         os.close(ours)
-        code = process.wait(timeout=10)
+        code = process.wait()
     output = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", read.decode())
     assert code == 0, output
     assert_shows_success(output)
@@ -175,7 +175,7 @@ demo.ReadFile.process = process
 sys.exit(demo.main())
 """
     arguments = [sys.executable, "-c", planted, *command(folder, None)[2:]]
-    done = subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=50)
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (1, ""), done.stdout + done.stderr
     assert "WRONG: job" in done.stdout
     assert f"{FILES - 4} problems were found" in done.stdout

@@ -11,7 +11,7 @@ from sqlalchemy import URL
 from oban import Job, Oban, Worker
 from tests.docs.stage import Page
 from tests.support.rows import delete_rows, insert_row, just_now, lasting_url, read_row
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, within
 
 PAGE = Page("managing_jobs.md")
 #: With intervals this long, a runner acts in time only if it is woken.
@@ -85,7 +85,7 @@ async def test_cancelling_changes_the_row_at_once_and_kills_no_task(oban: Oban, 
     PAGE.says("the database state is updated immediately, but _the running task isn't forcefully terminated_")
     job = await oban.enqueue(Stubborn.new())
     async with Oban(url, queues={"default": 1}):
-        await asyncio.wait_for(Stubborn.going.wait(), 10)
+        await within(Stubborn.going.wait(), 10)
         assert await oban.cancel_job(job.id)
         cancelled = await read_row(oban.engine, job.id)
         assert cancelled is not None
@@ -113,7 +113,7 @@ async def test_an_executing_job_is_deleted_after_it_was_cancelled(oban: Oban, ur
     PAGE.says("If you need to stop an executing job, cancel it first and then delete it afterwards")
     job = await oban.enqueue(Stubborn.new())
     async with Oban(url, queues={"default": 1}):
-        await asyncio.wait_for(Stubborn.going.wait(), 10)
+        await within(Stubborn.going.wait(), 10)
         assert not await oban.delete_job(job)
         assert await oban.cancel_job(job)
         assert await oban.delete_job(job)
@@ -179,7 +179,7 @@ async def test_an_executing_job_can_be_updated_and_is_still_completed(oban: Oban
     PAGE.says("Use caution when updating jobs that are currently executing")
     job = await oban.enqueue(Stubborn.new({"version": 1}))
     async with Oban(url, queues={"default": 1}):
-        await asyncio.wait_for(Stubborn.going.wait(), 10)
+        await within(Stubborn.going.wait(), 10)
         await oban.update_job(job, {"args": {"version": 2}, "meta": {"seen": True}})
         Stubborn.leave.set()
     row = await read_row(oban.engine, job.id)

@@ -13,7 +13,7 @@ from oban import Oban
 from oban.database.aio import Database
 from oban.runner import runner as runner_module
 from tests.faults.proxy import Proxy
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, within
 from tests.support.workers import Runs
 
 
@@ -44,7 +44,7 @@ async def test_a_node_stops_in_time_and_leaves_nothing_when_the_network_swallows
         # How long the network is silent before the node stops: it finds out by itself, or not.
         await asyncio.sleep(silent)
         since = time.monotonic()
-        await asyncio.wait_for(oban.stop(), 30)
+        await within(oban.stop(), 30)
         assert time.monotonic() - since < 5
         assert not [name for name in threads() if name.startswith("oban")]
         if driver == "asyncpg":
@@ -68,7 +68,7 @@ async def test_a_read_is_given_up_in_time_though_its_rollback_gets_no_answer(
 
         since = time.monotonic()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(database.read(look), 20)
+            await within(database.read(look), 20)
         assert time.monotonic() - since < 10
         proxy.flowing.set()
         await database.dispose()

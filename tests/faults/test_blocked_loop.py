@@ -3,7 +3,6 @@
 import random
 from pathlib import Path
 
-import pytest
 from sqlalchemy import URL
 
 from oban import Oban
@@ -15,7 +14,6 @@ LEASE = 2.0
 BLOCKS, JOBS = (10, 1_000) if FULL else (4, 400)
 
 
-@pytest.mark.timeout(180)
 async def test_a_node_whose_event_loop_is_blocked_keeps_its_jobs(
     url: URL, tmp_path: Path, rng: random.Random
 ) -> None:

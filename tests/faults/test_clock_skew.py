@@ -5,7 +5,6 @@ import random
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import pytest
 from sqlalchemy import URL, select
 
 from oban import Job, Oban, Snooze, Worker, clock
@@ -36,7 +35,6 @@ class Again(Worker, name="faults.Again"):
         return 1.0
 
 
-@pytest.mark.timeout(120)
 async def test_jobs_start_when_the_database_says_whatever_the_nodes_clocks_say(
     url: URL, tmp_path: Path, rng: random.Random
 ) -> None:

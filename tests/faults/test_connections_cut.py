@@ -12,7 +12,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import pytest
 from sqlalchemy import URL, text
 
 from oban import Job, Oban, dialects
@@ -128,7 +127,6 @@ async def over(cluster: Cluster, feed: Feed) -> History:
     return history
 
 
-@pytest.mark.timeout(180)
 async def test_all_connections_are_cut_again_and_again(
     postgresql_url: URL, tmp_path: Path, rng: random.Random
 ) -> None:
@@ -154,7 +152,6 @@ async def test_all_connections_are_cut_again_and_again(
     assert max(pauses) < BACK
 
 
-@pytest.mark.timeout(180)
 async def test_what_is_said_while_nobody_listens_is_found_as_soon_as_somebody_does(
     postgresql_url: URL, tmp_path: Path, rng: random.Random
 ) -> None:

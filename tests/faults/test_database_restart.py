@@ -9,7 +9,6 @@ import signal
 import time
 from pathlib import Path
 
-import pytest
 from sqlalchemy import URL
 
 from oban import Oban, dialects
@@ -47,7 +46,6 @@ async def insert(client: Oban, rng: random.Random, seconds: float) -> list[int]:
     return ids
 
 
-@pytest.mark.timeout(240)
 async def test_the_database_crashes_again_and_again(
     server: Server, server_url: URL, tmp_path: Path, rng: random.Random
 ) -> None:

@@ -19,6 +19,7 @@ from oban.repository import fetch
 from oban.repository.acknowledge import Ack
 from tests.faults.node import die_with_parent
 from tests.support.processes import ROOT
+from tests.support.waiting import within
 
 _OFF = ("hashjoin", "mergejoin", "hashagg", "sort", "material", "indexscan", "bitmapscan")
 #: A subquery with a LIMIT that a join runs again for each row would claim anew each time.
@@ -97,8 +98,8 @@ async def test_rows_that_somebody_has_locked_are_passed_over(postgresql_url: URL
     async with Oban(postgresql_url) as client, client.engine.begin() as connection:
         held = "SELECT id FROM oban_jobs WHERE id % 2 = 0 FOR UPDATE"
         locked = set((await connection.execute(text(held))).scalars())
-        async with asyncio.timeout(10):
-            jobs = await client._database.write(fetch.turn, [], "default", 60, "node", "owner")
+        turn = client._database.write(fetch.turn, [], "default", 60, "node", "owner")
+        jobs = await within(turn, 10)
         assert (len(jobs), locked & {job.id for job in jobs}) == (50, set())
 
 

@@ -4,7 +4,6 @@ import asyncio
 import random
 from pathlib import Path
 
-import pytest
 from sqlalchemy import URL
 
 from oban import Oban
@@ -31,7 +30,6 @@ def runs_elsewhere(history: History, end: Entry) -> bool:
     return bool(began - ended - {end.run})
 
 
-@pytest.mark.timeout(180)
 async def test_a_frozen_runner_changes_nothing_that_is_no_longer_its_own(
     url: URL, tmp_path: Path, rng: random.Random
 ) -> None:

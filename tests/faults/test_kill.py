@@ -5,7 +5,6 @@ import random
 import time
 from pathlib import Path
 
-import pytest
 from sqlalchemy import URL
 
 from oban import Oban
@@ -19,7 +18,6 @@ KILLS, JOBS = (100, 10_000) if FULL else (40, 3_000)
 PAUSE = (0.2, 0.8)
 
 
-@pytest.mark.timeout(180)
 async def test_nothing_is_lost_or_doubled_when_runners_are_killed(
     postgresql_url: URL, tmp_path: Path, rng: random.Random
 ) -> None:

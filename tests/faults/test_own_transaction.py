@@ -41,7 +41,6 @@ def cluster_for(url: URL, folder: Path, *, limit: int) -> Cluster:
     return cluster
 
 
-@pytest.mark.timeout(90)
 async def test_effects_are_there_exactly_once_when_jobs_kill_their_process(
     url: URL, tmp_path: Path, rng: random.Random
 ) -> None:
@@ -85,7 +84,6 @@ async def all_running_on(client: Oban, node: str) -> list[Job]:
     return jobs
 
 
-@pytest.mark.timeout(90)
 async def test_runs_that_lost_their_job_leave_no_effect(url: URL, tmp_path: Path, rng: random.Random) -> None:
     # On SQLite, nobody else could write after one of them has.
     first = url.get_backend_name() != "sqlite"
@@ -114,7 +112,6 @@ async def test_runs_that_lost_their_job_leave_no_effect(url: URL, tmp_path: Path
     assert effects(url) == {id_: 1 for id_ in ids if id_ not in gone}
 
 
-@pytest.mark.timeout(90)
 @pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
 async def test_when_the_commit_breaks_there_is_one_effect_all_the_same(
     server: Server, server_url: URL, rng: random.Random, driver: str

@@ -5,7 +5,6 @@ import random
 import signal
 from pathlib import Path
 
-import pytest
 from sqlalchemy import URL
 
 from oban import Oban
@@ -18,7 +17,6 @@ ENDINGS = [*["exit"] * 5, *(number.name for number in (signal.SIGABRT, signal.SI
 ENDINGS += ["SIGBUS", "SIGFPE"]
 
 
-@pytest.mark.timeout(120)
 async def test_jobs_that_kill_their_process_are_discarded_and_the_others_done(
     url: URL, tmp_path: Path, rng: random.Random
 ) -> None:

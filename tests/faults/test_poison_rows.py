@@ -210,7 +210,6 @@ async def ended(connection: Connection, ids: list[int]) -> list[str]:
 
 
 # Rounds are repeated until one of each kind was not disturbed.
-@pytest.mark.timeout(180)
 @pytest.mark.alone
 async def test_spoilt_rows_delay_only_themselves(target: URL | AsyncEngine) -> None:
     clean: list[float] = []

@@ -8,7 +8,6 @@ import random
 import time
 from pathlib import Path
 
-import pytest
 from sqlalchemy import URL, text
 from sqlalchemy.exc import DBAPIError
 
@@ -43,7 +42,6 @@ def acknowledged_later(history: History, since: float, until: float) -> int:
     return len(ended & later)
 
 
-@pytest.mark.timeout(180)
 async def test_the_database_turns_read_only_while_jobs_run(
     server: Server, server_url: URL, tmp_path: Path, rng: random.Random
 ) -> None:

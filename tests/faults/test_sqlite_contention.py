@@ -4,7 +4,6 @@ import asyncio
 import random
 from pathlib import Path
 
-import pytest
 from sqlalchemy import URL, text
 
 from oban import Oban
@@ -22,7 +21,6 @@ def logged(folder: Path) -> list[str]:
     return [line for path in folder.glob("n*.log") for line in path.read_text().splitlines()]
 
 
-@pytest.mark.timeout(150)
 async def test_four_processes_share_a_file_and_lose_nothing(
     sqlite_url: URL, tmp_path: Path, rng: random.Random
 ) -> None:

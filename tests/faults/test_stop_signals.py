@@ -22,7 +22,7 @@ from sqlalchemy import URL, text
 
 from oban import Job, JobState, Oban, Worker
 from tests.support.processes import ROOT
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, within
 
 GRACE = 0.3
 #: How long a node may take to exit, beyond the grace period.
@@ -123,7 +123,7 @@ class Node:
         for number in signals:
             await asyncio.sleep(self.gap)
             self.send(number)
-        await asyncio.wait_for(asyncio.shield(self.code), 20)
+        await within(asyncio.shield(self.code), 20)
         self.took = loop.time() - began
 
     async def says(self, words: str) -> None:
@@ -199,7 +199,6 @@ async def check(client: Oban, nodes: list[Node]) -> list[str]:
     return problems + [f"the producer of {queue} on {node} is left" for node, queue in left]
 
 
-@pytest.mark.timeout(150)
 async def test_nodes_that_are_copies_of_one_process_stop_cleanly(
     url: URL, tmp_path: Path, rng: random.Random
 ) -> None:
@@ -286,7 +285,7 @@ async def test_an_application_that_is_interrupted_puts_its_jobs_back(
         else:
             application.leave.set()
         with pytest.raises(asyncio.CancelledError if cancelled else LookupError):
-            await asyncio.wait_for(running, GRACE + MARGIN)
+            await within(running, GRACE + MARGIN)
         rows = {(row.state, row.attempt, len(row.errors)) for row in await client.list_jobs()}
     assert rows == {(JobState.AVAILABLE, 0, 0)}
     named = re.findall(r"put back, .* jobs ([\d, ]+)", caplog.text)

@@ -10,7 +10,7 @@ from pathlib import Path
 from sqlalchemy import URL
 
 from tests.support.processes import ROOT
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, within
 
 
 class Node:
@@ -23,7 +23,7 @@ class Node:
     async def says(self, word: str) -> None:
         """Wait until it prints a line."""
         assert self.process.stdout is not None
-        line = await asyncio.wait_for(self.process.stdout.readline(), 30)
+        line = await within(self.process.stdout.readline(), 30)
         assert line.decode().strip() == word
 
     def ran(self) -> list[int]:
@@ -32,7 +32,7 @@ class Node:
 
     async def stop(self) -> None:
         """Let it stop as it would in production, and see that nothing went wrong."""
-        _, errors = await asyncio.wait_for(self.process.communicate(b""), 20)
+        _, errors = await within(self.process.communicate(b""), 20)
         assert (self.process.returncode, errors.decode()) == (0, "")
 
 

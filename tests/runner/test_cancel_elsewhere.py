@@ -150,11 +150,11 @@ async def test_a_cancel_that_others_ask_for_while_the_database_is_away_is_made_u
     async with Oban(postgresql_url, queues={"default": 2}, **NO_POLLING) as oban:
         job = await oban.enqueue(runs.worker.new())
         running = await runs.begun(1)
-        checker = runner_of(oban).cancellation
+        watcher = runner_of(oban).watcher
         with monkeypatch.context() as away:
-            away.setattr(checker, "database", None)
+            away.setattr(watcher, "database", None)
             runner_of(oban).notifier.dispatch("signal", {"action": "pkill", "job_id": job.id})
-            await eventually(lambda: checker.failures)
+            await eventually(lambda: watcher.failures)
             assert not running.cancelled()
         await eventually(running.cancelled)
         assert (await row_of(oban, job)).state is JobState.CANCELLED

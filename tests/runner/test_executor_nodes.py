@@ -17,7 +17,7 @@ from tests.runner.process_workers import InProcess
 from tests.runner.processes import lives, noted
 from tests.support.jobs import reaches, row_of
 from tests.support.processes import ROOT
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, within
 
 
 @asynccontextmanager
@@ -54,7 +54,7 @@ async def test_a_signal_to_all_processes_lets_jobs_finish(sqlite_url: URL, note:
         os.killpg(process.pid, how)
         os.kill(child, how)
         note.with_suffix(".go").touch()
-        _, errors = await asyncio.wait_for(process.communicate(), 20)
+        _, errors = await within(process.communicate(), 20)
         row = await row_of(client, job)
         assert (row.state, row.errors) == (JobState.COMPLETED, [])
         assert process.returncode == 0, errors
@@ -84,7 +84,7 @@ async def script(url: URL, *arguments: str) -> str:
         stdout=PIPE,
         stderr=PIPE,
     )
-    output, _ = await asyncio.wait_for(process.communicate(), 40)
+    output, _ = await within(process.communicate(), 40)
     return output.decode()
 
 

@@ -18,7 +18,7 @@ from tests.runner import effects as support
 from tests.runner.effects import RUNNING, Halting, effect, effects, nothing_leaked
 from tests.support.jobs import acknowledged, reaches, row_of
 from tests.support.options import NO_POLLING
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, within
 
 
 def lanes() -> list[ThreadSession]:
@@ -80,8 +80,8 @@ async def test_a_job_that_is_interrupted_in_a_statement_keeps_no_lock(table: URL
         assert row.errors[0]["error"].endswith("timed out after 0.3 s")
         assert await effects(oban) == ["theirs"]
         await eventually(lambda: nothing_leaked(oban))
-        async with asyncio.timeout(2), oban.engine.begin() as connection:
-            await connection.execute(text("UPDATE effects SET name = 'free'"))
+        async with oban.engine.begin() as connection:
+            await within(connection.execute(text("UPDATE effects SET name = 'free'")), 2)
 
 
 async def test_a_stop_puts_the_job_back_and_nothing_is_written(one_table: URL, form: str) -> None:

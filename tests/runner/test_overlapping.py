@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from sqlalchemy import URL, select
+from sqlalchemy import URL, func, select
 
 from oban import Job, JobState, Oban, Worker
 from oban.repository import fetch
@@ -90,11 +90,16 @@ async def in_state(oban: Oban, state: JobState) -> list[Job]:
 
 
 async def all_ended(oban: Oban, number: int) -> None:
-    async def done() -> bool:
-        ended = select(Job).where(Job.state.in_([JobState.COMPLETED, JobState.DISCARDED]))
-        return len(await oban.list_jobs(ended)) == number
+    """Wait until that many jobs have ended, as long as their number grows."""
+    ended = select(func.count()).where(Job.state.in_([JobState.COMPLETED, JobState.DISCARDED]))
+    seen = [0]
 
-    await eventually(done, timeout=30)
+    async def done() -> bool:
+        async with oban.engine.connect() as connection:
+            seen[0] = (await connection.execute(ended)).scalar_one()
+        return seen[0] == number
+
+    await eventually(done, progress=lambda: seen[0])
 
 
 async def test_two_turns_are_under_way_while_there_is_more_than_fits_and_no_more_run_than_the_limit(

@@ -19,7 +19,7 @@ from oban.runner.heartbeat_thread import HeartbeatThread
 from tests.support.internals import runner_database
 from tests.support.jobs import row_of
 from tests.support.options import BRIEF, NO_POLLING
-from tests.support.waiting import eventually, quiet
+from tests.support.waiting import eventually, quiet, within
 from tests.support.workers import Noop, Runs
 
 #: So long that whoever waits for it fails the test.
@@ -50,7 +50,7 @@ async def test_running_jobs_finish_and_waiting_ones_stay(url: URL) -> None:
     await runs.over(1)
     assert not stopping.done()
     runs.finish(2)
-    await asyncio.wait_for(stopping, 5)
+    await within(stopping, 5)
     rows = [await row_of(client, job) for job in jobs]
     assert [row.state for row in rows] == [JobState.COMPLETED] * 2 + [JobState.AVAILABLE] * 2
     assert rows[0].meta["return"] == "done"
@@ -105,7 +105,7 @@ async def test_a_job_that_finishes_when_interrupted_is_done(url: URL) -> None:
     async with Oban(url, name="client") as client:
         async with Oban(url, queues={"default": 2}, shutdown_grace_period=0) as oban:
             job = await oban.enqueue(Saves.new())
-            await asyncio.wait_for(begun.wait(), 10)
+            await within(begun.wait(), 10)
         row = await row_of(client, job)
     assert row.state is JobState.COMPLETED
     assert row.meta["return"] == [True, "saved"]
@@ -114,7 +114,7 @@ async def test_a_job_that_finishes_when_interrupted_is_done(url: URL) -> None:
 async def test_a_job_that_does_not_let_itself_be_interrupted_goes_back(
     url: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner_module, "LAST_MOMENTS", 1.0)
+    monkeypatch.setattr(runner_module, "LAST_MOMENTS", 2.0)
     begun, end = asyncio.Event(), asyncio.Event()
 
     class Stubborn(Worker):
@@ -129,7 +129,7 @@ async def test_a_job_that_does_not_let_itself_be_interrupted_goes_back(
     async with Oban(url, name="client") as client:
         async with Oban(url, queues={"default": 2}, shutdown_grace_period=0) as oban:
             job = await oban.enqueue(Stubborn.new())
-            await asyncio.wait_for(begun.wait(), 10)
+            await within(begun.wait(), 10)
         row = await row_of(client, job)
         end.set()
     assert (row.state, row.attempt, row.errors) == (JobState.AVAILABLE, 0, [])
@@ -171,13 +171,13 @@ async def test_jobs_that_are_being_fetched_when_the_stop_comes_finish_too(
         await oban.start()
         fetch = SlowFetch(oban, monkeypatch)
         job = await client.enqueue(runs.worker.new())
-        await asyncio.wait_for(fetch.answered.wait(), 10)
+        await within(fetch.answered.wait(), 10)
         stopping = asyncio.create_task(oban.stop())
         await asyncio.sleep(0)
         fetch.go_on.set()
         await runs.begun(1)
         runs.finish(1, Record("done"))
-        await asyncio.wait_for(stopping, 10)
+        await within(stopping, 10)
         row = await row_of(client, job)
     assert (row.state, row.meta.get("return")) == (JobState.COMPLETED, "done")
 
@@ -185,21 +185,21 @@ async def test_jobs_that_are_being_fetched_when_the_stop_comes_finish_too(
 async def test_jobs_that_come_after_the_grace_period_go_back_and_do_not_go_on(
     url: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner_module, "LAST_MOMENTS", 0.5)
+    monkeypatch.setattr(runner_module, "LAST_MOMENTS", 2.0)
     runs = Runs()
     async with Oban(url, name="client") as client:
         oban = Oban(url, queues={"default": 2}, shutdown_grace_period=0)
         await oban.start()
         fetch = SlowFetch(oban, monkeypatch)
         job = await client.enqueue(runs.worker.new())
-        await asyncio.wait_for(fetch.answered.wait(), 10)
+        await within(fetch.answered.wait(), 10)
         stopping = asyncio.create_task(oban.stop())
         # Until the grace period, such as it is, has passed.
         runner = oban._runner
         assert runner is not None
         await eventually(lambda: all(producer.closed for producer in runner.producers.values()))
         fetch.go_on.set()
-        await asyncio.wait_for(stopping, 10)
+        await within(stopping, 10)
         await is_back(client, job)
         assert all(running.cancelled() for running in runs.jobs)
         assert len(runs.ended) == len(runs.jobs)
@@ -210,7 +210,7 @@ async def test_a_stop_during_the_start_leaves_nothing(url: URL) -> None:
     starting = asyncio.create_task(oban.start())
     await asyncio.sleep(0.001)
     await oban.stop()
-    await asyncio.wait({starting}, timeout=10)
+    await within(asyncio.wait({starting}), 10)
     assert await others() == set()
 
 
@@ -224,8 +224,8 @@ async def test_a_second_stop_cuts_the_wait_short(url: URL) -> None:
         first = asyncio.create_task(oban.stop())
         done, _ = await asyncio.wait({first}, timeout=0.1)
         assert not done
-        await asyncio.wait_for(oban.stop(), 10)
-        await asyncio.wait_for(first, 1)
+        await within(oban.stop(), 10)
+        await within(first, 1)
         await is_back(client, job)
     assert runs.interrupted == [1]
 
@@ -241,7 +241,7 @@ async def test_a_stop_that_is_itself_cancelled_goes_on(url: URL) -> None:
     first.cancel()
     await asyncio.wait({first})
     runs.finish(1)
-    await asyncio.wait_for(oban.stop(), 10)
+    await within(oban.stop(), 10)
     assert await others() == set()
     async with Oban(url) as client:
         assert (await row_of(client, job)).state in (JobState.COMPLETED, JobState.AVAILABLE)
@@ -369,18 +369,18 @@ async def test_a_start_that_is_cancelled_leaves_no_producer_behind(
     url: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with Oban(url, name="client") as client:
-        send, written = HeartbeatThread.send, asyncio.Event()
+        beat, written = HeartbeatThread.beat, asyncio.Event()
 
-        async def send_and_hang(heartbeats: HeartbeatThread) -> None:
-            await send(heartbeats)
-            if heartbeats._refresher._heartbeats():
+        async def beat_and_hang(pulse: HeartbeatThread) -> None:
+            await beat(pulse)
+            if pulse._refresher._heartbeats():
                 written.set()
                 await asyncio.Event().wait()
 
-        monkeypatch.setattr(HeartbeatThread, "send", send_and_hang)
+        monkeypatch.setattr(HeartbeatThread, "beat", beat_and_hang)
         oban = Oban(url, queues={"default": 1}, **BRIEF)
         starting = asyncio.create_task(oban.start())
-        await asyncio.wait_for(written.wait(), 10)
+        await within(written.wait(), 10)
         starting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await starting

@@ -13,7 +13,7 @@ from oban.repository import fetch
 from tests.support.internals import runner_database
 from tests.support.jobs import reaches, row_of
 from tests.support.options import NO_POLLING
-from tests.support.waiting import quiet
+from tests.support.waiting import quiet, within
 from tests.support.workers import Noop, Runs
 
 SOON = 0.4
@@ -208,7 +208,7 @@ async def test_what_is_scheduled_while_the_stager_looks_is_not_overlooked(
             return result
 
         monkeypatch.setattr(runner_database(oban), "read", slow_read)
-        await asyncio.wait_for(looking.wait(), 10)
+        await within(looking.wait(), 10)
         job = await oban.enqueue(Noop.new(schedule_in=SOON))
         await quiet()
         go_on.set()

@@ -14,7 +14,7 @@ from typing import Any, cast
 from sqlalchemy import URL, Table, insert
 
 from oban import Job, JobState, Oban
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, within
 
 ROOT = Path(__file__).parents[2]
 PLANTED = "from pathlib import Path\nPath(__file__).with_suffix('.ran').touch()\ndef run(job): pass\n"
@@ -87,7 +87,7 @@ async def test_rows_that_name_code_import_and_call_nothing(url: URL, tmp_path: P
     )
     try:
         assert process.stdout is not None
-        assert await asyncio.wait_for(process.stdout.readline(), 30) == b"ready\n"
+        assert await within(process.stdout.readline(), 30) == b"ready\n"
         known = [
             {"worker": worker, "args": args, "meta": args, "tags": sorted(args), "max_attempts": 1}
             for worker in ("tests.security.Registered", "tests.security.greet")
@@ -107,7 +107,7 @@ async def test_rows_that_name_code_import_and_call_nothing(url: URL, tmp_path: P
                 return [] if states & {JobState.AVAILABLE, JobState.EXECUTING} else jobs
 
             jobs = await eventually(ended)
-        said, _ = await asyncio.wait_for(process.communicate(b""), 30)
+        said, _ = await within(process.communicate(b""), 30)
         # No "called", either.
         assert json.loads(said) == []
     finally:

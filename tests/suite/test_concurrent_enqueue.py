@@ -26,7 +26,6 @@ class Count(Worker):
         self.ran[job.args["key"]] += 1
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("factory", ["sqlite", "asyncpg"], indirect=True)
 async def test_of_thousands_of_transactions_just_the_committed_ones_enqueue_and_their_jobs_run_once(
     url: URL, rng: random.Random

@@ -5,6 +5,7 @@ import asyncio
 from sqlalchemy import URL
 
 from oban import Job, Oban
+from tests.support.waiting import within
 
 
 async def test_a_cancelled_call_keeps_no_lock_and_enqueues_all_or_nothing(url: URL) -> None:
@@ -24,7 +25,6 @@ async def test_a_cancelled_call_keeps_no_lock_and_enqueues_all_or_nothing(url: U
             except asyncio.CancelledError as error:
                 # As a caller does that logs it: the traceback keeps what it refers to alive.
                 kept.append(error)
-            async with asyncio.timeout(5):
-                await oban.enqueue(Job(worker="next"))
+            await within(oban.enqueue(Job(worker="next")), 5)
             assert len(await oban.list_jobs()) - before - 1 in (0, 200)
         assert kept

@@ -17,7 +17,7 @@ from oban.repository import insert
 from tests.suite.statements import recorded
 from tests.support.databases import DATABASES
 from tests.support.rows import TABLE, delete_rows, insert_row, insert_rows, lasting_url, read_rows, row
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, within
 
 OPERATIONS = ("cancel", "retry", "delete", "update")
 
@@ -67,7 +67,7 @@ async def meeting(oban: Oban, other: Oban, call: Callable[[], Any], *statements:
             if oban.engine.dialect.name == "postgresql":
                 await eventually(lambda: waiting(oban))
             assert not task.done()
-        await asyncio.wait_for(asyncio.wait([task]), 20)
+        await within(asyncio.wait([task]), 20)
     return task
 
 
@@ -198,7 +198,7 @@ async def test_overlapping_batches_in_opposite_order_never_deadlock(
                 await session.rollback()
 
     by_select = second == "select"
-    await asyncio.wait_for(
+    await within(
         asyncio.gather(
             batches(oban, "update", ids),
             batches(other, "update" if by_select else second, backwards if by_select else ids[::-1]),

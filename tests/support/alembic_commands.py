@@ -28,7 +28,6 @@ def alembic(
         env=variables,
         capture_output=True,
         text=True,
-        timeout=50,
         check=False,
     )
 

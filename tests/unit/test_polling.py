@@ -11,6 +11,7 @@ from oban import Job, Oban
 from oban.notifier import poll
 from oban.notifier.poll import DataVersionNotifier
 from tests.support.databases import SQLiteFactory
+from tests.support.waiting import within
 
 
 async def test_a_pool_without_a_free_connection_does_not_end_the_watch(
@@ -33,9 +34,9 @@ async def test_a_pool_without_a_free_connection_does_not_end_the_watch(
         monkeypatch.setattr(type(oban.engine), "connect", refused_once)
         monkeypatch.setattr(poll, "RETRY", 0.01)
         await watch.start()
-        await asyncio.wait_for(failed.wait(), 5)
+        await within(failed.wait(), 5)
         watch.subscribe("insert", lambda _: heard.set())
         await other.enqueue(Job(worker="w"))
-        await asyncio.wait_for(heard.wait(), 5)
+        await within(heard.wait(), 5)
         await watch.stop()
     sqlite_factory.drop(url)
