@@ -21,7 +21,7 @@ from oban.runner.execution.producer import Producer
 from oban.runner.heartbeat_thread import HeartbeatThread
 from oban.runner.loop_watchdog import LoopWatchdog
 from oban.runner.processes import child
-from oban.runner.processes.pool import Processes
+from oban.runner.processes.pool import ProcessPool
 from oban.runner.services.base import Service
 from oban.runner.services.cancellation import CancellationChecker
 from oban.runner.services.controller import Controller
@@ -51,7 +51,7 @@ class Runner:
         self.database = database.with_own_pool(connections, options.statement_timeout)
         self.options = options
         self._threads = ThreadPoolExecutor(max_workers=MAX_THREADS, thread_name_prefix="oban")
-        self._processes = Processes()
+        self._processes = ProcessPool()
         self._sessions = JobSessions(database, options.statement_timeout)
         self.notifier = notifier.make(self.database, options.notifier, options.listen_url)
         self.leader = Leader(

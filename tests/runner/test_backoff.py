@@ -13,7 +13,7 @@ from oban import Job, JobState, Oban, Worker
 from oban.database.aio import Database
 from oban.runner.execution.executor import Run, execute
 from oban.runner.execution.job_session_threads import JobSessions
-from oban.runner.processes.pool import Processes
+from oban.runner.processes.pool import ProcessPool
 from tests.support.jobs import acknowledged, reaches
 from tests.support.options import BRIEF, NO_POLLING
 
@@ -104,7 +104,7 @@ async def test_a_backoff_cannot_end_the_node(monkeypatch: pytest.MonkeyPatch, ra
     sessions = JobSessions(Database("sqlite+aiosqlite://"), 1.0)
     with ThreadPoolExecutor(1) as threads:
         try:
-            ack = await execute(Run(job, "owner"), threads, Processes(), sessions)
+            ack = await execute(Run(job, "owner"), threads, ProcessPool(), sessions)
         except BaseException as error:
             pytest.fail(f"execute raised {error!r}")
     assert ack is not None

@@ -223,8 +223,8 @@ async def test_a_worker_that_cannot_be_made_or_imported_in_a_process_fails(
 
     assert "RuntimeError: not here" in await failed(oban, await oban.enqueue(Unmade.new()))
     text = await failed(oban, await oban.enqueue(Local.new()))
-    assert text.startswith("UnknownWorker: a child process does not find")
-    assert "has to be defined at the top of a module" in text
+    assert text.startswith("UnknownWorker: a child process cannot find")
+    assert "must be defined at the top level of a module" in text
 
 
 async def test_the_loop_is_free_while_a_process_starts_and_dies(oban: Oban) -> None:

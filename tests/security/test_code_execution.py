@@ -149,10 +149,10 @@ CALLS = {
 ALLOWED = {
     "cli/start.py: import_module": "the operator, on the command line",
     "cli/node.py: import_module": "the operator, on the command line; uvloop",
-    "runner/child.py: import_module": "the registry of the parent process",
-    "runner/child.py: multiprocessing.spawn": "the main module of the parent process; nothing is pickled",
-    "runner/processes.py: multiprocessing.spawn": "the main module of this process",
-    "runner/processes.py: multiprocessing.process": "the main module of this process",
+    "runner/processes/child.py: import_module": "the registry of the parent process",
+    "runner/processes/child.py: multiprocessing.spawn": "the main module of the node; nothing is pickled",
+    "runner/processes/worker_process.py: multiprocessing.spawn": "the main module of this process",
+    "runner/processes/worker_process.py: multiprocessing.process": "the main module of this process",
 }
 
 

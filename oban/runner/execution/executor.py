@@ -21,7 +21,8 @@ from oban.runner.execution.given import given
 from oban.runner.execution.job_session import Stored
 from oban.runner.execution.job_session_threads import JobSessions
 from oban.runner.execution.outcome import AttemptFailed, Ending
-from oban.runner.processes.pool import Call, Processes
+from oban.runner.processes.pool import ProcessPool
+from oban.runner.processes.worker_process import ProcessRun
 from oban.worker import Worker, registry, running
 
 logger = logging.getLogger("oban.executor")
@@ -97,7 +98,7 @@ class Run:
             self.task.cancel()
 
 
-async def execute(run: Run, threads: Executor, processes: Processes, sessions: JobSessions) -> Ack | None:
+async def execute(run: Run, threads: Executor, processes: ProcessPool, sessions: JobSessions) -> Ack | None:
     """Run the job. Never raises: how it ended, whatever it did, is in the `Ack`.
 
     None if that is stored already, or is of no use any more.
@@ -158,10 +159,10 @@ def _class_of(name: str) -> type[Worker]:
         raise AttemptFailed(f"UnknownWorker: {error}") from None
 
 
-async def _in_process(run: Run, worker: Worker, limit: float | None, processes: Processes) -> Ending:
-    call = Call(type(worker), run.job, limit)
-    run.on_cancel = call.cancel
-    running = asyncio.create_task(processes.run(call))
+async def _in_process(run: Run, worker: Worker, limit: float | None, processes: ProcessPool) -> Ending:
+    process_run = ProcessRun(type(worker), run.job, limit)
+    run.on_cancel = process_run.cancel
+    running = asyncio.create_task(processes.run(process_run))
     try:
         return await asyncio.shield(running)
     except asyncio.CancelledError:

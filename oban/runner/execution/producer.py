@@ -17,7 +17,7 @@ from oban.repository.queue_settings import QueueInfo, QueueState
 from oban.runner.execution.acknowledger import Acknowledger
 from oban.runner.execution.executor import Run, execute
 from oban.runner.execution.job_session_threads import JobSessions
-from oban.runner.processes.pool import Processes
+from oban.runner.processes.pool import ProcessPool
 from oban.runner.services.base import Service
 
 logger = logging.getLogger("oban.producer")
@@ -49,7 +49,7 @@ class Producer(Service):
         check_interval: float,
         threads: Executor,
         node_alive: Callable[[], bool],
-        processes: Processes,
+        processes: ProcessPool,
         sessions: JobSessions,
     ) -> None:
         super().__init__(f"producer-{queue}", interval)

@@ -1,7 +1,7 @@
-"""The child process in which workers with `executor="process"` run: the far side of `processes`.
+"""The main program of a child process, in which workers with `executor="process"` run.
 
-The main thread runs one job after the other; another one listens to the node. When the node is gone,
-so is this process, with whatever it has started.
+The main thread runs one job after the other while another thread listens to the node. When the node is gone,
+the child process ends, with every process that it started.
 """
 
 import asyncio
@@ -29,38 +29,42 @@ from oban.runner.execution.outcome import AttemptFailed, Ending
 from oban.runner.processes import protocol
 from oban.worker import Worker, registry, running
 
-#: How often to look whether the node is still there, where another process keeps the connection open,
-#: and how long an idle process may take to end, in seconds.
-WATCH = 2.0
+#: Seconds between two checks whether the node is still there: another process may keep its end of the
+#: connection open.
+PARENT_CHECK_INTERVAL = 2.0
+#: Seconds that an idle process has to end on its own.
+EXIT_GRACE = 2.0
 
 _preparing = False
 
 
 def refuse_to_start() -> None:
-    """Raise `ConfigError` where a script is imported as the main module of a child process."""
+    """Raise `ConfigError` if a node starts while a child process imports the main script."""
     if _preparing:
         raise ConfigError(
             "a child process for jobs imports the main script, which starts Oban again: put what the script"
-            " does behind `if __name__ == '__main__':`"
+            " does under `if __name__ == '__main__':`"
         )
 
 
-class _Run:
-    """What `job.cancelled()` asks."""
+class ChildRun:
+    """One run of a job in this process: what the node requested, and what `job.cancelled()` returns."""
 
     def __init__(self, request: dict[str, Any]) -> None:
         self.request = request
         self.cancelled = False
 
 
-class _Child:
-    def __init__(self, connection: socket.socket, parent: int) -> None:
+class ChildMain:
+    """Receives runs from the node, executes them, and sends back how they ended."""
+
+    def __init__(self, connection: socket.socket, parent_pid: int) -> None:
         self._connection = connection
-        self._parent = parent
-        self._runs: queue.SimpleQueue[_Run | None] = queue.SimpleQueue()
-        self._last: _Run | None = None
+        self._parent_pid = parent_pid
+        self._runs: queue.SimpleQueue[ChildRun | None] = queue.SimpleQueue()
+        self._last_run: ChildRun | None = None
         self._busy = False
-        self._broken: str | None = None
+        self._import_error: str | None = None
 
     # -- the thread that listens -----------------------------------------------------------------
 
@@ -68,22 +72,21 @@ class _Child:
         try:
             while message := self._receive():
                 if "job" in message:
-                    self._last = _Run(message)
-                    self._runs.put(self._last)
-                # The number tells it from one that was meant for the run before.
-                elif self._last is not None and self._last.request["number"] == message["cancelled"]:
-                    self._last.cancelled = True
+                    self._last_run = ChildRun(message)
+                    self._runs.put(self._last_run)
+                elif self._last_run is not None and self._last_run.request["number"] == message["cancelled"]:
+                    self._last_run.cancelled = True
         finally:
             self._runs.put(None)
             if not self._busy:
-                time.sleep(WATCH)
-            _vanish()
+                time.sleep(EXIT_GRACE)
+            _kill_everything()
 
     def _receive(self) -> dict[str, Any] | None:
         poll = select.poll()
         poll.register(self._connection, select.POLLIN)
-        while not poll.poll(WATCH * 1000):
-            if os.getppid() != self._parent:
+        while not poll.poll(PARENT_CHECK_INTERVAL * 1000):
+            if os.getppid() != self._parent_pid:
                 return None
         header = self._read(protocol.HEADER.size)
         data = header and self._read(protocol.HEADER.unpack(header)[0])
@@ -103,49 +106,49 @@ class _Child:
         threading.Thread(target=self.listen, name="oban-listen", daemon=True).start()
         while (run := self._runs.get()) is not None:
             self._busy = True
-            ending = self._ending(run)
+            ending = self._execute(run)
             with contextlib.suppress(OSError):
                 self._send({"number": run.request["number"], "ending": ending})
             self._busy = False
 
     def prepare(self) -> None:
-        """Do what the node says about its main module, as other child processes of Python do."""
+        """Import the node's main module, as child processes of `multiprocessing` do."""
         global _preparing
         message = self._receive()
         _preparing = True
         try:
             spawn.prepare(message or {})
-        # SystemExit is how many scripts end.
+        # Many scripts end with SystemExit.
         except BaseException as error:
-            self._broken = encoding.error_text(error)
+            self._import_error = encoding.error_text(error)
         finally:
             _preparing = False
 
-    def _ending(self, run: _Run) -> Ending:
+    def _execute(self, run: ChildRun) -> Ending:
         try:
-            # In a context of its own, so that what the job sets there is gone with it.
+            # In its own context, so that the next job does not see the context variables of this one.
             return contextvars.copy_context().run(self._process, run)
         except BaseException as error:
             return outcome.from_error(error)
         finally:
-            # It may be killed later, while it waits.
+            # The process may be killed while it waits for the next job.
             for stream in (sys.stdout, sys.stderr):
                 with contextlib.suppress(Exception):
                     stream.flush()
 
-    def _process(self, run: _Run) -> Ending:
-        worker_class = self._class_of(run.request)
-        job = protocol.job_of(run.request["job"])
+    def _process(self, run: ChildRun) -> Ending:
+        worker_class = self._load_worker(run.request)
+        job = protocol.decode_job(run.request["job"])
         job.__dict__["_run"] = run
         running.set(job)
         self._send({"number": run.request["number"], "begun": True})
         worker = worker_class()
         result = worker.process(job, **given(worker, job))
         if inspect.isawaitable(result):
-            result = asyncio.run(_awaited(result))
+            result = asyncio.run(_await(result))
         return outcome.from_result(result)
 
-    def _class_of(self, request: dict[str, Any]) -> type[Worker]:
+    def _load_worker(self, request: dict[str, Any]) -> type[Worker]:
         module, name = request["module"], request["name"]
         if module != "__main__":
             importlib.import_module(module)
@@ -153,31 +156,31 @@ class _Child:
             return registry.get(name)
         except UnknownWorker:
             raise AttemptFailed(
-                (f"{self._broken}\n\n" if self._broken else "")
-                + f"UnknownWorker: a child process does not find {name!r} in {module}; a worker with"
-                " executor='process' has to be defined at the top of a module that can be imported"
+                (f"{self._import_error}\n\n" if self._import_error else "")
+                + f"UnknownWorker: a child process cannot find {name!r} in {module}; a worker with"
+                " executor='process' must be defined at the top level of a module that can be imported"
             ) from None
 
     def _send(self, message: dict[str, Any]) -> None:
         self._connection.sendall(protocol.pack(message))
 
 
-async def _awaited(result: Awaitable[Any]) -> Any:
+async def _await(result: Awaitable[Any]) -> Any:
     return await result
 
 
-def _vanish() -> None:
-    """End at once, with all processes that jobs have started here."""
+def _kill_everything() -> None:
+    """End this process at once, with all processes that its jobs have started."""
     if os.getpgrp() == os.getpid():
         os.killpg(0, signal.SIGKILL)
     os._exit(1)
 
 
-def main(descriptor: int, parent: int) -> None:
-    """Serve the node at the other end of a socket until it closes it, or is gone."""
+def main(descriptor: int, parent_pid: int) -> None:
+    """Serve the node at the other end of a socket until it closes the socket or is gone."""
     connection = socket.socket(fileno=descriptor)
-    # Not for the programs that jobs start.
+    # Programs that jobs start must not inherit it.
     connection.set_inheritable(False)
-    child = _Child(connection, parent)
+    child = ChildMain(connection, parent_pid)
     child.prepare()
     child.serve()

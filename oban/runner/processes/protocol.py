@@ -1,4 +1,9 @@
-"""What a node and its child processes say to each other: JSON, each message after its length."""
+"""The messages between a node and its child processes: JSON, each preceded by its length.
+
+The node sends its main module first. For each run it sends `{"number", "job", "module", "name"}`, and
+`{"cancelled": number}` if the job is cancelled meanwhile. The child answers `{"number", "begun"}`, and in the
+end `{"number", "ending"}`. The number tells a run from the one before it in the same child.
+"""
 
 import json
 from datetime import datetime
@@ -18,38 +23,38 @@ _TIMES = {column.key for column in Job.__table__.c if isinstance(column.type, UT
 
 
 def pack(message: dict[str, Any]) -> bytes:
-    """A message as it is sent."""
+    """The bytes to send for a message, its length included."""
     try:
         data = orjson.dumps(message)
     except TypeError:
-        # Integers of more than 64 bits, or many levels: databases store these.
+        # orjson refuses integers of more than 64 bits and deep nesting, which databases store.
         data = json.dumps(message).encode()
     return HEADER.pack(len(data)) + data
 
 
 def unpack(data: bytes) -> dict[str, Any]:
-    """The message of what follows the length."""
+    """The message in the bytes after the length."""
     message: dict[str, Any] = encoding.loads(data)
     return message
 
 
-def row(job: Job) -> list[Any]:
+def encode_job(job: Job) -> list[Any]:
     """All columns of a job as JSON values."""
-    return [_plain(job.__dict__[key]) for key in _COLUMNS]
+    return [_json_value(job.__dict__[key]) for key in _COLUMNS]
 
 
-def _plain(value: Any) -> Any:
+def _json_value(value: Any) -> Any:
     if isinstance(value, datetime):
         return value.isoformat()
-    # Of the errors, for instance: of what a worker must have, there is none by now.
+    # Undecodable args and meta were refused before. No worker needs the other columns, such as errors.
     return None if isinstance(value, encoding.Undecodable) else value
 
 
-def job_of(row: list[Any]) -> Job:
-    """The detached job of what `row` gave."""
-    values = dict(zip(_COLUMNS, row, strict=True))
+def decode_job(values: list[Any]) -> Job:
+    """The detached job that `encode_job` was called with."""
+    columns = dict(zip(_COLUMNS, values, strict=True))
     for key in _TIMES:
-        if values[key] is not None:
-            values[key] = datetime.fromisoformat(values[key])
-    values["state"] = STATE_BY_VALUE.get(values["state"])
-    return Job._from_row(values.values())
+        if columns[key] is not None:
+            columns[key] = datetime.fromisoformat(columns[key])
+    columns["state"] = STATE_BY_VALUE.get(columns["state"])
+    return Job._from_row(columns.values())
