@@ -1,4 +1,4 @@
-"""The heart of a node: the refresher on an event loop, a thread and a connection of its own."""
+"""Sends heartbeats from a thread with its own event loop and its own connection."""
 
 import asyncio
 import contextlib
@@ -17,9 +17,9 @@ T = TypeVar("T")
 
 
 class HeartbeatThread:
-    """Keeps the node's producers alive in the eyes of others, whatever blocks the loop of the jobs.
+    """Runs the refresher where no job can block it.
 
-    A database in memory has one connection, and nobody else to look: there it beats on the same loop.
+    An in-memory database has one connection and no other node: there it runs on the loop of the jobs.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class HeartbeatThread:
     ) -> None:
         timeout = min(options.statement_timeout, options.lease / 4)
         self._database = database.with_own_pool(1, timeout, own_loop=True)
-        self._thread = None if self._database is database else _Thread("oban-refresher")
+        self._thread = None if self._database is database else _LoopThread("oban-refresher")
         self._refresher = Refresher(
             self._database,
             lease=options.lease,
@@ -41,34 +41,31 @@ class HeartbeatThread:
         )
 
     def is_alive(self) -> bool:
-        """Whether the producers count as alive, so that they may fetch."""
+        """Whether other nodes take the producers to be alive, so that they may fetch jobs."""
         return self._refresher.is_alive
 
     def is_steady(self) -> bool:
-        """Whether the heart has beaten without a gap for so long that those of others would, too."""
-        return self._refresher.steady
+        """Whether this node has sent heartbeats without a gap for so long that all live nodes have, too."""
+        return self._refresher.is_steady
 
     async def start(self) -> None:
-        """Write the producers' rows, and go on doing so. Raises what the first time raises."""
+        """Send the first heartbeat, and go on with one every interval. Raises what the first one raises."""
         if self._thread is not None:
             self._thread.start()
-        await self.beat()
+        await self.send()
         await self._on_thread(self._refresher.start())
 
-    async def beat(self) -> None:
-        """Write the producers' rows now, as there is news."""
+    async def send(self) -> None:
+        """Send a heartbeat now, with the present state of all producers."""
         await self._on_thread(self._refresher.tick())
 
-    async def withdraw(self, uuids: Iterable[UUID]) -> None:
-        """Remove the rows of producers that have ended. Does nothing before the start."""
+    async def delete_producers(self, uuids: Iterable[UUID]) -> None:
+        """Delete the rows of producers that have ended. Does nothing before the start."""
         if self._thread is None or self._thread.is_alive:
-            await self._on_thread(self._refresher.withdraw(uuids))
+            await self._on_thread(self._refresher.delete_producers(uuids))
 
     async def stop(self, seconds: float = 5.0) -> None:
-        """Stop the heart, in so many seconds; rows that were not withdrawn grow old.
-
-        Does nothing if it does not beat.
-        """
+        """Stop the heartbeats within `seconds`, and close the connection; does nothing before the start."""
         if self._thread is None:
             await self._refresher.stop(seconds)
         elif self._thread.is_alive:
@@ -77,10 +74,10 @@ class HeartbeatThread:
             finally:
                 await self._thread.stop()
 
-    def end(self) -> None:
-        """Stop the heart from any thread, at once. Does nothing where it has no thread."""
+    def abort(self) -> None:
+        """Stop the heartbeats at once, from any thread. Does nothing where they have no thread."""
         if self._thread is not None:
-            self._thread.end()
+            self._thread.request_stop()
 
     async def _stop(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
@@ -91,8 +88,8 @@ class HeartbeatThread:
         return await (coroutine if self._thread is None else self._thread.run(coroutine))
 
 
-class _Thread:
-    """An event loop in a thread of its own."""
+class _LoopThread:
+    """A thread that runs an event loop."""
 
     def __init__(self, name: str) -> None:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -105,28 +102,28 @@ class _Thread:
         self._loop = asyncio.new_event_loop()
         self._thread.start()
 
-    def end(self) -> None:
-        """Have the loop and the thread end. Called from any thread."""
+    async def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Await a coroutine on the thread's loop, from another loop."""
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, self._loop))
+
+    def request_stop(self) -> None:
+        """Let the loop and the thread end soon. Call it from any thread."""
+        # The loop may have been closed just now.
         with contextlib.suppress(RuntimeError):
-            # Ended just now.
             self._loop.call_soon_threadsafe(self._loop.stop)
+
+    async def stop(self) -> None:
+        """End the loop and the thread, even if this is interrupted. What still runs there is cancelled."""
+        self.request_stop()
+        for _ in range(400):
+            if not self.is_alive:
+                return
+            await asyncio.sleep(0.005)
 
     def _run(self) -> None:
         self._loop.run_forever()
         self._loop.run_until_complete(self._wind_up())
         self._loop.close()
-
-    async def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Await a coroutine there, from another loop."""
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, self._loop))
-
-    async def stop(self) -> None:
-        """End the loop and the thread, even if this is interrupted. What still runs there is cancelled."""
-        self.end()
-        for _ in range(400):
-            if not self.is_alive:
-                return
-            await asyncio.sleep(0.005)
 
     async def _wind_up(self) -> None:
         await deadlines.end(asyncio.all_tasks() - {asyncio.current_task()})

@@ -65,16 +65,20 @@ class Runner:
             self.database, self.leader, retention=options.retention, interval=options.prune_interval
         )
         self.stager = Stager(self.database, options.stage_interval, self._wake_producers)
-        self.watcher = CancellationChecker(self.database, options.watch_interval, self.runs, self._owners)
+        self.cancellation = CancellationChecker(
+            self.database, options.watch_interval, self.runs, self._owners
+        )
         self.watchdog = LoopWatchdog(self.runs, self._on_closed)
-        self.pulse = HeartbeatThread(database, options, self._heartbeats, lambda: self.watchdog.last_seen)
+        self.heartbeat_thread = HeartbeatThread(
+            database, options, self._heartbeats, lambda: self.watchdog.last_seen
+        )
         self.lifeline = Lifeline(
             self.database,
             self.leader,
             lease=options.lease,
             max_age=options.rescue_after,
             interval=options.rescue_interval,
-            is_steady=self.pulse.is_steady,
+            is_steady=self.heartbeat_thread.is_steady,
         )
         self.controller = Controller(self.database, options, self.arrange)
         #: By queue. Replaced, never changed, when one comes or goes.
@@ -98,7 +102,7 @@ class Runner:
             threads=self._threads,
             processes=self._processes,
             sessions=self._sessions,
-            node_alive=self.pulse.is_alive,
+            node_alive=self.heartbeat_thread.is_alive,
         )
 
     def _heartbeats(self) -> list[Heartbeat]:
@@ -124,7 +128,7 @@ class Runner:
         }
         await self._replace(come, ended)
         if any(news):
-            await self._last("telling the news", self.pulse.beat())
+            await self._last("telling the news", self.heartbeat_thread.send())
 
     async def _replace(self, come: dict[str, Producer], ended: list[Producer]) -> None:
         if self._stopping:
@@ -138,7 +142,7 @@ class Runner:
             try:
                 # Before anything is fetched: a job of a producer without a row is one of nobody.
                 async with asyncio.timeout(self.options.statement_timeout):
-                    await self.pulse.beat()
+                    await self.heartbeat_thread.send()
             except BaseException:
                 self.producers = kept
                 # Written they may have been all the same.
@@ -170,7 +174,7 @@ class Runner:
             self.notifier.subscribe("signal", self._on_signal)
             self.notifier.subscribe("signal", self.controller.on_signal)
             self.watchdog.start()
-            await self.pulse.start()
+            await self.heartbeat_thread.start()
             await self.notifier.start()
             await self.controller.sync()
             for service in self._services():
@@ -230,7 +234,7 @@ class Runner:
         seconds = self._left() / 2
         await asyncio.gather(
             self._last("giving up the lead", self.leader.resign()),
-            self._last("the last heartbeat", self.pulse.stop(seconds * 0.8)),
+            self._last("the last heartbeat", self.heartbeat_thread.stop(seconds * 0.8)),
             self._last("the end of listening", self.notifier.stop()),
             self._last("closing connections of jobs", self._sessions.close(self._threads, seconds * 0.8)),
         )
@@ -251,7 +255,7 @@ class Runner:
 
     async def _withdraw(self, *producers: Producer) -> None:
         uuids = [producer.uuid for producer in producers]
-        await self._last("taking rows of producers back", self.pulse.withdraw(uuids))
+        await self._last("taking rows of producers back", self.heartbeat_thread.delete_producers(uuids))
 
     def _left(self) -> float:
         """Seconds that are left of the last moments."""
@@ -280,7 +284,7 @@ class Runner:
     def _services(self) -> list[Service]:
         return [
             *self.producers.values(),
-            *(self.controller, self.stager, self.watcher, self.leader, self.lifeline, self.pruner),
+            *(self.controller, self.stager, self.cancellation, self.leader, self.lifeline, self.pruner),
         ]
 
     async def _finished(self, seconds: float, hurried: bool = True) -> bool:
@@ -307,7 +311,7 @@ class Runner:
         logger.error(
             "the event loop of node %s has ended without a stop: its jobs are lost", self.options.node
         )
-        self.pulse.end()
+        self.heartbeat_thread.abort()
 
     def _wake_producers(self) -> None:
         for producer in self.producers.values():
@@ -323,10 +327,10 @@ class Runner:
     def _on_signal(self, payload: dict[str, Any]) -> None:
         match payload:
             case {"action": "pkill", "job_id": int(id_)} if id_ is not True:
-                self.watcher.wake_for(id_, done=payload.get("done") is True)
+                self.cancellation.wake_for(id_, done=payload.get("done") is True)
             case {"action": "stage", "in": int(seconds) | float(seconds)}:
                 self.stager.wake_within(seconds)
             case {"action": "stage"}:
                 self.stager.wake()
             case {} if not payload:
-                self.watcher.wake()
+                self.cancellation.wake()

@@ -150,11 +150,11 @@ async def test_a_cancel_that_others_ask_for_while_the_database_is_away_is_made_u
     async with Oban(postgresql_url, queues={"default": 2}, **NO_POLLING) as oban:
         job = await oban.enqueue(runs.worker.new())
         running = await runs.begun(1)
-        watcher = runner_of(oban).watcher
+        checker = runner_of(oban).cancellation
         with monkeypatch.context() as away:
-            away.setattr(watcher, "database", None)
+            away.setattr(checker, "database", None)
             runner_of(oban).notifier.dispatch("signal", {"action": "pkill", "job_id": job.id})
-            await eventually(lambda: watcher.failures)
+            await eventually(lambda: checker.failures)
             assert not running.cancelled()
         await eventually(running.cancelled)
         assert (await row_of(oban, job)).state is JobState.CANCELLED

@@ -131,8 +131,8 @@ async def test_nobody_is_taken_for_dead_while_the_lock_of_a_file_was_kept(sqlite
         Oban(sqlite_url, queues={"default": 1}, **LEASE) as oban,
     ):
         assert oban._runner is not None
-        pulse, lifeline = oban._runner.pulse, oban._runner.lifeline
-        await eventually(lambda: oban.is_leader and pulse.is_steady())
+        thread, lifeline = oban._runner.heartbeat_thread, oban._runner.lifeline
+        await eventually(lambda: oban.is_leader and thread.is_steady())
         # A healthy node, whose heart cannot beat as long as the lock is kept.
         owner = await producer_row(client, seconds=0.6)
         job = await orphan(client, owner=owner, seconds=0.6)
@@ -140,7 +140,7 @@ async def test_nobody_is_taken_for_dead_while_the_lock_of_a_file_was_kept(sqlite
             # Its lifeline waits for the lock, having seen that all is well.
             await connection.execute(text("UPDATE oban_jobs SET queue = queue"))
             judging = asyncio.create_task(lifeline.tick())
-            await eventually(lambda: not pulse.is_alive())
+            await eventually(lambda: not thread.is_alive())
             await connection.rollback()
             await judging
         assert (await row_of(client, job)).state is JobState.EXECUTING
@@ -259,7 +259,7 @@ async def test_a_node_that_stops_leaves_no_producer_and_no_leader(url: URL) -> N
 async def test_a_node_that_is_not_heard_of_fetches_nothing(url: URL, monkeypatch: pytest.MonkeyPatch) -> None:
     async with Oban(url, queues={"default": 1}, **LEASE) as oban:
         assert oban._runner is not None
-        refresher = oban._runner.pulse._refresher
+        refresher = oban._runner.heartbeat_thread._refresher
 
         async def broken(*_: Any, **__: Any) -> None:
             raise ConnectionError("no route")
@@ -303,11 +303,11 @@ async def test_a_heart_is_steady_when_it_has_beaten_for_a_while_without_a_gap(
         heart = Refresher(
             oban._database, lease=4.0, interval=1.0, heartbeats=list, last_seen=lambda: now.seconds
         )
-        assert not heart.steady
+        assert not heart.is_steady
         steady = []
         for _ in range(6):
             await heart.tick()
-            steady.append(heart.steady)
+            steady.append(heart.is_steady)
             now.seconds += 1
         assert steady == [False] * 3 + [True] * 3
 
@@ -319,12 +319,12 @@ async def test_a_heart_is_steady_when_it_has_beaten_for_a_while_without_a_gap(
             with pytest.raises(ConnectionError):
                 await heart.tick()
             now.seconds += 1
-        assert not heart.steady
+        assert not heart.is_steady
         monkeypatch.undo()
         steady.clear()
         for _ in range(6):
             await heart.tick()
-            steady.append(heart.steady)
+            steady.append(heart.is_steady)
             now.seconds += 1
         assert steady == [False] * 3 + [True] * 3
 
@@ -343,7 +343,7 @@ async def test_a_heart_that_paused_for_so_long_that_others_may_seem_dead_is_not_
             now.seconds += pause
         await heart.tick()
         # It is_alive for its own producers all the same.
-        assert (heart.is_alive, heart.steady) == (True, steady)
+        assert (heart.is_alive, heart.is_steady) == (True, steady)
 
 
 async def test_when_the_database_was_away_nobody_is_taken_for_dead_before_the_others_beat_again(
@@ -476,12 +476,12 @@ async def test_a_heart_does_not_keep_in_mind_for_ever_which_producers_have_ended
     await heart.tick()
     first, second = beats
     # It is still among those that have something to say.
-    await heart.withdraw([first.uuid])
+    await heart.delete_producers([first.uuid])
     await heart.tick()
     assert await oban._database.read(cluster.producer_uuids) == {second.uuid}
     beats.clear()
-    await heart.withdraw([second.uuid])
-    assert (await oban._database.read(cluster.producer_uuids), heart._gone) == (set(), set())
+    await heart.delete_producers([second.uuid])
+    assert (await oban._database.read(cluster.producer_uuids), heart._ended) == (set(), set())
 
 
 async def test_a_leader_does_not_keep_in_mind_for_ever_which_producers_it_has_seen(oban: Oban) -> None:

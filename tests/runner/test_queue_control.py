@@ -240,17 +240,17 @@ async def test_started_queues_run_beside_those_configured_and_may_be_paused_from
 async def test_a_heart_that_misses_a_beat_delays_a_queue_and_does_not_lose_it(
     url: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    beat = HeartbeatThread.beat
+    send = HeartbeatThread.send
     missed: list[int] = []
 
-    async def misses(pulse: HeartbeatThread) -> None:
+    async def misses(heartbeats: HeartbeatThread) -> None:
         if len(missed) < 3:
             missed.append(1)
             raise OSError("away")
-        await beat(pulse)
+        await send(heartbeats)
 
     async with Oban(url, queues={"default": 1}, **{**DEAF, "control_interval": 0.05}) as oban:
-        monkeypatch.setattr(HeartbeatThread, "beat", misses)
+        monkeypatch.setattr(HeartbeatThread, "send", misses)
         # That the others are not told the news is no reason to fail.
         await oban.pause_queue("default")
         with pytest.raises(OSError, match="away"):
@@ -609,7 +609,7 @@ async def test_a_node_and_the_cluster_tell_the_same(url: URL) -> None:
         await two.pause_queue("default", node="n2")
         job = await one.enqueue(runs.worker.new())
         await runs.begun(1)
-        # Any news has the node's heart beat.
+        # Any change of a queue makes the node send a heartbeat.
         await one.scale_queue("other", 4)
         local = one.check_queue("default")
         assert local is not None

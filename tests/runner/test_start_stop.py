@@ -62,22 +62,22 @@ async def test_every_service_can_be_started_and_stopped_500_times_by_10_tasks(ur
 async def test_what_runs_in_threads_can_be_started_and_stopped_500_times_by_10_tasks(url: URL) -> None:
     async with Oban(url, queues={"default": 2}, **BRIEF) as oban:
         assert oban._runner is not None
-        pulse, watchdog = oban._runner.pulse, oban._runner.watchdog
+        heartbeats, watchdog = oban._runner.heartbeat_thread, oban._runner.watchdog
         before = background_threads()
 
         async def start() -> None:
             watchdog.start()
-            await pulse._on_thread(pulse._refresher.start())
+            await heartbeats._on_thread(heartbeats._refresher.start())
 
         async def stop() -> None:
             watchdog.stop()
-            await pulse._on_thread(pulse._refresher.stop())
+            await heartbeats._on_thread(heartbeats._refresher.stop())
 
         await stress(start, stop)
         assert "oban-watchdog" not in background_threads()
         await start()
         assert background_threads() == before
-        assert pulse.is_alive()
+        assert heartbeats.is_alive()
         await reaches(oban, await oban.enqueue(Noop.new()), JobState.COMPLETED)
 
 

@@ -369,15 +369,15 @@ async def test_a_start_that_is_cancelled_leaves_no_producer_behind(
     url: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with Oban(url, name="client") as client:
-        beat, written = HeartbeatThread.beat, asyncio.Event()
+        send, written = HeartbeatThread.send, asyncio.Event()
 
-        async def beat_and_hang(pulse: HeartbeatThread) -> None:
-            await beat(pulse)
-            if pulse._refresher._heartbeats():
+        async def send_and_hang(heartbeats: HeartbeatThread) -> None:
+            await send(heartbeats)
+            if heartbeats._refresher._heartbeats():
                 written.set()
                 await asyncio.Event().wait()
 
-        monkeypatch.setattr(HeartbeatThread, "beat", beat_and_hang)
+        monkeypatch.setattr(HeartbeatThread, "send", send_and_hang)
         oban = Oban(url, queues={"default": 1}, **BRIEF)
         starting = asyncio.create_task(oban.start())
         await within(written.wait(), 10)

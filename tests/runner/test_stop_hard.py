@@ -63,17 +63,17 @@ async def test_a_stop_that_was_interrupted_does_not_prevent_the_next_one(url: UR
 async def test_a_queue_that_is_started_while_the_node_stops_leaves_nothing(
     url: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    beat, written, go_on = HeartbeatThread.beat, asyncio.Event(), asyncio.Event()
+    send, written, go_on = HeartbeatThread.send, asyncio.Event(), asyncio.Event()
 
-    async def slow_beat(pulse: HeartbeatThread) -> None:
-        await beat(pulse)
+    async def slow_send(heartbeats: HeartbeatThread) -> None:
+        await send(heartbeats)
         written.set()
         await go_on.wait()
 
     async with Oban(url, name="client") as client:
         oban = Oban(url, queues={"default": 1}, **BRIEF)
         await oban.start()
-        monkeypatch.setattr(HeartbeatThread, "beat", slow_beat)
+        monkeypatch.setattr(HeartbeatThread, "send", slow_send)
         starting = asyncio.create_task(oban.start_queue("extra"))
         await within(written.wait(), 10)
         await within(oban.stop(), 20)

@@ -127,7 +127,7 @@ async def test_our_leader_lets_a_job_of_theirs_run_however_short_its_lease_is(
     async with Oban(url, lease=0.4, rescue_interval=0.05, **FAST) as oban:
         assert oban._runner is not None
         runner = oban._runner
-        await eventually(lambda: oban.is_leader and runner.pulse.is_steady())
+        await eventually(lambda: oban.is_leader and runner.heartbeat_thread.is_steady())
         await eventually(lambda: older(client, 1.0))
         await runner.lifeline.tick()
         row = await row_of(client, job)

@@ -1,4 +1,4 @@
-"""Keeps the queues of this node as they were configured, and as was said since."""
+"""Runs the queues of this node as they are configured, with the commands that were given since."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -11,80 +11,81 @@ from oban.repository import queue_settings
 from oban.repository.queue_settings import QueueCommand, QueueState
 from oban.runner.services.base import Service
 
-#: Most changes of other implementations that wait to be stored.
-MAX_HEARD = 1000
-#: Signals that are about something else than queues.
-_OTHERS = ("pkill", "stage")
+#: How many commands of other implementations can wait to be stored.
+MAX_RECEIVED = 1000
+#: The actions of signals that are not about queues.
+_OTHER_ACTIONS = ("pkill", "stage")
 
 
 class Controller(Service):
-    """Reads what is stored and applies it: when told to look, and every `control_interval`.
+    """Reads the stored commands and applies them, every `control_interval` and on a signal.
 
-    What other implementations say they only signal: it is stored for this node first.
+    Oban stores a command before it sends the signal. Other implementations only send it, so the controller
+    stores their commands first, for this node.
     """
 
     def __init__(
         self,
         database: Database,
         options: Options,
-        arrange: Callable[[Mapping[str, QueueState]], Awaitable[None]],
+        apply: Callable[[Mapping[str, QueueState]], Awaitable[None]],
     ) -> None:
         super().__init__("controller", options.control_interval)
         self.database = database
         self.options = options
-        self._arrange = arrange
-        self._heard: list[QueueCommand] = []
-        #: The signal that comes next, if it is stored already.
-        self._stored: object = None
-        self._turn = asyncio.Lock()
+        self._apply = apply
+        self._received: list[QueueCommand] = []
+        #: The signal that comes next, if its command is stored already.
+        self._stored_signal: object = None
+        self._lock = asyncio.Lock()
 
     async def tick(self) -> float | None:
         await self.sync()
         return None
 
     async def sync(self) -> None:
-        """Apply what is stored by now. Returns once it is in effect; raises the database's error."""
+        """Apply the commands that are stored now. Returns when they are in effect; raises driver errors."""
         name, node, configured = self.options.name, self.options.node, self.options.queues
-        # One at a time, so that what was read later is applied later.
-        async with self._turn:
-            await self._store_heard()
+        # One call after the other, so that what was read last is applied last.
+        async with self._lock:
+            await self._store_received()
             wanted = await self.database.read(queue_settings.wanted, name, node, configured)
-            await self._arrange(wanted)
+            await self._apply(wanted)
 
-    async def _store_heard(self) -> None:
-        heard, self._heard = self._heard, []
-        if not heard:
+    async def _store_received(self) -> None:
+        received, self._received = self._received, []
+        if not received:
             return
         name, node, configured = self.options.name, self.options.node, self.options.queues
         try:
-            await self.database.write(queue_settings.store_received, name, node, configured, heard)
+            await self.database.write(queue_settings.store_received, name, node, configured, received)
         except BaseException as error:
-            # Otherwise it is refused for what it says, and would be again and again.
+            # Any other error is about the commands, and would come again and again.
             if not isinstance(error, Exception) or self.database.dialect.is_connection_error(error):
-                self._heard = heard + self._heard
+                self._received = received + self._received
             raise
 
     def on_signal(self, payload: dict[str, Any]) -> None:
-        """Take in a signal; raises `ConfigError` or `InvalidJob` for one that makes no sense."""
-        if payload.get("action") in _OTHERS:
+        """Handle a signal. Raises `ConfigError` or `InvalidJob` if it is not a valid command."""
+        if payload.get("action") in _OTHER_ACTIONS:
             return
         if payload.get("action") == queue_settings.STORED:
-            self._stored = payload.get("signal")
+            self._stored_signal = payload.get("signal")
             return
-        stored, self._stored = payload == self._stored, None
+        is_stored, self._stored_signal = payload == self._stored_signal, None
         ident = payload.get("ident", queue_settings.ANY_NODE)
         if ident not in (queue_settings.ANY_NODE, f"{self.options.name}.{self.options.node}"):
             return
-        if payload and not stored:
-            if len(self._heard) >= MAX_HEARD:
-                raise ConfigError("too many changes of queues wait to be stored")
-            self._heard.append(_change(payload))
+        if payload and not is_stored:
+            if len(self._received) >= MAX_RECEIVED:
+                raise ConfigError("too many queue commands are waiting to be stored")
+            self._received.append(_command(payload))
         self.wake()
 
 
-def _change(payload: dict[str, Any]) -> QueueCommand:
-    how = {key: payload[key] for key in ("limit", "paused") if key in payload}
+def _command(payload: dict[str, Any]) -> QueueCommand:
+    settings = {key: payload[key] for key in ("limit", "paused") if key in payload}
     action = payload.get("action")
-    if action == "scale" and how.get("limit") is None:
+    if action == "scale" and settings.get("limit") is None:
         raise ConfigError("limit is missing")
-    return QueueCommand.make(str(action), payload.get("queue"), **how)
+    return QueueCommand.make(str(action), payload.get("queue"), **settings)

@@ -1,4 +1,4 @@
-"""Leads the instance: holds its lease, and knows on its own clock when that may have ended."""
+"""Elects one node of an instance as its leader, by a lease in `oban_leaders`."""
 
 import random
 
@@ -9,9 +9,10 @@ from oban.runner.services.base import Service
 
 
 class Leader(Service):
-    """One node of an instance leads, as long as it renews its lease.
+    """Tries to take the lease, or renews it, every `interval` seconds; a lease lasts `lease` seconds.
 
-    Being the leader saves work, and nothing rests on it: what the leader does is safe when two do it.
+    Only the leader rescues and prunes, which saves the other nodes the work. Nothing depends on there being
+    only one: two leaders at once do no harm.
     """
 
     def __init__(
@@ -20,32 +21,32 @@ class Leader(Service):
         super().__init__("leader", interval)
         self.database = database
         self.instance = name
-        #: Unique per start, so that no other node, nor an earlier life of this one, can be taken for it.
+        #: Unique per start, so that no other node, and no earlier start of this one, shares it.
         self.identity = identity
         self.lease = lease
-        self._until = 0.0
+        self._leads_until = 0.0
 
     @property
     def leads(self) -> bool:
-        """Whether this node leads now; false from before the moment at which another one can."""
-        return clock.monotonic() < self._until
+        """Whether this node leads now. It becomes false before another node can take the lease."""
+        return clock.monotonic() < self._leads_until
 
     async def tick(self) -> float | None:
-        # What is granted counts from later than this, so that the belief ends before the lease.
-        asked = clock.monotonic()
+        # The lease begins when the database grants it, which is later than this.
+        asked_at = clock.monotonic()
         try:
-            held = await self.database.write(cluster.elect, self.instance, self.identity, self.lease)
+            retry_after = await self.database.write(cluster.elect, self.instance, self.identity, self.lease)
         except BaseException:
-            self._until = 0.0
+            self._leads_until = 0.0
             raise
-        if held is None:
-            self._until = asked + self.lease * 0.9
+        if retry_after is None:
+            self._leads_until = asked_at + self.lease * 0.9
             return None
-        self._until = 0.0
-        return min(self.interval, held + random.uniform(0.01, 0.1))  # noqa: S311 - jitter
+        self._leads_until = 0.0
+        return min(self.interval, retry_after + random.uniform(0.01, 0.1))  # noqa: S311 - jitter
 
     async def resign(self) -> None:
-        """Let another node lead at once, rather than when the lease ends."""
+        """Give the lease up, so that another node can lead at once. Does nothing unless this node leads."""
         if self.leads:
-            self._until = 0.0
+            self._leads_until = 0.0
             await self.database.write(cluster.resign, self.instance, self.identity)

@@ -1,4 +1,4 @@
-"""Moves scheduled and retryable jobs to available, at the moment they become due."""
+"""Makes scheduled and retryable jobs available when they become due."""
 
 from collections.abc import Callable
 
@@ -6,12 +6,15 @@ from oban.database.aio import Database
 from oban.repository import fetch
 from oban.runner.services.base import Service
 
+#: Seconds until the next tick while another node stages the jobs that are due.
+_LOCKED_PAUSE = 0.05
+
 
 class Stager(Service):
-    """Sleeps until the next job is due, by the database's clock; `interval` seconds at most.
+    """Sleeps until the next job is due by the database's clock, but not longer than `interval` seconds.
 
-    Every node may stage: rows that another one is staging are passed over. `on_staged` lets this node
-    look for them at once even if it hears no notification.
+    All nodes do this; each skips the jobs that another one has locked. `on_staged` is called when jobs have
+    become available, so that this node fetches them even if no notification arrives.
     """
 
     def __init__(self, database: Database, interval: float, on_staged: Callable[[], None]) -> None:
@@ -20,11 +23,10 @@ class Stager(Service):
         self._on_staged = on_staged
 
     async def tick(self) -> float | None:
-        due = await self.database.read(fetch.seconds_until_due)
-        if due is None or due > 0:
-            return None if due is None else min(due, self.interval)
+        due_in = await self.database.read(fetch.seconds_until_due)
+        if due_in is None or due_in > 0:
+            return None if due_in is None else min(due_in, self.interval)
         if await self.database.write(fetch.stage):
             self._on_staged()
             return 0
-        # None, though some are due: another node has them under its lock.
-        return min(0.05, self.interval)
+        return min(_LOCKED_PAUSE, self.interval)
