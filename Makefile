@@ -14,23 +14,30 @@ endif
 # Pythons that are there, but not on the path.
 PYENV := $(wildcard $(HOME)/.pyenv/versions/*/bin/python3.1[123])
 
-.PHONY: help demo test check bench mutants matrix clean
+.PHONY: help demo test test-all test-rest check bench mutants matrix clean
 
 help: ## List the targets
-	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 11
 
 demo: $(VENV)/.demo ## Run some 1,500 real jobs on SQLite and watch (DATABASE_URL=… for another database)
 	@$(BIN)/python examples/demo.py $(if $(DATABASE_URL),--database-url '$(DATABASE_URL)') $(if $(FOLDER),--folder '$(FOLDER)')
 
-# Those with faults measure times, and run several processes each: not beside the others.
-test: $(VENV)/.dev ## Run all tests, on SQLite and on a PostgreSQL that they start themselves (ARGS=… for some)
-ifdef ARGS
-	$(BIN)/python -m pytest $(ARGS)
-else
-	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --ignore tests/faults
-	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile -m 'not alone' tests/faults
-	$(BIN)/python -m pytest -m alone tests/faults
-endif
+PYTEST := $(BIN)/python -m pytest
+# Tests of one file run one after another. Three processes use two cores best, as most tests also wait.
+PARALLEL := --numprocesses 3 --dist loadfile
+# What depends on how statements are run: the fast path, the SQLAlchemy.
+STATEMENTS := tests/suite tests/runner tests/unit
+
+test: $(VENV)/.dev ## Run the tests but the slow ones, on SQLite and on a PostgreSQL that they start (ARGS=… for some)
+	$(PYTEST) $(or $(ARGS),$(PARALLEL) -m 'not slow')
+
+test-all: test test-rest ## Run all tests, those of `make test` first
+
+test-rest: $(VENV)/.dev ## Run what `make test` leaves out: slow tests, without the fast path, SQLAlchemy 2.0.40
+	$(PYTEST) $(PARALLEL) -m 'slow and not alone'
+	$(PYTEST) -m alone
+	OBAN_FAST_PATH=off $(PYTEST) $(PARALLEL) -m 'not slow' $(STATEMENTS)
+	$(BIN)/tox run -e sqlalchemy20 -- $(PARALLEL) -m 'not slow' $(STATEMENTS) tests/drivers tests/migration tests/plans
 
 check: $(VENV)/.dev ## Lint, formatting, types, direction of imports
 	$(BIN)/ruff check .

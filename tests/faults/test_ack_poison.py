@@ -16,6 +16,8 @@ from tests.faults.cluster import report
 from tests.faults.history import check
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.slow
+
 JOBS = 1_000
 MAX_ERROR = 64 * 1024
 

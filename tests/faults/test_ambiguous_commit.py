@@ -24,6 +24,8 @@ from tests.faults.workers import noted
 from tests.support.settings import FULL
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.slow
+
 CUTS = 200 if FULL else 32
 DRIVERS = ["postgresql+asyncpg", "postgresql+psycopg"]
 #: What is in the statements of a turn that acknowledges, and of one that fetches.

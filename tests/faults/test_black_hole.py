@@ -16,6 +16,8 @@ from tests.faults.proxy import Proxy
 from tests.support.waiting import eventually, within
 from tests.support.workers import Runs
 
+pytestmark = pytest.mark.slow
+
 
 def threads() -> list[str]:
     return [thread.name for thread in threading.enumerate()]

@@ -3,12 +3,15 @@
 import random
 from pathlib import Path
 
+import pytest
 from sqlalchemy import URL
 
 from oban import Oban
 from tests.faults.cluster import Cluster, feed
 from tests.faults.workers import Block, Pause
 from tests.support.settings import FULL
+
+pytestmark = pytest.mark.slow
 
 LEASE = 2.0
 BLOCKS, JOBS = (10, 1_000) if FULL else (4, 400)

@@ -5,6 +5,7 @@ import random
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
 from sqlalchemy import URL, select
 
 from oban import Job, Oban, Snooze, Worker, clock
@@ -13,6 +14,8 @@ from tests.faults.cluster import Cluster
 from tests.faults.node import Skewed
 from tests.faults.workers import Pause, noted
 from tests.support.settings import FULL
+
+pytestmark = pytest.mark.slow
 
 HOUR = 3600.0
 # Nothing fails here, and nothing is to be taken for a failure on a machine that is busy.

@@ -12,6 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import pytest
 from sqlalchemy import URL, text
 
 from oban import Job, Oban, dialects
@@ -21,6 +22,8 @@ from tests.faults.history import History
 from tests.faults.workers import Pause
 from tests.support.settings import FULL
 from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.slow
 
 SECONDS, TIMES = (30.0, 20) if FULL else (10.0, 8)
 POSTGRESQL = dialects.by_name("postgresql")

@@ -9,6 +9,7 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
 from sqlalchemy import URL
 
 from oban import Oban, dialects
@@ -19,6 +20,8 @@ from tests.faults.server import Server
 from tests.faults.workers import Pause
 from tests.support.settings import FULL
 from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.slow
 
 CRASHES, JOBS, AWAY = (10, 5000, 10.0) if FULL else (5, 3000, 4.0)
 POSTGRESQL = dialects.by_name("postgresql")

@@ -19,6 +19,8 @@ from oban.repository.rescue import Rule
 from tests.faults import recording
 from tests.faults.history import check
 
+pytestmark = pytest.mark.slow
+
 SECONDS = 6.0
 CLIENTS = 6
 JOBS = 200

@@ -21,6 +21,8 @@ from tests.faults.node import die_with_parent
 from tests.support.processes import ROOT
 from tests.support.waiting import within
 
+pytestmark = pytest.mark.slow
+
 _OFF = ("hashjoin", "mergejoin", "hashagg", "sort", "material", "indexscan", "bitmapscan")
 #: A subquery with a LIMIT that a join runs again for each row would claim anew each time.
 PLANNERS = {

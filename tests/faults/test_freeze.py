@@ -4,6 +4,7 @@ import asyncio
 import random
 from pathlib import Path
 
+import pytest
 from sqlalchemy import URL
 
 from oban import Oban
@@ -11,6 +12,8 @@ from tests.faults.cluster import Cluster, feed
 from tests.faults.history import Entry, History
 from tests.faults.workers import Pause
 from tests.support.settings import FULL
+
+pytestmark = pytest.mark.slow
 
 LEASE = 2.0
 FREEZES, JOBS = (20, 6_000) if FULL else (8, 2_000)

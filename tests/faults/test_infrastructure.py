@@ -20,6 +20,7 @@ from tests.faults.workers import Pause, ThreadPause
 from tests.support.waiting import eventually
 
 
+@pytest.mark.slow
 async def test_a_cluster_runs_jobs_and_its_history_breaks_no_rule(url: URL, tmp_path: Path) -> None:
     async with Cluster(url, tmp_path, size=2) as cluster, Oban(url) as client:
         jobs = [worker.new({"seconds": 0}) for worker in (Pause, ThreadPause) for _ in range(20)]

@@ -46,6 +46,7 @@ def strict(request: pytest.FixtureRequest, postgresql_factory: PostgreSQLFactory
     postgresql_factory.drop(made)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
 @pytest.mark.parametrize("pooled", [False, True], ids=["direct", "pooled"])
 async def test_two_nodes_run_a_thousand_jobs_once_without_a_conflict(

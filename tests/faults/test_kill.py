@@ -5,12 +5,15 @@ import random
 import time
 from pathlib import Path
 
+import pytest
 from sqlalchemy import URL
 
 from oban import Oban
 from tests.faults.cluster import Cluster, feed
 from tests.faults.workers import Pause
 from tests.support.settings import FULL
+
+pytestmark = pytest.mark.slow
 
 LEASE = 2.0
 LIMIT = 10

@@ -18,6 +18,8 @@ from tests.faults.transactional import DEATHS, KINDS, POINTS, SLOW, TABLE, Plain
 from tests.support.jobs import reaches
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.slow
+
 LEASE = 1.0
 TRANSACTIONAL, PLAIN = 50, 10
 LIMIT = 10

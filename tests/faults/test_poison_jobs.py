@@ -5,11 +5,14 @@ import random
 import signal
 from pathlib import Path
 
+import pytest
 from sqlalchemy import URL
 
 from oban import Oban
 from tests.faults.cluster import Cluster
 from tests.faults.workers import Die, Pause
+
+pytestmark = pytest.mark.slow
 
 LEASE = 2.0
 GOOD = 1_000

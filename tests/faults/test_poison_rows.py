@@ -13,6 +13,8 @@ from oban import Job, JobState, Oban, Worker
 from tests.faults import recording
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.slow
+
 GOOD = 1_000
 _DEEP = "[" * 5_000 + "]" * 5_000
 _HUGE = "1" + "0" * 5_000

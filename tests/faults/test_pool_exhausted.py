@@ -22,6 +22,8 @@ from tests.faults.server import Server
 from tests.faults.workers import Pause
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.slow
+
 HELD = 3.0
 LEASE = 2.0
 

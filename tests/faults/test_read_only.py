@@ -8,6 +8,7 @@ import random
 import time
 from pathlib import Path
 
+import pytest
 from sqlalchemy import URL, text
 from sqlalchemy.exc import DBAPIError
 
@@ -20,6 +21,8 @@ from tests.faults.server import Server
 from tests.faults.workers import Pause
 from tests.support.settings import FULL
 from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.slow
 
 PHASES, SECONDS, JOBS = (3, 10.0, 2000) if FULL else (2, 4.0, 1000)
 BATCH = 20

@@ -4,12 +4,15 @@ import asyncio
 import random
 from pathlib import Path
 
+import pytest
 from sqlalchemy import URL, text
 
 from oban import Oban
 from tests.faults import recording
 from tests.faults.cluster import Cluster
 from tests.faults.contending import BATCH, Insert
+
+pytestmark = pytest.mark.slow
 
 PROCESSES = 4
 JOBS = 20_000

@@ -24,6 +24,8 @@ from oban import Job, JobState, Oban, Worker
 from tests.support.processes import ROOT
 from tests.support.waiting import eventually, within
 
+pytestmark = pytest.mark.slow
+
 GRACE = 0.3
 #: How long a node may take to exit, beyond the grace period.
 MARGIN = 2.0
