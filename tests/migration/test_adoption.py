@@ -58,10 +58,10 @@ def test_the_tables_of_oban_py_become_ours_with_every_row(
     oban_py_tables.install(url, release, prefix)
     before = rows(url, prefix or "public")
     said = migration.upgrade(url, prefix=prefix)
-    assert said[0] == "Oban tables were there already; every row of them is kept."
-    assert "oban_producers is logged now: it survives a crash." in said
-    assert ("The version 1 in the comment on oban_jobs is removed." in said) == (release == "0.6.0")
-    assert ("The index oban_jobs_staging_index is made anew." in said) == (release == "0.7.0")
+    assert said[0] == "Existing Oban tables were adopted, with every row."
+    assert "oban_producers is now logged: it survives a crash." in said
+    assert ("The version 1 in the comment on oban_jobs was removed." in said) == (release == "0.6.0")
+    assert ("The index oban_jobs_staging_index was rebuilt." in said) == (release == "0.7.0")
     assert rows(url, prefix or "public") == before
     assert "No new upgrade operations" in here(*(["-x", f"prefix={prefix}"] * bool(prefix)), "check", url=url)
     assert shape(url, prefix) == shape(fresh)
@@ -97,9 +97,9 @@ def test_the_command_says_what_it_did(url: URL) -> None:
     done = CliRunner().invoke(main, ["install", "--database-url", render(url)])
     assert done.exit_code == 0, done.output
     first, *middle, last = done.output.splitlines()
-    assert first == "Oban tables were there already; every row of them is kept."
-    assert "oban_leaders is logged now: it survives a crash." in middle
-    assert "The index oban_jobs_staging_index is made anew." in middle
+    assert first == "Existing Oban tables were adopted, with every row."
+    assert "oban_leaders is now logged: it survives a crash." in middle
+    assert "The index oban_jobs_staging_index was rebuilt." in middle
     assert last == "The Oban tables are in place."
     again = CliRunner().invoke(main, ["install", "--database-url", render(url)])
     assert again.output == "The Oban tables are in place.\n"
@@ -136,7 +136,7 @@ def test_removing_the_tables_leaves_only_the_function_of_oban_py(url: URL) -> No
 UNKNOWN = [
     (
         "ALTER TABLE oban_jobs ALTER errors DROP DEFAULT, ALTER errors TYPE jsonb[] USING ARRAY[errors]",
-        "Oban for Elixir, which keeps errors as jsonb",
+        "Oban for Elixir, which stores errors as jsonb",
     ),
     (
         "ALTER TABLE oban_jobs ALTER tags DROP DEFAULT, ALTER tags TYPE jsonb USING to_jsonb(tags)",

@@ -36,7 +36,7 @@ def test_an_upgrade_recognises_it(empty_url: URL, url: URL) -> None:
     metadata.create_all(sync_engine(empty_url))
     with sync_engine(empty_url).begin() as connection:
         connection.execute(text("INSERT INTO oban_jobs (worker) VALUES ('any')"))
-    assert migration.upgrade(empty_url) == ["Oban tables were there already; every row of them is kept."]
+    assert migration.upgrade(empty_url) == ["Existing Oban tables were adopted, with every row."]
     assert without_sql(empty_url) == without_sql(url)
     here("check", url=empty_url)
     with sync_engine(empty_url).begin() as connection:

@@ -139,7 +139,7 @@ def test_a_script_of_later_revisions_begins_where_they_say(empty_url: URL, tmp_p
 def test_a_script_downwards_has_to_be_told_where_it_begins(empty_url: URL, tmp_path: Path) -> None:
     project = Project(tmp_path, empty_url, "generic", THEIRS_ALONE)
     project.write("a", None, ["migration.upgrade(op)"], ["migration.downgrade(op)"])
-    with pytest.raises(ConfigError, match='say from where to go down, such as revision="0003:base"'):
+    with pytest.raises(ConfigError, match='name the revision to start from, such as revision="0003:base"'):
         project.downgrade("a:base", sql=True)
 
 

@@ -1,0 +1,158 @@
+"""`upgrade` and `downgrade`: run the revisions from Python, on any target."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from alembic.operations import Operations
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import URL, Connection, Engine
+from sqlalchemy.exc import DBAPIError
+
+from oban import compat, dialects
+from oban.config import check_prefix
+from oban.errors import ConfigError, ObanError
+from oban.migration import adoption, revisions
+from oban.migration.connection import with_connection
+
+Target = str | URL | Engine | Connection | Operations
+
+
+def upgrade(target: Target, *, prefix: str | None = None, revision: str = "head") -> list[str]:
+    """Create the tables, or update them, up to a revision.
+
+    Tables that exist already, created by `metadata.create_all` or by oban-py 0.6 to 0.7, are adopted with
+    their rows.
+
+    Args:
+        target: A database URL with a sync or async driver; an engine; a connection, whose transaction you
+            commit (`await async_connection.run_sync(migration.upgrade)`); or Alembic's `op`, in a revision
+            of your own.
+        prefix: The schema of the tables. It is created if it does not exist.
+        revision: The revision to stop at. In Alembic's offline mode, which prints a script, it can be a
+            range such as "0001:0003". A range without a start begins where an earlier call in the same
+            script ended, or from nothing.
+
+    Returns:
+        Sentences about what was changed to adopt tables; an empty list if there were none to adopt.
+
+    Raises:
+        ConfigError: The URL or the prefix cannot be used.
+        SchemaMismatch: There are tables of another shape, or of a newer version of Oban.
+        DatabaseUnavailable: The database of a URL cannot be reached.
+        ObanError: The database of a URL refuses a change, for a missing privilege, say. With a target
+            other than a URL, the driver's own error is raised instead of the last two.
+    """
+    start, _, end = revision.rpartition(":")
+    messages: list[str] = []
+    _run(target, prefix, _Range(start, end, compat.upgrade_steps, default_start="base"), messages)
+    return messages
+
+
+def downgrade(target: Target, *, prefix: str | None = None, revision: str = "base") -> bool:
+    """Take the schema back to a revision. By default this drops the tables, with all jobs.
+
+    Args:
+        target: As for `upgrade`.
+        prefix: The schema of the tables.
+        revision: The revision to go back to. Alembic's offline mode needs a range, such as "0003:base".
+
+    Returns:
+        False if there were no tables.
+
+    Raises:
+        SchemaMismatch: There are tables, but no revision of Oban created them. They are left alone.
+        ConfigError: In offline mode, `revision` has no start. Otherwise as for `upgrade`, like the rest.
+        DatabaseUnavailable: As for `upgrade`.
+        ObanError: As for `upgrade`.
+    """
+    start, _, end = revision.rpartition(":")
+    return _run(target, prefix, _Range(start, end, compat.downgrade_steps), [])
+
+
+@dataclass(frozen=True)
+class _Range:
+    """The revisions to run. Only a printed script needs a start: a database knows where it is."""
+
+    start: str
+    end: str
+    steps: Callable[[ScriptDirectory, str, Any], list[Any]]
+    default_start: str | None = None
+
+    def options(self, script: ScriptDirectory) -> dict[str, Any]:
+        def steps(current: Any, _: Any) -> list[Any]:
+            return self.steps(script, self.end, current)
+
+        return {"fn": steps, "destination_rev": self.end, "script": script}
+
+
+def _run(target: Target, prefix: str | None, range_: _Range, messages: list[str]) -> bool:
+    """Run the revisions on a target; False if everything was to be removed and there is nothing."""
+    check_prefix(prefix)
+    ran = True
+
+    def run_on(connection: Connection) -> None:
+        nonlocal ran
+        if not connection.in_transaction():
+            # Otherwise Alembic would begin a transaction, and commit it.
+            connection.begin()
+        options = revisions.options(prefix, connection.dialect.name) | {adoption.MESSAGES: messages}
+        # Not through an Alembic environment: that is global, and the application can be in its own.
+        context = MigrationContext.configure(connection, opts=options | range_.options(revisions.script()))
+        dialects.for_bind(connection).begin_migration(connection, prefix or "")
+        removes_all = range_.end == "base" and not context.get_current_heads()
+        if removes_all and adoption.is_absent(connection, prefix):
+            ran = False
+        else:
+            revisions.run(context, prefix)
+
+    if isinstance(target, (str, URL)):
+        _run_on_url(dialects.parse_url(target), run_on)
+    elif isinstance(target, Engine):
+        with target.begin() as connection:
+            run_on(connection)
+    else:
+        # `op` has no connection in offline mode.
+        bind = target if isinstance(target, Connection) else target.get_bind()
+        if isinstance(bind, Connection):
+            run_on(bind)
+        else:
+            _render_offline(target.get_context(), prefix, range_)
+    return ran
+
+
+def _run_on_url(url: URL, action: Callable[[Connection], None]) -> None:
+    try:
+        with_connection(url, action)
+    except (DBAPIError, OSError) as error:
+        if (unavailable := dialects.unavailable(url, error)) or isinstance(error, OSError):
+            raise unavailable or error from error
+        raise ObanError(f"the database refused to change the tables: {_driver_message(error)}") from error
+
+
+def _render_offline(outer: MigrationContext, prefix: str | None, range_: _Range) -> None:
+    """Add the statements to the script that Alembic is printing."""
+    reached: dict[str | None, str] = outer.opts.setdefault("oban_reached", {})
+    start = range_.start or reached.get(prefix) or range_.default_start
+    script = revisions.script()
+    if start is None:
+        raise ConfigError(
+            "Alembic's offline mode cannot ask the database for its revision: name the revision to start"
+            f' from, such as revision="{script.get_current_head()}:{range_.end}"'
+        )
+    options = revisions.options(prefix, outer.dialect.name) | range_.options(script)
+    options |= {"as_sql": True, "literal_binds": True, "output_buffer": outer.output_buffer}
+    # The script has its own BEGIN and COMMIT around this.
+    options |= {"starting_rev": start, "transactional_ddl": False}
+    revisions.run(MigrationContext.configure(dialect=outer.dialect, opts=options), prefix)
+    end = script.get_revision(range_.end)
+    reached[prefix] = "base" if end is None else end.revision
+
+
+def _driver_message(error: DBAPIError) -> str:
+    """The first line of the driver's message. The next ones have parts of the statement in them."""
+    cause = dialects.driver_error(error)
+    # For asyncpg, SQLAlchemy puts an error of its own in between.
+    cause = cause.__cause__ or cause
+    return (str(cause).strip() or type(cause).__name__).splitlines()[0]
