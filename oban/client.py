@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from oban import dialects, fields, instances
 from oban.config import OptionArguments, Options
-from oban.database.aio import Caller as Session
+from oban.database.aio import AsyncCaller as Session
 from oban.database.aio import Database
 from oban.models import Job
 from oban.notifier import direct_url
@@ -146,7 +146,7 @@ class Oban:
 
     async def get_job(self, id_: int, session: Session | None = None) -> Job | None:
         """The job with this id, or None."""
-        return await self._database.look(session, management.get_job, parse_id(id_))
+        return await self._database.read_in(session, management.get_job, parse_id(id_))
 
     async def list_jobs(
         self,
@@ -154,7 +154,7 @@ class Oban:
         session: Session | None = None,
     ) -> list[Job]:
         """The jobs that a `select(Job)` gives; all jobs in id order without one."""
-        return await self._database.look(session, management.list_jobs, select_statement)
+        return await self._database.read_in(session, management.list_jobs, select_statement)
 
     async def cancel_job(self, job_or_id: Target, session: Session | None = None) -> bool:
         """Cancel a job that has not ended; whether it was changed.
@@ -271,7 +271,7 @@ class Oban:
     ) -> list[QueueInfo]:
         """How the queues, or one, are doing on all nodes, as of each node's last heartbeat."""
         name = None if queue is None else fields.queue(queue)
-        return await self._database.look(session, queue_settings.producers, self.options.name, name)
+        return await self._database.read_in(session, queue_settings.producers, self.options.name, name)
 
     async def _control(
         self, session: Session | None, action: str, queue: str, node: str | None, **how: Any

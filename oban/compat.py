@@ -4,11 +4,172 @@ None of them may keep a node from starting. The upper bounds of the dependencies
 because of this module.
 """
 
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from alembic.runtime.migration import MigrationStep
-from alembic.script import ScriptDirectory
+from greenlet import getcurrent, greenlet
+from sqlalchemy import Connection, CursorResult, Engine, NestedTransaction, Pool, Select
+from sqlalchemy.orm.state import InstanceState
 from sqlalchemy.sql.compiler import SQLCompiler
+
+if TYPE_CHECKING:
+    from alembic.script import ScriptDirectory
+
+# -- SQLAlchemy: engines and pools ------------------------------------------------------------------
+
+
+def pool_arguments(pool: Pool) -> dict[str, Any] | None:
+    """How a pool makes and treats its connections, as arguments for another pool.
+
+    The creator knows how to connect whichever way the application chose: a URL, connect_args, a function, a
+    token made anew for each connection. None if it cannot be read: the caller then connects with the URL.
+    """
+    try:
+        private: Any = pool
+        return {
+            "creator": private._creator,
+            "recycle": private._recycle,
+            "pre_ping": private._pre_ping,
+            "reset_on_return": private._reset_on_return,
+            "_dispatch": private.dispatch,
+        }
+    except AttributeError:
+        return None
+
+
+def copy_engine_events(source: Engine, target: Engine) -> None:
+    """Let `target` call the listeners of `source`, such as one that begins transactions its own way.
+
+    Without these names, the listeners of the application's engine are not called on the runner's own one.
+    """
+    try:
+        private: Any = target
+        private.dispatch._update(source.dispatch, only_propagate=False)
+        private._has_events = has_listeners(source)
+    except AttributeError:
+        return
+
+
+def enable_pre_ping(pool: Pool) -> None:
+    """Check each connection of a pool before its use. Without the name, a lost one fails its next job."""
+    if hasattr(pool, "_pre_ping"):
+        pool._pre_ping = True
+
+
+def checks_connections(pool: Pool) -> bool:
+    """Whether a pool tests or recycles its connections; True, the careful answer, if that is not known."""
+    return bool(getattr(pool, "_pre_ping", True)) or getattr(pool, "_recycle", 0) > -1
+
+
+def has_listeners(engine: Engine) -> bool:
+    """Whether events of the engine are listened to; True, the careful answer, if that is not known."""
+    return bool(getattr(engine, "_has_events", True) or getattr(engine.dialect, "_has_events", True))
+
+
+def logs_statements(engine: Engine) -> bool:
+    """Whether statements are logged; True, the careful answer, if that is not known."""
+    log_info: Callable[[], bool] = getattr(engine, "_should_log_info", lambda: True)
+    return log_info()
+
+
+def connect_isolation_level(engine: Engine) -> str | None:
+    """The `isolation_level` that the engine was made with. None if it was not, or if that is not known:
+
+    then an engine made in AUTOCOMMIT is treated as any other.
+    """
+    level: str | None = getattr(engine.dialect, "_on_connect_isolation_level", None)
+    return level
+
+
+# -- SQLAlchemy: transactions and greenlets ---------------------------------------------------------
+
+
+def savepoint_number(transaction: NestedTransaction) -> int | None:
+    """The number in a savepoint's name, which grows with each; events report only the name.
+
+    None if it is not known: then only the rollback of the whole transaction undoes what instances show.
+    """
+    return parse_savepoint(getattr(transaction, "_savepoint", None))
+
+
+def parse_savepoint(name: str | None) -> int | None:
+    """The number in a savepoint's name."""
+    digits = (name or "").rpartition("_")[2]
+    return int(digits) if digits.isdigit() else None
+
+
+class ProviderGreenlet(greenlet):
+    """A greenlet in which SQLAlchemy's asyncio drivers may wait: they switch to its parent.
+
+    SQLAlchemy recognizes it by the attribute. Without support for that, a sync session of a job in a thread
+    fails with SQLAlchemy's `MissingGreenlet`.
+    """
+
+    __sqlalchemy_greenlet_provider__ = True
+
+
+def wait_for(awaitable: Awaitable[Any]) -> Any:
+    """Wait in sync code that SQLAlchemy runs for an asyncio driver: the loop goes on meanwhile."""
+    parent = getcurrent().parent
+    if parent is None:
+        raise RuntimeError("not in a greenlet of an asyncio driver")
+    return parent.switch(awaitable)
+
+
+# -- SQLAlchemy: statements -------------------------------------------------------------------------
+
+
+def locks_rows(statement: Select[Any]) -> bool:
+    """Whether a SELECT has FOR UPDATE. False if that is not known."""
+    return getattr(statement, "_for_update_arg", None) is not None
+
+
+def is_limited(statement: Select[Any]) -> bool:
+    """Whether LIMIT, OFFSET, FETCH, HAVING or DISTINCT ON can make a SELECT leave rows out.
+
+    An unknown clause counts as absent: deleting then needs `everything=True`, the careful answer.
+    """
+    bounds = ("_limit_clause", "_offset_clause", "_fetch_clause")
+    if any(getattr(statement, name, None) is not None for name in bounds):
+        return True
+    return bool(getattr(statement, "_having_criteria", ()) or getattr(statement, "_distinct_on", ()))
+
+
+def named_columns(statement: Any) -> list[Any]:
+    """The columns that an INSERT gives values for. Empty if they are not known: the job is then available."""
+    values, names = getattr(statement, "_values", None), getattr(statement, "_select_names", None)
+    return [*(values or ()), *(names or ())]
+
+
+# -- SQLAlchemy: the fast path ----------------------------------------------------------------------
+
+
+def bind_processors(compiled: Any) -> Mapping[str, Callable[[Any], Any]]:
+    """What turns values into driver parameters. An AttributeError turns off running it again."""
+    processors: Mapping[str, Callable[[Any], Any]] = compiled._bind_processors
+    return processors
+
+
+def row_arguments(result: CursorResult[Any]) -> tuple[Any, Any, Any]:
+    """The first arguments of `Row` for a result. An AttributeError turns off running it again."""
+    metadata: Any = result._metadata
+    return metadata, metadata._effective_processors, metadata._key_to_index
+
+
+def raise_dbapi_error(
+    connection: Connection, error: BaseException, statement: str, parameters: Any, cursor: Any, context: Any
+) -> NoReturn:
+    """Raise a driver's error as SQLAlchemy does; as it is, if SQLAlchemy's function has gone."""
+    handle = getattr(connection, "_handle_dbapi_exception", None)
+    if handle is not None:
+        handle(error, statement, parameters, cursor, context)
+    raise error
+
+
+def set_identity(state: InstanceState[Any], key: Any) -> None:
+    """Make an instance a stored one, as `make_transient_to_detached` does, without expiring anything."""
+    state.key = key
+
 
 # -- SQLAlchemy: types ------------------------------------------------------------------------------
 
@@ -25,20 +186,24 @@ def compiles_distinct(compiler: SQLCompiler) -> bool:
 # -- Alembic: migrations ----------------------------------------------------------------------------
 
 
-def upgrade_steps(script: ScriptDirectory, end: str, current: Any) -> list[Any]:
+def upgrade_steps(script: "ScriptDirectory", end: str, current: Any) -> list[Any]:
     """The steps that `alembic upgrade` runs: `ScriptDirectory._upgrade_revs`.
 
     Without it, the same steps; an unknown revision raises Alembic's RevisionError, not its CommandError.
     """
     if steps := getattr(script, "_upgrade_revs", None):
         return list(steps(end, current))
+    from alembic.runtime.migration import MigrationStep
+
     revisions = list(script.iterate_revisions(end, current, implicit_base=True))
     return [MigrationStep.upgrade_from_script(script.revision_map, each) for each in reversed(revisions)]
 
 
-def downgrade_steps(script: ScriptDirectory, end: str, current: Any) -> list[Any]:
+def downgrade_steps(script: "ScriptDirectory", end: str, current: Any) -> list[Any]:
     """The steps that `alembic downgrade` runs: `ScriptDirectory._downgrade_revs`; without it, as above."""
     if steps := getattr(script, "_downgrade_revs", None):
         return list(steps(end, current))
+    from alembic.runtime.migration import MigrationStep
+
     revisions = script.iterate_revisions(current, end, select_for_downgrade=True)
     return [MigrationStep.downgrade_from_script(script.revision_map, each) for each in revisions]

@@ -22,11 +22,10 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.engine.default import DefaultExecutionContext
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, validates
+from sqlalchemy.orm import DeclarativeBase, Mapped, make_transient, mapped_column, validates
 from sqlalchemy.orm.attributes import manager_of_class
-from sqlalchemy.orm.state import InstanceState
 
-from oban import clock, ddl, fields
+from oban import clock, compat, ddl, fields
 from oban.errors import InvalidJob
 from oban.fields import JobFields
 from oban.types import (
@@ -55,27 +54,6 @@ class Base(DeclarativeBase):
 metadata: MetaData = Base.metadata
 
 
-class _LateState:
-    """Gives a job what the ORM knows of it once that is asked for: most jobs end without it.
-
-    That is a third of the time of making one, and most of what the garbage collector has to follow.
-    """
-
-    def __get__(self, job: "Job | None", owner: type["Job"]) -> Any:
-        if job is None:
-            return self
-        held = job.__dict__
-        if not held:
-            # Before `__init__`: the ORM asks whether to begin, and does it by itself.
-            raise AttributeError("_sa_instance_state")
-        made = InstanceState(job, manager_of_class(owner))
-        # That of another thread, if it was first.
-        state = held.setdefault("_sa_instance_state", made)
-        if state is made and held.get("id") is not None:
-            state.key = _key(held["id"])
-        return state
-
-
 class Run(Protocol):
     """What a job knows about its own execution while it runs."""
 
@@ -94,9 +72,8 @@ def _state_for_time(context: DefaultExecutionContext) -> JobState:
         later = at.replace(tzinfo=at.tzinfo or UTC) > clock.now()
     else:
         # An expression, whose value only the database knows: the stager looks when it is due.
-        statement: Any = getattr(context.compiled, "statement", None)
-        named = (*(statement._values or ()), *(statement._select_names or ()))
-        later = any(getattr(name, "key", name) == "scheduled_at" for name in named)
+        columns = compat.named_columns(getattr(context.compiled, "statement", None))
+        later = any(getattr(column, "key", column) == "scheduled_at" for column in columns)
     return JobState.SCHEDULED if later else JobState.AVAILABLE
 
 
@@ -168,8 +145,6 @@ class Job(Base):
     completed_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
     discarded_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
 
-    # Found on the class as long as the instance has none.
-    _sa_instance_state: ClassVar[Any] = _LateState()
     #: Set on the instance that a worker gets, as long as it runs.
     _run: ClassVar[Run | None] = None
     #: Seconds of `schedule_in`, so that the database's clock decides rather than this machine's.
@@ -181,9 +156,15 @@ class Job(Base):
         self._fill(fields.check(values))
 
     @classmethod
+    def _blank(cls) -> "Job":
+        """An instance without any values, made without `__init__`."""
+        blank: Job = manager_of_class(cls).new_instance()
+        return blank
+
+    @classmethod
     def _from_checked(cls, checked: dict[str, Any]) -> "Job":
-        """A job of values that `oban.fields` has checked; takes them over without a copy."""
-        job = _blank(cls)
+        """A job of values that `oban.fields` has checked; takes the dict over without copying it."""
+        job = cls._blank()
         job._fill(checked)
         return job
 
@@ -191,23 +172,36 @@ class Job(Base):
     def _from_row(cls, row: Iterable[Any]) -> "Job":
         """The detached job of a row that has all columns, in the order of the table.
 
-        What loading it through a session would give, in a third of the time.
+        It is what loading the row through a session would give, at a third of the cost.
         """
-        job = _blank(cls)
+        job = cls._blank()
         job.__dict__.update(zip(_KEYS, row, strict=True))
+        job._mark_persistent()
         return job
 
     @property
     def _is_persistent(self) -> bool:
-        """Whether the instance shows a row, not a job that has yet to be enqueued."""
+        """Whether the instance shows a row, rather than a job that has not been enqueued yet."""
         state = self.__dict__.get("_sa_instance_state")
+        # Without a state (see `oban.database.fast.late_state`), the job has never been in a session.
         return self.__dict__.get("id") is not None if state is None else state.key is not None
 
     def _mark_persistent(self) -> None:
-        """Make the instance one that is stored under its id, with nothing changed since."""
-        # What make_transient_to_detached() does, less what only instances with a history need.
+        """Make the instance a detached one that is stored under its id."""
         if (state := self.__dict__.get("_sa_instance_state")) is not None:
-            state.key = _key(self.__dict__["id"])
+            compat.set_identity(state, identity_key(self.__dict__["id"]))
+
+    def _restore_on_rollback(self) -> Callable[[], None]:
+        """A function that makes this instance again what it is now: a new job that was never enqueued."""
+        before = {key: value for key, value in self.__dict__.items() if key != "_sa_instance_state"}
+
+        def restore() -> None:
+            make_transient(self)
+            for key in _KEYS:
+                self.__dict__.pop(key, None)
+            self.__dict__.update(before)
+
+        return restore
 
     def _fill(self, checked: dict[str, Any]) -> None:
         state = JobState.AVAILABLE
@@ -268,12 +262,11 @@ ddl.complete(cast(Table, Job.__table__))
 
 _MAPPER = Job.__mapper__
 _KEYS = [_MAPPER.get_property_by_column(column).key for column in Job.__table__.c]
-#: An instance without `__init__`, and without any values: those have to follow.
-_blank: Callable[[type[Job]], Job] = object.__new__
 
 
-def _key(id_: int) -> Any:
-    return _MAPPER.identity_key_from_primary_key((id_,))
+def identity_key(job_id: int) -> Any:
+    """The key of a job in a session's identity map."""
+    return _MAPPER.identity_key_from_primary_key((job_id,))
 
 
 class Leader(Base):

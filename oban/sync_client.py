@@ -101,7 +101,7 @@ class SyncOban:
 
     def get_job(self, id_: int, session: Session | None = None) -> Job | None:
         """The job with this id, or None."""
-        return self._database.look(session, management.get_job, parse_id(id_))
+        return self._database.read_in(session, management.get_job, parse_id(id_))
 
     def list_jobs(
         self,
@@ -109,7 +109,7 @@ class SyncOban:
         session: Session | None = None,
     ) -> list[Job]:
         """The jobs that a `select(Job)` gives; all jobs in id order without one."""
-        return self._database.look(session, management.list_jobs, select_statement)
+        return self._database.read_in(session, management.list_jobs, select_statement)
 
     def cancel_job(self, job_or_id: Target, session: Session | None = None) -> bool:
         """Cancel a job that has not ended, an executing one too; whether it was changed."""
@@ -205,7 +205,7 @@ class SyncOban:
     def check_cluster(self, queue: str | None = None, session: Session | None = None) -> list[QueueInfo]:
         """How the queues, or one, are doing on all nodes, as of each node's last heartbeat."""
         name = None if queue is None else fields.queue(queue)
-        return self._database.look(session, queue_settings.producers, self.options.name, name)
+        return self._database.read_in(session, queue_settings.producers, self.options.name, name)
 
     def _control(
         self, session: Session | None, action: str, queue: str, node: str | None, **how: Any

@@ -17,7 +17,7 @@ from typing_extensions import TypeVar
 
 from oban import arguments, backoff, encoding, fields, instances
 from oban.arguments import Arguments
-from oban.database.aio import Caller
+from oban.database.aio import AsyncCaller
 from oban.database.sync import SyncCaller
 from oban.errors import ConfigError, InvalidJob, UnknownWorker
 from oban.fields import Overrides, WorkerOptions
@@ -169,7 +169,7 @@ class Worker(Generic[A]):
 
     @classmethod
     async def enqueue(
-        cls, args: A | None = None, session: Caller | None = None, **overrides: Unpack[Overrides]
+        cls, args: A | None = None, session: AsyncCaller | None = None, **overrides: Unpack[Overrides]
     ) -> Job:
         """Enqueue a job for this worker, in the caller's transaction if `session` is given.
 

@@ -1,20 +1,21 @@
-"""What the databases with asyncio and without share: lending a transaction, and what that announces."""
+"""What the asyncio and the sync database share: transactions, the caller's included, and errors."""
 
 import logging
+import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Concatenate, ParamSpec, TypeVar, cast
+from typing import Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, Engine, StaticPool
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from oban import clock, dialects
-from oban.database import hooks
-from oban.database.engines import KEPT, usual_isolation
-from oban.database.fast.autocommit_pool import Keeper
-from oban.database.session import ONE_BY_ONE, PREFIX, WAITING, Notice, Statements, is_plain, lent
-from oban.dialects.base import NOTICES
+from oban.database.engines import AUTOCOMMIT_CONNECTIONS, effective_isolation
+from oban.database.fast import FAST_PATH
+from oban.database.hooks import ConnectionHooks, SessionHooks, TransactionHooks
+from oban.database.job_scope import job_connection
+from oban.database.transaction import JoinedTransaction, Notice, OwnTransaction, Transaction
 from oban.errors import ConfigError, InvalidTarget, SchemaMissing, WouldDeadlock
 from oban.models import Job
 
@@ -22,14 +23,16 @@ logger = logging.getLogger("oban.database")
 
 P = ParamSpec("P")
 T = TypeVar("T")
+#: A repository function.
+Function = Callable[Concatenate[Transaction, P], T]
 
-#: How often a transaction that lost to another one is run again, and the longest pause before it, in
-#: seconds, which doubles each time. Not if it has taken longer than `PATIENCE` seconds: it has waited then.
-ATTEMPTS = 10
-PAUSE = 0.01
-PATIENCE = 5.0
+#: A transaction that lost to another one is tried up to so many times, unless it has taken `RETRY_WINDOW`
+#: seconds by then. The pause between two tries is random; its limit in seconds doubles each time.
+MAX_TRIES = 10
+FIRST_PAUSE = 0.02
+RETRY_WINDOW = 5.0
 
-_ADVICE = (
+_LOST_STATEMENT_ADVICE = (
     "pass the URL instead of an engine, with notifier='poll' or listen_url=…, or make the engine with"
     " connect_args={'statement_cache_size': 0, 'prepared_statement_cache_size': 0,"
     " 'prepared_statement_name_func': lambda: ''} (asyncpg) or connect_args={'prepare_threshold': None}"
@@ -37,18 +40,28 @@ _ADVICE = (
 )
 
 
-def _schema(session: Session) -> str | None:
-    """Where a session looks for tables that name no schema, if it says."""
-    mapped = session.connection().get_execution_options().get("schema_translate_map") or {}
-    schema: str | None = mapped.get(None)
-    return schema
+class Retries:
+    """Decides whether a transaction that failed is tried again, and after which pause."""
+
+    def __init__(self, database: "BaseDatabase") -> None:
+        self._database = database
+        self._since = clock.monotonic()
+        self._tries = 0
+
+    def pause(self, error: DBAPIError) -> float:
+        """Seconds to wait before the next try; raises `error` if there is none."""
+        self._tries += 1
+        late = clock.monotonic() - self._since >= RETRY_WINDOW
+        if self._tries >= MAX_TRIES or late or not self._database.dialect.is_transient(error):
+            raise error
+        return random.uniform(0, FIRST_PAUSE) * 2.0 ** (self._tries - 1)  # noqa: S311 - jitter
 
 
 class BaseDatabase:
-    """A database as one instance uses it: engine, prefix, and how a function gets its transaction."""
+    """One instance's access to its database: the engine, the prefix, and how functions get a transaction."""
 
     def __init__(self, engine: Engine, *, owned: bool, prefix: str | None, pooled: bool) -> None:
-        self._core = engine
+        self._sync_engine = engine
         self._owns_engine = owned
         self.dialect = dialects.by_name(engine.dialect.name)
         if isinstance(engine.pool, StaticPool):
@@ -59,150 +72,140 @@ class BaseDatabase:
             )
         if prefix and not self.dialect.has_schemas:
             raise ConfigError(f"{self.dialect.name} has no schemas: leave out the prefix")
-        # The connections of an application's engine all belong into its pool.
-        self._keeper = Keeper(engine, KEPT if owned and not self.dialect.is_memory(engine.url) else 0)
+        # An application's engine keeps all of its connections in its own pool.
+        kept = AUTOCOMMIT_CONNECTIONS if owned and not self.dialect.is_memory(engine.url) else 0
+        self._autocommit_pool = FAST_PATH.autocommit_pool(engine, kept)
         self.prefix = prefix
         self.pooled = pooled
         self._warned = False
-        #: Called after a commit with what it announced, where the database does not tell by itself.
+        #: Called after a commit with what it announced, on a database without channels.
         self.on_notices: list[Callable[[list[Notice]], None]] = []
 
-    def _session_for(self, function: Callable[..., object]) -> Session:
-        """A session of our own, or what is enough for a function that only runs statements."""
-        if is_plain(function):
-            return cast(Session, Statements(self._core, self._info(), self._keeper))
-        return Session(self._core, expire_on_commit=False, info=self._info())
-
-    def _info(self) -> dict[str, Any]:
-        """What a session of our own knows."""
-        return {PREFIX: self.prefix, WAITING: []}
-
-    def _carry_out(
-        self,
-        session: Session,
-        function: Callable[Concatenate[Session, P], T],
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> T:
-        with session:
-            self._begin(session)
-            result = function(session, *args, **kwargs)
-            session.commit()
-        return result
-
-    def _consult(
-        self, function: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs
-    ) -> T:
-        with Session(self._core, info=self._info()) as session:
-            self._begin(session)
-            return function(session, *args, **kwargs)
-
-    def _finish(self, session: Session) -> None:
-        """What is to be done after the commit."""
-        for action in session.info[WAITING]:
-            action()
-        self._announce(session.info.get(NOTICES, []))
-
-    def _begin(self, session: Session) -> None:
-        """Begin a transaction of our own, at the isolation level that all statements are written for."""
+    def _begin(self) -> OwnTransaction:
+        """A transaction of our own, at the isolation level that all statements are written for."""
         level = self.dialect.isolation
-        usual = level is None or usual_isolation(self._core) == level
-        session.info[ONE_BY_ONE] = usual and not self.pooled
-        if not usual:
-            session.connection(execution_options={"isolation_level": level})
+        is_default = level is None or effective_isolation(self._sync_engine) == level
+        # A pooler may send the messages of one statement to different servers, and at another level the
+        # statement would mean something else.
+        can_autocommit = is_default and not self.pooled
+        return OwnTransaction(
+            self._sync_engine,
+            self.dialect,
+            self.prefix,
+            isolation=None if is_default else level,
+            autocommit_pool=self._autocommit_pool if can_autocommit else None,
+        )
 
-    def _check_lent(self, *, writes: bool) -> None:
-        """Raise `WouldDeadlock` where a job is about to wait for what its own session keeps."""
-        if not self.dialect.single_writer or (connection := lent()) is None:
-            return
-        if self.dialect.is_memory(self._core.url):
-            waits = connection.engine.pool is self._core.pool
-        else:
-            same = connection.engine.url.database == self._core.url.database
-            waits = writes and same and self.dialect.has_locked(connection)
-        if waits:
-            raise WouldDeadlock(
-                "this job's session has written already, and until it commits nobody else can: pass"
-                " session=, or do this first"
-            )
-
-    def _lend(
-        self,
-        session: Session,
-        function: Callable[Concatenate[Session, P], T],
-        *args: P.args,
-        **kwargs: P.kwargs,
+    @staticmethod
+    def _commit(
+        transaction: OwnTransaction, function: Function[P, T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        if dialects.for_bind(session) is not self.dialect:
-            raise InvalidTarget(f"the session is not on {self.dialect.name}, as this Oban is")
-        elsewhere = self.prefix is not None and _schema(session) != self.prefix
-        if elsewhere and any(isinstance(held, Job) for held in (*session.new, *session.dirty)):
-            raise InvalidTarget(
-                f"the session would write jobs of its own to tables not in {self.prefix!r}; pass them"
-                " to this Oban, or give the session's engine"
-                f" execution_options(schema_translate_map={{None: {self.prefix!r}}})"
-            )
-        session.info[PREFIX] = self.prefix
-        session.flush()
-        result = function(session, *args, **kwargs)
-        if elsewhere:
-            # By itself, the session would load and write them where it looks for tables.
-            for job in [held for held in session.identity_map.values() if isinstance(held, Job)]:
-                session.expunge(job)
-        if notices := session.info.pop(NOTICES, None):
-            hooks.at_commit(session, lambda: self._announce(notices))
+        """Run a function in a transaction of our own and commit it; `_finish` has to follow."""
+        with transaction:
+            result = function(transaction, *args, **kwargs)
+            transaction.commit()
         return result
 
-    def _join(
-        self,
-        connection: Connection,
-        function: Callable[Concatenate[Session, P], T],
-        *args: P.args,
-        **kwargs: P.kwargs,
+    def _query(self, function: Function[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a function that only reads."""
+        with self._begin() as transaction:
+            return function(transaction, *args, **kwargs)
+
+    def _finish(self, transaction: OwnTransaction) -> None:
+        transaction.finish()
+        self.announce(transaction.notices)
+
+    def announce(self, notices: list[Notice]) -> None:
+        """Tell this process what a transaction has announced."""
+        if notices:
+            for receive in self.on_notices:
+                receive(notices)
+
+    def _run_on_session(
+        self, session: Session, function: Function[P, T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
+        """Run a function in the transaction of the caller's session."""
+        return self._run_joined(session, SessionHooks.of(session), function, *args, **kwargs)
+
+    def _run_on_connection(
+        self, connection: Connection, function: Function[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run a function in the transaction of the caller's connection."""
         if not connection.in_transaction():
             connection.begin()
         session = Session(connection, join_transaction_mode="rollback_only", expire_on_commit=False)
-        hooks.join(session, connection)
         try:
-            result = self._lend(session, function, *args, **kwargs)
+            result = self._run_joined(session, ConnectionHooks.of(connection), function, *args, **kwargs)
             session.flush()
             session.expunge_all()
             return result
         finally:
             session.close()
 
-    def _announce(self, notices: list[Notice]) -> None:
-        if notices:
-            for receive in self.on_notices:
-                receive(notices)
+    def _run_joined(
+        self,
+        session: Session,
+        hooks: TransactionHooks,
+        function: Function[P, T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        if dialects.for_bind(session) is not self.dialect:
+            raise InvalidTarget(f"the session is not on {self.dialect.name}, as this Oban is")
+        transaction = JoinedTransaction(session, self.dialect, self.prefix, hooks)
+        elsewhere = self.prefix is not None and transaction.mapped_schema() != self.prefix
+        if elsewhere and any(isinstance(instance, Job) for instance in (*session.new, *session.dirty)):
+            raise InvalidTarget(
+                f"the session would write jobs of its own to tables not in {self.prefix!r}; pass them"
+                " to this Oban, or give the session's engine"
+                f" execution_options(schema_translate_map={{None: {self.prefix!r}}})"
+            )
+        session.flush()
+        result = function(transaction, *args, **kwargs)
+        if elsewhere:
+            # On its own, the session would load and write them in the schema where it looks for tables.
+            for job in [each for each in session.identity_map.values() if isinstance(each, Job)]:
+                session.expunge(job)
+        if notices := transaction.notices:
+            hooks.add(lambda: self.announce(notices), [])
+        return result
 
-    def _lost(self, error: DBAPIError, attempt: int, since: float) -> bool:
-        """Whether a transaction lost to another one, so that it is worth being run again."""
-        waited = clock.monotonic() - since >= PATIENCE
-        return attempt < ATTEMPTS and not waited and self.dialect.is_transient(error)
+    def _check_deadlock(self, *, writes: bool) -> None:
+        """Raise `WouldDeadlock` where a job would wait for the lock that its own session has."""
+        if not self.dialect.single_writer or (connection := job_connection()) is None:
+            return
+        if self.dialect.is_memory(self._sync_engine.url):
+            waits = connection.engine.pool is self._sync_engine.pool
+        else:
+            same_file = connection.engine.url.database == self._sync_engine.url.database
+            waits = writes and same_file and self.dialect.has_locked(connection)
+        if waits:
+            raise WouldDeadlock(
+                "this job's session has written already, and until it commits nobody else can: pass"
+                " session=, or do this first"
+            )
 
     @contextmanager
-    def _door(self) -> Iterator[None]:
-        """The one place where a driver's error becomes one of Oban's."""
+    def _translate_errors(self) -> Iterator[None]:
+        """Turn a driver's error into Oban's, where there is one, and react to lost connections."""
         try:
             yield
         except Exception as error:
             if isinstance(error, DBAPIError) and error.connection_invalidated:
-                self._keeper.forget()
+                self._autocommit_pool.invalidate_all()
             if isinstance(error, DBAPIError) and self.dialect.is_missing_table(error):
                 raise SchemaMissing(self.missing_schema()) from error
             if self.dialect.is_lost_statement(error) and not self._warned:
                 self._warned = True
                 logger.error(
                     "prepared statements get lost, as they do behind a pooler in transaction mode; %s",
-                    _ADVICE,
+                    _LOST_STATEMENT_ADVICE,
                 )
             raise
 
     def missing_schema(self) -> str:
-        """What to tell somebody whose database has no Oban tables."""
-        url = dialects.redacted(self._core.url)
+        """The message for a database that has no Oban tables."""
+        url = dialects.redacted(self._sync_engine.url)
         where = f" in the schema {self.prefix}" if self.prefix else ""
         option = f" --prefix {self.prefix}" if self.prefix else ""
         return (

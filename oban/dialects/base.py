@@ -23,14 +23,10 @@ from sqlalchemy import (
     literal_column,
 )
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.orm import Session
 from sqlalchemy.types import TypeEngine
 
 from oban.dialects.documents import Documents
 from oban.types import IdList, StateType
-
-#: The key of `Session.info` with the signals to send after the commit, on a database without NOTIFY.
-NOTICES = "oban.notices"
 
 #: How many entries `errors` of a job can have: the first ones and the last ones, half of each.
 MAX_ERRORS = 20
@@ -190,7 +186,7 @@ class Dialect(ABC):
     # -- transactions and signals --------------------------------------------------------------
 
     @abstractmethod
-    def begin_write(self, session: Session) -> None:
+    def begin_write(self, connection: Connection) -> None:
         """Keep other writers out from here to the end of the transaction, where rows cannot be locked."""
 
     def has_locked(self, connection: Connection) -> bool:
@@ -206,11 +202,11 @@ class Dialect(ABC):
 
     @abstractmethod
     def notify(
-        self, session: Session, prefix: str | None, channel: str, payloads: Iterable[dict[str, Any]]
+        self, connection: Connection, prefix: str | None, channel: str, payloads: Iterable[dict[str, Any]]
     ) -> None:
-        """Send JSON payloads on a channel when the session's transaction commits, and only then.
+        """Send JSON payloads on a channel when the connection's transaction commits, and only then.
 
-        Without NOTIFY, append `(channel, payload)` to `session.info[NOTICES]`.
+        Called only where `listens` is true.
         """
 
     # -- engines and errors --------------------------------------------------------------------

@@ -14,7 +14,7 @@ import orjson
 
 from oban import clock
 from oban.database.aio import Database
-from oban.database.session import Notice
+from oban.database.transaction import Notice
 from oban.errors import ObanError
 
 logger = logging.getLogger("oban.notifier")

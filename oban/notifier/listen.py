@@ -8,12 +8,11 @@ from typing import Any
 
 from sqlalchemy import URL, NullPool, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
-from sqlalchemy.orm import Session
 
 from oban import backoff, dialects
 from oban.database.aio import Database
 from oban.database.engines import make_engine
-from oban.database.session import notify
+from oban.database.transaction import Transaction
 from oban.errors import ConfigError
 from oban.notifier.base import Notifier
 
@@ -108,7 +107,7 @@ class ListenNotifier(Notifier):
         try:
             await self._listening.wait()
             # To whoever else hears it, it is news of a queue that they do not have.
-            await self.database.write(lambda session: notify(session, "insert", [{"queue": self._token}]))
+            await self.database.write(lambda tx: tx.notify("insert", [{"queue": self._token}]))
             async with asyncio.timeout(self.echo):
                 await self._heard.wait()
         except TimeoutError:
@@ -177,8 +176,8 @@ def direct_url(database: Database, url: str | URL | None) -> URL | None:
     return parsed
 
 
-def _current_schema(session: Session) -> str | None:
-    return dialects.for_bind(session).current_schema(session.connection())
+def _current_schema(tx: Transaction) -> str | None:
+    return tx.dialect.current_schema(tx.connection())
 
 
 async def _hang_up(driver: Any) -> None:

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from oban import dialects
 from oban.database.aio import Database
-from oban.database.session import Notice
+from oban.database.transaction import Notice
 from oban.notifier.base import Notifier
 
 logger = logging.getLogger("oban.notifier")

@@ -23,10 +23,9 @@ from sqlalchemy import (
     true,
     update,
 )
-from sqlalchemy.orm import Session
 
-from oban import dialects, encoding
-from oban.database.session import execute, notify, plain
+from oban import encoding
+from oban.database.transaction import Transaction
 from oban.dialects.base import Dialect, sql_literal
 from oban.models import Job
 from oban.types import JobState
@@ -210,8 +209,7 @@ def storing(dialect: Dialect, acks: Sequence[Ack]) -> tuple[Update, dict[str, An
     return _acknowledge(dialect), {"acks": encoding.dumps(records)}
 
 
-@plain
-def acknowledge(session: Session, acks: Sequence[Ack]) -> set[int]:
+def acknowledge(tx: Transaction, acks: Sequence[Ack]) -> set[int]:
     """Record how attempts ended, all in one statement; the ids of the jobs that were changed.
 
     An attempt that is no longer the job's current one (cancelled, rescued, retried, deleted
@@ -219,24 +217,23 @@ def acknowledge(session: Session, acks: Sequence[Ack]) -> set[int]:
     """
     if not acks:
         return set()
-    done: set[int] = set(execute(session, *storing(dialects.for_bind(session), acks)).scalars())
+    done: set[int] = set(tx.execute(*storing(tx.dialect, acks)).scalars())
     if late := [ack for ack in acks if ack.id not in done and ack.error is not None]:
-        _keep_errors_of_cancelled(session, late)
+        _keep_errors_of_cancelled(tx, late)
     released = [ack.id for ack in acks if ack.id in done and ack.outcome in ("released", "rescued")]
     if released:
-        dialect = dialects.for_bind(session)
+        dialect = tx.dialect
         queues = select(_job.queue).where(dialect.in_ids(_job.id, dialect.id_list())).distinct()
-        names = execute(session, queues, {"ids": released}).scalars()
-        notify(session, "insert", [{"queue": name} for name in names])
+        names = tx.execute(queues, {"ids": released}).scalars()
+        tx.notify("insert", [{"queue": name} for name in names])
     if delays := [ack.delay for ack in acks if ack.id in done and ack.delay is not None]:
-        notify(session, "signal", [{"action": "stage", "in": min(delays)}])
+        tx.notify("signal", [{"action": "stage", "in": min(delays)}])
     return done
 
 
-def _keep_errors_of_cancelled(session: Session, acks: list[Ack]) -> None:
-    dialect = dialects.for_bind(session)
-    rows = execute(
-        session,
+def _keep_errors_of_cancelled(tx: Transaction, acks: list[Ack]) -> None:
+    dialect = tx.dialect
+    rows = tx.execute(
         select(_job.id, _job.attempt, _job.attempted_by, _job.errors)
         .where(
             dialect.in_ids(_job.id, dialect.id_list()),
@@ -256,4 +253,4 @@ def _keep_errors_of_cancelled(session: Session, acks: list[Ack]) -> None:
         if any(isinstance(entry, dict) and entry.get("attempt") == ack.attempt for entry in errors):
             continue
         appended = dialect.append_error(_job.errors, _job.attempt, literal(ack.error, Text))
-        execute(session, update(_jobs).where(_job.id == job.id).values(errors=appended))
+        tx.execute(update(_jobs).where(_job.id == job.id).values(errors=appended))

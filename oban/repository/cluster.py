@@ -21,10 +21,8 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy import cast as cast_to
-from sqlalchemy.orm import Session
 
-from oban import dialects
-from oban.database.session import alone, execute
+from oban.database.transaction import Transaction
 from oban.dialects.base import Dialect, sql_literal
 from oban.models import Leader, Producer
 
@@ -48,30 +46,30 @@ class Heartbeat(NamedTuple):
     meta: dict[str, Any]
 
 
-def heartbeat(session: Session, heartbeats: Sequence[Heartbeat]) -> None:
+def heartbeat(tx: Transaction, heartbeats: Sequence[Heartbeat]) -> None:
     """Say that producers are alive, whether their rows are there (still) or not."""
     # In one order on every node, as each upsert locks its row.
     rows = [heartbeat._asdict() for heartbeat in sorted(heartbeats, key=lambda beat: beat.uuid)]
     if rows:
-        dialect = dialects.for_bind(session)
+        dialect = tx.dialect
         insert: Any = dialect.insert(_producers).values(rows)
         given = {"meta": insert.excluded.meta, "updated_at": dialect.now()}
         # No node that freezes or is cut off before its COMMIT keeps a lock.
-        alone(session)
-        execute(session, insert.on_conflict_do_update(index_elements=[_producer.uuid], set_=given))
+        tx.autocommit_next()
+        tx.execute(insert.on_conflict_do_update(index_elements=[_producer.uuid], set_=given))
     else:
         # With nothing to say, it shows all the same that the database can be reached.
-        database_time(session)
+        database_time(tx)
 
 
-def delete_producers(session: Session, uuids: Sequence[UUID]) -> None:
+def delete_producers(tx: Transaction, uuids: Sequence[UUID]) -> None:
     """Remove the rows of producers that have ended, with nothing left to acknowledge."""
-    execute(session, delete(_producers).where(_producer.uuid.in_(uuids)))
+    tx.execute(delete(_producers).where(_producer.uuid.in_(uuids)))
 
 
-def database_time(session: Session) -> datetime:
+def database_time(tx: Transaction) -> datetime:
     """The database's clock."""
-    moment: datetime = execute(session, select(dialects.for_bind(session).now())).scalar_one()
+    moment: datetime = tx.execute(select(tx.dialect.now())).scalar_one()
     return moment
 
 
@@ -81,7 +79,7 @@ def uuid_digits(uuid: Any) -> ColumnElement[str]:
 
 
 def stale_producers(
-    session: Session, lease: float, observed_for: Callable[[datetime], float] = lambda _: math.inf
+    tx: Transaction, lease: float, observed_for: Callable[[datetime], float] = lambda _: math.inf
 ) -> list[str]:
     """The producers, as 32 digits of their uuids, whose last heartbeat is older than their lease.
 
@@ -90,9 +88,9 @@ def stale_producers(
     seconds heartbeats could have been observed, `now` being the database's time: producers with a longer
     lease are not judged yet.
     """
-    now = database_time(session)
+    now = database_time(tx)
     observed = observed_for(now)
-    rows = execute(session, select(uuid_digits(_producer.uuid), _producer.updated_at, _producer.meta)).all()
+    rows = tx.execute(select(uuid_digits(_producer.uuid), _producer.updated_at, _producer.meta)).all()
     return [
         uuid
         for uuid, heartbeat_at, meta in rows
@@ -108,9 +106,9 @@ def _lease(meta: object, least: float) -> float:
     return own if least < own < math.inf else least
 
 
-def producer_uuids(session: Session) -> set[UUID]:
+def producer_uuids(tx: Transaction) -> set[UUID]:
     """All producers that have a row, however old."""
-    return set(execute(session, select(_producer.uuid)).scalars())
+    return set(tx.execute(select(_producer.uuid)).scalars())
 
 
 @functools.cache
@@ -134,19 +132,19 @@ def _elect(dialect: Dialect) -> Executable:
     ).returning(_leader.node)
 
 
-def elect(session: Session, name: str, identity: str, lease: float) -> float | None:
+def elect(tx: Transaction, name: str, identity: str, lease: float) -> float | None:
     """Become the leader of an instance, or stay it, for `lease` seconds from now.
 
     None if so; else the seconds until the lease of the present leader ends.
     """
-    dialect = dialects.for_bind(session)
+    dialect = tx.dialect
     parameters = {"instance": name, "identity": identity, "lease": lease}
     # The row is locked for no longer than the statement: who freezes then does not stop all elections.
-    alone(session)
-    if execute(session, _elect(dialect), parameters).scalar() is not None:
+    tx.autocommit_next()
+    if tx.execute(_elect(dialect), parameters).scalar() is not None:
         return None
     held = select(_leader.expires_at, dialect.now()).where(_leader.name == name)
-    row = execute(session, held).one_or_none()
+    row = tx.execute(held).one_or_none()
     if row is None:
         return 0.0
     expires: datetime = row[0]
@@ -154,7 +152,7 @@ def elect(session: Session, name: str, identity: str, lease: float) -> float | N
     return max(0.0, (expires - now).total_seconds())
 
 
-def resign(session: Session, name: str, identity: str) -> None:
+def resign(tx: Transaction, name: str, identity: str) -> None:
     """Give the lease up, if it is still held under this identity."""
-    alone(session)
-    execute(session, delete(_leaders).where(_leader.name == name, _leader.node == identity))
+    tx.autocommit_next()
+    tx.execute(delete(_leaders).where(_leader.name == name, _leader.node == identity))

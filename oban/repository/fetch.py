@@ -21,10 +21,8 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.orm import Session
 
-from oban import dialects
-from oban.database.session import alone, execute, notify, plain, rows_of
+from oban.database.transaction import Transaction
 from oban.dialects.base import Dialect
 from oban.models import Job
 from oban.repository.acknowledge import Ack, acknowledge, storing
@@ -75,11 +73,10 @@ def _fetch(dialect: Dialect) -> Update:
 _start_order = itemgetter(*map(list(_job.keys()).index, ("priority", "scheduled_at", "id")))
 
 
-@plain
-def fetch(session: Session, queue: str, demand: int, node: str, owner: str) -> list[Job]:
+def fetch(tx: Transaction, queue: str, demand: int, node: str, owner: str) -> list[Job]:
     """Claim up to `demand` available jobs of a queue: now executing, in the order to start them."""
     parameters = {"queue_name": queue, "demand": demand, "node": node, "owner": owner}
-    return _started(rows_of(session, _fetch(dialects.for_bind(session)), parameters))
+    return _started(tx.rows(_fetch(tx.dialect), parameters))
 
 
 @functools.cache
@@ -87,11 +84,10 @@ def _claim(dialect: Dialect) -> Update:
     return _fetch_after(dialect, dialect.index_limit(_DEMAND), _job.id)
 
 
-@plain
-def claim(session: Session, queue: str, demand: int, node: str, owner: str) -> int:
+def claim(tx: Transaction, queue: str, demand: int, node: str, owner: str) -> int:
     """As `fetch`, without reading the rows, which may hold what cannot be read; their number."""
     parameters = {"queue_name": queue, "demand": demand, "node": node, "owner": owner}
-    return len(execute(session, _claim(dialects.for_bind(session)), parameters).all())
+    return len(tx.execute(_claim(tx.dialect), parameters).all())
 
 
 def _started(claimed: Sequence[Row[Any]]) -> list[Job]:
@@ -108,20 +104,19 @@ def _fetch_and(dialect: Dialect, first: Update) -> Update:
     return _fetch_after(dialect, _DEMAND + literal_column("0") * done)
 
 
-@plain
-def turn(session: Session, acks: Sequence[Ack], queue: str, demand: int, node: str, owner: str) -> list[Job]:
+def turn(tx: Transaction, acks: Sequence[Ack], queue: str, demand: int, node: str, owner: str) -> list[Job]:
     """One turn of a producer: acknowledge what has ended, then fetch into the free places."""
-    dialect = dialects.for_bind(session)
+    dialect = tx.dialect
     # Most turns need no more than one statement.
     if dialect.writes_in_cte and demand > 0 and all(ack.outcome == "completed" for ack in acks):
-        alone(session)
+        tx.autocommit_next()
         if not acks:
-            return fetch(session, queue, demand, node, owner)
+            return fetch(tx, queue, demand, node, owner)
         first, parameters = storing(dialect, acks)
         parameters |= {"queue_name": queue, "demand": demand, "node": node, "owner": owner}
-        return _started(rows_of(session, _fetch_and(dialect, first), parameters))
-    acknowledge(session, acks)
-    return fetch(session, queue, demand, node, owner) if demand > 0 else []
+        return _started(tx.rows(_fetch_and(dialect, first), parameters))
+    acknowledge(tx, acks)
+    return fetch(tx, queue, demand, node, owner) if demand > 0 else []
 
 
 def _waiting(dialect: Dialect) -> ColumnElement[bool]:
@@ -153,12 +148,11 @@ def _names(queues: Iterable[object]) -> list[str]:
     return sorted({queue for queue in queues if isinstance(queue, str)})
 
 
-@plain
-def stage(session: Session) -> int:
+def stage(tx: Transaction) -> int:
     """Make the jobs available whose time has come, and wake their queues; the number staged."""
-    statement = _stage(dialects.for_bind(session))
-    queues = execute(session, statement).scalars().all()
-    notify(session, "insert", [{"queue": queue} for queue in _names(queues)])
+    statement = _stage(tx.dialect)
+    queues = tx.execute(statement).scalars().all()
+    tx.notify("insert", [{"queue": queue} for queue in _names(queues)])
     return len(queues)
 
 
@@ -167,9 +161,9 @@ def _next_due(dialect: Dialect) -> Executable:
     return select(func.min(_job.scheduled_at), dialect.now()).where(_waiting(dialect))
 
 
-def seconds_until_due(session: Session) -> float | None:
+def seconds_until_due(tx: Transaction) -> float | None:
     """How long until the next scheduled or retryable job is due, by the database's clock."""
-    row = execute(session, _next_due(dialects.for_bind(session))).one()
+    row = tx.execute(_next_due(tx.dialect)).one()
     due: datetime | None = row[0]
     now: datetime = row[1]
     return None if due is None else (due - now).total_seconds()

@@ -24,11 +24,9 @@ from sqlalchemy import (
     select,
     type_coerce,
 )
-from sqlalchemy.orm import Session
 
-from oban import dialects, encoding, fields
-from oban.database import hooks
-from oban.database.session import WAITING, alone, notify, plain, rows_of, when_stored
+from oban import encoding, fields
+from oban.database.transaction import Transaction
 from oban.dialects.base import Dialect, sql_literal
 from oban.errors import ConfigError, InvalidTarget
 from oban.models import Job
@@ -178,22 +176,21 @@ def _check_size(size: object) -> None:
         raise ConfigError(f"batch must be a positive number of jobs, not {size!r}")
 
 
-@plain
-def insert_all(session: Session, jobs: list[Job], attach: bool = False) -> None:
+def insert_all(tx: Transaction, jobs: list[Job], attach: bool = False) -> None:
     """Insert jobs that `listed` has accepted, in one statement per `BATCH`.
 
     The instances get their ids, states and times, in the order given. They are detached afterwards
-    or, with `attach`, persistent in the session.
+    or, with `attach`, persistent in the tx.session.
     """
     # Those that the caller had added to the session were inserted when it was flushed.
     fresh = [job for job in jobs if not job._is_persistent]
-    by_itself = len(fresh) <= BATCH and WAITING in session.info
+    is_single = len(fresh) <= BATCH
     for start in range(0, len(fresh), BATCH):
-        _insert(session, fresh[start : start + BATCH], attach, by_itself)
+        _insert(tx, fresh[start : start + BATCH], attach, is_single)
 
 
-def _insert(session: Session, jobs: list[Job], attach: bool, by_itself: bool) -> None:
-    dialect = dialects.for_bind(session)
+def _insert(tx: Transaction, jobs: list[Job], attach: bool, is_single: bool) -> None:
+    dialect = tx.dialect
     first = jobs[0].__dict__
     queue, worker = first["queue"], first["worker"]
     parameters: dict[str, Any] = {"usual_queue": queue, "usual_worker": worker}
@@ -207,9 +204,9 @@ def _insert(session: Session, jobs: list[Job], attach: bool, by_itself: bool) ->
         statement = _many(dialect, lists)
         parameters["jobs"] = _payload(records)
     # Not before: a job that is refused leaves no connection that may have failed.
-    if by_itself:
-        alone(session)
-    result = rows_of(session, statement, parameters)
+    if is_single:
+        tx.autocommit_next()
+    result = tx.rows(statement, parameters)
     inserted_at = result[0].inserted_at
     # Ids are given out in the order of the rows, while RETURNING promises none.
     if lists:
@@ -217,15 +214,15 @@ def _insert(session: Session, jobs: list[Job], attach: bool, by_itself: bool) ->
     else:
         rows = sorted((row.id, row.scheduled_at, row.state) for row in result)
     if attach:
-        hooks.enlist(session, jobs)
-    when_stored(session, lambda: _adopt(jobs, inserted_at, rows))
+        tx.on_rollback([job._restore_on_rollback() for job in jobs])
+    tx.after_commit(lambda: _adopt(jobs, inserted_at, rows))
     if attach:
-        session.add_all(jobs)
+        tx.session.add_all(jobs)
     if not dialect.insert_notifies:
         if delays := [at - inserted_at for _, at, state in rows if state == "scheduled"]:
-            notify(session, "signal", [{"action": "stage", "in": min(delays).total_seconds()}])
+            tx.notify("signal", [{"action": "stage", "in": min(delays).total_seconds()}])
         queues = {job.queue for job, row in zip(jobs, rows, strict=True) if row[2] == "available"}
-        notify(session, "insert", [{"queue": queue} for queue in sorted(queues)])
+        tx.notify("insert", [{"queue": queue} for queue in sorted(queues)])
 
 
 def _adopt(jobs: list[Job], inserted_at: datetime, rows: list[tuple[int, datetime, str]]) -> None:

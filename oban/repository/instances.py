@@ -4,12 +4,10 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from copy import deepcopy
 
 from sqlalchemy import select
-from sqlalchemy.orm import Session, attributes, lazyload
+from sqlalchemy.orm import attributes, lazyload
 from sqlalchemy.orm.attributes import instance_state
 
-from oban import dialects
-from oban.database import hooks
-from oban.database.session import execute, when_stored
+from oban.database.transaction import Transaction
 from oban.models import Job
 from oban.repository.selection import Selection
 
@@ -17,45 +15,45 @@ _SEEN = "oban.seen"
 KEYS = [Job.__mapper__.get_property_by_column(column).key for column in Job.__table__.c]
 
 
-def refresh(session: Session, named: Selection, ids: Iterable[int], written: Collection[str]) -> None:
+def refresh(tx: Transaction, named: Selection, ids: Iterable[int], written: Collection[str]) -> None:
     """Let instances show the rows with some ids, of which a call has just written some columns."""
-    wanted = sorted({id_ for id_ in ids if id_ in named.instances or _held(session, id_)})
+    wanted = sorted({id_ for id_ in ids if id_ in named.instances or _held(tx, id_)})
     if wanted:
-        dialect = dialects.for_bind(session)
+        dialect = tx.dialect
         statement = select(Job).where(dialect.in_ids(Job.id, dialect.id_list())).options(lazyload("*"))
-        rows = execute(session, statement, {"ids": wanted}, populate_existing=True).scalars().all()
-        show(session, named, rows, dict.fromkeys(wanted, written))
+        rows = tx.orm_execute(statement, {"ids": wanted}, populate_existing=True).scalars().all()
+        show(tx, named, rows, dict.fromkeys(wanted, written))
 
 
 def show(
-    session: Session, named: Selection, rows: Iterable[Job], written: Mapping[int, Collection[str]]
+    tx: Transaction, named: Selection, rows: Iterable[Job], written: Mapping[int, Collection[str]]
 ) -> None:
     """Let instances show `rows`, loaded just now; `written` is what the call wrote of each, by id."""
     undo: list[Callable[[], None]] = []
 
     def apply() -> None:
         for row in rows:
-            undo.append(_note(session, row, named.locked_at))
-            for instance in (*named.instances.get(row.id, ()), *_kin(session, row.id)):
+            undo.append(_note(tx, row, named.locked_at))
+            for instance in (*named.instances.get(row.id, ()), *_kin(tx, row.id)):
                 if instance is not row:
-                    undo.extend(_show(session, instance, row, written[row.id], named.locked_at))
+                    undo.extend(_show(tx, instance, row, written[row.id], named.locked_at))
 
-    when_stored(session, apply)
-    hooks.on_rollback(session, undo)
+    tx.after_commit(apply)
+    tx.on_rollback(undo)
 
 
-def _held(session: Session, id_: int) -> list[Job]:
+def _held(tx: Transaction, id_: int) -> list[Job]:
     """What the session has of a job: one of `Job`, and one of each class that an application made of it."""
     keys = (mapper.identity_key_from_primary_key((id_,)) for mapper in Job.__mapper__.self_and_descendants)
-    return [held for key in keys if isinstance(held := session.identity_map.get(key), Job)]
+    return [held for key in keys if isinstance(held := tx.session.identity_map.get(key), Job)]
 
 
-def _kin(session: Session, id_: int) -> list[Job]:
+def _kin(tx: Transaction, id_: int) -> list[Job]:
     """Those of them that loading a `Job` does not refresh."""
-    return [held for held in _held(session, id_) if type(held) is not Job]
+    return [held for held in _held(tx, id_) if type(held) is not Job]
 
 
-def _note(session: Session, job: Job, locked_at: int) -> Callable[[], None]:
+def _note(tx: Transaction, job: Job, locked_at: int) -> Callable[[], None]:
     info = instance_state(job).info
     before = info.get(_SEEN, 0)
     info[_SEEN] = locked_at
@@ -63,14 +61,14 @@ def _note(session: Session, job: Job, locked_at: int) -> Callable[[], None]:
     def forget() -> None:
         info[_SEEN] = before
         # A savepoint that is rolled back expires what was flushed in it, and no more.
-        if job in session:
-            session.expire(job, KEYS)
+        if job in tx.session:
+            tx.session.expire(job, KEYS)
 
     return forget
 
 
 def _show(
-    session: Session, instance: Job, row: Job, written: Collection[str], locked_at: int
+    tx: Transaction, instance: Job, row: Job, written: Collection[str], locked_at: int
 ) -> list[Callable[[], None]]:
     """Let an instance of another session, or of none, show a row, as if it had been loaded now.
 
@@ -91,8 +89,8 @@ def _show(
         if state.info[_SEEN] != locked_at:
             return
         state.info[_SEEN] = info
-        if instance in session:
-            session.expire(instance, KEYS)
+        if instance in tx.session:
+            tx.session.expire(instance, KEYS)
             return
         for key in shown:
             if key not in before:

@@ -11,11 +11,11 @@ from inspect import iscoroutinefunction
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, bindparam, case, delete, select, update
-from sqlalchemy.orm import Session, attributes
+from sqlalchemy.orm import attributes
 from sqlalchemy.orm.attributes import instance_state
 
-from oban import dialects, fields
-from oban.database.session import execute, notify
+from oban import fields
+from oban.database.transaction import Transaction
 from oban.errors import InvalidJob, InvalidTarget, JobNotFound
 from oban.models import Job
 from oban.repository.instances import KEYS, refresh, show
@@ -39,13 +39,13 @@ RETRYABLE = tuple(set(JobState) - {JobState.AVAILABLE, JobState.EXECUTING})
 DELETABLE = tuple(set(JobState) - {JobState.EXECUTING})
 
 
-def get_job(session: Session, id_: int) -> Job | None:
+def get_job(tx: Transaction, id_: int) -> Job | None:
     """The job with this id, or None."""
     known = 0 < id_ <= MAX_ID
-    return next(iter(look(session, select(Job).where(Job.id == id_))), None) if known else None
+    return next(iter(look(tx, select(Job).where(Job.id == id_))), None) if known else None
 
 
-def list_jobs(session: Session, statement: Select[Any] | None = None) -> list[Job]:
+def list_jobs(tx: Transaction, statement: Select[Any] | None = None) -> list[Job]:
     """The jobs that a `select(Job)` gives; all jobs, in id order, without one."""
     if statement is None:
         statement = select(Job).order_by(Job.id)
@@ -53,37 +53,37 @@ def list_jobs(session: Session, statement: Select[Any] | None = None) -> list[Jo
         raise InvalidTarget(f"a select(Job) is needed, not {type(statement).__name__}")
     else:
         parse(statement)
-    return look(session, statement)
+    return look(tx, statement)
 
 
-def cancel_jobs(session: Session, named: Selection) -> int:
+def cancel_jobs(tx: Transaction, named: Selection) -> int:
     """Cancel the jobs that have not ended; the number changed.
 
     Executing jobs too: the row changes now, and the node that runs the job is told.
     """
-    rows = lock(session, named, CANCELLABLE)
+    rows = lock(tx, named, CANCELLABLE)
     ids = [row.id for row in rows]
-    now = dialects.for_bind(session).now()
-    _set(session, named, ids, state=_state(session, JobState.CANCELLED), cancelled_at=now)
+    now = tx.dialect.now()
+    _set(tx, named, ids, state=_state(tx, JobState.CANCELLED), cancelled_at=now)
     executing = [row.id for row in rows if row.state is JobState.EXECUTING]
-    notify(session, "signal", [{"action": "pkill", "job_id": id_, **DONE} for id_ in executing])
+    tx.notify("signal", [{"action": "pkill", "job_id": id_, **DONE} for id_ in executing])
     return len(ids)
 
 
-def retry_jobs(session: Session, named: Selection) -> int:
+def retry_jobs(tx: Transaction, named: Selection) -> int:
     """Make the jobs that are neither available nor executing run again now; the number changed.
 
     `max_attempts` is raised where all attempts are used, and a recorded result is removed.
     """
-    dialect = dialects.for_bind(session)
-    rows = lock(session, named, RETRYABLE)
+    dialect = tx.dialect
+    rows = lock(tx, named, RETRYABLE)
     ids = [row.id for row in rows]
     used_up = Job.attempt >= Job.max_attempts
     _set(
-        session,
+        tx,
         named,
         ids,
-        state=_state(session, JobState.AVAILABLE),
+        state=_state(tx, JobState.AVAILABLE),
         scheduled_at=dialect.now(),
         max_attempts=case((used_up, Job.attempt + 1), else_=Job.max_attempts),
         meta=case(
@@ -94,22 +94,22 @@ def retry_jobs(session: Session, named: Selection) -> int:
         completed_at=None,
         discarded_at=None,
     )
-    _wake(session, (row.queue for row in rows))
+    _wake(tx, (row.queue for row in rows))
     return len(ids)
 
 
-def delete_jobs(session: Session, named: Selection) -> int:
+def delete_jobs(tx: Transaction, named: Selection) -> int:
     """Delete the jobs that are not executing; the number deleted."""
-    dialect = dialects.for_bind(session)
-    ids = [row.id for row in lock(session, named, DELETABLE)]
+    dialect = tx.dialect
+    ids = [row.id for row in lock(tx, named, DELETABLE)]
     if ids:
         statement = delete(Job).where(dialect.in_ids(Job.id, dialect.id_list()))
         # Instances of the caller's session become deleted ones.
-        execute(session, statement, {"ids": ids}, synchronize_session="fetch")
+        tx.orm_execute(statement, {"ids": ids}, synchronize_session="fetch")
     return len(ids)
 
 
-def update_jobs(session: Session, named: Selection, changes: JobChanges) -> list[Job]:
+def update_jobs(tx: Transaction, named: Selection, changes: JobChanges) -> list[Job]:
     """Update some fields; the jobs as they are then, in the order given, each once.
 
     A callable gets each job as it is under its lock, and returns the changes for it. Only the
@@ -117,12 +117,12 @@ def update_jobs(session: Session, named: Selection, changes: JobChanges) -> list
     it cannot hold, `JobNotFound` for ids without a job, and whatever a callable raises; in each
     case no job is changed.
     """
-    dialect = dialects.for_bind(session)
-    statement, ids, seen = lock_statement(session, named, Job, dialect.now())
+    dialect = tx.dialect
+    statement, ids, seen = lock_statement(tx, named, Job, dialect.now())
     found: list[tuple[Job, datetime, str]] = [
-        (row[0], row[1], row[2]) for row in execute(session, statement, {"ids": ids}, populate_existing=True)
+        (row[0], row[1], row[2]) for row in tx.orm_execute(statement, {"ids": ids}, populate_existing=True)
     ]
-    meant = recheck(session, named, seen, {job.id: version for job, _, version in found})
+    meant = recheck(tx, named, seen, {job.id: version for job, _, version in found})
     rows = [(job, now) for job, now, _ in found if job.id in meant]
     locked = {job.id: job for job, _ in rows}
     if missing := [id_ for id_ in named.ids if id_ not in locked]:
@@ -131,18 +131,18 @@ def update_jobs(session: Session, named: Selection, changes: JobChanges) -> list
         job.id: _decide(job, _called(changes, job) if callable(changes) else changes, now)
         for job, now in rows
     }
-    _write(session, decided)
+    _write(tx, decided)
     for id_, values in decided.items():
         for column, value in values.items():
             attributes.set_committed_value(locked[id_], column, value)
-    _announce(session, [(locked[id_], values) for id_, values in decided.items()])
-    show(session, named, locked.values(), decided)
+    _announce(tx, [(locked[id_], values) for id_, values in decided.items()])
+    show(tx, named, locked.values(), decided)
     order = locked if named.statement is not None else named.ids
     return [named.instances.get(id_, [locked[id_]])[0] for id_ in order]
 
 
 def _called(function: Callable[[Job], Changes], job: Job) -> Changes:
-    # A copy, so that nothing but what is returned can reach the row or the session.
+    # A copy, so that nothing but what is returned can reach the row or the tx.session.
     copy = Job._from_row(deepcopy([getattr(job, key) for key in KEYS]))
     changes = function(copy)
     if instance_state(copy).modified:
@@ -185,7 +185,7 @@ def _decide(job: Job, changes: Changes, now: datetime) -> dict[str, Any]:
     return values
 
 
-def _write(session: Session, decided: dict[int, dict[str, Any]]) -> None:
+def _write(tx: Transaction, decided: dict[int, dict[str, Any]]) -> None:
     """One statement per set of columns, executed once for each job that has it."""
     groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for id_, values in decided.items():
@@ -198,29 +198,29 @@ def _write(session: Session, decided: dict[int, dict[str, Any]]) -> None:
             .where(table.c.id == bindparam("key"))
             .values({column: bindparam(column, type_=table.c[column].type) for column in columns})
         )
-        execute(session, statement, parameters)
+        tx.execute(statement, parameters)
 
 
-def _set(session: Session, named: Selection, ids: list[int], **values: Any) -> None:
+def _set(tx: Transaction, named: Selection, ids: list[int], **values: Any) -> None:
     if ids:
-        dialect = dialects.for_bind(session)
+        dialect = tx.dialect
         statement = update(Job).where(dialect.in_ids(Job.id, dialect.id_list())).values(values)
-        execute(session, statement, {"ids": ids}, synchronize_session=False)
-        refresh(session, named, ids, values)
+        tx.orm_execute(statement, {"ids": ids}, synchronize_session=False)
+        refresh(tx, named, ids, values)
 
 
-def _state(session: Session, state: JobState) -> ColumnElement[Any]:
-    return dialects.for_bind(session).state(state.value)
+def _state(tx: Transaction, state: JobState) -> ColumnElement[Any]:
+    return tx.dialect.state(state.value)
 
 
-def _announce(session: Session, updated: list[tuple[Job, dict[str, Any]]]) -> None:
+def _announce(tx: Transaction, updated: list[tuple[Job, dict[str, Any]]]) -> None:
     """Wake the queues in which a job may start now, and the stagers when a due time has moved."""
     moved = {"queue", "scheduled_at", "state"}
     changed = [job for job, values in updated if values.keys() & moved]
-    _wake(session, (job.queue for job in changed if job.state is JobState.AVAILABLE))
+    _wake(tx, (job.queue for job in changed if job.state is JobState.AVAILABLE))
     if any(job.state in (JobState.SCHEDULED, JobState.RETRYABLE) for job in changed):
-        notify(session, "signal", [{"action": "stage"}])
+        tx.notify("signal", [{"action": "stage"}])
 
 
-def _wake(session: Session, queues: Iterable[str]) -> None:
-    notify(session, "insert", [{"queue": queue} for queue in sorted(set(queues))])
+def _wake(tx: Transaction, queues: Iterable[str]) -> None:
+    tx.notify("insert", [{"queue": queue} for queue in sorted(set(queues))])

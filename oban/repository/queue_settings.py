@@ -10,11 +10,10 @@ from datetime import datetime
 from typing import Any, NamedTuple, cast
 
 from sqlalchemy import ColumnElement, Row, Table, and_, delete, or_, select, update
-from sqlalchemy.orm import Session
 
-from oban import dialects, fields
+from oban import fields
 from oban.config import MAX_LIMIT, QueueOptions, check_name
-from oban.database.session import execute, notify
+from oban.database.transaction import Transaction
 from oban.errors import ConfigError
 from oban.models import Producer, Queue
 
@@ -113,17 +112,17 @@ class QueueState(NamedTuple):
     paused: bool
 
 
-def store_command(session: Session, name: str, change: QueueCommand) -> None:
+def store_command(tx: Transaction, name: str, change: QueueCommand) -> None:
     """Keep what is said, and announce it to the nodes of the instance."""
-    _serialize_writers(session, name)
-    _store(session, name, change)
-    _drop_silent(session, name)
+    _serialize_writers(tx, name)
+    _store(tx, name, change)
+    _drop_silent(tx, name)
     signal = change.signal(name)
-    notify(session, "signal", [{"action": STORED, "signal": signal}, signal])
+    tx.notify("signal", [{"action": STORED, "signal": signal}, signal])
 
 
 def store_received(
-    session: Session,
+    tx: Transaction,
     name: str,
     node: str,
     configured: Mapping[str, QueueOptions],
@@ -133,22 +132,22 @@ def store_received(
 
     What is about a queue that the node neither has nor starts changes nothing there: not kept.
     """
-    _serialize_writers(session, name)
-    known = {ALL, *configured, *wanted(session, name, node, configured)}
+    _serialize_writers(tx, name)
+    known = {ALL, *configured, *wanted(tx, name, node, configured)}
     for change in changes:
         if change.action == "start":
             known.add(change.queue)
         if change.queue in known:
-            _store(session, name, change._replace(node=node))
-    _drop_silent(session, name)
+            _store(tx, name, change._replace(node=node))
+    _drop_silent(tx, name)
 
 
-def _serialize_writers(session: Session, name: str) -> None:
+def _serialize_writers(tx: Transaction, name: str) -> None:
     """Whoever changes something waits here for the others, so that none overlooks another's rows."""
-    _put(session, name, ALL, "", {})
+    _put(tx, name, ALL, "", {})
 
 
-def _store(session: Session, name: str, change: QueueCommand) -> None:
+def _store(tx: Transaction, name: str, change: QueueCommand) -> None:
     node = change.node or ""
     about_all = change.queue == ALL
     if not node:
@@ -156,43 +155,43 @@ def _store(session: Session, name: str, change: QueueCommand) -> None:
         overruled = _said.node != "" if not about_all else or_(_said.node != "", _said.queue != ALL)
         if not about_all:
             overruled = and_(overruled, _said.queue == change.queue)
-        _clear(session, name, change.said, overruled)
+        _clear(tx, name, change.said, overruled)
     elif about_all:
-        _clear(session, name, change.said, _said.node == node)
+        _clear(tx, name, change.said, _said.node == node)
         # On this node, it also overrules what was said about single queues on all nodes.
         everywhere = and_(_said.node == "", _said.queue != ALL, _said.paused.is_not(None))
         statement = select(_said.queue).where(_said.name == name, everywhere)
-        for queue in execute(session, statement).scalars().all():
-            _put(session, name, queue, node, change.said)
-    _put(session, name, change.queue, node, change.said)
+        for queue in tx.execute(statement).scalars().all():
+            _put(tx, name, queue, node, change.said)
+    _put(tx, name, change.queue, node, change.said)
 
 
-def _put(session: Session, name: str, queue: str, node: str, said: Mapping[str, Any]) -> None:
-    dialect = dialects.for_bind(session)
+def _put(tx: Transaction, name: str, queue: str, node: str, said: Mapping[str, Any]) -> None:
+    dialect = tx.dialect
     values = {"name": name, "queue": queue, "node": node, "updated_at": dialect.now(), **said}
     insert: Any = dialect.insert(_queues).values(**values)
     given = {column: insert.excluded[column] for column in ("updated_at", *said)}
-    execute(session, insert.on_conflict_do_update(index_elements=_KEY, set_=given))
+    tx.execute(insert.on_conflict_do_update(index_elements=_KEY, set_=given))
 
 
-def _clear(session: Session, name: str, said: Mapping[str, Any], where: ColumnElement[bool]) -> None:
+def _clear(tx: Transaction, name: str, said: Mapping[str, Any], where: ColumnElement[bool]) -> None:
     statement = update(_queues).where(_said.name == name, where).values(dict.fromkeys(said))
-    execute(session, statement)
+    tx.execute(statement)
 
 
-def _drop_silent(session: Session, name: str) -> None:
+def _drop_silent(tx: Transaction, name: str) -> None:
     silent = and_(*(_said[field].is_(None) for field in _FIELDS))
     kept = and_(_said.queue == ALL, _said.node == "")
-    execute(session, delete(_queues).where(_said.name == name, silent, ~kept))
+    tx.execute(delete(_queues).where(_said.name == name, silent, ~kept))
 
 
 def wanted(
-    session: Session, name: str, node: str, configured: Mapping[str, QueueOptions]
+    tx: Transaction, name: str, node: str, configured: Mapping[str, QueueOptions]
 ) -> dict[str, QueueState]:
     """The queues that a node shall run: those configured, overlaid by what was said."""
     columns = [_said[column] for column in ("queue", "node", *_FIELDS)]
     statement = select(*columns).where(_said.name == name, _said.node.in_(["", node]))
-    rows = {(row.queue, row.node): row for row in execute(session, statement)}
+    rows = {(row.queue, row.node): row for row in tx.execute(statement)}
     named = sorted({queue for queue, _ in rows} - {ALL})
     result = {}
     for queue in dict.fromkeys([*configured, *named]):
@@ -213,13 +212,13 @@ def _first(rows: Sequence[Row[Any] | None], field: str) -> Any:
     return next((value for value in given if value is not None), None)
 
 
-def producers(session: Session, name: str, queue: str | None = None) -> list[QueueInfo]:
+def producers(tx: Transaction, name: str, queue: str | None = None) -> list[QueueInfo]:
     """The queues of all nodes of an instance, as of their last heartbeats; by queue, node and start."""
     statement = select(Producer).where(Producer.name == name)
     if queue is not None:
         statement = statement.where(Producer.queue == queue)
     statement = statement.order_by(Producer.queue, Producer.node, Producer.started_at, Producer.uuid)
-    return [_info(row) for row in execute(session, statement).scalars()]
+    return [_info(row) for row in tx.orm_execute(statement).scalars()]
 
 
 def _info(row: Producer) -> QueueInfo:

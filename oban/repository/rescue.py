@@ -27,11 +27,9 @@ from sqlalchemy import (
     true,
     update,
 )
-from sqlalchemy.orm import Session
 
-from oban import dialects
 from oban.config import Retention
-from oban.database.session import execute
+from oban.database.transaction import Transaction
 from oban.dialects.base import Dialect
 from oban.models import Job, Producer
 from oban.repository.acknowledge import Ack, acknowledge
@@ -95,7 +93,7 @@ def _orphans(dialect: Dialect) -> Select[Any]:
 
 
 def orphans(
-    session: Session,
+    tx: Transaction,
     lease: float,
     max_age: float,
     vanished: Collection[UUID] = (),
@@ -103,11 +101,11 @@ def orphans(
     observed_for: ObservedFor = _always,
 ) -> list[int]:
     """The ids, greater than `after`, of the jobs that `rescue` would take; up to `BATCH` of them."""
-    return [row.id for row in _find(session, lease, max_age, vanished, observed_for, _job.id > after)]
+    return [row.id for row in _find(tx, lease, max_age, vanished, observed_for, _job.id > after)]
 
 
 def _find(
-    session: Session,
+    tx: Transaction,
     lease: float,
     max_age: float,
     vanished: Collection[UUID],
@@ -118,13 +116,13 @@ def _find(
         "lease": lease,
         "max_age": max_age,
         "vanished": [uuid.hex for uuid in vanished],
-        "stale": stale_producers(session, lease, observed_for),
+        "stale": stale_producers(tx, lease, observed_for),
     }
-    return execute(session, _orphans(dialects.for_bind(session)).where(*where), parameters).all()
+    return tx.execute(_orphans(tx.dialect).where(*where), parameters).all()
 
 
 def rescue(
-    session: Session,
+    tx: Transaction,
     lease: float,
     max_age: float,
     vanished: Collection[UUID] = (),
@@ -140,10 +138,10 @@ def rescue(
     of producers that never had a row, as in some other implementations, are rescued when they have run
     for `max_age` seconds. Nothing is rescued unless `still_steady()` is true once the jobs are locked.
     """
-    dialects.for_bind(session).begin_write(session)
+    tx.dialect.begin_write(tx.connection())
     acks, rescued = [], []
     which = () if only is None else (_job.id.in_(only),)
-    found = _find(session, lease, max_age, vanished, observed_for, *which)
+    found = _find(tx, lease, max_age, vanished, observed_for, *which)
     for id_, worker, attempt, max_attempts, meta, attempted_by in found:
         node, owner = _names(attempted_by)
         before = meta.get("rescued") if isinstance(meta, dict) else None
@@ -157,7 +155,7 @@ def rescue(
     # Waiting for the lock may have taken so long that live producers could not send heartbeats either.
     if not still_steady():
         return []
-    acknowledge(session, acks)
+    acknowledge(tx, acks)
     return rescued
 
 
@@ -186,12 +184,12 @@ def _delete_stale(dialect: Dialect) -> Executable:
     )
 
 
-def delete_stale_producers(session: Session, lease: float, observed_for: ObservedFor = _always) -> set[UUID]:
+def delete_stale_producers(tx: Transaction, lease: float, observed_for: ObservedFor = _always) -> set[UUID]:
     """Delete the rows of stale producers that have no executing job; returns their uuids."""
-    dialect = dialects.for_bind(session)
-    dialect.begin_write(session)
-    parameters = {"stale": stale_producers(session, lease, observed_for), "lease": lease}
-    return set(execute(session, _delete_stale(dialect), parameters).scalars())
+    dialect = tx.dialect
+    dialect.begin_write(tx.connection())
+    parameters = {"stale": stale_producers(tx, lease, observed_for), "lease": lease}
+    return set(tx.execute(_delete_stale(dialect), parameters).scalars())
 
 
 def _exhausted(dialect: Dialect) -> Select[Any]:
@@ -219,16 +217,16 @@ def _discard(dialect: Dialect, some: bool) -> Executable:
     )
 
 
-def exhausted(session: Session, after: int = 0) -> list[int]:
+def exhausted(tx: Transaction, after: int = 0) -> list[int]:
     """The ids, greater than `after`, of the jobs that `discard_exhausted` would discard; up to `BATCH`."""
-    statement = _exhausted(dialects.for_bind(session)).where(_job.id > after)
-    return list(execute(session, statement).scalars())
+    statement = _exhausted(tx.dialect).where(_job.id > after)
+    return list(tx.execute(statement).scalars())
 
 
-def discard_exhausted(session: Session, only: Sequence[int] | None = None) -> list[int]:
+def discard_exhausted(tx: Transaction, only: Sequence[int] | None = None) -> list[int]:
     """Discard available jobs that have no attempt left, with a reason; the ids, at most `BATCH`."""
-    statement = _discard(dialects.for_bind(session), only is not None)
-    return list(execute(session, statement, {} if only is None else {"only": only}).scalars())
+    statement = _discard(tx.dialect, only is not None)
+    return list(tx.execute(statement, {} if only is None else {"only": only}).scalars())
 
 
 class Rule(NamedTuple):
@@ -263,17 +261,17 @@ def rules(retention: Retention) -> list[Rule]:
 
 
 def prunable(
-    session: Session, rule: Rule, limit: int, past: tuple[datetime, int] | None = None
+    tx: Transaction, rule: Rule, limit: int, past: tuple[datetime, int] | None = None
 ) -> list[tuple[datetime, int]]:
     """What `prune` would delete: when each job finished, and its id."""
     ended = _job[f"{rule.state.value}_at"]
-    dialect = dialects.for_bind(session)
+    dialect = tx.dialect
     statement = _expired(dialect, rule, limit, past, None).add_columns(ended).order_by(_job.id)
-    return [(row[1], row[0]) for row in execute(session, statement)]
+    return [(row[1], row[0]) for row in tx.execute(statement)]
 
 
 def prune(
-    session: Session,
+    tx: Transaction,
     rule: Rule,
     limit: int,
     past: tuple[datetime, int] | None = None,
@@ -283,11 +281,11 @@ def prune(
 
     Of those that finished later than `past`, which is such a time and an id, or `only` of some ids.
     """
-    dialect = dialects.for_bind(session)
+    dialect = tx.dialect
     old = _expired(dialect, rule, limit, past, only).with_for_update(skip_locked=True)
     statement = delete(_jobs).where(dialect.in_subquery(_job.id, old)).returning(_job.id)
     parameters = {} if only is None else {"only": only}
-    return len(execute(session, statement, parameters).all())
+    return len(tx.execute(statement, parameters).all())
 
 
 def _expired(

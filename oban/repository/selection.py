@@ -21,10 +21,10 @@ from sqlalchemy import (
     true,
 )
 from sqlalchemy.exc import NoInspectionAvailable
-from sqlalchemy.orm import Session, lazyload
+from sqlalchemy.orm import lazyload
 
-from oban import dialects
-from oban.database.session import PREFIX, execute
+from oban import compat
+from oban.database.transaction import Transaction
 from oban.errors import InvalidTarget, NotEnqueued
 from oban.models import Job
 from oban.types import JobState
@@ -131,8 +131,7 @@ def _takes_all(statement: Select[Any]) -> bool:
     condition = statement.whereclause
     if condition is not None and not condition.compare(_ALWAYS):
         return False
-    bounds = (statement._limit_clause, statement._offset_clause, statement._fetch_clause)
-    if any(bound is not None for bound in bounds) or statement._having_criteria or statement._distinct_on:
+    if compat.is_limited(statement):
         return False
     froms = statement.get_final_froms()
     return len(froms) == 1 and _is_whole(froms[0])
@@ -145,18 +144,17 @@ def _is_whole(source: Any) -> bool:
     return isinstance(source.element if isinstance(source, Alias) else source, Table)
 
 
-def find(session: Session, statement: Select[Any], locks: bool = False) -> Result[Any]:
+def find(tx: Transaction, statement: Select[Any], locks: bool = False) -> Result[Any]:
     """Run a statement of the caller's, that names Oban's tables and others; `locks` if it locks rows.
 
     A schema that is put in for none would be put in for all tables, the application's too. So the name
     that `select(Job)` uses is given, within the statement, to the table of the schema.
     """
-    prefix = session.info.get(PREFIX)
-    mapped = session.connection().get_execution_options().get("schema_translate_map") if prefix else None
-    theirs = (mapped or {}).get(None)
+    prefix = tx.prefix
+    theirs = tx.mapped_schema() if prefix else None
     # What only has a name for a while cannot be locked.
     if locks or not prefix or theirs == prefix:
-        return execute(session, statement)
+        return tx.orm_execute(statement)
     if theirs is not None:
         raise InvalidTarget(
             f"the session's schema_translate_map says {theirs!r} for tables without a schema, but this Oban's"
@@ -165,34 +163,34 @@ def find(session: Session, statement: Select[Any], locks: bool = False) -> Resul
     ours = table(_TABLE.name, *(column(each.name) for each in _TABLE.columns), schema=prefix)
     # Recursive in name only: then others of the statement may use it, in whatever order they come.
     named = select(*ours.c).cte(_TABLE.name, recursive=True).prefix_with("NOT MATERIALIZED")
-    return session.execute(statement.add_cte(named))
+    return tx.session.execute(statement.add_cte(named))
 
 
-def look(session: Session, statement: Select[Any]) -> list[Job]:
+def look(tx: Transaction, statement: Select[Any]) -> list[Job]:
     """The jobs that a statement of the caller's gives, each once."""
-    return list(find(session, statement, _locks(statement)).scalars().unique())
+    return list(find(tx, statement, _locks(statement)).scalars().unique())
 
 
 def lock_statement(
-    session: Session, named: Selection, *columns: Any
+    tx: Transaction, named: Selection, *columns: Any
 ) -> tuple[Select[Any], list[int], dict[int, str]]:
     """A statement that locks the named jobs in id order, its ids, and how their rows were when found.
 
     It selects `columns` and, last, the version of the row.
     """
-    dialect = dialects.for_bind(session)
-    dialect.begin_write(session)
+    dialect = tx.dialect
+    dialect.begin_write(tx.connection())
     seen: dict[int, str] = {}
     ids = named.ids
     if named.statement is not None:
         rows = named.statement.subquery()
-        prefix = session.info.get(PREFIX)
+        prefix = tx.prefix
         locks = _locks(named.statement)
         whole = _TABLE.alias("named")
         if prefix and not locks:
             whole = table(_TABLE.name, column("id"), schema=prefix)
         found = select(whole.c.id, dialect.version()).where(whole.c.id.in_(select(rows.c.id)))
-        ids = sorted(seen := dict(map(tuple, find(session, found, locks))))
+        ids = sorted(seen := dict(map(tuple, find(tx, found, locks))))
     statement = (
         select(*columns, dialect.version())
         .where(dialect.in_ids(Job.id, dialect.id_list()))
@@ -206,18 +204,18 @@ def lock_statement(
 
 
 def lock(
-    session: Session, named: Selection, states: Iterable[JobState]
+    tx: Transaction, named: Selection, states: Iterable[JobState]
 ) -> list[Row[tuple[int, JobState, str]]]:
     """Lock the named jobs that are in one of some states, in id order: their id, state and queue."""
-    statement, ids, seen = lock_statement(session, named, Job.id, Job.state, Job.queue)
-    state = dialects.for_bind(session).unindexed_state(Job.state)
+    statement, ids, seen = lock_statement(tx, named, Job.id, Job.state, Job.queue)
+    state = tx.dialect.unindexed_state(Job.state)
     statement = statement.where(state.in_([each.value for each in states]))
-    rows = list(execute(session, statement, {"ids": ids}).all())
-    meant = recheck(session, named, seen, {row.id: row[3] for row in rows})
+    rows = list(tx.orm_execute(statement, {"ids": ids}).all())
+    meant = recheck(tx, named, seen, {row.id: row[3] for row in rows})
     return [row for row in rows if row.id in meant]
 
 
-def recheck(session: Session, named: Selection, seen: dict[int, str], locked: dict[int, str]) -> set[int]:
+def recheck(tx: Transaction, named: Selection, seen: dict[int, str], locked: dict[int, str]) -> set[int]:
     """Which of some locked ids are meant, now that nobody can change them any more.
 
     Both `seen` and `locked` hold the version of each row. A statement may have found a row before a
@@ -227,13 +225,13 @@ def recheck(session: Session, named: Selection, seen: dict[int, str], locked: di
     changed = [id_ for id_, version in locked.items() if seen.get(id_, version) != version]
     if named.statement is None or not changed:
         return set(locked)
-    dialect = dialects.for_bind(session)
+    dialect = tx.dialect
     # Not what it limits by: asked again, that may give other rows.
     rows = named.statement.limit(None).offset(None).subquery()
     again = select(rows.c.id).where(dialect.in_ids(rows.c.id, dialect.id_list()))
-    meant = find(session, again.params(ids=changed), _locks(named.statement)).scalars()
+    meant = find(tx, again.params(ids=changed), _locks(named.statement)).scalars()
     return set(locked) - set(changed) | set(meant)
 
 
 def _locks(statement: Select[Any]) -> bool:
-    return statement._for_update_arg is not None
+    return compat.locks_rows(statement)

@@ -7,10 +7,10 @@ import time
 
 import pytest
 from sqlalchemy import URL, text
-from sqlalchemy.orm import Session
 
 from oban import Oban
 from oban.database.aio import Database
+from oban.database.transaction import Transaction
 from oban.runner import runner as runner_module
 from tests.faults.proxy import Proxy
 from tests.support.waiting import eventually, within
@@ -64,8 +64,8 @@ async def test_a_read_is_given_up_in_time_though_its_rollback_gets_no_answer(
         database = Database(proxy.through(url))
         database.timeout = 0.5
 
-        def look(session: Session) -> None:
-            session.execute(text("SELECT 1"))
+        def look(tx: Transaction) -> None:
+            tx.execute(text("SELECT 1"))
             proxy.flowing.clear()
 
         since = time.monotonic()

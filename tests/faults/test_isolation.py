@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from sqlalchemy import URL, create_engine, event, insert, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlalchemy.orm import Session
 
 from oban import Job, JobState, Oban, Worker
 from oban.database.aio import Database
+from oban.database.transaction import Transaction
 from oban.repository import fetch
 from oban.runner.execution.producer import OVERLAPPED_LIMIT
 from tests.support.databases import PostgreSQLFactory
@@ -111,9 +111,9 @@ def with_an_option(url: URL) -> AsyncEngine:
     return create_async_engine(url).execution_options(isolation_level="REPEATABLE READ")
 
 
-def level(session: Session) -> str:
+def level(tx: Transaction) -> str:
     """The isolation level, also as the fetch of a producer finds it."""
-    found: str = session.execute(text("SHOW transaction_isolation")).scalar_one()
+    found: str = tx.execute(text("SHOW transaction_isolation")).scalar_one()
     return found
 
 
@@ -125,9 +125,9 @@ async def test_a_transaction_of_our_own_is_whole_and_read_committed(
     engine = make(strict.set(drivername=f"postgresql+{driver}"))
     database = Database(engine)
 
-    def inserted(session: Session) -> None:
-        session.execute(insert(Job), {"worker": "w"})
-        assert level(session) == "read committed"
+    def inserted(tx: Transaction) -> None:
+        tx.execute(insert(Job), {"worker": "w"})
+        assert level(tx) == "read committed"
         raise KeyError
 
     for _ in range(2):
@@ -147,9 +147,9 @@ async def test_a_producer_alone_with_its_statement_is_read_committed_too(strict:
     database = Database(strict.set(drivername=f"postgresql+{driver}"))
     levels = []
 
-    def turn(session: Session) -> None:
-        fetch.turn(session, [], "default", 1, "node", "owner")
-        levels.append(level(session))
+    def turn(tx: Transaction) -> None:
+        fetch.turn(tx, [], "default", 1, "node", "owner")
+        levels.append(level(tx))
 
     for _ in range(3):
         await database.write(turn)

@@ -4,8 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy.orm import Session
-
+from oban.database.transaction import Transaction
 from oban.repository import acknowledge, fetch, management, rescue, runs
 from oban.repository.acknowledge import Ack, RunKey
 from oban.repository.rescue import Rule
@@ -33,7 +32,7 @@ class Call:
     `found` of them.
     """
 
-    run: Callable[[Session], Any]
+    run: Callable[[Transaction], Any]
     indexes: set[str]
     rows: int
     pages: int
@@ -55,20 +54,20 @@ def numbers(last_digits: int) -> list[int]:
 def fetching(queue: str, demand: int, rows: int | None = None) -> Call:
     rows = demand if rows is None else rows
     return Call(
-        lambda session: fetch.fetch(session, queue, demand, "node", OWNER),
+        lambda tx: fetch.fetch(tx, queue, demand, "node", OWNER),
         *({QUEUE, KEY}, rows, 30, rows, queue == "media"),
     )
 
 
 def acknowledging(count: int, outcome: str = "completed", **more: Any) -> Call:
     acks = [Ack(*run, outcome, **more) for run in held(count)]
-    return Call(lambda session: acknowledge.acknowledge(session, acks), {KEY}, count, 50, count)
+    return Call(lambda tx: acknowledge.acknowledge(tx, acks), {KEY}, count, 50, count)
 
 
 def turn(count: int) -> Call:
     acks = [Ack(*run, "completed") for run in held(count)]
     return Call(
-        lambda session: fetch.turn(session, acks, "default", count, "node", OWNER),
+        lambda tx: fetch.turn(tx, acks, "default", count, "node", OWNER),
         *({QUEUE, KEY}, 2 * count, 40, count),
     )
 
@@ -76,7 +75,7 @@ def turn(count: int) -> Call:
 def prune(state: JobState, limit: int = 1000, **which: Any) -> Call:
     rule = Rule(state, 5 * DAY, **which)
     return Call(
-        lambda session: rescue.prune(session, rule, limit),
+        lambda tx: rescue.prune(tx, rule, limit),
         {ENDED[state], KEY},
         limit,
         10,
@@ -87,30 +86,22 @@ def prune(state: JobState, limit: int = 1000, **which: Any) -> Call:
 #: Those that only read come first: what the others change, and is rolled back, is dead afterwards.
 CALLS: dict[str, Call] = {
     "seconds until due": Call(fetch.seconds_until_due, {STAGING}, 1, 5, 1),
-    "current runs": Call(lambda session: runs.lost_runs(session, held(50)), {KEY}, 50, 6, 0),
-    "strays": Call(
-        lambda session: runs.unknown_runs(session, OWNER, ()), {QUEUE}, EXECUTING, 2, 20, walks=True
-    ),
-    "a claimed job": Call(lambda session: runs.load_run(session, held(1)[0]), {KEY}, 1, 6, 1),
-    "orphans": Call(
-        lambda session: rescue.orphans(session, LEASE, AGE), {QUEUE}, EXECUTING, 5, 200, walks=True
-    ),
+    "current runs": Call(lambda tx: runs.lost_runs(tx, held(50)), {KEY}, 50, 6, 0),
+    "strays": Call(lambda tx: runs.unknown_runs(tx, OWNER, ()), {QUEUE}, EXECUTING, 2, 20, walks=True),
+    "a claimed job": Call(lambda tx: runs.load_run(tx, held(1)[0]), {KEY}, 1, 6, 1),
+    "orphans": Call(lambda tx: rescue.orphans(tx, LEASE, AGE), {QUEUE}, EXECUTING, 5, 200, walks=True),
     "spent": Call(rescue.exhausted, {SPENT}, 0, 0, 0),
     "prunable": Call(
-        lambda session: rescue.prunable(session, Rule(JobState.COMPLETED, 5 * DAY), 1000),
+        lambda tx: rescue.prunable(tx, Rule(JobState.COMPLETED, 5 * DAY), 1000),
         *({ENDED[JobState.COMPLETED]}, 1000, 10, 1000),
     ),
-    "forget": Call(
-        lambda session: rescue.delete_stale_producers(session, LEASE), {QUEUE}, EXECUTING, 5, 0, walks=True
-    ),
+    "forget": Call(lambda tx: rescue.delete_stale_producers(tx, LEASE), {QUEUE}, EXECUTING, 5, 0, walks=True),
     "sweep": Call(rescue.discard_exhausted, {SPENT, KEY}, 0, 0, 0),
     **{f"fetch {demand}": fetching("default", demand) for demand in (1, 10, 50, 200, 1000)},
     "fetch 50 of a drained queue": fetching("media", 50),
     "fetch 50 of a queue with 20": fetching("few", 50, 20),
     "fetch 50 of an empty queue": fetching("empty", 50, 0),
-    "claim 50": Call(
-        lambda session: fetch.claim(session, "default", 50, "node", OWNER), {QUEUE, KEY}, 50, 30, 50
-    ),
+    "claim 50": Call(lambda tx: fetch.claim(tx, "default", 50, "node", OWNER), {QUEUE, KEY}, 50, 30, 50),
     "acknowledge 1": acknowledging(1),
     "acknowledge 50": acknowledging(50),
     "acknowledge 200 failures": acknowledging(200, "failed", error="x", delay=5.0),
@@ -118,15 +109,13 @@ CALLS: dict[str, Call] = {
     "turn of 1": turn(1),
     "turn of 50": turn(50),
     "stage": Call(fetch.stage, {STAGING, KEY}, fetch.STAGE_BATCH, 30, fetch.STAGE_BATCH),
-    "rescue": Call(
-        lambda session: rescue.rescue(session, LEASE, AGE), {QUEUE, KEY}, EXECUTING, 50, 200, walks=True
-    ),
+    "rescue": Call(lambda tx: rescue.rescue(tx, LEASE, AGE), {QUEUE, KEY}, EXECUTING, 50, 200, walks=True),
     **{f"prune {state.value}": prune(state) for state in ENDED},
     "prune 10,000": prune(JobState.COMPLETED, 10_000),
     "prune a queue": prune(JobState.COMPLETED, queue="default"),
     "prune a worker": prune(JobState.COMPLETED, worker="app.Worker"),
     "prune the others": prune(JobState.COMPLETED, other_queues=("media",), other_workers=("app.Other",)),
-    "cancel 50": Call(lambda session: management.cancel_jobs(session, parse(numbers(60))), {KEY}, 50, 50, 50),
-    "retry 50": Call(lambda session: management.retry_jobs(session, parse(numbers(5))), {KEY}, 50, 50, 50),
-    "delete 50": Call(lambda session: management.delete_jobs(session, parse(numbers(5))), {KEY}, 50, 50, 50),
+    "cancel 50": Call(lambda tx: management.cancel_jobs(tx, parse(numbers(60))), {KEY}, 50, 50, 50),
+    "retry 50": Call(lambda tx: management.retry_jobs(tx, parse(numbers(5))), {KEY}, 50, 50, 50),
+    "delete 50": Call(lambda tx: management.delete_jobs(tx, parse(numbers(5))), {KEY}, 50, 50, 50),
 }

@@ -12,7 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from oban.database.engines import make_engine
-from oban.database.session import ONE_BY_ONE
+from oban.database.transaction import Transaction
+from tests.support.transactions import joined
 
 T = TypeVar("T")
 MODES = ("custom", "generic")
@@ -116,15 +117,13 @@ def _explaining(session: Session, plans: list[Plan]) -> Iterator[None]:
         event.remove(connection, "before_cursor_execute", explain)
 
 
-async def explained(url: URL, call: Callable[[Session], T]) -> tuple[T, list[Plan]]:
+async def explained(url: URL, call: Callable[[Transaction], T]) -> tuple[T, list[Plan]]:
     """What a call of a repository function gives, and the plans of what it asks of jobs; nothing is kept."""
     plans: list[Plan] = []
 
     def explain(session: Session) -> T:
-        # Nothing commits by itself.
-        session.info[ONE_BY_ONE] = False
         with _explaining(session, plans):
-            return call(session)
+            return call(joined(session))
 
     engine = make_engine(url)
     async with AsyncSession(engine) as session:

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from tests.plans.calls import CALLS, KEY
 from tests.plans.table import EXECUTING
 from tests.support.databases import SQLiteFactory
+from tests.support.transactions import joined
 
 _ACCESS = re.compile(r"\boban_jobs\b(?: USING (?:COVERING )?INDEX (\w+)| USING (INTEGER PRIMARY KEY))?")
 
@@ -40,7 +41,7 @@ def test_a_statement_is_served_by_its_index(connection: Connection, name: str) -
     event.listen(connection, "before_cursor_execute", explain)
     try:
         with Session(connection) as session:
-            call.run(session)
+            call.run(joined(session))
     finally:
         event.remove(connection, "before_cursor_execute", explain)
         connection.rollback()

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from sqlalchemy import URL, select, text
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.orm import Session
 
 from oban import Job, JobState, Oban, Record, Snooze
+from oban.database.transaction import Transaction
 from oban.repository import acknowledge, fetch
 from tests.runner.failures import refuse
 from tests.support.internals import runner_database
@@ -174,12 +174,12 @@ async def test_what_acknowledging_costs_grows_with_the_number_of_jobs_and_no_fas
             jobs = await client._database.write(fetch.turn, [], "default", number, "node", "owner")
             acks = [acknowledge.Ack(job.id, 1, "owner", "completed") for job in jobs]
 
-            def steps_of(session: Session, acks: list[acknowledge.Ack] = acks) -> int:
+            def steps_of(tx: Transaction, acks: list[acknowledge.Ack] = acks) -> int:
                 steps = itertools.count()
-                driver: Any = session.connection().connection.driver_connection
+                driver: Any = tx.connection().connection.driver_connection
                 # Called, in the thread of the connection, for every 100 steps of SQLite's machine.
                 driver._conn.set_progress_handler(lambda: next(steps) and 0, 100)
-                acknowledge.acknowledge(session, acks)
+                acknowledge.acknowledge(tx, acks)
                 driver._conn.set_progress_handler(None, 0)
                 return next(steps)
 

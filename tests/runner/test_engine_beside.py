@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 from sqlalchemy import URL, event, text
 from sqlalchemy.ext.asyncio import create_async_engine
-from sqlalchemy.orm import Session
 
 from oban import JobState, Oban
 from oban.database.aio import Database
+from oban.database.transaction import Transaction
 from oban.repository import cluster
 from tests.support.jobs import reaches
 from tests.support.options import BRIEF
@@ -33,8 +33,8 @@ async def test_transactions_that_the_application_begins_its_own_way_are_rolled_b
     def begun(connection: Any) -> None:
         connection.exec_driver_sql("BEGIN")
 
-    def fail(session: Session) -> None:
-        session.execute(text("INSERT INTO oban_queues (name, queue) VALUES ('a', 'b')"))
+    def fail(tx: Transaction) -> None:
+        tx.execute(text("INSERT INTO oban_queues (name, queue) VALUES ('a', 'b')"))
         raise Failed
 
     own = Database(engine).with_own_pool(1, 5.0)

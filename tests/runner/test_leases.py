@@ -174,7 +174,7 @@ async def test_a_rescue_passes_over_a_job_that_is_being_acknowledged(postgresql_
         job = await orphan(oban, owner=owner)
         done = Ack(job.id, 1, owner, "completed")
         async with oban.engine.connect() as connection:
-            await oban._database.within(connection, acknowledge.acknowledge, [done])
+            await oban._database.run(connection, acknowledge.acknowledge, [done])
             assert await rescue_orphans(oban) == []
             await connection.commit()
         assert (await row_of(oban, job)).state is JobState.COMPLETED

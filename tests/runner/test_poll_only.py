@@ -8,7 +8,6 @@ import pytest
 from sqlalchemy import URL, make_url
 
 from oban import JobState, Oban
-from oban.database.session import notify
 from oban.errors import ConfigError
 from oban.notifier import make
 from oban.notifier.poll import PollNotifier
@@ -123,7 +122,7 @@ async def test_a_direct_listener_hears_the_schema_of_the_engine(
         listener.subscribe("signal", heard.append)
         await listener.start()
         assert heard == [{}]
-        await oban._database.write(lambda session: notify(session, "signal", [{"action": "unheard of"}]))
+        await oban._database.write(lambda tx: tx.notify("signal", [{"action": "unheard of"}]))
         await eventually(lambda: heard[1:] == [{"action": "unheard of"}])
         await listener.stop()
 

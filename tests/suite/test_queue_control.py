@@ -20,6 +20,7 @@ from oban.repository import queue_settings
 from oban.repository.queue_settings import QueueCommand, QueueState
 from tests.support.databases import DATABASES
 from tests.support.rows import lasting_url
+from tests.support.transactions import joined
 
 CONFIGURED = {"a": QueueOptions(limit=3), "b": QueueOptions(limit=4)}
 AS_CONFIGURED = {"a": QueueState(3, False), "b": QueueState(4, False)}
@@ -49,7 +50,9 @@ def say(engine: Engine, *words: tuple[Any, ...], name: str = "Oban") -> None:
     for action, queue, node, *how in words:
         options: dict[str, Any] = how[0] if how else {}
         with Session(engine) as session:
-            queue_settings.store_command(session, name, QueueCommand.make(action, queue, node, **options))
+            queue_settings.store_command(
+                joined(session), name, QueueCommand.make(action, queue, node, **options)
+            )
             session.commit()
 
 
@@ -60,7 +63,7 @@ def looked_up(
     name: str = "Oban",
 ) -> dict[str, QueueState]:
     with Session(engine) as session:
-        return queue_settings.wanted(session, name, node, configured)
+        return queue_settings.wanted(joined(session), name, node, configured)
 
 
 #: What was said, in order; then how queues run on node x, and on a node that nothing names, where that
@@ -231,7 +234,7 @@ def test_what_one_node_heard_is_kept_for_that_node_only(
     # Twice, as two processes may have the same node name.
     for _ in range(2):
         with Session(engine) as session:
-            queue_settings.store_received(session, "Oban", "x", CONFIGURED, changes)
+            queue_settings.store_received(joined(session), "Oban", "x", CONFIGURED, changes)
             session.commit()
     expected = {**AS_CONFIGURED, **here}
     assert looked_up(engine) == {queue: how for queue, how in expected.items() if how}

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from sqlalchemy.orm import aliased, load_only
 
 from oban import Job, Oban
+from oban.database.transaction import OwnTransaction
 from oban.repository.management import DONE
 from oban.repository.selection import parse_id
 from tests.support.databases import DATABASES
@@ -191,36 +192,20 @@ async def test_an_answer_that_comes_late_does_not_take_back_what_a_later_call_sh
     id_ = await insert_row(engine, "retryable")
     job = await oban.get_job(id_)
     assert job is not None
-    transact, gate = oban._database._transact, asyncio.Event()
+    database, late = oban._database, list[OwnTransaction]()
 
     async with AsyncSession(engine, expire_on_commit=False) as session:
         held = await session.get_one(Job, id_)
         await session.commit()
 
-        async def late(function: Any, *args: Any, **kwargs: Any) -> Any:
-            """Commits at once; what is to be done after that waits."""
-            actions: list[Any] = []
-
-            def keep(inner: Any, *given: Any, **named: Any) -> Any:
-                result = function(inner, *given, **named)
-                actions.extend(inner.info["oban.waiting"])
-                inner.info["oban.waiting"].clear()
-                return result
-
-            result = await transact(keep, *args, **kwargs)
-            gate.set()
-            late.actions = actions  # type: ignore[attr-defined]
-            return result
-
-        monkeypatch.setattr(oban._database, "_transact", late)
+        monkeypatch.setattr(database, "_finish", late.append)
         await oban.update_many_jobs([job, held], {"priority": 1})
-        await gate.wait()
         monkeypatch.undo()
         await oban.update_job(job, {"priority": 2})
         await oban.update_job(held, {"queue": "newer"}, session)
         await session.commit()
-        for action in late.actions:  # type: ignore[attr-defined]
-            action()
+        for transaction in late:
+            transaction.finish()
         found = await read_row(engine, id_)
         assert (job.priority, shown(held)) == (2, found)
 

@@ -9,7 +9,7 @@ from sqlalchemy import URL, Engine
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from oban import Job, Oban, SyncOban
-from oban.database.aio import Caller
+from oban.database.aio import AsyncCaller
 from oban.database.sync import SyncCaller
 
 #: What differs by nature: how a class is entered and left, sessions, engines, and the class itself.
@@ -17,7 +17,7 @@ RENAMED = {"__aenter__": "__enter__", "__aexit__": "__exit__"}
 INSTEAD = {
     AsyncEngine: Engine,
     AsyncEngine | str | URL: Engine | str | URL,
-    Caller | None: SyncCaller | None,
+    AsyncCaller | None: SyncCaller | None,
     Iterable[Job] | AsyncIterable[Job]: Iterable[Job],
     "Oban": "SyncOban",
 }

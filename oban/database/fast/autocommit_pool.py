@@ -1,117 +1,147 @@
-"""Connections that are kept beside a pool, for statements that are transactions by themselves."""
+"""A pool of connections in AUTOCOMMIT mode, for statements that commit on their own."""
 
 import threading
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Engine, Executable, Pool
+from sqlalchemy import Connection, CursorResult, Engine, Executable, Pool, Row
 from sqlalchemy.engine.interfaces import DBAPIConnection
 
-from oban.database.fast.compiled import Prepared
+from oban import compat
+from oban.database.fast.compiled import CompiledStatement
 
 
-class Era(NamedTuple):
-    """What changes when the kept connections are of no more use.
+class Generation(NamedTuple):
+    """The circumstances that a connection was made in; one of an older generation is not used again.
 
-    When one is lost, the others most likely are, too. An engine that was disposed of has another pool. And a
-    connection does not know listeners, nor that statements are logged, if that is newer than itself.
+    It changes when a connection is lost, as the others probably are too; when the engine is disposed of, and
+    so has another pool; and when listeners or logging are added, of which a connection knows nothing if they
+    are newer than it.
     """
 
     lost: int
     pool: Pool
-    is_heard: bool
-    is_logged: bool
+    has_listeners: bool
+    logs_statements: bool
 
 
-class Kept(NamedTuple):
-    """A connection that commits by itself; `driven` is the driver's, `era` what it was made for."""
+class AutocommitConnection:
+    """A connection on which each statement commits on its own."""
 
-    connection: Connection
-    driven: DBAPIConnection
-    era: Era
-    #: What was run before on those of the engine; None if SQLAlchemy has to run it each time.
-    prepared: dict[Executable, Prepared | None]
+    __slots__ = ("_compiled", "_dbapi_connection", "connection", "generation")
 
-    @property
-    def is_watched(self) -> bool:
-        """Whether somebody is to be told of each statement."""
-        return self.era.is_heard or self.era.is_logged
+    def __init__(
+        self, connection: Connection, generation: Generation, compiled: "dict[Executable, Any] | None"
+    ) -> None:
+        self.connection = connection
+        self.generation = generation
+        #: The driver's connection, once this one belongs to the pool below.
+        self._dbapi_connection: DBAPIConnection | None = None
+        watched = generation.has_listeners or generation.logs_statements
+        self._compiled = None if watched else compiled
+
+    def rows(
+        self,
+        statement: Executable,
+        parameters: dict[str, Any],
+        execute: Callable[[Executable, dict[str, Any]], Any],
+    ) -> Sequence[Row[Any]]:
+        """All rows of a statement, which `execute` runs until its compiled form is known."""
+        if self._compiled is None or self._dbapi_connection is None:
+            return execute(statement, parameters).all()  # type: ignore[no-any-return]
+        compiled = self._compiled.get(statement)
+        if compiled is not None:
+            return compiled.rows(self.connection, self._dbapi_connection, parameters)  # type: ignore[no-any-return]
+        result: CursorResult[Any] = execute(statement, parameters)
+        if statement not in self._compiled:
+            self._compiled[statement] = CompiledStatement.capture(result, parameters)
+        return result.all()
 
 
-class Keeper:
-    """Keeps up to `most` connections of an engine of our own, ready for the next statement.
+class AutocommitPool:
+    """Keeps up to `size` connections in AUTOCOMMIT mode, ready for the next statement.
 
-    Out of the pool, to another isolation level, back to the first and into the pool again: that takes
-    as long as PostgreSQL needs to insert a job. A kept connection has left the pool for good, and comes
-    to its end here.
+    Checking a connection out of SQLAlchemy's pool, switching its isolation level there and back, and
+    checking it in take as long as the INSERT of a job. Kept connections are detached from SQLAlchemy's pool,
+    so this class closes them. With a size of 0 it keeps none, and is no more than `engine.connect()`.
     """
 
-    def __init__(self, engine: Engine, most: int) -> None:
+    def __init__(self, engine: Engine, size: int, *, reuse_compiled: bool = True) -> None:
         self._engine = engine
-        self._most = most
+        self._size = size
         self._lock = threading.Lock()
-        self._idle: list[Kept] = []
-        #: How many there are, idle or not.
-        self._number = 0
+        self._idle: list[AutocommitConnection] = []
+        #: The number of kept connections, idle or in use.
+        self._count = 0
         self._lost = 0
-        self._prepared: dict[Executable, Prepared | None] = {}
+        #: By statement; None if SQLAlchemy has to execute it every time.
+        self._compiled: dict[Executable, CompiledStatement | None] | None = {} if reuse_compiled else None
 
-    def _era(self) -> Era:
-        engine = self._engine
-        is_heard = engine._has_events or engine.dialect._has_events
-        return Era(self._lost, engine.pool, is_heard, engine._should_log_info())
-
-    @property
-    def keeps(self) -> bool:
-        """Whether it keeps any: the engine is one of our own."""
-        return self._most > 0
-
-    def take(self) -> Kept | None:
-        """One that is idle, if there is any; it has to be given to `put`."""
+    def acquire(self) -> AutocommitConnection:
+        """An idle connection, or a new one; give it back with `release`."""
         while True:
             with self._lock:
                 if not self._idle:
-                    return None
-                # The one used last: the others are for when more are needed at once.
-                kept = self._idle.pop()
-            if kept.era == self._era():
-                return kept
-            self._end(kept)
+                    break
+                # The one used last; the others are for when more are needed at once.
+                pooled = self._idle.pop()
+            if pooled.generation == self._generation():
+                return pooled
+            self._close(pooled)
+        connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+        return AutocommitConnection(connection, self._generation(), self._compiled)
 
-    def keep(self, connection: Connection) -> bool:
-        """Whether one from the pool, which commits by itself, is kept from now on: if there are too few."""
+    def release(self, pooled: AutocommitConnection, *, failed: bool) -> None:
+        """Take a connection back after its use. One on which a statement failed is closed."""
+        connection = pooled.connection
+        stale = failed or connection.invalidated or pooled.generation != self._generation()
+        if pooled._dbapi_connection is not None:
+            if stale:
+                self._close(pooled)
+            else:
+                with self._lock:
+                    self._idle.append(pooled)
+        elif stale or not self._keep(pooled):
+            if failed and self._size:
+                # With psycopg, it would fail again and again if its prepared statements went stale.
+                connection.invalidate()
+            connection.close()
+
+    def _keep(self, pooled: AutocommitConnection) -> bool:
         with self._lock:
-            if self._number >= self._most:
+            if self._count >= self._size:
                 return False
-            self._number += 1
-        driven = connection.connection.dbapi_connection
-        assert driven is not None  # noqa: S101 - it has just been used
-        connection.detach()
-        self.put(Kept(connection, driven, self._era(), self._prepared))
+            self._count += 1
+        pooled._dbapi_connection = pooled.connection.connection.dbapi_connection
+        pooled.connection.detach()
+        with self._lock:
+            self._idle.append(pooled)
         return True
 
-    def put(self, kept: Kept, *, failed: bool = False) -> None:
-        """Have one back after use. If a statement failed, it comes to its end, whatever state it is in."""
-        if failed or kept.connection.invalidated or kept.era != self._era():
-            self._end(kept)
-        else:
-            with self._lock:
-                self._idle.append(kept)
-
-    def _end(self, kept: Kept) -> None:
+    def _close(self, pooled: AutocommitConnection) -> None:
         with self._lock:
-            self._number -= 1
-        # Closed by SQLAlchemy, one that has left its pool stays open with some drivers, or after a failure.
-        kept.connection.invalidate()
-        # Of a connection that is lost, some drivers say so again: what matters was raised before.
+            self._count -= 1
+        # With some drivers, or after a failure, SQLAlchemy's close leaves a detached connection open.
+        pooled.connection.invalidate()
+        # A connection that is lost may say so again; the first error was raised already.
         with suppress(Exception):
-            self._engine.dialect.do_terminate(kept.driven)
+            self._engine.dialect.do_terminate(pooled._dbapi_connection)  # type: ignore[arg-type]
 
-    def forget(self) -> None:
-        """Use none again that is kept now: a connection was lost."""
+    def _generation(self) -> Generation:
+        engine = self._engine
+        return Generation(
+            self._lost, engine.pool, compat.has_listeners(engine), compat.logs_statements(engine)
+        )
+
+    def invalidate_all(self) -> None:
+        """Use no connection again that is kept now, because one was lost."""
         self._lost += 1
 
     def close(self) -> None:
-        """Close those that are idle."""
-        self.forget()
-        self.take()
+        """Close the idle connections."""
+        self.invalidate_all()
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for pooled in idle:
+            self._close(pooled)

@@ -8,19 +8,14 @@ import threading
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar, cast
 
-from greenlet import GreenletExit, getcurrent, greenlet
+from greenlet import GreenletExit, getcurrent
+
+from oban.compat import ProviderGreenlet
 
 T = TypeVar("T")
 
-#: Greenlets that are kept for later, in each thread. More are made when more are needed at once.
-KEPT = 16
-
-
-class Bridge(greenlet):
-    """Runs sync code; what SQLAlchemy wants to await in there comes out of `switch`."""
-
-    # SQLAlchemy's word for whoever does so in its place.
-    __sqlalchemy_greenlet_provider__ = True
+#: Idle greenlets that each thread keeps for reuse.
+IDLE_GREENLETS = 16
 
 
 class _Errand:
@@ -35,7 +30,7 @@ class _Errand:
         self.error: BaseException | None = None
 
 
-class _Runner(Bridge):
+class _Runner(ProviderGreenlet):
     """A bridge that is used again and again."""
 
     def __init__(self) -> None:
@@ -98,6 +93,6 @@ async def run_sync(function: Callable[[], T]) -> T:
         finally:
             # It holds this frame.
             del error
-    if len(idle) < KEPT:
+    if len(idle) < IDLE_GREENLETS:
         idle.append(runner)
     return cast(T, result)

@@ -30,7 +30,6 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, array, insert
 from sqlalchemy.exc import DataError, DBAPIError, InterfaceError, InternalError, OperationalError
-from sqlalchemy.orm import Session
 
 from oban import encoding
 from oban.dialects.base import HALF, MAX_ERRORS, UNREACHABLE, UNWRITABLE, ColumnType, Dialect, sql_literal
@@ -171,7 +170,7 @@ class PostgreSQL(Dialect):
     def version(self) -> ColumnElement[str]:
         return literal_column("CAST(xmin AS text)", Text)
 
-    def begin_write(self, session: Session) -> None:
+    def begin_write(self, connection: Connection) -> None:
         """Do nothing: rows can be locked."""
 
     def begin_migration(self, connection: Connection, prefix: str) -> None:
@@ -179,12 +178,12 @@ class PostgreSQL(Dialect):
         connection.execute(lock, {"prefix": prefix})
 
     def notify(
-        self, session: Session, prefix: str | None, channel: str, payloads: Iterable[dict[str, Any]]
+        self, connection: Connection, prefix: str | None, channel: str, payloads: Iterable[dict[str, Any]]
     ) -> None:
         encoded = (encoding.dumps(payload) for payload in payloads)
         # A longer payload would fail the transaction. Without it, the receivers find the change by polling.
         if short := [payload for payload in encoded if len(payload.encode()) < MAX_PAYLOAD]:
-            session.execute(_NOTIFY, {"prefix": prefix, "channel": channel, "payloads": short})
+            connection.execute(_NOTIFY, {"prefix": prefix, "channel": channel, "payloads": short})
 
     def engine_options(self, url: URL, pooled: bool = False) -> dict[str, Any]:
         # In another server session, a statement prepared earlier is unknown, or its name belongs to another

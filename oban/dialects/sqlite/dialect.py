@@ -29,12 +29,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.orm import Session
 
 from oban.dialects.base import (
     HALF,
     MAX_ERRORS,
-    NOTICES,
     UNREACHABLE,
     UNWRITABLE,
     ColumnType,
@@ -170,10 +168,10 @@ class SQLite(Dialect):
         # Since `begin_write`, nobody else can change a row that was read.
         return sql_literal("")
 
-    def begin_write(self, session: Session) -> None:
+    def begin_write(self, connection: Connection) -> None:
         # Rows cannot be locked, only the whole database. This waits for other writers, while a transaction
         # that has read and wants to write later would fail at once.
-        session.execute(_TAKE_LOCK)
+        connection.execute(_TAKE_LOCK)
 
     def has_locked(self, connection: Connection) -> bool:
         # The driver begins a transaction with the first statement that writes. An application that begins
@@ -187,11 +185,9 @@ class SQLite(Dialect):
             connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     def notify(
-        self, session: Session, prefix: str | None, channel: str, payloads: Iterable[dict[str, Any]]
+        self, connection: Connection, prefix: str | None, channel: str, payloads: Iterable[dict[str, Any]]
     ) -> None:
-        if NOTICES not in session.info:
-            session.info[NOTICES] = []
-        session.info[NOTICES].extend((channel, payload) for payload in payloads)
+        """Not called, as SQLite has no channels."""
 
     def engine_options(self, url: URL, pooled: bool = False) -> dict[str, Any]:
         options: dict[str, Any] = {"connect_args": {"timeout": BUSY_TIMEOUT, "factory": TolerantConnection}}

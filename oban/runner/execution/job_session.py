@@ -9,11 +9,11 @@ from sqlalchemy import Connection, exc
 from sqlalchemy.engine.base import OptionEngine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
-from sqlalchemy.util import await_only
 
+from oban import compat
 from oban.database.aio import Database
 from oban.database.engines import autocommits
-from oban.database.session import PREFIX, lending
+from oban.database.job_scope import job_session
 from oban.repository import acknowledge, runs
 from oban.repository.acknowledge import Ack
 from oban.runner import deadlines
@@ -45,7 +45,7 @@ class WaitingEngine(OptionEngine):
                 return super().connect()
             except exc.TimeoutError as error:
                 logger.warning("a job waits for a connection of the application's pool: %s", error)
-                await_only(asyncio.sleep(PAUSE))
+                compat.wait_for(asyncio.sleep(PAUSE))
 
 
 class OwnTransaction:
@@ -75,7 +75,7 @@ class OwnTransaction:
         """
         session = self.open()
         try:
-            with lending(session.sync_session):
+            with job_session(session.sync_session):
                 result = await work(session)
             ack = judge(result)
             return result if ack is None else await self.commit_with_outcome(session, ack)
@@ -84,7 +84,7 @@ class OwnTransaction:
 
     def open(self) -> AsyncSession:
         """A session for a job. It connects when it is used."""
-        return AsyncSession(self._engine, expire_on_commit=False, info={PREFIX: self.database.prefix})
+        return AsyncSession(self._engine, expire_on_commit=False)
 
     async def commit_with_outcome(self, session: AsyncSession, ack: Ack) -> Stored:
         """Store an outcome along with what was written, or roll that back if the job is another's by now."""
@@ -93,7 +93,7 @@ class OwnTransaction:
         lost_to: DBAPIError | None = None
         try:
             async with asyncio.timeout(limit) as within:
-                if await self.database.within(session, acknowledge.acknowledge, [ack]):
+                if await self.database.run(session, acknowledge.acknowledge, [ack]):
                     await session.commit()
                     return Stored(None)
         except DBAPIError as error:
@@ -107,7 +107,7 @@ class OwnTransaction:
             raise AttemptFailed(f"TimeoutError: the transaction was not stored within {limit:g} s") from None
         await session.rollback()
         held = ack[:3]
-        if held not in await session.run_sync(runs.lost_runs, [held]):
+        if held not in await self.database.run(session, runs.lost_runs, [held]):
             raise lost_to or AttemptFailed(
                 "RuntimeError: the job was changed within its own transaction, so that its outcome cannot be"
                 " stored in it; return Cancel(…) to cancel it"

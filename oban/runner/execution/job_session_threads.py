@@ -10,10 +10,11 @@ from typing import Any
 from greenlet import getcurrent
 from sqlalchemy.orm import Session
 
-from oban import clock
+from oban import clock, compat
+from oban.compat import ProviderGreenlet
 from oban.database.aio import Database
-from oban.database.fast.greenlets import Bridge
-from oban.database.session import Notice, lending
+from oban.database.job_scope import job_session
+from oban.database.transaction import Notice
 from oban.runner import deadlines
 from oban.runner.execution.job_session import Decide, OwnTransaction
 from oban.runner.execution.outcome import AttemptFailed
@@ -31,14 +32,14 @@ class ThreadSession:
         self._loop = asyncio.new_event_loop()
         self.database = database.with_own_pool(1, None, own_loop=True)
         # Each lane would have to find out by itself, at the cost of a job, that the server was restarted.
-        self.database.engine.pool._pre_ping = True
+        compat.enable_pre_ping(self.database.engine.pool)
         self._transaction = OwnTransaction(self.database, timeout, patient=False)
 
     def run(self, work: SyncWork, judge: Decide) -> Any:
         """As `OwnTransaction.run`, in this thread."""
         session = self._transaction.open()
         try:
-            with lending(session.sync_session):
+            with job_session(session.sync_session):
                 result = self._bridged(partial(work, session.sync_session))
             ack = judge(result)
             return result if ack is None else self._await(self._transaction.commit_with_outcome(session, ack))
@@ -46,7 +47,7 @@ class ThreadSession:
             self._await(self._transaction.close(session))
 
     def _bridged(self, function: Callable[[], Any]) -> Any:
-        bridge = Bridge(function)
+        bridge = ProviderGreenlet(function)
         bridge.gr_context = getcurrent().gr_context
         result = bridge.switch()
         while not bridge.dead:
@@ -115,7 +116,7 @@ class JobSessions:
 
     def _announce(self, loop: asyncio.AbstractEventLoop, notices: list[Notice]) -> None:
         if not loop.is_closed():
-            loop.call_soon_threadsafe(self._database._announce, notices)
+            loop.call_soon_threadsafe(self._database.announce, notices)
 
     async def close(self, threads: Executor, seconds: float) -> None:
         """Close all lanes, in so many seconds; one in use closes when its job ends."""

@@ -15,7 +15,7 @@ from greenlet import getcurrent, greenlet
 from sqlalchemy.util import await_only
 
 from oban.database.fast import greenlets
-from oban.database.fast.greenlets import KEPT, run_sync
+from oban.database.fast.greenlets import IDLE_GREENLETS, run_sync
 
 colour: contextvars.ContextVar[Any] = contextvars.ContextVar("colour", default="none")
 
@@ -48,16 +48,16 @@ async def test_the_same_greenlet_serves_one_call_after_the_other() -> None:
 
 
 async def test_calls_at_one_time_have_a_greenlet_each_and_only_so_many_are_kept() -> None:
-    everybody = asyncio.Barrier(2 * KEPT)
+    everybody = asyncio.Barrier(2 * IDLE_GREENLETS)
 
     def call(number: int) -> tuple[int, int]:
         await_only(everybody.wait())
         return number, id(getcurrent())
 
-    found = await asyncio.gather(*(run_sync(partial(call, number)) for number in range(2 * KEPT)))
-    assert [number for number, _ in found] == list(range(2 * KEPT))
-    assert len({who for _, who in found}) == 2 * KEPT
-    assert len(kept()) == KEPT
+    found = await asyncio.gather(*(run_sync(partial(call, number)) for number in range(2 * IDLE_GREENLETS)))
+    assert [number for number, _ in found] == list(range(2 * IDLE_GREENLETS))
+    assert len({who for _, who in found}) == 2 * IDLE_GREENLETS
+    assert len(kept()) == IDLE_GREENLETS
 
 
 async def test_context_variables_are_those_of_the_task() -> None:

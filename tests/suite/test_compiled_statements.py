@@ -9,12 +9,10 @@ import pytest
 from sqlalchemy import URL, Integer, Text, bindparam, create_engine, event, insert, literal, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, StatementError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlalchemy.orm import Session
 
 from oban import Job, Oban, SyncOban, migration
-from oban.database import session
 from oban.database.fast import compiled
-from oban.database.session import rows_of
+from oban.database.transaction import Transaction
 from oban.types import JobState, UTCDateTime
 from tests.support.databases import Factory
 
@@ -22,14 +20,14 @@ from tests.support.databases import Factory
 @pytest.fixture
 def runs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The SQL of the statements that were run past SQLAlchemy."""
-    run = compiled.Prepared.rows
+    run = compiled.CompiledStatement.rows
     seen: list[str] = []
 
     def counted(self: Any, *given: Any) -> Any:
         seen.append(self._sql)
         return run(self, *given)
 
-    monkeypatch.setattr(compiled.Prepared, "rows", counted)
+    monkeypatch.setattr(compiled.CompiledStatement, "rows", counted)
     return seen
 
 
@@ -43,11 +41,11 @@ QUERY = (
 async def ran(oban: Oban, statement: Any, parameters: dict[str, Any]) -> Any:
     """Rows of a statement that is a transaction by itself."""
 
-    def work(given: Session) -> Any:
-        session.alone(given)
-        return rows_of(given, statement, parameters)
+    def work(tx: Transaction) -> Any:
+        tx.autocommit_next()
+        return tx.rows(statement, parameters)
 
-    return await oban._database.write(session.plain(work))
+    return await oban._database.write(work)
 
 
 async def test_rows_have_the_same_values_and_names_each_time(oban: Oban, runs: list[str]) -> None:
@@ -127,8 +125,10 @@ def test_a_connection_that_was_closed_is_named_as_sqlalchemy_names_it(url: URL, 
     with SyncOban(url.set(drivername=drivers[url.get_backend_name()])) as oban:
         for _ in range(3):
             oban.enqueue(Job(worker="w"))
-        (kept,) = oban._database._keeper._idle
-        kept.driven.close()
+        (kept,) = oban._database._autocommit_pool._idle
+        dbapi_connection = kept._dbapi_connection
+        assert dbapi_connection is not None
+        dbapi_connection.close()
         runs.clear()
         with pytest.raises(DBAPIError):
             oban.enqueue(Job(worker="w"))
@@ -150,7 +150,7 @@ async def test_with_another_sqlalchemy_that_shows_less_all_is_run_by_it(
     def fails(*_: object) -> None:
         raise AttributeError("_bind_processors")
 
-    monkeypatch.setattr(compiled.Prepared, "_after", fails)
+    monkeypatch.setattr(compiled.CompiledStatement, "_capture", fails)
     for number in range(4):
         assert (await oban.enqueue(Job(worker="w", args={"n": number}))).id
     assert runs == []
@@ -226,7 +226,7 @@ async def test_when_the_table_changes_a_call_may_fail_and_soon_none_does(
         for change in ("ALTER id TYPE int", "ADD extra int", "ALTER id TYPE bigint", "DROP extra"):
             for _ in range(8):
                 await asyncio.gather(*(oban.enqueue(Job(worker="w")) for _ in range(5)))
-            assert len(oban._database._keeper._idle) == 2
+            assert len(oban._database._autocommit_pool._idle) == 2
             altering(change)
             failed = 0
             for _ in range(10):

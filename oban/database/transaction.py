@@ -1,0 +1,209 @@
+"""`Transaction`: what every repository function works in, whoever begins and commits it."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, Self
+
+from sqlalchemy import Connection, Engine, Executable, Result, Row
+from sqlalchemy.orm import Session
+
+from oban.database.fast.autocommit_pool import AutocommitConnection, AutocommitPool
+from oban.database.hooks import TransactionHooks
+from oban.dialects.base import Dialect
+
+#: A channel and what is announced on it.
+Notice = tuple[str, dict[str, Any]]
+Action = Callable[[], None]
+
+
+class Transaction(ABC):
+    """One transaction on Oban's tables.
+
+    A repository function takes one as its first argument. It runs statements, uses the ORM session and
+    announces changes, and it neither commits nor rolls back.
+    """
+
+    def __init__(self, dialect: Dialect, prefix: str | None) -> None:
+        self.dialect = dialect
+        self.prefix = prefix
+        #: What this process is to be told after the commit, on a database without channels.
+        self.notices: list[Notice] = []
+
+    @property
+    @abstractmethod
+    def session(self) -> Session:
+        """The ORM session that works in this transaction."""
+
+    @abstractmethod
+    def connection(self) -> Connection:
+        """The connection that this transaction is on."""
+
+    @abstractmethod
+    def execute(
+        self, statement: Executable, parameters: Any = None, **options: Any
+    ) -> "Result[*tuple[Any, ...]]":
+        """Run a statement on Oban's tables; `options` are execution options."""
+
+    @abstractmethod
+    def autocommit_next(self) -> None:
+        """Let the one statement that follows commit on its own, where that is possible.
+
+        It then takes one round trip instead of three.
+        """
+
+    @abstractmethod
+    def after_commit(self, action: Action) -> None:
+        """Run `action` once the changes are visible to the caller.
+
+        That is after the commit of Oban's own transaction. In the caller's transaction it is now,
+        because the caller sees what its own transaction has changed.
+        """
+
+    @abstractmethod
+    def on_rollback(self, actions: list[Action]) -> None:
+        """Run `actions`, the last one first, if the caller's transaction or savepoint is rolled back."""
+
+    def mapped_schema(self) -> str | None:
+        """The schema in which this connection looks for tables that name none, if it was told so."""
+        mapping = self.connection().get_execution_options().get("schema_translate_map") or {}
+        schema: str | None = mapping.get(None)
+        return schema
+
+    def orm_execute(
+        self, statement: Executable, parameters: Any = None, **options: Any
+    ) -> "Result[*tuple[Any, ...]]":
+        """Run a statement through the ORM session, as `execute` does, to load or synchronize instances."""
+        return self.session.execute(statement, parameters, execution_options=self._in_schema(options))
+
+    def rows(self, statement: Executable, parameters: dict[str, Any]) -> Sequence[Row[Any]]:
+        """All rows of a statement that is built once and always gets the same parameter names."""
+        return self.execute(statement, parameters).all()
+
+    def notify(self, channel: str, payloads: Sequence[dict[str, Any]]) -> None:
+        """Announce payloads on a channel when, and only if, this transaction commits."""
+        if self.dialect.listens:
+            self.dialect.notify(self.connection(), self.prefix, channel, payloads)
+        else:
+            self.notices.extend((channel, payload) for payload in payloads)
+
+    def _in_schema(self, options: dict[str, Any]) -> dict[str, Any]:
+        if self.prefix:
+            options["schema_translate_map"] = {None: self.prefix}
+        return options
+
+
+class OwnTransaction(Transaction):
+    """A transaction that Oban begins and commits, as a context manager.
+
+    It works on a plain connection. The ORM session is made when a function first asks for it, because
+    setting one up takes longer than the statement that inserts a job.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        dialect: Dialect,
+        prefix: str | None,
+        *,
+        isolation: str | None,
+        autocommit_pool: AutocommitPool | None,
+    ) -> None:
+        """`isolation` is the level to set, if it is not the engine's; `autocommit_pool` is None where a
+        statement cannot commit on its own."""
+        super().__init__(dialect, prefix)
+        self._engine = engine
+        self._isolation = isolation
+        self._autocommit_pool = autocommit_pool
+        self._autocommit: AutocommitConnection | None = None
+        self._connection: Connection | None = None
+        self._session: Session | None = None
+        self._after_commit: list[Action] = []
+
+    @property
+    def session(self) -> Session:
+        if self._session is None:
+            self._session = Session(self.connection(), expire_on_commit=False)
+        return self._session
+
+    def connection(self) -> Connection:
+        if self._connection is None:
+            self._connection = self._engine.connect()
+            if self._isolation is not None:
+                self._connection.execution_options(isolation_level=self._isolation)
+        return self._connection
+
+    def execute(
+        self, statement: Executable, parameters: Any = None, **options: Any
+    ) -> "Result[*tuple[Any, ...]]":
+        return self.connection().execute(statement, parameters, execution_options=self._in_schema(options))
+
+    def rows(self, statement: Executable, parameters: dict[str, Any]) -> Sequence[Row[Any]]:
+        if self._autocommit is None:
+            return super().rows(statement, parameters)
+        return self._autocommit.rows(statement, parameters, self.execute)
+
+    def autocommit_next(self) -> None:
+        if self._autocommit_pool is not None and self._connection is None:
+            self._autocommit = self._autocommit_pool.acquire()
+            self._connection = self._autocommit.connection
+
+    def after_commit(self, action: Action) -> None:
+        self._after_commit.append(action)
+
+    def on_rollback(self, actions: list[Action]) -> None:
+        """Nothing: instances show what was changed only after the commit."""
+
+    def commit(self) -> None:
+        """Commit what was done so far."""
+        if self._session is not None:
+            self._session.commit()
+        if self._connection is not None:
+            self._connection.commit()
+
+    def finish(self) -> None:
+        """Run the actions that wait for the commit."""
+        for action in self._after_commit:
+            action()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._session is not None:
+            self._session.close()
+        if self._autocommit is not None and self._autocommit_pool is not None:
+            self._autocommit_pool.release(self._autocommit, failed=kind is not None)
+        elif self._connection is not None:
+            self._connection.close()
+
+
+class JoinedTransaction(Transaction):
+    """A transaction of the caller's, who commits it or rolls it back; Oban joins it through a session."""
+
+    def __init__(
+        self, session: Session, dialect: Dialect, prefix: str | None, hooks: TransactionHooks
+    ) -> None:
+        super().__init__(dialect, prefix)
+        self._session = session
+        self._hooks = hooks
+
+    @property
+    def session(self) -> Session:
+        return self._session
+
+    def connection(self) -> Connection:
+        return self._session.connection()
+
+    def execute(
+        self, statement: Executable, parameters: Any = None, **options: Any
+    ) -> "Result[*tuple[Any, ...]]":
+        return self.orm_execute(statement, parameters, **options)
+
+    def autocommit_next(self) -> None:
+        """Nothing: the statement belongs to the caller's transaction."""
+
+    def after_commit(self, action: Action) -> None:
+        action()
+
+    def on_rollback(self, actions: list[Action]) -> None:
+        self._hooks.add(None, actions)
