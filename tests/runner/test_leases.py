@@ -463,7 +463,7 @@ async def test_a_heart_with_nothing_to_say_does_not_beat_without_the_database(
 
     heart = Refresher(oban._database, lease=4.0, interval=1.0, heartbeats=list, last_seen=clock.monotonic)
     await heart.tick()
-    monkeypatch.setattr("sqlalchemy.orm.Session.execute", broken)
+    monkeypatch.setattr("sqlalchemy.engine.Connection.execute", broken)
     with pytest.raises(ConnectionError):
         await heart.tick()
 
