@@ -2,7 +2,7 @@
 
 from oban import filters
 from oban.client import Oban
-from oban.config import QueueOptions
+from oban.config import QueueOptions, Retention
 from oban.errors import InvalidJob, JobNotFound, ObanError
 from oban.models import Job
 from oban.outcomes import Cancel, Record, Snooze
@@ -24,6 +24,7 @@ __all__ = [
     "QueueInfo",
     "QueueOptions",
     "Record",
+    "Retention",
     "Snooze",
     "SyncOban",
     "Worker",

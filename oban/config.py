@@ -1,32 +1,40 @@
-"""Options of an instance, checked in one place."""
+"""The options of a client, its queues and its retention, and the checks of their values."""
 
 import re
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
-from typing import Any, TypedDict
+from typing import Any, Literal, TypeAlias, get_args
 
 from oban import fields as job_fields
 from oban.errors import ConfigError, InvalidJob
 
-#: Schema names: what needs no quoting anywhere, short enough for a notification channel (63 bytes).
+#: Schema names that need no quoting and leave room in a notification channel's name (63 bytes).
 PREFIX = re.compile(r"[a-z_][a-z0-9_]{0,39}", re.ASCII)
 MAX_LIMIT = 10_000
 #: Longest name of an instance or a node, in characters.
 MAX_NAME = 255
-NOTIFIERS = ("listen", "poll")
+NotifierKind: TypeAlias = Literal["listen", "poll"]
+NOTIFIERS: tuple[NotifierKind, ...] = get_args(NotifierKind)
 _DAY = 86_400.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueOptions:
-    """One queue on one node. `limit` jobs run at once (1 to 10,000, default 10)."""
+    """The options of one queue on one node.
+
+    Args:
+        limit: How many jobs of the queue run at once, 1 to 10,000 (default 10).
+
+    Raises:
+        ConfigError: An option has a wrong value.
+    """
 
     limit: int = 10
 
     def __post_init__(self) -> None:
-        _integer("limit", self.limit, 1, MAX_LIMIT)
+        _check_integer("limit", self.limit, 1, MAX_LIMIT)
 
     @classmethod
     def parse(cls, name: str, value: Any) -> "QueueOptions":
@@ -44,11 +52,23 @@ class QueueOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retention:
-    """How long jobs are kept after they have finished: seconds or timedeltas, then seconds; None keeps them.
+    """How long jobs are kept after they finished; then the leader deletes them.
 
-    `queues` and `workers` (a worker's name, or its class) map to retentions that stand for
-    those jobs instead; where both speak, that of the worker counts. At most `limit` jobs are deleted by one
-    statement.
+    Periods are seconds or timedeltas (seconds once the retention is created); None keeps jobs forever.
+
+    Args:
+        completed: How long completed jobs are kept (default 1 day).
+        cancelled: How long cancelled jobs are kept (default 1 day).
+        discarded: How long discarded jobs are kept (default 7 days).
+        queues: Exceptions by queue: retentions, or dicts of `completed`, `cancelled` and `discarded`.
+        workers: Exceptions by a worker's name or class; they take precedence over those by queue.
+        limit: How many jobs one statement deletes, up to 1,000,000 (default 10,000).
+
+    Raises:
+        ConfigError: An option has a wrong value.
+
+    Example:
+        `Retention(completed=timedelta(hours=6), discarded=None, queues={"audit": {"completed": None}})`
     """
 
     completed: float | timedelta | None = _DAY
@@ -60,25 +80,25 @@ class Retention:
 
     def __post_init__(self) -> None:
         for state in ("completed", "cancelled", "discarded"):
-            value = getattr(self, state)
-            if isinstance(value, timedelta):
-                value = value.total_seconds()
-                object.__setattr__(self, state, value)
-            if value is not None:
-                _seconds(f"retention: {state}", value, least=0)
-        _integer("retention: limit", self.limit, 1, 1_000_000)
+            period = getattr(self, state)
+            if isinstance(period, timedelta):
+                period = period.total_seconds()
+                object.__setattr__(self, state, period)
+            if period is not None:
+                _check_seconds(f"retention: {state}", period, least=0)
+        _check_integer("retention: limit", self.limit, 1, 1_000_000)
         for option in ("queues", "workers"):
-            nested = getattr(self, option)
-            if not isinstance(nested, Mapping):
-                raise ConfigError(f"retention: {option} must be a dict, not {type(nested).__name__}")
+            exceptions = getattr(self, option)
+            if not isinstance(exceptions, Mapping):
+                raise ConfigError(f"retention: {option} must be a dict, not {type(exceptions).__name__}")
             parsed = {}
-            for key, value in nested.items():
+            for key, value in exceptions.items():
                 name = getattr(key, "worker_name", key)
                 if not isinstance(name, str):
-                    raise ConfigError(f"retention: {option} must be named, not {key!r}")
+                    raise ConfigError(f"retention: the keys of {option} must be strings, not {key!r}")
                 parsed[name] = Retention.parse(value)
                 if parsed[name].queues or parsed[name].workers:
-                    raise ConfigError(f"retention: {option}: {name!r} cannot hold others")
+                    raise ConfigError(f"retention: {option}: {name!r} cannot have exceptions of its own")
             object.__setattr__(self, option, parsed)
 
     @classmethod
@@ -92,74 +112,51 @@ class Retention:
         return cls(**value)
 
 
-class OptionArguments(TypedDict, total=False):
-    """The keyword arguments of `Oban`; what each means is said at `Options`. None is the default."""
-
-    name: str | None
-    node: str | None
-    prefix: str | None
-    queues: Mapping[str, int | QueueOptions | Mapping[str, Any]] | None
-    lease: float | None
-    shutdown_grace_period: float | None
-    notifier: str | None
-    listen_url: str | None
-    retention: Retention | Mapping[str, Any] | None
-    rescue_after: float | None
-    statement_timeout: float | None
-    poll_interval: float | None
-    stage_interval: float | None
-    watch_interval: float | None
-    control_interval: float | None
-    rescue_interval: float | None
-    prune_interval: float | None
-    heartbeat_interval: float | None
-    election_interval: float | None
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """Everything that an `Oban` can be told; all but the queues have defaults that serve production.
+    """The options of a client, checked. Their defaults are here; `BaseClient` documents them for users.
 
-    Intervals and periods are seconds. `node` is the host name unless given.
+    Intervals and periods are seconds.
     """
 
+    #: The name by which workers and `get_instance` find the client.
     name: str = "Oban"
+    #: The name of this node in `attempted_by`.
     node: str = field(default_factory=socket.gethostname)
+    #: The schema of the tables.
     prefix: str | None = None
+    #: The queues that run on this node.
     queues: Mapping[str, QueueOptions] = field(default_factory=dict)
-    #: How long a node, and the leader, count as alive after they were last heard of. A job whose node
-    #: is not heard of for so long is rescued.
-    lease: float = 60.0
-    #: How long running jobs may go on once the node is told to stop.
-    shutdown_grace_period: float = 15.0
-    #: How to hear of changes: "listen" (LISTEN on PostgreSQL, data_version on SQLite), or "poll", which
-    #: needs nothing of a connection that a pooler in transaction mode cannot give.
-    notifier: str = "listen"
-    #: A URL for LISTEN alone, that goes to the database directly, where `engine` goes through a pooler.
-    listen_url: str | None = None
-    #: How long jobs are kept after they have finished.
+    #: How long finished jobs are kept.
     retention: Retention = field(default_factory=Retention)
-    #: Age at which an executing job is rescued whose node keeps no row in `oban_producers`, as those of
-    #: some other implementations.
-    rescue_after: float = 3600.0
-    #: Longest time that one of the runner's own statements may take, waiting for a connection included.
+    #: Time without a heartbeat after which a node or leader counts as dead and its jobs are rescued.
+    lease: float = 60.0
+    #: How long running jobs can continue once the node stops.
+    shutdown_grace_period: float = 15.0
+    #: How nodes hear of changes; "poll" needs nothing that a pooler in transaction mode cannot provide.
+    notifier: NotifierKind = "listen"
+    #: A URL for LISTEN that leads to the database directly, if the engine goes through a pooler.
+    listen_url: str | None = None
+    #: Longest time for one of the runner's statements, including the wait for a connection.
     statement_timeout: float = 30.0
-    #: How often a queue looks for jobs that nobody announced.
+    #: Age at which an executing job is rescued if its node keeps no row in `oban_producers`.
+    rescue_after: float = 3600.0
+    #: How often a queue checks for jobs that no notification announced.
     poll_interval: float = 1.0
-    #: Longest time between two looks for scheduled and retryable jobs that have become due.
+    #: Longest time between two checks for scheduled and retryable jobs that have become due.
     stage_interval: float = 1.0
-    #: How often a running job asks the database whether it was cancelled, beside notifications.
+    #: How often running jobs are checked for cancellation, in addition to notifications.
     watch_interval: float = 1.0
-    #: How often a node looks what was said about its queues, beside notifications.
+    #: How often a node reads the stored queue commands, in addition to notifications.
     control_interval: float = 1.0
-    #: How often the leader looks for jobs whose node is gone; a quarter of the lease unless given.
-    rescue_interval: float = 0.0
-    #: How often the leader deletes jobs that have been kept long enough.
+    #: How often the leader deletes jobs whose retention has ended.
     prune_interval: float = 30.0
-    #: How often a node says that it is alive; a quarter of the lease unless given.
+    #: How often a node records that it is alive; 0 stands for a quarter of the lease here and below.
     heartbeat_interval: float = 0.0
-    #: How often a node tries to lead, or renews that it does; a quarter of the lease unless given.
+    #: How often a node tries to become the leader, or renews its lead.
     election_interval: float = 0.0
+    #: How often the leader checks for jobs of dead nodes.
+    rescue_interval: float = 0.0
 
     def __post_init__(self) -> None:
         check_name("name", self.name)
@@ -168,21 +165,21 @@ class Options:
         if self.notifier not in NOTIFIERS:
             raise ConfigError(f"notifier must be {' or '.join(NOTIFIERS)}, not {self.notifier!r}")
         if self.listen_url is not None and self.notifier == "poll":
-            raise ConfigError("listen_url and notifier='poll' contradict each other: give one of them")
-        _seconds("lease", self.lease, least=0.1)
-        for option in ("rescue_interval", "heartbeat_interval", "election_interval"):
+            raise ConfigError("listen_url and notifier='poll' contradict each other: use one of them")
+        _check_seconds("lease", self.lease, least=0.1)
+        for option in ("heartbeat_interval", "election_interval", "rescue_interval"):
             if getattr(self, option) == 0:
                 object.__setattr__(self, option, self.lease / 4)
         for item in fields(self):
             if item.name.endswith("_interval"):
-                _seconds(item.name, getattr(self, item.name), least=0.001)
+                _check_seconds(item.name, getattr(self, item.name), least=0.001)
         for option in ("heartbeat_interval", "election_interval"):
             if getattr(self, option) > self.lease / 2:
                 raise ConfigError(f"{option} must be at most half of the lease of {self.lease:g} s")
         for option in ("rescue_after", "statement_timeout"):
-            _seconds(option, getattr(self, option), least=0.1)
-        _seconds("shutdown_grace_period", self.shutdown_grace_period, least=0)
-        object.__setattr__(self, "queues", parse_queues(self.queues))
+            _check_seconds(option, getattr(self, option), least=0.1)
+        _check_seconds("shutdown_grace_period", self.shutdown_grace_period, least=0)
+        object.__setattr__(self, "queues", _parse_queues(self.queues))
         object.__setattr__(self, "retention", Retention.parse(self.retention))
 
     @classmethod
@@ -190,6 +187,11 @@ class Options:
         """Options from keyword arguments, where None means the default; raises `ConfigError`."""
         _check_known(cls, values)
         return cls(**{key: value for key, value in values.items() if value is not None})
+
+    @property
+    def behind_pooler(self) -> bool:
+        """Whether the engine may go through a pooler in transaction mode."""
+        return self.notifier == "poll" or self.listen_url is not None
 
 
 def _check_known(options: type[Any], values: Mapping[str, Any]) -> None:
@@ -200,25 +202,25 @@ def _check_known(options: type[Any], values: Mapping[str, Any]) -> None:
 
 
 def check_name(option: str, value: object) -> None:
-    """Raises `ConfigError` unless the value can be the name of an instance or a node."""
+    """Raise `ConfigError` unless the value can be the name of an instance or a node."""
     if not isinstance(value, str) or not value.strip():
-        raise ConfigError(f"{option} must be text that is not blank, not {value!r}")
+        raise ConfigError(f"{option} must be a string that is not blank, not {value!r}")
     if "\x00" in value or len(value) > MAX_NAME:
-        raise ConfigError(f"{option} must be {MAX_NAME} characters at most, without NUL: {value[:80]!r}")
+        raise ConfigError(f"{option} must have up to {MAX_NAME} characters and no NUL: {value[:80]!r}")
     if any("\ud800" <= character <= "\udfff" for character in value):
         raise ConfigError(f"{option} must not have lone surrogates: {value[:80]!r}")
 
 
 def check_prefix(prefix: str | None) -> None:
-    """Raises `ConfigError` unless the prefix is None or a plain lower case schema name."""
+    """Raise `ConfigError` unless the prefix is None or a plain lower-case schema name."""
     if prefix is not None and not (isinstance(prefix, str) and PREFIX.fullmatch(prefix)):
         raise ConfigError(
-            f"prefix {prefix!r} is not a schema name: lower case letters, digits and _ (40 at most)"
+            f"prefix {prefix!r} is not a schema name: up to 40 lower-case letters, digits and _, not"
+            " starting with a digit"
         )
 
 
-def parse_queues(queues: Any) -> dict[str, QueueOptions]:
-    """A mapping of queue names to limits or options, checked; raises `ConfigError`."""
+def _parse_queues(queues: Any) -> dict[str, QueueOptions]:
     if not isinstance(queues, Mapping):
         raise ConfigError(f"queues must be a dict of names and limits, not {type(queues).__name__}")
     parsed = {}
@@ -230,12 +232,12 @@ def parse_queues(queues: Any) -> dict[str, QueueOptions]:
     return parsed
 
 
-def _integer(option: str, value: object, least: int, most: int) -> None:
+def _check_integer(option: str, value: object, least: int, most: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-        raise ConfigError(f"{option} must be an integer, {least} to {most}, not {value!r}")
+        raise ConfigError(f"{option} must be an integer from {least} to {most}, not {value!r}")
 
 
-def _seconds(option: str, value: object, least: float) -> None:
+def _check_seconds(option: str, value: object, least: float) -> None:
     number = value if isinstance(value, (int, float)) and not isinstance(value, bool) else -1
     if not least <= number < 1e9:
-        raise ConfigError(f"{option} must be seconds, at least {least}, not {value!r}")
+        raise ConfigError(f"{option} must be a number of seconds, at least {least}, not {value!r}")

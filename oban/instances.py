@@ -1,4 +1,4 @@
-"""Which `Oban` or `SyncOban` answers to which name in this process, for workers that enqueue."""
+"""The clients of this process by instance name, through which workers enqueue."""
 
 from typing import Any, Generic, Protocol, TypeVar
 from weakref import ref
@@ -6,43 +6,43 @@ from weakref import ref
 from oban.errors import InstanceNotFound
 
 
-class Instance(Protocol):
-    """What a worker needs of an `Oban`."""
+class AsyncClient(Protocol):
+    """The method of an `Oban` that workers use."""
 
     async def enqueue(self, job: Any, session: Any = None) -> Any: ...
 
 
-class SyncInstance(Protocol):
-    """What a worker needs of a `SyncOban`."""
+class SyncClient(Protocol):
+    """The method of a `SyncOban` that workers use."""
 
     def enqueue(self, job: Any, session: Any = None) -> Any: ...
 
 
-Kind = TypeVar("Kind")
+ClientT = TypeVar("ClientT")
 
 
-class Instances(Generic[Kind]):
-    """The living instances of one kind by name; of two with the same name, the newer one."""
+class Instances(Generic[ClientT]):
+    """The live clients of one class. A client that is garbage-collected is forgotten."""
 
-    def __init__(self, kind: str) -> None:
-        self._kind = kind
-        self._known: dict[str, list[ref[Kind]]] = {}
+    def __init__(self, class_name: str) -> None:
+        self._class_name = class_name
+        self._clients: dict[str, list[ref[ClientT]]] = {}
 
-    def register(self, name: str, instance: Kind) -> None:
-        """Let `instance` answer to `name`, as long as it lives and no newer one does."""
-        living = [known for known in self._known.get(name, ()) if known() is not None]
-        self._known[name] = [*living, ref(instance)]
+    def register(self, name: str, client: ClientT) -> None:
+        """Add a client, which takes precedence over older ones of the same name."""
+        live = [reference for reference in self._clients.get(name, ()) if reference() is not None]
+        self._clients[name] = [*live, ref(client)]
 
-    def named(self, name: str) -> Kind:
-        """The instance of a name; raises `InstanceNotFound`."""
-        for known in reversed(self._known.get(name, ())):
-            if (instance := known()) is not None:
-                return instance
+    def get(self, name: str) -> ClientT:
+        """Return the newest client of a name; raises `InstanceNotFound`."""
+        for reference in reversed(self._clients.get(name, ())):
+            if (client := reference()) is not None:
+                return client
         raise InstanceNotFound(
-            f"there is no {self._kind} named {name!r} in this process;"
-            f" make one with {self._kind}(…, name={name!r})"
+            f"there is no {self._class_name} named {name!r} in this process;"
+            f" create one with {self._class_name}(…, name={name!r})"
         )
 
 
-asynchronous: Instances[Instance] = Instances("Oban")
-synchronous: Instances[SyncInstance] = Instances("SyncOban")
+async_clients: Instances[AsyncClient] = Instances("Oban")
+sync_clients: Instances[SyncClient] = Instances("SyncOban")

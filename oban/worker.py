@@ -176,7 +176,7 @@ class Worker(Generic[A]):
         Raises `InvalidJob`, and `InstanceNotFound` if no `Oban` of the worker's name exists.
         """
         job = cls.new(args, **overrides)
-        enqueued: Job = await instances.asynchronous.named(cls._oban).enqueue(job, session=session)
+        enqueued: Job = await instances.async_clients.get(cls._oban).enqueue(job, session=session)
         return enqueued
 
     @classmethod
@@ -185,7 +185,7 @@ class Worker(Generic[A]):
     ) -> Job:
         """As `enqueue`, by the `SyncOban` of the worker's instance name."""
         job = cls.new(args, **overrides)
-        enqueued: Job = instances.synchronous.named(cls._oban).enqueue(job, session=session)
+        enqueued: Job = instances.sync_clients.get(cls._oban).enqueue(job, session=session)
         return enqueued
 
 

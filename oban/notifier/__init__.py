@@ -2,6 +2,7 @@
 
 from sqlalchemy import URL
 
+from oban.config import NotifierKind
 from oban.database.aio import Database
 from oban.notifier.base import Handler, Notifier
 from oban.notifier.listen import ListenNotifier, direct_url
@@ -10,7 +11,7 @@ from oban.notifier.poll import DataVersionNotifier, PollNotifier
 __all__ = ["Handler", "Notifier", "direct_url", "make"]
 
 
-def make(database: Database, kind: str = "listen", listen_url: str | URL | None = None) -> Notifier:
+def make(database: Database, kind: NotifierKind = "listen", listen_url: str | URL | None = None) -> Notifier:
     """The notifier that fits the database; `kind` and `listen_url` as in `oban.config.Options`."""
     if kind == "poll":
         return PollNotifier(database)

@@ -53,13 +53,19 @@ def test_a_missing_url_is_named() -> None:
         (["--database-url", "postgresql+pygresql://u:secret@host/db"], "pygresql is not supported"),
         (["--database-url", "sqlite://", "--queues", "a:b"], "'a:b' is not NAME:LIMIT"),
         (["--database-url", "sqlite://", "--queues", "a:1,a:2"], "'a' is named twice"),
-        (["--database-url", "sqlite://", "--queues", "a:0"], "limit must be an integer, 1 to 10000"),
+        (["--database-url", "sqlite://", "--queues", "a:0"], "limit must be an integer from 1 to 10000"),
         (["--database-url", "sqlite://", "--queues", "a b:1"], "'a b' is not a queue name"),
         (["--database-url", "sqlite://", "--import", "no.such"], "--import no.such: No module named 'no'"),
         (["--database-url", "sqlite://", "--prefix", "x"], "sqlite has no schemas"),
         (["--database-url", "sqlite://", "--lease", "soon"], "'soon' is not a valid float"),
-        (["--database-url", "sqlite://", "--lease", "0"], "lease must be seconds, at least 0.1, not 0.0"),
-        (["--database-url", "sqlite://", "--lease", "nan"], "lease must be seconds, at least 0.1, not nan"),
+        (
+            ["--database-url", "sqlite://", "--lease", "0"],
+            "must be a number of seconds, at least 0.1, not 0.0",
+        ),
+        (
+            ["--database-url", "sqlite://", "--lease", "nan"],
+            "must be a number of seconds, at least 0.1, not nan",
+        ),
         (["--database-url", "sqlite://", "--notifier", "redis"], "'redis' is not one of 'listen', 'poll'"),
         (
             [

@@ -167,11 +167,14 @@ async def test_a_running_node_prunes(url: URL) -> None:
 @pytest.mark.parametrize(
     ("retention", "problem"),
     [
-        ({"completed": -1}, "completed must be seconds"),
+        ({"completed": -1}, "completed must be a number of seconds"),
         ({"finished": 1}, "unknown option 'finished'"),
         ({"queues": [1]}, "queues must be a dict"),
-        ({"queues": {"a": {"queues": {}}, "b": {"workers": {"c": {}}}}}, "'b' cannot hold others"),
-        ({"workers": {3: {}}}, "must be named, not 3"),
+        (
+            {"queues": {"a": {"queues": {}}, "b": {"workers": {"c": {}}}}},
+            "'b' cannot have exceptions",
+        ),
+        ({"workers": {3: {}}}, "keys of workers must be strings, not 3"),
         ({"limit": 0}, "limit must be an integer"),
         (60, "must be a dict"),
     ],

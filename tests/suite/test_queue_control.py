@@ -282,16 +282,16 @@ BAD: list[tuple[str, tuple[Any, ...], dict[str, Any], type[Exception], str]] = [
             ("resume_all_queues", ()),
         )
         for node, message in (
-            ("", "be text that is not blank"),
-            (" ", "be text that is not blank"),
-            (5, "be text"),
-            ("a\x00", "be 255 characters at most, without NUL"),
-            ("n" * 256, "be 255 characters at most"),
+            ("", "be a string that is not blank"),
+            (" ", "be a string that is not blank"),
+            (5, "be a string"),
+            ("a\x00", "have up to 255 characters and no NUL"),
+            ("n" * 256, "have up to 255 characters"),
             ("\ud800", "not have lone surrogates"),
         )
     ),
     *(
-        (method, ("a", limit), {}, ConfigError, "^limit must be an integer, 1 to 10000, not")
+        (method, ("a", limit), {}, ConfigError, "^limit must be an integer from 1 to 10000, not")
         for method in ("start_queue", "scale_queue")
         for limit in (0, -1, 10_001, True, "5", 1.5, float("nan"))
     ),

@@ -1,13 +1,16 @@
 """Options, URLs and worker declarations that cannot be are refused by name, and nothing is begun."""
 
+import dataclasses
 import gc
+import inspect
+import re
 from typing import Any
 
 import pytest
 from sqlalchemy import make_url
 
-from oban import Job, Oban, ObanError, QueueOptions, Worker, job, worker
-from oban.config import Options
+from oban import Job, Oban, ObanError, QueueOptions, SyncOban, Worker, job, worker
+from oban.config import Options, Retention
 from oban.errors import ConfigError, InstanceNotFound, InvalidJob, UnknownWorker, UnsupportedDatabase
 from oban.worker import registry
 
@@ -17,11 +20,11 @@ BAD_OPTIONS: list[tuple[dict[str, Any], str]] = [
     ({"queues": {"default": {"limt": 3}}}, r"queue 'default': unknown option 'limt'; did you mean limit\?"),
     ({"queues": {"default": {"wizardry": 3}}}, "queue 'default': unknown option 'wizardry'; known are limit"),
     ({"queues": {"default": {"limit": 3, 7: 1}}}, "queue 'default': unknown option 7"),
-    ({"queues": {"default": 0}}, "queue 'default': limit must be an integer, 1 to 10000, not 0"),
+    ({"queues": {"default": 0}}, "queue 'default': limit must be an integer from 1 to 10000, not 0"),
     ({"queues": {"default": -1}}, "limit must be an integer"),
     ({"queues": {"default": 10_001}}, "limit must be an integer"),
-    ({"queues": {"default": True}}, "limit must be an integer, 1 to 10000, not True"),
-    ({"queues": {"default": "5"}}, "limit must be an integer, 1 to 10000, not '5'"),
+    ({"queues": {"default": True}}, "limit must be an integer from 1 to 10000, not True"),
+    ({"queues": {"default": "5"}}, "limit must be an integer from 1 to 10000, not '5'"),
     ({"queues": {"default": 1.5}}, "limit must be an integer"),
     ({"queues": {"default": None}}, "limit must be an integer"),
     ({"queues": {"a b": 1}}, "queue 'a b' is not a queue name"),
@@ -29,33 +32,33 @@ BAD_OPTIONS: list[tuple[dict[str, Any], str]] = [
     ({"queues": {3: 1}}, "queue must be text, not int"),
     ({"queues": ["default"]}, "queues must be a dict of names and limits, not list"),
     ({"queues": "default:5"}, "queues must be a dict of names and limits, not str"),
-    ({"node": " "}, "node must be text that is not blank"),
-    ({"node": 5}, "node must be text"),
-    ({"name": ""}, "name must be text that is not blank"),
+    ({"node": " "}, "node must be a string that is not blank"),
+    ({"node": 5}, "node must be a string"),
+    ({"name": ""}, "name must be a string that is not blank"),
     ({"prefix": "Jobs"}, "prefix 'Jobs' is not a schema name"),
     ({"prefix": 'a"; DROP'}, "is not a schema name"),
     ({"prefix": ""}, "prefix '' is not a schema name"),
     ({"prefix": "jobs"}, "sqlite has no schemas: leave out the prefix"),
-    ({"poll_interval": 0}, "poll_interval must be seconds, at least 0.001, not 0"),
-    ({"poll_interval": float("nan")}, "poll_interval must be seconds"),
-    ({"stage_interval": float("inf")}, "stage_interval must be seconds"),
-    ({"stage_interval": True}, "stage_interval must be seconds"),
-    ({"watch_interval": "1"}, "watch_interval must be seconds"),
-    ({"shutdown_grace_period": -1}, "shutdown_grace_period must be seconds, at least 0"),
-    ({"node": "n" * 256}, "node must be 255 characters at most"),
-    ({"name": "a\0"}, "name must be 255 characters at most, without NUL"),
+    ({"poll_interval": 0}, "poll_interval must be a number of seconds, at least 0.001, not 0"),
+    ({"poll_interval": float("nan")}, "poll_interval must be a number of seconds"),
+    ({"stage_interval": float("inf")}, "stage_interval must be a number of seconds"),
+    ({"stage_interval": True}, "stage_interval must be a number of seconds"),
+    ({"watch_interval": "1"}, "watch_interval must be a number of seconds"),
+    ({"shutdown_grace_period": -1}, "shutdown_grace_period must be a number of seconds, at least 0"),
+    ({"node": "n" * 256}, "node must have up to 255 characters"),
+    ({"name": "a\0"}, "name must have up to 255 characters and no NUL"),
     ({"notifier": "listen "}, "notifier must be listen or poll, not 'listen '"),
     ({"notifier": "poll", "listen_url": "postgresql://h/d"}, "contradict each other"),
     ({"listen_url": "postgresql://h/d"}, "listen_url is for PostgreSQL; sqlite has no LISTEN"),
-    ({"lease": 0.05}, "lease must be seconds, at least 0.1, not 0.05"),
-    ({"lease": "60"}, "lease must be seconds"),
+    ({"lease": 0.05}, "lease must be a number of seconds, at least 0.1, not 0.05"),
+    ({"lease": "60"}, "lease must be a number of seconds"),
     ({"lease": 10, "heartbeat_interval": 6}, "heartbeat_interval must be at most half of the lease of 10 s"),
     ({"lease": 10, "election_interval": 60}, "election_interval must be at most half of the lease"),
-    ({"rescue_interval": -1}, "rescue_interval must be seconds, at least 0.001"),
-    ({"prune_interval": 0}, "prune_interval must be seconds"),
-    ({"control_interval": 0}, "control_interval must be seconds"),
-    ({"rescue_after": 0}, "rescue_after must be seconds, at least 0.1"),
-    ({"statement_timeout": 0}, "statement_timeout must be seconds, at least 0.1"),
+    ({"rescue_interval": -1}, "rescue_interval must be a number of seconds, at least 0.001"),
+    ({"prune_interval": 0}, "prune_interval must be a number of seconds"),
+    ({"control_interval": 0}, "control_interval must be a number of seconds"),
+    ({"rescue_after": 0}, "rescue_after must be a number of seconds, at least 0.1"),
+    ({"statement_timeout": 0}, "statement_timeout must be a number of seconds, at least 0.1"),
     ({"retention": {"complete": 1}}, r"unknown option 'complete'; did you mean completed\?"),
 ]
 BAD_URLS: list[tuple[Any, type[ConfigError], str]] = [
@@ -99,6 +102,25 @@ def test_a_database_that_cannot_be_used_is_named_without_its_password(
         Oban(url, name="never")
     assert "s3cret" not in str(caught.value)
     assert isinstance(caught.value, ObanError)
+
+
+def test_each_option_is_a_documented_keyword_of_both_clients() -> None:
+    keywords = inspect.signature(Oban).parameters.keys() - {"engine"}
+    assert keywords == {field.name for field in dataclasses.fields(Options)}
+    assert inspect.signature(SyncOban).parameters.keys() - {"engine"} == keywords
+    described = re.findall(r"^    (\w+): ", inspect.getdoc(Oban.__init__) or "", re.MULTILINE)
+    assert [name for name in described if name in keywords] == [*inspect.signature(Oban).parameters][1:]
+
+
+def test_each_keyword_sets_its_option() -> None:
+    defaults = Oban(SQLITE).options
+    for field in dataclasses.fields(Options):
+        value = getattr(defaults, field.name)
+        other: Any = {"prefix": None, "queues": {"a": QueueOptions()}, "retention": Retention(limit=1)}
+        changed = other.get(field.name, value * 1.1 if isinstance(value, float) else "poll")
+        if field.name != "listen_url":
+            assert getattr(Oban(SQLITE, **{field.name: changed}).options, field.name) == changed
+    assert Oban("postgresql+asyncpg://a/b", listen_url="postgresql://c/b").options.listen_url
 
 
 def test_intervals_that_belong_to_the_lease_follow_it() -> None:

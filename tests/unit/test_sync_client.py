@@ -5,31 +5,30 @@ from collections.abc import AsyncIterable, Iterable
 from typing import Any
 
 import pytest
-from sqlalchemy import URL, Engine
+from sqlalchemy import Engine
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from oban import Job, Oban, SyncOban
 from oban.database.aio import AsyncCaller
 from oban.database.sync import SyncCaller
 
-#: What differs by nature: how a class is entered and left, sessions, engines, and the class itself.
+#: Differences by design: how a client is entered and left, its sessions, engine and iterables.
 RENAMED = {"__aenter__": "__enter__", "__aexit__": "__exit__"}
 INSTEAD = {
     AsyncEngine: Engine,
-    AsyncEngine | str | URL: Engine | str | URL,
     AsyncCaller | None: SyncCaller | None,
     Iterable[Job] | AsyncIterable[Job]: Iterable[Job],
-    "Oban": "SyncOban",
 }
 
 
 def members(kind: type) -> dict[str, Any]:
-    special = {*RENAMED, *RENAMED.values(), "__init__"}
-    return {name: vars(kind)[name] for name in vars(kind) if not name.startswith("_") or name in special}
+    special = {*RENAMED, *RENAMED.values()}
+    names = [name for name in dir(kind) if not name.startswith("_") or name in special]
+    return {name: inspect.getattr_static(kind, name) for name in names}
 
 
 def signature(member: Any) -> inspect.Signature:
-    function: Any = member.fget if isinstance(member, property) else member
+    function: Any = member.fget if isinstance(member, property) else getattr(member, "__func__", member)
     return inspect.signature(function)
 
 

@@ -4,8 +4,7 @@ from sqlalchemy import create_engine, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 
-from oban import Job, Oban, QueueOptions, SyncOban, Worker
-from oban.config import Retention
+from oban import Job, Oban, QueueOptions, Retention, SyncOban, Worker
 
 
 class Plain(Worker):
@@ -22,6 +21,7 @@ def make(engine: AsyncEngine) -> None:
     Oban(engine, queues={"default": "10"})  # error
     Oban(engine, lease="60")  # error
     Oban(engine, notifier=5)  # error
+    Oban(engine, notifier="pull")  # error
     Oban(engine, retention=5)  # error
     Oban(engine, poll_interval=None, node=5)  # error
     QueueOptions(10)  # error

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any, assert_type
 
-from sqlalchemy import URL, Connection, create_engine, select
+from sqlalchemy import URL, Connection, Engine, create_engine, select
 from sqlalchemy.ext.asyncio import (
     AsyncConnection,
     AsyncEngine,
@@ -13,8 +13,7 @@ from sqlalchemy.ext.asyncio import (
 )
 from sqlalchemy.orm import Session, scoped_session
 
-from oban import Job, JobState, Oban, ObanError, QueueInfo, QueueOptions, SyncOban, Worker
-from oban.config import Retention
+from oban import Job, JobState, Oban, ObanError, QueueInfo, QueueOptions, Retention, SyncOban, Worker
 
 
 class Plain(Worker):
@@ -42,6 +41,7 @@ async def manage(oban: Oban, session: AsyncSession, connection: AsyncConnection)
     assert_type(await oban.enqueue_many(job for job in many), list[Job])
     assert_type(await oban.enqueue_stream((job for job in many), batch=10, session=connection), int)
     assert_type(await oban.get_job(1), Job | None)
+    assert_type(await oban.get_job(job_id=1), Job | None)
     assert_type(await oban.list_jobs(), list[Job])
     assert_type(await oban.list_jobs(select(Job).where(Job.queue == "x").limit(5)), list[Job])
     due = select(Job).where(Job.state == JobState.AVAILABLE, Job.scheduled_at < datetime.now(UTC))
@@ -79,6 +79,9 @@ def manage_sync(session: Session, connection: Connection, scoped: scoped_session
         assert_type(oban.cancel_many_jobs(select(Job).where(Job.id > 5)), int)
         assert_type(oban.update_job(5, {"queue": "x"}), Job)
         oban.pause_queue("media", session=session)
+        assert_type(oban.check_queue("media"), QueueInfo | None)
+        assert_type(SyncOban.get_instance("Other"), SyncOban)
+        assert_type(oban.engine, Engine)
 
 
 def info(found: QueueInfo) -> tuple[str, int | None, bool]:

@@ -1,0 +1,151 @@
+"""What `Oban` and `SyncOban` share: options, engine, and the lookup by instance name."""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar, Generic, Self, TypeVar
+
+from sqlalchemy import URL
+
+from oban.config import NotifierKind, Options, QueueOptions, Retention
+from oban.instances import Instances
+from oban.job_operations import CallerT, JobOperations, MaybeAwaitable
+from oban.queue_operations import QueueOperations
+
+EngineT = TypeVar("EngineT")
+
+
+class BaseClient(JobOperations[CallerT], QueueOperations[CallerT], Generic[EngineT, CallerT]):
+    """Base of both clients. Subclasses open the database, and run the repository's functions in it."""
+
+    _instances: ClassVar[Instances[Any]]
+
+    def __init__(
+        self,
+        engine: EngineT | str | URL,
+        *,
+        name: str | None = None,
+        node: str | None = None,
+        prefix: str | None = None,
+        queues: Mapping[str, int | QueueOptions | Mapping[str, Any]] | None = None,
+        retention: Retention | Mapping[str, Any] | None = None,
+        lease: float | None = None,
+        shutdown_grace_period: float | None = None,
+        notifier: NotifierKind | None = None,
+        listen_url: str | None = None,
+        statement_timeout: float | None = None,
+        rescue_after: float | None = None,
+        poll_interval: float | None = None,
+        stage_interval: float | None = None,
+        watch_interval: float | None = None,
+        control_interval: float | None = None,
+        prune_interval: float | None = None,
+        heartbeat_interval: float | None = None,
+        election_interval: float | None = None,
+        rescue_interval: float | None = None,
+    ) -> None:
+        """Create a client. It connects to the database when it is first used.
+
+        None means the default of an option.
+
+        Args:
+            engine: The application's engine, or a database URL, for which an engine is created.
+            name: Instance name, by which workers and `get_instance` find the client (default "Oban").
+            node: Name of this node, stored in `attempted_by` (default: the host name).
+            prefix: Schema of the tables, on PostgreSQL only (default: the connection's).
+            queues: Names and limits of the queues to run, such as `{"default": 10}`: up to 10,000 jobs at
+                once (default: none, so that nothing runs here). `SyncOban` takes none.
+            retention: How long finished jobs are kept (default: 1 day, discarded jobs 7 days).
+            lease: Seconds without a heartbeat after which a node or leader counts as dead and its jobs
+                are rescued, at least 0.1 (default 60).
+            shutdown_grace_period: Seconds that running jobs can continue after `stop` (default 15).
+            notifier: "listen", which uses LISTEN on PostgreSQL and `data_version` on SQLite, or "poll",
+                which works through a pooler in transaction mode (default "listen").
+            listen_url: Database URL for LISTEN, past a pooler that `engine` goes through (default: none).
+            statement_timeout: Seconds that one of the runner's statements can take, including the wait
+                for a connection, at least 0.1 (default 30).
+            rescue_after: Age in seconds at which an executing job is rescued if its node keeps no heartbeat
+                row, as some other implementations do not, at least 0.1 (default 3600).
+            poll_interval: Seconds between a queue's checks for jobs that no notification announced
+                (default 1).
+            stage_interval: Most seconds between two checks for jobs that have become due (default 1).
+            watch_interval: Seconds between checks whether running jobs were cancelled, in addition to
+                notifications (default 1).
+            control_interval: Seconds between a node's checks of the stored queue commands, in addition to
+                notifications (default 1).
+            prune_interval: Seconds between the leader's deletions of jobs past their retention
+                (default 30).
+            heartbeat_interval: Seconds between heartbeats, up to half of the lease (default: a quarter).
+            election_interval: Seconds between attempts to become the leader, or to remain so, up to half
+                of the lease (default: a quarter).
+            rescue_interval: Seconds between the leader's checks for jobs of dead nodes (default: a quarter
+                of the lease).
+
+        Raises:
+            ConfigError: An option has a wrong value, or the engine or URL cannot be used.
+        """
+        self.options: Options = Options.make(
+            name=name,
+            node=node,
+            prefix=prefix,
+            queues=queues,
+            retention=retention,
+            lease=lease,
+            shutdown_grace_period=shutdown_grace_period,
+            notifier=notifier,
+            listen_url=listen_url,
+            statement_timeout=statement_timeout,
+            rescue_after=rescue_after,
+            poll_interval=poll_interval,
+            stage_interval=stage_interval,
+            watch_interval=watch_interval,
+            control_interval=control_interval,
+            prune_interval=prune_interval,
+            heartbeat_interval=heartbeat_interval,
+            election_interval=election_interval,
+            rescue_interval=rescue_interval,
+        )
+        self._open(engine)
+        self._instances.register(self.options.name, self)
+
+    @abstractmethod
+    def _open(self, engine: EngineT | str | URL) -> None:
+        """Set up the database of this client; raises `ConfigError`."""
+
+    @classmethod
+    def get_instance(cls, name: str = "Oban") -> Self:
+        """Return the newest client of this class with an instance name, in this process.
+
+        Raises:
+            InstanceNotFound: There is none, or it was garbage-collected.
+        """
+        instance: Self = cls._instances.get(name)
+        return instance
+
+    @property
+    @abstractmethod
+    def engine(self) -> EngineT:
+        """The engine that all statements go through: the application's, or one created for the URL."""
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether this node is the leader of its instance, which rescues and prunes jobs."""
+        return False
+
+    @abstractmethod
+    def start(self) -> MaybeAwaitable[None]:
+        """Start running jobs, if there are queues; otherwise do nothing. `SyncOban` runs none.
+
+        Raises:
+            SchemaMissing: The tables are not in the database yet.
+            DatabaseUnavailable: The database cannot be reached, or refuses the connection.
+        """
+
+    @abstractmethod
+    def stop(self) -> MaybeAwaitable[None]:
+        """Stop running jobs, and close the connections of an engine that was created for a URL.
+
+        Queues fetch no more jobs, and running jobs can continue for `shutdown_grace_period` seconds. Jobs
+        that are still running then see `job.cancelled()`, their tasks are cancelled, and they become
+        `available` again; that attempt does not count. A second call while the first one waits ends the
+        grace period.
+        """

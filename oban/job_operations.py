@@ -1,0 +1,280 @@
+"""The operations on jobs that `Oban` and `SyncOban` implement, with the documentation for both."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Iterable
+from typing import Any, Generic, TypeAlias, TypeVar
+
+from sqlalchemy import Select
+
+from oban.models import Job
+from oban.repository import insert
+from oban.repository.management import JobChanges
+from oban.repository.selection import Target, Targets
+
+T = TypeVar("T")
+#: What a client takes as `session`: the caller's sessions and connections with or without asyncio.
+CallerT = TypeVar("CallerT")
+
+#: `SyncOban` returns the value, `Oban` an awaitable of it.
+MaybeAwaitable: TypeAlias = T | Awaitable[T]
+
+
+class JobOperations(ABC, Generic[CallerT]):
+    """Enqueue, read and manage jobs.
+
+    Without `session`, each call is a transaction of its own. With it, the call takes part in the caller's
+    transaction: it neither commits nor rolls back, and the nodes are notified when the caller commits.
+    """
+
+    @abstractmethod
+    def enqueue(self, job: Job, session: CallerT | None = None) -> MaybeAwaitable[Job]:
+        """Insert a job, which runs as soon as it is due.
+
+        Args:
+            job: A new job, such as `MyWorker.new({"id": 1})`.
+            session: The caller's session or connection, to insert the job in its transaction.
+
+        Returns:
+            The same instance, with its id, state and times. It belongs to `session`, if that is a session.
+
+        Raises:
+            InvalidTarget: `job` is not a `Job`, or was enqueued before.
+            InvalidJob: A list or dict of the job was changed in place and cannot be stored.
+        """
+
+    @abstractmethod
+    def enqueue_many(
+        self, jobs: Iterable[Job] | Job, *more: Job, session: CallerT | None = None
+    ) -> MaybeAwaitable[list[Job]]:
+        """Insert many jobs, all or none, with one statement for each 1,000 of them.
+
+        Args:
+            jobs: An iterable of new jobs, or the first one.
+            more: The other jobs, if `jobs` is a single job.
+            session: The caller's session or connection, to insert the jobs in its transaction.
+
+        Returns:
+            The same instances in the same order, with their ids, states and times.
+
+        Raises:
+            InvalidTarget: An item is not a `Job`, was enqueued before, or was passed twice.
+            InvalidJob: A list or dict of a job was changed in place and cannot be stored.
+        """
+
+    @abstractmethod
+    def enqueue_stream(
+        self, jobs: Iterable[Job], *, batch: int = insert.BATCH, session: CallerT | None = None
+    ) -> MaybeAwaitable[int]:
+        """Insert any number of jobs in batches, while they are generated, in constant memory.
+
+        Without `session`, each batch is a transaction of its own: if one fails, or `jobs` raises, the
+        batches before it stay stored.
+
+        Args:
+            jobs: An iterable of new jobs, such as a generator; for `Oban` also an async iterable.
+            batch: How many jobs are collected and inserted at a time (default 1,000).
+            session: The caller's session or connection, to insert all jobs in its transaction. The
+                instances do not become part of the session.
+
+        Returns:
+            The number of jobs.
+
+        Raises:
+            ConfigError: `batch` is not a positive integer.
+            InvalidTarget: An item is not a `Job`, was enqueued before, or was passed twice.
+            InvalidJob: A list or dict of a job was changed in place and cannot be stored.
+        """
+
+    @abstractmethod
+    def get_job(self, job_id: int, session: CallerT | None = None) -> MaybeAwaitable[Job | None]:
+        """Read the job with this id; None if there is none.
+
+        Raises:
+            InvalidTarget: `job_id` is not an integer.
+        """
+
+    @abstractmethod
+    def list_jobs(
+        self, select_statement: Select[Any] | None = None, session: CallerT | None = None
+    ) -> MaybeAwaitable[list[Job]]:
+        """Read the jobs that a `select(Job)` finds, in its order, each once.
+
+        Args:
+            select_statement: Such as `select(Job).where(Job.queue == "media").limit(50)`. Without one,
+                all jobs are read, in id order.
+            session: The caller's session or connection, to read in its transaction.
+
+        Raises:
+            InvalidTarget: The statement is not a `select(Job)`.
+        """
+
+    @abstractmethod
+    def cancel_job(self, job_or_id: Target, session: CallerT | None = None) -> MaybeAwaitable[bool]:
+        """Cancel a job that has not finished.
+
+        An `available`, `scheduled`, `retryable` or `suspended` job becomes `cancelled` and does not run.
+
+        An `executing` job becomes `cancelled` at once, too, but its worker is not stopped by force:
+        `job.cancelled()` becomes true, on whichever node the job runs, through a notification or within
+        `watch_interval` (1 second) without one. Whatever the worker returns or raises then, the state
+        remains `cancelled`; the reason of a `Cancel` and the traceback of an error are added to `errors`.
+
+        A `completed`, `discarded` or `cancelled` job is left unchanged, and so is an unknown id.
+
+        Args:
+            job_or_id: A job or its id. A `Job` that is passed shows the new row afterwards.
+            session: The caller's session or connection, to cancel the job in its transaction. A running
+                worker is told when that commits.
+
+        Returns:
+            Whether the job was cancelled by this call.
+
+        Raises:
+            InvalidTarget: `job_or_id` is neither a `Job` nor an integer.
+            NotEnqueued: The `Job` was never enqueued.
+        """
+
+    @abstractmethod
+    def cancel_many_jobs(self, jobs: Targets, session: CallerT | None = None) -> MaybeAwaitable[int]:
+        """Cancel many jobs in one transaction; see `cancel_job`.
+
+        Args:
+            jobs: Jobs and ids, or a `select(Job)`, such as `select(Job).where(Job.queue == "media")`.
+            session: The caller's session or connection, to cancel the jobs in its transaction.
+
+        Returns:
+            The number of jobs that were cancelled. Duplicates count once; unknown ids do not count.
+
+        Raises:
+            InvalidTarget: An item is not a job or an id, or the statement is not a `select(Job)`.
+            NotEnqueued: A `Job` was never enqueued. No job is changed then.
+        """
+
+    @abstractmethod
+    def retry_job(self, job_or_id: Target, session: CallerT | None = None) -> MaybeAwaitable[bool]:
+        """Make a job run again, now, or for the first time before it is due.
+
+        A job in any state but `available` and `executing` becomes `available`. Its `scheduled_at` becomes
+        the current time, `completed_at`, `cancelled_at` and `discarded_at` are cleared, a value that was
+        recorded by an earlier attempt is removed from `meta`, and if its attempts are used up,
+        `max_attempts` is raised to allow one more. An `available` or `executing` job is left unchanged,
+        and so is an unknown id.
+
+        If a job is cancelled and retried while it still executes, the outcome of the old attempt is ignored.
+
+        Args:
+            job_or_id: A job or its id. A `Job` that is passed shows the new row afterwards.
+            session: The caller's session or connection, to retry the job in its transaction.
+
+        Returns:
+            Whether the job was changed.
+
+        Raises:
+            InvalidTarget: `job_or_id` is neither a `Job` nor an integer.
+            NotEnqueued: The `Job` was never enqueued.
+        """
+
+    @abstractmethod
+    def retry_many_jobs(self, jobs: Targets, session: CallerT | None = None) -> MaybeAwaitable[int]:
+        """Retry many jobs in one transaction; see `retry_job`.
+
+        Args:
+            jobs: Jobs and ids, or a `select(Job)`, such as `select(Job).where(Job.state == "discarded")`.
+            session: The caller's session or connection, to retry the jobs in its transaction.
+
+        Returns:
+            The number of jobs that were changed. Duplicates count once; unknown ids do not count.
+
+        Raises:
+            InvalidTarget: An item is not a job or an id, or the statement is not a `select(Job)`.
+            NotEnqueued: A `Job` was never enqueued. No job is changed then.
+        """
+
+    @abstractmethod
+    def delete_job(self, job_or_id: Target, session: CallerT | None = None) -> MaybeAwaitable[bool]:
+        """Delete a job in any state but `executing`, for good.
+
+        An `executing` job is left unchanged: cancel it first, then delete it. An unknown id is ignored.
+
+        Args:
+            job_or_id: A job or its id.
+            session: The caller's session or connection, to delete the job in its transaction.
+
+        Returns:
+            Whether the job was deleted.
+
+        Raises:
+            InvalidTarget: `job_or_id` is neither a `Job` nor an integer.
+            NotEnqueued: The `Job` was never enqueued.
+        """
+
+    @abstractmethod
+    def delete_many_jobs(
+        self, jobs: Targets, session: CallerT | None = None, *, everything: bool = False
+    ) -> MaybeAwaitable[int]:
+        """Delete many jobs in one transaction; see `delete_job`.
+
+        Args:
+            jobs: Jobs and ids, or a `select(Job)`.
+            session: The caller's session or connection, to delete the jobs in its transaction.
+            everything: Allow a `select(Job)` without any condition, which deletes every job that is not
+                executing.
+
+        Returns:
+            The number of jobs that were deleted. Duplicates count once; unknown ids do not count.
+
+        Raises:
+            InvalidTarget: An item is not a job or an id, or the statement is not a `select(Job)`, or has no
+                condition while `everything` is false.
+            NotEnqueued: A `Job` was never enqueued. No job is deleted then.
+        """
+
+    @abstractmethod
+    def update_job(
+        self, job_or_id: Target, changes: JobChanges, session: CallerT | None = None
+    ) -> MaybeAwaitable[Job]:
+        """Change fields of a job in any state.
+
+        The fields are `args`, `max_attempts`, `meta`, `priority`, `queue`, `scheduled_at` (or `schedule_in`),
+        `tags` and `worker`. An `available` job with a future time becomes `scheduled`, and a `scheduled` job
+        whose time has come becomes `available`. An `executing` job is updated, too, but its current attempt
+        goes on with the values that it started with.
+
+        Args:
+            job_or_id: A job or its id. A `Job` that is passed shows the new row afterwards.
+            changes: A dict such as `{"priority": 0, "schedule_in": 60}`, or a plain function that returns
+                one. The function is called with a copy of the current job while its row is locked, so it
+                should be quick: `lambda job: {"tags": [*job.tags, "urgent"]}`.
+            session: The caller's session or connection, to update the job in its transaction.
+
+        Returns:
+            The updated job: the instance that was passed, if one was.
+
+        Raises:
+            InvalidJob: A field does not exist, cannot be changed or has a wrong value.
+            JobNotFound: There is no such job.
+            InvalidTarget: `job_or_id` is neither a `Job` nor an integer.
+            NotEnqueued: The `Job` was never enqueued.
+        """
+
+    @abstractmethod
+    def update_many_jobs(
+        self, jobs: Targets, changes: JobChanges, session: CallerT | None = None
+    ) -> MaybeAwaitable[list[Job]]:
+        """Change fields of many jobs, all or none; see `update_job`.
+
+        Args:
+            jobs: Jobs and ids, or a `select(Job)`.
+            changes: A dict for all jobs, or a plain function that is called once for each job.
+            session: The caller's session or connection, to update the jobs in its transaction.
+
+        Returns:
+            The updated jobs, each once: in the order of `jobs`, or of their ids for a statement.
+
+        Raises:
+            InvalidJob: A field does not exist, cannot be changed or has a wrong value.
+            JobNotFound: Some jobs do not exist; `ids` has all of them.
+            InvalidTarget: An item is not a job or an id, or the statement is not a `select(Job)`.
+            NotEnqueued: A `Job` was never enqueued. If anything is raised, also by the function, no job is
+                changed.
+        """

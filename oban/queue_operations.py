@@ -1,0 +1,147 @@
+"""The operations on queues that `Oban` and `SyncOban` implement, with the documentation for both."""
+
+from abc import ABC, abstractmethod
+from typing import Generic
+
+from oban.job_operations import CallerT, MaybeAwaitable
+from oban.repository.queue_settings import QueueInfo
+
+
+class QueueOperations(ABC, Generic[CallerT]):
+    """Control and check the queues of all nodes of this instance.
+
+    A command goes to all nodes, or to the one that `node` names. It is stored, so it survives restarts and
+    reaches nodes that are offline when they start; for each node the most recent command wins, whether it
+    was about one queue or all of them. It is in effect on the client's own node when the call returns, and
+    on other nodes when they are notified, or within `control_interval` (1 second). With `session`, a session
+    or connection of the caller, it takes effect when the caller's transaction commits. Nodes that are
+    configured without queues ignore commands.
+    """
+
+    @abstractmethod
+    def pause_queue(
+        self, queue: str, node: str | None = None, session: CallerT | None = None
+    ) -> MaybeAwaitable[None]:
+        """Let a queue fetch no more jobs until it is resumed. Executing jobs continue.
+
+        Args:
+            queue: The name of the queue.
+            node: The name of a node (default: all nodes).
+            session: The caller's session or connection; the command takes effect when it commits.
+
+        Raises:
+            InvalidJob: `queue` is not a queue name.
+            ConfigError: `node` is not a node name.
+        """
+
+    @abstractmethod
+    def resume_queue(
+        self, queue: str, node: str | None = None, session: CallerT | None = None
+    ) -> MaybeAwaitable[None]:
+        """Let a queue fetch jobs again, also after `pause_all_queues`.
+
+        Takes the same arguments as `pause_queue` and raises the same errors.
+        """
+
+    @abstractmethod
+    def pause_all_queues(
+        self, node: str | None = None, session: CallerT | None = None
+    ) -> MaybeAwaitable[None]:
+        """Pause every queue, and those that are started later, until they or all queues are resumed.
+
+        Args:
+            node: The name of a node (default: all nodes).
+            session: The caller's session or connection; the command takes effect when it commits.
+
+        Raises:
+            ConfigError: `node` is not a node name.
+        """
+
+    @abstractmethod
+    def resume_all_queues(
+        self, node: str | None = None, session: CallerT | None = None
+    ) -> MaybeAwaitable[None]:
+        """Resume every queue, also those that were paused one by one.
+
+        Takes the same arguments as `pause_all_queues` and raises the same errors.
+        """
+
+    @abstractmethod
+    def start_queue(
+        self,
+        queue: str,
+        limit: int = 10,
+        paused: bool = False,
+        node: str | None = None,
+        session: CallerT | None = None,
+    ) -> MaybeAwaitable[None]:
+        """Run a queue, whether or not it is configured.
+
+        Args:
+            queue: The name of the queue.
+            limit: How many of its jobs each node runs at once, 1 to 10,000 (default 10).
+            paused: Whether the queue waits for `resume_queue` before it fetches jobs (default False).
+            node: The name of a node (default: all nodes).
+            session: The caller's session or connection; the command takes effect when it commits.
+
+        Raises:
+            InvalidJob: `queue` is not a queue name.
+            ConfigError: `limit`, `paused` or `node` is not such a value.
+        """
+
+    @abstractmethod
+    def stop_queue(
+        self, queue: str, node: str | None = None, session: CallerT | None = None
+    ) -> MaybeAwaitable[None]:
+        """Stop running a queue until it is started again.
+
+        Executing jobs finish in the background, without a time limit. Takes the same arguments as
+        `pause_queue` and raises the same errors.
+        """
+
+    @abstractmethod
+    def scale_queue(
+        self, queue: str, limit: int | None, node: str | None = None, session: CallerT | None = None
+    ) -> MaybeAwaitable[None]:
+        """Change how many jobs of a queue each node runs at once.
+
+        After the limit is lowered, executing jobs finish first.
+
+        Args:
+            queue: The name of the queue.
+            limit: 1 to 10,000, or None for the limit that each node is configured with.
+            node: The name of a node (default: all nodes).
+            session: The caller's session or connection; the command takes effect when it commits.
+
+        Raises:
+            InvalidJob: `queue` is not a queue name.
+            ConfigError: `limit` or `node` is not such a value.
+        """
+
+    def check_all_queues(self) -> list[QueueInfo]:
+        """Return the current state of each queue of this node, without asking the database.
+
+        Empty if no queue runs here, which is always so for `SyncOban`; see `check_cluster`.
+        """
+        return []
+
+    def check_queue(self, queue: str) -> QueueInfo | None:
+        """Return the current state of a queue of this node; None if it does not run here."""
+        return next((info for info in self.check_all_queues() if info.queue == queue), None)
+
+    @abstractmethod
+    def check_cluster(
+        self, queue: str | None = None, session: CallerT | None = None
+    ) -> MaybeAwaitable[list[QueueInfo]]:
+        """Read the state of the queues of all nodes, as of each node's last heartbeat.
+
+        Args:
+            queue: The name of a queue (default: all queues).
+            session: The caller's session or connection, to read in its transaction.
+
+        Returns:
+            One item for each queue on each node, by queue, node and start.
+
+        Raises:
+            InvalidJob: `queue` is not a queue name.
+        """
