@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import URL, event, text
-from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from oban import Oban, clock
 from oban.database.aio import Database
@@ -15,7 +15,7 @@ from oban.repository import cluster
 from oban.repository.cluster import Heartbeat
 from oban.runner.services.leader import Leader
 from tests.support.options import BRIEF
-from tests.support.transactions import joined
+from tests.support.transactions import uncommitted
 from tests.support.waiting import eventually, within
 
 
@@ -144,15 +144,16 @@ async def test_a_node_that_freezes_before_its_commit_does_not_stop_elections_or_
 ) -> None:
     beats = [Heartbeat(uuid.uuid4(), "Oban", "node", f"queue{number}", {}) for number in range(3)]
     async with Oban(url) as frozen, Oban(url) as other:
-        async with AsyncSession(frozen.engine) as session:
-            await session.run_sync(lambda sync: cluster.elect(joined(sync), "Oban", "frozen", 60.0))
-            async with AsyncSession(frozen.engine) as beating:
-                await beating.run_sync(lambda sync: cluster.heartbeat(joined(sync), beats))
-                held = await within(other._database.write(cluster.elect, "Oban", "other", 60.0), 5)
-                await within(other._database.write(cluster.heartbeat, beats), 5)
-                assert held is not None
-        async with AsyncSession(frozen.engine) as session:
-            await session.run_sync(lambda sync: cluster.resign(joined(sync), "Oban", "frozen"))
+        # The first connection finds out that statements can commit on their own.
+        await frozen.list_jobs()
+        async with (
+            uncommitted(frozen, cluster.elect, "Oban", "frozen", 60.0),
+            uncommitted(frozen, cluster.heartbeat, beats),
+        ):
+            held = await within(other._database.write(cluster.elect, "Oban", "other", 60.0), 5)
+            await within(other._database.write(cluster.heartbeat, beats), 5)
+            assert held is not None
+        async with uncommitted(frozen, cluster.resign, "Oban", "frozen"):
             held = await within(other._database.write(cluster.elect, "Oban", "other", 60.0), 5)
             assert held is None
 

@@ -1,8 +1,13 @@
 """Transactions for calling repository functions directly."""
 
-from sqlalchemy.orm import Session
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
 
-from oban import dialects
+from sqlalchemy.orm import Session
+from sqlalchemy.util import greenlet_spawn
+
+from oban import Oban, dialects
 from oban.database.hooks import SessionHooks
 from oban.database.transaction import JoinedTransaction
 
@@ -10,3 +15,14 @@ from oban.database.transaction import JoinedTransaction
 def joined(session: Session, prefix: str | None = None) -> JoinedTransaction:
     """The transaction of a session, as a repository function gets it for `session=`."""
     return JoinedTransaction(session, dialects.for_bind(session), prefix, SessionHooks.of(session))
+
+
+@asynccontextmanager
+async def uncommitted(oban: Oban, function: Any, *args: Any) -> AsyncIterator[None]:
+    """Run a repository function in a transaction of Oban's own, which stays open and is not committed."""
+    transaction = oban._database._begin()
+    await greenlet_spawn(function, transaction, *args)
+    try:
+        yield
+    finally:
+        await greenlet_spawn(transaction.__exit__, None, None, None)
