@@ -192,7 +192,7 @@ class Oban(BaseClient[AsyncEngine, AsyncCaller]):
         await self._send(session, "scale", queue, node, limit=limit)
 
     def check_all_queues(self) -> list[QueueInfo]:
-        return self._runner.check() if self._runner is not None else []
+        return self._runner.queues.check() if self._runner is not None else []
 
     async def check_cluster(
         self, queue: str | None = None, session: AsyncCaller | None = None

@@ -1,32 +1,34 @@
-"""Ending in time what may hang: a network that loses packets answers nothing, not even a goodbye."""
+"""Time limits for actions that may hang: on a broken network, even closing a connection may not return."""
 
 import asyncio
+import logging
 from collections.abc import Coroutine
 from typing import Any
 
-from oban import clock
+from oban import clock, dialects
 from oban.database.aio import Database
 
-#: Seconds between two cancellations of what does not end, and how many there are.
-_NUDGE = 0.1
-_NUDGES = 10
+logger = logging.getLogger("oban.runner")
+
+#: Seconds between two cancellations of a task that does not end, and how many there are.
+_CANCEL_INTERVAL = 0.1
+_CANCELLATIONS = 10
 
 
-async def within(seconds: float, action: Coroutine[Any, Any, Any], *, patient: bool = False) -> None:
-    """Await `action` for `seconds` at most; raises what it raises, or `TimeoutError`.
+async def within(seconds: float, action: Coroutine[Any, Any, Any], *, uninterruptible: bool = False) -> None:
+    """Await `action` for up to `seconds`; raises what it raises, or `TimeoutError`.
 
-    What clings to its connection, as drivers do that want to cancel a statement or to say goodbye, is
-    cancelled again and again, and left behind in the end. Not if `patient`: then it is cancelled once, and
-    its end is awaited.
+    A driver may swallow a cancellation while it closes its connection, so the action is cancelled repeatedly
+    and finally abandoned. With `uninterruptible`, it is cancelled once and awaited.
     """
     task = asyncio.ensure_future(action)
     try:
         await asyncio.wait({task}, timeout=max(seconds, 0))
-        if patient and not task.done():
+        if uninterruptible and not task.done():
             task.cancel()
             await asyncio.wait({task})
         else:
-            await end({task})
+            await cancel_all({task})
     finally:
         task.cancel()
     if task.cancelled() or not task.done():
@@ -34,27 +36,55 @@ async def within(seconds: float, action: Coroutine[Any, Any, Any], *, patient: b
     task.result()
 
 
-async def end(tasks: set[asyncio.Task[Any]]) -> None:
-    """Cancel tasks that are not done, and see to it that they end, if at all they do."""
-    for _ in range(_NUDGES):
+async def cancel_all(tasks: set[asyncio.Task[Any]]) -> None:
+    """Cancel tasks until they are done, repeatedly for about a second; then abandon them."""
+    for _ in range(_CANCELLATIONS):
         tasks = {task for task in tasks if not task.done()}
         if not tasks:
             return
         for task in tasks:
             task.cancel()
-        await asyncio.wait(tasks, timeout=_NUDGE)
+        await asyncio.wait(tasks, timeout=_CANCEL_INTERVAL)
 
 
 async def close(database: Database, seconds: float) -> None:
-    """Dispose of a database: its connections say goodbye, for `seconds` at most, or are cut."""
+    """Dispose of a database. Connections that are not closed within `seconds` are cut."""
     if not database.dialect.interruptible:
         await database.dispose()
         return
     until = clock.monotonic() + seconds
     while True:
         try:
-            # Each time that it is interrupted, it has taken one more connection out of the pool.
+            # Each try that is cancelled has taken one more connection out of the pool.
             await within(until - clock.monotonic(), database.dispose())
         except TimeoutError:
             continue
         return
+
+
+class ShutdownBudget:
+    """The seconds that the steps of a shutdown share. Each step gets a share of what is left."""
+
+    def __init__(self, seconds: float, *, uninterruptible: bool) -> None:
+        self._seconds = seconds
+        self._uninterruptible = uninterruptible
+        self._ends_at: float | None = None
+
+    def start(self) -> None:
+        """Let the time run; until then, all of it is left."""
+        self._ends_at = clock.monotonic() + self._seconds
+
+    @property
+    def left(self) -> float:
+        """The seconds that are left."""
+        return self._seconds if self._ends_at is None else max(0.0, self._ends_at - clock.monotonic())
+
+    async def attempt(self, what: str, action: Coroutine[Any, Any, None], share: float = 0.5) -> bool:
+        """Await `action` for a share of the seconds left; logs a failure. Returns whether it succeeded."""
+        try:
+            await within(self.left * share, action, uninterruptible=self._uninterruptible)
+        # The node stops even if the database fails; other nodes repair what it leaves behind.
+        except Exception as error:
+            logger.warning("%s failed: %s", what, str(dialects.driver_error(error)) or type(error).__name__)
+            return False
+        return True

@@ -126,5 +126,5 @@ class _LoopThread:
         self._loop.close()
 
     async def _wind_up(self) -> None:
-        await deadlines.end(asyncio.all_tasks() - {asyncio.current_task()})
+        await deadlines.cancel_all(asyncio.all_tasks() - {asyncio.current_task()})
         await self._loop.shutdown_default_executor()

@@ -32,7 +32,7 @@ def tasks() -> list[str]:
 async def test_a_node_stops_in_time_and_leaves_nothing_when_the_network_swallows_packets(
     server_url: URL, driver: str, silent: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner_module, "LAST_MOMENTS", 2.0)
+    monkeypatch.setattr(runner_module, "SHUTDOWN_TIMEOUT", 2.0)
     runs = Runs()
     url = server_url.set(drivername=f"postgresql+{driver}")
     async with Proxy(url) as proxy:

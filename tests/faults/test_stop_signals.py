@@ -154,7 +154,7 @@ class Node:
         printed = self.printed()
         begun = {int(id_) for id_ in re.findall(r"long (\d+) has begun", printed)}
         put_back = {
-            int(id_) for ids in re.findall(r"put back, .* jobs ([\d, ]+)", printed) for id_ in ids.split(",")
+            int(id_) for ids in re.findall(r"put back jobs .*: ([\d, ]+)", printed) for id_ in ids.split(",")
         }
         if not begun <= put_back:
             found.append(f"the log does not name the jobs {begun - put_back}")
@@ -290,5 +290,5 @@ async def test_an_application_that_is_interrupted_puts_its_jobs_back(
             await within(running, GRACE + MARGIN)
         rows = {(row.state, row.attempt, len(row.errors)) for row in await client.list_jobs()}
     assert rows == {(JobState.AVAILABLE, 0, 0)}
-    named = re.findall(r"put back, .* jobs ([\d, ]+)", caplog.text)
+    named = re.findall(r"put back jobs .*: ([\d, ]+)", caplog.text)
     assert sorted(int(id_) for id_ in named[0].split(",")) == [job.id for job in application.jobs]

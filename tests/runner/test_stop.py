@@ -114,7 +114,7 @@ async def test_a_job_that_finishes_when_interrupted_is_done(url: URL) -> None:
 async def test_a_job_that_does_not_let_itself_be_interrupted_goes_back(
     url: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner_module, "LAST_MOMENTS", 2.0)
+    monkeypatch.setattr(runner_module, "SHUTDOWN_TIMEOUT", 2.0)
     begun, end = asyncio.Event(), asyncio.Event()
 
     class Stubborn(Worker):
@@ -185,7 +185,7 @@ async def test_jobs_that_are_being_fetched_when_the_stop_comes_finish_too(
 async def test_jobs_that_come_after_the_grace_period_go_back_and_do_not_go_on(
     url: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner_module, "LAST_MOMENTS", 2.0)
+    monkeypatch.setattr(runner_module, "SHUTDOWN_TIMEOUT", 2.0)
     runs = Runs()
     async with Oban(url, name="client") as client:
         oban = Oban(url, queues={"default": 2}, shutdown_grace_period=0)

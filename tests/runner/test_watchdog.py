@@ -111,7 +111,7 @@ async def test_a_task_that_a_job_made_is_the_jobs_too(url: URL, caplog: pytest.L
 
     async with Oban(url, queues={"default": 2}, **BRIEF) as oban:
         assert oban._runner is not None
-        async with watching(oban._runner.runs):
+        async with watching(oban._runner.queues.runs):
             job = await oban.enqueue(Parent.new())
             assert f"by job {job.id} (tests.Parent)" in (await has_said(caplog, 2))[0]
 

@@ -120,9 +120,9 @@ class OwnTransaction:
 
     async def close(self, session: AsyncSession) -> None:
         """Roll back what was not committed, and give the connection back."""
-        patient = not self.database.dialect.interruptible
+        uninterruptible = not self.database.dialect.interruptible
         try:
-            await deadlines.within(self._timeout, session.close(), patient=patient)
+            await deadlines.within(self._timeout, session.close(), uninterruptible=uninterruptible)
         # The database rolls back what was not committed, whatever becomes of the connection.
         except Exception as error:
             logger.warning("giving up a job's transaction failed: %s", str(error) or type(error).__name__)

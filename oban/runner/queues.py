@@ -1,0 +1,151 @@
+"""The queues of one node: starts, changes and removes their producers."""
+
+import asyncio
+import contextvars
+import logging
+from collections.abc import Callable, Iterator, Mapping
+
+from oban.repository.cluster import Heartbeat
+from oban.repository.queue_settings import QueueInfo, QueueState
+from oban.runner.deadlines import ShutdownBudget
+from oban.runner.execution.executor import Run
+from oban.runner.execution.producer import Producer
+from oban.runner.heartbeat_thread import HeartbeatThread
+
+logger = logging.getLogger("oban.runner")
+
+
+class Queues:
+    """The producers of this node, one for each queue that it runs.
+
+    `timeout` limits, in seconds, the heartbeat that is sent before new producers fetch.
+    """
+
+    def __init__(
+        self,
+        make_producer: Callable[[str, QueueState], Producer],
+        heartbeat_thread: HeartbeatThread,
+        budget: ShutdownBudget,
+        timeout: float,
+    ) -> None:
+        #: By queue. Other threads iterate over it, so it is replaced and never changed.
+        self.producers: dict[str, Producer] = {}
+        self._make_producer = make_producer
+        self._heartbeat_thread = heartbeat_thread
+        self._budget = budget
+        self._timeout = timeout
+        self._context = contextvars.copy_context()
+        self._retired = False
+
+    def runs(self) -> Iterator[Run]:
+        """Every attempt that is under way on this node."""
+        for producer in self.producers.values():
+            yield from producer.runs
+
+    def owners(self) -> Iterator[str]:
+        """The owner of each producer's runs."""
+        return (producer.owner for producer in self.producers.values())
+
+    def heartbeats(self) -> list[Heartbeat]:
+        """The heartbeat of each producer. Called from another thread."""
+        return [producer.heartbeat() for producer in self.producers.values()]
+
+    def check(self) -> list[QueueInfo]:
+        """Every queue of this node as it is now."""
+        return [producer.check() for producer in self.producers.values()]
+
+    def wake(self) -> None:
+        """Let every queue look for jobs."""
+        for producer in self.producers.values():
+            producer.wake()
+
+    async def apply(self, states: Mapping[str, QueueState]) -> None:
+        """Run these queues and no others; returns when they do.
+
+        A queue that is not among them fetches no more. A later call removes it, when its last job has ended.
+        """
+        if self._retired:
+            return
+        adjusted = (producer.adjust(states.get(queue)) for queue, producer in self.producers.items())
+        has_changed = any(await asyncio.gather(*adjusted))
+        ended = [producer for producer in self.producers.values() if producer.stopped and producer.idle]
+        new = {
+            queue: self._make_producer(queue, state)
+            for queue, state in states.items()
+            if queue not in self.producers
+        }
+        await self._replace(ended, new)
+        if has_changed:
+            await self._budget.attempt("sending a heartbeat", self._heartbeat_thread.send())
+
+    async def _replace(self, ended: list[Producer], new: dict[str, Producer]) -> None:
+        if self._retired:
+            return
+        remaining = {queue: producer for queue, producer in self.producers.items() if producer not in ended}
+        self.producers = remaining | new
+        for producer in ended:
+            await producer.stop()
+            await self._delete_rows(producer)
+        if new:
+            try:
+                # Before they fetch: the jobs of a producer without a row are not rescued by heartbeat.
+                async with asyncio.timeout(self._timeout):
+                    await self._heartbeat_thread.send()
+            except BaseException:
+                self.producers = remaining
+                # The rows may have been written all the same.
+                await self._delete_rows(*new.values())
+                raise
+        if self._retired:
+            # The node began to stop meanwhile, and stops only the producers that it found.
+            await self._delete_rows(*new.values())
+            return
+        for producer in new.values():
+            # In the context in which the node was started, not in that of a request or a job that
+            # started the queue.
+            await producer.start(self._context.copy())
+
+    async def _delete_rows(self, *producers: Producer) -> None:
+        uuids = [producer.uuid for producer in producers]
+        await self._budget.attempt("deleting producers", self._heartbeat_thread.delete_producers(uuids))
+
+    def retire(self) -> None:
+        """Fetch no more jobs and start no more queues, as the node stops."""
+        self._retired = True
+        for producer in self.producers.values():
+            producer.retire()
+
+    async def wait_for_jobs(self) -> None:
+        """Wait until no job runs."""
+        for producer in self.producers.values():
+            await producer.settled()
+        # A task that was cancelled before its first step is done, though its run is still listed.
+        while tasks := {run.task for run in self.runs() if run.task and not run.task.done()}:
+            await asyncio.wait(tasks)
+
+    def release_jobs(self) -> list[int]:
+        """Cancel all jobs to put them back, also those that a fetch still brings; returns their ids."""
+        runs = list(self.runs())
+        for producer in self.producers.values():
+            producer.closed = True
+        for run in runs:
+            run.release()
+        return [run.held[0] for run in runs]
+
+    def abandon_jobs(self) -> None:
+        """Put back the jobs that still run, whatever they do."""
+        for producer in self.producers.values():
+            for run in list(producer.runs):
+                producer.abandon(run)
+
+    async def close(self) -> None:
+        """Store the last outcomes, and delete the rows of the producers that have none left."""
+        await asyncio.gather(*(self._close(producer) for producer in self.producers.values()))
+
+    async def _close(self, producer: Producer) -> None:
+        what = f"storing the last outcomes of queue {producer.queue}"
+        if await self._budget.attempt(what, producer.finish(), share=0.8):
+            await self._delete_rows(producer)
+        else:
+            count = len(producer.acknowledger)
+            logger.error("%s outcomes of queue %s could not be stored", count, producer.queue)
