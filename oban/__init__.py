@@ -4,12 +4,13 @@ from oban import filters
 from oban.client import Oban
 from oban.config import QueueOptions, Retention
 from oban.errors import InvalidJob, JobNotFound, ObanError
+from oban.job_function import job
 from oban.models import Job
 from oban.outcomes import Cancel, Record, Snooze
 from oban.repository.queue_settings import QueueInfo
 from oban.sync_client import SyncOban
 from oban.types import JobState
-from oban.worker import Worker, current_job, job, worker
+from oban.worker import Worker, current_job, worker
 
 __version__ = "0.1.0"
 

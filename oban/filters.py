@@ -20,9 +20,10 @@ from oban import encoding, fields
 from oban.dialects import portable
 from oban.dialects.documents import Documents
 from oban.errors import InvalidArgument
+from oban.job_function import FunctionWorker
 from oban.models import Job
 from oban.types import JobState
-from oban.worker import FunctionWorker, Worker
+from oban.worker import Worker
 
 #: `Job` or an `aliased(Job)`.
 Of: TypeAlias = Any

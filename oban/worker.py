@@ -1,7 +1,7 @@
-"""Workers: the classes and functions that run jobs, and the registry by which a row finds its own.
+"""Workers: the classes that process jobs, and the registry that finds the class for a row.
 
-A worker's name in the database is `module.QualifiedName` unless `name=` gives another. Only
-registered names run: nothing is ever imported because a row says so.
+A worker's name in the database is `module.QualifiedName`, unless the option `name` sets another. Only
+registered workers run: nothing is ever imported because a row names it.
 """
 
 import inspect
@@ -10,8 +10,7 @@ from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from copy import deepcopy
 from datetime import timedelta
-from functools import update_wrapper
-from typing import Any, ClassVar, Generic, ParamSpec, Unpack, cast, overload
+from typing import Any, ClassVar, Generic, Unpack, cast, overload
 
 from typing_extensions import TypeVar
 
@@ -23,58 +22,68 @@ from oban.errors import ConfigError, InvalidJob, UnknownWorker
 from oban.fields import Overrides, WorkerOptions
 from oban.models import Job
 
-P = ParamSpec("P")
-R = TypeVar("R")
-#: What the args of a worker's jobs are.
+#: The type of a worker's args.
 A = TypeVar("A", default=Mapping[str, Any])
 
 EXECUTORS = ("thread", "process")
-#: What `process` may take beside the job, as parameters of these names.
-TAKEN = ("args", "session")
+#: Parameters that `process` can have in addition to the job; it gets them by name.
+EXTRA_PARAMETERS = frozenset({"args", "session"})
 
 
 class Worker(Generic[A]):
-    """Base of worker classes: define `process(self, job)`, async or plain, and pass options.
+    """Base class of workers. A subclass defines `process`, and its options in the class statement.
 
-    `class SendEmail(Worker[EmailArgs])` declares the args of its jobs: a dataclass, a TypedDict or a pydantic
-    model, which needs `oban-sqlalchemy[pydantic]`. `new` and `enqueue` take one then, and a parameter `args`
-    of `process` gets it back; `job.args` is the plain dict. Without a declared type `args` gets that dict.
+    `class Report(Worker[ReportArgs], queue="media", timeout=60)` also declares the type of its jobs' args: a
+    dataclass, a TypedDict or a pydantic model, which needs `oban-sqlalchemy[pydantic]`. `new` and `enqueue`
+    then take such an object, and `process` gets one as its parameter `args`. Without a declared type, args
+    are a dict of JSON values.
 
-    Options of the class statement: `queue` (default "default"), `priority` (0), `max_attempts`
-    (20), `tags`, `meta`, `name` (the name in the database) and `oban` (the name of the instance
-    that `enqueue` uses, default "Oban"). A misspelt option raises `ConfigError`.
+    Args:
+        queue: The queue of the worker's jobs (default "default").
+        priority: 0, which runs first, to 9, which runs last (default 0).
+        max_attempts: How many attempts a job has, 1 to 32,767 (default 20).
+        tags: Up to 100 strings of up to 255 characters (default: none).
+        meta: A dict of JSON values (default: empty).
+        name: The worker's name in the database (default: `module.QualifiedName`).
+        oban: The name of the instance that `enqueue` uses (default "Oban").
+        timeout: Seconds, or a timedelta, that an attempt can take (default: no limit). An async attempt is
+            interrupted where it awaits, and a child process is killed. An attempt in a thread cannot be
+            interrupted: `job.cancelled()` becomes true, and the attempt fails when it ends.
+        executor: Where a plain `def process` runs: "thread" or "process", a child process (default "thread").
 
-    `timeout` (seconds or a timedelta) limits each attempt. An async `process` is interrupted where it
-    awaits; one in a thread cannot be: it is told through `job.cancelled()`, and the attempt fails when it
-    ends. `executor` says where a plain `process` runs: "thread" or "process".
-
-    A `process` with a parameter `session` gets an `AsyncSession`, a plain one a `Session`: what it writes is
-    committed together with the job's completion, or rolled back. Not with `executor="process"`.
-
-    `process` may return `Cancel`, `Snooze` or `Record`; anything else completes the job, and an
-    exception makes it retry after `backoff(job)` seconds. A plain `def process` runs in a thread unless
-    `executor` says otherwise.
+    Raises:
+        ConfigError: An option does not exist or has a wrong value, or the methods do not fit the options.
     """
 
     worker_name: ClassVar[str] = ""
-    #: Whether `process` runs on the event loop.
+    #: Whether `process` is a coroutine function, which runs on the event loop.
     is_async: ClassVar[bool] = False
-    #: Whether it runs in a process of its own rather than in a thread.
+    #: Whether `process` runs in a child process.
     in_process: ClassVar[bool] = False
-    #: Which of `TAKEN` the parameters of `process` name, beside the job.
+    #: The parameters of `process` among `EXTRA_PARAMETERS`.
     takes: ClassVar[frozenset[str]] = frozenset()
     _options: ClassVar[Mapping[str, Any]] = {}
-    #: The fields of a new job before it gets its own; those of them that have to be copied.
+    #: The fields of a new job, and those of them that each job needs a copy of.
     _defaults: ClassVar[Mapping[str, Any]] = {}
     _mutable: ClassVar[Mapping[str, Any]] = {}
     _oban: ClassVar[str] = "Oban"
     _timeout: ClassVar[float | None] = None
-    #: The type that stands in `Worker[…]`, and what reads and writes args of that type.
+    #: The type in `Worker[…]`, and the object that dumps and parses args of that type.
     _declared: ClassVar[Any] = None
     _arguments: ClassVar[Arguments | None] = None
 
     def __init_subclass__(cls, **options: Unpack[WorkerOptions]) -> None:
         super().__init_subclass__()
+        cls._set_options(options)
+        cls._inspect_process()
+        for method in ("backoff", "timeout"):
+            function = getattr(cls, method)
+            if not callable(function) or inspect.iscoroutinefunction(function):
+                raise ConfigError(f"{cls.__qualname__}: {method} must be a plain method")
+        registry.add(cls)
+
+    @classmethod
+    def _set_options(cls, options: WorkerOptions) -> None:
         known = [*WorkerOptions.__annotations__]
         for option in options:
             if option not in known:
@@ -88,73 +97,95 @@ class Worker(Generic[A]):
             cls.worker_name = fields.worker(name or f"{_module(cls)}.{cls.__qualname__}")
             if timeout is not None:
                 cls._timeout = fields.timeout(timeout)
-            cls._mutable = {field: cls._options[field] for field in ("tags", "meta") if field in cls._options}
-            cls._defaults = {**cls._options, "worker": cls.worker_name}
         except InvalidJob as error:
             raise ConfigError(f"{cls.__qualname__}: {error}") from None
+        cls._defaults = {**cls._options, "worker": cls.worker_name}
+        cls._mutable = {field: cls._options[field] for field in ("tags", "meta") if field in cls._options}
         if oban is not None:
             cls._oban = oban
-        cls.is_async = inspect.iscoroutinefunction(cls.process)
-        cls.takes = _taken(cls.process)
-        said = arguments.declared(cls, Worker, cls._declared)
-        if said is not cls._declared:
-            cls._declared, cls._arguments = said, arguments.make(said, cls.__qualname__)
-        if "args" in cls.takes:
-            arguments.check_parameter(cls.process, said if cls._arguments else dict, cls.__qualname__)
         if executor is not None:
             if executor not in EXECUTORS:
                 raise ConfigError(
                     f"{cls.__qualname__}: executor must be {' or '.join(EXECUTORS)}, not {executor!r}"
                 )
             cls.in_process = executor == "process"
-        if cls.in_process and "session" in cls.takes:
-            raise ConfigError(
-                f"{cls.__qualname__}: a process of its own cannot have the job's session: leave out the"
-                " parameter session, or executor"
-            )
+        cls.is_async = inspect.iscoroutinefunction(cls.process)
         if cls.is_async and (executor or cls.in_process):
             raise ConfigError(
                 f"{cls.__qualname__}: an async process runs on the event loop; executor is for a plain one"
             )
-        for method in ("backoff", "timeout"):
-            given = getattr(cls, method)
-            if not callable(given) or inspect.iscoroutinefunction(given):
-                raise ConfigError(f"{cls.__qualname__}: {method} must be a plain method")
-        registry.add(cls)
+
+    @classmethod
+    def _inspect_process(cls) -> None:
+        named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        parameters = inspect.signature(cls.process).parameters.values()
+        cls.takes = EXTRA_PARAMETERS & {parameter.name for parameter in parameters if parameter.kind in named}
+        declared = arguments.declared(cls, Worker, cls._declared)
+        if declared is not cls._declared:
+            cls._declared, cls._arguments = declared, arguments.make(declared, cls.__qualname__)
+        if "args" in cls.takes:
+            arguments.check_parameter(cls.process, declared if cls._arguments else dict, cls.__qualname__)
+        if cls.in_process and "session" in cls.takes:
+            raise ConfigError(
+                f"{cls.__qualname__}: a child process cannot have the job's session: remove the parameter"
+                " session, or executor"
+            )
 
     def process(self, job: Job, *args: Any, **kwargs: Any) -> Any:
-        """Do the work of one job. May be `async def`.
+        """Process one job. Define it as `async def`, or as `def` to run it in a thread.
 
-        Overridden, it takes the job and any of `TAKEN` by name.
+        Args:
+            job: The job, as it was when this attempt started; `job.cancelled()` is always current.
+            args: The args as the declared type, or `job.args` without one. Optional, found by its name.
+            session: An `AsyncSession`, or a `Session` for a plain `def`. What is written with it is
+                committed together with the job's completion, or rolled back. Optional, found by its name;
+                not available with `executor="process"`.
+
+        Returns:
+            `Cancel`, `Snooze` or `Record`; anything else completes the job.
+
+        Raises:
+            Exception: Any exception makes the job `retryable`, after `backoff` seconds, or `discarded` if
+                no attempt is left.
         """
         raise NotImplementedError(f"{type(self).__qualname__} has no process method")
 
     def backoff(self, job: Job) -> float:
-        """Seconds until the next attempt, after attempt number `job.attempt` failed."""
+        """Return the seconds until the next attempt, after attempt number `job.attempt` has failed.
+
+        Override it to change the default: 15 + 2^attempt seconds, with jitter.
+        """
         return backoff.default(job.attempt, job.max_attempts)
 
     def timeout(self, job: Job) -> float | timedelta | None:
-        """How long an attempt may take, in seconds; None for ever. The option `timeout` unless overridden.
+        """Return how long an attempt can take, in seconds or as a timedelta; None for no limit.
 
-        What is no positive, finite number of seconds is logged, and the job runs without a limit.
+        Override it to decide for each job; by default it returns the option `timeout`. If it returns
+        anything else, that is logged, and the job runs without a limit.
         """
         return self._timeout
 
     @classmethod
     def new(cls, args: A | None = None, **overrides: Unpack[Overrides]) -> Job:
-        """A job for this worker, not enqueued yet.
+        """Create a job for this worker, without enqueueing it.
 
-        `overrides` are fields of the job: queue, priority, max_attempts, tags, meta, and
-        scheduled_at (an aware datetime) or schedule_in (seconds or a timedelta). Where a type is declared,
-        a dict that can be parsed will do, too. Raises `InvalidJob`.
+        Args:
+            args: The args, as the declared type or a dict that can be parsed as it; without a declared
+                type, a dict of JSON values (default: empty).
+            overrides: Fields of the job that differ from the worker's options: `queue`, `priority`,
+                `max_attempts`, `tags`, `meta`, and `scheduled_at` (a datetime with a time zone) or
+                `schedule_in` (seconds or a timedelta).
+
+        Raises:
+            InvalidJob: The args do not fit the declared type, or a field does not exist or has a wrong value.
         """
         if cls._arguments is not None:
-            given = cls._arguments.dump(args, cls.worker_name)
+            stored = cls._arguments.dump(args, cls.worker_name)
         else:
-            given = {} if args is None else fields.args(args)
-        values = {**cls._defaults, "args": given}
+            stored = {} if args is None else fields.args(args)
+        values = {**cls._defaults, "args": stored}
         if cls._mutable:
-            # Not the same list or dict in every job.
+            # Each job needs its own list or dict.
             values |= deepcopy(cls._mutable)
         if overrides:
             values |= fields.check(overrides)
@@ -162,7 +193,11 @@ class Worker(Generic[A]):
 
     @classmethod
     def args_of(cls, job: Job) -> A:
-        """The args of a job as the declared type; the dict without one. Raises `InvalidJob`."""
+        """Return the args of a job as the declared type, or `job.args` without one.
+
+        Raises:
+            InvalidJob: The stored args do not fit the declared type.
+        """
         if cls._arguments is None:
             return cast(A, job.args)
         return cast(A, cls._arguments.parse(job.args, cls.worker_name))
@@ -171,9 +206,19 @@ class Worker(Generic[A]):
     async def enqueue(
         cls, args: A | None = None, session: AsyncCaller | None = None, **overrides: Unpack[Overrides]
     ) -> Job:
-        """Enqueue a job for this worker, in the caller's transaction if `session` is given.
+        """Create a job for this worker and enqueue it with the `Oban` of the worker's option `oban`.
 
-        Raises `InvalidJob`, and `InstanceNotFound` if no `Oban` of the worker's name exists.
+        Args:
+            args: The args, as for `new`.
+            session: An `AsyncSession` or `AsyncConnection`, to insert the job in its transaction.
+            overrides: Fields of the job, as for `new`.
+
+        Returns:
+            The job, with its id.
+
+        Raises:
+            InvalidJob: The args or a field cannot be stored.
+            InstanceNotFound: There is no such `Oban` in this process.
         """
         job = cls.new(args, **overrides)
         enqueued: Job = await instances.async_clients.get(cls._oban).enqueue(job, session=session)
@@ -183,20 +228,17 @@ class Worker(Generic[A]):
     def enqueue_sync(
         cls, args: A | None = None, session: SyncCaller | None = None, **overrides: Unpack[Overrides]
     ) -> Job:
-        """As `enqueue`, by the `SyncOban` of the worker's instance name."""
+        """Create a job for this worker and enqueue it with a `SyncOban`.
+
+        As `enqueue`, but `session` is a `Session`, a `scoped_session` or a `Connection`.
+        """
         job = cls.new(args, **overrides)
         enqueued: Job = instances.sync_clients.get(cls._oban).enqueue(job, session=session)
         return enqueued
 
 
-def _taken(process: Callable[..., Any]) -> frozenset[str]:
-    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    parameters = inspect.signature(process).parameters.values()
-    return frozenset(parameter.name for parameter in parameters if parameter.kind in named) & {*TAKEN}
-
-
 def _module(cls: type[Any]) -> str:
-    # What a child process calls the main module of its parent.
+    # A child process runs the main module of its parent under this name.
     return "__main__" if cls.__module__ == "__mp_main__" else cls.__module__
 
 
@@ -207,11 +249,11 @@ class Registry:
         self._workers: dict[str, type[Worker[Any]]] = {}
 
     def add(self, worker: type[Worker[Any]]) -> None:
-        """Register a class; a later one of the same name (a reloaded module) replaces it."""
+        """Register a class; it replaces an older one of the same name, as when a module is reloaded."""
         self._workers[worker.worker_name] = worker
 
     def get(self, name: str) -> type[Worker[Any]]:
-        """The class of a name; raises `UnknownWorker`."""
+        """Return the class of a name; raises `UnknownWorker`."""
         try:
             return self._workers[name]
         except KeyError:
@@ -221,7 +263,7 @@ class Registry:
             ) from None
 
     def names(self) -> list[str]:
-        """All registered names, sorted."""
+        """Return all registered names, sorted."""
         return sorted(self._workers)
 
 
@@ -238,129 +280,39 @@ def worker(
 def worker(
     cls: type[Any] | None = None, /, *, args: type[Any] | None = None, **options: Unpack[WorkerOptions]
 ) -> Any:
-    """Make a worker of a plain class with `process`: `@worker`, or `@worker(…)` with options as for `Worker`.
+    """Make a plain class with a `process` method a worker: `@worker`, or `@worker(queue="media")`.
 
-    `args` is the type of its args, as in `Worker[…]`. mypy does not see that the class is a worker then:
-    derive from `Worker` where that counts.
+    mypy ignores what class decorators return, so for mypy the class is no worker: derive from `Worker` where
+    that matters.
+
+    Args:
+        args: The type of the jobs' args, as in `Worker[…]` (default: a dict).
+        options: The options of `Worker`.
+
+    Raises:
+        ConfigError: The class has no `process` method, or an option does not exist or has a wrong value.
     """
 
     def decorate(cls: type[Any]) -> type[Worker[Any]]:
         if not callable(getattr(cls, "process", None)):
             raise ConfigError(f"{cls.__qualname__} needs a process method")
-        members = {
-            "__module__": cls.__module__,
-            "__qualname__": cls.__qualname__,
-            "__doc__": cls.__doc__,
-        }
+        members = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
         generic: Any = Worker
         bases = (
             (cls,) if issubclass(cls, Worker) and args is None else (cls, generic[args] if args else Worker)
         )
-        # Passes keywords on to __init_subclass__, which registers the class.
+        # new_class() passes the options on to __init_subclass__, which registers the class.
         return types.new_class(cls.__name__, bases, {**options}, lambda namespace: namespace.update(members))
 
     return decorate if cls is None else decorate(cls)
-
-
-class FunctionWorker(Generic[P, R]):
-    """A function that can be enqueued; made by `@job`. Calling it runs the function itself."""
-
-    def __init__(self, function: Callable[P, R], options: WorkerOptions) -> None:
-        if not inspect.isfunction(function):
-            raise ConfigError(f"@job needs a function, not {function!r}")
-        update_wrapper(self, function)
-        self.function: Callable[P, R] = function
-        self.signature: inspect.Signature = inspect.signature(function)
-        self.worker: type[Worker] = _class_for(self, options)
-        self._overrides: Overrides = {}
-
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call the function itself, here and now."""
-        return self.function(*args, **kwargs)
-
-    def new(self, *args: P.args, **kwargs: P.kwargs) -> Job:
-        """A job that will call the function with these arguments, not enqueued yet.
-
-        Raises `InvalidJob` when the function does not take them, or when they are not JSON.
-        """
-        return self.worker.new(self._bind(args, kwargs), **self._overrides)
-
-    async def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job:
-        """Enqueue a job that will call the function with these arguments."""
-        return await self.worker.enqueue(self._bind(args, kwargs), **self._overrides)
-
-    def enqueue_sync(self, *args: P.args, **kwargs: P.kwargs) -> Job:
-        """As `enqueue`, by a `SyncOban`."""
-        return self.worker.enqueue_sync(self._bind(args, kwargs), **self._overrides)
-
-    def with_options(self, **overrides: Unpack[Overrides]) -> "FunctionWorker[P, R]":
-        """The same function with other job fields, such as `schedule_in=60` or `queue="slow"`.
-
-        Raises `InvalidJob`, also for `args` and `worker`: the function decides about these.
-        """
-        for field in ("args", "worker"):
-            if field in overrides:
-                raise InvalidJob(field, f"of {self.worker.worker_name} is not an option")
-        other: FunctionWorker[P, R] = object.__new__(type(self))
-        other.__dict__.update(self.__dict__)
-        other._overrides = cast(Overrides, {**self._overrides, **fields.check(overrides)})
-        return other
-
-    def _bind(self, args: Any, kwargs: Any) -> dict[str, Any]:
-        try:
-            return dict(self.signature.bind(*args, **kwargs).arguments)
-        except TypeError as error:
-            raise InvalidJob("args", f"of {self.worker.worker_name}: {error}") from None
-
-    def call(self, arguments: Mapping[str, Any]) -> Any:
-        """Call the function with the arguments that a job carries."""
-        bound = self.signature.bind_partial()
-        unknown = arguments.keys() - self.signature.parameters.keys()
-        if unknown:
-            raise TypeError(f"{self.worker.worker_name} takes no {', '.join(sorted(unknown))}")
-        bound.arguments.update(
-            {name: arguments[name] for name in self.signature.parameters if name in arguments}
-        )
-        return self.function(*bound.args, **bound.kwargs)
-
-
-@overload
-def job(function: Callable[P, R], /) -> FunctionWorker[P, R]: ...
-@overload
-def job(**options: Unpack[WorkerOptions]) -> Callable[[Callable[P, R]], FunctionWorker[P, R]]: ...
-def job(function: Callable[..., Any] | None = None, /, **options: Unpack[WorkerOptions]) -> Any:
-    """Make a function enqueueable: `send.enqueue("a@b.c")`. `@job`, or with options as for `Worker`.
-
-    The arguments must be JSON. Inside, `current_job()` is the job.
-    """
-    if function is not None:
-        return FunctionWorker(function, options)
-    return lambda function: FunctionWorker(function, options)
-
-
-def _class_for(owner: FunctionWorker[..., Any], options: WorkerOptions) -> type[Worker]:
-    function = owner.function
-    if inspect.iscoroutinefunction(function):
-
-        async def process(self: Worker, job: Job) -> Any:
-            return await owner.call(job.args)
-    else:
-
-        def process(self: Worker, job: Job) -> Any:  # type: ignore[misc]
-            return owner.call(job.args)
-
-    members = {
-        "__module__": function.__module__,
-        "__qualname__": function.__qualname__,
-        "__doc__": function.__doc__,
-        "process": process,
-    }
-    return type(function.__name__, (Worker,), members, **options)
 
 
 running: ContextVar[Job | None] = ContextVar("oban.running", default=None)
 
 
 def current_job() -> Job | None:
-    """The job that runs in this context: in async code, threads and child processes; None outside of one."""
+    """Return the job that is being processed in this context, or None outside of one.
+
+    It works in async code, threads and child processes.
+    """
     return running.get()

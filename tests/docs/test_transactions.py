@@ -11,7 +11,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from oban import Job, JobState, Oban, Record, Worker
 from oban.errors import ConfigError, WouldDeadlock
-from oban.worker import job as function_worker
+from oban.job_function import job as function_worker
 from tests.docs.stage import Page, Snippet, Stage
 from tests.support.jobs import reaches
 from tests.support.rows import delete_rows, lasting_url

@@ -8,7 +8,8 @@ import pytest
 
 from oban import Job, Worker, current_job, job, worker
 from oban.errors import ConfigError, InstanceNotFound, InvalidJob, UnknownWorker
-from oban.worker import FunctionWorker, Registry, registry
+from oban.job_function import FunctionWorker
+from oban.worker import Registry, registry
 
 
 class Plain(Worker):

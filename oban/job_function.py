@@ -1,0 +1,134 @@
+"""`@job`: functions as workers."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from functools import update_wrapper
+from typing import Any, Generic, ParamSpec, TypeVar, Unpack, cast, overload
+
+from oban import fields
+from oban.errors import ConfigError, InvalidJob
+from oban.fields import Overrides, WorkerOptions
+from oban.models import Job
+from oban.worker import Worker
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class FunctionWorker(Generic[P, R]):
+    """A function that can be enqueued, created by `@job`. Calling it runs the function itself."""
+
+    def __init__(self, function: Callable[P, R], options: WorkerOptions) -> None:
+        if not inspect.isfunction(function):
+            raise ConfigError(f"@job needs a function, not {function!r}")
+        update_wrapper(self, function)
+        self.function: Callable[P, R] = function
+        self.signature: inspect.Signature = inspect.signature(function)
+        self.worker: type[Worker] = _worker_class(self, options)
+        self._overrides: Overrides = {}
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the function itself, without a job."""
+        return self.function(*args, **kwargs)
+
+    def new(self, *args: P.args, **kwargs: P.kwargs) -> Job:
+        """Create a job that calls the function with these arguments, without enqueueing it.
+
+        Raises:
+            InvalidJob: The function does not take these arguments, or they are not JSON values.
+        """
+        return self.worker.new(self._bind(args, kwargs), **self._overrides)
+
+    async def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job:
+        """Create such a job and enqueue it with the `Oban` of the worker's option `oban`.
+
+        It is a transaction of its own. To enqueue in the caller's transaction, use
+        `oban.enqueue(function.new(…), session=session)`.
+
+        Raises:
+            InvalidJob: The function does not take these arguments, or they are not JSON values.
+            InstanceNotFound: There is no such `Oban` in this process.
+        """
+        return await self.worker.enqueue(self._bind(args, kwargs), **self._overrides)
+
+    def enqueue_sync(self, *args: P.args, **kwargs: P.kwargs) -> Job:
+        """Create such a job and enqueue it with a `SyncOban`; as `enqueue`."""
+        return self.worker.enqueue_sync(self._bind(args, kwargs), **self._overrides)
+
+    def with_options(self, **overrides: Unpack[Overrides]) -> "FunctionWorker[P, R]":
+        """Return the same function, whose jobs get other fields: `with_options(schedule_in=60).enqueue(…)`.
+
+        Args:
+            overrides: `queue`, `priority`, `max_attempts`, `tags`, `meta`, and `scheduled_at` (a datetime
+                with a time zone) or `schedule_in` (seconds or a timedelta).
+
+        Raises:
+            InvalidJob: A field does not exist, has a wrong value, or is determined by the function (`args`
+                and `worker`).
+        """
+        for field in ("args", "worker"):
+            if field in overrides:
+                raise InvalidJob(field, f"of {self.worker.worker_name} is not an option")
+        other: FunctionWorker[P, R] = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        other._overrides = cast(Overrides, {**self._overrides, **fields.check(overrides)})
+        return other
+
+    def _bind(self, args: Any, kwargs: Any) -> dict[str, Any]:
+        try:
+            return dict(self.signature.bind(*args, **kwargs).arguments)
+        except TypeError as error:
+            raise InvalidJob("args", f"of {self.worker.worker_name}: {error}") from None
+
+    def call(self, arguments: Mapping[str, Any]) -> Any:
+        """Call the function with the args of a job."""
+        bound = self.signature.bind_partial()
+        unknown = arguments.keys() - self.signature.parameters.keys()
+        if unknown:
+            raise TypeError(f"{self.worker.worker_name} takes no {', '.join(sorted(unknown))}")
+        bound.arguments.update(
+            {name: arguments[name] for name in self.signature.parameters if name in arguments}
+        )
+        return self.function(*bound.args, **bound.kwargs)
+
+
+@overload
+def job(function: Callable[P, R], /) -> FunctionWorker[P, R]: ...
+@overload
+def job(**options: Unpack[WorkerOptions]) -> Callable[[Callable[P, R]], FunctionWorker[P, R]]: ...
+def job(function: Callable[..., Any] | None = None, /, **options: Unpack[WorkerOptions]) -> Any:
+    """Make a function enqueueable: `@job`, or `@job(queue="mailers", timeout=60)`.
+
+    `send.enqueue("a@b.c")` enqueues a job that calls `send("a@b.c")`. An `async def` runs on the event loop,
+    a plain `def` in a thread. The function gets its job from `current_job()`, and can return and raise what
+    `Worker.process` can.
+
+    Args:
+        options: The options of `Worker`.
+
+    Raises:
+        ConfigError: It is not a function, or an option does not exist or has a wrong value.
+    """
+    if function is not None:
+        return FunctionWorker(function, options)
+    return lambda function: FunctionWorker(function, options)
+
+
+def _worker_class(owner: FunctionWorker[..., Any], options: WorkerOptions) -> type[Worker]:
+    function = owner.function
+    if inspect.iscoroutinefunction(function):
+
+        async def process(self: Worker, job: Job) -> Any:
+            return await owner.call(job.args)
+    else:
+
+        def process(self: Worker, job: Job) -> Any:  # type: ignore[misc]
+            return owner.call(job.args)
+
+    members = {
+        "__module__": function.__module__,
+        "__qualname__": function.__qualname__,
+        "__doc__": function.__doc__,
+        "process": process,
+    }
+    return type(function.__name__, (Worker,), members, **options)
