@@ -17,18 +17,11 @@ async def bisect_failures(
 ) -> list[tuple[T, Exception]]:
     """Call `act`, which failed for a whole batch, for each half, and halve again each part that fails.
 
-    Args:
-        batch: The items. They are removed, from the front, as `act` succeeds or fails for them alone, so that
-            it holds those that have yet to be tried when this function raises.
-        act: Does something to all of the items it is called with, or fails and does nothing.
-        is_outage: Whether an error has nothing to do with the items, as when the connection is lost. Such an
-            error is raised.
-
-    Returns:
-        Each item that `act` fails for even alone, and the error.
+    Returns the items that `act` refuses even alone, with the errors. Raises an error that is not about an
+    item, as `is_outage` decides. Items leave the front of `batch` when they are dealt with, so that it holds
+    those that remain to be done when this raises.
     """
     refused: list[tuple[T, Exception]] = []
-    # The sizes of the parts to try; the next one is the last of the list.
     sizes = _halves(len(batch))
     while sizes:
         size = sizes.pop()
@@ -46,6 +39,7 @@ async def bisect_failures(
 
 
 def _halves(size: int) -> list[int]:
+    """The sizes of the two halves, the one to try first at the end."""
     return [half for half in (size - size // 2, size // 2) if half]
 
 

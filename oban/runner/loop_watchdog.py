@@ -1,4 +1,4 @@
-"""Notices that the event loop is blocked, and says by which job."""
+"""Logs when the event loop is blocked, and by which job."""
 
 import asyncio
 import logging
@@ -14,44 +14,44 @@ from oban.worker import running
 
 logger = logging.getLogger("oban.watchdog")
 
-#: How many lines of the loop's stack are shown, counted from where it is.
+#: How many lines of the loop's stack are logged, counted from its innermost call.
 _DEPTH = 6
 
 
 class LoopWatchdog:
-    """A thread that asks the event loop for a sign of life, four times per `threshold` seconds.
+    """A thread that asks the event loop for an answer, four times per `threshold` seconds.
 
-    A loop that has not answered for longer than `threshold` is reported once while it is blocked, with the
-    job and the place in its code, and once more when it is free again. Times in which the whole process
-    stood still (stopped by a signal, a suspended machine, no processor to run on) do not count. `closed` is
-    called, in the thread, which ends then, when the loop was closed without a stop.
+    A loop that does not answer for `threshold` seconds is reported while it is blocked, with the job and the
+    line of its code, and again when it answers. Time during which the whole process stood still does not
+    count: it was stopped by a signal, say, or the machine was suspended. If the loop is closed without a
+    `stop`, the thread calls `on_closed` and ends.
     """
 
     def __init__(
         self,
         runs: Callable[[], Iterable[Run]],
-        closed: Callable[[], object] = bool,
+        on_closed: Callable[[], object] = bool,
         *,
         threshold: float = 1.0,
     ) -> None:
         self.threshold = threshold
-        #: The loop's last sign of life, as `clock.monotonic()`.
+        #: When the loop last answered, by the monotonic clock.
         self.last_seen = clock.monotonic()
         self._runs = runs
-        self._closed = closed
-        #: Written by the loop alone once it has been asked.
+        self._on_closed = on_closed
+        #: Set to True by the loop alone, once it has been asked.
         self._answered = True
         self._asked_at = 0.0
-        #: Who blocks the loop, once that has been reported.
-        self._culprit: str | None = None
+        #: What blocks the loop, once that has been reported.
+        self._blocked_by: str | None = None
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Watch the loop that runs now, from its own thread; does nothing if it is watched."""
+        """Watch the event loop that calls this; does nothing if it is watched already."""
         if self._thread is None:
             self._loop = asyncio.get_running_loop()
-            self._watched = threading.get_ident()
+            self._loop_thread_id = threading.get_ident()
             self._stopping.clear()
             self._answer()
             self._thread = threading.Thread(target=self._watch, name="oban-watchdog", daemon=True)
@@ -67,21 +67,22 @@ class LoopWatchdog:
     def _watch(self) -> None:
         interval = self.threshold / 4
         while True:
-            before, worked = clock.monotonic(), time.process_time()
+            before, cpu_before = clock.monotonic(), time.process_time()
             stopped = self._stopping.wait(interval)
             now = clock.monotonic()
             overslept = now - before - interval
-            held = 0.0
+            blocked = 0.0
             if overslept > interval:
-                # Where the process was at work meanwhile, a call held the interpreter's lock, and that is a
-                # blockage; where it was not, it stood still, this thread like the loop.
-                held = min(overslept, time.process_time() - worked)
-                self._asked_at += overslept - held
+                # This thread did not run in time. While the process used the processor, a call held the
+                # interpreter's lock, which blocks the loop as well; the rest of the time, the process stood
+                # still.
+                blocked = min(overslept, time.process_time() - cpu_before)
+                self._asked_at += overslept - blocked
             if self._answered:
-                self._report_freed()
-                if not stopped and not self._ask(now - held):
+                self._report_end()
+                if not stopped and not self._ask(now - blocked):
                     return
-            if not self._answered and now - self._asked_at > self.threshold and self._culprit is None:
+            if not self._answered and now - self._asked_at > self.threshold and self._blocked_by is None:
                 self._report_blocked(now - self._asked_at)
             if stopped:
                 return
@@ -91,7 +92,7 @@ class LoopWatchdog:
         try:
             self._loop.call_soon_threadsafe(self._answer)
         except RuntimeError:
-            self._closed()
+            self._on_closed()
             return False
         return True
 
@@ -100,35 +101,32 @@ class LoopWatchdog:
         self._answered = True
 
     def _report_blocked(self, seconds: float) -> None:
-        self._culprit = self._find_culprit()
-        frame = sys._current_frames().get(self._watched)
+        self._blocked_by = self._find_culprit()
+        frame = sys._current_frames().get(self._loop_thread_id)
         stack = traceback.format_list(traceback.extract_stack(frame, _DEPTH)) if frame else []
         logger.warning(
             "the event loop has been blocked for %.1f s by %s; nothing else can run on it. It is at\n%s",
-            *(seconds, self._culprit, "".join(stack).rstrip()),
+            *(seconds, self._blocked_by, "".join(stack).rstrip()),
         )
 
-    def _report_freed(self) -> None:
-        if self._culprit is not None:
+    def _report_end(self) -> None:
+        if self._blocked_by is not None:
             seconds = self.last_seen - self._asked_at
-            logger.warning("the event loop was blocked for %.1f s by %s", seconds, self._culprit)
-            self._culprit = None
+            logger.warning("the event loop was blocked for %.1f s by %s", seconds, self._blocked_by)
+            self._blocked_by = None
 
     def _find_culprit(self) -> str:
         task = asyncio.current_task(self._loop)
         job = None
         if sys.version_info >= (3, 12) and task is not None:
-            # A task that the job made is the job's too.
+            # The job's context variable also tells a task that the job created.
             job = task.get_context().get(running)
-        for run in self._listed():
-            if task is not None and (run.task is task or run.job is job):
-                # Not by its attribute, which may be expired, and would then be loaded.
-                return f"job {run.held[0]} ({run.job.__dict__.get('worker')})"
-        return "no job, but code of the application or of a library"
-
-    def _listed(self) -> list[Run]:
         try:
-            return list(self._runs())
+            runs = list(self._runs())
         except RuntimeError:
-            # The loop went on just now, and changed the set.
-            return []
+            # The loop went on just now, and changed the set of runs.
+            runs = []
+        for run in runs:
+            if task is not None and (run.task is task or run.job is job):
+                return f"job {run.held[0]} ({run.worker})"
+        return "no job, but code of the application or of a library"

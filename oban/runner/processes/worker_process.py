@@ -41,8 +41,9 @@ class ProcessRun:
         self.timeout = timeout
         self.job = job
         self.begun = False
-        self._cancelled = False
-        self._process: WorkerProcess | None = None
+        #: Where the job runs now.
+        self.process: WorkerProcess | None = None
+        self.cancelled = False
         self._loop = asyncio.get_running_loop()
 
     def cancel(self) -> None:
@@ -50,21 +51,9 @@ class ProcessRun:
         self._loop.call_soon_threadsafe(self._cancel)
 
     def _cancel(self) -> None:
-        self._cancelled = True
-        if self._process is not None:
-            self._process.send({"cancelled": self.number})
-
-    def assign(self, process: "WorkerProcess") -> None:
-        """Send the job to a process."""
-        self._process = process
-        worker = {"module": self.worker.__module__, "name": self.name}
-        process.send({"number": self.number, "job": protocol.encode_job(self.job), **worker})
-        if self._cancelled:
-            self._cancel()
-
-    def unassign(self) -> None:
-        """Send nothing more to the process: it is done with the job, or was killed."""
-        self._process = None
+        self.cancelled = True
+        if self.process is not None:
+            self.process.send({"cancelled": self.number})
 
 
 class WorkerProcess(asyncio.Protocol):
@@ -116,14 +105,17 @@ class WorkerProcess(asyncio.Protocol):
         self._ending = self._loop.create_future()
         name = run.worker.worker_name
         self._kill_after(START_TIMEOUT, f"ChildProcessError: {name} did not begin within {START_TIMEOUT:g} s")
-        run.assign(self)
+        worker = {"module": run.worker.__module__, "name": run.name}
+        self.send({"number": run.number, "job": protocol.encode_job(run.job), **worker})
+        run.process = self
+        if run.cancelled:
+            run.cancel()
         if self._how_it_ended is not None:
             self._fail()
         try:
             return await self._ending
         finally:
-            run.unassign()
-            self._run = self._ending = None
+            run.process = self._run = self._ending = None
             self._cancel_timer()
 
     def send(self, message: dict[str, Any]) -> None:
