@@ -1,4 +1,4 @@
-"""What `process` may return besides nothing: `Cancel`, `Snooze` and `Record`."""
+"""Results that `process` can return: `Cancel`, `Snooze` and `Record`. Any other result completes the job."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -9,17 +9,26 @@ from oban import encoding, fields
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """Ends the job as `cancelled`; the reason goes into its `errors`."""
+    """Make the job `cancelled`, with the reason in its `errors`. It does not run again unless it is retried.
+
+    Args:
+        reason: Why, for whoever reads the job (default "cancelled by its worker").
+    """
 
     reason: str = "cancelled by its worker"
 
 
 @dataclass(frozen=True, slots=True)
 class Snooze:
-    """Runs the job again after `seconds` (a number or a timedelta, not negative).
+    """Make the job `scheduled`, to run again later.
 
-    The attempt is given back and `meta["snoozed"]` counts how often. Raises `InvalidJob` for a
-    delay that is not a finite, non-negative number.
+    This attempt does not count, and `meta["snoozed"]` goes up by one.
+
+    Args:
+        seconds: The delay, in seconds or as a timedelta.
+
+    Raises:
+        InvalidJob: The delay is negative, not finite, or not a number.
     """
 
     seconds: float | timedelta
@@ -35,9 +44,13 @@ class Snooze:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """Completes the job and keeps a JSON value in `meta["return"]`.
+    """Make the job `completed`, and store a value in `meta["return"]`, with `meta["recorded"]` true.
 
-    Raises `EncodingError` when the value is not JSON.
+    Args:
+        value: A JSON value.
+
+    Raises:
+        EncodingError: The value is not JSON.
     """
 
     value: Any

@@ -298,9 +298,8 @@ def worker(
             raise ConfigError(f"{cls.__qualname__} needs a process method")
         members = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
         generic: Any = Worker
-        bases = (
-            (cls,) if issubclass(cls, Worker) and args is None else (cls, generic[args] if args else Worker)
-        )
+        base = generic[args] if args else Worker
+        bases = (cls,) if issubclass(cls, Worker) and args is None else (cls, base)
         # new_class() passes the options on to __init_subclass__, which registers the class.
         return types.new_class(cls.__name__, bases, {**options}, lambda namespace: namespace.update(members))
 

@@ -341,5 +341,5 @@ def test_a_process_of_its_own_cannot_have_a_session() -> None:
         def process(self, job: Job, session: Session) -> None:
             pass
 
-    with pytest.raises(ConfigError, match="Plain: a process of its own cannot have the job's session"):
+    with pytest.raises(ConfigError, match="Plain: a child process cannot have the job's session"):
         worker(executor="process")(Plain)
