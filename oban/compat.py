@@ -13,6 +13,7 @@ from sqlalchemy.orm.state import InstanceState
 from sqlalchemy.sql.compiler import SQLCompiler
 
 if TYPE_CHECKING:
+    # A node does not need Alembic, whose import takes long.
     from alembic.script import ScriptDirectory
 
 # -- SQLAlchemy: engines and pools ------------------------------------------------------------------

@@ -1,7 +1,7 @@
-"""What belongs to `oban_jobs` beside its rows, made and removed by `create_all` and `drop_all`, too.
+"""What `oban_jobs` needs besides the table, for `metadata.create_all` and `drop_all`.
 
-On PostgreSQL: the enum of states, the trigger that wakes the runners, the settings of autovacuum. The
-revisions in `migrations/` make the same.
+On PostgreSQL these are the enum of states, the trigger that wakes the runners, and autovacuum settings.
+The revisions in `migrations/` create the same.
 """
 
 from typing import Any
@@ -37,7 +37,7 @@ _TRIGGER = """
 CREATE TRIGGER oban_notify_insert AFTER INSERT ON {schema}oban_jobs
 REFERENCING NEW TABLE AS inserted FOR EACH STATEMENT EXECUTE FUNCTION {schema}oban_notify_insert()
 """
-# A queue table is mostly dead rows: vacuum early and without pauses, leave room for HOT updates.
+# Most rows of a queue table are dead: vacuum early and without pauses, and leave room for HOT updates.
 _STORAGE = """
 ALTER TABLE {schema}oban_jobs SET (
   autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 50,
@@ -49,14 +49,14 @@ ALTER TABLE {schema}oban_jobs SET (
 """
 
 
-def complete(jobs: Table) -> None:
-    """Let creating the table `oban_jobs`, or a copy of it, create what belongs to it; dropping alike."""
-    event.listen(jobs, "before_create", _make_enum, propagate=True)
-    event.listen(jobs, "after_create", _make_trigger, propagate=True)
-    event.listen(jobs, "after_drop", _remove, propagate=True)
+def attach(jobs: Table) -> None:
+    """Make CREATE TABLE and DROP TABLE of `oban_jobs`, and of its copies, also create and drop the rest."""
+    event.listen(jobs, "before_create", _create_enum, propagate=True)
+    event.listen(jobs, "after_create", _create_trigger, propagate=True)
+    event.listen(jobs, "after_drop", _drop, propagate=True)
     for check in jobs.constraints:
         if check.name == "known_state":
-            # A copy of a constraint forgets where it applies.
+            # Copying a constraint loses its ddl_if().
             event.listen(check, "after_parent_attach", _only_on_sqlite, propagate=True)
 
 
@@ -64,21 +64,21 @@ def _only_on_sqlite(check: CheckConstraint, _: Table) -> None:
     check.ddl_if(dialect="sqlite")
 
 
-def _make_enum(jobs: Table, connection: Connection, **_: Any) -> None:
+def _create_enum(jobs: Table, connection: Connection, **_: Any) -> None:
     if connection.dialect.name == "postgresql":
         schema = connection.schema_for_object(jobs)
         states = postgresql.ENUM(*STATES, name="oban_job_state", schema=schema)
-        # Nobody can be asked where statements are only printed.
+        # create_mock_engine() only prints statements, so it cannot check.
         states.create(connection, checkfirst=isinstance(connection, Connection))
 
 
-def _make_trigger(jobs: Table, connection: Connection, **_: Any) -> None:
+def _create_trigger(jobs: Table, connection: Connection, **_: Any) -> None:
     if connection.dialect.name == "postgresql":
         _execute(jobs, connection, _NOTIFY, _TRIGGER, _STORAGE)
 
 
-def _remove(jobs: Table, connection: Connection, **_: Any) -> None:
-    # Else a later upgrade would take the tables for made.
+def _drop(jobs: Table, connection: Connection, **_: Any) -> None:
+    # If the version table stayed, a later upgrade would expect the tables to exist.
     _execute(jobs, connection, f"DROP TABLE IF EXISTS {{schema}}{VERSION_TABLE}")
     if connection.dialect.name == "postgresql":
         function = "DROP FUNCTION IF EXISTS {schema}oban_notify_insert()"

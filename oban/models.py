@@ -36,7 +36,7 @@ from oban.types import (
     StateType,
     TextList,
     UTCDateTime,
-    no_texts,
+    empty_list,
     utc_now,
 )
 
@@ -135,9 +135,9 @@ class Job(Base):
     priority: Mapped[int] = mapped_column(SmallInteger, server_default=text("0"))
     args: Mapped[dict[str, Any]] = mapped_column(JSONDocument, server_default=text("'{}'"))
     meta: Mapped[dict[str, Any]] = mapped_column(JSONDocument, server_default=text("'{}'"))
-    tags: Mapped[list[str]] = mapped_column(TextList, server_default=no_texts())
+    tags: Mapped[list[str]] = mapped_column(TextList, server_default=empty_list())
     errors: Mapped[list[dict[str, Any]]] = mapped_column(JSONDocument, server_default=text("'[]'"))
-    attempted_by: Mapped[list[str]] = mapped_column(TextList, server_default=no_texts())
+    attempted_by: Mapped[list[str]] = mapped_column(TextList, server_default=empty_list())
     inserted_at: Mapped[datetime] = mapped_column(UTCDateTime, server_default=utc_now())
     scheduled_at: Mapped[datetime] = mapped_column(UTCDateTime, server_default=utc_now())
     attempted_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
@@ -258,7 +258,7 @@ def _check_again(_: Any, __: Any, job: Job) -> None:
             job.__dict__[field] = fields.CHECKS[field](job.__dict__[field])
 
 
-ddl.complete(cast(Table, Job.__table__))
+ddl.attach(cast(Table, Job.__table__))
 
 _MAPPER = Job.__mapper__
 _KEYS = [_MAPPER.get_property_by_column(column).key for column in Job.__table__.c]

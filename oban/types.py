@@ -1,9 +1,11 @@
-"""Column and parameter types whose form differs by database."""
+"""`JobState`, and column types that each database stores in its own way.
+
+SQLAlchemy asks a type what it is on a database, so this module has to know which database is in use.
+"""
 
 import enum
 import functools
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
@@ -12,42 +14,13 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
-from sqlalchemy.types import TypeDecorator, TypeEngine
+from sqlalchemy.types import ARRAY, TypeDecorator, TypeEngine
 
-from oban import encoding
-
-
-class _Default(FunctionElement[Any]):
-    """A server default: a constant of the DDL that each database writes in its own way."""
-
-    by_dialect: ClassVar[dict[str, str]]
-
-
-class utc_now(_Default):  # noqa: N801 - reads as a SQL function
-    """Default of a timestamp: the server's clock, whatever the session's time zone."""
-
-    inherit_cache = True
-    by_dialect: ClassVar[dict[str, str]] = {
-        "postgresql": "timezone('UTC', now())",
-        "sqlite": "(strftime('%Y-%m-%d %H:%M:%f000', 'now'))",
-    }
-
-
-class no_texts(_Default):  # noqa: N801
-    """Default of a list of texts: the empty one."""
-
-    inherit_cache = True
-    by_dialect: ClassVar[dict[str, str]] = {"postgresql": "'{}'", "sqlite": "'[]'"}
-
-
-@compiles(utc_now)
-@compiles(no_texts)
-def _render_default(element: _Default, compiler: SQLCompiler, **_: Any) -> str:
-    return element.by_dialect[compiler.dialect.name]
+from oban import compat, encoding
 
 
 class JobState(enum.StrEnum):
-    """Where a job is in its life. The order is that of the PostgreSQL enum."""
+    """The state of a job, in the order of the PostgreSQL enum."""
 
     AVAILABLE = "available"
     SCHEDULED = "scheduled"
@@ -60,18 +33,48 @@ class JobState(enum.StrEnum):
 
 
 STATES = [state.value for state in JobState]
+STATE_BY_VALUE = {state.value: state for state in JobState}
 
-#: 64-bit key; SQLite's own row id is called INTEGER.
+#: A 64-bit primary key. SQLite only generates values for one that is declared INTEGER.
 BigKey = BigInteger().with_variant(Integer, "sqlite")
 
 
-@functools.cache
-def _uncast(native: Any) -> Callable[..., TypeEngine[Any]]:
-    """A driver's type of enums whose parameters are not cast: the server infers their type.
+class _Default(FunctionElement[Any]):
+    """A server default."""
 
-    A cast would have to name the schema of the type, which is only known when the statement runs.
+    by_dialect: ClassVar[dict[str, str]]
+
+
+class utc_now(_Default):  # noqa: N801 - reads as a SQL function
+    """The server's clock in UTC, whatever the session's time zone is."""
+
+    inherit_cache = True
+    by_dialect: ClassVar[dict[str, str]] = {
+        "postgresql": "timezone('UTC', now())",
+        "sqlite": "(strftime('%Y-%m-%d %H:%M:%f000', 'now'))",
+    }
+
+
+class empty_list(_Default):  # noqa: N801
+    """An empty `TextList`."""
+
+    inherit_cache = True
+    by_dialect: ClassVar[dict[str, str]] = {"postgresql": "'{}'", "sqlite": "'[]'"}
+
+
+@compiles(utc_now)
+@compiles(empty_list)
+def _render_default(element: _Default, compiler: SQLCompiler, **_: Any) -> str:
+    return element.by_dialect[compiler.dialect.name]
+
+
+@functools.cache
+def _uncast(driver_type: Any) -> Callable[..., TypeEngine[Any]]:
+    """A driver's type of enums, but without a cast around its parameters: the server infers their type.
+
+    A cast would need the schema of the enum, which is known only when the statement runs.
     """
-    return type(native.__name__, (native,), {"render_bind_cast": False})
+    return type(driver_type.__name__, (driver_type,), {"render_bind_cast": False})
 
 
 class StateType(TypeDecorator[JobState]):
@@ -85,7 +88,7 @@ class StateType(TypeDecorator[JobState]):
         self.schema = schema
 
     def copy(self, **options: Any) -> "StateType":
-        # A copy of the table in another schema is one of the type, too.
+        # If the table is copied to another schema, so is the enum.
         return StateType(options.get("schema", self.schema))
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
@@ -100,46 +103,72 @@ class StateType(TypeDecorator[JobState]):
     def process_literal_param(self, value: Any, dialect: Dialect) -> str:
         return JobState(value).value
 
-    # Rather than process_result_value, which is called through two frames and after what the native
-    # enum does with the text.
     def result_processor(self, dialect: Dialect, coltype: Any) -> Any:
+        # Faster than process_result_value(), which comes after the processing of the driver's enum.
         return STATE_BY_VALUE.get
 
 
-STATE_BY_VALUE = {state.value: state for state in JobState}
+def _decode(value: Any) -> Any:
+    # SQLite can have a number in a column of any type.
+    return encoding.decode_column(value) if isinstance(value, (str, bytes)) else value
 
 
-#: What Python's datetime can hold; a `timestamp` reaches from 4713 BC to the year 294276, and to infinity.
-FIRST, LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+class _JSONText(TypeDecorator[Any]):
+    impl = Text
+    cache_ok = True
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Any:
+        return _decode
 
 
-class _Within(FunctionElement[datetime]):
-    """A time as it is selected: the nearest one that a driver can decode."""
+class _Wrapped(FunctionElement[Any]):
+    """A column with something around it on PostgreSQL, when it is selected."""
 
     inherit_cache = True
 
 
-@compiles(_Within)
-def _render_plain(element: _Within, compiler: SQLCompiler, **options: Any) -> str:
-    time: str = compiler.process(element.clauses, **options)
-    return time
+class _clamped(_Wrapped):  # noqa: N801
+    """The nearest time that a driver can decode."""
+
+    inherit_cache = True
 
 
-@compiles(_Within, "postgresql")
-def _render_within(element: _Within, compiler: SQLCompiler, **options: Any) -> str:
-    time: str = compiler.process(element.clauses, **options)
-    # What a SELECT DISTINCT is ordered by, it has to select as it is.
-    if compiler.stack and getattr(compiler.stack[-1]["selectable"], "_distinct", False):
+class _as_text(_Wrapped):  # noqa: N801
+    """A document as text: a driver would fail for the whole result if it cannot decode one of them."""
+
+    inherit_cache = True
+    type = _JSONText()
+
+
+@compiles(_Wrapped)
+def _render_argument(element: _Wrapped, compiler: SQLCompiler, **options: Any) -> str:
+    return compiler.process(element.clauses, **options)
+
+
+@compiles(_as_text, "postgresql")
+def _render_as_text(element: _as_text, compiler: SQLCompiler, **options: Any) -> str:
+    return f"CAST({_render_argument(element, compiler, **options)} AS TEXT)"
+
+
+@compiles(_clamped, "postgresql")
+def _render_clamped(element: _clamped, compiler: SQLCompiler, **options: Any) -> str:
+    time = _render_argument(element, compiler, **options)
+    # SELECT DISTINCT can only be ordered by what it selects, and the ORDER BY has the column itself.
+    if compat.compiles_distinct(compiler):
         return time
-    first, last = (f"'{bound.replace(tzinfo=None)}'" for bound in (FIRST, LAST))
+    first, last = (f"'{bound.replace(tzinfo=None)}'" for bound in (_FIRST, _LAST))
     return f"CASE WHEN {time} < {first} THEN {first} WHEN {time} > {last} THEN {last} ELSE {time} END"
 
 
-class UTCDateTime(TypeDecorator[datetime]):
-    """Stored as UTC without a zone, whatever the session's zone; aware UTC in Python.
+#: The range of Python's datetime. A `timestamp` reaches from 4713 BC to the year 294276, and to infinity.
+_FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 
-    A stored time that Python cannot hold is read as the nearest one that it can, and what is no time
-    at all as the first one: a row that somebody spoilt is read like any other.
+
+class UTCDateTime(TypeDecorator[datetime]):
+    """A time that is stored in UTC without a zone, whatever the session's zone is; aware UTC in Python.
+
+    A stored time outside the years 1 to 9999 is read as the nearest time within them, and one that is not a
+    time, which SQLite can store, as the first of them. A single bad row must not make others unreadable.
     """
 
     impl = DateTime
@@ -153,105 +182,53 @@ class UTCDateTime(TypeDecorator[datetime]):
         return value.astimezone(UTC).replace(tzinfo=None)
 
     def coerce_compared_value(self, op: Any, value: Any) -> TypeEngine[Any]:
-        # A time and a span of time, as in `Job.scheduled_at - timedelta(hours=1)`.
+        # `Job.scheduled_at - timedelta(hours=1)`
         return Interval() if isinstance(value, timedelta) else self
 
-    # Drivers decode a row before anything here sees it, and all rows of an answer or none.
     def column_expression(self, column: ColumnElement[datetime]) -> ColumnElement[datetime]:
-        within = _Within(column)
-        within.type = self
-        return within
+        clamped = _clamped(column)
+        clamped.type = self
+        return clamped
 
     def result_processor(self, dialect: Dialect, coltype: Any) -> Any:
-        given = self.impl_instance.dialect_impl(dialect).result_processor(dialect, coltype)
-        return aware if given is None else lambda value: _read(given, value)
+        decode = self.impl_instance.dialect_impl(dialect).result_processor(dialect, coltype)
+        if decode is None:
+            return aware
 
+        def read(value: Any) -> datetime | None:
+            try:
+                return aware(decode(value))
+            except (ValueError, TypeError):
+                return _FIRST
 
-def _read(given: Callable[[Any], datetime | None], value: Any) -> datetime | None:
-    try:
-        return aware(given(value))
-    # SQLite keeps anything in any column.
-    except (ValueError, TypeError):
-        return FIRST
+        return read
 
 
 def aware(value: datetime | None) -> datetime | None:
-    """A time without a zone as UTC."""
+    """A time without a zone as a time in UTC."""
     # combine() takes a seventh of the time of replace().
     return None if value is None else datetime.combine(value, value.time(), UTC)
 
 
-def _decoded(value: Any) -> Any:
-    # SQLite stores a number as one, whatever the type of the column.
-    return encoding.decode_column(value) if isinstance(value, (str, bytes)) else value
-
-
-class _JSONText(TypeDecorator[Any]):
-    impl = Text
-    cache_ok = True
-
-    def result_processor(self, dialect: Dialect, coltype: object) -> Any:
-        return _decoded
-
-
-class _as_text(FunctionElement[Any]):  # noqa: N801
-    # So that no driver decodes a document, and fails, before anybody can do something about it.
-    inherit_cache = True
-    type = _JSONText()
-
-
-@compiles(_as_text)
-def _render_as_text(element: _as_text, compiler: SQLCompiler, **options: Any) -> str:
-    rendered: str = compiler.process(element.clauses, **options)
-    return f"CAST({rendered} AS TEXT)" if compiler.dialect.name == "postgresql" else rendered
-
-
 class JSONDocument(TypeDecorator[Any]):
-    """`jsonb` on PostgreSQL, JSON text elsewhere. What cannot be decoded is an `encoding.Undecodable`."""
+    """`jsonb` on PostgreSQL, JSON text elsewhere. A document that cannot be decoded is an `Undecodable`."""
 
-    impl = JSON
+    impl = JSON().with_variant(postgresql.JSONB(), "postgresql")
     cache_ok = True
-
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        if dialect.name == "postgresql":
-            return dialect.type_descriptor(postgresql.JSONB())
-        return dialect.type_descriptor(JSON())
 
     def column_expression(self, column: Any) -> Any:
         return _as_text(column)
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Any:
-        return _decoded
+        return _decode
 
 
 class TextList(TypeDecorator[list[str]]):
     """`text[]` on PostgreSQL, a JSON list elsewhere."""
 
-    impl = JSON
+    impl = JSON().with_variant(postgresql.ARRAY(Text()), "postgresql")
     cache_ok = True
-
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        if dialect.name == "postgresql":
-            return dialect.type_descriptor(postgresql.ARRAY(Text()))
-        return dialect.type_descriptor(JSON())
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Any:
-        # Drivers of PostgreSQL give lists as they are; the generic type would copy each.
-        return None if dialect.name == "postgresql" else _decoded
-
-
-class IdList(TypeDecorator[Sequence[int]]):
-    """Any number of ids as one parameter: `bigint[]` on PostgreSQL, JSON text elsewhere."""
-
-    impl = Text
-    cache_ok = True
-
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        if dialect.name == "postgresql":
-            return dialect.type_descriptor(postgresql.ARRAY(BigInteger()))
-        return dialect.type_descriptor(Text())
-
-    def process_bind_param(self, value: Sequence[int] | None, dialect: Dialect) -> Any:
-        if value is None or dialect.name == "postgresql":
-            return value
-        return json.dumps(value)
+        # Drivers of PostgreSQL return a list, which ARRAY would copy.
+        return None if isinstance(self.impl_instance, ARRAY) else _decode

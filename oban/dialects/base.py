@@ -18,7 +18,6 @@ from sqlalchemy import (
     Select,
     Table,
     Text,
-    bindparam,
     exc,
     literal_column,
 )
@@ -26,7 +25,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.types import TypeEngine
 
 from oban.dialects.documents import Documents
-from oban.types import IdList, StateType
+from oban.types import StateType
 
 #: How many entries `errors` of a job can have: the first ones and the last ones, half of each.
 MAX_ERRORS = 20
@@ -178,10 +177,9 @@ class Dialect(ABC):
         """The column `state` as text that no index covers, so that the planner uses the ids."""
         return column  # type: ignore[no-any-return]
 
-    @staticmethod
-    def id_list(name: str = "ids") -> BindParameter[Any]:
-        """A parameter for a list of ids, to be used with `in_ids`."""
-        return bindparam(name, type_=IdList)
+    @abstractmethod
+    def id_list(self, name: str = "ids") -> BindParameter[Any]:
+        """A parameter for a list of ids, to be used with `in_ids`: of the type `bigint[]`."""
 
     # -- transactions and signals --------------------------------------------------------------
 

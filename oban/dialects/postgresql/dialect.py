@@ -107,6 +107,9 @@ class PostgreSQL(Dialect):
     def insert(self, table: Table) -> Insert:
         return insert(table)
 
+    def id_list(self, name: str = "ids") -> BindParameter[Any]:
+        return bindparam(name, type_=ARRAY(BigInteger))
+
     def in_ids(self, column: Any, ids: BindParameter[Any]) -> ColumnElement[bool]:
         return column == any_(ids)  # type: ignore[no-any-return]
 

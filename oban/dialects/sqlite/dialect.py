@@ -29,7 +29,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.types import TypeDecorator
 
+from oban import encoding
 from oban.dialects.base import (
     HALF,
     MAX_ERRORS,
@@ -58,6 +60,16 @@ class TolerantConnection(sqlite3.Connection):
 _NOW = "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
 # An UPDATE takes the write lock even if it matches no row.
 _TAKE_LOCK = text("UPDATE oban_jobs SET id = id WHERE 0")
+
+
+class _IdList(TypeDecorator[list[int]]):
+    """Ids as one parameter: a JSON list."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: list[int] | None, dialect: Any) -> str:
+        return encoding.dumps(value)
 
 
 class SQLite(Dialect):
@@ -94,6 +106,9 @@ class SQLite(Dialect):
 
     def insert(self, table: Table) -> Insert:
         return insert(table)
+
+    def id_list(self, name: str = "ids") -> BindParameter[Any]:
+        return bindparam(name, type_=_IdList)
 
     def in_ids(self, column: Any, ids: BindParameter[Any]) -> ColumnElement[bool]:
         return column.in_(select(literal_column("value")).select_from(func.json_each(ids)))  # type: ignore[no-any-return]
