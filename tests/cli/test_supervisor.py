@@ -20,6 +20,7 @@ from oban import Job, JobState, Oban
 from oban.cli import supervisor as module
 from oban.cli.supervisor import Supervisor
 from tests.cli.support import node, oban, text, until
+from tests.support.internals import all_ready
 from tests.support.waiting import eventually, within
 
 PREFIX = "import os, signal, socket, sys, time; link = socket.socket(fileno=int(sys.argv[2]))\n"
@@ -50,7 +51,7 @@ class Recorder(Supervisor):
         return lambda: len(self.starts) >= number
 
     def ready(self) -> bool:
-        return all(child.ready.is_set() for child in self._children)
+        return all_ready(self)
 
 
 def all_say(files: Sequence[Path], words: str) -> bool:

@@ -43,8 +43,8 @@ class Server:
         data = self.home / "data"
         data.mkdir()
         # Makes the cluster; as root, for a user that may run it.
-        self._wheel = PostgresServer(data)
-        self._wheel.ensure_pgdata_inited()
+        self.wheel = PostgresServer(data)
+        self.wheel.ensure_pgdata_inited()
         with (data / "postgresql.conf").open("a") as settings:
             settings.write(_SETTINGS.format(port=self.port, home=data))
         self.log = data / "log"
@@ -60,13 +60,13 @@ class Server:
     @property
     def socket_url(self) -> URL:
         """The same through its socket."""
-        query = {"host": str(self._wheel.pgdata), "port": str(self.port)}
+        query = {"host": str(self.wheel.pgdata), "port": str(self.port)}
         return URL.create("postgresql+psycopg", "postgres", database="postgres", query=query)
 
     @property
     def running(self) -> bool:
         """Whether it has a postmaster."""
-        return (self._wheel.pgdata / "postmaster.pid").exists()
+        return (self.wheel.pgdata / "postmaster.pid").exists()
 
     def start(self) -> None:
         """Start it and wait until it takes connections; does nothing if it runs."""
@@ -99,9 +99,9 @@ class Server:
 
         pgexec(
             "pg_ctl",
-            (*command, "-w", "-D", str(self._wheel.pgdata)),
-            bin_path=self._wheel.bin_path,
-            user=self._wheel.system_user,
+            (*command, "-w", "-D", str(self.wheel.pgdata)),
+            bin_path=self.wheel.bin_path,
+            user=self.wheel.system_user,
             timeout=60,
         )
 

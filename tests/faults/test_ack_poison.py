@@ -14,6 +14,7 @@ from oban.runner.execution.producer import OVERLAPPED_LIMIT
 from tests.faults import recording
 from tests.faults.cluster import report
 from tests.faults.history import check
+from tests.support.internals import runner_of
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.slow
@@ -119,8 +120,7 @@ async def test_outcomes_that_are_refused_are_stored_in_the_end_and_hold_up_no_ot
         await eventually(lambda: len(Poison.ended) == JOBS + 10, 30)
         await eventually(lambda: asyncio.to_thread(final), 5)
         assert time.monotonic() - max(Poison.ended) < 5
-        assert oban._runner is not None
-        (producer,) = oban._runner.producers.values()
+        (producer,) = runner_of(oban).producers.values()
         await eventually(lambda: not producer.runs and not len(producer.acknowledger), 1)
         rows = {job.id: job for job in await oban.list_jobs()}
     for job in jobs:

@@ -18,6 +18,7 @@ from oban.repository.acknowledge import Ack
 from oban.repository.rescue import Rule
 from tests.faults import recording
 from tests.faults.history import check
+from tests.support.internals import database_of
 
 pytestmark = pytest.mark.slow
 
@@ -40,7 +41,7 @@ class Client:
 
     def __init__(self, oban: Oban, queue: str, choice: random.Random) -> None:
         self.oban = oban
-        self.database = oban._database
+        self.database = database_of(oban)
         self.queue = queue
         self.choice = choice
         self.owner = str(choice.random())

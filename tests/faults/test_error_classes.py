@@ -173,7 +173,7 @@ async def test_the_network_cuts(server: Server, server_url: URL, driver: str, wh
 @asynccontextmanager
 async def as_standby(server: Server, hot: bool) -> AsyncIterator[None]:
     """The server as one that follows another: `hot` it takes connections that read, else none."""
-    folder = server._wheel.pgdata
+    folder = server.wheel.pgdata
     settings = folder / "postgresql.auto.conf"
     before = settings.read_text()
     await asyncio.to_thread(server.stop)

@@ -10,8 +10,8 @@ from sqlalchemy.exc import DBAPIError
 from oban import Job, JobState, Oban, Record, Snooze
 from oban.database.transaction import Transaction
 from oban.repository import acknowledge, fetch
-from tests.runner.failures import refuse
-from tests.support.internals import runner_database
+from tests.support.failures import refuse
+from tests.support.internals import database_of, runner_of
 from tests.support.jobs import reaches, row_of
 from tests.support.options import FAST_POLLING, NO_POLLING
 from tests.support.waiting import eventually
@@ -144,7 +144,7 @@ async def test_an_acknowledgement_whose_answer_was_lost_is_repeated_without_harm
         failed, cancelled, done = await oban.enqueue_many([runs.worker.new() for _ in range(3)])
         await runs.begun(3)
         await oban.cancel_job(cancelled)
-        write = runner_database(oban).write
+        write = runner_of(oban).database.write
 
         async def write_and_lose(function: Any, *args: Any, **kwargs: Any) -> Any:
             result = await write(function, *args, **kwargs)
@@ -153,7 +153,7 @@ async def test_an_acknowledgement_whose_answer_was_lost_is_repeated_without_harm
                 raise ConnectionError("after the commit")
             return result
 
-        monkeypatch.setattr(runner_database(oban), "write", write_and_lose)
+        monkeypatch.setattr(runner_of(oban).database, "write", write_and_lose)
         runs.fail(1, ValueError("bad"))
         runs.fail(2, ValueError("bad"))
         runs.finish(3, Record("done"))
@@ -171,7 +171,7 @@ async def test_what_acknowledging_costs_grows_with_the_number_of_jobs_and_no_fas
         steps: list[int] = []
         for number in (100, 400):
             await client.enqueue_many([Noop.new() for _ in range(number)])
-            jobs = await client._database.write(fetch.turn, [], "default", number, "node", "owner")
+            jobs = await database_of(client).write(fetch.turn, [], "default", number, "node", "owner")
             acks = [acknowledge.Ack(job.id, 1, "owner", "completed") for job in jobs]
 
             def steps_of(tx: Transaction, acks: list[acknowledge.Ack] = acks) -> int:
@@ -183,7 +183,7 @@ async def test_what_acknowledging_costs_grows_with_the_number_of_jobs_and_no_fas
                 driver._conn.set_progress_handler(None, 0)
                 return next(steps)
 
-            steps.append(await client._database.write(steps_of))
+            steps.append(await database_of(client).write(steps_of))
         assert steps[1] < steps[0] * 6
 
 

@@ -7,17 +7,12 @@ from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from oban import Cancel, Job, JobState, Oban
-from oban.runner.runner import Runner
+from tests.support.internals import runner_of
 from tests.support.jobs import acknowledged, reaches, row_of
 from tests.support.options import BRIEF, NO_POLLING
 from tests.support.rows import insert_rows, row
 from tests.support.waiting import eventually, quiet
 from tests.support.workers import Runs
-
-
-def runner_of(oban: Oban) -> Runner:
-    assert oban._runner is not None
-    return oban._runner
 
 
 async def test_a_cancel_from_a_client_reaches_the_node_at_once(url: URL) -> None:

@@ -10,6 +10,7 @@ from sqlalchemy import URL, NullPool, event, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from oban import JobState, Oban
+from tests.support.internals import producer_of
 from tests.support.jobs import reaches
 from tests.support.options import BRIEF
 from tests.support.waiting import eventually
@@ -139,8 +140,7 @@ async def test_a_statement_that_does_not_end_is_given_up_and_tried_again(
     async with Oban(
         postgresql_url, queues={"default": 2}, statement_timeout=0.2, poll_interval=0.05, **BRIEF
     ) as oban:
-        assert oban._runner is not None
-        producer = oban._runner.producers["default"]
+        producer = producer_of(oban)
         job = await oban.enqueue(Noop.new(schedule_in=0.5))
         async with watch.begin() as connection:
             await connection.execute(text("LOCK TABLE oban_jobs IN ACCESS EXCLUSIVE MODE"))

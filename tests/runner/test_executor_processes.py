@@ -18,6 +18,7 @@ from oban.errors import ConfigError
 from oban.runner.processes import child
 from tests.runner.process_workers import InProcess, Limited, Plain, Unmade, add
 from tests.runner.processes import lives, noted
+from tests.support.internals import pretend_to_prepare
 from tests.support.jobs import reaches, row_of
 from tests.support.options import FAST_POLLING
 from tests.support.waiting import eventually
@@ -289,6 +290,6 @@ async def test_starting_and_stopping_again_and_again_leaves_no_process_and_no_de
 
 def test_a_script_that_a_child_imports_does_not_start_a_node(monkeypatch: pytest.MonkeyPatch) -> None:
     child.refuse_to_start()
-    monkeypatch.setattr(child, "_preparing", True)
+    pretend_to_prepare(monkeypatch)
     with pytest.raises(ConfigError, match="__main__"):
         child.refuse_to_start()

@@ -12,6 +12,7 @@ from oban.database.aio import Database
 from oban.errors import SchemaMissing
 from oban.repository.acknowledge import Ack
 from oban.runner.execution.acknowledger import TRIES, Acknowledger
+from tests.support.internals import refused_by
 
 ACK = Ack(1, 1, "owner", "failed", error="what the job said", delay=15.0)
 
@@ -175,7 +176,7 @@ async def test_outcomes_that_were_not_tried_when_the_connection_broke_go_togethe
     with pytest.raises(DBAPIError):
         await acknowledger.isolate(ACKS)
     assert sorted(acknowledger) == ACKS
-    assert [ack.id for ack, _ in acknowledger._refused] == [1]
+    assert [ack.id for ack in refused_by(acknowledger)] == [1]
     monkeypatch.undo()
     with clock.use(Leaping()):
         while acks := acknowledger.take():

@@ -14,6 +14,7 @@ from oban.database.aio import Database
 from oban.repository import cluster
 from oban.repository.cluster import Heartbeat
 from oban.runner.services.leader import Leader
+from tests.support.internals import database_of, runner_of
 from tests.support.options import BRIEF
 from tests.support.transactions import uncommitted
 from tests.support.waiting import eventually, within
@@ -29,7 +30,7 @@ class Monotonic(clock.Clock):
 
 
 def leader(oban: Oban, identity: str, *, lease: float = 60.0, name: str = "Oban") -> Leader:
-    return Leader(oban._database, name=name, identity=identity, lease=lease, interval=lease / 4)
+    return Leader(database_of(oban), name=name, identity=identity, lease=lease, interval=lease / 4)
 
 
 async def expire(oban: Oban) -> None:
@@ -53,8 +54,7 @@ async def test_nodes_of_one_host_name_are_not_taken_for_each_other(url: URL) -> 
         obans = [await stack.enter_async_context(Oban(url, **many)) for _ in range(3)]
         await eventually(lambda: any(oban.is_leader for oban in obans))
         for oban in obans:
-            assert oban._runner is not None
-            await oban._runner.leader.tick()
+            await runner_of(oban).leader.tick()
         assert sum(oban.is_leader for oban in obans) == 1
 
 
@@ -100,7 +100,7 @@ async def test_the_lead_is_given_up_when_the_election_fails(
     async def fails(*_: Any) -> None:
         raise ConnectionError("no route")
 
-    monkeypatch.setattr(oban._database, "write", fails)
+    monkeypatch.setattr(database_of(oban), "write", fails)
     with pytest.raises(ConnectionError):
         await one.tick()
     assert not one.leads
@@ -124,7 +124,7 @@ async def test_resigning_late_does_not_take_the_lead_from_another_node(oban: Oba
     await expire(oban)
     await new.tick()
     await old.resign()
-    await oban._database.write(cluster.resign, "Oban", "old")
+    await database_of(oban).write(cluster.resign, "Oban", "old")
     await new.tick()
     await leader(oban, "third").tick()
     assert new.leads
@@ -150,17 +150,17 @@ async def test_a_node_that_freezes_before_its_commit_does_not_stop_elections_or_
             uncommitted(frozen, cluster.elect, "Oban", "frozen", 60.0),
             uncommitted(frozen, cluster.heartbeat, beats),
         ):
-            held = await within(other._database.write(cluster.elect, "Oban", "other", 60.0), 5)
-            await within(other._database.write(cluster.heartbeat, beats), 5)
+            held = await within(database_of(other).write(cluster.elect, "Oban", "other", 60.0), 5)
+            await within(database_of(other).write(cluster.heartbeat, beats), 5)
             assert held is not None
         async with uncommitted(frozen, cluster.resign, "Oban", "frozen"):
-            held = await within(other._database.write(cluster.elect, "Oban", "other", 60.0), 5)
+            held = await within(database_of(other).write(cluster.elect, "Oban", "other", 60.0), 5)
             assert held is None
 
 
 async def test_the_server_ends_what_a_runner_that_is_cut_off_has_begun(postgresql_url: URL) -> None:
     async with Oban(postgresql_url, statement_timeout=7) as oban:
-        own = oban._database.with_own_pool(1, 7.0)
+        own = database_of(oban).with_own_pool(1, 7.0)
         pooled = Database(oban.engine, pooled=True).with_own_pool(1, 7.0)
         strict = Database(oban.engine)
         for database, expected in ((own, "8s"), (pooled, "0"), (strict, "0")):

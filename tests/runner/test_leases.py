@@ -16,7 +16,15 @@ from oban.repository.acknowledge import Ack
 from oban.runner.services.leader import Leader
 from oban.runner.services.lifeline import Lifeline
 from oban.runner.services.refresher import Refresher
-from tests.runner.failures import refuse
+from tests.support.failures import refuse
+from tests.support.internals import (
+    database_of,
+    ended_producers,
+    producer_of,
+    producers_seen,
+    refresher_of,
+    runner_of,
+)
 from tests.support.jobs import reaches, row_of
 from tests.support.options import BRIEF, FAST_POLLING
 from tests.support.waiting import eventually
@@ -60,7 +68,7 @@ async def producer_row(oban: Oban, *, seconds: float = 3600, meta: Any = None) -
 async def rescue_orphans(
     oban: Oban, lease: float = 60, max_age: float = 3600, vanished: Any = ()
 ) -> list[int]:
-    return [job.id for job in await oban._database.write(rescue.rescue, lease, max_age, vanished)]
+    return [job.id for job in await database_of(oban).write(rescue.rescue, lease, max_age, vanished)]
 
 
 async def test_a_job_of_a_silent_producer_is_available_again_and_its_attempt_counts(oban: Oban) -> None:
@@ -120,7 +128,7 @@ async def test_a_producer_whose_row_has_vanished_counts_as_silent(oban: Oban) ->
 
 async def test_a_rescuer_that_is_not_sure_once_it_has_the_lock_rescues_nothing(oban: Oban) -> None:
     job = await orphan(oban, owner=await producer_row(oban))
-    assert await oban._database.write(rescue.rescue, 60, 3600, still_steady=lambda: False) == []
+    assert await database_of(oban).write(rescue.rescue, 60, 3600, still_steady=lambda: False) == []
     assert (await row_of(oban, job)).state is JobState.EXECUTING
     assert await rescue_orphans(oban) == [job.id]
 
@@ -130,8 +138,7 @@ async def test_nobody_is_taken_for_dead_while_the_lock_of_a_file_was_kept(sqlite
         Oban(sqlite_url, name="client") as client,
         Oban(sqlite_url, queues={"default": 1}, **LEASE) as oban,
     ):
-        assert oban._runner is not None
-        thread, lifeline = oban._runner.heartbeat_thread, oban._runner.lifeline
+        thread, lifeline = runner_of(oban).heartbeat_thread, runner_of(oban).lifeline
         await eventually(lambda: oban.is_leader and thread.is_steady())
         # A healthy node, whose heart cannot beat as long as the lock is kept.
         owner = await producer_row(client, seconds=0.6)
@@ -159,11 +166,11 @@ async def test_an_owner_that_comes_back_after_the_rescue_changes_nothing(oban: O
     job = await orphan(oban, owner=owner)
     await rescue_orphans(oban)
     late = Ack(job.id, 1, owner, outcome, error="late", delay=5)
-    await oban._database.write(acknowledge.acknowledge, [late])
+    await database_of(oban).write(acknowledge.acknowledge, [late])
     assert (await row_of(oban, job)).state is JobState.AVAILABLE
-    [again] = await oban._database.write(fetch.fetch, "default", 1, "here", str(uuid.uuid4()))
+    [again] = await database_of(oban).write(fetch.fetch, "default", 1, "here", str(uuid.uuid4()))
     assert again.attempt == 2
-    await oban._database.write(acknowledge.acknowledge, [late, late._replace(attempt=2)])
+    await database_of(oban).write(acknowledge.acknowledge, [late, late._replace(attempt=2)])
     row = await row_of(oban, job)
     assert (row.state, row.attempt, row.errors) == (JobState.EXECUTING, 2, [])
 
@@ -174,7 +181,7 @@ async def test_a_rescue_passes_over_a_job_that_is_being_acknowledged(postgresql_
         job = await orphan(oban, owner=owner)
         done = Ack(job.id, 1, owner, "completed")
         async with oban.engine.connect() as connection:
-            await oban._database.run(connection, acknowledge.acknowledge, [done])
+            await database_of(oban).run(connection, acknowledge.acknowledge, [done])
             assert await rescue_orphans(oban) == []
             await connection.commit()
         assert (await row_of(oban, job)).state is JobState.COMPLETED
@@ -258,8 +265,7 @@ async def test_a_node_that_stops_leaves_no_producer_and_no_leader(url: URL) -> N
 
 async def test_a_node_that_is_not_heard_of_fetches_nothing(url: URL, monkeypatch: pytest.MonkeyPatch) -> None:
     async with Oban(url, queues={"default": 1}, **LEASE) as oban:
-        assert oban._runner is not None
-        refresher = oban._runner.heartbeat_thread._refresher
+        refresher = refresher_of(oban)
 
         async def broken(*_: Any, **__: Any) -> None:
             raise ConnectionError("no route")
@@ -267,7 +273,7 @@ async def test_a_node_that_is_not_heard_of_fetches_nothing(url: URL, monkeypatch
         monkeypatch.setattr(refresher.database, "write", broken)
         await eventually(lambda: not refresher.is_alive)
         job = await oban.enqueue(Noop.new())
-        oban._runner.producers["default"].wake()
+        producer_of(oban).wake()
         await eventually(lambda: refresher.failures > 2)
         assert (await row_of(oban, job)).state is JobState.AVAILABLE
         monkeypatch.undo()
@@ -301,7 +307,7 @@ async def test_a_heart_is_steady_when_it_has_beaten_for_a_while_without_a_gap(
     with clock.use(Monotonic()) as now:
         assert isinstance(now, Monotonic)
         heart = Refresher(
-            oban._database, lease=4.0, interval=1.0, heartbeats=list, last_seen=lambda: now.seconds
+            database_of(oban), lease=4.0, interval=1.0, heartbeats=list, last_seen=lambda: now.seconds
         )
         assert not heart.is_steady
         steady = []
@@ -314,7 +320,7 @@ async def test_a_heart_is_steady_when_it_has_beaten_for_a_while_without_a_gap(
         async def broken(*_: Any, **__: Any) -> None:
             raise ConnectionError("no route")
 
-        monkeypatch.setattr(oban._database, "write", broken)
+        monkeypatch.setattr(database_of(oban), "write", broken)
         for _ in range(3):
             with pytest.raises(ConnectionError):
                 await heart.tick()
@@ -336,7 +342,7 @@ async def test_a_heart_that_paused_for_so_long_that_others_may_seem_dead_is_not_
     with clock.use(Monotonic()) as now:
         assert isinstance(now, Monotonic)
         heart = Refresher(
-            oban._database, lease=4.0, interval=1.0, heartbeats=list, last_seen=lambda: now.seconds
+            database_of(oban), lease=4.0, interval=1.0, heartbeats=list, last_seen=lambda: now.seconds
         )
         for pause in (1, 1, 1, 1, gap):
             await heart.tick()
@@ -366,7 +372,7 @@ async def test_a_producer_may_be_silent_for_as_long_as_its_own_lease(oban: Oban,
     idle = await producer_row(oban, seconds=500, meta=meta)
     assert await rescue_orphans(oban) == [dead.id]
     assert (await row_of(oban, healthy)).state is JobState.EXECUTING
-    forgotten = await oban._database.write(rescue.delete_stale_producers, 60)
+    forgotten = await database_of(oban).write(rescue.delete_stale_producers, 60)
     assert forgotten
     assert uuid.UUID(idle) not in forgotten
 
@@ -415,9 +421,9 @@ async def test_when_the_clock_of_the_database_is_set_forward_all_have_a_lease_to
     database_clock = Stepped(monkeypatch)
     with clock.use(Monotonic()) as now:
         assert isinstance(now, Monotonic)
-        leader = Leader(oban._database, name="Oban", identity="me", lease=1000, interval=15)
+        leader = Leader(database_of(oban), name="Oban", identity="me", lease=1000, interval=15)
         lifeline = Lifeline(
-            oban._database, leader, lease=60, max_age=1e9, interval=15, is_steady=lambda: True
+            database_of(oban), leader, lease=60, max_age=1e9, interval=15, is_steady=lambda: True
         )
         healthy = await orphan(oban, owner=await producer_row(oban, seconds=10))
         if leads:
@@ -442,9 +448,11 @@ async def test_a_longer_lease_is_judged_when_that_long_nothing_kept_anybody_from
     database_clock = Stepped(monkeypatch)
     with clock.use(Monotonic()) as now:
         assert isinstance(now, Monotonic)
-        leader = Leader(oban._database, name="Oban", identity="me", lease=1000, interval=15)
+        leader = Leader(database_of(oban), name="Oban", identity="me", lease=1000, interval=15)
         await leader.tick()
-        lifeline = Lifeline(oban._database, leader, lease=2, max_age=1e9, interval=1, is_steady=lambda: True)
+        lifeline = Lifeline(
+            database_of(oban), leader, lease=2, max_age=1e9, interval=1, is_steady=lambda: True
+        )
         job = await orphan(oban, owner=await producer_row(oban, seconds=100, meta={"lease": 60}))
         for _ in range(2):
             await lifeline.tick()
@@ -461,7 +469,7 @@ async def test_a_heart_with_nothing_to_say_does_not_beat_without_the_database(
     def broken(*_: Any, **__: Any) -> None:
         raise ConnectionError("no route")
 
-    heart = Refresher(oban._database, lease=4.0, interval=1.0, heartbeats=list, last_seen=clock.monotonic)
+    heart = Refresher(database_of(oban), lease=4.0, interval=1.0, heartbeats=list, last_seen=clock.monotonic)
     await heart.tick()
     monkeypatch.setattr("sqlalchemy.engine.Connection.execute", broken)
     with pytest.raises(ConnectionError):
@@ -471,38 +479,38 @@ async def test_a_heart_with_nothing_to_say_does_not_beat_without_the_database(
 async def test_a_heart_does_not_keep_in_mind_for_ever_which_producers_have_ended(oban: Oban) -> None:
     beats = [cluster.Heartbeat(uuid.uuid4(), "Oban", "node", "default", {}) for _ in range(2)]
     heart = Refresher(
-        oban._database, lease=4.0, interval=1.0, heartbeats=lambda: beats[:], last_seen=clock.monotonic
+        database_of(oban), lease=4.0, interval=1.0, heartbeats=lambda: beats[:], last_seen=clock.monotonic
     )
     await heart.tick()
     first, second = beats
     # It is still among those that have something to say.
     await heart.delete_producers([first.uuid])
     await heart.tick()
-    assert await oban._database.read(cluster.producer_uuids) == {second.uuid}
+    assert await database_of(oban).read(cluster.producer_uuids) == {second.uuid}
     beats.clear()
     await heart.delete_producers([second.uuid])
-    assert (await oban._database.read(cluster.producer_uuids), heart._ended) == (set(), set())
+    assert (await database_of(oban).read(cluster.producer_uuids), ended_producers(heart)) == (set(), set())
 
 
 async def test_a_leader_does_not_keep_in_mind_for_ever_which_producers_it_has_seen(oban: Oban) -> None:
     with clock.use(Monotonic()) as now:
         assert isinstance(now, Monotonic)
-        leader = Leader(oban._database, name="Oban", identity="me", lease=1000, interval=15)
+        leader = Leader(database_of(oban), name="Oban", identity="me", lease=1000, interval=15)
         await leader.tick()
         lifeline = Lifeline(
-            oban._database, leader, lease=60, max_age=1e9, interval=15, is_steady=lambda: True
+            database_of(oban), leader, lease=60, max_age=1e9, interval=15, is_steady=lambda: True
         )
         owner = uuid.UUID(await producer_row(oban, seconds=0))
         job = await orphan(oban, owner=str(owner))
         await lifeline.tick()
-        await oban._database.write(cluster.delete_producers, [owner])
+        await database_of(oban).write(cluster.delete_producers, [owner])
         now.seconds += 61
         await lifeline.tick()
         assert (await row_of(oban, job)).state is JobState.AVAILABLE
-        assert owner in lifeline._last_seen
+        assert owner in producers_seen(lifeline)
         now.seconds += 61
         await lifeline.tick()
-        assert not lifeline._last_seen
+        assert not producers_seen(lifeline)
 
 
 DISCARD_REFUSED = {

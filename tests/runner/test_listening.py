@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from oban import JobState, Oban, backoff
 from oban.database.aio import Database
 from oban.notifier.listen import ListenNotifier
+from tests.support.internals import replace_listen
 from tests.support.jobs import reaches
 from tests.support.options import NO_POLLING
 from tests.support.waiting import eventually, quiet
@@ -68,7 +69,6 @@ async def test_a_listener_whose_connection_was_closed_listens_again(postgresql_u
 async def test_a_node_that_may_not_listen_at_first_tries_again(
     postgresql_url: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    listen = ListenNotifier._listen
     refused: list[object] = []
 
     async def refuse_twice(self: ListenNotifier, connection: AsyncConnection) -> None:
@@ -77,7 +77,7 @@ async def test_a_node_that_may_not_listen_at_first_tries_again(
             raise ConnectionError("too many connections")
         await listen(self, connection)
 
-    monkeypatch.setattr(ListenNotifier, "_listen", refuse_twice)
+    listen = replace_listen(monkeypatch, refuse_twice)
     async with Oban(postgresql_url, queues={"default": 2}, **NO_POLLING) as oban:
         assert len(refused) == 2
         await quiet()
@@ -101,7 +101,7 @@ async def test_a_listener_that_is_connected_but_may_not_listen_tries_less_and_le
 
     monkeypatch.setattr(backoff, "pause", pause)
     with monkeypatch.context() as patch:
-        patch.setattr(ListenNotifier, "_listen", refuse)
+        replace_listen(patch, refuse)
         starting = asyncio.create_task(notifier.start())
         await eventually(lambda: len(tries) >= 5)
     await starting

@@ -9,8 +9,8 @@ from sqlalchemy import URL, func, select
 from oban import Job, JobState, Oban, Worker
 from oban.repository import fetch
 from oban.runner.execution.producer import OVERLAPPED_LIMIT
-from tests.runner.failures import Unreadable
-from tests.support.internals import runner_database
+from tests.support.failures import Unreadable
+from tests.support.internals import is_running, producer_of, runner_of
 from tests.support.options import NO_POLLING
 from tests.support.waiting import eventually
 
@@ -31,10 +31,9 @@ class Turns:
         #: Turns whose answer is lost after the commit, and the jobs in it.
         self.losing: set[int] = set()
         self.lost: list[int] = []
-        assert oban._runner is not None
-        self.producer = oban._runner.producers["default"]
-        self._write = runner_database(oban).write
-        monkeypatch.setattr(runner_database(oban), "write", self)
+        self.producer = producer_of(oban)
+        self._write = runner_of(oban).database.write
+        monkeypatch.setattr(runner_of(oban).database, "write", self)
 
     async def __call__(self, function: Any, *args: Any, **kwargs: Any) -> Any:
         if function is not fetch.turn:
@@ -183,7 +182,7 @@ async def test_a_stop_waits_for_what_turns_that_are_under_way_bring_and_puts_it_
         await eventually(lambda: len(turns.demands) >= 4 and turns.under_way == at_once(url))
         assert await in_state(client, JobState.EXECUTING)
         stopping = asyncio.create_task(oban.stop())
-        await eventually(lambda: oban._runner is None or not _fetching(oban))
+        await eventually(lambda: not is_running(oban) or not _fetching(oban))
         turns.may_end.set()
         await stopping
         waiting = await in_state(client, JobState.AVAILABLE)
@@ -194,8 +193,7 @@ async def test_a_stop_waits_for_what_turns_that_are_under_way_bring_and_puts_it_
 
 
 def _fetching(oban: Oban) -> bool:
-    assert oban._runner is not None
-    return any(producer.fetching for producer in oban._runner.producers.values())
+    return any(producer.fetching for producer in runner_of(oban).producers.values())
 
 
 async def test_a_pause_waits_for_turns_that_are_under_way_and_nothing_is_fetched_after_it(

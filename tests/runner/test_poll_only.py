@@ -11,6 +11,7 @@ from oban import JobState, Oban
 from oban.errors import ConfigError
 from oban.notifier import make
 from oban.notifier.poll import PollNotifier
+from tests.support.internals import database_of, runner_of
 from tests.support.jobs import reaches
 from tests.support.options import BRIEF, NO_POLLING
 from tests.support.waiting import eventually, quiet
@@ -79,11 +80,10 @@ async def test_nothing_but_polling_finds_a_job_of_somebody_else(url: URL, client
 
 async def test_on_sqlite_its_own_commits_are_heard_at_once(sqlite_url: URL) -> None:
     async with Oban(sqlite_url, queues={"default": 3}, notifier="poll", **NO_POLLING) as oban:
-        assert oban._runner is not None
-        assert type(oban._runner.notifier) is PollNotifier
+        assert type(runner_of(oban).notifier) is PollNotifier
         await quiet()
         await reaches(oban, await oban.enqueue(Noop.new()), JobState.COMPLETED)
-    assert oban._database.on_notices == []
+    assert database_of(oban).on_notices == []
 
 
 @pytest.mark.parametrize(
@@ -118,11 +118,11 @@ async def test_a_direct_listener_hears_the_schema_of_the_engine(
     async with Oban(
         postgresql_url, prefix=prefix, listen_url=direct.render_as_string(hide_password=False)
     ) as oban:
-        listener = make(oban._database, "listen", direct)
+        listener = make(database_of(oban), "listen", direct)
         listener.subscribe("signal", heard.append)
         await listener.start()
         assert heard == [{}]
-        await oban._database.write(lambda tx: tx.notify("signal", [{"action": "unheard of"}]))
+        await database_of(oban).write(lambda tx: tx.notify("signal", [{"action": "unheard of"}]))
         await eventually(lambda: heard[1:] == [{"action": "unheard of"}])
         await listener.stop()
 

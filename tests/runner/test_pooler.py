@@ -19,6 +19,7 @@ from oban import Cancel, Job, JobState, Oban, Record, Snooze, Worker, migration
 from oban.notifier.listen import ListenNotifier
 from oban.runner.execution.producer import OVERLAPPED_LIMIT
 from tests.support.databases import PostgreSQLFactory
+from tests.support.internals import hears, runner_of
 from tests.support.jobs import reaches, row_of
 from tests.support.options import BRIEF, NO_POLLING
 from tests.support.pgbouncer import PROGRAM, pgbouncer
@@ -322,7 +323,7 @@ async def test_a_pooler_in_session_mode_is_listened_through(
         pooler(postgresql_url, servers=None, deliver=True) as through,
         Oban(through.url, queues={"default": 2}, **NO_POLLING) as oban,
     ):
-        notifier = oban._runner.notifier if oban._runner else None
+        notifier = runner_of(oban).notifier
         assert isinstance(notifier, ListenNotifier)
-        await eventually(notifier._heard.is_set)
+        await eventually(lambda: hears(notifier))
         await reaches(oban, await oban.enqueue(Noop.new()), JobState.COMPLETED)

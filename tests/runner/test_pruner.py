@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 from sqlalchemy import URL, text, update
 
-from oban import Job, JobState, Oban, clock
+from oban import Job, JobState, Oban
 from oban.config import Retention
 from oban.errors import ConfigError
 from oban.repository import rescue
 from oban.runner.services.leader import Leader
 from oban.runner.services.pruner import Pruner
+from tests.support.internals import database_of, retry_refused_now
 from tests.support.options import BRIEF
 from tests.support.waiting import eventually
 from tests.support.workers import Noop
@@ -37,10 +38,10 @@ async def finished(oban: Oban, state: str, age: float, worker: Any = Noop, **fie
 
 async def prune(oban: Oban, leads: bool = True, **retention: Any) -> set[int]:
     """One tick of a pruner; the ids that are left."""
-    leader = Leader(oban._database, name="Oban", identity="me", lease=60, interval=15)
+    leader = Leader(database_of(oban), name="Oban", identity="me", lease=60, interval=15)
     if leads:
         await leader.tick()
-    pruner = Pruner(oban._database, leader, retention=Retention(**retention), interval=30)
+    pruner = Pruner(database_of(oban), leader, retention=Retention(**retention), interval=30)
     await pruner.tick()
     return {job.id for job in await oban.list_jobs()}
 
@@ -124,9 +125,9 @@ async def test_one_run_deletes_no_more_than_the_limit_the_oldest_first_and_comes
     oban: Oban,
 ) -> None:
     jobs = [await finished(oban, "completed", 2 * DAY - number) for number in range(5)]
-    leader = Leader(oban._database, name="Oban", identity="me", lease=60, interval=15)
+    leader = Leader(database_of(oban), name="Oban", identity="me", lease=60, interval=15)
     await leader.tick()
-    pruner = Pruner(oban._database, leader, retention=Retention(limit=2), interval=30)
+    pruner = Pruner(database_of(oban), leader, retention=Retention(limit=2), interval=30)
     assert (await pruner.tick() or 30) <= 1
     assert {job.id for job in await oban.list_jobs()} == set(jobs[2:])
     await pruner.tick()
@@ -144,9 +145,9 @@ async def test_two_pruners_at_once_do_no_harm(oban: Oban) -> None:
         await finished(oban, "completed", 2 * DAY + number)
     [rule, *_] = rescue.rules(Retention(cancelled=None, discarded=None))
     deleted = await asyncio.gather(
-        *(oban._database.write(rescue.prune, rule, 30) for _ in range(4)),
+        *(database_of(oban).write(rescue.prune, rule, 30) for _ in range(4)),
     )
-    while await oban._database.write(rescue.prune, rule, 30):
+    while await database_of(oban).write(rescue.prune, rule, 30):
         pass
     assert sum(deleted) <= 40
     assert await oban.list_jobs() == []
@@ -208,9 +209,9 @@ async def test_jobs_that_cannot_be_deleted_are_not_in_the_way_of_others_and_not_
         jobs = [await finished(oban, "completed", 2 * DAY - number) for number in range(7)]
         kept = {jobs[0], jobs[3]}
         await refer_to(oban, *kept)
-        leader = Leader(oban._database, name="Oban", identity="me", lease=60, interval=15)
+        leader = Leader(database_of(oban), name="Oban", identity="me", lease=60, interval=15)
         await leader.tick()
-        pruner = Pruner(oban._database, leader, retention=Retention(limit=2), interval=30)
+        pruner = Pruner(database_of(oban), leader, retention=Retention(limit=2), interval=30)
         for _ in range(6):
             await pruner.tick()
         assert {job.id for job in await oban.list_jobs()} == kept
@@ -219,7 +220,7 @@ async def test_jobs_that_cannot_be_deleted_are_not_in_the_way_of_others_and_not_
         assert await pruner.tick() is None
         assert later not in {job.id for job in await oban.list_jobs()}
         assert caplog.text.count("cannot be deleted") == 2
-        pruner._retry_refused_at = clock.monotonic()
+        retry_refused_now(pruner)
         await pruner.tick()
         assert caplog.text.count("cannot be deleted") == 4
 
@@ -229,17 +230,17 @@ async def test_a_batch_that_takes_too_long_is_tried_again_with_fewer_jobs(
 ) -> None:
     for number in range(20):
         await finished(oban, "completed", 2 * DAY - number)
-    leader = Leader(oban._database, name="Oban", identity="me", lease=60, interval=15)
+    leader = Leader(database_of(oban), name="Oban", identity="me", lease=60, interval=15)
     await leader.tick()
-    write = oban._database.write
+    write = database_of(oban).write
 
     async def slow(function: Any, rule: Any, limit: int, *more: Any) -> Any:
         if limit > 3:
             raise TimeoutError
         return await write(function, rule, limit, *more)
 
-    pruner = Pruner(oban._database, leader, retention=Retention(limit=16), interval=30)
-    monkeypatch.setattr(oban._database, "write", slow)
+    pruner = Pruner(database_of(oban), leader, retention=Retention(limit=16), interval=30)
+    monkeypatch.setattr(database_of(oban), "write", slow)
     for _ in range(3):
         with pytest.raises(TimeoutError):
             await pruner.tick()

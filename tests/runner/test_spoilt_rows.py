@@ -6,6 +6,7 @@ from sqlalchemy import URL, func, select
 
 from oban import Job, JobState, Oban
 from oban.repository import fetch, rescue, runs
+from tests.support.internals import database_of
 from tests.support.rows import insert_row
 
 FIRST, LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
@@ -52,7 +53,7 @@ async def test_a_time_that_python_cannot_hold_is_read_as_the_nearest_one(url: UR
             assert [found.id for found in await oban.list_jobs()] == [id_]
             assert (await oban.update_job(id_, {"priority": 1})).completed_at == read
             assert await oban.retry_job(id_)
-            (claimed,) = await oban._database.write(fetch.turn, [], "default", 1, "node", "owner")
+            (claimed,) = await database_of(oban).write(fetch.turn, [], "default", 1, "node", "owner")
             assert (claimed.id, claimed.inserted_at) == (id_, read)
             assert await oban.cancel_job(id_)
             assert await oban.delete_job(id_)
@@ -64,7 +65,7 @@ async def test_a_job_that_is_never_due_does_not_hide_when_the_others_are(url: UR
         for stored, read in times.items():
             id_ = await insert_row(oban.engine, "scheduled")
             await spoil(oban, id_, scheduled_at=f"'{stored}'")
-            due = await oban._database.read(fetch.seconds_until_due)
+            due = await database_of(oban).read(fetch.seconds_until_due)
             # What never comes is far away; all else has come already.
             assert due is not None
             assert (due > timedelta(days=365_000).total_seconds()) == (read == LAST), stored
@@ -97,7 +98,7 @@ async def test_text_that_is_not_utf_8_is_read_on_sqlite(sqlite_url: URL) -> None
     async with Oban(sqlite_url) as oban:
         id_ = await insert_row(oban.engine)
         await spoil(oban, id_, worker="CAST(x'ff41' AS TEXT)", args="""CAST(x'7b2261223a22ff227d' AS TEXT)""")
-        (job,) = await oban._database.write(fetch.turn, [], "default", 1, "node", "owner")
+        (job,) = await database_of(oban).write(fetch.turn, [], "default", 1, "node", "owner")
         assert (job.worker, job.args) == ("\ufffdA", {"a": "\ufffd"})
 
 
@@ -113,7 +114,7 @@ async def test_lists_and_documents_that_are_no_json_spoil_no_statement_about_oth
         running = [await insert_row(oban.engine, "executing", attempted_by=["node", "me"]) for _ in range(2)]
         await spoil(oban, running[0], attempted_by="'no JSON'")
         held = [(id_, 1, "me") for id_ in running]
-        assert await oban._database.read(runs.lost_runs, held) == {held[0]}
+        assert await database_of(oban).read(runs.lost_runs, held) == {held[0]}
 
 
 NO_NAMES = {
@@ -128,7 +129,7 @@ async def test_an_executing_job_that_names_no_owner_is_rescued_once(url: URL) ->
         ids = [await insert_row(oban.engine, "executing") for _ in rows]
         for id_, names in zip(ids, rows, strict=True):
             await spoil(oban, id_, attempted_by=names)
-        rescued = await oban._database.write(rescue.rescue, 1.0, 1.0)
+        rescued = await database_of(oban).write(rescue.rescue, 1.0, 1.0)
         assert [job.id for job in rescued] == ids
         assert {job.state for job in await oban.list_jobs()} == {JobState.AVAILABLE}
-        assert await oban._database.write(rescue.rescue, 1.0, 1.0) == []
+        assert await database_of(oban).write(rescue.rescue, 1.0, 1.0) == []

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from sqlalchemy import URL
 
 from oban import JobState, Oban
-from oban.runner.services.base import Service
+from tests.support.internals import runner_of, services_of, start_refresher, stop_refresher
 from tests.support.jobs import reaches
 from tests.support.options import BRIEF
 from tests.support.waiting import eventually
@@ -33,11 +33,6 @@ async def stress(start: Callable[[], Awaitable[None]], stop: Callable[[], Awaita
     await stop()
 
 
-def services(oban: Oban) -> list[Service]:
-    assert oban._runner is not None
-    return oban._runner._services()
-
-
 def loops() -> list[str]:
     """The names of the background tasks that run now, without those of single statements."""
     return sorted(name for task in asyncio.all_tasks() if (name := task.get_name()).startswith("oban-"))
@@ -50,7 +45,7 @@ def background_threads() -> list[str]:
 async def test_every_service_can_be_started_and_stopped_500_times_by_10_tasks(url: URL) -> None:
     async with Oban(url, queues={"default": 2}, **BRIEF) as oban:
         before = loops()
-        for service in services(oban):
+        for service in services_of(oban):
             await stress(service.start, service.stop)
             assert f"oban-{service.name}" not in loops()
             await service.start()
@@ -61,17 +56,16 @@ async def test_every_service_can_be_started_and_stopped_500_times_by_10_tasks(ur
 
 async def test_what_runs_in_threads_can_be_started_and_stopped_500_times_by_10_tasks(url: URL) -> None:
     async with Oban(url, queues={"default": 2}, **BRIEF) as oban:
-        assert oban._runner is not None
-        heartbeats, watchdog = oban._runner.heartbeat_thread, oban._runner.watchdog
+        heartbeats, watchdog = runner_of(oban).heartbeat_thread, runner_of(oban).watchdog
         before = background_threads()
 
         async def start() -> None:
             watchdog.start()
-            await heartbeats._on_thread(heartbeats._refresher.start())
+            await start_refresher(heartbeats)
 
         async def stop() -> None:
             watchdog.stop()
-            await heartbeats._on_thread(heartbeats._refresher.stop())
+            await stop_refresher(heartbeats)
 
         await stress(start, stop)
         assert "oban-watchdog" not in background_threads()
@@ -83,8 +77,7 @@ async def test_what_runs_in_threads_can_be_started_and_stopped_500_times_by_10_t
 
 async def test_a_notifier_can_be_started_and_stopped_500_times_by_10_tasks(url: URL) -> None:
     async with Oban(url, queues={"default": 2}, poll_interval=30, **BRIEF) as oban:
-        assert oban._runner is not None
-        notifier = oban._runner.notifier
+        notifier = runner_of(oban).notifier
         before = loops()
         await stress(notifier.start, notifier.stop)
         assert len(loops()) == len(before) - 1

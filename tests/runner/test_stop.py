@@ -16,7 +16,7 @@ from oban.models import Producer
 from oban.repository import fetch
 from oban.runner import runner as runner_module
 from oban.runner.heartbeat_thread import HeartbeatThread
-from tests.support.internals import runner_database
+from tests.support.internals import heartbeats_of, is_running, runner_of
 from tests.support.jobs import row_of
 from tests.support.options import BRIEF, NO_POLLING
 from tests.support.waiting import eventually, quiet, within
@@ -151,8 +151,8 @@ class SlowFetch:
 
     def __init__(self, oban: Oban, monkeypatch: pytest.MonkeyPatch) -> None:
         self.answered, self.go_on = asyncio.Event(), asyncio.Event()
-        self._write = runner_database(oban).write
-        monkeypatch.setattr(runner_database(oban), "write", self)
+        self._write = runner_of(oban).database.write
+        monkeypatch.setattr(runner_of(oban).database, "write", self)
 
     async def __call__(self, function: Any, *args: Any, **kwargs: Any) -> Any:
         result = await self._write(function, *args, **kwargs)
@@ -195,7 +195,7 @@ async def test_jobs_that_come_after_the_grace_period_go_back_and_do_not_go_on(
         await within(fetch.answered.wait(), 10)
         stopping = asyncio.create_task(oban.stop())
         # Until the grace period, such as it is, has passed.
-        runner = oban._runner
+        runner = runner_of(oban)
         assert runner is not None
         await eventually(lambda: all(producer.closed for producer in runner.producers.values()))
         fetch.go_on.set()
@@ -258,7 +258,7 @@ async def test_a_job_may_stop_its_node(url: URL) -> None:
     instances.append(oban)
     await oban.start()
     job = await oban.enqueue(Stops.new())
-    await eventually(lambda: oban._runner is None)
+    await eventually(lambda: not is_running(oban))
     await oban.stop()
     assert await others() == set()
     async with Oban(url) as client:
@@ -373,7 +373,7 @@ async def test_a_start_that_is_cancelled_leaves_no_producer_behind(
 
         async def send_and_hang(heartbeats: HeartbeatThread) -> None:
             await send(heartbeats)
-            if heartbeats._refresher._heartbeats():
+            if heartbeats_of(heartbeats):
                 written.set()
                 await asyncio.Event().wait()
 

@@ -11,6 +11,7 @@ from oban import Job, JobState, Oban, Worker
 from oban.models import Producer
 from oban.runner.heartbeat_thread import HeartbeatThread
 from oban.runner.services.base import Service
+from tests.support.internals import is_running
 from tests.support.jobs import reaches
 from tests.support.options import BRIEF
 from tests.support.waiting import eventually, within
@@ -52,11 +53,11 @@ async def test_a_stop_that_was_interrupted_does_not_prevent_the_next_one(url: UR
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(oban.stop(), 0.05)
     runs.finish(1)
-    await eventually(lambda: oban._runner is None)
+    await eventually(lambda: not is_running(oban))
     await oban.start()
     await reaches(oban, await oban.enqueue(Noop.new()), JobState.COMPLETED)
     await oban.stop()
-    assert oban._runner is None
+    assert not is_running(oban)
     assert our_tasks() == []
 
 

@@ -9,8 +9,8 @@ from sqlalchemy import URL
 from oban import JobState, Oban
 from oban.repository import acknowledge, fetch, runs
 from oban.repository.acknowledge import Ack
-from tests.runner.failures import Unreadable
-from tests.support.internals import runner_database
+from tests.support.failures import Unreadable
+from tests.support.internals import database_of, look_for_strays, producer_of, runner_of
 from tests.support.jobs import reaches, row_of
 from tests.support.options import BRIEF, NO_POLLING
 from tests.support.waiting import eventually
@@ -23,8 +23,8 @@ class LostAnswers:
     def __init__(self, oban: Oban, monkeypatch: pytest.MonkeyPatch, times: int = 1) -> None:
         self.left = times
         self.claimed: list[int] = []
-        self._write = runner_database(oban).write
-        monkeypatch.setattr(runner_database(oban), "write", self)
+        self._write = runner_of(oban).database.write
+        monkeypatch.setattr(runner_of(oban).database, "write", self)
 
     async def __call__(self, function: Any, *args: Any, **kwargs: Any) -> Any:
         result = await self._write(function, *args, **kwargs)
@@ -56,11 +56,10 @@ async def test_a_claim_that_came_to_light_late_is_found_by_looking_from_time_to_
 ) -> None:
     runs = Runs()
     async with Oban(url, queues={"default": 5}, lease=1.0, **BRIEF) as oban:
-        assert oban._runner is not None
-        producer = oban._runner.producers["default"]
+        producer = producer_of(oban)
         # As if the statement of a broken connection had been carried out after all.
         job = await oban.enqueue(runs.worker.new(queue="elsewhere"))
-        await oban._database.write(fetch.fetch, "elsewhere", 1, "node", producer.owner)
+        await database_of(oban).write(fetch.fetch, "elsewhere", 1, "node", producer.owner)
         await runs.begun(1)
         runs.finish_all()
         assert (await reaches(oban, job, JobState.COMPLETED)).attempt == 1
@@ -136,16 +135,16 @@ async def test_never_more_jobs_run_than_the_limit_though_answers_are_lost(
 
 async def test_a_stray_that_was_taken_over_meanwhile_is_left_to_its_new_owner(oban: Oban) -> None:
     job = await oban.enqueue(Noop.new())
-    await oban._database.write(fetch.fetch, "default", 1, "here", "me")
+    await database_of(oban).write(fetch.fetch, "default", 1, "here", "me")
     run = (job.id, 1, "me")
-    assert await oban._database.read(runs.unknown_runs, "me", ()) == [run]
-    assert await oban._database.read(runs.load_run, run) is not None
-    await oban._database.write(acknowledge.acknowledge, [Ack(*run, "rescued", rescued=1)])
-    assert await oban._database.read(runs.load_run, run) is None
-    await oban._database.write(fetch.fetch, "default", 1, "there", "other")
-    assert await oban._database.read(runs.load_run, run) is None
+    assert await database_of(oban).read(runs.unknown_runs, "me", ()) == [run]
+    assert await database_of(oban).read(runs.load_run, run) is not None
+    await database_of(oban).write(acknowledge.acknowledge, [Ack(*run, "rescued", rescued=1)])
+    assert await database_of(oban).read(runs.load_run, run) is None
+    await database_of(oban).write(fetch.fetch, "default", 1, "there", "other")
+    assert await database_of(oban).read(runs.load_run, run) is None
     await oban.cancel_job(job.id)
-    assert await oban._database.read(runs.load_run, (job.id, 2, "other")) is None
+    assert await database_of(oban).read(runs.load_run, (job.id, 2, "other")) is None
 
 
 async def test_a_stray_that_is_found_while_the_node_stops_goes_back(url: URL) -> None:
@@ -153,17 +152,15 @@ async def test_a_stray_that_is_found_while_the_node_stops_goes_back(url: URL) ->
     async with Oban(url, name="client") as client:
         oban = Oban(url, queues={"default": 5}, **NO_POLLING | {"shutdown_grace_period": 20})
         await oban.start()
-        assert oban._runner is not None
-        producer = oban._runner.producers["default"]
+        producer = producer_of(oban)
         busy = await client.enqueue(runs.worker.new())
         await runs.begun(1)
         stopping = asyncio.create_task(oban.stop())
         await eventually(lambda: not producer.fetching)
         # As if the statement of a broken connection had been carried out after all.
         stray = await client.enqueue(runs.worker.new(queue="elsewhere"))
-        await client._database.write(fetch.fetch, "elsewhere", 1, "node", producer.owner)
-        producer._may_have_strays = True
-        producer.wake()
+        await database_of(client).write(fetch.fetch, "elsewhere", 1, "node", producer.owner)
+        look_for_strays(producer)
         await reaches(client, stray, JobState.AVAILABLE)
         runs.finish(1)
         await stopping

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from oban import Job, JobState, Oban, Snooze, Worker
 from oban.repository import fetch
-from tests.support.internals import runner_database
+from tests.support.internals import runner_of
 from tests.support.jobs import reaches, row_of
 from tests.support.options import NO_POLLING
 from tests.support.waiting import quiet, within
@@ -197,7 +197,7 @@ async def test_what_is_scheduled_while_the_stager_looks_is_not_overlooked(
     async with Oban(url, queues={"default": 5}, **NO_POLLING) as oban:
         # So that the stager looks because of the time, and not because it is told to.
         await oban.enqueue(Noop.new(schedule_in=SOON))
-        read = runner_database(oban).read
+        read = runner_of(oban).database.read
 
         async def slow_read(function: Any, *args: Any, **kwargs: Any) -> Any:
             result = await read(function, *args, **kwargs)
@@ -207,7 +207,7 @@ async def test_what_is_scheduled_while_the_stager_looks_is_not_overlooked(
                 await go_on.wait()
             return result
 
-        monkeypatch.setattr(runner_database(oban), "read", slow_read)
+        monkeypatch.setattr(runner_of(oban).database, "read", slow_read)
         await within(looking.wait(), 10)
         job = await oban.enqueue(Noop.new(schedule_in=SOON))
         await quiet()

@@ -16,6 +16,7 @@ from sqlalchemy import URL
 from oban import Job, JobState, Oban, Worker, clock
 from oban.runner.execution.executor import Run
 from oban.runner.loop_watchdog import LoopWatchdog
+from tests.support.internals import runner_of, thread_of
 from tests.support.jobs import reaches
 from tests.support.options import BRIEF
 from tests.support.waiting import Deadline, eventually, slowdown
@@ -65,11 +66,10 @@ async def test_a_job_that_blocks_the_loop_is_named_once_while_it_does_and_once_a
             held_up(caplog)
 
     async with Oban(url, queues={"default": 2}, **BRIEF) as oban:
-        assert oban._runner is not None
-        oban._runner.watchdog.threshold = THRESHOLD
+        runner_of(oban).watchdog.threshold = THRESHOLD
         # The thread takes the threshold up when it is started.
-        oban._runner.watchdog.stop()
-        oban._runner.watchdog.start()
+        runner_of(oban).watchdog.stop()
+        runner_of(oban).watchdog.start()
         job = await oban.enqueue(Blocks.new())
         await reaches(oban, job, JobState.COMPLETED)
         during, after = await has_said(caplog, 2, "tests.Blocks")
@@ -109,11 +109,9 @@ async def test_a_task_that_a_job_made_is_the_jobs_too(url: URL, caplog: pytest.L
         async def child(self) -> None:
             held_up(caplog)
 
-    async with Oban(url, queues={"default": 2}, **BRIEF) as oban:
-        assert oban._runner is not None
-        async with watching(oban._runner.queues.runs):
-            job = await oban.enqueue(Parent.new())
-            assert f"by job {job.id} (tests.Parent)" in (await has_said(caplog, 2))[0]
+    async with Oban(url, queues={"default": 2}, **BRIEF) as oban, watching(runner_of(oban).queues.runs):
+        job = await oban.enqueue(Parent.new())
+        assert f"by job {job.id} (tests.Parent)" in (await has_said(caplog, 2))[0]
 
 
 async def test_each_blockage_is_reported_anew(caplog: pytest.LogCaptureFixture) -> None:
@@ -177,7 +175,7 @@ def test_a_loop_that_is_closed_without_a_stop_ends_the_thread() -> None:
         watchdog.start()
         return watchdog
 
-    thread = asyncio.run(forget())._thread
+    thread = thread_of(asyncio.run(forget()))
     assert thread is not None
     thread.join(10)
     assert not thread.is_alive()

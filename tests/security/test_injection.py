@@ -16,6 +16,7 @@ from oban.repository import cluster
 from oban.repository.cluster import Heartbeat
 from tests.security.hostile import STORABLE, STRINGS
 from tests.support.databases import PostgreSQLFactory
+from tests.support.internals import database_of
 from tests.support.waiting import eventually
 
 DUMP = {
@@ -180,10 +181,10 @@ async def test_names_of_nodes_and_instances_are_stored_as_they_are_or_refused(ob
         names.append(hostile)
         client = Oban(oban.engine, name=hostile, node=hostile)
         await client.pause_queue("default", node=hostile)
-        assert await client._database.write(cluster.elect, hostile, hostile, 60.0) is None
+        assert await database_of(client).write(cluster.elect, hostile, hostile, 60.0) is None
         beats.append(Heartbeat(uuid.uuid4(), hostile, hostile, "default", {hostile: hostile}))
     assert len(names) >= len([text for text in STORABLE if text.strip()])
-    await oban._database.write(cluster.heartbeat, beats)
+    await database_of(oban).write(cluster.heartbeat, beats)
     async with oban.engine.connect() as connection:
         producers = await connection.execute(select(Producer.name, Producer.node, Producer.meta))
         assert sorted(map(tuple, producers), key=str) == sorted(((n, n, {n: n}) for n in names), key=str)

@@ -10,6 +10,7 @@ from oban import Job, JobState, Oban
 from tests.sharing import workers
 from tests.sharing.peer import Peer
 from tests.sharing.workers import FIELDS, OURS, Ours, Resize
+from tests.support.internals import runner_of
 from tests.support.jobs import reaches, row_of
 from tests.support.waiting import eventually
 
@@ -84,8 +85,7 @@ async def test_a_scheduled_job_of_either_is_run_by_the_other_when_it_is_due(
         theirs = await peer.do("enqueue", worker="shop.Resize", queue="images", scheduled_in=0.6)
         assert (ours.state, theirs["state"]) == ("scheduled", "scheduled")
         # Nobody announces a job that is scheduled by others; so soon, the stager does not look.
-        assert oban._runner is not None
-        oban._runner.stager.wake()
+        runner_of(oban).stager.wake()
         for id_ in (ours.id, theirs["id"]):
             job = await reaches(client, id_, JobState.COMPLETED)
             assert job.attempted_at is not None

@@ -14,6 +14,7 @@ from tests.sharing import workers
 from tests.sharing.peer import Peer
 from tests.sharing.workers import OURS, Resize
 from tests.support.databases import PostgreSQLFactory
+from tests.support.internals import database_of, runner_of
 from tests.support.jobs import reaches, row_of
 from tests.support.options import FAST_POLLING
 from tests.support.waiting import eventually
@@ -98,14 +99,13 @@ async def test_one_node_of_both_leads(url: URL, peer: Peer, client: Oban) -> Non
         await eventually(lambda: oban.is_leader)
         await peer.start(url, queues={"theirs": 1})
         assert not await peer.do("leads")
-        await oban._runner.leader.resign()  # type: ignore[union-attr]
+        await runner_of(oban).leader.resign()
         await eventually(lambda: oban.is_leader)
     await peer.do("stop")
     await peer.start(url, queues={"theirs": 1})
     assert await peer.do("leads")
     async with Oban(url, lease=4.0, **FAST) as oban:
-        assert oban._runner is not None
-        await oban._runner.leader.tick()
+        await runner_of(oban).leader.tick()
         assert not oban.is_leader
         async with client.engine.connect() as connection:
             assert (await connection.scalars(select(Leader.node))).all() == ["theirs"]
@@ -125,8 +125,7 @@ async def test_our_leader_lets_a_job_of_theirs_run_however_short_its_lease_is(
     async with client.engine.begin() as connection:
         await connection.execute(delete(Leader))
     async with Oban(url, lease=0.4, rescue_interval=0.05, **FAST) as oban:
-        assert oban._runner is not None
-        runner = oban._runner
+        runner = runner_of(oban)
         await eventually(lambda: oban.is_leader and runner.heartbeat_thread.is_steady())
         await eventually(lambda: older(client, 1.0))
         await runner.lifeline.tick()
@@ -150,10 +149,10 @@ async def test_jobs_of_a_node_of_theirs_that_was_killed_run_here(
     finally:
         peer.kill()
     await client.update_job(job, {"args": {}})
-    leads = leader.Leader(client._database, name="Other", identity="us", lease=60, interval=15)
+    leads = leader.Leader(database_of(client), name="Other", identity="us", lease=60, interval=15)
     await leads.tick()
     rescuer = lifeline.Lifeline(
-        client._database, leads, lease=60, max_age=3600, interval=15, is_steady=lambda: True
+        database_of(client), leads, lease=60, max_age=3600, interval=15, is_steady=lambda: True
     )
     await set_back(client, 50, "oban_producers.updated_at", "oban_jobs.attempted_at")
     await rescuer.tick()
@@ -174,7 +173,7 @@ async def test_their_lifeline_lets_our_jobs_run_where_they_do_not_lead(
     async with Oban(url, **FAST) as oban:
         await eventually(lambda: oban.is_leader)
         if how != "we lead":
-            await oban._runner.leader.resign()  # type: ignore[union-attr]
+            await runner_of(oban).leader.resign()
         impatient = {"lifeline": {"interval": 0.05, "rescue_after": 0.2}}
         await peer.start(
             url, queues={"theirs": 1}, **impatient, **({} if how == "we lead" else {"leadership": False})

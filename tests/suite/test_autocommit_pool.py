@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from oban import Job, Oban, SyncOban
 from oban.errors import EncodingError
+from tests.support.internals import runner_of
 from tests.support.waiting import eventually
 
 OTHERS = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
@@ -263,8 +264,7 @@ async def test_where_a_pool_looks_after_its_connections_the_runner_keeps_none(
     if not options:
         event.listen(engine.sync_engine, "checkout", lambda made, *_: given.append(made))
     async with Oban(engine, queues={"default": 1}) as oban:
-        assert oban._runner is not None
-        pooled = Pooled(oban._runner.database.engine.sync_engine)
+        pooled = Pooled(runner_of(oban).database.engine.sync_engine)
         job = await oban.enqueue(Job(worker="unknown"))
         await eventually(lambda: _was_tried(oban, job))
     assert pooled.left == 0

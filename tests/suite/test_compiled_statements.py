@@ -11,24 +11,22 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, StatementError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from oban import Job, Oban, SyncOban, migration
-from oban.database.fast import compiled
 from oban.database.transaction import Transaction
 from oban.types import JobState, UTCDateTime
 from tests.support.databases import Factory
+from tests.support.internals import (
+    break_compiled_statements,
+    close_idle_connection,
+    database_of,
+    idle_connections,
+    record_compiled_statements,
+)
 
 
 @pytest.fixture
 def runs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The SQL of the statements that were run past SQLAlchemy."""
-    run = compiled.CompiledStatement.rows
-    seen: list[str] = []
-
-    def counted(self: Any, *given: Any) -> Any:
-        seen.append(self._sql)
-        return run(self, *given)
-
-    monkeypatch.setattr(compiled.CompiledStatement, "rows", counted)
-    return seen
+    """The SQL of the compiled statements that are run again, past SQLAlchemy."""
+    return record_compiled_statements(monkeypatch)
 
 
 QUERY = (
@@ -45,7 +43,7 @@ async def ran(oban: Oban, statement: Any, parameters: dict[str, Any]) -> Any:
         tx.autocommit_next()
         return tx.rows(statement, parameters)
 
-    return await oban._database.write(work)
+    return await database_of(oban).write(work)
 
 
 async def test_rows_have_the_same_values_and_names_each_time(oban: Oban, runs: list[str]) -> None:
@@ -125,10 +123,7 @@ def test_a_connection_that_was_closed_is_named_as_sqlalchemy_names_it(url: URL, 
     with SyncOban(url.set(drivername=drivers[url.get_backend_name()])) as oban:
         for _ in range(3):
             oban.enqueue(Job(worker="w"))
-        (kept,) = oban._database._autocommit_pool._idle
-        dbapi_connection = kept._dbapi_connection
-        assert dbapi_connection is not None
-        dbapi_connection.close()
+        close_idle_connection(oban)
         runs.clear()
         with pytest.raises(DBAPIError):
             oban.enqueue(Job(worker="w"))
@@ -147,10 +142,7 @@ async def test_a_value_that_cannot_be_converted_is_refused_as_by_sqlalchemy(oban
 async def test_with_another_sqlalchemy_that_shows_less_all_is_run_by_it(
     oban: Oban, runs: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails(*_: object) -> None:
-        raise AttributeError("_bind_processors")
-
-    monkeypatch.setattr(compiled.CompiledStatement, "_capture", fails)
+    break_compiled_statements(monkeypatch)
     for number in range(4):
         assert (await oban.enqueue(Job(worker="w", args={"n": number}))).id
     assert runs == []
@@ -226,7 +218,7 @@ async def test_when_the_table_changes_a_call_may_fail_and_soon_none_does(
         for change in ("ALTER id TYPE int", "ADD extra int", "ALTER id TYPE bigint", "DROP extra"):
             for _ in range(8):
                 await asyncio.gather(*(oban.enqueue(Job(worker="w")) for _ in range(5)))
-            assert len(oban._database._autocommit_pool._idle) == 2
+            assert len(idle_connections(oban)) == 2
             altering(change)
             failed = 0
             for _ in range(10):

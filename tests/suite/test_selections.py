@@ -7,8 +7,8 @@ from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from oban import Job, JobState, Oban, Worker
-from oban.repository import fetch
 from tests.support.databases import PostgreSQLFactory
+from tests.support.internals import stage_statement
 
 
 class Quick(Worker, queue="quick"):
@@ -86,7 +86,7 @@ async def test_the_stager_finds_due_jobs_through_their_own_index_on_postgresql(
     url = postgresql_factory.create()
     async with Oban(url) as oban:
         await oban.enqueue_many(Quick.new(schedule_in=3600 + n) for n in range(500))
-        statement = fetch._stage(oban._database.dialect)
+        statement = stage_statement(oban)
         sql = str(statement.compile(oban.engine.sync_engine, compile_kwargs={"literal_binds": True}))
         async with oban.engine.connect() as connection:
             # A table this small would be read as a whole.

@@ -15,6 +15,7 @@ from oban.database.transaction import OwnTransaction
 from oban.repository.management import DONE
 from oban.repository.selection import parse_id
 from tests.support.databases import DATABASES
+from tests.support.internals import database_of, replace_finish
 from tests.support.rows import TABLE, delete_rows, insert_row, lasting_url, read_row, read_rows, shown
 
 Caller = AsyncSession | AsyncConnection
@@ -63,9 +64,9 @@ async def change(oban: Oban, name: str, job: Any, session: Caller | None = None)
 def announced(oban: Oban) -> Iterator[list[Any]]:
     """What is announced through this client, where the database does not do it."""
     seen: list[Any] = []
-    oban._database.on_notices[:] = [seen.extend]
+    database_of(oban).on_notices[:] = [seen.extend]
     yield seen
-    oban._database.on_notices.clear()
+    database_of(oban).on_notices.clear()
 
 
 # -- what is seen ------------------------------------------------------------------------------
@@ -192,13 +193,13 @@ async def test_an_answer_that_comes_late_does_not_take_back_what_a_later_call_sh
     id_ = await insert_row(engine, "retryable")
     job = await oban.get_job(id_)
     assert job is not None
-    database, late = oban._database, list[OwnTransaction]()
+    late = list[OwnTransaction]()
 
     async with AsyncSession(engine, expire_on_commit=False) as session:
         held = await session.get_one(Job, id_)
         await session.commit()
 
-        monkeypatch.setattr(database, "_finish", late.append)
+        replace_finish(monkeypatch, oban, late.append)
         await oban.update_many_jobs([job, held], {"priority": 1})
         monkeypatch.undo()
         await oban.update_job(job, {"priority": 2})
@@ -307,7 +308,7 @@ async def test_a_job_can_be_enqueued_again_when_its_transaction_did_not_end_well
 async def test_what_is_announced_is_announced_at_commit_alone(
     oban: Oban, engine: AsyncEngine, caller: Caller, end: str
 ) -> None:
-    if oban._database.dialect.listens:
+    if database_of(oban).dialect.listens:
         # Then the server does it, with the transaction.
         return
     running = await insert_row(engine, "executing")

@@ -14,8 +14,8 @@ import pytest
 from greenlet import getcurrent, greenlet
 from sqlalchemy.util import await_only
 
-from oban.database.fast import greenlets
 from oban.database.fast.greenlets import IDLE_GREENLETS, run_sync
+from tests.support.internals import idle_greenlets
 
 colour: contextvars.ContextVar[Any] = contextvars.ContextVar("colour", default="none")
 
@@ -26,10 +26,6 @@ class Value:
 
 class Broken(Exception):
     """The same."""
-
-
-def kept() -> list[Any]:
-    return greenlets._kept.idle
 
 
 async def given(value: Any) -> Any:
@@ -47,7 +43,7 @@ async def test_the_same_greenlet_serves_one_call_after_the_other() -> None:
     assert getcurrent() is not first
 
 
-async def test_calls_at_one_time_have_a_greenlet_each_and_only_so_many_are_kept() -> None:
+async def test_calls_at_one_time_have_a_greenlet_each_and_only_so_many_are_idle_greenlets() -> None:
     everybody = asyncio.Barrier(2 * IDLE_GREENLETS)
 
     def call(number: int) -> tuple[int, int]:
@@ -57,7 +53,7 @@ async def test_calls_at_one_time_have_a_greenlet_each_and_only_so_many_are_kept(
     found = await asyncio.gather(*(run_sync(partial(call, number)) for number in range(2 * IDLE_GREENLETS)))
     assert [number for number, _ in found] == list(range(2 * IDLE_GREENLETS))
     assert len({who for _, who in found}) == 2 * IDLE_GREENLETS
-    assert len(kept()) == IDLE_GREENLETS
+    assert len(idle_greenlets()) == IDLE_GREENLETS
 
 
 async def test_context_variables_are_those_of_the_task() -> None:
@@ -91,7 +87,7 @@ async def test_nothing_of_a_call_is_kept_after_it() -> None:
     # `caught` holds on to itself.
     gc.collect()
     assert [reference() for reference in references] == [None, None, None]
-    assert {runner.gr_context for runner in kept()} == {None}
+    assert {runner.gr_context for runner in idle_greenlets()} == {None}
 
 
 async def test_an_error_comes_out_as_it_was_raised_and_the_next_call_works() -> None:
@@ -146,7 +142,7 @@ async def test_a_call_that_began_too_deep_in_a_recursion_does_not_spoil_the_next
         else:
             run_sync(partial(recurse, 300)).send(None)
 
-    kept().clear()
+    idle_greenlets().clear()
     with pytest.raises(RecursionError):
         deep(sys.getrecursionlimit() - len(traceback.extract_stack()) - 150)
     assert await run_sync(partial(recurse, 300)) == 300
@@ -210,7 +206,7 @@ def test_the_greenlets_of_a_thread_end_with_it() -> None:
             references.append(weakref.ref(await run_sync(getcurrent)))
 
         asyncio.run(main())
-        assert references[0]() in kept()
+        assert references[0]() in idle_greenlets()
 
     before = threading.Thread(target=thread)
     before.start()

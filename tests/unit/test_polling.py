@@ -11,6 +11,7 @@ from oban import Job, Oban
 from oban.notifier import poll
 from oban.notifier.poll import DataVersionNotifier
 from tests.support.databases import SQLiteFactory
+from tests.support.internals import database_of
 from tests.support.waiting import within
 
 
@@ -20,7 +21,7 @@ async def test_a_pool_without_a_free_connection_does_not_end_the_watch(
     url = sqlite_factory.create()
     heard, failed = asyncio.Event(), asyncio.Event()
     async with Oban(url) as oban, Oban(url, name="other") as other:
-        watch = DataVersionNotifier(oban._database, interval=0.01)
+        watch = DataVersionNotifier(database_of(oban), interval=0.01)
         connect = type(oban.engine).connect
 
         @asynccontextmanager

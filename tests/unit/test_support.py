@@ -1,0 +1,70 @@
+"""Tests share helpers, and reach private parts of the library, through `tests/support` alone."""
+
+import ast
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+from tests.support.processes import ROOT
+
+#: The tests without those of `tests/sharing` that run with oban-py, whose package is also named `oban`.
+MODULES = [
+    path.relative_to(ROOT)
+    for path in sorted((ROOT / "tests").rglob("*.py"))
+    if path.parent.name not in ("support", "oban_py")
+]
+#: Names of the standard library that the library uses as well: of named tuples and `multiprocessing`.
+PUBLIC = {"_replace", "_stop"}
+
+
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse((ROOT / path).read_text())
+
+
+def private_names(tree: ast.Module) -> Iterator[str]:
+    """The private names that a module defines: functions, attributes of `self` and of classes, constants."""
+    for node in ast.walk(tree):
+        name = ""
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            name = node.name
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            name = node.id
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            name = node.attr
+        if name.startswith("_") and not name.startswith("__") and name != "_":
+            yield name
+
+
+def imported(tree: ast.Module) -> Iterator[tuple[str, str]]:
+    """Each module that a module imports from, with a name that it imports."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            yield from ((node.module, alias.name) for alias in node.names)
+
+
+def used_names(tree: ast.Module) -> Iterator[str]:
+    """The attributes that a module uses or replaces, and what it imports from the library."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            yield node.attr
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("setattr"):
+            yield from (ast.literal_eval(name) for name in node.args[1:2] if isinstance(name, ast.Constant))
+    yield from (name for module, name in imported(tree) if module.split(".")[0] == "oban")
+
+
+def test_helpers_come_from_the_same_folder_or_from_tests_support() -> None:
+    for path in MODULES:
+        folder = ".".join(path.parent.parts)
+        for module, name in imported(parsed(path)):
+            if module.split(".")[0] == "tests":
+                assert module.startswith(("tests.support", "tests.mutants", folder)), f"{path}: {module}"
+                parts = [*module.split(".")[1:], name]
+                assert not any(part.startswith(("test_", "conftest")) for part in parts), f"{path}: {module}"
+
+
+def test_private_names_of_the_library_are_used_in_tests_support_alone() -> None:
+    private = {name for path in (ROOT / "oban").rglob("*.py") for name in private_names(parsed(path))}
+    for path in MODULES:
+        used = private & set(used_names(parsed(path))) - set(private_names(parsed(path))) - PUBLIC
+        assert not used, f"{path} uses {used}"
