@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
-from typing import Any, ClassVar, Protocol, Unpack, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Unpack
 from uuid import UUID
 
 from sqlalchemy import (
     Boolean,
     CheckConstraint,
+    ColumnElement,
     Identity,
     Index,
     Integer,
@@ -40,49 +41,90 @@ from oban.types import (
     utc_now,
 )
 
-#: What a new job holds before it gets its own values, beside lists and dicts.
-_NEW = {"queue": "default", "attempt": 0, "max_attempts": 20, "priority": 0}
+#: Values of a new job, in addition to empty lists and dicts.
+_DEFAULTS = {"queue": "default", "attempt": 0, "max_attempts": 20, "priority": 0}
 
 
 class Base(DeclarativeBase):
-    """Base of Oban's own models, with a `metadata` of its own."""
+    """Base class of Oban's models, whose `metadata` contains only these tables."""
 
     metadata: ClassVar[MetaData] = MetaData()
+    if TYPE_CHECKING:
+        __table__: ClassVar[Table]
 
 
-#: What an application adds to its Alembic `target_metadata` to keep the tables in one history.
+#: Oban's tables, for an application to add to Alembic's `target_metadata`.
 metadata: MetaData = Base.metadata
 
 
-class Run(Protocol):
-    """What a job knows about its own execution while it runs."""
+class RunStatus(Protocol):
+    """What an executing job can ask about its own run."""
 
     @property
     def cancelled(self) -> bool: ...
 
 
-def _state_for_time(context: DefaultExecutionContext) -> JobState:
-    """The state of a row whose INSERT names none: one that is not due yet is not available."""
-    given = context.get_current_parameters(False)  # type: ignore[no-untyped-call]
-    # Of `insert(Job).values([…])`, one parameter for each row, the first of which is the column's own.
+def state_at(scheduled_at: datetime, now: datetime | None = None) -> JobState:
+    """The state of a job that waits for nothing but its time: scheduled before it, then available.
+
+    `now` is by this machine's clock unless the caller passes the database's. `oban.repository.insert` has the
+    same rule in SQL.
+    """
+    return JobState.SCHEDULED if scheduled_at > (now or clock.now()) else JobState.AVAILABLE
+
+
+def _default_state(context: DefaultExecutionContext) -> JobState:
+    """The state of a row whose INSERT has no value for it."""
+    parameters = context.get_current_parameters(False)  # type: ignore[no-untyped-call]
+    # `insert(Job).values([…])` numbers the parameters by row. It calls this with the column itself for the
+    # first row, and with numbered copies of it for the next ones.
     column = context.current_column
     row = column.index + 1 if hasattr(column, "original") else 0
-    at = given.get(f"scheduled_at_m{row}", given.get("scheduled_at"))
+    at = parameters.get(f"scheduled_at_m{row}", parameters.get("scheduled_at"))
     if isinstance(at, datetime):
-        later = at.replace(tzinfo=at.tzinfo or UTC) > clock.now()
-    else:
-        # An expression, whose value only the database knows: the stager looks when it is due.
-        columns = compat.named_columns(getattr(context.compiled, "statement", None))
-        later = any(getattr(column, "key", column) == "scheduled_at" for column in columns)
-    return JobState.SCHEDULED if later else JobState.AVAILABLE
+        return state_at(at.replace(tzinfo=at.tzinfo or UTC))
+    # Only the database knows the value of an expression: the stager makes the job available when it is due.
+    columns = compat.named_columns(getattr(context.compiled, "statement", None))
+    is_expression = any(getattr(column, "key", column) == "scheduled_at" for column in columns)
+    return JobState.SCHEDULED if is_expression else JobState.AVAILABLE
+
+
+def _partial_index(name: str, *columns: str, where: str) -> Index:
+    condition: ColumnElement[bool] = literal_column(where)
+    return Index(f"oban_jobs_{name}_index", *columns, postgresql_where=condition, sqlite_where=condition)
 
 
 class Job(Base):
-    """One row of `oban_jobs`: a unit of work, from being enqueued until it is pruned.
+    """One row of `oban_jobs`: a unit of work, from when it is enqueued until it is pruned.
 
-    `Job(worker=…, args=…, queue=…, priority=…, max_attempts=…, tags=…, meta=…, scheduled_at=…)` or
-    `schedule_in=` (seconds or a timedelta) instead of `scheduled_at`. All values are checked and
-    copied; raises `InvalidJob`. Usually `MyWorker.new(…)` makes it.
+    `MyWorker.new(…)` makes a job of a worker. `Job(…)` makes one of any worker, by its name; it checks and
+    copies the values. The arguments, except `schedule_in`, are also attributes.
+
+    Args:
+        worker: Name of the worker that processes the job, a string of up to 255 characters. Required.
+        args: The worker's arguments, a dict of JSON values (default `{}`).
+        queue: The queue that the job waits in, a name of up to 128 characters (default "default").
+        priority: Which jobs of a queue start first, from 0 (first) to 9 (last) (default 0).
+        max_attempts: How many times the job can start before a failure discards it, 1 to 32767 (default 20).
+        tags: Up to 100 strings of up to 255 characters, stored in lower case (default none).
+        meta: Anything else about the job, a dict of JSON values (default `{}`). Oban sets the keys
+            `recorded`, `return`, `snoozed` and `rescued`.
+        scheduled_at: When the job is due, a datetime with a time zone (default now); UTC in the attribute.
+        schedule_in: Instead of `scheduled_at`: seconds from now, or a timedelta.
+
+    Attributes:
+        id: The primary key; None before the job is enqueued.
+        state: A `JobState`.
+        attempt: How many times the job has started.
+        errors: Why attempts failed or were cancelled, as `{"attempt": 1, "at": "…", "error": "…"}`; of more
+            than 20, the first and the last 10.
+        attempted_by: Node and producer of the last attempt.
+        inserted_at: When the job was enqueued, in UTC like all times.
+        attempted_at: When the last attempt started, or None.
+        cancelled_at, completed_at, discarded_at: When the job reached this state, or None.
+
+    Raises:
+        InvalidJob: A field is unknown, missing or has a wrong value.
     """
 
     __tablename__ = "oban_jobs"
@@ -100,33 +142,18 @@ class Job(Base):
             "oban_jobs_state_queue_priority_scheduled_at_id_index",
             *("state", "queue", "priority", "scheduled_at", "id"),
         ),
-        Index(
-            "oban_jobs_staging_index",
-            *("scheduled_at", "id"),
-            postgresql_where=literal_column("state IN ('scheduled', 'retryable')"),
-            sqlite_where=literal_column("state IN ('scheduled', 'retryable')"),
-        ),
+        _partial_index("staging", "scheduled_at", "id", where="state IN ('scheduled', 'retryable')"),
         *(
-            Index(
-                f"oban_jobs_{state}_at_index",
-                f"{state}_at",
-                postgresql_where=literal_column(f"state = '{state}'"),
-                sqlite_where=literal_column(f"state = '{state}'"),
-            )
+            _partial_index(f"{state}_at", f"{state}_at", where=f"state = '{state}'")
             for state in ("completed", "cancelled", "discarded")
         ),
-        Index(
-            "oban_jobs_exhausted_index",
-            "id",
-            postgresql_where=literal_column("state = 'available' AND attempt >= max_attempts"),
-            sqlite_where=literal_column("state = 'available' AND attempt >= max_attempts"),
-        ),
+        _partial_index("exhausted", "id", where="state = 'available' AND attempt >= max_attempts"),
         {"sqlite_autoincrement": True},
     )
 
     id: Mapped[int] = mapped_column(BigKey, Identity())
     state: Mapped[JobState] = mapped_column(
-        StateType, insert_default=_state_for_time, server_default=text("'available'")
+        StateType, insert_default=_default_state, server_default=text("'available'")
     )
     queue: Mapped[str] = mapped_column(Text, server_default=text("'default'"))
     worker: Mapped[str] = mapped_column(Text)
@@ -145,9 +172,9 @@ class Job(Base):
     completed_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
     discarded_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
 
-    #: Set on the instance that a worker gets, as long as it runs.
-    _run: ClassVar[Run | None] = None
-    #: Seconds of `schedule_in`, so that the database's clock decides rather than this machine's.
+    #: Set on the instance that a worker gets, while it runs.
+    _run: ClassVar[RunStatus | None] = None
+    #: Seconds, from which `enqueue` computes `scheduled_at` by the database's clock.
     _schedule_in: ClassVar[float | None] = None
 
     def __init__(self, **values: Unpack[JobFields]) -> None:
@@ -157,111 +184,111 @@ class Job(Base):
 
     @classmethod
     def _blank(cls) -> "Job":
-        """An instance without any values, made without `__init__`."""
+        """Create an instance without any values, without calling `__init__`."""
         blank: Job = manager_of_class(cls).new_instance()
         return blank
 
     @classmethod
     def _from_checked(cls, checked: dict[str, Any]) -> "Job":
-        """A job of values that `oban.fields` has checked; takes the dict over without copying it."""
+        """Create a new job from a dict that `oban.fields` has checked, without copying its values."""
         job = cls._blank()
         job._fill(checked)
         return job
 
     @classmethod
     def _from_row(cls, row: Iterable[Any]) -> "Job":
-        """The detached job of a row that has all columns, in the order of the table.
+        """Create a detached job from a row with all columns, in the order of the table.
 
-        It is what loading the row through a session would give, at a third of the cost.
+        Loading the row through a session gives the same, at three times the cost.
         """
         job = cls._blank()
-        job.__dict__.update(zip(_KEYS, row, strict=True))
+        job.__dict__.update(zip(COLUMN_KEYS, row, strict=True))
         job._mark_persistent()
         return job
 
     @property
     def _is_persistent(self) -> bool:
-        """Whether the instance shows a row, rather than a job that has not been enqueued yet."""
+        """Whether the job is stored, rather than new."""
         state = self.__dict__.get("_sa_instance_state")
-        # Without a state (see `oban.database.fast.late_state`), the job has never been in a session.
+        # A job without an ORM state (see `oban.database.fast.late_state`) has never been in a session.
         return self.__dict__.get("id") is not None if state is None else state.key is not None
 
     def _mark_persistent(self) -> None:
-        """Make the instance a detached one that is stored under its id."""
+        """Make the instance one that is detached and stored under its id."""
         if (state := self.__dict__.get("_sa_instance_state")) is not None:
             compat.set_identity(state, identity_key(self.__dict__["id"]))
 
     def _restore_on_rollback(self) -> Callable[[], None]:
-        """A function that makes this instance again what it is now: a new job that was never enqueued."""
+        """Return a function that makes this instance the new job again that it is now."""
         before = {key: value for key, value in self.__dict__.items() if key != "_sa_instance_state"}
 
         def restore() -> None:
             make_transient(self)
-            for key in _KEYS:
+            for key in COLUMN_KEYS:
                 self.__dict__.pop(key, None)
             self.__dict__.update(before)
 
         return restore
 
     def _fill(self, checked: dict[str, Any]) -> None:
-        state = JobState.AVAILABLE
+        # Not through the instrumented attributes, which would check each value again and would take most of
+        # the time of a bulk insert. The insert reads the values from this dict, too.
+        values = self.__dict__
         if "schedule_in" in checked:
-            self.__dict__["_schedule_in"] = delay = checked.pop("schedule_in")
+            values["_schedule_in"] = delay = checked.pop("schedule_in")
             checked["scheduled_at"] = clock.now() + timedelta(seconds=delay)
-        if "scheduled_at" in checked and checked["scheduled_at"] > clock.now():
-            state = JobState.SCHEDULED
-        # Straight into the dict: the values are checked already, and an insert reads them from
-        # there; going through instrumented attributes would take most of the time of a bulk insert.
-        held = self.__dict__
-        held.update(_NEW, state=state, args={}, meta={}, tags=[], errors=[], attempted_by=[])
-        held.update(checked)
+        state = state_at(checked["scheduled_at"]) if "scheduled_at" in checked else JobState.AVAILABLE
+        values.update(_DEFAULTS, state=state, args={}, meta={}, tags=[], errors=[], attempted_by=[])
+        values.update(checked)
 
     @validates(*fields.CHECKS)
     def _check(self, field: str, value: object) -> Any:
         checked = fields.CHECKS[field](value)
         if field == "scheduled_at":
             self.__dict__.pop("_schedule_in", None)
-            # Bulk inserts ask nobody else.
+            # Here as well as in `before_insert`, an event that bulk_save_objects() skips.
             if not self._is_persistent and self.state is JobState.AVAILABLE:
-                self.state = JobState.SCHEDULED if checked > clock.now() else JobState.AVAILABLE
+                self.state = state_at(checked)
         return checked
 
     def cancelled(self) -> bool:
-        """Whether this job was cancelled; in a worker, whether its run should stop.
+        """Whether the job was cancelled; in a worker, whether its run should stop.
 
-        True in a running worker once the job was cancelled, from any node, or once the run has lost
-        the job in another way (it was retried after a cancel, or deleted).
+        While the job executes, this becomes true about as soon as it is cancelled on any node, or as the run
+        loses it in another way: it was deleted, rescued, or retried after a cancel; it exceeded its timeout,
+        in a thread; or the node's grace period has ended. On any other instance it is true if `state` is
+        `cancelled`, without asking the database.
         """
         if self._run is not None:
             return self._run.cancelled
         return self.state is JobState.CANCELLED
 
     def __repr__(self) -> str:
-        known = self.__dict__
-        shown = ((key, known.get(key)) for key in ("id", "state", "queue", "worker", "attempt"))
-        return f"Job({', '.join(f'{key}={value!s}' for key, value in shown)})"
+        keys = ("id", "state", "queue", "worker", "attempt")
+        return f"Job({', '.join(f'{key}={self.__dict__.get(key)!s}' for key in keys)})"
 
 
 @event.listens_for(Job, "before_insert")
-def _settle_state(_: Any, __: Any, job: Job) -> None:
-    """The time may have been set after the job was made."""
-    if job.state is JobState.AVAILABLE and job.scheduled_at and job.scheduled_at > clock.now():
-        job.state = JobState.SCHEDULED
+def _update_state(_: Any, __: Any, job: Job) -> None:
+    """Apply the time again, as the state may have been set after it."""
+    if job.state is JobState.AVAILABLE and job.scheduled_at:
+        job.state = state_at(job.scheduled_at)
 
 
 @event.listens_for(Job, "before_insert")
 @event.listens_for(Job, "before_update")
 def _check_again(_: Any, __: Any, job: Job) -> None:
-    """A list or dict may have been changed in place since it was checked."""
+    """Check values again that may have been changed in place."""
     for field in ("args", "meta", "tags"):
         if field in job.__dict__:
             job.__dict__[field] = fields.CHECKS[field](job.__dict__[field])
 
 
-ddl.attach(cast(Table, Job.__table__))
+ddl.attach(Job.__table__)
 
 _MAPPER = Job.__mapper__
-_KEYS = [_MAPPER.get_property_by_column(column).key for column in Job.__table__.c]
+#: The attributes of `Job` that are columns, in the order of the table.
+COLUMN_KEYS = [_MAPPER.get_property_by_column(column).key for column in Job.__table__.c]
 
 
 def identity_key(job_id: int) -> Any:
@@ -270,7 +297,7 @@ def identity_key(job_id: int) -> Any:
 
 
 class Leader(Base):
-    """One row of `oban_leaders`: which node leads the instance `name`, and until when."""
+    """One row of `oban_leaders`: the node that leads the instance `name`, and when its lease ends."""
 
     __tablename__ = "oban_leaders"
     __table_args__: Any = (PrimaryKeyConstraint("name", name="oban_leaders_pkey"),)
@@ -282,7 +309,7 @@ class Leader(Base):
 
 
 class Producer(Base):
-    """One row of `oban_producers`: a queue that a node runs, and when it was last seen."""
+    """One row of `oban_producers`: a queue that a node runs; `updated_at` is its last heartbeat."""
 
     __tablename__ = "oban_producers"
     __table_args__: Any = (PrimaryKeyConstraint("uuid", name="oban_producers_pkey"),)
@@ -297,10 +324,10 @@ class Producer(Base):
 
 
 class Queue(Base):
-    """One row of `oban_queues`: what was said about a queue of the instance `name`.
+    """One row of `oban_queues`: the settings of a queue of the instance `name`.
 
-    `queue` is `*` for what is said about all queues, `node` is empty for all nodes. NULL in a column
-    means that nothing is said; a limit of 0, that the configured one counts.
+    `queue` is `*` for the settings of all queues, and `node` is empty for those of all nodes. NULL means that
+    a setting is not set, and a limit of 0 that the configured limit applies.
     """
 
     __tablename__ = "oban_queues"
@@ -315,5 +342,5 @@ class Queue(Base):
     updated_at: Mapped[datetime] = mapped_column(UTCDateTime, server_default=utc_now())
 
 
-# `Job.of` goes past the constructor that would otherwise do this at the first use.
+# The constructor would do this at its first call, but `Job._from_row` does not call it.
 Base.registry.configure()

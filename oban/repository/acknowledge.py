@@ -2,14 +2,13 @@
 
 import functools
 from collections.abc import Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
     Float,
     SmallInteger,
-    Table,
     Text,
     Update,
     and_,
@@ -30,7 +29,7 @@ from oban.dialects.base import Dialect, sql_literal
 from oban.models import Job
 from oban.types import JobState
 
-_jobs = cast(Table, Job.__table__)
+_jobs = Job.__table__
 _job = _jobs.c
 
 #: What `Ack.outcome` may be, and the state that a job gets by it.

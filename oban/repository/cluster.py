@@ -4,14 +4,13 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import (
     ColumnElement,
     Executable,
     Float,
-    Table,
     Text,
     bindparam,
     case,
@@ -26,9 +25,9 @@ from oban.database.transaction import Transaction
 from oban.dialects.base import Dialect, sql_literal
 from oban.models import Leader, Producer
 
-_producers = cast(Table, Producer.__table__)
+_producers = Producer.__table__
 _producer = _producers.c
-_leaders = cast(Table, Leader.__table__)
+_leaders = Leader.__table__
 _leader = _leaders.c
 
 

@@ -4,14 +4,13 @@ import functools
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from operator import itemgetter
-from typing import Any, cast
+from typing import Any
 
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
     Executable,
     Row,
-    Table,
     Text,
     Update,
     bindparam,
@@ -29,7 +28,7 @@ from oban.repository.acknowledge import Ack, acknowledge, storing
 
 # Statements on the plain table: what they return is not loaded through the session, and their cache
 # keys are computed once, where those of ORM updates are computed at each execution.
-_jobs = cast(Table, Job.__table__)
+_jobs = Job.__table__
 _job = _jobs.c
 
 #: Jobs that one staging statement moves.

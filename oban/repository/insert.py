@@ -13,7 +13,6 @@ from sqlalchemy import (
     DateTime,
     Executable,
     Float,
-    Table,
     Text,
     bindparam,
     case,
@@ -50,7 +49,7 @@ _DOCUMENTS = ("args", "meta")
 _TIMED = {"state", "scheduled_at", "delay"}
 _UNSET = {"attempted_at": None, "cancelled_at": None, "completed_at": None, "discarded_at": None}
 
-_jobs: Table = Job.__table__  # type: ignore[assignment]
+_jobs = Job.__table__
 #: What an insert returns. As plain types: what most rows share is then converted once (see `_adopt`).
 _STORED = (
     _jobs.c.id,

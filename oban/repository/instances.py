@@ -8,11 +8,10 @@ from sqlalchemy.orm import attributes, lazyload
 from sqlalchemy.orm.attributes import instance_state
 
 from oban.database.transaction import Transaction
-from oban.models import Job
+from oban.models import COLUMN_KEYS, Job
 from oban.repository.selection import Selection
 
 _SEEN = "oban.seen"
-KEYS = [Job.__mapper__.get_property_by_column(column).key for column in Job.__table__.c]
 
 
 def refresh(tx: Transaction, named: Selection, ids: Iterable[int], written: Collection[str]) -> None:
@@ -62,7 +61,7 @@ def _note(tx: Transaction, job: Job, locked_at: int) -> Callable[[], None]:
         info[_SEEN] = before
         # A savepoint that is rolled back expires what was flushed in it, and no more.
         if job in tx.session:
-            tx.session.expire(job, KEYS)
+            tx.session.expire(job, COLUMN_KEYS)
 
     return forget
 
@@ -79,8 +78,8 @@ def _show(
     if state.info.get(_SEEN, 0) > locked_at:
         return []
     before, info = dict(instance.__dict__), state.info.get(_SEEN, 0)
-    pending = set(KEYS) - state.unmodified if state.session is not None else set()
-    shown = [key for key in KEYS if key not in pending or key in written]
+    pending = set(COLUMN_KEYS) - state.unmodified if state.session is not None else set()
+    shown = [key for key in COLUMN_KEYS if key not in pending or key in written]
     for key in shown:
         attributes.set_committed_value(instance, key, deepcopy(getattr(row, key)))
     state.info[_SEEN] = locked_at
@@ -90,7 +89,7 @@ def _show(
             return
         state.info[_SEEN] = info
         if instance in tx.session:
-            tx.session.expire(instance, KEYS)
+            tx.session.expire(instance, COLUMN_KEYS)
             return
         for key in shown:
             if key not in before:

@@ -17,8 +17,8 @@ from sqlalchemy.orm.attributes import instance_state
 from oban import fields
 from oban.database.transaction import Transaction
 from oban.errors import InvalidJob, InvalidTarget, JobNotFound
-from oban.models import Job
-from oban.repository.instances import KEYS, refresh, show
+from oban.models import COLUMN_KEYS, Job, state_at
+from oban.repository.instances import refresh, show
 from oban.repository.selection import MAX_ID, Selection, lock, lock_statement, look, parse, recheck
 from oban.types import JobState
 
@@ -143,7 +143,7 @@ def update_jobs(tx: Transaction, named: Selection, changes: JobChanges) -> list[
 
 def _called(function: Callable[[Job], Changes], job: Job) -> Changes:
     # A copy, so that nothing but what is returned can reach the row or the tx.session.
-    copy = Job._from_row(deepcopy([getattr(job, key) for key in KEYS]))
+    copy = Job._from_row(deepcopy([getattr(job, key) for key in COLUMN_KEYS]))
     changes = function(copy)
     if instance_state(copy).modified:
         raise InvalidJob("changes", "must be returned as a dict; an attribute was set instead")
@@ -176,12 +176,10 @@ def _decide(job: Job, changes: Changes, now: datetime) -> dict[str, Any]:
             "max_attempts",
             f"must be at least {least}: job {job.id} is {job.state} after {job.attempt} attempts",
         )
-    if "scheduled_at" in values:
-        later = values["scheduled_at"] > now
-        if later and job.state is JobState.AVAILABLE:
-            values["state"] = JobState.SCHEDULED
-        elif not later and job.state is JobState.SCHEDULED:
-            values["state"] = JobState.AVAILABLE
+    if "scheduled_at" in values and job.state in (JobState.AVAILABLE, JobState.SCHEDULED):
+        state = state_at(values["scheduled_at"], now)
+        if state is not job.state:
+            values["state"] = state
     return values
 
 
@@ -194,7 +192,7 @@ def _write(tx: Transaction, decided: dict[int, dict[str, Any]]) -> None:
     table = Job.__table__
     for columns, parameters in groups.items():
         statement = (
-            update(table)  # type: ignore[arg-type]
+            update(table)
             .where(table.c.id == bindparam("key"))
             .values({column: bindparam(column, type_=table.c[column].type) for column in columns})
         )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple, cast
 
-from sqlalchemy import ColumnElement, Row, Table, and_, delete, or_, select, update
+from sqlalchemy import ColumnElement, Row, and_, delete, or_, select, update
 
 from oban import fields
 from oban.config import MAX_LIMIT, QueueOptions, check_name
@@ -17,7 +17,7 @@ from oban.database.transaction import Transaction
 from oban.errors import ConfigError
 from oban.models import Producer, Queue
 
-_queues = cast(Table, Queue.__table__)
+_queues = Queue.__table__
 _said = _queues.c
 _KEY = ("name", "queue", "node")
 _FIELDS = ("running", "limit", "paused")

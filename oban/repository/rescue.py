@@ -4,7 +4,7 @@ import functools
 import math
 from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import (
@@ -13,7 +13,6 @@ from sqlalchemy import (
     Executable,
     Float,
     Select,
-    Table,
     Text,
     and_,
     bindparam,
@@ -36,9 +35,9 @@ from oban.repository.acknowledge import Ack, acknowledge
 from oban.repository.cluster import stale_producers, uuid_digits
 from oban.types import JobState, TextList
 
-_jobs = cast(Table, Job.__table__)
+_jobs = Job.__table__
 _job = _jobs.c
-_producers = cast(Table, Producer.__table__)
+_producers = Producer.__table__
 _producer = _producers.c
 
 #: Jobs that one statement rescues or sweeps.

@@ -1,16 +1,15 @@
 """Whose run is it: what a producer believes, next to what the database says."""
 
 from collections.abc import Collection, Sequence
-from typing import cast
 
-from sqlalchemy import Table, select
+from sqlalchemy import select
 
 from oban.database.transaction import Transaction
 from oban.dialects.base import sql_literal
 from oban.models import Job
 from oban.repository.acknowledge import RunKey
 
-_job = cast(Table, Job.__table__).c
+_job = Job.__table__.c
 
 
 def current_runs(tx: Transaction, ids: Collection[int]) -> set[RunKey]:

@@ -9,9 +9,9 @@ import pickle
 import sys
 from asyncio.subprocess import PIPE
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from sqlalchemy import URL, Table, insert
+from sqlalchemy import URL, insert
 
 from oban import Job, JobState, Oban
 from tests.support.waiting import eventually, within
@@ -99,7 +99,7 @@ async def test_rows_that_name_code_import_and_call_nothing(url: URL, tmp_path: P
             first = max(job.id for job in await client.list_jobs())
             async with client.engine.begin() as connection:
                 # Past every check of the library.
-                await connection.execute(insert(cast(Table, Job.__table__)), rows)
+                await connection.execute(insert(Job.__table__), rows)
 
             async def ended() -> list[Job]:
                 jobs = [job for job in await client.list_jobs() if job.id > first]

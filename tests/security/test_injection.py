@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 import pytest
-from sqlalchemy import URL, Table, event, insert, select, text
+from sqlalchemy import URL, event, insert, select, text
 
 from oban import Job, JobState, Oban, Worker, filters, migration
 from oban.config import PREFIX
@@ -251,7 +251,7 @@ async def test_a_node_goes_through_rows_that_are_full_of_them(
                 {**nothing, "worker": "tests.Harmless", "queue": "default", **holding, **listed},
             ]
         async with oban.engine.begin() as connection:
-            await connection.execute(insert(cast(Table, Job.__table__)), rows)
+            await connection.execute(insert(Job.__table__), rows)
 
         async def ended() -> bool:
             jobs = await oban.list_jobs(select(Job).where(Job.queue == "default"))

@@ -219,7 +219,7 @@ async def test_every_one_goes_with_an_alias_a_count_and_a_change(oban: Oban) -> 
         assert await oban.cancel_many_jobs(select(of).where(*all_of_them)) == 1
         assert await oban.retry_many_jobs(select(of).where(*all_of_them[:2], *all_of_them[3:])) == 1
         async with oban.engine.begin() as connection:
-            await connection.execute(Job.__table__.update().values(state="retryable"))  # type: ignore[attr-defined]
+            await connection.execute(Job.__table__.update().values(state="retryable"))
             for condition in all_of_them:
                 statement = select(func.count()).where(condition)
                 assert await connection.scalar(statement) in (1, 2)

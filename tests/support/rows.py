@@ -2,16 +2,16 @@
 
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any, cast
+from typing import Any
 
 import pytest
-from sqlalchemy import URL, Table, insert, select
+from sqlalchemy import URL, insert, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from oban import Job
 from tests.support.databases import Factory
 
-TABLE = cast(Table, Job.__table__)
+TABLE = Job.__table__
 STATES = (
     *("available", "scheduled", "suspended", "executing"),
     *("retryable", "completed", "discarded", "cancelled"),
