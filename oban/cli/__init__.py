@@ -1,4 +1,4 @@
-"""The command line: `oban start`, `install`, `uninstall`, `version`."""
+"""The command line: `oban start`, `oban install`, `oban uninstall` and `oban --version`."""
 
 from typing import Any
 

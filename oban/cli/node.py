@@ -1,4 +1,4 @@
-"""One node in this process: it runs until it is told to stop, by signals or by its supervisor."""
+"""One node in this process, which runs until a signal or its supervisor stops it."""
 
 import asyncio
 import contextlib
@@ -19,20 +19,19 @@ from oban.errors import DatabaseUnavailable
 logger = logging.getLogger("oban")
 
 #: Seconds between two attempts to reach the database at the start.
-RETRY = 2.0
-#: How long a start may go on, in seconds, once the node is told to stop.
-PATIENCE = 1.0
-#: What asks a node to stop.
+CONNECT_INTERVAL = 2.0
+#: Seconds that a start under way can continue once the node is told to stop.
+START_GRACE = 1.0
+#: The signals that stop a node.
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-#: What a supervisor writes to ask its node to stop, and what the node writes when it has started.
+#: The supervisor sends STOP to its nodes; a node sends READY once it has started.
 STOP, READY = b"s", b"r"
 
 
-def leave(*_: Any) -> NoReturn:
+def exit_now(*_: Any) -> NoReturn:
     """End the process with exit code 0, without waiting for threads.
 
-    A job in a thread cannot be stopped, and Python would wait for it: its row is back in the queue
-    already, so there is nothing to wait for.
+    Python would wait for jobs in threads, which cannot be stopped. Their rows are back in the queue already.
     """
     with contextlib.suppress(Exception):
         logging.shutdown()
@@ -40,20 +39,20 @@ def leave(*_: Any) -> NoReturn:
     os._exit(0)
 
 
-def leave_at_signals() -> None:
-    """Let a request to stop end the process, as long as nothing has been started.
+def exit_on_signals() -> None:
+    """Let a signal end the process as long as nothing has been started.
 
-    Not by an exception, which a module that is just being imported could swallow.
+    It raises no exception, because a module that is being imported could swallow that.
     """
     for number in SIGNALS:
-        signal.signal(number, leave)
+        signal.signal(number, exit_now)
 
 
 def run(oban: Oban, link: socket.socket | None = None) -> NoReturn:
-    """Run a node until it is told to stop; `link` goes to the supervisor, if it has one."""
+    """Run a node until it is told to stop. `link` is the socket to the supervisor, if there is one."""
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(_serve(oban, link))
-        leave()
+        exit_now()
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -63,72 +62,73 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return factory
 
 
-class _Requests:
-    """Requests to stop. The second one says not to wait.
+class _StopRequests:
+    """Requests to stop; the second one ends the grace period.
 
-    A request may come by two ways at once: a signal to all processes of a group or a service is also
-    passed on by the supervisor. So each way counts for itself.
+    One request can arrive twice: a signal to a whole process group or service reaches this process, and the
+    supervisor forwards it, too. So requests are counted separately for each source.
     """
 
-    def __init__(self, hurry: Callable[[], None]) -> None:
-        self.asked = asyncio.Event()
-        self._hurry = hurry
-        self._ways: Counter[str] = Counter()
+    def __init__(self, on_second: Callable[[], None]) -> None:
+        self.received = asyncio.Event()
+        self._on_second = on_second
+        self._counts: Counter[str] = Counter()
 
-    def __call__(self, way: str) -> None:
-        self._ways[way] += 1
-        self.asked.set()
-        if self._ways[way] > 1:
-            self._hurry()
+    def add(self, source: str) -> None:
+        self._counts[source] += 1
+        self.received.set()
+        if self._counts[source] > 1:
+            self._on_second()
 
 
 async def _serve(oban: Oban, link: socket.socket | None) -> None:
     loop = asyncio.get_running_loop()
-    hurried: list[asyncio.Task[None]] = []
+    second_stops: list[asyncio.Task[None]] = []
 
     def hurry() -> None:
-        if not hurried:
+        if not second_stops:
             logger.info("not waiting for running jobs any longer")
-            hurried.append(loop.create_task(oban.stop()))
+            second_stops.append(loop.create_task(oban.stop()))
 
-    requests = _Requests(hurry)
+    requests = _StopRequests(hurry)
     for number in SIGNALS:
-        loop.add_signal_handler(number, requests, "signal")
-    obeying = loop.create_task(_obey(link, requests)) if link else None
-    if await _started(oban, requests.asked):
+        loop.add_signal_handler(number, requests.add, "signal")
+    listening = loop.create_task(_listen(link, requests)) if link else None
+    if await _start(oban, requests.received):
         if link:
             with contextlib.suppress(OSError):
                 await loop.sock_sendall(link, READY)
-        await requests.asked.wait()
-        logger.info("stopping: waiting for running jobs, %g s at most", oban.options.shutdown_grace_period)
+        await requests.received.wait()
+        grace = oban.options.shutdown_grace_period
+        logger.info("stopping: waiting for running jobs, up to %g s", grace)
         await oban.stop()
         logger.info("stopped")
-    await asyncio.gather(*hurried)
-    if obeying:
-        obeying.cancel()
+    await asyncio.gather(*second_stops)
+    if listening:
+        listening.cancel()
 
 
-async def _obey(link: socket.socket, requests: _Requests) -> None:
-    """Pass on what the supervisor says; its end is a request to stop, too."""
+async def _listen(link: socket.socket, requests: _StopRequests) -> None:
+    """Receive the supervisor's requests; if it ends, that is a request to stop as well."""
     link.setblocking(False)
     with contextlib.suppress(OSError):
-        while said := await asyncio.get_running_loop().sock_recv(link, 16):
-            for _ in said:
-                requests("supervisor")
-    if not requests.asked.is_set():
-        logger.error("the supervisor is gone")
-    requests("end of the supervisor")
+        while received := await asyncio.get_running_loop().sock_recv(link, 16):
+            for _ in received:
+                requests.add("supervisor")
+    if not requests.received.is_set():
+        logger.error("the supervisor has ended")
+    requests.add("end of the supervisor")
 
 
-async def _started(oban: Oban, asked: asyncio.Event) -> bool:
-    """Start, however long the database takes to be reachable; False when asked to stop before."""
-    while not asked.is_set():
+async def _start(oban: Oban, stop_requested: asyncio.Event) -> bool:
+    """Start, and retry as long as the database cannot be reached; False if a stop was requested first."""
+    while not stop_requested.is_set():
         starting = asyncio.create_task(oban.start())
-        waiting = asyncio.create_task(asked.wait())
+        waiting = asyncio.create_task(stop_requested.wait())
         await asyncio.wait({starting, waiting}, return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()
-        # A start that is interrupted leaves more behind than a stop after it does.
-        await asyncio.wait({starting}, timeout=PATIENCE)
+        # To interrupt a start leaves more behind than to stop after it.
+        await asyncio.wait({starting}, timeout=START_GRACE)
         if not starting.done():
             starting.cancel()
         try:
@@ -136,9 +136,9 @@ async def _started(oban: Oban, asked: asyncio.Event) -> bool:
         except asyncio.CancelledError:
             break
         except DatabaseUnavailable as error:
-            logger.error("%s; trying again in %g s", error, RETRY)
+            logger.error("%s; trying again in %g s", error, CONNECT_INTERVAL)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(asked.wait(), RETRY)
+                await asyncio.wait_for(stop_requested.wait(), CONNECT_INTERVAL)
         else:
             return True
     return False

@@ -10,4 +10,4 @@ database_url = click.option(
     help="Such as postgresql+asyncpg://user@host/name or sqlite+aiosqlite:///file.db"
     " (default: the environment variable OBAN_DATABASE_URL).",
 )
-prefix = click.option("--prefix", metavar="SCHEMA", help="The schema of the tables, if not the default one.")
+prefix = click.option("--prefix", metavar="SCHEMA", help="The schema of the tables (PostgreSQL only).")

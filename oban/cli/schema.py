@@ -11,11 +11,11 @@ from oban.cli import options
 @options.database_url
 @options.prefix
 def install(database_url: str, prefix: str | None) -> None:
-    """Make the tables, or update them to this version.
+    """Create the tables, or update them to this version.
 
-    Tables that oban-py 0.6 to 0.7 made are brought up to date, too, with every row.
+    Tables of oban-py 0.6 and 0.7 are updated, too, and keep all rows.
     """
-    from oban import migration  # Alembic takes as long to import as the rest of a command does.
+    from oban import migration  # Importing Alembic takes as long as the rest of a command.
 
     for sentence in migration.upgrade(database_url, prefix=prefix):
         click.echo(sentence)
@@ -25,12 +25,12 @@ def install(database_url: str, prefix: str | None) -> None:
 @click.command()
 @options.database_url
 @options.prefix
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 def uninstall(database_url: str, prefix: str | None, yes: bool) -> None:
-    """Remove the tables, with all jobs. Asks first in a terminal."""
+    """Drop the tables with all jobs. In a terminal, ask for confirmation first."""
     if not yes and sys.stdin is not None and sys.stdin.isatty():
-        click.confirm("Remove the Oban tables and every job in them?", abort=True)
+        click.confirm("Drop the Oban tables and every job in them?", abort=True)
     from oban import migration
 
     removed = migration.downgrade(database_url, prefix=prefix)
-    click.echo("The Oban tables are gone." if removed else "No Oban tables are installed.")
+    click.echo("The Oban tables were dropped." if removed else "No Oban tables are installed.")

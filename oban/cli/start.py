@@ -1,4 +1,4 @@
-"""`oban start`: one node in this process, or several in processes of their own."""
+"""`oban start`: one node in this process, or several in child processes."""
 
 import asyncio
 import gc
@@ -15,16 +15,17 @@ from oban import Oban
 from oban.cli import node as nodes
 from oban.cli import options
 from oban.cli.supervisor import Supervisor
-from oban.config import NOTIFIERS
+from oban.config import NOTIFIERS, Options
 from oban.errors import ConfigError
 
 logger = logging.getLogger("oban")
 
 MAX_PROCESSES = 256
+DEFAULTS = Options()
 
 
 class Queues(click.ParamType[dict[str, int]]):
-    """`default:10,media:2`: names and how many jobs of each run at once."""
+    """Queue names and limits, such as `default:10,media:2`."""
 
     name = "queues"
 
@@ -37,7 +38,7 @@ class Queues(click.ParamType[dict[str, int]]):
             if not queue or (limit and not limit.isascii()) or not (limit or "10").isdigit():
                 self.fail(f"{item!r} is not NAME:LIMIT, such as default:10", param, ctx)
             if queue in queues:
-                self.fail(f"{queue!r} is named twice", param, ctx)
+                self.fail(f"{queue!r} is listed twice", param, ctx)
             queues[queue] = int(limit or 10)
         return queues
 
@@ -58,46 +59,46 @@ class Queues(click.ParamType[dict[str, int]]):
     "modules",
     multiple=True,
     metavar="MODULE",
-    help="A module that defines workers; only these can run. Repeatable.",
+    help="A module that defines workers. Only imported workers can run. Can be repeated.",
 )
-@click.option("--name", default="Oban", show_default=True, help="The name of the instance.")
+@click.option("--name", default=DEFAULTS.name, show_default=True, help="The name of the instance.")
 @click.option("--node", help="The name of this node.  [default: the host name]")
 @click.option(
     "--processes",
     type=click.IntRange(1, MAX_PROCESSES),
     default=1,
     show_default=True,
-    help="How many nodes to run, each in a process of its own that is started again when it dies."
-    " They are named NODE-1, NODE-2, …",
+    help="How many nodes to run, named NODE-1, NODE-2, …, each in a child process that is restarted when it"
+    " dies.",
 )
 @click.option(
     "--lease",
     type=float,
-    default=60.0,
+    default=DEFAULTS.lease,
     show_default=True,
     metavar="SECONDS",
-    help="How long this node counts as alive after it was last heard of; then its jobs are rescued.",
+    help="Time without a heartbeat after which this node counts as dead and its jobs are rescued.",
 )
 @click.option(
     "--shutdown-grace-period",
     type=click.FloatRange(min=0),
-    default=15.0,
+    default=DEFAULTS.shutdown_grace_period,
     show_default=True,
     metavar="SECONDS",
-    help="How long running jobs may go on after SIGTERM or Ctrl-C; then they are put back.",
+    help="How long running jobs can continue after SIGTERM or Ctrl-C, before they go back to the queue.",
 )
 @click.option(
     "--notifier",
     type=click.Choice(NOTIFIERS),
-    default="listen",
+    default=DEFAULTS.notifier,
     show_default=True,
-    help="How to hear of changes; poll where a pooler in transaction mode is in between.",
+    help="How the node hears of changes; poll works through a pooler in transaction mode.",
 )
 @click.option(
     "--listen-url",
     envvar="OBAN_LISTEN_URL",
     metavar="URL",
-    help="A URL for LISTEN alone, past the pooler (default: the environment variable OBAN_LISTEN_URL).",
+    help="A direct URL for LISTEN, past a pooler (default: the environment variable OBAN_LISTEN_URL).",
 )
 @click.option(
     "--log-level",
@@ -105,7 +106,7 @@ class Queues(click.ParamType[dict[str, int]]):
     default="info",
     show_default=True,
 )
-# The file descriptor of the socket to the supervisor that has started this process.
+# The file descriptor of the socket to the supervisor that started this process.
 @click.option("--supervisor", type=int, hidden=True)
 def start(
     database_url: str,
@@ -116,10 +117,10 @@ def start(
     supervisor: int | None,
     **settings: Any,
 ) -> None:
-    """Run jobs until SIGTERM or Ctrl-C. A second signal does not wait for running jobs."""
-    nodes.leave_at_signals()
+    """Run jobs until SIGTERM or Ctrl-C. A second signal ends the grace period."""
+    nodes.exit_on_signals()
     node = node or socket.gethostname()
-    # Lines of several processes come together in one place.
+    # The log lines of several nodes go to the same place.
     origin = "" if processes == 1 and supervisor is None else f"{node}  ".replace("%", "%%")
     logging.basicConfig(
         level=log_level.upper(), format=f"%(asctime)s %(levelname)-7s {origin}%(name)s  %(message)s"
@@ -127,13 +128,13 @@ def start(
     logger.info("starting, process %s", os.getpid())
     link = None if supervisor is None else socket.socket(fileno=supervisor)
     if link:
-        # Not for the processes that jobs make.
+        # Processes that jobs start must not get it.
         link.set_inheritable(False)
     if processes > 1:
         sys.exit(_supervise(database_url, modules, node, processes, log_level, settings))
     _import(modules)
     oban = Oban(database_url, node=node, **settings)
-    # What has been imported stays: collections need not look through it again and again.
+    # Imported modules live as long as the process: spare garbage collections the scan of them.
     gc.collect()
     gc.freeze()
     nodes.run(oban, link)
@@ -148,12 +149,12 @@ def _supervise(
     settings: dict[str, Any],
 ) -> int:
     names = [f"{node}-{number}" for number in range(1, processes + 1)]
-    # What is wrong with the options is said once, here. The database is not touched.
+    # Report wrong options once, here, rather than from each process. This does not connect.
     Oban(database_url, node=names[-1], **settings)
     arguments = ["--log-level", log_level]
     for module in modules:
         arguments += ["--import", module]
-    # URLs may hold passwords, and the arguments of a process are for all to see.
+    # URLs can contain passwords, and every user can see the arguments of a process.
     environment = {**os.environ, "OBAN_DATABASE_URL": database_url}
     if listen_url := settings.pop("listen_url"):
         environment["OBAN_LISTEN_URL"] = listen_url
@@ -164,8 +165,8 @@ def _supervise(
             arguments += [f"--{option.replace('_', '-')}", str(value)]
 
     def command(name: str, link: int) -> list[str]:
-        own = ["--node", name, "--supervisor", str(link)]
-        return [sys.executable, "-m", "oban", "start", *arguments, *own]
+        start = [sys.executable, "-m", "oban", "start", *arguments]
+        return [*start, "--node", name, "--supervisor", str(link)]
 
     async def supervise() -> int:
         return await Supervisor(command, names, environment, settings["shutdown_grace_period"]).run()

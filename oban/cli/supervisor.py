@@ -1,4 +1,4 @@
-"""Several nodes on one machine: processes that are started, started again when they die, and stopped."""
+"""Several nodes on one machine, each in a process that is restarted when it dies."""
 
 import asyncio
 import contextlib
@@ -14,23 +14,23 @@ from oban.cli.node import SIGNALS, STOP
 
 logger = logging.getLogger("oban.supervisor")
 
-#: Pause before a node that died is started again: doubled by each death, up to the longest one.
-PAUSE, LONGEST_PAUSE = 1.0, 30.0
-#: A node that lived for so long has not died of its start: the pauses begin anew.
+#: Seconds before a node that died is restarted: doubled by each death, up to the longest pause.
+RESTART_PAUSE, LONGEST_RESTART_PAUSE = 1.0, 30.0
+#: After a node has run for this many seconds, the pauses begin anew.
 HEALTHY_AFTER = 60.0
-#: How long a node may take to stop after the grace period, before it is killed.
-PATIENCE = 30.0
+#: Seconds after the end of the grace period at which a node that has not stopped is killed.
+KILL_AFTER = 30.0
 
-#: The command of a node, from its name and the file descriptor of its link to the supervisor.
+#: Returns the command of a node from its name and the file descriptor of its socket to the supervisor.
 Command = Callable[[str, int], Sequence[str]]
 
 
 class Supervisor:
     """Runs one process per node until it is told to stop.
 
-    Each process has a socket to the supervisor. Over it, it hears of requests to stop, which cannot be taken
-    for signals that somebody else sends, and of the end of the supervisor, even by SIGKILL; and it says when
-    it has started.
+    A socket connects it with each process. Through it, the node receives requests to stop, which cannot be
+    confused with signals from elsewhere, and learns of the supervisor's end, even by SIGKILL; and the node
+    reports that it has started.
     """
 
     def __init__(
@@ -38,51 +38,51 @@ class Supervisor:
     ) -> None:
         self._grace = grace
         self._stopping = asyncio.Event()
-        self._children = [Child(node, command, environment, self._stopping) for node in nodes]
+        self._nodes = [NodeProcess(node, command, environment, self._stopping) for node in nodes]
 
     async def run(self) -> int:
-        """Keep the nodes running until a signal says to stop; the exit code.
+        """Keep the nodes running until a signal arrives; returns the exit code.
 
-        The first node goes ahead alone. If it ends with an error before it has ever started, something is
-        wrong that trying again does not put right (a module, the schema): its exit code is returned.
+        The first node starts alone. If it fails before it has ever started, retrying would not help (a
+        missing module, say, or a missing schema), and its exit code is returned.
         """
         loop = asyncio.get_running_loop()
         for number in SIGNALS:
             loop.add_signal_handler(number, self.stop)
-        first, *others = self._children
-        running = [asyncio.create_task(first.keep(going_ahead=True))]
-        proven = asyncio.create_task(first.ready.wait())
+        first, *rest = self._nodes
+        running = [asyncio.create_task(first.run(is_first=True))]
+        ready = asyncio.create_task(first.ready.wait())
         stopping = asyncio.create_task(self._stopping.wait())
-        awaited: list[asyncio.Future[Any]] = [*running, proven, stopping]
+        awaited: list[asyncio.Future[Any]] = [*running, ready, stopping]
         await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
-        if proven.done():
-            running += [asyncio.create_task(child.keep()) for child in others]
+        if ready.done():
+            running += [asyncio.create_task(node.run()) for node in rest]
         ended = asyncio.gather(*running)
         awaited = [ended, stopping]
         await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
-        await asyncio.wait([ended], timeout=self._grace + PATIENCE)
-        for task in (proven, stopping):
+        await asyncio.wait([ended], timeout=self._grace + KILL_AFTER)
+        for task in (ready, stopping):
             task.cancel()
-        for child in self._children:
-            child.kill()
+        for node in self._nodes:
+            node.kill()
         return max(await ended)
 
     def stop(self) -> None:
-        """Ask every node to stop; asked again, not to wait for running jobs."""
+        """Ask every node to stop; a second request ends the grace period."""
         logger.info("stopping")
         self._stopping.set()
-        for child in self._children:
-            child.stop()
+        for node in self._nodes:
+            node.stop()
 
 
-class Child:
-    """A node in a process of its own."""
+class NodeProcess:
+    """A node in a child process."""
 
     def __init__(
         self, node: str, command: Command, environment: Mapping[str, str], stopping: asyncio.Event
     ) -> None:
         self.node = node
-        #: Whether a process of this node has ever started.
+        #: Set once any process of this node has started.
         self.ready = asyncio.Event()
         self._command = command
         self._environment = environment
@@ -91,66 +91,68 @@ class Child:
         self._link: socket.socket | None = None
         self._started = False
 
-    async def keep(self, going_ahead: bool = False) -> int:
-        """Run the process, again whenever it ends, until stopping.
+    async def run(self, is_first: bool = False) -> int:
+        """Run the process, and restart it whenever it ends, until the supervisor stops.
 
-        Returns 0; when `going_ahead`, the exit code of a process that fails before any has started.
+        Returns 0 or, for the first node, the exit code of a process that failed before any has started.
         """
         deaths = 0
         while not self._stopping.is_set():
             began = clock.monotonic()
             try:
-                ended = await self._live()
-            # No memory or no process left, for instance.
+                code = await self._run_once()
+            # Out of memory or processes, for instance.
             except OSError as error:
                 how = f"could not be started: {error}"
             else:
                 if self._stopping.is_set():
                     break
-                if going_ahead and ended > 0 and not self.ready.is_set():
-                    return ended
-                how = f"ended by {_signal(-ended)}" if ended < 0 else f"ended with exit code {ended}"
-            lived = clock.monotonic() - began
-            deaths = 0 if lived > HEALTHY_AFTER else deaths
-            pause = backoff.jittered(min(PAUSE * 2 ** min(deaths, backoff.MAX_EXPONENT), LONGEST_PAUSE), 0.5)
+                if is_first and code > 0 and not self.ready.is_set():
+                    return code
+                how = f"ended by {_signal(-code)}" if code < 0 else f"ended with exit code {code}"
+            uptime = clock.monotonic() - began
+            if uptime > HEALTHY_AFTER:
+                deaths = 0
+            doubled = RESTART_PAUSE * 2 ** min(deaths, backoff.MAX_EXPONENT)
+            pause = backoff.jittered(min(doubled, LONGEST_RESTART_PAUSE), 0.5)
             deaths += 1
-            logger.error("node %s %s after %.1f s; next start in %.1f s", self.node, how, lived, pause)
+            logger.error("node %s %s after %.1f s; next start in %.1f s", self.node, how, uptime, pause)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), pause)
         return 0
 
     def stop(self) -> None:
-        """Pass on one request to stop."""
+        """Forward a request to stop."""
         if self._link is not None:
-            # It may have ended just now.
+            # The process may have ended just now.
             with contextlib.suppress(OSError):
                 self._link.send(STOP)
             if self._process is not None and not self._started:
-                # It does not listen yet, and may be importing for a long time.
+                # It does not read from the socket yet, and may be importing for a long time.
                 with contextlib.suppress(ProcessLookupError):
                     self._process.terminate()
 
     def kill(self) -> None:
-        """End a process that does not stop."""
+        """Kill the process if it has not stopped."""
         if self._process is not None:
-            logger.error("node %s does not stop: killed", self.node)
+            logger.error("node %s did not stop and was killed", self.node)
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
 
-    async def _live(self) -> int:
-        """Start a process, and wait until it has ended; its exit code, or -N for signal N."""
-        link, theirs = socket.socketpair()
+    async def _run_once(self) -> int:
+        """Start a process and wait until it ends; returns its exit code, or -N for signal N."""
+        link, child_link = socket.socketpair()
         with link:
             link.setblocking(False)
             self._started = False
             self._link = link
             try:
-                with theirs:
+                with child_link:
                     self._process = await asyncio.create_subprocess_exec(
-                        *self._command(self.node, theirs.fileno()),
+                        *self._command(self.node, child_link.fileno()),
                         env=self._environment,
-                        pass_fds=[theirs.fileno()],
-                        # Ctrl-C in a terminal goes to this process alone, which passes it on.
+                        pass_fds=[child_link.fileno()],
+                        # Ctrl-C in a terminal goes to the supervisor alone, which forwards it.
                         start_new_session=True,
                     )
                 if self._stopping.is_set():
@@ -160,7 +162,7 @@ class Child:
                     return await self._process.wait()
                 finally:
                     listening.cancel()
-                    # It lets go of the socket before that is closed.
+                    # The task must let go of the socket before that is closed.
                     await asyncio.wait({listening})
             finally:
                 self._link = self._process = None

@@ -52,7 +52,7 @@ def test_a_missing_url_is_named() -> None:
         (["--database-url", "nonsense"], "the database URL cannot be read"),
         (["--database-url", "postgresql+pygresql://u:secret@host/db"], "pygresql is not supported"),
         (["--database-url", "sqlite://", "--queues", "a:b"], "'a:b' is not NAME:LIMIT"),
-        (["--database-url", "sqlite://", "--queues", "a:1,a:2"], "'a' is named twice"),
+        (["--database-url", "sqlite://", "--queues", "a:1,a:2"], "'a' is listed twice"),
         (["--database-url", "sqlite://", "--queues", "a:0"], "limit must be an integer from 1 to 10000"),
         (["--database-url", "sqlite://", "--queues", "a b:1"], "'a b' is not a queue name"),
         (["--database-url", "sqlite://", "--import", "no.such"], "--import no.such: No module named 'no'"),
@@ -140,7 +140,7 @@ def test_each_option_of_the_command_line_reaches_the_instance(monkeypatch: pytes
     made: list[Oban] = []
     monkeypatch.setattr("oban.cli.node.run", lambda oban, link: made.append(oban))
     # What belongs to a process of its own.
-    monkeypatch.setattr("oban.cli.node.leave_at_signals", lambda: None)
+    monkeypatch.setattr("oban.cli.node.exit_on_signals", lambda: None)
     monkeypatch.setattr("gc.freeze", lambda: None)
     monkeypatch.setattr("sys.path", [*sys.path])
     monkeypatch.setenv("OBAN_LISTEN_URL", "postgresql://direct/shop")

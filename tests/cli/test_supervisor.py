@@ -68,8 +68,8 @@ async def ends(running: "asyncio.Task[int]") -> int:
 async def test_a_node_that_ends_by_itself_is_started_again_after_growing_pauses(
     code: str, how: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(module, "PAUSE", 0.2)
-    monkeypatch.setattr(module, "LONGEST_PAUSE", 0.5)
+    monkeypatch.setattr(module, "RESTART_PAUSE", 0.2)
+    monkeypatch.setattr(module, "LONGEST_RESTART_PAUSE", 0.5)
     supervisor = Recorder(code)
     running = asyncio.create_task(supervisor.run())
     await eventually(supervisor.started(5))
@@ -85,8 +85,8 @@ async def test_a_node_that_ends_by_itself_is_started_again_after_growing_pauses(
 async def test_a_node_that_lived_for_long_is_started_again_soon(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(module, "PAUSE", 0.05)
-    monkeypatch.setattr(module, "LONGEST_PAUSE", 60.0)
+    monkeypatch.setattr(module, "RESTART_PAUSE", 0.05)
+    monkeypatch.setattr(module, "LONGEST_RESTART_PAUSE", 60.0)
     monkeypatch.setattr(module, "HEALTHY_AFTER", 0.0)
     supervisor = Recorder(ENDS)
     running = asyncio.create_task(supervisor.run())
@@ -124,7 +124,7 @@ async def test_a_node_that_has_not_started_yet_stops_at_once() -> None:
 async def test_a_stop_does_not_wait_for_the_pause_before_the_next_start(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(module, "PAUSE", 30.0)
+    monkeypatch.setattr(module, "RESTART_PAUSE", 30.0)
     supervisor = Recorder(DIES)
     running = asyncio.create_task(supervisor.run())
     await eventually(lambda: "next start in 3" in caplog.text or "next start in 4" in caplog.text)
@@ -146,19 +146,19 @@ async def test_each_request_to_stop_reaches_each_node_once(tmp_path: Path) -> No
 async def test_a_node_that_does_not_stop_is_killed(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(module, "PATIENCE", 0.2)
+    monkeypatch.setattr(module, "KILL_AFTER", 0.2)
     supervisor = Recorder(DEAF, grace=0.1)
     running = asyncio.create_task(supervisor.run())
     await eventually(supervisor.ready)
     supervisor.stop()
     assert await ends(running) == 0
-    assert "node a does not stop: killed" in caplog.text
+    assert "node a did not stop and was killed" in caplog.text
 
 
 async def test_a_process_that_cannot_be_started_is_tried_again(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(module, "PAUSE", 0.01)
+    monkeypatch.setattr(module, "RESTART_PAUSE", 0.01)
     tries: list[str] = []
 
     def command(name: str, link: int) -> list[str]:
@@ -273,7 +273,9 @@ async def test_the_end_of_the_supervisor_stops_its_nodes(url: URL) -> None:
             await all_run(client, jobs)
             nodes = [printed.pid("web-1"), printed.pid("web-2")]
             process.kill()
-            await printed.until("web-1  oban  the supervisor is gone", "web-2  oban  the supervisor is gone")
+            await printed.until(
+                "web-1  oban  the supervisor has ended", "web-2  oban  the supervisor has ended"
+            )
             await eventually(lambda: all(is_gone(pid) for pid in nodes))
         states = {(job.state, job.attempt, len(job.errors)) for job in await client.list_jobs()}
         assert states == {(JobState.AVAILABLE, 0, 0)}

@@ -175,4 +175,4 @@ def record_compiled_statements(patch: pytest.MonkeyPatch) -> list[str]:
 
 def all_ready(supervisor: Supervisor) -> bool:
     """Whether every node of a supervisor has started."""
-    return all(child.ready.is_set() for child in supervisor._children)
+    return all(node.ready.is_set() for node in supervisor._nodes)
