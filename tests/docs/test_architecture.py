@@ -56,6 +56,11 @@ def test_every_module_has_a_line() -> None:
     assert sorted(re.findall(r"^\| `(oban/[\w/]+\.py)` \|", TEXT, re.MULTILINE)) == sorted(expected)
 
 
+def test_every_folder_of_tests_has_a_row() -> None:
+    folders = {f"tests/{path.parent.name}/" for path in (ROOT / "tests").glob("*/__init__.py")}
+    assert folders <= set(spans(TEXT.partition("## Where the tests are")[2], r"tests/\w+/"))
+
+
 def test_the_layers_are_those_that_import_linter_enforces() -> None:
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     [layers] = [contract["layers"] for contract in contracts if contract["type"] == "layers"]
