@@ -5,16 +5,18 @@ because of this module.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from greenlet import getcurrent, greenlet
-from sqlalchemy import Connection, CursorResult, Engine, NestedTransaction, Pool, Select
+from sqlalchemy import Connection, CursorResult, Engine, NestedTransaction, Pool, Select, util
 from sqlalchemy.orm.state import InstanceState
 from sqlalchemy.sql.compiler import SQLCompiler
 
 if TYPE_CHECKING:
     # A node does not need Alembic, whose import takes long.
     from alembic.script import ScriptDirectory
+
+T = TypeVar("T")
 
 # -- SQLAlchemy: engines and pools ------------------------------------------------------------------
 
@@ -107,6 +109,32 @@ class ProviderGreenlet(greenlet):
     """
 
     __sqlalchemy_greenlet_provider__ = True
+
+
+async def run_sync(function: Callable[[], T]) -> T:
+    """Run sync code that uses SQLAlchemy on an asyncio driver: `sqlalchemy.util.greenlet_spawn`.
+
+    Without it, the same is done here.
+    """
+    if (spawn := getattr(util, "greenlet_spawn", None)) is not None:
+        result: T = await spawn(function)
+        return result
+    return await _spawn(function)
+
+
+async def _spawn(function: Callable[[], T]) -> T:
+    worker = ProviderGreenlet(function, getcurrent())
+    worker.gr_context = getcurrent().gr_context
+    awaited: Any = worker.switch()
+    while not worker.dead:
+        try:
+            value = await awaited
+        except BaseException as error:
+            awaited = worker.throw(type(error), error, error.__traceback__)
+        else:
+            awaited = worker.switch(value)
+    result: T = awaited
+    return result
 
 
 def wait_for(awaitable: Awaitable[Any]) -> Any:

@@ -10,6 +10,7 @@ from sqlalchemy import URL, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_scoped_session
 
+from oban import compat
 from oban.database.base import BaseDatabase, Function, P, Retries, T
 from oban.database.engines import can_detach, make_engine, with_own_pool
 from oban.database.fast import FAST_PATH
@@ -94,7 +95,7 @@ class Database(BaseDatabase):
     async def dispose(self) -> None:
         """Close the connections of an engine that Oban made."""
         if self._owns_engine:
-            await FAST_PATH.run_sync(self._autocommit_pool.close)
+            await compat.run_sync(self._autocommit_pool.close)
             await self.engine.dispose()
 
     def run(
@@ -144,9 +145,9 @@ class Database(BaseDatabase):
                 return await _uninterrupted(work, lock)
             # An `AsyncSession` would not let its rollback be interrupted, even if the server never answers.
             if self.timeout is None:
-                return await FAST_PATH.run_sync(work)
+                return await compat.run_sync(work)
             async with asyncio.timeout(self.timeout):
-                return await FAST_PATH.run_sync(work)
+                return await compat.run_sync(work)
 
     async def _join(
         self, caller: AsyncCaller, function: Function[P, T], *args: P.args, **kwargs: P.kwargs
@@ -157,7 +158,7 @@ class Database(BaseDatabase):
                 caller = caller()
             if isinstance(caller, AsyncSession):
                 work = partial(self._run_on_session, caller.sync_session, function, *args, **kwargs)
-                return await FAST_PATH.run_sync(work)
+                return await compat.run_sync(work)
             if isinstance(caller, AsyncConnection):
                 return await caller.run_sync(
                     lambda connection: self._run_on_connection(connection, function, *args, **kwargs)
@@ -172,7 +173,7 @@ async def _uninterrupted(work: Callable[[], T], lock: "asyncio.Lock | nullcontex
 
     async def locked() -> T:
         async with lock:
-            return await FAST_PATH.run_sync(work)
+            return await compat.run_sync(work)
 
     task = asyncio.create_task(locked())
     try:

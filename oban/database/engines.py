@@ -44,13 +44,13 @@ def with_own_pool(
     `statement` on each new one.
     """
     source = engine.sync_engine
-    size: dict[str, Any] = {"pool_size": connections, "max_overflow": 0, "timeout": timeout}
+    size: dict[str, Any] = {"pool_size": connections, "max_overflow": 0}
     options = source.get_execution_options()
     if (arguments := compat.pool_arguments(source.pool)) is not None:
-        pool = AsyncAdaptedQueuePool(**arguments, **size, dialect=source.dialect)
+        pool = AsyncAdaptedQueuePool(**arguments, **size, timeout=timeout, dialect=source.dialect)
         own = Engine(pool, source.dialect, source.url, execution_options=options)
     else:
-        own = create_async_engine(source.url, pool_timeout=timeout, **size).sync_engine
+        own = create_async_engine(source.url, **size, pool_timeout=timeout).sync_engine
         own.update_execution_options(**options)
     compat.copy_engine_events(source, own)
     if statement:

@@ -1,0 +1,113 @@
+"""A later SQLAlchemy or Alembic without a private name: the library degrades as `compat` says."""
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from sqlalchemy import URL, Engine, select
+
+from oban import Job, JobState, Oban, compat
+from tests.support.jobs import reaches
+from tests.support.workers import Noop
+
+#: An object of SQLAlchemy's that has lost its private attributes.
+BARE = cast(Any, SimpleNamespace(dialect=SimpleNamespace()))
+
+
+def test_an_engine_without_private_names_gets_the_careful_answers() -> None:
+    assert compat.pool_arguments(BARE) is None
+    assert compat.checks_connections(BARE)
+    assert compat.has_listeners(BARE)
+    assert compat.logs_statements(BARE)
+    assert compat.connect_isolation_level(BARE) is None
+    compat.copy_engine_events(BARE, BARE)
+    compat.enable_pre_ping(BARE)
+
+
+def test_a_statement_without_private_names_counts_as_one_without_the_clause() -> None:
+    assert not compat.locks_rows(BARE)
+    assert not compat.is_limited(BARE)
+    assert compat.named_columns(BARE) == []
+    assert not compat.compiles_distinct(BARE)
+
+
+def test_a_select_of_this_sqlalchemy_has_the_names() -> None:
+    assert compat.locks_rows(select(Job).with_for_update())
+    for statement in (select(Job).limit(1), select(Job).offset(1), select(Job).having(Job.id > 1)):
+        assert compat.is_limited(statement)
+    assert not compat.is_limited(select(Job))
+    assert not compat.locks_rows(select(Job))
+
+
+@pytest.mark.parametrize("name", ["sa_savepoint_12", "12"])
+def test_the_number_of_a_savepoint_is_read_from_its_name(name: str) -> None:
+    assert compat.parse_savepoint(name) == 12
+
+
+@pytest.mark.parametrize("name", [None, "", "mine"])
+def test_a_savepoint_with_another_name_has_no_number(name: str | None) -> None:
+    assert compat.parse_savepoint(name) is None
+
+
+def test_a_drivers_error_is_raised_as_it_is_without_sqlalchemys_function() -> None:
+    with pytest.raises(KeyError):
+        compat.raise_dbapi_error(BARE, KeyError("x"), "SELECT 1", (), None, None)
+
+
+async def _one() -> int:
+    await asyncio.sleep(0)
+    return 1
+
+
+async def _fails() -> int:
+    raise KeyError
+
+
+def test_waiting_outside_of_a_driver_is_refused() -> None:
+    waiting = _one()
+    with pytest.raises(RuntimeError, match="not in a greenlet"):
+        compat.wait_for(waiting)
+    waiting.close()
+
+
+@pytest.mark.parametrize("has_spawn", [True, False])
+async def test_sync_code_waits_for_coroutines_and_gets_their_errors(
+    has_spawn: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not has_spawn:
+        monkeypatch.delattr("sqlalchemy.util.greenlet_spawn")
+
+    def work() -> list[int]:
+        found = [compat.wait_for(_one()), compat.wait_for(_one())]
+        with pytest.raises(KeyError):
+            compat.wait_for(_fails())
+        return found
+
+    assert await compat.run_sync(work) == [1, 1]
+    with pytest.raises(ZeroDivisionError):
+        await compat.run_sync(lambda: 1 // 0)
+
+
+async def test_a_node_runs_jobs_without_any_of_the_names(url: URL, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: object) -> Any:
+        raise AttributeError
+
+    monkeypatch.setattr(compat, "pool_arguments", lambda _: None)
+    monkeypatch.setattr(compat, "copy_engine_events", lambda *_: None)
+    monkeypatch.setattr(compat, "checks_connections", lambda _: True)
+    monkeypatch.setattr(compat, "has_listeners", lambda _: True)
+    monkeypatch.setattr(compat, "logs_statements", lambda _: True)
+    monkeypatch.setattr(compat, "connect_isolation_level", lambda _: None)
+    monkeypatch.setattr(compat, "locks_rows", lambda _: False)
+    monkeypatch.setattr(compat, "is_limited", lambda _: False)
+    monkeypatch.setattr(compat, "named_columns", lambda _: [])
+    monkeypatch.setattr(compat, "bind_processors", unknown)
+    monkeypatch.setattr(compat, "row_arguments", unknown)
+    monkeypatch.delattr("sqlalchemy.util.greenlet_spawn")
+    async with Oban(url, queues={"default": 2}) as oban:
+        assert isinstance(oban.engine.sync_engine, Engine)
+        jobs = await oban.enqueue_many([Noop.new() for _ in range(3)])
+        for job in jobs:
+            await reaches(oban, job, JobState.COMPLETED)
+        assert await oban.retry_many_jobs(select(Job)) == 3
