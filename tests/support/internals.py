@@ -11,7 +11,7 @@ from sqlalchemy import ClauseElement
 from oban import Oban, SyncOban, clock
 from oban.cli.supervisor import Supervisor
 from oban.database.aio import Database
-from oban.database.fast import compiled, greenlets
+from oban.database.fast import compiled
 from oban.database.fast.autocommit_pool import AutocommitConnection
 from oban.database.transaction import OwnTransaction
 from oban.notifier.listen import ListenNotifier
@@ -133,11 +133,6 @@ def pretend_to_prepare(patch: pytest.MonkeyPatch) -> None:
 def stage_statement(oban: Oban) -> ClauseElement:
     """The statement with which the stager makes due jobs available."""
     return fetch._stage(oban._database.dialect)
-
-
-def idle_greenlets() -> list[Any]:
-    """The greenlets that wait for the next call in this thread."""
-    return greenlets._kept.idle
 
 
 def idle_connections(oban: Oban | SyncOban) -> list[AutocommitConnection]:
