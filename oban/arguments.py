@@ -1,6 +1,6 @@
-"""Args of a declared type: `Worker[EmailArgs]`, where that is a dataclass, a TypedDict or a pydantic model.
+"""Typed args: `Worker[EmailArgs]`, where EmailArgs is a dataclass, a TypedDict or a pydantic model.
 
-pydantic turns them into JSON and back. It is imported when the first worker declares its args.
+pydantic converts them to JSON and back. It is imported when the first worker declares a type.
 """
 
 import json
@@ -18,223 +18,227 @@ from oban.errors import ConfigError, InvalidJob
 
 _DICTS: tuple[Any, ...] = (dict, Mapping, MutableMapping)
 _UNIONS: tuple[Any, ...] = (Union, types.UnionType)
-#: How many faults an error names, and how much of each it shows.
-_FAULTS, _SHOWN = 5, 120
+#: How many problems an error lists, and how many characters of each.
+_MAX_PROBLEMS, _MAX_LENGTH = 5, 120
 
 
-def declared(cls: type[Any], root: type[Any], before: Any) -> Any:
-    """What the bases of a subclass of `root` say about its args; `before` if they say nothing.
+def declared(cls: type[Any], root: type[Any], inherited: Any) -> Any:
+    """The type of the args of a subclass of `root`: from `root[…]` among its bases, or `inherited`.
 
-    Raises `ConfigError` for a name that is not defined yet.
+    Raises `ConfigError` if it names a class that is not defined yet.
     """
     for base in cls.__dict__.get("__orig_bases__", ()):
         origin = get_origin(base)
         if origin is root:
-            (said,) = get_args(base)
-            return _resolved(said, cls)
-        # A generic class of the application between: what it has left open is given here.
+            return _resolve(get_args(base)[0], cls)
+        # A generic class of the application in between leaves its type parameters to this class.
         if isinstance(origin, type) and issubclass(origin, root):
             generic: Any = origin
-            given = dict(zip(generic.__parameters__, get_args(base), strict=False))
-            return _substituted(generic._declared, given, cls)
-    return before
+            values = dict(zip(generic.__parameters__, get_args(base), strict=False))
+            return _substitute(generic._declared, values, cls)
+    return inherited
 
 
-def _resolved(said: Any, cls: type[Any]) -> Any:
-    if not isinstance(said, (str, ForwardRef)):
-        return said
-    holder = types.SimpleNamespace(__annotations__={"args": said})
-    names = vars(sys.modules.get(cls.__module__, types))
+def _resolve(declared: Any, cls: type[Any]) -> Any:
+    if not isinstance(declared, (str, ForwardRef)):
+        return declared
     try:
-        return get_type_hints(holder, names, include_extras=True)["args"]
+        return _evaluate(declared, vars(sys.modules.get(cls.__module__, types)))
     except NameError as error:
         raise ConfigError(f"{cls.__qualname__}: its args: {error}; define it above the worker") from None
 
 
-def _substituted(said: Any, given: Mapping[Any, Any], cls: type[Any]) -> Any:
-    if isinstance(said, TypeVar):
-        return _resolved(given.get(said, said), cls)
-    if parameters := getattr(said, "__parameters__", ()):
-        return said[tuple(given.get(parameter, parameter) for parameter in parameters)]
-    return said
+def _evaluate(annotation: Any, names: dict[str, Any]) -> Any:
+    holder = types.SimpleNamespace(__annotations__={"args": annotation})
+    return get_type_hints(holder, names, include_extras=True)["args"]
 
 
-def make(said: Any, owner: str) -> "Arguments | None":
-    """What reads and writes the args of a worker; None where they are a plain dict.
+def _substitute(declared: Any, values: Mapping[Any, Any], cls: type[Any]) -> Any:
+    if isinstance(declared, TypeVar):
+        return _resolve(values.get(declared, declared), cls)
+    if parameters := getattr(declared, "__parameters__", ()):
+        return declared[tuple(values.get(parameter, parameter) for parameter in parameters)]
+    return declared
 
-    Raises `ConfigError` for a type that no JSON object can be, and without pydantic.
+
+def make(declared: Any, owner: str) -> "Arguments | None":
+    """The converter for args of a declared type; None if they are a plain dict.
+
+    Raises `ConfigError` if the type does not correspond to a JSON object, or if pydantic is not installed.
     """
-    known = _known(said)
-    plain = _class_of(known) in _DICTS and get_args(known) in ((), (str, Any), (str, object))
-    if said is None or known is Any or isinstance(known, TypeVar) or plain:
+    alias_of = _unalias(declared)
+    plain = _class_of(alias_of) in _DICTS and get_args(alias_of) in ((), (str, Any), (str, object))
+    if declared is None or alias_of is Any or isinstance(alias_of, TypeVar) or plain:
         return None
-    _check_kind(said, owner)
-    return Arguments(said, owner)
+    _check_kind(declared, owner)
+    return Arguments(declared, owner)
 
 
-def _check_kind(said: Any, owner: str) -> None:
-    known = _known(said)
-    if get_origin(known) in _UNIONS:
-        for each in get_args(known):
-            _check_kind(each, owner)
+def _check_kind(declared: Any, owner: str) -> None:
+    alias_of = _unalias(declared)
+    if get_origin(alias_of) in _UNIONS:
+        for member in get_args(alias_of):
+            _check_kind(member, owner)
         return
-    cls = _class_of(known)
-    # A pydantic model knows its schema.
-    if not (is_dataclass(cls) or is_typeddict(cls) or cls in _DICTS or hasattr(cls, "model_json_schema")):
+    cls = _class_of(alias_of)
+    is_model = hasattr(cls, "model_json_schema")
+    if not (is_model or is_dataclass(cls) or is_typeddict(cls) or cls in _DICTS):
         raise ConfigError(
-            f"{owner}: its args must be a dataclass, a TypedDict or a pydantic model, not {_name(said)}"
+            f"{owner}: its args must be a dataclass, a TypedDict or a pydantic model, not {_name(declared)}"
         )
 
 
-def _known(said: Any) -> Any:
-    """What a NewType, `type X = …` or `Annotated` gives another name to."""
+def _unalias(declared: Any) -> Any:
+    """The type behind a NewType, `type X = …` or `Annotated`."""
     while True:
-        if get_origin(said) is Annotated:
-            said = get_args(said)[0]
-        elif (behind := getattr(said, "__supertype__", getattr(said, "__value__", None))) is not None:
-            said = behind
+        if get_origin(declared) is Annotated:
+            alias_of = get_args(declared)[0]
         else:
-            return said
+            alias_of = getattr(declared, "__supertype__", getattr(declared, "__value__", None))
+        if alias_of is None:
+            return declared
+        declared = alias_of
 
 
-def _class_of(said: Any) -> Any:
-    """The class of a generic alias, or under another name; None if there are several."""
-    known = _known(said)
-    cls = get_origin(known) or known
+def _class_of(declared: Any) -> Any:
+    """The class of a type, without its parameters; None for a union."""
+    alias_of = _unalias(declared)
+    cls = get_origin(alias_of) or alias_of
     return None if cls in _UNIONS else cls
 
 
-def check_parameter(process: Any, said: Any, owner: str) -> None:
-    """Raise `ConfigError` if the parameter `args` of `process` is annotated as what it will not get.
+def check_parameter(process: Any, declared: Any, owner: str) -> None:
+    """Raise `ConfigError` if the annotation of the parameter `args` of `process` is not the declared type.
 
-    An annotation that cannot be resolved, or is no class, passes.
+    An annotation that cannot be evaluated, or is not a class, is accepted.
     """
     annotation = getattr(process, "__annotations__", {}).get("args")
     if isinstance(annotation, str):
-        holder = types.SimpleNamespace(__annotations__={"args": annotation})
         try:
-            annotation = get_type_hints(holder, process.__globals__)["args"]
-        # Whatever the text says: it may be meant for a type checker alone.
+            annotation = _evaluate(annotation, process.__globals__)
+        # It may be meant only for a type checker.
         except Exception:
             return
-    wanted, got = _class_of(annotation), _class_of(said)
-    if wanted is Any or not isinstance(wanted, type) or not isinstance(got, type):
+    wanted, actual = _class_of(annotation), _class_of(declared)
+    if wanted is Any or not isinstance(wanted, type) or not isinstance(actual, type):
         return
-    # A TypedDict has no subclasses; of a plain dict it may say what is in there.
-    fits = (wanted is got or got is dict) if is_typeddict(wanted) else issubclass(got, wanted)
+    # A TypedDict has no subclasses, but can describe a plain dict.
+    fits = (wanted is actual or actual is dict) if is_typeddict(wanted) else issubclass(actual, wanted)
     if not fits:
         raise ConfigError(
-            f"{owner}: process gets its args as {_name(said)}, not {_name(annotation)}:"
+            f"{owner}: process gets its args as {_name(declared)}, not {_name(annotation)}:"
             f" class {owner.rpartition('.')[2]}(Worker[{_name(annotation)}]) declares these"
         )
 
 
-def _name(said: Any) -> str:
-    return said.__qualname__ if isinstance(said, type) and not get_args(said) else str(said)
+def _name(declared: Any) -> str:
+    plain = isinstance(declared, type) and not get_args(declared)
+    return declared.__qualname__ if plain else str(declared)
 
 
 class Arguments:
-    """Reads and writes args of one declared type."""
+    """Converts args of one declared type to JSON values and back."""
 
-    __slots__ = ("_adapter", "_invalid", "said")
+    __slots__ = ("_adapter", "_invalid", "_name")
 
-    def __init__(self, said: Any, owner: str) -> None:
+    def __init__(self, declared: Any, owner: str) -> None:
         try:
             from pydantic import TypeAdapter, ValidationError
         except ImportError:
             raise ConfigError(
                 f"{owner}: args of a declared type need pydantic 2: pip install 'oban-sqlalchemy[pydantic]'"
             ) from None
-        self.said: Any = said
+        self._name = _name(declared)
         self._invalid = ValidationError
         try:
-            self._adapter: TypeAdapter[Any] = TypeAdapter(said)
+            self._adapter: TypeAdapter[Any] = TypeAdapter(declared)
             self._adapter.rebuild(raise_errors=True)
         except Exception as error:
-            text = encoding.log_safe(str(error).partition("\n")[0], 500)
-            raise ConfigError(f"{owner}: its args cannot be {_name(said)}: {text}") from error
+            problem = encoding.log_safe(str(error).partition("\n")[0], 500)
+            raise ConfigError(f"{owner}: its args cannot be {self._name}: {problem}") from error
 
     def parse(self, args: dict[str, Any], owner: str) -> Any:
-        """The object of stored args. Raises `InvalidJob`, or what a validator of the type raises."""
-        try:
-            return self._adapter.validate_json(_text(args))
-        # Not the error itself: it shows the values.
-        except self._invalid as error:
-            raise InvalidJob("args", f"of {owner} do not fit {_name(self.said)}: {_faults(error)}") from None
+        """The object that stored args stand for.
 
-    def _read(self, value: Any) -> Any:
-        try:
-            return self._adapter.validate_python(value)
-        except self._invalid:
-            # What a strict model refuses of a dict, such as a date as text, it may take of JSON.
-            if isinstance(value, dict):
-                with suppress(InvalidJob, self._invalid):
-                    return self._adapter.validate_json(_text(fields.args(value)))
-            raise
-
-    def dump(self, value: Any, owner: str) -> dict[str, Any]:
-        """JSON values of an object, or of a dict that can be parsed, which `parse` makes equal again.
-
-        Raises `InvalidJob`.
+        Raises `InvalidJob` if they do not fit the type. A validator of the type can raise other errors.
         """
         try:
-            given = self._read({} if value is None else value)
+            return self._adapter.validate_json(_dumps(args))
+        except self._invalid as error:
+            raise self._misfit(error, owner) from None
+
+    def dump(self, value: Any, owner: str) -> dict[str, Any]:
+        """The JSON values of an object of the type, or of a dict of its fields.
+
+        Raises `InvalidJob` if the value does not fit the type, cannot be stored, or if `parse` would not
+        return an equal object.
+        """
+        try:
+            before = self._validate({} if value is None else value)
             dumped = self._adapter.dump_python(
-                given, mode="json", by_alias=True, round_trip=True, warnings=False
+                before, mode="json", by_alias=True, round_trip=True, warnings=False
             )
             stored = fields.args(dumped)
-            back = self.parse(stored, owner)
-            same = bool(back == given)
+            after = self.parse(stored, owner)
+            if after == before:
+                return stored
         except InvalidJob:
             raise
         except self._invalid as error:
-            raise InvalidJob("args", f"of {owner} do not fit {_name(self.said)}: {_faults(error)}") from None
+            raise self._misfit(error, owner) from None
         except Exception as error:
-            text = encoding.log_safe(str(error), _SHOWN)
-            raise InvalidJob(
-                "args", f"of {owner} cannot be stored: {type(error).__name__}: {text}"
-            ) from error
-        if not same:
-            raise InvalidJob(
-                "args", f"of {owner} would not come back as they are: {_difference(given, back)}"
-            )
-        return stored
+            problem = f"{type(error).__name__}: {encoding.log_safe(str(error), _MAX_LENGTH)}"
+            raise InvalidJob("args", f"of {owner} cannot be stored: {problem}") from error
+        changed = _difference(before, after)
+        raise InvalidJob("args", f"of {owner} would not come back as they are: {changed}")
+
+    def _validate(self, value: Any) -> Any:
+        try:
+            return self._adapter.validate_python(value)
+        except self._invalid:
+            # A strict model accepts some values only in JSON, such as a date in a string.
+            if isinstance(value, dict):
+                with suppress(InvalidJob, self._invalid):
+                    return self._adapter.validate_json(_dumps(fields.args(value)))
+            raise
+
+    def _misfit(self, error: Any, owner: str) -> InvalidJob:
+        # pydantic's own message includes the values.
+        problems = error.errors(include_url=False, include_input=False, include_context=False)
+        shown = [
+            f"{_path(problem['loc'])}{encoding.log_safe(problem['msg'], _MAX_LENGTH)}"
+            for problem in problems[:_MAX_PROBLEMS]
+        ]
+        if len(problems) > _MAX_PROBLEMS:
+            shown.append(f"and {len(problems) - _MAX_PROBLEMS:,} more")
+        return InvalidJob("args", f"of {owner} do not fit {self._name}: {'; '.join(shown)}")
 
 
-def _text(args: dict[str, Any]) -> str:
+def _dumps(args: dict[str, Any]) -> str:
     try:
         return encoding.dumps(args)
     except TypeError:
-        # Integers of more than 64 bits, or many levels: databases store these.
+        # orjson refuses integers of more than 64 bits and deep nesting, which databases store.
         return json.dumps(args)
-
-
-def _faults(error: Any) -> str:
-    faults = error.errors(include_url=False, include_input=False, include_context=False)
-    shown = [f"{_path(fault['loc'])}{encoding.log_safe(fault['msg'], _SHOWN)}" for fault in faults[:_FAULTS]]
-    more = f"; and {len(faults) - _FAULTS:,} more" if len(faults) > _FAULTS else ""
-    return "; ".join(shown) + more
 
 
 def _path(location: tuple[int | str, ...]) -> str:
     parts = (f"[{part}]" if isinstance(part, int) else f".{encoding.log_safe(part, 40)}" for part in location)
     path = "".join(parts).removeprefix(".")
-    return f"{encoding.log_safe(path, _SHOWN)}: " if path else ""
+    return f"{encoding.log_safe(path, _MAX_LENGTH)}: " if path else ""
 
 
-def _difference(given: Any, back: Any) -> str:
-    """Which fields differ, without their values."""
-    if type(given) is not type(back):
-        return f"{type(given).__qualname__} as {type(back).__qualname__}"
-    if isinstance(given, dict):
-        before, after = given, back
-    else:
-        names = getattr(given, "__dataclass_fields__", None) or getattr(type(given), "model_fields", {})
-        before, after = ({name: getattr(side, name, None) for name in names} for side in (given, back))
+def _difference(before: Any, after: Any) -> str:
+    """The fields that differ, without their values."""
+    cls = type(before)
+    if cls is not type(after):
+        return f"{cls.__qualname__} as {type(after).__qualname__}"
+    if not isinstance(before, dict):
+        names = getattr(before, "__dataclass_fields__", None) or getattr(cls, "model_fields", {})
+        before, after = ({name: getattr(side, name, None) for name in names} for side in (before, after))
     changed = [name for name in before if before[name] != after.get(name)]
-    kinds = (
-        f"{encoding.log_safe(name, 40)}"
-        f" ({type(before[name]).__name__}, then {type(after.get(name)).__name__})"
-        for name in changed[:_FAULTS]
-    )
-    return ", ".join(kinds) or f"{type(given).__qualname__} does not compare by value"
+    shown = []
+    for name in changed[:_MAX_PROBLEMS]:
+        types_ = f"{type(before[name]).__name__}, then {type(after.get(name)).__name__}"
+        shown.append(f"{encoding.log_safe(name, 40)} ({types_})")
+    return ", ".join(shown) or f"{cls.__qualname__} does not compare by value"

@@ -1,4 +1,4 @@
-"""The only place that reads a wall or a monotonic clock, so that both can be replaced."""
+"""The only module that reads the wall clock and the monotonic clock, so that tests can replace them."""
 
 import time
 from collections.abc import Iterator
@@ -7,14 +7,14 @@ from datetime import UTC, datetime
 
 
 class Clock:
-    """The machine's clocks. A subclass passed to `use` stands in for them."""
+    """The machine's clocks. Pass an instance of a subclass to `use` to replace them."""
 
     def now(self) -> datetime:
-        """The wall clock, as an aware UTC datetime."""
+        """The current time as an aware UTC datetime."""
         return datetime.now(UTC)
 
     def monotonic(self) -> float:
-        """Seconds since some fixed point in the past; never goes back."""
+        """Seconds since some point in the past; they never go back."""
         return time.monotonic()
 
 
@@ -27,13 +27,13 @@ def now() -> datetime:
 
 
 def monotonic() -> float:
-    """Monotonic seconds, for durations and deadlines."""
+    """Seconds since some point in the past, for durations and deadlines."""
     return _current.monotonic()
 
 
 @contextmanager
 def use(clock: Clock) -> Iterator[Clock]:
-    """Let `clock` answer instead of the machine's clocks, for this process, inside the block."""
+    """Replace the machine's clocks by `clock`, in the whole process, while the block runs."""
     global _current
     before, _current = _current, clock
     try:

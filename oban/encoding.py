@@ -1,8 +1,8 @@
-"""JSON in and out: what is accepted, how large it may be, and how an error becomes text.
+"""JSON encoding and decoding, and strings that can be stored and logged.
 
-What is refused is what PostgreSQL's `jsonb`, SQLite's JSON functions or another language would
-refuse or change silently: NUL characters, lone surrogates, NaN and infinities, integers beyond
-64 bits, keys that are not text.
+A value is refused if PostgreSQL's `jsonb`, SQLite's JSON functions or another language would refuse it or
+silently change it: NUL characters, lone surrogates, NaN, infinities, integers beyond 64 bits, and keys that
+are not strings.
 """
 
 import json
@@ -17,11 +17,11 @@ import orjson
 
 from oban.errors import EncodingError
 
-#: Largest `args`, `meta` or recorded value, in bytes of JSON.
+#: The largest `args`, `meta` or recorded value, in bytes of JSON.
 MAX_BYTES = 4 * 1024 * 1024
-#: Deepest nesting of lists and dicts.
+#: How deeply lists and dicts can be nested.
 MAX_DEPTH = 100
-#: Largest error text that is kept, in bytes of JSON.
+#: The longest traceback or message in `errors`, in bytes of JSON.
 MAX_ERROR = 8192
 
 _STRICT = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
@@ -32,13 +32,13 @@ _MIN_INT, _MAX_INT = -(2**63), 2**64 - 1
 
 
 def loads(text: str | bytes) -> Any:
-    """The value of a JSON text, with integers of any size."""
-    # Most documents of most jobs are empty.
+    """Decode JSON, with integers of any size. Raises `ValueError` or `RecursionError`."""
+    # Most jobs have mostly empty documents.
     if text in _EMPTY:
         return _EMPTY[text]()
     if isinstance(text, bytes):
         text = text.decode()
-    # The fast decoder makes floats of integers that do not fit 64 bits, and refuses more than JSON does.
+    # orjson turns integers beyond 64 bits into floats, and refuses some valid JSON.
     if _LONG_NUMBER.search(text) is None:
         try:
             return orjson.loads(text)
@@ -48,17 +48,16 @@ def loads(text: str | bytes) -> Any:
 
 
 def decode_column(text: str | bytes) -> Any:
-    """The value of a stored JSON text, or an `Undecodable`: one bad row must not cost the others theirs."""
+    """Decode a stored document. If it cannot be, return an `Undecodable`: other rows must stay readable."""
     try:
         return loads(text)
-    # ValueError: no JSON, or a number out of reach.
     except (ValueError, RecursionError) as error:
         problem = "is nested too deeply" if isinstance(error, RecursionError) else str(error)
         return Undecodable(sanitize(f"cannot be decoded: {problem}", 500))
 
 
 class Undecodable:
-    """Stands for a document of the database that Python cannot decode; `problem` says why."""
+    """Takes the place of a stored document that cannot be decoded; `problem` is the reason."""
 
     __slots__ = ("problem",)
 
@@ -93,29 +92,27 @@ _decode = json.JSONDecoder(parse_int=_integer, parse_float=_finite, parse_consta
 
 
 def _float_of(value: int) -> int | float:
-    """The float that `jsonb` has spelt out, as it does with 1e22; any other integer as it is."""
+    """A float if `jsonb` wrote one out as these digits, as it does with 1e22; else the integer."""
     if abs(value) < _MAX_FLOAT and Decimal(repr(float(value))) == value:
         return float(value)
     return value
 
 
 def json_type(value: object) -> str:
-    """What JSON calls a value that `loads` gives."""
-    names = {"NoneType": "null", "bool": "a boolean", "str": "text", "list": "a list", "dict": "an object"}
-    return names.get(type(value).__name__, "a number")
+    """The JSON type of a decoded value, with its article: "a string", "a number"."""
+    if value is None:
+        return "null"
+    names = {bool: "a boolean", str: "a string", list: "a list", dict: "an object"}
+    return names.get(type(value), "a number")
 
 
 def dumps(value: Any) -> str:
-    """JSON text of a value that `json_value` has accepted."""
+    """Encode a value that `json_value` has accepted."""
     return orjson.dumps(value).decode()
 
 
 def json_object(value: object, path: str) -> dict[str, Any]:
-    """A deep copy of a dict of JSON values, ready to be stored.
-
-    Raises `EncodingError`, naming the path, when the value is not a dict or holds anything that
-    JSON cannot carry unchanged, and when its JSON is larger than `MAX_BYTES`.
-    """
+    """Check a dict of JSON values and copy it, as `json_value` does."""
     if value == {}:
         return {}
     if not isinstance(value, dict):
@@ -125,12 +122,24 @@ def json_object(value: object, path: str) -> dict[str, Any]:
 
 
 def json_value(value: object, path: str) -> Any:
-    """A deep copy of any JSON value. Tuples become lists, enum members their plain value."""
+    """Check a JSON value and copy it. Tuples become lists, members of a str or int enum plain values.
+
+    Args:
+        value: The value.
+        path: Where it is, for the error: "args".
+
+    Returns:
+        A deep copy, which can be stored in any database without a change.
+
+    Raises:
+        EncodingError: The value has a part that JSON cannot represent, is nested more than `MAX_DEPTH`
+            levels deep or is larger than `MAX_BYTES`. The error has the path of that part.
+    """
     encoded = _encoded(value)
     if encoded is not None:
         _check_size(encoded, path)
         text = encoded.decode()
-        # Without brackets, no depth. What comes back unchanged, as NaN does not, is JSON.
+        # This few brackets cannot be nested too deeply. NaN becomes null and so is not equal.
         if "\\u0000" not in text and text.count("{") + text.count("[") < MAX_DEPTH:
             copy = orjson.loads(text)
             if copy == value:
@@ -140,7 +149,7 @@ def json_value(value: object, path: str) -> Any:
         copy = _copy(value, MAX_DEPTH, weight)
     except _Refused as refused:
         raise EncodingError(path + refused.path, refused.problem) from None
-    # A character takes six bytes at most, so that most values need not be encoded to be measured.
+    # A character takes up to six bytes. Most values are too short to need measuring.
     if weight[0] * 6 > MAX_BYTES:
         _check_size(orjson.dumps(copy), path)
     return copy
@@ -152,20 +161,20 @@ def _check_size(encoded: bytes, path: str) -> None:
 
 
 def dumps_unchecked(value: Any) -> str | None:
-    """JSON text of values that may have been changed in place since they were checked.
+    """Encode values that have been checked, but may have been changed in place since.
 
-    None if that, or their size, has to be looked at: check each of them again then.
+    None if they may not be storable any more: then check each of them again.
     """
     encoded = _encoded(value)
     if encoded is None or len(encoded) > MAX_BYTES:
         return None
     text = encoded.decode()
-    # Where orjson lets NaN and NUL through, it leaves these traces.
+    # orjson encodes NaN as null, and accepts NUL characters.
     return None if "null" in text or "\\u0000" in text else text
 
 
 def _encoded(value: Any) -> bytes | None:
-    """JSON of a value as far as orjson knows it."""
+    """The JSON of a value, or None if orjson cannot encode it."""
     try:
         return orjson.dumps(value, option=_STRICT)
     except TypeError:
@@ -173,7 +182,7 @@ def _encoded(value: Any) -> bytes | None:
 
 
 class _Refused(Exception):
-    """Carries what is wrong up to the top; the path is put together on the way, only if needed."""
+    """A value cannot be stored. The path is put together on the way up."""
 
     def __init__(self, problem: str, path: str = "") -> None:
         super().__init__(problem)
@@ -182,7 +191,7 @@ class _Refused(Exception):
 
 
 def _copy(value: object, depth: int, weight: list[int]) -> Any:
-    """`value` as JSON values of its own; adds up in `weight` about how many characters they take."""
+    """A deep copy. The approximate number of characters of its JSON is added to `weight[0]`."""
     if value is None or value is True or value is False:
         return value
     if isinstance(value, str):
@@ -194,7 +203,7 @@ def _copy(value: object, depth: int, weight: list[int]) -> Any:
         if not _MIN_INT <= value <= _MAX_INT:
             if isinstance(number := _float_of(value), float):
                 return number
-            raise _Refused("is an integer of more than 64 bits; store it as text")
+            raise _Refused("is an integer of more than 64 bits; store it as a string")
         return int(value)
     if isinstance(value, float):
         if not math.isfinite(value):
@@ -214,52 +223,48 @@ def _copy(value: object, depth: int, weight: list[int]) -> Any:
                 weight[0] += len(name)
                 copied[name] = _copy(item, depth - 1, weight)
         else:
-            for key, item in enumerate(value):  # noqa: B007 - the path of what is refused
+            for key, item in enumerate(value):  # noqa: B007 - used in the path of an error
                 copied.append(_copy(item, depth - 1, weight))
     except _Refused as refused:
-        plain = isinstance(key, str) and key.isprintable()
-        shown = f'["{key}"]' if plain else f"[{key!r}]"
-        raise _Refused(refused.problem, shown + refused.path) from None
+        step = f'["{key}"]' if isinstance(key, str) and key.isprintable() else f"[{key!r}]"
+        raise _Refused(refused.problem, step + refused.path) from None
     return copied
 
 
 def _checked_key(key: object) -> str:
     if not isinstance(key, str):
-        raise _Refused("is under a key that is not text")
+        raise _Refused("is under a key that is not a string")
     if problem := _fault(key):
         raise _Refused(f"is under a key that {problem}")
     return key if type(key) is str else str.__str__(key)
 
 
-def text(value: str, path: str) -> str:
-    """The plain `str` of a text that every database can store; raises `EncodingError` if none can."""
+def string(value: str, path: str) -> str:
+    """Check that a string can be stored, and return it as a plain `str`. Raises `EncodingError`."""
     if problem := _fault(value):
         raise EncodingError(path, problem)
     return value if type(value) is str else str.__str__(value)
 
 
 def _fault(value: str) -> str | None:
-    """What makes a text one that cannot be stored, if anything does."""
+    """Why a string cannot be stored, or None."""
     if "\x00" in value:
         return "holds a NUL character, which databases cannot store"
     if not value.isascii():
         try:
             value.encode()
         except UnicodeEncodeError:
-            return "holds a lone surrogate, which is not valid text"
+            return "holds a lone surrogate, which is not valid Unicode"
     return None
 
 
 def sanitize(value: str, limit: int = MAX_ERROR) -> str:
-    """The nearest text that can be stored: NUL and surrogates replaced.
-
-    If its JSON takes more than `limit` bytes, the middle is cut out.
-    """
+    """Replace NUL characters and surrogates; if the JSON exceeds `limit` bytes, cut out the middle."""
     if len(value) <= limit:
         text = _without_faults(value)
         if len(orjson.dumps(text)) <= limit:
             return text
-    # No character takes less than a byte.
+    # A character takes one byte or more, so no more than this is needed of either end.
     head, tail = (_without_faults(part).encode() for part in (value[:limit], value[-limit:]))
     room = limit - 64
     while True:
@@ -270,12 +275,12 @@ def sanitize(value: str, limit: int = MAX_ERROR) -> str:
         size = len(orjson.dumps(text))
         if left_out > 0 and size <= limit:
             return text
-        # Quotes take two bytes in JSON, control characters six.
+        # In JSON, quotes take two bytes and control characters six: try again with less.
         room = min(room * limit // size, room - room // 16 - 1)
 
 
 def log_safe(value: object, limit: int = 255) -> str:
-    """A text of a row as it may stand in a log: on one line, without control characters, cut at `limit`."""
+    """A value for one line of a log: up to `limit` characters, without control characters."""
     text = value if isinstance(value, str) and value.isprintable() else repr(value)
     return text if len(text) <= limit else f"{text[:limit]}…"
 
@@ -285,11 +290,11 @@ def _without_faults(value: str) -> str:
 
 
 def error_text(error: BaseException) -> str:
-    """The traceback of an exception as text that can be stored, whatever the exception is. Never raises."""
+    """The traceback of an exception as a string that can be stored. Never raises."""
     try:
         return sanitize("".join(traceback.format_exception(error)).rstrip())
     except BaseException:
-        # An exception may do anything when it is asked for its text; its class may, too, for its name.
+        # The exception's __str__() can do anything, and so can its metaclass when asked for its name.
         name = type.__dict__["__qualname__"].__get__(type(error))
         lines = traceback.format_tb(error.__traceback__)
         return sanitize("".join([*lines, f"{name}: <the exception could not be printed>"]))

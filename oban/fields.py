@@ -1,4 +1,7 @@
-"""What each field of a job may hold: one check per field, used when a job is made and when it is updated."""
+"""Checks of the fields of a job, one function for each, for new jobs, options of workers and updates.
+
+Each returns the value in its normal form and raises `InvalidJob`.
+"""
 
 import math
 import re
@@ -10,18 +13,18 @@ from typing import Any, Literal, Required, TypedDict
 from oban import clock, encoding
 from oban.errors import InvalidJob
 
-#: Queue names: a letter, digit or underscore, then letters, digits and `_ . -`, 128 at most.
 QUEUE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,127}", re.ASCII)
+#: In characters, as is the next one.
 MAX_WORKER = 255
 MAX_TAG = 255
 MAX_TAGS = 100
+#: The column is a smallint.
 MAX_ATTEMPTS = 32767
-"""Largest `max_attempts`: the column is a smallint."""
 MAX_PRIORITY = 9
 
 
 class JobOptions(TypedDict, total=False):
-    """What a worker may say about all its jobs."""
+    """Options of a worker that apply to all its jobs."""
 
     queue: str
     priority: int
@@ -31,21 +34,21 @@ class JobOptions(TypedDict, total=False):
 
 
 class Overrides(JobOptions, total=False):
-    """What may be said about one job, beside its args."""
+    """Options of a single job; they override those of its worker."""
 
     scheduled_at: datetime
     schedule_in: float | timedelta
 
 
 class JobFields(Overrides, total=False):
-    """All that may be said about a job."""
+    """The arguments of `Job`."""
 
     worker: Required[str]
     args: Mapping[str, Any]
 
 
 class WorkerOptions(JobOptions, total=False):
-    """The keyword arguments of a worker's class statement, `@worker` and `@job`. None is the default."""
+    """Options of a class statement, `@worker` and `@job`. None stands for the default."""
 
     name: str | None
     oban: str | None
@@ -54,9 +57,9 @@ class WorkerOptions(JobOptions, total=False):
 
 
 def queue(value: object) -> str:
-    """A queue name that matches `QUEUE_NAME`."""
+    """A string that matches `QUEUE_NAME`."""
     if not isinstance(value, str):
-        raise InvalidJob("queue", f"must be text, not {type(value).__name__}")
+        raise InvalidJob("queue", f"must be a string, not {type(value).__name__}")
     if not QUEUE_NAME.fullmatch(value):
         raise InvalidJob(
             "queue",
@@ -67,18 +70,17 @@ def queue(value: object) -> str:
 
 
 def worker(value: object) -> str:
-    """A worker name: text that is not blank, 255 characters at most."""
+    """A string that is not blank, of up to 255 characters."""
     if not isinstance(value, str):
-        raise InvalidJob("worker", f"must be text, not {type(value).__name__}")
+        raise InvalidJob("worker", f"must be a string, not {type(value).__name__}")
     if not value.strip():
         raise InvalidJob("worker", "must not be blank")
     if len(value) > MAX_WORKER:
         raise InvalidJob("worker", f"is longer than {MAX_WORKER} characters")
-    return encoding.text(value, "worker")
+    return encoding.string(value, "worker")
 
 
-def integer(value: object, field: str, least: int, most: int) -> int:
-    """An int (not a bool) within `least` and `most`."""
+def _integer(value: object, field: str, least: int, most: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
         raise InvalidJob(field, f"must be an integer, not {type(value).__name__}")
     if not least <= value <= most:
@@ -87,47 +89,45 @@ def integer(value: object, field: str, least: int, most: int) -> int:
 
 
 def max_attempts(value: object) -> int:
-    """How often a job may run: 1 to 32767."""
-    return integer(value, "max_attempts", 1, MAX_ATTEMPTS)
+    """An integer from 1 to 32767."""
+    return _integer(value, "max_attempts", 1, MAX_ATTEMPTS)
 
 
 def priority(value: object) -> int:
-    """0, first, to 9, last."""
-    return integer(value, "priority", 0, MAX_PRIORITY)
+    """An integer from 0 to 9."""
+    return _integer(value, "priority", 0, MAX_PRIORITY)
 
 
 def args(value: object) -> dict[str, Any]:
-    """A dict of JSON values, copied."""
+    """A deep copy of a dict of JSON values."""
     return encoding.json_object(value, "args")
 
 
 def meta(value: object) -> dict[str, Any]:
-    """A dict of JSON values, copied."""
+    """A deep copy of a dict of JSON values."""
     return encoding.json_object(value, "meta")
 
 
 def tags(value: object) -> list[str]:
-    """Texts, trimmed, in lower case, without duplicates and blanks, sorted; at most 100 of 255 characters."""
+    """Up to 100 strings of up to 255 characters: sorted, trimmed, in lower case, not blank and unique."""
     if not isinstance(value, (list, tuple, set, frozenset)):
-        raise InvalidJob("tags", f"must be a list of texts, not {type(value).__name__}")
-    if not value:
-        return []
-    kept: set[str] = set()
+        raise InvalidJob("tags", f"must be a list of strings, not {type(value).__name__}")
+    unique: set[str] = set()
     for item in value:
         if not isinstance(item, str):
-            raise InvalidJob("tags", f"must be texts; {item!r} is not")
-        tag = encoding.text(item, "tags").strip().lower()
+            raise InvalidJob("tags", f"must be strings; {item!r} is not")
+        tag = encoding.string(item, "tags").strip().lower()
         if len(tag) > MAX_TAG:
             raise InvalidJob("tags", f"has one of more than {MAX_TAG} characters: {tag[:20]!r}…")
         if tag:
-            kept.add(tag)
-    if len(kept) > MAX_TAGS:
-        raise InvalidJob("tags", f"are {len(kept)}; at most {MAX_TAGS} are stored")
-    return sorted(kept)
+            unique.add(tag)
+    if len(unique) > MAX_TAGS:
+        raise InvalidJob("tags", f"are {len(unique)}; at most {MAX_TAGS} are stored")
+    return sorted(unique)
 
 
 def scheduled_at(value: object) -> datetime:
-    """A datetime with a time zone, as UTC."""
+    """A datetime with a time zone, converted to UTC."""
     if not isinstance(value, datetime):
         raise InvalidJob("scheduled_at", f"must be a datetime, not {type(value).__name__}")
     if value.utcoffset() is None:
@@ -142,7 +142,7 @@ def scheduled_at(value: object) -> datetime:
 
 
 def delay(value: object, field: str = "schedule_in") -> float:
-    """Seconds, or a timedelta, as seconds: finite and not negative."""
+    """A number of seconds, or a timedelta, as seconds: finite and not negative."""
     if isinstance(value, timedelta):
         value = value.total_seconds()
     if not isinstance(value, (int, float)) or isinstance(value, bool):
@@ -163,7 +163,7 @@ def delay(value: object, field: str = "schedule_in") -> float:
 
 
 def timeout(value: object) -> float:
-    """Seconds, or a timedelta, as seconds: finite and more than nothing."""
+    """A number of seconds, or a timedelta, as seconds: finite and more than 0."""
     if seconds := delay(value, "timeout"):
         return seconds
     raise InvalidJob("timeout", "must be more than 0 seconds")
@@ -182,10 +182,10 @@ CHECKS: dict[str, Callable[[object], Any]] = {
 
 
 def check(values: Mapping[str, object]) -> dict[str, Any]:
-    """The checked and normalised form of some fields; `schedule_in` stays what it is, in seconds.
+    """Check several fields. `schedule_in` becomes a number of seconds.
 
-    Raises `InvalidJob` for a field that does not exist or may not be set, for a value that the
-    field cannot hold, and when both `scheduled_at` and `schedule_in` are given.
+    Raises `InvalidJob` for a field that does not exist or cannot be set, for a wrong value, and if both
+    `scheduled_at` and `schedule_in` are set.
     """
     checked: dict[str, Any] = {}
     for field, value in values.items():
@@ -198,11 +198,11 @@ def check(values: Mapping[str, object]) -> dict[str, Any]:
             known = [*CHECKS, "schedule_in"]
             raise InvalidJob(str(field), f"cannot be set{suggestion(field, known)}")
     if "schedule_in" in checked and "scheduled_at" in checked:
-        raise InvalidJob("schedule_in", "and scheduled_at say the same: give one of them")
+        raise InvalidJob("schedule_in", "and scheduled_at exclude each other: pass one of them")
     return checked
 
 
 def suggestion(name: object, known: list[str]) -> str:
-    """Text that ends an error about an unknown name: the nearest known one, or all of them."""
+    """The end of an error message about an unknown name: the most similar one, or all that are known."""
     near = get_close_matches(str(name), known, 1)
     return f"; did you mean {near[0]}?" if near else f"; known are {', '.join(sorted(known))}"

@@ -258,7 +258,7 @@ def _tags(wanted: tuple[Any, ...]) -> list[str]:
 
 def _step(key: object, name: str) -> str | int:
     if isinstance(key, str):
-        return encoding.text(key, f"a key of {name}")
+        return encoding.string(key, f"a key of {name}")
     if isinstance(key, int) and not isinstance(key, bool) and 0 <= key < 2**31:
         return int(key)
     raise InvalidArgument(f"a path consists of strings and of list indexes from 0: {_shown(key)} is neither")

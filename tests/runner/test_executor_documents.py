@@ -18,7 +18,7 @@ BAD = {
     "[1]": "must be an object, not a list",
     "7": "must be an object, not a number",
     "true": "must be an object, not a boolean",
-    '"recorded"': "must be an object, not text",
+    '"recorded"': "must be an object, not a string",
     '{"a": ' + "[" * 3000 + "]" * 3000 + "}": "is nested too deeply",
     '{"a": ' + "9" * 5000 + "}": "cannot be decoded",
     '{"a": 1e400}': "cannot be decoded",

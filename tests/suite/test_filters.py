@@ -257,7 +257,7 @@ REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: filters.state(), InvalidArgument, "at least a state"),
     (lambda: filters.tags(), InvalidArgument, "at least a tag"),
     (lambda: filters.tags(" "), InvalidArgument, "not blank"),
-    (lambda: filters.any_tag(7), InvalidJob, "must be texts"),  # type: ignore[arg-type]
+    (lambda: filters.any_tag(7), InvalidJob, "must be strings"),  # type: ignore[arg-type]
     (lambda: filters.args(), InvalidArgument, "needs a key"),
     (lambda: filters.args(0), InvalidArgument, "needs a key"),
     (lambda: filters.args("a", -1), InvalidArgument, "from 0"),

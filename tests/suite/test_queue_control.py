@@ -266,7 +266,7 @@ BAD: list[tuple[str, tuple[Any, ...], dict[str, Any], type[Exception], str]] = [
     *(
         (method, (queue,), {}, InvalidJob, message)
         for method in ("pause_queue", "resume_queue", "stop_queue", "start_queue", "check_cluster")
-        for queue, message in (("", "not a queue name"), ("a b", "not a queue name"), (7, "must be text"))
+        for queue, message in (("", "not a queue name"), ("a b", "not a queue name"), (7, "must be a string"))
     ),
     *(
         (method, ("*",), {}, InvalidJob, "not a queue name")

@@ -28,7 +28,7 @@ REFUSED: list[tuple[Any, str]] = [
     ({"queue": ""}, "queue '' is not a queue name"),
     ({"scheduled_at": None}, "scheduled_at must be a datetime"),
     ({"scheduled_at": datetime(2024, 1, 1)}, "scheduled_at must carry a time zone"),
-    ({"schedule_in": 1, "scheduled_at": datetime(2024, 1, 1, tzinfo=UTC)}, "give one of them"),
+    ({"schedule_in": 1, "scheduled_at": datetime(2024, 1, 1, tzinfo=UTC)}, "pass one of them"),
     ({"meta": {"a": {1}}}, r'meta\["a"\] is not JSON: set'),
     (None, "changes must be a dict, not NoneType"),
     ([("priority", 1)], "changes must be a dict, not list"),

@@ -49,7 +49,7 @@ def test_any_other_document_is_its_value(text: str | bytes, value: Any) -> None:
         (True, "a boolean"),
         (1, "a number"),
         (1.5, "a number"),
-        ("x", "text"),
+        ("x", "a string"),
         ([], "a list"),
         ({}, "an object"),
     ],

@@ -87,8 +87,8 @@ def test_what_json_has_no_type_for_but_a_plain_value_becomes_that(value: Any, pl
         ({"a": ["\udc80"]}, 'args["a"][0]', "lone surrogate"),
         ({"a": 2**64}, 'args["a"]', "more than 64 bits"),
         ({"a": -(2**63) - 1}, 'args["a"]', "more than 64 bits"),
-        ({"a": {1: 2}}, 'args["a"]', "key that is not text"),
-        ({"a": {True: 2}}, 'args["a"]', "key that is not text"),
+        ({"a": {1: 2}}, 'args["a"]', "key that is not a string"),
+        ({"a": {True: 2}}, 'args["a"]', "key that is not a string"),
         ({"a": {"\x00": 2}}, 'args["a"]', "NUL"),
         ({"a": {"\ud800": 2}}, 'args["a"]', "surrogate"),
         ({"a": complex(1, 2)}, 'args["a"]', "is not JSON: complex"),
@@ -176,7 +176,7 @@ def test_the_text_of_any_error_can_be_stored(error: BaseException) -> None:
     text = encoding.error_text(raised(error))
     assert text
     assert len(text) < encoding.MAX_ERROR + 100
-    assert encoding.text(text, "error") == text
+    assert encoding.string(text, "error") == text
     assert type(error).__name__ in text
 
 

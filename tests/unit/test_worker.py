@@ -100,7 +100,7 @@ class TestClasses:
             ({"priority": 10}, "priority must be 0 to 9"),
             ({"max_attempts": 0}, "max_attempts"),
             ({"tags": "text"}, "tags must be a list"),
-            ({"meta": {1: 2}}, "not text"),
+            ({"meta": {1: 2}}, "not a string"),
             ({"name": " "}, "blank"),
             ({"name": "x" * 256}, "255"),
         ],
