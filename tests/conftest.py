@@ -1,4 +1,4 @@
-"""Fixtures: `url` is a fresh database with the schema, once on SQLite and once on PostgreSQL."""
+"""Fixtures for all tests: `url` is a fresh database with the schema, on SQLite and on PostgreSQL."""
 
 import logging
 import random
@@ -21,7 +21,7 @@ logging.getLogger("alembic").setLevel(logging.WARNING)
 
 @pytest.fixture
 def rng(request: pytest.FixtureRequest) -> random.Random:
-    """A generator of its own for each test: alone or among others, it gets the same numbers."""
+    """A random generator per test. It yields the same numbers whether the test runs alone or in a suite."""
     print(f"OBAN_SEED={SEED}")
     request.node.user_properties.append(("seed", SEED))
     return random.Random(f"{SEED}/{request.node.name}")

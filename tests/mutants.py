@@ -1,4 +1,4 @@
-"""Tests of the tests: plants one bug at a time into a copy of the library and sees that they find it.
+"""Tests of the tests: plants one bug at a time into a copy of the library and checks that they find it.
 
 `make mutants`, or `python -m tests.mutants [NAME…]` for some of them.
 """
@@ -14,12 +14,12 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
 PARTS = ("oban", "migrations", "tests", "examples", "alembic.ini", "pyproject.toml", "Makefile")
-#: Longest time that finding one may take, in seconds.
+#: Seconds that the tests have for finding one bug.
 LIMIT = 300
 
 
 class Mutant(NamedTuple):
-    """A bug: in a file, `good` becomes `bad`. One of `tests` has to fail then."""
+    """A bug: `good` becomes `bad` in `file`. At least one of `tests` has to fail then."""
 
     name: str
     file: str
@@ -28,7 +28,7 @@ class Mutant(NamedTuple):
     tests: tuple[str, ...]
 
     def plant(self, tree: Path) -> None:
-        """Change the file; raises `ValueError` unless the good code stands there once."""
+        """Change the file. Raises `ValueError` unless the good code occurs in it exactly once."""
         path = tree / self.file
         text = path.read_text()
         if text.count(self.good) != 1:
@@ -116,7 +116,7 @@ MUTANTS = (
 
 
 def found(mutant: Mutant) -> bool:
-    """Whether the tests fail with the bug in the library."""
+    """Whether the tests fail when the library contains the bug."""
     with tempfile.TemporaryDirectory(prefix="oban-mutant-") as folder:
         tree = Path(folder)
         for part in PARTS:
@@ -136,14 +136,14 @@ def found(mutant: Mutant) -> bool:
             print(f"  neither passed nor failed within {LIMIT} s")
             return False
         print("  " + "\n  ".join(line for line in ended.stdout.splitlines() if line.startswith("FAILED")))
-        # 1 is pytest's word for "tests failed"; all else means that they did not run.
+        # pytest exits with 1 if tests failed; any other code but 0 means that they did not run.
         if ended.returncode not in (0, 1):
             print(ended.stdout[-3000:], ended.stderr[-3000:])
         return ended.returncode == 1
 
 
 def main(names: list[str]) -> int:
-    """Plant the mutants of these names, or all; 0 if each is found."""
+    """Plant the bugs with these names, or all of them. Returns how many were not found."""
     missed = []
     for mutant in MUTANTS:
         if names and mutant.name not in names:

@@ -1,1 +1,1 @@
-"""What the tests of several folders share, in one module per topic."""
+"""Helpers that tests in several folders share, one module per topic."""

@@ -17,13 +17,13 @@ from tests.support.schema import render
 def alembic(
     *arguments: str, url: URL | None = None, environment: str | None = None, cwd: Path = ROOT
 ) -> "subprocess.CompletedProcess[str]":
-    """Run the real command line. `url` goes in as `-x url=`, `environment` as OBAN_DATABASE_URL."""
+    """Run `alembic` in a process. `url` is passed as `-x url=`, `environment` as OBAN_DATABASE_URL."""
     variables = {key: value for key, value in os.environ.items() if key != "OBAN_DATABASE_URL"}
     if environment is not None:
         variables["OBAN_DATABASE_URL"] = environment
-    given = [] if url is None else ["-x", f"url={render(url)}"]
+    option = [] if url is None else ["-x", f"url={render(url)}"]
     return subprocess.run(
-        [sys.executable, "-m", "alembic", "-c", str(ROOT / "alembic.ini"), *given, *arguments],
+        [sys.executable, "-m", "alembic", "-c", str(ROOT / "alembic.ini"), *option, *arguments],
         cwd=cwd,
         env=variables,
         capture_output=True,
@@ -33,19 +33,19 @@ def alembic(
 
 
 def succeeds(*arguments: str, **options: Any) -> str:
-    """Run the command line, which must succeed; what it prints."""
+    """Run `alembic`, which must succeed, and return what it prints."""
     done = alembic(*arguments, **options)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 def here(*arguments: str, url: URL) -> str:
-    """What `succeeds` does, within this process, which is faster."""
+    """Like `succeeds`, but within this process, which is faster."""
     command_line = CommandLine("alembic")
-    given = ["-c", str(ROOT / "alembic.ini"), "-x", f"url={render(url)}", *arguments]
-    options = command_line.parser.parse_args(given)
+    argv = ["-c", str(ROOT / "alembic.ini"), "-x", f"url={render(url)}", *arguments]
+    options = command_line.parser.parse_args(argv)
     printed = io.StringIO()
-    # Before Alembic 1.16 it is one name, not a list.
+    # Before Alembic 1.16 this is one name, not a list.
     (named,) = options.config if isinstance(options.config, list) else [options.config]
     config = Config(named, stdout=printed, output_buffer=printed, cmd_opts=options)
     command_line.run_cmd(config, options)

@@ -1,4 +1,4 @@
-"""An application with Alembic of its own, made by `alembic init`."""
+"""An application with its own Alembic environment, made by `alembic init`."""
 
 import io
 from contextlib import redirect_stdout
@@ -10,7 +10,7 @@ from sqlalchemy import URL
 
 from tests.support.schema import render, sync_engine
 
-#: The application's own tables, in the words of its env.py.
+#: The application's models, as its env.py defines them.
 MODELS = """
 import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -48,8 +48,9 @@ def downgrade():
 
 
 class Project:
-    """The folder, with the template's env.py where `target` takes the place of `target_metadata = None`,
-    and `options` are added to `context.configure`."""
+    """A project folder with the env.py of an Alembic template.
+
+    `target` replaces `target_metadata = None`, and `options` are added to `context.configure`."""
 
     def __init__(self, folder: Path, url: URL, template: str, target: str, options: str = HOOKS) -> None:
         self.folder = folder / "alembic"
@@ -66,7 +67,7 @@ class Project:
         (self.folder / "env.py").write_text(env.replace(given, f"{given}, {options}" if options else given))
 
     def config(self) -> Config:
-        # Without its file: setting up logging, as the file says, would be felt by other tests.
+        # Without the ini file, whose logging setup would affect other tests.
         printed = io.StringIO()
         config = Config(stdout=printed, output_buffer=printed)
         config.set_main_option("script_location", str(self.folder))
@@ -83,7 +84,7 @@ class Project:
         (self.folder / "versions" / f"{name}.py").write_text(revision)
 
     def autogenerate(self) -> str:
-        """Let Alembic write a revision; what is in it."""
+        """Let Alembic write a revision, and return its content."""
         with redirect_stdout(io.StringIO()):
             made = command.revision(self.config(), "made", autogenerate=True)
         assert made is not None
@@ -97,7 +98,7 @@ class Project:
         return self._printed("downgrade", revision, sql)
 
     def check(self) -> None:
-        """Raises Alembic's error if autogenerate would find anything."""
+        """Raise Alembic's error if autogenerate would find a difference."""
         command.check(self.config())
 
     def _printed(self, name: str, revision: str, sql: bool) -> str:

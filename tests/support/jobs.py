@@ -1,4 +1,4 @@
-"""Jobs as their rows show them, and waiting for their states."""
+"""Reading the rows of jobs, and waiting for their states."""
 
 from oban import Job, JobState, Oban
 from tests.support.waiting import eventually
@@ -6,7 +6,7 @@ from tests.support.workers import Noop
 
 
 async def reaches(oban: Oban, job: Job | int, *states: JobState, timeout: float = 10.0) -> Job:
-    """Wait until the row is in one of some states; the row."""
+    """Wait until a job is in one of these states, and return its row."""
     id_ = job if isinstance(job, int) else job.id
     seen: list[Job | None] = [None]
 
@@ -25,7 +25,7 @@ async def reaches(oban: Oban, job: Job | int, *states: JobState, timeout: float 
 
 
 async def row_of(oban: Oban, job: Job | int) -> Job:
-    """The row as it is now."""
+    """The current row of a job."""
     row = await oban.get_job(job if isinstance(job, int) else job.id)
     assert row is not None
     return row
@@ -34,7 +34,7 @@ async def row_of(oban: Oban, job: Job | int) -> Job:
 async def acknowledged(oban: Oban, queue: str = "default") -> None:
     """Wait until every run of a queue that has ended is acknowledged.
 
-    A producer stores what has ended before, or together with, anything that it fetches.
+    A producer stores outcomes before, or in the same transaction as, the next fetch.
     """
     marker = await oban.enqueue(Noop.new(queue=queue))
     await reaches(oban, marker, JobState.COMPLETED)

@@ -1,4 +1,4 @@
-"""Tables as oban-py makes them, in its releases from 0.6.0 to 0.7.0, and rows such as it leaves."""
+"""The tables that oban-py 0.6.0 to 0.7.0 creates, with rows as it leaves them."""
 
 from sqlalchemy import URL, text
 
@@ -45,7 +45,7 @@ _STATEMENTS = [
     "CREATE FUNCTION oban_count_estimate(state text, queue text) RETURNS integer LANGUAGE sql AS 'SELECT 1'",
 ]
 _STAGED = "WHERE state IN ('scheduled', 'retryable')"
-#: What differs by release.
+#: The differences between the releases.
 RELEASES = {
     "0.6.0": [
         _INDEX.format("staging", "scheduled_at, id", _STAGED),
@@ -62,7 +62,7 @@ SELECT state, 'app.Worker', 1, '{"n": [1, null]}', '{"uniq_bmp": []}', '{a,b}',
 
 
 def install(url: URL, release: str = "0.7.0", schema: str | None = None) -> None:
-    """Make the tables of a release in an empty database, with one job in each state."""
+    """Create the tables of a release in an empty database, with one job in each state."""
     with sync_engine(url).begin() as connection:
         connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {schema or 'public'}"))
         connection.execute(text(f"SET LOCAL search_path TO {schema or 'public'}"))

@@ -14,7 +14,7 @@ from sqlalchemy import URL
 
 from tests.support.waiting import eventually
 
-#: Where it is; None where it is not installed. Debian puts it where few have their PATH.
+#: The program, or None if it is not installed. Debian installs it outside of most users' PATH.
 PROGRAM = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin:/usr/local/sbin")
 
 SETTINGS = """
@@ -34,7 +34,7 @@ max_client_conn = 200
 
 @asynccontextmanager
 async def pgbouncer(target: URL, folder: Path) -> AsyncIterator[URL]:
-    """The URL that leads through a PgBouncer to the server of another URL; its files are in `folder`."""
+    """Start PgBouncer in front of the server of a URL, and yield the URL that leads through it."""
     assert PROGRAM is not None
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -50,7 +50,7 @@ async def pgbouncer(target: URL, folder: Path) -> AsyncIterator[URL]:
     file.write_text(SETTINGS.format(target=line, port=port))
     command = [PROGRAM, str(file)]
     if os.geteuid() == 0:
-        # It refuses to run as root. Whoever owns the server's socket can reach it.
+        # It refuses to run as root. The owner of the server's socket can connect to it.
         owner = os.stat(str(given["host"])).st_uid if str(given["host"]).startswith("/") else 65534
         command[1:1] = ["-u", pwd.getpwuid(owner).pw_name]
     log = folder / "pgbouncer.log"

@@ -1,9 +1,9 @@
-"""A pooler in transaction mode, as PgBouncer is one, that switches servers as often as it may.
+"""A pooler in transaction mode, like PgBouncer, that switches server connections as often as possible.
 
-It speaks PostgreSQL's protocol as far as it has to: it answers the startup itself, hands each
-transaction to the server connection that has rested longest, and takes it back at `ReadyForQuery` with
-the status "idle". Notifications reach nobody. Without `servers` it is in session mode: each client has a
-server connection of its own, and hears no notification unless `deliver` is set.
+It speaks as much of PostgreSQL's protocol as it needs. It answers the startup itself, gives each
+transaction the server connection that has been idle longest, and takes the connection back at a
+`ReadyForQuery` with the status "idle". It drops notifications. Without `servers` it is in session mode:
+each client has its own server connection, and receives notifications only if `deliver` is set.
 """
 
 import asyncio
@@ -20,9 +20,9 @@ from psycopg import pq
 from sqlalchemy import URL
 
 SSL, GSS, CANCEL = 80877103, 80877104, 80877102
-#: Parameters of the startup that PgBouncer takes; it refuses all others.
+#: The startup parameters that PgBouncer accepts; it refuses a client that sends another one.
 STARTUP = {"user", "database", "client_encoding", "datestyle", "timezone", "standard_conforming_strings"}
-#: What begins an exchange that ends with ReadyForQuery: Query, Sync, FunctionCall.
+#: The messages that the server answers with ReadyForQuery: Query, Sync, FunctionCall.
 ENDING = b"QSF"
 REPORTED = (
     *(b"server_version", b"server_encoding", b"client_encoding", b"application_name", b"is_superuser"),
@@ -51,7 +51,7 @@ class Server:
     writer: asyncio.StreamWriter
 
     def parameters(self) -> bytes:
-        """What a server reports of itself after the startup."""
+        """The ParameterStatus messages that a server sends after the startup."""
         named = ((name, self.connection.parameter_status(name)) for name in REPORTED)
         return b"".join(message(b"S", name + b"\0" + value + b"\0") for name, value in named if value)
 
@@ -62,7 +62,7 @@ class Server:
 
 @dataclass(eq=False)
 class Client:
-    """One connection of the application, and the server that its transaction is on."""
+    """A connection of the application, and the server connection of its current transaction."""
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
@@ -102,7 +102,7 @@ class Pooler:
             server.close()
 
     async def _connect(self) -> Server:
-        # By libpq, so that every kind of authentication works; from then on, its socket is ours.
+        # libpq connects, so every kind of authentication works; then we take over its socket.
         plain = {"sslmode": "disable", "gssencmode": "disable"}
         url = self.target.set(drivername="postgresql").update_query_dict(plain)
         dsn = url.render_as_string(hide_password=False).encode()
@@ -124,7 +124,7 @@ class Pooler:
                 self._clients[client.key] = client
                 await self._serve(client)
         except (OSError, EOFError, asyncio.CancelledError):
-            # Closed by the client, the server, or the end of the test.
+            # The client, the server or the end of the test closed the connection.
             pass
         finally:
             self._clients.pop(client.key, None)
@@ -163,7 +163,7 @@ class Pooler:
             return True
 
     async def _cancel(self, key: bytes) -> None:
-        """Pass a request to cancel on to the server that the client's transaction is on, if any."""
+        """Forward a cancel request to the server connection of the client's transaction, if it has one."""
         client = self._clients.get(key)
         if client is not None and client.server is not None:
             await asyncio.to_thread(client.server.connection.get_cancel().cancel)
@@ -191,7 +191,7 @@ class Pooler:
                     continue
                 done = kind == b"Z" and self._ended(client, body)
                 if done and self.size is not None:
-                    # Before the client hears of it: its next transaction goes elsewhere.
+                    # Before the client gets the answer, so its next transaction uses another connection.
                     self.served[server] += 1
                     client.server = client.answers = None
                     self._free.put_nowait(server)
@@ -207,7 +207,7 @@ class Pooler:
         return client.pending == 0 and not client.unanswered and status == b"I"
 
     async def _replace(self, server: Server) -> None:
-        """Close a connection that a client has left in the middle of a transaction; open another."""
+        """Replace a server connection that a client has left in the middle of a transaction."""
         server.close()
         del self.served[server]
         if self.size is not None and self._listener.is_serving():

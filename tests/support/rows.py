@@ -1,4 +1,4 @@
-"""Rows of `oban_jobs` in any state, put in and read with Core, past the rules of the library."""
+"""Inserts and reads rows of `oban_jobs` in any state with Core, without the library's checks."""
 
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -16,15 +16,15 @@ STATES = (
     *("available", "scheduled", "suspended", "executing"),
     *("retryable", "completed", "discarded", "cancelled"),
 )
-#: When all rows were made, unless said otherwise. Microseconds show whether they are kept.
+#: `inserted_at` of all rows by default. Its microseconds show whether they are stored.
 MADE = datetime(2024, 3, 9, 22, 15, 30, 123456, tzinfo=UTC)
-#: States that a job only reaches by running.
+#: States that a job reaches only by running.
 _RAN = ("executing", "retryable", "completed", "discarded")
 _ENDED = ("completed", "discarded", "cancelled")
 
 
 def row(state: str = "available", **columns: Any) -> dict[str, Any]:
-    """All columns but the id of a row that looks as the library leaves it; `columns` replace some."""
+    """Every column but `id` of a row as the library would leave it in this state; `columns` override some."""
     attempt = columns.get("attempt", 1 if state in _RAN else 0)
     values: dict[str, Any] = {
         "state": state,
@@ -57,25 +57,25 @@ def _far_from_now() -> datetime:
 
 
 async def insert_row(engine: AsyncEngine, state: str = "available", **columns: Any) -> int:
-    """Insert one row; its id, which is `columns["id"]` if that is given."""
+    """Insert one row, and return its id."""
     return (await insert_rows(engine, row(state, **columns)))[0]
 
 
 async def insert_rows(engine: AsyncEngine, *rows: dict[str, Any]) -> list[int]:
-    """Insert rows in one transaction; their ids, in the order given."""
+    """Insert rows in one transaction, and return their ids in the same order."""
     async with engine.begin() as connection:
         statement = insert(TABLE).returning(TABLE.c.id, sort_by_parameter_order=True)
         return list((await connection.execute(statement, rows)).scalars())
 
 
 async def delete_rows(engine: AsyncEngine) -> None:
-    """Delete every row, for a test that begins with an empty table."""
+    """Delete every row, for a test that needs an empty table."""
     async with engine.begin() as connection:
         await connection.execute(TABLE.delete())
 
 
 async def read_rows(engine: AsyncEngine, ids: Iterable[int] | None = None) -> dict[int, dict[str, Any]]:
-    """Rows by id, those that exist: every row there is, or those of some ids."""
+    """The existing rows by id: all of them, or those with these ids."""
     statement = select(TABLE).order_by(TABLE.c.id)
     if ids is not None:
         statement = statement.where(TABLE.c.id.in_(list(ids)))
@@ -85,12 +85,12 @@ async def read_rows(engine: AsyncEngine, ids: Iterable[int] | None = None) -> di
 
 
 async def read_row(engine: AsyncEngine, id_: int) -> dict[str, Any] | None:
-    """One row, or None."""
+    """The row with this id, or None."""
     return (await read_rows(engine, [id_])).get(id_)
 
 
 def shown(job: Job) -> dict[str, Any]:
-    """What an instance shows for every column, without asking the database."""
+    """The value of every column that an instance has loaded."""
     return {column.key: job.__dict__[column.key] for column in TABLE.columns}
 
 
@@ -99,13 +99,13 @@ def just_now(value: object, since: datetime | None = None) -> bool:
     if not isinstance(value, datetime) or value.utcoffset() != timedelta(0):
         return False
     now = datetime.now(UTC)
-    # SQLite's clock has milliseconds only, and cuts off the rest.
+    # SQLite's clock has milliseconds, and truncates the rest.
     earliest = (since or now - timedelta(minutes=1)) - timedelta(milliseconds=2)
     return earliest <= value <= now + timedelta(milliseconds=2)
 
 
 def lasting_url(request: pytest.FixtureRequest) -> Iterator[URL]:
-    """Body of a fixture of module scope: one database for many small tests, each with its own rows."""
+    """The body of a module-scoped fixture: one database for many small tests, each with its own rows."""
     factory: Factory = request.getfixturevalue(f"{request.param}_factory")
     made = factory.create()
     yield made

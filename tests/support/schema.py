@@ -1,4 +1,4 @@
-"""What is in a database: tables, indexes, types, in a form that can be compared."""
+"""Describes tables, indexes and types of a database in a form that can be compared."""
 
 import sqlite3
 from typing import Any
@@ -25,7 +25,7 @@ def tables(url: URL, schema: str | None = None) -> set[str]:
 
 
 def described(url: URL, schema: str | None = None) -> dict[str, Any]:
-    """Everything in a database (of one schema), in a form that can be compared."""
+    """Everything in a database, or in one schema, in a form that can be compared."""
     with sync_engine(url).connect() as connection:
         found = _reflected(connection, schema)
         if connection.dialect.name == "sqlite":
@@ -59,7 +59,7 @@ def _reflected(connection: Connection, schema: str | None) -> dict[str, Any]:
 
 
 def condition(index: Any) -> str:
-    """The condition of a partial index."""
+    """The WHERE condition of a partial index."""
     options = index["dialect_options"]
     return str(options.get("sqlite_where", options.get("postgresql_where", "")))
 
@@ -88,7 +88,7 @@ def _of_postgresql(connection: Connection, schema: str) -> dict[str, Any]:
 
 
 def is_empty(url: URL, schema: str | None = None) -> bool:
-    """Whether nothing is left: no table, index, type, function, trigger or sequence."""
+    """Whether a database has no table, index, type, function, trigger and sequence."""
     with sync_engine(url).connect() as connection:
         if connection.dialect.name == "sqlite":
             # SQLite's own table of AUTOINCREMENT counters cannot be dropped.

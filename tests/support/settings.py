@@ -1,9 +1,9 @@
-"""What environment variables tell the tests."""
+"""Settings of the tests that environment variables change."""
 
 import os
 import random
 
-#: Seed of the fixture `rng`, from `OBAN_SEED` if that is set. It is printed.
+#: The seed of the fixture `rng`: `OBAN_SEED` if that is set, else random. Tests print it.
 SEED = int(os.environ.get("OBAN_SEED") or random.SystemRandom().randrange(2**32))
-#: Whether the tests in `tests/faults` run for long, with large numbers: `OBAN_FAULTS=full`.
+#: Whether the tests in `tests/faults` run longer and with larger numbers: `OBAN_FAULTS=full`.
 FULL = os.environ.get("OBAN_FAULTS") == "full"

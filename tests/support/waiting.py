@@ -1,4 +1,4 @@
-"""Waiting for conditions instead of sleeping, with limits that hold on a busy machine, too."""
+"""Waiting for conditions instead of sleeping. Limits stretch on a busy machine."""
 
 import asyncio
 import inspect
@@ -15,26 +15,26 @@ _LOAD = Path("/proc/loadavg")
 
 
 def slowdown() -> float:
-    """How many tasks share a core at this moment, at least 1: by how much each of them is slowed down."""
+    """How many tasks share a core at this moment, at least 1, which is how much each is slowed down."""
     if _LOAD.exists():
-        # The fourth field is "running/all": unlike the averages before it, it is up to date.
+        # The fourth field, "running/all", is current; the three before it are averages.
         return max(1.0, int(_LOAD.read_text().split()[3].partition("/")[0]) / _CORES)
     return max(1.0, os.getloadavg()[0] / _CORES)
 
 
 class Deadline:
-    """Passes after some seconds on an idle machine; on a busy one later, as everything takes longer there."""
+    """Passes after this many seconds on an idle machine, and later on a busy one, where work takes longer."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = self._left = seconds
         self._looked = time.monotonic()
 
     def extend(self) -> None:
-        """Begin anew, since there was progress."""
+        """Start again, since there was progress."""
         self._left = self._seconds
 
     def passed(self) -> bool:
-        """Whether the time is up. Has to be asked often, as the load is measured each time."""
+        """Whether the time is up. Call it often, as each call measures the load."""
         now = time.monotonic()
         self._left -= (now - self._looked) / slowdown()
         self._looked = now
@@ -66,7 +66,7 @@ async def eventually(
 
 
 async def within(awaitable: Awaitable[T], seconds: float = 10.0) -> T:
-    """The result of an awaitable. It is cancelled after some seconds, longer on a busy machine."""
+    """Await an awaitable, and cancel it after this many seconds, more on a busy machine."""
     task = asyncio.ensure_future(awaitable)
     deadline = Deadline(seconds)
     try:
@@ -80,6 +80,6 @@ async def within(awaitable: Awaitable[T], seconds: float = 10.0) -> T:
 
 
 async def quiet() -> None:
-    """Let wake-ups that are still under way arrive, so that only later ones can explain a start."""
-    # That nothing happens any more is no condition that could be waited for.
+    """Let pending wake-ups arrive, so that only later ones can start a job."""
+    # A sleep, as there is no condition for "nothing happens any more".
     await asyncio.sleep(0.15)

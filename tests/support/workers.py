@@ -1,4 +1,4 @@
-"""Workers for tests: one that does nothing, and one whose runs the test directs."""
+"""Workers for tests: one does nothing, and the test decides how each run of the other ends."""
 
 import asyncio
 from typing import Any
@@ -8,19 +8,19 @@ from tests.support.waiting import eventually
 
 
 class Noop(Worker):
-    """Does nothing, successfully."""
+    """Does nothing and succeeds."""
 
     async def process(self, job: Job) -> None:
         return None
 
 
 class Runs:
-    """A worker each of whose runs goes on until the test says how it ends. Runs count from 1."""
+    """A worker whose runs continue until the test ends them. Runs are numbered from 1."""
 
     def __init__(self) -> None:
-        #: The job that each run was given, in the order in which they began.
+        #: The job of each run, in the order in which the runs began.
         self.jobs: list[Job] = []
-        #: Runs whose task was cancelled.
+        #: The runs whose tasks were cancelled.
         self.interrupted: list[int] = []
         self.ended: list[int] = []
         self._endings: list[asyncio.Future[Any]] = []
@@ -46,12 +46,12 @@ class Runs:
             self.ended.append(number)
 
     async def begun(self, number: int) -> Job:
-        """Wait until that many runs have begun; the job of the last of them."""
+        """Wait until this many runs have begun, and return the job of the last one."""
         await eventually(lambda: len(self.jobs) >= number)
         return self.jobs[number - 1]
 
     async def over(self, *numbers: int) -> None:
-        """Wait until just these runs have ended."""
+        """Wait until exactly these runs have ended."""
         await eventually(lambda: sorted(self.ended) == sorted(numbers))
 
     def finish(self, number: int, result: object = None) -> None:
@@ -63,7 +63,7 @@ class Runs:
         self._endings[number - 1].set_exception(error)
 
     def finish_all(self) -> None:
-        """Let every run that has begun return, all at the same moment."""
+        """Let every run that has begun return, all at once."""
         for ending in self._endings:
             if not ending.done():
                 ending.set_result(None)

@@ -1,4 +1,4 @@
-"""Types of declared args, and workers with them."""
+"""Types that workers declare for their args."""
 
 import json
 from dataclasses import dataclass
@@ -31,14 +31,14 @@ class Model(BaseModel):
 
 
 def through_the_database(cls: type[Worker[T]], made: Job) -> T:
-    """What `process` would get: the args after their way through JSON."""
+    """The args as `process` would get them, after a round trip through JSON."""
     return cls.args_of(Job(worker=made.worker, args=json.loads(json.dumps(made.args))))
 
 
-def of(said: Any, **options: Any) -> type[Worker[Any]]:
-    """A worker with declared args, as `class Typed(Worker[said])` makes it."""
+def of(declared: Any, **options: Any) -> type[Worker[Any]]:
+    """A worker that declares the type of its args, like `class Typed(Worker[declared])`."""
 
-    class Typed(Worker[said], name="typed"):
+    class Typed(Worker[declared], name="typed"):
         async def process(self, job: Job, args: Any) -> None:
             return None
 

@@ -1,4 +1,4 @@
-"""Args of a declared type: what `new` takes and stores, what it refuses, and what comes back."""
+"""Args of a declared type: `new` stores what parses, refuses the rest, and `process` gets equal args."""
 
 import enum
 from dataclasses import dataclass, field
@@ -79,7 +79,7 @@ class TestStored:
         made = of(Everything).new(EVERYTHING)
         assert of(Everything).new(made.args).args == made.args
 
-    def test_what_is_computed_and_what_is_json_within_comes_back_equal(self) -> None:
+    def test_computed_fields_and_nested_json_come_back_equal(self) -> None:
         class Box(BaseModel):
             model_config = ConfigDict(extra="forbid")
             side: int
@@ -108,7 +108,7 @@ class TestStored:
         with pytest.raises(InvalidJob, match="at: Input should be a valid datetime"):
             of(Strict).new({"at": 1})
 
-    def test_nothing_is_args_whose_fields_all_have_defaults(self) -> None:
+    def test_no_args_are_accepted_if_every_field_has_a_default(self) -> None:
         @dataclass
         class Optional:
             n: int = 3
@@ -121,7 +121,7 @@ class TestStored:
         made = of(Address).new(Address("Rome"), queue="media", schedule_in=60)
         assert (made.queue, made.state, made.worker) == ("media", "scheduled", "typed")
 
-    def test_extra_fields_are_dealt_with_as_the_type_says(self) -> None:
+    def test_the_type_decides_about_extra_fields(self) -> None:
         class Forbids(BaseModel):
             model_config = ConfigDict(extra="forbid")
 
@@ -190,7 +190,7 @@ class TestRefused:
         [
             (Address, Address("Rome", "x"), "zip: Input should be a valid integer"),  # type: ignore[arg-type]
             (Address, Address(None), "city: Input should be a valid string"),  # type: ignore[arg-type]
-            # Nobody parses a dataclass that its owner has made: what it holds must be what it says.
+            # A dataclass instance is not parsed, so its values must have the declared types.
             (Address, Address("Rome", "7"), r"not come back.*zip \(str, then int\)"),  # type: ignore[arg-type]
             (Address, Loose(), "Input should be a dictionary or an instance of Address"),
             (Address, [1], "Input should be a dictionary or an instance"),
@@ -222,7 +222,7 @@ class TestRefused:
         ],
         ids=lambda value: value.__name__ if isinstance(value, type) else "",
     )
-    def test_what_would_not_come_back_is_refused_with_the_place(
+    def test_args_that_would_not_come_back_equal_are_refused_with_the_place(
         self, said: Any, value: Any, problem: str
     ) -> None:
         with pytest.raises(InvalidJob, match=problem) as raised:

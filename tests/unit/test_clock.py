@@ -1,4 +1,4 @@
-"""The clock: aware, monotonic, replaceable."""
+"""The clock is aware and monotonic, and tests can replace it."""
 
 import contextlib
 from datetime import UTC, datetime, timedelta
@@ -48,7 +48,7 @@ def test_blocks_may_be_nested_and_end_with_an_error() -> None:
     assert clock.now().year > 2001
 
 
-def test_a_job_is_made_by_the_clock_in_use() -> None:
+def test_a_new_job_takes_its_times_from_the_clock_in_use() -> None:
     with clock.use(Stopped(datetime(2000, 1, 1, tzinfo=UTC))):
         assert Job(worker="w", schedule_in=60).scheduled_at == datetime(2000, 1, 1, 0, 1, tzinfo=UTC)
         past = Job(worker="w", scheduled_at=datetime(1999, 1, 1, tzinfo=UTC))

@@ -1,4 +1,4 @@
-"""How a worker declares the type of its args, and what is wrong with that where it is defined."""
+"""A worker declares the type of its args; a type that cannot work is refused where the worker is defined."""
 
 import enum
 import subprocess
@@ -52,7 +52,7 @@ class TestDeclared:
         assert Untyped.new({"any": 1}).args == {"any": 1}
         assert Base.new({"any": 1}).args == {"any": 1}
 
-    def test_generic_args_are_what_the_alias_says(self) -> None:
+    def test_a_generic_alias_decides_about_generic_args(self) -> None:
         @dataclass
         class Page(Generic[T]):
             items: list[T]
@@ -94,11 +94,11 @@ class TestDeclared:
         assert of(said).args_of(made) is made.args
 
     @pytest.mark.parametrize("said", [int, list[int], Address | None, object, enum.Enum, Ellipsis], ids=str)
-    def test_what_no_json_object_can_be_is_refused(self, said: Any) -> None:
+    def test_a_type_that_no_json_object_can_have_is_refused(self, said: Any) -> None:
         with pytest.raises(ConfigError, match="must be a dataclass, a TypedDict or a pydantic model"):
             of(said)
 
-    def test_what_pydantic_cannot_parse_is_refused_where_the_worker_is_defined(self) -> None:
+    def test_a_type_that_pydantic_cannot_parse_is_refused_where_the_worker_is_defined(self) -> None:
         @dataclass
         class Open:
             what: "Undefined"  # type: ignore[name-defined]  # noqa: F821
@@ -147,7 +147,7 @@ class TestDeclared:
             class Decorated:
                 async def process(self, job: Job, args: Address) -> None: ...
 
-    def test_annotations_that_say_less_or_cannot_be_resolved_pass(self) -> None:
+    def test_wider_annotations_and_those_that_cannot_be_resolved_pass(self) -> None:
         class Base(Worker[Derived]):
             async def process(self, job: Job, args: Address) -> None: ...
 

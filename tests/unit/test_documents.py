@@ -1,4 +1,4 @@
-"""Stored documents that Python cannot decode: one becomes a marker, and never an exception."""
+"""A stored document that Python cannot decode becomes a marker, never an exception."""
 
 from typing import Any
 
@@ -54,5 +54,5 @@ def test_any_other_document_is_its_value(text: str | bytes, value: Any) -> None:
         ({}, "an object"),
     ],
 )
-def test_values_are_named_as_json_names_them(value: object, name: str) -> None:
+def test_values_have_the_names_of_json_types(value: object, name: str) -> None:
     assert encoding.json_type(value) == name

@@ -1,4 +1,4 @@
-"""JSON in and out: what is stored unchanged, what is refused, and how errors become text."""
+"""JSON is stored unchanged or refused, and errors become strings that can be stored."""
 
 import enum
 import math
@@ -67,7 +67,7 @@ def test_the_copy_shares_nothing_with_the_original() -> None:
         (OrderedDict(b=1, a=2), {"b": 1, "a": 2}),
     ],
 )
-def test_what_json_has_no_type_for_but_a_plain_value_becomes_that(value: Any, plain: Any) -> None:
+def test_subclasses_and_values_with_a_json_equivalent_are_converted(value: Any, plain: Any) -> None:
     copy = encoding.json_value(value, "x")
     assert copy == plain
     assert type(copy) is type(plain)
@@ -107,10 +107,10 @@ def test_what_json_cannot_carry_unchanged_is_refused_with_its_path(
 ) -> None:
     with pytest.raises(EncodingError) as caught:
         encoding.json_object(value, "args")
-    # In a key, or far down, the path goes on.
+    # The path also leads to a key, and to a deeply nested value.
     assert caught.value.field.startswith(field)
     assert problem in str(caught.value)
-    # It is shown as a text, whatever there was in it.
+    # The path is shown as a string, whatever characters a key has.
     str(caught.value).encode()
     assert "\x00" not in str(caught.value)
 
@@ -127,7 +127,7 @@ def test_a_hundred_levels_are_stored() -> None:
 
 
 def test_the_size_is_measured_in_bytes_of_json() -> None:
-    # Two quotes around the text, and four characters around that.
+    # Two quotes around the string, and four characters around those.
     room = encoding.MAX_BYTES - len('{"a":""}')
     assert len(encoding.json_object({"a": "x" * room}, "args")["a"]) == room
     with pytest.raises(EncodingError, match=rf"args is {encoding.MAX_BYTES + 1:,} bytes of JSON; at most"):
@@ -136,7 +136,7 @@ def test_the_size_is_measured_in_bytes_of_json() -> None:
         encoding.json_object({"a": "é" * (room // 2 + 1)}, "args")
 
 
-# -- the text of errors ------------------------------------------------------------------------
+# -- error texts -------------------------------------------------------------------------------
 
 
 class Unprintable(Exception):
@@ -180,7 +180,7 @@ def test_the_text_of_any_error_can_be_stored(error: BaseException) -> None:
     assert type(error).__name__ in text
 
 
-def test_the_text_of_an_error_with_causes_without_end_can_be_stored() -> None:
+def test_the_text_of_an_error_with_endless_causes_can_be_stored() -> None:
     error: BaseException = ValueError("first")
     for number in range(3000):
         later = ValueError(str(number))
@@ -189,7 +189,7 @@ def test_the_text_of_an_error_with_causes_without_end_can_be_stored() -> None:
     assert "ValueError" in encoding.error_text(error)
 
 
-def test_of_a_long_text_both_ends_are_kept() -> None:
+def test_a_long_text_keeps_both_ends() -> None:
     text = encoding.sanitize("begin" + "x" * 100_000 + "end")
     assert text.startswith("begin")
     assert text.endswith("end")

@@ -1,4 +1,4 @@
-"""How long a text of an error may be: in bytes of JSON, as that is what the row grows by."""
+"""The text of an error is limited in bytes of JSON, as the row grows by those."""
 
 import traceback
 
@@ -20,7 +20,7 @@ LONG = {
 
 
 @pytest.mark.parametrize("text", LONG.values(), ids=LONG.keys())
-def test_a_long_text_takes_up_no_more_than_the_limit(text: str) -> None:
+def test_a_long_text_is_shortened_to_the_limit(text: str) -> None:
     stored = encoding.sanitize("begin" + text + "end")
     size = len(orjson.dumps(stored))
     assert encoding.MAX_ERROR * 0.8 < size <= encoding.MAX_ERROR
@@ -28,12 +28,12 @@ def test_a_long_text_takes_up_no_more_than_the_limit(text: str) -> None:
     assert stored.endswith("end")
     kept, _, left_out = stored.partition("\n… ")
     number, _, tail = left_out.partition(" characters left out …\n")
-    # Every character is either there or counted.
+    # Every character is either in the text or counted as missing.
     assert len(kept) + int(number.replace(",", "")) + len(tail) == len("begin" + text + "end")
 
 
 @pytest.mark.parametrize("text", ["x" * (encoding.MAX_ERROR - 2), "🎉" * 2047, "\n" * 4095])
-def test_a_text_that_just_fits_stays_as_it_is(text: str) -> None:
+def test_a_text_that_just_fits_is_unchanged(text: str) -> None:
     assert encoding.sanitize(text) == text
 
 

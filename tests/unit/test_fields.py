@@ -1,4 +1,4 @@
-"""What the fields of a job may hold: one check, whether a job is made, set, updated or declared."""
+"""Values of fields are checked alike when a job is made, set or updated, and when a worker is declared."""
 
 import enum
 from datetime import UTC, datetime, timedelta, timezone
@@ -59,14 +59,14 @@ GOOD_IDS = [f"{field}-{n}" for n, (field, _, _) in enumerate(GOOD)]
 
 
 @pytest.mark.parametrize(("field", "value", "stored"), GOOD, ids=GOOD_IDS)
-def test_a_good_value_is_normalised_alike_wherever_it_comes_from(field: str, value: Any, stored: Any) -> None:
+def test_a_good_value_is_normalised_alike_everywhere(field: str, value: Any, stored: Any) -> None:
     given = {"worker": "app.W", field: value}
     made = Job(**given)
     was_set = Job(worker="app.W")
     setattr(was_set, field, value)
     for held in (getattr(made, field), getattr(was_set, field), fields.check({field: value})[field]):
         assert held == stored
-        # No subclass of text, no other zone: what the database gives back is the same.
+        # A plain string and UTC, so the database returns an equal value.
         assert type(held) is type(stored)
         if isinstance(held, datetime):
             assert held.utcoffset() == timedelta(0)
@@ -76,7 +76,7 @@ def test_a_good_value_is_normalised_alike_wherever_it_comes_from(field: str, val
 def test_a_bad_value_is_refused_in_a_new_job(values: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidJob, match=message) as caught:
         Defaults.new(**values)
-    # Where a value is not JSON, the field is the path to it.
+    # For a value that is not JSON, the field is the path to it.
     assert caught.value.field.split("[")[0] in values
     assert len(str(caught.value)) < 500
 
@@ -110,7 +110,7 @@ def test_a_new_job_has_the_documented_defaults() -> None:
     assert job.args is not Job(worker="app.W").args
 
 
-def test_the_options_of_a_worker_are_the_defaults_of_its_jobs_and_not_shared() -> None:
+def test_the_options_of_a_worker_are_defaults_that_jobs_do_not_share() -> None:
     first, second = Defaults.new(), Defaults.new({"a": 1}, priority=0, tags=[], meta={})
     assert (first.queue, first.priority, first.max_attempts) == ("media", 4, 7)
     assert (first.tags, first.meta) == (["a", "b"], {"team": [1]})
@@ -139,7 +139,7 @@ class Stopped(Clock):
         ({"scheduled_at": NOON - timedelta(days=9)}, "available", NOON - timedelta(days=9)),
     ],
 )
-def test_a_job_whose_time_is_to_come_is_scheduled(when: dict[str, Any], state: str, at: datetime) -> None:
+def test_a_job_with_a_future_time_is_scheduled(when: dict[str, Any], state: str, at: datetime) -> None:
     with use(Stopped()):
         job = Job(worker="app.W", **when)
     assert (job.state, job.scheduled_at) == (state, at)
@@ -164,7 +164,7 @@ def test_a_delay_beyond_all_calendars_is_refused(value: Any) -> None:
 @pytest.mark.parametrize(
     ("value", "offset"), [(datetime.min, 1), (datetime.max, -1)], ids=["before year 1", "after year 9999"]
 )
-def test_a_time_that_is_in_no_year_of_utc_is_refused(value: datetime, offset: int) -> None:
+def test_a_time_outside_of_the_years_of_utc_is_refused(value: datetime, offset: int) -> None:
     beyond = value.replace(tzinfo=timezone(timedelta(hours=offset)))
     with pytest.raises(InvalidJob, match=r"^scheduled_at .* outside of the years 1 to 9999"):
         fields.scheduled_at(beyond)

@@ -1,4 +1,4 @@
-"""The bugs that `make mutants` plants can be planted into the library as it is."""
+"""Each bug of `make mutants` applies to the current code of the library."""
 
 import shutil
 from pathlib import Path

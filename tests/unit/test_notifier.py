@@ -1,4 +1,4 @@
-"""Notifiers: payloads, subscribers, and which one fits a database."""
+"""Notifiers decode payloads and call subscribers, and each database has the one that fits."""
 
 import base64
 import gzip
@@ -42,7 +42,7 @@ def recorder(heard: Heard, channel: str) -> Any:
         ('{"queue": "quo\\"te"}', {"queue": 'quo"te'}),
         ("{}", {}),
         (base64.b64encode(gzip.compress(b'{"action": "pkill"}', mtime=0)).decode(), {"action": "pkill"}),
-        # As `:zlib.gzip(json) |> Base.encode64()` of Oban for Elixir gives it.
+        # The result of `:zlib.gzip(json) |> Base.encode64()` in Oban for Elixir.
         (
             "H4sIAAAAAAAAA6tWSkwuyczPU7JSKkgsLU5V0lHKTEnNKwHyE/MqgbzC0tTSVCAvNzUlM1GpFgCoD5QRMAAAAA==",
             {"action": "pause", "ident": "any", "queue": "media"},
@@ -66,7 +66,7 @@ def test_payloads_are_json_plain_or_zipped(text: str, payload: dict[str, Any]) -
     ],
     ids=lambda text: text[:20],
 )
-def test_garbage_is_no_payload_and_no_error(text: str) -> None:
+def test_garbage_is_ignored_without_an_error(text: str) -> None:
     assert decode(text) is None
 
 
@@ -139,7 +139,7 @@ def test_a_subscriber_that_fails_again_and_again_is_logged_once(
     assert len(caplog.records) == 1
 
 
-def test_a_subscriber_that_finds_no_sense_in_payloads_is_logged_once_without_a_traceback(
+def test_a_subscriber_that_cannot_interpret_payloads_is_logged_once_without_a_traceback(
     notifier: Silent, caplog: pytest.LogCaptureFixture
 ) -> None:
     def refuse(_: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Options, URLs and worker declarations that cannot be are refused by name, and nothing is begun."""
+"""Invalid options, URLs and worker declarations are refused by name before anything starts."""
 
 import dataclasses
 import gc
@@ -80,7 +80,7 @@ BAD_URLS: list[tuple[Any, type[ConfigError], str]] = [
 
 
 @pytest.mark.parametrize(("options", "message"), BAD_OPTIONS, ids=[text[:50] for _, text in BAD_OPTIONS])
-def test_an_option_that_cannot_be_is_named(options: dict[str, Any], message: str) -> None:
+def test_an_invalid_option_is_named(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
         Oban(SQLITE, **{"name": "never", **options})
     assert isinstance(caught.value, ObanError)
@@ -123,7 +123,7 @@ def test_each_keyword_sets_its_option() -> None:
     assert Oban("postgresql+asyncpg://a/b", listen_url="postgresql://c/b").options.listen_url
 
 
-def test_intervals_that_belong_to_the_lease_follow_it() -> None:
+def test_intervals_that_depend_on_the_lease_follow_it() -> None:
     options = Options(lease=10, rescue_interval=1)
     assert (options.heartbeat_interval, options.election_interval, options.rescue_interval) == (2.5, 2.5, 1)
 
@@ -146,7 +146,7 @@ def test_queues_are_given_as_limits_options_or_mappings() -> None:
         ({"name": " "}, "Wrong: worker must not be blank"),
     ],
 )
-def test_a_worker_with_such_options_is_not_declared(options: dict[str, Any], message: str) -> None:
+def test_a_worker_with_invalid_options_is_refused(options: dict[str, Any], message: str) -> None:
     class Plain:
         def process(self, job: Job) -> None: ...
 
@@ -165,7 +165,7 @@ def test_a_worker_with_such_options_is_not_declared(options: dict[str, Any], mes
     assert registry.names() == before
 
 
-def test_what_cannot_be_a_worker_or_a_job_function_is_refused() -> None:
+def test_things_that_cannot_be_workers_or_job_functions_are_refused() -> None:
     class Idle:
         pass
 
@@ -178,7 +178,7 @@ def test_what_cannot_be_a_worker_or_a_job_function_is_refused() -> None:
         registry.get("os.system")
 
 
-def test_a_job_function_is_not_enqueued_with_arguments_that_it_does_not_take() -> None:
+def test_a_job_function_refuses_arguments_that_it_does_not_take() -> None:
     @job()
     def send(to: str, *, subject: str = "") -> None: ...
 

@@ -1,4 +1,4 @@
-"""Polling SQLite for the commits of others."""
+"""Polling SQLite for commits of other connections."""
 
 import asyncio
 from contextlib import asynccontextmanager
@@ -15,7 +15,7 @@ from tests.support.internals import database_of
 from tests.support.waiting import within
 
 
-async def test_a_pool_without_a_free_connection_does_not_end_the_watch(
+async def test_polling_continues_after_the_pool_had_no_free_connection(
     sqlite_factory: SQLiteFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = sqlite_factory.create()

@@ -1,4 +1,4 @@
-"""What the comparison with other queues concludes from figures; how fast anything is, no test decides."""
+"""The conclusions of the comparison with other queues follow from its figures. No test measures speed."""
 
 from typing import Any
 
@@ -37,7 +37,7 @@ def test_each_promise_is_judged_by_the_medians_of_all_rounds() -> None:
     assert "at least 0.65 x raw: 0.75, met; at least 1.5 x pgqueuer: 1.50, met" in faster[0]
 
 
-def test_raw_loops_are_no_peers() -> None:
+def test_raw_loops_are_not_counted_as_peers() -> None:
     runs = rates("enqueue_bulk", ours=[50], raw=[100], raw_copy=[200], pgqueuer=[40], oban=[4])
     assert lines(runs) == [
         "| enqueue_bulk | 1 | 50 | 100 | pgqueuer 40 | 4 |"

@@ -12,7 +12,7 @@ from oban import Job, Oban, SyncOban
 from oban.database.aio import AsyncCaller
 from oban.database.sync import SyncCaller
 
-#: Differences by design: how a client is entered and left, its sessions, engine and iterables.
+#: Differences by design: entering and leaving a client, its sessions, engine and iterables.
 RENAMED = {"__aenter__": "__enter__", "__aexit__": "__exit__"}
 INSTEAD = {
     AsyncEngine: Engine,
@@ -33,7 +33,7 @@ def signature(member: Any) -> inspect.Signature:
 
 
 def without_asyncio(found: inspect.Signature) -> inspect.Signature:
-    """What a signature of `Oban` becomes in `SyncOban`."""
+    """The signature that a method of `Oban` must have in `SyncOban`."""
     parameters = [
         one.replace(annotation=INSTEAD.get(one.annotation, one.annotation))
         for one in found.parameters.values()
@@ -49,11 +49,11 @@ def test_both_have_the_same_public_names() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(members(Oban)))
-def test_a_method_takes_and_gives_the_same(name: str) -> None:
+def test_each_method_has_the_same_arguments_and_result(name: str) -> None:
     ours, theirs = members(Oban)[name], members(SyncOban)[RENAMED.get(name, name)]
     assert type(ours) is type(theirs)
     assert without_asyncio(signature(ours)) == signature(theirs)
 
 
-def test_nothing_of_the_sync_client_has_to_be_awaited() -> None:
+def test_no_method_of_the_sync_client_has_to_be_awaited() -> None:
     assert not [name for name, member in members(SyncOban).items() if inspect.iscoroutinefunction(member)]

@@ -1,4 +1,4 @@
-"""Times are aware UTC in Python, whatever zone the machine is in."""
+"""Times are aware UTC in Python, whatever the time zone of the machine."""
 
 import time
 from collections.abc import Iterator
@@ -28,14 +28,14 @@ def zone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
     time.tzset()
 
 
-def test_the_zone_of_the_machine_is_what_the_test_says(zone: str) -> None:
+def test_the_fixture_sets_the_zone_of_the_machine(zone: str) -> None:
     seconds = {"UTC": 0, "America/New_York": -5 * 3600, "Asia/Kathmandu": 20700}[zone]
     assert time.timezone == -seconds
 
 
 @pytest.mark.parametrize("dialect", DIALECTS, ids=["postgresql", "sqlite"])
 @pytest.mark.parametrize("given", [MOMENT, MOMENT.astimezone(NEW_YORK), MOMENT.astimezone()])
-def test_a_moment_is_stored_as_utc_without_a_zone_and_read_as_utc(given: datetime, dialect: Dialect) -> None:
+def test_a_time_is_stored_as_utc_without_a_zone_and_read_as_utc(given: datetime, dialect: Dialect) -> None:
     stored = UTCDateTime().process_bind_param(given, dialect)
     assert stored == datetime(2024, 7, 1, 12, 30, 15, 123456)
     read = aware(stored)
@@ -56,11 +56,11 @@ def test_the_clock_is_utc() -> None:
     before = time.time()
     now = clock.now()
     assert now.tzinfo is UTC
-    # A datetime has no more than microseconds.
+    # A datetime has only microseconds.
     assert before - 1e-6 <= now.timestamp() <= time.time()
 
 
-def test_a_job_keeps_the_moment_and_not_the_wall_clock() -> None:
+def test_a_job_stores_the_instant_and_not_the_wall_clock() -> None:
     for given in (MOMENT, MOMENT.astimezone(NEW_YORK), MOMENT.astimezone()):
         job = Job(worker="app.W", scheduled_at=given)
         assert job.scheduled_at == MOMENT
@@ -74,14 +74,14 @@ def test_a_time_without_a_zone_is_not_taken_for_local_time() -> None:
             fields.scheduled_at(naive)
 
 
-def test_the_hour_that_a_clock_repeats_is_two_moments() -> None:
+def test_the_hour_that_a_clock_repeats_is_two_instants() -> None:
     first = datetime(2024, 11, 3, 1, 30, tzinfo=NEW_YORK, fold=0)
     second = first.replace(fold=1)
     stored = [Job(worker="app.W", scheduled_at=at).scheduled_at for at in (first, second)]
     assert stored == [datetime(2024, 11, 3, 5, 30, tzinfo=UTC), datetime(2024, 11, 3, 6, 30, tzinfo=UTC)]
 
 
-def test_now_and_in_a_moment_are_told_apart() -> None:
+def test_now_and_a_moment_later_differ() -> None:
     assert Job(worker="app.W", schedule_in=60).state == "scheduled"
     assert Job(worker="app.W", scheduled_at=datetime.now(UTC) + timedelta(minutes=1)).state == "scheduled"
     assert Job(worker="app.W", scheduled_at=datetime.now(UTC) - timedelta(minutes=1)).state == "available"

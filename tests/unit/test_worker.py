@@ -1,4 +1,4 @@
-"""Workers: how they are defined, named, registered, and make jobs."""
+"""Workers are defined, named and registered, and make jobs."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -35,7 +35,7 @@ async def send(to: str, subject: str = "Hi", *, urgent: bool = False) -> str:
 
 
 def made(cls: type[Any]) -> type[Worker]:
-    """What @worker has made of a class, which a type checker cannot see."""
+    """The class that @worker made, typed as the worker that it is now."""
     assert issubclass(cls, Worker)
     return cls
 
@@ -45,7 +45,7 @@ class TestClasses:
         assert Plain.worker_name == "tests.unit.test_worker.Plain"
         assert registry.get("tests.unit.test_worker.Plain") is Plain
 
-    def test_a_name_of_its_own_replaces_that(self) -> None:
+    def test_an_explicit_name_replaces_it(self) -> None:
         assert Configured.worker_name == "configured"
         assert registry.get("configured") is Configured
 
@@ -152,7 +152,7 @@ class TestDecoratedClasses:
         assert (enqueued.queue, enqueued.priority) == ("media", 2)
         assert cls().process(enqueued) == 42
 
-    def test_a_backoff_of_the_class_is_kept(self) -> None:
+    def test_a_backoff_of_the_class_is_used(self) -> None:
         @worker(name="own backoff")
         class Own:
             async def process(self, job: Job) -> None:
@@ -205,7 +205,7 @@ class TestFunctions:
         made = send.new("x")
         assert (made.worker, made.queue, made.tags) == ("tests.unit.test_worker.send", "mailers", ["mail"])
 
-    def test_a_call_is_a_call(self) -> None:
+    def test_a_job_function_can_be_called(self) -> None:
         assert asyncio.run(send("x", "y", urgent=True)) == "x: y!"
 
     def test_the_function_keeps_its_name_and_documentation(self) -> None:
@@ -241,7 +241,7 @@ class TestFunctions:
         with pytest.raises(InvalidJob):
             send.with_options(**override)
 
-    def test_positional_only_defaults_and_variadic_parameters_survive_the_way(self) -> None:
+    def test_positional_only_default_and_variadic_parameters_come_back(self) -> None:
         @job(name="all kinds")
         def kinds(a: int, /, b: int = 2, *rest: int, c: int = 4, **more: int) -> list[Any]:
             return [a, b, list(rest), c, more]
@@ -253,7 +253,7 @@ class TestFunctions:
             ((1,), {"c": 6, "d": 9, "e": 10}),
             ((1, 2, 3), {"d": 4}),
         ]:
-            # As after the way through the database, where tuples have become lists.
+            # As after a round trip through the database, where tuples have become lists.
             enqueued = kinds.new(*args, **kwargs)
             assert kinds.call(enqueued.args) == kinds(*args, **kwargs)
 
@@ -264,7 +264,7 @@ class TestFunctions:
             asyncio.run(send.call({}))
 
     @pytest.mark.parametrize("given", [int, print, "text", None, Plain])
-    def test_what_is_no_function_is_refused(self, given: Any) -> None:
+    def test_something_that_is_not_a_function_is_refused(self, given: Any) -> None:
         with pytest.raises(ConfigError, match="needs a function"):
             job()(given)
 
