@@ -1,4 +1,4 @@
-"""Signals between processes. They only make things faster: whatever they say is also polled."""
+"""Notifications between nodes. They only make things faster: everything that they announce is also polled."""
 
 from sqlalchemy import URL
 
@@ -12,7 +12,7 @@ __all__ = ["Handler", "Notifier", "direct_url", "make"]
 
 
 def make(database: Database, kind: NotifierKind = "listen", listen_url: str | URL | None = None) -> Notifier:
-    """The notifier that fits the database; `kind` and `listen_url` as in `oban.config.Options`."""
+    """Return the notifier for a database; `kind` and `listen_url` as in `oban.config.Options`."""
     if kind == "poll":
         return PollNotifier(database)
     if database.dialect.listens:

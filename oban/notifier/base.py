@@ -1,4 +1,4 @@
-"""What every notifier does: take in announcements and hand them to those who subscribed."""
+"""What all notifiers share: the channels, their subscribers, and the decoding of payloads."""
 
 import asyncio
 import base64
@@ -20,42 +20,43 @@ from oban.errors import ObanError
 logger = logging.getLogger("oban.notifier")
 
 Handler = Callable[[dict[str, Any]], None]
-#: Payload of "something has changed, look for yourselves".
-ANYTHING: dict[str, Any] = {}
-#: Longest JSON text that a zipped payload may hold, in bytes. What Oban sends is far shorter.
+#: The payload that stands for any change: subscribers look at the tables.
+ANY_CHANGE: dict[str, Any] = {}
+#: Longest JSON text that a gzipped payload can contain, in bytes. Those that Oban sends are far shorter.
 MAX_INFLATED = 64 * 1024
-#: Least time between two log entries about the same kind of trouble, in seconds.
+#: Seconds between two log entries about the same problem.
 LOG_INTERVAL = 60.0
 
 
 class Notifier(ABC):
-    """Channels: `insert` (a queue has work: `{"queue": name}`) and `signal` (`{"action": …}`).
+    """Receives payloads on channels and passes them to the channels' subscribers.
 
-    A handler gets a payload; an empty one means that anything may have happened.
+    Channels are `insert` (a queue has work: `{"queue": name}`) and `signal` (`{"action": …}`). An empty
+    payload means that anything may have changed.
     """
 
     def __init__(self, database: Database) -> None:
         self.database = database
         self._handlers: defaultdict[str, list[Handler]] = defaultdict(list)
-        self._sparing: defaultdict[str, _Sparing] = defaultdict(_Sparing)
-        self._changing = asyncio.Lock()
+        self._log_limits: defaultdict[str, _LogLimit] = defaultdict(_LogLimit)
+        self._start_stop = asyncio.Lock()
         self._started = False
 
     def subscribe(self, channel: str, handler: Handler) -> None:
-        """Let `handler` have what is announced on a channel. Called on the event loop."""
+        """Call `handler` with each payload of a channel, on the event loop."""
         self._handlers[channel].append(handler)
 
     async def start(self) -> None:
-        """Begin to receive; returns once announcements arrive. Does nothing if they do."""
-        async with self._changing:
+        """Start to receive; does nothing if it is started. Returns once payloads arrive."""
+        async with self._start_stop:
             if not self._started:
-                # Even if it is interrupted in the middle, there is something to stop.
+                # Set first, so that `stop` cleans up after a start that was interrupted.
                 self._started = True
                 await self._open()
 
     async def stop(self) -> None:
-        """Stop receiving and give the connection back."""
-        async with self._changing:
+        """Stop receiving and close the connection."""
+        async with self._start_stop:
             if self._started:
                 self._started = False
                 await self._close()
@@ -67,55 +68,56 @@ class Notifier(ABC):
     async def _close(self) -> None: ...
 
     def dispatch(self, channel: str, payload: dict[str, Any]) -> None:
-        """Hand a payload to the subscribers of a channel; one that fails does not stop the others.
+        """Pass a payload to each subscriber of a channel, also if one of them fails.
 
-        An `ObanError` says that the payload makes no sense.
+        A subscriber raises an `ObanError` if it does not understand the payload.
         """
         for handler in self._handlers[channel]:
             try:
                 handler(payload)
-            # Whoever may notify can send as many of these as of garbage.
+            # Anyone who can notify can send many of these, so they are logged as rarely as garbage.
             except ObanError as error:
-                if count := self._sparing[f"refused {channel}"].count():
+                if count := self._log_limits[f"refused {channel}"].count():
                     logger.warning(
-                        "ignored on the channel %s: %.200s (%s since last said)", channel, error, count
+                        "ignored a payload on channel %s: %.200s (%s since the last report)",
+                        *(channel, error, count),
                     )
             except Exception:
-                if count := self._sparing[f"handler {channel}"].count():
+                if count := self._log_limits[f"failed {channel}"].count():
                     logger.exception(
-                        "a handler of the channel %s failed (%s since last said)", channel, count
+                        "a subscriber of channel %s failed (%s since the last report)", channel, count
                     )
 
     def receive(self, channel: str, text: str) -> None:
-        """Hand out what came as text. Garbage is passed over, and logged once a minute at most."""
+        """Decode and dispatch a notification. Garbage is ignored, and logged up to once a minute."""
         payload = decode(text)
         if payload is not None:
             self.dispatch(channel, payload)
-        elif count := self._sparing[f"garbage {channel}"].count():
+        elif count := self._log_limits[f"garbage {channel}"].count():
             logger.warning(
-                "ignored on the channel %s, not a payload (%s since last said): %.100r", channel, count, text
+                "ignored garbage on channel %s (%s since the last report): %.100r", channel, count, text
             )
 
     def dispatch_all(self, notices: list[Notice]) -> None:
-        """Hand out several notices."""
+        """Dispatch the notices of a transaction."""
         for channel, payload in notices:
             self.dispatch(channel, payload)
 
-    def wake_everybody(self) -> None:
-        """Announce on every channel that anything may have happened."""
+    def wake_all(self) -> None:
+        """Tell the subscribers of every channel that anything may have changed."""
         for channel in list(self._handlers):
-            self.dispatch(channel, ANYTHING)
+            self.dispatch(channel, ANY_CHANGE)
 
 
-class _Sparing:
-    """Counts what happens again and again, so that it is logged once in a while only."""
+class _LogLimit:
+    """Limits the log entries about one problem to one per `LOG_INTERVAL`."""
 
     def __init__(self) -> None:
         self._count = 0
         self._silent_until = -math.inf
 
     def count(self) -> int:
-        """One more: how many there were since the last log entry, or 0 if it is too early for another."""
+        """Count an occurrence. Returns how many to report now, or 0 if it is too early for an entry."""
         self._count += 1
         now = clock.monotonic()
         if now < self._silent_until:
@@ -126,17 +128,17 @@ class _Sparing:
 
 
 def decode(text: str) -> dict[str, Any] | None:
-    """The payload in a text, JSON or base64 of gzipped JSON as Oban writes it; None if it is garbage."""
+    """Decode a payload: JSON, or base64 of gzipped JSON as Oban for Elixir sends it. None for garbage."""
     try:
-        payload = orjson.loads(text if text.startswith("{") else _inflated(base64.b64decode(text)))
+        payload = orjson.loads(text if text.startswith("{") else _inflate(base64.b64decode(text)))
     except (ValueError, zlib.error):
         return None
     return payload if isinstance(payload, dict) else None
 
 
-def _inflated(zipped: bytes) -> bytes:
+def _inflate(zipped: bytes) -> bytes:
     inflater = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
     inflated = inflater.decompress(zipped, MAX_INFLATED)
     if not inflater.eof:
-        raise ValueError("cut off, or too long")
+        raise ValueError("truncated or too long")
     return inflated

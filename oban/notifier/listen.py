@@ -1,4 +1,4 @@
-"""PostgreSQL: LISTEN on a connection of its own, with asyncpg or psycopg."""
+"""PostgreSQL: LISTEN on a dedicated connection, with asyncpg or psycopg."""
 
 import asyncio
 import contextlib
@@ -18,20 +18,23 @@ from oban.notifier.base import Notifier
 
 logger = logging.getLogger("oban.notifier")
 
+#: Seconds between two checks that the connection is still alive.
+KEEPALIVE_INTERVAL = 30.0
+#: Seconds that a notification through a pooler can take to arrive.
+ECHO_TIMEOUT = 5.0
+#: Seconds that a start waits for the connection.
+START_TIMEOUT = 5.0
+#: Seconds that the connection can take to close.
+CLOSE_TIMEOUT = 2.0
 CHANNELS = ("insert", "signal")
 
 
 class ListenNotifier(Notifier):
-    """Listens, reconnects when the connection breaks, and then has everybody look once.
+    """Listens, and reconnects when the connection breaks.
 
-    What was announced while nobody listened is lost; that look makes up for it. `url` leads to the
-    database directly, where the engine goes through a pooler.
+    Notifications that were sent while nobody listened are lost, so after each connect all subscribers look
+    at the tables once. `url` leads to the database directly, if the engine goes through a pooler.
     """
-
-    #: Seconds between two proofs that the connection still lives.
-    keepalive = 30.0
-    #: Seconds for a notification through a pooler to arrive, before it is taken not to.
-    echo = 5.0
 
     def __init__(self, database: Database, url: str | URL | None = None) -> None:
         super().__init__(database)
@@ -40,17 +43,17 @@ class ListenNotifier(Notifier):
         self._task: asyncio.Task[None] | None = None
         self._listening = asyncio.Event()
         self._failures = 0
-        self._token = f"oban-echo-{uuid.uuid4()}"
-        self._heard = asyncio.Event()
+        self._echo_token = f"oban-echo-{uuid.uuid4()}"
+        self._echo_received = asyncio.Event()
 
     async def _open(self) -> None:
         if self._url is not None:
             self._engine = make_engine(self._url, poolclass=NullPool)
         self._task = asyncio.create_task(self._run(), name="oban-listen")
-        started = asyncio.create_task(self._listening.wait())
-        # Without the database the node starts all the same, and polls.
-        await asyncio.wait({started}, timeout=5)
-        started.cancel()
+        listening = asyncio.create_task(self._listening.wait())
+        # Without a connection the node starts all the same, and polls.
+        await asyncio.wait({listening}, timeout=START_TIMEOUT)
+        listening.cancel()
 
     async def _close(self) -> None:
         self._listening.clear()
@@ -68,63 +71,62 @@ class ListenNotifier(Notifier):
             try:
                 async with self._engine.connect() as connection:
                     await self._listen(connection)
-            # Whatever breaks the listener, from a driver or from a pooler in between, is mended by
-            # the same two things: a new connection, and a look at the tables.
+            # Whatever breaks the listener, a new connection and a look at the tables repair it.
             except Exception as error:
                 self._listening.clear()
-                # psycopg answers a cancelled wait for notifications with an error of its own.
+                # When its wait for notifications is cancelled, psycopg raises an error of its own.
                 if task is not None and task.cancelling():
                     return
                 self._failures += 1
-                delay = backoff.pause(self._failures)
+                pause = backoff.pause(self._failures)
                 logger.warning(
-                    "not listening, trying again in %.1f s: %s", delay, dialects.driver_error(error)
+                    "cannot listen, trying again in %.1f s: %s", pause, dialects.driver_error(error)
                 )
-                await asyncio.sleep(delay)
+                await asyncio.sleep(pause)
 
     async def _listen(self, connection: AsyncConnection) -> None:
         connection = await connection.execution_options(isolation_level="AUTOCOMMIT")
         schema = self.database.prefix or await self.database.read(_current_schema)
         channels = {f"{schema}.oban_{channel}": channel for channel in CHANNELS}
-        server = await connection.scalar(text("SELECT pg_backend_pid()"))
-        # A connection that was listened on must not go back to the pool.
+        server_pid = await connection.scalar(text("SELECT pg_backend_pid()"))
+        # A connection that has listened must not go back to the pool.
         raw = await connection.get_raw_connection()
         driver: Any = raw.driver_connection
         await connection.run_sync(lambda sync: sync.detach())
         is_asyncpg = hasattr(driver, "add_listener")
-        direct = server == (driver.get_server_pid() if is_asyncpg else driver.info.backend_pid)
-        listening = self._with_asyncpg if is_asyncpg else self._with_psycopg
-        checked = None if direct else asyncio.create_task(self._check())
+        is_direct = server_pid == (driver.get_server_pid() if is_asyncpg else driver.info.backend_pid)
+        listen = self._listen_with_asyncpg if is_asyncpg else self._listen_with_psycopg
+        check = None if is_direct else asyncio.create_task(self._check_echo())
         try:
-            await listening(driver, channels)
+            await listen(driver, channels)
         finally:
-            if checked is not None:
-                checked.cancel()
-            await asyncio.shield(_hang_up(driver))
+            if check is not None:
+                check.cancel()
+            await asyncio.shield(_close_connection(driver))
 
-    async def _check(self) -> None:
-        """Say so if nothing is heard: LISTEN succeeds behind a pooler in transaction mode, and is lost."""
+    async def _check_echo(self) -> None:
+        """Warn if notifications do not arrive: through a pooler in transaction mode, LISTEN has no effect."""
         try:
             await self._listening.wait()
-            # To whoever else hears it, it is news of a queue that they do not have.
-            await self.database.write(lambda tx: tx.notify("insert", [{"queue": self._token}]))
-            async with asyncio.timeout(self.echo):
-                await self._heard.wait()
+            # Other nodes ignore this notification, because nobody runs a queue of this name.
+            await self.database.write(lambda tx: tx.notify("insert", [{"queue": self._echo_token}]))
+            async with asyncio.timeout(ECHO_TIMEOUT):
+                await self._echo_received.wait()
         except TimeoutError:
             logger.warning(
-                "notifications do not arrive through the pooler, jobs are found by polling alone; give a"
-                " listen_url that leads to the database directly, or notifier='poll'"
+                "notifications do not arrive through the pooler, so jobs are only found by polling; set"
+                " listen_url to a URL that leads to the database directly, or notifier='poll'"
             )
         except Exception as error:
-            logger.warning("not known whether notifications arrive: %s", dialects.driver_error(error))
+            logger.warning("cannot check whether notifications arrive: %s", dialects.driver_error(error))
 
     def dispatch(self, channel: str, payload: dict[str, Any]) -> None:
-        if payload.get("queue") == self._token:
-            self._heard.set()
+        if payload.get("queue") == self._echo_token:
+            self._echo_received.set()
         else:
             super().dispatch(channel, payload)
 
-    async def _with_asyncpg(self, driver: Any, channels: dict[str, str]) -> None:
+    async def _listen_with_asyncpg(self, driver: Any, channels: dict[str, str]) -> None:
         broken = asyncio.Event()
         driver.add_termination_listener(lambda _: broken.set())
 
@@ -133,46 +135,46 @@ class ListenNotifier(Notifier):
 
         for name in channels:
             await driver.add_listener(name, receive)
-        self._ready()
+        self._on_listening()
         while not broken.is_set():
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(broken.wait(), self.keepalive)
+                await asyncio.wait_for(broken.wait(), KEEPALIVE_INTERVAL)
                 break
-            await driver.execute("SELECT 1", timeout=self.keepalive)
+            await driver.execute("SELECT 1", timeout=KEEPALIVE_INTERVAL)
         raise ConnectionError("the listening connection was closed")
 
-    async def _with_psycopg(self, driver: Any, channels: dict[str, str]) -> None:
+    async def _listen_with_psycopg(self, driver: Any, channels: dict[str, str]) -> None:
         await driver.set_autocommit(True)
         for name in channels:
             quoted = name.replace('"', '""')
             await driver.execute(f'LISTEN "{quoted}"')
-        self._ready()
+        self._on_listening()
         while True:
-            async for notice in driver.notifies(timeout=self.keepalive):
-                self.receive(channels[notice.channel], notice.payload)
-            async with asyncio.timeout(self.keepalive):
+            async for notification in driver.notifies(timeout=KEEPALIVE_INTERVAL):
+                self.receive(channels[notification.channel], notification.payload)
+            async with asyncio.timeout(KEEPALIVE_INTERVAL):
                 await driver.execute("SELECT 1")
 
-    def _ready(self) -> None:
+    def _on_listening(self) -> None:
         self._listening.set()
         self._failures = 0
-        self.wake_everybody()
+        self.wake_all()
 
 
 def direct_url(database: Database, url: str | URL | None) -> URL | None:
-    """The URL for LISTEN, checked; raises `ConfigError` for one that cannot serve this database."""
+    """Check and parse a URL for LISTEN; raises `ConfigError` if it cannot serve this database."""
     if url is None:
         return None
     if not database.dialect.listens:
         raise ConfigError(f"listen_url is for PostgreSQL; {database.dialect.name} has no LISTEN")
     try:
         parsed = dialects.parse_async_url(url)
-        if dialects.by_name(parsed.get_backend_name()) is not database.dialect:
-            raise ConfigError(
-                f"of {parsed.get_backend_name()}, while the engine is on {database.dialect.name}"
-            )
     except ConfigError as error:
         raise ConfigError(f"listen_url: {error}") from None
+    if dialects.by_name(parsed.get_backend_name()) is not database.dialect:
+        raise ConfigError(
+            f"listen_url is of {parsed.get_backend_name()}, but the engine is of {database.dialect.name}"
+        )
     return parsed
 
 
@@ -180,7 +182,7 @@ def _current_schema(tx: Transaction) -> str | None:
     return tx.dialect.current_schema(tx.connection())
 
 
-async def _hang_up(driver: Any) -> None:
+async def _close_connection(driver: Any) -> None:
     with contextlib.suppress(Exception):
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(CLOSE_TIMEOUT):
             await driver.close()

@@ -1,8 +1,8 @@
-"""Without LISTEN: nothing but polling, or, on SQLite, polling `data_version`.
+"""Notifiers without LISTEN: polling alone, and SQLite's `data_version`.
 
-`PRAGMA data_version` is a counter in shared memory that changes when any other connection has
-committed. Reading it takes some microseconds and no lock. A database in memory has no other
-connection; on its own one, each commit is looked at.
+`PRAGMA data_version` is a counter in shared memory that changes when another connection has committed.
+Reading it takes a few microseconds and no lock. A database in memory has only one connection, whose commits
+are observed instead.
 """
 
 import asyncio
@@ -19,71 +19,73 @@ from oban.notifier.base import Notifier
 
 logger = logging.getLogger("oban.notifier")
 
-#: Seconds until the next try, after polling has failed.
-RETRY = 1.0
-_CHANGES = select(func.total_changes())
+#: Seconds between two reads of `data_version`.
+POLL_INTERVAL = 0.05
+#: Seconds until the next attempt after a failed one.
+RETRY_PAUSE = 1.0
+_TOTAL_CHANGES = select(func.total_changes())
 
 
 class PollNotifier(Notifier):
-    """Needs no connection. Hears this process's own commits, where the library announces them itself."""
+    """Receives the notices of this process's own commits, and only if the library announces them itself."""
 
     async def _open(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self.database.on_notices.append(self._hear)
+        self.database.on_notices.append(self._on_notices)
 
     async def _close(self) -> None:
-        if self._hear in self.database.on_notices:
-            self.database.on_notices.remove(self._hear)
+        if self._on_notices in self.database.on_notices:
+            self.database.on_notices.remove(self._on_notices)
 
-    def _hear(self, notices: list[Notice]) -> None:
+    def _on_notices(self, notices: list[Notice]) -> None:
         # The commit may have happened in another thread.
         self._loop.call_soon_threadsafe(self.dispatch_all, notices)
 
 
 class DataVersionNotifier(PollNotifier):
-    """Hears this process's commits, and looks for others every `interval` seconds."""
+    """Receives the notices of this process, and detects other commits within `interval` seconds."""
 
-    def __init__(self, database: Database, interval: float = 0.05) -> None:
+    def __init__(self, database: Database, interval: float = POLL_INTERVAL) -> None:
         super().__init__(database)
         self.interval = interval
         self._task: asyncio.Task[None] | None = None
-        self._changes: int | None = None
+        self._total_changes: int | None = None
 
     async def _open(self) -> None:
         await super()._open()
         engine = self.database.engine
         if self.database.dialect.is_memory(engine.url):
-            event.listen(engine.sync_engine, "commit", self._committing)
+            event.listen(engine.sync_engine, "commit", self._on_commit)
         else:
             self._task = asyncio.create_task(self._watch(), name="oban-data-version")
 
     async def _close(self) -> None:
         await super()._close()
         engine = self.database.engine.sync_engine
-        if event.contains(engine, "commit", self._committing):
-            event.remove(engine, "commit", self._committing)
+        if event.contains(engine, "commit", self._on_commit):
+            event.remove(engine, "commit", self._on_commit)
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
             self._task = None
 
-    def _committing(self, connection: Connection) -> None:
-        # The one connection is free for whoever looks after the commit, and not before.
-        changes = connection.scalar(_CHANGES)
-        if changes != self._changes:
-            self._changes = changes
-            self._loop.call_soon_threadsafe(self.wake_everybody)
+    def _on_commit(self, connection: Connection) -> None:
+        # Subscribers need the one connection, which is free only after this commit.
+        changes = connection.scalar(_TOTAL_CHANGES)
+        if changes != self._total_changes:
+            self._total_changes = changes
+            self._loop.call_soon_threadsafe(self.wake_all)
 
     async def _watch(self) -> None:
         while True:
             try:
                 async with self.database.engine.connect() as connection:
                     await self._poll(connection)
-            # The same as in the listener: a full pool, too, must not end the watch.
+            # Nothing must end the polling, not even a full pool.
             except Exception as error:
                 logger.warning("polling the database for changes failed: %s", dialects.driver_error(error))
-                await asyncio.sleep(RETRY)
+                await asyncio.sleep(RETRY_PAUSE)
 
     async def _poll(self, connection: AsyncConnection) -> None:
         connection = await connection.execution_options(isolation_level="AUTOCOMMIT")
@@ -92,5 +94,5 @@ class DataVersionNotifier(PollNotifier):
             version = (await connection.exec_driver_sql("PRAGMA data_version")).scalar()
             if version != seen:
                 seen = version
-                self.wake_everybody()
+                self.wake_all()
             await asyncio.sleep(self.interval)

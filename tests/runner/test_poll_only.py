@@ -95,7 +95,7 @@ async def test_on_sqlite_its_own_commits_are_heard_at_once(sqlite_url: URL) -> N
             "listen_url is for PostgreSQL; sqlite has no LISTEN",
         ),
         ("sqlite+aiosqlite://", "postgresql://u:secret@h/d", "listen_url is for PostgreSQL"),
-        ("postgresql://h/d", "sqlite+aiosqlite:///a.db", "of sqlite, while the engine is on postgresql"),
+        ("postgresql://h/d", "sqlite+aiosqlite:///a.db", "of sqlite, but the engine is of postgresql"),
         ("postgresql://h/d", "mysql://u:secret@h/d", "listen_url: mysql is not supported"),
         ("postgresql://h/d", "postgresql+psycopg2://u:secret@h/d", "listen_url: the driver psycopg2"),
         ("postgresql://h/d", "no url with secret", "listen_url: the database URL cannot be read"),

@@ -524,8 +524,8 @@ async def test_garbage_is_ignored(emptied_postgresql: URL, caplog: pytest.LogCap
     # Each kind is logged once, not each time.
     warned = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert [warning.partition(":")[0] for warning in warned] == [
-        "ignored on the channel signal, not a payload (1 since last said)",
-        "ignored on the channel signal",
+        "ignored garbage on channel signal (1 since the last report)",
+        "ignored a payload on channel signal",
     ]
     assert "'explode' is no action; known are pause, resume, start, stop, scale" in warned[1]
     assert not [record for record in caplog.records if record.levelname == "ERROR"]

@@ -83,7 +83,7 @@ def test_each_channel_has_its_own_subscribers(notifier: Silent) -> None:
     notifier.dispatch_all([("signal", {"n": 1}), ("insert", {"n": 2})])
     assert heard == [("signal", {"n": 1}), ("first", {"n": 2}), ("second", {"n": 2})]
     heard.clear()
-    notifier.wake_everybody()
+    notifier.wake_all()
     assert sorted(heard) == [("first", {}), ("second", {}), ("signal", {})]
 
 
@@ -120,9 +120,9 @@ def test_garbage_is_logged_once_a_minute_with_its_count(
         notifier.receive("signal", '{"action": "stage"}')
     said = [record.getMessage() for record in caplog.records]
     assert [text.partition(":")[0] for text in said] == [
-        "ignored on the channel insert, not a payload (1 since last said)",
-        "ignored on the channel insert, not a payload (3 since last said)",
-        "ignored on the channel signal, not a payload (1 since last said)",
+        "ignored garbage on channel insert (1 since the last report)",
+        "ignored garbage on channel insert (3 since the last report)",
+        "ignored garbage on channel signal (1 since the last report)",
     ]
     assert max(map(len, said)) < 200
 
@@ -149,7 +149,7 @@ def test_a_subscriber_that_cannot_interpret_payloads_is_logged_once_without_a_tr
     for _ in range(100):
         notifier.dispatch("signal", {"action": "?"})
     (record,) = caplog.records
-    assert record.getMessage() == "ignored on the channel signal: no sense (1 since last said)"
+    assert record.getMessage() == "ignored a payload on channel signal: no sense (1 since the last report)"
     assert (record.levelno, record.exc_info) == (logging.WARNING, None)
 
 

@@ -33,7 +33,7 @@ async def test_polling_continues_after_the_pool_had_no_free_connection(
                 yield connection
 
         monkeypatch.setattr(type(oban.engine), "connect", refused_once)
-        monkeypatch.setattr(poll, "RETRY", 0.01)
+        monkeypatch.setattr(poll, "RETRY_PAUSE", 0.01)
         await watch.start()
         await within(failed.wait(), 5)
         watch.subscribe("insert", lambda _: heard.set())
