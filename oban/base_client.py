@@ -83,27 +83,8 @@ class BaseClient(JobOperations[CallerT], QueueOperations[CallerT], Generic[Engin
         Raises:
             ConfigError: An option has a wrong value, or the engine or URL cannot be used.
         """
-        self.options: Options = Options.make(
-            name=name,
-            node=node,
-            prefix=prefix,
-            queues=queues,
-            retention=retention,
-            lease=lease,
-            shutdown_grace_period=shutdown_grace_period,
-            notifier=notifier,
-            listen_url=listen_url,
-            statement_timeout=statement_timeout,
-            rescue_after=rescue_after,
-            poll_interval=poll_interval,
-            stage_interval=stage_interval,
-            watch_interval=watch_interval,
-            control_interval=control_interval,
-            prune_interval=prune_interval,
-            heartbeat_interval=heartbeat_interval,
-            election_interval=election_interval,
-            rescue_interval=rescue_interval,
-        )
+        values = {name: value for name, value in locals().items() if name not in ("self", "engine")}
+        self.options: Options = Options.make(**values)
         self._open(engine)
         self._instances.register(self.options.name, self)
 

@@ -117,7 +117,7 @@ def start(
     supervisor: int | None,
     **settings: Any,
 ) -> None:
-    """Run jobs until SIGTERM or Ctrl-C. A second signal ends the grace period."""
+    """Run jobs until SIGTERM or Ctrl-C. A second signal stops waiting for running jobs."""
     nodes.exit_on_signals()
     node = node or socket.gethostname()
     # The log lines of several nodes go to the same place.
