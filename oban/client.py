@@ -26,8 +26,13 @@ class Oban(BaseClient[AsyncEngine, AsyncCaller]):
     """A job queue in a database: enqueues and manages jobs, and runs them if it has queues.
 
     Use it as `async with Oban(engine, queues={"default": 10}) as oban:`, or call `start` and `stop`. A
-    client without queues need not be started. Methods that take `session` accept an `AsyncSession`, an
-    `async_scoped_session` or an `AsyncConnection`.
+    client without queues need not be started. Most methods take `session`, an `AsyncSession`, an
+    `async_scoped_session` or an `AsyncConnection`; `start`, `stop`, `check_queue` and `check_all_queues` do
+    not. A client that runs jobs can only be used on the event loop that it was started on.
+
+    Besides the errors that their documentation lists, methods that use the database raise `SchemaMissing`,
+    `WrongLoop`, `WouldDeadlock` (all in `oban.errors`), `InvalidTarget` for a wrong `session`, and
+    SQLAlchemy's errors.
     """
 
     _instances = instances.async_clients

@@ -19,8 +19,11 @@ from oban.repository.selection import Target, Targets, check_delete, parse, pars
 class SyncOban(BaseClient[Engine, SyncCaller]):
     """`Oban` without asyncio, for Flask, scripts and threads: enqueues and manages jobs, and runs none.
 
-    Any number of threads can use it. Jobs are run by `oban start`, or by an `Oban` with queues. Methods that
-    take `session` accept a `Session`, a `scoped_session` or a `Connection`.
+    Any number of threads can use it. Jobs are run by `oban start`, or by an `Oban` with queues. Most methods
+    take `session`, a `Session`, a `scoped_session` or a `Connection`.
+
+    Besides the errors that their documentation lists, methods that use the database raise `SchemaMissing`,
+    `WouldDeadlock` (both in `oban.errors`), `InvalidTarget` for a wrong `session`, and SQLAlchemy's errors.
     """
 
     _instances = instances.sync_clients

@@ -57,3 +57,10 @@ def test_each_method_has_the_same_arguments_and_result(name: str) -> None:
 
 def test_no_method_of_the_sync_client_has_to_be_awaited() -> None:
     assert not [name for name, member in members(SyncOban).items() if inspect.iscoroutinefunction(member)]
+
+
+@pytest.mark.parametrize("name", sorted(members(Oban).keys() - RENAMED.keys()))
+def test_both_have_the_same_documentation(name: str) -> None:
+    documented = inspect.getdoc(getattr(Oban, name))
+    assert documented
+    assert documented == inspect.getdoc(getattr(SyncOban, name))
