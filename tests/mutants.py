@@ -39,12 +39,12 @@ class Mutant(NamedTuple):
 MUTANTS = (
     Mutant(
         "no fence",
-        "oban/repository/acknowledge.py",
+        "oban/repository/runs.py",
         """        _job.attempt == attempt,
-        func.coalesce(dialect.second_element(_job.attempted_by), sql_literal("")) == owner,
+        func.coalesce(owner_of(dialect), sql_literal("")) == owner,
         dialect.unindexed_state(_job.state) == sql_literal("executing"),
 """,
-        "",
+        "        _job.id == _job.id,\n",
         ("tests/faults/test_freeze.py",),
     ),
     Mutant(
@@ -62,7 +62,7 @@ MUTANTS = (
     Mutant(
         "heartbeat off",
         "oban/repository/cluster.py",
-        "insert.on_conflict_do_update(index_elements=[_producer.uuid], set_=given)",
+        "insert.on_conflict_do_update(index_elements=[_producer.uuid], set_=refreshed)",
         "insert.on_conflict_do_nothing(index_elements=[_producer.uuid])",
         ("tests/faults/test_blocked_loop.py",),
     ),

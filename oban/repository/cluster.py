@@ -1,4 +1,4 @@
-"""Who is there: the rows of producers, kept fresh by heartbeats, and the leader's lease."""
+"""The nodes of an instance: the heartbeats of their producers, and the lease of their leader."""
 
 import functools
 import math
@@ -14,12 +14,12 @@ from sqlalchemy import (
     Text,
     bindparam,
     case,
+    cast,
     delete,
     func,
     or_,
     select,
 )
-from sqlalchemy import cast as cast_to
 
 from oban.database.transaction import Transaction
 from oban.dialects.base import Dialect, sql_literal
@@ -30,13 +30,16 @@ _producer = _producers.c
 _leaders = Leader.__table__
 _leader = _leaders.c
 
+#: Seconds; the least lease of producers that store none. oban-py sends a heartbeat every 15 seconds, however
+#: short our own lease is.
+FOREIGN_LEASE = 60.0
 
-#: Least lease, in seconds, of producers that say none: oban-py beats every 15 s, however short ours is.
-OTHERS_LEASE = 60.0
+#: Called with the database's time; returns for how many seconds heartbeats could have been observed by then.
+ObservedFor = Callable[[datetime], float]
 
 
 class Heartbeat(NamedTuple):
-    """What a producer says of itself: columns of its row in `oban_producers`."""
+    """A producer's row in `oban_producers`, without its times."""
 
     uuid: UUID
     name: str
@@ -46,46 +49,41 @@ class Heartbeat(NamedTuple):
 
 
 def heartbeat(tx: Transaction, heartbeats: Sequence[Heartbeat]) -> None:
-    """Say that producers are alive, whether their rows are there (still) or not."""
-    # In one order on every node, as each upsert locks its row.
-    rows = [heartbeat._asdict() for heartbeat in sorted(heartbeats, key=lambda beat: beat.uuid)]
-    if rows:
-        dialect = tx.dialect
-        insert: Any = dialect.insert(_producers).values(rows)
-        given = {"meta": insert.excluded.meta, "updated_at": dialect.now()}
-        # No node that freezes or is cut off before its COMMIT keeps a lock.
-        tx.autocommit_next()
-        tx.execute(insert.on_conflict_do_update(index_elements=[_producer.uuid], set_=given))
-    else:
-        # With nothing to say, it shows all the same that the database can be reached.
+    """Record that producers are alive, whether or not they still have a row."""
+    if not heartbeats:
+        # Fails if the database cannot be reached, as a heartbeat would.
         database_time(tx)
+        return
+    # Each row is locked, on every node in the same order.
+    rows = [heartbeat._asdict() for heartbeat in sorted(heartbeats, key=lambda heartbeat: heartbeat.uuid)]
+    insert: Any = tx.dialect.insert(_producers).values(rows)
+    refreshed = {"meta": insert.excluded.meta, "updated_at": tx.dialect.now()}
+    # A node that is frozen or cut off before its COMMIT would keep the locks.
+    tx.autocommit_next()
+    tx.execute(insert.on_conflict_do_update(index_elements=[_producer.uuid], set_=refreshed))
 
 
 def delete_producers(tx: Transaction, uuids: Sequence[UUID]) -> None:
-    """Remove the rows of producers that have ended, with nothing left to acknowledge."""
+    """Delete the rows of producers that have stopped and have nothing left to acknowledge."""
     tx.execute(delete(_producers).where(_producer.uuid.in_(uuids)))
 
 
-def database_time(tx: Transaction) -> datetime:
-    """The database's clock."""
-    moment: datetime = tx.execute(select(tx.dialect.now())).scalar_one()
-    return moment
+def producer_uuids(tx: Transaction) -> set[UUID]:
+    """The uuids of all producers that have a row, however old it is."""
+    return set(tx.execute(select(_producer.uuid)).scalars())
 
 
-def uuid_digits(uuid: Any) -> ColumnElement[str]:
-    """A uuid with dashes or without, as databases keep them, as 32 digits."""
-    return func.replace(cast_to(uuid, Text), sql_literal("-"), sql_literal(""))
+def always_observed(_: datetime) -> float:
+    """For callers that want to judge all producers."""
+    return math.inf
 
 
-def stale_producers(
-    tx: Transaction, lease: float, observed_for: Callable[[datetime], float] = lambda _: math.inf
-) -> list[str]:
-    """The producers, as 32 digits of their uuids, whose last heartbeat is older than their lease.
+def stale_producers(tx: Transaction, lease: float, observed_for: ObservedFor = always_observed) -> list[str]:
+    """The `uuid_digits` of the producers whose last heartbeat is older than their lease.
 
-    `lease` is in seconds; a longer lease in the producer's own row counts instead, and producers of other
-    implementations, which store none, get at least `OTHERS_LEASE`. `observed_for(now)` returns for how many
-    seconds heartbeats could have been observed, `now` being the database's time: producers with a longer
-    lease are not judged yet.
+    `lease` is in seconds. A longer lease in the producer's own row counts instead, and producers of other
+    implementations, which store none, get at least `FOREIGN_LEASE`. Producers with a lease longer than
+    `observed_for` returns are not judged yet.
     """
     now = database_time(tx)
     observed = observed_for(now)
@@ -98,20 +96,46 @@ def stale_producers(
 
 
 def _lease(meta: object, least: float) -> float:
-    # Other implementations keep there what they like.
+    # Other implementations can store anything in `meta`.
     own = meta.get("lease") if isinstance(meta, dict) else None
     if isinstance(own, bool) or not isinstance(own, (int, float)):
-        return max(least, OTHERS_LEASE)
+        return max(least, FOREIGN_LEASE)
     return own if least < own < math.inf else least
 
 
-def producer_uuids(tx: Transaction) -> set[UUID]:
-    """All producers that have a row, however old."""
-    return set(tx.execute(select(_producer.uuid)).scalars())
+def uuid_digits(uuid: Any) -> ColumnElement[str]:
+    """The 32 digits of a uuid, which databases store with dashes or without."""
+    return func.replace(cast(uuid, Text), sql_literal("-"), sql_literal(""))
+
+
+def database_time(tx: Transaction) -> datetime:
+    """The time by the database's clock."""
+    now: datetime = tx.execute(select(tx.dialect.now())).scalar_one()
+    return now
+
+
+def elect(tx: Transaction, name: str, identity: str, lease: float) -> float | None:
+    """Make a node the leader of an instance for `lease` seconds, or extend its lease.
+
+    Returns None on success, else the seconds until the lease of the present leader ends.
+    """
+    parameters = {"instance": name, "identity": identity, "lease": lease}
+    # In a longer transaction, a node that is frozen would keep the row locked, and stop all elections.
+    tx.autocommit_next()
+    if tx.execute(_elect_statement(tx.dialect), parameters).scalar() is not None:
+        return None
+    statement = select(_leader.expires_at, tx.dialect.now()).where(_leader.name == name)
+    row = tx.execute(statement).one_or_none()
+    if row is None:
+        return 0.0
+    expires_at: datetime
+    now: datetime
+    expires_at, now = row
+    return max(0.0, (expires_at - now).total_seconds())
 
 
 @functools.cache
-def _elect(dialect: Dialect) -> Executable:
+def _elect_statement(dialect: Dialect) -> Executable:
     lease = bindparam("lease", type_=Float)
     insert: Any = dialect.insert(_leaders).values(
         name=bindparam("instance", type_=Text),
@@ -119,39 +143,19 @@ def _elect(dialect: Dialect) -> Executable:
         elected_at=dialect.now(),
         expires_at=dialect.now_plus(lease),
     )
-    again = _leader.node == insert.excluded.node
+    is_leader = _leader.node == insert.excluded.node
     return insert.on_conflict_do_update(  # type: ignore[no-any-return]
         index_elements=[_leader.name],
         set_={
             "node": insert.excluded.node,
-            "elected_at": case((again, _leader.elected_at), else_=insert.excluded.elected_at),
+            "elected_at": case((is_leader, _leader.elected_at), else_=insert.excluded.elected_at),
             "expires_at": insert.excluded.expires_at,
         },
-        where=or_(again, _leader.expires_at <= dialect.now()),
+        where=or_(is_leader, _leader.expires_at <= dialect.now()),
     ).returning(_leader.node)
 
 
-def elect(tx: Transaction, name: str, identity: str, lease: float) -> float | None:
-    """Become the leader of an instance, or stay it, for `lease` seconds from now.
-
-    None if so; else the seconds until the lease of the present leader ends.
-    """
-    dialect = tx.dialect
-    parameters = {"instance": name, "identity": identity, "lease": lease}
-    # The row is locked for no longer than the statement: who freezes then does not stop all elections.
-    tx.autocommit_next()
-    if tx.execute(_elect(dialect), parameters).scalar() is not None:
-        return None
-    held = select(_leader.expires_at, dialect.now()).where(_leader.name == name)
-    row = tx.execute(held).one_or_none()
-    if row is None:
-        return 0.0
-    expires: datetime = row[0]
-    now: datetime = row[1]
-    return max(0.0, (expires - now).total_seconds())
-
-
 def resign(tx: Transaction, name: str, identity: str) -> None:
-    """Give the lease up, if it is still held under this identity."""
+    """End a node's lease, if it still leads the instance."""
     tx.autocommit_next()
     tx.execute(delete(_leaders).where(_leader.name == name, _leader.node == identity))

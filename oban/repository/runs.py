@@ -1,21 +1,43 @@
-"""Whose run is it: what a producer believes, next to what the database says."""
+"""Runs: which attempt of a job is the current one, and which producer executes it.
+
+The row of an executing job has the number of the attempt, and the node and the producer's uuid in
+`attempted_by`. A run that these no longer name has lost its job: it was cancelled, rescued or deleted.
+"""
 
 from collections.abc import Collection, Sequence
+from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, and_, func, select
 
 from oban.database.transaction import Transaction
-from oban.dialects.base import sql_literal
+from oban.dialects.base import Dialect, sql_literal
 from oban.models import Job
-from oban.repository.acknowledge import RunKey
 
 _job = Job.__table__.c
 
+#: One run: the job's id, the number of the attempt, and the owner, which is the producer's uuid or, where
+#: `attempted_by` has none, an empty string.
+RunKey = tuple[int, int, str]
+
+
+def owner_of(dialect: Dialect) -> ColumnElement[str]:
+    """The uuid of the producer that a job was last fetched by; NULL if the row has none."""
+    return dialect.second_element(_job.attempted_by)
+
+
+def is_current_run(dialect: Dialect, attempt: Any, owner: Any) -> ColumnElement[bool]:
+    """Whether a job still executes an attempt of an owner; the statement also has to name the job's id."""
+    return and_(
+        _job.attempt == attempt,
+        func.coalesce(owner_of(dialect), sql_literal("")) == owner,
+        dialect.unindexed_state(_job.state) == sql_literal("executing"),
+    )
+
 
 def current_runs(tx: Transaction, ids: Collection[int]) -> set[RunKey]:
-    """The executing attempts of some jobs."""
+    """The runs of those among some jobs that are executing."""
     dialect = tx.dialect
-    statement = select(_job.id, _job.attempt, dialect.second_element(_job.attempted_by)).where(
+    statement = select(_job.id, _job.attempt, owner_of(dialect)).where(
         dialect.in_ids(_job.id, dialect.id_list()),
         dialect.unindexed_state(_job.state) == sql_literal("executing"),
     )
@@ -23,29 +45,23 @@ def current_runs(tx: Transaction, ids: Collection[int]) -> set[RunKey]:
 
 
 def lost_runs(tx: Transaction, runs: Sequence[RunKey]) -> set[RunKey]:
-    """Which of some runs are no longer the current, executing attempt of their job."""
+    """Those of some runs that have lost their job."""
     return set(runs) - current_runs(tx, {run[0] for run in runs})
 
 
 def unknown_runs(tx: Transaction, owner: str, known: Collection[RunKey]) -> list[RunKey]:
-    """The runs that the database has of a producer, and the producer has not: lost answers."""
+    """The runs of an owner that it does not know, because the answer to its fetch was lost."""
     dialect = tx.dialect
     statement = select(_job.id, _job.attempt).where(
-        _job.state == dialect.state("executing"), dialect.second_element(_job.attempted_by) == owner
+        _job.state == dialect.state("executing"), owner_of(dialect) == owner
     )
-    rows = sorted((id_, attempt, owner) for id_, attempt in tx.execute(statement))
-    return [held for held in rows if held not in known]
+    runs = sorted((id_, attempt, owner) for id_, attempt in tx.execute(statement))
+    return [run for run in runs if run not in known]
 
 
 def load_run(tx: Transaction, run: RunKey) -> Job | None:
-    """The job of a run, as a fetch would have given it; None if it is not its current one any more."""
+    """The job of a run, as a fetch returns it; None if the run has lost it."""
     id_, attempt, owner = run
-    dialect = tx.dialect
-    statement = select(*_job).where(
-        _job.id == id_,
-        _job.attempt == attempt,
-        dialect.second_element(_job.attempted_by) == owner,
-        dialect.unindexed_state(_job.state) == sql_literal("executing"),
-    )
+    statement = select(*_job).where(_job.id == id_, is_current_run(tx.dialect, attempt, owner))
     row = tx.execute(statement).one_or_none()
     return None if row is None else Job._from_row(row)

@@ -13,9 +13,9 @@ from sqlalchemy import URL, select, text
 
 from oban import Job, JobState, Oban, Worker
 from oban.errors import JobNotFound
-from oban.repository import acknowledge, fetch, rescue
+from oban.repository import acknowledge, fetch, prune, rescue, stage
 from oban.repository.acknowledge import Ack
-from oban.repository.rescue import Rule
+from oban.repository.prune import Rule
 from tests.faults import recording
 from tests.faults.history import check
 from tests.support.internals import database_of
@@ -75,7 +75,9 @@ class Client:
 
     async def claim(self) -> int:
         demand = self.choice.randint(1, SOME)
-        jobs = await self.database.write(fetch.turn, [], self.queue, demand, "node", self.owner)
+        jobs = await self.database.write(
+            fetch.acknowledge_and_fetch, [], self.queue, demand, "node", self.owner
+        )
         outcomes = ["completed", "failed", "cancelled", "snoozed", "released", "discarded"]
         only = self.choice.choice([["completed"], outcomes])
         acks = []
@@ -87,7 +89,12 @@ class Client:
         self.choice.shuffle(acks)
         # Some never come back: they are for the others to rescue.
         again = await self.database.write(
-            fetch.turn, acks[: self.choice.choice([5, SOME])], self.queue, 5, "node", self.owner
+            fetch.acknowledge_and_fetch,
+            acks[: self.choice.choice([5, SOME])],
+            self.queue,
+            5,
+            "node",
+            self.owner,
         )
         acks = [Ack(job.id, job.attempt, self.owner, "completed") for job in again]
         await self.database.write(acknowledge.acknowledge, acks)
@@ -113,14 +120,14 @@ class Client:
             return 0
 
     async def stage(self) -> int:
-        return await self.database.write(fetch.stage)
+        return await self.database.write(stage.stage)
 
     async def rescue(self) -> int:
         return len(await self.database.write(rescue.rescue, AGE, AGE))
 
     async def prune(self) -> int:
         states = (JobState.COMPLETED, JobState.CANCELLED, JobState.DISCARDED)
-        return await self.database.write(rescue.prune, Rule(self.choice.choice(states), 0.0), 5)
+        return await self.database.write(prune.prune, Rule(self.choice.choice(states), 0.0), 5)
 
     async def sweep(self) -> int:
         return len(await self.database.write(rescue.discard_exhausted))

@@ -45,7 +45,9 @@ async def claim(url: URL | str, name: str, seed: int) -> list[list[int]]:
             # Plain successes take one statement, everything else two.
             outcome = "cancelled" if choice.random() < 0.1 else "completed"
             acks = [ack._replace(outcome=outcome) for ack in acks]
-            jobs = await database_of(client).write(fetch.turn, acks, "default", demand, name, name)
+            jobs = await database_of(client).write(
+                fetch.acknowledge_and_fetch, acks, "default", demand, name, name
+            )
             claims.append([demand, *(job.id for job in jobs)])
             acks = [Ack(job.id, job.attempt, name, "completed") for job in jobs]
             if not jobs:
@@ -101,7 +103,7 @@ async def test_rows_that_somebody_has_locked_are_passed_over(postgresql_url: URL
     async with Oban(postgresql_url) as client, client.engine.begin() as connection:
         held = "SELECT id FROM oban_jobs WHERE id % 2 = 0 FOR UPDATE"
         locked = set((await connection.execute(text(held))).scalars())
-        turn = database_of(client).write(fetch.turn, [], "default", 60, "node", "owner")
+        turn = database_of(client).write(fetch.acknowledge_and_fetch, [], "default", 60, "node", "owner")
         jobs = await within(turn, 10)
         assert (len(jobs), locked & {job.id for job in jobs}) == (50, set())
 

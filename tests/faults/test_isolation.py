@@ -148,7 +148,7 @@ async def test_a_producer_alone_with_its_statement_is_read_committed_too(strict:
     levels = []
 
     def turn(tx: Transaction) -> None:
-        fetch.turn(tx, [], "default", 1, "node", "owner")
+        fetch.acknowledge_and_fetch(tx, [], "default", 1, "node", "owner")
         levels.append(level(tx))
 
     for _ in range(3):

@@ -193,13 +193,13 @@ async def test_a_listener_that_is_killed_again_and_again_hears_and_looks_once_ea
     listened: URL, sender: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looks: list[str] = []
-    turn = fetch.turn
+    turn = fetch.acknowledge_and_fetch
 
     def counted(*arguments: Any) -> Any:
         looks.append("turn")
         return turn(*arguments)
 
-    monkeypatch.setattr(fetch, "turn", counted)
+    monkeypatch.setattr(fetch, "acknowledge_and_fetch", counted)
     async with (
         Oban(listened, queues={"default": 5}, **NO_POLLING),
         Oban(listened, name="client") as client,

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from oban.database.transaction import Transaction
-from oban.repository import acknowledge, fetch, management, rescue, runs
-from oban.repository.acknowledge import Ack, RunKey
-from oban.repository.rescue import Rule
+from oban.repository import acknowledge, fetch, management, rescue, runs, stage
+from oban.repository import prune as prune_module
+from oban.repository.acknowledge import Ack
+from oban.repository.prune import Rule
+from oban.repository.runs import RunKey
 from oban.repository.selection import parse
 from oban.types import JobState
 from tests.plans.table import EXECUTING, LIVE
@@ -67,7 +69,7 @@ def acknowledging(count: int, outcome: str = "completed", **more: Any) -> Call:
 def turn(count: int) -> Call:
     acks = [Ack(*run, "completed") for run in held(count)]
     return Call(
-        lambda tx: fetch.turn(tx, acks, "default", count, "node", OWNER),
+        lambda tx: fetch.acknowledge_and_fetch(tx, acks, "default", count, "node", OWNER),
         *({QUEUE, KEY}, 2 * count, 40, count),
     )
 
@@ -75,7 +77,7 @@ def turn(count: int) -> Call:
 def prune(state: JobState, limit: int = 1000, **which: Any) -> Call:
     rule = Rule(state, 5 * DAY, **which)
     return Call(
-        lambda tx: rescue.prune(tx, rule, limit),
+        lambda tx: prune_module.prune(tx, rule, limit),
         {ENDED[state], KEY},
         limit,
         10,
@@ -85,14 +87,14 @@ def prune(state: JobState, limit: int = 1000, **which: Any) -> Call:
 
 #: Those that only read come first: what the others change, and is rolled back, is dead afterwards.
 CALLS: dict[str, Call] = {
-    "seconds until due": Call(fetch.seconds_until_due, {STAGING}, 1, 5, 1),
+    "seconds until due": Call(stage.seconds_until_due, {STAGING}, 1, 5, 1),
     "current runs": Call(lambda tx: runs.lost_runs(tx, held(50)), {KEY}, 50, 6, 0),
     "strays": Call(lambda tx: runs.unknown_runs(tx, OWNER, ()), {QUEUE}, EXECUTING, 2, 20, walks=True),
     "a claimed job": Call(lambda tx: runs.load_run(tx, held(1)[0]), {KEY}, 1, 6, 1),
     "orphans": Call(lambda tx: rescue.orphans(tx, LEASE, AGE), {QUEUE}, EXECUTING, 5, 200, walks=True),
     "spent": Call(rescue.exhausted, {SPENT}, 0, 0, 0),
     "prunable": Call(
-        lambda tx: rescue.prunable(tx, Rule(JobState.COMPLETED, 5 * DAY), 1000),
+        lambda tx: prune_module.prunable(tx, Rule(JobState.COMPLETED, 5 * DAY), 1000),
         *({ENDED[JobState.COMPLETED]}, 1000, 10, 1000),
     ),
     "forget": Call(lambda tx: rescue.delete_stale_producers(tx, LEASE), {QUEUE}, EXECUTING, 5, 0, walks=True),
@@ -108,13 +110,15 @@ CALLS: dict[str, Call] = {
     "put back 50": acknowledging(50, "released"),
     "turn of 1": turn(1),
     "turn of 50": turn(50),
-    "stage": Call(fetch.stage, {STAGING, KEY}, fetch.STAGE_BATCH, 30, fetch.STAGE_BATCH),
+    "stage": Call(stage.stage, {STAGING, KEY}, stage.BATCH, 30, stage.BATCH),
     "rescue": Call(lambda tx: rescue.rescue(tx, LEASE, AGE), {QUEUE, KEY}, EXECUTING, 50, 200, walks=True),
     **{f"prune {state.value}": prune(state) for state in ENDED},
     "prune 10,000": prune(JobState.COMPLETED, 10_000),
     "prune a queue": prune(JobState.COMPLETED, queue="default"),
     "prune a worker": prune(JobState.COMPLETED, worker="app.Worker"),
-    "prune the others": prune(JobState.COMPLETED, other_queues=("media",), other_workers=("app.Other",)),
+    "prune the others": prune(
+        JobState.COMPLETED, excluded_queues=("media",), excluded_workers=("app.Other",)
+    ),
     "cancel 50": Call(lambda tx: management.cancel_jobs(tx, parse(numbers(60))), {KEY}, 50, 50, 50),
     "retry 50": Call(lambda tx: management.retry_jobs(tx, parse(numbers(5))), {KEY}, 50, 50, 50),
     "delete 50": Call(lambda tx: management.delete_jobs(tx, parse(numbers(5))), {KEY}, 50, 50, 50),

@@ -24,15 +24,15 @@ TERMINATE = text(
 
 
 class Broken:
-    """Stands in for `execution.turn`: raises for the first turns that acknowledge something."""
+    """Stands in for `acknowledge_and_fetch`: raises for the first turns that acknowledge something."""
 
     def __init__(self, error: Exception, times: int) -> None:
         self.error = error
         self.left = times
-        self._turn = fetch.turn
+        self._real = fetch.acknowledge_and_fetch
 
     def __call__(self, session: Any, acks: Any, *args: Any) -> Any:
-        jobs = self._turn(session, acks, *args)
+        jobs = self._real(session, acks, *args)
         if acks and self.left:
             self.left -= 1
             raise self.error
@@ -56,7 +56,7 @@ async def test_outcomes_that_could_not_be_stored_are_stored_later(
         jobs = await oban.enqueue_many([runs.worker.new() for _ in range(5)])
         await runs.begun(5)
         broken = Broken(failure(kind), times=2 if kind == "gone" else 1)
-        monkeypatch.setattr(fetch, "turn", broken)
+        monkeypatch.setattr(fetch, "acknowledge_and_fetch", broken)
         for number in range(1, 5):
             runs.finish(number, Record(number))
         runs.fail(5, ValueError("bad"))
@@ -148,7 +148,7 @@ async def test_an_acknowledgement_whose_answer_was_lost_is_repeated_without_harm
 
         async def write_and_lose(function: Any, *args: Any, **kwargs: Any) -> Any:
             result = await write(function, *args, **kwargs)
-            if function is fetch.turn and args[0] and lost:
+            if function is fetch.acknowledge_and_fetch and args[0] and lost:
                 lost.pop()
                 raise ConnectionError("after the commit")
             return result
@@ -171,7 +171,9 @@ async def test_what_acknowledging_costs_grows_with_the_number_of_jobs_and_no_fas
         steps: list[int] = []
         for number in (100, 400):
             await client.enqueue_many([Noop.new() for _ in range(number)])
-            jobs = await database_of(client).write(fetch.turn, [], "default", number, "node", "owner")
+            jobs = await database_of(client).write(
+                fetch.acknowledge_and_fetch, [], "default", number, "node", "owner"
+            )
             acks = [acknowledge.Ack(job.id, 1, "owner", "completed") for job in jobs]
 
             def steps_of(tx: Transaction, acks: list[acknowledge.Ack] = acks) -> int:

@@ -36,7 +36,7 @@ class Turns:
         monkeypatch.setattr(runner_of(oban).database, "write", self)
 
     async def __call__(self, function: Any, *args: Any, **kwargs: Any) -> Any:
-        if function is not fetch.turn:
+        if function is not fetch.acknowledge_and_fetch:
             return await self._write(function, *args, **kwargs)
         demand = args[2]
         self.demands.append(demand)

@@ -10,7 +10,8 @@ from sqlalchemy import URL, text, update
 from oban import Job, JobState, Oban
 from oban.config import Retention
 from oban.errors import ConfigError
-from oban.repository import rescue
+from oban.repository.prune import prune as delete_expired
+from oban.repository.prune import rules
 from oban.runner.services.leader import Leader
 from oban.runner.services.pruner import Pruner
 from tests.support.internals import database_of, retry_refused_now
@@ -143,11 +144,11 @@ async def test_a_node_that_does_not_lead_prunes_nothing(oban: Oban) -> None:
 async def test_two_pruners_at_once_do_no_harm(oban: Oban) -> None:
     for number in range(40):
         await finished(oban, "completed", 2 * DAY + number)
-    [rule, *_] = rescue.rules(Retention(cancelled=None, discarded=None))
+    [rule, *_] = rules(Retention(cancelled=None, discarded=None))
     deleted = await asyncio.gather(
-        *(database_of(oban).write(rescue.prune, rule, 30) for _ in range(4)),
+        *(database_of(oban).write(delete_expired, rule, 30) for _ in range(4)),
     )
-    while await database_of(oban).write(rescue.prune, rule, 30):
+    while await database_of(oban).write(delete_expired, rule, 30):
         pass
     assert sum(deleted) <= 40
     assert await oban.list_jobs() == []

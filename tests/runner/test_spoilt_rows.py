@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import URL, func, select
 
 from oban import Job, JobState, Oban
-from oban.repository import fetch, rescue, runs
+from oban.repository import fetch, rescue, runs, stage
 from tests.support.internals import database_of
 from tests.support.rows import insert_row
 
@@ -53,7 +53,9 @@ async def test_a_time_that_python_cannot_hold_is_read_as_the_nearest_one(url: UR
             assert [found.id for found in await oban.list_jobs()] == [id_]
             assert (await oban.update_job(id_, {"priority": 1})).completed_at == read
             assert await oban.retry_job(id_)
-            (claimed,) = await database_of(oban).write(fetch.turn, [], "default", 1, "node", "owner")
+            (claimed,) = await database_of(oban).write(
+                fetch.acknowledge_and_fetch, [], "default", 1, "node", "owner"
+            )
             assert (claimed.id, claimed.inserted_at) == (id_, read)
             assert await oban.cancel_job(id_)
             assert await oban.delete_job(id_)
@@ -65,7 +67,7 @@ async def test_a_job_that_is_never_due_does_not_hide_when_the_others_are(url: UR
         for stored, read in times.items():
             id_ = await insert_row(oban.engine, "scheduled")
             await spoil(oban, id_, scheduled_at=f"'{stored}'")
-            due = await database_of(oban).read(fetch.seconds_until_due)
+            due = await database_of(oban).read(stage.seconds_until_due)
             # What never comes is far away; all else has come already.
             assert due is not None
             assert (due > timedelta(days=365_000).total_seconds()) == (read == LAST), stored
@@ -98,7 +100,7 @@ async def test_text_that_is_not_utf_8_is_read_on_sqlite(sqlite_url: URL) -> None
     async with Oban(sqlite_url) as oban:
         id_ = await insert_row(oban.engine)
         await spoil(oban, id_, worker="CAST(x'ff41' AS TEXT)", args="""CAST(x'7b2261223a22ff227d' AS TEXT)""")
-        (job,) = await database_of(oban).write(fetch.turn, [], "default", 1, "node", "owner")
+        (job,) = await database_of(oban).write(fetch.acknowledge_and_fetch, [], "default", 1, "node", "owner")
         assert (job.worker, job.args) == ("\ufffdA", {"a": "\ufffd"})
 
 

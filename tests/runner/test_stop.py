@@ -156,7 +156,7 @@ class SlowFetch:
 
     async def __call__(self, function: Any, *args: Any, **kwargs: Any) -> Any:
         result = await self._write(function, *args, **kwargs)
-        if function is fetch.turn and result:
+        if function is fetch.acknowledge_and_fetch and result:
             self.answered.set()
             await self.go_on.wait()
         return result

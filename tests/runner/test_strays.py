@@ -28,7 +28,7 @@ class LostAnswers:
 
     async def __call__(self, function: Any, *args: Any, **kwargs: Any) -> Any:
         result = await self._write(function, *args, **kwargs)
-        if function is fetch.turn and result and self.left:
+        if function is fetch.acknowledge_and_fetch and result and self.left:
             self.left -= 1
             self.claimed += [job.id for job in result]
             raise ConnectionError("after the commit")

@@ -9,7 +9,7 @@ from sqlalchemy import URL, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from oban import Job, JobState, Oban, Snooze, Worker
-from oban.repository import fetch
+from oban.repository import stage
 from tests.support.internals import runner_of
 from tests.support.jobs import reaches, row_of
 from tests.support.options import NO_POLLING
@@ -201,7 +201,7 @@ async def test_what_is_scheduled_while_the_stager_looks_is_not_overlooked(
 
         async def slow_read(function: Any, *args: Any, **kwargs: Any) -> Any:
             result = await read(function, *args, **kwargs)
-            if function is fetch.seconds_until_due and result is None:
+            if function is stage.seconds_until_due and result is None:
                 # It has seen that nothing is left, and has not yet decided how long to sleep.
                 looking.set()
                 await go_on.wait()

@@ -15,7 +15,7 @@ from oban.database.fast import compiled
 from oban.database.fast.autocommit_pool import AutocommitConnection
 from oban.database.transaction import OwnTransaction
 from oban.notifier.listen import ListenNotifier
-from oban.repository import fetch
+from oban.repository import stage
 from oban.repository.acknowledge import Ack
 from oban.repository.cluster import Heartbeat
 from oban.runner import Runner
@@ -132,7 +132,7 @@ def pretend_to_prepare(patch: pytest.MonkeyPatch) -> None:
 
 def stage_statement(oban: Oban) -> ClauseElement:
     """The statement with which the stager makes due jobs available."""
-    return fetch._stage(oban._database.dialect)
+    return stage.stage_statement(oban._database.dialect)
 
 
 def idle_connections(oban: Oban | SyncOban) -> list[AutocommitConnection]:

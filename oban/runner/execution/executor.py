@@ -15,7 +15,8 @@ from sqlalchemy.orm import Session
 from oban import backoff, encoding, fields
 from oban.errors import InvalidJob, UnknownWorker
 from oban.models import Job
-from oban.repository.acknowledge import Ack, RunKey
+from oban.repository.acknowledge import Ack
+from oban.repository.runs import RunKey
 from oban.runner.execution import outcome
 from oban.runner.execution.given import given
 from oban.runner.execution.job_session import Stored

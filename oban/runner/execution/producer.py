@@ -10,10 +10,11 @@ from concurrent.futures import Executor
 from oban import clock, dialects
 from oban.database.aio import Database
 from oban.models import Job
-from oban.repository import acknowledge, fetch, runs
+from oban.repository import fetch, runs
 from oban.repository.acknowledge import Ack
 from oban.repository.cluster import Heartbeat
 from oban.repository.queue_settings import QueueInfo, QueueState
+from oban.repository.runs import RunKey
 from oban.runner.execution.acknowledger import Acknowledger
 from oban.runner.execution.executor import Run, execute
 from oban.runner.execution.job_session_threads import JobSessions
@@ -193,7 +194,9 @@ class Producer(Service):
             return
         self._claiming += demand
         try:
-            jobs = await self.database.write(fetch.turn, acks, self.queue, demand, self.node, self.owner)
+            jobs = await self.database.write(
+                fetch.acknowledge_and_fetch, acks, self.queue, demand, self.node, self.owner
+            )
         except BaseException as error:
             self._may_have_strays, self._has_backlog = True, False
             if not isinstance(error, Exception) or self.database.dialect.is_connection_error(error):
@@ -253,7 +256,7 @@ class Producer(Service):
         self._may_have_strays = False
         self._check_at = clock.monotonic() + self.check_interval
 
-    async def _strays(self) -> list[acknowledge.RunKey]:
+    async def _strays(self) -> list[RunKey]:
         known = {run.held for run in self.runs} | {ack[:3] for ack in self.acknowledger}
         return await self.database.read(runs.unknown_runs, self.owner, known)
 

@@ -7,8 +7,8 @@ from datetime import datetime
 from oban import clock
 from oban.config import Retention
 from oban.database.aio import Database
-from oban.repository import rescue
-from oban.repository.rescue import Rule
+from oban.repository import prune
+from oban.repository.prune import Rule
 from oban.runner.bisection import bisect_jobs
 from oban.runner.services.base import Service
 from oban.runner.services.leader import Leader
@@ -31,7 +31,7 @@ class Pruner(Service):
         self.limit = retention.limit
         #: How many jobs the next statement deletes: fewer than `limit` for a while after one that timed out.
         self.size = retention.limit
-        self._rules = rescue.rules(retention)
+        self._rules = prune.rules(retention)
         #: By the index of a rule, when the last job that could not be deleted finished, and its id. Only
         #: later ones are looked at, so that jobs like this one do not fill every batch.
         self._past: dict[int, tuple[datetime, int]] = {}
@@ -61,14 +61,14 @@ class Pruner(Service):
         """Delete up to `size` jobs of a rule; the number of jobs found, deleted or not."""
         past = self._past.get(index)
         try:
-            return await self.database.write(rescue.prune, rule, size, past)
+            return await self.database.write(prune.prune, rule, size, past)
         except Exception as error:
             if self.database.dialect.is_retryable(error):
                 raise
-        found = await self.database.read(rescue.prunable, rule, size, past)
+        found = await self.database.read(prune.prunable, rule, size, past)
 
         async def delete(ids: Sequence[int]) -> None:
-            await self.database.write(rescue.prune, rule, len(ids), only=ids)
+            await self.database.write(prune.prune, rule, len(ids), only=ids)
 
         refused = await bisect_jobs(self.database.dialect, [id_ for _, id_ in found], "deleted", delete)
         if refused:

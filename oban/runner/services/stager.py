@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from oban.database.aio import Database
-from oban.repository import fetch
+from oban.repository import stage
 from oban.runner.services.base import Service
 
 #: Seconds until the next tick while another node stages the jobs that are due.
@@ -23,10 +23,10 @@ class Stager(Service):
         self._on_staged = on_staged
 
     async def tick(self) -> float | None:
-        due_in = await self.database.read(fetch.seconds_until_due)
+        due_in = await self.database.read(stage.seconds_until_due)
         if due_in is None or due_in > 0:
             return None if due_in is None else min(due_in, self.interval)
-        if await self.database.write(fetch.stage):
+        if await self.database.write(stage.stage):
             self._on_staged()
             return 0
         return min(_LOCKED_PAUSE, self.interval)

@@ -1,0 +1,27 @@
+"""Tell the nodes of an instance, when the transaction commits, what they can do at once.
+
+All of it would happen a little later without these notifications.
+"""
+
+from collections.abc import Iterable
+
+from oban.database.transaction import Transaction
+
+
+def announce_available(tx: Transaction, queues: Iterable[object]) -> None:
+    """Tell the producers of some queues that jobs are available."""
+    # SQLite stores values of any type in a text column, if another program writes them.
+    names = sorted({queue for queue in queues if isinstance(queue, str)})
+    tx.notify("insert", [{"queue": name} for name in names])
+
+
+def announce_due(tx: Transaction, seconds: float | None = None) -> None:
+    """Tell the stagers that a job becomes due in some seconds, or that due times have changed."""
+    payload = {"action": "stage"} if seconds is None else {"action": "stage", "in": seconds}
+    tx.notify("signal", [payload])
+
+
+def announce_cancelled(tx: Transaction, job_ids: Iterable[int]) -> None:
+    """Tell the nodes that execute some jobs that these are cancelled."""
+    # Other implementations send `pkill` without `done`, and leave it to the node to change the row.
+    tx.notify("signal", [{"action": "pkill", "job_id": job_id, "done": True} for job_id in job_ids])

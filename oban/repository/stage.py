@@ -1,0 +1,61 @@
+"""Stage: make scheduled and retryable jobs available when they are due."""
+
+import functools
+from datetime import datetime
+
+from sqlalchemy import BigInteger, ColumnElement, Executable, Update, func, literal, select, update
+
+from oban.database.transaction import Transaction
+from oban.dialects.base import Dialect
+from oban.models import Job
+from oban.repository.announce import announce_available
+
+_jobs = Job.__table__
+_job = _jobs.c
+
+#: How many jobs one statement stages.
+BATCH = 5000
+
+
+def stage(tx: Transaction) -> int:
+    """Make up to `BATCH` jobs that are due available, and wake their queues; returns their number."""
+    queues = tx.execute(stage_statement(tx.dialect)).scalars().all()
+    announce_available(tx, queues)
+    return len(queues)
+
+
+@functools.cache
+def stage_statement(dialect: Dialect) -> Update:
+    due = (
+        select(_job.id)
+        .where(_is_waiting(dialect), _job.scheduled_at <= dialect.now())
+        .order_by(_job.scheduled_at, _job.id)
+        .limit(dialect.index_limit(literal(BATCH, BigInteger)))
+        .with_for_update(skip_locked=True)
+    )
+    return (
+        update(_jobs)
+        .where(dialect.in_subquery(_job.id, due))
+        .values(state=dialect.state("available"))
+        .returning(_job.queue)
+    )
+
+
+def seconds_until_due(tx: Transaction) -> float | None:
+    """Seconds until the next job is due by the database's clock, negative if one is; None without jobs."""
+    due_at: datetime | None
+    now: datetime
+    due_at, now = tx.execute(_next_due_statement(tx.dialect)).one()
+    return None if due_at is None else (due_at - now).total_seconds()
+
+
+@functools.cache
+def _next_due_statement(dialect: Dialect) -> Executable:
+    return select(func.min(_job.scheduled_at), dialect.now()).where(_is_waiting(dialect))
+
+
+def _is_waiting(dialect: Dialect) -> ColumnElement[bool]:
+    # Written as in the partial index, which the planner otherwise does not use.
+    return dialect.hint_partial_index(
+        _job.state.in_([dialect.state("scheduled"), dialect.state("retryable")])
+    )
