@@ -59,9 +59,18 @@ def enable_pre_ping(pool: Pool) -> None:
         pool._pre_ping = True
 
 
-def checks_connections(pool: Pool) -> bool:
-    """Whether a pool tests or recycles its connections; True, the careful answer, if that is not known."""
-    return bool(getattr(pool, "_pre_ping", True)) or getattr(pool, "_recycle", 0) > -1
+def cares_for_connections(pool: Pool) -> bool:
+    """Whether a pool does more than hand connections out: tests them, recycles them, or calls listeners.
+
+    True, the careful answer, if that is not known.
+    """
+    try:
+        private: Any = pool
+        events = private.dispatch
+        listeners = events.checkout or events.checkin or events.reset
+        return bool(private._pre_ping or private._recycle > -1 or listeners)
+    except AttributeError:
+        return True
 
 
 def has_listeners(engine: Engine) -> bool:

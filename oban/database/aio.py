@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, a
 
 from oban import compat
 from oban.database.base import BaseDatabase, Function, P, Retries, T
-from oban.database.engines import can_detach, make_engine, with_own_pool
+from oban.database.engines import make_engine, with_own_pool
 from oban.database.fast import FAST_PATH
 from oban.errors import ConfigError, InvalidTarget, WrongLoop
 from oban.models import Job
@@ -72,8 +72,9 @@ class Database(BaseDatabase):
         # Behind a pooler, the server's sessions are not ours to set up.
         if timeout is not None and not self.pooled:
             session_limits = self.dialect.session_limits_sql(timeout + SERVER_TIMEOUT_MARGIN)
-        # The other half is for transactions of more than one statement.
-        kept = connections // 2 if can_detach(self.engine) else 0
+        # Half of the connections can stay out of the pool, if it only hands them out. The other half is for
+        # transactions of more than one statement.
+        kept = 0 if compat.cares_for_connections(self.engine.sync_engine.pool) else connections // 2
         wait = POOL_TIMEOUT if timeout is None else timeout
         engine = with_own_pool(self.engine, connections - kept, wait, session_limits)
         own = Database(engine, self.prefix, timeout=timeout, pooled=self.pooled)

@@ -58,14 +58,6 @@ def with_own_pool(
     return AsyncEngine(own)
 
 
-def can_detach(engine: AsyncEngine) -> bool:
-    """Whether connections may stay out of the pool, because it does nothing when it hands one out."""
-    pool = engine.sync_engine.pool
-    events = pool.dispatch
-    has_listeners = bool(events.checkout or events.checkin or events.reset)
-    return not (has_listeners or compat.checks_connections(pool))
-
-
 def _run_once(statement: str, connection: DBAPIConnection, _: object) -> None:
     cursor = connection.cursor()
     cursor.execute(statement)

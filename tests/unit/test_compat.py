@@ -17,7 +17,7 @@ BARE = cast(Any, SimpleNamespace(dialect=SimpleNamespace()))
 
 def test_an_engine_without_private_names_gets_the_careful_answers() -> None:
     assert compat.pool_arguments(BARE) is None
-    assert compat.checks_connections(BARE)
+    assert compat.cares_for_connections(BARE)
     assert compat.has_listeners(BARE)
     assert compat.logs_statements(BARE)
     assert compat.connect_isolation_level(BARE) is None
@@ -95,7 +95,7 @@ async def test_a_node_runs_jobs_without_any_of_the_names(url: URL, monkeypatch: 
 
     monkeypatch.setattr(compat, "pool_arguments", lambda _: None)
     monkeypatch.setattr(compat, "copy_engine_events", lambda *_: None)
-    monkeypatch.setattr(compat, "checks_connections", lambda _: True)
+    monkeypatch.setattr(compat, "cares_for_connections", lambda _: True)
     monkeypatch.setattr(compat, "has_listeners", lambda _: True)
     monkeypatch.setattr(compat, "logs_statements", lambda _: True)
     monkeypatch.setattr(compat, "connect_isolation_level", lambda _: None)

@@ -36,9 +36,9 @@ class CompiledStatement:
             return None
         try:
             return cls._capture(result, parameters)
-        # A later SQLAlchemy may have renamed the private attributes. The statement has run, so it is just
-        # not captured.
-        except AttributeError:
+        # A later SQLAlchemy may have changed its private parts. The statement has run, so it is just not
+        # captured.
+        except (AttributeError, TypeError):
             return None
 
     @classmethod
@@ -58,6 +58,8 @@ class CompiledStatement:
         self._named = not compiled.positional
         self._constants = {name: value for name, value in values.items() if name not in parameters}
         self._make_row = partial(Row, *compat.row_arguments(result))
+        # Fails here, rather than with the next execution, if rows are made in another way.
+        self._make_row((None,) * len(result.keys()))
         return self
 
     def rows(
