@@ -139,9 +139,11 @@ class AutocommitPool:
         self._lost += 1
 
     def close(self) -> None:
-        """Close the idle connections."""
+        """Close the idle connections. If that is interrupted, the next call closes the rest."""
         self.invalidate_all()
-        with self._lock:
-            idle, self._idle = self._idle, []
-        for pooled in idle:
+        while True:
+            with self._lock:
+                if not self._idle:
+                    return
+                pooled = self._idle.pop()
             self._close(pooled)
