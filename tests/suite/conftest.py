@@ -1,4 +1,4 @@
-"""The suite runs on every database, and on PostgreSQL through either driver."""
+"""The suite runs on SQLite, and on PostgreSQL through each async driver."""
 
 from tests.support.fixtures import factory, server_url
 

@@ -1,4 +1,4 @@
-"""An application's own models beside the tables of Oban."""
+"""The models of an application whose tables are next to Oban's."""
 
 from typing import Any, cast
 
@@ -11,7 +11,7 @@ from oban import Job
 
 
 class Base(DeclarativeBase):
-    """The application's, with its own metadata and registry."""
+    """The application's base class, with its own metadata and registry."""
 
 
 order_jobs = Table(
@@ -23,7 +23,7 @@ order_jobs = Table(
 
 
 class Order(Base):
-    """What jobs are about."""
+    """An order that several jobs can refer to."""
 
     __tablename__ = "orders"
 
@@ -33,7 +33,7 @@ class Order(Base):
 
 
 class Export(Base):
-    """Something with a job of its own."""
+    """A row that refers to the one job that works on it."""
 
     __tablename__ = "exports"
 
@@ -43,7 +43,7 @@ class Export(Base):
 
 
 async def create(engine: AsyncEngine, jobs: str = "oban_jobs") -> None:
-    """Make the tables, if they are not there, and empty them; `jobs` is the table that they refer to."""
+    """Create the tables if they are missing, and empty them; their foreign keys refer to `jobs`."""
     async with engine.begin() as connection:
         for table in Base.metadata.sorted_tables:
             statement = str(CreateTable(table, if_not_exists=True).compile(engine.sync_engine))
@@ -53,7 +53,7 @@ async def create(engine: AsyncEngine, jobs: str = "oban_jobs") -> None:
 
 
 async def link(engine: AsyncEngine, orders: list[dict[str, Any]], links: list[tuple[int, int]]) -> None:
-    """Insert orders, and say which jobs are about which."""
+    """Insert orders, and link jobs to them."""
     async with engine.begin() as connection:
         await connection.execute(insert(cast(Table, Order.__table__)), orders)
         pairs = [{"order_id": order, "job_id": job} for order, job in links]

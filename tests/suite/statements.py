@@ -1,4 +1,4 @@
-"""The SQL that an engine sends, recorded."""
+"""Records the SQL that an engine sends."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 @contextmanager
 def recorded(engine: AsyncEngine) -> Iterator[list[str]]:
-    """The statements that are executed inside the block, in order, white space folded."""
+    """The statements that are executed inside the block, in order, with white space folded."""
     seen: list[str] = []
 
     def record(_: Any, __: Any, statement: str, *___: Any) -> None:

@@ -1,4 +1,4 @@
-"""Each kind of bad input has an error of its own that says what is wrong, and changes nothing."""
+"""Each kind of bad input raises its own error, which says what is wrong, and changes nothing."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from decimal import Decimal
@@ -23,27 +23,27 @@ Bad = tuple[Any, type[Exception], str]
 
 
 class Plain(Worker):
-    """Takes whatever can be stored."""
+    """Accepts any args that can be stored."""
 
     async def process(self, job: Job) -> None: ...
 
 
 @pytest.fixture(scope="module", params=DATABASES)
 def url(request: pytest.FixtureRequest) -> Iterator[URL]:
-    """One database for all tests of this module: nothing is to change in it."""
+    """One database for all tests of this module, as none of them may change it."""
     yield from lasting_url(request)
 
 
 @pytest.fixture
 async def unchanged(oban: Oban) -> AsyncIterator[list[int]]:
-    """Ids of two rows. Whatever the test does, the table is the same afterwards."""
+    """The ids of two rows. Checks after the test that the table has not changed."""
     ids = await insert_rows(oban.engine, row("scheduled"), row("retryable"))
     before = await read_rows(oban.engine)
     yield ids
     assert await read_rows(oban.engine) == before
 
 
-# -- which job ---------------------------------------------------------------------------------
+# -- jobs and ids ------------------------------------------------------------------------------
 
 NOT_A_TARGET: list[Bad] = [
     (True, InvalidTarget, "not True"),
@@ -81,7 +81,7 @@ CHANGE: dict[str, tuple[Any, ...]] = {"cancel": (), "retry": (), "delete": (), "
 
 
 @pytest.mark.parametrize("operation", CHANGE)
-async def test_what_is_neither_a_job_nor_an_id(oban: Oban, unchanged: list[int], operation: str) -> None:
+async def test_only_jobs_and_ids_are_accepted(oban: Oban, unchanged: list[int], operation: str) -> None:
     call = getattr(oban, f"{operation}_job")
     for bad, error, message in NOT_A_TARGET:
         with recorded(oban.engine) as statements, pytest.raises(error, match=message) as caught:
@@ -91,10 +91,10 @@ async def test_what_is_neither_a_job_nor_an_id(oban: Oban, unchanged: list[int],
 
 
 @pytest.mark.parametrize("operation", CHANGE)
-async def test_what_does_not_name_jobs(oban: Oban, unchanged: list[int], operation: str) -> None:
+async def test_a_selection_must_name_jobs(oban: Oban, unchanged: list[int], operation: str) -> None:
     call = getattr(oban, f"{operation}_many_jobs")
     for bad, error, message in NOT_TARGETS:
-        # A valid id before the bad one must not be touched either.
+        # The job with a valid id before the bad one must not change either.
         given = [unchanged[0], *bad[1:]] if isinstance(bad, list) and len(bad) > 1 else bad
         with recorded(oban.engine) as statements, pytest.raises(error, match=message) as caught:
             await call(given, *CHANGE[operation])
@@ -103,7 +103,7 @@ async def test_what_does_not_name_jobs(oban: Oban, unchanged: list[int], operati
 
 
 @pytest.mark.parametrize("id_", [0, -1, 10**6, 2**63 - 1, 2**63, -(2**63), 10**30])
-async def test_an_unknown_id_is_an_error_to_update_and_ignored_by_the_others(
+async def test_an_unknown_id_is_an_error_for_update_and_ignored_by_other_calls(
     oban: Oban, unchanged: list[int], id_: int
 ) -> None:
     with pytest.raises(JobNotFound, match=f"no job has the id {id_}$") as caught:
@@ -118,7 +118,7 @@ async def test_an_unknown_id_is_an_error_to_update_and_ignored_by_the_others(
     assert await oban.get_job(id_) is None
 
 
-async def test_bad_input_to_the_calls_that_read(oban: Oban, unchanged: list[int]) -> None:
+async def test_bad_input_to_calls_that_read_is_refused(oban: Oban, unchanged: list[int]) -> None:
     loose: Any = oban
     for bad, error, message in NOT_A_TARGET:
         if error is InvalidTarget:
@@ -138,10 +138,10 @@ async def test_a_job_that_was_deleted_is_unknown(oban: Oban) -> None:
     assert gone.id not in await read_rows(oban.engine)
 
 
-# -- what a session is -------------------------------------------------------------------------
+# -- sessions ----------------------------------------------------------------------------------
 
 
-async def test_what_is_not_a_session_of_this_kind(
+async def test_a_session_of_another_kind_is_refused(
     oban: Oban, unchanged: list[int], url: URL, tmp_path: Path
 ) -> None:
     loose: Any = oban
@@ -170,7 +170,7 @@ async def test_what_is_not_a_session_of_this_kind(
     await foreign.dispose()
 
 
-# -- what is enqueued --------------------------------------------------------------------------
+# -- enqueueing --------------------------------------------------------------------------------
 
 NOT_JOBS: list[tuple[Any, str]] = [
     (None, "a Job is needed, not NoneType"),
@@ -182,7 +182,7 @@ NOT_JOBS: list[tuple[Any, str]] = [
 
 
 @pytest.mark.parametrize(("bad", "message"), NOT_JOBS)
-async def test_what_is_not_a_job_is_not_enqueued(
+async def test_a_value_that_is_not_a_job_is_refused(
     oban: Oban, unchanged: list[int], bad: Any, message: str
 ) -> None:
     with pytest.raises(InvalidTarget, match=message):
@@ -194,7 +194,7 @@ async def test_what_is_not_a_job_is_not_enqueued(
 
 
 @pytest.mark.parametrize("bad", [None, 5, Plain])
-async def test_what_is_no_iterable_of_jobs(oban: Oban, unchanged: list[int], bad: Any) -> None:
+async def test_only_iterables_of_jobs_are_enqueued(oban: Oban, unchanged: list[int], bad: Any) -> None:
     with pytest.raises(InvalidTarget, match="jobs are needed, not"):
         await oban.enqueue_many(bad)
 
@@ -213,7 +213,7 @@ async def test_a_job_is_enqueued_once(oban: Oban) -> None:
     with pytest.raises(InvalidTarget, match="the same job was passed twice"):
         await oban.enqueue_many([fresh, Plain.new(), fresh])
     assert await read_rows(oban.engine) == before
-    # The good one of those lists was left as it was.
+    # The valid job in those lists has not changed.
     assert (await oban.enqueue(fresh)).id != made.id
 
 
@@ -229,7 +229,7 @@ SPOIL: dict[str, Callable[[Job], Any]] = {
 
 
 @pytest.mark.parametrize("how", SPOIL)
-async def test_a_document_that_was_spoilt_since_the_job_was_made_is_refused(
+async def test_a_document_that_became_invalid_after_the_job_was_made_is_refused(
     oban: Oban, unchanged: list[int], how: str
 ) -> None:
     spoilt = Plain.new()
@@ -241,7 +241,7 @@ async def test_a_document_that_was_spoilt_since_the_job_was_made_is_refused(
 
 
 @pytest.mark.parametrize("how", SPOIL)
-async def test_such_a_document_is_not_flushed_by_a_session_either(
+async def test_a_session_does_not_flush_such_a_document_either(
     oban: Oban, unchanged: list[int], how: str
 ) -> None:
     async with AsyncSession(oban.engine) as session:
@@ -252,7 +252,7 @@ async def test_such_a_document_is_not_flushed_by_a_session_either(
             await session.commit()
 
 
-async def test_a_field_that_cannot_be_is_refused_by_an_update(oban: Oban, unchanged: list[int]) -> None:
+async def test_an_update_refuses_an_invalid_field(oban: Oban, unchanged: list[int]) -> None:
     for fields, message in BAD_FIELDS:
         with pytest.raises(InvalidJob, match=message):
             await oban.update_many_jobs(unchanged, fields)

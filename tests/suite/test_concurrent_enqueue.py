@@ -1,4 +1,4 @@
-"""Many tasks enqueue in transactions of their own, some of which are rolled back, while jobs run."""
+"""Many tasks enqueue in their own transactions, and roll some of them back, while jobs run."""
 
 import asyncio
 import random
@@ -13,12 +13,12 @@ from tests.support.rows import TABLE
 from tests.support.waiting import eventually
 
 TASKS = 16
-#: Of each task; SQLite, whose transactions take turns, is shown with fewer.
+#: Transactions per task. SQLite runs one at a time, so it has fewer.
 TRANSACTIONS = {"postgresql": 500, "sqlite": 150}
 
 
 class Count(Worker):
-    """Counts how often each job ran, by what it was given."""
+    """Counts how often each job ran, by its args."""
 
     ran: Counter[str]
 
@@ -27,7 +27,7 @@ class Count(Worker):
 
 
 @pytest.mark.parametrize("factory", ["sqlite", "asyncpg"], indirect=True)
-async def test_of_thousands_of_transactions_just_the_committed_ones_enqueue_and_their_jobs_run_once(
+async def test_only_committed_transactions_of_thousands_enqueue_and_their_jobs_run_once(
     url: URL, rng: random.Random
 ) -> None:
     transactions = TRANSACTIONS[url.get_backend_name()]

@@ -1,4 +1,4 @@
-"""The edges of sessions and filters: times set late, odd ids, large integers, printing, other loops."""
+"""Edge cases of sessions and filters: times set late, odd ids, large integers, printing, other loops."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -22,7 +22,7 @@ class Noop(Worker):
         return None
 
 
-async def test_a_time_that_is_set_later_counts_in_bulk(oban: Oban) -> None:
+async def test_a_time_that_is_set_after_creation_counts_in_bulk(oban: Oban) -> None:
     job = Noop.new()
     job.scheduled_at = LATER
     async with AsyncSession(oban.engine) as session:
@@ -31,7 +31,7 @@ async def test_a_time_that_is_set_later_counts_in_bulk(oban: Oban) -> None:
     assert [str(found.state) for found in await oban.list_jobs()] == ["scheduled"]
 
 
-async def test_a_time_that_only_the_database_knows_is_left_to_the_stager(oban: Oban) -> None:
+async def test_a_job_with_a_time_from_an_sql_expression_is_left_to_the_stager(oban: Oban) -> None:
     worker = literal(Noop.worker_name)
     async with AsyncSession(oban.engine) as session:
         await session.execute(insert(Job).values(worker="w", scheduled_at=func.coalesce(None, TABLE_TIME)))
@@ -48,11 +48,11 @@ TABLE_TIME = literal(LATER, TABLE.c.scheduled_at.type)
 
 
 @pytest.mark.parametrize("id_", [-(2**80), -1, 0, 2**63, 2**80])
-async def test_ids_that_no_job_has_give_none(oban: Oban, id_: int) -> None:
+async def test_an_id_that_no_job_has_returns_none(oban: Oban, id_: int) -> None:
     assert await oban.get_job(id_) is None
 
 
-async def test_an_integer_of_19_digits_is_none_for_every_database(oban: Oban) -> None:
+async def test_as_integer_is_none_for_19_digits_on_every_database(oban: Oban) -> None:
     given = [10**18 - 1, -(10**18) + 1, 10**18, -(10**18), 2**63 - 1, 7]
     await oban.enqueue_many(Noop.new({"n": number}) for number in given)
     async with AsyncSession(oban.engine) as session:
@@ -65,7 +65,7 @@ def test_a_statement_with_filters_can_be_printed() -> None:
     assert "oban_jobs" in printed
 
 
-async def test_a_node_refuses_to_be_used_on_another_loop_and_goes_on(oban: Oban) -> None:
+async def test_a_node_refuses_calls_from_another_loop_and_continues(oban: Oban) -> None:
     class Misuses(Worker, max_attempts=1):
         def process(self, job: Job) -> None:
             asyncio.run(node.get_job(job.id))
@@ -80,7 +80,7 @@ async def test_a_node_refuses_to_be_used_on_another_loop_and_goes_on(oban: Oban)
         await eventually(lambda: _state(oban, after.id, "completed"))
 
 
-async def test_the_session_of_a_job_begins_nothing_after_its_end(oban: Oban) -> None:
+async def test_the_session_of_a_job_begins_no_transaction_after_the_job(oban: Oban) -> None:
     kept: list[AsyncSession] = []
 
     class Keeps(Worker):

@@ -1,4 +1,4 @@
-"""Which engines an `Oban` takes, and what it leaves of them."""
+"""`Oban` accepts some engines and refuses others, and leaves the application's engine open."""
 
 import gc
 from pathlib import Path
@@ -41,7 +41,7 @@ async def test_an_engine_that_shares_one_connection_between_transactions_is_refu
     await engine.dispose()
 
 
-async def test_a_sync_engine_and_things_that_are_no_engine_are_refused(tmp_path: Path) -> None:
+async def test_a_sync_engine_and_values_that_are_not_engines_are_refused(tmp_path: Path) -> None:
     engine = create_engine(f"sqlite:///{tmp_path}/a.db")
     with pytest.raises(ConfigError, match="AsyncEngine or a database URL is needed, not Engine"):
         Oban(engine)  # type: ignore[arg-type]
@@ -75,7 +75,7 @@ async def test_the_applications_engine_stays_open_when_oban_stops(url: URL) -> N
     await engine.dispose()
 
 
-async def test_an_oban_is_found_by_its_name_as_long_as_it_lives(url: URL) -> None:
+async def test_an_instance_is_found_by_its_name_as_long_as_it_lives(url: URL) -> None:
     first = Oban(url, name="first")
     assert Oban.get_instance("first") is first
     with pytest.raises(InstanceNotFound, match="no Oban named 'second'"):
@@ -86,7 +86,7 @@ async def test_an_oban_is_found_by_its_name_as_long_as_it_lives(url: URL) -> Non
         Oban.get_instance("first")
 
 
-async def test_of_two_with_one_name_the_newest_that_lives_answers(url: URL) -> None:
+async def test_the_newest_living_instance_of_a_name_is_found(url: URL) -> None:
     first, second = Oban(url, name="both"), Oban(url, name="both")
     assert Oban.get_instance("both") is second
     del second

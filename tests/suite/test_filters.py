@@ -1,4 +1,4 @@
-"""`oban.filters`: each condition finds the jobs that it says, the same ones on every database."""
+"""Each condition of `oban.filters` finds the right jobs, and the same ones on every database."""
 
 import operator
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ from oban.errors import EncodingError, InvalidArgument, InvalidJob
 from tests.support.databases import PostgreSQLFactory
 from tests.support.rows import delete_rows, insert_rows, lasting_url, row
 
-#: Keys that some language of paths gives a meaning to, or has no way to write.
+#: Keys that have a meaning in some path language, or cannot be written in one.
 KEYS = ["a", "a.b", 'a"b', "a'b", "$", "[0]", "0", "", "*", "ä\U0001f4a9", "a\\b", "\n", "%s", ":x", "{a}"]
 VALUES: list[Any] = [
     *(None, True, False, 0, 1, -7, 7, 1.0, 7.5, 2**53 + 1, 2**63 - 1, -(2**63), 1e300),
@@ -45,7 +45,7 @@ async def emptied(oban: Oban) -> None:
 
 
 def at(document: Any, *path: str | int) -> Any:
-    """What is at a path, or `NOTHING`."""
+    """The value at the path, or `NOTHING`."""
     for key in path:
         if isinstance(document, dict) and isinstance(key, str):
             document = document.get(key, NOTHING)
@@ -57,7 +57,7 @@ def at(document: Any, *path: str | int) -> Any:
 
 
 def same(one: Any, other: Any) -> bool:
-    """Whether two JSON values are equal: booleans are no numbers."""
+    """Whether two JSON values are equal, where booleans are not numbers."""
     if isinstance(one, dict) and isinstance(other, dict):
         return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
     if isinstance(one, list) and isinstance(other, list):
@@ -81,7 +81,7 @@ async def found(oban: Oban, *conditions: Any) -> list[int]:
         return list((await connection.execute(statement)).scalars())
 
 
-async def test_a_value_is_found_by_its_kind_and_itself(oban: Oban) -> None:
+async def test_a_value_is_found_by_its_type_and_value(oban: Oban) -> None:
     stored = await documents(
         oban, {}, *({"a": value} for value in VALUES), *({"a": {"b": v}} for v in VALUES)
     )
@@ -96,7 +96,7 @@ async def test_a_value_is_found_by_its_kind_and_itself(oban: Oban) -> None:
         ]
 
 
-async def test_the_opposite_finds_all_others(oban: Oban) -> None:
+async def test_the_negation_finds_all_other_jobs(oban: Oban) -> None:
     stored = await documents(oban, {}, {"a": None}, {"a": 7}, {"a": "7"}, {"a": [7]}, {"b": 7})
     value = filters.meta("a")
     for condition in (
@@ -117,7 +117,7 @@ async def test_the_opposite_finds_all_others(oban: Oban) -> None:
 
 
 @pytest.mark.parametrize("compare", [operator.lt, operator.le, operator.gt, operator.ge])
-async def test_numbers_are_ordered_among_numbers_and_texts_among_texts(
+async def test_numbers_are_compared_with_numbers_and_strings_with_strings(
     oban: Oban, compare: Callable[[Any, Any], Any]
 ) -> None:
     stored = await documents(oban, {}, *({"a": {"b": [value]}} for value in VALUES))
@@ -126,7 +126,7 @@ async def test_numbers_are_ordered_among_numbers_and_texts_among_texts(
         assert await found(oban, compare(filters.args("a", "b", 0), wanted)) == expected, wanted
 
 
-async def test_a_list_contains_a_value_of_its_kind(oban: Oban) -> None:
+async def test_a_list_contains_a_value_of_the_same_type(oban: Oban) -> None:
     stored = await documents(oban, {}, *({"a": value} for value in VALUES), *({"a": [v]} for v in VALUES))
     for path in (("a",), ("a", 0)):
         for wanted in VALUES:
@@ -140,7 +140,7 @@ async def test_a_list_contains_a_value_of_its_kind(oban: Oban) -> None:
             assert await found(oban, filters.args(*path).contains(wanted)) == expected, (path, wanted)
 
 
-async def test_a_key_may_be_any_text(oban: Oban) -> None:
+async def test_a_key_can_be_any_string(oban: Oban) -> None:
     stored = await documents(oban, *({key: {key: [key]}} for key in KEYS))
     for key, id_ in zip(KEYS, stored, strict=True):
         value = filters.args(key, key)
@@ -167,7 +167,7 @@ async def test_a_value_can_be_selected_and_ordered_by(oban: Oban) -> None:
     assert [job.args["a"]["n"] for job in listed] == [10, 9]
 
 
-async def test_the_plain_columns(oban: Oban) -> None:
+async def test_filters_on_plain_columns(oban: Oban) -> None:
     ids = await insert_rows(
         oban.engine,
         row("retryable", worker="tests.Mail", queue="media", tags=["eu", "vip"]),
@@ -196,7 +196,7 @@ async def test_the_plain_columns(oban: Oban) -> None:
         assert await found(oban, condition) == [ids[place] for place in places], str(condition)
 
 
-async def test_every_one_goes_with_an_alias_a_count_and_a_change(oban: Oban) -> None:
+async def test_every_filter_works_with_an_alias_a_count_and_an_update(oban: Oban) -> None:
     (id_, _) = await insert_rows(
         oban.engine,
         row("retryable", worker="tests.Mail", queue="media", tags=["vip"], args={"a": {"b": [7]}}),
@@ -213,7 +213,7 @@ async def test_every_one_goes_with_an_alias_a_count_and_a_change(oban: Oban) -> 
             filters.args("a", of=of) == {"b": [7]},
             filters.args("a", "b", 0, of=of) < 8,
             filters.args("a", "b", of=of).contains(7),
-            filters.meta("a", of=of).exists() == False,  # noqa: E712 - said of an expression
+            filters.meta("a", of=of).exists() == False,  # noqa: E712 - an SQL expression
             filters.args("a", "b", 0, of=of).as_integer() == 7,
         ]
         assert await oban.cancel_many_jobs(select(of).where(*all_of_them)) == 1
@@ -228,7 +228,7 @@ async def test_every_one_goes_with_an_alias_a_count_and_a_change(oban: Oban) -> 
 
 
 @pytest.mark.parametrize("spoilt", ["no json", "[1]", "null", '"a"', "7"])
-async def test_a_spoilt_row_of_sqlite_matches_nothing_and_stops_nobody(oban: Oban, spoilt: str) -> None:
+async def test_a_corrupt_row_on_sqlite_matches_nothing_and_stops_no_query(oban: Oban, spoilt: str) -> None:
     (good, bad) = await insert_rows(oban.engine, *[row(args={"a": 1}, tags=["b"])] * 2)
     if oban.engine.dialect.name == "postgresql":
         if spoilt == "no json":
@@ -245,7 +245,7 @@ async def test_a_spoilt_row_of_sqlite_matches_nothing_and_stops_nobody(oban: Oba
     assert good in await found(oban, filters.tags("b"))
 
 
-#: What is refused, before any statement, and what the error says.
+#: Conditions that are refused before any statement, and the error messages.
 REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: filters.worker(), InvalidArgument, "at least a worker is needed"),
     (lambda: filters.worker(Worker), InvalidArgument, "one of its subclasses"),
@@ -279,7 +279,7 @@ REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
 
 
 @pytest.mark.parametrize("number", range(len(REFUSED)))
-def test_what_makes_no_sense_is_refused(number: int) -> None:
+def test_a_meaningless_condition_is_refused(number: int) -> None:
     call, error, message = REFUSED[number]
     with pytest.raises(error, match=message):
         call()
@@ -293,7 +293,7 @@ async def test_a_gin_index_serves_equality_and_lists_on_postgresql(
         await connection.execute(text("CREATE INDEX args_gin ON oban_jobs USING gin (args jsonb_path_ops)"))
         await connection.execute(text("CREATE INDEX tags_gin ON oban_jobs USING gin (tags)"))
         await connection.execute(text("SET LOCAL enable_seqscan = off"))
-        # As a driver has it after some executions: without a look at the parameters.
+        # A generic plan, as a driver gets after some executions.
         await connection.execute(text("SET LOCAL plan_cache_mode = force_generic_plan"))
         for condition, index in (
             (filters.args("customer", "id") == 7, "args_gin"),

@@ -1,4 +1,4 @@
-"""One job alone goes by a statement of its own: it is stored just as it would be among others."""
+"""A single job is inserted by another statement than many jobs, and is stored in the same way."""
 
 from datetime import UTC, datetime
 from itertools import product
@@ -28,9 +28,9 @@ COMBINATIONS = [
     {name: GIVEN[name] for name, wanted in zip(GIVEN, flags, strict=True) if wanted}
     for flags in product([False, True], repeat=len(GIVEN))
 ]
-#: Past the types, which may read the same from different texts.
+#: Columns read without their types, which could read equal values from different strings.
 RAW = text("SELECT * FROM oban_jobs ORDER BY id")
-#: What differs: `tags` in the white space of their JSON, on SQLite.
+#: The only difference: on SQLite, the white space in the JSON of `tags`.
 OWN = {"id", "inserted_at", "scheduled_at", "tags"}
 
 
@@ -40,12 +40,12 @@ def shown(job: Job) -> dict[str, Any]:
     return {name: getattr(job, name) for name in names} | timed
 
 
-async def test_a_job_alone_is_stored_as_among_others_whatever_it_is_given(oban: Oban) -> None:
+async def test_a_single_job_is_stored_like_one_of_many_whatever_its_fields(oban: Oban) -> None:
     def make() -> list[Job]:
         return [Anything.new({"n": n}, **fields) for n, fields in enumerate(COMBINATIONS)]
 
     alone = [await oban.enqueue(job) for job in make()]
-    # What was run before is not run in the same way again.
+    # A statement that was run before takes another path the second time.
     again = [await oban.enqueue(job) for job in make()]
     together = await oban.enqueue_many(make())
     assert [shown(job) for job in alone] == [shown(job) for job in together]
@@ -63,7 +63,7 @@ async def test_a_job_alone_is_stored_as_among_others_whatever_it_is_given(oban: 
         assert job.state == "scheduled" or job.scheduled_at == job.inserted_at
 
 
-async def test_what_was_changed_in_place_is_checked_again_before_it_is_stored(oban: Oban) -> None:
+async def test_a_document_that_was_changed_in_place_is_checked_again_before_it_is_stored(oban: Oban) -> None:
     job = Anything.new({"n": 1}, meta={"m": 1}, tags=["a"])
     job.args["when"] = datetime(2026, 1, 1, tzinfo=UTC)
     with pytest.raises(EncodingError, match=r"args.*when.*datetime"):
@@ -78,7 +78,7 @@ async def test_what_was_changed_in_place_is_checked_again_before_it_is_stored(ob
     assert (row.args, row.meta, row.tags) == ({"n": 1, "when": [1, 2]}, {"m": 1, "nul": "ab"}, ["a", "b"])
 
 
-async def test_jobs_of_any_worker_and_queue_share_the_text_of_their_statement(oban: Oban) -> None:
+async def test_jobs_of_every_worker_and_queue_share_one_statement(oban: Oban) -> None:
     with recorded(oban.engine) as statements:
         for number in range(3):
             await oban.enqueue(Job(worker=f"tests.{number}", queue=f"queue-{number}", args={"n": number}))

@@ -16,14 +16,14 @@ async def test_a_cancelled_call_keeps_no_lock_and_enqueues_all_or_nothing(url: U
             before = len(await oban.list_jobs())
             batch = [Job(worker="w") for _ in range(200)]
             task = asyncio.create_task(oban.enqueue_many(batch))
-            # Wherever the call is after some turns of the loop, it is cancelled there.
+            # Cancel the call wherever it is after this many turns of the loop.
             for _ in range(steps):
                 await asyncio.sleep(0)
             task.cancel()
             try:
                 await task
             except asyncio.CancelledError as error:
-                # As a caller does that logs it: the traceback keeps what it refers to alive.
+                # As a caller would that logs it: the traceback keeps its objects alive.
                 kept.append(error)
             await within(oban.enqueue(Job(worker="next")), 5)
             assert len(await oban.list_jobs()) - before - 1 in (0, 200)

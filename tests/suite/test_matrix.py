@@ -1,6 +1,6 @@
-"""Every state under every management call, named in every way: what each column holds afterwards.
+"""Every management call on a job in every state, named in every way, leaves the expected columns.
 
-What is expected is written down here once more, as a table, and is not taken from the library.
+The expected states are written down here as a table, and are not taken from the library.
 """
 
 from collections.abc import AsyncIterator, Iterator
@@ -17,7 +17,7 @@ from oban.errors import JobNotFound
 from tests.support.databases import DATABASES
 from tests.support.rows import MADE, STATES, insert_rows, lasting_url, read_rows, row, shown
 
-#: The state afterwards; a dash: the row is as it was, and not counted.
+#: The state after the call. A dash means that the row is unchanged and not counted.
 OUTCOMES = """
             cancel     retry      delete  update     callable   postpone   advance
 available   cancelled  -          gone    available  available  scheduled  available
@@ -35,7 +35,7 @@ OPERATIONS = tuple(_HEAD)
 FORMS = ("id", "job", "list", "select")
 
 STAMPS = {f"{state}_at": MADE + timedelta(days=1) for state in ("completed", "cancelled", "discarded")}
-#: Attempts used and allowed, and what else sets rows of one state apart.
+#: The rows of one state differ in the attempts used and allowed, and in these columns.
 VARIATIONS: tuple[dict[str, Any], ...] = (
     {"attempt": 0, "max_attempts": 20},
     {"attempt": 2, "max_attempts": 5},
@@ -63,10 +63,10 @@ _queues = count(1)
 
 
 class Now:
-    """Equal to any aware UTC time from its making on."""
+    """Equal to every aware UTC time since it was created."""
 
     def __init__(self) -> None:
-        # SQLite's clock has milliseconds only, and cuts off the rest.
+        # SQLite's clock has milliseconds, and truncates the rest.
         self.begin = datetime.now(UTC) - timedelta(milliseconds=2)
 
     def __eq__(self, other: object) -> bool:
@@ -85,19 +85,19 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 @pytest.fixture(scope="module", params=DATABASES)
 def url(request: pytest.FixtureRequest) -> Iterator[URL]:
-    """One database for all tests of this module: each has a queue of its own."""
+    """One database for all tests of this module, each of which has its own queue."""
     yield from lasting_url(request)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def oban(url: URL) -> AsyncIterator[Oban]:
-    """One client for all of them: it compiles each statement once."""
+    """One client for all tests, so it compiles each statement once."""
     async with Oban(url) as client:
         yield client
 
 
 def rows(state: str, queue: str) -> list[dict[str, Any]]:
-    """One row for each variation of a state, all with a past that must not be lost."""
+    """One row for each variation of a state, all with errors and times that must not be lost."""
     made = []
     for variation in VARIATIONS:
         errors = [
@@ -110,7 +110,7 @@ def rows(state: str, queue: str) -> list[dict[str, Any]]:
 
 
 def after(operation: str, before: dict[str, Any], now: Now) -> dict[str, Any] | None:
-    """The whole row that a call has to leave; None if it is to be gone."""
+    """The whole row that a call must leave, or None if it must delete the row."""
     state = EXPECTED[operation, before["state"]]
     if state == "-":
         return before
@@ -133,7 +133,7 @@ def after(operation: str, before: dict[str, Any], now: Now) -> dict[str, Any] | 
 
 
 async def call(oban: Oban, operation: str, target: Any) -> Any:
-    """The call that an operation stands for, the one for many jobs if `target` is not one."""
+    """Call the method of an operation: the one for many jobs, unless `target` is a single job."""
     one = isinstance(target, (int, Job))
     if operation in UPDATES:
         return await (oban.update_job if one else oban.update_many_jobs)(target, UPDATES[operation])
@@ -143,7 +143,7 @@ async def call(oban: Oban, operation: str, target: Any) -> Any:
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("operation", OPERATIONS)
-async def test_a_call_leaves_each_row_as_the_table_says(
+async def test_a_call_leaves_each_row_in_the_expected_state(
     oban: Oban, operation: str, form: str, state: str
 ) -> None:
     queue = f"matrix-{next(_queues)}"
@@ -162,7 +162,7 @@ async def test_a_call_leaves_each_row_as_the_table_says(
     elif form == "list":
         passed = {ids[1]: handles[ids[1]], ids[3]: handles[ids[3]]}
         named: list[Any] = [handles[ids[3]], ids[0], handles[ids[1]], ids[2], ids[0], ids[3]]
-        # Unknown ids are ignored, but by an update.
+        # Every operation but update ignores unknown ids.
         returned = await call(oban, operation, named if operation in UPDATES else [10**9, *named, -1])
     else:
         returned = await call(oban, operation, select(Job).where(Job.queue == queue))
@@ -188,7 +188,7 @@ async def test_a_call_leaves_each_row_as_the_table_says(
         assert returned == (len(ids) if changed else 0)
 
 
-async def test_a_select_means_exactly_the_rows_that_it_gives(oban: Oban) -> None:
+async def test_a_select_names_exactly_the_rows_that_it_returns(oban: Oban) -> None:
     queue = f"matrix-{next(_queues)}"
     ids = await insert_rows(oban.engine, *[row(queue=queue, priority=n) for n in range(6)])
     statement = select(Job).where(Job.queue == queue).order_by(Job.priority.desc())
@@ -201,7 +201,7 @@ async def test_a_select_means_exactly_the_rows_that_it_gives(oban: Oban) -> None
     assert left == {ids[0]: "available", ids[1]: "available", ids[4]: "cancelled", ids[5]: "cancelled"}
 
 
-async def test_a_select_may_read_the_columns_of_documents_lists_and_times(oban: Oban) -> None:
+async def test_a_select_can_use_the_columns_of_documents_lists_and_times(oban: Oban) -> None:
     queue = f"matrix-{next(_queues)}"
     ids = await insert_rows(
         oban.engine,
@@ -216,13 +216,13 @@ async def test_a_select_may_read_the_columns_of_documents_lists_and_times(oban: 
 
 
 @pytest.mark.parametrize("make", [list, tuple, set, iter, dict.fromkeys, frozenset])
-async def test_any_iterable_of_jobs_and_ids_will_do(oban: Oban, make: Any) -> None:
+async def test_any_iterable_of_jobs_and_ids_is_accepted(oban: Oban, make: Any) -> None:
     ids = await insert_rows(oban.engine, *[row() for _ in range(3)])
     given = make(ids)
     assert await oban.cancel_many_jobs(given.keys() if isinstance(given, dict) else given) == 3
 
 
-async def test_nothing_to_do_is_done(oban: Oban) -> None:
+async def test_an_empty_selection_changes_nothing(oban: Oban) -> None:
     before = await read_rows(oban.engine)
     assert await oban.cancel_many_jobs([]) == 0
     assert await oban.retry_many_jobs(iter(())) == 0
@@ -232,7 +232,7 @@ async def test_nothing_to_do_is_done(oban: Oban) -> None:
     assert await read_rows(oban.engine) == before
 
 
-async def test_a_call_takes_more_ids_than_a_statement_takes_parameters(oban: Oban) -> None:
+async def test_a_call_accepts_more_ids_than_a_statement_can_have_parameters(oban: Oban) -> None:
     (id_,) = await insert_rows(oban.engine, row())
     ids = [*range(10**9, 10**9 + 33_000), id_]
     assert await oban.cancel_many_jobs(ids) == 1

@@ -1,4 +1,4 @@
-"""With a prefix, a session of the application does not mix up the tables of two schemas."""
+"""With a prefix, a session of the application does not confuse the tables of two schemas."""
 
 from collections.abc import AsyncIterator
 
@@ -24,13 +24,13 @@ class First(Worker):
 
 @pytest.fixture
 def factory(request: pytest.FixtureRequest) -> object:
-    """PostgreSQL alone has schemas."""
+    """PostgreSQL only, as SQLite has no schemas."""
     return request.getfixturevalue("asyncpg_factory")
 
 
 @pytest.fixture
 async def private(url: URL) -> AsyncIterator[Oban]:
-    """A client of tables in a schema, in a database that has the same tables in `public`."""
+    """A client whose tables are in a schema of a database that has the same tables in `public`."""
     migration.upgrade(url, prefix="private")
     async with Oban(url, name="private", prefix="private") as client:
         yield client
@@ -44,7 +44,7 @@ async def counts(oban: Oban) -> tuple[int, int]:
         return tuple(found.one())
 
 
-async def test_jobs_that_the_session_would_put_elsewhere_are_refused_before_any_is(private: Oban) -> None:
+async def test_jobs_that_the_session_would_insert_into_another_schema_are_refused(private: Oban) -> None:
     async with AsyncSession(private.engine) as session:
         job = Second.new()
         session.add(job)
@@ -54,7 +54,7 @@ async def test_jobs_that_the_session_would_put_elsewhere_are_refused_before_any_
     assert await counts(private) == (0, 0)
 
 
-async def test_what_a_call_gave_is_never_loaded_from_or_written_to_the_other_schema(private: Oban) -> None:
+async def test_a_returned_job_is_never_loaded_from_or_written_to_the_other_schema(private: Oban) -> None:
     async with Oban(private.engine, name="public") as public:
         await public.enqueue(Second.new(queue="public"))
     async with AsyncSession(private.engine) as session:
@@ -71,7 +71,7 @@ async def test_what_a_call_gave_is_never_loaded_from_or_written_to_the_other_sch
     assert [job.priority for job in await private.list_jobs()] == [5]
 
 
-async def test_a_session_that_looks_in_the_schema_adds_jobs_there(private: Oban) -> None:
+async def test_a_session_with_the_schema_adds_jobs_there(private: Oban) -> None:
     engine = private.engine.execution_options(schema_translate_map={None: "private"})
     async with AsyncSession(engine) as session:
         session.add(Second.new())
@@ -80,7 +80,7 @@ async def test_a_session_that_looks_in_the_schema_adds_jobs_there(private: Oban)
     assert await counts(private) == (0, 2)
 
 
-async def test_a_job_with_a_session_hands_on_within_the_schema(url: URL, private: Oban) -> None:
+async def test_a_job_with_a_session_enqueues_within_the_schema(url: URL, private: Oban) -> None:
     async with Oban(url, name="private", prefix="private", queues={"default": 2}, **BRIEF) as oban:
         await oban.enqueue(First.new())
         await eventually(lambda: _completed(oban))

@@ -1,4 +1,4 @@
-"""What is said about queues: the last word counts, field by field, for every queue and node."""
+"""Of several queue commands the most recent one wins, per field, queue and node."""
 
 import asyncio
 import random
@@ -24,7 +24,7 @@ from tests.support.transactions import joined
 
 CONFIGURED = {"a": QueueOptions(limit=3), "b": QueueOptions(limit=4)}
 AS_CONFIGURED = {"a": QueueState(3, False), "b": QueueState(4, False)}
-#: `y` is never named: it stands for nodes that come later.
+#: No command names `y`, which stands for nodes that start later.
 NODES = ("x", "z", "y")
 
 
@@ -46,7 +46,7 @@ def engine(url: URL) -> Iterator[Engine]:
 
 
 def say(engine: Engine, *words: tuple[Any, ...], name: str = "Oban") -> None:
-    """Store changes: action, queue, node, and what else belongs to the action."""
+    """Store commands: each is an action, a queue, a node and the options of the action."""
     for action, queue, node, *how in words:
         options: dict[str, Any] = how[0] if how else {}
         with Session(engine) as session:
@@ -66,8 +66,8 @@ def looked_up(
         return queue_settings.wanted(joined(session), name, node, configured)
 
 
-#: What was said, in order; then how queues run on node x, and on a node that nothing names, where that
-#: differs from what is configured (None: not at all).
+#: The commands in order; then the queues of node x, and of a node that no command names, where they differ
+#: from the configuration. None means that the queue does not run.
 TABLE: list[Any] = [
     ([], {}, {}),
     ([("pause", "a", None)], {"a": (3, True)}, {"a": (3, True)}),
@@ -124,14 +124,14 @@ TABLE: list[Any] = [
         [("scale", "a", None, {"limit": 9}), ("stop", "a", None), ("start", "b", None)],
         *[{"a": None, "b": (10, False)}] * 2,
     ),
-    # What nobody runs may be spoken of: it counts once the queue is started.
+    # A command can name a queue that no node runs; it applies once the queue is started.
     ([("scale", "c", None, {"limit": 9}), ("pause", "c", None)], {}, {}),
     ([("start", "c", "x", {"limit": 2}), ("scale", "c", "x", {"limit": None})], {"c": (10, False)}, {}),
 ]
 
 
 @pytest.mark.parametrize(("said", "here", "elsewhere"), TABLE, ids=[str(item[0]) for item in TABLE])
-def test_the_last_word_counts(
+def test_the_most_recent_command_wins(
     engine: Engine, said: list[tuple[Any, ...]], here: dict[str, Any], elsewhere: dict[str, Any]
 ) -> None:
     say(engine, *said)
@@ -140,7 +140,7 @@ def test_the_last_word_counts(
         assert looked_up(engine, node) == {queue: how for queue, how in expected.items() if how}
 
 
-def test_a_long_conversation_comes_out_as_if_every_node_had_heard_each_word(engine: Engine) -> None:
+def test_many_commands_have_the_same_effect_as_if_every_node_had_applied_each(engine: Engine) -> None:
     seed = random.randrange(2**32)
     print("seed", seed)
     dice = random.Random(seed)
@@ -177,19 +177,19 @@ def test_a_long_conversation_comes_out_as_if_every_node_had_heard_each_word(engi
             assert looked_up(engine, node) == expected
 
 
-def test_the_order_is_that_of_the_configuration_then_by_name(engine: Engine) -> None:
+def test_queues_are_listed_as_configured_and_then_by_name(engine: Engine) -> None:
     say(engine, ("start", "d", None), ("start", "c", "x"), ("pause", "b", None))
     configured = {"b": QueueOptions(), "a": QueueOptions()}
     assert list(looked_up(engine, configured=configured)) == ["b", "a", "c", "d"]
 
 
-def test_instances_of_other_names_and_their_nodes_are_not_meant(engine: Engine) -> None:
+def test_commands_do_not_apply_to_instances_of_other_names(engine: Engine) -> None:
     say(engine, ("pause", "*", None), ("stop", "a", "x"), name="other")
     assert looked_up(engine) == AS_CONFIGURED
     assert looked_up(engine, name="other") == {"b": QueueState(4, True)}
 
 
-def test_what_says_nothing_any_more_is_not_kept(engine: Engine) -> None:
+def test_commands_without_effect_are_deleted(engine: Engine) -> None:
     for node in ("n1", "n2", "n3"):
         say(engine, ("pause", "a", node), ("pause", "*", node), ("scale", "b", node, {"limit": 5}))
     say(engine, ("resume", "*", None), ("scale", "b", None, {"limit": None}))
@@ -198,7 +198,7 @@ def test_what_says_nothing_any_more_is_not_kept(engine: Engine) -> None:
         assert set(map(tuple, rows)) == {("*", "", None, False), ("b", "", 0, None)}
 
 
-def test_rows_written_by_hand_are_read_as_well_as_they_can_be(engine: Engine) -> None:
+def test_rows_that_were_written_by_hand_are_read_as_far_as_possible(engine: Engine) -> None:
     with engine.begin() as connection:
         for queue, node, limit in (
             ("a", "", -5),
@@ -227,11 +227,11 @@ HEARD = [
 
 
 @pytest.mark.parametrize(("heard", "here"), HEARD)
-def test_what_one_node_heard_is_kept_for_that_node_only(
+def test_a_command_that_one_node_received_is_stored_for_that_node_only(
     engine: Engine, heard: list[tuple[Any, ...]], here: dict[str, Any]
 ) -> None:
     changes = [QueueCommand.make(action, queue, **(how[0] if how else {})) for action, queue, *how in heard]
-    # Twice, as two processes may have the same node name.
+    # Twice, as two processes can have the same node name.
     for _ in range(2):
         with Session(engine) as session:
             queue_settings.store_received(joined(session), "Oban", "x", CONFIGURED, changes)
@@ -244,7 +244,7 @@ def test_what_one_node_heard_is_kept_for_that_node_only(
         assert connection.scalar(nobody) == 0
 
 
-def test_signals_have_the_form_that_other_implementations_read() -> None:
+def test_signals_have_the_format_of_other_implementations() -> None:
     for change, signal in (
         (QueueCommand.make("pause", "a"), {"action": "pause", "queue": "a", "ident": "any"}),
         (QueueCommand.make("resume", "*", "n 1"), {"action": "resume", "queue": "*", "ident": "Oban.n 1"}),
@@ -301,7 +301,7 @@ BAD: list[tuple[str, tuple[Any, ...], dict[str, Any], type[Exception], str]] = [
 ]
 
 
-async def test_what_cannot_be_is_refused_and_nothing_is_stored(oban: Oban, engine: Engine) -> None:
+async def test_an_invalid_command_is_refused_and_nothing_is_stored(oban: Oban, engine: Engine) -> None:
     for method, arguments, options, error, message in BAD:
         with pytest.raises(error, match=message):
             await getattr(oban, method)(*arguments, **options)
@@ -309,7 +309,7 @@ async def test_what_cannot_be_is_refused_and_nothing_is_stored(oban: Oban, engin
         assert connection.scalar(select(func.count()).select_from(Queue)) == 0
 
 
-async def test_every_method_stores_what_it_says(oban: Oban, engine: Engine) -> None:
+async def test_every_method_stores_its_command(oban: Oban, engine: Engine) -> None:
     await oban.pause_all_queues()
     await oban.resume_all_queues("z")
     await oban.pause_queue("a", "z")
@@ -329,20 +329,20 @@ async def test_every_method_stores_what_it_says(oban: Oban, engine: Engine) -> N
 
 @pytest.mark.parametrize("kind", ["session", "connection"])
 @pytest.mark.parametrize("commits", [True, False])
-async def test_in_the_callers_transaction_it_is_the_caller_who_commits(
+async def test_in_the_callers_transaction_the_caller_commits(
     oban: Oban, engine: Engine, kind: str, commits: bool
 ) -> None:
     async with AsyncSession(oban.engine) if kind == "session" else oban.engine.connect() as caller:
         await oban.pause_queue("a", session=caller)
         await oban.scale_queue("b", 9, session=caller)
-        # Not stored yet: a writer beside it would wait for it on SQLite, a reader need not.
+        # Not committed yet. On SQLite another writer would wait, but a reader does not.
         assert looked_up(engine) == AS_CONFIGURED
         await (caller.commit() if commits else caller.rollback())
     told = {"a": QueueState(3, True), "b": QueueState(9, False)}
     assert looked_up(engine) == (told if commits else AS_CONFIGURED)
 
 
-async def test_transactions_that_say_the_same_in_another_order_wait_for_each_other(
+async def test_transactions_with_the_same_commands_in_another_order_wait_for_each_other(
     oban: Oban, engine: Engine
 ) -> None:
     begun = asyncio.Event()
@@ -358,7 +358,7 @@ async def test_transactions_that_say_the_same_in_another_order_wait_for_each_oth
         await oban.pause_queue("a", session=session)
         waiting = asyncio.create_task(second())
         await begun.wait()
-        # Long enough for it to get as far as it can.
+        # Long enough for the second transaction to get as far as it can.
         await asyncio.sleep(0.2)
         await oban.scale_queue("b", 9, session=session)
         await session.commit()
@@ -368,7 +368,7 @@ async def test_transactions_that_say_the_same_in_another_order_wait_for_each_oth
 
 STARTED = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
 SEEN = STARTED + timedelta(minutes=1)
-#: What a node may write into `meta`; the limit, whether it is paused, and the jobs that are read.
+#: `meta` as a node could write it; then the limit, whether the queue is paused, and the running jobs.
 METAS: list[tuple[Any, tuple[int | None, bool, tuple[int, ...]]]] = [
     ({"local_limit": 10, "paused": False}, (10, False, ())),
     (
@@ -384,7 +384,7 @@ METAS: list[tuple[Any, tuple[int | None, bool, tuple[int, ...]]]] = [
 ]
 
 
-async def test_the_cluster_is_read_from_the_rows_of_producers(oban: Oban, engine: Engine) -> None:
+async def test_the_queues_of_all_nodes_are_read_from_producer_rows(oban: Oban, engine: Engine) -> None:
     def row(number: int, **columns: Any) -> dict[str, Any]:
         given = {"uuid": UUID(int=number), "name": "Oban", "node": f"n{number}", "queue": "a", "meta": {}}
         return {**given, "started_at": STARTED, "updated_at": SEEN, **columns}
@@ -415,7 +415,7 @@ async def test_the_cluster_is_read_from_the_rows_of_producers(oban: Oban, engine
     assert await oban.check_cluster("nobody") == []
 
 
-def test_a_client_runs_no_queues_and_says_so(url: URL) -> None:
+def test_a_client_reports_that_it_runs_no_queues(url: URL) -> None:
     client = Oban(url)
     assert client.check_queue("a") is None
     assert client.check_all_queues() == []

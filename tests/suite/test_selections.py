@@ -1,4 +1,4 @@
-"""Jobs named by a `select(Job)`, and jobs that were touched before they are enqueued."""
+"""Jobs that a `select(Job)` names, and jobs that were changed before they are enqueued."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -15,7 +15,7 @@ class Quick(Worker, queue="quick"):
     async def process(self, job: Job) -> None: ...
 
 
-async def test_a_statement_with_a_limit_and_a_random_order_changes_as_many_as_it_names(oban: Oban) -> None:
+async def test_a_statement_with_a_limit_and_a_random_order_changes_that_many_jobs(oban: Oban) -> None:
     await oban.enqueue_many(Quick.new() for _ in range(100))
     some = select(Job).where(Job.state == JobState.AVAILABLE).order_by(func.random()).limit(20)
     assert await oban.cancel_many_jobs(some) == 20
@@ -24,7 +24,7 @@ async def test_a_statement_with_a_limit_and_a_random_order_changes_as_many_as_it
     assert len(await oban.list_jobs()) == 80
 
 
-async def test_a_time_that_is_set_later_beats_the_delay_that_the_job_was_made_with(oban: Oban) -> None:
+async def test_a_time_that_is_set_later_replaces_the_delay_of_a_new_job(oban: Oban) -> None:
     job = Quick.new(schedule_in=60)
     tomorrow = datetime.now(UTC) + timedelta(days=1)
     job.scheduled_at = tomorrow
@@ -50,7 +50,7 @@ async def test_a_job_added_to_a_session_can_be_managed_in_it(oban: Oban) -> None
     assert [row.state for row in await oban.list_jobs()] == [JobState.CANCELLED]
 
 
-async def test_a_null_is_stored_and_what_only_looks_like_one_is_not(oban: Oban) -> None:
+async def test_a_json_null_and_the_string_null_stay_different(oban: Oban) -> None:
     jobs = await oban.enqueue_many(Quick.new({"cc": None, "text": "null"}) for _ in range(3))
     assert [row.args for row in await oban.list_jobs()] == [job.args for job in jobs]
 
@@ -73,7 +73,7 @@ async def test_batches_of_management_do_not_deadlock_with_a_runner(
 
         await asyncio.gather(manage(), manage(), enqueue())
         async with oban.engine.connect() as connection:
-            # Flushed to the statistics when a connection has been idle for a moment, or at once so.
+            # The server updates its statistics only when a connection has been idle, unless it is told to.
             await connection.execute(text("SELECT pg_stat_force_next_flush()"))
             deadlocks = text("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
             assert (await connection.execute(deadlocks)).scalar() == 0
@@ -89,7 +89,7 @@ async def test_the_stager_finds_due_jobs_through_their_own_index_on_postgresql(
         statement = stage_statement(oban)
         sql = str(statement.compile(oban.engine.sync_engine, compile_kwargs={"literal_binds": True}))
         async with oban.engine.connect() as connection:
-            # A table this small would be read as a whole.
+            # The planner would scan a table this small.
             await connection.execute(text("SET enable_seqscan = off"))
             plan = " ".join(str(row) for row in await connection.exec_driver_sql("EXPLAIN " + sql))
     assert "oban_jobs_staging_index" in plan, plan

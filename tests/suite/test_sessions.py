@@ -1,4 +1,4 @@
-"""`session=`: every call takes part in the caller's transaction and leaves its end to the caller."""
+"""With `session=` a call takes part in the caller's transaction, and the caller ends it."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
@@ -16,7 +16,7 @@ from tests.support.waiting import eventually
 Caller = AsyncSession | AsyncConnection
 Call = Callable[[Oban, Any, Caller | None], Awaitable[Any]]
 
-#: What to do to a retryable job, by its id.
+#: Calls that change a retryable job, given its id.
 CALLS: dict[str, Call] = {
     "enqueue": lambda oban, _, session: oban.enqueue(Job(worker="tests.New"), session=session),
     "enqueue_many": lambda oban, _, session: oban.enqueue_many(
@@ -38,7 +38,7 @@ ORDER = text("INSERT INTO orders VALUES ('mine')")
 
 
 class Notes(Worker):
-    """Notes which jobs ran."""
+    """Records which jobs ran."""
 
     ran: list[int]
 
@@ -59,7 +59,7 @@ async def emptied(oban: Oban) -> None:
 
 @pytest.fixture
 async def engine(oban: Oban, url: URL) -> AsyncIterator[AsyncEngine]:
-    """The application's own engine, with a table of its own."""
+    """The application's engine, in a database with a table of the application."""
     made = create_async_engine(url)
     async with made.begin() as connection:
         await connection.execute(CREATE)
@@ -82,7 +82,7 @@ async def orders(oban: Oban) -> int:
 
 
 @pytest.mark.parametrize("name", CALLS)
-async def test_what_a_call_did_is_seen_at_commit_and_not_before(
+async def test_other_connections_see_a_change_after_the_commit(
     oban: Oban, session: Caller, name: str
 ) -> None:
     (id_,) = await insert_rows(oban.engine, row("retryable"))
@@ -97,7 +97,7 @@ async def test_what_a_call_did_is_seen_at_commit_and_not_before(
 
 
 @pytest.mark.parametrize("name", CALLS)
-async def test_a_rollback_leaves_nothing_of_it(oban: Oban, session: Caller, name: str) -> None:
+async def test_a_rollback_undoes_a_call(oban: Oban, session: Caller, name: str) -> None:
     (id_,) = await insert_rows(oban.engine, row("retryable"))
     before = await read_rows(oban.engine)
     await session.execute(ORDER)
@@ -107,7 +107,7 @@ async def test_a_rollback_leaves_nothing_of_it(oban: Oban, session: Caller, name
 
 
 @pytest.mark.parametrize("name", CALLS)
-async def test_a_call_may_be_the_first_thing_in_a_transaction(oban: Oban, session: Caller, name: str) -> None:
+async def test_a_call_can_be_the_first_in_a_transaction(oban: Oban, session: Caller, name: str) -> None:
     (id_,) = await insert_rows(oban.engine, row("retryable"))
     before = await read_rows(oban.engine)
     await CALLS[name](oban, id_, session)
@@ -159,7 +159,7 @@ async def test_a_refused_update_leaves_the_transaction_usable(
 
 
 def spoilt() -> Job:
-    """A job that became invalid after it was made."""
+    """A job that became invalid after it was created."""
     job = Job(worker="tests.New")
     job.args["bad"] = {1}
     return job
@@ -182,7 +182,7 @@ async def test_a_refused_update_leaves_the_instances_of_the_session_readable(
 
 
 @pytest.mark.parametrize("name", ["cancel", "retry", "update", "update by a callable"])
-async def test_the_instances_of_the_session_show_the_new_row_by_whatever_name(
+async def test_the_instances_of_the_session_show_the_new_row_however_the_job_is_named(
     oban: Oban, engine: AsyncEngine, name: str
 ) -> None:
     (id_,) = await insert_rows(oban.engine, row("retryable"))
@@ -198,7 +198,7 @@ async def test_the_instances_of_the_session_show_the_new_row_by_whatever_name(
     assert detached is not None
 
 
-async def test_what_the_session_has_not_flushed_yet_comes_first(oban: Oban, engine: AsyncEngine) -> None:
+async def test_a_call_flushes_pending_changes_first(oban: Oban, engine: AsyncEngine) -> None:
     (id_,) = await insert_rows(oban.engine, row("retryable", tags=["a"]))
     async with AsyncSession(engine) as session:
         held = await session.get_one(Job, id_)
@@ -254,11 +254,11 @@ async def test_a_job_whose_transaction_was_rolled_back_can_be_enqueued_again(
     ]
 
 
-# -- what is announced -------------------------------------------------------------------------
+# -- notifications -----------------------------------------------------------------------------
 
 
 async def put_one_in(oban: Oban, session: Caller, how: str) -> int:
-    """Make one job available that a runner can run."""
+    """Make one job available for a runner."""
     if how == "enqueue":
         return (await oban.enqueue(Notes.new(), session=session)).id
     (id_,) = await insert_rows(oban.engine, row("scheduled", worker=Notes.worker_name))
@@ -277,9 +277,9 @@ async def completed(oban: Oban, id_: int) -> bool:
 @pytest.mark.parametrize("how", ["enqueue", "retry", "update"])
 async def test_a_runner_is_woken_by_the_commit(oban: Oban, session: Caller, url: URL, how: str) -> None:
     Notes.ran = []
-    # Nobody polls within the time of this test.
+    # The runner does not poll during this test.
     async with Oban(url, queues={"default": 5}, poll_interval=60, stage_interval=60) as runner:
-        # The runner has had its first look, and will have no other unless it is woken.
+        # The runner has polled once, and will fetch again only if it is woken.
         first = await runner.enqueue(Notes.new())
         await eventually(lambda: completed(oban, first.id))
         await put_one_in(runner, session, how)

@@ -1,4 +1,4 @@
-"""A `select(Job)` of any shape names jobs: joined with the application's tables, too, and in any schema."""
+"""Any `select(Job)` can name jobs, also one that joins the application's tables, and in any schema."""
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
@@ -31,7 +31,7 @@ def of_customer(number: int) -> Select[Any]:
     return select(order_jobs.c.job_id).join(Order).where(Order.customer == number)
 
 
-#: Statements, and which of the jobs of `filled` they name.
+#: Statements, and which of the jobs of the fixture `ids` they name.
 STATEMENTS: dict[str, tuple[Callable[[], Select[Any]], list[int]]] = {
     "everything": (lambda: select(Job), [0, 1, 2, 3, 4, 5]),
     "a join": (lambda: about().where(Order.customer == 7), [0, 1, 2]),
@@ -135,7 +135,7 @@ STATEMENTS: dict[str, tuple[Callable[[], Select[Any]], list[int]]] = {
 
 @pytest.fixture(scope="module", params=[*DATABASES, "prefix"])
 def place(request: pytest.FixtureRequest) -> Iterator[tuple[URL, str | None]]:
-    """A database and a prefix; with one, there are other tables of Oban where the application has its own."""
+    """A database and a prefix. With a prefix, the schema of the application also has Oban's tables."""
     prefix = "jobs" if request.param == "prefix" else None
     factory: Factory = request.getfixturevalue(f"{'asyncpg' if prefix else request.param}_factory")
     made = factory.create()
@@ -147,26 +147,26 @@ def place(request: pytest.FixtureRequest) -> Iterator[tuple[URL, str | None]]:
 
 @pytest.fixture
 async def oban(place: tuple[URL, str | None]) -> AsyncIterator[Oban]:
-    """A client; the application's tables are there."""
+    """A client, in a database that also has the application's tables."""
     url, prefix = place
     async with Oban(url, prefix=prefix) as client:
         for engine in (client.engine, tables(client)):
             await delete_rows(engine)
         await create(client.engine, f"{prefix}.oban_jobs" if prefix else "oban_jobs")
         if prefix:
-            # Where nobody should look.
+            # The tables that no call may use.
             await insert_rows(client.engine, *[row("retryable", id=number + 1) for number in range(6)])
         yield client
 
 
 def tables(oban: Oban) -> AsyncEngine:
-    """An engine that finds Oban's tables where this client has them."""
+    """An engine that finds Oban's tables in the client's schema."""
     return oban.engine.execution_options(schema_translate_map={None: oban.options.prefix})
 
 
 @pytest.fixture
 async def ids(oban: Oban) -> list[int]:
-    """Six jobs, and orders that some are about: the second is about two, of customers 7 and 8."""
+    """Six jobs, some linked to orders: the second job is linked to two, of the customers 7 and 8."""
     rows = [row("retryable", args={"n": number + 1}) for number in range(6)]
     rows[1]["priority"], rows[2]["priority"] = 1, 2
     rows[3]["queue"] = rows[4]["queue"] = "media"
@@ -178,7 +178,7 @@ async def ids(oban: Oban) -> list[int]:
 
 
 @pytest.mark.parametrize("name", STATEMENTS)
-async def test_a_statement_of_any_shape_names_its_jobs(oban: Oban, ids: list[int], name: str) -> None:
+async def test_each_statement_names_its_jobs(oban: Oban, ids: list[int], name: str) -> None:
     make, places = STATEMENTS[name]
     if name == "group by" and oban.options.prefix:
         with pytest.raises(ProgrammingError, match="must appear in the GROUP BY clause"):
@@ -201,7 +201,7 @@ async def test_a_statement_of_any_shape_names_its_jobs(oban: Oban, ids: list[int
         assert {found["state"] for found in (await read_rows(oban.engine)).values()} == {"retryable"}
 
 
-async def test_what_comes_along_is_loaded(oban: Oban, ids: list[int]) -> None:
+async def test_a_statement_can_join_related_objects(oban: Oban, ids: list[int]) -> None:
     async with AsyncSession(oban.engine) as session:
         session.add(Export(id=1, job_id=ids[0]))
         await session.flush()
@@ -224,7 +224,7 @@ UNFILTERED: dict[str, Callable[[], Select[Any]]] = {
 
 
 @pytest.mark.parametrize("name", UNFILTERED)
-async def test_a_delete_without_a_condition_is_refused_unless_everything_is_meant(
+async def test_a_delete_without_a_condition_is_refused_unless_it_is_confirmed(
     oban: Oban, ids: list[int], name: str
 ) -> None:
     with pytest.raises(InvalidTarget, match=r"has no condition.* pass everything=True"):
@@ -233,7 +233,7 @@ async def test_a_delete_without_a_condition_is_refused_unless_everything_is_mean
     assert await oban.delete_many_jobs(UNFILTERED[name](), everything=True) == 6
 
 
-async def test_the_word_goes_with_a_statement(oban: Oban, ids: list[int]) -> None:
+async def test_the_confirmation_is_refused_without_a_statement(oban: Oban, ids: list[int]) -> None:
     with pytest.raises(InvalidTarget, match=r"goes with a select\(Job\)"):
         await oban.delete_many_jobs(ids, everything=True)
     assert await oban.delete_many_jobs(select(Job).where(Job.id == ids[0]), everything=True) == 1
@@ -250,7 +250,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-async def test_what_gives_no_jobs_is_refused(oban: Oban, ids: list[int], name: str) -> None:
+async def test_a_statement_that_returns_no_jobs_is_refused(oban: Oban, ids: list[int], name: str) -> None:
     make, message = REFUSED[name]
     for call in (oban.cancel_many_jobs, oban.retry_many_jobs, oban.delete_many_jobs):
         with pytest.raises(InvalidTarget, match=message):
@@ -261,7 +261,7 @@ async def test_what_gives_no_jobs_is_refused(oban: Oban, ids: list[int], name: s
         await oban.list_jobs(make())
 
 
-async def test_a_session_whose_tables_are_in_a_third_place_cannot_say_where(oban: Oban) -> None:
+async def test_a_session_with_a_third_schema_is_refused(oban: Oban) -> None:
     tenant = oban.engine.execution_options(schema_translate_map={None: "tenant"})
     async with AsyncSession(tenant) as session:
         if oban.options.prefix:
@@ -272,9 +272,9 @@ async def test_a_session_whose_tables_are_in_a_third_place_cannot_say_where(oban
                 await oban.list_jobs(session=session)
 
 
-async def test_rows_that_others_lock_are_skipped_as_the_statement_says(oban: Oban, ids: list[int]) -> None:
+async def test_skip_locked_in_a_statement_skips_rows_that_are_locked(oban: Oban, ids: list[int]) -> None:
     if oban.engine.dialect.name == "sqlite":
-        # A writer has the whole database; the clause is not even written.
+        # A writer locks the whole database; SQLAlchemy omits the clause.
         assert "FOR UPDATE" not in str(select(Job).with_for_update().compile(oban.engine.sync_engine))
         return
     first = select(Job).order_by(Job.id).limit(2).with_for_update(skip_locked=True)

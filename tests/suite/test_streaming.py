@@ -1,4 +1,4 @@
-"""`enqueue_stream` inserts any number of jobs, of which it holds one batch."""
+"""`enqueue_stream` inserts any number of jobs, and holds one batch of them in memory."""
 
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -17,11 +17,11 @@ BATCH = 10
 
 
 class Import(Worker):
-    """Its jobs are only looked at."""
+    """Its jobs do not run."""
 
 
 class Source:
-    """Makes jobs, and notes how many of them were alive at once at most."""
+    """Makes jobs, and records the largest number that was alive at once."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -55,11 +55,11 @@ async def test_no_more_than_one_batch_is_alive_at_once(oban: Oban, asynchronous:
         assert await oban.enqueue_stream(jobs, batch=BATCH, session=session if lent else None) == source.count
         await session.commit()
     assert await stored(oban) == [*range(source.count)]
-    # The last one of a batch is still in the hands of who made it.
+    # The generator still refers to the last job of a batch.
     assert source.most <= BATCH + 1
 
 
-async def test_each_batch_is_stored_before_the_next_one_is_made(oban: Oban) -> None:
+async def test_each_batch_is_stored_before_the_next_one_is_created(oban: Oban) -> None:
     with recorded(oban.engine) as seen:
         made: list[int] = []
 
@@ -83,7 +83,7 @@ async def test_in_a_session_all_batches_are_stored_or_none(oban: Oban) -> None:
     assert await stored(oban) == []
 
 
-async def test_jobs_that_the_session_holds_already_are_inserted_once(oban: Oban) -> None:
+async def test_jobs_that_are_already_in_the_session_are_inserted_once(oban: Oban) -> None:
     jobs = [*Source(3)]
     async with AsyncSession(oban.engine) as session:
         session.add(jobs[1])
@@ -92,7 +92,7 @@ async def test_jobs_that_the_session_holds_already_are_inserted_once(oban: Oban)
     assert sorted(await stored(oban)) == [0, 1, 2]
 
 
-async def test_a_faulty_batch_is_stored_in_no_part(oban: Oban) -> None:
+async def test_no_job_of_a_faulty_batch_is_stored(oban: Oban) -> None:
     jobs: list[Any] = [*Source(BATCH + 3), "no job"]
     with pytest.raises(InvalidTarget, match="a Job is needed, not str"):
         await oban.enqueue_stream(jobs, batch=BATCH)
@@ -101,7 +101,7 @@ async def test_a_faulty_batch_is_stored_in_no_part(oban: Oban) -> None:
         await oban.enqueue_stream(jobs[BATCH - 1 : BATCH])
 
 
-async def test_of_nothing_nothing_is_inserted(oban: Oban) -> None:
+async def test_an_empty_stream_inserts_nothing(oban: Oban) -> None:
     with recorded(oban.engine) as seen:
         assert await oban.enqueue_stream([]) == 0
         assert await oban.enqueue_stream(slowly([])) == 0
@@ -115,19 +115,19 @@ async def test_a_batch_is_a_positive_number(oban: Oban, batch: Any) -> None:
 
 
 @pytest.mark.parametrize("jobs", [None, 5, Job(worker="a")], ids=repr)
-async def test_what_is_no_iterable_of_jobs_is_refused(oban: Oban, jobs: Any) -> None:
+async def test_a_value_that_is_not_an_iterable_of_jobs_is_refused(oban: Oban, jobs: Any) -> None:
     with pytest.raises(InvalidTarget, match="an iterable of jobs is needed"):
         await oban.enqueue_stream(jobs)
 
 
 async def test_a_batch_commits_itself(oban: Oban) -> None:
-    """One message instead of three, but not where there is more than one statement or a caller."""
+    """A batch is one message instead of three, except with several statements or a caller's session."""
     levels: list[Any] = []
 
     def note(connection: Connection, *_: Any) -> None:
         levels.append(connection.get_execution_options().get("isolation_level"))
 
-    # Before the first connection, nobody knows the level that transactions usually have.
+    # The usual isolation level is unknown before the first connection.
     await stored(oban)
     event.listen(oban.engine.sync_engine, "before_cursor_execute", note)
     await oban.enqueue(Import.new())

@@ -1,4 +1,4 @@
-"""Times in the database are UTC, though the machine is in New York and the server in Calcutta."""
+"""Times in the database are UTC, even if the machine is in New York and the server in Calcutta."""
 
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -43,7 +43,7 @@ def new_york(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture(params=["sqlite", "asyncpg", "psycopg"])
 async def oban(request: pytest.FixtureRequest, new_york: None) -> AsyncIterator[Oban]:
-    """A client in New York whose database is in Calcutta, as far as databases have a place."""
+    """A client in New York, and a database in Calcutta if it has a time zone."""
     name = "sqlite" if request.param == "sqlite" else "postgresql"
     factory: Factory = request.getfixturevalue(f"{name}_factory")
     url: URL = factory.create()
@@ -57,7 +57,7 @@ async def oban(request: pytest.FixtureRequest, new_york: None) -> AsyncIterator[
 
 
 async def stored(engine: AsyncEngine, id_: int) -> dict[str, str | None]:
-    """The times of a row as the database itself writes them."""
+    """The times of a row as the database formats them."""
     columns = ("inserted_at", "scheduled_at", "attempted_at", *ENDS)
     listed = ", ".join(f"CAST({column} AS text) AS {column}" for column in columns)
     async with engine.connect() as connection:
@@ -66,12 +66,12 @@ async def stored(engine: AsyncEngine, id_: int) -> dict[str, str | None]:
 
 
 def moment(value: str | None) -> datetime:
-    """A time that the database wrote, which is UTC by agreement."""
+    """A time that the database formatted, read as UTC."""
     assert value is not None
     return datetime.fromisoformat(value).replace(tzinfo=UTC)
 
 
-async def test_machine_and_server_are_where_the_test_says(oban: Oban) -> None:
+async def test_the_fixtures_set_the_zones_of_machine_and_server(oban: Oban) -> None:
     assert time.timezone == 5 * 3600
     if oban.engine.dialect.name == "postgresql":
         async with oban.engine.connect() as connection:
@@ -89,7 +89,7 @@ async def test_a_job_for_now_is_stamped_with_the_current_time_in_utc(oban: Oban)
 
 
 @pytest.mark.parametrize("zone", [UTC, NEW_YORK, ZoneInfo("Pacific/Kiritimati")], ids=str)
-async def test_a_given_time_is_the_same_moment_everywhere(oban: Oban, zone: Any) -> None:
+async def test_a_time_is_the_same_instant_everywhere(oban: Oban, zone: Any) -> None:
     one = await oban.enqueue(Completes.new(scheduled_at=AHEAD.astimezone(zone)))
     (two,) = await oban.enqueue_many([Completes.new(scheduled_at=AHEAD.astimezone(zone))])
     three = await oban.update_job(
@@ -105,8 +105,8 @@ async def test_a_given_time_is_the_same_moment_everywhere(oban: Oban, zone: Any)
 
 
 @pytest.mark.parametrize("hours", [1, -1])
-async def test_an_hour_more_or_less_decides_as_it_does_in_utc(oban: Oban, hours: int) -> None:
-    # Less than either zone is away from UTC.
+async def test_one_hour_from_now_is_compared_in_utc(oban: Oban, hours: int) -> None:
+    # Less than the offset of either zone.
     at = datetime.now(UTC) + timedelta(hours=hours)
     expected = "scheduled" if hours > 0 else "available"
     inserted = await oban.enqueue(Completes.new(scheduled_at=at))
@@ -130,7 +130,7 @@ async def test_a_delay_counts_from_now(oban: Oban) -> None:
     assert just_now(due.scheduled_at)
 
 
-async def test_an_update_of_something_else_leaves_the_times_as_they_were(oban: Oban) -> None:
+async def test_an_update_of_another_field_leaves_the_times_unchanged(oban: Oban) -> None:
     job = await oban.enqueue(Completes.new())
     before = await stored(oban.engine, job.id)
     await oban.update_job(job, {"priority": 1})
@@ -149,7 +149,7 @@ async def test_cancel_and_retry_stamp_the_current_time(oban: Oban) -> None:
     assert moment((await stored(oban.engine, job.id))["scheduled_at"]) == job.scheduled_at
 
 
-async def test_what_the_orm_flushes_is_the_same(oban: Oban) -> None:
+async def test_the_orm_flushes_the_same_times(oban: Oban) -> None:
     async with AsyncSession(oban.engine, expire_on_commit=False) as session:
         now, later, delayed = (
             Completes.new(),
@@ -173,7 +173,7 @@ async def test_what_the_orm_flushes_is_the_same(oban: Oban) -> None:
         assert now.scheduled_at == AHEAD
 
 
-async def test_a_select_compares_moments(oban: Oban) -> None:
+async def test_a_select_compares_instants(oban: Oban) -> None:
     at = datetime.now(UTC) + timedelta(hours=2)
     job = await oban.enqueue(Completes.new(scheduled_at=at))
     instant = timedelta(microseconds=1)
@@ -218,7 +218,7 @@ async def test_a_run_is_stamped_with_the_current_time(oban: Oban) -> None:
     assert just_now(datetime.fromisoformat(entry["at"]))
 
 
-async def test_in_a_long_transaction_a_job_is_not_stamped_with_its_beginning(oban: Oban) -> None:
+async def test_in_a_long_transaction_a_job_is_stamped_with_the_current_time(oban: Oban) -> None:
     async with AsyncSession(oban.engine, expire_on_commit=False) as session:
         await session.execute(text("SELECT 1"))
         begun = datetime.now(UTC)
@@ -240,9 +240,9 @@ async def test_in_a_long_transaction_a_job_is_not_stamped_with_its_beginning(oba
     assert (job.state, cancelled.state, updated.state) == ("available", "cancelled", "scheduled")
 
 
-# SQLite has no spans of time.
+# SQLite has no intervals.
 @pytest.mark.parametrize("oban", ["asyncpg", "psycopg"], indirect=True)
-async def test_postgresql_counts_with_times_and_spans_of_time(oban: Oban) -> None:
+async def test_times_and_intervals_can_be_used_in_expressions_on_postgresql(oban: Oban) -> None:
     job = await oban.enqueue(Completes.new(scheduled_at=AHEAD))
     hour = timedelta(hours=1)
     near = select(Job).where(Job.scheduled_at - hour < AHEAD, Job.scheduled_at < AHEAD + hour)

@@ -1,4 +1,4 @@
-"""Management in the caller's unit of work: what it sees, what instances show, what a rollback leaves."""
+"""Management calls see the caller's unit of work, update its instances, and are undone by a rollback."""
 
 import asyncio
 import contextlib
@@ -23,7 +23,7 @@ CHANGES = ("cancel", "retry", "update", "update by a select", "cancel by an alia
 
 
 class Marked(Job):
-    """An application's own class of jobs."""
+    """A subclass of `Job` that the application maps."""
 
 
 @pytest.fixture(scope="module", params=DATABASES)
@@ -45,7 +45,7 @@ async def caller(request: pytest.FixtureRequest, engine: AsyncEngine) -> AsyncIt
 
 
 async def change(oban: Oban, name: str, job: Any, session: Caller | None = None) -> None:
-    """Change a retryable job in one way or another."""
+    """Change a retryable job by one of several calls."""
     id_ = job if isinstance(job, int) else inspect(job).identity[0]
     if name == "cancel":
         await oban.cancel_job(job, session)
@@ -62,17 +62,17 @@ async def change(oban: Oban, name: str, job: Any, session: Caller | None = None)
 
 @contextlib.contextmanager
 def announced(oban: Oban) -> Iterator[list[Any]]:
-    """What is announced through this client, where the database does not do it."""
+    """The notices of this client, on a database that does not notify."""
     seen: list[Any] = []
     database_of(oban).on_notices[:] = [seen.extend]
     yield seen
     database_of(oban).on_notices.clear()
 
 
-# -- what is seen ------------------------------------------------------------------------------
+# -- the caller's state ------------------------------------------------------------------------
 
 
-async def test_the_callers_uncommitted_state_is_seen_and_kept(oban: Oban, engine: AsyncEngine) -> None:
+async def test_a_call_sees_and_keeps_the_callers_uncommitted_state(oban: Oban, engine: AsyncEngine) -> None:
     id_ = await insert_row(engine, "retryable")
     async with AsyncSession(engine, autoflush=False) as session:
         held = await session.get_one(Job, id_)
@@ -97,7 +97,7 @@ async def test_the_callers_uncommitted_state_is_seen_and_kept(oban: Oban, engine
     ]
 
 
-# -- what instances show -----------------------------------------------------------------------
+# -- instances ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("expire_on_commit", [True, False])
@@ -113,7 +113,7 @@ async def test_the_instances_of_the_session_show_the_row_at_once(
             if "expired" in how:
                 session.expire(held, ["state", "tags"] if how == "partly expired" else None)
             await change(oban, name, id_, session)
-            # Nothing is left to load, which an async session could not do here.
+            # Every attribute is loaded; an async session could not load one here.
             assert held.state != "retryable" or held.tags == ["new"], name
             assert shown(held)["id"] == id_
             await session.commit()
@@ -123,14 +123,14 @@ async def test_the_instances_of_the_session_show_the_row_at_once(
 
 @pytest.mark.parametrize("where", ["detached", "another session", "another session, expired"])
 @pytest.mark.parametrize("end", ["commit", "rollback", "close"])
-async def test_an_instance_from_elsewhere_shows_the_row_as_long_as_there_is_one(
+async def test_an_instance_of_another_session_shows_the_row_while_it_exists(
     oban: Oban, engine: AsyncEngine, caller: Caller, where: str, end: str
 ) -> None:
     id_ = await insert_row(engine, "retryable")
     before = await read_row(engine, id_)
     async with AsyncSession(engine, expire_on_commit=False) as other:
         job = await other.get_one(Job, id_)
-        # No transaction of its own is in the way of the caller's.
+        # Its session has no transaction that could block the caller's.
         await other.commit()
         if where == "detached":
             other.expunge(job)
@@ -147,7 +147,7 @@ async def test_an_instance_from_elsewhere_shows_the_row_as_long_as_there_is_one(
         assert (shown(job) == before) is (end != "commit")
 
 
-async def test_what_another_session_will_flush_stays_but_for_what_the_call_wrote(
+async def test_pending_changes_of_another_session_stay_except_for_what_the_call_wrote(
     oban: Oban, engine: AsyncEngine
 ) -> None:
     id_ = await insert_row(engine, "retryable", priority=3)
@@ -163,7 +163,7 @@ async def test_what_another_session_will_flush_stays_but_for_what_the_call_wrote
     assert (found["priority"], found["tags"], found["queue"]) == (8, ["theirs"], "moved")
 
 
-async def test_a_rollback_gives_another_session_its_change_back(oban: Oban, engine: AsyncEngine) -> None:
+async def test_a_rollback_restores_a_pending_change(oban: Oban, engine: AsyncEngine) -> None:
     id_ = await insert_row(engine, "retryable")
     async with AsyncSession(engine, expire_on_commit=False) as other, AsyncSession(engine) as session:
         job = await other.get_one(Job, id_)
@@ -177,7 +177,7 @@ async def test_a_rollback_gives_another_session_its_change_back(oban: Oban, engi
     assert (await read_row(engine, id_) or {})["tags"] == ["mine"]
 
 
-async def test_two_instances_do_not_share_what_they_show(oban: Oban, engine: AsyncEngine) -> None:
+async def test_two_instances_do_not_share_mutable_values(oban: Oban, engine: AsyncEngine) -> None:
     id_ = await insert_row(engine, "retryable")
     first, second = await oban.get_job(id_), await oban.get_job(id_)
     assert first is not None
@@ -187,7 +187,7 @@ async def test_two_instances_do_not_share_what_they_show(oban: Oban, engine: Asy
     assert second.meta == {"a": [1]}
 
 
-async def test_an_answer_that_comes_late_does_not_take_back_what_a_later_call_showed(
+async def test_a_late_answer_does_not_overwrite_what_a_later_call_showed(
     oban: Oban, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     id_ = await insert_row(engine, "retryable")
@@ -211,7 +211,7 @@ async def test_an_answer_that_comes_late_does_not_take_back_what_a_later_call_sh
         assert (job.priority, shown(held)) == (2, found)
 
 
-async def test_of_calls_at_once_each_instance_shows_the_last(oban: Oban, engine: AsyncEngine) -> None:
+async def test_after_concurrent_calls_instances_show_the_last(oban: Oban, engine: AsyncEngine) -> None:
     id_ = await insert_row(engine, "retryable")
     for _ in range(5):
         job = await oban.get_job(id_)
@@ -220,11 +220,11 @@ async def test_of_calls_at_once_each_instance_shows_the_last(oban: Oban, engine:
         assert shown(job) == await read_row(engine, id_)
 
 
-# -- what a rollback leaves --------------------------------------------------------------------
+# -- rollbacks ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", [*CHANGES, "delete"])
-async def test_after_a_rollback_the_instances_show_what_is_stored(
+async def test_after_a_rollback_instances_show_the_stored_row(
     oban: Oban, engine: AsyncEngine, name: str
 ) -> None:
     for savepoint in (False, True):
@@ -250,7 +250,7 @@ async def test_after_a_rollback_the_instances_show_what_is_stored(
         assert (await read_row(engine, id_) or {})["priority"] == 9
 
 
-async def test_a_savepoint_that_is_rolled_back_expires_what_was_changed_in_it_only(
+async def test_a_rolled_back_savepoint_expires_only_what_was_changed_in_it(
     oban: Oban, engine: AsyncEngine
 ) -> None:
     ids = [await insert_row(engine, "retryable") for _ in range(2)]
@@ -266,7 +266,7 @@ async def test_a_savepoint_that_is_rolled_back_expires_what_was_changed_in_it_on
     assert [found["state"] for found in (await read_rows(engine)).values()] == ["cancelled", "retryable"]
 
 
-async def test_a_savepoint_takes_what_passed_instances_show_back(
+async def test_a_rolled_back_savepoint_restores_passed_instances(
     oban: Oban, engine: AsyncEngine, caller: Caller
 ) -> None:
     id_ = await insert_row(engine, "retryable")
@@ -291,7 +291,7 @@ async def test_a_savepoint_takes_what_passed_instances_show_back(
 
 
 @pytest.mark.parametrize("end", ["rollback", "close"])
-async def test_a_job_can_be_enqueued_again_when_its_transaction_did_not_end_well(
+async def test_a_job_can_be_enqueued_again_after_its_transaction_failed(
     oban: Oban, engine: AsyncEngine, caller: Caller, end: str
 ) -> None:
     job = Job(worker="tests.New")
@@ -305,11 +305,11 @@ async def test_a_job_can_be_enqueued_again_when_its_transaction_did_not_end_well
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback", "close"])
-async def test_what_is_announced_is_announced_at_commit_alone(
+async def test_notices_are_sent_at_commit_only(
     oban: Oban, engine: AsyncEngine, caller: Caller, end: str
 ) -> None:
     if database_of(oban).dialect.listens:
-        # Then the server does it, with the transaction.
+        # The server notifies, as part of the transaction.
         return
     running = await insert_row(engine, "executing")
     with announced(oban) as seen:

@@ -1,4 +1,7 @@
-"""Update: what is written, what is refused, and what the instances show. See also `test_update_races`."""
+"""`update_job` writes only the named fields, refuses invalid ones, and refreshes instances.
+
+See also `test_update_races`.
+"""
 
 from collections import UserDict
 from collections.abc import Iterator
@@ -15,7 +18,7 @@ from tests.suite.statements import recorded
 from tests.support.databases import DATABASES
 from tests.support.rows import STATES, insert_row, insert_rows, just_now, lasting_url, read_rows, row, shown
 
-#: What an update must refuse, and what the error has to say.
+#: Changes that an update must refuse, and the error messages.
 REFUSED: list[tuple[Any, str]] = [
     ({"id": 1}, "id cannot be set"),
     ({"priority": 1, "state": "completed"}, "state cannot be set"),
@@ -40,7 +43,7 @@ REFUSED_IDS = [str(changes)[:40] for changes, _ in REFUSED]
 
 @pytest.fixture(scope="module", params=DATABASES)
 def url(request: pytest.FixtureRequest) -> Iterator[URL]:
-    """One database for all tests of this module: each looks at its own rows only."""
+    """One database for all tests of this module, each of which reads only its own rows."""
     yield from lasting_url(request)
 
 
@@ -51,20 +54,20 @@ async def fetched(oban: Oban, id_: int) -> Job:
 
 
 async def inserted(oban: Oban, count: int, **columns: Any) -> list[Job]:
-    """Some equal rows, as instances."""
+    """Insert equal rows, and load them as instances."""
     ids = await insert_rows(oban.engine, *[row(**columns) for _ in range(count)])
     return [await fetched(oban, id_) for id_ in ids]
 
 
 def writes(statements: list[str]) -> list[str]:
-    """The UPDATEs among some statements, but for the one by which SQLite takes its lock."""
+    """The UPDATEs among the statements, without the one that locks the database on SQLite."""
     return [text for text in statements if text.startswith("UPDATE") and not text.endswith("WHERE 0")]
 
 
-# -- what is written ---------------------------------------------------------------------------
+# -- changes that are written ------------------------------------------------------------------
 
 
-async def test_an_old_handle_does_not_undo_what_others_changed(oban: Oban) -> None:
+async def test_a_stale_instance_does_not_undo_other_changes(oban: Oban) -> None:
     (old,) = await inserted(oban, 1, tags=["old"], meta={"old": 1}, priority=1)
     await oban.update_job(old.id, {"meta": {"recorded": True}, "priority": 9, "queue": "moved"})
     assert (old.meta, old.priority) == ({"old": 1}, 1)
@@ -75,7 +78,7 @@ async def test_an_old_handle_does_not_undo_what_others_changed(oban: Oban) -> No
     assert shown(old) == found
 
 
-async def test_what_was_set_on_a_handle_is_not_written_by_an_update_of_something_else(oban: Oban) -> None:
+async def test_an_update_does_not_write_other_attributes_that_were_set_on_the_instance(oban: Oban) -> None:
     (job,) = await inserted(oban, 1, priority=3)
     job.priority = 8
     await oban.update_job(job, {"tags": ["new"]})
@@ -83,7 +86,7 @@ async def test_what_was_set_on_a_handle_is_not_written_by_an_update_of_something
     assert (await fetched(oban, job.id)).priority == 3
 
 
-async def test_only_the_columns_that_are_named_are_written(oban: Oban) -> None:
+async def test_only_the_named_columns_are_written(oban: Oban) -> None:
     jobs = await inserted(oban, 3)
     with recorded(oban.engine) as statements:
         await oban.update_many_jobs(jobs, {"priority": 5, "tags": ["a"]})
@@ -103,7 +106,7 @@ async def test_no_changes_write_nothing_and_still_return_the_job(oban: Oban, cha
     assert await read_rows(oban.engine, [id_]) == before
 
 
-async def test_values_are_normalised_and_copied_as_those_of_a_new_job(oban: Oban) -> None:
+async def test_values_are_normalised_and_copied_like_those_of_a_new_job(oban: Oban) -> None:
     first, second = await inserted(oban, 2)
     given: dict[str, Any] = {"list": [1]}
     await oban.update_many_jobs([first, second], {"tags": [" B ", "a", "b"], "meta": given})
@@ -117,14 +120,14 @@ async def test_values_are_normalised_and_copied_as_those_of_a_new_job(oban: Oban
 
 
 @pytest.mark.parametrize("kind", [dict, MappingProxyType, UserDict])
-async def test_any_mapping_is_a_dict_of_changes(oban: Oban, kind: Any) -> None:
+async def test_changes_can_be_any_mapping(oban: Oban, kind: Any) -> None:
     (job,) = await inserted(oban, 1)
     await oban.update_job(job, kind({"priority": 4}))
     await oban.update_job(job, lambda job: kind({"tags": [str(job.priority)]}))
     assert ((await fetched(oban, job.id)).priority, job.tags) == (4, ["4"])
 
 
-async def test_jobs_named_twice_are_updated_once(oban: Oban) -> None:
+async def test_a_job_that_is_named_twice_is_updated_once(oban: Oban) -> None:
     first, second = await inserted(oban, 2, meta={"count": 0})
     called: list[int] = []
 
@@ -142,7 +145,7 @@ async def test_jobs_named_twice_are_updated_once(oban: Oban) -> None:
 
 
 @pytest.mark.parametrize("call", ["cancel_many_jobs", "retry_many_jobs", "update_many_jobs"])
-async def test_all_handles_of_a_job_that_are_passed_show_the_new_row(oban: Oban, call: str) -> None:
+async def test_all_passed_instances_of_a_job_show_the_new_row(oban: Oban, call: str) -> None:
     id_ = await insert_row(oban.engine, "retryable", priority=2)
     first, second = await fetched(oban, id_), await fetched(oban, id_)
     more = ({"priority": 7},) if call == "update_many_jobs" else ()
@@ -150,7 +153,7 @@ async def test_all_handles_of_a_job_that_are_passed_show_the_new_row(oban: Oban,
     assert shown(first) == shown(second) == (await read_rows(oban.engine, [id_]))[id_]
 
 
-# -- when a job is due -------------------------------------------------------------------------
+# -- times -------------------------------------------------------------------------------------
 
 AHEAD = datetime(2077, 3, 14, 1, 59, 26, 535897, tzinfo=UTC)
 
@@ -185,7 +188,7 @@ async def test_a_new_time_decides_between_available_and_scheduled(
         assert just_now(found["scheduled_at"] - delay)
 
 
-async def test_a_time_of_any_zone_is_the_same_moment(oban: Oban) -> None:
+async def test_a_time_in_any_zone_is_the_same_instant(oban: Oban) -> None:
     (job,) = await inserted(oban, 1)
     kathmandu = AHEAD.astimezone(timezone(timedelta(hours=5, minutes=45)))
     await oban.update_job(job, {"scheduled_at": kathmandu})
@@ -195,7 +198,7 @@ async def test_a_time_of_any_zone_is_the_same_moment(oban: Oban) -> None:
 
 
 async def test_other_changes_leave_state_and_time_alone(oban: Oban) -> None:
-    # Overdue and not staged yet: an update of its tags is not what makes it available.
+    # Overdue but not staged yet. An update of its tags must not make it available.
     past = datetime(2024, 1, 1, tzinfo=UTC)
     ids = [await insert_row(oban.engine, state, scheduled_at=past) for state in STATES]
     before = await read_rows(oban.engine, ids)
@@ -203,11 +206,11 @@ async def test_other_changes_leave_state_and_time_alone(oban: Oban) -> None:
     assert await read_rows(oban.engine, ids) == {id_: {**before[id_], "tags": ["t"]} for id_ in ids}
 
 
-# -- what is refused ---------------------------------------------------------------------------
+# -- changes that are refused ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("changes", "message"), REFUSED, ids=REFUSED_IDS)
-async def test_changes_that_cannot_be_are_refused_before_any_row_is_touched(
+async def test_invalid_changes_are_refused_before_any_row_is_touched(
     oban: Oban, changes: Any, message: str
 ) -> None:
     jobs = await inserted(oban, 2)
@@ -220,7 +223,7 @@ async def test_changes_that_cannot_be_are_refused_before_any_row_is_touched(
 
 
 @pytest.mark.parametrize(("changes", "message"), REFUSED, ids=REFUSED_IDS)
-async def test_a_callable_that_returns_such_changes_for_one_job_changes_none(
+async def test_a_callable_that_returns_invalid_changes_for_one_job_changes_none(
     oban: Oban, changes: Any, message: str
 ) -> None:
     jobs = await inserted(oban, 3)
@@ -254,7 +257,9 @@ async def test_a_callable_that_raises_for_one_of_a_hundred_changes_none(oban: Ob
 
 
 @pytest.mark.parametrize("field", ["priority", "id", "state", "scheduled_at"])
-async def test_a_callable_that_sets_an_attribute_is_told_to_return_a_dict(oban: Oban, field: str) -> None:
+async def test_the_error_for_a_callable_that_sets_an_attribute_asks_for_a_dict(
+    oban: Oban, field: str
+) -> None:
     jobs = await inserted(oban, 2)
     before = await read_rows(oban.engine, [job.id for job in jobs])
     other = {"priority": 5, "id": 10**6, "state": "completed", "scheduled_at": AHEAD}[field]
@@ -280,7 +285,7 @@ async def test_a_document_that_a_callable_changes_in_place_is_written_if_it_is_r
     assert (await fetched(oban, job.id)).meta == {"seen": [1]}
 
 
-async def test_a_document_that_is_changed_in_place_and_not_returned_is_not_shown_as_stored(
+async def test_an_instance_does_not_show_a_document_that_a_callable_changed_but_did_not_return(
     oban: Oban,
 ) -> None:
     (job,) = await inserted(oban, 1, meta={"seen": []}, tags=["a"])
@@ -329,7 +334,7 @@ async def test_an_async_callable_is_refused_with_a_reason(oban: Oban) -> None:
         ("cancelled", 0, 1),
     ],
 )
-async def test_max_attempts_may_not_take_away_the_attempt_that_a_job_waits_for(
+async def test_max_attempts_cannot_be_lowered_below_the_attempt_that_a_job_waits_for(
     oban: Oban, state: str, attempt: int, least: int
 ) -> None:
     id_ = await insert_row(oban.engine, state, attempt=attempt, max_attempts=9)
@@ -340,7 +345,7 @@ async def test_max_attempts_may_not_take_away_the_attempt_that_a_job_waits_for(
     assert (await fetched(oban, id_)).max_attempts == least
 
 
-async def test_a_job_without_attempts_left_can_still_be_updated_otherwise(oban: Oban) -> None:
+async def test_other_fields_of_a_job_without_attempts_left_can_be_updated(oban: Oban) -> None:
     id_ = await insert_row(oban.engine, "available", attempt=4, max_attempts=4)
     await oban.update_job(id_, {"priority": 9})
     assert (await fetched(oban, id_)).priority == 9

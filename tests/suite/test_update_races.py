@@ -1,4 +1,4 @@
-"""Management calls that meet on the same rows, and transactions that have to be repeated."""
+"""Concurrent management calls on the same rows, and transactions that have to be repeated."""
 
 import asyncio
 import contextlib
@@ -35,14 +35,14 @@ async def emptied(oban: Oban) -> None:
 
 @pytest.fixture
 async def other(url: URL) -> AsyncIterator[Oban]:
-    """A second client with connections of its own."""
+    """A second client, with its own connections."""
     async with Oban(url, name="other") as client:
         yield client
 
 
 @contextlib.asynccontextmanager
 async def holding(oban: Oban, *statements: Any) -> AsyncIterator[AsyncConnection]:
-    """A transaction that has run some statements and is open inside the block; it commits at the end."""
+    """Run statements in a transaction that stays open inside the block and commits at its end."""
     async with oban.engine.connect() as connection:
         for statement in statements:
             await connection.execute(statement)
@@ -51,18 +51,18 @@ async def holding(oban: Oban, *statements: Any) -> AsyncIterator[AsyncConnection
 
 
 async def waiting(oban: Oban) -> bool:
-    """Whether some statement on the database waits for a lock (PostgreSQL)."""
+    """Whether a statement in the database waits for a lock (PostgreSQL)."""
     found = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
     async with oban.engine.connect() as connection:
         return bool((await connection.execute(found)).scalar_one())
 
 
 async def meeting(oban: Oban, other: Oban, call: Callable[[], Any], *statements: Any) -> asyncio.Task[Any]:
-    """The call of `other`, made while a transaction with some statements is open, and ended after that."""
+    """Start a call of `other` while a transaction with these statements is open, and wait for its end."""
     with recorded(other.engine) as sent:
         async with holding(oban, *statements):
             task = asyncio.create_task(call())
-            # On SQLite, it waits inside the driver from its first statement on.
+            # On SQLite, the call waits inside the driver, in its first statement.
             await eventually(lambda: sent)
             if oban.engine.dialect.name == "postgresql":
                 await eventually(lambda: waiting(oban))
@@ -74,7 +74,7 @@ async def meeting(oban: Oban, other: Oban, call: Callable[[], Any], *statements:
 # -- the callable and the lock -----------------------------------------------------------------
 
 
-async def test_two_counters_lose_no_step(oban: Oban, other: Oban) -> None:
+async def test_two_concurrent_counters_lose_no_step(oban: Oban, other: Oban) -> None:
     id_ = await insert_row(oban.engine, meta={"count": 0})
 
     async def count(client: Oban) -> None:
@@ -134,7 +134,7 @@ async def test_a_job_that_is_deleted_while_an_update_waits_for_it_is_not_found(
         ("delete", "available", "executing"),
     ],
 )
-async def test_a_state_that_changes_while_a_call_waits_decides(
+async def test_the_state_after_the_wait_for_a_lock_decides(
     oban: Oban, other: Oban, operation: str, state: str, becomes: str
 ) -> None:
     id_ = await insert_row(oban.engine, state)
@@ -181,7 +181,7 @@ async def call(client: Oban, operation: str, jobs: Any, session: AsyncSession) -
 async def test_overlapping_batches_in_opposite_order_never_deadlock(
     oban: Oban, other: Oban, url: URL, second: str
 ) -> None:
-    # Their order in the table is not that of their ids.
+    # The rows are not in the order of their ids in the table.
     ids = list(range(1, 61))
     await insert_rows(oban.engine, *[row("retryable", id=id_) for id_ in random.sample(ids, len(ids))])
     if url.get_backend_name() == "postgresql":
@@ -192,7 +192,7 @@ async def test_overlapping_batches_in_opposite_order_never_deadlock(
 
     async def batches(client: Oban, operation: str, jobs: Any) -> None:
         for _ in range(25):
-            # In a session of ours: in one of its own, the library would repeat what deadlocked.
+            # With `session=`, as the library would repeat its own transaction after a deadlock.
             async with AsyncSession(client.engine) as session:
                 await call(client, operation, jobs, session)
                 await session.rollback()
@@ -227,14 +227,14 @@ async def test_overlapping_calls_that_commit_all_end(oban: Oban, other: Oban) ->
 
 @contextlib.contextmanager
 def failing_commit(oban: Oban) -> Any:
-    """Let the next commit fail with an error after which the same transaction may well succeed."""
+    """Let the next commit fail with an error that is worth a second try."""
     driver_error: Any = Exception("could not serialize access")
     driver_error.sqlstate, driver_error.sqlite_errorcode = "40001", 5
     left = [DBAPIError("COMMIT", None, driver_error)]
 
     def fail(connection: Any) -> None:
         if left:
-            # As the database does when it refuses a commit.
+            # The database does the same when it refuses a commit.
             connection.connection.rollback()
             raise left.pop()
 
@@ -247,13 +247,13 @@ def failing_commit(oban: Oban) -> Any:
 
 
 @pytest.mark.parametrize("operation", ["cancel", "retry", "delete"])
-async def test_a_call_that_has_to_be_repeated_has_not_lost_an_iterator(oban: Oban, operation: str) -> None:
+async def test_a_call_that_is_repeated_still_has_the_jobs_of_an_iterator(oban: Oban, operation: str) -> None:
     ids = await insert_rows(oban.engine, *[row("retryable") for _ in range(3)])
     with failing_commit(oban):
         assert await getattr(oban, f"{operation}_many_jobs")(iter(ids)) == 3
 
 
-async def test_an_update_that_has_to_be_repeated_is_made_once(oban: Oban) -> None:
+async def test_an_update_that_is_repeated_is_applied_once(oban: Oban) -> None:
     ids = await insert_rows(oban.engine, *[row(meta={"count": 0}) for _ in range(3)])
     with failing_commit(oban):
         updated = await oban.update_many_jobs(
@@ -263,8 +263,8 @@ async def test_an_update_that_has_to_be_repeated_is_made_once(oban: Oban) -> Non
     assert [found["meta"] for found in (await read_rows(oban.engine)).values()] == [{"count": 1}] * 3
 
 
-async def test_an_insert_that_has_to_be_repeated_inserts_once(oban: Oban) -> None:
-    # A single statement would commit itself.
+async def test_an_insert_that_is_repeated_inserts_once(oban: Oban) -> None:
+    # A single statement would be committed on its own.
     jobs = [Job(worker="tests.Nobody", args={"n": n}) for n in range(insert.BATCH + 1)]
     with failing_commit(oban):
         assert await oban.enqueue_many(iter(jobs)) == jobs
@@ -272,7 +272,7 @@ async def test_an_insert_that_has_to_be_repeated_inserts_once(oban: Oban) -> Non
     assert [(id_, item["args"]) for id_, item in found.items()] == [(job.id, job.args) for job in jobs]
 
 
-async def test_an_insert_that_fails_leaves_the_job_as_it_was(oban: Oban) -> None:
+async def test_an_insert_that_fails_leaves_the_job_unchanged(oban: Oban) -> None:
     job = Job(worker="tests.Nobody", queue="x" * 20)
     async with oban.engine.begin() as connection:
         await connection.execute(text("ALTER TABLE oban_jobs RENAME TO hidden"))

@@ -81,7 +81,7 @@ def test_the_hour_that_a_clock_repeats_is_two_instants() -> None:
     assert stored == [datetime(2024, 11, 3, 5, 30, tzinfo=UTC), datetime(2024, 11, 3, 6, 30, tzinfo=UTC)]
 
 
-def test_now_and_a_moment_later_differ() -> None:
+def test_a_future_time_schedules_a_job_and_a_past_one_does_not() -> None:
     assert Job(worker="app.W", schedule_in=60).state == "scheduled"
     assert Job(worker="app.W", scheduled_at=datetime.now(UTC) + timedelta(minutes=1)).state == "scheduled"
     assert Job(worker="app.W", scheduled_at=datetime.now(UTC) - timedelta(minutes=1)).state == "available"
