@@ -85,11 +85,11 @@ MUTANTS = (
         "oban/runner/execution/job_session.py",
         """                if await self.database.run(session, acknowledge.acknowledge, [ack]):
                     await session.commit()
-                    return Stored(None)
+                    return None
 """,
         """                await self.database.run(session, acknowledge.acknowledge, [ack])
                 await session.commit()
-                return Stored(None)
+                return None
 """,
         ("tests/runner/test_job_sessions.py",),
     ),
@@ -98,10 +98,10 @@ MUTANTS = (
         "oban/runner/execution/job_session.py",
         """                if await self.database.run(session, acknowledge.acknowledge, [ack]):
                     await session.commit()
-                    return Stored(None)
+                    return None
 """,
         """                await session.commit()
-                return Stored(ack)
+                return ack
 """,
         ("tests/faults/test_own_transaction.py",),
     ),

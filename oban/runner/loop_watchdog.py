@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Callable, Iterable
 
 from oban import clock
-from oban.runner.execution.executor import Run
+from oban.runner.execution.run import Run
 from oban.worker import running
 
 logger = logging.getLogger("oban.watchdog")
@@ -128,5 +128,5 @@ class LoopWatchdog:
             runs = []
         for run in runs:
             if task is not None and (run.task is task or run.job is job):
-                return f"job {run.held[0]} ({run.worker})"
+                return f"job {run.key[0]} ({run.worker})"
         return "no job, but code of the application or of a library"

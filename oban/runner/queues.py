@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 from oban.repository.cluster import Heartbeat
 from oban.repository.queue_settings import QueueInfo, QueueState
 from oban.runner.deadlines import ShutdownBudget
-from oban.runner.execution.executor import Run
 from oban.runner.execution.producer import Producer
+from oban.runner.execution.run import Run
 from oban.runner.heartbeat_thread import HeartbeatThread
 
 logger = logging.getLogger("oban.runner")
@@ -130,7 +130,7 @@ class Queues:
             producer.closed = True
         for run in runs:
             run.release()
-        return [run.held[0] for run in runs]
+        return [run.key[0] for run in runs]
 
     def abandon_jobs(self) -> None:
         """Put back the jobs that still run, whatever they do."""

@@ -13,7 +13,9 @@ from oban.database.aio import Database
 from oban.repository.queue_settings import QueueState
 from oban.runner import deadlines
 from oban.runner.deadlines import ShutdownBudget
-from oban.runner.execution.job_session_threads import JobSessions
+from oban.runner.execution.executor import Executor
+from oban.runner.execution.job_session import JobSessions
+from oban.runner.execution.job_session_threads import ThreadSessions
 from oban.runner.execution.producer import Producer
 from oban.runner.heartbeat_thread import HeartbeatThread
 from oban.runner.loop_watchdog import LoopWatchdog
@@ -55,7 +57,9 @@ class Runner:
         self._unfinished = False
         self._threads = ThreadPoolExecutor(max_workers=MAX_THREADS, thread_name_prefix="oban")
         self._processes = ProcessPool()
-        self._sessions = JobSessions(database, options.statement_timeout)
+        self._thread_sessions = ThreadSessions(database, options.statement_timeout)
+        sessions = JobSessions(database, options.statement_timeout)
+        self._executor = Executor(self._threads, self._processes, sessions, self._thread_sessions)
         self.notifier = notifier.make(self.database, options.notifier, options.listen_url)
         self.heartbeat_thread = HeartbeatThread(
             database, options, lambda: self.queues.heartbeats(), lambda: self.watchdog.last_seen
@@ -89,19 +93,8 @@ class Runner:
         )
 
     def _make_producer(self, queue: str, state: QueueState) -> Producer:
-        return Producer(
-            self.database,
-            name=self.options.name,
-            queue=queue,
-            wanted=state,
-            node=self.options.node,
-            interval=self.options.poll_interval,
-            check_interval=self.options.heartbeat_interval,
-            threads=self._threads,
-            processes=self._processes,
-            sessions=self._sessions,
-            node_alive=self.heartbeat_thread.is_alive,
-        )
+        is_alive = self.heartbeat_thread.is_alive
+        return Producer(self.database, self.options, queue, state, self._executor, is_alive)
 
     @property
     def producers(self) -> dict[str, Producer]:
@@ -175,7 +168,7 @@ class Runner:
             self._budget.attempt("giving up the lead", self.leader.resign()),
             self._budget.attempt("stopping the heartbeats", self.heartbeat_thread.stop(seconds)),
             self._budget.attempt("stopping the notifier", self.notifier.stop()),
-            self._budget.attempt("closing job sessions", self._sessions.close(self._threads, seconds)),
+            self._budget.attempt("closing job sessions", self._thread_sessions.close(self._threads, seconds)),
         )
         self.watchdog.stop()
         await self._stop_threads()

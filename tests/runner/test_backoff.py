@@ -11,8 +11,10 @@ from sqlalchemy import URL
 
 from oban import Job, JobState, Oban, Worker
 from oban.database.aio import Database
-from oban.runner.execution.executor import Run, execute
-from oban.runner.execution.job_session_threads import JobSessions
+from oban.runner.execution.executor import Executor
+from oban.runner.execution.job_session import JobSessions
+from oban.runner.execution.job_session_threads import ThreadSessions
+from oban.runner.execution.run import Run
 from oban.runner.processes.pool import ProcessPool
 from tests.support.jobs import acknowledged, reaches
 from tests.support.options import BRIEF, NO_POLLING
@@ -101,10 +103,12 @@ async def test_a_backoff_cannot_end_the_node(monkeypatch: pytest.MonkeyPatch, ra
     job = Fails.new()
     job.__dict__.update(id=1, attempt=1)
     # Not on a runner: in a task, these exceptions would end the whole test run.
-    sessions = JobSessions(Database("sqlite+aiosqlite://"), 1.0)
+    database = Database("sqlite+aiosqlite://")
+    sessions, thread_sessions = JobSessions(database, 1.0), ThreadSessions(database, 1.0)
     with ThreadPoolExecutor(1) as threads:
         try:
-            ack = await execute(Run(job, "owner"), threads, ProcessPool(), sessions)
+            executor = Executor(threads, ProcessPool(), sessions, thread_sessions)
+            ack = await executor.execute(Run(job, "owner"))
         except BaseException as error:
             pytest.fail(f"execute raised {error!r}")
     assert ack is not None

@@ -51,7 +51,7 @@ class Leaping(clock.Clock):
 
 async def again(acknowledger: Acknowledger) -> None:
     """What a producer does about outcomes that wait."""
-    await acknowledger.try_refused()
+    await acknowledger.retry_refused()
     if acks := acknowledger.take():
         await acknowledger.isolate(acks)
 
@@ -147,7 +147,7 @@ async def test_a_batch_that_takes_too_long_is_stored_in_smaller_ones(most: int) 
     database = Slow(most)
     acknowledger = Acknowledger(cast(Database, database))
     for ack in ACKS:
-        acknowledger.hold(ack)
+        acknowledger.add(ack)
     while taken := acknowledger.take():
         try:
             await database.write(None, taken)
@@ -207,7 +207,7 @@ async def test_one_refused_outcome_of_many_takes_few_statements_to_find(
 def test_one_statement_stores_no_more_text_than_a_message_can_hold() -> None:
     acknowledger = Acknowledger(cast(Database, Refusing(TimeoutError())))
     for ack in ACKS:
-        acknowledger.hold(ack._replace(value="x" * 4_000_000))
+        acknowledger.add(ack._replace(value="x" * 4_000_000))
     assert [len(acknowledger.take()) for _ in range(3)] == [4, 4, 4]
     assert acknowledger.is_full
     while acknowledger.take():

@@ -21,7 +21,7 @@ from tests.support.options import NO_POLLING
 from tests.support.waiting import eventually, within
 
 
-def lanes() -> list[ThreadSession]:
+def thread_sessions() -> list[ThreadSession]:
     return [found for found in gc.get_objects() if type(found) is ThreadSession]
 
 
@@ -98,7 +98,7 @@ async def test_a_stop_puts_the_job_back_and_nothing_is_written(one_table: URL, f
         # In a thread it goes on, and comes too late.
         halting.go.set()
         await eventually(halting.ended.is_set)
-        await eventually(lambda: not lanes())
+        await eventually(lambda: not thread_sessions())
         assert await effects(client) == []
         assert (await row_of(client, job)).state is JobState.AVAILABLE
         await eventually(lambda: nothing_leaked(client))

@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import URL
 
 from oban import Job, JobState, Oban, Worker, clock
-from oban.runner.execution.executor import Run
+from oban.runner.execution.run import Run
 from oban.runner.loop_watchdog import LoopWatchdog
 from tests.support.internals import runner_of, thread_of
 from tests.support.jobs import reaches

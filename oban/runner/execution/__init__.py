@@ -1,0 +1,1 @@
+"""Fetching jobs, running them, and storing how they ended."""

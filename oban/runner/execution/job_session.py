@@ -1,9 +1,10 @@
-"""The worker's own transaction: what a job writes and how it ended are stored together, or neither is."""
+"""Sessions for jobs: what a job writes is committed together with the outcome of its run, or not at all."""
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
 
 from sqlalchemy import Connection, exc
 from sqlalchemy.engine.base import OptionEngine
@@ -21,111 +22,111 @@ from oban.runner.execution.outcome import AttemptFailed
 
 logger = logging.getLogger("oban.executor")
 
-#: Seconds between two tries to get a connection of a pool that does not wait by itself.
-PAUSE = 0.05
-
-Work = Callable[[AsyncSession], Awaitable[Any]]
-#: What to store for a result of the work; None: nothing, and what was written is rolled back.
-Decide = Callable[[Any], Ack | None]
-
-
-class Stored(NamedTuple):
-    """Instead of a result: it has been dealt with, and `ack` is what is left to be stored, if anything."""
-
-    ack: Ack | None
+#: Seconds between two tries to get a connection from a pool that has none left.
+CONNECT_INTERVAL = 0.05
 
 
 class WaitingEngine(OptionEngine):
-    """An engine whose pool does not give up: a job waits for a connection as for its place in the queue."""
+    """An engine that waits for a connection of its pool for as long as it takes, as jobs wait in a queue."""
 
     def connect(self) -> Connection:
-        """As ever, however long others keep all connections."""
+        """Connect, however often the pool times out."""
         while True:
             try:
                 return super().connect()
             except exc.TimeoutError as error:
                 logger.warning("a job waits for a connection of the application's pool: %s", error)
-                compat.wait_for(asyncio.sleep(PAUSE))
+                compat.wait_for(asyncio.sleep(CONNECT_INTERVAL))
 
 
-class OwnTransaction:
-    """Gives jobs sessions, on one event loop.
+class JobSessions:
+    """Sessions for the jobs of one event loop.
 
-    `timeout` is how many seconds storing an outcome may take, and giving up a transaction. With
-    `patient`, a job waits for a connection without a limit.
+    Args:
+        database: where the sessions connect.
+        timeout: seconds that storing an outcome may take, and as many for closing a session.
+        waits: whether a job waits for a connection of the pool for as long as it takes.
     """
 
-    def __init__(self, database: Database, timeout: float, *, patient: bool = True) -> None:
+    def __init__(self, database: Database, timeout: float, *, waits: bool = True) -> None:
         self.database = database
         self._timeout = timeout
         options: dict[str, Any] = {}
         if autocommits(database.engine.sync_engine):
-            # In which no job could have a transaction.
+            # In AUTOCOMMIT mode, a job could not roll back.
             options["isolation_level"] = database.dialect.isolation or "SERIALIZABLE"
-        if patient:
+        if waits:
             self._engine = AsyncEngine(WaitingEngine(database.engine.sync_engine, options))
         else:
             self._engine = database.engine.execution_options(**options)
 
-    async def run(self, work: Work, judge: Decide) -> Any:
-        """Await `work` with a session, and store its result along with what was written: `Settled` then.
-
-        Where `judge` says None, the result itself. Raises what the work raises, `Failure` and the
-        driver's errors: nothing is stored then, unless the answer to a commit was lost.
-        """
-        session = self.open()
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[AsyncSession]:
+        """Open a session for the job of this context, and close it at the end."""
+        session = self.make()
         try:
             with job_session(session.sync_session):
-                result = await work(session)
-            ack = judge(result)
-            return result if ack is None else await self.commit_with_outcome(session, ack)
+                yield session
         finally:
             await self.close(session)
 
-    def open(self) -> AsyncSession:
-        """A session for a job. It connects when it is used."""
+    def make(self) -> AsyncSession:
+        """Make a session. It connects when it is first used."""
         return AsyncSession(self._engine, expire_on_commit=False)
 
-    async def commit_with_outcome(self, session: AsyncSession, ack: Ack) -> Stored:
-        """Store an outcome along with what was written, or roll that back if the job is another's by now."""
-        # Where a statement must not be interrupted, it waits for locks only so long anyway.
-        limit = self._timeout if self.database.dialect.interruptible else None
-        lost_to: DBAPIError | None = None
+    async def commit_with_outcome(self, session: AsyncSession, ack: Ack) -> Ack | None:
+        """Store the outcome of a run in the transaction of its session, and commit.
+
+        If the run has lost its job, which was cancelled, rescued or deleted meanwhile, the transaction is
+        rolled back. Otherwise, an error means that nothing is stored, unless the connection was lost while it
+        committed.
+
+        Returns:
+            None, or the `Ack` if it has an error, which is still to be stored in the cancelled job.
+
+        Raises:
+            AttemptFailed: storing took longer than the timeout, or the worker itself has changed the row.
+            DBAPIError: the database has refused to commit.
+        """
+        # Where a statement cannot be interrupted, it waits for locks only for a limited time anyway.
+        timeout = self._timeout if self.database.dialect.interruptible else None
+        conflict: DBAPIError | None = None
         try:
-            async with asyncio.timeout(limit) as within:
+            async with asyncio.timeout(timeout) as deadline:
                 if await self.database.run(session, acknowledge.acknowledge, [ack]):
                     await session.commit()
-                    return Stored(None)
+                    return None
         except DBAPIError as error:
-            # At a stricter level of isolation, this is how the row turns out to be another's.
+            # At a stricter isolation level, it is an error if the row has changed meanwhile.
             if not self.database.dialect.is_transient(error):
                 raise
-            lost_to = error
+            conflict = error
         except TimeoutError:
-            if not within.expired():
+            if not deadline.expired():
                 raise
-            raise AttemptFailed(f"TimeoutError: the transaction was not stored within {limit:g} s") from None
+            raise AttemptFailed(
+                f"TimeoutError: the transaction was not stored within {timeout:g} s"
+            ) from None
         await session.rollback()
-        held = ack[:3]
-        if held not in await self.database.run(session, runs.lost_runs, [held]):
-            raise lost_to or AttemptFailed(
+        key = ack[:3]
+        if key not in await self.database.run(session, runs.lost_runs, [key]):
+            raise conflict or AttemptFailed(
                 "RuntimeError: the job was changed within its own transaction, so that its outcome cannot be"
                 " stored in it; return Cancel(…) to cancel it"
             )
         logger.warning(
             "job %s was cancelled, rescued or deleted while it ran: what it wrote is rolled back", ack.id
         )
-        # The reason of a job that was cancelled is kept.
-        return Stored(None if ack.error is None else ack)
+        return None if ack.error is None else ack
 
     async def close(self, session: AsyncSession) -> None:
-        """Roll back what was not committed, and give the connection back."""
+        """Roll back what was not committed, and return the connection to the pool."""
         uninterruptible = not self.database.dialect.interruptible
         try:
             await deadlines.within(self._timeout, session.close(), uninterruptible=uninterruptible)
-        # The database rolls back what was not committed, whatever becomes of the connection.
+        # Even without the connection, the database rolls back.
         except Exception as error:
-            logger.warning("giving up a job's transaction failed: %s", str(error) or type(error).__name__)
+            logger.warning("closing a job's session failed: %s", str(error) or type(error).__name__)
         finally:
-            # Nor does a task that outlives the job begin another one, which nobody would end.
+            # A task that the job has left behind must not begin a transaction that nobody would end.
             session.sync_session.autobegin = False

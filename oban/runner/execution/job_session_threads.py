@@ -1,10 +1,9 @@
-"""Sync sessions for jobs in threads, on whichever driver the node has, which may know asyncio only."""
+"""Sync sessions for jobs in threads, with any driver of the node, also one that only works with asyncio."""
 
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Executor
-from functools import partial
 from typing import Any
 
 from greenlet import getcurrent
@@ -15,123 +14,127 @@ from oban.compat import ProviderGreenlet
 from oban.database.aio import Database
 from oban.database.job_scope import job_session
 from oban.database.transaction import Notice
+from oban.repository.acknowledge import Ack
 from oban.runner import deadlines
-from oban.runner.execution.job_session import Decide, OwnTransaction
+from oban.runner.execution.job_session import JobSessions
 from oban.runner.execution.outcome import AttemptFailed
 
-SyncWork = Callable[[Session], Any]
 
+class ThreadSessions:
+    """Sessions for the jobs in threads: as many `ThreadSession`s as such jobs have run at once.
 
-class ThreadSession:
-    """An event loop and a connection of its own, used by one thread at a time.
-
-    The loop runs only while a statement does: the code of a job is as free of it as any in a thread.
+    Make it on the event loop of the node. `timeout` is as for `JobSessions`.
     """
 
     def __init__(self, database: Database, timeout: float) -> None:
-        self._loop = asyncio.new_event_loop()
-        self.database = database.with_own_pool(1, None, own_loop=True)
-        # Each lane would have to find out by itself, at the cost of a job, that the server was restarted.
-        compat.enable_pre_ping(self.database.engine.pool)
-        self._transaction = OwnTransaction(self.database, timeout, patient=False)
+        self._database = database
+        self._timeout = timeout
+        self._loop = asyncio.get_running_loop()
+        self._idle: list[ThreadSession] = []
+        self._closed = False
+        self._lock = threading.Lock()
 
-    def run(self, work: SyncWork, judge: Decide) -> Any:
-        """As `OwnTransaction.run`, in this thread."""
-        session = self._transaction.open()
+    def run(self, work: Callable[[Session], Ack]) -> Ack | None:
+        """Call `work` with a session in this thread, and commit with the outcome that it returns.
+
+        Returns what `JobSessions.commit_with_outcome` returns. Raises what that or `work` raises, and
+        `AttemptFailed` for a database in memory, whose one connection belongs to the event loop.
+        """
+        session = self._acquire()
+        try:
+            return session.run(work)
+        finally:
+            self._release(session)
+
+    def _acquire(self) -> "ThreadSession":
+        with self._lock:
+            if self._idle:
+                # The one that was used last, whose connection is the least likely to have timed out.
+                return self._idle.pop()
+        if self._database.dialect.is_memory(self._database.engine.url):
+            raise AttemptFailed(
+                "ConfigError: a database in memory has one connection, on the event loop: let process be"
+                " async, or use a file"
+            )
+        return ThreadSession(self._database, self._timeout, self._announce)
+
+    def _release(self, session: "ThreadSession") -> None:
+        with self._lock:
+            if not self._closed:
+                self._idle.append(session)
+                return
+        session.close(self._timeout)
+
+    def _announce(self, notices: list[Notice]) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._database.announce, notices)
+
+    async def close(self, threads: Executor, seconds: float) -> None:
+        """Close all connections, in one of `threads`, within `seconds`. One in use closes after its job."""
+        with self._lock:
+            self._closed = True
+            sessions, self._idle = self._idle, []
+        if sessions:
+            until = clock.monotonic() + seconds
+            await asyncio.get_running_loop().run_in_executor(threads, _close_all, sessions, until)
+
+
+class ThreadSession:
+    """Runs sync jobs with a session, one at a time, in any thread.
+
+    It has an event loop and a connection of its own. The loop runs only while a statement does, so that
+    the job itself can use asyncio.
+    """
+
+    def __init__(
+        self, database: Database, timeout: float, on_notices: Callable[[list[Notice]], None]
+    ) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._database = database.with_own_pool(1, None, own_loop=True)
+        self._database.on_notices.append(on_notices)
+        # After a restart of the server, each pool of one connection would fail a job before it reconnects.
+        compat.enable_pre_ping(self._database.engine.pool)
+        self._sessions = JobSessions(self._database, timeout, waits=False)
+
+    def run(self, work: Callable[[Session], Ack]) -> Ack | None:
+        """As `ThreadSessions.run`."""
+        session = self._sessions.make()
         try:
             with job_session(session.sync_session):
-                result = self._bridged(partial(work, session.sync_session))
-            ack = judge(result)
-            return result if ack is None else self._await(self._transaction.commit_with_outcome(session, ack))
+                ack = self._run_sync(work, session.sync_session)
+            remaining: Ack | None = self._await(self._sessions.commit_with_outcome(session, ack))
+            return remaining
         finally:
-            self._await(self._transaction.close(session))
+            self._await(self._sessions.close(session))
 
-    def _bridged(self, function: Callable[[], Any]) -> Any:
-        bridge = ProviderGreenlet(function)
-        bridge.gr_context = getcurrent().gr_context
-        result = bridge.switch()
-        while not bridge.dead:
+    def _run_sync(self, work: Callable[[Session], Ack], session: Session) -> Ack:
+        """Call `work` in a greenlet, and run the loop for each awaitable that the driver sends out of it."""
+        runner = ProviderGreenlet(work)
+        runner.gr_context = getcurrent().gr_context
+        result = runner.switch(session)
+        while not runner.dead:
             try:
                 value = self._await(_awaited(result))
             except BaseException as error:
-                result = bridge.throw(type(error), error, error.__traceback__)
+                result = runner.throw(type(error), error, error.__traceback__)
             else:
-                result = bridge.switch(value)
-        return result
+                result = runner.switch(value)
+        ack: Ack = result
+        return ack
 
     def _await(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         return self._loop.run_until_complete(coroutine)
 
     def close(self, seconds: float) -> None:
-        """Close the connection, in so many seconds."""
-        self._await(deadlines.close(self.database, seconds))
+        """Close the connection within `seconds`."""
+        self._await(deadlines.close(self._database, seconds))
         self._loop.close()
-
-
-class JobSessions:
-    """Where jobs get their sessions: on the loop of the database, and in threads.
-
-    There are as many lanes as jobs run at once in threads; the one that was used last is used next.
-    """
-
-    def __init__(self, database: Database, timeout: float) -> None:
-        self.on_loop = OwnTransaction(database, timeout)
-        self._database = database
-        self._timeout = timeout
-        self._idle: list[ThreadSession] = []
-        self._closed = False
-        self._lock = threading.Lock()
-
-    def in_thread(self, loop: asyncio.AbstractEventLoop, work: SyncWork, judge: Decide) -> Any:
-        """As `OwnTransaction.run`, in this thread; `loop` is the one of the database.
-
-        Raises `Failure` for a database in memory, which has one connection.
-        """
-        lane = self._take(loop)
-        try:
-            return lane.run(work, judge)
-        finally:
-            self._give_back(lane)
-
-    def _take(self, loop: asyncio.AbstractEventLoop) -> ThreadSession:
-        with self._lock:
-            if self._idle:
-                return self._idle.pop()
-        database = self._database
-        if database.dialect.is_memory(database.engine.url):
-            raise AttemptFailed(
-                "ConfigError: a database in memory has one connection, on the event loop: let process be"
-                " async, or use a file"
-            )
-        lane = ThreadSession(database, self._timeout)
-        lane.database.on_notices.append(partial(self._announce, loop))
-        return lane
-
-    def _give_back(self, lane: ThreadSession) -> None:
-        with self._lock:
-            if not self._closed:
-                self._idle.append(lane)
-                return
-        lane.close(self._timeout)
-
-    def _announce(self, loop: asyncio.AbstractEventLoop, notices: list[Notice]) -> None:
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(self._database.announce, notices)
-
-    async def close(self, threads: Executor, seconds: float) -> None:
-        """Close all lanes, in so many seconds; one in use closes when its job ends."""
-        with self._lock:
-            self._closed = True
-            lanes, self._idle = self._idle, []
-        if lanes:
-            until = clock.monotonic() + seconds
-            await asyncio.get_running_loop().run_in_executor(threads, _close_all, lanes, until)
 
 
 async def _awaited(awaitable: Awaitable[Any]) -> Any:
     return await awaitable
 
 
-def _close_all(lanes: list[ThreadSession], until: float) -> None:
-    for lane in lanes:
-        lane.close(max(0.0, until - clock.monotonic()))
+def _close_all(sessions: list[ThreadSession], until: float) -> None:
+    for session in sessions:
+        session.close(max(0.0, until - clock.monotonic()))

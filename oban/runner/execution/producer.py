@@ -1,13 +1,24 @@
-"""One queue on one node: fetches jobs when there is room, runs them, acknowledges them."""
+"""One queue on one node: fetches jobs, runs them, and stores how they ended. From a wake-up to the next:
+
+1. It is woken when jobs are inserted and when a job has ended, and wakes every `poll_interval`.
+2. `tick` takes a turn: one transaction stores the outcomes that wait, and fetches jobs for the free slots.
+   While the queue holds more jobs than slots, two turns of half the limit overlap: the jobs of one run while
+   the database works on the other.
+3. `_start` starts a task for each job. When the job has ended, its outcome waits in the acknowledger, and the
+   producer is woken.
+
+A turn that fails may have claimed jobs all the same: the connection broke before the answer arrived, or a
+row could not be read. The database knows such strays by their owner, the uuid of the producer.
+"""
 
 import asyncio
 import logging
 import sys
 import uuid
 from collections.abc import Callable
-from concurrent.futures import Executor
 
 from oban import clock, dialects
+from oban.config import Options
 from oban.database.aio import Database
 from oban.models import Job
 from oban.repository import fetch, runs
@@ -16,183 +27,89 @@ from oban.repository.cluster import Heartbeat
 from oban.repository.queue_settings import QueueInfo, QueueState
 from oban.repository.runs import RunKey
 from oban.runner.execution.acknowledger import Acknowledger
-from oban.runner.execution.executor import Run, execute
-from oban.runner.execution.job_session_threads import JobSessions
-from oban.runner.processes.pool import ProcessPool
+from oban.runner.execution.executor import Executor
+from oban.runner.execution.run import Run
 from oban.runner.services.base import Service
 
 logger = logging.getLogger("oban.producer")
 
-#: Of a limit below this, half is too little for a turn: two of them cost more than they gain.
+#: Below this limit, two overlapping half-size fetches cost more than they save.
 OVERLAPPED_LIMIT = 100
 
 
 class Producer(Service):
-    """Each turn is one transaction: acknowledge what has ended, fetch into the free places.
+    """Runs the jobs of one queue, which is to be in a `state`.
 
-    Woken by insertions and by each job that ends, so that it idles without work and fills its
-    transactions under load. While the queue holds more than fits, two turns of half the limit each are
-    under way at once: the jobs of one run while the database is busy with the other. `vouched` says
-    whether the node counts as alive: what is fetched while it does not would be rescued. What a fetch
-    claimed without the answer arriving, or being readable, is looked for after a failure, and every
-    `check_interval` seconds.
+    It fetches nothing unless `node_alive()`, which tells whether the node's heartbeats arrive: otherwise,
+    other nodes would rescue the jobs.
     """
 
     def __init__(
         self,
         database: Database,
-        *,
-        name: str,
+        options: Options,
         queue: str,
-        wanted: QueueState,
-        node: str,
-        interval: float,
-        check_interval: float,
-        threads: Executor,
+        state: QueueState,
+        executor: Executor,
         node_alive: Callable[[], bool],
-        processes: ProcessPool,
-        sessions: JobSessions,
     ) -> None:
-        super().__init__(f"producer-{queue}", interval)
+        super().__init__(f"producer-{queue}", options.poll_interval)
         self.database = database
-        self.instance = name
+        self.instance = options.name
+        self.node = options.node
         self.queue = queue
-        self.limit, self.paused = wanted
-        self.node = node
-        #: Unique per start, so that no earlier life of this node can be taken for this one.
+        self.limit, self.paused = state
+        #: New at each start, so that jobs of an earlier start are not taken for jobs of this one.
         self.uuid = uuid.uuid4()
         self.owner = str(self.uuid)
         self.started_at = clock.now()
+        #: False from when the node begins to stop.
         self.fetching = True
-        #: Whether the queue was stopped: it is gone once its last jobs have ended.
+        #: Whether the queue was stopped. The producer is removed when its last job has ended.
         self.stopped = False
-        #: Whether jobs that a fetch still brings are put back instead of started.
+        #: Whether jobs that a fetch still returns are put back instead of started.
         self.closed = False
         self.runs: set[Run] = set()
         self.acknowledger = Acknowledger(database)
-        self.check_interval = check_interval
-        self._check_at = clock.monotonic() + check_interval
-        #: Whether the last turn may have claimed jobs that were not given to it; whether it failed
-        #: because of what it read.
-        self._may_have_strays = False
-        self._unreadable = False
-        self._threads = threads
+        self._executor = executor
         self._node_alive = node_alive
-        self._processes = processes
-        self._sessions = sessions
         self._ticking = asyncio.Lock()
-        #: Turns that are under way beside the ticks, and why one of them failed.
+        #: The overlapping turns, and the error of one that failed.
         self._turns: set[asyncio.Task[None]] = set()
-        self._failure: BaseException | None = None
-        #: Places for which jobs are being fetched.
-        self._claiming = 0
-        #: Whether the last fetch brought all that was asked for, so that there is more.
+        self._turn_error: BaseException | None = None
+        #: Slots that the turns under way may fill.
+        self._reserved = 0
+        #: Whether the last fetch returned as many jobs as it could, so that there may be more.
         self._has_backlog = False
-
-    def heartbeat(self) -> Heartbeat:
-        """What to say of this producer now. Called from another thread."""
-        now = self.check()
-        meta = {"limit": now.limit, "local_limit": now.limit, "paused": now.paused, "running": now.running}
-        return Heartbeat(self.uuid, self.instance, self.node, self.queue, meta)
-
-    def check(self) -> QueueInfo:
-        """How the queue is doing now. Called from other threads, too."""
-        return QueueInfo(
-            queue=self.queue,
-            node=self.node,
-            limit=self.limit,
-            paused=self.paused or self.stopped,
-            running=tuple(sorted(run.held[0] for run in self.runs.copy())),
-            started_at=self.started_at,
-            updated_at=None,
-            uuid=self.owner,
-        )
-
-    async def adjust(self, wanted: QueueState | None) -> bool:
-        """Go on with another limit, paused or not, or stop (None): what runs goes on. Whether that is new.
-
-        Returns once nothing is fetched any more that could not be fetched now.
-        """
-        before = (self.limit, self.paused, self.stopped)
-        self.stopped = wanted is None
-        if wanted is not None:
-            self.limit, self.paused = wanted
-        if before == (self.limit, self.paused, self.stopped):
-            return False
-        self.wake()
-        await self.settled()
-        return True
-
-    @property
-    def idle(self) -> bool:
-        """Whether nothing runs, is being fetched or may have been, and every outcome is stored."""
-        busy = self.runs or len(self.acknowledger) or self._ticking.locked() or self._turns
-        return not (busy or self._may_have_strays)
+        self._may_have_strays = False
+        #: Strays are looked for at this time, by the monotonic clock, even if no turn has failed.
+        self._check_interval = options.heartbeat_interval
+        self._check_at = clock.monotonic() + self._check_interval
+        #: Whether a fetch failed while the database was there, so that its rows may be unreadable.
+        self._fetch_failed = False
 
     async def tick(self) -> float | None:
         async with self._ticking:
-            await self.acknowledger.try_refused()
+            await self.acknowledger.retry_refused()
             if self._may_have_strays or clock.monotonic() >= self._check_at:
                 await self._join_turns()
-                await self._recover()
-            if self._has_backlog and self._may_overlap:
-                await self._overlap()
+                await self._recover_strays()
+            if self._has_backlog:
+                await self._overlap_turns()
                 if self._turns:
+                    # Each of them wakes the producer when it ends.
                     return None
             await self._join_turns()
-            await self._serialize_writers()
-            return 0 if self._may_have_strays else self.acknowledger.due
+            await self._turn()
+            return 0 if self._may_have_strays else self.acknowledger.due_in
 
-    @property
-    def _may_overlap(self) -> bool:
-        return self.limit >= OVERLAPPED_LIMIT and not self.database.dialect.single_writer
-
-    async def _overlap(self) -> None:
-        """Begin as many turns as are worth it, two at most; the end of each wakes the producer."""
-        share = self._share
-        while len(self._turns) < 2:
-            demand = self._demand()
-            # The second one waits until it does half as much as it could.
-            enough = demand > 0 or len(self.acknowledger) if not self._turns else demand >= share // 2
-            if not enough:
-                return
-            turn = asyncio.create_task(self._serialize_writers(share))
-            self._turns.add(turn)
-            turn.add_done_callback(self._on_turn_done)
-            # It takes its outcomes and places now.
-            await asyncio.sleep(0)
-
-    @property
-    def _share(self) -> int:
-        return (self.limit + 1) // 2
-
-    def _on_turn_done(self, turn: asyncio.Task[None]) -> None:
-        self._turns.discard(turn)
-        if not turn.cancelled() and (error := turn.exception()) is not None:
-            self._failure = error
-        self.wake()
-
-    async def _join_turns(self) -> None:
-        """Wait for the turns that are under way; raises what one of them has raised."""
-        if self._turns:
-            try:
-                await asyncio.wait(self._turns)
-            except asyncio.CancelledError:
-                for turn in self._turns:
-                    turn.cancel()
-                await asyncio.wait(self._turns)
-                raise
-        if (failure := self._failure) is not None:
-            self._failure = None
-            raise failure
-
-    async def _serialize_writers(self, most: int = sys.maxsize) -> None:
-        """Store outcomes and fetch jobs, no more than `most` of each."""
-        demand = min(self._demand(), most)
-        acks = self.acknowledger.take(most)
+    async def _turn(self, limit: int = sys.maxsize) -> None:
+        """Store up to `limit` outcomes and fetch up to `limit` jobs in one transaction; start the jobs."""
+        demand = min(self._demand(), limit)
+        acks = self.acknowledger.take(limit)
         if not acks and demand <= 0:
             return
-        self._claiming += demand
+        self._reserved += demand
         try:
             jobs = await self.database.write(
                 fetch.acknowledge_and_fetch, acks, self.queue, demand, self.node, self.owner
@@ -204,27 +121,27 @@ class Producer(Service):
                 raise
             if acks:
                 await self.acknowledger.isolate(acks)
-            elif self._unreadable:
-                # No row was found that explains it.
+            elif self._fetch_failed:
+                # The recovery after the first failure has not helped.
                 raise
             else:
-                self._unreadable = True
+                self._fetch_failed = True
         else:
-            # What another turn could not read, or may have claimed, is looked for first.
+            # If another turn has failed meanwhile, the recovery comes first.
             if not self._may_have_strays:
-                self._unreadable = False
+                self._fetch_failed = False
                 self._has_backlog = 0 < demand == len(jobs)
             for job in jobs:
                 self._start(job)
         finally:
-            self._claiming -= demand
+            self._reserved -= demand
 
     def _demand(self) -> int:
-        if not self.fetching or self.paused or self.stopped:
+        """How many jobs to fetch: the free slots, or none for now."""
+        is_closed = not self.fetching or self.paused or self.stopped
+        if is_closed or self.acknowledger.is_full or not self._node_alive():
             return 0
-        if self.acknowledger.is_full or not self._node_alive():
-            return 0
-        return max(0, self.limit - len(self.runs) - self._claiming)
+        return max(0, self.limit - len(self.runs) - self._reserved)
 
     def _start(self, job: Job, *, is_stray: bool = False) -> None:
         run = Run(job, self.owner)
@@ -233,48 +150,149 @@ class Producer(Service):
             self.abandon(run)
         else:
             self.runs.add(run)
-            run.task = asyncio.create_task(self._attempt(run))
+            run.task = asyncio.create_task(self._execute(run))
 
-    async def _recover(self) -> None:
-        """Take up what was claimed for this producer and did not arrive, one job at a time."""
-        if self._unreadable and not await self._strays() and (demand := self._demand()) > 0:
+    async def _execute(self, run: Run) -> None:
+        ack = await self._executor.execute(run)
+        # Unless the job was abandoned, because it went on after it was cancelled.
+        if run in self.runs:
+            self.runs.discard(run)
+            if ack is not None:
+                self.acknowledger.add(ack)
+            run.end()
+            # While a turn is under way, wake only for what is worth a second one: it wakes at its end.
+            if not self._turns or len(self.acknowledger) >= self._half // 2:
+                self.wake()
+
+    # -- overlapping turns -----------------------------------------------------------------------
+
+    @property
+    def _half(self) -> int:
+        return (self.limit + 1) // 2
+
+    async def _overlap_turns(self) -> None:
+        """Start turns of half the limit until two are under way, where that is worth it."""
+        if self.limit < OVERLAPPED_LIMIT or self.database.dialect.single_writer:
+            return
+        while len(self._turns) < 2:
+            demand = self._demand()
+            # The second one waits until it can fetch half of its jobs.
+            has_work = demand >= self._half // 2 if self._turns else demand > 0 or len(self.acknowledger)
+            if not has_work:
+                return
+            turn = asyncio.create_task(self._turn(self._half))
+            self._turns.add(turn)
+            turn.add_done_callback(self._on_turn_done)
+            # Lets it take its outcomes and slots, before the next one counts what is left.
+            await asyncio.sleep(0)
+
+    def _on_turn_done(self, turn: asyncio.Task[None]) -> None:
+        self._turns.discard(turn)
+        if not turn.cancelled() and (error := turn.exception()) is not None:
+            self._turn_error = error
+        self.wake()
+
+    async def _join_turns(self) -> None:
+        """Wait until no overlapping turn is under way; raises what one of them has raised."""
+        if self._turns:
+            # When this is cancelled, it cancels them and waits for their end.
+            await asyncio.gather(*self._turns, return_exceptions=True)
+        if (error := self._turn_error) is not None:
+            self._turn_error = None
+            raise error
+
+    # -- strays ----------------------------------------------------------------------------------
+
+    async def _recover_strays(self) -> None:
+        """Start the jobs that were claimed for this producer and did not arrive."""
+        strays = await self._find_strays()
+        if self._fetch_failed and not strays and (demand := self._demand()) > 0:
+            # Claimed without being read, they are read one at a time now, to find the one at fault.
             await self.database.write(fetch.claim, self.queue, demand, self.node, self.owner)
-        for held in await self._strays():
-            self._unreadable = False
+            strays = await self._find_strays()
+        for key in strays:
+            self._fetch_failed = False
             try:
-                job = await self.database.read(runs.load_run, held)
+                job = await self.database.read(runs.load_run, key)
             except Exception as error:
                 if self.database.dialect.is_connection_error(error):
                     raise
                 cause = dialects.driver_error(error)
                 reason = f"the row cannot be read: {type(cause).__name__}: {cause}"
-                logger.error("job %s is discarded, %s", held[0], reason)
-                self.acknowledger.hold(Ack(*held, "discarded", error=reason))
+                logger.error("job %s is discarded, %s", key[0], reason)
+                self.acknowledger.add(Ack(*key, "discarded", error=reason))
             else:
                 if job is not None:
                     self._start(job, is_stray=True)
         self._may_have_strays = False
-        self._check_at = clock.monotonic() + self.check_interval
+        self._check_at = clock.monotonic() + self._check_interval
 
-    async def _strays(self) -> list[RunKey]:
-        known = {run.held for run in self.runs} | {ack[:3] for ack in self.acknowledger}
+    async def _find_strays(self) -> list[RunKey]:
+        known = {run.key for run in self.runs} | {ack[:3] for ack in self.acknowledger}
         return await self.database.read(runs.unknown_runs, self.owner, known)
 
+    # -- what the node asks and tells ------------------------------------------------------------
+
+    def check(self) -> QueueInfo:
+        """The queue on this node as it is now. Can be called from any thread."""
+        return QueueInfo(
+            queue=self.queue,
+            node=self.node,
+            limit=self.limit,
+            paused=self.paused or self.stopped,
+            running=tuple(sorted(run.key[0] for run in self.runs.copy())),
+            started_at=self.started_at,
+            updated_at=None,
+            uuid=self.owner,
+        )
+
+    def heartbeat(self) -> Heartbeat:
+        """What the next heartbeat stores. Can be called from any thread."""
+        now = self.check()
+        meta = {"limit": now.limit, "local_limit": now.limit, "paused": now.paused, "running": now.running}
+        return Heartbeat(self.uuid, self.instance, self.node, self.queue, meta)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing runs or is being fetched, and every outcome is stored."""
+        busy = self.runs or len(self.acknowledger) or self._ticking.locked() or self._turns
+        return not (busy or self._may_have_strays)
+
+    async def adjust(self, state: QueueState | None) -> bool:
+        """Change the limit, pause, resume, or stop the queue (None); running jobs go on.
+
+        Returns whether that is a change, once no fetch is under way that began before it.
+        """
+        before = (self.limit, self.paused, self.stopped)
+        self.stopped = state is None
+        if state is not None:
+            self.limit, self.paused = state
+        if before == (self.limit, self.paused, self.stopped):
+            return False
+        self.wake()
+        await self.settled()
+        return True
+
+    async def settled(self) -> None:
+        """Wait until the jobs that are being fetched now have been started."""
+        async with self._ticking:
+            turns = set(self._turns)
+        if turns:
+            await asyncio.wait(turns)
+
     def retire(self) -> None:
-        """Fetch no more, as the node stops. A job that is interrupted from now on goes back."""
+        """Fetch no more, because the node stops. From now on, a job that is cancelled is put back."""
         self.fetching = False
         for run in self.runs:
             run.releasing = True
 
-    async def settled(self) -> None:
-        """Wait until what is being fetched now has been started."""
-        async with self._ticking:
-            under_way = set(self._turns)
-        if under_way:
-            await asyncio.wait(under_way)
+    def abandon(self, run: Run) -> None:
+        """Put back a job that has not started, or that goes on after it was cancelled."""
+        self.runs.discard(run)
+        self.acknowledger.add(Ack(*run.key, "released"))
 
     async def finish(self) -> None:
-        """Store every outcome, and put back what was claimed and never arrived, however long it takes."""
+        """Put back every job, also strays, and store every outcome, however long that takes."""
         self.retire()
         self.closed = self._may_have_strays = True
         self._has_backlog = False
@@ -288,20 +306,3 @@ class Producer(Service):
                 logger.warning("storing the last outcomes failed: %s", dialects.driver_error(error))
                 pause = 0.2
             await asyncio.sleep(pause or 0)
-
-    def abandon(self, run: Run) -> None:
-        """Put back a job that has not begun, or does not end, whatever it still does."""
-        self.runs.discard(run)
-        self.acknowledger.hold(Ack(*run.held, "released"))
-
-    async def _attempt(self, run: Run) -> None:
-        ack = await execute(run, self._threads, self._processes, self._sessions)
-        # Not if the job was put back meanwhile, because it did not let itself be interrupted.
-        if run in self.runs:
-            self.runs.discard(run)
-            if ack is not None:
-                self.acknowledger.hold(ack)
-            run.end()
-            # What is under way wakes when it ends; before, only what is worth a turn beside it.
-            if not self._turns or len(self.acknowledger) >= self._share // 2:
-                self.wake()

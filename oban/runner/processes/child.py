@@ -23,9 +23,7 @@ from typing import Any
 
 from oban import encoding
 from oban.errors import ConfigError, UnknownWorker
-from oban.runner.execution import outcome
-from oban.runner.execution.given import given
-from oban.runner.execution.outcome import AttemptFailed, Ending
+from oban.runner.execution.outcome import AttemptFailed, Outcome, from_error, from_result, process_arguments
 from oban.runner.processes import protocol
 from oban.worker import Worker, registry, running
 
@@ -106,9 +104,9 @@ class ChildMain:
         threading.Thread(target=self.listen, name="oban-listen", daemon=True).start()
         while (run := self._runs.get()) is not None:
             self._busy = True
-            ending = self._execute(run)
+            outcome = self._execute(run)
             with contextlib.suppress(OSError):
-                self._send({"number": run.request["number"], "ending": ending})
+                self._send({"number": run.request["number"], "outcome": outcome})
             self._busy = False
 
     def prepare(self) -> None:
@@ -124,29 +122,29 @@ class ChildMain:
         finally:
             _preparing = False
 
-    def _execute(self, run: ChildRun) -> Ending:
+    def _execute(self, run: ChildRun) -> Outcome:
         try:
             # In its own context, so that the next job does not see the context variables of this one.
             return contextvars.copy_context().run(self._process, run)
         except BaseException as error:
-            return outcome.from_error(error)
+            return from_error(error)
         finally:
             # The process may be killed while it waits for the next job.
             for stream in (sys.stdout, sys.stderr):
                 with contextlib.suppress(Exception):
                     stream.flush()
 
-    def _process(self, run: ChildRun) -> Ending:
+    def _process(self, run: ChildRun) -> Outcome:
         worker_class = self._load_worker(run.request)
         job = protocol.decode_job(run.request["job"])
         job.__dict__["_run"] = run
         running.set(job)
         self._send({"number": run.request["number"], "begun": True})
         worker = worker_class()
-        result = worker.process(job, **given(worker, job))
+        result = worker.process(job, **process_arguments(worker, job))
         if inspect.isawaitable(result):
             result = asyncio.run(_await(result))
-        return outcome.from_result(result)
+        return from_result(result)
 
     def _load_worker(self, request: dict[str, Any]) -> type[Worker]:
         module, name = request["module"], request["name"]

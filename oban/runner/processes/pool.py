@@ -1,14 +1,14 @@
 """The child processes of a node, in which workers with `executor="process"` run.
 
 A process is started when a job needs one, serves one job after the other, and is killed when a job does not
-end in time. Nothing is pickled: jobs and endings are sent as JSON, and the worker's module and name come from
-the registry, not from the row.
+end in time. Nothing is pickled: jobs and outcomes are sent as JSON, and the worker's module and name come
+from the registry, not from the row.
 """
 
 import asyncio
 import logging
 
-from oban.runner.execution.outcome import AttemptFailed, Ending
+from oban.runner.execution.outcome import AttemptFailed, Outcome
 from oban.runner.processes.worker_process import ProcessRun, WorkerProcess
 
 #: Seconds that the operating system has to end the processes that were killed.
@@ -25,7 +25,7 @@ class ProcessPool:
         self._processes: set[WorkerProcess] = set()
         self._closed = False
 
-    async def run(self, run: ProcessRun) -> Ending:
+    async def run(self, run: ProcessRun) -> Outcome:
         """Run a job in an idle process or a new one; returns how the job ended.
 
         Raises `AttemptFailed` if the process cannot tell how, because it was killed or ended on its own. A
@@ -37,7 +37,7 @@ class ProcessPool:
             if process is None:
                 process = await self._start()
             try:
-                ending = await process.run(run)
+                outcome = await process.run(run)
             except BaseException as error:
                 process.kill()
                 await process.ended.wait()
@@ -49,7 +49,7 @@ class ProcessPool:
                 process.kill()
             elif process.is_usable:
                 self._idle.append(process)
-            return ending
+            return outcome
 
     async def stop(self) -> None:
         """End all processes; those that run a job are killed."""

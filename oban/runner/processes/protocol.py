@@ -2,7 +2,7 @@
 
 The node sends its main module first. For each run it sends `{"number", "job", "module", "name"}`, and
 `{"cancelled": number}` if the job is cancelled meanwhile. The child answers `{"number", "begun"}`, and in the
-end `{"number", "ending"}`. The number tells a run from the one before it in the same child.
+end `{"number", "outcome"}`. The number tells a run from the one before it in the same child.
 """
 
 import json

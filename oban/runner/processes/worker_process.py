@@ -15,7 +15,7 @@ from multiprocessing import spawn
 from typing import Any
 
 from oban.models import Job
-from oban.runner.execution.outcome import AttemptFailed, Ending
+from oban.runner.execution.outcome import AttemptFailed, Outcome
 from oban.runner.processes import protocol
 from oban.worker import Worker
 
@@ -27,7 +27,7 @@ DRAIN_TIMEOUT = 0.5
 
 _numbers = itertools.count(1)
 _OUTCOMES = {"completed", "cancelled", "snoozed", "failed"}
-_ENDING_KEYS = ("outcome", "error", "delay", "value")
+_OUTCOME_KEYS = ("outcome", "error", "delay", "value")
 
 
 class ProcessRun:
@@ -67,7 +67,7 @@ class WorkerProcess(asyncio.Protocol):
         self._thread: threading.Thread | None = None
         self._received = bytearray()
         self._run: ProcessRun | None = None
-        self._ending: asyncio.Future[Ending] | None = None
+        self._outcome: asyncio.Future[Outcome] | None = None
         self._timer: asyncio.TimerHandle | None = None
         #: Why the node killed the process: the error of the job, instead of how the process ended.
         self._kill_reason: str | None = None
@@ -100,9 +100,9 @@ class WorkerProcess(asyncio.Protocol):
         )
         self._thread.start()
 
-    async def run(self, run: ProcessRun) -> Ending:
+    async def run(self, run: ProcessRun) -> Outcome:
         self._run = run
-        self._ending = self._loop.create_future()
+        self._outcome = self._loop.create_future()
         name = run.worker.worker_name
         self._kill_after(START_TIMEOUT, f"ChildProcessError: {name} did not begin within {START_TIMEOUT:g} s")
         worker = {"module": run.worker.__module__, "name": run.name}
@@ -113,9 +113,9 @@ class WorkerProcess(asyncio.Protocol):
         if self._how_it_ended is not None:
             self._fail()
         try:
-            return await self._ending
+            return await self._outcome
         finally:
-            run.process = self._run = self._ending = None
+            run.process = self._run = self._outcome = None
             self._cancel_timer()
 
     def send(self, message: dict[str, Any]) -> None:
@@ -178,7 +178,7 @@ class WorkerProcess(asyncio.Protocol):
 
     def _handle(self, message: dict[str, Any]) -> None:
         run = self._run
-        if run is None or self._ending is None or message["number"] != run.number or self._kill_reason:
+        if run is None or self._outcome is None or message["number"] != run.number or self._kill_reason:
             return
         if "begun" in message:
             run.begun = True
@@ -187,11 +187,11 @@ class WorkerProcess(asyncio.Protocol):
                 slow = f"TimeoutError: {run.name} timed out after {run.timeout:g} s"
                 self._kill_after(run.timeout, slow)
             return
-        ending = {key: message["ending"][key] for key in _ENDING_KEYS if key in message["ending"]}
-        if ending["outcome"] not in _OUTCOMES:
-            raise ValueError(ending["outcome"])
-        if not self._ending.done():
-            self._ending.set_result(ending)
+        outcome = {key: message["outcome"][key] for key in _OUTCOME_KEYS if key in message["outcome"]}
+        if outcome["outcome"] not in _OUTCOMES:
+            raise ValueError(outcome["outcome"])
+        if not self._outcome.done():
+            self._outcome.set_result(outcome)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._disconnected = True
@@ -220,9 +220,9 @@ class WorkerProcess(asyncio.Protocol):
         self.ended.set()
 
     def _fail(self) -> None:
-        if self._ending is not None and self._run is not None and not self._ending.done():
+        if self._outcome is not None and self._run is not None and not self._outcome.done():
             error = f"ChildProcessError: the child process of {self._run.name} {self._how_it_ended}"
-            self._ending.set_exception(AttemptFailed(self._kill_reason or error))
+            self._outcome.set_exception(AttemptFailed(self._kill_reason or error))
 
     def _kill_after(self, seconds: float, reason: str) -> None:
         self._timer = self._loop.call_later(seconds, self._kill_for, reason)

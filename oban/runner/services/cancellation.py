@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from oban.database.aio import Database
 from oban.repository import acknowledge, runs
 from oban.repository.acknowledge import Ack
-from oban.runner.execution.executor import Run
+from oban.runner.execution.run import Run
 from oban.runner.services.base import Service
 
 #: How many requests to cancel a job can wait here.
@@ -42,7 +42,7 @@ class CancellationChecker(Service):
             if acks := [Ack(*run, "cancelled") for run in executing if run[2] in owners]:
                 await self.database.write(acknowledge.acknowledge, acks)
             self._requested.difference_update(requested)
-        running = {run.held: run for run in self._runs() if not run.cancelled}
+        running = {run.key: run for run in self._runs() if not run.cancelled}
         if running:
             for key in await self.database.read(runs.lost_runs, list(running)):
                 running[key].cancelled = True
@@ -53,5 +53,5 @@ class CancellationChecker(Service):
         if not done and len(self._requested) < MAX_REQUESTS and 0 < job_id < 2**63:
             self._requested.add(job_id)
             self.wake()
-        elif any(run.held[0] == job_id for run in self._runs()):
+        elif any(run.key[0] == job_id for run in self._runs()):
             self.wake()
