@@ -1,7 +1,7 @@
-"""Where Alembic meets the models: finds the database, then runs the revisions in it.
+"""The Alembic environment of Oban's revisions.
 
-The URL comes from `-x url=…`, else the environment variable OBAN_DATABASE_URL, else alembic.ini.
-`-x prefix=…` names a schema.
+The URL comes from `-x url=…`, else the environment variable OBAN_DATABASE_URL, else alembic.ini. The schema
+comes from `-x prefix=…`.
 """
 
 from alembic import context

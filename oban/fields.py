@@ -88,24 +88,9 @@ def _integer(value: object, field: str, least: int, most: int) -> int:
     return int(value)
 
 
-def max_attempts(value: object) -> int:
-    """An integer from 1 to 32767."""
-    return _integer(value, "max_attempts", 1, MAX_ATTEMPTS)
-
-
-def priority(value: object) -> int:
-    """An integer from 0 to 9."""
-    return _integer(value, "priority", 0, MAX_PRIORITY)
-
-
 def args(value: object) -> dict[str, Any]:
     """A deep copy of a dict of JSON values."""
     return encoding.json_object(value, "args")
-
-
-def meta(value: object) -> dict[str, Any]:
-    """A deep copy of a dict of JSON values."""
-    return encoding.json_object(value, "meta")
 
 
 def tags(value: object) -> list[str]:
@@ -171,9 +156,9 @@ def timeout(value: object) -> float:
 
 CHECKS: dict[str, Callable[[object], Any]] = {
     "args": args,
-    "max_attempts": max_attempts,
-    "meta": meta,
-    "priority": priority,
+    "max_attempts": lambda value: _integer(value, "max_attempts", 1, MAX_ATTEMPTS),
+    "meta": lambda value: encoding.json_object(value, "meta"),
+    "priority": lambda value: _integer(value, "priority", 0, MAX_PRIORITY),
     "queue": queue,
     "scheduled_at": scheduled_at,
     "tags": tags,

@@ -30,15 +30,15 @@ from oban import clock, compat, ddl, fields
 from oban.errors import InvalidJob
 from oban.fields import JobFields
 from oban.types import (
+    EMPTY_LIST,
     STATES,
+    UTC_NOW,
     BigKey,
     JobState,
     JSONDocument,
     StateType,
     TextList,
     UTCDateTime,
-    empty_list,
-    utc_now,
 )
 
 #: Values of a new job, in addition to empty lists and dicts.
@@ -162,11 +162,11 @@ class Job(Base):
     priority: Mapped[int] = mapped_column(SmallInteger, server_default=text("0"))
     args: Mapped[dict[str, Any]] = mapped_column(JSONDocument, server_default=text("'{}'"))
     meta: Mapped[dict[str, Any]] = mapped_column(JSONDocument, server_default=text("'{}'"))
-    tags: Mapped[list[str]] = mapped_column(TextList, server_default=empty_list())
+    tags: Mapped[list[str]] = mapped_column(TextList, server_default=EMPTY_LIST)
     errors: Mapped[list[dict[str, Any]]] = mapped_column(JSONDocument, server_default=text("'[]'"))
-    attempted_by: Mapped[list[str]] = mapped_column(TextList, server_default=empty_list())
-    inserted_at: Mapped[datetime] = mapped_column(UTCDateTime, server_default=utc_now())
-    scheduled_at: Mapped[datetime] = mapped_column(UTCDateTime, server_default=utc_now())
+    attempted_by: Mapped[list[str]] = mapped_column(TextList, server_default=EMPTY_LIST)
+    inserted_at: Mapped[datetime] = mapped_column(UTCDateTime, server_default=UTC_NOW)
+    scheduled_at: Mapped[datetime] = mapped_column(UTCDateTime, server_default=UTC_NOW)
     attempted_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
     cancelled_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
     completed_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
@@ -319,8 +319,8 @@ class Producer(Base):
     node: Mapped[str] = mapped_column(Text)
     queue: Mapped[str] = mapped_column(Text)
     meta: Mapped[dict[str, Any]] = mapped_column(JSONDocument, server_default=text("'{}'"))
-    started_at: Mapped[datetime] = mapped_column(UTCDateTime, server_default=utc_now())
-    updated_at: Mapped[datetime] = mapped_column(UTCDateTime, server_default=utc_now())
+    started_at: Mapped[datetime] = mapped_column(UTCDateTime, server_default=UTC_NOW)
+    updated_at: Mapped[datetime] = mapped_column(UTCDateTime, server_default=UTC_NOW)
 
 
 class Queue(Base):
@@ -339,7 +339,7 @@ class Queue(Base):
     running: Mapped[bool | None] = mapped_column(Boolean)
     limit: Mapped[int | None] = mapped_column(Integer)
     paused: Mapped[bool | None] = mapped_column(Boolean)
-    updated_at: Mapped[datetime] = mapped_column(UTCDateTime, server_default=utc_now())
+    updated_at: Mapped[datetime] = mapped_column(UTCDateTime, server_default=UTC_NOW)
 
 
 # The constructor would do this at its first call, but `Job._from_row` does not call it.

@@ -7,7 +7,7 @@ import enum
 import functools
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any, ClassVar
+from typing import Any
 
 from sqlalchemy import JSON, BigInteger, ColumnElement, DateTime, Dialect, Integer, Interval, Text
 from sqlalchemy.dialects import postgresql
@@ -40,32 +40,24 @@ BigKey = BigInteger().with_variant(Integer, "sqlite")
 
 
 class _Default(FunctionElement[Any]):
-    """A server default."""
+    """A server default, by the name of the database."""
 
-    by_dialect: ClassVar[dict[str, str]]
+    inherit_cache = False
 
-
-class utc_now(_Default):  # noqa: N801 - reads as a SQL function
-    """The server's clock in UTC, whatever the session's time zone is."""
-
-    inherit_cache = True
-    by_dialect: ClassVar[dict[str, str]] = {
-        "postgresql": "timezone('UTC', now())",
-        "sqlite": "(strftime('%Y-%m-%d %H:%M:%f000', 'now'))",
-    }
+    def __init__(self, **sql: str) -> None:
+        super().__init__()
+        self.sql = sql
 
 
-class empty_list(_Default):  # noqa: N801
-    """An empty `TextList`."""
-
-    inherit_cache = True
-    by_dialect: ClassVar[dict[str, str]] = {"postgresql": "'{}'", "sqlite": "'[]'"}
-
-
-@compiles(utc_now)
-@compiles(empty_list)
+@compiles(_Default)
 def _render_default(element: _Default, compiler: SQLCompiler, **_: Any) -> str:
-    return element.by_dialect[compiler.dialect.name]
+    return element.sql[compiler.dialect.name]
+
+
+#: The server's clock in UTC, whatever the session's time zone is.
+UTC_NOW = _Default(postgresql="timezone('UTC', now())", sqlite="(strftime('%Y-%m-%d %H:%M:%f000', 'now'))")
+#: An empty `TextList`.
+EMPTY_LIST = _Default(postgresql="'{}'", sqlite="'[]'")
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""Jobs, leaders and producers."""
+"""Create `oban_jobs`, `oban_leaders` and `oban_producers`, or adopt those that exist."""
 
 from typing import Any
 
@@ -17,9 +17,10 @@ STATES = (
     *("available", "scheduled", "suspended", "executing"),
     *("retryable", "completed", "discarded", "cancelled"),
 )
+EVENTS = ("attempted", "cancelled", "completed", "discarded")
 
-# One that was left when somebody dropped the tables. PostgreSQL refuses if anything uses it.
-UNUSED = """
+# The enum can be left over from tables that were dropped. PostgreSQL refuses to drop one that is in use.
+DROP_ENUM = """
 DO $$ BEGIN
   EXECUTE 'DROP TYPE IF EXISTS ' || coalesce(quote_ident({schema}) || '.', '') || 'oban_job_state';
 END $$
@@ -38,7 +39,7 @@ TRIGGER = """
 CREATE TRIGGER oban_notify_insert AFTER INSERT ON {schema}oban_jobs
 REFERENCING NEW TABLE AS inserted FOR EACH STATEMENT EXECUTE FUNCTION {schema}oban_notify_insert()
 """
-# A queue table is mostly dead rows: vacuum early and without pauses, leave room for HOT updates.
+# Most rows of a queue table are dead: vacuum early and without pauses, and leave room for HOT updates.
 STORAGE = """
 ALTER TABLE {schema}oban_jobs SET (
   autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 50,
@@ -56,29 +57,23 @@ def upgrade(op: Operations, schema: str | None = None) -> None:
     native = op.get_context().dialect.name == "postgresql"
     dot = f'"{schema}".' if schema else ""
     if native:
-        state: sa.types.TypeEngine[Any] = postgresql.ENUM(
-            *STATES, name="oban_job_state", schema=schema, create_type=False
-        )
-        op.execute(UNUSED.format(schema=f"'{schema}'" if schema else "current_schema()"))
+        op.execute(DROP_ENUM.format(schema=f"'{schema}'" if schema else "current_schema()"))
         op.execute(f"CREATE TYPE {dot}oban_job_state AS ENUM ('" + "', '".join(STATES) + "')")
-        key: sa.types.TypeEngine[Any] = sa.BigInteger()
-        document: sa.types.TypeEngine[Any] = postgresql.JSONB()
-        texts: sa.types.TypeEngine[Any] = postgresql.ARRAY(sa.Text())
-        no_texts, now = "'{}'", "timezone('UTC', now())"
+        state: Any = postgresql.ENUM(*STATES, name="oban_job_state", schema=schema, create_type=False)
+        key: Any = sa.BigInteger()
+        document: Any = postgresql.JSONB()
+        strings: Any = postgresql.ARRAY(sa.Text())
+        empty, now = "'{}'", "timezone('UTC', now())"
         checks = []
     else:
-        state, key, document, texts = sa.Text(), sa.Integer(), sa.JSON(), sa.JSON()
-        no_texts, now = "'[]'", "(strftime('%Y-%m-%d %H:%M:%f000', 'now'))"
+        state, key, document, strings = sa.Text(), sa.Integer(), sa.JSON(), sa.JSON()
+        empty, now = "'[]'", "(strftime('%Y-%m-%d %H:%M:%f000', 'now'))"
         known = "state IN ('" + "', '".join(STATES) + "')"
         checks = [sa.CheckConstraint(known, name="known_state")]
 
-    def when(name: str, default: bool = False) -> sa.Column[Any]:
-        given = sa.text(now) if default else None
-        return sa.Column(name, sa.DateTime(), nullable=not default, server_default=given)
-
-    def column(name: str, type_: sa.types.TypeEngine[Any], default: str | None = None) -> sa.Column[Any]:
-        given = None if default is None else sa.text(default)
-        return sa.Column(name, type_, nullable=False, server_default=given)
+    def column(name: str, type_: Any, default: str | None = None) -> sa.Column[Any]:
+        server_default = None if default is None else sa.text(default)
+        return sa.Column(name, type_, nullable=False, server_default=server_default)
 
     op.create_table(
         "oban_jobs",
@@ -91,15 +86,12 @@ def upgrade(op: Operations, schema: str | None = None) -> None:
         column("priority", sa.SmallInteger(), "0"),
         column("args", document, "'{}'"),
         column("meta", document, "'{}'"),
-        column("tags", texts, no_texts),
+        column("tags", strings, empty),
         column("errors", document, "'[]'"),
-        column("attempted_by", texts, no_texts),
-        when("inserted_at", default=True),
-        when("scheduled_at", default=True),
-        when("attempted_at"),
-        when("cancelled_at"),
-        when("completed_at"),
-        when("discarded_at"),
+        column("attempted_by", strings, empty),
+        column("inserted_at", sa.DateTime(), now),
+        column("scheduled_at", sa.DateTime(), now),
+        *(sa.Column(f"{event}_at", sa.DateTime()) for event in EVENTS),
         sa.PrimaryKeyConstraint("id", name="oban_jobs_pkey"),
         sa.CheckConstraint("attempt >= 0 AND attempt <= max_attempts", name="attempt_range"),
         sa.CheckConstraint("max_attempts > 0", name="positive_max_attempts"),
@@ -112,35 +104,33 @@ def upgrade(op: Operations, schema: str | None = None) -> None:
     )
 
     def index(name: str, columns: list[str], where: str | None = None) -> None:
-        condition: dict[str, Any] = {}
-        if where is not None:
-            condition = {"postgresql_where": sa.text(where), "sqlite_where": sa.text(where)}
-        op.create_index(f"oban_jobs_{name}_index", "oban_jobs", columns, schema=schema, **condition)
+        where_ = None if where is None else sa.text(where)
+        conditions: Any = {"postgresql_where": where_, "sqlite_where": where_}
+        op.create_index(f"oban_jobs_{name}_index", "oban_jobs", columns, schema=schema, **conditions)
 
-    fetched = ["state", "queue", "priority", "scheduled_at", "id"]
-    index("state_queue_priority_scheduled_at_id", fetched)
+    index("state_queue_priority_scheduled_at_id", ["state", "queue", "priority", "scheduled_at", "id"])
     index("staging", ["scheduled_at", "id"], "state IN ('scheduled', 'retryable')")
-    for ended in ("completed", "cancelled", "discarded"):
-        index(f"{ended}_at", [f"{ended}_at"], f"state = '{ended}'")
+    for state in ("completed", "cancelled", "discarded"):
+        index(f"{state}_at", [f"{state}_at"], f"state = '{state}'")
 
     op.create_table(
         "oban_leaders",
         column("name", sa.Text()),
         column("node", sa.Text()),
-        sa.Column("elected_at", sa.DateTime(), nullable=False),
-        sa.Column("expires_at", sa.DateTime(), nullable=False),
+        column("elected_at", sa.DateTime()),
+        column("expires_at", sa.DateTime()),
         sa.PrimaryKeyConstraint("name", name="oban_leaders_pkey"),
         schema=schema,
     )
     op.create_table(
         "oban_producers",
-        sa.Column("uuid", sa.Uuid(), nullable=False),
+        column("uuid", sa.Uuid()),
         column("name", sa.Text()),
         column("node", sa.Text()),
         column("queue", sa.Text()),
         column("meta", document, "'{}'"),
-        when("started_at", default=True),
-        when("updated_at", default=True),
+        column("started_at", sa.DateTime(), now),
+        column("updated_at", sa.DateTime(), now),
         sa.PrimaryKeyConstraint("uuid", name="oban_producers_pkey"),
         schema=schema,
     )

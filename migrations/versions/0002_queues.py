@@ -1,4 +1,4 @@
-"""What was said about queues; an index for jobs that can never run."""
+"""Create `oban_queues`, for commands to queues, and an index for jobs that have no attempts left."""
 
 import sqlalchemy as sa
 from alembic.operations import Operations
@@ -23,7 +23,7 @@ def upgrade(op: Operations, schema: str | None = None) -> None:
         sa.Column("updated_at", sa.DateTime(), nullable=False, server_default=sa.text(now)),
         sa.PrimaryKeyConstraint("name", "queue", "node", name="oban_queues_pkey"),
         schema=schema,
-        # As in every later revision: `metadata.create_all` may have been here before.
+        # As in every later revision, because `metadata.create_all` may have created it.
         if_not_exists=True,
     )
     exhausted = sa.text("state = 'available' AND attempt >= max_attempts")

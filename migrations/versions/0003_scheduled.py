@@ -1,4 +1,4 @@
-"""An insert of scheduled jobs tells the stagers how long they may sleep."""
+"""Let an INSERT of scheduled jobs announce when the first of them is due."""
 
 from alembic.operations import Operations
 

@@ -17,13 +17,13 @@ AUTOCOMMIT_CONNECTIONS = 2
 
 def make_engine(url: str | URL, pooled: bool = False, **options: Any) -> AsyncEngine:
     """An engine for a URL, with `options` of `create_async_engine`; `pooled` as in `Database`."""
-    parsed = dialects.parse_async_url(url)
+    parsed = dialects.parse_url(url, asynchronous=True)
     return create_async_engine(parsed, **_engine_options(parsed, pooled, options))
 
 
 def make_sync_engine(url: str | URL, pooled: bool = False, **options: Any) -> Engine:
     """Like `make_engine`, for a driver without asyncio."""
-    parsed = dialects.parse_sync_url(url)
+    parsed = dialects.parse_url(url, asynchronous=False)
     return create_engine(parsed, **_engine_options(parsed, pooled, options))
 
 

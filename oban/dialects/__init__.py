@@ -47,40 +47,18 @@ def unavailable(url: URL, error: BaseException) -> DatabaseUnavailable | None:
     return DatabaseUnavailable(f"cannot reach the database {redacted(url)}: {problem}")
 
 
-def parse_async_url(url: str | URL) -> URL:
-    """A database URL whose driver works with asyncio; the rest as `parse_url`."""
-    parsed = parse_url(url)
-    drivers = by_name(parsed.get_backend_name()).async_drivers
-    if parsed.get_driver_name() not in drivers:
-        raise ConfigError(
-            f"the driver {parsed.get_driver_name()} does not work with asyncio; use {' or '.join(drivers)}"
-        )
-    return parsed
-
-
-def parse_sync_url(url: str | URL) -> URL:
-    """A database URL whose driver works without asyncio; the rest as `parse_url`."""
-    parsed = parse_url(url, asynchronous=False)
-    drivers = by_name(parsed.get_backend_name()).sync_drivers
-    if parsed.get_driver_name() not in drivers:
-        raise ConfigError(
-            f"the driver {parsed.get_driver_name()} works with asyncio only; use {' or '.join(drivers)}"
-        )
-    return parsed
-
-
-def parse_url(url: str | URL, *, asynchronous: bool = True) -> URL:
+def parse_url(url: str | URL, *, asynchronous: bool | None = None) -> URL:
     """Parse and check a database URL: it is well formed, and its database and driver can be used.
 
     Args:
-        url: A string such as `postgresql://user@host/name`, or a `URL`.
-        asynchronous: Which driver is filled in if the URL names none: the preferred one for asyncio, or
-            the one without.
+        url: A string such as `postgresql://user@host/name`, or a `URL`. If it names no driver, the preferred
+            one is filled in.
+        asynchronous: Whether the driver must work with asyncio (True), without it (False), or with either.
 
     Raises:
         UnsupportedDatabase: Oban does not support the database or the driver.
-        ConfigError: The URL cannot be parsed, or its driver is not installed. The message never has the
-            password in it.
+        ConfigError: The URL cannot be parsed, or its driver is not installed or of the wrong kind. The
+            message never has the password in it.
     """
     try:
         parsed = make_url(url)
@@ -91,9 +69,9 @@ def parse_url(url: str | URL, *, asynchronous: bool = True) -> URL:
             " or sqlite+aiosqlite:///file.db"
         ) from None
     dialect = by_name(parsed.get_backend_name())
+    usable = dialect.sync_drivers if asynchronous is False else dialect.async_drivers
     if "+" not in parsed.drivername:
-        preferred = dialect.async_drivers if asynchronous else dialect.sync_drivers
-        parsed = parsed.set(drivername=f"{dialect.name}+{preferred[0]}")
+        parsed = parsed.set(drivername=f"{dialect.name}+{usable[0]}")
     driver = parsed.get_driver_name()
     if driver not in dialect.drivers:
         raise UnsupportedDatabase(
@@ -104,4 +82,7 @@ def parse_url(url: str | URL, *, asynchronous: bool = True) -> URL:
     except (NoSuchModuleError, ImportError) as error:
         extra = "; pip install 'oban-sqlalchemy[psycopg]'" if driver == "psycopg" else ""
         raise ConfigError(f"the driver of {parsed.drivername} is not installed: {error}{extra}") from None
+    if asynchronous is not None and driver not in usable:
+        problem = "does not work with asyncio" if asynchronous else "works with asyncio only"
+        raise ConfigError(f"the driver {driver} {problem}; use {' or '.join(usable)}")
     return parsed

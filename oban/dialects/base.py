@@ -8,19 +8,8 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import (
-    URL,
-    BindParameter,
-    ColumnElement,
-    Connection,
-    FromClause,
-    Insert,
-    Select,
-    Table,
-    Text,
-    exc,
-    literal_column,
-)
+import sqlalchemy as sa
+from sqlalchemy import URL, BindParameter, ColumnElement, Connection, FromClause, Insert, Select, Table
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.types import TypeEngine
 
@@ -32,7 +21,7 @@ MAX_ERRORS = 20
 HALF = MAX_ERRORS // 2
 
 #: Raised before the driver has an error of its own: no route, no answer, no free connection in the pool.
-UNREACHABLE = (OSError, TimeoutError, exc.TimeoutError)
+UNREACHABLE = (OSError, TimeoutError, sa.exc.TimeoutError)
 #: Raised for a value while it becomes JSON or a parameter, before the database sees it.
 UNWRITABLE = (TypeError, ValueError, OverflowError, RecursionError)
 
@@ -41,7 +30,7 @@ ColumnType = TypeEngine[Any] | type[TypeEngine[Any]]
 
 def sql_literal(value: str) -> ColumnElement[Any]:
     """A string constant in the SQL text: one parameter less to send, and the planner sees the value."""
-    return literal_column("'" + value.replace("'", "''") + "'", Text)
+    return sa.literal_column("'" + value.replace("'", "''") + "'", sa.Text)
 
 
 class Dialect(ABC):
@@ -160,7 +149,7 @@ class Dialect(ABC):
 
     def state(self, value: str) -> ColumnElement[Any]:
         """A job state as a constant in the SQL text, so that the planner can use a partial index on it."""
-        return literal_column(f"'{value}'", StateType)
+        return sa.literal_column(f"'{value}'", StateType)
 
     @abstractmethod
     def version(self) -> ColumnElement[str]:

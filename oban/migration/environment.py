@@ -31,17 +31,14 @@ def run_environment(context: Any) -> None:
     url = dialects.parse_url(arguments.get("url") or configured or "")
     options = revisions.options(prefix, url.get_backend_name()) | _comparison_options(prefix)
 
-    def run(**target: Any) -> None:
-        context.configure(**target, **options)
+    def run(connection: Connection | None = None, **offline: Any) -> None:
+        context.configure(connection=connection, **offline, **options)
         revisions.run(context.get_context(), prefix)
-
-    def run_on(connection: Connection) -> None:
-        run(connection=connection)
 
     if context.is_offline_mode():
         run(url=url, literal_binds=True, dialect_opts={"paramstyle": "named"})
     else:
-        with_connection(url, run_on)
+        with_connection(url, run)
 
 
 def _comparison_options(prefix: str | None) -> dict[str, Any]:

@@ -168,7 +168,7 @@ def direct_url(database: Database, url: str | URL | None) -> URL | None:
     if not database.dialect.listens:
         raise ConfigError(f"listen_url is for PostgreSQL; {database.dialect.name} has no LISTEN")
     try:
-        parsed = dialects.parse_async_url(url)
+        parsed = dialects.parse_url(url, asynchronous=True)
     except ConfigError as error:
         raise ConfigError(f"listen_url: {error}") from None
     if dialects.by_name(parsed.get_backend_name()) is not database.dialect:

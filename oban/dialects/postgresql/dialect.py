@@ -3,31 +3,11 @@
 import math
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from itertools import chain
 from typing import Any
 
-from sqlalchemy import (
-    URL,
-    BigInteger,
-    BindParameter,
-    Boolean,
-    ColumnElement,
-    Connection,
-    FromClause,
-    Insert,
-    Select,
-    Table,
-    Text,
-    any_,
-    bindparam,
-    case,
-    cast,
-    column,
-    func,
-    literal_column,
-    select,
-    text,
-    type_coerce,
-)
+import sqlalchemy as sa
+from sqlalchemy import URL, BindParameter, ColumnElement, Connection, FromClause, Insert, Select, Table
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, array, insert
 from sqlalchemy.exc import DataError, DBAPIError, InterfaceError, InternalError, OperationalError
 
@@ -36,11 +16,11 @@ from oban.dialects.base import HALF, MAX_ERRORS, UNREACHABLE, UNWRITABLE, Column
 from oban.dialects.postgresql.documents import PostgreSQLDocuments, is_a
 from oban.types import JSONDocument, TextList, UTCDateTime
 
-_NATIVE: dict[Any, Any] = {JSONDocument: JSONB, TextList: ARRAY(Text)}
-_NOTIFY = text(
+_NATIVE: dict[Any, Any] = {JSONDocument: JSONB, TextList: ARRAY(sa.Text)}
+_NOTIFY = sa.text(
     "SELECT pg_notify(coalesce(CAST(:prefix AS text), current_schema()) || '.oban_' || :channel, payload)"
     " FROM unnest(CAST(:payloads AS text[])) AS payload"
-).bindparams(bindparam("payloads", type_=ARRAY(Text)))
+).bindparams(sa.bindparam("payloads", type_=ARRAY(sa.Text)))
 
 # SQLSTATE codes and classes (the first two characters): appendix A of the PostgreSQL manual.
 _UNDEFINED_TABLE = {"42P01", "3F000"}
@@ -70,14 +50,14 @@ _UNPREPARED: dict[str, dict[str, Any]] = {
     "psycopg2": {},
     "pg8000": {},
 }
-_EMPTY_LIST: ColumnElement[Any] = literal_column("CAST('[]' AS jsonb)")
-_EMPTY_OBJECT: ColumnElement[Any] = literal_column("CAST('{}' AS jsonb)")
+_EMPTY_LIST: ColumnElement[Any] = sa.literal_column("CAST('[]' AS jsonb)")
+_EMPTY_OBJECT: ColumnElement[Any] = sa.literal_column("CAST('{}' AS jsonb)")
 # The first half and the second one, less one entry: one more is about to be appended.
 _ENDS = f"$[0 to {HALF - 1}, last - {HALF - 2} to last]"
 
 
 def _object(document: Any) -> ColumnElement[Any]:
-    return case((is_a("object", document), document), else_=_EMPTY_OBJECT)
+    return sa.case((is_a("object", document), document), else_=_EMPTY_OBJECT)
 
 
 class PostgreSQL(Dialect):
@@ -96,71 +76,67 @@ class PostgreSQL(Dialect):
 
     def now(self) -> ColumnElement[datetime]:
         # Unlike clock_timestamp(), it is stable within a statement, so an index can be used for it.
-        return literal_column("timezone('UTC', statement_timestamp())", UTCDateTime)
+        return sa.literal_column("timezone('UTC', statement_timestamp())", UTCDateTime)
 
     def now_plus(self, seconds: ColumnElement[float]) -> ColumnElement[datetime]:
-        return self.now() + func.make_interval(*(literal_column("0"),) * 6, seconds)
+        return self.now() + sa.func.make_interval(*(sa.literal_column("0"),) * 6, seconds)
 
     def now_minus(self, seconds: ColumnElement[float]) -> ColumnElement[datetime]:
-        return self.now() - func.make_interval(*(literal_column("0"),) * 6, seconds)
+        return self.now() - sa.func.make_interval(*(sa.literal_column("0"),) * 6, seconds)
 
     def insert(self, table: Table) -> Insert:
         return insert(table)
 
     def id_list(self, name: str = "ids") -> BindParameter[Any]:
-        return bindparam(name, type_=ARRAY(BigInteger))
+        return sa.bindparam(name, type_=ARRAY(sa.BigInteger))
 
     def in_ids(self, column: Any, ids: BindParameter[Any]) -> ColumnElement[bool]:
-        return column == any_(ids)  # type: ignore[no-any-return]
+        return column == sa.any_(ids)  # type: ignore[no-any-return]
 
     def in_subquery(self, column: Any, query: Select[Any]) -> ColumnElement[bool]:
         # ARRAY() makes the query run once, whatever the planner expects of its LIMIT, and the rows are then
         # found by primary key. With a join, a generic plan can scan the whole table instead.
-        ids = func.array(query.scalar_subquery(), type_=ARRAY(BigInteger))
-        return column == any_(ids)  # type: ignore[no-any-return]
+        ids = sa.func.array(query.scalar_subquery(), type_=ARRAY(sa.BigInteger))
+        return column == sa.any_(ids)  # type: ignore[no-any-return]
 
     def index_limit(self, limit: ColumnElement[int]) -> ColumnElement[int]:
         # With a constant LIMIT and missing or stale statistics (after a bulk load, say) the planner
         # underestimates the matching rows, collects all of them with a bitmap scan and sorts them. For a
         # LIMIT that is a subquery it assumes a tenth of the rows, so the ordered index scan wins.
-        return select(limit).scalar_subquery()
+        return sa.select(limit).scalar_subquery()
 
     def recordset(self, payload: str, columns: Mapping[str, ColumnType]) -> FromClause:
-        typed = [column(name, _NATIVE.get(type_, type_)) for name, type_ in columns.items()]
-        rows = func.jsonb_to_recordset(cast(bindparam(payload, type_=Text), JSONB))
+        typed = [sa.column(name, _NATIVE.get(type_, type_)) for name, type_ in columns.items()]
+        rows = sa.func.jsonb_to_recordset(sa.cast(sa.bindparam(payload, type_=sa.Text), JSONB))
         return rows.table_valued(*typed).render_derived(name="r", with_types=True)
 
     def second_element(self, strings: Any) -> ColumnElement[str]:
-        return type_coerce(strings, ARRAY(Text))[2]
+        return sa.type_coerce(strings, ARRAY(sa.Text))[2]
 
     def string_list(self, *items: ColumnElement[str]) -> ColumnElement[Any]:
-        return array(items, type_=Text)
+        return array(items, type_=sa.Text)
 
     def json_document(self, json: ColumnElement[str]) -> ColumnElement[Any]:
-        return cast(json, JSONB)
+        return sa.cast(json, JSONB)
 
     def append_error(self, errors: Any, attempt: Any, error: Any) -> ColumnElement[Any]:
-        at = func.to_char(self.now(), sql_literal('YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))
+        at = sa.func.to_char(self.now(), sql_literal('YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))
         keys = (sql_literal(key) for key in ("attempt", "at", "error"))
-        pairs = [item for pair in zip(keys, (attempt, at, error), strict=True) for item in pair]
-        entry = func.jsonb_build_object(*pairs)
-        shortened = case(
+        pairs = zip(keys, (attempt, at, error), strict=True)
+        entry = sa.func.jsonb_build_object(*chain.from_iterable(pairs))
+        shortened = sa.case(
             (~is_a("array", errors), _EMPTY_LIST),
-            (func.jsonb_array_length(errors) < literal_column(str(MAX_ERRORS)), errors),
-            else_=func.jsonb_path_query_array(errors, sql_literal(_ENDS)),
+            (sa.func.jsonb_array_length(errors) < sa.literal_column(str(MAX_ERRORS)), errors),
+            else_=sa.func.jsonb_path_query_array(errors, sql_literal(_ENDS)),
         )
         return shortened.op("||")(entry)
 
     def set_keys(self, document: Any, values: Mapping[str, Any]) -> ColumnElement[Any]:
-        pairs = [
-            item
-            for key, value in values.items()
-            for item in (sql_literal(key), cast(cast(value, Text), JSONB))
-        ]
-        return _object(document).op("||")(func.jsonb_build_object(*pairs))
+        pairs = ((sql_literal(key), sa.cast(sa.cast(value, sa.Text), JSONB)) for key, value in values.items())
+        return _object(document).op("||")(sa.func.jsonb_build_object(*chain.from_iterable(pairs)))
 
     def has_key(self, document: Any, key: str) -> ColumnElement[bool]:
-        return func.jsonb_exists(_object(document), sql_literal(key), type_=Boolean)
+        return sa.func.jsonb_exists(_object(document), sql_literal(key), type_=sa.Boolean)
 
     def without_keys(self, document: Any, *keys: str) -> ColumnElement[Any]:
         return _object(document).op("-")(array([sql_literal(key) for key in keys]))
@@ -168,16 +144,16 @@ class PostgreSQL(Dialect):
     def unindexed_state(self, column: Any) -> ColumnElement[Any]:
         # If ANALYZE saw no executing rows, the planner considers the five-column index for
         # "state = 'executing'" cheapest, and scans it once for each id.
-        return cast(column, Text)
+        return sa.cast(column, sa.Text)
 
     def version(self) -> ColumnElement[str]:
-        return literal_column("CAST(xmin AS text)", Text)
+        return sa.literal_column("CAST(xmin AS text)", sa.Text)
 
     def begin_write(self, connection: Connection) -> None:
         """Do nothing: rows can be locked."""
 
     def begin_migration(self, connection: Connection, prefix: str) -> None:
-        lock = text("SELECT pg_advisory_xact_lock(hashtext('oban migration ' || :prefix))")
+        lock = sa.text("SELECT pg_advisory_xact_lock(hashtext('oban migration ' || :prefix))")
         connection.execute(lock, {"prefix": prefix})
 
     def notify(
@@ -209,7 +185,7 @@ class PostgreSQL(Dialect):
         )
 
     def current_schema(self, connection: Connection) -> str | None:
-        return connection.scalar(select(func.current_schema()))
+        return connection.scalar(sa.select(sa.func.current_schema()))
 
     def is_missing_table(self, error: DBAPIError) -> bool:
         return _sqlstate(error) in _UNDEFINED_TABLE

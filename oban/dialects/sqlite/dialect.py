@@ -4,29 +4,11 @@ import sqlite3
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from functools import partial
+from itertools import chain
 from typing import Any
 
-from sqlalchemy import (
-    URL,
-    AsyncAdaptedQueuePool,
-    BindParameter,
-    ColumnElement,
-    Connection,
-    FromClause,
-    Insert,
-    QueuePool,
-    Select,
-    Table,
-    Text,
-    bindparam,
-    case,
-    cast,
-    func,
-    literal_column,
-    null,
-    select,
-    text,
-)
+import sqlalchemy as sa
+from sqlalchemy import URL, BindParameter, ColumnElement, Connection, FromClause, Insert, Select, Table
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.types import TypeDecorator
@@ -59,13 +41,13 @@ class TolerantConnection(sqlite3.Connection):
 # With six digits after the point, as SQLAlchemy stores a time, so that strings compare as times do.
 _NOW = "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
 # An UPDATE takes the write lock even if it matches no row.
-_TAKE_LOCK = text("UPDATE oban_jobs SET id = id WHERE 0")
+_TAKE_LOCK = sa.text("UPDATE oban_jobs SET id = id WHERE 0")
 
 
 class _IdList(TypeDecorator[list[int]]):
     """Ids as one parameter: a JSON list."""
 
-    impl = Text
+    impl = sa.Text
     cache_ok = True
 
     def process_bind_param(self, value: list[int] | None, dialect: Any) -> str:
@@ -88,7 +70,7 @@ class SQLite(Dialect):
     single_writer = True
 
     def now(self) -> ColumnElement[datetime]:
-        return literal_column(_NOW, UTCDateTime)
+        return sa.literal_column(_NOW, UTCDateTime)
 
     def now_plus(self, seconds: ColumnElement[float]) -> ColumnElement[datetime]:
         return self._shifted("+%.3f seconds", seconds)
@@ -97,10 +79,10 @@ class SQLite(Dialect):
         return self._shifted("-%.3f seconds", seconds)
 
     def _shifted(self, modifier: str, seconds: ColumnElement[float]) -> ColumnElement[datetime]:
-        return func.strftime(
+        return sa.func.strftime(
             sql_literal("%Y-%m-%d %H:%M:%f000"),
             sql_literal("now"),
-            func.printf(sql_literal(modifier), seconds),
+            sa.func.printf(sql_literal(modifier), seconds),
             type_=UTCDateTime,
         )
 
@@ -108,76 +90,75 @@ class SQLite(Dialect):
         return insert(table)
 
     def id_list(self, name: str = "ids") -> BindParameter[Any]:
-        return bindparam(name, type_=_IdList)
+        return sa.bindparam(name, type_=_IdList)
 
     def in_ids(self, column: Any, ids: BindParameter[Any]) -> ColumnElement[bool]:
-        return column.in_(select(literal_column("value")).select_from(func.json_each(ids)))  # type: ignore[no-any-return]
+        return column.in_(sa.select(sa.literal_column("value")).select_from(sa.func.json_each(ids)))  # type: ignore[no-any-return]
 
     def in_subquery(self, column: Any, query: Select[Any]) -> ColumnElement[bool]:
         return column.in_(query)  # type: ignore[no-any-return]
 
     def recordset(self, payload: str, columns: Mapping[str, ColumnType]) -> FromClause:
-        each = func.json_each(bindparam(payload, type_=Text)).table_valued("value", name="each")
-        return select(
+        each = sa.func.json_each(sa.bindparam(payload, type_=sa.Text)).table_valued("value", name="each")
+        return sa.select(
             *(
-                func.json_extract(each.c.value, sql_literal(f"$.{name}"), type_=type_).label(name)
+                sa.func.json_extract(each.c.value, sql_literal(f"$.{name}"), type_=type_).label(name)
                 for name, type_ in columns.items()
             )
         ).subquery("r")
 
     def second_element(self, strings: Any) -> ColumnElement[str]:
         second = sql_literal("$[1]")
-        return case(
+        return sa.case(
             # json_type() and json_extract() fail the whole statement for text that is not JSON.
-            (func.json_valid(strings) == literal_column("0"), null()),
+            (sa.func.json_valid(strings) == sa.literal_column("0"), sa.null()),
             (
-                func.json_type(strings, second) == sql_literal("text"),
-                func.json_extract(strings, second, type_=Text),
+                sa.func.json_type(strings, second) == sql_literal("text"),
+                sa.func.json_extract(strings, second, type_=sa.Text),
             ),
-            else_=null(),
+            else_=sa.null(),
         )
 
     def string_list(self, *items: ColumnElement[str]) -> ColumnElement[Any]:
-        return func.json_array(*items, type_=Text)
+        return sa.func.json_array(*items, type_=sa.Text)
 
     def json_document(self, json: ColumnElement[str]) -> ColumnElement[Any]:
         return json
 
     def append_error(self, errors: Any, attempt: Any, error: Any) -> ColumnElement[Any]:
-        at: ColumnElement[str] = literal_column("strftime('%Y-%m-%dT%H:%M:%f000Z', 'now')")
-        keys = (sql_literal(key) for key in ("attempt", "at", "error"))
-        pairs = [item for pair in zip(keys, (attempt, at, error), strict=True) for item in pair]
+        at: ColumnElement[str] = sa.literal_column("strftime('%Y-%m-%dT%H:%M:%f000Z', 'now')")
         entries = json_or_empty(errors, "array")
         middle = sql_literal(f"$[{HALF}]")
-        length = func.json_array_length(entries)
-        shortened = case(
-            (length < literal_column(str(MAX_ERRORS)), entries),
-            (length == literal_column(str(MAX_ERRORS)), func.json_remove(entries, middle)),
+        length = sa.func.json_array_length(entries)
+        shortened = sa.case(
+            (length < sa.literal_column(str(MAX_ERRORS)), entries),
+            (length == sa.literal_column(str(MAX_ERRORS)), sa.func.json_remove(entries, middle)),
             # Another implementation has made the list longer: it becomes shorter by one entry each time.
-            else_=func.json_remove(entries, middle, middle),
+            else_=sa.func.json_remove(entries, middle, middle),
         )
-        return func.json_insert(shortened, sql_literal("$[#]"), func.json_object(*pairs))
+        keys = (sql_literal(key) for key in ("attempt", "at", "error"))
+        entry = sa.func.json_object(*chain.from_iterable(zip(keys, (attempt, at, error), strict=True)))
+        return sa.func.json_insert(shortened, sql_literal("$[#]"), entry)
 
     def set_keys(self, document: Any, values: Mapping[str, Any]) -> ColumnElement[Any]:
-        pairs = [
-            item for key, value in values.items() for item in (sql_literal(f"$.{key}"), func.json(value))
-        ]
-        return func.json_set(json_or_empty(document, "object"), *pairs)
+        pairs = ((sql_literal(f"$.{key}"), sa.func.json(value)) for key, value in values.items())
+        return sa.func.json_set(json_or_empty(document, "object"), *chain.from_iterable(pairs))
 
     def has_key(self, document: Any, key: str) -> ColumnElement[bool]:
-        return func.json_type(json_or_empty(document, "object"), sql_literal(f"$.{key}")).is_not(None)
+        return sa.func.json_type(json_or_empty(document, "object"), sql_literal(f"$.{key}")).is_not(None)
 
     def without_keys(self, document: Any, *keys: str) -> ColumnElement[Any]:
-        return func.json_remove(json_or_empty(document, "object"), *(sql_literal(f"$.{key}") for key in keys))
+        paths = (sql_literal(f"$.{key}") for key in keys)
+        return sa.func.json_remove(json_or_empty(document, "object"), *paths)
 
     def unindexed_state(self, column: Any) -> ColumnElement[Any]:
         # SQLite would use the index on the state, and compare each executing row with all of the ids.
-        return cast(column, Text)
+        return sa.cast(column, sa.Text)
 
     def hint_partial_index(self, condition: ColumnElement[bool]) -> ColumnElement[bool]:
         # Without ANALYZE, which nobody runs, SQLite assumes that an equality matches few rows, and prefers
         # the five-column index on the state to the partial one.
-        return func.likely(condition)
+        return sa.func.likely(condition)
 
     def version(self) -> ColumnElement[str]:
         # Since `begin_write`, nobody else can change a row that was read.
@@ -209,7 +190,7 @@ class SQLite(Dialect):
         if self.is_memory(url):
             # The database lives as long as its connection, so there is one, which all tasks share in turn.
             is_async = url.get_driver_name() in self.async_drivers
-            options |= {"poolclass": AsyncAdaptedQueuePool if is_async else QueuePool}
+            options |= {"poolclass": sa.AsyncAdaptedQueuePool if is_async else sa.QueuePool}
             options |= {"pool_size": 1, "max_overflow": 0}
             options["connect_args"]["check_same_thread"] = False
         return options

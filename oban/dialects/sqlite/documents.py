@@ -3,29 +3,15 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sqlalchemy import (
-    BigInteger,
-    ColumnElement,
-    Float,
-    Integer,
-    Text,
-    Uuid,
-    and_,
-    case,
-    func,
-    literal,
-    literal_column,
-    select,
-    true,
-    type_coerce,
-)
+import sqlalchemy as sa
+from sqlalchemy import ColumnElement
 
 from oban.dialects.base import sql_literal
 from oban.dialects.documents import Compare, Documents, Path, step
 
 _EMPTY = {"object": "{}", "array": "[]"}
 _NUMBERS = ("integer", "real")
-_DIGITS_18 = literal_column(str(10**18 - 1), BigInteger())
+_DIGITS_18 = sa.literal_column(str(10**18 - 1), sa.BigInteger())
 _Test = Callable[[Any], ColumnElement[bool]]
 
 
@@ -34,10 +20,10 @@ def json_or_empty(document: Any, kind: str) -> ColumnElement[Any]:
 
     SQLite's JSON functions fail the whole statement for text that is not JSON. CASE decides in order.
     """
-    text = type_coerce(document, Text())
-    return case(
-        (func.json_valid(text) == literal_column("0"), sql_literal(_EMPTY[kind])),
-        (func.json_type(text) == sql_literal(kind), text),
+    text = sa.type_coerce(document, sa.Text())
+    return sa.case(
+        (sa.func.json_valid(text) == sa.literal_column("0"), sql_literal(_EMPTY[kind])),
+        (sa.func.json_type(text) == sql_literal(kind), text),
         else_=sql_literal(_EMPTY[kind]),
     )
 
@@ -51,55 +37,56 @@ class SQLiteDocuments(Documents):
         kind = "object" if isinstance(value, dict) else "array"
 
         def has_size(found: Any) -> ColumnElement[bool]:
-            each = func.json_each(_inside(found, kind)).table_valued("key", name="part")
-            size = select(func.count()).select_from(each).scalar_subquery()
-            return and_(found.c.type == sql_literal(kind), size == len(parts))
+            each = sa.func.json_each(_inside(found, kind)).table_valued("key", name="part")
+            size = sa.select(sa.func.count()).select_from(each).scalar_subquery()
+            return sa.and_(found.c.type == sql_literal(kind), size == len(parts))
 
         sized = _exists(document, path, has_size)
-        return and_(sized, *(self.equals(document, [*path, key], part) for key, part in parts))
+        return sa.and_(sized, *(self.equals(document, [*path, key], part) for key, part in parts))
 
     def equals_column(self, document: Any, steps: Sequence[Any], column: Any) -> ColumnElement[bool]:
         def equal(found: Any) -> ColumnElement[bool]:
-            kind = "integer" if isinstance(column.type, Integer) else "text"
+            kind = "integer" if isinstance(column.type, sa.Integer) else "text"
             value = found.c.value
-            if isinstance(column.type, Uuid):
+            if isinstance(column.type, sa.Uuid):
                 # The column is stored without dashes.
-                value = func.replace(value, sql_literal("-"), sql_literal(""), type_=Text())
-            return and_(found.c.type == sql_literal(kind), value == column)
+                value = sa.func.replace(value, sql_literal("-"), sql_literal(""), type_=sa.Text())
+            return sa.and_(found.c.type == sql_literal(kind), value == column)
 
         return _found(document, steps, equal)
 
     def compares(self, document: Any, path: Path, compare: Compare, value: Any) -> ColumnElement[bool]:
         kinds = ("text",) if isinstance(value, str) else _NUMBERS
-        parameter = _parameter(value)
-        return _exists(
-            document, path, lambda found: and_(_is_one_of(found, *kinds), compare(found.c.value, parameter))
-        )
+
+        def holds(found: Any) -> ColumnElement[bool]:
+            return sa.and_(_is_one_of(found, *kinds), compare(found.c.value, _parameter(value)))
+
+        return _exists(document, path, holds)
 
     def exists(self, document: Any, path: Path) -> ColumnElement[bool]:
-        return _exists(document, path, lambda found: true())
+        return _exists(document, path, lambda found: sa.true())
 
     def contains(self, document: Any, path: Path, value: Any) -> ColumnElement[bool]:
         def has_item(found: Any) -> ColumnElement[bool]:
-            item = func.json_each(_inside(found, "array")).table_valued("value", "type", name="item")
-            return select(literal_column("1")).select_from(item).where(_is(item, value)).exists()
+            item = sa.func.json_each(_inside(found, "array")).table_valued("value", "type", name="item")
+            return sa.select(sa.literal_column("1")).select_from(item).where(_is(item, value)).exists()
 
         return _exists(document, path, has_item)
 
     def integer(self, document: Any, path: Path) -> ColumnElement[int]:
-        found = _value(document, path, "integer", BigInteger())
-        return case((found.between(-_DIGITS_18, _DIGITS_18), found))
+        found = _value(document, path, "integer", sa.BigInteger())
+        return sa.case((found.between(-_DIGITS_18, _DIGITS_18), found))
 
     def string(self, document: Any, path: Path) -> ColumnElement[str]:
-        return _value(document, path, "text", Text())
+        return _value(document, path, "text", sa.Text())
 
     def has_all(self, tags: Any, wanted: list[str]) -> ColumnElement[bool]:
-        return and_(true(), *(self.has_any(tags, [tag]) for tag in wanted))
+        return sa.and_(sa.true(), *(self.has_any(tags, [tag]) for tag in wanted))
 
     def has_any(self, tags: Any, wanted: list[str]) -> ColumnElement[bool]:
-        each = func.json_each(json_or_empty(tags, "array")).table_valued("value", name="tag")
-        matches = each.c.value.in_([literal(tag, Text()) for tag in wanted])
-        return select(literal_column("1")).select_from(each).where(matches).exists()
+        each = sa.func.json_each(json_or_empty(tags, "array")).table_valued("value", name="tag")
+        matches = each.c.value.in_([sa.literal(tag, sa.Text()) for tag in wanted])
+        return sa.select(sa.literal_column("1")).select_from(each).where(matches).exists()
 
 
 def _exists(document: Any, path: Path, test: _Test) -> ColumnElement[bool]:
@@ -108,34 +95,34 @@ def _exists(document: Any, path: Path, test: _Test) -> ColumnElement[bool]:
 
 def _found(document: Any, steps: Sequence[Any], test: _Test) -> ColumnElement[bool]:
     source, last = _walk(document, steps)
-    found: Any = select(literal_column("1")).select_from(source).where(test(last))
+    found: Any = sa.select(sa.literal_column("1")).select_from(source).where(test(last))
     # A column in the test belongs to the statement around this one, however far out.
     return found.correlate_except(source).exists()  # type: ignore[no-any-return]
 
 
 def _value(document: Any, path: Path, kind: str, type_: Any) -> ColumnElement[Any]:
     source, last = _walk(document, [step(key) for key in path])
-    value = select(type_coerce(last.c.value, type_)).select_from(source).where(_is_one_of(last, kind))
-    return value.limit(literal_column("1")).scalar_subquery()
+    value = sa.select(sa.type_coerce(last.c.value, type_)).select_from(source).where(_is_one_of(last, kind))
+    return value.limit(sa.literal_column("1")).scalar_subquery()
 
 
 def _walk(document: Any, steps: Sequence[Any]) -> tuple[Any, Any]:
     """The FROM clause that follows a path, and its last level, whose `type` and `value` are at the path."""
     last = _level(json_or_empty(document, "object"), 0)
-    source: Any = select(literal_column("1")).subquery("path").join(last, last.c.key == steps[0])
+    source: Any = sa.select(sa.literal_column("1")).subquery("path").join(last, last.c.key == steps[0])
     for number, place in enumerate(steps[1:], 1):
-        last = _level(_inside(last, "array" if isinstance(place.type, Integer) else "object"), number)
+        last = _level(_inside(last, "array" if isinstance(place.type, sa.Integer) else "object"), number)
         source = source.join(last, last.c.key == place)
     return source, last
 
 
 def _level(document: ColumnElement[Any], number: int) -> Any:
-    return func.json_each(document).table_valued("key", "value", "type", name=f"level_{number}")
+    return sa.func.json_each(document).table_valued("key", "value", "type", name=f"level_{number}")
 
 
 def _inside(found: Any, kind: str) -> ColumnElement[Any]:
     """The list or object at a level, or an empty one where there is something else."""
-    return case((found.c.type == sql_literal(kind), found.c.value), else_=sql_literal(_EMPTY[kind]))
+    return sa.case((found.c.type == sql_literal(kind), found.c.value), else_=sql_literal(_EMPTY[kind]))
 
 
 def _is_one_of(found: Any, *kinds: str) -> ColumnElement[bool]:
@@ -146,12 +133,12 @@ def _is(found: Any, value: Any) -> ColumnElement[bool]:
     if value is None or isinstance(value, bool):
         return found.c.type == sql_literal("null" if value is None else str(value).lower())  # type: ignore[no-any-return]
     kinds = ("text",) if isinstance(value, str) else _NUMBERS
-    return and_(_is_one_of(found, *kinds), found.c.value == _parameter(value))
+    return sa.and_(_is_one_of(found, *kinds), found.c.value == _parameter(value))
 
 
 def _parameter(value: Any) -> ColumnElement[Any]:
     if isinstance(value, str):
-        return literal(value, Text())
+        return sa.literal(value, sa.Text())
     # SQLite's JSON functions turn an integer beyond 64 bits into a float.
     whole = isinstance(value, int) and -(2**63) <= value < 2**63
-    return literal(value, BigInteger()) if whole else literal(float(value), Float())
+    return sa.literal(value, sa.BigInteger()) if whole else sa.literal(float(value), sa.Float())
