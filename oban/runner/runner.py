@@ -129,7 +129,7 @@ class Runner:
         logger.info("node %s runs %s", self.options.node, queues)
 
     async def stop(self) -> None:
-        """Stop fetching, let jobs finish, put back those that do not, and store every outcome."""
+        """Stop fetching, let jobs finish, put back those that do not, store every outcome, and disconnect."""
         self.queues.retire()
         for step in (self._let_jobs_finish, self._put_jobs_back, self._store_outcomes, self._disconnect):
             try:
@@ -141,7 +141,7 @@ class Runner:
                 await step()
 
     def hurry(self) -> None:
-        """Cut the grace period short: somebody asked a second time to stop."""
+        """Cut the grace period short, at a second request to stop."""
         self._hurried.set()
 
     async def _let_jobs_finish(self) -> None:
@@ -150,8 +150,9 @@ class Runner:
 
     async def _put_jobs_back(self) -> None:
         if self._unfinished:
-            ids = ", ".join(map(str, self.queues.release_jobs()))
-            logger.warning("put back jobs that did not finish in the grace period: %s", ids or "none")
+            if ids := self.queues.release_jobs():
+                listed = ", ".join(map(str, ids))
+                logger.warning("put back jobs that did not finish in the grace period: %s", listed)
             await self._jobs_end(self._budget.left / (10 if self._hurried.is_set() else 2))
         # Before the rows go back: a job in a process ends only now.
         await self._processes.stop()

@@ -1,7 +1,7 @@
 """The main program of a child process, in which workers with `executor="process"` run.
 
-The main thread runs one job after the other while another thread listens to the node. When the node is gone,
-the child process ends, with every process that it started.
+The main thread runs one job after the other while another thread listens to the node. When the node ends or
+dies, the child process ends, with every process that it started.
 """
 
 import asyncio
@@ -175,7 +175,7 @@ def _kill_everything() -> None:
 
 
 def main(descriptor: int, parent_pid: int) -> None:
-    """Serve the node at the other end of a socket until it closes the socket or is gone."""
+    """Serve the node at the other end of a socket until the node closes it or dies."""
     connection = socket.socket(fileno=descriptor)
     # Programs that jobs start must not inherit it.
     connection.set_inheritable(False)

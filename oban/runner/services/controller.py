@@ -1,4 +1,4 @@
-"""Runs the queues of this node as they are configured, with the commands that were given since."""
+"""Runs the queues of this node as they are configured, and as commands have changed them since."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
