@@ -149,13 +149,13 @@ class Oban(BaseClient[AsyncEngine, AsyncCaller]):
     async def update_job(
         self, job_or_id: Target, changes: JobChanges, session: AsyncCaller | None = None
     ) -> Job:
-        management.check(changes)
+        management.check_changes(changes)
         return (await self._database.run(session, management.update_jobs, parse([job_or_id]), changes))[0]
 
     async def update_many_jobs(
         self, jobs: Targets, changes: JobChanges, session: AsyncCaller | None = None
     ) -> list[Job]:
-        management.check(changes)
+        management.check_changes(changes)
         return await self._database.run(session, management.update_jobs, parse(jobs), changes)
 
     # -- queues --------------------------------------------------------------------------------

@@ -109,13 +109,13 @@ class SyncOban(BaseClient[Engine, SyncCaller]):
         return self._database.run(session, management.delete_jobs, parse(jobs))
 
     def update_job(self, job_or_id: Target, changes: JobChanges, session: SyncCaller | None = None) -> Job:
-        management.check(changes)
+        management.check_changes(changes)
         return self._database.run(session, management.update_jobs, parse([job_or_id]), changes)[0]
 
     def update_many_jobs(
         self, jobs: Targets, changes: JobChanges, session: SyncCaller | None = None
     ) -> list[Job]:
-        management.check(changes)
+        management.check_changes(changes)
         return self._database.run(session, management.update_jobs, parse(jobs), changes)
 
     # -- queues --------------------------------------------------------------------------------

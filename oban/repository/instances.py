@@ -1,4 +1,7 @@
-"""What instances of a job show after a call: those of the caller's session, and those that were passed."""
+"""Let instances of `Job` that the caller has show a row as a call has left it.
+
+These are the instances that were passed to the call, and those in the caller's session.
+"""
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from copy import deepcopy
@@ -11,92 +14,99 @@ from oban.database.transaction import Transaction
 from oban.models import COLUMN_KEYS, Job
 from oban.repository.selection import Selection
 
-_SEEN = "oban.seen"
+#: In the `info` of an instance: `Selection.locked_at` of the call whose row it shows.
+_SHOWS = "oban.shows"
 
 
-def refresh(tx: Transaction, named: Selection, ids: Iterable[int], written: Collection[str]) -> None:
-    """Let instances show the rows with some ids, of which a call has just written some columns."""
-    wanted = sorted({id_ for id_ in ids if id_ in named.instances or _held(tx, id_)})
-    if wanted:
+def reload_instances(
+    tx: Transaction, selection: Selection, ids: Iterable[int], written: Collection[str]
+) -> None:
+    """Load those of some jobs that the caller has instances of; `written` are the columns just written."""
+    shown = sorted(id_ for id_ in ids if id_ in selection.instances or _session_instances(tx, id_))
+    if shown:
         dialect = tx.dialect
         statement = select(Job).where(dialect.in_ids(Job.id, dialect.id_list())).options(lazyload("*"))
-        rows = tx.orm_execute(statement, {"ids": wanted}, populate_existing=True).scalars().all()
-        show(tx, named, rows, dict.fromkeys(wanted, written))
+        rows = tx.orm_execute(statement, {"ids": shown}, populate_existing=True).scalars().all()
+        refresh_instances(tx, selection, rows, dict.fromkeys(shown, written))
 
 
-def show(
-    tx: Transaction, named: Selection, rows: Iterable[Job], written: Mapping[int, Collection[str]]
+def refresh_instances(
+    tx: Transaction, selection: Selection, rows: Iterable[Job], written: Mapping[int, Collection[str]]
 ) -> None:
-    """Let instances show `rows`, loaded just now; `written` is what the call wrote of each, by id."""
+    """Copy jobs that were loaded under their lock to the caller's instances, until a rollback.
+
+    `written` has, by id, the columns that the call wrote.
+    """
     undo: list[Callable[[], None]] = []
 
-    def apply() -> None:
+    def refresh() -> None:
         for row in rows:
-            undo.append(_note(tx, row, named.locked_at))
-            for instance in (*named.instances.get(row.id, ()), *_kin(tx, row.id)):
-                if instance is not row:
-                    undo.extend(_show(tx, instance, row, written[row.id], named.locked_at))
+            undo.append(_mark(tx, row, selection.locked_at))
+            for instance in (*selection.instances.get(row.id, ()), *_subclass_instances(tx, row.id)):
+                # An earlier call may get its answer after a later one, whose row the instance then shows.
+                is_newer = instance_state(instance).info.get(_SHOWS, 0) > selection.locked_at
+                if instance is not row and not is_newer:
+                    undo.append(_copy(tx, row, instance, written[row.id], selection.locked_at))
 
-    tx.after_commit(apply)
+    tx.after_commit(refresh)
     tx.on_rollback(undo)
 
 
-def _held(tx: Transaction, id_: int) -> list[Job]:
-    """What the session has of a job: one of `Job`, and one of each class that an application made of it."""
+def _session_instances(tx: Transaction, id_: int) -> list[Job]:
+    """The session's instances of a job: of `Job`, and of each subclass that the application has mapped."""
     keys = (mapper.identity_key_from_primary_key((id_,)) for mapper in Job.__mapper__.self_and_descendants)
-    return [held for key in keys if isinstance(held := tx.session.identity_map.get(key), Job)]
+    instances = (tx.session.identity_map.get(key) for key in keys)
+    return [instance for instance in instances if isinstance(instance, Job)]
 
 
-def _kin(tx: Transaction, id_: int) -> list[Job]:
-    """Those of them that loading a `Job` does not refresh."""
-    return [held for held in _held(tx, id_) if type(held) is not Job]
+def _subclass_instances(tx: Transaction, id_: int) -> list[Job]:
+    # Loading a `Job` does not refresh these.
+    return [instance for instance in _session_instances(tx, id_) if type(instance) is not Job]
 
 
-def _note(tx: Transaction, job: Job, locked_at: int) -> Callable[[], None]:
+def _mark(tx: Transaction, job: Job, locked_at: int) -> Callable[[], None]:
+    """Note which call a loaded job shows; returns what a rollback has to do."""
     info = instance_state(job).info
-    before = info.get(_SEEN, 0)
-    info[_SEEN] = locked_at
+    before = info.get(_SHOWS, 0)
+    info[_SHOWS] = locked_at
 
-    def forget() -> None:
-        info[_SEEN] = before
-        # A savepoint that is rolled back expires what was flushed in it, and no more.
+    def undo() -> None:
+        info[_SHOWS] = before
+        # When a savepoint is rolled back, the session itself only expires what was flushed in it.
         if job in tx.session:
             tx.session.expire(job, COLUMN_KEYS)
 
-    return forget
+    return undo
 
 
-def _show(
-    tx: Transaction, instance: Job, row: Job, written: Collection[str], locked_at: int
-) -> list[Callable[[], None]]:
-    """Let an instance of another session, or of none, show a row, as if it had been loaded now.
+def _copy(
+    tx: Transaction, row: Job, instance: Job, written: Collection[str], locked_at: int
+) -> Callable[[], None]:
+    """Let an instance show a row as if it had been loaded; returns what a rollback has to do.
 
-    What the application has set on one that its session will flush stays, but for what the call wrote
-    itself. The answer to an earlier call changes nothing when it comes after that to a later one.
+    Changes that the instance's session has yet to flush stay, except in `written` columns.
     """
     state = instance_state(instance)
-    if state.info.get(_SEEN, 0) > locked_at:
-        return []
-    before, info = dict(instance.__dict__), state.info.get(_SEEN, 0)
-    pending = set(COLUMN_KEYS) - state.unmodified if state.session is not None else set()
-    shown = [key for key in COLUMN_KEYS if key not in pending or key in written]
-    for key in shown:
+    values, shown_before = dict(instance.__dict__), state.info.get(_SHOWS, 0)
+    unflushed = set(COLUMN_KEYS) - state.unmodified if state.session is not None else set()
+    copied = [key for key in COLUMN_KEYS if key not in unflushed or key in written]
+    for key in copied:
         attributes.set_committed_value(instance, key, deepcopy(getattr(row, key)))
-    state.info[_SEEN] = locked_at
+    state.info[_SHOWS] = locked_at
 
     def undo() -> None:
-        if state.info[_SEEN] != locked_at:
+        if state.info[_SHOWS] != locked_at:
             return
-        state.info[_SEEN] = info
+        state.info[_SHOWS] = shown_before
         if instance in tx.session:
             tx.session.expire(instance, COLUMN_KEYS)
             return
-        for key in shown:
-            if key not in before:
+        for key in copied:
+            if key not in values:
                 instance.__dict__.pop(key, None)
-            elif key in pending:
-                setattr(instance, key, before[key])
+            elif key in unflushed:
+                setattr(instance, key, values[key])
             else:
-                attributes.set_committed_value(instance, key, before[key])
+                attributes.set_committed_value(instance, key, values[key])
 
-    return [undo]
+    return undo

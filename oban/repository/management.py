@@ -1,176 +1,150 @@
-"""Cancel, retry, delete and update, with the rules for which states each applies to.
+"""Get, list, cancel, retry, delete and update jobs, with the states that each of these applies to."""
 
-Every function locks the rows in id order first, so that two calls on the same jobs wait for each
-other instead of deadlocking, and decides on the locked rows.
-"""
-
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from datetime import datetime, timedelta
 from inspect import iscoroutinefunction
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, bindparam, case, delete, select, update
+from sqlalchemy import Row, Select, bindparam, case, delete, select, update
 from sqlalchemy.orm import attributes
 from sqlalchemy.orm.attributes import instance_state
 
 from oban import fields
 from oban.database.transaction import Transaction
-from oban.errors import InvalidJob, InvalidTarget, JobNotFound
+from oban.errors import InvalidJob, JobNotFound
 from oban.models import COLUMN_KEYS, Job, state_at
-from oban.repository.instances import refresh, show
-from oban.repository.selection import MAX_ID, Selection, lock, lock_statement, look, parse, recheck
+from oban.repository.announce import announce_available, announce_cancelled, announce_due
+from oban.repository.instances import refresh_instances, reload_instances
+from oban.repository.selection import MAX_ID, Selection, check_statement, load_jobs, lock
 from oban.types import JobState
 
 Changes = Mapping[str, Any]
 JobChanges = Changes | Callable[[Job], Changes]
 
-CANCELLABLE = (
-    JobState.AVAILABLE,
-    JobState.SCHEDULED,
-    JobState.SUSPENDED,
-    JobState.EXECUTING,
-    JobState.RETRYABLE,
-)
-#: Of a `pkill` of ours: the row says it, too. Others, which let the row execute, only ask with theirs.
-DONE = {"done": True}
-WAITING = tuple(set(CANCELLABLE) - {JobState.EXECUTING})
-RETRYABLE = tuple(set(JobState) - {JobState.AVAILABLE, JobState.EXECUTING})
-DELETABLE = tuple(set(JobState) - {JobState.EXECUTING})
+#: The states in which a job waits to run.
+PENDING_STATES = (JobState.AVAILABLE, JobState.SCHEDULED, JobState.SUSPENDED, JobState.RETRYABLE)
+#: The states that cancel, retry and delete apply to; update applies to all.
+CANCEL_STATES = (*PENDING_STATES, JobState.EXECUTING)
+RETRY_STATES = tuple(set(JobState) - {JobState.AVAILABLE, JobState.EXECUTING})
+DELETE_STATES = tuple(set(JobState) - {JobState.EXECUTING})
 
 
-def get_job(tx: Transaction, id_: int) -> Job | None:
-    """The job with this id, or None."""
-    known = 0 < id_ <= MAX_ID
-    return next(iter(look(tx, select(Job).where(Job.id == id_))), None) if known else None
+def get_job(tx: Transaction, job_id: int) -> Job | None:
+    """The job with an id, or None."""
+    if not 0 < job_id <= MAX_ID:
+        return None
+    return next(iter(load_jobs(tx, select(Job).where(Job.id == job_id))), None)
 
 
 def list_jobs(tx: Transaction, statement: Select[Any] | None = None) -> list[Job]:
-    """The jobs that a `select(Job)` gives; all jobs, in id order, without one."""
+    """The jobs that a `select(Job)` selects, or all jobs in id order."""
     if statement is None:
         statement = select(Job).order_by(Job.id)
-    elif not isinstance(statement, Select):
-        raise InvalidTarget(f"a select(Job) is needed, not {type(statement).__name__}")
     else:
-        parse(statement)
-    return look(tx, statement)
+        check_statement(statement)
+    return load_jobs(tx, statement)
 
 
-def cancel_jobs(tx: Transaction, named: Selection) -> int:
-    """Cancel the jobs that have not ended; the number changed.
+def cancel_jobs(tx: Transaction, selection: Selection) -> int:
+    """Cancel the selected jobs that have not finished; returns the number changed.
 
-    Executing jobs too: the row changes now, and the node that runs the job is told.
-    """
-    rows = lock(tx, named, CANCELLABLE)
-    ids = [row.id for row in rows]
-    now = tx.dialect.now()
-    _set(tx, named, ids, state=_state(tx, JobState.CANCELLED), cancelled_at=now)
-    executing = [row.id for row in rows if row.state is JobState.EXECUTING]
-    tx.notify("signal", [{"action": "pkill", "job_id": id_, **DONE} for id_ in executing])
-    return len(ids)
-
-
-def retry_jobs(tx: Transaction, named: Selection) -> int:
-    """Make the jobs that are neither available nor executing run again now; the number changed.
-
-    `max_attempts` is raised where all attempts are used, and a recorded result is removed.
+    The row of an executing job changes as well, and the node that runs it is told.
     """
     dialect = tx.dialect
-    rows = lock(tx, named, RETRYABLE)
-    ids = [row.id for row in rows]
-    used_up = Job.attempt >= Job.max_attempts
-    _set(
+    rows = lock(tx, selection, Job.state, states=CANCEL_STATES)
+    _update(tx, selection, rows, state=dialect.state("cancelled"), cancelled_at=dialect.now())
+    announce_cancelled(tx, [row.id for row in rows if row.state is JobState.EXECUTING])
+    return len(rows)
+
+
+def retry_jobs(tx: Transaction, selection: Selection) -> int:
+    """Make the selected jobs that are neither available nor executing available; returns the number changed.
+
+    `max_attempts` is raised where no attempt is left, and a recorded value is removed.
+    """
+    dialect = tx.dialect
+    rows = lock(tx, selection, Job.queue, states=RETRY_STATES)
+    is_recorded = dialect.has_key(Job.meta, "recorded")
+    _update(
         tx,
-        named,
-        ids,
-        state=_state(tx, JobState.AVAILABLE),
+        selection,
+        rows,
+        state=dialect.state("available"),
         scheduled_at=dialect.now(),
-        max_attempts=case((used_up, Job.attempt + 1), else_=Job.max_attempts),
-        meta=case(
-            (dialect.has_key(Job.meta, "recorded"), dialect.without_keys(Job.meta, "recorded", "return")),
-            else_=Job.meta,
-        ),
+        max_attempts=case((Job.attempt >= Job.max_attempts, Job.attempt + 1), else_=Job.max_attempts),
+        meta=case((is_recorded, dialect.without_keys(Job.meta, "recorded", "return")), else_=Job.meta),
         cancelled_at=None,
         completed_at=None,
         discarded_at=None,
     )
-    _wake(tx, (row.queue for row in rows))
-    return len(ids)
+    announce_available(tx, (row.queue for row in rows))
+    return len(rows)
 
 
-def delete_jobs(tx: Transaction, named: Selection) -> int:
-    """Delete the jobs that are not executing; the number deleted."""
+def delete_jobs(tx: Transaction, selection: Selection) -> int:
+    """Delete the selected jobs that are not executing; returns the number deleted."""
     dialect = tx.dialect
-    ids = [row.id for row in lock(tx, named, DELETABLE)]
+    ids = [row.id for row in lock(tx, selection, states=DELETE_STATES)]
     if ids:
         statement = delete(Job).where(dialect.in_ids(Job.id, dialect.id_list()))
-        # Instances of the caller's session become deleted ones.
+        # "fetch" makes instances in the caller's session deleted ones.
         tx.orm_execute(statement, {"ids": ids}, synchronize_session="fetch")
     return len(ids)
 
 
-def update_jobs(tx: Transaction, named: Selection, changes: JobChanges) -> list[Job]:
-    """Update some fields; the jobs as they are then, in the order given, each once.
+def update_jobs(tx: Transaction, selection: Selection, changes: JobChanges) -> list[Job]:
+    """Change fields of the selected jobs, all or none.
 
-    A callable gets each job as it is under its lock, and returns the changes for it. Only the
-    columns named are written. Raises `InvalidJob` for a field that cannot be set or a value that
-    it cannot hold, `JobNotFound` for ids without a job, and whatever a callable raises; in each
-    case no job is changed.
+    Args:
+        tx: A transaction.
+        selection: The jobs.
+        changes: A dict, or a function that gets each job as it is under its lock and returns a dict. No other
+            columns are written.
+
+    Returns:
+        The jobs as they are afterwards, each once: in the order of the call, or of their ids for a statement.
+
+    Raises:
+        InvalidJob: A field cannot be set, or has a wrong value.
+        JobNotFound: Some ids belong to no job.
     """
-    dialect = tx.dialect
-    statement, ids, seen = lock_statement(tx, named, Job, dialect.now())
-    found: list[tuple[Job, datetime, str]] = [
-        (row[0], row[1], row[2]) for row in tx.orm_execute(statement, {"ids": ids}, populate_existing=True)
-    ]
-    meant = recheck(tx, named, seen, {job.id: version for job, _, version in found})
-    rows = [(job, now) for job, now, _ in found if job.id in meant]
-    locked = {job.id: job for job, _ in rows}
-    if missing := [id_ for id_ in named.ids if id_ not in locked]:
+    rows = lock(tx, selection, Job, tx.dialect.now().label("now"), populate_existing=True)
+    jobs: dict[int, Job] = {row.id: row.Job for row in rows}
+    if missing := [id_ for id_ in selection.ids if id_ not in jobs]:
         raise JobNotFound(missing)
-    decided = {
-        job.id: _decide(job, _called(changes, job) if callable(changes) else changes, now)
-        for job, now in rows
-    }
-    _write(tx, decided)
-    for id_, values in decided.items():
-        for column, value in values.items():
-            attributes.set_committed_value(locked[id_], column, value)
-    _announce(tx, [(locked[id_], values) for id_, values in decided.items()])
-    show(tx, named, locked.values(), decided)
-    order = locked if named.statement is not None else named.ids
-    return [named.instances.get(id_, [locked[id_]])[0] for id_ in order]
+    values = {row.id: _new_values(row.Job, changes, row.now) for row in rows}
+    _write(tx, values)
+    for id_, job in jobs.items():
+        for column, value in values[id_].items():
+            attributes.set_committed_value(job, column, value)
+    _announce(tx, [jobs[id_] for id_ in jobs if values[id_].keys() & {"queue", "scheduled_at", "state"}])
+    refresh_instances(tx, selection, jobs.values(), values)
+    order = jobs if selection.statement is not None else selection.ids
+    return [selection.instances.get(id_, [jobs[id_]])[0] for id_ in order]
 
 
-def _called(function: Callable[[Job], Changes], job: Job) -> Changes:
-    # A copy, so that nothing but what is returned can reach the row or the tx.session.
-    copy = Job._from_row(deepcopy([getattr(job, key) for key in COLUMN_KEYS]))
-    changes = function(copy)
-    if instance_state(copy).modified:
-        raise InvalidJob("changes", "must be returned as a dict; an attribute was set instead")
-    return changes
-
-
-def check(changes: object) -> None:
-    """Refuse, before any row is touched, what can be no change: raises `InvalidJob`."""
+def check_changes(changes: object) -> None:
+    """Raise `InvalidJob` for changes that no job can have, before any row is touched."""
     if iscoroutinefunction(changes):
         raise InvalidJob("changes", "must be a plain function: it runs while the row is locked")
     if not callable(changes):
-        _checked(changes)
+        _check_dict(changes)
 
 
-def _checked(changes: object) -> dict[str, Any]:
+def _check_dict(changes: object) -> dict[str, Any]:
     if not isinstance(changes, Mapping):
         raise InvalidJob("changes", f"must be a dict, not {type(changes).__name__}")
     return fields.check(changes)
 
 
-def _decide(job: Job, changes: Changes, now: datetime) -> dict[str, Any]:
-    """The column values to write for one locked job."""
-    values = _checked(changes)
+def _new_values(job: Job, changes: JobChanges, now: datetime) -> dict[str, Any]:
+    """The column values to write for a locked job."""
+    values = _check_dict(_call(changes, job) if callable(changes) else changes)
     if "schedule_in" in values:
         values["scheduled_at"] = now + timedelta(seconds=values.pop("schedule_in"))
-    # An attempt more has to be left for a job that waits for one.
-    least = job.attempt + (job.state in WAITING)
+    # A job that waits to run needs an attempt that it has not used.
+    least = job.attempt + (job.state in PENDING_STATES)
     if values.get("max_attempts", least) < least:
         raise InvalidJob(
             "max_attempts",
@@ -183,42 +157,42 @@ def _decide(job: Job, changes: Changes, now: datetime) -> dict[str, Any]:
     return values
 
 
-def _write(tx: Transaction, decided: dict[int, dict[str, Any]]) -> None:
-    """One statement per set of columns, executed once for each job that has it."""
-    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
-    for id_, values in decided.items():
-        if values:
-            groups.setdefault(tuple(sorted(values)), []).append({"key": id_, **values})
+def _call(function: Callable[[Job], Changes], job: Job) -> Changes:
+    # The function gets a copy, so that only what it returns can change the row or the session.
+    copy = Job._from_row(deepcopy([getattr(job, key) for key in COLUMN_KEYS]))
+    changes = function(copy)
+    if instance_state(copy).modified:
+        raise InvalidJob("changes", "must be returned as a dict; an attribute was set instead")
+    return changes
+
+
+def _write(tx: Transaction, values: dict[int, dict[str, Any]]) -> None:
+    """Write column values by id, with one statement for all jobs that get the same columns."""
+    parameters: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for id_, changed in values.items():
+        if changed:
+            parameters.setdefault(tuple(sorted(changed)), []).append({"key": id_, **changed})
     table = Job.__table__
-    for columns, parameters in groups.items():
+    for columns, rows in parameters.items():
         statement = (
             update(table)
             .where(table.c.id == bindparam("key"))
             .values({column: bindparam(column, type_=table.c[column].type) for column in columns})
         )
-        tx.execute(statement, parameters)
+        tx.execute(statement, rows)
 
 
-def _set(tx: Transaction, named: Selection, ids: list[int], **values: Any) -> None:
-    if ids:
+def _update(tx: Transaction, selection: Selection, rows: Sequence[Row[Any]], **values: Any) -> None:
+    """Write the same column expressions to all of some locked rows."""
+    if ids := [row.id for row in rows]:
         dialect = tx.dialect
         statement = update(Job).where(dialect.in_ids(Job.id, dialect.id_list())).values(values)
         tx.orm_execute(statement, {"ids": ids}, synchronize_session=False)
-        refresh(tx, named, ids, values)
+        reload_instances(tx, selection, ids, values)
 
 
-def _state(tx: Transaction, state: JobState) -> ColumnElement[Any]:
-    return tx.dialect.state(state.value)
-
-
-def _announce(tx: Transaction, updated: list[tuple[Job, dict[str, Any]]]) -> None:
-    """Wake the queues in which a job may start now, and the stagers when a due time has moved."""
-    moved = {"queue", "scheduled_at", "state"}
-    changed = [job for job, values in updated if values.keys() & moved]
-    _wake(tx, (job.queue for job in changed if job.state is JobState.AVAILABLE))
-    if any(job.state in (JobState.SCHEDULED, JobState.RETRYABLE) for job in changed):
-        tx.notify("signal", [{"action": "stage"}])
-
-
-def _wake(tx: Transaction, queues: Iterable[str]) -> None:
-    tx.notify("insert", [{"queue": queue} for queue in sorted(set(queues))])
+def _announce(tx: Transaction, moved: list[Job]) -> None:
+    """Wake the nodes after the queue, the time or the state of some jobs has changed."""
+    announce_available(tx, (job.queue for job in moved if job.state is JobState.AVAILABLE))
+    if any(job.state in (JobState.SCHEDULED, JobState.RETRYABLE) for job in moved):
+        announce_due(tx)

@@ -1,7 +1,7 @@
-"""Which jobs a management call means: ids, instances or a `select(Job)`, turned into locked rows."""
+"""Which jobs a call applies to: ids, jobs or a `select(Job)`, turned into locked rows."""
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -32,26 +32,24 @@ from oban.types import JobState
 Target = Job | int
 Targets = Iterable[Target] | Select[Any]
 
+#: The largest id of a bigint column.
 MAX_ID = 2**63 - 1
 _TABLE: Any = Job.__table__
-#: What `where(True)` leaves in a statement.
-_ALWAYS: Any = select(Job.id).where(true()).whereclause
-_moments = itertools.count(1)
+#: The condition of a statement with `where(True)`.
+_TRUE: Any = select(Job.id).where(true()).whereclause
+_lock_numbers = itertools.count(1)
 
 
 @dataclass
 class Selection:
-    """The jobs that a call names: instances and ids, or a statement.
-
-    The ids are looked up once the caller's session has been flushed, which gives jobs that were added
-    to it theirs.
-    """
+    """The jobs that a call names: by instances and ids, or by a statement."""
 
     targets: list[Target] = field(default_factory=list)
     statement: Select[Any] | None = None
-    #: Of two calls that locked the same row, the later one has more.
+    #: Set by `lock`. Of two calls that locked the same row, the later one has the larger number.
     locked_at: int = 0
 
+    # Computed once the caller's session has been flushed, which gives ids to the jobs that were added to it.
     @cached_property
     def ids(self) -> list[int]:
         """The distinct ids in the order of the call; raises `NotEnqueued`."""
@@ -59,7 +57,7 @@ class Selection:
 
     @cached_property
     def instances(self) -> dict[int, list[Job]]:
-        """The instances that were passed, by id; the same job may be there in several."""
+        """The instances that were passed, by id; there can be several of a job."""
         instances: dict[int, list[Job]] = {}
         for target in self.targets:
             if isinstance(target, Job):
@@ -68,9 +66,13 @@ class Selection:
 
 
 def parse(targets: Targets) -> Selection:
-    """Check what was passed. Raises `InvalidTarget` or `NotEnqueued`, before any row is touched."""
+    """Check which jobs a caller has passed, before any row is touched.
+
+    Raises `InvalidTarget`, or `NotEnqueued` for a job that has no id and is not in a session.
+    """
     if isinstance(targets, Select):
-        return Selection(statement=_checked(targets))
+        check_statement(targets)
+        return Selection(statement=targets)
     if isinstance(targets, CompoundSelect):
         raise InvalidTarget(
             "a select(Job) is needed, not CompoundSelect; use select(Job).where(Job.id.in_(the union of ids))"
@@ -89,7 +91,7 @@ def parse(targets: Targets) -> Selection:
 def parse_id(target: object) -> int:
     """The id of a `Job` or an id itself; raises `InvalidTarget` or `NotEnqueued`."""
     if isinstance(target, Job):
-        # Not target.id: on an instance that a commit has expired, that would go to the database.
+        # `target.id` would query the database if a commit has expired the instance.
         state = inspect(target)
         if state.identity is None:
             raise NotEnqueued(f"{target!r} was never enqueued, so it has no id")
@@ -99,139 +101,135 @@ def parse_id(target: object) -> int:
     raise InvalidTarget(f"a Job or an integer id is needed, not {target!r}")
 
 
-def _checked(statement: Select[Any]) -> Select[Any]:
+def check_statement(statement: object) -> None:
+    """Raise `InvalidTarget` for anything but a `select(Job)`."""
+    if not isinstance(statement, Select):
+        raise InvalidTarget(f"a select(Job) is needed, not {type(statement).__name__}")
     described = statement.column_descriptions
     entity = described[0].get("entity") if len(described) == 1 else None
     try:
-        ours = entity is not None and described[0]["expr"] is entity
-        ours = ours and issubclass(inspect(entity).mapper.class_, Job)
+        is_job = entity is not None and described[0]["expr"] is entity
+        is_job = is_job and issubclass(inspect(entity).mapper.class_, Job)
     except NoInspectionAvailable:
-        ours = False
-    if not ours:
+        is_job = False
+    if not is_job:
         raise InvalidTarget(
             "the statement must be a select(Job), of Job and nothing else; other tables are joined:"
             " select(Job).join(Order, …).where(…)"
         )
-    return statement
 
 
 def check_delete(targets: object, everything: bool) -> None:
-    """Refuse a statement that takes every job, unless that was said: `InvalidTarget`."""
+    """Raise `InvalidTarget` for a statement that selects every job, unless `everything` is true."""
     if not isinstance(targets, Select):
         if everything:
             raise InvalidTarget("everything=True goes with a select(Job)")
-    elif not everything and _takes_all(_checked(targets)):
+        return
+    check_statement(targets)
+    if not everything and _selects_all(targets):
         raise InvalidTarget(
             "the select(Job) has no condition: it would delete every job that is not executing. If that is"
             " meant, pass everything=True"
         )
 
 
-def _takes_all(statement: Select[Any]) -> bool:
+def _selects_all(statement: Select[Any]) -> bool:
     condition = statement.whereclause
-    if condition is not None and not condition.compare(_ALWAYS):
+    if condition is not None and not condition.compare(_TRUE):
         return False
     if compat.is_limited(statement):
         return False
     froms = statement.get_final_froms()
-    return len(froms) == 1 and _is_whole(froms[0])
+    return len(froms) == 1 and _has_every_job(froms[0])
 
 
-def _is_whole(source: Any) -> bool:
-    """Whether there is a row for each of our table; an outer join leaves none out."""
+def _has_every_job(source: Any) -> bool:
     if isinstance(source, Join):
-        return source.isouter and _is_whole(source.left)
+        return source.isouter and _has_every_job(source.left)
     return isinstance(source.element if isinstance(source, Alias) else source, Table)
 
 
-def find(tx: Transaction, statement: Select[Any], locks: bool = False) -> Result[Any]:
-    """Run a statement of the caller's, that names Oban's tables and others; `locks` if it locks rows.
+def load_jobs(tx: Transaction, statement: Select[Any]) -> list[Job]:
+    """The jobs that a caller's statement selects, each once."""
+    return list(execute_select(tx, statement, compat.locks_rows(statement)).scalars().unique())
 
-    A schema that is put in for none would be put in for all tables, the application's too. So the name
-    that `select(Job)` uses is given, within the statement, to the table of the schema.
+
+def execute_select(tx: Transaction, statement: Select[Any], locks_rows: bool) -> Result[Any]:
+    """Run a caller's statement, which names Oban's tables and can name the application's.
+
+    A `schema_translate_map` would look for all of them in Oban's schema. So, with a prefix, a CTE of the name
+    that `select(Job)` uses takes the place of the table, unless the statement locks rows: those of a CTE
+    cannot be locked.
     """
     prefix = tx.prefix
-    theirs = tx.mapped_schema() if prefix else None
-    # What only has a name for a while cannot be locked.
-    if locks or not prefix or theirs == prefix:
+    mapped_schema = tx.mapped_schema() if prefix else None
+    if locks_rows or not prefix or mapped_schema == prefix:
         return tx.orm_execute(statement)
-    if theirs is not None:
+    if mapped_schema is not None:
         raise InvalidTarget(
-            f"the session's schema_translate_map says {theirs!r} for tables without a schema, but this Oban's"
-            f" are in {prefix!r}"
+            f"the session's schema_translate_map says {mapped_schema!r} for tables without a schema, but this"
+            f" Oban's are in {prefix!r}"
         )
-    ours = table(_TABLE.name, *(column(each.name) for each in _TABLE.columns), schema=prefix)
-    # Recursive in name only: then others of the statement may use it, in whatever order they come.
-    named = select(*ours.c).cte(_TABLE.name, recursive=True).prefix_with("NOT MATERIALIZED")
-    return tx.session.execute(statement.add_cte(named))
-
-
-def look(tx: Transaction, statement: Select[Any]) -> list[Job]:
-    """The jobs that a statement of the caller's gives, each once."""
-    return list(find(tx, statement, _locks(statement)).scalars().unique())
-
-
-def lock_statement(
-    tx: Transaction, named: Selection, *columns: Any
-) -> tuple[Select[Any], list[int], dict[int, str]]:
-    """A statement that locks the named jobs in id order, its ids, and how their rows were when found.
-
-    It selects `columns` and, last, the version of the row.
-    """
-    dialect = tx.dialect
-    dialect.begin_write(tx.connection())
-    seen: dict[int, str] = {}
-    ids = named.ids
-    if named.statement is not None:
-        rows = named.statement.subquery()
-        prefix = tx.prefix
-        locks = _locks(named.statement)
-        whole = _TABLE.alias("named")
-        if prefix and not locks:
-            whole = table(_TABLE.name, column("id"), schema=prefix)
-        found = select(whole.c.id, dialect.version()).where(whole.c.id.in_(select(rows.c.id)))
-        ids = sorted(seen := dict(map(tuple, find(tx, found, locks))))
-    statement = (
-        select(*columns, dialect.version())
-        .where(dialect.in_ids(Job.id, dialect.id_list()))
-        .order_by(Job.id)
-        .with_for_update(of=Job)
-        # An application's relationships may say that they come along: not their tables, not locked.
-        .options(lazyload("*"))
-    )
-    # An id that a bigint cannot hold belongs to no job.
-    return statement, [id_ for id_ in ids if 0 < id_ <= MAX_ID], seen
+    jobs = table(_TABLE.name, *(column(each.name) for each in _TABLE.columns), schema=prefix)
+    # It is not recursive, but only in WITH RECURSIVE can the statement's own CTEs come before it.
+    cte = select(*jobs.c).cte(_TABLE.name, recursive=True).prefix_with("NOT MATERIALIZED")
+    return tx.session.execute(statement.add_cte(cte))
 
 
 def lock(
-    tx: Transaction, named: Selection, states: Iterable[JobState]
-) -> list[Row[tuple[int, JobState, str]]]:
-    """Lock the named jobs that are in one of some states, in id order: their id, state and queue."""
-    statement, ids, seen = lock_statement(tx, named, Job.id, Job.state, Job.queue)
-    state = tx.dialect.unindexed_state(Job.state)
-    statement = statement.where(state.in_([each.value for each in states]))
-    rows = list(tx.orm_execute(statement, {"ids": ids}).all())
-    meant = recheck(tx, named, seen, {row.id: row[3] for row in rows})
-    return [row for row in rows if row.id in meant]
+    tx: Transaction,
+    selection: Selection,
+    *columns: Any,
+    states: Iterable[JobState] | None = None,
+    **options: Any,
+) -> Sequence[Row[Any]]:
+    """Lock the selected jobs, or those of them in some states, in id order.
 
-
-def recheck(tx: Transaction, named: Selection, seen: dict[int, str], locked: dict[int, str]) -> set[int]:
-    """Which of some locked ids are meant, now that nobody can change them any more.
-
-    Both `seen` and `locked` hold the version of each row. A statement may have found a row before a
-    transaction changed it that the lock then waited for.
+    Two calls for the same jobs then wait for each other instead of deadlocking. Each row has `id`, `version`
+    and then `columns`; `options` are execution options.
     """
-    named.locked_at = next(_moments)
-    changed = [id_ for id_, version in locked.items() if seen.get(id_, version) != version]
-    if named.statement is None or not changed:
-        return set(locked)
     dialect = tx.dialect
-    # Not what it limits by: asked again, that may give other rows.
-    rows = named.statement.limit(None).offset(None).subquery()
-    again = select(rows.c.id).where(dialect.in_ids(rows.c.id, dialect.id_list()))
-    meant = find(tx, again.params(ids=changed), _locks(named.statement)).scalars()
-    return set(locked) - set(changed) | set(meant)
+    dialect.begin_write(tx.connection())
+    found = {} if selection.statement is None else _find_versions(tx, selection.statement)
+    ids = selection.ids if selection.statement is None else sorted(found)
+    statement = (
+        select(Job.id, dialect.version().label("version"), *columns)
+        .where(dialect.in_ids(Job.id, dialect.id_list()))
+        .order_by(Job.id)
+        .with_for_update(of=Job)
+        # Relationships of the application that are loaded eagerly would be locked, too.
+        .options(lazyload("*"))
+    )
+    if states is not None:
+        state = dialect.unindexed_state(Job.state)
+        statement = statement.where(state.in_([each.value for each in states]))
+    ids = [id_ for id_ in ids if 0 < id_ <= MAX_ID]
+    rows = tx.orm_execute(statement, {"ids": ids}, **options).all()
+    selection.locked_at = next(_lock_numbers)
+    # The lock may have waited for a transaction that changed a row after the statement had found it.
+    changed = {row.id for row in rows if found.get(row.id, row.version) != row.version}
+    if selection.statement is None or not changed:
+        return rows
+    matching = _select_again(tx, selection.statement, changed)
+    return [row for row in rows if row.id not in changed or row.id in matching]
 
 
-def _locks(statement: Select[Any]) -> bool:
-    return compat.locks_rows(statement)
+def _find_versions(tx: Transaction, statement: Select[Any]) -> dict[int, str]:
+    """The ids that a caller's statement selects, with the version of each row."""
+    selected = statement.subquery()
+    locks_rows = compat.locks_rows(statement)
+    jobs = _TABLE.alias("versions")
+    if tx.prefix and not locks_rows:
+        # The CTE of `execute_select` has no versions.
+        jobs = table(_TABLE.name, column("id"), schema=tx.prefix)
+    versions = select(jobs.c.id, tx.dialect.version()).where(jobs.c.id.in_(select(selected.c.id)))
+    return dict(map(tuple, execute_select(tx, versions, locks_rows)))
+
+
+def _select_again(tx: Transaction, statement: Select[Any], ids: Iterable[int]) -> set[int]:
+    """Those of some locked ids that a caller's statement still selects."""
+    # Without its limit, within which there may be other rows by now.
+    selected = statement.limit(None).offset(None).subquery()
+    again = select(selected.c.id).where(tx.dialect.in_ids(selected.c.id, tx.dialect.id_list()))
+    result = execute_select(tx, again.params(ids=sorted(ids)), compat.locks_rows(statement))
+    return set(result.scalars())

@@ -62,7 +62,7 @@ STATEMENTS: dict[str, tuple[Callable[[], Select[Any]], list[int]]] = {
     "in a subquery": (lambda: select(Job).where(Job.id.in_(of_customer(7))), [0, 1, 2]),
     "a cte": (
         lambda: (lambda named: select(Job).join(named, named.c.job_id == Job.id))(
-            of_customer(8).cte("named")
+            of_customer(8).cte("versions")
         ),
         [1, 3],
     ),
