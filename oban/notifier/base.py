@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import contextlib
 import logging
 import math
 import zlib
@@ -41,6 +42,8 @@ class Notifier(ABC):
         self._log_limits: defaultdict[str, _LogLimit] = defaultdict(_LogLimit)
         self._start_stop = asyncio.Lock()
         self._started = False
+        #: Receives in the background, if the notifier needs that.
+        self._task: asyncio.Task[None] | None = None
 
     def subscribe(self, channel: str, handler: Handler) -> None:
         """Call `handler` with each payload of a channel, on the event loop."""
@@ -64,8 +67,12 @@ class Notifier(ABC):
     @abstractmethod
     async def _open(self) -> None: ...
 
-    @abstractmethod
-    async def _close(self) -> None: ...
+    async def _close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+            self._task = None
 
     def dispatch(self, channel: str, payload: dict[str, Any]) -> None:
         """Pass a payload to each subscriber of a channel, also if one of them fails.

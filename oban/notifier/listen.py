@@ -40,7 +40,6 @@ class ListenNotifier(Notifier):
         super().__init__(database)
         self._url = direct_url(database, url)
         self._engine: AsyncEngine = database.engine
-        self._task: asyncio.Task[None] | None = None
         self._listening = asyncio.Event()
         self._failures = 0
         self._echo_token = f"oban-echo-{uuid.uuid4()}"
@@ -57,11 +56,7 @@ class ListenNotifier(Notifier):
 
     async def _close(self) -> None:
         self._listening.clear()
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
+        await super()._close()
         if self._url is not None:
             await self._engine.dispose()
 

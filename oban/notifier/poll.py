@@ -6,7 +6,6 @@ are observed instead.
 """
 
 import asyncio
-import contextlib
 import logging
 
 from sqlalchemy import Connection, event, func, select
@@ -36,6 +35,7 @@ class PollNotifier(Notifier):
     async def _close(self) -> None:
         if self._on_notices in self.database.on_notices:
             self.database.on_notices.remove(self._on_notices)
+        await super()._close()
 
     def _on_notices(self, notices: list[Notice]) -> None:
         # The commit may have happened in another thread.
@@ -48,7 +48,6 @@ class DataVersionNotifier(PollNotifier):
     def __init__(self, database: Database, interval: float = POLL_INTERVAL) -> None:
         super().__init__(database)
         self.interval = interval
-        self._task: asyncio.Task[None] | None = None
         self._total_changes: int | None = None
 
     async def _open(self) -> None:
@@ -60,15 +59,10 @@ class DataVersionNotifier(PollNotifier):
             self._task = asyncio.create_task(self._watch(), name="oban-data-version")
 
     async def _close(self) -> None:
-        await super()._close()
         engine = self.database.engine.sync_engine
         if event.contains(engine, "commit", self._on_commit):
             event.remove(engine, "commit", self._on_commit)
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
+        await super()._close()
 
     def _on_commit(self, connection: Connection) -> None:
         # Subscribers need the one connection, which is free only after this commit.
