@@ -87,7 +87,14 @@ class JobOperations(ABC, Generic[CallerT]):
 
     @abstractmethod
     def get_job(self, job_id: int, session: CallerT | None = None) -> MaybeAwaitable[Job | None]:
-        """Read the job with this id; None if there is none.
+        """Read the job with this id.
+
+        Args:
+            job_id: The id.
+            session: The caller's session or connection, to read in its transaction.
+
+        Returns:
+            The job, or None if there is none.
 
         Raises:
             InvalidTarget: `job_id` is not an integer.
