@@ -1,7 +1,7 @@
-"""Databases by driver: what the runner does must not depend on which one carries it.
+"""Databases for each driver, as the runner must behave alike on all of them.
 
-On PostgreSQL, tests that leave the schema alone share a database that is emptied in between, as
-making one takes longer than most of these tests do.
+On PostgreSQL, tests that do not change the schema share a database that is emptied before each of them, as
+creating one takes longer than most of these tests.
 """
 
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ def shared_postgresql(postgresql_factory: PostgreSQLFactory) -> Iterator[URL]:
 
 @pytest.fixture
 def emptied_postgresql(shared_postgresql: URL) -> URL:
-    """The shared PostgreSQL database, as if it were fresh."""
+    """The shared PostgreSQL database, emptied."""
     empty_postgresql(shared_postgresql)
     return shared_postgresql
 
@@ -57,7 +57,7 @@ def postgresql_url(request: pytest.FixtureRequest) -> URL:
 
 @pytest.fixture
 def fresh_url(factory: Factory) -> Iterator[URL]:
-    """A database of its own, for a test that changes more than rows."""
+    """A new database, for a test that changes more than rows."""
     made = factory.create()
     yield made
     factory.drop(made)
@@ -65,20 +65,20 @@ def fresh_url(factory: Factory) -> Iterator[URL]:
 
 @pytest.fixture(params=FORMS)
 def form(request: pytest.FixtureRequest) -> str:
-    """Whether the `process` of a worker is async or plain."""
+    """Whether the `process` of a worker is async or sync."""
     kind: str = request.param
     return kind
 
 
 @pytest.fixture
 def table(url: URL) -> Iterator[URL]:
-    """A database with a table of effects, by driver."""
+    """A database with a table of effects, for each driver."""
     with effects_table(url):
         yield url
 
 
 @pytest.fixture
 def one_table(url: URL) -> Iterator[URL]:
-    """The same, once on SQLite and once on PostgreSQL."""
+    """A database with a table of effects, on SQLite and on PostgreSQL."""
     with effects_table(url):
         yield url

@@ -1,4 +1,4 @@
-"""Workers with a session of their own, in both forms, that write effects for tests to count."""
+"""Workers with a job session, async and sync, that write effects for tests to count."""
 
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -13,7 +13,7 @@ from oban import Job, Oban, Worker
 from tests.support.options import BRIEF
 from tests.support.waiting import eventually
 
-#: `process` is async, or plain.
+#: Whether `process` is async or sync.
 FORMS = ["async", "thread"]
 RUNNING: dict[str, Any] = {"queues": {"default": 5}, **BRIEF}
 
@@ -23,7 +23,7 @@ class Base(DeclarativeBase):
 
 
 class Effect(Base):
-    """What a job does; no two of the same `name`."""
+    """The effect of a job. `name` is unique."""
 
     __tablename__ = "effects"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -32,7 +32,7 @@ class Effect(Base):
 
 @contextmanager
 def effects_table(url: URL) -> Iterator[None]:
-    """The table of effects, in the database of a test."""
+    """Create the table of effects in a database, and drop it at the end."""
     lite = url.get_backend_name() == "sqlite"
     engine = create_engine(url.set(drivername="sqlite" if lite else "postgresql+psycopg"))
     Base.metadata.create_all(engine)
@@ -44,7 +44,7 @@ def effects_table(url: URL) -> Iterator[None]:
 
 
 async def effects(oban: Oban) -> list[str]:
-    """The names of all effects that are stored, sorted."""
+    """The names of all stored effects, sorted."""
     async with AsyncSession(oban.engine) as session:
         return list(await session.scalars(select(Effect.name).order_by(Effect.name)))
 
@@ -55,12 +55,12 @@ def effect(job: Job, session: Session) -> None:
 
 
 def nothing_leaked(oban: Oban) -> bool:
-    """Whether every connection of the application's pool has come back."""
+    """Whether every connection is back in the application's pool."""
     return oban.engine.pool.checkedout() == 0  # type: ignore[attr-defined, no-any-return]
 
 
 def worker(form: str, body: Callable[[Job, Session], Any], **options: Any) -> type[Worker]:
-    """A worker with a session, that runs `body`: on the event loop, or in a thread."""
+    """A worker with a session that runs `body` on the event loop or in a thread."""
     if form == "async":
 
         class OnLoop(Worker, **options):
@@ -77,7 +77,7 @@ def worker(form: str, body: Callable[[Job, Session], Any], **options: Any) -> ty
 
 
 class Halting:
-    """A worker that writes an effect, or the other way round, halts until the test lets it go on."""
+    """A worker that writes an effect and halts until the test continues it, or halts before it writes."""
 
     def __init__(self, form: str, *, writes_first: bool, result: object = None, **options: Any) -> None:
         self.begun = threading.Event()

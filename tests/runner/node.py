@@ -1,6 +1,6 @@
-"""A runner in a process of its own: `python -m tests.runner.node URL LEDGER LIMIT POLL_INTERVAL`.
+"""A runner in its own process: `python -m tests.runner.node URL LEDGER LIMIT POLL_INTERVAL`.
 
-Says "ready" when it runs, and stops when its input is closed.
+Prints "ready" when it runs, and stops when its input is closed.
 """
 
 import asyncio
@@ -15,14 +15,14 @@ ledger: TextIO
 
 
 class Noted(Worker, name="tests.node.Noted"):
-    """Writes its id into the ledger of the process that runs it."""
+    """Writes the id of its job into the ledger of the process that runs it."""
 
     async def process(self, job: Job) -> None:
         ledger.write(f"{job.id}\n")
 
 
 class Watchful(Worker, name="tests.node.Watchful"):
-    """Says when it starts, and when it has learned that it was cancelled."""
+    """Prints when it starts, and when it sees that its job was cancelled."""
 
     async def process(self, job: Job) -> Cancel:
         print("started", flush=True)

@@ -1,6 +1,6 @@
-"""A script that is a node and defines a worker: `python tests/runner/process_script.py URL [unguarded]`.
+"""A script that defines a worker and runs a node: `python tests/runner/process_script.py URL [unguarded]`.
 
-Runs one job in a child process, and prints how it ended.
+It runs one job in a child process, and prints how the job ended.
 """
 
 import asyncio

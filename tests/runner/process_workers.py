@@ -1,4 +1,4 @@
-"""Workers that run in child processes, which import this module to find them."""
+"""Workers that run in child processes, which import this module."""
 
 import contextvars
 import ctypes
@@ -18,7 +18,7 @@ setting: contextvars.ContextVar[str] = contextvars.ContextVar("setting", default
 
 
 class InProcess(Worker, executor="process"):
-    """Does what its arguments say."""
+    """Runs the action that its args name."""
 
     def process(self, job: Job) -> Any:
         return ACTIONS[job.args["do"]](job)
@@ -32,7 +32,7 @@ class Limited(InProcess, timeout=0.3):
 
 
 class Unmade(Worker, executor="process"):
-    """Can be made in the node only."""
+    """Can be instantiated only in the node."""
 
     def __init__(self) -> None:
         if os.environ.get("OBAN_TEST_NODE") != str(os.getpid()):
@@ -80,7 +80,7 @@ def _die(job: Job) -> None:
 
 
 def _signal(job: Job) -> None:
-    # No file with the memory of the process: it is meant to die.
+    # Without a core dump, as the process is meant to die.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     os.kill(os.getpid(), job.args["signal"])
 
@@ -91,7 +91,7 @@ def _segfault(job: Job) -> None:
 
 
 def _wait(job: Job) -> None:
-    """Says which process it is, and goes on for ever."""
+    """Write the id of the process, and run until it is killed."""
     Path(job.args["note"]).write_text(str(os.getpid()))
     time.sleep(600)
 
@@ -107,7 +107,7 @@ def _poll(job: Job) -> Cancel:
 
 
 def _until(job: Job) -> None:
-    """Goes on until the test makes a file."""
+    """Run until the test creates a file."""
     note = Path(job.args["note"])
     note.write_text(str(os.getpid()))
     while not note.with_suffix(".go").exists():
@@ -115,7 +115,7 @@ def _until(job: Job) -> None:
 
 
 def _family(job: Job) -> None:
-    """Starts a process of its own, which holds the connection to the node open."""
+    """Start a process that keeps the connection to the node open."""
     grandchild = os.fork()
     if grandchild == 0:
         time.sleep(600)
@@ -126,7 +126,7 @@ def _family(job: Job) -> None:
 
 
 def _signals(job: Job) -> Record:
-    """Survives what is for the node, and does not hand that down."""
+    """Survive signals that are meant for the node, and start a process with default dispositions."""
     for number in (signal.SIGINT, signal.SIGTERM):
         os.kill(os.getpid(), number)
     program = "import signal; print(signal.getsignal(signal.SIGTERM) is signal.SIG_DFL)"

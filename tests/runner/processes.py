@@ -1,4 +1,4 @@
-"""Runners in processes of their own, from the side of the test."""
+"""Starts nodes in processes, and inspects the processes of workers."""
 
 import asyncio
 import sys
@@ -21,24 +21,24 @@ class Node:
         self.ledger = ledger
 
     async def says(self, word: str) -> None:
-        """Wait until it prints a line."""
+        """Wait until it prints this line."""
         assert self.process.stdout is not None
         line = await within(self.process.stdout.readline(), 30)
         assert line.decode().strip() == word
 
     def ran(self) -> list[int]:
-        """The ids of the jobs that it ran; complete once it has stopped."""
+        """The ids of the jobs that it ran. The list is complete once the node has stopped."""
         return [int(line) for line in self.ledger.read_text().split()]
 
     async def stop(self) -> None:
-        """Let it stop as it would in production, and see that nothing went wrong."""
+        """Stop the node as in production, and check that nothing went wrong."""
         _, errors = await within(self.process.communicate(b""), 20)
         assert (self.process.returncode, errors.decode()) == (0, "")
 
 
 @asynccontextmanager
 async def node(url: URL, ledger: Path, *, limit: int = 10, poll_interval: float = 1.0) -> AsyncIterator[Node]:
-    """A node that has started; it is stopped, or else killed, at the end."""
+    """Start a node, and stop it at the end, or kill it after an error."""
     rendered = url.render_as_string(hide_password=False)
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "tests.runner.node"),
@@ -61,7 +61,7 @@ async def node(url: URL, ledger: Path, *, limit: int = 10, poll_interval: float 
 
 
 def lives(pid: int) -> bool:
-    """Whether a process exists that is not merely waiting to be reaped."""
+    """Whether a process exists and is not a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
@@ -69,7 +69,7 @@ def lives(pid: int) -> bool:
 
 
 async def noted(note: Path, timeout: float = 10.0) -> str:
-    """What a job writes into the file, once it has."""
+    """Wait until a job has written to a file, and return the content."""
 
     def read() -> str:
         return note.read_text() if note.exists() else ""

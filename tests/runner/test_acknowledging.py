@@ -1,4 +1,4 @@
-"""Outcomes that the database refuses, or that it cannot be given now."""
+"""Outcomes that the database refuses, or cannot store at the moment, are stored later."""
 
 import itertools
 from typing import Any
@@ -24,7 +24,7 @@ TERMINATE = text(
 
 
 class Broken:
-    """Stands in for `acknowledge_and_fetch`: raises for the first turns that acknowledge something."""
+    """Replaces `acknowledge_and_fetch`, and raises in the first turns that acknowledge something."""
 
     def __init__(self, error: Exception, times: int) -> None:
         self.error = error
@@ -60,7 +60,7 @@ async def test_outcomes_that_could_not_be_stored_are_stored_later(
         for number in range(1, 5):
             runs.finish(number, Record(number))
         runs.fail(5, ValueError("bad"))
-        # Nothing else happens on this node that could carry them along.
+        # No other turn of this node stores them along with its own work.
         for number, job in enumerate(jobs[:4], 1):
             row = await reaches(oban, job, JobState.COMPLETED)
             assert (row.meta["return"], row.errors, row.attempt) == (number, [], 1)
@@ -83,7 +83,7 @@ async def test_outcomes_survive_the_loss_of_every_connection(postgresql_url: URL
         for job in jobs:
             row = await reaches(client, job, JobState.COMPLETED)
             assert (row.attempt, row.errors) == (1, [])
-        # The node itself goes on, too.
+        # The node continues as well.
         await reaches(client, await client.enqueue(Noop.new()), JobState.COMPLETED)
 
 
@@ -111,7 +111,7 @@ async def test_a_row_that_refuses_every_change_does_not_stop_the_others(fresh_ur
         for job in jobs[1:]:
             await reaches(oban, job, JobState.COMPLETED)
         await reaches(oban, await oban.enqueue(Noop.new()), JobState.COMPLETED)
-        # Kept, and stored once it can be.
+        # The outcome is retried, and stored once that is possible.
         async with oban.engine.begin() as connection:
             await connection.exec_driver_sql("DELETE FROM refused")
         await reaches(oban, jobs[0], JobState.COMPLETED, JobState.RETRYABLE, timeout=20)
@@ -120,7 +120,7 @@ async def test_a_row_that_refuses_every_change_does_not_stop_the_others(fresh_ur
 async def test_an_outcome_that_cannot_be_written_as_json_does_not_stop_the_others(url: URL) -> None:
     runs = Runs()
     async with Oban(url, queues={"default": 5}, **FAST_POLLING) as oban:
-        # The largest integer that JSON may hold here, and the snooze adds one.
+        # The largest integer that may be stored as JSON; the snooze adds one.
         largest = await oban.enqueue(runs.worker.new(meta={"snoozed": 2**64 - 1}))
         large = await oban.enqueue(runs.worker.new(meta={"snoozed": 2**63 - 1}))
         plain = await oban.enqueue_many([runs.worker.new() for _ in range(2)])
@@ -166,7 +166,7 @@ async def test_an_acknowledgement_whose_answer_was_lost_is_repeated_without_harm
         assert (await row_of(oban, done)).state is JobState.COMPLETED
 
 
-async def test_what_acknowledging_costs_grows_with_the_number_of_jobs_and_no_faster(sqlite_url: URL) -> None:
+async def test_the_cost_of_acknowledging_grows_linearly_with_the_number_of_jobs(sqlite_url: URL) -> None:
     async with Oban(sqlite_url) as client:
         steps: list[int] = []
         for number in (100, 400):
@@ -179,7 +179,7 @@ async def test_what_acknowledging_costs_grows_with_the_number_of_jobs_and_no_fas
             def steps_of(tx: Transaction, acks: list[acknowledge.Ack] = acks) -> int:
                 steps = itertools.count()
                 driver: Any = tx.connection().connection.driver_connection
-                # Called, in the thread of the connection, for every 100 steps of SQLite's machine.
+                # SQLite calls this for every 100 steps of its virtual machine.
                 driver._conn.set_progress_handler(lambda: next(steps) and 0, 100)
                 acknowledge.acknowledge(tx, acks)
                 driver._conn.set_progress_handler(None, 0)
@@ -189,7 +189,7 @@ async def test_what_acknowledging_costs_grows_with_the_number_of_jobs_and_no_fas
         assert steps[1] < steps[0] * 6
 
 
-async def test_a_row_that_somebody_keeps_locked_does_not_stop_its_queue(postgresql_url: URL) -> None:
+async def test_a_row_that_stays_locked_does_not_stop_its_queue(postgresql_url: URL) -> None:
     runs = Runs()
     async with Oban(postgresql_url, queues={"default": 5}, **FAST_POLLING) as oban:
         held, free = await oban.enqueue_many([runs.worker.new() for _ in range(2)])

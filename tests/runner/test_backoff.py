@@ -1,4 +1,4 @@
-"""When a failed job is due again."""
+"""A failed job runs again after the default delay, or after the worker's if that is valid."""
 
 import asyncio
 import math
@@ -21,7 +21,7 @@ from tests.support.options import BRIEF, NO_POLLING
 
 
 class Fails(Worker):
-    """Fails, and so does its backoff, with what the test has put here."""
+    """Fails. Its backoff returns or raises what the test has set."""
 
     delay: BaseException = ValueError("in backoff")
 
@@ -58,9 +58,9 @@ async def test_a_worker_decides_by_its_job_how_long_it_waits(url: URL) -> None:
         assert timedelta(seconds=2000) <= delay < timedelta(seconds=2010)
 
 
-#: Delays that a worker may give, and how many seconds each means.
+#: Delays that a worker can return, and their seconds.
 DELAYS: list[tuple[Any, float]] = [(0.25, 0.25), (timedelta(hours=1), 3600), (90 * 86400, 90 * 86400)]
-#: What is no delay.
+#: Values that are not delays.
 NONSENSE: list[Any] = [
     *(None, "soon", -1, math.nan, math.inf, True, 10**30, 1e300, object(), [1]),
     *(ValueError("in backoff"), asyncio.CancelledError()),
@@ -75,17 +75,17 @@ class FailsByNumber(Fails):
         return delay
 
 
-async def test_a_backoff_may_be_any_length(url: URL) -> None:
+async def test_a_backoff_can_have_any_length(url: URL) -> None:
     async with Oban(url, queues={"default": 5}, **NO_POLLING) as oban:
         for n, (_, seconds) in enumerate(DELAYS):
             job = await oban.enqueue(FailsByNumber.new({"n": n}, max_attempts=2))
             row = await reaches(oban, job, JobState.RETRYABLE, JobState.DISCARDED)
-            # SQLite counts in milliseconds; the second attempt does not move the time again.
+            # SQLite stores milliseconds; the second attempt does not move the time again.
             delay = row.scheduled_at - datetime.fromisoformat(row.errors[0]["at"])
             assert abs(delay - timedelta(seconds=seconds)) <= timedelta(milliseconds=1)
 
 
-async def test_a_backoff_that_fails_or_is_no_delay_gives_the_default(url: URL) -> None:
+async def test_a_backoff_that_fails_or_is_not_a_delay_gives_the_default(url: URL) -> None:
     numbers = range(len(DELAYS), len(DELAYS) + len(NONSENSE))
     async with Oban(url, queues={"default": 1}, **BRIEF) as oban:
         jobs = await oban.enqueue_many([FailsByNumber.new({"n": n}) for n in numbers])
@@ -102,7 +102,7 @@ async def test_a_backoff_cannot_end_the_node(monkeypatch: pytest.MonkeyPatch, ra
     monkeypatch.setattr(Fails, "delay", raised)
     job = Fails.new()
     job.__dict__.update(id=1, attempt=1)
-    # Not on a runner: in a task, these exceptions would end the whole test run.
+    # Called directly, as these exceptions would end the test run if a task raised them.
     database = Database("sqlite+aiosqlite://")
     sessions, thread_sessions = JobSessions(database, 1.0), ThreadSessions(database, 1.0)
     with ThreadPoolExecutor(1) as threads:
@@ -118,7 +118,7 @@ async def test_a_backoff_cannot_end_the_node(monkeypatch: pytest.MonkeyPatch, ra
     assert str(ack.error).endswith("ValueError: bad")
 
 
-async def test_where_there_are_more_attempts_the_same_delays_are_spread_over_them(url: URL) -> None:
+async def test_with_more_attempts_the_same_delays_are_spread_over_them(url: URL) -> None:
     class FailsOften(Worker, max_attempts=200):
         async def process(self, job: Job) -> None:
             raise ValueError("bad")
@@ -126,5 +126,5 @@ async def test_where_there_are_more_attempts_the_same_delays_are_spread_over_the
     async with Oban(url, queues={"default": 5}) as oban:
         job = await oban.enqueue(FailsOften.new())
         _, delay = await waited(oban, job)
-    # 15 + 2^0 seconds, as the first of 200 attempts is less than the first of 20.
+    # 15 + 2^0 seconds, as the first of 200 attempts scales to less than the first of 20.
     assert timedelta(seconds=15.9) <= delay <= timedelta(seconds=18)

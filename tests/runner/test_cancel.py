@@ -1,4 +1,4 @@
-"""A cancel that races with the run of its job."""
+"""A job that is cancelled while it runs stays cancelled, however its run ends."""
 
 import threading
 
@@ -55,7 +55,7 @@ async def test_a_cancelled_job_is_told_in_its_thread(url: URL) -> None:
     assert [entry["error"] for entry in row.errors] == ["saw it"]
 
 
-async def test_a_run_that_ends_normally_leaves_the_job_cancelled(url: URL) -> None:
+async def test_a_run_that_ends_normally_leaves_its_job_cancelled(url: URL) -> None:
     runs = Runs()
     async with Oban(url, queues={"default": 4}, **BRIEF) as oban:
         jobs = await oban.enqueue_many([runs.worker.new() for _ in range(3)])
@@ -78,7 +78,7 @@ async def test_a_run_that_ends_normally_leaves_the_job_cancelled(url: URL) -> No
 @pytest.mark.parametrize(
     ("end", "error"), [(ValueError("too late"), "ValueError: too late"), (Cancel("why"), "why")]
 )
-async def test_what_a_cancelled_run_says_about_its_end_is_kept_once(
+async def test_the_reason_or_error_of_a_cancelled_run_is_stored_once(
     url: URL, end: object, error: str
 ) -> None:
     runs = Runs()

@@ -1,4 +1,4 @@
-"""A cancel, and what follows on it, reaches a job that runs on another node."""
+"""A cancel, and a retry or delete after it, reaches a job that runs on another node."""
 
 from typing import Any
 
@@ -28,11 +28,11 @@ async def test_a_cancel_from_a_client_reaches_the_node_at_once(url: URL) -> None
             job = await client.enqueue(runs.worker.new())
             running = await runs.begun(1)
             await quiet()
-            # One transaction, so that no cancelled row is ever to be seen by the node.
+            # In one transaction, so the node never sees a cancelled row.
             async with client.engine.begin() as connection:
                 assert await client.cancel_job(job, session=connection)
                 if then == "retry":
-                    # Not to be fetched again by this node.
+                    # Moved, so this node does not fetch it again.
                     await client.update_job(job, {"queue": "nobody"}, session=connection)
                     assert await client.retry_job(job, session=connection)
                 if then == "delete":
@@ -54,7 +54,7 @@ async def test_a_cancel_from_a_client_reaches_the_node_at_once(url: URL) -> None
         assert (await row_of(client, other)).state is JobState.COMPLETED
 
 
-async def test_a_cancel_that_is_rolled_back_reaches_nobody(url: URL) -> None:
+async def test_a_cancel_that_is_rolled_back_reaches_no_node(url: URL) -> None:
     runs = Runs()
     async with Oban(url, queues={"default": 2}, poll_interval=30, **BRIEF) as oban:
         job = await oban.enqueue(runs.worker.new())
@@ -69,7 +69,7 @@ async def test_a_cancel_that_is_rolled_back_reaches_nobody(url: URL) -> None:
         assert (await row_of(oban, job)).state is JobState.COMPLETED
 
 
-async def test_a_signal_about_an_earlier_run_or_a_foreign_job_stops_nobody(
+async def test_a_signal_about_an_earlier_run_or_a_foreign_job_cancels_nothing(
     url: URL,
 ) -> None:
     runs = Runs()
@@ -98,14 +98,16 @@ async def test_a_signal_about_an_earlier_run_or_a_foreign_job_stops_nobody(
 
 
 @pytest.mark.parametrize("ending", [Cancel("enough"), ValueError("enough"), None])
-async def test_a_job_that_others_ask_to_cancel_is_cancelled(postgresql_url: URL, ending: Any) -> None:
+async def test_a_job_that_another_implementation_asks_to_cancel_is_cancelled(
+    postgresql_url: URL, ending: Any
+) -> None:
     runs = Runs()
     async with Oban(postgresql_url, queues={"default": 3}, **NO_POLLING) as oban:
         other, job = [await oban.enqueue(runs.worker.new()) for _ in range(2)]
         await runs.begun(2)
         running = {running.id: running for running in runs.jobs}
         number = 1 + [running.id for running in runs.jobs].index(job.id)
-        # Others only ask: until its node hears of it, the job executes.
+        # Other implementations only send a request; the job executes until its node receives that.
         runner_of(oban).notifier.receive("signal", f'{{"action": "pkill", "job_id": {job.id}}}')
         await eventually(running[job.id].cancelled)
         row = await row_of(oban, job)
@@ -124,10 +126,10 @@ async def test_a_job_that_others_ask_to_cancel_is_cancelled(postgresql_url: URL,
         runs.finish_all()
 
 
-async def test_a_job_that_others_ask_to_cancel_need_not_have_begun(postgresql_url: URL) -> None:
+async def test_a_request_to_cancel_can_arrive_before_the_job_begins(postgresql_url: URL) -> None:
     async with Oban(postgresql_url, queues={"default": 1}, **NO_POLLING) as oban:
         (producer,) = runner_of(oban).producers.values()
-        # Claimed, as between a fetch and its answer: the second by another node.
+        # Claimed, as between a fetch and its answer; the second one by another node.
         owners = (producer.owner, "somebody else's")
         rows = [row("executing", attempted_by=["node", owner]) for owner in owners]
         ids = await insert_rows(oban.engine, *rows)
@@ -138,7 +140,7 @@ async def test_a_job_that_others_ask_to_cancel_need_not_have_begun(postgresql_ur
         assert (await row_of(oban, ids[1])).state is JobState.EXECUTING
 
 
-async def test_a_cancel_that_others_ask_for_while_the_database_is_away_is_made_up_for(
+async def test_a_request_to_cancel_during_an_outage_of_the_database_is_retried(
     postgresql_url: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs = Runs()

@@ -1,4 +1,4 @@
-"""The connections of a node: how many there are, whose they are, and what is left of them."""
+"""A node opens the documented number of connections, as the application's engine does, and closes them."""
 
 import asyncio
 import threading
@@ -30,7 +30,7 @@ async def connections(watch: AsyncEngine) -> int:
 
 @pytest.fixture
 async def watch(postgresql_url: URL) -> Any:
-    """An engine to look with; it holds no connection in between."""
+    """An engine for observing the server, which keeps no connection open."""
     engine = create_async_engine(postgresql_url, poolclass=NullPool)
     yield engine
     await engine.dispose()
@@ -67,7 +67,7 @@ async def test_nothing_is_left_after_a_stop(postgresql_url: URL, watch: AsyncEng
             await reaches(oban, job, JobState.COMPLETED)
     assert asyncio.all_tasks() == tasks
     assert set(threading.enumerate()) == threads
-    # The application's own pool is the application's.
+    # The application's pool stays open.
     assert engine.pool.checkedin() >= 1  # type: ignore[attr-defined]
     await engine.dispose()
     await eventually(lambda: is_zero(connections(watch)))

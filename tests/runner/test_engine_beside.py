@@ -1,4 +1,4 @@
-"""The runner's own engine does what the application has taught its engine to do."""
+"""The runner's own engine behaves as the application has configured its engine."""
 
 from typing import Any
 
@@ -16,15 +16,15 @@ from tests.support.workers import Noop
 
 
 class Failed(Exception):
-    """What makes a transaction fail."""
+    """Makes a transaction fail."""
 
 
-async def test_transactions_that_the_application_begins_its_own_way_are_rolled_back_as_others(
+async def test_transactions_that_begin_with_an_event_listener_are_rolled_back(
     sqlite_url: URL,
 ) -> None:
     engine = create_async_engine(sqlite_url)
 
-    # As the manual of SQLAlchemy advises.
+    # As SQLAlchemy's documentation advises.
     @event.listens_for(engine.sync_engine, "connect")
     def connected(connection: Any, _: object) -> None:
         connection.isolation_level = None
@@ -42,7 +42,7 @@ async def test_transactions_that_the_application_begins_its_own_way_are_rolled_b
         await own.write(fail)
     async with own.engine.connect() as connection:
         assert (await connection.execute(text("SELECT * FROM oban_queues"))).all() == []
-    # What is a transaction by itself is stored all the same.
+    # A single statement in autocommit is stored nevertheless.
     assert await own.write(cluster.elect, "Oban", "me", 60.0) is None
     assert await own.write(cluster.elect, "Oban", "other", 60.0) is not None
     await own.dispose()
@@ -62,7 +62,7 @@ async def test_events_of_the_application_see_what_the_runner_executes(url: URL) 
     own = Database(engine).with_own_pool(1, 5.0)
     await own.read(cluster.database_time)
     assert any("SELECT" in statement for statement in seen)
-    # Nothing that is said of the one is said of the other.
+    # Options of one engine do not change the other one.
     event.listen(own.engine.sync_engine, "begin", lambda _: seen.append("begun"))
     async with engine.connect() as connection:
         await connection.execute(text("SELECT 1"))
@@ -73,7 +73,7 @@ async def test_events_of_the_application_see_what_the_runner_executes(url: URL) 
 
 @pytest.mark.parametrize("pre_ping", [True, False])
 @pytest.mark.parametrize("reset", ["rollback", "commit", None])
-async def test_the_pool_checks_and_resets_connections_as_that_of_the_application(
+async def test_the_pool_checks_and_resets_connections_like_that_of_the_application(
     sqlite_url: URL, pre_ping: bool, reset: Any
 ) -> None:
     engine = create_async_engine(sqlite_url, pool_pre_ping=pre_ping, pool_reset_on_return=reset)

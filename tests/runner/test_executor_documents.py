@@ -1,4 +1,4 @@
-"""Rows whose documents no worker expects: they delay only themselves, and say what is wrong with them."""
+"""A row with a document that no worker expects fails only its own job, with an error that says why."""
 
 import functools
 from typing import Any
@@ -12,7 +12,7 @@ from tests.support.jobs import acknowledged, reaches, row_of
 from tests.support.options import FAST_POLLING
 from tests.support.waiting import eventually
 
-#: Documents that are no objects, or that Python cannot decode, and what is said about them.
+#: Documents that are not objects or that Python cannot decode, and the error messages.
 BAD = {
     "null": "must be an object, not null",
     "[1]": "must be an object, not a list",
@@ -23,12 +23,12 @@ BAD = {
     '{"a": ' + "9" * 5000 + "}": "cannot be decoded",
     '{"a": 1e400}': "cannot be decoded",
 }
-#: What only a database stores that does not look at JSON.
+#: Documents that only a database without a JSON type stores.
 BROKEN = {'{"a": ': "cannot be decoded", "": "cannot be decoded", "[1, NaN]": "NaN is not JSON"}
 
 
 class Never(Worker):
-    """Notes if it is called."""
+    """Records whether it was called."""
 
     called: list[int] = []  # noqa: RUF012
 
@@ -44,7 +44,7 @@ class Never(Worker):
 
 
 class Outcome(Worker, max_attempts=30):
-    """Spoils its own row, and ends as its arguments say."""
+    """Corrupts its own row, and ends as its args say."""
 
     async def process(self, job: Job) -> Any:
         async with Oban.get_instance("spoilt").engine.begin() as connection:
@@ -60,7 +60,7 @@ class Outcome(Worker, max_attempts=30):
 
 
 async def put(connection: Any, id_: int, column: str, value: str) -> None:
-    """Write a JSON text past everything that would check it."""
+    """Write JSON into a column without any check."""
     json = "CAST(:value AS jsonb)" if connection.dialect.name == "postgresql" else ":value"
     await connection.execute(
         text(f"UPDATE oban_jobs SET {column} = {json} WHERE id = :id"), {"value": value, "id": id_}
@@ -80,7 +80,7 @@ async def test_a_bad_document_fails_its_own_job_and_no_other(url: URL, column: s
         async with client.engine.begin() as connection:
             for job, document in zip(jobs, documents, strict=True):
                 await put(connection, job.id, column, document)
-    # All of them, and the good one, in one fetch.
+    # One fetch claims all of them and the good job.
     async with Oban(url, queues={"default": 50}, **FAST_POLLING) as oban:
         await acknowledged(oban)
         for job, problem in zip(jobs, documents.values(), strict=True):
@@ -109,7 +109,7 @@ async def test_a_bad_document_can_be_read_and_managed(url: URL) -> None:
 
 
 @pytest.mark.parametrize("then", ["record", "snooze"])
-async def test_an_outcome_finds_no_object_to_set_its_keys_in(url: URL, then: str) -> None:
+async def test_an_outcome_is_stored_if_meta_is_not_an_object(url: URL, then: str) -> None:
     documents = bad(url)
     async with Oban(url, queues={"default": 50}, name="spoilt", **FAST_POLLING) as oban:
         jobs = await oban.enqueue_many([Outcome.new({"meta": it, "then": then}) for it in documents])
@@ -118,14 +118,14 @@ async def test_an_outcome_finds_no_object_to_set_its_keys_in(url: URL, then: str
         for job, document in zip(jobs, documents, strict=True):
             row = await reaches(oban, job, state)
             if document.startswith("{") and not isinstance(row.meta, dict):
-                # What the database can read, it keeps.
+                # A value that the database can read stays.
                 assert isinstance(row.meta, Undecodable)
             else:
                 assert row.meta == expected
             assert row.errors == []
 
 
-async def test_an_error_finds_no_list_to_be_added_to(url: URL) -> None:
+async def test_an_error_is_stored_if_errors_is_not_a_list(url: URL) -> None:
     documents = bad(url)
     del documents["[1]"]
     async with Oban(url, queues={"default": 50}, name="spoilt", **FAST_POLLING) as oban:
@@ -138,7 +138,7 @@ async def test_an_error_finds_no_list_to_be_added_to(url: URL) -> None:
             assert entry["error"].endswith("ValueError: x")
 
 
-async def test_the_error_of_a_cancelled_run_finds_no_list(url: URL) -> None:
+async def test_the_error_of_a_cancelled_run_is_stored_if_errors_is_not_a_list(url: URL) -> None:
     async with Oban(url, queues={"default": 5}, name="spoilt", **FAST_POLLING) as oban:
 
         class CancelsItself(Worker):
@@ -182,7 +182,7 @@ async def test_the_errors_of_a_job_stop_growing(url: URL, message: str) -> None:
 
 
 @pytest.mark.parametrize("length", [19, 20, 21, 100])
-async def test_a_list_of_errors_that_others_made_long_does_not_grow(url: URL, length: int) -> None:
+async def test_a_list_of_errors_that_is_already_too_long_does_not_grow(url: URL, length: int) -> None:
     class Once(Worker, name="fails once", max_attempts=1):
         async def process(self, job: Job) -> None:
             raise ValueError("the last")

@@ -1,4 +1,4 @@
-"""Whatever a job does, it has one outcome: a table of endings, on the loop and in threads."""
+"""Whatever a job does, it has one outcome, on the event loop and in threads."""
 
 import asyncio
 import contextlib
@@ -52,7 +52,7 @@ class Disguised(Exception):
 
 
 class Secretive:
-    """A result that does not let anybody look at it."""
+    """A result that raises when it is inspected."""
 
     @property
     def __class__(self) -> Any:
@@ -72,7 +72,7 @@ class BadReason:
 
 def raises(error: BaseException) -> Callable[[Job], Any]:
     def act(job: Job) -> Any:
-        # An instance that is raised again and again collects the frames of each time.
+        # A new instance, as one that is raised repeatedly collects the frames of each time.
         raise error.with_traceback(None)
 
     return act
@@ -106,7 +106,7 @@ def spoils_its_record(job: Job) -> Record:
 
 
 def spoils_its_job(job: Job) -> None:
-    """Takes away everything that could be asked of it later."""
+    """Remove every attribute that the runner could read later."""
     for name in list(job.__dict__):
         if not name.startswith("_"):
             del job.__dict__[name]
@@ -133,7 +133,7 @@ def of_many(count: int) -> BaseException:
 class Ending(NamedTuple):
     act: Callable[[Job], Any]
     state: JobState
-    #: What is in its one error, if there is to be one.
+    #: A part of its one error, or None if there must be none.
     error: str | None = None
     max_attempts: int = 20
 
@@ -142,7 +142,7 @@ FAILED, ENDED, GONE = JobState.RETRYABLE, JobState.COMPLETED, JobState.CANCELLED
 HUGE = ValueError("begin" + "x" * 10_000_000 + "end")
 
 ENDINGS = {
-    # What is raised.
+    # Errors that are raised.
     "exception": Ending(raises(ValueError("bad")), FAILED, "ValueError: bad"),
     "last attempt": Ending(raises(ValueError("bad")), JobState.DISCARDED, "ValueError: bad", 1),
     "no message": Ending(raises(ValueError()), FAILED, "ValueError"),
@@ -175,7 +175,7 @@ ENDINGS = {
     "quotes": Ending(raises(ValueError("🎉 'a' \"b\" \\ :c %s")), FAILED, "🎉 'a' \"b\" \\ :c %s"),
     "assertion": Ending(raises(AssertionError()), FAILED, "AssertionError"),
     "no method": Ending(raises(NotImplementedError()), FAILED, "NotImplementedError"),
-    # What is returned.
+    # Results.
     "nothing": Ending(returns(None), ENDED),
     "any object": Ending(returns(object()), ENDED),
     "an outcome's class": Ending(returns(Snooze), ENDED),
@@ -199,7 +199,7 @@ ENDINGS = {
     "snooze": Ending(returns(Snooze(3600)), JobState.SCHEDULED),
     "snooze below zero": Ending(lambda job: Snooze(-1), FAILED, "must not be negative"),
     "snooze for ever": Ending(lambda job: Snooze(math.inf), FAILED, "must be finite"),
-    # What is done to the job on the way.
+    # Changes to the job.
     "spoilt job": Ending(spoils_its_job, FAILED, "ValueError: without a job"),
     "spoilt meta": Ending(spoils_its_meta, JobState.SCHEDULED),
 }
@@ -216,7 +216,7 @@ class InThread(Worker):
 
 
 @pytest.mark.parametrize("worker", [OnLoop, InThread], ids=["async", "thread"])
-async def test_every_ending_is_one_outcome_and_the_node_goes_on(url: URL, worker: type[Worker]) -> None:
+async def test_every_ending_is_one_outcome_and_the_node_continues(url: URL, worker: type[Worker]) -> None:
     async with Oban(url, queues={"default": 100}, **FAST_POLLING) as oban:
         jobs = await oban.enqueue_many(
             [worker.new({"ending": name}, max_attempts=it.max_attempts) for name, it in ENDINGS.items()]
@@ -238,7 +238,7 @@ async def over(oban: Oban) -> bool:
     return all(row.state not in (JobState.AVAILABLE, JobState.EXECUTING) for row in await oban.list_jobs())
 
 
-# -- what a worker does besides its job --------------------------------------------------------
+# -- workers that cannot be used ---------------------------------------------------------------
 
 
 class Unmade(Worker):
@@ -250,7 +250,7 @@ class Unmade(Worker):
 
 
 class SomethingElse(Worker):
-    """Makes something that is no worker."""
+    """Its instances are not workers."""
 
     def __new__(cls) -> Any:
         return 7
@@ -302,7 +302,7 @@ async def test_a_worker_that_does_not_work_is_a_failed_attempt(
     assert error in row.errors[0]["error"]
 
 
-async def test_a_job_that_cancels_its_own_task_and_returns_is_done(sqlite_url: URL) -> None:
+async def test_a_job_that_cancels_its_own_task_and_returns_is_completed(sqlite_url: URL) -> None:
     async with Oban(sqlite_url, queues={"default": 5}, **FAST_POLLING) as oban:
         job = await oban.enqueue(CancelsItsTaskAndReturns.new())
         await eventually(lambda: over(oban))

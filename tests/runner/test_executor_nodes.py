@@ -1,4 +1,4 @@
-"""Child processes of nodes that are real processes: scripts, Ctrl-C, and the sudden end of the node."""
+"""Child processes of nodes that are real processes: in scripts, after Ctrl-C, and when the node is killed."""
 
 import asyncio
 import os
@@ -22,7 +22,7 @@ from tests.support.waiting import eventually, within
 
 @asynccontextmanager
 async def oban_start(url: URL) -> AsyncIterator[Process]:
-    """`oban start` in a process group of its own."""
+    """`oban start` in its own process group."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "oban", "start", "--import", "tests.runner.process_workers"),
         *("--database-url", url.render_as_string(hide_password=False)),
@@ -50,7 +50,7 @@ async def test_a_signal_to_all_processes_lets_jobs_finish(sqlite_url: URL, note:
     async with Oban(sqlite_url) as client, oban_start(sqlite_url) as process:
         job = await client.enqueue(InProcess.new({"do": "until", "note": str(note)}))
         child = int(await noted(note, 30))
-        # As a terminal does, and as a service manager does that signals all it finds.
+        # A terminal signals the group, and some service managers signal every process.
         os.killpg(process.pid, how)
         os.kill(child, how)
         note.with_suffix(".go").touch()
@@ -62,7 +62,7 @@ async def test_a_signal_to_all_processes_lets_jobs_finish(sqlite_url: URL, note:
         assert not lives(child)
 
 
-async def test_the_processes_of_a_node_that_is_killed_end_by_themselves(sqlite_url: URL, note: Path) -> None:
+async def test_the_child_processes_of_a_killed_node_end(sqlite_url: URL, note: Path) -> None:
     async with Oban(sqlite_url) as client, oban_start(sqlite_url) as process:
         busy = await client.enqueue(InProcess.new({"do": "family", "note": str(note)}))
         pids = [int(pid) for pid in (await noted(note, 30)).split()]
@@ -88,13 +88,13 @@ async def script(url: URL, *arguments: str) -> str:
     return output.decode()
 
 
-async def test_a_worker_may_be_defined_in_the_main_script(sqlite_url: URL) -> None:
+async def test_a_worker_can_be_defined_in_the_main_script(sqlite_url: URL) -> None:
     output = await script(sqlite_url)
     assert output == "__main__.InMain completed {'recorded': True, 'return': '__mp_main__'} []\n"
 
 
 async def test_a_script_without_a_guard_starts_no_second_node(sqlite_url: URL) -> None:
     output = await script(sqlite_url, "unguarded")
-    # Its classes were there before it failed, so that its jobs run.
+    # Its classes were defined before the import failed, so its jobs run.
     assert output.startswith("__main__.InMain completed")
     assert output.count("\n") == 1

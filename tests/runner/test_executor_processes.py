@@ -1,4 +1,4 @@
-"""Workers with `executor="process"`: what they see, how they end, and that nothing of them is left."""
+"""Workers with `executor="process"` run in child processes, end in one outcome, and leave nothing behind."""
 
 import contextlib
 import os
@@ -25,16 +25,16 @@ from tests.support.waiting import eventually
 
 
 def made(cls: type[Any]) -> type[Worker]:
-    """What @worker has made of a class, which a type checker cannot see."""
+    """The class that @worker made, typed as the worker that it is now."""
     assert issubclass(cls, Worker)
     return cls
 
 
 def children() -> set[int]:
-    """The processes that threads of this one have started."""
+    """The child processes of this process."""
     found: set[int] = set()
     for task in Path("/proc/self/task").iterdir():
-        # A thread may end meanwhile.
+        # A thread can end at any moment.
         with contextlib.suppress(FileNotFoundError):
             found.update(map(int, (task / "children").read_text().split()))
     return found
@@ -64,13 +64,13 @@ async def failed(oban: Oban, job: Job) -> str:
 
 
 def waiting() -> list[str]:
-    """The threads that wait for processes."""
+    """The threads that wait for child processes."""
     return [thread.name for thread in threading.enumerate() if thread.name == "oban-child"]
 
 
 @pytest.fixture
 async def oban(sqlite_url: URL) -> AsyncIterator[Oban]:
-    """A node that leaves nothing. What it does with processes does not depend on the database."""
+    """A node that must leave no process behind. SQLite only, as processes do not depend on the database."""
     async with Oban(sqlite_url, queues={"default": 4}, node="here", **FAST_POLLING) as running:
         yield running
     assert (children(), waiting()) == (set(), [])
@@ -102,7 +102,7 @@ async def test_functions_and_plain_classes_run_in_processes_that_are_used_again(
     assert (total, name) == (5, "tests.runner.process_workers.add")
     assert pid != os.getpid()
     assert await recorded(oban, await oban.enqueue(made(Plain).new())) == pid
-    # Nothing of one job is left for the next.
+    # A job sees nothing of the job before it.
     await recorded(oban, await oban.enqueue(InProcess.new({"do": "look"})))
     assert await recorded(oban, await oban.enqueue(InProcess.new({"do": "pid"}))) == [pid, "none"]
 
@@ -119,7 +119,7 @@ async def test_there_are_as_many_processes_as_jobs_run_at_once(oban: Oban, tmp_p
     assert {str((await recorded(oban, job))[0]) for job in enqueued} <= pids
 
 
-#: What a job does in its process, and the state and error, or else the meta, that this leads to.
+#: What a job does in its process, and the resulting state with an error or with meta.
 ENDINGS: list[tuple[dict[str, Any], JobState, Any]] = [
     ({"do": "nothing"}, JobState.COMPLETED, {}),
     ({"do": "later"}, JobState.COMPLETED, {"recorded": True, "return": "awaited"}),
@@ -150,7 +150,7 @@ async def test_whatever_a_job_does_to_its_process_is_one_outcome(oban: Oban) -> 
             (entry,) = row.errors
             assert expected in entry["error"], args
             assert entry["attempt"] == row.attempt == 1
-    # And the node goes on.
+    # The node continues.
     await recorded(oban, await oban.enqueue(InProcess.new({"do": "pid"})))
 
 
@@ -178,7 +178,7 @@ async def test_what_a_killed_process_has_started_dies_too(oban: Oban, note: Path
     await eventually(lambda: not any(lives(pid) for pid in pids))
 
 
-async def test_a_process_that_dies_and_leaves_others_behind_is_missed_at_once(oban: Oban, note: Path) -> None:
+async def test_the_death_of_a_process_with_children_is_noticed_at_once(oban: Oban, note: Path) -> None:
     job = await oban.enqueue(InProcess.new({"do": "family", "note": str(note), "code": 4}))
     assert "ended with exit code 4" in await failed(oban, job)
     pids = [int(pid) for pid in (await noted(note)).split()]
@@ -197,7 +197,7 @@ async def test_a_job_in_a_process_learns_that_it_was_cancelled(oban: Oban, note:
     row = await row_of(oban, job)
     assert row.state is JobState.CANCELLED
     assert [entry["error"] for entry in row.errors] == ["saw it"]
-    # The next job of this process was not.
+    # The next job of this process was not cancelled.
     assert (await recorded(oban, await oban.enqueue(InProcess.new({"do": "look"}))))["cancelled"] is False
 
 
@@ -284,7 +284,7 @@ async def test_starting_and_stopping_again_and_again_leaves_no_process_and_no_de
     for _ in range(2):
         await once()
         assert (children(), waiting()) == (set(), [])
-    # The thread of SQLite's driver lets go of its file in its own time.
+    # The thread of SQLite's driver closes the file a little later.
     await eventually(lambda: descriptors() == before)
 
 

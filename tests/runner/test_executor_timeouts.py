@@ -1,4 +1,4 @@
-"""How long an attempt may take, on the loop and in threads, and what a job sees of its surroundings."""
+"""Timeouts of attempts on the event loop and in threads, and the context variables that a job sees."""
 
 import asyncio
 import contextvars
@@ -38,7 +38,7 @@ class OwnTimeoutErrorInThread(Worker, timeout=30):
 
 
 class Tidy(Worker, timeout=timedelta(seconds=0.05)):
-    """Returns something when it is interrupted."""
+    """Returns a value when it is interrupted."""
 
     async def process(self, job: Job) -> Any:
         try:
@@ -66,7 +66,7 @@ class ByJob(Worker, timeout=60):
 
 
 class Quick(Worker):
-    """Has a limit that is none."""
+    """Has a timeout that is not a limit."""
 
     limit: Any = None
 
@@ -95,7 +95,7 @@ async def test_an_attempt_that_takes_too_long_fails_and_counts(url: URL) -> None
         enqueued = await oban.enqueue(Endless.new())
         row = await reaches(oban, enqueued, JobState.RETRYABLE)
         (entry,) = row.errors
-        # Where the time went, and why it was over.
+        # The traceback shows where the job was, and the message why it ended.
         assert "in wait_for_ever" in entry["error"]
         assert entry["error"].endswith(f"\nTimeoutError: {Endless.worker_name} timed out after 0.05 s")
         assert row.attempt == 1
@@ -121,7 +121,7 @@ async def test_a_timeout_that_the_job_itself_raises_is_its_own(url: URL, worker:
     assert "timed out after" not in text
 
 
-async def test_an_interrupted_job_may_still_say_how_it_ends(url: URL) -> None:
+async def test_an_interrupted_job_can_still_return_an_outcome(url: URL) -> None:
     async with Oban(url, queues={"default": 5}, **BRIEF) as oban:
         row = await reaches(oban, await oban.enqueue(Tidy.new()), JobState.COMPLETED)
         assert row.meta["return"] == "tidied up"
@@ -143,7 +143,7 @@ class Unwilling(Exception):
     ],
     ids=lambda limit: type(limit).__name__,
 )
-async def test_a_limit_that_is_none_costs_the_job_nothing(
+async def test_an_invalid_timeout_does_not_fail_the_job(
     sqlite_url: URL, limit: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(Quick, "limit", limit)
@@ -156,7 +156,7 @@ async def test_a_limit_that_is_none_costs_the_job_nothing(
 
 
 class Stuck(Worker, timeout=0.05, queue="narrow"):
-    """Waits in a thread until the test lets it go."""
+    """Waits in a thread until the test releases it."""
 
     result: Any = None
     go = threading.Event()
@@ -181,7 +181,7 @@ def stuck() -> type[Stuck]:
 @pytest.mark.parametrize(
     "result", [Record(1), Cancel("no"), ValueError("late")], ids=["record", "cancel", "error"]
 )
-async def test_a_job_in_a_thread_is_told_and_keeps_its_place_until_it_ends(
+async def test_a_job_in_a_thread_past_its_timeout_is_told_and_keeps_its_slot_until_it_ends(
     url: URL,
     stuck: type[Stuck],
     result: Any,
@@ -195,7 +195,7 @@ async def test_a_job_in_a_thread_is_told_and_keeps_its_place_until_it_ends(
         errors = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
         assert any("timed out after 0.05 s; it goes on in its thread" in text for text in errors)
         follower = await oban.enqueue(Stuck.new())
-        # Its outcome and its place are given when it ends, and not before.
+        # Its outcome is stored and its slot is free when it ends, and not before.
         assert ((await row_of(oban, enqueued)).state, (await row_of(oban, follower)).state) == (
             JobState.EXECUTING,
             JobState.AVAILABLE,
@@ -221,7 +221,7 @@ async def test_a_job_in_a_thread_past_its_limit_fails_when_the_node_stops(
 
 
 class Awaitable(Worker, timeout=0.3):
-    """Waits in its thread, and then on the loop."""
+    """Waits in its thread, then on the event loop."""
 
     in_thread = 0.0
 
@@ -231,7 +231,7 @@ class Awaitable(Worker, timeout=0.3):
 
 
 @pytest.mark.parametrize("in_thread", [0, 0.4])
-async def test_what_a_thread_gives_to_the_loop_has_what_is_left_of_the_time(
+async def test_an_awaitable_that_a_thread_returns_has_the_rest_of_the_time(
     sqlite_url: URL, in_thread: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Awaitable, "in_thread", in_thread)
@@ -240,7 +240,7 @@ async def test_what_a_thread_gives_to_the_loop_has_what_is_left_of_the_time(
         assert (await error_of(oban, enqueued)).endswith("timed out after 0.3 s")
 
 
-# -- context -----------------------------------------------------------------------------------
+# -- context variables -------------------------------------------------------------------------
 
 tenant: contextvars.ContextVar[str] = contextvars.ContextVar("tenant", default="nobody")
 
@@ -260,7 +260,9 @@ class SeesContextInThread(Worker):
 
 
 @pytest.mark.parametrize("worker", [SeesContext, SeesContextInThread], ids=["async", "thread"])
-async def test_what_was_set_before_the_start_is_seen_by_every_job(url: URL, worker: type[Worker]) -> None:
+async def test_every_job_sees_context_variables_that_were_set_before_the_start(
+    url: URL, worker: type[Worker]
+) -> None:
     token = tenant.set("acme")
     async with Oban(url, queues={"default": 1}, **BRIEF) as oban:
         tenant.reset(token)

@@ -1,4 +1,4 @@
-"""A service whose database is away: it goes on trying, and is soon back."""
+"""A service whose database is away keeps trying, and works soon after the database is back."""
 
 import re
 
@@ -11,7 +11,7 @@ from tests.support.waiting import eventually
 
 
 class StartingUp(Exception):
-    """As a driver raises it, which SQLAlchemy may pass on as it is when it connects."""
+    """An error of a driver that SQLAlchemy may raise unchanged when it connects."""
 
     sqlstate = "57P03"
 
@@ -26,7 +26,7 @@ class Failing(Service):
 
 
 @pytest.mark.parametrize("failures", [0, 6, 5_000])
-async def test_however_often_it_has_failed_it_tries_again_within_3_seconds(
+async def test_a_service_tries_again_within_3_seconds_however_often_it_has_failed(
     caplog: pytest.LogCaptureFixture, failures: int
 ) -> None:
     service = Failing(ConnectionError("no route"))
@@ -50,7 +50,7 @@ async def test_however_often_it_has_failed_it_tries_again_within_3_seconds(
     ],
     ids=lambda value: type(value).__name__,
 )
-async def test_only_what_nobody_expects_is_logged_with_where_it_was_raised(
+async def test_only_unexpected_errors_are_logged_with_a_traceback(
     caplog: pytest.LogCaptureFixture, error: Exception, traced: bool
 ) -> None:
     service = Failing(error)

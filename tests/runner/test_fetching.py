@@ -1,4 +1,4 @@
-"""Which jobs a queue starts, in which order, and how many at once."""
+"""A queue starts the right jobs, in the right order, and no more than its limit at once."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -57,7 +57,7 @@ async def test_never_more_jobs_run_than_the_limits_allow(url: URL) -> None:
         async def process(self, job: Job) -> None:
             running[job.queue] += 1
             most[job.queue] = max(most[job.queue], running[job.queue])
-            # Ends at different moments, so that places become free one by one.
+            # Jobs end at different moments, so slots become free one at a time.
             await asyncio.sleep(0.001 * (job.id % 5))
             running[job.queue] -= 1
 
@@ -71,7 +71,7 @@ async def test_never_more_jobs_run_than_the_limits_allow(url: URL) -> None:
     assert running == {"default": 0, "media": 0}
 
 
-async def test_a_place_that_becomes_free_is_filled_at_once(url: URL) -> None:
+async def test_a_slot_that_becomes_free_is_filled_at_once(url: URL) -> None:
     runs = Runs()
     async with Oban(url, queues={"default": 2}, poll_interval=30, **BRIEF) as oban:
         await oban.enqueue_many([runs.worker.new() for _ in range(4)])

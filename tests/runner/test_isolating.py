@@ -1,4 +1,4 @@
-"""An outcome that is stored by itself is replaced only where what it says is the cause of the failure."""
+"""An outcome that cannot be stored is replaced only if its own content is the cause."""
 
 import itertools
 from collections.abc import Callable
@@ -18,14 +18,14 @@ ACK = Ack(1, 1, "owner", "failed", error="what the job said", delay=15.0)
 
 
 class Said(Exception):
-    """What a driver raises for an error that the server reports."""
+    """The exception of a driver for an error that the server reports."""
 
     def __init__(self, sqlstate: str) -> None:
         self.sqlstate = sqlstate
 
 
 class Refusing:
-    """A database that refuses to store anything, or what `refuses` says, and keeps what it stores."""
+    """A database that refuses outcomes for which `refuses` is true, and records those that it stores."""
 
     dialect = dialects.by_name("postgresql")
 
@@ -41,7 +41,7 @@ class Refusing:
 
 
 class Leaping(clock.Clock):
-    """Each look at the monotonic clock finds it an hour later."""
+    """Each reading of the monotonic clock is an hour later."""
 
     _hours = itertools.count(1)
 
@@ -50,14 +50,14 @@ class Leaping(clock.Clock):
 
 
 async def again(acknowledger: Acknowledger) -> None:
-    """What a producer does about outcomes that wait."""
+    """Store the pending outcomes as a producer does."""
     await acknowledger.retry_refused()
     if acks := acknowledger.take():
         await acknowledger.isolate(acks)
 
 
 async def tried(database: Refusing, times: int) -> Acknowledger:
-    """Try to store an outcome by itself so many times."""
+    """Try this many times to store an outcome on its own."""
     acknowledger = Acknowledger(cast(Database, database))
     with clock.use(Leaping()):
         try:
@@ -79,15 +79,15 @@ def said(sqlstate: str) -> DBAPIError:
 @pytest.mark.parametrize(
     "error",
     [
-        # Canceled, shut down, read-only, full, I/O error, lock timeout, serialization, lost statement.
+        # Cancelled, shut down, read-only, disk full, I/O error, lock timeout, serialization, lost statement.
         *(said(state) for state in ["57014", "57P01", "25006", "53100", "58030", "55P03", "40001", "26000"]),
-        # No right, no table, a trigger that raises, and what nobody expects: of every outcome alike.
+        # No permission, no table, a trigger that raises, an unexpected error: each concerns every outcome.
         *(said(state) for state in ["42501", "P0001"]),
         *(SchemaMissing("no tables"), RuntimeError("the handler is closed")),
     ],
     ids=lambda error: getattr(getattr(error, "orig", None), "sqlstate", type(error).__name__),
 )
-async def test_an_outcome_is_kept_as_it_is_while_nothing_can_be_stored(error: Exception) -> None:
+async def test_an_outcome_is_not_replaced_while_nothing_can_be_stored(error: Exception) -> None:
     database = Refusing(error)
     acknowledger = await tried(database, 3 * TRIES)
     assert (list(acknowledger), database.stored) == ([ACK], [])
@@ -98,7 +98,7 @@ async def test_an_outcome_is_kept_as_it_is_while_nothing_can_be_stored(error: Ex
 
 
 @pytest.mark.parametrize("sqlstate", ["57014", "55P03", "40001", "40P01", "26000"])
-async def test_an_outcome_is_not_replaced_for_what_will_pass(sqlstate: str) -> None:
+async def test_an_outcome_is_not_replaced_after_a_temporary_error(sqlstate: str) -> None:
     database = Refusing(said(sqlstate))
     database.refuses = lambda ack: ack == ACK
     acknowledger = await tried(database, 3 * TRIES)
@@ -114,7 +114,7 @@ async def test_an_outcome_is_not_replaced_for_what_will_pass(sqlstate: str) -> N
         (RuntimeError("nobody knows"), TRIES + 1),
     ],
 )
-async def test_what_it_says_is_replaced_where_that_is_refused(error: Exception, tries: int) -> None:
+async def test_an_outcome_whose_content_is_refused_is_replaced(error: Exception, tries: int) -> None:
     database = Refusing(error)
     database.refuses = lambda ack: ack == ACK
     assert list(await tried(database, tries - 1 or 1)) == ([ACK] if tries > 1 else [])
@@ -128,7 +128,7 @@ ACKS = [Ack(number, 1, "owner", "completed") for number in range(1, 101)]
 
 
 class Slow(Refusing):
-    """Takes too long for more than some outcomes at once."""
+    """Takes too long to store more than a few outcomes at once."""
 
     def __init__(self, most: int) -> None:
         super().__init__(TimeoutError())
@@ -166,7 +166,7 @@ async def test_outcomes_that_were_not_tried_when_the_connection_broke_go_togethe
     calls = itertools.count()
 
     async def cut(function: Any, acks: list[Ack]) -> None:
-        # All of the left half but the first one are stored by then.
+        # By then, all of the left half but the first one are stored.
         if acks[0].id == 2 or next(calls) > 20:
             raise said("08006")
         await write(function, acks)
@@ -204,7 +204,7 @@ async def test_one_refused_outcome_of_many_takes_few_statements_to_find(
     assert len(sizes) <= 16
 
 
-def test_one_statement_stores_no_more_text_than_a_message_can_hold() -> None:
+def test_one_statement_stores_no_more_than_fits_into_a_message() -> None:
     acknowledger = Acknowledger(cast(Database, Refusing(TimeoutError())))
     for ack in ACKS:
         acknowledger.add(ack._replace(value="x" * 4_000_000))
@@ -215,7 +215,7 @@ def test_one_statement_stores_no_more_text_than_a_message_can_hold() -> None:
     assert not acknowledger.is_full
 
 
-def test_a_connection_that_the_driver_takes_to_be_busy_counts_as_lost() -> None:
+def test_a_connection_that_the_driver_considers_busy_counts_as_lost() -> None:
     busy = Exception("cannot switch to state 12; another operation (2) is in progress")
     assert dialects.by_name("postgresql").is_connection_error(InternalError("SELECT 1", {}, busy))
     assert not dialects.by_name("postgresql").is_connection_error(

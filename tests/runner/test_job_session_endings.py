@@ -1,4 +1,4 @@
-"""Jobs with a session that are interrupted, wait for one another, enqueue others, or lose the connection."""
+"""Jobs with a session that are interrupted, wait for a connection, enqueue jobs, or lose their connection."""
 
 import asyncio
 import gc
@@ -26,7 +26,7 @@ def thread_sessions() -> list[ThreadSession]:
 
 
 class Late(Worker, timeout=0.1):
-    """Writes and lasts longer than it may, on the loop."""
+    """Writes, and exceeds its timeout on the event loop."""
 
     async def process(self, job: Job, session: AsyncSession) -> None:
         await session.run_sync(lambda sync: effect(job, sync))
@@ -35,7 +35,7 @@ class Late(Worker, timeout=0.1):
 
 
 class LateInThread(Worker, timeout=0.1):
-    """The same in a thread, which ends by itself."""
+    """Writes, and exceeds its timeout in a thread, which ends later."""
 
     def process(self, job: Job, session: Session) -> None:
         effect(job, session)
@@ -73,7 +73,7 @@ async def test_a_job_that_is_interrupted_in_a_statement_keeps_no_lock(table: URL
             await begun.wait()
             await connection.execute(text("UPDATE effects SET name = 'locked'"))
             locked.set()
-            # Its time is over. On SQLite the statement does not end before the lock does.
+            # The job has timed out. On SQLite its statement does not end before the lock is released.
             await asyncio.sleep(0.5)
             await connection.rollback()
         row = await reaches(oban, job, JobState.RETRYABLE)
@@ -95,7 +95,7 @@ async def test_a_stop_puts_the_job_back_and_nothing_is_written(one_table: URL, f
         await oban.stop()
         row = await row_of(client, job)
         assert (row.state, row.attempt, row.errors) == (JobState.AVAILABLE, 0, [])
-        # In a thread it goes on, and comes too late.
+        # A thread continues, and ends too late.
         halting.go.set()
         await eventually(halting.ended.is_set)
         await eventually(lambda: not thread_sessions())
@@ -125,14 +125,14 @@ async def test_more_jobs_than_connections_wait_their_turn(one_table: URL, form: 
 
 
 class Last(Worker):
-    """Of a chain of two."""
+    """The second job of a chain."""
 
     def process(self, job: Job, session: Session) -> None:
         effect(job, session)
 
 
 class First(Worker):
-    """Enqueues the other one, and fails the first time."""
+    """Enqueues `Last`, and fails the first time."""
 
     async def process(self, job: Job, session: AsyncSession) -> None:
         oban = Oban.get_instance("chain")
@@ -151,7 +151,7 @@ class FirstInThread(Worker):
 
 
 class Added(Worker):
-    """Enqueues by adding to the session."""
+    """Enqueues `Last` by adding it to the session, and fails the first time."""
 
     async def process(self, job: Job, session: AsyncSession) -> None:
         session.add(Last.new())
@@ -184,7 +184,7 @@ async def test_a_job_enqueues_the_next_exactly_once(one_table: URL, first: type[
             assert await effects(oban) == [f"{last.id}/1"]
 
 
-async def test_what_it_enqueues_starts_at_once(one_table: URL) -> None:
+async def test_a_job_that_it_enqueues_starts_at_once(one_table: URL) -> None:
     class Chained(Worker):
         async def process(self, job: Job, session: AsyncSession) -> None:
             await Oban.get_instance("chain").enqueue(Last.new(), session=session)
@@ -229,7 +229,7 @@ async def test_a_lost_connection_fails_the_attempt(postgresql_url: URL, form: st
             await eventually(lambda: nothing_leaked(oban))
 
 
-async def test_a_plain_process_is_free_of_any_event_loop(one_table: URL) -> None:
+async def test_a_sync_process_runs_outside_of_any_event_loop(one_table: URL) -> None:
     class RunsALoop(Worker):
         def process(self, job: Job, session: Session) -> Any:
             effect(job, session)
@@ -250,7 +250,7 @@ async def test_a_plain_process_is_free_of_any_event_loop(one_table: URL) -> None
         *(("thread", error) for error in (StopIteration, KeyboardInterrupt, SystemExit, GeneratorExit)),
     ],
 )
-async def test_whatever_it_raises_is_recorded(one_table: URL, form: str, error: type[BaseException]) -> None:
+async def test_every_exception_is_recorded(one_table: URL, form: str, error: type[BaseException]) -> None:
     def body(job: Job, session: Session) -> None:
         effect(job, session)
         session.flush()
@@ -263,7 +263,7 @@ async def test_whatever_it_raises_is_recorded(one_table: URL, form: str, error: 
 
 
 class Forgetful(Worker):
-    """Writes, and then enqueues without its session."""
+    """Writes, and then enqueues without `session=`."""
 
     async def process(self, job: Job, session: AsyncSession) -> None:
         if job.args.get("writes", True):
@@ -302,7 +302,7 @@ async def test_on_sqlite_a_job_does_not_wait_for_its_own_lock(one_table: URL, fo
 
 
 class InMemory(Worker):
-    """Uses the one connection."""
+    """Uses the only connection."""
 
     async def process(self, job: Job, session: AsyncSession) -> None:
         await session.scalar(text("SELECT 1"))
@@ -324,7 +324,7 @@ async def test_in_memory_a_job_has_the_one_connection(sqlite_url: URL) -> None:
                 assert error in str(row.errors)
 
 
-async def test_a_process_that_returns_an_awaitable_is_told_to_be_async(one_table: URL) -> None:
+async def test_a_process_that_returns_an_awaitable_is_asked_to_be_async(one_table: URL) -> None:
     class Half(Worker):
         def process(self, job: Job, session: Session) -> Any:
             effect(job, session)
@@ -336,7 +336,7 @@ async def test_a_process_that_returns_an_awaitable_is_told_to_be_async(one_table
         assert await effects(oban) == []
 
 
-def test_a_process_of_its_own_cannot_have_a_session() -> None:
+def test_a_worker_in_a_child_process_cannot_have_a_session() -> None:
     class Plain:
         def process(self, job: Job, session: Session) -> None:
             pass

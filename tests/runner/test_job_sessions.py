@@ -1,4 +1,4 @@
-"""A worker's own transaction: what it writes is stored together with how it ended, or not at all."""
+"""A worker's session: its writes are stored together with the outcome of the job, or not at all."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ from tests.support.jobs import acknowledged, reaches, row_of
 from tests.support.waiting import eventually
 
 
-async def test_what_a_job_writes_is_stored_with_its_completion(table: URL, form: str) -> None:
+async def test_the_writes_of_a_job_are_stored_with_its_completion(table: URL, form: str) -> None:
     seen: list[Any] = []
 
     def body(job: Job, session: Session) -> None:
@@ -51,7 +51,7 @@ async def test_what_a_job_writes_is_stored_with_its_completion(table: URL, form:
     ],
     ids=["Record", "Snooze", "Cancel"],
 )
-async def test_what_it_returns_is_stored_with_what_it_wrote(
+async def test_the_returned_outcome_is_stored_with_the_writes(
     one_table: URL, form: str, result: Any, state: JobState, shown: Any
 ) -> None:
     def body(job: Job, session: Session) -> Any:
@@ -107,13 +107,13 @@ async def test_a_session_that_was_left_in_a_failed_state_fails_the_attempt(one_t
         row = await reaches(oban, await oban.enqueue(made.new()), JobState.RETRYABLE)
         assert await effects(oban) == []
         assert "PendingRollbackError" in row.errors[0]["error"]
-        # Nor does it spoil the next one on the same connection.
+        # The next job on the same connection works.
         await reaches(oban, after := await oban.enqueue(worker(form, good).new()), JobState.COMPLETED)
         assert await effects(oban) == [f"{after.id}/1"]
         await eventually(lambda: nothing_leaked(oban))
 
 
-async def test_a_savepoint_may_fail_and_the_rest_be_stored(one_table: URL, form: str) -> None:
+async def test_a_savepoint_can_fail_and_the_other_writes_are_stored(one_table: URL, form: str) -> None:
     def body(job: Job, session: Session) -> None:
         effect(job, session)
         session.flush()
@@ -125,7 +125,7 @@ async def test_a_savepoint_may_fail_and_the_rest_be_stored(one_table: URL, form:
         assert await effects(oban) == [f"{job.id}/1"]
 
 
-async def test_what_it_commits_itself_is_stored_then(one_table: URL, form: str) -> None:
+async def test_writes_that_a_job_commits_itself_are_stored(one_table: URL, form: str) -> None:
     def body(job: Job, session: Session) -> None:
         session.add(Effect(name="first"))
         session.commit()
@@ -195,7 +195,7 @@ async def rescue(oban: Oban, job: Job) -> None:
 async def test_a_run_that_has_lost_its_job_leaves_no_effect(
     one_table: URL, form: str, meanwhile: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    # On SQLite nobody can change the row once the job has written.
+    # On SQLite no other connection can change the row once the job has written.
     halting = Halting(
         form, writes_first=one_table.get_backend_name() != "sqlite", result=Record("by its run")
     )
@@ -273,7 +273,7 @@ async def test_a_serialization_failure_is_a_failed_attempt(emptied_postgresql: U
         async with Oban(engine, **RUNNING) as oban:
             job = await oban.enqueue(halting.worker.new())
             await eventually(halting.begun.is_set)
-            # The row changes, and the job still is its run's.
+            # The row changes, but the run still owns the job.
             await oban.update_job(job.id, {"tags": ["changed"]})
             halting.go.set()
             row = await reaches(oban, job, JobState.RETRYABLE)
@@ -282,7 +282,7 @@ async def test_a_serialization_failure_is_a_failed_attempt(emptied_postgresql: U
     await engine.dispose()
 
 
-async def test_the_reason_of_a_job_that_was_cancelled_meanwhile_is_kept(one_table: URL, form: str) -> None:
+async def test_the_reason_that_a_cancelled_run_returns_is_stored(one_table: URL, form: str) -> None:
     lite = one_table.get_backend_name() == "sqlite"
     halting = Halting(form, writes_first=not lite, result=Cancel("why"))
     async with Oban(one_table, **RUNNING) as oban:
@@ -295,7 +295,7 @@ async def test_the_reason_of_a_job_that_was_cancelled_meanwhile_is_kept(one_tabl
         assert await effects(oban) == []
 
 
-async def test_a_job_that_cancels_itself_in_its_own_transaction_is_told_how(
+async def test_the_error_for_a_job_that_cancels_itself_in_its_session_says_how_to_do_it(
     one_table: URL, form: str
 ) -> None:
     def body(job: Job, session: Session) -> None:

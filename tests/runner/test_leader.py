@@ -1,4 +1,4 @@
-"""One leader per instance: by a lease in the database, believed by its own clock for less long."""
+"""Each instance has one leader, by a lease in the database that the leader trusts for a shorter time."""
 
 import asyncio
 import contextlib
@@ -34,7 +34,7 @@ def leader(oban: Oban, identity: str, *, lease: float = 60.0, name: str = "Oban"
 
 
 async def expire(oban: Oban) -> None:
-    """Let every lease end now, by the database's clock."""
+    """Let every lease expire now, by the database's clock."""
     async with oban.engine.begin() as connection:
         await connection.execute(text("UPDATE oban_leaders SET expires_at = '2001-01-01 00:00:00'"))
 
@@ -48,7 +48,7 @@ async def test_of_several_nodes_one_leads_and_stays_the_leader(oban: Oban) -> No
     assert [one for one in leaders if one.leads] == [first]
 
 
-async def test_nodes_of_one_host_name_are_not_taken_for_each_other(url: URL) -> None:
+async def test_one_of_several_nodes_with_the_same_name_leads(url: URL) -> None:
     many = {"queues": {"default": 1}, "node": "same", "name": "Same", **BRIEF}
     async with contextlib.AsyncExitStack() as stack:
         obans = [await stack.enter_async_context(Oban(url, **many)) for _ in range(3)]
@@ -58,7 +58,7 @@ async def test_nodes_of_one_host_name_are_not_taken_for_each_other(url: URL) -> 
         assert sum(oban.is_leader for oban in obans) == 1
 
 
-async def test_each_instance_name_has_a_leader_of_its_own(oban: Oban) -> None:
+async def test_each_instance_name_has_its_own_leader(oban: Oban) -> None:
     one, other = leader(oban, "a", name="One"), leader(oban, "b", name="Other")
     await one.tick()
     await other.tick()
@@ -78,7 +78,7 @@ async def test_a_follower_takes_over_when_the_lease_has_ended_and_the_old_leader
     assert (old.leads, new.leads) == (False, True)
 
 
-async def test_a_leader_that_was_frozen_knows_by_its_own_clock_that_its_lease_may_have_ended(
+async def test_a_leader_that_was_frozen_knows_by_its_own_clock_that_its_lease_can_have_ended(
     oban: Oban,
 ) -> None:
     with clock.use(Monotonic()) as now:
@@ -130,7 +130,7 @@ async def test_resigning_late_does_not_take_the_lead_from_another_node(oban: Oba
     assert new.leads
 
 
-async def test_a_follower_looks_again_when_the_lease_of_the_leader_ends(oban: Oban) -> None:
+async def test_a_follower_tries_again_when_the_lease_of_the_leader_ends(oban: Oban) -> None:
     first, second = leader(oban, "first", lease=1.0), leader(oban, "second", lease=60.0)
     await first.tick()
     pause = await second.tick()
@@ -144,7 +144,7 @@ async def test_a_node_that_freezes_before_its_commit_does_not_stop_elections_or_
 ) -> None:
     beats = [Heartbeat(uuid.uuid4(), "Oban", "node", f"queue{number}", {}) for number in range(3)]
     async with Oban(url) as frozen, Oban(url) as other:
-        # The first connection finds out that statements can commit on their own.
+        # The first connection finds out that statements can run in autocommit.
         await frozen.list_jobs()
         async with (
             uncommitted(frozen, cluster.elect, "Oban", "frozen", 60.0),
@@ -158,7 +158,7 @@ async def test_a_node_that_freezes_before_its_commit_does_not_stop_elections_or_
             assert held is None
 
 
-async def test_the_server_ends_what_a_runner_that_is_cut_off_has_begun(postgresql_url: URL) -> None:
+async def test_the_server_ends_the_statement_of_a_runner_that_is_cut_off(postgresql_url: URL) -> None:
     async with Oban(postgresql_url, statement_timeout=7) as oban:
         own = database_of(oban).with_own_pool(1, 7.0)
         pooled = Database(oban.engine, pooled=True).with_own_pool(1, 7.0)
@@ -171,7 +171,7 @@ async def test_the_server_ends_what_a_runner_that_is_cut_off_has_begun(postgresq
         await pooled.dispose()
 
 
-async def test_a_shorter_limit_of_the_servers_own_stays(postgresql_url: URL) -> None:
+async def test_a_shorter_statement_timeout_of_the_application_stays(postgresql_url: URL) -> None:
     engine = create_async_engine(postgresql_url)
 
     @event.listens_for(engine.sync_engine, "connect")

@@ -1,4 +1,4 @@
-"""Nodes that are gone: what becomes of their jobs, and of what they say when they come back."""
+"""Jobs of dead nodes are rescued, and outcomes that arrive after the rescue change nothing."""
 
 import asyncio
 import uuid
@@ -36,7 +36,7 @@ LEASE: dict[str, Any] = {"lease": 1.0, "rescue_interval": 0.1, **FAST_POLLING}
 async def orphan(
     oban: Oban, *, owner: str | None = None, attempt: int = 1, seconds: float = 3600, **overrides: Any
 ) -> Job:
-    """A job that executes under an owner of whom nothing was heard for some seconds."""
+    """A job that executes, fetched this many seconds ago, by this owner or by one without a producer row."""
     job = await oban.enqueue(Noop.new(**overrides))
     await make_orphan(oban, job, owner=owner, attempt=attempt, seconds=seconds)
     return await row_of(oban, job)
@@ -55,7 +55,10 @@ async def make_orphan(oban: Oban, job: Job, *, owner: str | None, attempt: int, 
 
 
 async def producer_row(oban: Oban, *, seconds: float = 3600, meta: Any = None) -> str:
-    """A producer that was last seen some seconds ago; its uuid. One of ours, unless `meta` is another's."""
+    """Insert a producer whose last heartbeat was this many seconds ago, and return its uuid.
+
+    It is one of this implementation, unless `meta` is that of another one.
+    """
     meta = {"lease": LEASE["lease"]} if meta is None else meta
     row = Producer(uuid=uuid.uuid4(), name="Oban", node="elsewhere", queue="default", meta=meta)
     row.updated_at = row.started_at = datetime.now(UTC) - timedelta(seconds=seconds)
@@ -71,7 +74,7 @@ async def rescue_orphans(
     return [job.id for job in await database_of(oban).write(rescue.rescue, lease, max_age, vanished)]
 
 
-async def test_a_job_of_a_silent_producer_is_available_again_and_its_attempt_counts(oban: Oban) -> None:
+async def test_a_job_of_a_dead_producer_is_available_again_and_its_attempt_counts(oban: Oban) -> None:
     job = await orphan(oban, owner=await producer_row(oban))
     assert await rescue_orphans(oban) == [job.id]
     row = await row_of(oban, job)
@@ -100,7 +103,7 @@ async def test_a_job_of_a_living_producer_is_not_rescued_however_long_it_runs(ob
     assert (await row_of(oban, job)).state is JobState.EXECUTING
 
 
-async def test_a_job_fetched_within_the_lease_is_not_rescued_though_its_producer_was_silent(
+async def test_a_job_that_was_fetched_within_the_lease_is_not_rescued_from_a_silent_producer(
     oban: Oban,
 ) -> None:
     job = await orphan(oban, owner=await producer_row(oban), seconds=30)
@@ -119,32 +122,32 @@ async def test_jobs_of_nodes_without_producer_rows_are_rescued_by_age_only(
     assert (await row_of(oban, young)).state is JobState.EXECUTING
 
 
-async def test_a_producer_whose_row_has_vanished_counts_as_silent(oban: Oban) -> None:
+async def test_a_producer_whose_row_was_deleted_counts_as_dead(oban: Oban) -> None:
     owner = uuid.uuid4()
     job = await orphan(oban, owner=str(owner), seconds=100)
     assert await rescue_orphans(oban) == []
     assert await rescue_orphans(oban, vanished=[owner]) == [job.id]
 
 
-async def test_a_rescuer_that_is_not_sure_once_it_has_the_lock_rescues_nothing(oban: Oban) -> None:
+async def test_a_rescuer_whose_heartbeats_are_no_longer_steady_rescues_nothing(oban: Oban) -> None:
     job = await orphan(oban, owner=await producer_row(oban))
     assert await database_of(oban).write(rescue.rescue, 60, 3600, still_steady=lambda: False) == []
     assert (await row_of(oban, job)).state is JobState.EXECUTING
     assert await rescue_orphans(oban) == [job.id]
 
 
-async def test_nobody_is_taken_for_dead_while_the_lock_of_a_file_was_kept(sqlite_url: URL) -> None:
+async def test_no_node_counts_as_dead_while_a_database_file_is_locked(sqlite_url: URL) -> None:
     async with (
         Oban(sqlite_url, name="client") as client,
         Oban(sqlite_url, queues={"default": 1}, **LEASE) as oban,
     ):
         thread, lifeline = runner_of(oban).heartbeat_thread, runner_of(oban).lifeline
         await eventually(lambda: oban.is_leader and thread.is_steady())
-        # A healthy node, whose heart cannot beat as long as the lock is kept.
+        # A healthy node that cannot send heartbeats while the file is locked.
         owner = await producer_row(client, seconds=0.6)
         job = await orphan(client, owner=owner, seconds=0.6)
         async with client.engine.connect() as connection:
-            # Its lifeline waits for the lock, having seen that all is well.
+            # Its lifeline waits for the lock, and has checked before that its own heartbeats are steady.
             await connection.execute(text("UPDATE oban_jobs SET queue = queue"))
             judging = asyncio.create_task(lifeline.tick())
             await eventually(lambda: not thread.is_alive())
@@ -161,7 +164,7 @@ async def test_a_cancelled_job_of_a_dead_node_stays_cancelled(oban: Oban) -> Non
 
 
 @pytest.mark.parametrize("outcome", ["completed", "failed", "released", "snoozed", "cancelled"])
-async def test_an_owner_that_comes_back_after_the_rescue_changes_nothing(oban: Oban, outcome: str) -> None:
+async def test_an_owner_that_returns_after_the_rescue_changes_nothing(oban: Oban, outcome: str) -> None:
     owner = await producer_row(oban)
     job = await orphan(oban, owner=owner)
     await rescue_orphans(oban)
@@ -196,7 +199,7 @@ async def test_two_rescues_at_once_rescue_each_job_once(oban: Oban) -> None:
         assert (await row_of(oban, job)).meta == {"rescued": 1}
 
 
-async def test_a_row_that_refuses_the_rescue_is_not_in_the_way_of_the_others(fresh_url: URL) -> None:
+async def test_a_row_that_refuses_the_rescue_does_not_block_other_rescues(fresh_url: URL) -> None:
     url = fresh_url
     async with Oban(url, name="client") as client:
         owner = await producer_row(client)
@@ -207,7 +210,7 @@ async def test_a_row_that_refuses_the_rescue_is_not_in_the_way_of_the_others(fre
         assert (await row_of(client, refused)).state is JobState.EXECUTING
 
 
-async def test_a_running_node_rescues_the_jobs_of_one_that_is_gone_and_runs_them(url: URL) -> None:
+async def test_a_running_node_rescues_and_runs_the_jobs_of_a_dead_node(url: URL) -> None:
     async with Oban(url, name="client") as client:
         job = await orphan(client, owner=await producer_row(client))
         async with Oban(url, queues={"default": 1}, **LEASE):
@@ -225,7 +228,7 @@ async def test_a_job_that_runs_longer_than_the_lease_is_not_run_twice(url: URL) 
         async def beaten() -> bool:
             return bool((await heartbeats(oban))[0] > before)
 
-        # Two leases of heartbeats, by the clock of the database.
+        # Heartbeats for two leases, by the clock of the database.
         for _ in range(8):
             await eventually(beaten)
             before = (await heartbeats(oban))[0]
@@ -263,7 +266,7 @@ async def test_a_node_that_stops_leaves_no_producer_and_no_leader(url: URL) -> N
             assert (await connection.execute(text("SELECT * FROM oban_leaders"))).all() == []
 
 
-async def test_a_node_that_is_not_heard_of_fetches_nothing(url: URL, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_node_without_heartbeats_fetches_nothing(url: URL, monkeypatch: pytest.MonkeyPatch) -> None:
     async with Oban(url, queues={"default": 1}, **LEASE) as oban:
         refresher = refresher_of(oban)
 
@@ -301,7 +304,7 @@ class Monotonic(clock.Clock):
         return self.seconds
 
 
-async def test_a_heart_is_steady_when_it_has_beaten_for_a_while_without_a_gap(
+async def test_heartbeats_are_steady_after_a_while_without_a_gap(
     oban: Oban, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with clock.use(Monotonic()) as now:
@@ -336,7 +339,7 @@ async def test_a_heart_is_steady_when_it_has_beaten_for_a_while_without_a_gap(
 
 
 @pytest.mark.parametrize(("gap", "steady"), [(2.0, True), (2.1, False)])
-async def test_a_heart_that_paused_for_so_long_that_others_may_seem_dead_is_not_steady(
+async def test_heartbeats_are_not_steady_after_a_gap_in_which_other_nodes_could_seem_dead(
     oban: Oban, gap: float, steady: bool
 ) -> None:
     with clock.use(Monotonic()) as now:
@@ -348,15 +351,15 @@ async def test_a_heart_that_paused_for_so_long_that_others_may_seem_dead_is_not_
             await heart.tick()
             now.seconds += pause
         await heart.tick()
-        # It is_alive for its own producers all the same.
+        # For its own producers it still is alive.
         assert (heart.is_alive, heart.is_steady) == (True, steady)
 
 
-async def test_when_the_database_was_away_nobody_is_taken_for_dead_before_the_others_beat_again(
+async def test_after_an_outage_no_node_counts_as_dead_before_it_could_send_a_heartbeat(
     url: URL,
 ) -> None:
     async with Oban(url, name="client") as client:
-        # As the row of a healthy node looks after the database was away, before its heart beats again.
+        # The row of a healthy node after an outage of the database, before its next heartbeat.
         owner = await producer_row(client)
         job = await orphan(client, owner=owner)
         since = clock.monotonic()
@@ -366,7 +369,7 @@ async def test_when_the_database_was_away_nobody_is_taken_for_dead_before_the_ot
 
 
 @pytest.mark.parametrize("meta", [{"lease": 600}, {"lease": 600.5}])
-async def test_a_producer_may_be_silent_for_as_long_as_its_own_lease(oban: Oban, meta: Any) -> None:
+async def test_a_producer_is_alive_for_as_long_as_its_own_lease(oban: Oban, meta: Any) -> None:
     healthy = await orphan(oban, owner=await producer_row(oban, seconds=500, meta=meta))
     dead = await orphan(oban, owner=await producer_row(oban, seconds=700, meta=meta))
     idle = await producer_row(oban, seconds=500, meta=meta)
@@ -378,7 +381,7 @@ async def test_a_producer_may_be_silent_for_as_long_as_its_own_lease(oban: Oban,
 
 
 @pytest.mark.parametrize("lease", ["600", -1, 1, None, True, [600], {"a": 1}, "x"])
-async def test_a_lease_that_makes_no_sense_or_is_shorter_does_not_count(oban: Oban, lease: Any) -> None:
+async def test_an_invalid_or_shorter_lease_is_ignored(oban: Oban, lease: Any) -> None:
     dead = await orphan(oban, owner=await producer_row(oban, seconds=61, meta={"lease": lease}))
     healthy = await orphan(oban, owner=await producer_row(oban, seconds=50, meta={"lease": lease}))
     spoilt = await orphan(oban, owner=await producer_row(oban, seconds=61, meta=[1]))
@@ -387,7 +390,7 @@ async def test_a_lease_that_makes_no_sense_or_is_shorter_does_not_count(oban: Ob
 
 
 @pytest.mark.parametrize("meta", [{}, {"local_limit": 5, "paused": False}, [], {"lease": None}])
-async def test_a_producer_of_others_may_be_silent_for_a_minute_however_short_our_lease_is(
+async def test_a_producer_of_another_implementation_is_alive_for_a_minute_however_short_our_lease(
     oban: Oban, meta: Any
 ) -> None:
     dead = await orphan(oban, owner=await producer_row(oban, seconds=61, meta=meta), seconds=61)
@@ -395,7 +398,7 @@ async def test_a_producer_of_others_may_be_silent_for_a_minute_however_short_our
     assert await rescue_orphans(oban, lease=2) == [dead.id]
 
 
-async def test_a_running_node_says_by_which_lease_it_goes(url: URL) -> None:
+async def test_a_running_node_publishes_its_lease(url: URL) -> None:
     async with (
         Oban(url, queues={"default": 1}, lease=7, **FAST_POLLING) as oban,
         oban.engine.connect() as own,
@@ -404,7 +407,7 @@ async def test_a_running_node_says_by_which_lease_it_goes(url: URL) -> None:
 
 
 class Stepped:
-    """The clock of a database that a test sets forward."""
+    """A database clock that the test moves forward."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.seconds = 0.0
@@ -415,7 +418,7 @@ class Stepped:
 
 
 @pytest.mark.parametrize("leads", [True, False])
-async def test_when_the_clock_of_the_database_is_set_forward_all_have_a_lease_to_be_heard_again(
+async def test_after_the_database_clock_jumps_forward_every_node_has_a_lease_for_its_next_heartbeat(
     oban: Oban, monkeypatch: pytest.MonkeyPatch, leads: bool
 ) -> None:
     database_clock = Stepped(monkeypatch)
@@ -428,7 +431,7 @@ async def test_when_the_clock_of_the_database_is_set_forward_all_have_a_lease_to
         healthy = await orphan(oban, owner=await producer_row(oban, seconds=10))
         if leads:
             await leader.tick()
-        # Also who is not the leader yet keeps an eye on the clock.
+        # A node that is not the leader yet also watches the clock.
         await lifeline.tick()
         database_clock.seconds = 3600
         await leader.tick()
@@ -442,7 +445,7 @@ async def test_when_the_clock_of_the_database_is_set_forward_all_have_a_lease_to
         assert (await row_of(oban, healthy)).state is JobState.AVAILABLE
 
 
-async def test_a_longer_lease_is_judged_when_that_long_nothing_kept_anybody_from_being_heard(
+async def test_a_longer_lease_is_judged_after_heartbeats_were_possible_for_that_long(
     oban: Oban, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     database_clock = Stepped(monkeypatch)
@@ -463,7 +466,7 @@ async def test_a_longer_lease_is_judged_when_that_long_nothing_kept_anybody_from
         assert (await row_of(oban, job)).state is JobState.AVAILABLE
 
 
-async def test_a_heart_with_nothing_to_say_does_not_beat_without_the_database(
+async def test_a_refresher_without_producers_still_notices_an_outage(
     oban: Oban, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: Any, **__: Any) -> None:
@@ -476,14 +479,14 @@ async def test_a_heart_with_nothing_to_say_does_not_beat_without_the_database(
         await heart.tick()
 
 
-async def test_a_heart_does_not_keep_in_mind_for_ever_which_producers_have_ended(oban: Oban) -> None:
+async def test_a_refresher_forgets_producers_that_have_ended(oban: Oban) -> None:
     beats = [cluster.Heartbeat(uuid.uuid4(), "Oban", "node", "default", {}) for _ in range(2)]
     heart = Refresher(
         database_of(oban), lease=4.0, interval=1.0, heartbeats=lambda: beats[:], last_seen=clock.monotonic
     )
     await heart.tick()
     first, second = beats
-    # It is still among those that have something to say.
+    # Its heartbeat is still among those that would be sent.
     await heart.delete_producers([first.uuid])
     await heart.tick()
     assert await database_of(oban).read(cluster.producer_uuids) == {second.uuid}
@@ -492,7 +495,7 @@ async def test_a_heart_does_not_keep_in_mind_for_ever_which_producers_have_ended
     assert (await database_of(oban).read(cluster.producer_uuids), ended_producers(heart)) == (set(), set())
 
 
-async def test_a_leader_does_not_keep_in_mind_for_ever_which_producers_it_has_seen(oban: Oban) -> None:
+async def test_a_leader_forgets_producers_that_are_gone(oban: Oban) -> None:
     with clock.use(Monotonic()) as now:
         assert isinstance(now, Monotonic)
         leader = Leader(database_of(oban), name="Oban", identity="me", lease=1000, interval=15)
@@ -520,7 +523,7 @@ DISCARD_REFUSED = {
 }
 
 
-async def test_a_spent_job_that_refuses_to_be_discarded_is_not_in_the_way_of_others(fresh_url: URL) -> None:
+async def test_an_exhausted_job_that_refuses_to_be_discarded_does_not_block_others(fresh_url: URL) -> None:
     async with Oban(fresh_url, name="client") as client:
         jobs = [await client.enqueue(Noop.new(max_attempts=3)) for _ in range(4)]
         async with client.engine.begin() as connection:

@@ -1,4 +1,4 @@
-"""PostgreSQL's LISTEN: what arrives, what is ignored, and that a broken connection is mended."""
+"""The LISTEN connection: payloads arrive, garbage is ignored, and a lost connection is replaced."""
 
 import asyncio
 import base64
@@ -32,7 +32,7 @@ async def test_payloads_arrive_and_garbage_is_ignored(postgresql_url: URL, prefi
     notifier.subscribe("insert", lambda payload: heard.append(("insert", payload)))
     notifier.subscribe("signal", lambda payload: heard.append(("signal", payload)))
     await notifier.start()
-    # Everybody is told to look once somebody listens.
+    # Every subscriber is told to poll once the connection listens.
     assert heard == [("insert", {}), ("signal", {})]
     heard.clear()
     zipped = base64.b64encode(gzip.compress(b'{"queue": "zipped"}')).decode()
@@ -60,13 +60,13 @@ async def test_a_listener_whose_connection_was_closed_listens_again(postgresql_u
             async with client.engine.connect() as connection:
                 closed = (await connection.execute(TERMINATE)).all()
             assert len(closed) == 1
-            # Enqueued while nobody listens: found by the look after the reconnection.
+            # Enqueued while no connection listens, and found by the poll after the reconnection.
             await reaches(oban, await client.enqueue(Noop.new()), JobState.COMPLETED)
             await quiet()
             await reaches(oban, await client.enqueue(Noop.new()), JobState.COMPLETED)
 
 
-async def test_a_node_that_may_not_listen_at_first_tries_again(
+async def test_a_node_that_cannot_listen_at_first_tries_again(
     postgresql_url: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refused: list[object] = []
@@ -84,14 +84,14 @@ async def test_a_node_that_may_not_listen_at_first_tries_again(
         await reaches(oban, await oban.enqueue(Noop.new()), JobState.COMPLETED)
 
 
-async def test_a_listener_that_is_connected_but_may_not_listen_tries_less_and_less_often(
+async def test_a_listener_that_is_connected_but_cannot_listen_backs_off(
     postgresql_url: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     database = Database(postgresql_url)
     notifier = ListenNotifier(database)
     tries: list[int] = []
 
-    # As on a standby.
+    # As on a standby server.
     async def refuse(*_: object) -> None:
         raise ConnectionError("cannot execute LISTEN during recovery")
 

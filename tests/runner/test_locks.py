@@ -1,4 +1,4 @@
-"""Another program holds SQLite's lock for a while: everybody waits, nobody hears of it."""
+"""While another program locks the SQLite database, every call waits and none fails."""
 
 import asyncio
 import logging
@@ -13,7 +13,7 @@ from tests.support.options import FAST_POLLING
 from tests.support.workers import Noop, Runs
 
 
-async def test_who_meets_a_locked_database_waits(sqlite_url: URL, caplog: pytest.LogCaptureFixture) -> None:
+async def test_calls_wait_for_a_locked_database(sqlite_url: URL, caplog: pytest.LogCaptureFixture) -> None:
     runs = Runs()
     with caplog.at_level(logging.WARNING, logger="oban"):
         async with (

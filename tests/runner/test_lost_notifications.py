@@ -1,4 +1,4 @@
-"""Every notification is lost, and everything happens all the same."""
+"""Everything works although every notification is lost."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from tests.support.workers import Noop, Runs
 
 @pytest.fixture(autouse=True)
 def lost(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The channels of what was lost."""
+    """The channels of the lost notifications."""
     channels: list[str] = []
 
     def lose(_: Notifier, channel: str, __: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""How each way of ending a run shows in the row."""
+"""Each way of ending a run is stored in the row."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,7 +12,7 @@ from tests.support.waiting import eventually
 
 
 class Returns(Worker):
-    """Returns what the test has put here."""
+    """Returns the value that the test has set."""
 
     result: Any = None
 
@@ -26,7 +26,7 @@ class ReturnsInThread(Worker):
 
 
 class Raises(Worker):
-    """Raises what the test has put here."""
+    """Raises the exception that the test has set."""
 
     error: BaseException = ValueError("bad")
 
@@ -62,7 +62,7 @@ def raising(request: pytest.FixtureRequest) -> type[Worker]:
 async def test_a_run_that_returns_completes_the_job(
     url: URL, returning: type[Worker], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Also something that is no outcome and could not be stored.
+    # Also a value that is not an outcome and could not be stored.
     monkeypatch.setattr(Returns, "result", object())
     async with Oban(url, node="here", queues={"default": 5}) as oban:
         job = await oban.enqueue(returning.new({"a": 1}))

@@ -1,4 +1,4 @@
-"""Two turns of a producer under way at once, while its queue holds more than fits."""
+"""Two turns of a producer overlap while its queue has more jobs than free slots."""
 
 import asyncio
 from typing import Any
@@ -18,17 +18,17 @@ LIMIT = 2 * OVERLAPPED_LIMIT
 
 
 class Turns:
-    """Counts the turns of a runner that are under way; keeps some from ending, or loses their answers."""
+    """Counts the turns of a runner that overlap, and can delay turns or lose their answers."""
 
     def __init__(self, oban: Oban, monkeypatch: pytest.MonkeyPatch) -> None:
         self.under_way = self.most = 0
-        #: Jobs that each turn asked for; the most places that were taken or asked for at once.
+        #: The jobs that each turn asked for, and the most slots that were taken or asked for at once.
         self.demands: list[int] = []
         self.asked = self.places = 0
-        #: Turns from this one on wait, their work committed, until `may_end` is set.
+        #: From this turn on, turns wait after their commit until `may_end` is set.
         self.held_from = 1_000_000
         self.may_end = asyncio.Event()
-        #: Turns whose answer is lost after the commit, and the jobs in it.
+        #: The turns whose answer is lost after the commit, and the jobs in those answers.
         self.losing: set[int] = set()
         self.lost: list[int] = []
         self.producer = producer_of(oban)
@@ -59,7 +59,7 @@ class Turns:
 
 
 class Counted:
-    """A worker that keeps the ids of the jobs that it ran."""
+    """A worker that records the ids of its jobs."""
 
     def __init__(self) -> None:
         self.ran: list[int] = []
@@ -67,7 +67,7 @@ class Counted:
 
         class Count(Worker):
             async def process(self, job: Job) -> None:
-                # They end at different moments, some of them in the same pass of the loop.
+                # Jobs end at different moments, some of them in the same pass of the loop.
                 for _ in range(job.id % 5):
                     await asyncio.sleep(0)
                 counted.ran.append(job.id)
@@ -76,7 +76,7 @@ class Counted:
 
 
 def at_once(url: URL) -> int:
-    """Turns that may be under way at once: SQLite has one writer."""
+    """How many turns can overlap: SQLite has one writer."""
     return 1 if url.drivername.startswith("sqlite") else 2
 
 
@@ -101,7 +101,7 @@ async def all_ended(oban: Oban, number: int) -> None:
     await eventually(done, progress=lambda: seen[0])
 
 
-async def test_two_turns_are_under_way_while_there_is_more_than_fits_and_no_more_run_than_the_limit(
+async def test_two_turns_overlap_while_jobs_wait_and_no_more_run_than_the_limit(
     url: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counted = Counted()
@@ -124,7 +124,7 @@ async def test_a_small_limit_has_one_turn_at_a_time(url: URL, monkeypatch: pytes
         assert turns.most == 1
 
 
-async def test_lost_answers_of_turns_that_are_under_way_together_cost_no_job_and_repeat_none(
+async def test_lost_answers_of_overlapping_turns_lose_no_job_and_repeat_none(
     url: URL, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     counted = Counted()
@@ -141,13 +141,13 @@ async def test_lost_answers_of_turns_that_are_under_way_together_cost_no_job_and
         assert {job.attempt for job in await in_state(oban, JobState.COMPLETED)} == {1}
 
 
-async def test_the_failure_of_a_turn_that_is_under_way_beside_another_is_reported(
+async def test_the_failure_of_an_overlapping_turn_is_reported(
     url: URL, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     counted = Counted()
     async with Oban(url, queues={"default": LIMIT}, **NO_POLLING) as oban:
         turns = Turns(oban, monkeypatch)
-        # The first one finds out that there is more, this is one of two.
+        # The first turn finds out that jobs are waiting; the second one overlaps with the third.
         turns.losing = {2}
         ids = await enqueued(oban, counted, 4 * LIMIT)
         await all_ended(oban, len(ids))
@@ -156,7 +156,7 @@ async def test_the_failure_of_a_turn_that_is_under_way_beside_another_is_reporte
         assert sorted(counted.ran) == ids
 
 
-async def test_rows_that_cannot_be_read_stop_no_other_job_of_turns_that_are_under_way_together(
+async def test_unreadable_rows_stop_no_other_job_of_overlapping_turns(
     url: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counted = Counted()
@@ -169,7 +169,7 @@ async def test_rows_that_cannot_be_read_stop_no_other_job_of_turns_that_are_unde
         assert [job.id for job in await in_state(client, JobState.DISCARDED)] == sorted(bad)
 
 
-async def test_a_stop_waits_for_what_turns_that_are_under_way_bring_and_puts_it_back(
+async def test_a_stop_waits_for_overlapping_turns_and_puts_their_jobs_back(
     url: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counted = Counted()
@@ -196,7 +196,7 @@ def _fetching(oban: Oban) -> bool:
     return any(producer.fetching for producer in runner_of(oban).producers.values())
 
 
-async def test_a_pause_waits_for_turns_that_are_under_way_and_nothing_is_fetched_after_it(
+async def test_a_pause_waits_for_overlapping_turns_and_nothing_is_fetched_after_it(
     url: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counted = Counted()

@@ -1,4 +1,4 @@
-"""`notifier="poll"`: no connection waits for anything, and everything happens within about a second."""
+"""With `notifier="poll"` no connection listens, and everything happens within about a second."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -20,7 +20,7 @@ from tests.support.workers import Noop, Runs
 
 @pytest.fixture
 async def client(url: URL) -> AsyncIterator[Oban]:
-    """Somebody else, whose commits the node does not hear."""
+    """A client whose commits do not notify the node."""
     async with Oban(url, name="client", notifier="poll") as other:
         yield other
 
@@ -40,7 +40,7 @@ async def test_jobs_start_and_are_cancelled_within_a_second_or_so(url: URL, clie
         await reaches(client, job, JobState.COMPLETED)
 
 
-async def test_what_is_said_elsewhere_about_a_queue_is_obeyed_within_a_second_or_so(url: URL) -> None:
+async def test_a_queue_command_of_another_node_is_applied_within_a_second_or_so(url: URL) -> None:
     instance: dict[str, Any] = {"name": "shared", "notifier": "poll", **BRIEF}
     async with (
         Oban(url, node="a", queues={"default": 3}, **instance) as oban,
@@ -63,12 +63,12 @@ async def test_what_is_said_elsewhere_about_a_queue_is_obeyed_within_a_second_or
         assert info.limit == 7
 
 
-async def test_nothing_but_polling_finds_a_job_of_somebody_else(url: URL, client: Oban) -> None:
+async def test_only_polling_finds_a_job_of_another_client(url: URL, client: Oban) -> None:
     runs = Runs()
     patient: dict[str, Any] = {**NO_POLLING, "poll_interval": 1.0}
     async with Oban(url, queues={"default": 3}, notifier="poll", **patient):
         await quiet()
-        # All the tasks of the node: none listens, none watches the file.
+        # All tasks of the node: none listens, and none watches the file.
         names = {task.get_name() for task in asyncio.all_tasks()}
         assert not {name for name in names if "listen" in name or "data-version" in name}
         await client.enqueue(runs.worker.new())
@@ -78,7 +78,7 @@ async def test_nothing_but_polling_finds_a_job_of_somebody_else(url: URL, client
         runs.finish(1)
 
 
-async def test_on_sqlite_its_own_commits_are_heard_at_once(sqlite_url: URL) -> None:
+async def test_on_sqlite_a_node_notices_its_own_commits_at_once(sqlite_url: URL) -> None:
     async with Oban(sqlite_url, queues={"default": 3}, notifier="poll", **NO_POLLING) as oban:
         assert type(runner_of(oban).notifier) is PollNotifier
         await quiet()
@@ -101,17 +101,17 @@ async def test_on_sqlite_its_own_commits_are_heard_at_once(sqlite_url: URL) -> N
         ("postgresql://h/d", "no url with secret", "listen_url: the database URL cannot be read"),
     ],
 )
-def test_a_listen_url_that_cannot_serve_is_refused_at_once(engine: str, listen_url: str, words: str) -> None:
+def test_an_unusable_listen_url_is_refused_at_once(engine: str, listen_url: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words) as caught:
         Oban(make_url(engine), listen_url=listen_url)
     assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize("prefix", ["jobs", None])
-async def test_a_direct_listener_hears_the_schema_of_the_engine(
+async def test_a_direct_listener_listens_to_the_schema_of_the_engine(
     postgresql_url: URL, prefix: str | None
 ) -> None:
-    # Its own connections would find another schema first.
+    # Its own connections would use another schema by default.
     astray = {"options": "-csearch_path=pg_catalog"}
     direct = postgresql_url.set(drivername="postgresql+psycopg").update_query_dict(astray)
     heard: list[dict[str, Any]] = []
@@ -127,7 +127,7 @@ async def test_a_direct_listener_hears_the_schema_of_the_engine(
         await listener.stop()
 
 
-async def test_what_a_node_stages_it_starts_at_once(postgresql_url: URL) -> None:
+async def test_a_node_starts_the_jobs_that_it_stages_at_once(postgresql_url: URL) -> None:
     runs = Runs()
     patient: dict[str, Any] = {**NO_POLLING, "stage_interval": 0.05}
     async with Oban(postgresql_url, queues={"default": 3}, notifier="poll", **patient) as oban:

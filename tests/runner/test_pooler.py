@@ -1,7 +1,7 @@
-"""Everything works through a pooler in transaction mode: one of the tests' own, and PgBouncer if it is there.
+"""Everything works through a pooler in transaction mode: the one of the tests, and PgBouncer if installed.
 
-Whoever runs it twice in a row is on another session of the server: prepared statements, session
-settings and LISTEN do not outlive a transaction.
+Two transactions in a row run in different sessions of the server, so prepared statements, session settings
+and LISTEN do not outlive a transaction.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ from tests.support.workers import Noop, Runs
 
 POOLERS = ["proxy", *(["pgbouncer"] if PROGRAM else [])]
 POLL: dict[str, Any] = {"notifier": "poll", **BRIEF}
-#: What an application gives its own engine, as in docs/pgbouncer.md.
+#: The arguments for the application's engine, as in docs/pgbouncer.md.
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "asyncpg": {
         "statement_cache_size": 0,
@@ -50,12 +50,12 @@ LEFT = text(
     " (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()),"
     " current_setting('jit'), current_setting('search_path')"
 )
-#: Where it is logged that jobs fail, and that the machine is slow.
+#: Loggers that report failed jobs and a slow machine.
 OTHERS = ("oban.executor", "oban.watchdog")
 
 
 class Varied(Worker):
-    """Ends in each way there is, by its number."""
+    """Ends in one of all possible ways, chosen by its number."""
 
     async def process(self, job: Job) -> Any:
         match job.args["n"] % 5:
@@ -74,7 +74,7 @@ class Varied(Worker):
 
 @pytest.fixture(autouse=True)
 def logged(caplog: pytest.LogCaptureFixture, request: pytest.FixtureRequest) -> Iterator[None]:
-    """Nothing is logged that is worth a warning, but by tests that take `caplog` to see it."""
+    """Check that nothing is logged as a warning, except in tests that request `caplog`."""
     yield
     if "caplog" not in request.node.function.__code__.co_varnames:
         assert [
@@ -99,14 +99,14 @@ async def pooled(request: pytest.FixtureRequest, postgresql_url: URL, tmp_path: 
 
 @pytest.fixture
 async def proxied(postgresql_url: URL) -> AsyncIterator[URL]:
-    """A URL through the pooler of the tests' own, which switches at every transaction for sure."""
+    """A URL through the pooler of the tests, which switches connections at every transaction."""
     async with pooler(postgresql_url) as through:
         yield through.url
 
 
 @pytest.fixture
 async def own_engine(pooled: URL) -> AsyncIterator[AsyncEngine]:
-    """An application's engine, made as the documentation says."""
+    """An application's engine, configured as the documentation says."""
     engine = create_async_engine(pooled, connect_args=ARGUMENTS[pooled.get_driver_name()])
     yield engine
     await engine.dispose()
@@ -114,7 +114,7 @@ async def own_engine(pooled: URL) -> AsyncIterator[AsyncEngine]:
 
 @pytest.fixture
 async def direct_engine(postgresql_url: URL) -> AsyncIterator[AsyncEngine]:
-    """An engine past the pooler."""
+    """An engine that connects directly, without the pooler."""
     engine = create_async_engine(postgresql_url)
     yield engine
     await engine.dispose()
@@ -165,7 +165,7 @@ async def test_two_nodes_run_five_hundred_jobs_and_every_ending_is_stored(pooled
         assert row.meta == {0: {"recorded": True, "return": {"n": n}}, 2: {"snoozed": 1}}.get(n % 5, {})
 
 
-async def test_a_cancel_from_another_process_is_heard_within_a_second_or_so(pooled: URL) -> None:
+async def test_a_cancel_from_another_process_arrives_within_a_second_or_so(pooled: URL) -> None:
     runs = Runs()
     async with (
         Oban(pooled, queues={"default": 3}, **POLL) as oban,
@@ -264,11 +264,11 @@ async def test_with_a_direct_url_for_listen_jobs_start_and_are_cancelled_at_once
         await eventually(running.cancelled)
         runs.finish(1)
         await reaches(client, await client.enqueue(Noop.new()), JobState.COMPLETED)
-    # The server takes its time to see that a connection is closed.
+    # The server needs a moment to notice a closed connection.
     await eventually(nobody_listens)
 
 
-async def test_nothing_is_left_in_the_sessions_of_the_server(pooled: URL) -> None:
+async def test_sessions_of_the_server_have_no_state_left(pooled: URL) -> None:
     async with Oban(pooled, queues={"default": 5}, **POLL) as oban:
         jobs = await oban.enqueue_many(Varied.new({"n": n}) for n in range(20))
         await reaches(oban, jobs[0], JobState.COMPLETED)
@@ -282,19 +282,19 @@ async def test_nothing_is_left_in_the_sessions_of_the_server(pooled: URL) -> Non
     assert set(sessions.values()) == {(0, 0, 0, "on", '"$user", public')}
 
 
-async def test_an_engine_that_prepares_statements_is_told_what_to_configure(
+async def test_the_error_for_an_engine_that_prepares_statements_says_what_to_configure(
     proxied: URL, caplog: pytest.LogCaptureFixture
 ) -> None:
     engine = create_async_engine(proxied)
     oban = Oban(engine, notifier="poll")
 
     async def until_refused() -> None:
-        # psycopg prepares what it has executed five times.
+        # psycopg prepares a statement after five executions.
         for _ in range(30):
             await oban.enqueue(Noop.new())
 
     for _ in range(2):
-        # At the set-up of a connection, older drivers' errors come as they are.
+        # While a connection is set up, SQLAlchemy does not wrap the errors of older drivers.
         with pytest.raises(Exception, match=r"prepared statement .* (does not|already)"):
             await until_refused()
     told = [record.getMessage() for record in caplog.records if record.name == "oban.database"]
@@ -304,7 +304,7 @@ async def test_an_engine_that_prepares_statements_is_told_what_to_configure(
     await engine.dispose()
 
 
-async def test_a_node_that_listens_through_the_pooler_says_so_and_polls(
+async def test_a_node_that_listens_through_the_pooler_logs_that_and_polls(
     own_engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("oban.notifier.listen.ECHO_TIMEOUT", 0.5)
@@ -315,7 +315,7 @@ async def test_a_node_that_listens_through_the_pooler_says_so_and_polls(
     assert "listen_url" in caplog.text
 
 
-async def test_a_pooler_in_session_mode_is_listened_through(
+async def test_a_node_can_listen_through_a_pooler_in_session_mode(
     postgresql_url: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("oban.notifier.listen.ECHO_TIMEOUT", 0.5)

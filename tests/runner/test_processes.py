@@ -1,4 +1,4 @@
-"""Several processes on one database."""
+"""Several processes work on one database."""
 
 from collections import Counter
 from pathlib import Path
@@ -21,7 +21,7 @@ async def test_two_processes_run_each_of_5000_jobs_once(url: URL, tmp_path: Path
         node(url, tmp_path / "second") as second,
     ):
         enqueued: list[int] = []
-        # A third writer, while the two are at work.
+        # A third process writes while the two nodes work.
         for _ in range(10):
             jobs = await client.enqueue_many([Noted.new() for _ in range(JOBS // 10)])
             enqueued += [job.id for job in jobs]
@@ -32,7 +32,7 @@ async def test_two_processes_run_each_of_5000_jobs_once(url: URL, tmp_path: Path
                 return bool(await connection.scalar(query) == JOBS)
 
         await eventually(ended, timeout=40)
-        # That nothing was logged, a lock for instance, is seen when they stop.
+        # Their stop checks that nothing was logged, such as a lock.
         await first.stop()
         await second.stop()
         rows = await client.list_jobs()
@@ -55,7 +55,7 @@ async def test_a_job_that_another_process_enqueues_starts_at_once(url: URL, tmp_
             await quiet()
 
 
-async def test_what_another_process_manages_takes_effect_at_once(url: URL, tmp_path: Path) -> None:
+async def test_management_calls_of_another_process_take_effect_at_once(url: URL, tmp_path: Path) -> None:
     async with Oban(url) as client, node(url, tmp_path / "ledger", poll_interval=30):
         scheduled = await client.enqueue(Noted.new(schedule_in=3600))
         elsewhere = await client.enqueue(Noted.new(queue="nobody"))

@@ -1,4 +1,4 @@
-"""Finished jobs are deleted when they have been kept long enough, and not before."""
+"""Finished jobs are deleted after their retention period, and not before."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -24,11 +24,11 @@ DAY = 24 * HOUR
 
 
 class Other(Noop):
-    """Another worker."""
+    """A worker with its own retention."""
 
 
 async def finished(oban: Oban, state: str, age: float, worker: Any = Noop, **fields: Any) -> int:
-    """A job that reached a state some seconds ago; its id."""
+    """Insert a job that reached its state this many seconds ago, and return its id."""
     job = await oban.enqueue(worker.new(**fields))
     ended = datetime.now(UTC) - timedelta(seconds=age)
     values: dict[str, Any] = {"state": JobState(state), f"{state}_at": ended}
@@ -38,7 +38,7 @@ async def finished(oban: Oban, state: str, age: float, worker: Any = Noop, **fie
 
 
 async def prune(oban: Oban, leads: bool = True, **retention: Any) -> set[int]:
-    """One tick of a pruner; the ids that are left."""
+    """Run one tick of a pruner, and return the ids of the jobs that are left."""
     leader = Leader(database_of(oban), name="Oban", identity="me", lease=60, interval=15)
     if leads:
         await leader.tick()
@@ -48,7 +48,7 @@ async def prune(oban: Oban, leads: bool = True, **retention: Any) -> set[int]:
 
 
 @pytest.mark.parametrize("state", ["completed", "cancelled", "discarded"])
-async def test_jobs_are_kept_for_as_long_as_their_state_is_and_no_longer(oban: Oban, state: str) -> None:
+async def test_jobs_are_deleted_after_the_retention_of_their_state(oban: Oban, state: str) -> None:
     await finished(oban, state, HOUR + 60)
     young = await finished(oban, state, HOUR - 60)
     others = {
@@ -60,7 +60,7 @@ async def test_jobs_are_kept_for_as_long_as_their_state_is_and_no_longer(oban: O
     assert await prune(oban, **(kept | {state: HOUR})) == {young} | others
 
 
-async def test_by_default_completed_jobs_are_kept_a_day_and_discarded_ones_a_week(oban: Oban) -> None:
+async def test_by_default_completed_jobs_stay_a_day_and_discarded_ones_a_week(oban: Oban) -> None:
     for state in ("completed", "cancelled"):
         await finished(oban, state, DAY + 60)
     await finished(oban, "discarded", 7 * DAY + 60)
@@ -77,7 +77,7 @@ async def test_none_keeps_jobs_for_ever(oban: Oban) -> None:
     assert await prune(oban, completed=None) == {old}
 
 
-async def test_a_job_is_as_old_as_the_time_since_it_finished_not_since_it_was_made(oban: Oban) -> None:
+async def test_the_age_of_a_job_counts_from_its_end_and_not_from_its_insertion(oban: Oban) -> None:
     job = await finished(oban, "completed", 60)
     long_ago = datetime.now(UTC) - timedelta(days=100)
     async with oban.engine.begin() as connection:
@@ -94,7 +94,7 @@ async def test_jobs_that_have_not_finished_are_never_pruned(oban: Oban) -> None:
     }
     retried = await finished(oban, "discarded", 9 * DAY)
     await oban.retry_job(retried)
-    # Of a run that ended in another way, before it was retried.
+    # The time of an earlier end, before the job was retried.
     async with oban.engine.begin() as connection:
         await connection.execute(
             update(Job).where(Job.id == retried).values(completed_at=datetime(2001, 1, 1, tzinfo=UTC))
@@ -102,7 +102,7 @@ async def test_jobs_that_have_not_finished_are_never_pruned(oban: Oban) -> None:
     assert await prune(oban) == left | {retried}
 
 
-async def test_a_queue_and_a_worker_may_be_kept_in_their_own_way_and_the_worker_counts_first(
+async def test_queues_and_workers_can_have_their_own_retention_and_that_of_the_worker_wins(
     oban: Oban,
 ) -> None:
     plain = await finished(oban, "completed", 2 * HOUR)
@@ -181,13 +181,13 @@ async def test_a_running_node_prunes(url: URL) -> None:
         (60, "must be a dict"),
     ],
 )
-def test_a_retention_that_makes_no_sense_is_refused(retention: Any, problem: str) -> None:
+def test_an_invalid_retention_is_refused(retention: Any, problem: str) -> None:
     with pytest.raises(ConfigError, match=problem):
         Oban("sqlite+aiosqlite://", retention=retention)
 
 
 async def refer_to(oban: Oban, *ids: int) -> None:
-    """A table of the application that does not let go of some jobs."""
+    """Create a table of the application whose foreign keys prevent these jobs from being deleted."""
     async with oban.engine.begin() as connection:
         if oban.engine.dialect.name == "sqlite":
             condition = ", ".join(map(str, ids))
@@ -203,7 +203,7 @@ async def refer_to(oban: Oban, *ids: int) -> None:
             await connection.execute(text("INSERT INTO report VALUES (:id)"), {"id": id_})
 
 
-async def test_jobs_that_cannot_be_deleted_are_not_in_the_way_of_others_and_not_tried_all_the_time(
+async def test_jobs_that_cannot_be_deleted_do_not_block_others_and_are_retried_rarely(
     fresh_url: URL, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with Oban(fresh_url) as oban:

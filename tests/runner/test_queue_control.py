@@ -1,4 +1,4 @@
-"""Queues are paused, resumed, scaled, started and stopped while nodes run, and stay so."""
+"""Queues can be paused, resumed, scaled, started and stopped while nodes run, and after a restart."""
 
 import asyncio
 import json
@@ -22,20 +22,20 @@ from tests.support.options import BRIEF, FAST_POLLING, NO_POLLING
 from tests.support.waiting import eventually, quiet
 from tests.support.workers import Noop, Runs
 
-#: Whatever happens was not found by looking again.
+#: Nothing is found by polling.
 DEAF: dict[str, Any] = {**NO_POLLING, "control_interval": 30.0}
-#: Whatever happens was found by looking again.
+#: Everything is found by polling.
 LOOKING: dict[str, Any] = {**FAST_POLLING, "control_interval": 0.05}
 
 
 def shows(oban: Oban, queue: str = "default") -> tuple[int | None, bool] | None:
-    """Limit and whether paused, as the node says; None if it does not run the queue."""
+    """The limit of a queue and whether it is paused on this node, or None if it does not run there."""
     info = oban.check_queue(queue)
     return None if info is None else (info.limit, info.paused)
 
 
 async def all_tell(client: Oban, paused: bool, queue: str = "default") -> None:
-    """Wait until all nodes tell whether a queue is paused; told, the last fetch before it has ended."""
+    """Wait until every node reports that a queue is paused, which is after its last fetch has ended."""
 
     async def told() -> bool:
         return {info.paused for info in await client.check_cluster(queue)} == {paused}
@@ -44,13 +44,13 @@ async def all_tell(client: Oban, paused: bool, queue: str = "default") -> None:
 
 
 async def is_left_alone(oban: Oban, *jobs: Job) -> None:
-    """See that jobs stay where they are, although there is time to start them."""
+    """Check that a new job does not start, although there is time."""
     await quiet()
     for job in jobs:
         assert (await row_of(oban, job)).state is JobState.AVAILABLE
 
 
-# -- on the node itself ------------------------------------------------------------------------
+# -- calls on the node itself ------------------------------------------------------------------
 
 
 async def test_a_call_is_in_effect_when_it_returns(url: URL) -> None:
@@ -75,7 +75,7 @@ async def test_a_call_is_in_effect_when_it_returns(url: URL) -> None:
         await reaches(oban, both[0], JobState.COMPLETED)
 
 
-async def test_what_runs_goes_on_while_its_queue_is_paused(url: URL) -> None:
+async def test_running_jobs_continue_while_their_queue_is_paused(url: URL) -> None:
     runs = Runs()
     async with Oban(url, queues={"default": 2}, **DEAF) as oban:
         job = await oban.enqueue(runs.worker.new())
@@ -96,7 +96,7 @@ async def test_pause_returns_once_a_fetch_that_is_under_way_has_ended(postgresql
     async with Oban(postgresql_url, queues={"default": 1}, **DEAF) as oban:
         async with oban.engine.connect() as connection:
             await connection.execute(text("LOCK TABLE oban_jobs IN EXCLUSIVE MODE"))
-            # Woken, the producer waits for the lock.
+            # The producer has been woken, and waits for the lock.
             await signal_insert(oban)
             await eventually(lambda: waits_for_lock(oban))
             pausing = asyncio.create_task(oban.pause_queue("default"))
@@ -107,7 +107,7 @@ async def test_pause_returns_once_a_fetch_that_is_under_way_has_ended(postgresql
         await pausing
         state = (await row_of(oban, job)).state
         await quiet()
-        # Fetched before the call returned, or not at all.
+        # The job was fetched before the call returned, or not at all.
         assert state is (await row_of(oban, job)).state or state is JobState.EXECUTING
         held = await oban.enqueue(Noop.new())
         await is_left_alone(oban, held)
@@ -153,7 +153,7 @@ async def test_scaling_up_fetches_at_once_and_scaling_down_lets_jobs_finish(url:
         await reaches(oban, jobs[5], JobState.COMPLETED)
 
 
-async def test_a_queue_that_is_stopped_ends_its_jobs_and_is_gone(url: URL) -> None:
+async def test_a_stopped_queue_finishes_its_jobs_and_disappears(url: URL) -> None:
     runs = Runs()
     options = {**DEAF, "control_interval": 0.05}
     async with Oban(url, queues={"default": 2, "other": 1}, **options) as oban:
@@ -165,7 +165,7 @@ async def test_a_queue_that_is_stopped_ends_its_jobs_and_is_gone(url: URL) -> No
         await is_left_alone(oban, jobs[2])
         info = oban.check_queue("default")
         assert info is not None
-        # Still there, for the sake of the job that runs.
+        # The queue exists until its running job has ended.
         assert (info.running, info.paused) == ((jobs[1].id,), True)
         assert [row.running for row in await oban.check_cluster("default")] != []
         assert runs.interrupted == []
@@ -185,7 +185,7 @@ async def test_a_queue_that_is_stopped_ends_its_jobs_and_is_gone(url: URL) -> No
         await reaches(oban, jobs[2], JobState.COMPLETED)
 
 
-async def test_a_queue_that_is_started_again_while_its_jobs_end_goes_on_within_its_limit(url: URL) -> None:
+async def test_a_queue_that_is_started_again_while_its_jobs_end_respects_its_limit(url: URL) -> None:
     runs = Runs()
     async with Oban(url, queues={"default": 2}, **DEAF) as oban:
         await oban.enqueue_many([runs.worker.new() for _ in range(3)])
@@ -205,7 +205,7 @@ async def test_a_queue_that_is_started_again_while_its_jobs_end_goes_on_within_i
         await runs.over(1, 2, 3)
 
 
-async def test_a_node_stops_a_queue_that_is_ending_like_all_others(url: URL) -> None:
+async def test_a_node_stops_a_queue_that_is_ending_like_any_other(url: URL) -> None:
     runs = Runs()
     async with Oban(url, queues={"default": 1}, **{**DEAF, "shutdown_grace_period": 0.1}) as oban:
         job = await oban.enqueue(runs.worker.new())
@@ -217,7 +217,7 @@ async def test_a_node_stops_a_queue_that_is_ending_like_all_others(url: URL) -> 
         assert await client.check_cluster() == []
 
 
-async def test_started_queues_run_beside_those_configured_and_may_be_paused_from_the_start(url: URL) -> None:
+async def test_started_queues_run_next_to_configured_ones_and_can_start_paused(url: URL) -> None:
     async with Oban(url, queues={"default": 1}, **DEAF) as oban:
         jobs = await oban.enqueue_many([Noop.new(queue="extra"), Noop.new(queue="waiting")])
         await is_left_alone(oban, *jobs)
@@ -225,7 +225,7 @@ async def test_started_queues_run_beside_those_configured_and_may_be_paused_from
         await oban.start_queue("waiting", paused=True)
         assert (shows(oban, "extra"), shows(oban, "waiting")) == ((4, False), (10, True))
         done = await reaches(oban, jobs[0], JobState.COMPLETED)
-        # Nothing was fetched before the queue had its row: the job would have been nobody's.
+        # Nothing was fetched before the queue had its producer row: the job would have been an orphan.
         (row,) = await oban.check_cluster("extra")
         assert done.attempted_at is not None
         assert row.started_at <= done.attempted_at
@@ -237,7 +237,7 @@ async def test_started_queues_run_beside_those_configured_and_may_be_paused_from
         await reaches(oban, late, JobState.COMPLETED)
 
 
-async def test_a_heart_that_misses_a_beat_delays_a_queue_and_does_not_lose_it(
+async def test_a_missed_heartbeat_delays_a_queue_and_does_not_lose_it(
     url: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     send = HeartbeatThread.send
@@ -251,7 +251,7 @@ async def test_a_heart_that_misses_a_beat_delays_a_queue_and_does_not_lose_it(
 
     async with Oban(url, queues={"default": 1}, **{**DEAF, "control_interval": 0.05}) as oban:
         monkeypatch.setattr(HeartbeatThread, "send", misses)
-        # That the others are not told the news is no reason to fail.
+        # A failed heartbeat must not fail the call.
         await oban.pause_queue("default")
         with pytest.raises(OSError, match="away"):
             await oban.start_queue("extra", 4)
@@ -260,7 +260,7 @@ async def test_a_heart_that_misses_a_beat_delays_a_queue_and_does_not_lose_it(
         assert (len(missed), shows(oban), shows(oban, "extra")) == (3, (1, True), (4, False))
 
 
-async def test_a_job_may_pause_its_own_queue(url: URL) -> None:
+async def test_a_job_can_pause_its_own_queue(url: URL) -> None:
     class Pauses(Worker):
         async def process(self, job: Job) -> None:
             await Oban.get_instance().pause_queue(job.queue)
@@ -272,7 +272,7 @@ async def test_a_job_may_pause_its_own_queue(url: URL) -> None:
 
 
 class Blocks(Worker):
-    """Waits, in a thread, until the test lets all go on."""
+    """Waits in a thread until the test releases all of them."""
 
     gate = threading.Event()
     inside = threading.Semaphore(0)
@@ -297,7 +297,7 @@ async def test_threads_follow_the_limits(url: URL) -> None:
         jobs = await oban.enqueue_many([Blocks.new() for _ in range(30)])
         await eventually(lambda: len(oban.check_all_queues()[0].running) == 2 and ours() == 2)
         await oban.scale_queue("default", 25)
-        # All run at once: none waits for a thread.
+        # All run at once, so none waits for a thread.
         await eventually(lambda: ours() == 25)
         for _ in range(25):
             assert Blocks.inside.acquire(timeout=5)
@@ -312,10 +312,10 @@ async def test_threads_follow_the_limits(url: URL) -> None:
         assert ours() == 25
 
 
-# -- elsewhere, later --------------------------------------------------------------------------
+# -- calls on other nodes, and restarts --------------------------------------------------------
 
 
-async def test_another_client_is_obeyed_at_once(url: URL) -> None:
+async def test_commands_of_another_client_are_applied_at_once(url: URL) -> None:
     async with (
         Oban(url, node="n1", queues={"default": 2}, **DEAF) as one,
         Oban(url, node="n2", queues={"default": 3}, **DEAF) as two,
@@ -340,7 +340,7 @@ async def test_another_client_is_obeyed_at_once(url: URL) -> None:
         assert shows(one, "extra") == (4, False)
 
 
-async def test_another_node_is_obeyed_and_another_process(url: URL, tmp_path: Path) -> None:
+async def test_commands_of_another_node_and_of_another_process_are_applied(url: URL, tmp_path: Path) -> None:
     async with (
         Oban(url, node="here", queues={"other": 1}, **DEAF) as oban,
         node(url, tmp_path / "ledger", poll_interval=30),
@@ -354,7 +354,7 @@ async def test_another_node_is_obeyed_and_another_process(url: URL, tmp_path: Pa
         await all_tell(oban, False)
 
 
-async def test_what_was_said_outlasts_a_restart_and_reaches_who_was_away(url: URL) -> None:
+async def test_commands_survive_a_restart_and_reach_nodes_that_were_offline(url: URL) -> None:
     async with Oban(url) as client:
         await client.pause_queue("default")
         await client.start_queue("extra", 4)
@@ -375,7 +375,7 @@ async def test_what_was_said_outlasts_a_restart_and_reaches_who_was_away(url: UR
         assert [(info.queue, info.paused) for info in oban.check_all_queues()] == [("default", False)]
 
 
-async def test_a_node_without_queues_runs_none_whatever_was_said(url: URL) -> None:
+async def test_a_node_without_queues_runs_none_whatever_the_commands(url: URL) -> None:
     async with Oban(url, **DEAF) as oban:
         await oban.start_queue("extra", 4)
         job = await oban.enqueue(Noop.new(queue="extra"))
@@ -401,7 +401,9 @@ async def test_in_the_callers_transaction_it_takes_effect_at_the_commit(url: URL
         await eventually(lambda: shows(oban) == (5, True))
 
 
-async def test_without_any_signal_it_is_found_by_looking(url: URL, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_signals_commands_are_found_by_polling(
+    url: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(Notifier, "dispatch", lambda *_: None)
     async with (
         Oban(url, node="n1", queues={"default": 2}, **LOOKING) as oban,
@@ -427,11 +429,11 @@ async def test_by_default_a_second_is_enough_without_signals(
         await eventually(lambda: shows(oban) == (2, True), timeout=2)
 
 
-# -- signals of others -------------------------------------------------------------------------
+# -- signals of other implementations ----------------------------------------------------------
 
 
 async def signal(oban: Oban, *payloads: dict[str, Any] | str) -> None:
-    """Send what other implementations send: they store nothing."""
+    """Send a signal like another implementation, which does not store the command."""
     async with oban.engine.begin() as connection:
         for payload in payloads:
             given = payload if isinstance(payload, str) else json.dumps(payload)
@@ -440,7 +442,7 @@ async def signal(oban: Oban, *payloads: dict[str, Any] | str) -> None:
             )
 
 
-async def test_other_implementations_are_obeyed_and_remembered(postgresql_url: URL) -> None:
+async def test_signals_of_other_implementations_are_applied_and_stored(postgresql_url: URL) -> None:
     options: dict[str, Any] = {"node": "n1", "queues": {"default": 2}, **DEAF, "control_interval": 0.05}
     steps: list[tuple[dict[str, Any], Callable[[Oban], bool]]] = [
         ({"action": "pause", "queue": "default", "ident": "any"}, lambda oban: shows(oban) == (2, True)),
@@ -465,14 +467,14 @@ async def test_other_implementations_are_obeyed_and_remembered(postgresql_url: U
         for payload, seen in steps:
             await signal(oban, payload)
             await eventually(lambda: seen(oban))  # noqa: B023
-            # The next looks do not undo it.
+            # Later polls do not undo it.
             await quiet()
             assert seen(oban)
         elsewhere = {"action": "pause", "queue": "*", "ident": "Oban.n2"}
         await signal(oban, elsewhere, {**elsewhere, "ident": "Other.n1"})
         await quiet()
         assert shows(oban) == (9, False)
-        # The word said last counts, whoever said it.
+        # The most recent command wins, whoever sent it.
         await signal(oban, {"action": "pause", "queue": "*", "ident": "any"})
         await eventually(lambda: shows(oban) == (9, True))
         await oban.resume_queue("default")
@@ -531,7 +533,7 @@ async def test_garbage_is_ignored(emptied_postgresql: URL, caplog: pytest.LogCap
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
-async def test_ten_thousand_garbage_signals_leave_a_node_at_work(
+async def test_a_node_survives_ten_thousand_garbage_signals(
     emptied_postgresql: URL, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("CRITICAL")
@@ -548,11 +550,11 @@ async def test_ten_thousand_garbage_signals_leave_a_node_at_work(
         assert shows(oban) == (2, True)
         await oban.resume_queue("default")
         async with oban.engine.connect() as connection:
-            # What is about queues that the node does not have is not kept.
+            # Commands for queues that the node does not have are not stored.
             assert await connection.scalar(select(func.count()).where(Queue.queue.like("q%"))) == 0
 
 
-async def test_signals_of_ours_are_not_stored_again(postgresql_url: URL) -> None:
+async def test_our_own_signals_are_not_stored_again(postgresql_url: URL) -> None:
     async with (
         Oban(postgresql_url, node="n1", queues={"default": 2}, **DEAF) as oban,
         Oban(postgresql_url, node="n2") as client,
@@ -567,7 +569,7 @@ async def test_signals_of_ours_are_not_stored_again(postgresql_url: URL) -> None
         assert nodes == [""]
 
 
-async def test_many_words_at_once_leave_all_nodes_of_one_mind(url: URL) -> None:
+async def test_after_many_concurrent_commands_all_nodes_agree(url: URL) -> None:
     async with (
         Oban(url, node="n1", queues={"a": 2, "b": 2}, **LOOKING) as one,
         Oban(url, node="n2", queues={"a": 2, "b": 2}, **LOOKING) as two,
@@ -592,10 +594,10 @@ async def test_many_words_at_once_leave_all_nodes_of_one_mind(url: URL) -> None:
                 await eventually(lambda: shows(two, queue) == how)  # noqa: B023
 
 
-# -- the node's own answers --------------------------------------------------------------------
+# -- checking queues ---------------------------------------------------------------------------
 
 
-async def test_a_node_and_the_cluster_tell_the_same(url: URL) -> None:
+async def test_the_node_and_the_producer_rows_report_the_same(url: URL) -> None:
     runs = Runs()
     async with (
         Oban(url, node="n1", queues={"default": 2, "other": 1}, **DEAF) as one,

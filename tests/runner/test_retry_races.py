@@ -1,4 +1,4 @@
-"""Cancel, then retry at once, while the old run still goes on: only the new run counts."""
+"""After a cancel and a retry while the old run continues, only the new run counts."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from tests.support.options import BRIEF, FAST_POLLING, NO_POLLING
 from tests.support.waiting import eventually
 from tests.support.workers import Runs
 
-#: Every way in which an old run may end, each of which must count for nothing.
+#: Every way in which an old run can end, none of which may have an effect.
 OLD_ENDS: list[Any] = [
     *(None, Record("old"), Snooze(60), Cancel("old")),
     ValueError("old"),
@@ -27,7 +27,7 @@ def end(runs: Runs, number: int, how: Any) -> None:
 
 
 async def restart(oban: Oban, runs: Runs) -> Job:
-    """A job whose first run goes on after a cancel and a retry, while its second run has begun."""
+    """Start a job whose first run continues after a cancel and a retry, while its second run has begun."""
     job = await oban.enqueue(runs.worker.new())
     old = await runs.begun(1)
     assert await oban.cancel_job(job) is True
@@ -73,7 +73,7 @@ async def test_an_old_run_that_ends_last_changes_nothing(url: URL) -> None:
             assert row.scheduled_at == before.scheduled_at
 
 
-async def test_both_runs_may_end_in_the_same_moment(url: URL) -> None:
+async def test_both_runs_can_end_at_the_same_moment(url: URL) -> None:
     runs = Runs()
     async with Oban(url, queues={"default": 3}, **BRIEF) as oban:
         job = await restart(oban, runs)
@@ -84,7 +84,7 @@ async def test_both_runs_may_end_in_the_same_moment(url: URL) -> None:
     assert row.meta["return"] == "new"
 
 
-async def test_the_new_run_may_be_on_another_node(url: URL) -> None:
+async def test_the_new_run_can_be_on_another_node(url: URL) -> None:
     runs = Runs()
     async with (
         Oban(url, node="first", queues={"default": 1}, **BRIEF) as first,
@@ -110,7 +110,7 @@ async def test_an_old_run_that_updates_its_own_job_is_still_the_old_run(url: URL
     runs = Runs()
     async with Oban(url, queues={"default": 3}, **BRIEF) as oban:
         job = await restart(oban, runs)
-        # As a worker does that notes its progress; the handle shows the row of the second run then.
+        # As a worker does to record its progress. The instance then shows the row of the second run.
         await oban.update_job(runs.jobs[0], {"meta": {"progress": 50}})
         assert runs.jobs[0].cancelled()
         runs.finish(1, Record("old"))
@@ -122,7 +122,7 @@ async def test_an_old_run_that_updates_its_own_job_is_still_the_old_run(url: URL
     assert row.meta == {"progress": 50, "recorded": True, "return": "new"}
 
 
-async def test_what_a_worker_does_to_its_handle_does_not_lose_the_outcome(
+async def test_the_outcome_is_stored_whatever_a_worker_does_to_its_job(
     url: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs = Runs()
@@ -155,7 +155,7 @@ async def test_a_third_run_after_two_retries_is_the_one_that_counts(url: URL) ->
         await oban.cancel_job(job)
         await oban.retry_job(job)
         assert (await runs.begun(3)).attempt == 3
-        # Gives its attempt back, so that the next run has the same number again.
+        # It gives its attempt back, so the next run has the same number.
         runs.finish(3, Snooze(0))
         assert (await runs.begun(4)).attempt == 3
         for old in (1, 2):

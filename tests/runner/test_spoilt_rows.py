@@ -1,4 +1,4 @@
-"""Rows that another program wrote, holding what Python or JSON has no value for, are read all the same."""
+"""Rows of other programs can be read even if Python or JSON has no value for what they contain."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -34,13 +34,13 @@ TIMES = {
 
 
 async def spoil(oban: Oban, id_: int, **columns: str) -> None:
-    """Put what SQL expressions give into a row, past every type of SQLAlchemy's."""
+    """Write SQL expressions into a row, without the types of SQLAlchemy."""
     values = ", ".join(f"{column} = {expression}" for column, expression in columns.items())
     async with oban.engine.begin() as connection:
         await connection.exec_driver_sql(f"UPDATE oban_jobs SET {values} WHERE id = {id_}")
 
 
-async def test_a_time_that_python_cannot_hold_is_read_as_the_nearest_one(url: URL) -> None:
+async def test_a_time_outside_of_python_years_is_read_as_the_nearest_one(url: URL) -> None:
     names = [column.key for column in Job.__table__.c if column.key.endswith("_at")]
     async with Oban(url) as oban:
         for stored, read in TIMES[url.get_backend_name()].items():
@@ -49,7 +49,7 @@ async def test_a_time_that_python_cannot_hold_is_read_as_the_nearest_one(url: UR
             job = await oban.get_job(id_)
             assert job is not None
             assert {getattr(job, name) for name in names} == {read}, stored
-            # Each of them goes through other statements.
+            # Each call uses other statements.
             assert [found.id for found in await oban.list_jobs()] == [id_]
             assert (await oban.update_job(id_, {"priority": 1})).completed_at == read
             assert await oban.retry_job(id_)
@@ -61,20 +61,20 @@ async def test_a_time_that_python_cannot_hold_is_read_as_the_nearest_one(url: UR
             assert await oban.delete_job(id_)
 
 
-async def test_a_job_that_is_never_due_does_not_hide_when_the_others_are(url: URL) -> None:
+async def test_a_job_that_is_never_due_does_not_hide_when_other_jobs_are_due(url: URL) -> None:
     times = TIMES[url.get_backend_name()]
     async with Oban(url) as oban:
         for stored, read in times.items():
             id_ = await insert_row(oban.engine, "scheduled")
             await spoil(oban, id_, scheduled_at=f"'{stored}'")
             due = await database_of(oban).read(stage.seconds_until_due)
-            # What never comes is far away; all else has come already.
+            # "Never" is far away; all other jobs are already due.
             assert due is not None
             assert (due > timedelta(days=365_000).total_seconds()) == (read == LAST), stored
             await oban.delete_job(id_)
 
 
-async def test_times_stay_what_a_query_orders_groups_and_compares_by(url: URL) -> None:
+async def test_queries_order_group_and_compare_by_such_times(url: URL) -> None:
     async with Oban(url) as oban:
         ids = [
             await insert_row(oban.engine, scheduled_at=datetime(year, 1, 1, tzinfo=UTC)) for year in (3, 1, 2)
@@ -104,7 +104,9 @@ async def test_text_that_is_not_utf_8_is_read_on_sqlite(sqlite_url: URL) -> None
         assert (job.worker, job.args) == ("\ufffdA", {"a": "\ufffd"})
 
 
-async def test_lists_and_documents_that_are_no_json_spoil_no_statement_about_others(sqlite_url: URL) -> None:
+async def test_lists_and_documents_that_are_not_json_do_not_break_statements_about_other_jobs(
+    sqlite_url: URL,
+) -> None:
     async with Oban(sqlite_url) as oban:
         kept = {"recorded": True, "return": 1, "mine": 2}
         spoilt, good = [await insert_row(oban.engine, "completed", meta=kept) for _ in range(2)]

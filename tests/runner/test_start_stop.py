@@ -1,4 +1,4 @@
-"""Everything that runs in the background can be started and stopped, by anybody, at any time."""
+"""Everything that runs in the background can be started and stopped at any time, by concurrent tasks."""
 
 import asyncio
 import random
@@ -34,7 +34,7 @@ async def stress(start: Callable[[], Awaitable[None]], stop: Callable[[], Awaita
 
 
 def loops() -> list[str]:
-    """The names of the background tasks that run now, without those of single statements."""
+    """The names of the current background tasks, without those of single statements."""
     return sorted(name for task in asyncio.all_tasks() if (name := task.get_name()).startswith("oban-"))
 
 
@@ -50,11 +50,11 @@ async def test_every_service_can_be_started_and_stopped_500_times_by_10_tasks(ur
             assert f"oban-{service.name}" not in loops()
             await service.start()
         assert loops() == before
-        # They work as before.
+        # The services work as before.
         await reaches(oban, await oban.enqueue(Noop.new(schedule_in=0.1)), JobState.COMPLETED)
 
 
-async def test_what_runs_in_threads_can_be_started_and_stopped_500_times_by_10_tasks(url: URL) -> None:
+async def test_background_threads_can_be_started_and_stopped_500_times_by_10_tasks(url: URL) -> None:
     async with Oban(url, queues={"default": 2}, **BRIEF) as oban:
         heartbeats, watchdog = runner_of(oban).heartbeat_thread, runner_of(oban).watchdog
         before = background_threads()

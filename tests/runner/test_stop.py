@@ -1,4 +1,4 @@
-"""Stopping: what runs may finish, what does not finish goes back, nothing is left behind."""
+"""A stop lets running jobs finish, puts the others back, and leaves nothing behind."""
 
 import asyncio
 import signal
@@ -22,12 +22,12 @@ from tests.support.options import BRIEF, NO_POLLING
 from tests.support.waiting import eventually, quiet, within
 from tests.support.workers import Noop, Runs
 
-#: So long that whoever waits for it fails the test.
+#: A grace period so long that a test that waits for it fails.
 PATIENT: dict[str, Any] = {"shutdown_grace_period": 50.0}
 
 
 async def others() -> set[asyncio.Task[Any]]:
-    """Tasks besides this test's own; what was just cancelled has had its last step."""
+    """All tasks but the test's own, after those that were just cancelled have ended."""
     await asyncio.sleep(0)
     return asyncio.all_tasks() - {asyncio.current_task()}
 
@@ -37,7 +37,7 @@ async def is_back(client: Oban, job: Job) -> None:
     assert (row.state, row.attempt, row.errors) == (JobState.AVAILABLE, 0, [])
 
 
-async def test_running_jobs_finish_and_waiting_ones_stay(url: URL) -> None:
+async def test_running_jobs_finish_and_available_ones_stay(url: URL) -> None:
     runs = Runs()
     client = Oban(url, name="client")
     oban = Oban(url, queues={"default": 2}, **PATIENT)
@@ -90,7 +90,7 @@ async def test_a_job_in_a_thread_that_outlasts_the_grace_period_goes_back(url: U
         await is_back(client, job)
 
 
-async def test_a_job_that_finishes_when_interrupted_is_done(url: URL) -> None:
+async def test_a_job_that_finishes_when_it_is_interrupted_is_completed(url: URL) -> None:
     begun = asyncio.Event()
 
     class Saves(Worker):
@@ -147,7 +147,7 @@ async def test_a_job_that_was_cancelled_stays_so_when_the_node_stops(url: URL) -
 
 
 class SlowFetch:
-    """Holds a producer's answer from the database back until the test lets it through."""
+    """Delays the database's answer to a producer until the test releases it."""
 
     def __init__(self, oban: Oban, monkeypatch: pytest.MonkeyPatch) -> None:
         self.answered, self.go_on = asyncio.Event(), asyncio.Event()
@@ -182,7 +182,7 @@ async def test_jobs_that_are_being_fetched_when_the_stop_comes_finish_too(
     assert (row.state, row.meta.get("return")) == (JobState.COMPLETED, "done")
 
 
-async def test_jobs_that_come_after_the_grace_period_go_back_and_do_not_go_on(
+async def test_jobs_that_are_fetched_after_the_grace_period_go_back_and_do_not_run(
     url: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runner_module, "SHUTDOWN_TIMEOUT", 2.0)
@@ -194,7 +194,7 @@ async def test_jobs_that_come_after_the_grace_period_go_back_and_do_not_go_on(
         job = await client.enqueue(runs.worker.new())
         await within(fetch.answered.wait(), 10)
         stopping = asyncio.create_task(oban.stop())
-        # Until the grace period, such as it is, has passed.
+        # Until the grace period of 0 seconds has passed.
         runner = runner_of(oban)
         assert runner is not None
         await eventually(lambda: all(producer.closed for producer in runner.producers.values()))
@@ -230,7 +230,7 @@ async def test_a_second_stop_cuts_the_wait_short(url: URL) -> None:
     assert runs.interrupted == [1]
 
 
-async def test_a_stop_that_is_itself_cancelled_goes_on(url: URL) -> None:
+async def test_a_stop_whose_caller_is_cancelled_continues(url: URL) -> None:
     runs = Runs()
     oban = Oban(url, queues={"default": 2}, **PATIENT)
     await oban.start()
@@ -247,7 +247,7 @@ async def test_a_stop_that_is_itself_cancelled_goes_on(url: URL) -> None:
         assert (await row_of(client, job)).state in (JobState.COMPLETED, JobState.AVAILABLE)
 
 
-async def test_a_job_may_stop_its_node(url: URL) -> None:
+async def test_a_job_can_stop_its_node(url: URL) -> None:
     instances: list[Oban] = []
 
     class Stops(Worker):
@@ -324,7 +324,7 @@ async def test_an_engine_of_the_application_is_not_closed(url: URL) -> None:
     engine = create_async_engine(url)
     async with Oban(engine, queues={"default": 1}, **BRIEF) as oban:
         job = await oban.enqueue(Noop.new())
-    # Its pool still has the connections that it had.
+    # Its pool still has its connections.
     assert engine.pool.checkedin() >= 1  # type: ignore[attr-defined]
     async with Oban(engine) as client:
         assert await client.get_job(job.id)

@@ -1,4 +1,4 @@
-"""Stopping when something is in the way: an interruption, a start, a loop that ended."""
+"""Stopping under difficulties: an interruption, a concurrent start, an event loop that has ended."""
 
 import asyncio
 import contextvars
@@ -25,7 +25,7 @@ def our_tasks() -> list[str]:
 
 
 class Hanging(Service):
-    """Its tick goes on until it is cancelled."""
+    """Its tick runs until it is cancelled."""
 
     began = False
 
@@ -35,7 +35,7 @@ class Hanging(Service):
         return None
 
 
-async def test_a_service_whose_stop_is_interrupted_ends_all_the_same() -> None:
+async def test_a_service_whose_stop_is_interrupted_still_ends() -> None:
     service = Hanging("hanging", 1.0)
     await service.start()
     await eventually(lambda: service.began)
@@ -85,7 +85,7 @@ async def test_a_queue_that_is_started_while_the_node_stops_leaves_nothing(
             assert (await connection.execute(select(Producer.uuid))).all() == []
 
 
-async def test_jobs_do_not_see_the_context_of_who_started_their_queue(url: URL) -> None:
+async def test_jobs_do_not_see_the_context_of_the_call_that_started_their_queue(url: URL) -> None:
     seen: list[str] = []
 
     class Looks(Worker):
@@ -106,7 +106,7 @@ async def test_jobs_do_not_see_the_context_of_who_started_their_queue(url: URL) 
     assert seen == ["the application"] * 3
 
 
-#: An application that forgets to stop; says which threads it is left with, as soon as there are few, or late.
+#: An application that forgets to stop. It prints the background threads that are left after some time.
 FORGETS = """
 import asyncio, os, sys, threading, time
 from oban import Oban
@@ -126,8 +126,8 @@ os._exit(0)
 """
 
 
-async def test_the_heart_ends_with_an_event_loop_that_ended_without_a_stop(url: URL) -> None:
-    # In a process of its own, as what it leaves open is its own fault.
+async def test_background_threads_end_with_an_event_loop_that_ended_without_a_stop(url: URL) -> None:
+    # In another process, as this application leaves connections open.
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", FORGETS, url.render_as_string(hide_password=False)),
         stdout=asyncio.subprocess.PIPE,

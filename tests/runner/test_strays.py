@@ -1,4 +1,4 @@
-"""Jobs that a fetch has claimed without the producer getting them: lost answers, rows it cannot read."""
+"""Jobs that a fetch has claimed but the producer does not have: lost answers, and rows it cannot read."""
 
 import asyncio
 from typing import Any
@@ -18,7 +18,7 @@ from tests.support.workers import Noop, Runs
 
 
 class LostAnswers:
-    """Lets the answer to some of the next fetches that claim jobs be lost, after the commit."""
+    """Loses the answers to the next fetches that claim jobs, after their commit."""
 
     def __init__(self, oban: Oban, monkeypatch: pytest.MonkeyPatch, times: int = 1) -> None:
         self.left = times
@@ -35,7 +35,7 @@ class LostAnswers:
         return result
 
 
-async def test_jobs_whose_fetch_was_answered_to_nobody_run_at_once_and_once(
+async def test_jobs_of_a_fetch_with_a_lost_answer_run_at_once_and_once(
     url: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs = Runs()
@@ -51,13 +51,13 @@ async def test_jobs_whose_fetch_was_answered_to_nobody_run_at_once_and_once(
         assert sorted(job.id for job in runs.jobs) == [job.id for job in jobs]
 
 
-async def test_a_claim_that_came_to_light_late_is_found_by_looking_from_time_to_time(
+async def test_a_claim_that_appears_late_is_found_by_a_periodic_check(
     url: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs = Runs()
     async with Oban(url, queues={"default": 5}, lease=1.0, **BRIEF) as oban:
         producer = producer_of(oban)
-        # As if the statement of a broken connection had been carried out after all.
+        # As if the server had executed the statement of a broken connection after all.
         job = await oban.enqueue(runs.worker.new(queue="elsewhere"))
         await database_of(oban).write(fetch.fetch, "elsewhere", 1, "node", producer.owner)
         await runs.begun(1)
@@ -65,10 +65,10 @@ async def test_a_claim_that_came_to_light_late_is_found_by_looking_from_time_to_
         assert (await reaches(oban, job, JobState.COMPLETED)).attempt == 1
 
 
-async def test_a_stop_puts_back_what_was_claimed_and_never_arrived(
+async def test_a_stop_puts_back_jobs_that_were_claimed_and_never_arrived(
     url: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Does not end by itself, if the node should take it up in the moment before it stops.
+    # The worker does not end on its own, in case the node runs the job just before it stops.
     runs = Runs()
     async with Oban(url, name="client") as client:
         oban = Oban(url, queues={"default": 5}, **{**NO_POLLING, "shutdown_grace_period": 0})
@@ -99,7 +99,7 @@ async def test_a_row_that_cannot_be_read_is_discarded_with_the_reason_and_stops_
                 )
 
 
-async def test_rows_that_cannot_be_read_do_not_cost_the_outcomes_that_go_with_their_fetch(
+async def test_rows_that_cannot_be_read_do_not_lose_the_outcomes_stored_with_their_fetch(
     url: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs = Runs()
@@ -117,7 +117,7 @@ async def test_rows_that_cannot_be_read_do_not_cost_the_outcomes_that_go_with_th
         assert (await row_of(oban, first[1])).state is JobState.RETRYABLE
 
 
-async def test_never_more_jobs_run_than_the_limit_though_answers_are_lost(
+async def test_no_more_jobs_run_than_the_limit_when_answers_are_lost(
     url: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs = Runs()
@@ -157,7 +157,7 @@ async def test_a_stray_that_is_found_while_the_node_stops_goes_back(url: URL) ->
         await runs.begun(1)
         stopping = asyncio.create_task(oban.stop())
         await eventually(lambda: not producer.fetching)
-        # As if the statement of a broken connection had been carried out after all.
+        # As if the server had executed the statement of a broken connection after all.
         stray = await client.enqueue(runs.worker.new(queue="elsewhere"))
         await database_of(client).write(fetch.fetch, "elsewhere", 1, "node", producer.owner)
         look_for_strays(producer)

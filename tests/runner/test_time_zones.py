@@ -1,4 +1,4 @@
-"""Time zones of the machine and of the database change nothing."""
+"""The time zones of the machine and of the database have no effect."""
 
 import time
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ class FailsThenSnoozes(Worker):
 
 @pytest.fixture
 def far_machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """This process believes to be in New York."""
+    """Set the time zone of this process to New York."""
     monkeypatch.setenv("TZ", FAR)
     time.tzset()
     assert time.timezone == 5 * 3600
@@ -39,7 +39,7 @@ def far_machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 async def set_far(url: URL) -> None:
-    """Let every session of a PostgreSQL database be in New York."""
+    """Set the time zone of every session of a PostgreSQL database to New York."""
     if url.get_backend_name() != "postgresql":
         return
     engine = create_async_engine(url)

@@ -1,4 +1,4 @@
-"""Workers with declared args get these objects wherever they run; an error says what does not fit."""
+"""Workers get objects of the declared type in every executor, and an error names args that do not fit."""
 
 import os
 import threading
@@ -73,7 +73,7 @@ class Untyped(Worker):
 
 
 class Careless(Worker[Mail]):
-    """Declares its args and does not take them."""
+    """Declares the type of its args, but its `process` does not take them."""
 
     async def process(self, job: Job) -> Record:
         return Record(job.args)
@@ -106,7 +106,7 @@ async def test_a_parameter_args_of_an_untyped_worker_is_the_dict(oban: Oban) -> 
 
 
 @pytest.mark.parametrize("cls", [InItsTransaction, InItsThread])
-async def test_they_come_beside_the_session(oban: Oban, cls: type[Worker[Order]]) -> None:
+async def test_args_and_a_session_can_be_combined(oban: Oban, cls: type[Worker[Order]]) -> None:
     await reaches(oban, await oban.enqueue(cls.new(Order(number=7))), JobState.COMPLETED)
     misfit = await reaches(oban, await oban.enqueue(Job(worker=cls.worker_name)), JobState.RETRYABLE)
     assert misfit.errors[-1]["error"].endswith("do not fit Order: number: Field required")
@@ -121,7 +121,7 @@ async def test_args_that_do_not_fit_fail_the_attempt_with_the_field_and_the_faul
         (InProcess, {}, "InProcess do not fit Mail: to: Field required"),
     ]
     for cls, args, problem in stored:
-        # As another version, or another language, has stored them.
+        # As another version or another language could store them.
         job = await oban.enqueue(Job(worker=cls.worker_name, args=args))
         row = await reaches(oban, job, JobState.RETRYABLE)
         assert row.attempt == 1
@@ -140,7 +140,7 @@ async def test_a_job_runs_when_its_args_fit_again(oban: Oban) -> None:
     assert (await reaches(oban, job, JobState.COMPLETED)).meta["return"][0] == "2026-01-01T00:01:00+00:00"
 
 
-async def test_what_a_validator_raises_is_on_the_job_with_its_traceback(oban: Oban) -> None:
+async def test_the_error_of_a_validator_is_stored_with_its_traceback(oban: Oban) -> None:
     job = await oban.enqueue(Job(worker=InThread.worker_name, args={"number": 13}))
     row = await reaches(oban, job, JobState.RETRYABLE)
     assert "in check" in row.errors[-1]["error"]

@@ -1,4 +1,4 @@
-"""What may start now starts now, although nobody looks for 30 seconds."""
+"""Jobs start as soon as they are due, although no service polls for 30 seconds."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -20,7 +20,7 @@ SOON = 0.4
 
 
 class Once(Worker):
-    """Does on its first run what the test has put into its args."""
+    """Ends its first run as its args say."""
 
     async def process(self, job: Job) -> object:
         if job.attempt == 1 and not job.meta.get("snoozed"):
@@ -36,7 +36,7 @@ class Once(Worker):
 
 
 def was_prompt(row: Job) -> None:
-    """Not early, not late; both times are the database's."""
+    """Whether a job started when it was due. Both times are the database's."""
     assert row.attempted_at is not None
     late = row.attempted_at - row.scheduled_at
     assert timedelta(0) <= late < timedelta(seconds=5)
@@ -110,7 +110,7 @@ async def test_a_job_that_a_transaction_scheduled_starts_at_its_time(url: URL) -
         await quiet()
         async with AsyncSession(oban.engine, expire_on_commit=False) as session:
             job = await oban.enqueue(Noop.new(schedule_in=SOON), session=session)
-            # What has been announced before the commit is over by then.
+            # Notifications from before the commit have been handled by then.
             await quiet()
             await session.commit()
         was_prompt(await reaches(oban, job, JobState.COMPLETED))
@@ -190,19 +190,19 @@ async def test_a_job_that_a_stopping_node_puts_back_starts_elsewhere_at_once(url
     assert runs.interrupted == [1]
 
 
-async def test_what_is_scheduled_while_the_stager_looks_is_not_overlooked(
+async def test_a_job_that_is_scheduled_while_the_stager_queries_is_not_missed(
     url: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looking, go_on = asyncio.Event(), asyncio.Event()
     async with Oban(url, queues={"default": 5}, **NO_POLLING) as oban:
-        # So that the stager looks because of the time, and not because it is told to.
+        # So the stager runs because of the time, and not because it is woken.
         await oban.enqueue(Noop.new(schedule_in=SOON))
         read = runner_of(oban).database.read
 
         async def slow_read(function: Any, *args: Any, **kwargs: Any) -> Any:
             result = await read(function, *args, **kwargs)
             if function is stage.seconds_until_due and result is None:
-                # It has seen that nothing is left, and has not yet decided how long to sleep.
+                # The stager has seen that nothing is due, and has not yet decided how long to sleep.
                 looking.set()
                 await go_on.wait()
             return result

@@ -1,4 +1,4 @@
-"""A blocked event loop is noticed while it is blocked, with the job that blocks it."""
+"""A blocked event loop is reported while it is blocked, with the job that blocks it."""
 
 import asyncio
 import os
@@ -21,7 +21,7 @@ from tests.support.jobs import reaches
 from tests.support.options import BRIEF
 from tests.support.waiting import Deadline, eventually, slowdown
 
-#: Short, so that the tests are; and longer than this machine lets a thread wait for a processor.
+#: Short, but longer than a thread usually waits for a processor.
 THRESHOLD = 0.2
 
 
@@ -37,7 +37,7 @@ async def watching(runs: Callable[[], Iterable[Run]] = list) -> AsyncIterator[Lo
 
 def warnings(caplog: pytest.LogCaptureFixture, of: str = "") -> list[str]:
     messages = [record.getMessage() for record in caplog.records if record.name == "oban.watchdog"]
-    # A machine that is busy with others can block a loop, too.
+    # On a busy machine a loop can also be blocked by something else.
     return [message for message in messages if of in message]
 
 
@@ -47,7 +47,7 @@ async def has_said(caplog: pytest.LogCaptureFixture, number: int, of: str = "") 
 
 
 def held_up(caplog: pytest.LogCaptureFixture) -> None:
-    """Block the loop until that was noticed, and a while longer."""
+    """Block the loop until that was reported, and a while longer."""
     before, deadline = len(warnings(caplog, "has been")), Deadline(10)
     while len(warnings(caplog, "has been")) == before and not deadline.passed():
         block(0.01)
@@ -67,7 +67,7 @@ async def test_a_job_that_blocks_the_loop_is_named_once_while_it_does_and_once_a
 
     async with Oban(url, queues={"default": 2}, **BRIEF) as oban:
         runner_of(oban).watchdog.threshold = THRESHOLD
-        # The thread takes the threshold up when it is started.
+        # The thread reads the threshold when it starts.
         runner_of(oban).watchdog.stop()
         runner_of(oban).watchdog.start()
         job = await oban.enqueue(Blocks.new())
@@ -100,8 +100,10 @@ async def test_a_callback_that_blocks_the_loop_is_reported(caplog: pytest.LogCap
         assert "by no job" in (await has_said(caplog, 2))[0]
 
 
-@pytest.mark.skipif(sys.version_info < (3, 12), reason="a task does not tell its context before 3.12")
-async def test_a_task_that_a_job_made_is_the_jobs_too(url: URL, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="before 3.12 the context of a task cannot be read")
+async def test_a_task_that_a_job_created_belongs_to_the_job(
+    url: URL, caplog: pytest.LogCaptureFixture
+) -> None:
     class Parent(Worker, name="tests.Parent"):
         async def process(self, job: Job) -> None:
             await asyncio.create_task(self.child())
@@ -114,7 +116,7 @@ async def test_a_task_that_a_job_made_is_the_jobs_too(url: URL, caplog: pytest.L
         assert f"by job {job.id} (tests.Parent)" in (await has_said(caplog, 2))[0]
 
 
-async def test_each_blockage_is_reported_anew(caplog: pytest.LogCaptureFixture) -> None:
+async def test_each_blockage_is_reported(caplog: pytest.LogCaptureFixture) -> None:
     async with watching():
         for number in (1, 2, 3):
             held_up(caplog)
@@ -129,7 +131,7 @@ async def test_a_call_that_lets_no_other_thread_run_is_reported_when_it_returns(
         number = 30_000_000
         while not warnings(caplog) and number < 10**10:
             await asyncio.sleep(THRESHOLD / 2)
-            sum(range(number))  # holds the lock of the interpreter
+            sum(range(number))  # holds the GIL
             number *= 2
         during, *_ = await has_said(caplog, 2)
     assert "sum(range(number))" in during
@@ -157,7 +159,7 @@ async def test_the_last_sign_of_life_stands_still_while_the_loop_is_blocked() ->
         await eventually(lambda: watchdog.last_seen > before)
 
 
-async def test_it_starts_and_stops_as_often_as_told_and_leaves_no_thread() -> None:
+async def test_it_can_start_and_stop_repeatedly_and_leaves_no_thread() -> None:
     before = threading.active_count()
     watchdog = LoopWatchdog(list)
     watchdog.stop()
@@ -203,7 +205,7 @@ asyncio.run(main())
 
 
 def test_a_process_that_was_stopped_by_a_signal_has_not_blocked_its_loop() -> None:
-    # On a busy machine its short sleeps take longer.
+    # The short sleeps take longer on a busy machine.
     threshold = 0.6 * slowdown()
     with subprocess.Popen(
         [sys.executable, "-c", FROZEN, str(threshold)],

@@ -1,4 +1,4 @@
-"""Which code runs for a row, and where."""
+"""The worker that a row names runs on the event loop or in a thread."""
 
 import asyncio
 import sys
@@ -56,7 +56,7 @@ def greet(whom: str) -> Record:
 
 
 def made(cls: type[Any]) -> type[Worker]:
-    """What @worker has made of a class, which a type checker cannot see."""
+    """The class that @worker made, typed as the worker that it is now."""
     assert issubclass(cls, Worker)
     return cls
 
@@ -135,7 +135,7 @@ async def test_classes_and_functions_run_as_workers(url: URL) -> None:
         assert await recorded(oban, await oban.enqueue(greet.new("you"))) == "hello you from functions.greet"
 
 
-async def test_a_function_runs_with_other_options_where_they_are_given(url: URL) -> None:
+async def test_a_function_can_be_enqueued_with_other_options(url: URL) -> None:
     other = add.with_options(queue="default", tags=["x"]).with_options(max_attempts=4)
     async with Oban(url, queues={"default": 5}) as oban:
         enqueued = await other.enqueue(1, 2)
@@ -157,7 +157,7 @@ async def test_arguments_that_a_function_no_longer_takes_are_a_failed_attempt(ur
         assert "missing" in row.errors[0]["error"]
 
 
-async def test_a_worker_enqueues_through_the_instance_that_runs(url: URL) -> None:
+async def test_a_worker_enqueues_through_the_instance_that_runs_it(url: URL) -> None:
     class Child(Worker, oban="Family"):
         async def process(self, job: Job) -> None:
             return None
@@ -171,10 +171,10 @@ async def test_a_worker_enqueues_through_the_instance_that_runs(url: URL) -> Non
         await reaches(oban, await recorded(oban, parent), JobState.COMPLETED)
 
 
-async def test_an_unknown_worker_is_a_failed_attempt_that_another_node_may_make_good(
+async def test_an_unknown_worker_fails_an_attempt_and_another_node_can_run_the_job(
     url: URL,
 ) -> None:
-    # Of its own for each database: what is registered stays so.
+    # A different name for each database, as a registered worker stays registered.
     name = f"not.here.{url.drivername}"
     async with Oban(url, queues={"default": 1}) as oban:
         unknown = await oban.enqueue(Job(worker=name))

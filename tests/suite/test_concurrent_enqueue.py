@@ -55,7 +55,7 @@ async def test_only_committed_transactions_of_thousands_enqueue_and_their_jobs_r
                         await session.rollback()
 
         await asyncio.gather(*(application(task) for task in range(TASKS)))
-        await eventually(lambda: len(Count.ran) >= len(committed), 60)
+        await eventually(lambda: len(Count.ran) >= len(committed), progress=lambda: len(Count.ran))
         still = select(func.count()).where(TABLE.c.state != "completed")
 
         async def is_done() -> bool:
