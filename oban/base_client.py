@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import Any, ClassVar, Generic, Never, Self, TypeVar
 
 from sqlalchemy import URL
 
@@ -42,6 +42,7 @@ class BaseClient(JobOperations[CallerT], QueueOperations[CallerT], Generic[Engin
         heartbeat_interval: float | None = None,
         election_interval: float | None = None,
         rescue_interval: float | None = None,
+        **unknown: Never,
     ) -> None:
         """Create a client. It connects to the database when it is first used.
 
@@ -81,10 +82,11 @@ class BaseClient(JobOperations[CallerT], QueueOperations[CallerT], Generic[Engin
                 of the lease).
 
         Raises:
-            ConfigError: An option has a wrong value, or the engine or URL cannot be used.
+            ConfigError: An option is unknown or has a wrong value, or the engine or URL cannot be used.
         """
-        values = {name: value for name, value in locals().items() if name not in ("self", "engine")}
-        self.options: Options = Options.make(**values)
+        # `unknown` is for the error, which suggests an option; type checkers refuse any value for it.
+        options = {key: value for key, value in locals().items() if key not in ("self", "engine", "unknown")}
+        self.options: Options = Options.make(**options, **unknown)
         self._open(engine)
         self._instances.register(self.options.name, self)
 

@@ -116,46 +116,27 @@ class Retention:
 class Options:
     """The options of a client, checked. Their defaults are here; `BaseClient` documents them for users.
 
-    Intervals and periods are seconds.
+    Intervals and periods are seconds. The intervals of 0 stand for a quarter of the lease.
     """
 
-    #: The name by which workers and `get_instance` find the client.
     name: str = "Oban"
-    #: The name of this node in `attempted_by`.
     node: str = field(default_factory=socket.gethostname)
-    #: The schema of the tables.
     prefix: str | None = None
-    #: The queues that run on this node.
     queues: Mapping[str, QueueOptions] = field(default_factory=dict)
-    #: How long finished jobs are kept.
     retention: Retention = field(default_factory=Retention)
-    #: Time without a heartbeat after which a node or leader counts as dead and its jobs are rescued.
     lease: float = 60.0
-    #: How long running jobs can continue once the node stops.
     shutdown_grace_period: float = 15.0
-    #: How nodes hear of changes; "poll" needs nothing that a pooler in transaction mode cannot provide.
     notifier: NotifierKind = "listen"
-    #: A URL for LISTEN that leads to the database directly, if the engine goes through a pooler.
     listen_url: str | None = None
-    #: Longest time for one of the runner's statements, including the wait for a connection.
     statement_timeout: float = 30.0
-    #: Age at which an executing job is rescued if its node keeps no row in `oban_producers`.
     rescue_after: float = 3600.0
-    #: How often a queue checks for jobs that no notification announced.
     poll_interval: float = 1.0
-    #: Longest time between two checks for scheduled and retryable jobs that have become due.
     stage_interval: float = 1.0
-    #: How often running jobs are checked for cancellation, in addition to notifications.
     watch_interval: float = 1.0
-    #: How often a node reads the stored queue commands, in addition to notifications.
     control_interval: float = 1.0
-    #: How often the leader deletes jobs whose retention has ended.
     prune_interval: float = 30.0
-    #: How often a node records that it is alive; 0 stands for a quarter of the lease here and below.
     heartbeat_interval: float = 0.0
-    #: How often a node tries to become the leader, or renews its lead.
     election_interval: float = 0.0
-    #: How often the leader checks for jobs of dead nodes.
     rescue_interval: float = 0.0
 
     def __post_init__(self) -> None:

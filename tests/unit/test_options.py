@@ -89,9 +89,10 @@ def test_an_invalid_option_is_named(options: dict[str, Any], message: str) -> No
         Oban.get_instance("never")
 
 
-def test_an_unknown_option_is_named_with_the_one_that_was_meant() -> None:
+@pytest.mark.parametrize("client", [Oban, SyncOban])
+def test_an_unknown_option_is_named_with_the_one_that_was_meant(client: Any) -> None:
     with pytest.raises(ConfigError, match=r"unknown option 'quees'; did you mean queues\?"):
-        Options.make(quees={"default": 1})
+        client("sqlite://", quees={"default": 1})
 
 
 @pytest.mark.parametrize(("url", "error", "message"), BAD_URLS)
@@ -105,9 +106,9 @@ def test_a_database_that_cannot_be_used_is_named_without_its_password(
 
 
 def test_each_option_is_a_documented_keyword_of_both_clients() -> None:
-    keywords = inspect.signature(Oban).parameters.keys() - {"engine"}
+    keywords = inspect.signature(Oban).parameters.keys() - {"engine", "unknown"}
     assert keywords == {field.name for field in dataclasses.fields(Options)}
-    assert inspect.signature(SyncOban).parameters.keys() - {"engine"} == keywords
+    assert inspect.signature(SyncOban).parameters.keys() - {"engine", "unknown"} == keywords
     described = re.findall(r"^    (\w+): ", inspect.getdoc(Oban.__init__) or "", re.MULTILINE)
     assert [name for name in described if name in keywords] == [*inspect.signature(Oban).parameters][1:]
 
