@@ -101,7 +101,7 @@ async def test_runs_that_lost_their_job_leave_no_effect(url: URL, tmp_path: Path
         await frozen.freeze(3 * LEASE)
         await cluster.settled(15, jobs=len(jobs))
         # Those that were frozen come to their end, too late.
-        await eventually(lambda: frozen.log.count("what it wrote is rolled back") >= len(lost))
+        await eventually(lambda: frozen.log.count("its writes are rolled back") >= len(lost))
         states = {job.id: job.state for job in await client.list_jobs()}
         await cluster.stop()
         ids = [job.id for job in jobs]

@@ -318,7 +318,7 @@ async def test_in_memory_a_job_has_the_one_connection(sqlite_url: URL) -> None:
             for made, args, state, error in [
                 (InMemory, {}, JobState.COMPLETED, ""),
                 (InMemory, {"reads": True}, JobState.RETRYABLE, "WouldDeadlock"),
-                (Last, {}, JobState.RETRYABLE, "a database in memory has one connection"),
+                (Last, {}, JobState.RETRYABLE, "a database in memory has only one connection"),
             ]:
                 row = await reaches(oban, await oban.enqueue(made.new(args)), state)
                 assert error in str(row.errors)
@@ -332,7 +332,7 @@ async def test_a_process_that_returns_an_awaitable_is_asked_to_be_async(one_tabl
 
     async with Oban(one_table, **RUNNING) as oban:
         row = await reaches(oban, await oban.enqueue(Half.new()), JobState.RETRYABLE)
-        assert "let it be async" in row.errors[0]["error"]
+        assert "make it async" in row.errors[0]["error"]
         assert await effects(oban) == []
 
 

@@ -4,7 +4,7 @@ import asyncio
 import contextvars
 import inspect
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -57,7 +57,7 @@ class Executor:
                 return await self._in_thread(run, worker, timeout)
             if worker.takes or timeout is not None:
                 return await self._on_loop(run, worker, timeout)
-            # Most jobs get here. As `_on_loop`, without the calls that they do not need.
+            # Most jobs get here. It is what `_on_loop` does, without calls that they do not need.
             result = await worker.process(job)
             if result is None:
                 return Ack(*run.key, "completed")
@@ -80,10 +80,10 @@ class Executor:
     async def _on_loop(self, run: Run, worker: Worker[Any], timeout: float | None) -> Ack | None:
         if "session" not in worker.takes:
             work = worker.process(run.job, **process_arguments(worker, run.job))
-            return _ack(run, worker, from_result(await _limited(run, work, timeout)))
+            return _ack(run, worker, from_result(await _with_timeout(run, work, timeout)))
         async with self._sessions.open() as session:
             work = worker.process(run.job, **process_arguments(worker, run.job), session=session)
-            ack = _ack(run, worker, from_result(await _limited(run, work, timeout)))
+            ack = _ack(run, worker, from_result(await _with_timeout(run, work, timeout)))
             return await self._sessions.commit_with_outcome(session, ack)
 
     async def _in_thread(self, run: Run, worker: Worker[Any], timeout: float | None) -> Ack | None:
@@ -91,12 +91,10 @@ class Executor:
         started_at = loop.time()
         timer = None if timeout is None else loop.call_later(timeout, run.time_out, timeout)
         has_session = "session" in worker.takes
-        function = self._process_with_session if has_session else _process
+        call = self._call_with_session if has_session else _call
         context = contextvars.copy_context()
         try:
-            result, error = await loop.run_in_executor(
-                self._threads, context.run, _catch, function, run, worker
-            )
+            result, error = await loop.run_in_executor(self._threads, context.run, call, run, worker)
         finally:
             if timer is not None:
                 timer.cancel()
@@ -110,10 +108,12 @@ class Executor:
         if error is not None:
             raise error
         if inspect.isawaitable(result):
-            result = await _limited(run, result, timeout, started_at)
+            result = await _with_timeout(run, result, timeout, started_at)
         return _ack(run, worker, from_result(result))
 
-    def _process_with_session(self, run: Run, worker: Worker[Any]) -> Ack | None:
+    def _call_with_session(self, run: Run, worker: Worker[Any]) -> tuple[Ack | None, BaseException | None]:
+        """As `_call`, but commits what `process` writes; returns what is left to be stored."""
+
         def work(session: Session) -> Ack:
             result = worker.process(run.job, **process_arguments(worker, run.job), session=session)
             if run.timed_out is not None:
@@ -121,12 +121,14 @@ class Executor:
             if inspect.isawaitable(result):
                 if inspect.iscoroutine(result):
                     result.close()
-                raise AttemptFailed(
-                    "TypeError: process has a session, and returned an awaitable: let it be async"
-                )
+                raise AttemptFailed("TypeError: process with a session returned an awaitable; make it async")
             return _ack(run, worker, from_result(result))
 
-        return self._thread_sessions.run(work)
+        try:
+            with self._thread_sessions.acquire() as thread_session:
+                return thread_session.run(work), None
+        except BaseException as error:
+            return None, error
 
     async def _in_process(self, run: Run, worker: Worker, timeout: float | None) -> Ack:
         process_run = ProcessRun(type(worker), run.job, timeout)
@@ -135,7 +137,7 @@ class Executor:
         try:
             return _ack(run, worker, await asyncio.shield(task))
         except asyncio.CancelledError:
-            # A job that is released knows it, and can end before the node kills its process. It is put back
+            # A released job has been told to stop, and has until the node kills its process. It is put back
             # in any case, because nobody can tell whether it has finished its work.
             if not run.releasing:
                 task.cancel()
@@ -147,7 +149,7 @@ class Executor:
 
 
 def _check_documents(job: Job) -> None:
-    """Refuse args and meta that are not JSON objects, as only other programs store them."""
+    """Refuse args and meta that are not JSON objects. Only another program can have stored them."""
     for field in ("args", "meta"):
         value = job.__dict__[field]
         if type(value) is dict:
@@ -170,17 +172,17 @@ def _timeout(worker: Worker, job: Job) -> float | None:
         timeout = worker.timeout(job)
         return None if timeout is None else fields.timeout(timeout)
     except InvalidJob as error:
-        logger.error("%s, in %s; it runs without a limit", error, job.worker)
-    # A mistake in this method of the user's must not cost the job an attempt.
+        logger.error("%s, in %s; the job runs without a limit", error, job.worker)
+    # Whatever the worker's method raises, even SystemExit, must not fail the job or stop the node.
     except BaseException:
-        logger.exception("timeout of %s failed; it runs without a limit", job.worker)
+        logger.exception("timeout of %s failed; the job runs without a limit", job.worker)
     return None
 
 
-async def _limited(
+async def _with_timeout(
     run: Run, work: Awaitable[Any], timeout: float | None, started_at: float | None = None
 ) -> Any:
-    """Await `work`, for up to `timeout` seconds since `started_at`, which is now by default."""
+    """Await `work` until `timeout` seconds after `started_at`, which is now by default."""
     if timeout is None:
         return await work
     if started_at is None:
@@ -189,7 +191,7 @@ async def _limited(
         async with asyncio.timeout_at(started_at + timeout) as deadline:
             return await work
     except BaseException as error:
-        # A TimeoutError of the job's own does not mean that this deadline has passed.
+        # The job itself can raise a TimeoutError, which is not this one.
         if not deadline.expired():
             raise
         run.cancelled = True
@@ -197,21 +199,15 @@ async def _limited(
 
 
 def _timeout_error(run: Run, timeout: float, error: BaseException | None) -> AttemptFailed:
-    """The failure of a run that was interrupted, or has ended late; the traceback of `error` shows where."""
+    """The failure of a run that exceeded its timeout. The traceback of `error` shows where it was then."""
     traceback = "" if error is None else encoding.error_text(error) + "\n\n"
     return AttemptFailed(traceback + run.timeout_message(timeout))
 
 
-def _process(run: Run, worker: Worker[Any]) -> Any:
-    return worker.process(run.job, **process_arguments(worker, run.job))
-
-
-def _catch(
-    function: Callable[[Run, Worker[Any]], Any], run: Run, worker: Worker[Any]
-) -> tuple[Any, BaseException | None]:
-    """Return what a function returns and what it raises: a future cannot be made to raise StopIteration."""
+def _call(run: Run, worker: Worker[Any]) -> tuple[Any, BaseException | None]:
+    """Call `process`; returns the result, or the exception, because a future cannot raise StopIteration."""
     try:
-        return function(run, worker), None
+        return worker.process(run.job, **process_arguments(worker, run.job)), None
     except BaseException as error:
         return None, error
 
@@ -220,7 +216,7 @@ def _ack(run: Run, worker: Worker[Any] | None, outcome: Outcome) -> Ack:
     match outcome["outcome"]:
         case "failed":
             name = encoding.log_safe(run.worker)
-            logger.warning("job %s (%s) failed, attempt %s", run.key[0], name, run.key[1])
+            logger.warning("job %s (%s) failed in attempt %s", run.key[0], name, run.key[1])
             outcome["delay"] = _backoff(run, worker)
         case "snoozed":
             before = run.snoozed
@@ -233,8 +229,8 @@ def _backoff(run: Run, worker: Worker[Any] | None) -> float:
         try:
             return fields.delay(worker.backoff(run.job), "backoff")
         except InvalidJob as error:
-            logger.error("%s, in %s; the default is used", error, run.worker)
-        # As in `_timeout`. Nor can a SystemExit stop the node.
+            logger.error("%s, in %s; the default backoff is used", error, run.worker)
+        # As in `_timeout`.
         except BaseException:
-            logger.exception("backoff of %s failed; the default is used", run.worker)
+            logger.exception("backoff of %s failed; the default backoff is used", run.worker)
     return backoff.default(run.key[1], run.max_attempts)

@@ -53,7 +53,7 @@ class JobSessions:
         self._timeout = timeout
         options: dict[str, Any] = {}
         if autocommits(database.engine.sync_engine):
-            # In AUTOCOMMIT mode, a job could not roll back.
+            # In AUTOCOMMIT mode, nothing could be rolled back.
             options["isolation_level"] = database.dialect.isolation or "SERIALIZABLE"
         if waits:
             self._engine = AsyncEngine(WaitingEngine(database.engine.sync_engine, options))
@@ -77,12 +77,11 @@ class JobSessions:
     async def commit_with_outcome(self, session: AsyncSession, ack: Ack) -> Ack | None:
         """Store the outcome of a run in the transaction of its session, and commit.
 
-        If the run has lost its job, which was cancelled, rescued or deleted meanwhile, the transaction is
-        rolled back. Otherwise, an error means that nothing is stored, unless the connection was lost while it
-        committed.
+        If the job was cancelled, rescued or deleted meanwhile, the transaction is rolled back. An error means
+        that nothing is stored, unless the connection was lost during the commit.
 
         Returns:
-            None, or the `Ack` if it has an error, which is still to be stored in the cancelled job.
+            None, or, for such a job, the `Ack` if it has an error, which a cancelled job keeps.
 
         Raises:
             AttemptFailed: storing took longer than the timeout, or the worker itself has changed the row.
@@ -97,7 +96,7 @@ class JobSessions:
                     await session.commit()
                     return None
         except DBAPIError as error:
-            # At a stricter isolation level, it is an error if the row has changed meanwhile.
+            # At a stricter isolation level, the database refuses to update a row that was changed meanwhile.
             if not self.database.dialect.is_transient(error):
                 raise
             conflict = error
@@ -111,11 +110,11 @@ class JobSessions:
         key = ack[:3]
         if key not in await self.database.run(session, runs.lost_runs, [key]):
             raise conflict or AttemptFailed(
-                "RuntimeError: the job was changed within its own transaction, so that its outcome cannot be"
-                " stored in it; return Cancel(…) to cancel it"
+                "RuntimeError: the job's own transaction has changed its row, so that its outcome cannot be"
+                " stored; return Cancel(…) to cancel the job"
             )
         logger.warning(
-            "job %s was cancelled, rescued or deleted while it ran: what it wrote is rolled back", ack.id
+            "job %s was cancelled, rescued or deleted while it ran; its writes are rolled back", ack.id
         )
         return None if ack.error is None else ack
 
@@ -124,9 +123,9 @@ class JobSessions:
         uninterruptible = not self.database.dialect.interruptible
         try:
             await deadlines.within(self._timeout, session.close(), uninterruptible=uninterruptible)
-        # Even without the connection, the database rolls back.
+        # The database rolls back even if the connection is lost.
         except Exception as error:
             logger.warning("closing a job's session failed: %s", str(error) or type(error).__name__)
         finally:
-            # A task that the job has left behind must not begin a transaction that nobody would end.
+            # A task that the job has left running must not begin a transaction that nobody would end.
             session.sync_session.autobegin = False

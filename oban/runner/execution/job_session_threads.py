@@ -1,10 +1,11 @@
-"""Sync sessions for jobs in threads, with any driver of the node, also one that only works with asyncio."""
+"""Sync sessions for jobs in threads, also where the driver of the node only works with asyncio."""
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Executor
-from typing import Any
+from contextlib import contextmanager
+from typing import TypeVar
 
 from greenlet import getcurrent
 from sqlalchemy.orm import Session
@@ -18,6 +19,8 @@ from oban.repository.acknowledge import Ack
 from oban.runner import deadlines
 from oban.runner.execution.job_session import JobSessions
 from oban.runner.execution.outcome import AttemptFailed
+
+T = TypeVar("T")
 
 
 class ThreadSessions:
@@ -34,36 +37,34 @@ class ThreadSessions:
         self._closed = False
         self._lock = threading.Lock()
 
-    def run(self, work: Callable[[Session], Ack]) -> Ack | None:
-        """Call `work` with a session in this thread, and commit with the outcome that it returns.
+    @contextmanager
+    def acquire(self) -> "Iterator[ThreadSession]":
+        """Borrow a `ThreadSession` for a job in this thread.
 
-        Returns what `JobSessions.commit_with_outcome` returns. Raises what that or `work` raises, and
-        `AttemptFailed` for a database in memory, whose one connection belongs to the event loop.
+        Raises `AttemptFailed` for a database in memory, whose one connection belongs to the event loop.
         """
-        session = self._acquire()
-        try:
-            return session.run(work)
-        finally:
-            self._release(session)
-
-    def _acquire(self) -> "ThreadSession":
         with self._lock:
-            if self._idle:
-                # The one that was used last, whose connection is the least likely to have timed out.
-                return self._idle.pop()
+            # The connection that was used last is the least likely to have been lost.
+            session = self._idle.pop() if self._idle else None
+        if session is None:
+            session = self._make()
+        try:
+            yield session
+        finally:
+            with self._lock:
+                is_closed = self._closed
+                if not is_closed:
+                    self._idle.append(session)
+            if is_closed:
+                session.close(self._timeout)
+
+    def _make(self) -> "ThreadSession":
         if self._database.dialect.is_memory(self._database.engine.url):
             raise AttemptFailed(
-                "ConfigError: a database in memory has one connection, on the event loop: let process be"
+                "ConfigError: a database in memory has only one connection, on the event loop; make process"
                 " async, or use a file"
             )
         return ThreadSession(self._database, self._timeout, self._announce)
-
-    def _release(self, session: "ThreadSession") -> None:
-        with self._lock:
-            if not self._closed:
-                self._idle.append(session)
-                return
-        session.close(self._timeout)
 
     def _announce(self, notices: list[Notice]) -> None:
         if not self._loop.is_closed():
@@ -97,13 +98,15 @@ class ThreadSession:
         self._sessions = JobSessions(self._database, timeout, waits=False)
 
     def run(self, work: Callable[[Session], Ack]) -> Ack | None:
-        """As `ThreadSessions.run`."""
+        """Call `work` with a session in this thread, and commit with the outcome that it returns.
+
+        Returns and raises what `JobSessions.commit_with_outcome` does, and raises what `work` raises.
+        """
         session = self._sessions.make()
         try:
             with job_session(session.sync_session):
                 ack = self._run_sync(work, session.sync_session)
-            remaining: Ack | None = self._await(self._sessions.commit_with_outcome(session, ack))
-            return remaining
+            return self._await(self._sessions.commit_with_outcome(session, ack))
         finally:
             self._await(self._sessions.close(session))
 
@@ -114,7 +117,7 @@ class ThreadSession:
         result = runner.switch(session)
         while not runner.dead:
             try:
-                value = self._await(_awaited(result))
+                value = self._await(result)
             except BaseException as error:
                 result = runner.throw(type(error), error, error.__traceback__)
             else:
@@ -122,17 +125,13 @@ class ThreadSession:
         ack: Ack = result
         return ack
 
-    def _await(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        return self._loop.run_until_complete(coroutine)
+    def _await(self, awaitable: Awaitable[T]) -> T:
+        return self._loop.run_until_complete(awaitable)
 
     def close(self, seconds: float) -> None:
         """Close the connection within `seconds`."""
         self._await(deadlines.close(self._database, seconds))
         self._loop.close()
-
-
-async def _awaited(awaitable: Awaitable[Any]) -> Any:
-    return await awaitable
 
 
 def _close_all(sessions: list[ThreadSession], until: float) -> None:

@@ -1,14 +1,14 @@
-"""One queue on one node: fetches jobs, runs them, and stores how they ended. From a wake-up to the next:
+"""`Producer`: fetches the jobs of one queue, runs them, and stores how they ended. Its loop:
 
-1. It is woken when jobs are inserted and when a job has ended, and wakes every `poll_interval`.
+1. The producer wakes when jobs are inserted, when a job has ended, and every `poll_interval`.
 2. `tick` takes a turn: one transaction stores the outcomes that wait, and fetches jobs for the free slots.
-   While the queue holds more jobs than slots, two turns of half the limit overlap: the jobs of one run while
-   the database works on the other.
+   While the queue holds more jobs than fit, two turns of half the limit overlap, so that the jobs of one run
+   while the database works on the other.
 3. `_start` starts a task for each job. When the job has ended, its outcome waits in the acknowledger, and the
-   producer is woken.
+   producer wakes.
 
-A turn that fails may have claimed jobs all the same: the connection broke before the answer arrived, or a
-row could not be read. The database knows such strays by their owner, the uuid of the producer.
+A turn that fails may have claimed jobs all the same, if the connection broke before the answer arrived or a
+row could not be read. `_recover_strays` finds these jobs by their owner, the uuid of the producer.
 """
 
 import asyncio
@@ -38,10 +38,10 @@ OVERLAPPED_LIMIT = 100
 
 
 class Producer(Service):
-    """Runs the jobs of one queue, which is to be in a `state`.
+    """Runs the jobs of one queue, which begins in `state`.
 
-    It fetches nothing unless `node_alive()`, which tells whether the node's heartbeats arrive: otherwise,
-    other nodes would rescue the jobs.
+    It fetches only while `node_alive()`, which tells whether the heartbeats of this node arrive. Without
+    them, other nodes would rescue the jobs.
     """
 
     def __init__(
@@ -55,15 +55,14 @@ class Producer(Service):
     ) -> None:
         super().__init__(f"producer-{queue}", options.poll_interval)
         self.database = database
-        self.instance = options.name
-        self.node = options.node
         self.queue = queue
+        self.node = options.node
         self.limit, self.paused = state
-        #: New at each start, so that jobs of an earlier start are not taken for jobs of this one.
+        #: New for each producer, so that it does not take the jobs of an earlier one for its own.
         self.uuid = uuid.uuid4()
         self.owner = str(self.uuid)
         self.started_at = clock.now()
-        #: False from when the node begins to stop.
+        #: False once the node begins to stop.
         self.fetching = True
         #: Whether the queue was stopped. The producer is removed when its last job has ended.
         self.stopped = False
@@ -71,6 +70,7 @@ class Producer(Service):
         self.closed = False
         self.runs: set[Run] = set()
         self.acknowledger = Acknowledger(database)
+        self._options = options
         self._executor = executor
         self._node_alive = node_alive
         self._ticking = asyncio.Lock()
@@ -82,10 +82,9 @@ class Producer(Service):
         #: Whether the last fetch returned as many jobs as it could, so that there may be more.
         self._has_backlog = False
         self._may_have_strays = False
-        #: Strays are looked for at this time, by the monotonic clock, even if no turn has failed.
-        self._check_interval = options.heartbeat_interval
-        self._check_at = clock.monotonic() + self._check_interval
-        #: Whether a fetch failed while the database was there, so that its rows may be unreadable.
+        #: When to look for strays although no turn has failed, by the monotonic clock.
+        self._check_at = clock.monotonic() + options.heartbeat_interval
+        #: Whether a fetch failed, but not for the connection, so that one of its rows may be unreadable.
         self._fetch_failed = False
 
     async def tick(self) -> float | None:
@@ -122,12 +121,12 @@ class Producer(Service):
             if acks:
                 await self.acknowledger.isolate(acks)
             elif self._fetch_failed:
-                # The recovery after the first failure has not helped.
+                # It failed before, and no row explained it.
                 raise
             else:
                 self._fetch_failed = True
         else:
-            # If another turn has failed meanwhile, the recovery comes first.
+            # After a failure of the other turn, the strays have to be recovered first.
             if not self._may_have_strays:
                 self._fetch_failed = False
                 self._has_backlog = 0 < demand == len(jobs)
@@ -154,36 +153,32 @@ class Producer(Service):
 
     async def _execute(self, run: Run) -> None:
         ack = await self._executor.execute(run)
-        # Unless the job was abandoned, because it went on after it was cancelled.
+        # An abandoned job has been put back already: its outcome does not count.
         if run in self.runs:
             self.runs.discard(run)
             if ack is not None:
                 self.acknowledger.add(ack)
             run.end()
-            # While a turn is under way, wake only for what is worth a second one: it wakes at its end.
-            if not self._turns or len(self.acknowledger) >= self._half // 2:
+            # A turn under way wakes the producer when it ends. Until then, only enough for a second one does.
+            if not self._turns or len(self.acknowledger) >= (self.limit + 1) // 4:
                 self.wake()
 
     # -- overlapping turns -----------------------------------------------------------------------
 
-    @property
-    def _half(self) -> int:
-        return (self.limit + 1) // 2
-
     async def _overlap_turns(self) -> None:
-        """Start turns of half the limit until two are under way, where that is worth it."""
+        """Start turns of half the limit until two are under way, if that is worthwhile."""
         if self.limit < OVERLAPPED_LIMIT or self.database.dialect.single_writer:
             return
         while len(self._turns) < 2:
             demand = self._demand()
-            # The second one waits until it can fetch half of its jobs.
-            has_work = demand >= self._half // 2 if self._turns else demand > 0 or len(self.acknowledger)
-            if not has_work:
+            # The second one waits until it can fetch half of what it is allowed to.
+            enough = demand >= (self.limit + 1) // 4 if self._turns else demand > 0 or len(self.acknowledger)
+            if not enough:
                 return
-            turn = asyncio.create_task(self._turn(self._half))
+            turn = asyncio.create_task(self._turn((self.limit + 1) // 2))
             self._turns.add(turn)
             turn.add_done_callback(self._on_turn_done)
-            # Lets it take its outcomes and slots, before the next one counts what is left.
+            # Let it take its outcomes and slots before the next one counts what is left.
             await asyncio.sleep(0)
 
     def _on_turn_done(self, turn: asyncio.Task[None]) -> None:
@@ -195,7 +190,7 @@ class Producer(Service):
     async def _join_turns(self) -> None:
         """Wait until no overlapping turn is under way; raises what one of them has raised."""
         if self._turns:
-            # When this is cancelled, it cancels them and waits for their end.
+            # If this is cancelled, gather() cancels the turns and waits until they have ended.
             await asyncio.gather(*self._turns, return_exceptions=True)
         if (error := self._turn_error) is not None:
             self._turn_error = None
@@ -207,7 +202,7 @@ class Producer(Service):
         """Start the jobs that were claimed for this producer and did not arrive."""
         strays = await self._find_strays()
         if self._fetch_failed and not strays and (demand := self._demand()) > 0:
-            # Claimed without being read, they are read one at a time now, to find the one at fault.
+            # Claim jobs without reading them. Below, they are read one at a time, to find the unreadable one.
             await self.database.write(fetch.claim, self.queue, demand, self.node, self.owner)
             strays = await self._find_strays()
         for key in strays:
@@ -219,19 +214,19 @@ class Producer(Service):
                     raise
                 cause = dialects.driver_error(error)
                 reason = f"the row cannot be read: {type(cause).__name__}: {cause}"
-                logger.error("job %s is discarded, %s", key[0], reason)
+                logger.error("job %s is discarded: %s", key[0], reason)
                 self.acknowledger.add(Ack(*key, "discarded", error=reason))
             else:
                 if job is not None:
                     self._start(job, is_stray=True)
         self._may_have_strays = False
-        self._check_at = clock.monotonic() + self._check_interval
+        self._check_at = clock.monotonic() + self._options.heartbeat_interval
 
     async def _find_strays(self) -> list[RunKey]:
         known = {run.key for run in self.runs} | {ack[:3] for ack in self.acknowledger}
         return await self.database.read(runs.unknown_runs, self.owner, known)
 
-    # -- what the node asks and tells ------------------------------------------------------------
+    # -- for the node ----------------------------------------------------------------------------
 
     def check(self) -> QueueInfo:
         """The queue on this node as it is now. Can be called from any thread."""
@@ -247,10 +242,10 @@ class Producer(Service):
         )
 
     def heartbeat(self) -> Heartbeat:
-        """What the next heartbeat stores. Can be called from any thread."""
+        """The row that the next heartbeat stores. Can be called from any thread."""
         now = self.check()
         meta = {"limit": now.limit, "local_limit": now.limit, "paused": now.paused, "running": now.running}
-        return Heartbeat(self.uuid, self.instance, self.node, self.queue, meta)
+        return Heartbeat(self.uuid, self._options.name, self.node, self.queue, meta)
 
     @property
     def idle(self) -> bool:
@@ -259,9 +254,9 @@ class Producer(Service):
         return not (busy or self._may_have_strays)
 
     async def adjust(self, state: QueueState | None) -> bool:
-        """Change the limit, pause, resume, or stop the queue (None); running jobs go on.
+        """Scale, pause, resume, or stop (None) the queue. Running jobs continue.
 
-        Returns whether that is a change, once no fetch is under way that began before it.
+        Returns whether that was a change, as soon as all jobs fetched before it have been started.
         """
         before = (self.limit, self.paused, self.stopped)
         self.stopped = state is None
@@ -281,18 +276,18 @@ class Producer(Service):
             await asyncio.wait(turns)
 
     def retire(self) -> None:
-        """Fetch no more, because the node stops. From now on, a job that is cancelled is put back."""
+        """Fetch no more, because the node stops. From now on, a job that is interrupted is put back."""
         self.fetching = False
         for run in self.runs:
             run.releasing = True
 
     def abandon(self, run: Run) -> None:
-        """Put back a job that has not started, or that goes on after it was cancelled."""
+        """Put back a job that was not started, or that continues after it was interrupted."""
         self.runs.discard(run)
         self.acknowledger.add(Ack(*run.key, "released"))
 
     async def finish(self) -> None:
-        """Put back every job, also strays, and store every outcome, however long that takes."""
+        """Put back all jobs, strays included, and store all outcomes, however long that takes."""
         self.retire()
         self.closed = self._may_have_strays = True
         self._has_backlog = False

@@ -12,7 +12,7 @@ logger = logging.getLogger("oban.executor")
 
 
 class _EndedRun(NamedTuple):
-    """All that a job needs of its run when that has ended."""
+    """What `job.cancelled()` asks once the run has ended."""
 
     cancelled: bool
 
@@ -21,7 +21,7 @@ _ENDED = (_EndedRun(False), _EndedRun(True))
 
 
 class Run:
-    """One execution of a job on this node, which the producer with the uuid `owner` has fetched."""
+    """One execution of a job on this node. `owner` is the uuid of the producer that fetched the job."""
 
     __slots__ = (
         *("_cancelled", "job", "key", "max_attempts", "on_cancel", "releasing", "snoozed"),
@@ -30,8 +30,8 @@ class Run:
 
     def __init__(self, job: Job, owner: str) -> None:
         self.job = job
-        # Read here, because the worker can change the instance, and an update can load a later attempt into
-        # it. Read from the dict, because SQLAlchemy's attributes are slow.
+        # All that is needed later is read here, because the worker can change the instance, and an update
+        # can load a later attempt into it. It is read from the dict because mapped attributes are slow.
         values = job.__dict__
         #: Identifies the run in the database.
         self.key: RunKey = (values["id"], values["attempt"], owner)
@@ -43,9 +43,9 @@ class Run:
         self._cancelled = False
         #: Called when `cancelled` becomes true, in the thread that sets it.
         self.on_cancel: Callable[[], None] | None = None
-        #: Whether the node stops, so that a job whose task is cancelled is put back.
+        #: Whether the node stops. If so, a job whose task is cancelled is put back.
         self.releasing = False
-        #: The timeout in seconds that has passed while the job cannot be interrupted.
+        #: The timeout in seconds, once a job that cannot be interrupted has exceeded it.
         self.timed_out: float | None = None
         self.task: asyncio.Task[None] | None = None
         values["_run"] = self
@@ -65,14 +65,14 @@ class Run:
         """Tell a job that cannot be interrupted that its timeout has passed."""
         self.timed_out = timeout
         self.cancelled = True
-        logger.error("%s; it goes on in its thread: job %s", self.timeout_message(timeout), self.key[0])
+        logger.error("job %s: %s; it continues in its thread", self.key[0], self.timeout_message(timeout))
 
     def timeout_message(self, timeout: float) -> str:
-        """The error of a run that takes longer than its timeout."""
+        """The error of a run that has exceeded its timeout."""
         return f"TimeoutError: {self.worker} timed out after {timeout:g} s"
 
     def release(self) -> None:
-        """Interrupt the job, to be put back, because the node stops."""
+        """Interrupt the job because the node stops. It is put back."""
         self.cancelled = self.releasing = True
         if self.task is not None:
             self.task.cancel()
