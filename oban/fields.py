@@ -64,7 +64,7 @@ def queue(value: object) -> str:
         raise InvalidJob(
             "queue",
             f"{value[:140]!r} is not a queue name: a letter, digit or underscore, then letters,"
-            " digits and _ . - (128 at most)",
+            " digits and _ . - (up to 128)",
         )
     return str(value)
 

@@ -123,11 +123,11 @@ def meta(*path: str | int, of: Of = Job) -> "Value":
 class Value:
     """The value at a path in args or meta. Comparing it returns a condition.
 
-    `==` and `!=` take any JSON value, None for a JSON null. Types are kept apart: 1 equals 1.0, but neither
-    True nor "1". `!=` is the opposite of `==`, so it also finds jobs without a value at the path; only
-    `exists()` tells these from a null. `<`, `<=`, `>` and `>=` compare numbers with a number, and strings
-    with a string, in the order of code points. `==` and `!=` also take a column of integers, strings or
-    UUIDs.
+    `==` and `!=` take any JSON value, with None for a JSON null. Types are distinguished: 1 equals 1.0, but
+    neither True nor "1". `!=` is the opposite of `==`, so it also finds jobs without a value at the path;
+    only `exists()` tells these from a null. `<`, `<=`, `>` and `>=` compare numbers with a number, and
+    strings with a string, in the order of code points. `==` and `!=` also take a column of integers, strings
+    or UUIDs.
 
     Comparisons raise `InvalidArgument` for an operand that they do not take, and `EncodingError` for a
     value that is not JSON.

@@ -43,13 +43,13 @@ class Dialect(ABC):
     #: Names of drivers, the preferred one first: those for asyncio, and those without.
     async_drivers: tuple[str, ...]
     sync_drivers: tuple[str, ...]
-    #: The driver that migrations always use, or None if they use that of the URL.
+    #: The driver that migrations use instead of the URL's, if any.
     sync_driver: str | None
     #: Whether a task can be cancelled while it waits for a statement; if not, it is awaited first.
     interruptible: bool
     #: Whether tables can be in a schema, so that `prefix` is allowed.
     has_schemas: bool
-    #: Whether a trigger announces inserted jobs; if not, every insert calls `notify`.
+    #: Whether a trigger announces inserted jobs; if not, the client does that after each insert.
     insert_notifies: bool
     #: Whether a statement can contain another one that writes: `WITH … AS (UPDATE … RETURNING …) SELECT …`.
     writes_in_cte: bool
@@ -87,6 +87,10 @@ class Dialect(ABC):
         """The database's own INSERT construct, with `on_conflict_do_update` and `excluded`."""
 
     @abstractmethod
+    def id_list(self, name: str = "ids") -> BindParameter[Any]:
+        """A parameter for a list of ids, to be used with `in_ids`: of the type `bigint[]`."""
+
+    @abstractmethod
     def in_ids(self, column: Any, ids: BindParameter[Any]) -> ColumnElement[bool]:
         """Whether a column's value is in a list that is sent as one parameter (`id_list`, `TextList`).
 
@@ -100,10 +104,6 @@ class Dialect(ABC):
         The query has to run once, before the rows of the outer statement are looked up by the column:
         `column = ANY (ARRAY (SELECT … FOR UPDATE SKIP LOCKED))`.
         """
-
-    def index_limit(self, limit: ColumnElement[int]) -> ColumnElement[int]:
-        """A LIMIT that makes the planner walk an index in ORDER BY order instead of sorting all rows."""
-        return limit
 
     @abstractmethod
     def recordset(self, payload: str, columns: Mapping[str, ColumnType]) -> FromClause:
@@ -147,10 +147,6 @@ class Dialect(ABC):
     def without_keys(self, document: Any, *keys: str) -> ColumnElement[Any]:
         """A JSON object without some top-level keys."""
 
-    def state(self, value: str) -> ColumnElement[Any]:
-        """A job state as a constant in the SQL text, so that the planner can use a partial index on it."""
-        return sa.literal_column(f"'{value}'", StateType)
-
     @abstractmethod
     def version(self) -> ColumnElement[str]:
         """A string that differs between two versions of a row; the statement selects from one table.
@@ -158,23 +154,28 @@ class Dialect(ABC):
         PostgreSQL has `xmin`. Where `begin_write` keeps all other writers out, it can be a constant.
         """
 
+    # -- hints for the planner: without them, the same rows are found more slowly -------------------
+
+    def state(self, value: str) -> ColumnElement[Any]:
+        """A job state as a constant in the SQL text, so that the planner can use a partial index on it."""
+        return sa.literal_column(f"'{value}'", StateType)
+
+    def index_limit(self, limit: ColumnElement[int]) -> ColumnElement[int]:
+        """A LIMIT that makes the planner walk an index in ORDER BY order instead of sorting all rows."""
+        return limit
+
     def hint_partial_index(self, condition: ColumnElement[bool]) -> ColumnElement[bool]:
-        """A condition on the state that is that of a partial index, with a hint to use this index."""
+        """The condition of a partial index on the state, with a hint to use that index."""
         return condition
 
     def unindexed_state(self, column: Any) -> ColumnElement[Any]:
-        """The column `state` as text that no index covers, so that the planner uses the ids."""
+        """The column `state` as text, which no index has, so that the planner finds the rows by their ids."""
         return column  # type: ignore[no-any-return]
-
-    @abstractmethod
-    def id_list(self, name: str = "ids") -> BindParameter[Any]:
-        """A parameter for a list of ids, to be used with `in_ids`: of the type `bigint[]`."""
 
     # -- transactions and signals --------------------------------------------------------------
 
-    @abstractmethod
-    def begin_write(self, connection: Connection) -> None:
-        """Keep other writers out from here to the end of the transaction, where rows cannot be locked."""
+    def begin_write(self, connection: Connection) -> None:  # noqa: B027
+        """Where rows cannot be locked, keep other writers out until the end of the transaction."""
 
     def has_locked(self, connection: Connection) -> bool:
         """Whether the connection's transaction keeps out all other writers. Only for a `single_writer`."""
@@ -182,19 +183,16 @@ class Dialect(ABC):
 
     @abstractmethod
     def begin_migration(self, connection: Connection, prefix: str) -> None:
-        """Take a lock, until the transaction ends, for which other migrations of the same tables wait.
+        """Make other migrations of the same tables wait until the end of the transaction.
 
-        `prefix` is the schema, or an empty string. May be called twice in a transaction.
+        `prefix` is the schema, or an empty string. The method can be called twice in a transaction.
         """
 
-    @abstractmethod
     def notify(
         self, connection: Connection, prefix: str | None, channel: str, payloads: Iterable[dict[str, Any]]
     ) -> None:
-        """Send JSON payloads on a channel when the connection's transaction commits, and only then.
-
-        Called only where `listens` is true.
-        """
+        """Send JSON payloads on a channel if and when the transaction commits. Only called if `listens`."""
+        raise NotImplementedError
 
     # -- engines and errors --------------------------------------------------------------------
 
@@ -210,17 +208,16 @@ class Dialect(ABC):
         """Whether the database exists only in this process, within a single connection."""
         return False
 
-    @abstractmethod
-    def prepare(self, connection: Connection) -> None:
-        """Set up the database when a node starts. The connection is not in a transaction."""
+    def prepare(self, connection: Connection) -> None:  # noqa: B027
+        """Configure the database when a node starts. The connection is not in a transaction."""
 
     def session_limits_sql(self, seconds: float) -> str | None:
         """A statement for new connections: the server ends what takes longer, or is idle in a transaction."""
         return None
 
-    @abstractmethod
     def current_schema(self, connection: Connection) -> str | None:
-        """The schema in which a table name without a schema is found; None without schemas."""
+        """The schema of a table name without a schema; None if the database has no schemas."""
+        return None
 
     @abstractmethod
     def is_missing_table(self, error: DBAPIError) -> bool:

@@ -90,10 +90,8 @@ class _Range:
 def _run(target: Target, prefix: str | None, range_: _Range, messages: list[str]) -> bool:
     """Run the revisions on a target; False if everything was to be removed and there is nothing."""
     check_prefix(prefix)
-    ran = True
 
-    def run_on(connection: Connection) -> None:
-        nonlocal ran
+    def run_on(connection: Connection) -> bool:
         if not connection.in_transaction():
             # Otherwise Alembic would begin a transaction, and commit it.
             connection.begin()
@@ -103,28 +101,26 @@ def _run(target: Target, prefix: str | None, range_: _Range, messages: list[str]
         dialects.for_bind(connection).begin_migration(connection, prefix or "")
         removes_all = range_.end == "base" and not context.get_current_heads()
         if removes_all and adoption.is_absent(connection, prefix):
-            ran = False
-        else:
-            revisions.run(context, prefix)
+            return False
+        revisions.run(context, prefix)
+        return True
 
     if isinstance(target, (str, URL)):
-        _run_on_url(dialects.parse_url(target), run_on)
-    elif isinstance(target, Engine):
+        return _run_on_url(dialects.parse_url(target), run_on)
+    if isinstance(target, Engine):
         with target.begin() as connection:
-            run_on(connection)
-    else:
-        # `op` has no connection in offline mode.
-        bind = target if isinstance(target, Connection) else target.get_bind()
-        if isinstance(bind, Connection):
-            run_on(bind)
-        else:
-            _render_offline(target.get_context(), prefix, range_)
-    return ran
+            return run_on(connection)
+    bind = target if isinstance(target, Connection) else target.get_bind()
+    if isinstance(bind, Connection):
+        return run_on(bind)
+    # In offline mode, `op` has no connection.
+    _render_offline(target.get_context(), prefix, range_)
+    return True
 
 
-def _run_on_url(url: URL, action: Callable[[Connection], None]) -> None:
+def _run_on_url(url: URL, action: Callable[[Connection], bool]) -> bool:
     try:
-        with_connection(url, action)
+        return with_connection(url, action)
     except (DBAPIError, OSError) as error:
         if (unavailable := dialects.unavailable(url, error)) or isinstance(error, OSError):
             raise unavailable or error from error

@@ -3,15 +3,18 @@
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 from sqlalchemy import URL, Connection, NullPool, create_engine
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from oban import dialects
 
+T = TypeVar("T")
 
-def with_connection(url: URL, action: Callable[[Connection], None]) -> None:
-    """Run `action` in one transaction on a new connection. Also works within a running event loop."""
+
+def with_connection(url: URL, action: Callable[[Connection], T]) -> T:
+    """Call `action` in one transaction on a new connection. Also works within a running event loop."""
     dialect = dialects.by_name(url.get_backend_name())
     if dialect.sync_driver is not None:
         url = url.set(drivername=f"{dialect.name}+{dialect.sync_driver}")
@@ -19,19 +22,17 @@ def with_connection(url: URL, action: Callable[[Connection], None]) -> None:
     arguments = dialect.engine_options(url, pooled=True).get("connect_args", {})
     if url.get_driver_name() in dialect.sync_drivers:
         with create_engine(url, poolclass=NullPool, connect_args=arguments).begin() as connection:
-            action(connection)
-        return
+            return action(connection)
 
-    async def run() -> None:
+    async def run() -> T:
         engine = create_async_engine(url, poolclass=NullPool, connect_args=arguments)
         async with engine.begin() as connection:
-            await connection.run_sync(action)
+            return await connection.run_sync(action)
 
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        asyncio.run(run())
-    else:
-        # A thread can have only one running loop.
-        with ThreadPoolExecutor(1) as pool:
-            pool.submit(asyncio.run, run()).result()
+        return asyncio.run(run())
+    # A thread can have only one running loop.
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, run()).result()

@@ -272,7 +272,7 @@ BAD: list[tuple[str, tuple[Any, ...], dict[str, Any], type[Exception], str]] = [
         (method, ("*",), {}, InvalidJob, "not a queue name")
         for method in ("pause_queue", "stop_queue", "start_queue")
     ),
-    ("pause_queue", ("x" * 129,), {}, InvalidJob, "128 at most"),
+    ("pause_queue", ("x" * 129,), {}, InvalidJob, "up to 128"),
     ("scale_queue", ("a b", 3), {}, InvalidJob, "not a queue name"),
     *(
         (method, arguments, {"node": node}, ConfigError, f"^node must {message}")

@@ -149,9 +149,6 @@ class PostgreSQL(Dialect):
     def version(self) -> ColumnElement[str]:
         return sa.literal_column("CAST(xmin AS text)", sa.Text)
 
-    def begin_write(self, connection: Connection) -> None:
-        """Do nothing: rows can be locked."""
-
     def begin_migration(self, connection: Connection, prefix: str) -> None:
         lock = sa.text("SELECT pg_advisory_xact_lock(hashtext('oban migration ' || :prefix))")
         connection.execute(lock, {"prefix": prefix})
@@ -168,9 +165,6 @@ class PostgreSQL(Dialect):
         # In another server session, a statement prepared earlier is unknown, or its name belongs to another
         # client's statement. Unnamed statements are parsed at each execution.
         return {"connect_args": _UNPREPARED[url.get_driver_name()]} if pooled else {}
-
-    def prepare(self, connection: Connection) -> None:
-        """Do nothing: a server is configured by its administrator."""
 
     def session_limits_sql(self, seconds: float) -> str | None:
         # The locks of a client that is frozen or cut off would otherwise last until the server gives up the

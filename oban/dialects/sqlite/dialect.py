@@ -1,7 +1,7 @@
 """The `Dialect` of SQLite: one writer at a time, WAL, lists and documents as JSON text."""
 
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from functools import partial
 from itertools import chain
@@ -14,15 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.types import TypeDecorator
 
 from oban import encoding
-from oban.dialects.base import (
-    HALF,
-    MAX_ERRORS,
-    UNREACHABLE,
-    UNWRITABLE,
-    ColumnType,
-    Dialect,
-    sql_literal,
-)
+from oban.dialects.base import HALF, MAX_ERRORS, UNREACHABLE, UNWRITABLE, ColumnType, Dialect, sql_literal
 from oban.dialects.sqlite.documents import SQLiteDocuments, json_or_empty
 from oban.types import UTCDateTime
 
@@ -38,6 +30,10 @@ class TolerantConnection(sqlite3.Connection):
         self.text_factory = partial(str, encoding="utf-8", errors="replace")
 
 
+_LOCKED = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+_UNUSABLE = _LOCKED | {
+    *(sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN)
+}
 # With six digits after the point, as SQLAlchemy stores a time, so that strings compare as times do.
 _NOW = "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
 # An UPDATE takes the write lock even if it matches no row.
@@ -100,12 +96,11 @@ class SQLite(Dialect):
 
     def recordset(self, payload: str, columns: Mapping[str, ColumnType]) -> FromClause:
         each = sa.func.json_each(sa.bindparam(payload, type_=sa.Text)).table_valued("value", name="each")
-        return sa.select(
-            *(
-                sa.func.json_extract(each.c.value, sql_literal(f"$.{name}"), type_=type_).label(name)
-                for name, type_ in columns.items()
-            )
-        ).subquery("r")
+        values = (
+            sa.func.json_extract(each.c.value, sql_literal(f"$.{name}"), type_=type_).label(name)
+            for name, type_ in columns.items()
+        )
+        return sa.select(*values).subquery("r")
 
     def second_element(self, strings: Any) -> ColumnElement[str]:
         second = sql_literal("$[1]")
@@ -180,11 +175,6 @@ class SQLite(Dialect):
             # The driver does not begin a transaction for statements that change the schema.
             connection.exec_driver_sql("BEGIN IMMEDIATE")
 
-    def notify(
-        self, connection: Connection, prefix: str | None, channel: str, payloads: Iterable[dict[str, Any]]
-    ) -> None:
-        """Not called, as SQLite has no channels."""
-
     def engine_options(self, url: URL, pooled: bool = False) -> dict[str, Any]:
         options: dict[str, Any] = {"connect_args": {"timeout": BUSY_TIMEOUT, "factory": TolerantConnection}}
         if self.is_memory(url):
@@ -205,26 +195,22 @@ class SQLite(Dialect):
             connection.connection.rollback()
             connection.exec_driver_sql("PRAGMA journal_mode = WAL")
 
-    def current_schema(self, connection: Connection) -> str | None:
-        return None
-
     def is_missing_table(self, error: DBAPIError) -> bool:
         # There is no code for it: SQLITE_ERROR stands for every faulty statement.
         return "no such table: oban_" in str(error.orig)
 
     def is_transient(self, error: DBAPIError) -> bool:
-        return _code(error) in (5, 6)  # SQLITE_BUSY, SQLITE_LOCKED
+        return _code(error) in _LOCKED
 
     def is_connection_error(self, error: BaseException) -> bool:
         if isinstance(error, DBAPIError):
-            # SQLITE_BUSY, LOCKED, READONLY, IOERR, FULL, CANTOPEN
-            return _code(error) in (5, 6, 8, 10, 13, 14)
+            return _code(error) in _UNUSABLE
         return isinstance(error, UNREACHABLE)
 
     def is_bad_value(self, error: BaseException) -> bool:
         if isinstance(error, DBAPIError):
-            # 18 is SQLITE_TOOBIG. The driver's own errors have no code.
-            return _code(error) in (0, 18)
+            # The driver's own errors have no code.
+            return _code(error) in (0, sqlite3.SQLITE_TOOBIG)
         return isinstance(error, UNWRITABLE)
 
 
