@@ -17,6 +17,7 @@ from oban.repository.management import JobChanges
 from oban.repository.queue_settings import ALL, QueueCommand, QueueInfo
 from oban.repository.selection import Target, Targets, check_delete, parse, parse_id
 from oban.runner import Runner, deadlines
+from oban.streaming import async_batches
 
 #: Seconds that the connections of an engine that was created for a URL can take to close.
 DISPOSE_TIMEOUT = 1.0
@@ -91,16 +92,16 @@ class Oban(BaseClient[AsyncEngine, AsyncCaller]):
     # -- jobs ----------------------------------------------------------------------------------
 
     async def enqueue(self, job: Job, session: AsyncCaller | None = None) -> Job:
-        jobs = insert.listed([job], ())
+        jobs = insert.collect_jobs([job])
         await self._database.run(session, insert.insert_all, jobs, attach=session is not None)
         return job
 
     async def enqueue_many(
         self, jobs: Iterable[Job] | Job, *more: Job, session: AsyncCaller | None = None
     ) -> list[Job]:
-        listed = insert.listed(jobs, more)
-        await self._database.run(session, insert.insert_all, listed, attach=session is not None)
-        return listed
+        new = insert.collect_jobs(jobs, *more)
+        await self._database.run(session, insert.insert_all, new, attach=session is not None)
+        return new
 
     async def enqueue_stream(
         self,
@@ -110,7 +111,7 @@ class Oban(BaseClient[AsyncEngine, AsyncCaller]):
         session: AsyncCaller | None = None,
     ) -> int:
         count = 0
-        async for part in insert.async_batches(jobs, batch):
+        async for part in async_batches(jobs, batch):
             await self._database.run(session, insert.insert_all, part)
             count += len(part)
             # Free these jobs before the next batch is collected.

@@ -14,6 +14,7 @@ from oban.repository import insert, management, queue_settings
 from oban.repository.management import JobChanges
 from oban.repository.queue_settings import ALL, QueueCommand, QueueInfo
 from oban.repository.selection import Target, Targets, check_delete, parse, parse_id
+from oban.streaming import batches
 
 
 class SyncOban(BaseClient[Engine, SyncCaller]):
@@ -53,16 +54,16 @@ class SyncOban(BaseClient[Engine, SyncCaller]):
     # -- jobs ----------------------------------------------------------------------------------
 
     def enqueue(self, job: Job, session: SyncCaller | None = None) -> Job:
-        jobs = insert.listed([job], ())
+        jobs = insert.collect_jobs([job])
         self._database.run(session, insert.insert_all, jobs, attach=session is not None)
         return job
 
     def enqueue_many(
         self, jobs: Iterable[Job] | Job, *more: Job, session: SyncCaller | None = None
     ) -> list[Job]:
-        listed = insert.listed(jobs, more)
-        self._database.run(session, insert.insert_all, listed, attach=session is not None)
-        return listed
+        new = insert.collect_jobs(jobs, *more)
+        self._database.run(session, insert.insert_all, new, attach=session is not None)
+        return new
 
     def enqueue_stream(
         self,
@@ -72,7 +73,7 @@ class SyncOban(BaseClient[Engine, SyncCaller]):
         session: SyncCaller | None = None,
     ) -> int:
         count = 0
-        for part in insert.batches(jobs, batch):
+        for part in batches(jobs, batch):
             self._database.run(session, insert.insert_all, part)
             count += len(part)
             # Free these jobs before the next batch is collected.
