@@ -7,7 +7,7 @@ from oban.errors import InvalidJob, JobNotFound, ObanError
 from oban.job_function import job
 from oban.models import Job
 from oban.outcomes import Cancel, Record, Snooze
-from oban.repository.queue_settings import QueueInfo
+from oban.repository.cluster import QueueInfo
 from oban.sync_client import SyncOban
 from oban.types import JobState
 from oban.worker import Worker, current_job, worker

@@ -12,9 +12,10 @@ from oban.base_client import BaseClient
 from oban.database.aio import AsyncCaller, Database
 from oban.models import Job
 from oban.notifier import direct_url
-from oban.repository import insert, management, queue_settings
+from oban.repository import cluster, insert, management, queue_settings
+from oban.repository.cluster import QueueInfo
 from oban.repository.management import JobChanges
-from oban.repository.queue_settings import ALL, QueueCommand, QueueInfo
+from oban.repository.queue_settings import ALL, QueueCommand
 from oban.repository.selection import Target, Targets, check_delete, parse, parse_id
 from oban.runner import Runner, deadlines
 from oban.streaming import async_batches
@@ -204,7 +205,7 @@ class Oban(BaseClient[AsyncEngine, AsyncCaller]):
         self, queue: str | None = None, session: AsyncCaller | None = None
     ) -> list[QueueInfo]:
         queue = None if queue is None else fields.queue(queue)
-        return await self._database.read_in(session, queue_settings.producers, self.options.name, queue)
+        return await self._database.read_in(session, cluster.check_cluster, self.options.name, queue)
 
     async def _send(
         self, session: AsyncCaller | None, action: str, queue: str, node: str | None, **settings: Any

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from typing import Generic
 
 from oban.job_operations import CallerT, MaybeAwaitable
-from oban.repository.queue_settings import QueueInfo
+from oban.repository.cluster import QueueInfo
 
 
 class QueueOperations(ABC, Generic[CallerT]):

@@ -10,9 +10,10 @@ from oban.base_client import BaseClient
 from oban.database.sync import SyncCaller, SyncDatabase
 from oban.errors import ConfigError
 from oban.models import Job
-from oban.repository import insert, management, queue_settings
+from oban.repository import cluster, insert, management, queue_settings
+from oban.repository.cluster import QueueInfo
 from oban.repository.management import JobChanges
-from oban.repository.queue_settings import ALL, QueueCommand, QueueInfo
+from oban.repository.queue_settings import ALL, QueueCommand
 from oban.repository.selection import Target, Targets, check_delete, parse, parse_id
 from oban.streaming import batches
 
@@ -153,7 +154,7 @@ class SyncOban(BaseClient[Engine, SyncCaller]):
 
     def check_cluster(self, queue: str | None = None, session: SyncCaller | None = None) -> list[QueueInfo]:
         queue = None if queue is None else fields.queue(queue)
-        return self._database.read_in(session, queue_settings.producers, self.options.name, queue)
+        return self._database.read_in(session, cluster.check_cluster, self.options.name, queue)
 
     def _send(
         self, session: SyncCaller | None, action: str, queue: str, node: str | None, **settings: Any

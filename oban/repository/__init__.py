@@ -1,4 +1,5 @@
-"""Every SQL statement about jobs, written once, as sync functions over a `Session`.
+"""Every SQL statement about jobs, in sync functions that take a `Transaction` as their first argument.
 
-None of them commits, sleeps, or knows whether an event loop is running: `transaction` does.
+They neither commit nor wait, and do not know whether an event loop is running: `oban.database` calls them. A
+module has its public functions first, and the statements that they run after them.
 """

@@ -3,6 +3,7 @@
 import functools
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -48,6 +49,31 @@ class Heartbeat(NamedTuple):
     meta: dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class QueueInfo:
+    """A queue on one node, as it is there or as it was at the node's last heartbeat.
+
+    Attributes:
+        queue: The name of the queue.
+        node: The name of the node.
+        limit: How many jobs the node runs at once; None if another implementation does not tell.
+        paused: Whether no jobs are fetched. Also true while the last jobs of a stopped queue run.
+        running: The ids of the jobs that are running.
+        started_at: When the node began to run the queue.
+        updated_at: The time of the heartbeat; None for a queue of this node.
+        uuid: The uuid of the producer, which is the second string in `attempted_by` of its jobs.
+    """
+
+    queue: str
+    node: str
+    limit: int | None
+    paused: bool
+    running: tuple[int, ...]
+    started_at: datetime
+    updated_at: datetime | None
+    uuid: str
+
+
 def heartbeat(tx: Transaction, heartbeats: Sequence[Heartbeat]) -> None:
     """Record that producers are alive, whether or not they still have a row."""
     if not heartbeats:
@@ -71,6 +97,31 @@ def delete_producers(tx: Transaction, uuids: Sequence[UUID]) -> None:
 def producer_uuids(tx: Transaction) -> set[UUID]:
     """The uuids of all producers that have a row, however old it is."""
     return set(tx.execute(select(_producer.uuid)).scalars())
+
+
+def check_cluster(tx: Transaction, name: str, queue: str | None = None) -> list[QueueInfo]:
+    """The queues of all nodes of an instance, or one queue of them, by queue, node and start."""
+    statement = select(Producer).where(Producer.name == name)
+    if queue is not None:
+        statement = statement.where(Producer.queue == queue)
+    statement = statement.order_by(Producer.queue, Producer.node, Producer.started_at, Producer.uuid)
+    return [_queue_info(row) for row in tx.orm_execute(statement).scalars()]
+
+
+def _queue_info(row: Producer) -> QueueInfo:
+    # Other implementations can store anything in `meta`.
+    meta = row.meta if isinstance(row.meta, dict) else {}
+    limit, running = meta.get("local_limit"), meta.get("running")
+    return QueueInfo(
+        queue=row.queue,
+        node=row.node,
+        limit=limit if isinstance(limit, int) and not isinstance(limit, bool) else None,
+        paused=meta.get("paused") is True,
+        running=tuple(id_ for id_ in running if isinstance(id_, int)) if isinstance(running, list) else (),
+        started_at=row.started_at,
+        updated_at=row.updated_at,
+        uuid=str(row.uuid),
+    )
 
 
 def always_observed(_: datetime) -> float:

@@ -5,8 +5,8 @@ import contextvars
 import logging
 from collections.abc import Callable, Iterator, Mapping
 
-from oban.repository.cluster import Heartbeat
-from oban.repository.queue_settings import QueueInfo, QueueState
+from oban.repository.cluster import Heartbeat, QueueInfo
+from oban.repository.queue_settings import QueueState
 from oban.runner.deadlines import ShutdownBudget
 from oban.runner.execution.producer import Producer
 from oban.runner.execution.run import Run

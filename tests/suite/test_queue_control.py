@@ -63,7 +63,7 @@ def looked_up(
     name: str = "Oban",
 ) -> dict[str, QueueState]:
     with Session(engine) as session:
-        return queue_settings.wanted(joined(session), name, node, configured)
+        return queue_settings.load_states(joined(session), name, node, configured)
 
 
 #: The commands in order; then the queues of node x, and of a node that no command names, where they differ

@@ -23,8 +23,8 @@ from oban.database.aio import Database
 from oban.models import Job
 from oban.repository import fetch, runs
 from oban.repository.acknowledge import Ack
-from oban.repository.cluster import Heartbeat
-from oban.repository.queue_settings import QueueInfo, QueueState
+from oban.repository.cluster import Heartbeat, QueueInfo
+from oban.repository.queue_settings import QueueState
 from oban.repository.runs import RunKey
 from oban.runner.execution.acknowledger import Acknowledger
 from oban.runner.execution.executor import Executor

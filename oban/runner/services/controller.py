@@ -49,8 +49,8 @@ class Controller(Service):
         # One call after the other, so that what was read last is applied last.
         async with self._lock:
             await self._store_received()
-            wanted = await self.database.read(queue_settings.wanted, name, node, configured)
-            await self._apply(wanted)
+            states = await self.database.read(queue_settings.load_states, name, node, configured)
+            await self._apply(states)
 
     async def _store_received(self) -> None:
         received, self._received = self._received, []
