@@ -12,14 +12,14 @@ from oban.runner.bisection import bisect_failures
 
 logger = logging.getLogger("oban.acknowledger")
 
-#: Tries to store an outcome on its own before its values are taken to be the reason that it is refused.
+#: How often an outcome is refused on its own before it is stored without its values.
 TRIES = 5
 #: The longest pause between two tries to store what was refused, in seconds.
 MAX_RETRY_PAUSE = 60.0
 #: The most outcomes in one statement, and the most characters in their values.
 MAX_BATCH = 1000
 MAX_BATCH_CHARACTERS = 16 * 1024 * 1024
-#: With more than this waiting, no more jobs are fetched: the table must have a problem of its own.
+#: If more than this waits to be stored, no more jobs are fetched: there must be a problem with the table.
 MAX_REFUSED = 10_000
 MAX_CHARACTERS = 256 * 1024 * 1024
 
@@ -41,8 +41,7 @@ class Acknowledger:
 
     def __iter__(self) -> Iterator[Ack]:
         yield from self._pending
-        for ack, _ in self._refused:
-            yield ack
+        yield from (ack for ack, _ in self._refused)
 
     @property
     def is_full(self) -> bool:
@@ -73,7 +72,7 @@ class Acknowledger:
         return taken
 
     def put_back(self, acks: list[Ack]) -> None:
-        """Keep outcomes that `take` has returned and that could not be stored; half as many come next."""
+        """Keep outcomes from `take` that could not be stored. The next batch is half as large."""
         if acks:
             self._pending = acks + self._pending
             self._batch_size = max(1, min(self._batch_size, len(acks)) // 2)
@@ -82,8 +81,8 @@ class Acknowledger:
         """Store outcomes in smaller and smaller parts, after a statement failed that stored them all.
 
         An outcome that is refused even on its own is tried again later. If it is refused for its values, or
-        `TRIES` times, a failure with the reason is stored instead. If the database cannot be reached, this
-        raises the driver's error, and keeps the outcomes that it has not tried.
+        `TRIES` times, a failure with the reason is stored instead. Raises the driver's error if the database
+        cannot be reached, and keeps the outcomes that were not tried.
         """
         untried = list(acks)
         try:

@@ -152,11 +152,9 @@ def _check_documents(job: Job) -> None:
     """Refuse args and meta that are not JSON objects. Only another program can have stored them."""
     for field in ("args", "meta"):
         value = job.__dict__[field]
-        if type(value) is dict:
-            continue
-        if isinstance(value, encoding.Undecodable):
-            raise AttemptFailed(f"InvalidJob: {field} {value.problem}")
         if not isinstance(value, dict):
+            if isinstance(value, encoding.Undecodable):
+                raise AttemptFailed(f"InvalidJob: {field} {value.problem}")
             raise AttemptFailed(f"InvalidJob: {field} must be an object, not {encoding.json_type(value)}")
 
 

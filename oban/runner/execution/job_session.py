@@ -44,7 +44,7 @@ class JobSessions:
 
     Args:
         database: where the sessions connect.
-        timeout: seconds that storing an outcome may take, and as many for closing a session.
+        timeout: seconds that storing an outcome can take, and closing a session as well.
         waits: whether a job waits for a connection of the pool for as long as it takes.
     """
 
@@ -81,7 +81,7 @@ class JobSessions:
         that nothing is stored, unless the connection was lost during the commit.
 
         Returns:
-            None, or, for such a job, the `Ack` if it has an error, which a cancelled job keeps.
+            None; for such a job, the `Ack` if it has an error, because a cancelled job stores it.
 
         Raises:
             AttemptFailed: storing took longer than the timeout, or the worker itself has changed the row.

@@ -77,7 +77,7 @@ class Producer(Service):
         #: The overlapping turns, and the error of one that failed.
         self._turns: set[asyncio.Task[None]] = set()
         self._turn_error: BaseException | None = None
-        #: Slots that the turns under way may fill.
+        #: Slots that the turns under way can fill.
         self._reserved = 0
         #: Whether the last fetch returned as many jobs as it could, so that there may be more.
         self._has_backlog = False
@@ -137,8 +137,8 @@ class Producer(Service):
 
     def _demand(self) -> int:
         """How many jobs to fetch: the free slots, or none for now."""
-        is_closed = not self.fetching or self.paused or self.stopped
-        if is_closed or self.acknowledger.is_full or not self._node_alive():
+        may_fetch = self.fetching and not (self.paused or self.stopped)
+        if not may_fetch or self.acknowledger.is_full or not self._node_alive():
             return 0
         return max(0, self.limit - len(self.runs) - self._reserved)
 
@@ -199,7 +199,7 @@ class Producer(Service):
     # -- strays ----------------------------------------------------------------------------------
 
     async def _recover_strays(self) -> None:
-        """Start the jobs that were claimed for this producer and did not arrive."""
+        """Start the jobs that were claimed for this producer and did not reach it."""
         strays = await self._find_strays()
         if self._fetch_failed and not strays and (demand := self._demand()) > 0:
             # Claim jobs without reading them. Below, they are read one at a time, to find the unreadable one.
