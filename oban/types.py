@@ -105,18 +105,14 @@ def _decode(value: Any) -> Any:
     return encoding.decode_column(value) if isinstance(value, (str, bytes)) else value
 
 
-class _JSONText(TypeDecorator[Any]):
-    impl = Text
-    cache_ok = True
-
-    def result_processor(self, dialect: Dialect, coltype: object) -> Any:
-        return _decode
-
-
 class _Wrapped(FunctionElement[Any]):
     """A column with something around it on PostgreSQL, when it is selected."""
 
     inherit_cache = True
+
+    def __init__(self, column: ColumnElement[Any], type_: TypeEngine[Any]) -> None:
+        super().__init__(column)
+        self.type = type_
 
 
 class _clamped(_Wrapped):  # noqa: N801
@@ -129,7 +125,6 @@ class _as_text(_Wrapped):  # noqa: N801
     """A document as text: a driver would fail for the whole result if it cannot decode one of them."""
 
     inherit_cache = True
-    type = _JSONText()
 
 
 @compiles(_Wrapped)
@@ -178,9 +173,7 @@ class UTCDateTime(TypeDecorator[datetime]):
         return Interval() if isinstance(value, timedelta) else self
 
     def column_expression(self, column: ColumnElement[datetime]) -> ColumnElement[datetime]:
-        clamped = _clamped(column)
-        clamped.type = self
-        return clamped
+        return _clamped(column, self)
 
     def result_processor(self, dialect: Dialect, coltype: Any) -> Any:
         decode = self.impl_instance.dialect_impl(dialect).result_processor(dialect, coltype)
@@ -209,7 +202,7 @@ class JSONDocument(TypeDecorator[Any]):
     cache_ok = True
 
     def column_expression(self, column: Any) -> Any:
-        return _as_text(column)
+        return _as_text(column, self)
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Any:
         return _decode

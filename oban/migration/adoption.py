@@ -117,10 +117,7 @@ class _Tables:
 
     def check_names(self, table: str, columns: Iterable[str]) -> None:
         found = inspect(self.connection).get_columns(table, schema=self.schema)
-        self._check_missing(table, set(columns) - {column["name"] for column in found})
-
-    def _check_missing(self, table: str, missing: set[str]) -> None:
-        if missing:
+        if missing := set(columns) - {column["name"] for column in found}:
             raise self.mismatch(f"{table} has no column {_names(missing)}")
 
     def changes(self, trigger: Sequence[str]) -> Iterator[SchemaChange]:
@@ -174,7 +171,7 @@ class _Tables:
                 "they are those of Oban for Elixir, which stores errors as jsonb[] and could not use them any"
                 " more after a change; let Oban use a schema of its own, with a prefix"
             )
-        self._check_missing(table, expected.keys() - found.keys())
+        self.check_names(table, expected)
         for name, (type_, _) in expected.items():
             found_type = found[name].type + ("" if found[name].required else "?")
             if found_type != type_:

@@ -1,6 +1,6 @@
 """The tables of revision 0001 as PostgreSQL describes them, and the queries that describe existing ones."""
 
-from sqlalchemy import TextClause, bindparam, text
+from sqlalchemy import TextClause, text
 
 STATES = (
     *("available", "scheduled", "suspended", "executing"),
@@ -78,11 +78,8 @@ _SCHEMA = "(SELECT oid FROM pg_namespace WHERE nspname = coalesce(CAST(:schema A
 
 
 def _query(sql: str) -> TextClause:
-    """A query whose `:schema` can be NULL, and whose `:tables` are those of `COLUMNS`."""
-    query = text(sql.replace("{schema}", _SCHEMA))
-    if ":tables" in sql:
-        query = query.bindparams(bindparam("tables", list(COLUMNS), expanding=True))
-    return query
+    tables = ", ".join(f"'{table}'" for table in COLUMNS)
+    return text(sql.replace("{schema}", _SCHEMA).replace("{tables}", tables))
 
 
 FOUND_COLUMNS = _query("""
@@ -96,13 +93,13 @@ SELECT c.relname::text AS table, a.attname::text AS name, a.attnotnull AS requir
   JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
   JOIN pg_type t ON t.oid = a.atttypid
   LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum
- WHERE c.relnamespace = {schema} AND c.relname IN :tables
+ WHERE c.relnamespace = {schema} AND c.relname IN ({tables})
 """)
 FOUND_CONSTRAINTS = _query("""
 SELECT c.relname::text AS table, n.conname::text AS name, n.contype::text AS type, n.convalidated AS valid,
        pg_get_constraintdef(n.oid) AS definition
   FROM pg_constraint n JOIN pg_class c ON c.oid = n.conrelid
- WHERE c.relnamespace = {schema} AND c.relname IN :tables
+ WHERE c.relnamespace = {schema} AND c.relname IN ({tables})
 """)
 FOUND_INDEXES = _query("""
 SELECT i.relname::text AS name, x.indisvalid AND NOT x.indisunique AS usable,

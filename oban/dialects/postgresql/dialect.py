@@ -185,27 +185,20 @@ class PostgreSQL(Dialect):
         return _sqlstate(error) in _UNDEFINED_TABLE
 
     def is_lost_statement(self, error: Exception) -> bool:
-        # While SQLAlchemy sets up a connection, it does not wrap asyncpg's errors.
-        state = _sqlstate(error) if isinstance(error, DBAPIError) else getattr(error, "sqlstate", None)
-        return state in _LOST_STATEMENT
+        return _sqlstate(error) in _LOST_STATEMENT
 
     def is_transient(self, error: DBAPIError) -> bool:
         return _sqlstate(error) in _TRANSIENT
 
     def is_connection_error(self, error: BaseException) -> bool:
-        if isinstance(error, DBAPIError):
-            state = _sqlstate(error)
-            # The server's last message may be another one, such as a transaction timeout.
-            if error.connection_invalidated:
-                return True
-            if state is None:
-                # The driver raised it, not the server. A lost connection can also look busy to the driver. A
-                # value that the driver refuses is a DataError.
-                return isinstance(error, (OperationalError, InterfaceError, InternalError))
-            return _unusable(state)
-        if (state := getattr(error, "sqlstate", None)) is not None:
-            return _unusable(state)
-        return isinstance(error, UNREACHABLE)
+        # The server's last message may be another one, such as a transaction timeout.
+        if isinstance(error, DBAPIError) and error.connection_invalidated:
+            return True
+        if (state := _sqlstate(error)) is not None:
+            return state[:2] in _CONNECTION_CLASSES or state == _READ_ONLY
+        # The driver raised it, not the server. To a driver, a lost connection can look busy. A value that the
+        # driver refuses is a DataError.
+        return isinstance(error, (OperationalError, InterfaceError, InternalError, *UNREACHABLE))
 
     def is_retryable(self, error: BaseException) -> bool:
         locked = isinstance(error, DBAPIError) and _sqlstate(error) == _LOCKED
@@ -218,14 +211,11 @@ class PostgreSQL(Dialect):
         return isinstance(error, UNWRITABLE)
 
 
-def _unusable(sqlstate: str) -> bool:
-    return sqlstate[:2] in _CONNECTION_CLASSES or sqlstate == _READ_ONLY
-
-
-def _sqlstate(error: DBAPIError) -> str | None:
-    original = error.orig
+def _sqlstate(error: BaseException) -> str | None:
+    # While SQLAlchemy sets up a connection, it does not wrap asyncpg's errors.
+    original = getattr(error, "orig", None) or error
     # asyncpg and psycopg have `sqlstate`, psycopg2 has `pgcode`, pg8000 the fields of the server's message.
     if (state := getattr(original, "sqlstate", None) or getattr(original, "pgcode", None)) is not None:
         return str(state)
-    fields = original.args[0] if original is not None and original.args else None
+    fields = original.args[0] if original.args else None
     return fields.get("C") if isinstance(fields, dict) else None
