@@ -1,4 +1,4 @@
-"""Real runner processes, and what may befall them."""
+"""Nodes in real processes, and faults in them."""
 
 import asyncio
 import atexit
@@ -24,11 +24,11 @@ from tests.faults.node import run_forked
 from tests.faults.workers import LEDGER_URL
 from tests.support.waiting import eventually
 
-#: How long a process may take to run, in seconds; the machine may be busy.
+#: Seconds that a process has to start running jobs.
 START = 30.0
 _pids: set[int] = set()
-# Forked from a process that has imported everything: a node starts in milliseconds, on machines as small as
-# they come, where the imports alone would take longer than a node lives in some tests.
+# Nodes are forked from a process that has imported everything, so they start in milliseconds. On a small
+# machine the imports alone would take longer than a node lives in some tests.
 _processes = multiprocessing.get_context("forkserver")
 _processes.set_forkserver_preload(
     [
@@ -46,42 +46,42 @@ def _kill_all() -> None:
 
 
 def end_forking() -> None:
-    """End the process that nodes are forked from, and its helper: they would live as long as this one."""
+    """End the process that nodes are forked from, and its helper, which would outlive the tests."""
     helpers: list[Any] = [forkserver._forkserver, resource_tracker._resource_tracker]
     for helper in helpers:
         helper._stop()
 
 
 class Node:
-    """One place in a cluster. Each life of its process has a name of its own: `n1.1`, `n1.2`, …"""
+    """One node of a cluster. Each process that it starts has its own name: `n1.1`, `n1.2`, …"""
 
     def __init__(self, cluster: "Cluster", number: int) -> None:
         self.cluster = cluster
         self.number = number
         self.life = 0
         self.process: ForkServerProcess | None = None
-        #: Overrides of the cluster's: keyword arguments of `Oban`, and other keys of `tests.faults.node`.
+        #: Overrides for this node: keyword arguments of `Oban`, and other keys of `tests.faults.node`.
         self.options: dict[str, Any] = {}
         self.told: dict[str, Any] = {}
 
     @property
     def name(self) -> str:
-        """The name of the current or the last life: the `node` of its Oban."""
+        """The name of the current or last process, which is the `node` of its Oban."""
         return f"n{self.number}.{self.life}"
 
     @property
     def running(self) -> bool:
-        """Whether its process lives, be it frozen."""
+        """Whether its process exists, running or frozen."""
         return self.process is not None and self.process.exitcode is None
 
     @property
     def is_ready(self) -> bool:
-        """Whether its process lives and has come to run jobs."""
+        """Whether its process runs jobs."""
         return self.running and "ready" in self.log.splitlines()
 
     @property
     def log(self) -> str:
-        """What the current or the last life wrote to stderr."""
+        """The stderr of the current or last process."""
         path = self._log
         return path.read_text(errors="replace") if path.exists() else ""
 
@@ -90,7 +90,7 @@ class Node:
         return self.cluster.folder / f"{self.name}.log"
 
     async def start(self, wait: bool = True) -> None:
-        """Start a new life; with `wait`, until it runs."""
+        """Start a new process, and with `wait` wait until it runs jobs."""
         assert not self.running
         self.life += 1
         cluster = self.cluster
@@ -110,7 +110,7 @@ class Node:
             await self.ready()
 
     async def ready(self) -> None:
-        """Wait until it runs jobs; fails if its process ends."""
+        """Wait until it runs jobs. Fails if its process ends."""
 
         def is_ready() -> bool:
             assert self.running, f"{self.name} did not start: {self.log}"
@@ -119,14 +119,14 @@ class Node:
         await eventually(is_ready, START)
 
     async def kill(self) -> None:
-        """SIGKILL; it is gone when this returns."""
+        """Send SIGKILL, and wait for the end of the process."""
         since, name = time.time(), self.name
         self.send(signal.SIGKILL)
         await self.gone()
         self.cluster.faults.append(Fault(name, "kill", since, time.time()))
 
     async def freeze(self, seconds: float) -> None:
-        """SIGSTOP, and SIGCONT after some seconds."""
+        """Send SIGSTOP, and SIGCONT after this many seconds."""
         since, name = time.time(), self.name
         self.send(signal.SIGSTOP)
         try:
@@ -136,7 +136,7 @@ class Node:
             self.cluster.faults.append(Fault(name, "freeze", since, time.time()))
 
     async def stop(self, within: float = 25.0) -> None:
-        """SIGTERM; fails unless the process ends with exit code 0 within some seconds."""
+        """Send SIGTERM. Fails unless the process ends with exit code 0 within this many seconds."""
         since, name = time.time(), self.name
         self.send(signal.SIGTERM)
         code = await self.gone(within)
@@ -144,19 +144,19 @@ class Node:
         assert code == 0, f"{name} stopped with {code}: {self.log}"
 
     async def restart(self) -> None:
-        """Kill it if it lives, and start its next life, without waiting until that runs."""
+        """Kill the process if it exists, and start the next one without waiting until that runs jobs."""
         if self.running:
             await self.kill()
         await self.start(wait=False)
 
     def send(self, number: signal.Signals) -> None:
-        """Send any signal; nothing happens if the process is gone."""
+        """Send a signal. Does nothing if the process has ended."""
         if self.process is not None and self.process.pid is not None and self.running:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.process.pid, number)
 
     async def gone(self, timeout: float = 10.0) -> int:
-        """Wait until the process has ended; its exit code, negative for a signal."""
+        """Wait until the process has ended, and return its exit code, which is negative for a signal."""
         process = self.process
         assert process is not None
         try:
@@ -168,12 +168,11 @@ class Node:
 
 
 class Cluster:
-    """Runner processes on one database: `async with Cluster(url, folder, size=3, lease=2.0) as cluster`.
+    """Nodes on one database: `async with Cluster(url, folder, size=3, lease=2.0) as cluster`.
 
-    Options beyond the named ones are those of `Oban`; its node's name is `n1.1` and so on. `ledger`
-    is the URL by which workers write the ledger (default: `url`), and by which the cluster looks: past
-    a proxy. `told` are other keys of `tests.faults.node`. All processes are killed at the end; if the
-    block fails, what they wrote to stderr is shown.
+    Other options are those of `Oban`. `ledger` is the URL with which workers write the ledger and the cluster
+    reads the database, without a proxy (default: `url`). `told` has other keys of `tests.faults.node`. All
+    processes are killed at the end, and if the block fails their stderr is shown.
     """
 
     def __init__(
@@ -196,7 +195,7 @@ class Cluster:
         self.options = {"queues": {"default": limit}, "lease": lease, **options}
         self.environment = {LEDGER_URL: self.ledger.render_as_string(hide_password=False)}
         self.nodes = [Node(self, number + 1) for number in range(size)]
-        #: What was done to the nodes; tests add faults of the database and the network.
+        #: The faults in the nodes. Tests add faults of the database and of the network.
         self.faults: list[Fault] = []
         self._supervisor: asyncio.Task[None] | None = None
 
@@ -223,32 +222,32 @@ class Cluster:
                 print(f"---- {path.name}", *lines[-200:], sep="\n")
 
     async def kill_all(self) -> None:
-        """End all processes without noting it."""
+        """Kill all processes without recording faults."""
         for node in self.nodes:
             if node.running:
                 node.send(signal.SIGKILL)
                 await node.gone()
 
     async def stop(self) -> None:
-        """Stop all nodes as in production; fails unless each ends with exit code 0."""
+        """Stop all nodes as in production. Fails unless each ends with exit code 0."""
         await self._leave()
         await asyncio.gather(*(node.stop() for node in self.nodes if node.running))
 
     async def any_ready(self, rng: random.Random) -> Node:
-        """Wait until some nodes run jobs; one of them by chance."""
+        """Wait until at least one node runs jobs, and return a random one of those."""
         nodes = await eventually(lambda: [node for node in self.nodes if node.is_ready], START)
         chosen: Node = rng.choice(nodes)
         return chosen
 
     async def _leave(self) -> None:
-        """Stop to supervise."""
+        """Stop supervising."""
         if self._supervisor is not None:
             self._supervisor.cancel()
             await asyncio.wait({self._supervisor})
             self._supervisor = None
 
     def supervise(self) -> None:
-        """From now on start a new life in each place whose process has ended, whyever it did."""
+        """From now on, start a new process for each node whose process has ended."""
 
         async def forever() -> None:
             while True:
@@ -259,32 +258,36 @@ class Cluster:
 
         self._supervisor = asyncio.create_task(forever())
 
-    # -- what the database says ------------------------------------------------------------------
+    # -- the database ----------------------------------------------------------------------------
 
     def counts(self) -> dict[str, int]:
-        """How many jobs are in each state."""
+        """The number of jobs in each state."""
         with recording.connected(self.ledger) as connection:
             rows = connection.execute(text("SELECT state, count(*) FROM oban_jobs GROUP BY state"))
             return {row[0]: row[1] for row in rows}
 
     async def settled(self, timeout: float, jobs: int | None = None) -> float:
-        """Wait until all jobs have ended (and are so many); the seconds that it took."""
+        """Wait until all jobs have ended, and there are this many, while their states change.
+
+        Returns the seconds that it took.
+        """
         since = time.monotonic()
         counts: dict[str, int] = {}
-        while True:
+
+        async def ended() -> bool:
+            nonlocal counts
             counts = await asyncio.to_thread(self.counts)
-            if counts.keys() <= FINAL and jobs in (None, sum(counts.values())):
-                return time.monotonic() - since
-            if time.monotonic() - since > timeout:
-                raise AssertionError(f"not settled within {timeout} s: {counts}")
-            await asyncio.sleep(0.1)
+            return counts.keys() <= FINAL and jobs in (None, sum(counts.values()))
+
+        await eventually(ended, timeout, progress=lambda: counts)
+        return time.monotonic() - since
 
     def history(self) -> History:
-        """All that happened so far."""
+        """Everything that has happened so far."""
         return recording.read(self.ledger, self.faults)
 
     def check(self, expect: Iterable[int] = (), **options: Any) -> History:
-        """The history, after failing unless it breaks no rule. Options are those of `history.check`."""
+        """Fail if the history breaks a rule, and return it. The options are those of `history.check`."""
         history = self.history()
         found = check(history, lease=self.lease, expect=expect, **options)
         assert not found, report(found)
@@ -292,7 +295,7 @@ class Cluster:
 
 
 async def feed(client: Oban, jobs: Iterable[Job], per_second: float) -> list[int]:
-    """Insert jobs at a steady rate, in some 20 batches a second; their ids."""
+    """Insert jobs at a steady rate in about 20 batches per second, and return their ids."""
     stream, ids = iter(jobs), list[int]()
     since = time.monotonic()
     while batch := list(itertools.islice(stream, max(1, round(per_second / 20)))):
@@ -302,7 +305,7 @@ async def feed(client: Oban, jobs: Iterable[Job], per_second: float) -> list[int
 
 
 def report(found: list[Violation]) -> str:
-    """Violations as lines, the first of each rule."""
+    """The violations as lines, up to five for each rule."""
     shown = [f"{len(found)} violations"]
     for rule in sorted({violation.rule for violation in found}):
         of_rule = [violation for violation in found if violation.rule == rule]

@@ -1,4 +1,4 @@
-"""Fixtures of the tests with faults; the seed of all that is random in them is printed at the end."""
+"""Fixtures of the tests with faults. The seed of their random numbers is printed at the end."""
 
 from collections.abc import Iterator
 
@@ -13,26 +13,26 @@ from tests.support.settings import SEED
 
 @pytest.fixture(scope="package", autouse=True)
 def nothing_left() -> Iterator[None]:
-    """Leave no process to the tests of other packages, which count them."""
+    """Leave no process behind, as tests of other packages count processes."""
     yield
     end_forking()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say the seed also when all went well."""
+    """Print the seed also if every test has passed."""
     terminalreporter.write_line(f"tests/faults: OBAN_SEED={SEED}")
 
 
 @pytest.fixture(scope="session")
 def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A PostgreSQL server that tests may crash and stop; it runs again after each of them."""
+    """A PostgreSQL server that tests can crash and stop. It runs again after each of them."""
     with Server() as server:
         yield server
 
 
 @pytest.fixture
 def server(own_server: Server) -> Iterator[Server]:
-    """The server of one's own, running."""
+    """The server that tests can crash and stop, running."""
     yield own_server
     own_server.start()
 

@@ -1,4 +1,4 @@
-"""Workers for many processes on one file: `Insert` inserts, in transactions of its own, what `Noop` is."""
+"""Workers for many processes on one file: `Insert` inserts jobs of `Noop` in its own transactions."""
 
 import asyncio
 
@@ -11,13 +11,13 @@ BATCH = 20
 
 
 class Noop(Worker, name="contending.Noop"):
-    """Does nothing, successfully."""
+    """Does nothing and succeeds."""
 
     async def process(self, job: Job) -> None: ...
 
 
 class Insert(Worker, name="contending.Insert", queue="inserts", max_attempts=100):
-    """Inserts `args["batches"]` batches, each once, however often it is interrupted."""
+    """Inserts `args["batches"]` batches, each exactly once, however often it is interrupted."""
 
     async def process(self, job: Job) -> None:
         oban, part = Oban.get_instance(), job.args["part"]

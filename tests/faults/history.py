@@ -1,6 +1,6 @@
-"""The history of a test with faults, and `check`, which finds what must never happen in one.
+"""The history of a test with faults, and `check`, which finds violations of the rules in it.
 
-Pure: where a history comes from is the matter of `tests.faults.recording`.
+This module does no I/O; `tests.faults.recording` records histories.
 """
 
 from collections import defaultdict
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 FINAL = frozenset({"completed", "cancelled", "discarded"})
 WAITING = frozenset({"available", "scheduled", "retryable", "suspended"})
-#: Every change of state that is allowed; None is a row that does not exist.
+#: Every allowed change of state, where None is a row that does not exist.
 MOVES: dict[str | None, frozenset[str | None]] = {
     None: frozenset({"available", "scheduled", "suspended"}),
     "available": frozenset({"executing", "scheduled", "cancelled", "discarded", None}),
@@ -24,10 +24,10 @@ MOVES: dict[str | None, frozenset[str | None]] = {
 
 
 class Change(NamedTuple):
-    """One change of a row of `oban_jobs`, as its trigger saw it. Times are seconds since 1970.
+    """One change of a row of `oban_jobs`, as a trigger recorded it. Times are seconds since 1970.
 
-    `old` and `new` are states, None for an insertion or a deletion; `node` and `owner` are
-    `attempted_by` of the row as it is after the change (before it, for a deletion).
+    `old` and `new` are states, or None for an insertion or a deletion. `node` and `owner` are the
+    `attempted_by` of the row after the change, or before a deletion.
     """
 
     at: float
@@ -39,12 +39,12 @@ class Change(NamedTuple):
     max_attempts: int = 20
     node: str | None = None
     owner: str | None = None
-    #: How many entries the change added to `errors`.
+    #: The number of entries that the change added to `errors`.
     errors: int = 0
 
 
 class Entry(NamedTuple):
-    """What a run of a job wrote into the ledger about itself, in a transaction of its own.
+    """An entry that a run of a job wrote into the ledger, in its own transaction.
 
     `what` is "start", then "end" (the effect of the job), "interrupted" (its task was cancelled) or
     "exit" (it is about to end its process).
@@ -61,9 +61,9 @@ class Entry(NamedTuple):
 
 
 class Fault(NamedTuple):
-    """What a test did to a node: "kill", "stop" (asked to, and has ended by `until`), "freeze" or "cut".
+    """A fault in a node: "kill", "stop" (a graceful stop that has ended by `until`), "freeze" or "cut".
 
-    `node` None means every node.
+    The node None means every node.
     """
 
     node: str | None
@@ -73,7 +73,7 @@ class Fault(NamedTuple):
 
 
 class Violation(NamedTuple):
-    """A rule that was broken: I1 … I5 or I10 of the invariants, the job, and how."""
+    """A broken rule, which is one of the invariants I1 to I5 and I10, with the job and a description."""
 
     rule: str
     job: int | None
@@ -82,19 +82,19 @@ class Violation(NamedTuple):
 
 @dataclass(frozen=True)
 class History:
-    """Everything that happened: changes in the order of the trigger, the ledger, and the faults."""
+    """Everything that happened: the changes in order, the ledger, and the faults."""
 
     changes: list[Change]
     ledger: list[Entry]
     faults: list[Fault] = field(default_factory=list)
 
     def repeated_effects(self) -> int:
-        """How many effects there were beyond one per job."""
+        """The number of effects beyond one per job."""
         ends = [entry.job for entry in self.ledger if entry.what == "end"]
         return len(ends) - len(set(ends))
 
     def rescues(self) -> list[Change]:
-        """Jobs that were taken from their node, which had not given them back, to run again."""
+        """Jobs that were rescued from their node to run again."""
         return [
             change
             for change in self.changes
@@ -102,7 +102,7 @@ class History:
         ]
 
     def late_ends(self) -> list[Entry]:
-        """Runs that ended when their row was no longer theirs, so that their outcome was stale."""
+        """Runs that ended when they no longer owned the row, so their outcome was stale."""
         left = {}
         claimed: dict[int, Change] = {}
         for change in self.changes:
@@ -118,13 +118,13 @@ class History:
         ]
 
     def states(self, until: float = inf) -> dict[int, Change]:
-        """The last change of every job, up to a time."""
+        """The last change of every job up to a time."""
         return {change.job: change for change in self.changes if change.at <= until}
 
 
 @dataclass
 class Attempt:
-    """A claim of a job, what became of it in the row, and when its run began and ended."""
+    """A claim of a job, the outcome in the row, and the times at which its run began and ended."""
 
     claim: Change
     left: Change | None = None
@@ -141,12 +141,12 @@ def check(
     silent: Collection[int] = (),
     at_rest: bool = True,
 ) -> list[Violation]:
-    """What in a history must never happen; empty when all is well.
+    """Find every violation of the rules in a history.
 
-    A node may lose its jobs if it was killed, frozen or cut off for more than `lease` less `slack`
-    seconds: a fault begins up to one late heartbeat after the last one (default: half the lease).
-    `expect` are ids of jobs whose insertion was confirmed. `silent` are jobs that write no ledger
-    and may be inserted in any state. `at_rest`: every job should have ended by now.
+    A node can lose its jobs if it was killed, frozen or cut off for more than `lease` minus `slack` seconds,
+    as a fault begins up to one late heartbeat after the last one. The default of `slack` is half the lease.
+    `expect` has the ids of jobs whose insertion was confirmed. Jobs in `silent` write no ledger and can be
+    inserted in any state. With `at_rest` every job must have ended.
     """
     checker = _Checker(history, lease - (lease / 2 if slack is None else slack), lease, frozenset(silent))
     checker.moves()
@@ -165,7 +165,7 @@ class _Checker:
         self.lease = lease
         self.silent = silent
         self.found: list[Violation] = []
-        # Other runs of that node go on for the moment that it still lives.
+        # Other runs of that node continue for the moment that it still lives.
         self.faults = [
             *history.faults,
             *(
@@ -188,7 +188,7 @@ class _Checker:
         self.found.append(Violation(rule, job, text))
 
     def moves(self) -> None:
-        """I5, and I4 as the rows show it; I3 where a row is written that has ended."""
+        """I5, I4 by the rows, and I3 for rows of jobs that have ended."""
         for change in self.history.changes:
             job, old, new = change.job, change.old, change.new
             known = "" if new is None else f" (attempt {change.attempt} of {change.node})"
@@ -216,14 +216,14 @@ class _Checker:
                 self.broken("I4", job, f"attempt {change.attempt} of at most {change.max_attempts}")
 
     def ledger(self) -> None:
-        """I4 as the runs saw it: one claim, one run. Notes when each began and ended."""
+        """I4 by the ledger: one claim, one run. Records when each run began and ended."""
         claims: dict[tuple[int, int, str | None], list[Attempt]] = defaultdict(list)
         for job, attempts in self.attempts.items():
             for attempt in attempts:
                 claims[job, attempt.claim.attempt, attempt.claim.owner].append(attempt)
         runs: dict[str, Attempt] = {}
         for entry in self.history.ledger:
-            # Several, if the attempt was given back and the same node fetched the job again.
+            # There are several if the attempt was given back and the same node fetched the job again.
             claimed = [
                 attempt
                 for attempt in claims[entry.job, entry.attempt, entry.owner]
@@ -241,7 +241,7 @@ class _Checker:
                 runs[entry.run].end = min(runs[entry.run].end, entry.at)
         for attempt in runs.values():
             if attempt.end == inf:
-                # A process that is gone has ended its runs.
+                # The end of a process also ends its runs.
                 attempt.end = min(
                     (
                         fault.until
@@ -252,7 +252,7 @@ class _Checker:
                 )
 
     def outcomes(self) -> None:
-        """I3: only a run that has ended gives its row an outcome. I2: nobody alive loses a job."""
+        """I3: only a run that has ended stores an outcome. I2: no living node loses a job."""
         for job, attempts in self.attempts.items():
             for attempt in attempts:
                 left = attempt.left
@@ -268,7 +268,7 @@ class _Checker:
                     self.broken("I3", job, f"{name} had not ended when its row became {left.new}")
 
     def owners(self) -> None:
-        """I2: two runs of a job overlap only if the first lost the job by a fault."""
+        """I2: two runs of a job overlap only if the first one lost the job in a fault."""
         for job, attempts in self.attempts.items():
             started = [attempt for attempt in attempts if attempt.start is not None]
             for index, first in enumerate(started):
@@ -282,7 +282,7 @@ class _Checker:
                         )
 
     def stops(self) -> None:
-        """I10: a node that has stopped owns nothing and does nothing."""
+        """I10: a node that has stopped owns no job and does nothing."""
         for fault in self.history.faults:
             if fault.kind != "stop":
                 continue
@@ -294,7 +294,7 @@ class _Checker:
                     self.broken("I10", entry.job, f"{entry.what} on {fault.node} after it had stopped")
 
     def nothing_lost(self, expect: Iterable[int], at_rest: bool) -> None:
-        """I1: what was inserted is there, and ends."""
+        """I1: every inserted job exists, and ends."""
         last = self.history.states()
         for job in expect:
             if job not in last:
@@ -309,22 +309,22 @@ class _Checker:
         return [fault for fault in self.faults if fault.node in (node, None)]
 
     def lost(self, claim: Change, at: float) -> bool:
-        """Whether the owner of a claim was away so long by some time that it may have lost the job."""
+        """Whether the owner of a claim was away for so long by then that it can have lost the job."""
         for fault in self.of(claim.node):
             if fault.since + self.loss > at or fault.kind == "stop":
                 continue
-            # A job that is fetched when its node has come back is not lost with it.
+            # A job that the node fetches after its return is not lost.
             away = fault.until - fault.since >= self.loss and claim.at <= fault.until
             if fault.kind == "kill" or (away and at <= fault.until + self.lease):
                 return True
         return False
 
     def given_up(self, attempt: Attempt) -> bool:
-        """Whether the row was rightly taken from a run that may go on: it is then on its own."""
+        """Whether the row was rightly taken from a run that can continue without it."""
         left = attempt.left
         if left is None:
             return False
         if left.new == "available" and left.attempt < left.old_attempt:
-            # Put back by a node that stops.
+            # A node that stops has put the job back.
             return any(fault.kind == "stop" for fault in self.of(attempt.claim.node))
         return left.new == "cancelled" or self.lost(attempt.claim, left.at)

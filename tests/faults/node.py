@@ -1,9 +1,9 @@
-"""A runner in a process of its own; by hand: `python -m tests.faults.node '{"url": …, "options": {…}}'`.
+"""A node in its own process: `python -m tests.faults.node '{"url": …, "options": {…}}'`.
 
-What it is told: `url`; `options`, keyword arguments of `Oban`; `skew`, seconds by which its wall clock
-is wrong; `connect_args` of the driver; `modules` that define workers. Says "ready" on stderr when it
-runs. Stops as `oban start` does on SIGTERM and SIGINT, and dies with the process that started it, frozen
-or not.
+The keys are `url`; `options`, keyword arguments of `Oban`; `skew`, by how many seconds its wall clock is
+wrong; `connect_args` of the driver; and `modules` that define workers. The node prints "ready" on stderr
+when it runs jobs. It stops at SIGTERM and SIGINT like `oban start`, and ends with the process that started
+it, even while it is frozen.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ class Skewed(clock.Clock):
 
 
 def die_with_parent() -> None:
-    """Be killed when the parent ends; a frozen process could not notice by itself."""
+    """Have the kernel kill this process when its parent ends, as a frozen process could not notice that."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
         if os.getppid() == 1:
@@ -43,7 +43,7 @@ def die_with_parent() -> None:
 
 
 def show_tasks() -> None:
-    """Say where each task is, for a test that failed."""
+    """Print the stack of each task, for a test that failed."""
     for task in asyncio.all_tasks():
         task.print_stack(file=sys.stderr)
 
@@ -72,7 +72,7 @@ async def main(told: dict[str, Any]) -> None:
 
 
 def run(told: dict[str, Any]) -> None:
-    """Be a node until told to stop; ends the process."""
+    """Run a node until it is told to stop, and end the process."""
     die_with_parent()
     faulthandler.register(signal.SIGUSR2)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
@@ -80,13 +80,13 @@ def run(told: dict[str, Any]) -> None:
         importlib.import_module(module)
     with clock.use(Skewed(told["skew"])) if "skew" in told else contextlib.nullcontext():
         asyncio.run(main(told))
-    # As `oban start` does: a job in a thread would be waited for.
+    # Like `oban start`, as Python would wait for a job in a thread.
     logging.shutdown()
     os._exit(0)
 
 
 def run_forked(told: dict[str, Any], environment: dict[str, str], log: str) -> None:
-    """The same in a process that was forked for it."""
+    """Run a node in a process that was forked for it."""
     os.environ.update(environment)
     with open(log, "wb") as file:
         os.dup2(file.fileno(), 1)

@@ -1,16 +1,16 @@
-"""What a cluster does after its database was away."""
+"""How fast a cluster recovers after an outage of its database."""
 
 from sqlalchemy import URL, text
 
 from tests.faults import recording
 from tests.faults.history import History
 
-#: Seconds within which every node starts jobs again once the database is back.
+#: Seconds within which every node must start jobs again once the database is back.
 BACK = 5.0
 
 
 def heard(url: URL, since: float) -> tuple[int, int]:
-    """How many leaders there are, and how many producers that were heard of since a time."""
+    """The number of leaders, and of producers with a heartbeat since a time."""
     leaders = text("SELECT count(*) FROM oban_leaders WHERE expires_at > timezone('UTC', now())")
     alive = text(
         "SELECT count(*) FROM oban_producers WHERE updated_at > timezone('UTC', to_timestamp(:since))"

@@ -1,4 +1,4 @@
-"""A TCP proxy before PostgreSQL that can cut connections, at the worst moment if need be."""
+"""A TCP proxy in front of PostgreSQL that can cut connections, also at the worst moment."""
 
 import asyncio
 import contextlib
@@ -13,11 +13,11 @@ _WRITES = (b"INSERT", b"UPDATE", b"DELETE", b"WITH", b"COMMIT")
 
 
 class Proxy:
-    """`async with Proxy(url) as proxy:` - `proxy.through(url)` is the same database behind it.
+    """`async with Proxy(url) as proxy:` - `proxy.through(url)` is the same database through the proxy.
 
-    `cut()` ends all connections. `refusing = True` ends new ones at once. `flowing.clear()` holds
-    everything back, as a network does that loses packets; `flowing.set()` lets it go on. `cut_commits`
-    arms it to cut at commits: `cuts` counts those that it made.
+    `cut()` ends all connections. `refusing = True` ends new ones at once. `flowing.clear()` holds all data
+    back, like a network that loses packets, until `flowing.set()`. `cut_commits` makes it cut at the next
+    commits, and `cuts` counts those cuts.
     """
 
     def __init__(self, url: URL) -> None:
@@ -32,31 +32,31 @@ class Proxy:
 
     @property
     def armed(self) -> int:
-        """How many of the cuts that were asked for are still to come."""
+        """How many of the requested cuts are still to come."""
         return len(self._armed)
 
     def through(self, url: URL) -> URL:
-        """A URL of the server, led through the proxy."""
+        """A URL of the server that leads through the proxy."""
         assert self._server is not None
         return url.set(host="127.0.0.1", port=self._server.sockets[0].getsockname()[1], query={})
 
     def cut(self) -> int:
-        """End all connections; how many there were."""
+        """End all connections, and return how many there were."""
         for connection in self._connections:
             connection.abort()
         return len(self._connections)
 
     def cut_commits(self, when: Moment, count: int, containing: bytes = b"") -> None:
-        """Cut at the next `count` commits of transactions with a statement `containing` some text.
+        """Cut at the next `count` commits of transactions with a statement that contains a string.
 
-        A commit is COMMIT, or a statement that writes outside of a transaction. `when` "request":
-        the server never gets it. "answer": the server has done it, the client never hears of it.
-        "after": the client has just heard of it.
+        A commit is COMMIT, or a statement that writes outside of a transaction. `when` is "request" if the
+        server must not get it, "answer" if the client must not get the server's answer, and "after" if
+        the client gets the answer before the cut.
         """
         self._armed += [(when, containing)] * count
 
     def fires(self, moments: tuple[Moment, ...], statements: set[bytes]) -> Moment | None:
-        """Whether one of the cuts that are armed is due now, which then counts as made."""
+        """Whether a requested cut is due now. If so, it counts as made."""
         for index, (when, containing) in enumerate(self._armed):
             if when in moments and any(containing in statement for statement in statements):
                 del self._armed[index]
@@ -95,17 +95,17 @@ class Proxy:
 
 
 class Connection:
-    """One client, with a connection to the server of its own."""
+    """One client, with its own connection to the server."""
 
     def __init__(self, proxy: Proxy, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.proxy = proxy
         self.reader, self.writer = reader, writer
         self.to_server: asyncio.StreamWriter | None = None
-        #: The texts of prepared statements, and those that ran in this transaction.
+        #: The SQL of prepared statements by name, and the SQL that ran in this transaction.
         self.prepared: dict[bytes, bytes] = {}
         self.ran: set[bytes] = set()
         self.idle = True
-        #: Whether the answer that comes next is that to a commit.
+        #: Whether the next answer is that to a commit.
         self.committing = False
 
     def abort(self) -> None:
@@ -182,7 +182,7 @@ class Connection:
             held.clear()
             await self.writer.drain()
             if fired == "after":
-                # Let it reach the client before the end does.
+                # Let the answer reach the client before the connection ends.
                 self.writer.close()
                 with contextlib.suppress(OSError):
                     await self.writer.wait_closed()

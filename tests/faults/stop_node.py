@@ -1,8 +1,8 @@
-"""Nodes to be stopped. As a program, it starts them faster than a new interpreter could.
+"""Nodes that tests stop. As a program, it starts them faster than a new interpreter could.
 
-It has imported everything, and makes a copy of itself for each line that it reads: a JSON list of a file for
-the output and the arguments of `oban`. The copy is a process like any other, with signals of its own. It
-prints `N started` for the process N, and `N ended CODE`.
+It has imported everything, and forks a node for each line of its input: a JSON list of a file for the output
+and the arguments of `oban`. The node has default signal dispositions. The program prints `N started` for the
+process N, and `N ended CODE`.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from oban.cli import main
 
 
 class Long(Worker, name="long"):
-    """Goes on until it is interrupted."""
+    """Runs until it is interrupted."""
 
     async def process(self, job: Job) -> None:
         print(f"long {job.id} has begun", flush=True)
@@ -26,7 +26,7 @@ class Long(Worker, name="long"):
 
 
 class Brief(Worker, name="brief"):
-    """Ends by itself."""
+    """Ends on its own."""
 
     async def process(self, job: Job) -> None:
         await asyncio.sleep(0.05)
@@ -54,9 +54,9 @@ def _become(output: str, *arguments: str) -> NoReturn:
 
 
 def serve() -> None:
-    """Make nodes until the input ends."""
+    """Start nodes until the input ends."""
     for module in ("aiosqlite", "asyncpg", "uvloop"):
-        # What a node imports by itself while it starts.
+        # A node imports these while it starts.
         importlib.import_module(module)
     signal.signal(signal.SIGCHLD, _reap)
     for line in sys.stdin:

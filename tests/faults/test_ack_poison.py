@@ -1,4 +1,4 @@
-"""F19: outcomes that no database can store, and a database that refuses one acknowledgement in ten."""
+"""F19: outcomes that no database can store, and a database that refuses one in ten acknowledgements."""
 
 import asyncio
 import random
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 JOBS = 1_000
 MAX_ERROR = 64 * 1024
 
-# Within a statement that is refused nothing can be counted, but by a sequence.
+# Only a sequence can count within a statement that is refused.
 POSTGRESQL = """
 CREATE SEQUENCE refusals;
 CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -54,7 +54,7 @@ def raising(error: BaseException) -> Callable[[], Any]:
     return end
 
 
-#: How a job ends, and the state that it gets by it.
+#: How a job ends, and its state after that.
 POISON: dict[str, tuple[Callable[[], Any], str]] = {
     "NUL": (raising(ValueError("a \x00 byte")), "discarded"),
     "a lone surrogate": (raising(ValueError("\ud800 alone \udfff")), "discarded"),
@@ -70,7 +70,7 @@ POISON: dict[str, tuple[Callable[[], Any], str]] = {
 
 
 class Poison(Worker, name="ack.Poison", max_attempts=1):
-    """Ends as its args say, well for the most part."""
+    """Ends as its args say, mostly successfully."""
 
     ended: list[float]
 
@@ -95,7 +95,7 @@ def url(request: pytest.FixtureRequest) -> URL:
     return made.set(drivername=f"postgresql+{request.param}")
 
 
-async def test_outcomes_that_are_refused_are_stored_in_the_end_and_hold_up_no_others(
+async def test_refused_outcomes_are_stored_eventually_and_do_not_delay_others(
     url: URL, rng: random.Random
 ) -> None:
     Poison.ended = []
@@ -116,7 +116,7 @@ async def test_outcomes_that_are_refused_are_stored_in_the_end_and_hold_up_no_ot
                 )
                 return bool(connection.scalar(text(statement)) == JOBS)
 
-        # From then on the queue is idle: nothing but the outcomes themselves can bring them in.
+        # The queue is idle from now on, so no fetch stores the outcomes along with its own work.
         await eventually(lambda: len(Poison.ended) == JOBS + 10, 30)
         await eventually(lambda: asyncio.to_thread(final), 5)
         assert time.monotonic() - max(Poison.ended) < 5
@@ -131,7 +131,7 @@ async def test_outcomes_that_are_refused_are_stored_in_the_end_and_hold_up_no_ot
         assert [entry["attempt"] for entry in row.errors] == [1] * (state != "completed"), end
         for entry in row.errors:
             assert 5 <= len(entry["error"].encode()) < MAX_ERROR, end
-    # Each job began once, but for those that asked for a second time.
+    # Each job began once, except for those that asked for another run.
     assert len(Poison.ended) == JOBS + 10
     history = recording.read(url)
     found = check(history, lease=60.0, silent=set(rows))

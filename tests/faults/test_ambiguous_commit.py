@@ -1,6 +1,6 @@
 """F9: the connection breaks just before a commit reaches the server, or just before its answer comes back.
 
-Nobody can tell which. With each driver 32 of each for acknowledgements, 16 for fetches and 16 for
+The client cannot tell which. With each driver 32 of each for acknowledgements, 16 for fetches and 16 for
 enqueueing; 200, 100 and 100 with `OBAN_FAULTS=full`.
 """
 
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.slow
 
 CUTS = 200 if FULL else 32
 DRIVERS = ["postgresql+asyncpg", "postgresql+psycopg"]
-#: What is in the statements of a turn that acknowledges, and of one that fetches.
+#: Strings in the statements of a turn that acknowledges, and of one that fetches.
 ACKNOWLEDGES, FETCHES = b"completed_at=", b"attempt + 1"
 
 
@@ -44,7 +44,7 @@ class End(Worker, name="tests.End", max_attempts=1):
 
 
 def moments(rng: random.Random, count: int) -> list[Moment]:
-    """So many cuts before and after the server commits, in any order."""
+    """This many cuts before and after the server commits, in random order."""
     mixed: list[Moment] = ["request", "answer"]
     mixed *= count
     rng.shuffle(mixed)
@@ -63,7 +63,7 @@ async def test_cut_while_a_runner_commits(
     ends: dict[int, str] = {}
 
     async def cut(proxy: Proxy, queue: str, when: list[Moment]) -> None:
-        """Cut in the middle of a job, wait until it has ended all the same, and so on."""
+        """Cut while a job runs, wait until the job has ended nevertheless, and repeat."""
         for moment in when:
             proxy.cut_commits(moment, 1, containing=what)
             how = rng.choices(["completed", "discarded", "cancelled"], k=2)
@@ -78,7 +78,7 @@ async def test_cut_while_a_runner_commits(
             assert not proxy.armed
 
     async with AsyncExitStack() as stack:
-        # Each node has a queue and a network of its own, so that all are cut at the same time.
+        # Each node has its own queue and network, so all can be cut at the same time.
         proxies = [await stack.enter_async_context(Proxy(server.url)) for _ in cluster.nodes]
         for number, (node, proxy) in enumerate(zip(cluster.nodes, proxies, strict=True)):
             url = proxy.through(server_url).set(drivername=DRIVERS[number % 2])
@@ -109,11 +109,11 @@ async def test_cut_while_a_client_enqueues(
             for number, moment in enumerate(moments(rng, CUTS // 2)):
                 proxy.cut_commits(moment, 1, containing=b"INTO oban_jobs")
                 many = rng.choice([1, 3])
-                # Repeated by itself it might be there twice: whoever enqueues decides.
+                # The library does not retry, as the job could be stored twice; the caller decides.
                 with pytest.raises(DBAPIError):
                     await client.enqueue_many([End.new({"number": number}) for _ in range(many)])
                 expected[number] = many if moment == "answer" else 0
-                # The next one finds a connection that works.
+                # The next call gets a connection that works.
                 await client.enqueue(End.new({"number": number}))
                 expected[number] += 1
         assert proxy.cuts == CUTS // 2 * 2

@@ -1,4 +1,4 @@
-"""A network that swallows every packet: nothing answers, and nothing says that nobody will."""
+"""A network that drops every packet, so there are neither answers nor errors."""
 
 import asyncio
 import contextlib
@@ -29,7 +29,7 @@ def tasks() -> list[str]:
 
 @pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
 @pytest.mark.parametrize("silent", [0.0, 1.5], ids=["at once", "later"])
-async def test_a_node_stops_in_time_and_leaves_nothing_when_the_network_swallows_packets(
+async def test_a_node_stops_in_time_and_leaves_nothing_when_the_network_drops_packets(
     server_url: URL, driver: str, silent: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runner_module, "SHUTDOWN_TIMEOUT", 2.0)
@@ -43,7 +43,7 @@ async def test_a_node_stops_in_time_and_leaves_nothing_when_the_network_swallows
         await oban.enqueue(runs.worker.new(queue="a"))
         await runs.begun(1)
         proxy.flowing.clear()
-        # How long the network is silent before the node stops: it finds out by itself, or not.
+        # How long the network is silent before the stop: the node notices before it, or does not.
         await asyncio.sleep(silent)
         since = time.monotonic()
         await within(oban.stop(), 30)
@@ -51,14 +51,12 @@ async def test_a_node_stops_in_time_and_leaves_nothing_when_the_network_swallows
         assert not [name for name in threads() if name.startswith("oban")]
         if driver == "asyncpg":
             await eventually(lambda: not tasks())
-    # On a busy machine, psycopg may cling to its socket for as long as that is there.
+    # On a busy machine, psycopg can keep its socket open for as long as the proxy exists.
     await eventually(lambda: not tasks())
 
 
 @pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
-async def test_a_read_is_given_up_in_time_though_its_rollback_gets_no_answer(
-    server_url: URL, driver: str
-) -> None:
+async def test_a_read_times_out_although_its_rollback_gets_no_answer(server_url: URL, driver: str) -> None:
     url = server_url.set(drivername=f"postgresql+{driver}")
     async with Proxy(url) as proxy:
         database = Database(proxy.through(url))

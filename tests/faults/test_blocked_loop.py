@@ -1,4 +1,4 @@
-"""F4: jobs that keep the event loop to themselves for longer than the lease."""
+"""F4: jobs that block the event loop for longer than the lease."""
 
 import random
 from pathlib import Path
@@ -23,7 +23,7 @@ async def test_a_node_whose_event_loop_is_blocked_keeps_its_jobs(
     cluster = Cluster(url, tmp_path, lease=LEASE)
     blocked, healthy = cluster.nodes[:2], cluster.nodes[2]
     for node in blocked:
-        # One after the other on each of them.
+        # One after the other on each node.
         node.options = {"queues": {"default": 10, "blocking": 1}}
     async with cluster, Oban(url) as client:
         blocks = [Block.new({"seconds": 3 * LEASE}, queue="blocking") for _ in range(BLOCKS)]
@@ -31,12 +31,12 @@ async def test_a_node_whose_event_loop_is_blocked_keeps_its_jobs(
         jobs = [Pause.new({"seconds": rng.uniform(0, 0.05)}) for _ in range(JOBS)]
         seconds = BLOCKS / len(blocked) * 3 * LEASE
         ids = await feed(client, jobs, JOBS / seconds)
-        # On SQLite the blocks may have to wait for each other.
+        # On SQLite the blocks can have to wait for each other.
         took = await cluster.settled(BLOCKS * 3 * LEASE + 10, jobs=JOBS + BLOCKS)
         await cluster.stop()
         history = cluster.check(expect=[*ids, *(job.id for job in blocks)])
     print(f"{BLOCKS} blocks of {3 * LEASE} s, {JOBS} other jobs, drained in {took:.1f} s")
-    # Not one of them was taken for lost, neither those that block nor those that wait for the loop.
+    # No job was rescued, neither those that block nor those that wait for the loop.
     assert history.rescues() == []
     states = history.states().values()
     assert {(change.new, change.attempt) for change in states} == {("completed", 1)}
@@ -47,8 +47,8 @@ async def test_a_node_whose_event_loop_is_blocked_keeps_its_jobs(
         if entry.what == "start" and entry.node == healthy.name
     ]
     if url.get_backend_name() == "postgresql":
-        # The other node went on. SQLite has one writer: where a loop is blocked in the middle of a
-        # transaction, all others wait for it.
+        # The other node continued. SQLite has one writer, so a loop that is blocked in the middle of a
+        # transaction blocks all nodes.
         assert len(waits) > JOBS / 2
         assert max(waits) < 2
     for job in blocks:

@@ -1,4 +1,4 @@
-"""F6: nodes and clients whose wall clocks are an hour wrong."""
+"""F6: nodes and clients whose wall clocks are wrong by an hour."""
 
 import asyncio
 import random
@@ -18,7 +18,7 @@ from tests.support.settings import FULL
 pytestmark = pytest.mark.slow
 
 HOUR = 3600.0
-# Nothing fails here, and nothing is to be taken for a failure on a machine that is busy.
+# A long lease, as no node fails here, and none may count as failed on a busy machine.
 LEASE = 4.0
 JOBS, SECONDS = (1_000, 10.0) if FULL else (300, 5.0)
 
@@ -38,9 +38,7 @@ class Again(Worker, name="faults.Again"):
         return 1.0
 
 
-async def test_jobs_start_when_the_database_says_whatever_the_nodes_clocks_say(
-    url: URL, tmp_path: Path, rng: random.Random
-) -> None:
+async def test_jobs_start_by_the_clock_of_the_database(url: URL, tmp_path: Path, rng: random.Random) -> None:
     cluster = Cluster(url, tmp_path, lease=LEASE)
     cluster.told["modules"] = ["tests.faults.workers", "tests.faults.test_clock_skew"]
     for node, skew in zip(cluster.nodes, (-HOUR, 0, HOUR), strict=True):
@@ -58,7 +56,7 @@ async def test_jobs_start_when_the_database_says_whatever_the_nodes_clocks_say(
         ids: list[int] = []
         for index in range(JOBS):
             due = rng.uniform(0.5, SECONDS)
-            # Whoever inserts may have a wrong clock, too.
+            # The client that inserts has a wrong clock as well.
             with clock.use(Skewed((-HOUR, 0, HOUR)[index % 3])):
                 if index % 2:
                     job = Pause.new({"seconds": 0}, schedule_in=due)
@@ -72,7 +70,7 @@ async def test_jobs_start_when_the_database_says_whatever_the_nodes_clocks_say(
         await cluster.stop()
         history = cluster.check(expect=ids)
     starts = {entry.job: entry.at for entry in history.ledger if entry.what == "start"}
-    # How long after its time each job began its last run.
+    # The delay of the last run of each job.
     late = {id_: starts[id_] - row.scheduled_at.timestamp() for id_, row in rows.items()}
     print(f"{len(ids)} jobs, {min(late.values()):.3f} to {max(late.values()):.3f} s after their time")
     assert [rows[id_] for id_, seconds in late.items() if not 0 <= seconds <= 5] == []

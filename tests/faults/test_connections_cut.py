@@ -1,4 +1,4 @@
-"""F8: the server ends all connections twice a second, and those of the listeners alone, again and again.
+"""F8: the server repeatedly ends all connections, twice a second, or only those of the listeners.
 
 For every commit 10 s of the one and 8 times the other; 30 s and 20 times with `OBAN_FAULTS=full`.
 """
@@ -27,9 +27,9 @@ pytestmark = pytest.mark.slow
 
 SECONDS, TIMES = (30.0, 20) if FULL else (10.0, 8)
 POSTGRESQL = dialects.by_name("postgresql")
-#: Seconds within which everything works again.
+#: Seconds within which everything must work again.
 BACK = 2.0
-#: Seconds in which nobody looks unless told to.
+#: Seconds during which no service polls.
 LATER = 60.0
 
 END = (
@@ -40,13 +40,13 @@ END_LISTENERS = f"{END} AND query LIKE 'LISTEN %'"
 
 
 def end(url: URL, statement: str) -> int:
-    """End connections; how many there were."""
+    """End connections, and return how many there were."""
     with recording.connected(url) as connection:
         return connection.scalar(text(statement)) or 0
 
 
 class Feed:
-    """Inserts jobs all the time, each batch as often as it takes; `ids` are those that were confirmed."""
+    """Inserts jobs continuously, and retries each batch. `ids` has the jobs whose insertion was confirmed."""
 
     def __init__(self, client: Oban, rng: random.Random) -> None:
         self.client = client
@@ -58,7 +58,7 @@ class Feed:
         while not self.ending:
             try:
                 await self.insert(5)
-            # Some of what the driver raises when it connects, SQLAlchemy 2.0 passes on as it is.
+            # SQLAlchemy 2.0 does not wrap some errors that a driver raises when it connects.
             except Exception as error:
                 if not POSTGRESQL.is_connection_error(error):
                     raise
@@ -84,14 +84,14 @@ async def feeding(client: Oban, rng: random.Random) -> AsyncIterator[Feed]:
 
 
 def claimed(history: History, since: float, until: float) -> list[float]:
-    """When jobs were claimed within a time."""
+    """The times of the claims within an interval."""
     return sorted(
         change.at for change in history.changes if change.new == "executing" and since < change.at < until
     )
 
 
 async def started(cluster: Cluster, jobs: list[Job]) -> None:
-    """Wait until none of some jobs is waiting."""
+    """Wait until each of these jobs has started."""
     ids = [job.id for job in jobs]
     statement = text("SELECT count(*) FROM oban_jobs WHERE id = ANY(:ids) AND state = 'available'")
 
@@ -103,7 +103,7 @@ async def started(cluster: Cluster, jobs: list[Job]) -> None:
 
 
 async def all_nodes(client: Oban, paused: bool) -> None:
-    """Wait until all nodes say that they are paused, or are not."""
+    """Wait until all nodes report that their queues are paused, or are not."""
 
     async def so() -> bool:
         return [info.paused for info in await client.check_cluster("default")] == [paused] * 3
@@ -120,7 +120,7 @@ def mixed(url: URL, folder: Path, **options: Any) -> Cluster:
 
 
 async def over(cluster: Cluster, feed: Feed) -> History:
-    """Let all jobs end, and check that nothing went wrong with them, nor with any node."""
+    """Let all jobs end, and check the jobs and the nodes."""
     await cluster.settled(30)
     assert [(node.running, node.life) for node in cluster.nodes] == [(True, 1)] * 3
     await cluster.stop()
@@ -147,7 +147,7 @@ async def test_all_connections_are_cut_again_and_again(
             await client.resume_queue("default")
             await all_nodes(client, paused=False)
         history = await over(cluster, feed)
-    # Listener, heartbeats, ledger and one more of each node, at the least.
+    # Each node has at least the listener, the heartbeats, the ledger and one more.
     assert cut > SECONDS / 0.5 * 0.5 * 12
     claims = [since, *claimed(history, since, until), until]
     pauses = [after - before for before, after in pairwise(claims)]
@@ -155,10 +155,10 @@ async def test_all_connections_are_cut_again_and_again(
     assert max(pauses) < BACK
 
 
-async def test_what_is_said_while_nobody_listens_is_found_as_soon_as_somebody_does(
+async def test_changes_while_no_connection_listens_are_found_when_one_listens_again(
     postgresql_url: URL, tmp_path: Path, rng: random.Random
 ) -> None:
-    # By notifications, or by the look that follows a new LISTEN; not by chance.
+    # By notifications, or by the poll after a new LISTEN; not by chance.
     late = {"poll_interval": LATER, "control_interval": LATER, "stage_interval": LATER}
     paused: list[tuple[float, float]] = []
     async with mixed(postgresql_url, tmp_path, **late) as cluster, Oban(postgresql_url) as client:

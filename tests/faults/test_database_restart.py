@@ -1,4 +1,4 @@
-"""F7: the database crashes again and again, and is away for longer than a lease once.
+"""F7: the database crashes repeatedly, and is away for longer than a lease once.
 
 For every commit 5 crashes and 3,000 jobs, with 4 s away; 10, 5,000 and 10 s with `OBAN_FAULTS=full`.
 """
@@ -25,20 +25,20 @@ pytestmark = pytest.mark.slow
 
 CRASHES, JOBS, AWAY = (10, 5000, 10.0) if FULL else (5, 3000, 4.0)
 POSTGRESQL = dialects.by_name("postgresql")
-#: Jobs that one transaction inserts.
+#: The number of jobs that one transaction inserts.
 BATCH = 20
 
 
 async def insert(client: Oban, rng: random.Random, seconds: float) -> list[int]:
-    """Insert all jobs over some seconds, each batch as often as it takes; the ids that were confirmed."""
+    """Insert all jobs in this many seconds, retry each batch, and return the ids that were confirmed."""
     ids: list[int] = []
     since = time.monotonic()
     while len(ids) < JOBS:
-        # Some are under way whenever the database goes.
+        # Some jobs run whenever the database goes away.
         lasting = [rng.uniform(0, 0.05)] * (BATCH - 1) + [rng.uniform(0, 3)]
         try:
             jobs = await client.enqueue_many([Pause.new({"seconds": each}) for each in lasting])
-        # Some of what the driver raises when it connects, SQLAlchemy 2.0 passes on as it is.
+        # SQLAlchemy 2.0 does not wrap some errors that a driver raises when it connects.
         except Exception as error:
             if not POSTGRESQL.is_connection_error(error):
                 raise
@@ -49,7 +49,7 @@ async def insert(client: Oban, rng: random.Random, seconds: float) -> list[int]:
     return ids
 
 
-async def test_the_database_crashes_again_and_again(
+async def test_the_database_crashes_repeatedly(
     server: Server, server_url: URL, tmp_path: Path, rng: random.Random
 ) -> None:
     back: list[float] = []
@@ -62,7 +62,7 @@ async def test_the_database_crashes_again_and_again(
         for number, pause in enumerate(pauses):
             await asyncio.sleep(pause)
             await asyncio.to_thread(server.stop, "immediate")
-            # Longer than a lease once; not noted as a fault, which would excuse a rescue.
+            # Once for longer than a lease. Not recorded as a fault, as that would allow a rescue.
             await asyncio.sleep(AWAY if number == CRASHES // 2 else 0)
             await asyncio.to_thread(server.start)
             back.append(time.time())
@@ -76,11 +76,11 @@ async def test_the_database_crashes_again_and_again(
     print("seconds until each node claimed again:", *(f"{wait:.2f}" for wait in waits))
     assert max(waits) < BACK
     assert history.repeated_effects() == 0
-    # A database that is away is nothing that a stack trace explains.
+    # An outage of the database is not worth a traceback.
     assert "Traceback" not in "".join(node.log for node in cluster.nodes)
 
 
-async def test_nodes_stop_though_the_database_is_away_and_what_they_leave_is_run(
+async def test_nodes_stop_during_an_outage_and_their_jobs_run_later(
     server: Server, server_url: URL, tmp_path: Path
 ) -> None:
     async with Cluster(server_url, tmp_path, size=3, shutdown_grace_period=1.0) as cluster:
@@ -94,7 +94,7 @@ async def test_nodes_stop_though_the_database_is_away_and_what_they_leave_is_run
             node.send(signal.SIGTERM)
         assert await asyncio.gather(*(node.gone(15) for node in stopped)) == [0, 0]
         await asyncio.to_thread(server.start)
-        # They could store nothing: for the database it is as if they had been killed.
+        # The nodes could store nothing, as if they had been killed.
         cluster.faults += [Fault(node.name, "kill", since, time.time()) for node in stopped]
         await cluster.settled(20)
         await cluster.stop()

@@ -1,6 +1,6 @@
-"""F13: six clients do everything there is to do to the same 200 jobs, and none of them ever deadlocks.
+"""F13: six clients call everything on the same 200 jobs, and never deadlock.
 
-6 s, where the matrix has 60, and as long again on jobs that each client has for itself, to compare.
+They run for 6 s, and as long again on jobs that each client has to itself, for comparison.
 """
 
 import asyncio
@@ -25,9 +25,9 @@ pytestmark = pytest.mark.slow
 SECONDS = 6.0
 CLIENTS = 6
 JOBS = 200
-#: Of so many jobs at once, in any order.
+#: How many jobs a call takes at once, in random order.
 SOME = 20
-#: How each client sees to it that jobs of the others come back.
+#: How each client brings jobs of other clients back.
 AGE = 0.2
 IDS = text("SELECT id FROM oban_jobs WHERE queue = :queue")
 
@@ -37,7 +37,7 @@ class Contended(Worker, name="tests.Contended"):
 
 
 class Client:
-    """Does one thing after the other to some of the jobs of a queue, until it is told to stop."""
+    """Calls one operation after another on some jobs of a queue, until it is told to stop."""
 
     def __init__(self, oban: Oban, queue: str, choice: random.Random) -> None:
         self.oban = oban
@@ -46,7 +46,7 @@ class Client:
         self.choice = choice
         self.owner = str(choice.random())
         self.ids: list[int] = []
-        #: How often each thing was done, and to how many jobs.
+        #: How often each operation was called, and for how many jobs.
         self.done: Counter[str] = Counter()
         self.touched: Counter[str] = Counter()
 
@@ -63,7 +63,7 @@ class Client:
             self.done[thing.__name__] += 1
 
     async def refill(self) -> None:
-        """Look which jobs there are, and add what was deleted."""
+        """Load the existing jobs, and replace those that were deleted."""
         async with self.oban.engine.connect() as connection:
             rows = await connection.execute(IDS, {"queue": self.queue})
             self.ids = list(rows.scalars())
@@ -87,7 +87,7 @@ class Client:
             error = "no" if outcome in ("failed", "cancelled", "discarded") else None
             acks.append(Ack(job.id, job.attempt, self.owner, outcome, error=error, delay=delay))
         self.choice.shuffle(acks)
-        # Some never come back: they are for the others to rescue.
+        # Some jobs are never acknowledged, so other clients can rescue them.
         again = await self.database.write(
             fetch.acknowledge_and_fetch,
             acks[: self.choice.choice([5, SOME])],
@@ -116,7 +116,7 @@ class Client:
         try:
             return len(await self.oban.update_many_jobs(self.some(), lambda job: changed))
         except JobNotFound:
-            # Deleted by another one meanwhile.
+            # Another client has deleted it.
             return 0
 
     async def stage(self) -> int:
@@ -134,7 +134,7 @@ class Client:
 
 
 async def contend(url: URL, queues: list[str], rng: random.Random) -> tuple[Counter[str], Counter[str]]:
-    """What all clients together have done, and to how many jobs."""
+    """Run all clients, and return what they have called together, and for how many jobs."""
     clients = [
         Client(Oban(url, name=f"client-{n}"), queue, random.Random(rng.random()))
         for n, queue in enumerate(queues)
@@ -163,15 +163,15 @@ async def test_six_clients_on_the_same_jobs_never_deadlock(
     recording.install(postgresql_url)
     with recording.connected(postgresql_url) as connection:
         connection.execute(text(f"ALTER DATABASE {postgresql_url.database} SET deadlock_timeout = '50ms'"))
-    # Whatever raises, raises here.
+    # Any error is raised here.
     done, touched = await contend(postgresql_url, ["same"] * CLIENTS, rng)
     assert deadlocks(postgresql_url) == 0
-    # All of it happened, many times, and met jobs that it applied to.
+    # Every operation was called many times, and applied to jobs.
     assert {thing for thing, times in done.items() if times > 5 and touched[thing]} >= set(done) - {"sweep"}
     history = recording.read(postgresql_url)
     jobs = {change.job for change in history.changes}
     found = check(history, lease=AGE, silent=jobs, at_rest=False)
-    # Nobody here has a heart that beats: each job may be taken from its owner after a while.
+    # No client sends heartbeats, so each job can be taken from its owner after a while.
     assert [violation for violation in found if violation.rule != "I2"] == []
     apart, _ = await contend(postgresql_url, [f"own-{n}" for n in range(CLIENTS)], rng)
     with capsys.disabled():

@@ -1,7 +1,7 @@
-"""F15: however many claim at once, a job is claimed once, and nobody gets more than was asked for.
+"""F15: however many producers claim at once, a job is claimed once, and no claim gets more than its demand.
 
-On PostgreSQL eight claimers that ask for 1 to 50 of 20,000 jobs at a time, and of 4,000 where the planner may
-only use nested loops and scans; on SQLite four, as tasks, threads and processes, with 5,000 jobs each.
+On PostgreSQL eight claimers ask for 1 to 50 of 20,000 jobs at a time, or of 4,000 jobs if the planner can
+only use nested loops and scans. On SQLite there are four, as tasks, threads and processes, with 5,000 jobs.
 """
 
 import asyncio
@@ -25,24 +25,24 @@ from tests.support.waiting import within
 pytestmark = pytest.mark.slow
 
 _OFF = ("hashjoin", "mergejoin", "hashagg", "sort", "material", "indexscan", "bitmapscan")
-#: A subquery with a LIMIT that a join runs again for each row would claim anew each time.
+#: A join that runs a subquery with a LIMIT again for each row would claim other jobs each time.
 PLANNERS = {
     "as it likes": {},
     "nested loops": {"plan_cache_mode": "force_generic_plan"} | {f"enable_{how}": "off" for how in _OFF},
 }
-#: Without an index each claim goes through the whole table.
+#: Without an index each claim scans the whole table.
 JOBS = {"as it likes": 20_000, "nested loops": 4_000}
 
 
 async def claim(url: URL | str, name: str, seed: int) -> list[list[int]]:
-    """Claim until nothing is left, and acknowledge what the claim before gave: `[demand, *ids]` of each."""
+    """Claim until no job is left, acknowledging each claim with the next. Returns each `[demand, *ids]`."""
     choice = random.Random(seed)
     claims: list[list[int]] = []
     async with Oban(url, name=name) as client:
         acks: list[Ack] = []
         while True:
             demand = choice.randint(1, 50)
-            # Plain successes take one statement, everything else two.
+            # Successes without a value take one statement, other outcomes two.
             outcome = "cancelled" if choice.random() < 0.1 else "completed"
             acks = [ack._replace(outcome=outcome) for ack in acks]
             jobs = await database_of(client).write(
@@ -76,7 +76,7 @@ async def fill(url: URL, jobs: int) -> None:
 
 
 async def check(url: URL, claimed: list[list[list[int]]], jobs: int) -> None:
-    """Each job was claimed once, each claim got at most what it asked for, and that while others claimed."""
+    """Each job was claimed once, each claim got up to its demand, and the claimers ran concurrently."""
     claims = [claim for each in claimed for claim in each]
     assert [claim for claim in claims if len(claim) - 1 > claim[0]] == []
     times = Counter(id_ for claim in claims for id_ in claim[1:])
@@ -98,7 +98,7 @@ async def test_eight_claimers_on_postgresql(postgresql_url: URL, planner: str, r
     await check(postgresql_url, await asyncio.gather(*claimers), JOBS[planner])
 
 
-async def test_rows_that_somebody_has_locked_are_passed_over(postgresql_url: URL) -> None:
+async def test_locked_rows_are_skipped(postgresql_url: URL) -> None:
     await fill(postgresql_url, 100)
     async with Oban(postgresql_url) as client, client.engine.begin() as connection:
         held = "SELECT id FROM oban_jobs WHERE id % 2 = 0 FOR UPDATE"
@@ -112,7 +112,7 @@ async def test_rows_that_somebody_has_locked_are_passed_over(postgresql_url: URL
 async def test_four_claimers_on_sqlite(sqlite_url: URL, kind: str, rng: random.Random) -> None:
     await fill(sqlite_url, 5_000)
     async with Oban(sqlite_url, queues={"other": 1}):
-        # In WAL mode, as every database is once it was run.
+        # Switch to WAL mode, as any start of a node does.
         pass
 
     together = asyncio.Barrier(4)

@@ -1,6 +1,6 @@
-"""What the drivers raise when a database goes away, and for a value that it refuses, is told apart.
+"""Errors of a database that is away and errors of a value that it refuses are distinguished.
 
-By class and SQLSTATE, on what really happens: each error is provoked on a real server.
+They are distinguished by class and SQLSTATE. Each error is provoked on a real server.
 """
 
 import asyncio
@@ -40,7 +40,7 @@ def shared(postgresql_factory: PostgreSQLFactory) -> Iterator[URL]:
 
 
 async def run(url: URL, *steps: Step, autocommit: bool = False, **parameters: Any) -> None:
-    """Do one thing after the other in a transaction, and commit it."""
+    """Run statements and functions in a transaction, and commit it."""
     level = {"isolation_level": "AUTOCOMMIT"} if autocommit else {}
     engine = create_async_engine(url, poolclass=NullPool, **level)
     async with engine.connect() as connection:
@@ -57,7 +57,7 @@ def doing(*steps: Step, autocommit: bool = False, **parameters: Any) -> Provoke:
 
 
 async def terminate(connection: AsyncConnection) -> None:
-    """End the session as an administrator does; it is over when this returns."""
+    """End the session like an administrator, and wait for its end."""
     process = await connection.scalar(text("SELECT pg_backend_pid()"))
     await run(connection.engine.url, f"SELECT pg_terminate_backend({process}, 5000)")
 
@@ -75,7 +75,7 @@ async def close(connection: AsyncConnection) -> None:
 
 
 async def occupy(connection: AsyncConnection) -> None:
-    """Use the driver's connection for two things at once."""
+    """Use the driver's connection for two statements at once."""
     raw = await connection.get_raw_connection()
     driver: Any = raw.driver_connection
     busy = asyncio.create_task(driver.execute("SELECT pg_sleep(0.2)"))
@@ -94,7 +94,7 @@ def elsewhere(**where: Any) -> Provoke:
     return lambda url: run(url.set(**where), "SELECT 1")
 
 
-#: Idle, in a statement, at the commit: a connection is lost at any moment, in any way.
+#: Connections are lost while idle, in a statement, and at the commit, in every way.
 GONE: dict[str, Provoke] = {
     "terminated while idle": doing("SELECT 1", terminate, "SELECT 1"),
     "terminated before the commit": doing("SELECT 1", terminate),
@@ -119,13 +119,13 @@ GONE: dict[str, Provoke] = {
 
 
 async def raised_by(provoke: Provoke, url: URL) -> Exception:
-    with pytest.raises(Exception) as caught:  # noqa: PT011 - which one it is, is the question
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - the test decides which error it is
         await provoke(url)
     return caught.value
 
 
 def verdict(error: BaseException) -> set[str]:
-    """What the dialect says of an error."""
+    """The classification of an error by the dialect."""
     said = {"gone": POSTGRESQL.is_connection_error, "bad value": POSTGRESQL.is_bad_value}
     found = {name for name, says in said.items() if says(error)}
     if isinstance(error, DBAPIError) and POSTGRESQL.is_transient(error):
@@ -172,7 +172,7 @@ async def test_the_network_cuts(server: Server, server_url: URL, driver: str, wh
 
 @asynccontextmanager
 async def as_standby(server: Server, hot: bool) -> AsyncIterator[None]:
-    """The server as one that follows another: `hot` it takes connections that read, else none."""
+    """The server as a standby, which accepts connections for reading only if it is `hot`."""
     folder = server.wheel.pgdata
     settings = folder / "postgresql.auto.conf"
     before = settings.read_text()
@@ -224,7 +224,7 @@ VALUES = {
 @pytest.mark.parametrize("value", VALUES)
 async def test_a_value_that_is_refused(shared: URL, driver: str, value: str) -> None:
     type_, given = VALUES[value]
-    # As text, and cast by the server, where the driver would not take it for the type.
+    # Sent as a string and cast by the server, as the driver would refuse the value for the type.
     sent = "CAST(:value AS text)" if type_ in {"jsonb", "date"} else ":value"
     select = f"SELECT CAST({sent} AS {type_})"
     error = await raised_by(doing(select, value=given), shared.set(drivername=driver))
@@ -240,13 +240,13 @@ async def test_a_lock_that_another_transaction_holds(shared: URL, driver: str) -
     assert verdict(error) == {"passing"}, repr(error)
 
 
-#: By the class or the code that the server gives, whatever the text; each raised by the server itself.
+#: SQLSTATEs by classification, whatever the message. The server raises each of them.
 CODES = {
     "57P01 57P02 57P03 57P04 57P05 57014 08006 08P01 53100 53200 53300 58030 25006": {"gone"},
     "40001 40P01": {"transient"},
     "55P03 26000": {"passing"},
     "22003 22P05 54000": {"bad value"},
-    # Of the one row, or of the whole table: nobody knows.
+    # The cause can be one row or the whole table.
     "23505 23514 42501 42P01 P0001 XX000 0A000": set(),
 }
 

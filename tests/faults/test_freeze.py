@@ -1,4 +1,4 @@
-"""F3: runners are frozen for longer than their lease, and then go on as if nothing had been."""
+"""F3: nodes are frozen for longer than their lease, and then continue."""
 
 import asyncio
 import random
@@ -18,12 +18,12 @@ pytestmark = pytest.mark.slow
 LEASE = 2.0
 FREEZES, JOBS = (20, 6_000) if FULL else (8, 2_000)
 LASTING = (1.5 * LEASE, 3 * LEASE)
-#: At once; one node of three always runs.
+#: How many nodes are frozen at once. One of three always runs.
 LANES = 2
 
 
 def runs_elsewhere(history: History, end: Entry) -> bool:
-    """Whether another run of the job was under way when this one ended."""
+    """Whether another run of the job was in progress when this one ended."""
     began = {
         entry.run
         for entry in history.ledger
@@ -37,7 +37,7 @@ async def test_a_frozen_runner_changes_nothing_that_is_no_longer_its_own(
     url: URL, tmp_path: Path, rng: random.Random
 ) -> None:
     async with Cluster(url, tmp_path, lease=LEASE, limit=20) as cluster, Oban(url) as client:
-        # Some last so long that their second run is under way when the first comes back from the freeze.
+        # Some last so long that their second run is in progress when the first one is continued.
         longest = [3 * LEASE if index % 10 == 0 else 0.1 for index in range(JOBS)]
         jobs = [
             Pause.new({"seconds": rng.uniform(longest[index] / 3, longest[index])}) for index in range(JOBS)
@@ -51,12 +51,12 @@ async def test_a_frozen_runner_changes_nothing_that_is_no_longer_its_own(
                 node = awake.pop(rng.randrange(len(awake)))
                 await node.freeze(rng.uniform(*LASTING))
                 awake.append(node)
-                # It comes to itself, so that its acknowledgements are late ones, not lost ones.
+                # The node has time to continue, so its acknowledgements are late and not lost.
                 await asyncio.sleep(0.5)
 
         await asyncio.gather(*(freeze(FREEZES // LANES) for _ in range(LANES)))
         ids = await feeding
-        # The longest jobs may have to be rescued, and then to run, again.
+        # The longest jobs can have to be rescued and run again.
         await cluster.settled(2 * (LEASE + 3 * LEASE) + 10, jobs=JOBS)
         await cluster.stop()
         history = cluster.check(expect=ids)
@@ -68,8 +68,8 @@ async def test_a_frozen_runner_changes_nothing_that_is_no_longer_its_own(
         f"{JOBS} jobs, {FREEZES} freezes: {len(rescued)} rescued, {len(late)} late outcomes without effect,"
         f" {len(disputed)} of them while the job ran elsewhere"
     )
-    # No process died: every claim had its run.
+    # No process died, so every claim had its run.
     assert sum(change.attempt for change in states) == sum(entry.what == "start" for entry in history.ledger)
     assert len(rescued) == sum(change.attempt for change in states) - JOBS
-    # What this test is about did happen.
+    # Late outcomes and rescues did occur.
     assert disputed

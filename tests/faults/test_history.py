@@ -1,4 +1,4 @@
-"""The checker finds what it must find, and nothing in a history where all is well."""
+"""The checker finds every broken rule, and nothing in a correct history."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ LEASE = 2.0
 
 
 class Told:
-    """A history that is written by hand: each step takes a tenth of a second."""
+    """A history that a test writes by hand. Each step takes a tenth of a second."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -20,7 +20,7 @@ class Told:
         self.rows: dict[int, Change] = {}
 
     def change(self, new: str | None, job: int = 1, **columns: Any) -> "Told":
-        """The row of a job changes; what is not said stays."""
+        """Change the row of a job; other columns stay."""
         self.now += 0.1
         before = self.rows.get(job, Change(0, job, None, None))
         row = before._replace(at=self.now, old=before.new, new=new, old_attempt=before.attempt, errors=0)
@@ -32,7 +32,7 @@ class Told:
         return self.change("executing", job, node=node, owner=node, attempt=self.rows[job].attempt + 1)
 
     def note(self, what: str, node: str, attempt: int | None = None, job: int = 1, run: str = "") -> "Told":
-        """A run of a job writes into the ledger."""
+        """Let a run of a job write into the ledger."""
         self.now += 0.1
         attempt = self.rows[job].attempt if attempt is None else attempt
         name = run or f"{job}/{attempt}/{node}"
@@ -55,12 +55,12 @@ class Told:
 
 
 def a_good_history() -> Told:
-    """Something of everything that is allowed."""
+    """A history with an example of everything that is allowed."""
     told = Told()
     for job in range(1, 10):
         told.change("available", job)
     told.run("a", 1).change("completed", 1)
-    # Failed, staged, ran again.
+    # Failed, staged, run again.
     told.run("a", 2).change("retryable", 2, errors=1).change("available", 2).run("b", 2).change(
         "completed", 2
     )
@@ -68,23 +68,23 @@ def a_good_history() -> Told:
     told.run("a", 3).change("scheduled", 3, attempt=0).change("available", 3).run("a", 3).change(
         "completed", 3
     )
-    # Cancelled while it ran, then an error; retried, while the first run goes on.
+    # Cancelled while it ran, then an error; retried while the first run continues.
     told.claim("a", 4).note("start", "a", job=4).change("cancelled", 4).change("cancelled", 4, errors=1)
     told.change("available", 4).run("b", 4).note("end", "a", 1, 4).change("completed", 4)
-    # Killed before and after its start; rescued.
+    # Killed before and after its start, and rescued.
     told.claim("k", 5).claim("k", 6).note("start", "k", job=6).fault("kill", "k").wait(LEASE)
     for job in (5, 6):
         told.change("available", job).run("b", job).change("completed", job)
-    # Frozen: both runs overlap, the late one changes nothing.
+    # Frozen: both runs overlap, and the late one changes nothing.
     told.claim("f", 7).note("start", "f", job=7).fault("freeze", "f", 2 * LEASE).wait(LEASE).change(
         "available", 7
     )
     told.claim("b", 7).note("start", "b", job=7).wait(LEASE).note("end", "f", 1, 7).note("end", "b", 2, 7)
     told.change("completed", 7)
-    # Put back by a node that stops, which then is gone.
+    # Put back by a node that stops.
     told.claim("s", 8).note("start", "s", job=8).fault("stop", "s", 0.5).note("interrupted", "s", job=8)
     told.change("available", 8, attempt=0).wait(0.5).run("b", 8).change("completed", 8)
-    # A job that kills its process until no attempt is left.
+    # Kills its process until no attempt is left.
     told.change("available", 9, max_attempts=1).claim("d", 9).note("start", "d", job=9).note(
         "exit", "d", job=9
     )
@@ -92,11 +92,11 @@ def a_good_history() -> Told:
     return told
 
 
-def test_nothing_is_found_where_all_is_well() -> None:
+def test_nothing_is_found_in_a_correct_history() -> None:
     assert a_good_history().found(expect=range(1, 10)) == []
 
 
-def test_a_run_that_rightly_lost_its_job_may_go_on_however_many_come_after_it() -> None:
+def test_a_run_that_rightly_lost_its_job_can_continue_during_any_number_of_later_runs() -> None:
     told = frozen(2 * LEASE).fault("kill", "b").wait(3 * LEASE).change("available")
     told.run("a").change("completed").note("end", "a", 1)
     assert told.found() == []
@@ -107,7 +107,7 @@ def inserted() -> Told:
 
 
 def frozen(seconds: float) -> Told:
-    """The second run begins while the first, whose node was frozen, has not ended."""
+    """Begin the second run while the first one, whose node was frozen, has not ended."""
     told = inserted().claim("a").note("start", "a").fault("freeze", "a", seconds).wait(LEASE)
     return told.change("available").claim("b").note("start", "b")
 
@@ -254,11 +254,11 @@ def test_a_job_that_was_never_stored_is_found() -> None:
     assert [violation.rule for violation in a_good_history().found(expect=[1, 77])] == ["I1"]
 
 
-def test_a_test_may_say_that_jobs_still_wait() -> None:
+def test_a_test_can_allow_jobs_that_still_wait() -> None:
     assert inserted().found(at_rest=False) == []
 
 
-def test_jobs_that_write_no_ledger_are_not_asked_for_it() -> None:
+def test_silent_jobs_need_no_ledger() -> None:
     told = Told().change("retryable", max_attempts=3, attempt=4).change("available").change("discarded")
     assert told.found(silent=[1]) == []
     assert told.found() != []
@@ -266,5 +266,5 @@ def test_jobs_that_write_no_ledger_are_not_asked_for_it() -> None:
 
 def test_effects_beyond_one_per_job_are_counted() -> None:
     told = a_good_history()
-    # The failed, the snoozed, the cancelled and the frozen one ended twice.
+    # The failed, the snoozed, the cancelled and the frozen job ended twice.
     assert History(told.changes, told.ledger).repeated_effects() == 4

@@ -1,4 +1,4 @@
-"""What the tests with faults stand on: processes, a server, a proxy and the recording."""
+"""The infrastructure of the tests with faults works: processes, a server, a proxy and the recording."""
 
 import asyncio
 import signal
@@ -65,7 +65,7 @@ async def test_a_killed_process_is_gone_and_a_frozen_one_stands_still(
     assert 0.9 < cluster.faults[0].until - cluster.faults[0].since < 5
 
 
-async def test_a_process_that_dies_is_restarted_and_what_it_wrote_is_shown(
+async def test_a_process_that_dies_is_restarted_and_its_output_is_shown(
     postgresql_url: URL, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async def dies() -> None:
@@ -82,7 +82,7 @@ async def test_a_process_that_dies_is_restarted_and_what_it_wrote_is_shown(
     assert "---- n1.1.log" in capsys.readouterr().out
 
 
-async def test_a_stopped_or_crashed_server_comes_back_with_what_was_committed(
+async def test_a_stopped_or_crashed_server_comes_back_with_committed_rows(
     server: Server, server_url: URL
 ) -> None:
     with recording.connected(server_url) as connection:
@@ -104,7 +104,7 @@ async def test_a_stopped_or_crashed_server_comes_back_with_what_was_committed(
 
 @pytest.fixture
 async def numbers(server_url: URL) -> URL:
-    """A table to commit into."""
+    """A table for commits."""
     with recording.connected(server_url) as connection:
         connection.execute(text("CREATE TABLE numbers (id int)"))
     return server_url
@@ -136,7 +136,7 @@ async def test_a_commit_is_cut_at_the_moment_asked_for(
         try:
             await insert()
             proxy.cut_commits(when, 1, containing=b"INTO numbers")
-            # Another transaction does not count.
+            # A transaction without the string does not count.
             async with engine.begin() as connection:
                 await connection.execute(text("CREATE TABLE others (id int)"))
             assert (proxy.cuts, proxy.armed) == (0, 1)

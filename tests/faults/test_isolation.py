@@ -1,4 +1,4 @@
-"""Our own transactions are READ COMMITTED, whatever the default of the database or the engine is."""
+"""Transactions of the library are READ COMMITTED, whatever the default of the database or the engine."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -23,7 +23,7 @@ JOBS = 1_000
 
 
 class FailsAtTimes(Worker):
-    """Needs a second attempt for one job in ten, so that staging competes with the rest."""
+    """Needs a second attempt for one job in ten, so staging competes with fetching and acknowledging."""
 
     async def process(self, job: Job) -> None:
         if job.attempt == 1 and job.id % 10 == 0:
@@ -35,7 +35,7 @@ class FailsAtTimes(Worker):
 
 @pytest.fixture(params=["serializable", "repeatable read"])
 def strict(request: pytest.FixtureRequest, postgresql_factory: PostgreSQLFactory) -> Iterator[URL]:
-    """A database whose transactions are stricter than ours unless they ask for less."""
+    """A database with a stricter default isolation level."""
     made = postgresql_factory.create()
     engine = create_engine(postgresql_factory.server, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
@@ -56,7 +56,7 @@ async def test_two_nodes_run_a_thousand_jobs_once_without_a_conflict(
     refused: list[str] = []
 
     def note(context: Any) -> None:
-        # By the server: that a listener's connection was closed is the driver's to say.
+        # Only errors of the server: the driver reports that a listener's connection was closed.
         if state := getattr(context.original_exception, "sqlstate", None):
             refused.append(state)
 
@@ -74,7 +74,7 @@ async def test_two_nodes_run_a_thousand_jobs_once_without_a_conflict(
                 stage_interval=0.1,
                 **options,
             )
-            # One that takes its turns one by one, and one with two of them at once.
+            # One node with one turn at a time, and one with two overlapping turns.
             for name, limit in (("a", 20), ("b", OVERLAPPED_LIMIT))
         ]
         for node in nodes:
@@ -112,14 +112,14 @@ def with_an_option(url: URL) -> AsyncEngine:
 
 
 def level(tx: Transaction) -> str:
-    """The isolation level, also as the fetch of a producer finds it."""
+    """The isolation level of a transaction."""
     found: str = tx.execute(text("SHOW transaction_isolation")).scalar_one()
     return found
 
 
 @pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
 @pytest.mark.parametrize("make", [of_url, with_autocommit, with_a_level, with_an_option])
-async def test_a_transaction_of_our_own_is_whole_and_read_committed(
+async def test_a_transaction_of_the_library_is_atomic_and_read_committed(
     strict: URL, driver: str, make: Callable[[URL], Any]
 ) -> None:
     engine = make(strict.set(drivername=f"postgresql+{driver}"))
@@ -136,14 +136,14 @@ async def test_a_transaction_of_our_own_is_whole_and_read_committed(
         with pytest.raises(KeyError):
             await database.write(inserted)
     assert await database.write(fetch.fetch, "default", 1, "node", "owner") == []
-    # What is the application's own stays as it was made.
+    # The application's engine keeps its level.
     async with database.engine.connect() as connection:
         assert await connection.run_sync(lambda sync: sync.get_isolation_level()) != "READ COMMITTED"
     await database.engine.dispose()
 
 
 @pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
-async def test_a_producer_alone_with_its_statement_is_read_committed_too(strict: URL, driver: str) -> None:
+async def test_a_turn_of_a_producer_is_read_committed(strict: URL, driver: str) -> None:
     database = Database(strict.set(drivername=f"postgresql+{driver}"))
     levels = []
 

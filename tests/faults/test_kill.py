@@ -1,4 +1,4 @@
-"""F1: runners die by `kill -9` while jobs are inserted and run."""
+"""F1: nodes are killed with SIGKILL while jobs are inserted and run."""
 
 import asyncio
 import random
@@ -21,14 +21,14 @@ KILLS, JOBS = (100, 10_000) if FULL else (40, 3_000)
 PAUSE = (0.2, 0.8)
 
 
-async def test_nothing_is_lost_or_doubled_when_runners_are_killed(
+async def test_no_job_is_lost_or_stored_twice_when_nodes_are_killed(
     postgresql_url: URL, tmp_path: Path, rng: random.Random
 ) -> None:
     async with (
         Cluster(postgresql_url, tmp_path, limit=LIMIT, lease=LEASE) as cluster,
         Oban(postgresql_url) as client,
     ):
-        # Longer than the kills take, so that each of them can meet running jobs.
+        # Jobs are inserted for longer than the kills take, so each kill can hit running jobs.
         seconds = KILLS * sum(PAUSE) / 2 * 1.2
         jobs = [Pause.new({"seconds": rng.uniform(0, 0.01)}) for _ in range(JOBS)]
         feeding = asyncio.create_task(feed(client, jobs, JOBS / seconds))
@@ -44,7 +44,7 @@ async def test_nothing_is_lost_or_doubled_when_runners_are_killed(
         history = cluster.check(expect=ids)
     states = history.states().values()
     assert {change.new for change in states} == {"completed"}
-    # Every claim had its run, but for those that a kill came before.
+    # Every claim had its run, except if a kill came before it.
     starts = sum(entry.what == "start" for entry in history.ledger)
     claims = sum(change.attempt for change in states)
     rescued, repeated = len(history.rescues()), history.repeated_effects()

@@ -1,4 +1,4 @@
-"""Notifications are hints: lost, doubled, senseless or too long, they delay nothing but themselves (F16)."""
+"""F16: notifications that are lost, duplicated, meaningless or too long delay nothing else."""
 
 import base64
 import gzip
@@ -38,14 +38,14 @@ def zipped(raw: bytes) -> str:
 
 
 def bomb() -> str:
-    """As much as inflates from a payload of the greatest length."""
+    """A payload of the maximum length that inflates to as much as possible."""
     size = 6_500_000
     while len(payload := zipped(b'{"a": "' + b" " * size + b'"}')) > 7_999:
         size -= 100_000
     return payload
 
 
-#: Each is sent many times over, with variations, on both channels.
+#: Each is sent many times, with variations, on both channels.
 SENSELESS = (
     *("", "x", "{", "}", "[1]", "null", "5", '"text"', "NaN", "\\", "ä" * 100, "\U0001f4a5", "\x01"),
     *('{"queue": null}', '{"queue": 5}', '{"queue": ["default"]}', '{"queue": {"a": 1}}', '{"queue": ""}'),
@@ -93,7 +93,7 @@ def listened(request: pytest.FixtureRequest, postgresql_factory: PostgreSQLFacto
 
 @pytest.fixture
 async def sender(listened: URL) -> AsyncIterator[AsyncEngine]:
-    """An engine of somebody else."""
+    """The engine of another client."""
     engine = create_async_engine(listened)
     yield engine
     await engine.dispose()
@@ -105,7 +105,7 @@ async def send(sender: AsyncEngine, channel: str, *payloads: str) -> None:
 
 
 async def hears_at_once(client: Oban) -> None:
-    """A new job starts, and a cancel arrives, without anybody looking."""
+    """Check that a new job starts and that a cancel arrives without polling."""
     runs = Runs()
     job = await client.enqueue(runs.worker.new())
     running = await runs.begun(1)
@@ -124,7 +124,7 @@ async def test_a_job_starts_within_the_poll_interval_when_every_notification_is_
     ):
         for number in range(1, 4):
             await client.enqueue(runs.worker.new())
-            # The poll interval of one second, and one second.
+            # The poll interval of one second, plus one second.
             await eventually(lambda: len(runs.jobs) == number, timeout=2)  # noqa: B023
         assert await client.cancel_job(runs.jobs[0])
         await eventually(runs.jobs[0].cancelled, timeout=2)
@@ -133,7 +133,7 @@ async def test_a_job_starts_within_the_poll_interval_when_every_notification_is_
         assert deaf.dropped >= 4
 
 
-async def test_ten_thousand_senseless_payloads_do_no_harm(
+async def test_ten_thousand_meaningless_payloads_do_no_harm(
     listened: URL, sender: AsyncEngine, randomly: random.Random, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with (
@@ -146,15 +146,15 @@ async def test_ten_thousand_senseless_payloads_do_no_harm(
         while sent < GARBAGE:
             for channel in ("insert", "signal"):
                 batch = [vary(payload, randomly) for payload in randomly.sample(SENSELESS, 40)]
-                # As one payload is sent once per transaction at most, doubles come from others.
+                # PostgreSQL drops duplicates within a transaction, so each payload is sent in another one.
                 await send(sender, channel, *batch)
                 await send(sender, channel, *batch[:10])
                 sent += 50
         await hears_at_once(client)
-        # In KB, on some systems in bytes.
+        # In KB, and on some systems in bytes.
         assert most_memory() < before + 50e6
     said = [record for record in caplog.records if record.levelno >= logging.WARNING]
-    # Of each channel, that it is garbage, and that it makes no sense.
+    # Per channel, one message for garbage and one for payloads without meaning.
     texts = [record.getMessage() for record in said if record.levelno == logging.WARNING]
     assert 1 <= len(texts) <= 4, texts
     assert all(text.startswith("ignored ") for text in texts)
@@ -163,13 +163,13 @@ async def test_ten_thousand_senseless_payloads_do_no_harm(
 
 
 def most_memory() -> int:
-    """Bytes that this process has ever held."""
+    """The peak memory of this process in bytes."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def vary(payload: str, randomly: random.Random) -> str:
-    """Mostly the payload itself; sometimes cut off, or with one character changed."""
+    """The payload itself in most cases, else truncated or with one character changed."""
     at = randomly.randrange(len(payload) + 1)
     match randomly.randrange(4):
         case 0:
@@ -189,7 +189,7 @@ async def test_a_payload_that_inflates_to_megabytes_is_not_inflated() -> None:
     assert peak < 10 * MAX_INFLATED
 
 
-async def test_a_listener_that_is_killed_again_and_again_hears_and_looks_once_each_time(
+async def test_a_listener_that_is_killed_repeatedly_listens_and_polls_once_each_time(
     listened: URL, sender: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looks: list[str] = []
@@ -209,7 +209,7 @@ async def test_a_listener_that_is_killed_again_and_again_hears_and_looks_once_ea
             looks.clear()
             async with sender.connect() as connection:
                 assert len((await connection.execute(TERMINATE)).all()) == 1
-            # The look of the new listener, and no other.
+            # Only the new listener polls.
             await eventually(lambda: looks)
             await quiet()
             assert len(looks) == 1
@@ -231,7 +231,7 @@ STRANGE = (
 )
 
 
-async def test_rows_of_strange_queues_are_inserted_staged_and_in_nobodys_way(
+async def test_rows_of_strange_queues_are_inserted_staged_and_do_not_disturb_others(
     listened: URL, sender: AsyncEngine, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with (
@@ -249,7 +249,7 @@ async def test_rows_of_strange_queues_are_inserted_staged_and_in_nobodys_way(
                     ),
                     {"state": state, "queues": [*STRANGE, "q" * 9_000, "\U0001f600" * 2_500]},
                 )
-        # Staged together with them, and announced.
+        # Staged and announced together with them.
         await reaches(client, due, JobState.COMPLETED, timeout=5)
 
         async def staged() -> bool:
@@ -264,7 +264,7 @@ async def test_rows_of_strange_queues_are_inserted_staged_and_in_nobodys_way(
     assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
-async def test_rows_of_queues_that_are_no_text_are_staged_on_sqlite(
+async def test_rows_with_queues_that_are_not_strings_are_staged_on_sqlite(
     sqlite_factory: SQLiteFactory, caplog: pytest.LogCaptureFixture
 ) -> None:
     url = sqlite_factory.create()

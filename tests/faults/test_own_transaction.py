@@ -1,4 +1,4 @@
-"""F2: jobs end their process around their effect, a row; in a transaction of their own it is there once."""
+"""F2: jobs kill their process around their effect. With a job session the effect is stored exactly once."""
 
 import asyncio
 import random
@@ -27,7 +27,7 @@ TOLD = {"modules": ["tests.faults.workers", "tests.faults.transactional"]}
 
 
 def effects(url: URL) -> Counter[int]:
-    """How many effects each job had."""
+    """The number of effects of each job."""
     with recording.connected(url) as connection:
         return Counter(row[0] for row in connection.execute(text("SELECT job FROM effects")))
 
@@ -66,7 +66,7 @@ async def test_effects_are_there_exactly_once_when_jobs_kill_their_process(
     repeated = sum(found[job.id] - 1 for job in plain)
     print(f"{len(deaths)} processes died in {took:.1f} s; {repeated} effects of plain jobs were repeated")
     assert {row.state for row in rows} == {"completed"}
-    # One that shared its process with another may have been stored, and not have come to its own death.
+    # A job that shared its process with another one can have been stored without killing the process itself.
     spared = [job for job in mixed if not (tmp_path / "deaths" / str(job.id)).exists()]
     assert {job.args["point"] for job in spared} <= {"committed"}
     assert len(deaths) >= TRANSACTIONAL
@@ -75,7 +75,7 @@ async def test_effects_are_there_exactly_once_when_jobs_kill_their_process(
 
 
 async def all_running_on(client: Oban, node: str) -> list[Job]:
-    """The jobs of a node, as soon as it runs as many as it may."""
+    """Wait until a node runs as many jobs as its limit, and return them."""
 
     async def full() -> list[Job] | None:
         jobs = [job for job in await client.list_jobs() if job.state == "executing"]
@@ -87,7 +87,7 @@ async def all_running_on(client: Oban, node: str) -> list[Job]:
 
 
 async def test_runs_that_lost_their_job_leave_no_effect(url: URL, tmp_path: Path, rng: random.Random) -> None:
-    # On SQLite, nobody else could write after one of them has.
+    # On SQLite, no other connection could write after one of these jobs has written.
     first = url.get_backend_name() != "sqlite"
     async with cluster_for(url, tmp_path, limit=LIMIT) as cluster, Oban(url) as client:
         jobs = [
@@ -100,7 +100,7 @@ async def test_runs_that_lost_their_job_leave_no_effect(url: URL, tmp_path: Path
         assert await client.cancel_many_jobs(cancelled) == len(cancelled)
         await frozen.freeze(3 * LEASE)
         await cluster.settled(15, jobs=len(jobs))
-        # Those that were frozen come to their end, too late.
+        # The frozen runs end too late.
         await eventually(lambda: frozen.log.count("its writes are rolled back") >= len(lost))
         states = {job.id: job.state for job in await client.list_jobs()}
         await cluster.stop()
@@ -115,7 +115,7 @@ async def test_runs_that_lost_their_job_leave_no_effect(url: URL, tmp_path: Path
 
 
 @pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
-async def test_when_the_commit_breaks_there_is_one_effect_all_the_same(
+async def test_there_is_one_effect_when_the_commit_breaks(
     server: Server, server_url: URL, rng: random.Random, driver: str
 ) -> None:
     with recording.connected(server_url) as connection:
@@ -141,6 +141,6 @@ async def test_when_the_commit_breaks_there_is_one_effect_all_the_same(
 
 
 async def stored_of(client: Oban, url: URL) -> dict[int, tuple[str, int, int]]:
-    """The state, the number of errors and of effects of each job."""
+    """The state, the number of errors and the number of effects of each job."""
     found = effects(url)
     return {job.id: (str(job.state), len(job.errors), found[job.id]) for job in await client.list_jobs()}

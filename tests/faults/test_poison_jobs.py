@@ -1,4 +1,4 @@
-"""F17: jobs that end their process, among jobs that do not."""
+"""F17: jobs that kill their process, among jobs that do not."""
 
 import asyncio
 import random
@@ -20,7 +20,7 @@ ENDINGS = [*["exit"] * 5, *(number.name for number in (signal.SIGABRT, signal.SI
 ENDINGS += ["SIGBUS", "SIGFPE"]
 
 
-async def test_jobs_that_kill_their_process_are_discarded_and_the_others_done(
+async def test_jobs_that_kill_their_process_are_discarded_and_the_others_completed(
     url: URL, tmp_path: Path, rng: random.Random
 ) -> None:
     async with Cluster(url, tmp_path, lease=LEASE) as cluster, Oban(url) as client:
@@ -43,6 +43,6 @@ async def test_jobs_that_kill_their_process_are_discarded_and_the_others_done(
         assert (row.state, row.attempt) == ("discarded", 3)
         assert row.errors[-1]["attempt"] == 3
         assert row.errors[-1]["error"]
-        # Not each time by itself: one that was fetched along with another loses that attempt too.
+        # A job can lose an attempt without killing the process itself, if it was fetched with another one.
         assert sum(entry.what == "exit" and entry.job == job.id for entry in history.ledger) <= 3
     assert deaths >= len(poison)

@@ -1,4 +1,4 @@
-"""F18: rows that others have spoilt delay only themselves, and end with a reason or are passed over."""
+"""F18: rows that another program corrupted delay only themselves, and are discarded or skipped."""
 
 import asyncio
 import time
@@ -18,9 +18,9 @@ pytestmark = pytest.mark.slow
 GOOD = 1_000
 _DEEP = "[" * 5_000 + "]" * 5_000
 _HUGE = "1" + "0" * 5_000
-#: What becomes of a row: it runs like any other, it is discarded with a reason, or it is left alone.
+#: A row runs like any other, is discarded with a reason, or is left alone.
 RUNS, FAILS, STAYS = "completed", "discarded", ""
-#: Columns of rows, as SQL, by database; what becomes of each.
+#: Columns of rows as SQL, by database, and the result for each.
 COMMON = {
     "args are a list": ("args = '[1]'", FAILS),
     "args are null": ("args = 'null'", FAILS),
@@ -76,7 +76,7 @@ ROWS = {
         "as many attempts as you like": ("max_attempts = 'x'", RUNS),
     },
 }
-#: Rows that nobody runs any more. The lifeline takes each of them back, whoever owned it.
+#: Executing rows that no node runs. The lifeline rescues each of them, whatever its owner.
 ORPHANS = {
     "postgresql": [
         "attempted_by = '{}'",
@@ -110,7 +110,7 @@ REASON = {
 
 
 class Good(Worker, name="poison.Good"):
-    """Reads what it is given, and takes a moment."""
+    """Reads its args, and takes a moment."""
 
     async def process(self, job: Job) -> None:
         job.args.get("a")
@@ -124,18 +124,18 @@ class Fails(Worker, name="poison.Fails"):
 
 
 async def spoil(url: URL, rows: Iterable[str], state: str = "available") -> list[int]:
-    """Insert rows at the head of the queue, and change each as another program might; their ids."""
+    """Insert rows at the head of the queue, corrupt them like another program, and return their ids."""
 
     def insert() -> list[int]:
         with recording.connected(url) as connection:
             return [_spoil(connection, changes, state) for changes in rows]
 
-    # Not on the event loop, where a node may be about to end the transaction that this waits for.
+    # In a thread, as the event loop can be needed to end the transaction that this waits for.
     return await asyncio.to_thread(insert)
 
 
 def _spoil(connection: Connection, changes: str, state: str) -> int:
-    # Not to be seen before it is spoilt.
+    # Suspended, so it is not fetched before it is corrupted.
     values = f"'poison.Good', 'suspended', {int(state == 'executing')}, 1, {OLD}, {OLD}"
     inserted = connection.exec_driver_sql(
         "INSERT INTO oban_jobs (worker, state, attempt, max_attempts, scheduled_at, attempted_at)"
@@ -155,13 +155,13 @@ def state_of(connection: Connection, id_: int) -> str:
 
 
 def reason_of(connection: Connection, id_: int) -> str | None:
-    """The last entry in the errors, as the database sees it."""
+    """The last entry of `errors`, as the database reads it."""
     reason: str | None = connection.scalar(text(REASON[connection.dialect.name]), {"id": id_})
     return reason
 
 
 async def time_of(oban: Oban) -> float:
-    """How long it takes to do the good jobs, from the moment that they are there."""
+    """Insert good jobs, and return the seconds until all of them have ended."""
     await oban.enqueue_many([Good.new(priority=1) for _ in range(GOOD)])
     since = time.monotonic()
 
@@ -187,7 +187,7 @@ OPTIONS: dict[str, Any] = {
 
 @pytest.fixture(params=["asyncpg", "psycopg, own engine", "sqlite, own engine"])
 async def target(request: pytest.FixtureRequest) -> AsyncIterator[URL | AsyncEngine]:
-    """What `Oban` is given: URLs, for which it makes engines, and engines of the application's."""
+    """The first argument of `Oban`: a URL, or an engine of the application."""
     driver, *own = request.param.split(", ")
     url: URL = request.getfixturevalue("sqlite_url" if driver == "sqlite" else "postgresql_url")
     url = url.set(drivername="sqlite+aiosqlite" if driver == "sqlite" else f"postgresql+{driver}")
@@ -200,7 +200,7 @@ async def target(request: pytest.FixtureRequest) -> AsyncIterator[URL | AsyncEng
 
 
 async def ended(connection: Connection, ids: list[int]) -> list[str]:
-    """Wait until some jobs are neither available nor executing; their states."""
+    """Wait until these jobs are neither available nor executing, and return their states."""
     states: list[str] = []
 
     def at_rest() -> bool:
@@ -211,7 +211,7 @@ async def ended(connection: Connection, ids: list[int]) -> list[str]:
     return states
 
 
-# Rounds are repeated until one of each kind was not disturbed.
+# Rounds are repeated until one of each kind was undisturbed.
 @pytest.mark.alone
 async def test_spoilt_rows_delay_only_themselves(target: URL | AsyncEngine) -> None:
     clean: list[float] = []
@@ -220,7 +220,7 @@ async def test_spoilt_rows_delay_only_themselves(target: URL | AsyncEngine) -> N
         url = oban.engine.url
         rows = ROWS[url.get_backend_name()]
         assert len(rows) >= 25
-        # The machine may be busy with other things: the best time of each counts.
+        # The best time of each counts, as the machine can be busy.
         while not spoilt or min(spoilt) > min(clean) * 1.2:
             assert len(spoilt) < 5, (clean, spoilt)
             clean.append(await time_of(oban))
@@ -249,7 +249,7 @@ async def test_maintenance_goes_past_spoilt_rows(target: URL | AsyncEngine) -> N
     async with Oban(target, **options) as oban:
         url = oban.engine.url
         database = url.get_backend_name()
-        # The good row comes last, wherever rows are gone through in their order.
+        # The good row is the last one in any order.
         for state in ("completed", "cancelled", "discarded", "retryable", "scheduled"):
             rows = (changes for changes, _ in ROWS[database].values() if "state" not in changes)
             await spoil(url, rows, state)

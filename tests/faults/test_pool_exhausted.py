@@ -1,6 +1,6 @@
 """F12: no connection is left, in the application's pool or on the server.
 
-3 s, where the matrix has 10: longer than the lease, so that a node that was not heard of would show.
+For 3 s, which is longer than the lease, so a node without heartbeats would be noticed.
 """
 
 import asyncio
@@ -59,7 +59,7 @@ def url(request: pytest.FixtureRequest) -> URL:
 
 
 async def completed(url: URL, job: Job) -> None:
-    """Wait until it is, by a connection that has nothing to do with any pool."""
+    """Wait until a job is completed, on a connection outside of any pool."""
 
     def is_completed() -> bool:
         with recording.connected(url) as connection:
@@ -71,7 +71,7 @@ async def completed(url: URL, job: Job) -> None:
 
 @pytest.fixture
 async def engine(url: URL) -> AsyncIterator[AsyncEngine]:
-    """The application's, with three connections."""
+    """The application's engine, with three connections."""
     made = create_async_engine(url, pool_size=3, max_overflow=0)
     yield made
     await made.dispose()
@@ -99,7 +99,7 @@ async def test_a_runner_needs_no_connection_of_the_applications_pool(url: URL, e
             jobs: list[Job] = []
             while time.monotonic() - since < HELD:
                 jobs += await client.enqueue_many([Slow.new({"seconds": 0.01}) for _ in range(10)])
-                # Each is found, run and acknowledged while nothing else moves.
+                # Each job is found, run and acknowledged on its own.
                 await completed(url, jobs[-1])
                 await asyncio.sleep(0.1)
             assert (connection.scalar(beating) or 0) - beats > HELD / LEASE * 2
@@ -118,7 +118,7 @@ WHERE backend_type = 'client backend' AND pid <> ALL(%s)
 
 
 class FullServer:
-    """Takes every connection that the server has, those that others have first."""
+    """Ends all connections, and takes every connection that the server allows."""
 
     def __init__(self, server: Server) -> None:
         self.dsn = server.url.set(drivername="postgresql").render_as_string(hide_password=False)

@@ -1,4 +1,4 @@
-"""F10: a primary turns read-only for longer than a lease, and can be written again.
+"""F10: a primary becomes read-only for longer than a lease, and writable again.
 
 For every commit 2 phases of 4 s and 1,000 jobs; 3 of 10 s and 2,000 with `OBAN_FAULTS=full`.
 """
@@ -26,12 +26,12 @@ pytestmark = pytest.mark.slow
 
 PHASES, SECONDS, JOBS = (3, 10.0, 2000) if FULL else (2, 4.0, 1000)
 BATCH = 20
-#: What a session asks for when it begins counts more than what the server says.
+#: An option of the session overrides the setting of the server.
 WRITABLE = {"options": "-cdefault_transaction_read_only=off"}
 
 
 def turn(url: URL, read_only: bool) -> None:
-    """Let every session, those that are open too, only read from its next transaction on, or write again."""
+    """Make the next transactions of every session read-only, also of open sessions, or writable again."""
     with recording.connected(url) as connection:
         value = "on" if read_only else "off"
         connection.execute(text(f"ALTER SYSTEM SET default_transaction_read_only = {value}"))
@@ -39,13 +39,13 @@ def turn(url: URL, read_only: bool) -> None:
 
 
 def acknowledged_later(history: History, since: float, until: float) -> int:
-    """How many jobs ended within a time, and were acknowledged after it."""
+    """The number of jobs that ended within an interval and were acknowledged after it."""
     ended = {entry.job for entry in history.ledger if entry.what == "end" and since < entry.at < until}
     later = {change.job for change in history.changes if change.new == "completed" and change.at >= until}
     return len(ended & later)
 
 
-async def test_the_database_turns_read_only_while_jobs_run(
+async def test_the_database_becomes_read_only_while_jobs_run(
     server: Server, server_url: URL, tmp_path: Path, rng: random.Random
 ) -> None:
     ledger = server_url.update_query_dict(WRITABLE)
@@ -86,7 +86,7 @@ async def test_the_database_turns_read_only_while_jobs_run(
         assert [(node.running, node.life) for node in cluster.nodes] == [(True, 1)] * 3
         await cluster.stop()
         history = cluster.check(expect=ids)
-    # A statement that had begun went on, if only for a moment.
+    # A statement that had begun could still write for a moment.
     within = [(since + 0.5, until) for since, until in phases]
     assert [change for change in history.changes if any(a < change.at < b for a, b in within)] == []
     assert refused == {"25006"}

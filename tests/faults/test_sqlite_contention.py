@@ -20,7 +20,7 @@ KILLS = 20
 
 
 def logged(folder: Path) -> list[str]:
-    """What all processes wrote, line by line."""
+    """The lines that all processes wrote."""
     return [line for path in folder.glob("n*.log") for line in path.read_text().splitlines()]
 
 

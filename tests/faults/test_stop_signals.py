@@ -1,7 +1,7 @@
-"""F5: 200 real nodes are stopped by signals, at random moments: each exits with 0, and keeps nothing.
+"""F5: signals stop 200 real nodes at random moments. Each exits with 0, and leaves no executing job.
 
-Most of them are copies of one process that has imported everything, as 200 interpreters would take three
-minutes to start; the others start from nothing.
+Most nodes are forked from a process that has imported everything, as 200 interpreters would take three
+minutes to start. The others are new interpreters.
 """
 
 import asyncio
@@ -27,9 +27,9 @@ from tests.support.waiting import eventually, within
 pytestmark = pytest.mark.slow
 
 GRACE = 0.3
-#: How long a node may take to exit, beyond the grace period.
+#: Seconds that a node has to exit after the grace period.
 MARGIN = 2.0
-#: Nodes at once, and how often, for each database: (10 + 9 × 10) × 2 = 200.
+#: The number of nodes at once, and of batches, for each database: (10 + 9 × 10) × 2 = 200.
 NODES, BATCHES = 10, 9
 STARTING, RUNS, STOPPING = "starting, process", "runs own_", "stopping: waiting"
 SIGNALS = (
@@ -43,7 +43,7 @@ SIGNALS = (
 
 
 class Press:
-    """Makes copies of a process that has imported everything: see `tests.faults.stop_node`."""
+    """Forks nodes from a process that has imported everything: see `tests.faults.stop_node`."""
 
     def __init__(self, process: Process) -> None:
         self._process = process
@@ -60,7 +60,7 @@ class Press:
                     self.ended(int(pid)).set_result(int(code))
 
     def ended(self, pid: int) -> "asyncio.Future[int]":
-        """The exit code of a process, in the future."""
+        """A future for the exit code of a process."""
         return self._ended.setdefault(pid, asyncio.get_running_loop().create_future())
 
     async def start(self, output: Path, arguments: list[str]) -> int:
@@ -87,12 +87,12 @@ async def press() -> AsyncIterator[Press]:
 
 @dataclass
 class Node:
-    """One node, and when it is to be stopped."""
+    """One node, and the signals that stop it."""
 
     name: str
     phase: str
     signals: list[signal.Signals]
-    #: Seconds from the phase to the first signal, and from each to the next.
+    #: Seconds from the phase to the first signal, and between signals.
     delay: float
     gap: float
     output: Path
@@ -112,7 +112,7 @@ class Node:
         ]
 
     async def stop(self) -> None:
-        """Wait for the moment, send the signals, and wait for the end."""
+        """Wait for the phase, send the signals, and wait for the end."""
         words = {"start": STARTING, "idle": RUNS, "busy": "has begun", "stop": "has begun"}[self.phase]
         await self.says(words)
         loop = asyncio.get_running_loop()
@@ -132,7 +132,7 @@ class Node:
         try:
             await eventually(lambda: words in self.printed() or self.code.done(), 20)
         except AssertionError:
-            # It says where it hangs: see PYTHONFAULTHANDLER.
+            # SIGABRT makes it print where it hangs: see PYTHONFAULTHANDLER.
             self.send(signal.SIGABRT)
             await asyncio.wait({self.code}, timeout=5)
             raise AssertionError(f"{self} does not say {words!r}, but\n{self.printed()}") from None
@@ -143,7 +143,7 @@ class Node:
                 os.kill(self.pid, number)
 
     def problems(self) -> list[str]:
-        """What is wrong with how it ended."""
+        """What was wrong with the end of the node."""
         found = []
         if self.code.result() != 0:
             found.append(f"exit code {self.code.result()}")
@@ -171,7 +171,7 @@ def plan(rng: random.Random, batch: str, folder: Path, phases: tuple[str, ...], 
         name = f"{batch}_{number}"
         output = folder / name
         output.touch()
-        # Also during the last moments that the jobs and the outcomes get after the grace period.
+        # Also while jobs end and outcomes are stored after the grace period.
         gap = rng.uniform(0, GRACE + 0.2) if phase == "stop" else rng.uniform(0, 0.03)
         nodes.append(Node(name, phase, signals, rng.uniform(0, latest), gap, output))
     return nodes
@@ -188,7 +188,7 @@ async def enqueue(client: Oban, nodes: list[Node]) -> None:
 
 
 async def check(client: Oban, nodes: list[Node]) -> list[str]:
-    """What is wrong once all nodes have ended; leaves no job behind."""
+    """Find errors after all nodes have ended, and delete all jobs."""
     problems = [problem for node in nodes for problem in node.problems()]
     for row in await client.list_jobs():
         back = (row.state, row.attempt, row.errors) == (JobState.AVAILABLE, 0, [])

@@ -1,7 +1,7 @@
-"""Workers whose effect is a row in the database, and who may end their process around it.
+"""Workers whose effect is a row in the database, and that can kill their process around it.
 
-`OBAN_DEATHS` of the environment is a folder: a file in it, named by the job, says that it has killed its
-process, so that it does so once, and holds which node that was and when.
+The environment variable `OBAN_DEATHS` is a folder. A file in it, named after a job, records the node and the
+time at which the job killed its process, so it does that only once.
 """
 
 import asyncio
@@ -21,18 +21,18 @@ from tests.faults.recording import SYNC
 from tests.faults.workers import LEDGER_URL
 
 DEATHS = "OBAN_DEATHS"
-#: Where a job dies; "committed" is right after the commit, before anybody has heard of it.
+#: Where a job kills its process; "committed" is right after the commit, before the answer arrives.
 POINTS = ("before", "written", "committed")
 TABLE = "CREATE TABLE effects (job bigint NOT NULL, attempt int NOT NULL)"
 _EFFECT = text("INSERT INTO effects (job, attempt) VALUES (:job, :attempt)")
 
 
 def die_once(job: Job) -> None:
-    """End this process, unless the job has ended one already."""
+    """Kill this process, unless the job has already killed one."""
     file = Path(os.environ[DEATHS]) / str(job.id)
     if file.exists():
         return
-    # Whole at once: another job may end the process meanwhile.
+    # Written atomically, as another job can kill the process meanwhile.
     noted = file.with_suffix(f".{os.getpid()}")
     noted.write_text(f"{job.attempted_by[0]} {time.time()}")
     noted.rename(file)
@@ -45,7 +45,7 @@ def effect(job: Job) -> dict[str, Any]:
 
 
 def write(job: Job, session: Session) -> None:
-    """Have the effect of the job in its session, and perhaps die around it."""
+    """Write the effect of the job in its session, and kill the process around it if the args say so."""
     if job.args["point"] == "before":
         die_once(job)
     session.execute(_EFFECT, effect(job))
@@ -56,7 +56,7 @@ def write(job: Job, session: Session) -> None:
 
 
 class Transactional(Worker, name="faults.Transactional", max_attempts=100):
-    """Has its effect in its own transaction."""
+    """Writes its effect in its job session."""
 
     async def process(self, job: Job, session: AsyncSession) -> None:
         await session.run_sync(lambda sync: write(job, sync))
@@ -70,7 +70,7 @@ class ThreadTransactional(Worker, name="faults.ThreadTransactional", max_attempt
 
 
 class Plain(Worker, name="faults.Plain", max_attempts=100):
-    """Commits its effect by itself, before it has completed."""
+    """Commits its effect itself, before it has completed."""
 
     def process(self, job: Job) -> None:
         if job.args["point"] == "before":
@@ -84,7 +84,7 @@ class Plain(Worker, name="faults.Plain", max_attempts=100):
 
 
 class Slow(Worker, name="faults.Slow"):
-    """Lasts `args["seconds"]` in its first attempt, with its effect before or after that."""
+    """Takes `args["seconds"]` in its first attempt, and writes its effect before or after that."""
 
     async def process(self, job: Job, session: AsyncSession) -> None:
         if job.args["first"]:

@@ -1,7 +1,7 @@
-"""Workers for nodes that meet faults. Each run writes into the ledger when it starts and when it ends.
+"""Workers for nodes with faults. Each run writes into the ledger when it starts and when it ends.
 
-The ledger's database is `OBAN_LEDGER_URL` of the environment: it should not lie behind a proxy. Own
-workers write it with `async with noted(job):` or, in threads and processes, `with noted_sync(job):`.
+The environment variable `OBAN_LEDGER_URL` is the database of the ledger, without a proxy. Workers write to it
+with `async with noted(job):` or, in threads and processes, with `with noted_sync(job):`.
 """
 
 import asyncio
@@ -22,17 +22,17 @@ from sqlalchemy import make_url
 from oban import Job, Worker
 
 LEDGER_URL = "OBAN_LEDGER_URL"
-#: How long the ledger's database may be away, in seconds.
+#: Seconds for which the database of the ledger can be away.
 PATIENCE = 60.0
 
 _INSERT = "INSERT INTO oban_ledger (job, attempt, node, owner, what, run) VALUES ({}) ON CONFLICT DO NOTHING"
 _local = threading.local()
-#: One thread, so that a node has one connection for its ledger.
+#: One thread, so a node has one connection for its ledger.
 _writer = ThreadPoolExecutor(1, thread_name_prefix="ledger")
 
 
 def write(who: tuple[Any, ...], what: str, run: str) -> None:
-    """Commit one entry, however often the database has to be tried; on a connection of this thread."""
+    """Commit one entry on a connection of this thread, and retry while the database is away."""
     url = make_url(os.environ[LEDGER_URL])
     lite = url.get_backend_name() == "sqlite"
     statement = _INSERT.format(", ".join(["?" if lite else "%s"] * 6))
@@ -48,7 +48,7 @@ def write(who: tuple[Any, ...], what: str, run: str) -> None:
                 _local.connection = connection
             connection.execute(statement, (*who, what, run))
             return
-        # The key (run, what) makes it harmless to repeat an insertion whose answer was lost.
+        # The key (run, what) makes it safe to repeat an insertion whose answer was lost.
         except psycopg.OperationalError:
             _local.connection = None
             if time.monotonic() > deadline:
@@ -69,13 +69,13 @@ class Note:
 
     async def __call__(self, what: str) -> None:
         who, run = self._of
-        # Never on the event loop: it may be in the middle of a transaction on the same SQLite file.
+        # Not on the event loop, which can be in the middle of a transaction on the same SQLite file.
         await asyncio.shield(asyncio.get_running_loop().run_in_executor(_writer, write, who, what, run))
 
 
 @asynccontextmanager
 async def noted(job: Job) -> AsyncIterator[None]:
-    """Note the start before the block and how it ended after it."""
+    """Record the start before the block, and how the run ended after it."""
     note = Note(job)
     try:
         await note("start")
@@ -91,7 +91,7 @@ async def noted(job: Job) -> AsyncIterator[None]:
 
 @contextmanager
 def noted_sync(job: Job) -> Iterator[None]:
-    """The same in a thread or a process of its own."""
+    """The same for a worker in a thread or in another process."""
     who, run = _who(job), str(uuid.uuid4())
     write(who, "start", run)
     try:
@@ -103,7 +103,7 @@ def noted_sync(job: Job) -> Iterator[None]:
 
 
 class Pause(Worker, name="faults.Pause"):
-    """Lasts `args["seconds"]`."""
+    """Takes `args["seconds"]`."""
 
     async def process(self, job: Job) -> None:
         async with noted(job):
@@ -119,7 +119,7 @@ class ThreadPause(Worker, name="faults.ThreadPause"):
 
 
 class Block(Worker, name="faults.Block"):
-    """Keeps the event loop for `args["seconds"]`."""
+    """Blocks the event loop for `args["seconds"]`."""
 
     async def process(self, job: Job) -> None:
         async with noted(job):
@@ -127,7 +127,7 @@ class Block(Worker, name="faults.Block"):
 
 
 class Die(Worker, name="faults.Die", max_attempts=3):
-    """Ends its process: `args["by"]` is "exit" or the name of a signal, such as "SIGABRT"."""
+    """Ends its process. `args["by"]` is "exit" or the name of a signal, such as "SIGABRT"."""
 
     async def process(self, job: Job) -> None:
         note = Note(job)
