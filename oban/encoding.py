@@ -117,8 +117,7 @@ def json_object(value: object, path: str) -> dict[str, Any]:
         return {}
     if not isinstance(value, dict):
         raise EncodingError(path, f"must be a dict, not {type(value).__name__}")
-    copy: dict[str, Any] = json_value(value, path)
-    return copy
+    return json_value(value, path)  # type: ignore[no-any-return]
 
 
 def json_value(value: object, path: str) -> Any:

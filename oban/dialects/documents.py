@@ -11,8 +11,10 @@ Path = Sequence[str | int]
 Compare = Callable[[Any, Any], ColumnElement[bool]]
 
 
-def step(key: str | int) -> ColumnElement[Any]:
+def step(key: str | int | ColumnElement[Any]) -> ColumnElement[Any]:
     """One step of a path as a bound parameter: `Text` for a key, `Integer` for an index."""
+    if isinstance(key, ColumnElement):
+        return key
     return literal(key, Text() if isinstance(key, str) else Integer())
 
 

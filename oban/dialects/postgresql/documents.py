@@ -1,6 +1,6 @@
 """Conditions on `jsonb` and `text[]`, as containment (`@>`) where possible: a GIN index covers it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -28,7 +28,7 @@ class PostgreSQLDocuments(Documents):
 
     def equals_column(self, document: Any, steps: Sequence[Any], column: Any) -> ColumnElement[bool]:
         if any(isinstance(place.type, sa.Integer) for place in steps):
-            return sa.func.coalesce(_follow(document, steps) == sa.func.to_jsonb(column), sa.false())
+            return sa.func.coalesce(_at(document, steps) == sa.func.to_jsonb(column), sa.false())
         value = column
         for key in reversed(steps):
             value = sa.func.jsonb_build_object(sa.cast(key, sa.Text), value, type_=JSONB())
@@ -69,13 +69,9 @@ class PostgreSQLDocuments(Documents):
         return sa.type_coerce(tags, sa.ARRAY(sa.Text())).op("&&", return_type=sa.Boolean())(_strings(wanted))
 
 
-def _at(document: Any, path: Path) -> Any:
-    return _follow(document, map(step, path))
-
-
-def _follow(document: Any, steps: Iterable[Any]) -> Any:
+def _at(document: Any, path: Sequence[Any]) -> Any:
     json: Any = sa.type_coerce(document, JSONB())
-    for place in steps:
+    for place in map(step, path):
         inner = json.op("->", return_type=JSONB())(sa.cast(place, place.type))
         # PostgreSQL takes a scalar for a list of itself: '7'::jsonb -> 0 is 7.
         json = sa.case((is_a("array", json), inner)) if isinstance(place.type, sa.Integer) else inner

@@ -53,7 +53,7 @@ class SQLiteDocuments(Documents):
                 value = sa.func.replace(value, sql_literal("-"), sql_literal(""), type_=sa.Text())
             return sa.and_(found.c.type == sql_literal(kind), value == column)
 
-        return _found(document, steps, equal)
+        return _exists(document, steps, equal)
 
     def compares(self, document: Any, path: Path, compare: Compare, value: Any) -> ColumnElement[bool]:
         kinds = ("text",) if isinstance(value, str) else _NUMBERS
@@ -89,25 +89,22 @@ class SQLiteDocuments(Documents):
         return sa.select(sa.literal_column("1")).select_from(each).where(matches).exists()
 
 
-def _exists(document: Any, path: Path, test: _Test) -> ColumnElement[bool]:
-    return _found(document, [step(key) for key in path], test)
-
-
-def _found(document: Any, steps: Sequence[Any], test: _Test) -> ColumnElement[bool]:
-    source, last = _walk(document, steps)
+def _exists(document: Any, path: Sequence[Any], test: _Test) -> ColumnElement[bool]:
+    source, last = _walk(document, path)
     found: Any = sa.select(sa.literal_column("1")).select_from(source).where(test(last))
     # A column in the test belongs to the statement around this one, however far out.
     return found.correlate_except(source).exists()  # type: ignore[no-any-return]
 
 
 def _value(document: Any, path: Path, kind: str, type_: Any) -> ColumnElement[Any]:
-    source, last = _walk(document, [step(key) for key in path])
+    source, last = _walk(document, path)
     value = sa.select(sa.type_coerce(last.c.value, type_)).select_from(source).where(_is_one_of(last, kind))
     return value.limit(sa.literal_column("1")).scalar_subquery()
 
 
-def _walk(document: Any, steps: Sequence[Any]) -> tuple[Any, Any]:
+def _walk(document: Any, path: Sequence[Any]) -> tuple[Any, Any]:
     """The FROM clause that follows a path, and its last level, whose `type` and `value` are at the path."""
+    steps = [step(key) for key in path]
     last = _level(json_or_empty(document, "object"), 0)
     source: Any = sa.select(sa.literal_column("1")).subquery("path").join(last, last.c.key == steps[0])
     for number, place in enumerate(steps[1:], 1):
