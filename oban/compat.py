@@ -120,18 +120,8 @@ class ProviderGreenlet(greenlet):
     __sqlalchemy_greenlet_provider__ = True
 
 
-async def run_sync(function: Callable[[], T]) -> T:
-    """Run sync code that uses SQLAlchemy on an asyncio driver: `sqlalchemy.util.greenlet_spawn`.
-
-    Without it, the same is done here.
-    """
-    if (spawn := getattr(util, "greenlet_spawn", None)) is not None:
-        result: T = await spawn(function)
-        return result
-    return await _spawn(function)
-
-
-async def _spawn(function: Callable[[], T]) -> T:
+async def spawn(function: Callable[[], T]) -> T:
+    """Run a sync function in a greenlet, and await what it waits for with `wait_for` or a driver."""
     worker = ProviderGreenlet(function, getcurrent())
     worker.gr_context = getcurrent().gr_context
     awaited: Any = worker.switch()
@@ -144,6 +134,10 @@ async def _spawn(function: Callable[[], T]) -> T:
             awaited = worker.switch(value)
     result: T = awaited
     return result
+
+
+#: Runs sync code that uses SQLAlchemy on an asyncio driver. Without `greenlet_spawn`, `spawn` does the same.
+run_sync: Callable[[Callable[[], T]], Awaitable[T]] = getattr(util, "greenlet_spawn", spawn)
 
 
 def wait_for(awaitable: Awaitable[Any]) -> Any:

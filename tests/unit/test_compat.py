@@ -71,22 +71,17 @@ def test_waiting_outside_of_a_driver_is_refused() -> None:
     waiting.close()
 
 
-@pytest.mark.parametrize("has_spawn", [True, False])
-async def test_sync_code_waits_for_coroutines_and_gets_their_errors(
-    has_spawn: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if not has_spawn:
-        monkeypatch.delattr("sqlalchemy.util.greenlet_spawn")
-
+@pytest.mark.parametrize("run_sync", [compat.run_sync, compat.spawn])
+async def test_sync_code_waits_for_coroutines_and_gets_their_errors(run_sync: Any) -> None:
     def work() -> list[int]:
         found = [compat.wait_for(_one()), compat.wait_for(_one())]
         with pytest.raises(KeyError):
             compat.wait_for(_fails())
         return found
 
-    assert await compat.run_sync(work) == [1, 1]
+    assert await run_sync(work) == [1, 1]
     with pytest.raises(ZeroDivisionError):
-        await compat.run_sync(lambda: 1 // 0)
+        await run_sync(lambda: 1 // 0)
 
 
 async def test_a_node_runs_jobs_without_any_of_the_names(url: URL, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,7 +99,7 @@ async def test_a_node_runs_jobs_without_any_of_the_names(url: URL, monkeypatch: 
     monkeypatch.setattr(compat, "named_columns", lambda _: [])
     monkeypatch.setattr(compat, "bind_processors", unknown)
     monkeypatch.setattr(compat, "row_arguments", unknown)
-    monkeypatch.delattr("sqlalchemy.util.greenlet_spawn")
+    monkeypatch.setattr(compat, "run_sync", compat.spawn)
     async with Oban(url, queues={"default": 2}) as oban:
         assert isinstance(oban.engine.sync_engine, Engine)
         jobs = await oban.enqueue_many([Noop.new() for _ in range(3)])
