@@ -41,8 +41,9 @@ from oban.types import (
     UTCDateTime,
 )
 
+DEFAULT_MAX_ATTEMPTS = 20
 #: Values of a new job, in addition to empty lists and dicts.
-_DEFAULTS = {"queue": "default", "attempt": 0, "max_attempts": 20, "priority": 0}
+_DEFAULTS = {"queue": "default", "attempt": 0, "max_attempts": DEFAULT_MAX_ATTEMPTS, "priority": 0}
 
 
 class Base(DeclarativeBase):
@@ -158,7 +159,7 @@ class Job(Base):
     queue: Mapped[str] = mapped_column(Text, server_default=text("'default'"))
     worker: Mapped[str] = mapped_column(Text)
     attempt: Mapped[int] = mapped_column(SmallInteger, server_default=text("0"))
-    max_attempts: Mapped[int] = mapped_column(SmallInteger, server_default=text("20"))
+    max_attempts: Mapped[int] = mapped_column(SmallInteger, server_default=text(str(DEFAULT_MAX_ATTEMPTS)))
     priority: Mapped[int] = mapped_column(SmallInteger, server_default=text("0"))
     args: Mapped[dict[str, Any]] = mapped_column(JSONDocument, server_default=text("'{}'"))
     meta: Mapped[dict[str, Any]] = mapped_column(JSONDocument, server_default=text("'{}'"))
@@ -219,7 +220,7 @@ class Job(Base):
             compat.set_identity(state, identity_key(self.__dict__["id"]))
 
     def _restore_on_rollback(self) -> Callable[[], None]:
-        """Return a function that makes this instance the new job again that it is now."""
+        """Return a function that turns the instance back into the new job that it is now."""
         before = {key: value for key, value in self.__dict__.items() if key != "_sa_instance_state"}
 
         def restore() -> None:
@@ -246,18 +247,18 @@ class Job(Base):
         checked = fields.CHECKS[field](value)
         if field == "scheduled_at":
             self.__dict__.pop("_schedule_in", None)
-            # Here as well as in `before_insert`, an event that bulk_save_objects() skips.
+            # Not only before the insert, because bulk_save_objects() does not send `before_insert`.
             if not self._is_persistent and self.state is JobState.AVAILABLE:
                 self.state = state_at(checked)
         return checked
 
     def cancelled(self) -> bool:
-        """Whether the job was cancelled; in a worker, whether its run should stop.
+        """Return whether the job was cancelled or, in a worker, whether the attempt should stop.
 
-        While the job executes, this becomes true about as soon as it is cancelled on any node, or as the run
-        loses it in another way: it was deleted, rescued, or retried after a cancel; it exceeded its timeout,
-        in a thread; or the node's grace period has ended. On any other instance it is true if `state` is
-        `cancelled`, without asking the database.
+        In a worker it becomes true within `watch_interval` (1 second) after the job is cancelled on any node,
+        deleted, rescued, or retried after a cancel. It also becomes true when the attempt exceeds its timeout
+        in a thread, and when the node's grace period ends. Elsewhere it is true if `state` is `cancelled`;
+        the database is not asked.
         """
         if self._run is not None:
             return self._run.cancelled
@@ -270,7 +271,7 @@ class Job(Base):
 
 @event.listens_for(Job, "before_insert")
 def _update_state(_: Any, __: Any, job: Job) -> None:
-    """Apply the time again, as the state may have been set after it."""
+    """Set the state again, in case it was assigned after the time."""
     if job.state is JobState.AVAILABLE and job.scheduled_at:
         job.state = state_at(job.scheduled_at)
 
@@ -278,7 +279,7 @@ def _update_state(_: Any, __: Any, job: Job) -> None:
 @event.listens_for(Job, "before_insert")
 @event.listens_for(Job, "before_update")
 def _check_again(_: Any, __: Any, job: Job) -> None:
-    """Check values again that may have been changed in place."""
+    """Check lists and dicts again, which can have been changed in place."""
     for field in ("args", "meta", "tags"):
         if field in job.__dict__:
             job.__dict__[field] = fields.CHECKS[field](job.__dict__[field])

@@ -1,5 +1,5 @@
 """Every SQL statement about jobs, in sync functions that take a `Transaction` as their first argument.
 
 They neither commit nor wait, and do not know whether an event loop is running: `oban.database` calls them. A
-module has its public functions first, and the statements that they run after them.
+function comes before the statements that it runs.
 """

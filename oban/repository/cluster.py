@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from operator import attrgetter
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -37,6 +38,11 @@ FOREIGN_LEASE = 60.0
 
 #: Called with the database's time; returns for how many seconds heartbeats could have been observed by then.
 ObservedFor = Callable[[datetime], float]
+
+
+def always_observed(_: datetime) -> float:
+    """The `ObservedFor` of callers that judge all producers."""
+    return math.inf
 
 
 class Heartbeat(NamedTuple):
@@ -80,8 +86,8 @@ def heartbeat(tx: Transaction, heartbeats: Sequence[Heartbeat]) -> None:
         # Fails if the database cannot be reached, as a heartbeat would.
         database_time(tx)
         return
-    # Each row is locked, on every node in the same order.
-    rows = [heartbeat._asdict() for heartbeat in sorted(heartbeats, key=lambda heartbeat: heartbeat.uuid)]
+    # In the same order on every node, as each row is locked.
+    rows = [row._asdict() for row in sorted(heartbeats, key=attrgetter("uuid"))]
     insert: Any = tx.dialect.insert(_producers).values(rows)
     refreshed = {"meta": insert.excluded.meta, "updated_at": tx.dialect.now()}
     # A node that is frozen or cut off before its COMMIT would keep the locks.
@@ -122,11 +128,6 @@ def _queue_info(row: Producer) -> QueueInfo:
         updated_at=row.updated_at,
         uuid=str(row.uuid),
     )
-
-
-def always_observed(_: datetime) -> float:
-    """For callers that want to judge all producers."""
-    return math.inf
 
 
 def stale_producers(tx: Transaction, lease: float, observed_for: ObservedFor = always_observed) -> list[str]:

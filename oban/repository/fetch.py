@@ -1,4 +1,4 @@
-"""Fetch: claim available jobs for a producer, alone or together with acknowledging others."""
+"""Fetch: claim available jobs for a producer, on their own or in one statement with acknowledgements."""
 
 import functools
 from collections.abc import Sequence

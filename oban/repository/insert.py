@@ -27,14 +27,14 @@ from oban import encoding, fields
 from oban.database.transaction import Transaction
 from oban.dialects.base import Dialect, sql_literal
 from oban.errors import InvalidTarget
-from oban.models import Job
+from oban.models import DEFAULT_MAX_ATTEMPTS, Job
 from oban.repository.announce import announce_available, announce_due
 from oban.types import STATE_BY_VALUE, JobState, JSONDocument, StateType, TextList, UTCDateTime
 
 #: How many jobs one statement inserts.
 BATCH = 1000
 
-#: The columns that a job has of its own, if they differ from `_default_values`.
+#: The columns that are sent for a job if its value differs from `_default_values`.
 _COLUMNS = {
     "queue": Text,
     "worker": Text,
@@ -60,9 +60,9 @@ _RETURNED = (
 
 
 def collect_jobs(jobs: Iterable[Job] | Job, *more: Job) -> list[Job]:
-    """The jobs that a caller passes, as an iterable or one by one.
+    """List the jobs that a caller passes, as an iterable or one by one.
 
-    Raises `InvalidTarget`, before any row is touched, if one is not a new job or is passed twice.
+    Raises `InvalidTarget`, before any row is touched, if an item is not a new job or is passed twice.
     """
     if not isinstance(jobs, (Job, Iterable)):
         raise InvalidTarget(f"jobs are needed, not {type(jobs).__name__}")
@@ -115,15 +115,17 @@ def _insert_batch(tx: Transaction, jobs: list[Job], *, attach: bool, is_only_bat
     else:
         rows = sorted((row.id, row.scheduled_at, row.state) for row in result)
     if attach:
+        # Called before the values change.
         tx.on_rollback([job._restore_on_rollback() for job in jobs])
     tx.after_commit(lambda: _show_rows(jobs, inserted_at, rows))
     if attach:
+        # In the caller's transaction, that has run by now, and made the instances ones that are stored.
         tx.session.add_all(jobs)
     if not dialect.insert_notifies:
         if delays := [at - inserted_at for _, at, state in rows if state == "scheduled"]:
             announce_due(tx, min(delays).total_seconds())
-        due_now = (job for job, (_, _, state) in zip(jobs, rows, strict=True) if state == "available")
-        announce_available(tx, {job.queue for job in due_now})
+        queues = {job.queue for job, row in zip(jobs, rows, strict=True) if row[2] == "available"}
+        announce_available(tx, queues)
 
 
 def _record(n: int, job: Job, queue: str, worker: str) -> dict[str, Any]:
@@ -134,7 +136,7 @@ def _record(n: int, job: Job, queue: str, worker: str) -> dict[str, Any]:
         record["queue"] = values["queue"]
     if values["worker"] != worker:
         record["worker"] = values["worker"]
-    if values["max_attempts"] != 20:
+    if values["max_attempts"] != DEFAULT_MAX_ATTEMPTS:
         record["max_attempts"] = values["max_attempts"]
     if values["priority"]:
         record["priority"] = values["priority"]
@@ -186,7 +188,7 @@ def _default_values(dialect: Dialect) -> dict[str, ColumnElement[Any]]:
     return {
         "queue": bindparam("first_queue", type_=Text),
         "worker": bindparam("first_worker", type_=Text),
-        "max_attempts": literal_column("20"),
+        "max_attempts": literal_column(str(DEFAULT_MAX_ATTEMPTS)),
         "priority": literal_column("0"),
         "meta": literal_column("'{}'"),
         "tags": dialect.string_list(),
@@ -195,9 +197,9 @@ def _default_values(dialect: Dialect) -> dict[str, ColumnElement[Any]]:
 
 @functools.cache
 def _single_statement(dialect: Dialect, columns: tuple[str, ...]) -> Executable:
-    """Inserts one job that is due at once, with its own values for some columns.
+    """Insert one job that is due at once, with its own values in some columns.
 
-    Takes the database less time than a batch of one: it decodes no list, and compares no times.
+    The database needs less time for it than for a batch of one: it decodes no list, and compares no times.
     """
     now = dialect.now()
     values = {
@@ -215,7 +217,7 @@ def _single_statement(dialect: Dialect, columns: tuple[str, ...]) -> Executable:
 
 @functools.cache
 def _batch_statement(dialect: Dialect, returns_lists: bool) -> Executable:
-    """Inserts a list of records; with `returns_lists`, it returns one row with a list for each column."""
+    """Insert a list of records, and return their rows or, with `returns_lists`, one row of lists."""
     record = dialect.recordset(
         "jobs",
         {"n": BigInteger, "state": Text, "scheduled_at": UTCDateTime, "delay": Float, **_COLUMNS},

@@ -66,7 +66,7 @@ class QueueCommand(NamedTuple):
                     raise ConfigError(f"paused must be True or False, not {paused!r}")
                 settings = {"running": True, "limit": _check_limit(limit), "paused": paused}
             case _:
-                raise ConfigError(f"{action!r} is no action; known are {', '.join(ACTIONS)}")
+                raise ConfigError(f"{action!r} is not an action; known are {', '.join(ACTIONS)}")
         return cls(action, name, cast(str | None, node), settings)
 
     def signal(self, name: str) -> dict[str, Any]:
@@ -149,7 +149,7 @@ def store_received(
 
 
 def _serialize_writers(tx: Transaction, name: str) -> None:
-    """Lock a row that all commands of an instance lock, so that each of them sees the rows of the others."""
+    """Lock a row that all commands of an instance lock, so that one at a time changes rows."""
     _upsert(tx, name, ALL, "", {})
 
 

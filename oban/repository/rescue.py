@@ -75,7 +75,7 @@ def rescue(
         max_age: Seconds that jobs of a producer without a row execute before they are rescued. Some other
             implementations store no rows.
         vanished: Producers whose rows were lost. They count as stale.
-        only: Ids of jobs, to rescue no others.
+        only: Rescue only jobs with these ids.
         still_steady: Called once the jobs are locked; if it returns false, nothing is rescued.
         observed_for: See `stale_producers`.
     """
@@ -198,7 +198,7 @@ def _delete_stale_statement(dialect: Dialect) -> Executable:
 def discard_exhausted(tx: Transaction, only: Sequence[int] | None = None) -> list[int]:
     """Discard up to `BATCH` available jobs that have no attempt left, with a reason; returns their ids.
 
-    With `only`, no jobs but those with some ids.
+    With `only`, only jobs with these ids.
     """
     statement = _discard_exhausted_statement(tx.dialect, only is not None)
     return list(tx.execute(statement, {} if only is None else {"only": only}).scalars())

@@ -114,7 +114,7 @@ def check_statement(statement: object) -> None:
         is_job = False
     if not is_job:
         raise InvalidTarget(
-            "the statement must be a select(Job), of Job and nothing else; other tables are joined:"
+            "the statement must be a select(Job), of Job and nothing else; join other tables:"
             " select(Job).join(Order, …).where(…)"
         )
 
@@ -128,8 +128,8 @@ def check_delete(targets: object, everything: bool) -> None:
     check_statement(targets)
     if not everything and _selects_all(targets):
         raise InvalidTarget(
-            "the select(Job) has no condition: it would delete every job that is not executing. If that is"
-            " meant, pass everything=True"
+            "the select(Job) has no condition: it would delete every job that is not executing. To do that,"
+            " pass everything=True"
         )
 
 
@@ -167,8 +167,8 @@ def execute_select(tx: Transaction, statement: Select[Any], locks_rows: bool) ->
         return tx.orm_execute(statement)
     if mapped_schema is not None:
         raise InvalidTarget(
-            f"the session's schema_translate_map says {mapped_schema!r} for tables without a schema, but this"
-            f" Oban's are in {prefix!r}"
+            f"the session's schema_translate_map maps tables without a schema to {mapped_schema!r}, but"
+            f" this Oban's tables are in {prefix!r}"
         )
     jobs = table(_TABLE.name, *(column(each.name) for each in _TABLE.columns), schema=prefix)
     # It is not recursive, but only in WITH RECURSIVE can the statement's own CTEs come before it.
@@ -197,7 +197,7 @@ def lock(
         .where(dialect.in_ids(Job.id, dialect.id_list()))
         .order_by(Job.id)
         .with_for_update(of=Job)
-        # Relationships of the application that are loaded eagerly would be locked, too.
+        # Without the application's relationships that are always loaded.
         .options(lazyload("*"))
     )
     if states is not None:

@@ -529,7 +529,7 @@ async def test_garbage_is_ignored(emptied_postgresql: URL, caplog: pytest.LogCap
         "ignored garbage on channel signal (1 since the last report)",
         "ignored a payload on channel signal",
     ]
-    assert "'explode' is no action; known are pause, resume, start, stop, scale" in warned[1]
+    assert "'explode' is not an action; known are pause, resume, start, stop, scale" in warned[1]
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
