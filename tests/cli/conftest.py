@@ -22,7 +22,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def sqlite_url(sqlite_factory: SQLiteFactory) -> Iterator[URL]:
-    """A fresh SQLite database, for what does not depend on the database."""
+    """A fresh SQLite database, for tests that do not depend on the database."""
     made = sqlite_factory.create()
     yield made
     sqlite_factory.drop(made)

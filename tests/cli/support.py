@@ -1,4 +1,4 @@
-"""What the tests of the command line share: an application, its processes and what they print."""
+"""An application for the tests of the command line, and its processes."""
 
 import os
 import subprocess
@@ -56,7 +56,7 @@ def node(*arguments: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def until(process: subprocess.Popen[str], words: str) -> list[str]:
-    """The lines that a process prints up to the one with some words in it."""
+    """Read the lines that a process prints, up to the first one that contains these words."""
     assert process.stdout is not None
     lines = []
     for line in process.stdout:

@@ -1,4 +1,4 @@
-"""The command line as a user meets it: real processes, their exit codes and what they print."""
+"""The command line in real processes: exit codes, messages, and signals."""
 
 import asyncio
 import signal
@@ -21,7 +21,7 @@ def test_both_the_option_and_the_command_print_the_version(argument: str) -> Non
     assert oban(argument).stdout == f"oban {package.__version__}\n"
 
 
-async def test_install_makes_the_tables_and_uninstall_removes_them_with_the_url_from_the_environment(
+async def test_install_creates_and_uninstall_removes_the_tables_with_the_url_from_the_environment(
     empty_url: URL,
 ) -> None:
     made = oban("install", OBAN_DATABASE_URL=text(empty_url))
@@ -82,7 +82,7 @@ def test_a_missing_url_is_named() -> None:
         (["--database-url", "mysql://u:secret@host/db", "--processes", "2"], "mysql is not supported"),
     ],
 )
-def test_start_says_what_is_wrong_in_one_line_without_the_password(arguments: list[str], words: str) -> None:
+def test_start_reports_an_error_in_one_line_without_the_password(arguments: list[str], words: str) -> None:
     result = oban("start", *arguments)
     assert result.returncode in (1, 2)
     assert words in result.stderr
@@ -97,7 +97,7 @@ def test_install_says_which_database_is_down_without_the_password() -> None:
     assert "secret" not in result.stderr
 
 
-def test_start_keeps_trying_while_the_database_is_down_and_still_obeys_a_signal() -> None:
+def test_start_keeps_trying_while_the_database_is_down_and_stops_at_a_signal() -> None:
     with node("--database-url", "postgresql://me:secret@127.0.0.1:1/shop") as process:
         first = until(process, "trying again")
         until(process, "trying again")
@@ -121,7 +121,7 @@ def test_start_can_be_stopped_while_it_waits_for_a_server_that_does_not_answer()
 def test_a_signal_during_the_import_of_the_application_ends_with_code_0_at_once(
     folder: Path, number: signal.Signals
 ) -> None:
-    # One that keeps every exception to itself, and threads that Python would wait for.
+    # An application that swallows every exception, and has threads that Python would wait for.
     (folder / "app" / "slow.py").write_text(
         "import threading, time\n"
         "threading.Thread(target=time.sleep, args=[60]).start()\n"
@@ -139,7 +139,7 @@ def test_a_signal_during_the_import_of_the_application_ends_with_code_0_at_once(
 def test_each_option_of_the_command_line_reaches_the_instance(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[Oban] = []
     monkeypatch.setattr("oban.cli.node.run", lambda oban, link: made.append(oban))
-    # What belongs to a process of its own.
+    # Options that only a separate process has.
     monkeypatch.setattr("oban.cli.node.exit_on_signals", lambda: None)
     monkeypatch.setattr("gc.freeze", lambda: None)
     monkeypatch.setattr("sys.path", [*sys.path])

@@ -1,4 +1,4 @@
-"""Several nodes on one machine: what dies is replaced, what is told to stop stops, nothing is orphaned."""
+"""A supervisor replaces nodes that die, passes on requests to stop, and leaves no process behind."""
 
 import asyncio
 import os
@@ -24,7 +24,7 @@ from tests.support.internals import all_ready
 from tests.support.waiting import eventually, within
 
 PREFIX = "import os, signal, socket, sys, time; link = socket.socket(fileno=int(sys.argv[2]))\n"
-#: Nodes as short as they can be: what they do is Python, given to a supervisor in this process.
+#: Minimal nodes: a supervisor in this process runs each of these pieces of Python.
 HEALTHY_AFTER = PREFIX + "link.send(b'r'); link.recv(1)"
 DEAF = PREFIX + "signal.signal(signal.SIGTERM, signal.SIG_IGN); link.send(b'r'); time.sleep(60)"
 DIES = PREFIX + "link.send(b'r'); os.kill(os.getpid(), 9)"
@@ -65,7 +65,7 @@ async def ends(running: "asyncio.Task[int]") -> int:
 @pytest.mark.parametrize(
     ("code", "how"), [(DIES, "ended by SIGKILL"), (ENDS, "ended with exit code 0")], ids=["killed", "0"]
 )
-async def test_a_node_that_ends_by_itself_is_started_again_after_growing_pauses(
+async def test_a_node_that_ends_is_started_again_after_growing_pauses(
     code: str, how: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(module, "RESTART_PAUSE", 0.2)
@@ -90,7 +90,7 @@ async def test_a_node_that_lived_for_long_is_started_again_soon(
     monkeypatch.setattr(module, "HEALTHY_AFTER", 0.0)
     supervisor = Recorder(ENDS)
     running = asyncio.create_task(supervisor.run())
-    # The twelfth pause would be that of more than a minute.
+    # The twelfth pause would be longer than a minute.
     await eventually(supervisor.started(13))
     supervisor.stop()
     assert await ends(running) == 0
@@ -181,14 +181,14 @@ async def test_a_process_that_cannot_be_started_is_tried_again(
 
 
 class Lines:
-    """What a supervisor and its nodes have printed."""
+    """The lines that a supervisor and its nodes have printed."""
 
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         self.process = process
         self.lines: list[str] = []
 
     async def until(self, *words: str) -> None:
-        """Read on until each of some words was printed."""
+        """Read lines until each of these strings was printed."""
         left = set(words)
         while left:
             new = await asyncio.to_thread(until, self.process, "")
@@ -196,7 +196,7 @@ class Lines:
             left = {word for word in left if not any(word in line for line in new)}
 
     def pid(self, name: str) -> int:
-        """The newest process of a node."""
+        """The id of the newest process of a node."""
         found = re.findall(rf" {name}  oban  starting, process (\d+)", "".join(self.lines))
         return int(found[-1])
 
@@ -235,7 +235,7 @@ async def rows(client: Oban, *states: JobState) -> list[Job]:
 
 
 async def all_run(client: Oban, jobs: Sequence[Job]) -> set[str]:
-    """The nodes that run some jobs, once all of them run."""
+    """Wait until all of these jobs run, and return their nodes."""
 
     async def executing() -> bool:
         return len(await rows(client, JobState.EXECUTING)) == len(jobs)
@@ -253,7 +253,7 @@ async def test_a_node_that_is_killed_is_replaced_and_all_stop_together(url: URL)
             os.kill(killed, signal.SIGKILL)
             await printed.until("node web-1 ended by SIGKILL", "node web-1 runs")
             assert printed.pid("web-1") != killed
-            # As many as there are places: each node, the new one included, has to take one.
+            # As many jobs as slots, so each node, also the new one, has to take one.
             jobs = [await client.enqueue(Job(worker="slow")) for _ in range(2)]
             assert await all_run(client, jobs) == {"web-1", "web-2"}
             nodes = [printed.pid("web-1"), printed.pid("web-2")]
@@ -288,7 +288,7 @@ async def test_a_signal_to_every_process_at_once_leaves_jobs_their_grace_period(
             await printed.until(*BOTH)
             job = await client.enqueue(Job(worker="brief", args={"seconds": 1}))
             await all_run(client, [job])
-            # As a service manager does it.
+            # Like a service manager.
             for pid in (printed.pid("web-1"), printed.pid("web-2"), process.pid):
                 os.kill(pid, signal.SIGTERM)
             assert await asyncio.to_thread(process.wait, 15) == 0
@@ -319,7 +319,7 @@ async def test_a_second_signal_is_passed_on(sqlite_url: URL) -> None:
         ([], "there are no Oban tables"),
     ],
 )
-def test_what_no_node_could_start_with_is_said_once_and_ends_the_supervisor(
+def test_an_error_that_prevents_every_start_is_reported_once_and_ends_the_supervisor(
     arguments: list[str], words: str
 ) -> None:
     result = oban("start", "--database-url", "sqlite+aiosqlite:///empty.db", "--processes", "3", *arguments)

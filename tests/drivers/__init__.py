@@ -1,1 +1,1 @@
-"""Each driver, as an application uses it: its own session, its own table, and jobs beside them."""
+"""Each driver as an application uses it: with its own session, its own table, and jobs next to them."""

@@ -1,4 +1,4 @@
-"""A session and a client of any driver, with or without asyncio, behind the same `await`."""
+"""A session and a client for any driver, with or without asyncio, behind the same async interface."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -18,7 +18,7 @@ DRIVERS = ASYNC + SYNC
 
 
 class Base(DeclarativeBase):
-    """The application's models."""
+    """The base class of the application's models."""
 
 
 class Order(Base):
@@ -35,9 +35,9 @@ def is_sqlite(driver: str) -> bool:
 
 
 class Awaited:
-    """An object whose methods are awaited, as those of its async sister are: they run in a thread.
+    """An object whose sync methods are awaited, like those of its async counterpart, and run in a thread.
 
-    On the loop, one that waits for a lock would keep the node that holds it from going on.
+    On the event loop, a method that waits for a lock would block the node that holds the lock.
     """
 
     def __init__(self, target: Any) -> None:
@@ -52,7 +52,7 @@ class Awaited:
 
 @dataclass
 class Application:
-    """An application with a database, an engine of its own, and a client on it."""
+    """An application with a database, its own engine, and a client on that engine."""
 
     driver: str
     url: URL
@@ -62,7 +62,7 @@ class Application:
     def __post_init__(self) -> None:
         url = self.url
         if self.driver == "pg8000":
-            # It takes the path of the socket, where the others take its folder.
+            # pg8000 takes the path of the socket, and the other drivers its folder.
             host = url.query["host"]
             url = url.set(query={"unix_sock": f"{host}/.s.PGSQL.{url.port or 5432}"})
         if self.driver in ASYNC:
@@ -75,7 +75,7 @@ class Application:
             self.oban = Awaited(SyncOban(self.engine))
 
     async def make_tables(self) -> None:
-        """The application's own."""
+        """Create the application's tables."""
         if isinstance(self.engine, Engine):
             Base.metadata.create_all(self.engine)
         else:
@@ -101,18 +101,18 @@ class Application:
 
 @dataclass
 class Transaction:
-    """A session in three forms: the sync one, what the application calls its session, and what is awaited."""
+    """A session in three forms: the sync one, the application's session, and one with async methods."""
 
     sync: Session
     own: Session | AsyncSession
     awaited: AsyncSession | Awaited
 
     def add(self, *instances: object) -> None:
-        """As the application does it."""
+        """Add objects, as the application does it."""
         self.own.add_all(instances) if len(instances) > 1 else self.own.add(instances[0])
 
     async def run(self, function: Callable[[Session], Any]) -> Any:
-        """Run what exists on the sync session alone."""
+        """Run a function that needs the sync session."""
         if isinstance(self.own, AsyncSession):
             return await self.own.run_sync(function)
         return await asyncio.to_thread(function, self.own)

@@ -1,4 +1,4 @@
-"""What every driver can do, shown in a session of the application; the table in the docs is made of this."""
+"""The features that work with every driver, in a session of the application. The docs' table shows them."""
 
 import os
 from collections.abc import AsyncIterator, Iterator
@@ -21,12 +21,12 @@ FEATURES = (
     *("enqueue in a transaction", "rollback", "savepoint", "bulk insert"),
     *("manage in a transaction", "client", "run jobs"),
 )
-#: What a test has shown: driver and feature.
+#: The driver and feature of each test that has passed.
 shown: set[tuple[str, str]] = set()
 
 
 class Ship(Worker):
-    """Says which orders it has shipped."""
+    """Records which orders it has shipped."""
 
     shipped: list[int]
 
@@ -63,7 +63,7 @@ def tick(app: Application, feature: str) -> None:
 
 
 async def stored(app: Application) -> list[tuple[int, str]]:
-    """Order and state of every job, in id order, as another session sees them."""
+    """The order and state of every job by id, as another session sees them."""
     async with app.session() as session:
         jobs = (await session.execute(select(Job).order_by(Job.id))).scalars().all()
         return [(job.args.get("order"), str(job.state)) for job in jobs]
@@ -75,7 +75,7 @@ async def orders(app: Application) -> int:
         return count
 
 
-async def test_a_job_added_to_the_session_is_there_and_starts_when_it_commits(app: Application) -> None:
+async def test_a_job_added_to_the_session_exists_and_starts_when_it_commits(app: Application) -> None:
     async with Oban(app.url, queues={"default": 5}, **NO_POLLING), app.session() as session:
         order = Order(customer="a")
         session.add(order)
@@ -85,7 +85,7 @@ async def test_a_job_added_to_the_session_is_there_and_starts_when_it_commits(ap
         assert (await stored(app), await orders(app)) == ([], 0)
         assert Ship.shipped == []
         await session.commit()
-        # Long before anybody looks without having been told.
+        # Long before the next poll.
         await eventually(lambda: Ship.shipped == [1], 5)
         assert await orders(app) == 1
         await app.oban.enqueue(Ship.new({"order": 2}), session=session.own)
@@ -125,7 +125,7 @@ async def test_a_savepoint_that_is_rolled_back_takes_its_jobs_with_it(app: Appli
     tick(app, "savepoint")
 
 
-async def test_every_way_of_inserting_many_gives_the_states_that_times_ask_for(app: Application) -> None:
+async def test_every_bulk_insert_derives_the_states_from_the_times(app: Application) -> None:
     later = datetime.now(UTC) + timedelta(hours=1)
     earlier = datetime(2020, 1, 1, tzinfo=UTC)
 
@@ -196,7 +196,7 @@ async def test_management_belongs_to_the_transaction(app: Application) -> None:
     tick(app, "manage in a transaction")
 
 
-async def test_the_client_works_by_itself_and_from_one_to_the_other(app: Application) -> None:
+async def test_the_client_works_without_a_session(app: Application) -> None:
     first = await app.oban.enqueue(Ship.new({"order": 1}, tags=["x", "é"], meta={"a": [None, 1.5]}))
     many = await app.oban.enqueue_many(*(Ship.new({"order": order}) for order in (2, 3)))
     read = await app.oban.get_job(first.id)
@@ -234,7 +234,7 @@ async def _all_completed(app: Application) -> bool:
 
 
 def table() -> str:
-    """The table of the docs, with a tick for each feature that was shown."""
+    """The table in the docs, with a tick for each feature whose test has passed."""
     lines = ["| driver | database | " + " | ".join(FEATURES) + " |", "|---" * (len(FEATURES) + 2) + "|"]
     for driver in DRIVERS:
         database = "SQLite" if is_sqlite(driver) else "PostgreSQL"
@@ -243,7 +243,7 @@ def table() -> str:
     return "\n".join(lines)
 
 
-def test_the_table_in_the_docs_is_what_these_tests_have_shown(request: pytest.FixtureRequest) -> None:
+def test_the_table_in_the_docs_matches_these_tests(request: pytest.FixtureRequest) -> None:
     here = [item for item in request.session.items if item.path == request.path]
     if len(here) < len(DRIVERS) * len(FEATURES) + 1:
         pytest.skip("only some of the tests of this module have run")

@@ -1,4 +1,4 @@
-"""`SyncOban` in threads, with every kind of session, and with what it cannot use."""
+"""`SyncOban` works in threads and with every kind of session, and refuses other ones."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -53,7 +53,7 @@ def oban(engine: Engine) -> Iterator[SyncOban]:
 def session(
     engine: Engine, request: pytest.FixtureRequest
 ) -> Iterator[Session | scoped_session[Session] | Connection]:
-    """What a sync application calls its session."""
+    """A session of a sync application, of each kind."""
     if request.param == "Connection":
         with engine.connect() as connection:
             yield connection
@@ -66,7 +66,7 @@ def session(
         scoped.remove()
 
 
-def test_every_kind_of_session_decides_what_becomes_of_the_jobs(
+def test_every_kind_of_session_commits_or_rolls_back_its_jobs(
     oban: SyncOban, session: Session | scoped_session[Session] | Connection
 ) -> None:
     job = oban.enqueue(Ship.new({"n": 1}), session=session)
@@ -140,7 +140,7 @@ def test_errors_are_those_of_the_async_client(oban: SyncOban) -> None:
     assert len(oban.list_jobs()) == 1
 
 
-def test_a_database_without_tables_is_said_to_have_none(request: pytest.FixtureRequest) -> None:
+def test_a_database_without_tables_raises_schema_missing(request: pytest.FixtureRequest) -> None:
     factory: Factory = request.getfixturevalue("sqlite_factory")
     url = factory.create(empty=True).set(drivername="sqlite")
     with SyncOban(url) as oban:
@@ -177,13 +177,13 @@ def test_a_database_in_memory_is_one_for_all_threads() -> None:
     ],
     ids=["asyncpg", "aiosqlite", "mysql", "static", "sync_engine", "async engine", "None"],
 )
-def test_what_it_cannot_use_is_refused(given: object, message: str) -> None:
+def test_unusable_engines_are_refused(given: object, message: str) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
         SyncOban(given)  # type: ignore[arg-type]
     assert "s3cret" not in str(caught.value)
 
 
-def test_the_newest_of_a_name_answers_to_it_beside_those_with_asyncio() -> None:
+def test_the_newest_sync_client_of_a_name_is_found_next_to_async_ones() -> None:
     oban = SyncOban("sqlite://", name="sync-only")
     assert SyncOban.get_instance("sync-only") is oban
     newer = SyncOban("sqlite://", name="sync-only")

@@ -1,4 +1,4 @@
-"""Empty PostgreSQL databases for what only PostgreSQL has."""
+"""Empty databases, and databases with several schemas, which only PostgreSQL has."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""Tables that oban-py made become Oban's, with every row; tables of other shapes are left alone."""
+"""Tables of oban-py become tables of this library with all of their rows. Other tables are left alone."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +27,7 @@ def url(postgresql_factory: PostgreSQLFactory) -> Iterator[URL]:
 
 @pytest.fixture
 def fresh(postgresql_factory: PostgreSQLFactory) -> Iterator[URL]:
-    """A database that Oban made."""
+    """A database with tables of this library."""
     made = postgresql_factory.create()
     yield made
     postgresql_factory.drop(made)
@@ -44,7 +44,7 @@ def rows(url: URL, schema: str = "public") -> list[Any]:
 
 
 def shape(url: URL, schema: str | None = None) -> str:
-    """What is in a schema, apart from the function that only oban-py has."""
+    """Everything in a schema, without the function that only oban-py has."""
     found = described(url, schema)
     found["functions"] = [made for made in found["functions"] if "oban_count_estimate" not in made]
     return str(found).replace(f"{schema}.oban", "oban")
@@ -52,7 +52,7 @@ def shape(url: URL, schema: str | None = None) -> str:
 
 @pytest.mark.parametrize("release", oban_py_tables.RELEASES)
 @pytest.mark.parametrize("prefix", [None, "jobs"])
-def test_the_tables_of_oban_py_become_ours_with_every_row(
+def test_the_tables_of_oban_py_are_adopted_with_every_row(
     url: URL, fresh: URL, release: str, prefix: str | None
 ) -> None:
     oban_py_tables.install(url, release, prefix)
@@ -65,7 +65,7 @@ def test_the_tables_of_oban_py_become_ours_with_every_row(
     assert rows(url, prefix or "public") == before
     assert "No new upgrade operations" in here(*(["-x", f"prefix={prefix}"] * bool(prefix)), "check", url=url)
     assert shape(url, prefix) == shape(fresh)
-    # Once more changes nothing, also where the version table was lost.
+    # A second run changes nothing, even if the version table is missing.
     after = described(url, prefix)
     assert migration.upgrade(url, prefix=prefix) == []
     with sync_engine(url).begin() as connection:
@@ -88,11 +88,11 @@ async def test_the_jobs_of_oban_py_run(url: URL) -> None:
         assert await oban.cancel_job(job)
     with sync_engine(url).begin() as connection:
         assert set(connection.scalars(text("SELECT theirs FROM oban_jobs"))) == {"kept"}
-        # What oban-py calls.
+        # A function that oban-py calls.
         assert connection.scalar(text("SELECT oban_count_estimate('available', 'default')")) is not None
 
 
-def test_the_command_says_what_it_did(url: URL) -> None:
+def test_the_command_reports_the_adoption(url: URL) -> None:
     oban_py_tables.install(url)
     done = CliRunner().invoke(main, ["install", "--database-url", render(url)])
     assert done.exit_code == 0, done.output
@@ -106,7 +106,7 @@ def test_the_command_says_what_it_did(url: URL) -> None:
     assert rows(url)
 
 
-def test_it_stops_at_the_revision_asked_for_and_goes_on_from_there(url: URL) -> None:
+def test_it_stops_at_the_requested_revision_and_continues_from_there(url: URL) -> None:
     oban_py_tables.install(url)
     assert migration.upgrade(url, revision="0001")
     assert "oban_queues" not in tables(url)
@@ -132,7 +132,7 @@ def test_removing_the_tables_leaves_only_the_function_of_oban_py(url: URL) -> No
     assert (found["types"], len(found["functions"])) == ([], 1)
 
 
-#: What is done to the tables of oban-py, and what is said about it.
+#: Changes of the tables of oban-py, and the error messages.
 UNKNOWN = [
     (
         "ALTER TABLE oban_jobs ALTER errors DROP DEFAULT, ALTER errors TYPE jsonb[] USING ARRAY[errors]",
@@ -163,7 +163,7 @@ UNKNOWN = [
 
 
 @pytest.mark.parametrize(("change", "problem"), UNKNOWN, ids=[problem for _, problem in UNKNOWN])
-def test_what_is_unknown_is_refused_and_left_as_it_is(url: URL, change: str, problem: str) -> None:
+def test_unknown_tables_are_refused_and_left_unchanged(url: URL, change: str, problem: str) -> None:
     oban_py_tables.install(url)
     for statement in change.split(";"):
         with sync_engine(url).begin() as connection:
@@ -184,13 +184,13 @@ def test_the_command_gives_the_reason_for_a_refusal(url: URL) -> None:
     assert done.output.startswith("Error: a row of oban_jobs would break the constraint priority_range")
 
 
-def test_adoptions_at_once_take_turns(url: URL) -> None:
+def test_concurrent_adoptions_take_turns(url: URL) -> None:
     oban_py_tables.install(url)
     assert sum(bool(sentences) for sentences in at_once(url)) == 1
     here("check", url=url)
 
 
-def test_installs_at_once_take_turns(empty_url: URL) -> None:
+def test_concurrent_installs_take_turns(empty_url: URL) -> None:
     assert at_once(empty_url) == [[]] * 4
     here("check", url=empty_url)
 
@@ -200,7 +200,7 @@ def at_once(url: URL) -> list[list[str]]:
         return list(pool.map(lambda _: migration.upgrade(url), range(4)))
 
 
-def test_tables_of_sqlite_that_are_not_ours_are_refused(sqlite_url: URL) -> None:
+def test_other_tables_on_sqlite_are_refused(sqlite_url: URL) -> None:
     with sync_engine(sqlite_url).begin() as connection:
         for table in ("jobs", "leaders", "producers"):
             connection.execute(text(f"CREATE TABLE oban_{table} (id integer PRIMARY KEY)"))

@@ -1,4 +1,4 @@
-"""`alembic` in a checkout, through the real command line."""
+"""The `alembic` command in a checkout of the library."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +15,7 @@ DRIVERS = ["sqlite", "sqlite+aiosqlite", "postgresql", "postgresql+asyncpg", "po
 
 @pytest.fixture(params=DRIVERS)
 def any_url(request: pytest.FixtureRequest) -> Iterator[URL]:
-    """An empty database, by each URL that names one."""
+    """An empty database, with each kind of URL."""
     database = request.param.partition("+")[0]
     factory: Factory = request.getfixturevalue(f"{database}_factory")
     made = factory.create(empty=True)
@@ -23,13 +23,13 @@ def any_url(request: pytest.FixtureRequest) -> Iterator[URL]:
     factory.drop(made)
 
 
-def test_upgrade_makes_what_the_models_say_by_every_driver(any_url: URL) -> None:
+def test_upgrade_creates_the_tables_of_the_models_with_every_driver(any_url: URL) -> None:
     succeeds("upgrade", "head", url=any_url)
     assert tables(any_url) == TABLES | {VERSION_TABLE}
     assert "No new upgrade operations detected" in here("check", url=any_url)
 
 
-def test_down_leaves_nothing_and_up_again_makes_the_same(empty_url: URL) -> None:
+def test_downgrade_leaves_nothing_and_another_upgrade_creates_the_same(empty_url: URL) -> None:
     here("upgrade", "head", url=empty_url)
     before = described(empty_url)
     with sync_engine(empty_url).begin() as connection:
@@ -38,12 +38,12 @@ def test_down_leaves_nothing_and_up_again_makes_the_same(empty_url: URL) -> None
     assert is_empty(empty_url)
     here("upgrade", "head", url=empty_url)
     assert described(empty_url) == before
-    # Once more changes nothing.
+    # A second upgrade changes nothing.
     here("upgrade", "head", url=empty_url)
     assert described(empty_url) == before
 
 
-def test_check_notices_a_difference_and_overlooks_other_tables(
+def test_check_reports_a_difference_and_ignores_other_tables(
     empty_url: URL, capsys: pytest.CaptureFixture[str]
 ) -> None:
     here("upgrade", "head", url=empty_url)
@@ -62,11 +62,11 @@ def test_check_notices_a_difference_and_overlooks_other_tables(
 
 
 def made(path: Path) -> bool:
-    """Whether the schema is in a SQLite file."""
+    """Whether a SQLite file has the schema."""
     return path.exists() and "oban_jobs" in tables(URL.create("sqlite", database=str(path)))
 
 
-def test_the_url_is_that_of_the_option_then_the_environment_then_the_file(tmp_path: Path) -> None:
+def test_the_url_comes_from_the_option_then_the_environment_then_the_file(tmp_path: Path) -> None:
     option, variable, ini = tmp_path / "option.db", tmp_path / "variable.db", tmp_path / "oban.db"
     succeeds(
         *("upgrade", "head"),
@@ -96,7 +96,7 @@ def test_a_url_that_cannot_be_used_is_refused_without_its_password(url: str, pro
     assert "secret" not in done.stderr + done.stdout
 
 
-def test_a_percent_sign_in_the_url_is_taken_as_it_is(tmp_path: Path) -> None:
+def test_a_percent_sign_in_the_url_is_not_interpreted(tmp_path: Path) -> None:
     path = tmp_path / "100%25 done.db"
     succeeds("upgrade", "head", environment=render(URL.create("sqlite", database=str(path))))
     assert made(path)
@@ -104,7 +104,7 @@ def test_a_percent_sign_in_the_url_is_taken_as_it_is(tmp_path: Path) -> None:
 
 def test_current_and_history_know_the_revision(empty_url: URL) -> None:
     assert here("current", url=empty_url).strip() == ""
-    # Looking must not make the version table.
+    # These commands must not create the version table.
     assert is_empty(empty_url)
     here("upgrade", "head", url=empty_url)
     assert "(head)" in here("current", url=empty_url)

@@ -1,4 +1,4 @@
-"""`metadata.create_all` makes a working schema, `drop_all` leaves nothing, `upgrade` goes on from it."""
+"""`metadata.create_all` creates a working schema, `upgrade` continues from it, and `drop_all` removes it."""
 
 import pytest
 from sqlalchemy import URL, Connection, MetaData, create_mock_engine, inspect, text
@@ -11,7 +11,7 @@ from tests.support.schema import TABLES, VERSION_TABLE, described, is_empty, run
 
 
 def without_sql(url: URL, schema: str | None = None) -> str:
-    """What is in a database, but for the version table and for how SQLite's statements were laid out."""
+    """Everything in a database, without the version table and the layout of SQLite's statements."""
     found = described(url, schema)
     found.pop(VERSION_TABLE, None)
     found.pop("sql", None)
@@ -20,12 +20,12 @@ def without_sql(url: URL, schema: str | None = None) -> str:
     return str(found).replace(f"{schema}.oban", "oban")
 
 
-def test_it_makes_what_the_revisions_make(empty_url: URL, url: URL) -> None:
+def test_it_creates_the_same_as_the_revisions(empty_url: URL, url: URL) -> None:
     engine = sync_engine(empty_url)
     metadata.create_all(engine)
     assert tables(empty_url) == TABLES
     assert without_sql(empty_url) == without_sql(url)
-    # Once more changes nothing.
+    # A second call changes nothing.
     metadata.create_all(engine)
     assert without_sql(empty_url) == without_sql(url)
     metadata.drop_all(engine)
@@ -45,7 +45,7 @@ def test_an_upgrade_recognises_it(empty_url: URL, url: URL) -> None:
     assert is_empty(empty_url)
 
 
-def test_tables_that_are_dropped_are_made_again_by_an_upgrade(empty_url: URL) -> None:
+def test_an_upgrade_creates_dropped_tables_again(empty_url: URL) -> None:
     migration.upgrade(empty_url)
     metadata.drop_all(sync_engine(empty_url))
     assert is_empty(empty_url)
@@ -53,7 +53,7 @@ def test_tables_that_are_dropped_are_made_again_by_an_upgrade(empty_url: URL) ->
     here("check", url=empty_url)
 
 
-async def test_an_async_connection_makes_them_too(empty_url: URL, url: URL) -> None:
+async def test_it_works_on_an_async_connection(empty_url: URL, url: URL) -> None:
     engine = create_async_engine(empty_url)
     async with engine.begin() as connection:
         await connection.run_sync(metadata.create_all)
@@ -76,7 +76,9 @@ def in_a_translation(connection: Connection) -> tuple[MetaData, Connection]:
 
 
 @pytest.mark.parametrize("way", [in_a_copy, in_a_translation])
-def test_a_schema_holds_all_of_it(bare_postgresql: URL, way: object, postgresql_with_jobs: URL) -> None:
+def test_everything_is_created_in_a_schema(
+    bare_postgresql: URL, way: object, postgresql_with_jobs: URL
+) -> None:
     assert callable(way)
     with sync_engine(bare_postgresql).begin() as connection:
         connection.execute(text("CREATE SCHEMA jobs"))

@@ -1,4 +1,4 @@
-"""`--sql`: a script that somebody else runs makes, and removes, the very same."""
+"""A script that `--sql` prints creates and removes the same schema as the command."""
 
 import pytest
 from sqlalchemy import URL
@@ -9,11 +9,11 @@ from tests.support.schema import described, is_empty, run_script, sync_engine
 
 @pytest.fixture(params=["async", "sync"])
 def given(request: pytest.FixtureRequest, empty_url: URL) -> URL:
-    """The URL of `empty_url`, as the command line gets it."""
+    """The URL of `empty_url`, with an async and with a sync driver."""
     return empty_url if request.param == "async" else sync_engine(empty_url).url
 
 
-def test_the_script_makes_the_same_as_the_command(url: URL, empty_url: URL, given: URL) -> None:
+def test_the_script_creates_the_same_as_the_command(url: URL, empty_url: URL, given: URL) -> None:
     run_script(empty_url, succeeds("upgrade", "head", "--sql", url=given))
     assert described(empty_url) == described(url)
     here("check", url=given)
@@ -24,7 +24,7 @@ def test_the_script_removes_everything(url: URL) -> None:
     assert is_empty(url)
 
 
-def test_no_database_is_needed_to_print_a_script() -> None:
+def test_a_script_can_be_printed_without_a_database() -> None:
     nowhere = URL.create("postgresql+asyncpg", host="192.0.2.1", database="nowhere")
     script = here("upgrade", "head", "--sql", url=nowhere)
     assert "CREATE TABLE oban_jobs" in script
@@ -47,7 +47,7 @@ def test_the_script_for_a_schema_empties_that_schema(postgresql_with_jobs: URL) 
     assert not is_empty(postgresql_with_jobs, "public")
 
 
-def test_a_script_for_a_schema_is_refused_where_there_are_none() -> None:
+def test_a_script_for_a_schema_is_refused_on_sqlite() -> None:
     done = alembic("-x", "prefix=jobs", "upgrade", "head", "--sql", url=URL.create("sqlite", database="x.db"))
     assert done.returncode != 0
     assert "no schemas" in done.stderr

@@ -20,7 +20,7 @@ ORDERS = [
 
 
 def with_revisions(project: Project, prefix: str = "") -> Project:
-    """Three revisions: one pins Oban's first, one is about something else, one follows its newest."""
+    """A project with three revisions: the first pins Oban's first one, the last upgrades to its newest."""
     given = f", prefix={prefix!r}" if prefix else ""
     project.write(
         "a",
@@ -65,7 +65,7 @@ def test_it_goes_up_and_down_with_the_application(
     project.upgrade()
     assert tables(empty_url) == MADE
     assert (versions(empty_url), versions(empty_url, "alembic_version")) == (["0003"], ["c"])
-    # Autogenerate sees the application's tables only, and nothing to drop.
+    # Autogenerate sees only the application's tables, and nothing to drop.
     project.check()
     made = described(empty_url)
     assert {name: made[name] for name in TABLES} == {name: described(url)[name] for name in TABLES}
@@ -82,7 +82,7 @@ def test_without_the_hook_autogenerate_would_drop_the_tables(empty_url: URL, tmp
         project.check()
 
 
-def test_the_hook_and_one_of_the_application_go_together(empty_url: URL, tmp_path: Path) -> None:
+def test_the_hook_can_be_combined_with_one_of_the_application(empty_url: URL, tmp_path: Path) -> None:
     both = (
         "include_object=lambda *given: migration.include_object(*given) and given[1] not in ('legacy', 'x')"
     )
@@ -97,7 +97,7 @@ def test_the_hook_and_one_of_the_application_go_together(empty_url: URL, tmp_pat
         project.check()
 
 
-def test_in_a_schema_of_its_own(postgresql_schema_urls: tuple[URL, URL], tmp_path: Path) -> None:
+def test_it_works_in_a_schema(postgresql_schema_urls: tuple[URL, URL], tmp_path: Path) -> None:
     url, _ = postgresql_schema_urls
     options = f"{HOOKS}, {STRICT}, include_schemas=True"
     project = with_revisions(Project(tmp_path, url, "async", THEIRS_ALONE, options), prefix="jobs")
@@ -110,7 +110,7 @@ def test_in_a_schema_of_its_own(postgresql_schema_urls: tuple[URL, URL], tmp_pat
     assert is_empty(url, "jobs")
 
 
-def test_the_script_does_the_same(empty_url: URL, url: URL, tmp_path: Path, template: str) -> None:
+def test_the_script_creates_the_same(empty_url: URL, url: URL, tmp_path: Path, template: str) -> None:
     project = with_revisions(Project(tmp_path, empty_url, template, THEIRS_ALONE))
     script = project.upgrade("head", sql=True)
     made = re.findall(r"CREATE TABLE (?:IF NOT EXISTS )?(oban_[a-z]+) ", script)
@@ -125,7 +125,7 @@ def test_the_script_does_the_same(empty_url: URL, url: URL, tmp_path: Path, temp
     assert tables(empty_url) <= {"alembic_version"}
 
 
-def test_a_script_of_later_revisions_begins_where_they_say(empty_url: URL, tmp_path: Path) -> None:
+def test_a_script_of_later_revisions_begins_at_the_given_revision(empty_url: URL, tmp_path: Path) -> None:
     project = with_revisions(Project(tmp_path, empty_url, "generic", THEIRS_ALONE))
     project.upgrade("b")
     script = project.upgrade("b:c", sql=True)
@@ -136,7 +136,7 @@ def test_a_script_of_later_revisions_begins_where_they_say(empty_url: URL, tmp_p
     assert versions(empty_url) == ["0001"]
 
 
-def test_a_script_downwards_has_to_be_told_where_it_begins(empty_url: URL, tmp_path: Path) -> None:
+def test_a_downgrade_script_needs_a_revision_to_begin_at(empty_url: URL, tmp_path: Path) -> None:
     project = Project(tmp_path, empty_url, "generic", THEIRS_ALONE)
     project.write("a", None, ["migration.upgrade(op)"], ["migration.downgrade(op)"])
     with pytest.raises(ConfigError, match='name the revision to start from, such as revision="0003:base"'):

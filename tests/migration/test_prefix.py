@@ -1,4 +1,4 @@
-"""A schema other than `public`: everything is in it, and everything works there."""
+"""With a prefix everything is created in that schema, and everything works there."""
 
 import pytest
 from sqlalchemy import URL, select, text
@@ -20,7 +20,7 @@ class Doubles(Worker):
         return 0
 
 
-def test_everything_is_in_the_schema_and_nothing_elsewhere(bare_postgresql: URL) -> None:
+def test_everything_is_created_in_the_schema_and_nothing_elsewhere(bare_postgresql: URL) -> None:
     succeeds("-x", "prefix=jobs", "upgrade", "head", url=bare_postgresql)
     assert tables(bare_postgresql, "jobs") == TABLES | {VERSION_TABLE}
     assert is_empty(bare_postgresql, "public")
@@ -29,7 +29,7 @@ def test_everything_is_in_the_schema_and_nothing_elsewhere(bare_postgresql: URL)
     assert is_empty(bare_postgresql, "jobs")
 
 
-def test_a_schema_holds_the_same_as_public(bare_postgresql: URL) -> None:
+def test_a_schema_has_the_same_content_as_public(bare_postgresql: URL) -> None:
     migration.upgrade(bare_postgresql, prefix="jobs")
     migration.upgrade(bare_postgresql)
 
@@ -101,7 +101,7 @@ async def test_a_schema_without_tables_is_named_with_the_command_that_makes_them
 @pytest.mark.parametrize(
     "prefix", ["Jobs", "my-jobs", "1jobs", "a.b", 'a"b', "jobs; DROP TABLE x", "é", "x" * 41, " jobs"]
 )
-def test_a_prefix_that_is_no_plain_name_is_refused(
+def test_a_prefix_that_is_not_a_plain_name_is_refused(
     postgresql_schema_urls: tuple[URL, URL], prefix: str
 ) -> None:
     url, _ = postgresql_schema_urls
@@ -119,7 +119,7 @@ def test_the_command_line_refuses_such_a_prefix_too(postgresql_schema_urls: tupl
     assert "not a schema name" in done.stderr
 
 
-def test_a_prefix_is_refused_where_there_are_no_schemas(sqlite_url: URL) -> None:
+def test_a_prefix_is_refused_on_sqlite(sqlite_url: URL) -> None:
     with pytest.raises(ConfigError, match="no schemas"):
         migration.upgrade(sqlite_url, prefix="jobs")
     with pytest.raises(ConfigError, match="no schemas"):

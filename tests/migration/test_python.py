@@ -19,7 +19,7 @@ MADE = TABLES | {VERSION_TABLE}
 
 
 @pytest.mark.parametrize("form", ["url", "text", "sync url"])
-def test_a_url_will_do(empty_url: URL, form: str) -> None:
+def test_a_url_is_accepted(empty_url: URL, form: str) -> None:
     given: Any = {"url": empty_url, "text": render(empty_url), "sync url": sync_engine(empty_url).url}[form]
     migration.upgrade(given)
     assert tables(empty_url) == MADE
@@ -27,7 +27,7 @@ def test_a_url_will_do(empty_url: URL, form: str) -> None:
     assert is_empty(empty_url)
 
 
-def test_an_engine_will_do(empty_url: URL) -> None:
+def test_an_engine_is_accepted(empty_url: URL) -> None:
     engine = sync_engine(empty_url)
     migration.upgrade(engine)
     assert tables(empty_url) == MADE
@@ -38,7 +38,7 @@ def test_an_engine_will_do(empty_url: URL) -> None:
     assert is_empty(empty_url)
 
 
-def test_a_connection_leaves_the_commit_to_its_owner(empty_url: URL) -> None:
+def test_with_a_connection_the_caller_commits(empty_url: URL) -> None:
     engine = sync_engine(empty_url)
     with engine.connect() as connection:
         migration.upgrade(connection)
@@ -50,7 +50,7 @@ def test_a_connection_leaves_the_commit_to_its_owner(empty_url: URL) -> None:
 
 
 def test_a_failure_leaves_nothing(empty_url: URL, monkeypatch: pytest.MonkeyPatch) -> None:
-    # On SQLite, too, whose driver begins no transaction by itself.
+    # Also on SQLite, whose driver does not begin a transaction automatically.
     monkeypatch.setattr(Operations, "create_index", None)
     with pytest.raises(TypeError):
         migration.upgrade(empty_url)
@@ -62,7 +62,7 @@ def test_a_failure_leaves_nothing(empty_url: URL, monkeypatch: pytest.MonkeyPatc
 def test_a_connection_that_rolls_back_leaves_nothing(
     postgresql_schema_urls: tuple[URL, URL], begun: bool, prefix: str | None
 ) -> None:
-    # On PostgreSQL, where DDL is transactional.
+    # PostgreSQL only, where DDL is transactional.
     url, _ = postgresql_schema_urls
     with sync_engine(url).connect() as connection:
         connection.execute(text("CREATE SCHEMA IF NOT EXISTS jobs"))
@@ -81,7 +81,7 @@ async def test_it_works_within_a_running_event_loop(empty_url: URL) -> None:
     assert is_empty(empty_url)
 
 
-async def test_an_async_connection_will_do_through_run_sync(empty_url: URL) -> None:
+async def test_an_async_connection_is_accepted_through_run_sync(empty_url: URL) -> None:
     engine = create_async_engine(empty_url)
     async with engine.begin() as connection:
         await connection.run_sync(migration.upgrade)
@@ -92,7 +92,7 @@ async def test_an_async_connection_will_do_through_run_sync(empty_url: URL) -> N
     await engine.dispose()
 
 
-async def test_another_thread_may_do_it(empty_url: URL) -> None:
+async def test_it_works_in_another_thread(empty_url: URL) -> None:
     await asyncio.to_thread(migration.upgrade, empty_url)
     async with Oban(empty_url, queues={"default": 1}) as oban:
         assert await oban.list_jobs() == []
@@ -107,7 +107,7 @@ async def test_another_thread_may_do_it(empty_url: URL) -> None:
         ("", ConfigError),
     ],
 )
-def test_what_is_no_usable_url_is_refused_without_its_password(url: str, error: type[Exception]) -> None:
+def test_an_unusable_url_is_refused_without_its_password(url: str, error: type[Exception]) -> None:
     with pytest.raises(error) as raised:
         migration.upgrade(url)
     assert "secret" not in str(raised.value)
@@ -143,7 +143,7 @@ def downgrade():
 """
 
 
-def test_a_revision_of_the_application_may_call_it(empty_url: URL, tmp_path: Path) -> None:
+def test_a_revision_of_the_application_can_call_it(empty_url: URL, tmp_path: Path) -> None:
     (tmp_path / "versions").mkdir()
     (tmp_path / "env.py").write_text(ENV)
     (tmp_path / "versions" / "mine.py").write_text(REVISION)

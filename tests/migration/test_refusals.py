@@ -1,4 +1,4 @@
-"""`oban install` and `oban uninstall` where they cannot do it: one line that says why, and exit code 1."""
+"""If `oban install` or `oban uninstall` cannot work, it prints one line that says why, and exits with 1."""
 
 from collections.abc import Iterator
 
@@ -13,7 +13,7 @@ from tests.support.schema import TABLES, VERSION_TABLE, described, is_empty, ren
 
 
 def refused(command: str, url: URL, *options: str) -> str:
-    """The one line that is printed."""
+    """Run a command that must fail, and return the only line that it prints."""
     done = CliRunner().invoke(main, [command, "--database-url", render(url), *options])
     assert done.exit_code == 1
     assert isinstance(done.exception, SystemExit), done.exception
@@ -29,7 +29,7 @@ def execute(url: URL, *statements: str) -> None:
 
 @pytest.fixture
 def weak(bare_postgresql: URL) -> Iterator[URL]:
-    """The database as a role that may read and write, and has no right to create or own anything."""
+    """The database for a role that can read and write, but cannot create or own anything."""
     execute(
         bare_postgresql,
         "CREATE ROLE weak LOGIN",
@@ -40,7 +40,7 @@ def weak(bare_postgresql: URL) -> Iterator[URL]:
     execute(bare_postgresql, "DROP OWNED BY weak", "DROP ROLE weak")
 
 
-def test_a_missing_right_to_create_is_named(weak: URL) -> None:
+def test_a_missing_privilege_to_create_is_named(weak: URL) -> None:
     assert refused("install", weak) == (
         "Error: the database refused to change the tables: permission denied for schema public"
     )
@@ -70,7 +70,7 @@ def test_a_view_in_the_place_of_a_table_is_named(empty_url: URL) -> None:
 
 
 @pytest.mark.parametrize("prefix", [None, "jobs"])
-def test_an_enum_left_by_dropped_tables_is_made_anew(
+def test_an_enum_left_by_dropped_tables_is_created_again(
     postgresql_schema_urls: tuple[URL, URL], prefix: str | None
 ) -> None:
     left, fresh = postgresql_schema_urls
@@ -92,7 +92,7 @@ def test_an_enum_that_a_column_uses_is_left_alone(bare_postgresql: URL) -> None:
     assert tables(bare_postgresql) == {"mine"}
 
 
-def test_an_enum_of_another_schema_is_no_obstacle(postgresql_schema_urls: tuple[URL, URL]) -> None:
+def test_an_enum_of_another_schema_is_ignored(postgresql_schema_urls: tuple[URL, URL]) -> None:
     url, _ = postgresql_schema_urls
     used = ("CREATE TYPE oban_job_state AS ENUM ('mine')", "CREATE TABLE mine (state oban_job_state)")
     execute(url, *used, "CREATE SCHEMA first")
@@ -125,11 +125,11 @@ def test_uninstall_says_that_nothing_is_installed(empty_url: URL) -> None:
     assert migration.downgrade(empty_url) is False
 
 
-def test_uninstall_says_that_nothing_is_installed_in_a_schema_that_is_not_there(bare_postgresql: URL) -> None:
+def test_uninstall_says_that_nothing_is_installed_in_a_missing_schema(bare_postgresql: URL) -> None:
     assert migration.downgrade(bare_postgresql, prefix="nowhere") is False
 
 
-def test_the_drivers_error_is_kept_as_the_cause(empty_url: URL) -> None:
+def test_the_drivers_error_is_the_cause(empty_url: URL) -> None:
     execute(empty_url, "CREATE VIEW oban_jobs AS SELECT 1 AS id")
     with pytest.raises(ObanError) as raised:
         migration.upgrade(empty_url)

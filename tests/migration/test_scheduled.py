@@ -1,4 +1,4 @@
-"""The trigger tells the stagers about scheduled jobs, however they are inserted."""
+"""The trigger notifies stagers of scheduled jobs, however those are inserted."""
 
 import json
 from typing import Any
@@ -13,7 +13,7 @@ from tests.support.waiting import eventually
 
 
 def signals(url: URL, schema: str, *values: str, commit: bool = True) -> list[dict[str, Any]]:
-    """What is heard on `oban_signal` when rows with a state and a time are inserted, in one statement."""
+    """Insert rows with these states and times in one statement, and return the payloads on `oban_signal`."""
     with sync_engine(url).connect() as listening, sync_engine(url).connect() as connection:
         driver: Any = listening.connection.driver_connection
         driver.autocommit = True
@@ -42,7 +42,7 @@ def test_an_insert_announces_the_earliest_scheduled_job(postgresql_with_jobs: UR
     assert signal.keys() == {"action", "in"}
     assert signal["action"] == "stage"
     assert 59 < signal["in"] <= 60
-    # Overdue already; a payload cannot hold what lies beyond.
+    # Overdue, and beyond what a payload can express.
     assert signals(postgresql_with_jobs, schema, at(-60)) == [{"action": "stage", "in": 0}]
     assert signals(postgresql_with_jobs, schema, "'scheduled', '-infinity'") == [{"action": "stage", "in": 0}]
     (signal,) = signals(
@@ -80,7 +80,7 @@ class Scheduled(Worker):
 async def test_a_job_inserted_by_raw_sql_starts_on_time(postgresql_with_jobs: URL) -> None:
     rare = {"stage_interval": 30.0, "poll_interval": 30.0, "watch_interval": 30.0}
     async with Oban(postgresql_with_jobs, queues={"default": 1}, **rare) as oban:  # type: ignore[arg-type]
-        # The stager is asleep until its interval is over.
+        # The stager sleeps until the end of its interval.
         await eventually(lambda: oban.check_queue("default") is not None)
         engine = create_async_engine(postgresql_with_jobs)
         async with engine.begin() as connection:

@@ -1,4 +1,4 @@
-"""The tables as documented: columns, defaults, names, checks, storage and the trigger."""
+"""The tables are as documented: columns, defaults, names, checks, storage and the trigger."""
 
 import json
 import re
@@ -50,10 +50,10 @@ def test_constraints_and_indexes_have_their_names(url: URL) -> None:
         inspector = inspect(connection)
         for table in sorted(TABLES):
             name = inspector.get_pk_constraint(table)["name"]
-            # A key that SQLite counts up by itself is part of its column, without a name.
+            # An autoincrement key on SQLite is part of its column, without a name.
             assert name == f"{table}_pkey" or (url.get_backend_name(), table) == ("sqlite", "oban_jobs")
         checks = {check["name"] for check in inspector.get_check_constraints("oban_jobs")}
-        # On PostgreSQL, the enum knows the states.
+        # On PostgreSQL, an enum has the states.
         checks -= {"known_state"} if connection.dialect.name == "sqlite" else set()
         assert checks == {
             *("attempt_range", "positive_max_attempts", "priority_range"),
@@ -89,7 +89,7 @@ def test_the_queue_table_is_vacuumed_early_and_every_table_survives_a_crash(
     assert "fillfactor=" in jobs
 
 
-def test_the_database_fills_in_what_plain_sql_leaves_out(url: URL) -> None:
+def test_the_database_fills_in_columns_that_plain_sql_leaves_out(url: URL) -> None:
     engine = sync_engine(url)
     with engine.begin() as connection:
         if connection.dialect.name == "postgresql":
@@ -125,7 +125,7 @@ def test_the_models_write_and_read_every_table(url: URL) -> None:
         assert queue.updated_at.utcoffset() == timedelta(0)
 
 
-def test_ids_are_never_given_out_again(url: URL) -> None:
+def test_ids_are_never_reused(url: URL) -> None:
     with sync_engine(url).begin() as connection:
         insert = text("INSERT INTO oban_jobs (worker) VALUES ('any') RETURNING id")
         first = connection.scalar(insert)
@@ -133,7 +133,7 @@ def test_ids_are_never_given_out_again(url: URL) -> None:
         assert (first, connection.scalar(insert)) == (1, 2)
 
 
-#: What no row may hold.
+#: Values that no row may have.
 REFUSED: list[dict[str, Any]] = [
     *({"priority": -1}, {"priority": 10}, {"max_attempts": 0}, {"max_attempts": -1}),
     *({"attempt": -1}, {"attempt": 4, "max_attempts": 3}, {"queue": ""}, {"worker": ""}),
@@ -142,7 +142,7 @@ REFUSED: list[dict[str, Any]] = [
 ]
 
 
-def test_the_database_itself_refuses_what_no_job_may_be(url: URL) -> None:
+def test_the_database_refuses_invalid_jobs(url: URL) -> None:
     with sync_engine(url).connect() as connection:
         for values in REFUSED:
             given = {"worker": "any", **values}
@@ -158,7 +158,7 @@ def test_the_database_itself_refuses_what_no_job_may_be(url: URL) -> None:
         assert connection.scalar(text("SELECT count(*) FROM oban_jobs")) == 0
 
 
-def test_the_limits_themselves_are_allowed(url: URL) -> None:
+def test_values_at_the_limits_are_allowed(url: URL) -> None:
     with sync_engine(url).begin() as connection:
         for state in STATES:
             connection.execute(

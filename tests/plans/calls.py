@@ -1,4 +1,4 @@
-"""What a node asks of the table of jobs, in its services and for its callers."""
+"""The calls of a node that read or change the table of jobs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,10 +28,9 @@ DAY, LEASE, AGE = 86400.0, 60.0, 3600.0
 
 @dataclass
 class Call:
-    """A repository function, called as the runner does, the indexes that serve it, and what it may cost.
+    """A call of a repository function by the runner, the indexes that it must use, and its cost limit.
 
-    It reads or changes `rows` jobs at most, for each of which it may look at so many `pages`, and gives
-    `found` of them.
+    It reads or changes up to `rows` jobs, may read `pages` pages for each, and returns `found` of them.
     """
 
     run: Callable[[Transaction], Any]
@@ -39,12 +38,12 @@ class Call:
     rows: int
     pages: int
     found: int
-    #: Whether it walks over jobs of one state and queue that are dead, but may be seen by an old snapshot.
+    #: Whether it reads dead rows of one state and queue that an old snapshot can still see.
     walks: bool = False
 
 
 def held(count: int) -> list[RunKey]:
-    """Runs that the table has, of producers that live."""
+    """Runs in the table whose producers are alive."""
     return [(id_, 1, f"{LIVE}{id_ // 5000 % 10:02}") for id_ in range(5000, 5000 * (count + 1), 5000)]
 
 
@@ -85,7 +84,7 @@ def prune(state: JobState, limit: int = 1000, **which: Any) -> Call:
     )
 
 
-#: Those that only read come first: what the others change, and is rolled back, is dead afterwards.
+#: Calls that only read come first, as the others leave dead rows when they are rolled back.
 CALLS: dict[str, Call] = {
     "seconds until due": Call(stage.seconds_until_due, {STAGING}, 1, 5, 1),
     "current runs": Call(lambda tx: runs.lost_runs(tx, held(50)), {KEY}, 50, 6, 0),

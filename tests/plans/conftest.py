@@ -1,4 +1,4 @@
-"""One table of a million jobs for all tests here, in each of the conditions in turn."""
+"""One table of a million jobs for all tests in this folder, in one condition after another."""
 
 from collections.abc import Iterator
 
@@ -20,6 +20,6 @@ def jobs(postgresql_factory: PostgreSQLFactory) -> Iterator[URL]:
 
 @pytest.fixture(scope="module", params=CONDITIONS)
 def condition(request: pytest.FixtureRequest, jobs: URL) -> Iterator[str]:
-    """What the planner knows of the table. The conditions come in their order, each once."""
+    """The statistics that the planner has of the table. Each condition is set up once, in order."""
     with CONDITIONS[request.param](jobs):
         yield request.param

@@ -1,4 +1,4 @@
-"""How PostgreSQL runs the statements of a repository function, as the driver sends them."""
+"""Explains the statements of a repository function as the driver sends them to PostgreSQL."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -21,7 +21,7 @@ MODES = ("custom", "generic")
 
 @dataclass
 class Plan:
-    """How one statement was run, with its parameters known to the planner (custom) or not (generic)."""
+    """The executed plan of a statement: custom for its parameters, or generic."""
 
     mode: str
     sql: str
@@ -29,12 +29,12 @@ class Plan:
 
     @property
     def nodes(self) -> list[dict[str, Any]]:
-        """All nodes that were run."""
+        """All nodes of the plan that were executed."""
         return [node for node in _below(self.root) if node["Actual Loops"]]
 
     @property
     def buffers(self) -> int:
-        """Pages of 8 kB that were looked at."""
+        """The number of pages of 8 kB that were read."""
         return int(self.root["Shared Hit Blocks"]) + int(self.root["Shared Read Blocks"])
 
     @property
@@ -46,17 +46,17 @@ class Plan:
 
     @property
     def scans(self) -> list[str]:
-        """Where the whole table was read."""
+        """The nodes that scanned the whole table."""
         return [node["Node Type"] for node in self.nodes if "Seq" in node["Node Type"] and _of_jobs(node)]
 
     @property
     def sorted(self) -> int:
-        """The largest number of rows that were sorted at once."""
+        """The largest number of rows in one sort."""
         return max((_input(node) for node in self.nodes if "Sort" in node["Node Type"]), default=0)
 
     @property
     def shape(self) -> str:
-        """The nodes, each with what it reads and the rows that it gave."""
+        """The nodes, each with its table or index and the number of rows that it returned."""
         lines = []
         for node in self.nodes:
             source = node.get("Index Name") or node.get("Relation Name", "")
@@ -79,7 +79,7 @@ def _input(node: dict[str, Any]) -> int:
 
 
 def _literal(value: Any) -> str:
-    """A parameter as the driver was given it, for EXECUTE."""
+    """A parameter as a literal for EXECUTE."""
     if value is None:
         return "NULL"
     if isinstance(value, list):
@@ -118,7 +118,7 @@ def _explaining(session: Session, plans: list[Plan]) -> Iterator[None]:
 
 
 async def explained(url: URL, call: Callable[[Transaction], T]) -> tuple[T, list[Plan]]:
-    """What a call of a repository function gives, and the plans of what it asks of jobs; nothing is kept."""
+    """Run a call and roll it back; returns its result, and the plans of its statements on jobs."""
     plans: list[Plan] = []
 
     def explain(session: Session) -> T:

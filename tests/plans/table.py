@@ -1,4 +1,4 @@
-"""A million jobs, filled in by SQL as fast as can be, and what a planner may know or not know of them."""
+"""Fills a table with a million jobs by SQL, and sets up the statistics that the planner has of it."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -8,13 +8,13 @@ from sqlalchemy import URL, create_engine
 
 JOBS = 1_000_000
 EXECUTING = 400
-#: What the uuids of producers begin with: half of the executing jobs are of live ones, half of dead ones.
+#: Prefixes of the uuids of producers: half of the executing jobs have a live one, half a dead one.
 LIVE, DEAD = "11111111-1111-4111-8111-1111111111", "22222222-2222-4222-8222-2222222222"
 PRODUCERS = 10
-#: Jobs that are fetched and completed while somebody holds an old snapshot, two dead versions of each.
+#: The number of jobs that are fetched and completed during an old snapshot, which leaves two dead rows each.
 DRAINED = 100_000
 
-# By the last digits of their numbers, so that in the table jobs of each kind lie among all others.
+# By the last digits of their numbers, so jobs of each kind are spread over the table.
 _FILL = f"""
 INSERT INTO oban_jobs (state, queue, worker, attempt, priority, args, attempted_by, inserted_at,
                        scheduled_at, attempted_at, completed_at, cancelled_at, discarded_at)
@@ -39,7 +39,7 @@ SELECT state::oban_job_state, queue, 'app.Worker', CASE WHEN ran THEN 1 ELSE 0 E
        LATERAL (SELECT state NOT IN ('available', 'scheduled', 'cancelled') AS ran) AS more
 """
 _INDEXES = "SELECT indexdef, indexname FROM pg_indexes WHERE tablename = 'oban_jobs' AND indexname !~ 'pkey'"
-#: What the tests before have rolled back is dead, too.
+#: The rows that earlier tests have rolled back are dead as well.
 VACUUM = "VACUUM (INDEX_CLEANUP ON) oban_jobs"
 _PRODUCER_ROWS = f"""
 INSERT INTO oban_producers (uuid, name, node, queue, updated_at)
@@ -52,7 +52,7 @@ SELECT (digits || to_char(n, 'FM00'))::uuid, 'Oban', 'node', 'default',
 
 @contextmanager
 def _connected(url: URL) -> Iterator[Callable[..., Any]]:
-    """Runs statements, each in a transaction of its own; the rows of the last one."""
+    """A function that runs each statement in its own transaction and returns the rows of the last one."""
     engine = create_engine(url.set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
 
@@ -66,7 +66,7 @@ def _connected(url: URL) -> Iterator[Callable[..., Any]]:
 
 
 def fill(url: URL) -> None:
-    """Fill an empty table. No triggers, no log, the indexes last; nobody looks after it later."""
+    """Fill an empty table: without triggers and WAL, with the indexes last, and without autovacuum."""
     with _connected(url) as run:
         indexes = run(_INDEXES)
         run(
@@ -83,7 +83,7 @@ def fill(url: URL) -> None:
 
 @contextmanager
 def _loaded(url: URL) -> Iterator[None]:
-    """Nothing is known of the table, or of its indexes: they were made just now, and filled at once."""
+    """There are no statistics, as the table and its indexes were just created and filled."""
     with _connected(url) as run:
         run(
             VACUUM,
@@ -104,7 +104,7 @@ def _analyzed(url: URL) -> Iterator[None]:
 
 @contextmanager
 def _idle(url: URL) -> Iterator[None]:
-    """Statistics of a moment at which nothing was executing."""
+    """The statistics are from a moment at which no job was executing."""
     with _connected(url) as run:
         run(
             VACUUM,
@@ -117,7 +117,7 @@ def _idle(url: URL) -> Iterator[None]:
 
 @contextmanager
 def _bloated(url: URL) -> Iterator[None]:
-    """Jobs of one queue were fetched and completed, but an old snapshot keeps two dead versions of each."""
+    """Jobs of one queue were fetched and completed, but an old snapshot keeps two dead rows of each."""
     first = "WHERE queue = 'media' ORDER BY priority, scheduled_at, id"
     some = f"id IN (SELECT id FROM oban_jobs {first} LIMIT {DRAINED})"
     with _connected(url) as run, _connected(url) as other:
@@ -131,7 +131,7 @@ def _bloated(url: URL) -> Iterator[None]:
         yield
 
 
-#: In this order: the last one stays.
+#: In this order, as the last one cannot be undone.
 CONDITIONS: dict[str, Callable[[URL], AbstractContextManager[None]]] = {
     "loaded": _loaded,
     "analyzed": _analyzed,

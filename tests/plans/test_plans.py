@@ -1,4 +1,4 @@
-"""With a million jobs, statements are served by their indexes, whatever the planner knows of the table."""
+"""With a million jobs, statements use their indexes, whatever statistics the planner has of the table."""
 
 from typing import Any
 
@@ -9,20 +9,20 @@ from tests.plans.calls import CALLS
 from tests.plans.explain import explained
 from tests.plans.table import DRAINED
 
-#: Pages that a statement may look at in any case, and more for each dead job that it walks over.
+#: Pages that any statement may read, and additional ones for each dead row that it reads.
 PAGES = 200
 PER_DEAD = 1
 
 
 def number(result: Any) -> int:
-    """How many jobs a call found or changed: it gives the jobs, their number or a single one."""
+    """How many jobs a call found or changed, given the jobs, their number or a single job."""
     if isinstance(result, int):
         return result
     return len(result) if isinstance(result, (list, set)) else int(result is not None)
 
 
 @pytest.mark.parametrize("name", CALLS)
-async def test_a_statement_looks_at_few_pages(jobs: URL, condition: str, name: str) -> None:
+async def test_a_statement_reads_few_pages(jobs: URL, condition: str, name: str) -> None:
     call = CALLS[name]
     allowed = PAGES + call.rows * call.pages
     if call.walks and condition == "bloated":
@@ -34,6 +34,6 @@ async def test_a_statement_looks_at_few_pages(jobs: URL, condition: str, name: s
         shown = f"{plan.mode}, {plan.buffers} pages:\n{plan.shape}\n{plan.sql}"
         assert not plan.scans, shown
         assert set(plan.indexes) <= call.indexes, shown
-        # What is locked in id order, say, not what waits.
+        # Sorts rows that it locks in id order, for example, but not the waiting jobs.
         assert plan.sorted <= 2 * call.rows, shown
         assert plan.buffers <= allowed, shown

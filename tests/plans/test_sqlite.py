@@ -1,4 +1,4 @@
-"""On SQLite, which knows nothing of a table unless somebody runs ANALYZE, the same indexes serve."""
+"""SQLite, which has no statistics without ANALYZE, uses the same indexes."""
 
 import re
 from collections.abc import Iterator
@@ -26,12 +26,12 @@ def connection(sqlite_factory: SQLiteFactory) -> Iterator[Connection]:
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_a_statement_is_served_by_its_index(connection: Connection, name: str) -> None:
+def test_a_statement_uses_its_index(connection: Connection, name: str) -> None:
     plans = []
 
     def explain(_: object, __: object, sql: str, parameters: tuple[object, ...], *___: object) -> None:
         if sql.endswith("WHERE 0"):
-            # Only takes the lock.
+            # This statement only takes the lock.
             return
         cursor = connection.connection.cursor()
         cursor.execute(f"EXPLAIN QUERY PLAN {sql}", parameters)
@@ -50,7 +50,7 @@ def test_a_statement_is_served_by_its_index(connection: Connection, name: str) -
         for step in steps:
             if step.startswith(("SCAN", "SEARCH")) and (access := _ACCESS.search(step)):
                 used.add(access[1] or (KEY if access[2] else f"none: {sql}"))
-            # Of what executes, few enough, the order is made.
+            # The few executing jobs may be sorted.
             assert "TEMP B-TREE" not in step or call.rows == EXECUTING, sql
     assert used
     assert used <= call.indexes

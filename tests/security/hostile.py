@@ -1,4 +1,4 @@
-"""Text that means something to a database, a driver, a format or a terminal."""
+"""Strings with a meaning for a database, a driver, a format or a terminal."""
 
 _WHOLE = [
     *(
@@ -113,9 +113,9 @@ _PIECES = [
 ]
 _AROUND = ["{}", "a{}", "{}b", "a{}b", "{}{}", "'{}; --", " {} "]
 
-#: More than 200, each once.
+#: More than 200 different strings.
 STRINGS = list(
     dict.fromkeys([*_WHOLE, *(around.replace("{}", piece) for piece in _PIECES for around in _AROUND)])
 )
-#: Those that text in a database can be.
+#: The strings that a database can store.
 STORABLE = [text for text in STRINGS if not any(char in text for char in ("\x00", "\ud800", "\udfff"))]

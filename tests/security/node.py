@@ -1,7 +1,7 @@
-"""A runner that says what rows made it import: `python -m tests.security.node URL`.
+"""A node that reports what it imported because of rows: `python -m tests.security.node URL`.
 
-Says "ready" when it runs. When its input is closed, it stops and prints the modules that it has
-imported since, as JSON.
+It prints "ready" when it runs. When its input is closed, it stops and prints the modules that it has
+imported since then, as JSON.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from tests.support.waiting import eventually
 
 
 class Registered(Worker, name="tests.security.Registered"):
-    """Looks at everything that it is given."""
+    """Reads every field of its job."""
 
     async def process(self, job: Job) -> None:
         repr((job, job.args, job.meta, job.tags, job.errors, job.attempted_by))
@@ -31,7 +31,7 @@ async def greet(name: str) -> None:
 
 
 def helper(job: Job) -> None:
-    """Exists, and may not be called all the same."""
+    """Exists, but must not be called."""
     print("called", flush=True)
 
 
@@ -41,7 +41,7 @@ async def ended(oban: Oban) -> bool:
 
 async def main(url: str) -> None:
     async with Oban(url, queues={"default": 5}, poll_interval=0.1) as oban:
-        # What any run imports, the first time, is imported now.
+        # The first run imports modules; do that now.
         unknown = Job(worker="tests.security.Nobody", max_attempts=1)
         first = [
             Registered.new(),

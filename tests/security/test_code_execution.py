@@ -1,4 +1,4 @@
-"""S2: a row can name whatever it likes; nothing but a registered worker runs, and nothing is imported."""
+"""S2: whatever a row names, only registered workers run, and no module is imported."""
 
 import ast
 import asyncio
@@ -18,7 +18,7 @@ from tests.support.waiting import eventually, within
 
 ROOT = Path(__file__).parents[2]
 PLANTED = "from pathlib import Path\nPath(__file__).with_suffix('.ran').touch()\ndef run(job): pass\n"
-#: Modules that Python has, and nobody in the node needs; the planted one; what the node itself has.
+#: Modules of Python that the node does not need, a planted module, and names in the node itself.
 WORKERS = [
     "os.system",
     "os:system",
@@ -58,7 +58,7 @@ WORKERS = [
 
 
 class Exploit:
-    """Makes a file when it is unpickled."""
+    """Creates a file when it is unpickled."""
 
     def __reduce__(self) -> Any:
         return os.mkdir, ("unpickled",)
@@ -98,7 +98,7 @@ async def test_rows_that_name_code_import_and_call_nothing(url: URL, tmp_path: P
         async with Oban(url) as client:
             first = max(job.id for job in await client.list_jobs())
             async with client.engine.begin() as connection:
-                # Past every check of the library.
+                # Without the checks of the library.
                 await connection.execute(insert(Job.__table__), rows)
 
             async def ended() -> list[Job]:
@@ -108,7 +108,7 @@ async def test_rows_that_name_code_import_and_call_nothing(url: URL, tmp_path: P
 
             jobs = await eventually(ended)
         said, _ = await within(process.communicate(b""), 30)
-        # No "called", either.
+        # Nothing has printed "called" either.
         assert json.loads(said) == []
     finally:
         if process.returncode is None:
@@ -128,7 +128,7 @@ async def test_rows_that_name_code_import_and_call_nothing(url: URL, tmp_path: P
             assert "tests.security.greet takes no" in job.errors[0]["error"]
 
 
-#: What turns data into code, by name.
+#: Names of functions that turn data into code.
 MODULES = {
     *("pickle", "_pickle", "cPickle", "marshal", "shelve", "dill", "cloudpickle", "jsonpickle", "yaml"),
     *("runpy", "code", "codeop", "imp", "pkgutil", "multiprocessing", "pydoc"),
@@ -145,7 +145,7 @@ CALLS = {
         "create_subprocess_shell",
     ),
 }
-#: Where modules are imported by a name that is not in the code, and who says that name.
+#: Places that import modules by a variable name, and where the name comes from.
 ALLOWED = {
     "cli/start.py: import_module": "the operator, on the command line",
     "cli/node.py: import_module": "the operator, on the command line; uvloop",
@@ -157,7 +157,7 @@ ALLOWED = {
 
 
 def suspicious(source: str) -> set[str]:
-    """Names in a module's code by which data could become code."""
+    """Names in a module that could turn data into code."""
     found = set()
     for node in ast.walk(ast.parse(source)):
         match node:

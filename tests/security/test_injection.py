@@ -1,4 +1,4 @@
-"""S1: 200 hostile texts, wherever a text can be given: stored as they are, or refused before any SQL."""
+"""S1: 200 hostile strings in every place for a string are stored unchanged, or refused before any SQL."""
 
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -37,7 +37,7 @@ DUMP = {
 
 
 async def dump(oban: Oban) -> list[Any]:
-    """Everything in the database that is not a row of ours."""
+    """The whole schema of the database, without the rows of Oban."""
     async with oban.engine.connect() as connection:
         statements = DUMP[oban.engine.dialect.name]
         return [[tuple(row) for row in await connection.exec_driver_sql(sql)] for sql in statements]
@@ -45,7 +45,7 @@ async def dump(oban: Oban) -> list[Any]:
 
 @pytest.fixture
 async def oban(url: URL) -> AsyncIterator[Oban]:
-    """A client; whatever a test does with it, the schema stays as it is."""
+    """A client. Checks that the test has not changed the schema."""
     async with Oban(url) as client:
         before = await dump(client)
         yield client
@@ -54,7 +54,7 @@ async def oban(url: URL) -> AsyncIterator[Oban]:
 
 @contextmanager
 def no_statements(oban: Oban) -> Iterator[None]:
-    """Fails if anything is sent to the database meanwhile."""
+    """Fail if a statement is sent to the database inside the block."""
     sent: list[str] = []
 
     def note(*args: Any) -> None:
@@ -68,7 +68,7 @@ def no_statements(oban: Oban) -> Iterator[None]:
     assert sent == []
 
 
-#: What a job gets of a text, for each place of it.
+#: The fields of a job that contains the string, for each place.
 PLACES: dict[str, Callable[[str], dict[str, Any]]] = {
     "worker": lambda text: {"worker": text},
     "queue": lambda text: {"queue": text},
@@ -85,7 +85,7 @@ def fields_of(job: Job) -> dict[str, Any]:
 
 
 def accepted(place: str) -> list[dict[str, Any]]:
-    """The fields of each job that is accepted with one of the texts at a place."""
+    """The fields of every job that is accepted with one of the strings in a place."""
     found = []
     for hostile in STRINGS:
         values = PLACES[place](hostile)
@@ -97,15 +97,15 @@ def accepted(place: str) -> list[dict[str, Any]]:
     return found
 
 
-def test_there_are_200_of_them() -> None:
+def test_there_are_200_different_strings() -> None:
     assert len(STRINGS) >= 200
     assert len(STORABLE) >= 200
 
 
 @pytest.mark.parametrize("place", PLACES)
-async def test_what_a_job_is_given_is_stored_as_it_is(oban: Oban, place: str) -> None:
+async def test_strings_in_a_job_are_stored_unchanged(oban: Oban, place: str) -> None:
     given = accepted(place)
-    # All are but what no database can hold, and what is no name of a queue.
+    # All are accepted, except strings that no database can store, and invalid names of queues.
     assert place == "queue" or len(given) >= len([hostile for hostile in STORABLE if hostile.strip()])
     jobs = [Job(**{"worker": "tests.Hostile", **values}) for values in given]
     expected = [fields_of(job) for job in jobs]
@@ -117,20 +117,20 @@ async def test_what_a_job_is_given_is_stored_as_it_is(oban: Oban, place: str) ->
     await oban.enqueue_many(jobs)
     stored = await oban.list_jobs()
     assert [fields_of(job) for job in stored] == expected
-    # By each other's values, through an update of all in one transaction.
+    # Update all of them in one transaction, each with the values of another one.
     turned = {job.id: values for job, values in zip(stored, reversed(given), strict=True)}
     await oban.update_many_jobs(stored, lambda job: turned[job.id])
     field = next(iter(given[0]))
     changed = [fields_of(job)[field] for job in await oban.list_jobs()]
     assert changed == [fields[field] for fields in reversed(expected)]
-    # And one may be looked for.
+    # Each can be found.
     for job in stored[::5]:
         statement = select(Job).where(Job.worker == job.worker, Job.queue == job.queue)
         assert job.id in [found.id for found in await oban.list_jobs(statement)]
     assert await oban.delete_many_jobs(stored) == len(given)
 
 
-#: The condition that finds what a place was given, if it is one that is looked for.
+#: The condition that finds a string in a place, for places with filters.
 FOUND_BY: dict[str, Callable[[str], Any]] = {
     "worker": filters.worker,
     "queue": filters.queue,
@@ -143,10 +143,10 @@ FOUND_BY: dict[str, Callable[[str], Any]] = {
 
 
 @pytest.mark.parametrize("place", PLACES)
-async def test_what_a_job_was_given_finds_it_and_no_other(oban: Oban, place: str) -> None:
+async def test_a_string_finds_its_job_and_no_other(oban: Oban, place: str) -> None:
     given = [text for text in STRINGS if PLACES[place](text) in accepted(place)]
     if place == "tags":
-        # In lower case and trimmed, some are the same, or no tag at all.
+        # In lower case and trimmed, some strings are equal, or not valid as tags.
         given = list({text.strip().lower(): text for text in given if text.strip()}.values())
     jobs = await oban.enqueue_many(
         Job(**{"worker": "tests.Hostile", **PLACES[place](text)}) for text in given
@@ -157,7 +157,7 @@ async def test_what_a_job_was_given_finds_it_and_no_other(oban: Oban, place: str
 
 
 @pytest.mark.parametrize("place", PLACES)
-async def test_what_an_update_refuses_it_refuses_before_any_statement(oban: Oban, place: str) -> None:
+async def test_an_update_refuses_invalid_strings_before_any_statement(oban: Oban, place: str) -> None:
     good = accepted(place)
     refused = [values for values in map(PLACES[place], STRINGS) if values not in good]
     assert refused
@@ -168,7 +168,7 @@ async def test_what_an_update_refuses_it_refuses_before_any_statement(oban: Oban
                 await oban.update_job(job, values)
 
 
-async def test_names_of_nodes_and_instances_are_stored_as_they_are_or_refused(oban: Oban) -> None:
+async def test_names_of_nodes_and_instances_are_stored_unchanged_or_refused(oban: Oban) -> None:
     names, beats = [], []
     for hostile in STRINGS:
         with no_statements(oban):
@@ -199,7 +199,7 @@ async def test_names_of_nodes_and_instances_are_stored_as_they_are_or_refused(ob
         assert [(info.node, info.queue) for info in found] == [(name, "default")]
 
 
-async def test_queues_are_controlled_by_proper_names_only(oban: Oban) -> None:
+async def test_queue_commands_accept_only_valid_names(oban: Oban) -> None:
     good = [values["queue"] for values in accepted("queue")]
     with no_statements(oban):
         for hostile in set(STRINGS) - set(good):
@@ -229,7 +229,7 @@ class Harmless(Worker, name="tests.Harmless"):
 
 
 @pytest.mark.parametrize("driver", ["sqlite", "asyncpg", "psycopg"])
-async def test_a_node_goes_through_rows_that_are_full_of_them(
+async def test_a_node_handles_rows_full_of_hostile_strings(
     request: pytest.FixtureRequest, driver: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     factory: Any = request.getfixturevalue(f"{'sqlite' if driver == 'sqlite' else 'postgresql'}_factory")
@@ -270,7 +270,7 @@ async def test_a_node_goes_through_rows_that_are_full_of_them(
                 assert job.state is JobState.DISCARDED
                 assert "is registered in this process" in job.errors[0]["error"]
         assert await dump(oban) == before
-        # No row writes lines of its own into the log, or tells a terminal what to do.
+        # No row adds lines to the log, or sends control sequences to a terminal.
         said = [record.getMessage() for record in caplog.records]
         assert len(said) > len(STORABLE)
         assert [line for line in said if not line.isprintable() or len(line) > 1_000] == []
@@ -279,7 +279,7 @@ async def test_a_node_goes_through_rows_that_are_full_of_them(
 
 @pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
 @pytest.mark.parametrize("schema", ['a"b; DROP TABLE x; --', "it's %s :name $1", "Ünï\U0001f4a9"])
-async def test_a_schema_of_the_search_path_may_have_any_name(
+async def test_a_schema_in_the_search_path_can_have_any_name(
     postgresql_factory: PostgreSQLFactory, driver: str, schema: str
 ) -> None:
     url = postgresql_factory.create(empty=True)
@@ -289,7 +289,7 @@ async def test_a_schema_of_the_search_path_may_have_any_name(
         await raw.execute(f"CREATE SCHEMA {quoted}")
         await raw.execute(f"ALTER DATABASE {url.database} SET search_path = {quoted}")
     migration.upgrade(url)
-    # So that only what is announced on the channel can wake the queue.
+    # So only a notification on the channel can wake the queue.
     async with Oban(
         url.set(drivername=f"postgresql+{driver}"), queues={"default": 1}, poll_interval=30
     ) as oban:

@@ -1,4 +1,4 @@
-"""S6: every cap, one below it, at it and one above it; and 10,000 jobs at once."""
+"""S6: values one below, at and one above every limit; and 10,000 jobs at once."""
 
 import time
 from collections.abc import AsyncIterator, Callable
@@ -15,13 +15,13 @@ from oban.errors import ConfigError, InvalidJob, ObanError
 from tests.support.databases import PostgreSQLFactory
 from tests.support.waiting import eventually
 
-#: A refusal takes no longer, in seconds: the best of some tries, as the machine may be busy.
+#: Seconds within which a value must be refused, as the best of several tries.
 QUICK = 0.01
 MANY = 10_000
 
 
 def nested(levels: int) -> dict[str, Any]:
-    """An object of so many levels, itself included."""
+    """An object with this many levels, itself included."""
     value: Any = {}
     for level in range(levels - 1):
         value = [value] if level % 2 else {"a": value}
@@ -29,14 +29,14 @@ def nested(levels: int) -> dict[str, Any]:
 
 
 def document(size: int, filler: str = "x") -> dict[str, Any]:
-    """An object whose JSON takes so many bytes."""
+    """An object whose JSON has this many bytes."""
     empty = len(orjson.dumps({"a": ""}))
     each = len(orjson.dumps(filler)) - 2
     count, rest = divmod(size - empty, each)
     return {"a": filler * count + "x" * rest}
 
 
-#: For a size: the fields of a job. And the size that is the cap.
+#: A function from a size to the fields of a job, and the limit of the size.
 CAPS: dict[str, tuple[Callable[[int], dict[str, Any]], int]] = {
     "bytes of args": (lambda size: {"args": document(size)}, encoding.MAX_BYTES),
     "bytes of args, of three each": (lambda size: {"args": document(size, "€")}, encoding.MAX_BYTES),
@@ -60,7 +60,7 @@ async def oban(url: URL) -> AsyncIterator[Oban]:
 
 
 def refused(kind: type[ObanError], words: list[str], what: Callable[..., Any], **how: Any) -> None:
-    """A call raises an error of a kind that says some words, is short, and comes at once."""
+    """Check that a call raises this error at once, with a short message that contains these words."""
     best = float("inf")
     for _ in range(5):
         since = time.perf_counter()
@@ -73,7 +73,9 @@ def refused(kind: type[ObanError], words: list[str], what: Callable[..., Any], *
 
 
 @pytest.mark.parametrize("cap", CAPS)
-async def test_what_a_job_may_hold_is_held_up_to_its_cap_and_refused_beyond(oban: Oban, cap: str) -> None:
+async def test_fields_of_a_job_are_accepted_up_to_their_limit_and_refused_beyond(
+    oban: Oban, cap: str
+) -> None:
     make, most = CAPS[cap]
     (field,) = make(1) if cap in ("attempts", "priority") else make(20)
     within = [{"worker": "tests.Capped", **make(size)} for size in (most - 1, most)]
@@ -86,13 +88,13 @@ async def test_what_a_job_may_hold_is_held_up_to_its_cap_and_refused_beyond(oban
         await oban.update_job(jobs[0], make(most + 1))
     with pytest.raises(InvalidJob, match=f"^{field}"):
         await oban.update_job(jobs[0], lambda job: make(most + 1))
-    # By way of an attribute, or in place, where it can only be found when it is stored.
+    # Also when it is set as an attribute, or changed in place and only checked when it is stored.
     changed = Job(worker="tests.Capped")
     with pytest.raises(InvalidJob, match=f"^{field}"):
         setattr(changed, field, beyond[field])
     if isinstance(beyond[field], (dict, list)):
         held = getattr(changed, field)
-        # How deep a document is, is not looked at again, as long as databases can take it.
+        # The depth of a document is not checked again, as databases can store it.
         spoilt = make(300)[field] if cap.startswith("levels") else beyond[field]
         (held.update if isinstance(held, dict) else held.extend)(spoilt)
         with pytest.raises(InvalidJob, match=f"^{field}"):
@@ -101,7 +103,7 @@ async def test_what_a_job_may_hold_is_held_up_to_its_cap_and_refused_beyond(oban
     assert {repr(getattr(job, field)) for job in await oban.list_jobs()} == {repr(within[1][field])}
 
 
-def test_documents_are_as_large_and_as_deep_as_they_should_be() -> None:
+def test_the_helpers_make_documents_of_the_right_size_and_depth() -> None:
     for filler in ("x", "€", "\x01"):
         assert [len(orjson.dumps(document(size, filler))) for size in (100, 101, 102)] == [100, 101, 102]
 
@@ -112,7 +114,7 @@ def test_documents_are_as_large_and_as_deep_as_they_should_be() -> None:
     assert [depth(nested(levels)) for levels in (1, 2, 99, 100, 101)] == [1, 2, 99, 100, 101]
 
 
-def test_names_and_limits_of_an_instance_have_caps(url: URL) -> None:
+def test_names_and_limits_of_an_instance_are_limited(url: URL) -> None:
     def made(**options: Any) -> Oban:
         return Oban(url, **options)
 
@@ -145,7 +147,7 @@ async def test_the_longest_names_reach_the_database_and_the_channel(
         await oban.pause_queue(queue, node=node)
         assert [info.paused for info in oban.check_all_queues()] == [True]
         await oban.resume_queue(queue, node=node)
-        # Only what is announced can wake the queue.
+        # Only a notification can wake the queue.
         job = await oban.enqueue(Short.new(queue=queue))
         await eventually(lambda: completed(oban, job), 5)
         assert [(info.node, info.queue) for info in await oban.check_cluster()] == [(node, queue)]
@@ -162,7 +164,7 @@ class Short(Worker, name="tests.Short"):
 
 
 class Talks(Worker, name="tests.Talks", max_attempts=1):
-    """Ends with so many bytes, as an error, a reason or a record."""
+    """Ends with this many bytes as an error, a reason or a recorded value."""
 
     async def process(self, job: Job) -> Any:
         said = job.args["of"] * job.args["size"]
@@ -174,7 +176,7 @@ class Talks(Worker, name="tests.Talks", max_attempts=1):
         raise ValueError(said)
 
 
-async def test_what_a_run_says_is_cut_or_refused_at_its_cap(url: URL) -> None:
+async def test_the_outcome_of_a_run_is_shortened_or_refused_at_its_limit(url: URL) -> None:
     async with Oban(url, queues={"default": 5}) as oban:
         jobs = [
             *(
@@ -214,7 +216,7 @@ async def test_ten_thousand_jobs_are_handled_at_once(oban: Oban) -> None:
     ids = [job.id for job in jobs]
     every = select(Job).where(Job.worker == Short.worker_name)
     assert [job.args["n"] for job in await oban.list_jobs(every.order_by(Job.id))] == list(range(MANY))
-    # By ids, by instances, by a statement, and by ids that are no job's.
+    # Named by ids, by instances, by a statement, and by ids without a job.
     assert await oban.cancel_many_jobs(ids) == MANY
     assert await oban.retry_many_jobs(jobs) == MANY
     assert {job.state for job in jobs} == {JobState.AVAILABLE}

@@ -16,7 +16,7 @@ EMPTY = "TRUNCATE oban_jobs, oban_leaders, oban_producers, oban_queues RESTART I
 
 @pytest.fixture(scope="session")
 def python(request: pytest.FixtureRequest) -> Path:
-    """The Python of an environment with oban-py."""
+    """The Python of a virtual environment with oban-py."""
     return environment.make(Path(request.config.cache.mkdir("sharing")))
 
 
@@ -36,7 +36,7 @@ def shared(postgresql_factory: PostgreSQLFactory) -> Iterator[URL]:
 
 @pytest.fixture
 def url(shared: URL) -> URL:
-    """A database with the tables of our migrations, as if it were fresh."""
+    """An empty database with the tables of our migrations."""
     engine = create_engine(shared.set(drivername="postgresql+psycopg"), poolclass=NullPool)
     with engine.begin() as connection:
         connection.execute(text(EMPTY))
@@ -45,13 +45,13 @@ def url(shared: URL) -> URL:
 
 @pytest.fixture
 async def peer(process: Peer, url: URL) -> AsyncIterator[Peer]:
-    """The process of oban-py. Whatever its node complains about fails the test."""
+    """The process of oban-py. A warning of its node fails the test."""
     yield process
     assert await process.do("stop") == []
 
 
 @pytest.fixture
 async def client(url: URL) -> AsyncIterator[Oban]:
-    """A client of ours."""
+    """A client of this library."""
     async with Oban(url, node="client") as oban:
         yield oban

@@ -1,4 +1,4 @@
-"""A virtual environment with oban-py, made once and kept in pytest's cache."""
+"""A virtual environment with oban-py, created once in pytest's cache."""
 
 import fcntl
 import os
@@ -11,18 +11,18 @@ from pathlib import Path
 import pytest
 
 RELEASE = "oban==0.7.0"
-#: The first Python that the release runs on, and the newest one that is looked for.
+#: The minor versions of the oldest Python for the release, and of the newest one to look for.
 OLDEST, NEWEST = 12, 14
 
 
 def make(folder: Path) -> Path:
-    """The Python of an environment in a folder, made unless it is there; fails if it cannot be made.
+    """Create a virtual environment in a folder unless it exists, and return its Python.
 
-    Where there is no Python that could run it, the test is skipped.
+    Skips the test if there is no Python that could run the release, and fails if the creation fails.
     """
     home = folder / RELEASE.replace("==", "-")
     done = home / "done"
-    # Each process of the test run comes here, at about the same time.
+    # Each process of the test run calls this at about the same time.
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not done.exists():
@@ -37,7 +37,7 @@ def make(folder: Path) -> Path:
 
 
 def _pythons() -> Iterator[str]:
-    """Pythons that are new enough and do run: a shim on the PATH may lead nowhere."""
+    """Pythons that are new enough and do run, as a shim on the PATH can lead nowhere."""
     found = [sys.executable]
     found += [path for minor in range(NEWEST, OLDEST - 1, -1) if (path := shutil.which(f"python3.{minor}"))]
     versions = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"

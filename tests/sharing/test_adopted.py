@@ -1,4 +1,4 @@
-"""Tables that oban-py made: adopted with what is in them, they serve both."""
+"""Tables of oban-py keep their jobs when they are adopted, and then work for both implementations."""
 
 import subprocess
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ async def test_adopted_tables_keep_their_jobs_and_serve_both(made: URL, peer: Pe
         await peer.do("enqueue", worker="shop.Resize", queue=queue, tags=["kept"], args={"wait": True})
         for queue in ("theirs", "images")
     ]
-    # While a node of theirs is at work.
+    # A node of oban-py works meanwhile.
     migration.upgrade(made)
     async with Oban(made, **OURS) as oban:
         for job in before:
@@ -43,5 +43,5 @@ async def test_adopted_tables_keep_their_jobs_and_serve_both(made: URL, peer: Pe
         await reaches(oban, after, JobState.COMPLETED)
         await peer.call("pause_all_queues")
         await eventually(lambda: oban.check_queue("images").paused)  # type: ignore[union-attr]
-    # Ended while its database is there.
+    # Stop the node before its database is dropped.
     assert await peer.do("stop") == []

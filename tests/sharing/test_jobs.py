@@ -1,4 +1,4 @@
-"""Jobs of the one implementation, run, read and managed by the other."""
+"""Each implementation runs, reads and manages jobs of the other one."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -14,7 +14,7 @@ from tests.support.internals import runner_of
 from tests.support.jobs import reaches, row_of
 from tests.support.waiting import eventually
 
-#: Fields of a job that either side can set, and that the other has to be given.
+#: Fields of a job that one side can set and the other one must receive.
 GIVEN: dict[str, Any] = {
     "args": {"path": "ä/\U0001f4a5.png", "sizes": [1, 2.5, None, {"deep": True}]},
     "meta": {"by": "shop", "n": 1},
@@ -26,12 +26,12 @@ GIVEN: dict[str, Any] = {
 
 
 def of(job: Job | dict[str, Any]) -> dict[str, Any]:
-    """The fields that both sides show."""
+    """The fields that both implementations show."""
     return {name: job[name] if isinstance(job, dict) else getattr(job, name) for name in FIELDS}
 
 
 async def their_state(peer: Peer, id_: int, state: str) -> dict[str, Any]:
-    """Wait until their client sees a job in a state; the job, as it shows it."""
+    """Wait until the client of oban-py sees a job in a state, and return the job as it shows it."""
 
     async def arrived() -> dict[str, Any] | None:
         job: dict[str, Any] = await peer.do("get", id_)
@@ -41,7 +41,7 @@ async def their_state(peer: Peer, id_: int, state: str) -> dict[str, Any]:
     return job
 
 
-async def test_a_job_that_they_insert_runs_here_at_once_with_all_that_it_was_given(
+async def test_a_job_that_oban_py_inserts_runs_here_at_once_with_all_of_its_fields(
     url: URL, peer: Peer
 ) -> None:
     workers.seen.clear()
@@ -59,7 +59,7 @@ async def test_a_job_that_they_insert_runs_here_at_once_with_all_that_it_was_giv
     assert job.scheduled_at == datetime.fromisoformat(theirs["scheduled_at"]).replace(tzinfo=UTC)
 
 
-async def test_a_job_that_we_insert_runs_there_at_once_with_all_that_it_was_given(
+async def test_a_job_that_we_insert_runs_there_at_once_with_all_of_its_fields(
     url: URL, peer: Peer, client: Oban
 ) -> None:
     await peer.start(url, queues={"images": 5})
@@ -84,7 +84,7 @@ async def test_a_scheduled_job_of_either_is_run_by_the_other_when_it_is_due(
         ours = await client.enqueue(Resize.new(queue="theirs", schedule_in=0.6))
         theirs = await peer.do("enqueue", worker="shop.Resize", queue="images", scheduled_in=0.6)
         assert (ours.state, theirs["state"]) == ("scheduled", "scheduled")
-        # Nobody announces a job that is scheduled by others; so soon, the stager does not look.
+        # Oban-py does not notify for a scheduled job, and the stager would not poll that soon.
         runner_of(oban).stager.wake()
         for id_ in (ours.id, theirs["id"]):
             job = await reaches(client, id_, JobState.COMPLETED)
@@ -92,7 +92,7 @@ async def test_a_scheduled_job_of_either_is_run_by_the_other_when_it_is_due(
             assert timedelta(0) <= job.attempted_at - job.scheduled_at < timedelta(seconds=3)
 
 
-#: What a job does, and what is then seen of it.
+#: What a job does, and the resulting row.
 ENDINGS: list[tuple[dict[str, Any], str]] = [
     ({}, "completed"),
     ({"do": "record"}, "completed"),
@@ -121,7 +121,7 @@ def check_ending(job: dict[str, Any], args: dict[str, Any], recorded: object) ->
 
 
 @pytest.mark.parametrize(("args", "state"), ENDINGS, ids=lambda value: str(value))
-async def test_what_a_run_there_leaves_behind_is_read_here(
+async def test_the_row_of_a_run_there_is_read_here(
     url: URL, peer: Peer, client: Oban, args: dict[str, Any], state: str
 ) -> None:
     await peer.start(url, queues={"images": 5})
@@ -130,14 +130,14 @@ async def test_what_a_run_there_leaves_behind_is_read_here(
     (listed,) = await client.list_jobs()
     assert listed.id == job.id
     assert job.attempted_by[0] == "theirs"
-    # The value as an Erlang term: a map of one binary to 3.
+    # The value as an Erlang term: a map from one binary to 3.
     shown = {name: getattr(job, name) for name in (*FIELDS, "scheduled_at", "attempted_at")}
     shown |= {name: shown[name].isoformat() for name in ("scheduled_at", "attempted_at")}
     check_ending(shown, args, "g3QAAAABbQAAAAV3aWR0aGED")
 
 
 @pytest.mark.parametrize(("args", "state"), ENDINGS, ids=lambda value: str(value))
-async def test_what_a_run_here_leaves_behind_is_read_there(
+async def test_the_row_of_a_run_here_is_read_there(
     url: URL, peer: Peer, args: dict[str, Any], state: str
 ) -> None:
     await peer.start(url)
@@ -164,7 +164,7 @@ async def test_a_job_that_failed_on_the_one_is_retried_by_the_other(
             await reaches(client, job, JobState.RETRYABLE)
             await client.update_job(job, {"queue": queue})
         assert await client.retry_job(second)
-        # Their retry wakes nobody but their own stager.
+        # A retry of oban-py wakes only its own stager.
         await peer.call("retry_job", first.id)
         for job in (first, second):
             row = await reaches(oban, job, JobState.RETRYABLE)
@@ -186,7 +186,7 @@ async def test_each_manages_jobs_that_the_other_has_run(
     url: URL, peer: Peer, client: Oban, ran_on: str
 ) -> None:
     await peer.start(url, queues={"theirs": 5})
-    # Their retry wakes nobody: the job is found by looking.
+    # A retry of oban-py wakes no node of ours, so the job is found by polling.
     async with Oban(url, **{**OURS, "poll_interval": 0.1}):
         done = [(await client.enqueue(Resize.new({"do": "record"}, queue=ran_on))).id for _ in range(2)]
         failed = (await client.enqueue(Resize.new({"do": "raise"}, queue=ran_on))).id
@@ -206,7 +206,7 @@ async def test_each_manages_jobs_that_the_other_has_run(
             assert await peer.call("retry_many_jobs", [done[0]]) == 1
             assert await peer.call("delete_many_jobs", [done[1]]) == 1
             assert await peer.call("cancel_many_jobs", [failed]) == 1
-            # It keeps what was recorded, and adds a key of its own.
+            # It keeps the recorded value, and adds its own key.
             meta = {**before.meta, "uniq_bmp": []}
             assert meta["return"] == {"width": 3}
         row = await reaches(client, done[0], JobState.COMPLETED)

@@ -1,4 +1,4 @@
-"""Nodes of both implementations on the same tables: neither takes, loses or breaks what is the other's."""
+"""Nodes of both implementations share the tables, and neither takes, loses or breaks jobs of the other."""
 
 from collections import Counter
 from pathlib import Path
@@ -29,7 +29,7 @@ def fresh() -> None:
 
 
 async def set_back(client: Oban, seconds: float, *columns: str) -> None:
-    """Let columns, each `table.column`, be so many seconds longer ago, in all rows."""
+    """Move the times in columns, each named `table.column`, back by this many seconds in all rows."""
     async with client.engine.begin() as connection:
         for name in columns:
             table, column = name.split(".")
@@ -38,7 +38,7 @@ async def set_back(client: Oban, seconds: float, *columns: str) -> None:
 
 
 async def older(client: Oban, seconds: float) -> bool:
-    """Whether a job has been running for longer than some seconds."""
+    """Whether a job has been running for longer than this many seconds."""
     since = "SELECT extract(epoch FROM max(timezone('UTC', clock_timestamp()) - attempted_at)) FROM oban_jobs"
     async with client.engine.connect() as connection:
         return float((await connection.execute(text(since))).scalar_one()) > seconds
@@ -48,7 +48,7 @@ async def states(client: Oban) -> dict[str, int]:
     return dict(Counter(str(job.state) for job in await client.list_jobs()))
 
 
-async def test_jobs_of_a_shared_queue_run_once_each_wherever_they_come_from(
+async def test_each_job_of_a_shared_queue_runs_once_whoever_inserted_it(
     url: URL, peer: Peer, client: Oban
 ) -> None:
     await peer.start(url, queues={"images": 5}, metrics={"interval": 0.05})
@@ -71,7 +71,7 @@ async def test_jobs_of_a_shared_queue_run_once_each_wherever_they_come_from(
     assert {job.id for job in rows if job.attempted_by[0] == "ours"} == set(here)
 
 
-async def test_what_fails_on_the_one_is_retried_until_the_other_does_it(
+async def test_a_job_that_fails_on_one_side_is_retried_until_the_other_completes_it(
     url: URL, peer: Peer, client: Oban
 ) -> None:
     await peer.start(url, queues={"images": 5}, stager={"interval": 0.05})
@@ -94,7 +94,7 @@ async def test_what_fails_on_the_one_is_retried_until_the_other_does_it(
     assert max(ran.values()) > 1
 
 
-async def test_one_node_of_both_leads(url: URL, peer: Peer, client: Oban) -> None:
+async def test_one_node_of_both_implementations_leads(url: URL, peer: Peer, client: Oban) -> None:
     async with Oban(url, lease=4.0, **FAST) as oban:
         await eventually(lambda: oban.is_leader)
         await peer.start(url, queues={"theirs": 1})
@@ -109,18 +109,18 @@ async def test_one_node_of_both_leads(url: URL, peer: Peer, client: Oban) -> Non
         assert not oban.is_leader
         async with client.engine.connect() as connection:
             assert (await connection.scalars(select(Leader.node))).all() == ["theirs"]
-        # Their node gives the lead up, and ours takes it.
+        # The node of oban-py gives up the lead, and ours takes it.
         assert await peer.do("stop") == []
         await eventually(lambda: oban.is_leader)
 
 
-async def test_our_leader_lets_a_job_of_theirs_run_however_short_its_lease_is(
+async def test_our_leader_does_not_rescue_a_running_job_of_oban_py_however_short_its_lease(
     url: URL, peer: Peer, client: Oban
 ) -> None:
     await peer.start(url, queues={"theirs": 1})
     job = await client.enqueue(Resize.new({"wait": True}, queue="theirs"))
     await reaches(client, job, JobState.EXECUTING)
-    # Its node beats every fifteen seconds: as if the last time had been fourteen ago.
+    # Its node sends a heartbeat every 15 seconds; pretend that the last one was 14 seconds ago.
     await set_back(client, 14, "oban_producers.updated_at")
     async with client.engine.begin() as connection:
         await connection.execute(delete(Leader))
@@ -138,9 +138,7 @@ async def test_our_leader_lets_a_job_of_theirs_run_however_short_its_lease_is(
     assert (await reaches(client, job, JobState.COMPLETED)).attempt == 1
 
 
-async def test_jobs_of_a_node_of_theirs_that_was_killed_run_here(
-    url: URL, python: Path, client: Oban
-) -> None:
+async def test_jobs_of_a_killed_node_of_oban_py_run_here(url: URL, python: Path, client: Oban) -> None:
     peer = Peer(python)
     try:
         await peer.start(url, queues={"images": 1})
@@ -167,7 +165,7 @@ async def test_jobs_of_a_node_of_theirs_that_was_killed_run_here(
 
 
 @pytest.mark.parametrize("how", ["we lead", "leadership=False"])
-async def test_their_lifeline_lets_our_jobs_run_where_they_do_not_lead(
+async def test_the_lifeline_of_oban_py_does_not_rescue_our_jobs_unless_it_leads(
     url: URL, peer: Peer, client: Oban, how: str
 ) -> None:
     async with Oban(url, **FAST) as oban:
@@ -186,14 +184,14 @@ async def test_their_lifeline_lets_our_jobs_run_where_they_do_not_lead(
     assert (row.attempt, row.meta, len(workers.seen)) == (1, {}, 1)
 
 
-async def test_their_leader_takes_a_long_job_from_a_healthy_node_of_ours(
+async def test_a_leader_of_oban_py_takes_a_long_job_from_a_healthy_node_of_ours(
     url: URL, peer: Peer, client: Oban
 ) -> None:
     await peer.start(url, queues={"theirs": 1}, lifeline={"interval": 0.05, "rescue_after": 1.0})
     async with Oban(url, **FAST):
         job = await client.enqueue(Resize.new({"wait": True}))
         await eventually(lambda: len(workers.seen) > 1)
-        # The first run is told, and what it returns does not count.
+        # The first run is told, and its result does not count.
         await eventually(workers.seen[0].cancelled)
         workers.finished.add(job.id)
         row = await reaches(client, job, JobState.COMPLETED)
@@ -217,7 +215,7 @@ async def test_a_producers_row_that_the_other_side_removed_comes_back(
             await eventually(back)
 
 
-async def test_the_retention_of_whoever_leads_counts_for_all_jobs(url: URL, peer: Peer, client: Oban) -> None:
+async def test_the_retention_of_the_leader_applies_to_all_jobs(url: URL, peer: Peer, client: Oban) -> None:
     async with Oban(url, **FAST):
         old = await client.enqueue(Resize.new())
         await reaches(client, old, JobState.COMPLETED)
@@ -233,7 +231,7 @@ async def gone(client: Oban, job: Job) -> bool:
     return await client.get_job(job.id) is None
 
 
-async def test_both_share_a_schema_of_another_name(
+async def test_both_implementations_share_a_schema_other_than_public(
     peer: Peer, url: URL, postgresql_factory: PostgreSQLFactory
 ) -> None:
     made = postgresql_factory.create(empty=True)

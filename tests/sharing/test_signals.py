@@ -1,4 +1,4 @@
-"""What is said to the one implementation reaches nodes of the other."""
+"""Signals of each implementation reach nodes of the other one."""
 
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -17,7 +17,7 @@ from tests.support.waiting import eventually
 
 @pytest.fixture
 async def oban(url: URL) -> AsyncIterator[Oban]:
-    """A node of ours that knows of nothing but what it is told."""
+    """A node of this library that finds nothing by polling."""
     workers.seen.clear()
     workers.finished.clear()
     async with Oban(url, **OURS) as node:
@@ -28,7 +28,7 @@ def here(oban: Oban) -> dict[str, list[Any]]:
     return {info.queue: [info.limit, info.paused] for info in oban.check_all_queues()}
 
 
-async def test_a_cancel_of_theirs_reaches_a_job_that_runs_here(peer: Peer, url: URL, oban: Oban) -> None:
+async def test_a_cancel_by_oban_py_reaches_a_job_that_runs_here(peer: Peer, url: URL, oban: Oban) -> None:
     await peer.start(url)
     ours = await oban.enqueue(Resize.new({"wait": True}))
     other = await oban.enqueue(Resize.new({"wait": True}))
@@ -36,7 +36,7 @@ async def test_a_cancel_of_theirs_reaches_a_job_that_runs_here(peer: Peer, url: 
     assert await peer.call("cancel_many_jobs", [ours.id]) == 1
     row = await reaches(oban, ours, JobState.CANCELLED, timeout=3)
     assert row.cancelled_at is not None
-    # What it then returns is kept beside.
+    # The reason that the run then returns is stored.
     await eventually(lambda: reason(oban, ours.id))
     assert (await peer.do("get", ours.id))["errors"] == (await row_of(oban, ours)).errors
     workers.finished.add(other.id)
@@ -47,7 +47,7 @@ async def reason(oban: Oban, id_: int) -> bool:
     return [entry["error"] for entry in (await row_of(oban, id_)).errors] == ["was told so"]
 
 
-async def test_a_cancel_of_ours_reaches_a_job_that_runs_there(peer: Peer, url: URL, client: Oban) -> None:
+async def test_our_cancel_reaches_a_job_that_runs_there(peer: Peer, url: URL, client: Oban) -> None:
     await peer.start(url, queues={"images": 5})
     cancelled, retried, other = [await client.enqueue(Resize.new({"wait": True})) for _ in range(3)]
     await eventually(lambda: begun(peer, 3))
@@ -61,7 +61,7 @@ async def test_a_cancel_of_ours_reaches_a_job_that_runs_there(peer: Peer, url: U
     assert (await reaches(client, other, JobState.COMPLETED)).errors == []
     row = await reaches(client, retried, JobState.COMPLETED)
     assert (row.attempt, row.errors) == (2, [])
-    # It was asked to end, and its node lets the row be.
+    # The run was asked to end, and its node does not change the row.
     await eventually(lambda: ended(peer))
     row = await row_of(client, cancelled)
     assert (row.state, row.attempt) == (JobState.CANCELLED, 1)
@@ -76,7 +76,7 @@ async def ended(peer: Peer) -> bool:
 
 
 Say = tuple[str, tuple[Any, ...], dict[str, Any]]
-#: What is said, and what the queues are then: limit, and whether paused.
+#: Commands, and the resulting limit of each queue and whether it is paused.
 CONTROL: list[tuple[Say, dict[str, list[Any]]]] = [
     (("pause_queue", ("images",), {}), {"images": [5, True]}),
     (("resume_queue", ("images",), {}), {"images": [5, False]}),
@@ -101,12 +101,12 @@ def at(node: str, kwargs: dict[str, Any]) -> dict[str, Any]:
     return {**kwargs, "node": node} if kwargs.get("node") == "there" else kwargs
 
 
-async def test_what_they_say_about_queues_is_done_here(peer: Peer, url: URL, oban: Oban) -> None:
+async def test_queue_commands_of_oban_py_are_applied_here(peer: Peer, url: URL, oban: Oban) -> None:
     await peer.start(url)
     for (method, args, kwargs), queues in CONTROL:
         await peer.call(method, *args, **at("ours", kwargs))
         await eventually(lambda: here(oban) == queues)  # noqa: B023
-    # They store nothing. The node remembers all the same.
+    # Oban-py does not store commands, but our node does.
     await peer.call("pause_all_queues")
     await eventually(lambda: here(oban) == {"images": [3, True]})
     await oban.stop()
@@ -114,15 +114,17 @@ async def test_what_they_say_about_queues_is_done_here(peer: Peer, url: URL, oba
         assert here(restarted) == {"images": [3, True]}
 
 
-async def test_what_we_say_about_queues_is_done_there(peer: Peer, url: URL, client: Oban) -> None:
+async def test_our_queue_commands_are_applied_there(peer: Peer, url: URL, client: Oban) -> None:
     await peer.start(url, queues={"images": 5})
     for (method, args, kwargs), queues in CONTROL:
         await getattr(client, method)(*args, **at("theirs", kwargs))
         await eventually(lambda: there(peer, queues))  # noqa: B023
 
 
-async def test_a_queue_that_they_started_at_work_obeys_no_pause(peer: Peer, url: URL, client: Oban) -> None:
-    # A fault of theirs, which the page names: another handler has taken the action out of the signal.
+async def test_a_queue_that_oban_py_started_at_run_time_cannot_be_paused(
+    peer: Peer, url: URL, client: Oban
+) -> None:
+    # A bug of oban-py that the docs mention: another handler has removed the action from the signal.
     await peer.start(url, queues={"images": 5})
     await client.start_queue("reports", 4)
     await eventually(lambda: there(peer, {"images": [5, False], "reports": [4, False]}))
@@ -134,11 +136,13 @@ async def there(peer: Peer, queues: dict[str, list[Any]]) -> bool:
     return bool(await peer.do("queues") == queues)
 
 
-async def test_the_last_word_counts_whoever_said_it(peer: Peer, url: URL, oban: Oban, client: Oban) -> None:
+async def test_the_most_recent_command_wins_whoever_sent_it(
+    peer: Peer, url: URL, oban: Oban, client: Oban
+) -> None:
     await peer.start(url, queues={"images": 5})
     await client.scale_queue("images", 7)
     await eventually(lambda: there(peer, {"images": [7, False]}))
-    # The limit that each node is configured with is nothing that can be said to them.
+    # Oban-py has no command for "back to the configured limit".
     await client.scale_queue("images", None)
     say: list[tuple[Callable[..., Any], str, bool]] = [
         (client.pause_queue, "images", True),
@@ -150,7 +154,7 @@ async def test_the_last_word_counts_whoever_said_it(peer: Peer, url: URL, oban: 
         await method(queue)
         await eventually(lambda: here(oban) == {"images": [5, paused]})  # noqa: B023
         await eventually(lambda: there(peer, {"images": [7, paused]}))  # noqa: B023
-    # What was heard is overruled, and what our client said is kept once, for all nodes.
+    # The received command is overruled, and the command of our client is stored once for all nodes.
     async with oban.engine.connect() as connection:
         assert set(await connection.scalars(select(Queue.node))) == {""}
 
@@ -162,7 +166,7 @@ async def test_a_paused_queue_fetches_on_neither_side(peer: Peer, url: URL, oban
     await eventually(lambda: there(peer, paused))
     job = await client.enqueue(Resize.new())
     theirs = await peer.do("enqueue", worker="shop.Resize", queue="images")
-    # Both sides answer for a queue that they do run, after these were announced.
+    # A job of another queue on each side completes after these were announced.
     await client.start_queue("marks", 1, node="ours")
     await reaches(client, await client.enqueue(Resize.new(queue="marks")), JobState.COMPLETED)
     assert (await row_of(client, job)).state is JobState.AVAILABLE
@@ -171,7 +175,7 @@ async def test_a_paused_queue_fetches_on_neither_side(peer: Peer, url: URL, oban
         await reaches(client, id_, JobState.COMPLETED)
 
 
-async def test_both_sides_are_seen_in_the_cluster(peer: Peer, url: URL, oban: Oban, client: Oban) -> None:
+async def test_each_side_sees_the_nodes_of_the_other(peer: Peer, url: URL, oban: Oban, client: Oban) -> None:
     await peer.start(url, queues={"images": 4})
     await peer.call("pause_queue", "images", node="theirs")
     infos = {info.node: (info.limit, info.paused) for info in await client.check_cluster("images")}

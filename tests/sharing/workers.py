@@ -1,4 +1,4 @@
-"""Workers of the shop, for nodes of ours; those of `oban_py/shop.py` do the same, under the same name."""
+"""Workers for nodes of this library. Those in `oban_py/shop.py` have the same names and behaviour."""
 
 import asyncio
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from oban import Cancel, Job, Record, Snooze, Worker
 from tests.support.options import BRIEF
 
-#: A node of ours that finds nothing by looking again.
+#: The options of a node that finds nothing by polling.
 OURS: dict[str, Any] = {
     "node": "ours",
     "queues": {"images": 5},
@@ -15,14 +15,14 @@ OURS: dict[str, Any] = {
 }
 FIELDS = ("worker", "queue", "args", "meta", "tags", "priority", "attempt", "max_attempts", "errors")
 
-#: What each attempt was given, in the order of the attempts.
+#: The fields that each attempt received, in order.
 seen: list[Job] = []
-#: Ids of jobs that wait no longer.
+#: The ids of jobs that may end.
 finished: set[int] = set()
 
 
 class Resize(Worker, name="shop.Resize", queue="images", max_attempts=5):
-    """As oban-py names it."""
+    """Has the name that oban-py derives."""
 
     async def process(self, job: Job) -> Any:
         seen.append(job)
@@ -49,4 +49,4 @@ class Resize(Worker, name="shop.Resize", queue="images", max_attempts=5):
 
 
 class Ours(Resize, queue="images"):
-    """Known to nodes of ours only."""
+    """A worker that only nodes of this library have."""

@@ -1,7 +1,7 @@
-"""What type checkers say about code that uses `oban`: nothing about good code, each fault of bad code.
+"""Type checkers accept good code that uses `oban`, and find each error in bad code.
 
-A line of the folder `bad` that is marked with `# error` has to be one for both checkers, with
-`# error in mypy` for that one; no other line of both folders may be.
+A line in the folder `bad` that is marked with `# error` must be an error for both checkers, and one marked
+with `# error in mypy` for mypy only. No other line of both folders may be an error.
 """
 
 import importlib
@@ -24,7 +24,7 @@ Places = set[tuple[str, int]]
 
 
 def marked(checker: str) -> Places:
-    """The lines that are marked as faulty."""
+    """The lines that are marked as errors."""
     mark = re.compile(rf"# error( in {checker}$|$|  #)")
     return {
         (str(path.relative_to(HERE)), number)
@@ -42,7 +42,7 @@ def run(*command: str, **environment: str) -> tuple[int, str]:
 
 
 def by_mypy() -> dict[tuple[str, int], str]:
-    # The configuration and the cache of the project, for the sake of its time.
+    # With the configuration of the project, and with its cache, which saves time.
     config = ["--config-file", str(ROOT / "pyproject.toml"), "--cache-dir", str(ROOT / ".mypy_cache")]
     files = [str(path.relative_to(HERE)) for path in FILES]
     _, said = run(sys.executable, "-m", "mypy", *config, "--strict", "--no-error-summary", *files)
@@ -63,13 +63,13 @@ def by_pyright() -> dict[tuple[str, int], str]:
 
 
 def difference(expected: Places, found: dict[tuple[str, int], str]) -> dict[tuple[str, int], str]:
-    """Faults that were not found, and what was found where none is."""
+    """The marked errors that were not found, and the errors that are not marked."""
     missed = dict.fromkeys(expected - found.keys(), "no error")
     return missed | {place: message for place, message in found.items() if place not in expected}
 
 
 @pytest.mark.parametrize(("checker", "check"), [("mypy", by_mypy), ("pyright", by_pyright)])
-def test_checkers_accept_the_good_and_find_every_fault(checker: str, check: Any) -> None:
+def test_checkers_accept_the_good_code_and_find_every_error(checker: str, check: Any) -> None:
     assert difference(marked(checker), check()) == {}
 
 
@@ -89,16 +89,16 @@ def test_the_good_code_defines_workers_that_are_accepted_at_run_time(path: Path)
     importlib.import_module(f"tests.typing.good.{path.stem}")
 
 
-#: What only we use, besides loggers.
+#: Attributes that only the library uses, in addition to loggers.
 _INTERNAL = {"cli", "database", "dialects", "notifier", "repository", "runner", "types"}
 
 
 def test_every_type_of_the_public_api_is_written_down() -> None:
-    """Nothing that users import is unknown to pyright, or left to its inference."""
+    """Every type that users import is declared, so pyright need not infer it."""
     binaries = str(Path(sys.executable).parent)
     _, said = run(
         *(str(Path(binaries, "basedpyright")), "--verifytypes", "oban", "--ignoreexternal", "--outputjson"),
-        # Only there it looks for the interpreter whose packages count.
+        # pyright looks only there for the interpreter with the installed packages.
         PATH=f"{binaries}{os.pathsep}{os.environ['PATH']}",
     )
     symbols = [
@@ -111,7 +111,7 @@ def test_every_type_of_the_public_api_is_written_down() -> None:
     assert [name for name in vague if not name.endswith(".logger")] == []
 
 
-def test_the_wheel_says_that_it_is_typed(tmp_path: Path) -> None:
+def test_the_wheel_has_the_marker_for_types(tmp_path: Path) -> None:
     from hatchling.builders.wheel import WheelBuilder
 
     (built,) = WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"])
