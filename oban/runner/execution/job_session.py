@@ -6,10 +6,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from sqlalchemy import Connection, exc
-from sqlalchemy.engine.base import OptionEngine
+from sqlalchemy import Connection, Engine, exc
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from oban import compat
 from oban.database.aio import Database
@@ -24,19 +23,6 @@ logger = logging.getLogger("oban.executor")
 
 #: Seconds between two tries to get a connection from a pool that has none left.
 CONNECT_INTERVAL = 0.05
-
-
-class WaitingEngine(OptionEngine):
-    """An engine that waits for a connection of its pool for as long as it takes, as jobs wait in a queue."""
-
-    def connect(self) -> Connection:
-        """Connect, however often the pool times out."""
-        while True:
-            try:
-                return super().connect()
-            except exc.TimeoutError as error:
-                logger.warning("a job waits for a connection of the application's pool: %s", error)
-                compat.wait_for(asyncio.sleep(CONNECT_INTERVAL))
 
 
 class JobSessions:
@@ -55,10 +41,9 @@ class JobSessions:
         if autocommits(database.engine.sync_engine):
             # In AUTOCOMMIT mode, nothing could be rolled back.
             options["isolation_level"] = database.dialect.isolation or "SERIALIZABLE"
+        self._engine = database.engine.execution_options(**options)
         if waits:
-            self._engine = AsyncEngine(WaitingEngine(database.engine.sync_engine, options))
-        else:
-            self._engine = database.engine.execution_options(**options)
+            _wait_for_connections(self._engine.sync_engine)
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[AsyncSession]:
@@ -129,3 +114,18 @@ class JobSessions:
         finally:
             # A task that the job has left running must not begin a transaction that nobody would end.
             session.sync_session.autobegin = False
+
+
+def _wait_for_connections(engine: Engine) -> None:
+    """Let an engine wait for a connection of its pool for as long as it takes, as jobs wait in a queue."""
+    connect = engine.connect
+
+    def wait_and_connect() -> Connection:
+        while True:
+            try:
+                return connect()
+            except exc.TimeoutError as error:
+                logger.warning("a job waits for a connection of the application's pool: %s", error)
+                compat.wait_for(asyncio.sleep(CONNECT_INTERVAL))
+
+    engine.connect = wait_and_connect  # type: ignore[method-assign]

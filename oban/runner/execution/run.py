@@ -33,7 +33,7 @@ class Run:
         # All that is needed later is read here, because the worker can change the instance, and an update
         # can load a later attempt into it. It is read from the dict because mapped attributes are slow.
         values = job.__dict__
-        #: Identifies the run in the database.
+        #: The run in the database: its outcome counts only while the row still has this attempt and owner.
         self.key: RunKey = (values["id"], values["attempt"], owner)
         #: The name of the worker.
         self.worker: str = values["worker"]
@@ -52,7 +52,10 @@ class Run:
 
     @property
     def cancelled(self) -> bool:
-        """What `job.cancelled()` returns."""
+        """What `job.cancelled()` returns: whether the run should stop.
+
+        True once the row no longer belongs to the run, the timeout has passed, or the node stops.
+        """
         return self._cancelled
 
     @cancelled.setter
