@@ -197,7 +197,7 @@ def _copy(value: object, depth: int, weight: list[int]) -> Any:
         if problem := _fault(value):
             raise _Refused(problem)
         weight[0] += len(value)
-        return value if type(value) is str else str.__str__(value)
+        return str.__str__(value)
     if isinstance(value, int):
         if not _MIN_INT <= value <= _MAX_INT:
             if isinstance(number := _float_of(value), float):
@@ -235,14 +235,14 @@ def _checked_key(key: object) -> str:
         raise _Refused("is under a key that is not a string")
     if problem := _fault(key):
         raise _Refused(f"is under a key that {problem}")
-    return key if type(key) is str else str.__str__(key)
+    return str.__str__(key)
 
 
 def string(value: str, path: str) -> str:
     """Check that a string can be stored, and return it as a plain `str`. Raises `EncodingError`."""
     if problem := _fault(value):
         raise EncodingError(path, problem)
-    return value if type(value) is str else str.__str__(value)
+    return str.__str__(value)
 
 
 def _fault(value: str) -> str | None:

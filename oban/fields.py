@@ -154,6 +154,7 @@ def timeout(value: object) -> float:
     raise InvalidJob("timeout", "must be more than 0 seconds")
 
 
+#: By name, the check of each field that a user can set.
 CHECKS: dict[str, Callable[[object], Any]] = {
     "args": args,
     "max_attempts": lambda value: _integer(value, "max_attempts", 1, MAX_ATTEMPTS),
@@ -164,6 +165,7 @@ CHECKS: dict[str, Callable[[object], Any]] = {
     "tags": tags,
     "worker": worker,
 }
+_SETTABLE: dict[str, Callable[[object], Any]] = {**CHECKS, "schedule_in": delay}
 
 
 def check(values: Mapping[str, object]) -> dict[str, Any]:
@@ -174,14 +176,9 @@ def check(values: Mapping[str, object]) -> dict[str, Any]:
     """
     checked: dict[str, Any] = {}
     for field, value in values.items():
-        rule = CHECKS.get(field)
-        if rule is not None:
-            checked[field] = rule(value)
-        elif field == "schedule_in":
-            checked[field] = delay(value)
-        else:
-            known = [*CHECKS, "schedule_in"]
-            raise InvalidJob(str(field), f"cannot be set{suggestion(field, known)}")
+        if field not in _SETTABLE:
+            raise InvalidJob(str(field), f"cannot be set{suggestion(field, list(_SETTABLE))}")
+        checked[field] = _SETTABLE[field](value)
     if "schedule_in" in checked and "scheduled_at" in checked:
         raise InvalidJob("schedule_in", "and scheduled_at exclude each other: pass one of them")
     return checked
