@@ -1,6 +1,7 @@
 """Time limits for actions that may hang: on a broken network, even closing a connection may not return."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Coroutine
 from typing import Any
@@ -54,12 +55,9 @@ async def close(database: Database, seconds: float) -> None:
         return
     until = clock.monotonic() + seconds
     while True:
-        try:
+        with contextlib.suppress(TimeoutError):
             # Each try that is cancelled has taken one more connection out of the pool.
-            await within(until - clock.monotonic(), database.dispose())
-        except TimeoutError:
-            continue
-        return
+            return await within(until - clock.monotonic(), database.dispose())
 
 
 class ShutdownBudget:

@@ -27,26 +27,14 @@ class HeartbeatThread:
         database: Database,
         options: Options,
         heartbeats: Callable[[], Sequence[Heartbeat]],
-        last_seen: Callable[[], float],
+        loop_answered_at: Callable[[], float],
     ) -> None:
         timeout = min(options.statement_timeout, options.lease / 4)
         self._database = database.with_own_pool(1, timeout, own_loop=True)
         self._thread = None if self._database is database else _LoopThread("oban-refresher")
-        self._refresher = Refresher(
-            self._database,
-            lease=options.lease,
-            interval=options.heartbeat_interval,
-            heartbeats=heartbeats,
-            last_seen=last_seen,
-        )
-
-    def is_alive(self) -> bool:
-        """Whether other nodes take the producers to be alive, so that they may fetch jobs."""
-        return self._refresher.is_alive
-
-    def is_steady(self) -> bool:
-        """Whether this node has sent heartbeats without a gap for so long that all live nodes have, too."""
-        return self._refresher.is_steady
+        self._refresher = Refresher(self._database, options, heartbeats, loop_answered_at)
+        self.may_fetch = self._refresher.may_fetch
+        self.is_steady = self._refresher.is_steady
 
     async def start(self) -> None:
         """Send the first heartbeat, and go on with one every interval. Raises what the first one raises."""

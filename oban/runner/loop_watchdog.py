@@ -36,7 +36,7 @@ class LoopWatchdog:
     ) -> None:
         self.threshold = threshold
         #: When the loop last answered, by the monotonic clock.
-        self.last_seen = clock.monotonic()
+        self.answered_at = clock.monotonic()
         self._runs = runs
         self._on_closed = on_closed
         #: Set to True by the loop alone, once it has been asked.
@@ -97,7 +97,7 @@ class LoopWatchdog:
         return True
 
     def _answer(self) -> None:
-        self.last_seen = clock.monotonic()
+        self.answered_at = clock.monotonic()
         self._answered = True
 
     def _report_blocked(self, seconds: float) -> None:
@@ -111,7 +111,7 @@ class LoopWatchdog:
 
     def _report_end(self) -> None:
         if self._blocked_by is not None:
-            seconds = self.last_seen - self._asked_at
+            seconds = self.answered_at - self._asked_at
             logger.warning("the event loop was blocked for %.1f s by %s", seconds, self._blocked_by)
             self._blocked_by = None
 

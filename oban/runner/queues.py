@@ -42,10 +42,6 @@ class Queues:
         for producer in self.producers.values():
             yield from producer.runs
 
-    def owners(self) -> Iterator[str]:
-        """The owner of each producer's runs."""
-        return (producer.owner for producer in self.producers.values())
-
     def heartbeats(self) -> list[Heartbeat]:
         """The heartbeat of each producer. Called from another thread."""
         return [producer.heartbeat() for producer in self.producers.values()]

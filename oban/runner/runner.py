@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import threading
-import uuid
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -61,40 +60,24 @@ class Runner:
         sessions = JobSessions(database, options.statement_timeout)
         self._executor = Executor(self._threads, self._processes, sessions, self._thread_sessions)
         self.notifier = notifier.make(self.database, options.notifier, options.listen_url)
+        # It calls the functions once it has started, when the queues and the watchdog exist.
         self.heartbeat_thread = HeartbeatThread(
-            database, options, lambda: self.queues.heartbeats(), lambda: self.watchdog.last_seen
+            database, options, lambda: self.queues.heartbeats(), lambda: self.watchdog.answered_at
         )
         self.queues = Queues(
             self._make_producer, self.heartbeat_thread, self._budget, options.statement_timeout
         )
         self.watchdog = LoopWatchdog(self.queues.runs, self._on_loop_closed)
         self.controller = Controller(self.database, options, self.queues.apply)
-        self.stager = Stager(self.database, options.stage_interval, self.queues.wake)
-        self.cancellation = CancellationChecker(
-            self.database, options.watch_interval, self.queues.runs, self.queues.owners
-        )
-        self.leader = Leader(
-            self.database,
-            name=options.name,
-            identity=f"{options.node}/{uuid.uuid4()}",
-            lease=options.lease,
-            interval=options.election_interval,
-        )
-        self.lifeline = Lifeline(
-            self.database,
-            self.leader,
-            lease=options.lease,
-            max_age=options.rescue_after,
-            interval=options.rescue_interval,
-            is_steady=self.heartbeat_thread.is_steady,
-        )
-        self.pruner = Pruner(
-            self.database, self.leader, retention=options.retention, interval=options.prune_interval
-        )
+        self.stager = Stager(self.database, options, self.queues.wake)
+        self.cancellation = CancellationChecker(self.database, options, self.queues)
+        self.leader = Leader(self.database, options)
+        self.lifeline = Lifeline(self.database, options, self.leader, self.heartbeat_thread.is_steady)
+        self.pruner = Pruner(self.database, options, self.leader)
 
     def _make_producer(self, queue: str, state: QueueState) -> Producer:
-        is_alive = self.heartbeat_thread.is_alive
-        return Producer(self.database, self.options, queue, state, self._executor, is_alive)
+        may_fetch = self.heartbeat_thread.may_fetch
+        return Producer(self.database, self.options, queue, state, self._executor, may_fetch)
 
     @property
     def producers(self) -> dict[str, Producer]:
@@ -185,9 +168,8 @@ class Runner:
         )
         stopping.start()
         for _ in range(20):
-            if not stopping.is_alive():
-                return
-            await asyncio.sleep(0.01)
+            if stopping.is_alive():
+                await asyncio.sleep(0.01)
 
     async def _jobs_end(self, seconds: float, *, until_hurried: bool = False) -> bool:
         """Wait up to `seconds` until no job runs, or until `hurry` is called; whether no job runs."""
@@ -207,6 +189,7 @@ class Runner:
         self.heartbeat_thread.abort()
 
     def _on_insert(self, payload: dict[str, Any]) -> None:
+        # An empty payload stands for notifications that may have been missed: look for all of them.
         if not payload:
             self.stager.wake()
             self.queues.wake()
@@ -221,5 +204,5 @@ class Runner:
                 self.stager.wake_within(seconds)
             case {"action": "stage"}:
                 self.stager.wake()
-            case {} if not payload:
+            case {} if not payload:  # Signals may have been missed.
                 self.cancellation.wake()

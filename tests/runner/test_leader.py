@@ -10,6 +10,7 @@ from sqlalchemy import URL, event, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from oban import Oban, clock
+from oban.config import Options
 from oban.database.aio import Database
 from oban.repository import cluster
 from oban.repository.cluster import Heartbeat
@@ -30,7 +31,7 @@ class Monotonic(clock.Clock):
 
 
 def leader(oban: Oban, identity: str, *, lease: float = 60.0, name: str = "Oban") -> Leader:
-    return Leader(database_of(oban), name=name, identity=identity, lease=lease, interval=lease / 4)
+    return Leader(database_of(oban), Options(name=name, node=identity, lease=lease))
 
 
 async def expire(oban: Oban) -> None:

@@ -10,6 +10,7 @@ from sqlalchemy import URL, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from oban import Job, JobState, Oban, clock
+from oban.config import Options
 from oban.models import Producer
 from oban.repository import acknowledge, cluster, fetch, rescue
 from oban.repository.acknowledge import Ack
@@ -150,7 +151,7 @@ async def test_no_node_counts_as_dead_while_a_database_file_is_locked(sqlite_url
             # Its lifeline waits for the lock, and has checked before that its own heartbeats are steady.
             await connection.execute(text("UPDATE oban_jobs SET queue = queue"))
             judging = asyncio.create_task(lifeline.tick())
-            await eventually(lambda: not thread.is_alive())
+            await eventually(lambda: not thread.may_fetch())
             await connection.rollback()
             await judging
         assert (await row_of(client, job)).state is JobState.EXECUTING
@@ -274,7 +275,7 @@ async def test_a_node_without_heartbeats_fetches_nothing(url: URL, monkeypatch: 
             raise ConnectionError("no route")
 
         monkeypatch.setattr(refresher.database, "write", broken)
-        await eventually(lambda: not refresher.is_alive)
+        await eventually(lambda: not refresher.may_fetch())
         job = await oban.enqueue(Noop.new())
         producer_of(oban).wake()
         await eventually(lambda: refresher.failures > 2)
@@ -309,14 +310,12 @@ async def test_heartbeats_are_steady_after_a_while_without_a_gap(
 ) -> None:
     with clock.use(Monotonic()) as now:
         assert isinstance(now, Monotonic)
-        heart = Refresher(
-            database_of(oban), lease=4.0, interval=1.0, heartbeats=list, last_seen=lambda: now.seconds
-        )
-        assert not heart.is_steady
+        heart = Refresher(database_of(oban), Options(lease=4), list, lambda: now.seconds)
+        assert not heart.is_steady()
         steady = []
         for _ in range(6):
             await heart.tick()
-            steady.append(heart.is_steady)
+            steady.append(heart.is_steady())
             now.seconds += 1
         assert steady == [False] * 3 + [True] * 3
 
@@ -328,12 +327,12 @@ async def test_heartbeats_are_steady_after_a_while_without_a_gap(
             with pytest.raises(ConnectionError):
                 await heart.tick()
             now.seconds += 1
-        assert not heart.is_steady
+        assert not heart.is_steady()
         monkeypatch.undo()
         steady.clear()
         for _ in range(6):
             await heart.tick()
-            steady.append(heart.is_steady)
+            steady.append(heart.is_steady())
             now.seconds += 1
         assert steady == [False] * 3 + [True] * 3
 
@@ -344,15 +343,13 @@ async def test_heartbeats_are_not_steady_after_a_gap_in_which_other_nodes_could_
 ) -> None:
     with clock.use(Monotonic()) as now:
         assert isinstance(now, Monotonic)
-        heart = Refresher(
-            database_of(oban), lease=4.0, interval=1.0, heartbeats=list, last_seen=lambda: now.seconds
-        )
+        heart = Refresher(database_of(oban), Options(lease=4), list, lambda: now.seconds)
         for pause in (1, 1, 1, 1, gap):
             await heart.tick()
             now.seconds += pause
         await heart.tick()
         # For its own producers it still is alive.
-        assert (heart.is_alive, heart.is_steady) == (True, steady)
+        assert (heart.may_fetch(), heart.is_steady()) == (True, steady)
 
 
 async def test_after_an_outage_no_node_counts_as_dead_before_it_could_send_a_heartbeat(
@@ -424,10 +421,8 @@ async def test_after_the_database_clock_jumps_forward_every_node_has_a_lease_for
     database_clock = Stepped(monkeypatch)
     with clock.use(Monotonic()) as now:
         assert isinstance(now, Monotonic)
-        leader = Leader(database_of(oban), name="Oban", identity="me", lease=1000, interval=15)
-        lifeline = Lifeline(
-            database_of(oban), leader, lease=60, max_age=1e9, interval=15, is_steady=lambda: True
-        )
+        leader = Leader(database_of(oban), Options(lease=1000))
+        lifeline = Lifeline(database_of(oban), Options(rescue_after=1e8), leader, lambda: True)
         healthy = await orphan(oban, owner=await producer_row(oban, seconds=10))
         if leads:
             await leader.tick()
@@ -451,11 +446,9 @@ async def test_a_longer_lease_is_judged_after_heartbeats_were_possible_for_that_
     database_clock = Stepped(monkeypatch)
     with clock.use(Monotonic()) as now:
         assert isinstance(now, Monotonic)
-        leader = Leader(database_of(oban), name="Oban", identity="me", lease=1000, interval=15)
+        leader = Leader(database_of(oban), Options(lease=1000))
         await leader.tick()
-        lifeline = Lifeline(
-            database_of(oban), leader, lease=2, max_age=1e9, interval=1, is_steady=lambda: True
-        )
+        lifeline = Lifeline(database_of(oban), Options(lease=2, rescue_after=1e8), leader, lambda: True)
         job = await orphan(oban, owner=await producer_row(oban, seconds=100, meta={"lease": 60}))
         for _ in range(2):
             await lifeline.tick()
@@ -472,7 +465,7 @@ async def test_a_refresher_without_producers_still_notices_an_outage(
     def broken(*_: Any, **__: Any) -> None:
         raise ConnectionError("no route")
 
-    heart = Refresher(database_of(oban), lease=4.0, interval=1.0, heartbeats=list, last_seen=clock.monotonic)
+    heart = Refresher(database_of(oban), Options(lease=4), list, clock.monotonic)
     await heart.tick()
     monkeypatch.setattr("sqlalchemy.engine.Connection.execute", broken)
     with pytest.raises(ConnectionError):
@@ -481,9 +474,7 @@ async def test_a_refresher_without_producers_still_notices_an_outage(
 
 async def test_a_refresher_forgets_producers_that_have_ended(oban: Oban) -> None:
     beats = [cluster.Heartbeat(uuid.uuid4(), "Oban", "node", "default", {}) for _ in range(2)]
-    heart = Refresher(
-        database_of(oban), lease=4.0, interval=1.0, heartbeats=lambda: beats[:], last_seen=clock.monotonic
-    )
+    heart = Refresher(database_of(oban), Options(lease=4), lambda: beats[:], clock.monotonic)
     await heart.tick()
     first, second = beats
     # Its heartbeat is still among those that would be sent.
@@ -498,11 +489,9 @@ async def test_a_refresher_forgets_producers_that_have_ended(oban: Oban) -> None
 async def test_a_leader_forgets_producers_that_are_gone(oban: Oban) -> None:
     with clock.use(Monotonic()) as now:
         assert isinstance(now, Monotonic)
-        leader = Leader(database_of(oban), name="Oban", identity="me", lease=1000, interval=15)
+        leader = Leader(database_of(oban), Options(lease=1000))
         await leader.tick()
-        lifeline = Lifeline(
-            database_of(oban), leader, lease=60, max_age=1e9, interval=15, is_steady=lambda: True
-        )
+        lifeline = Lifeline(database_of(oban), Options(rescue_after=1e8), leader, lambda: True)
         owner = uuid.UUID(await producer_row(oban, seconds=0))
         job = await orphan(oban, owner=str(owner))
         await lifeline.tick()

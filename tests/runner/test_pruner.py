@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import URL, text, update
 
 from oban import Job, JobState, Oban
-from oban.config import Retention
+from oban.config import Options, Retention
 from oban.errors import ConfigError
 from oban.repository.prune import prune as delete_expired
 from oban.repository.prune import rules
@@ -39,11 +39,12 @@ async def finished(oban: Oban, state: str, age: float, worker: Any = Noop, **fie
 
 async def prune(oban: Oban, leads: bool = True, **retention: Any) -> set[int]:
     """Run one tick of a pruner, and return the ids of the jobs that are left."""
-    leader = Leader(database_of(oban), name="Oban", identity="me", lease=60, interval=15)
+    leader = Leader(database_of(oban), Options())
     if leads:
         await leader.tick()
-    pruner = Pruner(database_of(oban), leader, retention=Retention(**retention), interval=30)
+    pruner = Pruner(database_of(oban), Options(retention=Retention(**retention)), leader)
     await pruner.tick()
+    await leader.resign()
     return {job.id for job in await oban.list_jobs()}
 
 
@@ -126,9 +127,9 @@ async def test_one_run_deletes_no_more_than_the_limit_the_oldest_first_and_comes
     oban: Oban,
 ) -> None:
     jobs = [await finished(oban, "completed", 2 * DAY - number) for number in range(5)]
-    leader = Leader(database_of(oban), name="Oban", identity="me", lease=60, interval=15)
+    leader = Leader(database_of(oban), Options())
     await leader.tick()
-    pruner = Pruner(database_of(oban), leader, retention=Retention(limit=2), interval=30)
+    pruner = Pruner(database_of(oban), Options(retention=Retention(limit=2)), leader)
     assert (await pruner.tick() or 30) <= 1
     assert {job.id for job in await oban.list_jobs()} == set(jobs[2:])
     await pruner.tick()
@@ -210,9 +211,9 @@ async def test_jobs_that_cannot_be_deleted_do_not_block_others_and_are_retried_r
         jobs = [await finished(oban, "completed", 2 * DAY - number) for number in range(7)]
         kept = {jobs[0], jobs[3]}
         await refer_to(oban, *kept)
-        leader = Leader(database_of(oban), name="Oban", identity="me", lease=60, interval=15)
+        leader = Leader(database_of(oban), Options())
         await leader.tick()
-        pruner = Pruner(database_of(oban), leader, retention=Retention(limit=2), interval=30)
+        pruner = Pruner(database_of(oban), Options(retention=Retention(limit=2)), leader)
         for _ in range(6):
             await pruner.tick()
         assert {job.id for job in await oban.list_jobs()} == kept
@@ -231,7 +232,7 @@ async def test_a_batch_that_takes_too_long_is_tried_again_with_fewer_jobs(
 ) -> None:
     for number in range(20):
         await finished(oban, "completed", 2 * DAY - number)
-    leader = Leader(database_of(oban), name="Oban", identity="me", lease=60, interval=15)
+    leader = Leader(database_of(oban), Options())
     await leader.tick()
     write = database_of(oban).write
 
@@ -240,7 +241,7 @@ async def test_a_batch_that_takes_too_long_is_tried_again_with_fewer_jobs(
             raise TimeoutError
         return await write(function, rule, limit, *more)
 
-    pruner = Pruner(database_of(oban), leader, retention=Retention(limit=16), interval=30)
+    pruner = Pruner(database_of(oban), Options(retention=Retention(limit=16)), leader)
     monkeypatch.setattr(database_of(oban), "write", slow)
     for _ in range(3):
         with pytest.raises(TimeoutError):

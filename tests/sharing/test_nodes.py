@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import URL, delete, select, text
 
 from oban import Job, JobState, Oban, migration
+from oban.config import Options
 from oban.models import Leader, Producer
 from oban.runner.services import leader, lifeline
 from tests.sharing import workers
@@ -147,11 +148,9 @@ async def test_jobs_of_a_killed_node_of_oban_py_run_here(url: URL, python: Path,
     finally:
         peer.kill()
     await client.update_job(job, {"args": {}})
-    leads = leader.Leader(database_of(client), name="Other", identity="us", lease=60, interval=15)
+    leads = leader.Leader(database_of(client), Options(name="Other"))
     await leads.tick()
-    rescuer = lifeline.Lifeline(
-        database_of(client), leads, lease=60, max_age=3600, interval=15, is_steady=lambda: True
-    )
+    rescuer = lifeline.Lifeline(database_of(client), Options(), leads, lambda: True)
     await set_back(client, 50, "oban_producers.updated_at", "oban_jobs.attempted_at")
     await rescuer.tick()
     assert (await row_of(client, job)).state is JobState.EXECUTING

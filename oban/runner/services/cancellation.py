@@ -1,11 +1,10 @@
 """Tells running jobs that they were cancelled, or that they lost their row in another way."""
 
-from collections.abc import Callable, Iterable
-
+from oban.config import Options
 from oban.database.aio import Database
 from oban.repository import acknowledge, runs
 from oban.repository.acknowledge import Ack
-from oban.runner.execution.run import Run
+from oban.runner.queues import Queues
 from oban.runner.services.base import Service
 
 #: How many requests to cancel a job can wait here.
@@ -13,36 +12,29 @@ MAX_REQUESTS = 10_000
 
 
 class CancellationChecker(Service):
-    """Asks the database which runs of this node are still current, every `interval` and on a signal.
+    """Asks the database which runs of this node are still current, every `watch_interval` and on a signal.
 
     A signal alone does not cancel a run: it may be about an earlier run of a job that was retried since.
     Other implementations send the signal and leave it to the node that runs the job to cancel its row; here,
     `tick` does that for them.
     """
 
-    def __init__(
-        self,
-        database: Database,
-        interval: float,
-        runs: Callable[[], Iterable[Run]],
-        owners: Callable[[], Iterable[str]],
-    ) -> None:
-        super().__init__("cancellation", interval)
+    def __init__(self, database: Database, options: Options, queues: Queues) -> None:
+        super().__init__("cancellation", options.watch_interval)
         self.database = database
-        self._runs = runs
-        self._owners = owners
+        self._queues = queues
         #: The ids of jobs that other implementations have asked this node to cancel.
         self._requested: set[int] = set()
 
     async def tick(self) -> float | None:
         if requested := list(self._requested):
             # The database knows all runs of this node; a job that was just claimed has no `Run` here yet.
-            owners = set(self._owners())
+            owners = {producer.owner for producer in self._queues.producers.values()}
             executing = await self.database.read(runs.current_runs, requested)
             if acks := [Ack(*run, "cancelled") for run in executing if run[2] in owners]:
                 await self.database.write(acknowledge.acknowledge, acks)
             self._requested.difference_update(requested)
-        running = {run.key: run for run in self._runs() if not run.cancelled}
+        running = {run.key: run for run in self._queues.runs() if not run.cancelled}
         if running:
             for key in await self.database.read(runs.lost_runs, list(running)):
                 running[key].cancelled = True
@@ -53,5 +45,5 @@ class CancellationChecker(Service):
         if not done and len(self._requested) < MAX_REQUESTS and 0 < job_id < 2**63:
             self._requested.add(job_id)
             self.wake()
-        elif any(run.key[0] == job_id for run in self._runs()):
+        elif any(run.key[0] == job_id for run in self._queues.runs()):
             self.wake()

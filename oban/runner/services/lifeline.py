@@ -1,14 +1,20 @@
 """Rescues the jobs of dead nodes, and discards jobs that can never run. From heartbeats to a rescue:
 
-1. Every node refreshes the rows of its producers in `oban_producers` (see `Refresher`).
-2. On the leader, the lifeline looks for producers whose heartbeat is older than their lease, and for
-   producers whose row vanished a lease ago. They count as dead.
-3. A job that began to execute under a dead producer more than a lease ago is an orphan. It becomes available
-   again, or is discarded if that was its last attempt. Should its old run go on after all, its outcome is
-   not stored, because an acknowledgement names the attempt and the producer.
+1. Every node refreshes the rows of its producers in `oban_producers` (see `Refresher`), with its lease.
+2. A producer is stale, on the leader, when its last heartbeat is older than its lease, which is the longer
+   one of its row and this node; a row without a lease, of another implementation, gets at least a minute
+   (`cluster.stale_producers`). A producer has vanished when its row was seen before and has been missing for
+   a lease.
+3. An orphan is a job that began to execute more than a lease ago under a stale or vanished producer. A job
+   whose producer has no row, as in some other implementations, becomes one after `rescue_after`.
+4. An orphan becomes available again, or is discarded if that was its last attempt. Should its old run go on
+   after all, its outcome is not stored, because an acknowledgement names the attempt and the producer.
 
-The time that a job takes does not matter, with one exception: other implementations may not keep a row in
-`oban_producers`, so their jobs are rescued by age.
+An outage, or a jump of the database's clock, can make all live nodes look dead at once. So nothing is
+rescued unless
+- this node's own heartbeats are steady (`Refresher.is_steady`), before the orphans are looked for and again
+  once they are locked, as the wait for the locks may have kept live nodes from sending heartbeats;
+- live nodes have been able to send heartbeats for the lease of the producer (`HeartbeatWindow`).
 """
 
 import logging
@@ -20,6 +26,7 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from oban import clock, encoding
+from oban.config import Options
 from oban.database.aio import Database
 from oban.repository import cluster, rescue
 from oban.runner.bisection import bisect_jobs
@@ -32,63 +39,52 @@ T = TypeVar("T")
 
 
 class Lifeline(Service):
-    """Rescues orphans on the leader, every `interval` seconds.
-
-    `lease` is in seconds. Jobs without a producer row are rescued `max_age` seconds after they began. Nothing
-    is rescued unless `is_steady()`, which tells whether this node's own heartbeats have come without a gap.
-    """
+    """Rescues orphans on the leader, every `rescue_interval`, while `is_steady()`."""
 
     def __init__(
-        self,
-        database: Database,
-        leader: Leader,
-        *,
-        lease: float,
-        max_age: float,
-        interval: float,
-        is_steady: Callable[[], bool],
+        self, database: Database, options: Options, leader: Leader, is_steady: Callable[[], bool]
     ) -> None:
-        super().__init__("lifeline", interval)
+        super().__init__("lifeline", options.rescue_interval)
         self.database = database
         self.leader = leader
-        self.lease = lease
-        self.max_age = max_age
+        self._lease = options.lease
+        self._rescue_after = options.rescue_after
         self._is_steady = is_steady
-        self._observation = _Observation(lease, is_steady)
+        self._window = HeartbeatWindow(options.lease, is_steady)
         #: When the row of each producer was last seen, by the monotonic clock.
         self._last_seen: dict[UUID, float] = {}
 
     async def tick(self) -> float | None:
         if not self.leader.leads:
             self._last_seen.clear()
-            await self._observe()
+            await self._update_window()
             return None
         vanished = await self._find_vanished()
         if not self._is_steady():
-            await self._observe()
+            await self._update_window()
         elif await self._rescue(vanished) == rescue.BATCH:
             return 0
         discarded = await self._discard_exhausted()
         return 0 if len(discarded) == rescue.BATCH else None
 
-    async def _observe(self) -> None:
-        """Keep watch over the database's clock while nothing is rescued, in case this node does so next."""
-        self._observation.seconds(await self.database.read(cluster.database_time))
+    async def _update_window(self) -> None:
+        """Watch the database's clock while nothing is rescued, for when this node leads and is steady."""
+        self._window.update(await self.database.read(cluster.database_time))
 
     async def _find_vanished(self) -> list[UUID]:
         """Producers whose rows were lost, by a TRUNCATE for instance, and not written again for one lease."""
         now = clock.monotonic()
         self._last_seen |= dict.fromkeys(await self.database.read(cluster.producer_uuids), now)
-        return [uuid for uuid, seen_at in self._last_seen.items() if now - seen_at > self.lease]
+        return [uuid for uuid, seen_at in self._last_seen.items() if now - seen_at > self._lease]
 
     async def _rescue(self, vanished: list[UUID]) -> int:
-        """Rescue a batch of orphans, and tidy up after the last batch; the number of jobs."""
+        """Rescue a batch of orphans, and tidy up after the last batch; returns the number of jobs."""
         started_at = clock.monotonic()
         criteria: dict[str, Any] = {
-            "lease": self.lease,
-            "max_age": self.max_age,
+            "lease": self._lease,
+            "max_age": self._rescue_after,
             "vanished": vanished,
-            "observed_for": self._observation.seconds,
+            "observed_for": self._window.update,
         }
         rescued = await self._change(
             "rescued",
@@ -105,16 +101,16 @@ class Lifeline(Service):
 
     async def _forget_dead(self, rescued_at: float) -> None:
         """Delete the rows of dead producers, and forget those that vanished, once their jobs are rescued."""
-        observed_for = self._observation.seconds
-        for uuid in await self.database.write(rescue.delete_stale_producers, self.lease, observed_for):
+        update = self._window.update
+        for uuid in await self.database.write(rescue.delete_stale_producers, self._lease, update):
             self._last_seen.pop(uuid, None)
         if self._is_steady():
             # A producer that was last seen before this fetched its last job more than a lease ago.
-            oldest = rescued_at - 2 * self.lease
+            oldest = rescued_at - 2 * self._lease
             self._last_seen = {uuid: at for uuid, at in self._last_seen.items() if at > oldest}
 
     async def _discard_exhausted(self) -> list[int]:
-        """Discard a batch of available jobs that have no attempt left; their ids."""
+        """Discard a batch of available jobs that have no attempt left; returns their ids."""
         discarded = await self._change(
             "discarded",
             partial(self.database.write, rescue.discard_exhausted),
@@ -149,8 +145,8 @@ class Lifeline(Service):
         return changed
 
 
-class _Observation:
-    """For how long the heartbeats of all nodes could have been observed.
+class HeartbeatWindow:
+    """How long live nodes have been able to send heartbeats.
 
     A missing heartbeat does not always mean a dead node. While the database is away, or locked, no node can
     send one; when the database's clock is set forward, all of them look old at once. So a producer is not
@@ -166,8 +162,8 @@ class _Observation:
         self._jumped_at = -math.inf
         self._unsteady_at = clock.monotonic()
 
-    def seconds(self, database_time: datetime) -> float:
-        """The seconds until now; `database_time` is the present time by the database's clock."""
+    def update(self, database_time: datetime) -> float:
+        """Note the database's present time and whether this node is steady; returns the window in seconds."""
         now = clock.monotonic()
         offset = database_time.timestamp() - now
         if offset - self._offset > self._lease / 4:

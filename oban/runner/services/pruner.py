@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from oban import clock
-from oban.config import Retention
+from oban.config import Options
 from oban.database.aio import Database
 from oban.repository import prune
 from oban.repository.prune import Rule
@@ -18,20 +18,20 @@ RETRY_REFUSED_AFTER = 3600.0
 
 
 class Pruner(Service):
-    """Deletes jobs on the leader, every `interval` seconds, sooner while there are more of them.
+    """Deletes jobs on the leader, every `prune_interval`, sooner while there are more of them.
 
     Each statement deletes up to `retention.limit` jobs of one rule: of one state, in general or with the
     retention of one queue or worker.
     """
 
-    def __init__(self, database: Database, leader: Leader, *, retention: Retention, interval: float) -> None:
-        super().__init__("pruner", interval)
+    def __init__(self, database: Database, options: Options, leader: Leader) -> None:
+        super().__init__("pruner", options.prune_interval)
         self.database = database
         self.leader = leader
-        self.limit = retention.limit
+        self.limit = options.retention.limit
         #: How many jobs the next statement deletes: fewer than `limit` for a while after one that timed out.
-        self.size = retention.limit
-        self._rules = prune.rules(retention)
+        self.size = self.limit
+        self._rules = prune.rules(options.retention)
         #: By the index of a rule, when the last job that could not be deleted finished, and its id. Only
         #: later ones are looked at, so that jobs like this one do not fill every batch.
         self._past: dict[int, tuple[datetime, int]] = {}

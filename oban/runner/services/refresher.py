@@ -6,65 +6,63 @@ from collections.abc import Callable, Iterable, Sequence
 from uuid import UUID
 
 from oban import clock
+from oban.config import Options
 from oban.database.aio import Database
 from oban.repository import cluster
 from oban.repository.cluster import Heartbeat
 from oban.runner.services.base import Service
 
-#: For how many leases the node sends heartbeats though its event loop is blocked.
+#: Stop heartbeats after the jobs' event loop was blocked for this many leases.
 MAX_BLOCKED_LEASES = 10
 
 
 class Refresher(Service):
-    """Sends the heartbeats of all producers of this node, every `interval` seconds.
+    """Sends the heartbeats of all producers of this node, every `heartbeat_interval`.
 
     It runs on another event loop than the jobs (see `HeartbeatThread`), so that a job that blocks its loop
-    does not look like a dead node. `last_seen` returns when the jobs' loop was last seen alive, by the
+    does not look like a dead node. `loop_answered_at` returns when the jobs' loop last answered, by the
     monotonic clock: after `MAX_BLOCKED_LEASES` the heartbeats stop, and the jobs are rescued.
     """
 
     def __init__(
         self,
         database: Database,
-        *,
-        lease: float,
-        interval: float,
+        options: Options,
         heartbeats: Callable[[], Sequence[Heartbeat]],
-        last_seen: Callable[[], float],
+        loop_answered_at: Callable[[], float],
     ) -> None:
-        super().__init__("refresher", interval)
+        super().__init__("refresher", options.heartbeat_interval)
         self.database = database
-        self.lease = lease
+        self.lease = options.lease
         # A heartbeat that fails must be repeated before the lease is over.
-        self.max_backoff = min(interval, self.max_backoff)
+        self.max_backoff = min(self.interval, self.max_backoff)
         self._heartbeats = heartbeats
-        self._last_seen = last_seen
+        self._loop_answered_at = loop_answered_at
         self._sent_at = -math.inf
         self._steady_since = 0.0
         #: Producers that have ended, for as long as `heartbeats` may still return them.
         self._ended: set[UUID] = set()
         self._lock = asyncio.Lock()
 
-    @property
-    def is_alive(self) -> bool:
-        """Whether other nodes take the producers to be alive, so that they may fetch jobs."""
+    def may_fetch(self) -> bool:
+        """Whether the last heartbeat is so recent that no other node takes the producers to be dead."""
         return clock.monotonic() < self._sent_at + self.lease * 0.75
 
-    @property
     def is_steady(self) -> bool:
         """Whether this node has sent heartbeats without a gap for so long that all live nodes have, too.
 
-        Whatever kept this node from sending heartbeats may have done the same to other nodes. Their next try
-        may still run into its time limit, a quarter of the lease, and the one after that comes an interval
-        later.
+        After an outage, this node may be the first to send a heartbeat. Another live node then
+        - tries within an interval,
+        - fails within a quarter of the lease, its time limit, if its connection broke in the outage,
+        - and tries again within another interval, with success.
         """
         seconds = clock.monotonic() - self._steady_since
-        return self.is_alive and seconds >= self.lease / 4 + 2 * self.interval
+        return self.may_fetch() and seconds >= self.lease / 4 + 2 * self.interval
 
     async def tick(self) -> float | None:
         async with self._lock:
             now = clock.monotonic()
-            if now - self._last_seen() > MAX_BLOCKED_LEASES * self.lease:
+            if now - self._loop_answered_at() > MAX_BLOCKED_LEASES * self.lease:
                 raise RuntimeError(
                     f"the event loop has been blocked for more than {MAX_BLOCKED_LEASES} leases"
                 )
@@ -75,8 +73,9 @@ class Refresher(Service):
                 if heartbeat.uuid not in self._ended
             ]
             await self.database.write(cluster.heartbeat, heartbeats)
-            # Another node may have sent its last heartbeat an interval before this node did, and send its
-            # next one an interval later: after a gap longer than this, it may look dead by now.
+            # Another node's gap can be two intervals longer than this one: its last heartbeat may have come
+            # an interval earlier, and its next one comes up to an interval later. With the default interval,
+            # a quarter of the lease, that gap exceeds the lease, and the node looks dead until then.
             if clock.monotonic() > self._sent_at + self.interval + self.lease / 4:
                 self._steady_since = clock.monotonic()
             self._sent_at = now

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from oban.config import Options
 from oban.database.aio import Database
 from oban.repository import stage
 from oban.runner.services.base import Service
@@ -11,14 +12,14 @@ _LOCKED_PAUSE = 0.05
 
 
 class Stager(Service):
-    """Sleeps until the next job is due by the database's clock, but not longer than `interval` seconds.
+    """Sleeps until the next job is due by the database's clock, but not longer than `stage_interval`.
 
     All nodes do this; each skips the jobs that another one has locked. `on_staged` is called when jobs have
     become available, so that this node fetches them even if no notification arrives.
     """
 
-    def __init__(self, database: Database, interval: float, on_staged: Callable[[], None]) -> None:
-        super().__init__("stager", interval)
+    def __init__(self, database: Database, options: Options, on_staged: Callable[[], None]) -> None:
+        super().__init__("stager", options.stage_interval)
         self.database = database
         self._on_staged = on_staged
 
