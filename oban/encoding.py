@@ -194,10 +194,8 @@ def _copy(value: object, depth: int, weight: list[int]) -> Any:
     if value is None or value is True or value is False:
         return value
     if isinstance(value, str):
-        if problem := _fault(value):
-            raise _Refused(problem)
         weight[0] += len(value)
-        return str.__str__(value)
+        return _plain(value)
     if isinstance(value, int):
         if not _MIN_INT <= value <= _MAX_INT:
             if isinstance(number := _float_of(value), float):
@@ -218,7 +216,9 @@ def _copy(value: object, depth: int, weight: list[int]) -> Any:
     try:
         if isinstance(value, dict):
             for key, item in value.items():
-                name = _checked_key(key)
+                if not isinstance(key, str):
+                    raise _Refused("is under a key that is not a string")
+                name = _plain(key, "is under a key that ")
                 weight[0] += len(name)
                 copied[name] = _copy(item, depth - 1, weight)
         else:
@@ -230,31 +230,24 @@ def _copy(value: object, depth: int, weight: list[int]) -> Any:
     return copied
 
 
-def _checked_key(key: object) -> str:
-    if not isinstance(key, str):
-        raise _Refused("is under a key that is not a string")
-    if problem := _fault(key):
-        raise _Refused(f"is under a key that {problem}")
-    return str.__str__(key)
-
-
 def string(value: str, path: str) -> str:
     """Check that a string can be stored, and return it as a plain `str`. Raises `EncodingError`."""
-    if problem := _fault(value):
-        raise EncodingError(path, problem)
-    return str.__str__(value)
+    try:
+        return _plain(value)
+    except _Refused as refused:
+        raise EncodingError(path, refused.problem) from None
 
 
-def _fault(value: str) -> str | None:
-    """Why a string cannot be stored, or None."""
+def _plain(value: str, where: str = "") -> str:
     if "\x00" in value:
-        return "holds a NUL character, which databases cannot store"
+        raise _Refused(f"{where}holds a NUL character, which databases cannot store")
     if not value.isascii():
         try:
             value.encode()
         except UnicodeEncodeError:
-            return "holds a lone surrogate, which is not valid Unicode"
-    return None
+            raise _Refused(f"{where}holds a lone surrogate, which is not valid Unicode") from None
+    # Of a subclass, such as an enum, only the string itself.
+    return str.__str__(value)
 
 
 def sanitize(value: str, limit: int = MAX_ERROR) -> str:

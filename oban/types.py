@@ -22,14 +22,14 @@ from oban import compat, encoding
 class JobState(enum.StrEnum):
     """The state of a job, in the order of the PostgreSQL enum."""
 
-    AVAILABLE = "available"
-    SCHEDULED = "scheduled"
-    SUSPENDED = "suspended"
-    EXECUTING = "executing"
-    RETRYABLE = "retryable"
-    COMPLETED = "completed"
-    DISCARDED = "discarded"
-    CANCELLED = "cancelled"
+    AVAILABLE = "available"  #: waits for a free slot of its queue
+    SCHEDULED = "scheduled"  #: becomes available at `scheduled_at`
+    SUSPENDED = "suspended"  #: waits until somebody retries it
+    EXECUTING = "executing"  #: runs on a node
+    RETRYABLE = "retryable"  #: failed, and becomes available again at `scheduled_at`
+    COMPLETED = "completed"  #: finished successfully
+    DISCARDED = "discarded"  #: failed, and has no attempts left
+    CANCELLED = "cancelled"  #: was cancelled
 
 
 STATES = [state.value for state in JobState]
