@@ -213,4 +213,4 @@ class Oban(BaseClient[AsyncEngine, AsyncCaller]):
         command = QueueCommand.make(action, queue, node, **settings)
         await self._database.run(session, queue_settings.store_command, self.options.name, command)
         if session is None and self._runner is not None:
-            await self._runner.controller.sync()
+            await self._runner.controller.tick()

@@ -31,7 +31,7 @@ class HeartbeatThread:
     ) -> None:
         timeout = min(options.statement_timeout, options.lease / 4)
         self._database = database.with_own_pool(1, timeout, own_loop=True)
-        self._thread = None if self._database is database else _LoopThread("oban-refresher")
+        self._thread = None if self._database is database else _LoopThread()
         self._refresher = Refresher(self._database, options, heartbeats, loop_answered_at)
         self.may_fetch = self._refresher.may_fetch
         self.is_steady = self._refresher.is_steady
@@ -49,16 +49,16 @@ class HeartbeatThread:
 
     async def delete_producers(self, uuids: Iterable[UUID]) -> None:
         """Delete the rows of producers that have ended. Does nothing before the start."""
-        if self._thread is None or self._thread.is_alive:
+        if self._thread is None or self._thread.is_alive():
             await self._on_thread(self._refresher.delete_producers(uuids))
 
     async def stop(self, seconds: float = 5.0) -> None:
         """Stop the heartbeats within `seconds`, and close the connection; does nothing before the start."""
         if self._thread is None:
             await self._refresher.stop(seconds)
-        elif self._thread.is_alive:
+        elif self._thread.is_alive():
             try:
-                await self._thread.run(self._stop(seconds))
+                await self._thread.call(self._stop(seconds))
             finally:
                 await self._thread.stop()
 
@@ -73,24 +73,29 @@ class HeartbeatThread:
         await deadlines.close(self._database, seconds * 0.3)
 
     async def _on_thread(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        return await (coroutine if self._thread is None else self._thread.run(coroutine))
+        return await (coroutine if self._thread is None else self._thread.call(coroutine))
 
 
-class _LoopThread:
+class _LoopThread(threading.Thread):
     """A thread that runs an event loop."""
 
-    def __init__(self, name: str) -> None:
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-
-    @property
-    def is_alive(self) -> bool:
-        return self._thread.is_alive()
+    def __init__(self) -> None:
+        super().__init__(name="oban-refresher", daemon=True)
 
     def start(self) -> None:
         self._loop = asyncio.new_event_loop()
-        self._thread.start()
+        super().start()
 
-    async def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+    def run(self) -> None:
+        self._loop.run_forever()
+        self._loop.run_until_complete(self._wind_up())
+        self._loop.close()
+
+    async def _wind_up(self) -> None:
+        await deadlines.cancel_all(asyncio.all_tasks() - {asyncio.current_task()})
+        await self._loop.shutdown_default_executor()
+
+    async def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Await a coroutine on the thread's loop, from another loop."""
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, self._loop))
 
@@ -104,15 +109,5 @@ class _LoopThread:
         """End the loop and the thread, even if this is interrupted. What still runs there is cancelled."""
         self.request_stop()
         for _ in range(400):
-            if not self.is_alive:
-                return
-            await asyncio.sleep(0.005)
-
-    def _run(self) -> None:
-        self._loop.run_forever()
-        self._loop.run_until_complete(self._wind_up())
-        self._loop.close()
-
-    async def _wind_up(self) -> None:
-        await deadlines.cancel_all(asyncio.all_tasks() - {asyncio.current_task()})
-        await self._loop.shutdown_default_executor()
+            if self.is_alive():
+                await asyncio.sleep(0.005)

@@ -102,7 +102,7 @@ class Runner:
             self.notifier.subscribe("signal", self.controller.on_signal)
             await self.notifier.start()
             # Makes and starts the producers.
-            await self.controller.sync()
+            await self.controller.tick()
             for service in self._services():
                 await service.start()
         except BaseException:
@@ -143,7 +143,12 @@ class Runner:
             self.queues.abandon_jobs()
 
     async def _store_outcomes(self) -> None:
-        await asyncio.gather(*(self._stop_service(service) for service in self._services()))
+        seconds = self._budget.left * 0.4
+        stopping = (
+            self._budget.attempt(f"stopping {service.name}", service.stop(seconds))
+            for service in self._services()
+        )
+        await asyncio.gather(*stopping)
         await self.queues.close()
 
     async def _disconnect(self) -> None:
@@ -158,9 +163,6 @@ class Runner:
         await self._stop_threads()
         await deadlines.close(self.database, self._budget.left)
 
-    async def _stop_service(self, service: Service) -> None:
-        await self._budget.attempt(f"stopping {service.name}", service.stop(self._budget.left * 0.4))
-
     async def _stop_threads(self) -> None:
         # Idle threads end at once. A thread whose job does not end can only be left behind.
         stopping = threading.Thread(
@@ -172,7 +174,7 @@ class Runner:
                 await asyncio.sleep(0.01)
 
     async def _jobs_end(self, seconds: float, *, until_hurried: bool = False) -> bool:
-        """Wait up to `seconds` until no job runs, or until `hurry` is called; whether no job runs."""
+        """Wait up to `seconds` until no job runs, or until `hurry` is called. Returns whether no job runs."""
         ended = asyncio.create_task(self.queues.wait_for_jobs())
         tasks = {ended, asyncio.create_task(self._hurried.wait())} if until_hurried else {ended}
         await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)

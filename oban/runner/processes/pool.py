@@ -32,10 +32,8 @@ class ProcessPool:
         process in which this was cancelled is killed.
         """
         while True:
-            process = self._idle.pop() if self._idle else None
-            is_new = process is None
-            if process is None:
-                process = await self._start()
+            is_new = not self._idle
+            process = await self._start() if is_new else self._idle.pop()
             try:
                 outcome = await process.run(run)
             except BaseException as error:

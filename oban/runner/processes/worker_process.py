@@ -33,13 +33,14 @@ _OUTCOME_KEYS = ("outcome", "error", "delay", "value")
 class ProcessRun:
     """One run of a job in a child process. `timeout` is in seconds, from when the job begins."""
 
+    #: How it ended; set by the process in which it runs.
+    outcome: asyncio.Future[Outcome]
+
     def __init__(self, worker: type[Worker], job: Job, timeout: float | None) -> None:
         self.worker = worker
-        #: The registry's name of the worker, not the one in the row.
-        self.name = worker.worker_name
-        self.number = next(_numbers)
-        self.timeout = timeout
         self.job = job
+        self.timeout = timeout
+        self.number = next(_numbers)
         self.begun = False
         #: Where the job runs now.
         self.process: WorkerProcess | None = None
@@ -67,7 +68,6 @@ class WorkerProcess(asyncio.Protocol):
         self._thread: threading.Thread | None = None
         self._received = bytearray()
         self._run: ProcessRun | None = None
-        self._outcome: asyncio.Future[Outcome] | None = None
         self._timer: asyncio.TimerHandle | None = None
         #: Why the node killed the process: the error of the job, instead of how the process ended.
         self._kill_reason: str | None = None
@@ -102,10 +102,11 @@ class WorkerProcess(asyncio.Protocol):
 
     async def run(self, run: ProcessRun) -> Outcome:
         self._run = run
-        self._outcome = self._loop.create_future()
+        run.outcome = self._loop.create_future()
+        # The registry's name of the worker, not the one in the row.
         name = run.worker.worker_name
-        self._kill_after(START_TIMEOUT, f"ChildProcessError: {name} did not begin within {START_TIMEOUT:g} s")
-        worker = {"module": run.worker.__module__, "name": run.name}
+        self._set_timer(START_TIMEOUT, f"ChildProcessError: {name} did not begin within")
+        worker = {"module": run.worker.__module__, "name": name}
         self.send({"number": run.number, "job": protocol.encode_job(run.job), **worker})
         run.process = self
         if run.cancelled:
@@ -113,10 +114,10 @@ class WorkerProcess(asyncio.Protocol):
         if self._how_it_ended is not None:
             self._fail()
         try:
-            return await self._outcome
+            return await run.outcome
         finally:
-            run.process = self._run = self._outcome = None
-            self._cancel_timer()
+            run.process = self._run = None
+            self._set_timer(None)
 
     def send(self, message: dict[str, Any]) -> None:
         self._transport.write(protocol.pack(message))
@@ -178,20 +179,17 @@ class WorkerProcess(asyncio.Protocol):
 
     def _handle(self, message: dict[str, Any]) -> None:
         run = self._run
-        if run is None or self._outcome is None or message["number"] != run.number or self._kill_reason:
+        if run is None or message["number"] != run.number or self._kill_reason:
             return
         if "begun" in message:
             run.begun = True
-            self._cancel_timer()
-            if run.timeout is not None:
-                slow = f"TimeoutError: {run.name} timed out after {run.timeout:g} s"
-                self._kill_after(run.timeout, slow)
+            self._set_timer(run.timeout, f"TimeoutError: {run.worker.worker_name} timed out after")
             return
         outcome = {key: message["outcome"][key] for key in _OUTCOME_KEYS if key in message["outcome"]}
         if outcome["outcome"] not in _OUTCOMES:
             raise ValueError(outcome["outcome"])
-        if not self._outcome.done():
-            self._outcome.set_result(outcome)
+        if not run.outcome.done():
+            run.outcome.set_result(outcome)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._disconnected = True
@@ -220,17 +218,17 @@ class WorkerProcess(asyncio.Protocol):
         self.ended.set()
 
     def _fail(self) -> None:
-        if self._outcome is not None and self._run is not None and not self._outcome.done():
-            error = f"ChildProcessError: the child process of {self._run.name} {self._how_it_ended}"
-            self._outcome.set_exception(AttemptFailed(self._kill_reason or error))
+        if (run := self._run) is not None and not run.outcome.done():
+            error = f"ChildProcessError: the child process of {run.worker.worker_name} {self._how_it_ended}"
+            run.outcome.set_exception(AttemptFailed(self._kill_reason or error))
 
-    def _kill_after(self, seconds: float, reason: str) -> None:
-        self._timer = self._loop.call_later(seconds, self._kill_for, reason)
-
-    def _cancel_timer(self) -> None:
+    def _set_timer(self, seconds: float | None, reason: str = "") -> None:
+        """Kill the process after `seconds`, or not at all (None), instead of when the last timer ends."""
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
+        self._timer = None
+        if seconds is not None:
+            self._timer = self._loop.call_later(seconds, self._kill_for, f"{reason} {seconds:g} s")
 
     def _kill_for(self, reason: str) -> None:
         if self._how_it_ended is None:

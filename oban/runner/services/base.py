@@ -34,7 +34,8 @@ class Service(ABC):
 
     @abstractmethod
     async def tick(self) -> float | None:
-        """Do the work that is due now. Returns the seconds until the next tick; None means `interval`."""
+        """Do the work that is due now. Returns the seconds until the next tick: None means `interval`, and 0
+        that there is more to do at once."""
 
     async def start(self, context: contextvars.Context | None = None) -> None:
         """Start the loop, in `context` or in the caller's own; does nothing if it runs already."""

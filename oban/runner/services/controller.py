@@ -32,33 +32,30 @@ class Controller(Service):
     ) -> None:
         super().__init__("controller", options.control_interval)
         self.database = database
-        self.options = options
         self._apply = apply
+        #: The name, the node and the configured queues, which the repository's functions take.
+        self._settings = (options.name, options.node, options.queues)
+        #: How signals address this node.
+        self._idents = (queue_settings.ANY_NODE, f"{options.name}.{options.node}")
         self._received: list[QueueCommand] = []
         #: The signal that comes next, if its command is stored already.
         self._stored_signal: object = None
         self._lock = asyncio.Lock()
 
     async def tick(self) -> float | None:
-        await self.sync()
-        return None
-
-    async def sync(self) -> None:
         """Apply the commands that are stored now. Returns when they are in effect; raises driver errors."""
-        name, node, configured = self.options.name, self.options.node, self.options.queues
         # One call after the other, so that what was read last is applied last.
         async with self._lock:
             await self._store_received()
-            states = await self.database.read(queue_settings.load_states, name, node, configured)
-            await self._apply(states)
+            await self._apply(await self.database.read(queue_settings.load_states, *self._settings))
+            return None
 
     async def _store_received(self) -> None:
         received, self._received = self._received, []
         if not received:
             return
-        name, node, configured = self.options.name, self.options.node, self.options.queues
         try:
-            await self.database.write(queue_settings.store_received, name, node, configured, received)
+            await self.database.write(queue_settings.store_received, *self._settings, received)
         except BaseException as error:
             # Any other error is about the commands, and would come again and again.
             if not isinstance(error, Exception) or self.database.dialect.is_connection_error(error):
@@ -73,8 +70,7 @@ class Controller(Service):
             self._stored_signal = payload.get("signal")
             return
         is_stored, self._stored_signal = payload == self._stored_signal, None
-        ident = payload.get("ident", queue_settings.ANY_NODE)
-        if ident not in (queue_settings.ANY_NODE, f"{self.options.name}.{self.options.node}"):
+        if payload.get("ident", queue_settings.ANY_NODE) not in self._idents:
             return
         if payload and not is_stored:
             if len(self._received) >= MAX_RECEIVED:

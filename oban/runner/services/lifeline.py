@@ -19,7 +19,7 @@ rescued unless
 
 import logging
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Any, TypeVar
@@ -80,16 +80,14 @@ class Lifeline(Service):
     async def _rescue(self, vanished: list[UUID]) -> int:
         """Rescue a batch of orphans, and tidy up after the last batch; returns the number of jobs."""
         started_at = clock.monotonic()
-        criteria: dict[str, Any] = {
-            "lease": self._lease,
-            "max_age": self._rescue_after,
-            "vanished": vanished,
-            "observed_for": self._window.update,
-        }
         rescued = await self._change(
             "rescued",
-            partial(self.database.write, rescue.rescue, still_steady=self._is_steady, **criteria),
-            partial(self.database.read, rescue.orphans, **criteria),
+            partial(rescue.rescue, still_steady=self._is_steady),
+            rescue.orphans,
+            lease=self._lease,
+            max_age=self._rescue_after,
+            vanished=vanished,
+            observed_for=self._window.update,
         )
         for job in rescued:
             outcome = "was discarded, as that was its last attempt" if job.discarded else "was rescued"
@@ -101,8 +99,8 @@ class Lifeline(Service):
 
     async def _forget_dead(self, rescued_at: float) -> None:
         """Delete the rows of dead producers, and forget those that vanished, once their jobs are rescued."""
-        update = self._window.update
-        for uuid in await self.database.write(rescue.delete_stale_producers, self._lease, update):
+        deleted = await self.database.write(rescue.delete_stale_producers, self._lease, self._window.update)
+        for uuid in deleted:
             self._last_seen.pop(uuid, None)
         if self._is_steady():
             # A producer that was last seen before this fetched its last job more than a lease ago.
@@ -111,35 +109,31 @@ class Lifeline(Service):
 
     async def _discard_exhausted(self) -> list[int]:
         """Discard a batch of available jobs that have no attempt left; returns their ids."""
-        discarded = await self._change(
-            "discarded",
-            partial(self.database.write, rescue.discard_exhausted),
-            partial(self.database.read, rescue.exhausted),
-        )
+        discarded = await self._change("discarded", rescue.discard_exhausted, rescue.exhausted)
         if discarded:
             ids = ", ".join(map(str, discarded))
             logger.warning("discarded jobs that were available with no attempt left: %s", ids)
         return discarded
 
     async def _change(
-        self, verb: str, change: Callable[..., Awaitable[list[T]]], find: Callable[..., Awaitable[list[int]]]
+        self, verb: str, change: Callable[..., list[T]], find: Callable[..., list[int]], **criteria: Any
     ) -> list[T]:
         """Change a batch of jobs in one statement, or all jobs but those that make the statement fail.
 
         `change` takes `only=`, the ids to change, and `find` takes `after=`, the id after which to look.
         """
         try:
-            return await change()
+            return await self.database.write(change, **criteria)
         except Exception as error:
             if self.database.dialect.is_retryable(error):
                 raise
         changed: list[T] = []
 
         async def change_part(ids: Sequence[int]) -> None:
-            changed.extend(await change(only=ids))
+            changed.extend(await self.database.write(change, only=ids, **criteria))
 
         after = 0
-        while ids := await find(after=after):
+        while ids := await self.database.read(find, after=after, **criteria):
             after = ids[-1]
             await bisect_jobs(self.database.dialect, ids, verb, change_part)
         return changed

@@ -58,7 +58,7 @@ class Pruner(Service):
         return min(1.0, self.interval) if has_more else None
 
     async def _prune(self, index: int, rule: Rule, size: int) -> int:
-        """Delete up to `size` jobs of a rule; the number of jobs found, deleted or not."""
+        """Delete up to `size` jobs of a rule; returns the number found, deleted or not."""
         past = self._past.get(index)
         try:
             return await self.database.write(prune.prune, rule, size, past)
