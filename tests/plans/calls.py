@@ -17,7 +17,7 @@ from tests.plans.table import EXECUTING, LIVE
 QUEUE = "oban_jobs_state_queue_priority_scheduled_at_id_index"
 STAGING = "oban_jobs_staging_index"
 KEY = "oban_jobs_pkey"
-SPENT = "oban_jobs_exhausted_index"
+EXHAUSTED = "oban_jobs_exhausted_index"
 ENDED = {
     state: f"oban_jobs_{state.value}_at_index"
     for state in (JobState.COMPLETED, JobState.CANCELLED, JobState.DISCARDED)
@@ -42,7 +42,7 @@ class Call:
     walks: bool = False
 
 
-def held(count: int) -> list[RunKey]:
+def run_keys(count: int) -> list[RunKey]:
     """Runs in the table whose producers are alive."""
     return [(id_, 1, f"{LIVE}{id_ // 5000 % 10:02}") for id_ in range(5000, 5000 * (count + 1), 5000)]
 
@@ -61,12 +61,12 @@ def fetching(queue: str, demand: int, rows: int | None = None) -> Call:
 
 
 def acknowledging(count: int, outcome: str = "completed", **more: Any) -> Call:
-    acks = [Ack(*run, outcome, **more) for run in held(count)]
+    acks = [Ack(*run, outcome, **more) for run in run_keys(count)]
     return Call(lambda tx: acknowledge.acknowledge(tx, acks), {KEY}, count, 50, count)
 
 
 def turn(count: int) -> Call:
-    acks = [Ack(*run, "completed") for run in held(count)]
+    acks = [Ack(*run, "completed") for run in run_keys(count)]
     return Call(
         lambda tx: fetch.acknowledge_and_fetch(tx, acks, "default", count, "node", OWNER),
         *({QUEUE, KEY}, 2 * count, 40, count),
@@ -87,17 +87,19 @@ def prune(state: JobState, limit: int = 1000, **which: Any) -> Call:
 #: Calls that only read come first, as the others leave dead rows when they are rolled back.
 CALLS: dict[str, Call] = {
     "seconds until due": Call(stage.seconds_until_due, {STAGING}, 1, 5, 1),
-    "current runs": Call(lambda tx: runs.lost_runs(tx, held(50)), {KEY}, 50, 6, 0),
-    "strays": Call(lambda tx: runs.unknown_runs(tx, OWNER, ()), {QUEUE}, EXECUTING, 2, 20, walks=True),
-    "a claimed job": Call(lambda tx: runs.load_run(tx, held(1)[0]), {KEY}, 1, 6, 1),
+    "lost runs": Call(lambda tx: runs.lost_runs(tx, run_keys(50)), {KEY}, 50, 6, 0),
+    "unknown runs": Call(lambda tx: runs.unknown_runs(tx, OWNER, ()), {QUEUE}, EXECUTING, 2, 20, walks=True),
+    "a claimed job": Call(lambda tx: runs.load_run(tx, run_keys(1)[0]), {KEY}, 1, 6, 1),
     "orphans": Call(lambda tx: rescue.orphans(tx, LEASE, AGE), {QUEUE}, EXECUTING, 5, 200, walks=True),
-    "spent": Call(rescue.exhausted, {SPENT}, 0, 0, 0),
+    "exhausted": Call(rescue.exhausted, {EXHAUSTED}, 0, 0, 0),
     "prunable": Call(
         lambda tx: prune_module.prunable(tx, Rule(JobState.COMPLETED, 5 * DAY), 1000),
         *({ENDED[JobState.COMPLETED]}, 1000, 10, 1000),
     ),
-    "forget": Call(lambda tx: rescue.delete_stale_producers(tx, LEASE), {QUEUE}, EXECUTING, 5, 0, walks=True),
-    "sweep": Call(rescue.discard_exhausted, {SPENT, KEY}, 0, 0, 0),
+    "delete stale producers": Call(
+        lambda tx: rescue.delete_stale_producers(tx, LEASE), {QUEUE}, EXECUTING, 5, 0, walks=True
+    ),
+    "discard exhausted": Call(rescue.discard_exhausted, {EXHAUSTED, KEY}, 0, 0, 0),
     **{f"fetch {demand}": fetching("default", demand) for demand in (1, 10, 50, 200, 1000)},
     "fetch 50 of a drained queue": fetching("media", 50),
     "fetch 50 of a queue with 20": fetching("few", 50, 20),
