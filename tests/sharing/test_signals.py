@@ -12,7 +12,7 @@ from tests.sharing import workers
 from tests.sharing.peer import Peer
 from tests.sharing.workers import OURS, Resize
 from tests.support.jobs import reaches, row_of
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, quiet
 
 
 @pytest.fixture
@@ -164,6 +164,8 @@ async def test_a_paused_queue_fetches_on_neither_side(peer: Peer, url: URL, oban
     await client.pause_queue("images")
     paused = {"images": [5, True]}
     await eventually(lambda: there(peer, paused))
+    # Oban-py does not wait for a fetch that is in progress.
+    await quiet()
     job = await client.enqueue(Resize.new())
     theirs = await peer.do("enqueue", worker="shop.Resize", queue="images")
     # A job of another queue on each side completes after these were announced.
