@@ -1,4 +1,4 @@
-"""Tests of the fast path itself, on every database; without it, there is nothing to test."""
+"""The tests of the fast path run on every database, and are skipped if the fast path is turned off."""
 
 from oban.database.fast import FAST_PATH
 from tests.support.fixtures import factory, server_url

@@ -1,4 +1,4 @@
-"""Single statements go through connections that are kept beside the pool of an engine of our own."""
+"""Single statements use autocommit connections outside of the pool of the library's own engine."""
 
 import asyncio
 import logging
@@ -19,7 +19,7 @@ OTHERS = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg
 
 
 class Pooled:
-    """What an engine's pool did: how many connections it opened, and how many have left it."""
+    """Counts the connections that an engine's pool opens, and those that leave the pool."""
 
     def __init__(self, engine: Engine) -> None:
         self.opened: list[Any] = []
@@ -32,7 +32,7 @@ class Pooled:
 
     @property
     def open(self) -> int:
-        """How many are open now."""
+        """The number of open connections."""
         return sum(map(_is_open, self.opened))
 
 
@@ -51,7 +51,7 @@ def _is_open(made: Any) -> bool:
 
 @pytest.fixture
 async def watch(server_url: URL) -> Any:
-    """An engine to look with; it holds no connection in between."""
+    """An engine for observing the server, which keeps no connection open."""
     engine = create_async_engine(server_url, poolclass=NullPool)
     yield engine
     await engine.dispose()
@@ -70,7 +70,7 @@ async def end_sessions(watch: AsyncEngine) -> None:
         await connection.execute(text(f"SELECT pg_terminate_backend(pid, 5000) {OTHERS}"))
 
 
-async def test_one_after_the_other_they_use_one_connection_which_ends_with_the_client(url: URL) -> None:
+async def test_statements_in_turn_use_one_connection_which_ends_with_the_client(url: URL) -> None:
     oban = Oban(url)
     pooled = Pooled(oban.engine.sync_engine)
     for number in range(5):
@@ -81,7 +81,7 @@ async def test_one_after_the_other_they_use_one_connection_which_ends_with_the_c
     assert pooled.open == 0
 
 
-def test_without_asyncio_they_use_one_connection_which_ends_with_the_client(url: URL) -> None:
+def test_without_asyncio_statements_in_turn_use_one_connection(url: URL) -> None:
     drivers = {"postgresql": "postgresql+psycopg", "sqlite": "sqlite"}
     oban = SyncOban(url.set(drivername=drivers[url.get_backend_name()]))
     pooled = Pooled(oban.engine)
@@ -93,7 +93,7 @@ def test_without_asyncio_they_use_one_connection_which_ends_with_the_client(url:
     assert pooled.open == 0
 
 
-async def test_nothing_leaves_the_pool_of_an_application(url: URL) -> None:
+async def test_no_connection_leaves_the_pool_of_an_application(url: URL) -> None:
     engine = create_async_engine(url)
     async with Oban(engine) as oban:
         pooled = Pooled(engine.sync_engine)
@@ -103,14 +103,14 @@ async def test_nothing_leaves_the_pool_of_an_application(url: URL) -> None:
     await engine.dispose()
 
 
-async def test_many_at_once_leave_no_more_connections_than_a_pool_keeps(
+async def test_many_concurrent_statements_leave_no_more_connections_than_the_limit(
     watch: AsyncEngine, server_url: URL
 ) -> None:
     async with Oban(server_url) as oban:
         for _ in range(3):
             await asyncio.gather(*(oban.enqueue(Job(worker="w")) for _ in range(40)))
             assert await sessions(watch) <= 15
-        # What was over the limit of the pool is closed when it is given back.
+        # Connections beyond the limit of the pool are closed when they are released.
         await eventually(lambda: _at_most(watch, 5))
         assert len(await oban.list_jobs()) == 120
 
@@ -119,7 +119,7 @@ async def _at_most(watch: AsyncEngine, number: int) -> bool:
     return await sessions(watch) <= number
 
 
-async def test_after_the_server_ended_all_sessions_one_call_fails_and_no_other(
+async def test_after_the_server_has_ended_all_sessions_only_one_call_fails(
     watch: AsyncEngine, server_url: URL
 ) -> None:
     async with Oban(server_url) as oban:
@@ -132,7 +132,7 @@ async def test_after_the_server_ended_all_sessions_one_call_fails_and_no_other(
         assert len(await oban.list_jobs()) == 20
 
 
-async def test_a_connection_that_a_read_found_lost_costs_no_insert(
+async def test_an_insert_does_not_fail_after_a_read_has_found_the_connection_lost(
     watch: AsyncEngine, server_url: URL
 ) -> None:
     async with Oban(server_url) as oban:
@@ -145,7 +145,7 @@ async def test_a_connection_that_a_read_found_lost_costs_no_insert(
         assert len(await oban.list_jobs()) == 2
 
 
-async def test_one_that_is_cancelled_in_the_middle_is_closed(watch: AsyncEngine, server_url: URL) -> None:
+async def test_a_connection_is_closed_if_its_call_is_cancelled(watch: AsyncEngine, server_url: URL) -> None:
     async with Oban(server_url) as oban:
         await oban.enqueue(Job(worker="first"))
         async with watch.begin() as other:
@@ -156,7 +156,7 @@ async def test_one_that_is_cancelled_in_the_middle_is_closed(watch: AsyncEngine,
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-            # Whoever watches has a session of its own.
+            # The observer also has a session.
             await eventually(lambda: _at_most(watch, 1))
         await oban.enqueue(Job(worker="second"))
         assert [job.worker for job in await oban.list_jobs()] == ["first", "second"]
@@ -167,7 +167,7 @@ async def _positive(watch: AsyncEngine, query: Any) -> bool:
         return bool((await connection.execute(query)).scalar_one())
 
 
-async def test_one_on_which_a_statement_failed_gives_way_to_another(
+async def test_a_connection_is_replaced_after_a_statement_has_failed(
     watch: AsyncEngine, server_url: URL
 ) -> None:
     async with watch.begin() as connection:
@@ -184,7 +184,7 @@ async def test_one_on_which_a_statement_failed_gives_way_to_another(
             assert pooled.open == 0
 
 
-async def test_a_job_that_is_refused_before_it_is_sent_costs_no_connection(url: URL) -> None:
+async def test_a_job_that_is_refused_before_it_is_sent_keeps_the_connection(url: URL) -> None:
     async with Oban(url) as oban:
         pooled = Pooled(oban.engine.sync_engine)
         for _ in range(3):
@@ -196,7 +196,7 @@ async def test_a_job_that_is_refused_before_it_is_sent_costs_no_connection(url: 
         assert (len(pooled.opened), pooled.open) == (1, 1)
 
 
-async def test_a_connection_that_cannot_even_be_closed_does_not_hide_what_failed(
+async def test_a_connection_that_cannot_be_closed_does_not_hide_the_first_error(
     watch: AsyncEngine, server_url: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with watch.begin() as connection:
@@ -217,20 +217,20 @@ async def test_a_connection_that_cannot_even_be_closed_does_not_hide_what_failed
         monkeypatch.undo()
 
 
-async def test_an_engine_that_is_disposed_of_meanwhile_connects_again(url: URL) -> None:
+async def test_an_engine_that_was_disposed_of_connects_again(url: URL) -> None:
     async with Oban(url) as oban:
         pooled = Pooled(oban.engine.sync_engine)
-        # The first finds out at which isolation level the server begins.
+        # The first statement finds out the default isolation level of the server.
         await oban.enqueue(Job(worker="w"))
         await oban.enqueue(Job(worker="w"))
-        # As somebody does whose process has been forked, say.
+        # As an application does after a fork, for example.
         await oban.engine.dispose()
         await oban.enqueue(Job(worker="w"))
         assert (len(pooled.opened), pooled.left, pooled.open) == (2, 2, 1)
         assert len(await oban.list_jobs()) == 3
 
 
-async def test_a_listener_to_the_engine_hears_of_every_statement_after_it_was_added(url: URL) -> None:
+async def test_an_event_listener_sees_every_statement_after_it_was_added(url: URL) -> None:
     async with Oban(url) as oban:
         await oban.enqueue(Job(worker="w"))
         heard: list[str] = []
@@ -239,7 +239,7 @@ async def test_a_listener_to_the_engine_hears_of_every_statement_after_it_was_ad
         assert any("INSERT INTO oban_jobs" in statement for statement in heard)
 
 
-async def test_statements_are_logged_from_when_that_is_asked_for(
+async def test_statements_are_logged_as_soon_as_echo_is_enabled(
     url: URL, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with Oban(url) as oban:
@@ -256,7 +256,7 @@ async def test_statements_are_logged_from_when_that_is_asked_for(
 
 
 @pytest.mark.parametrize("options", [{"pool_pre_ping": True}, {"pool_recycle": 60}, {}])
-async def test_where_a_pool_looks_after_its_connections_the_runner_keeps_none(
+async def test_the_runner_has_no_autocommit_connections_if_the_pool_checks_its_connections(
     server_url: URL, options: dict[str, Any]
 ) -> None:
     engine = create_async_engine(server_url, **options)

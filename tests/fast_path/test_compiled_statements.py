@@ -1,4 +1,4 @@
-"""A statement that is run again past SQLAlchemy gives and raises just what SQLAlchemy would."""
+"""A compiled statement that is run again returns and raises the same as with SQLAlchemy's execution."""
 
 import asyncio
 from collections.abc import Iterator
@@ -37,7 +37,7 @@ QUERY = (
 
 
 async def ran(oban: Oban, statement: Any, parameters: dict[str, Any]) -> Any:
-    """Rows of a statement that is a transaction by itself."""
+    """The rows of a statement in autocommit."""
 
     def work(tx: Transaction) -> Any:
         tx.autocommit_next()
@@ -50,7 +50,7 @@ async def test_rows_have_the_same_values_and_names_each_time(oban: Oban, runs: l
     jobs = [Job(worker="a", args={"n": n}, tags=["x"]) for n in range(3)]
     await oban.enqueue_many(jobs)
     await oban.enqueue_many([Job(worker="b"), Job(worker="b")])
-    # The first connection is not kept yet, and the first run on a kept one is SQLAlchemy's.
+    # The first connection is not in the pool yet, and SQLAlchemy executes the first statement on one that is.
     every = [await ran(oban, QUERY, {"name": "a"}) for _ in range(4)]
     assert len(runs) >= 1
     assert every[1:] == every[:-1]
@@ -63,9 +63,7 @@ async def test_rows_have_the_same_values_and_names_each_time(oban: Oban, runs: l
     assert await ran(oban, QUERY, {"name": "c"}) == []
 
 
-async def test_what_is_written_into_the_sql_each_time_is_left_to_sqlalchemy(
-    oban: Oban, runs: list[str]
-) -> None:
+async def test_sql_that_differs_each_time_is_left_to_sqlalchemy(oban: Oban, runs: list[str]) -> None:
     await oban.enqueue_many([Job(worker="a"), Job(worker="b"), Job(worker="c")])
     runs.clear()
     every = select(Job.worker).order_by(Job.id)
@@ -79,9 +77,11 @@ async def test_what_is_written_into_the_sql_each_time_is_left_to_sqlalchemy(
     assert runs == []
 
 
-async def test_a_default_that_is_made_for_each_row_is_left_to_sqlalchemy(oban: Oban, runs: list[str]) -> None:
+async def test_a_default_that_is_computed_for_each_row_is_left_to_sqlalchemy(
+    oban: Oban, runs: list[str]
+) -> None:
     table: Any = Job.__table__
-    # The state depends on the time.
+    # The default of the state depends on the time.
     statement = insert(table).values(worker="w").returning(table.c.state)
     now = datetime.now(UTC)
     found = [
@@ -91,7 +91,7 @@ async def test_a_default_that_is_made_for_each_row_is_left_to_sqlalchemy(oban: O
     assert runs == []
 
 
-async def test_an_error_is_that_of_sqlalchemy(url: URL, runs: list[str]) -> None:
+async def test_an_error_is_the_same_as_that_of_sqlalchemy(url: URL, runs: list[str]) -> None:
     table: Any = Job.__table__
     again = insert(table).values(id=bindparam("key"), worker="w", state="available").returning(table.c.id)
 
@@ -118,7 +118,7 @@ async def test_an_error_is_that_of_sqlalchemy(url: URL, runs: list[str]) -> None
     assert str(ours) == str(theirs)
 
 
-def test_a_connection_that_was_closed_is_named_as_sqlalchemy_names_it(url: URL, runs: list[str]) -> None:
+def test_the_error_for_a_closed_connection_is_that_of_sqlalchemy(url: URL, runs: list[str]) -> None:
     drivers = {"postgresql": "postgresql+psycopg", "sqlite": "sqlite"}
     with SyncOban(url.set(drivername=drivers[url.get_backend_name()])) as oban:
         for _ in range(3):
@@ -131,7 +131,7 @@ def test_a_connection_that_was_closed_is_named_as_sqlalchemy_names_it(url: URL, 
         oban.enqueue(Job(worker="w"))
 
 
-async def test_a_value_that_cannot_be_converted_is_refused_as_by_sqlalchemy(oban: Oban) -> None:
+async def test_the_error_for_a_value_that_cannot_be_converted_is_that_of_sqlalchemy(oban: Oban) -> None:
     query = select(Job.id).where(Job.scheduled_at < bindparam("at", type_=UTCDateTime))
     for _ in range(3):
         await ran(oban, query, {"at": datetime.now(UTC)})
@@ -139,7 +139,7 @@ async def test_a_value_that_cannot_be_converted_is_refused_as_by_sqlalchemy(oban
         await ran(oban, query, {"at": datetime(2026, 1, 1)})
 
 
-async def test_with_another_sqlalchemy_that_shows_less_all_is_run_by_it(
+async def test_a_sqlalchemy_without_the_private_names_executes_everything(
     oban: Oban, runs: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     break_compiled_statements(monkeypatch)
@@ -148,7 +148,7 @@ async def test_with_another_sqlalchemy_that_shows_less_all_is_run_by_it(
     assert runs == []
 
 
-async def test_whoever_runs_statements_in_sqlalchemys_place_is_asked_from_then_on(url: URL) -> None:
+async def test_a_listener_that_executes_statements_itself_is_called_from_then_on(url: URL) -> None:
     async with Oban(url) as oban:
         for _ in range(3):
             await oban.enqueue(Job(worker="w"))
@@ -159,7 +159,7 @@ async def test_whoever_runs_statements_in_sqlalchemys_place_is_asked_from_then_o
         assert sum(sql.startswith("INSERT INTO oban_jobs") for sql in seen) == 3
 
 
-async def test_whoever_listens_for_errors_hears_of_them(url: URL) -> None:
+async def test_a_listener_for_errors_is_called(url: URL) -> None:
     table: Any = Job.__table__
     async with Oban(url) as oban:
         again = insert(table).values(id=bindparam("key"), worker="w", state="available").returning(table.c.id)
@@ -198,7 +198,7 @@ async def test_with_a_prefix_statements_stay_in_its_schema(
 
 @pytest.fixture
 def altering(server_url: URL) -> Iterator[Any]:
-    """Changes the table, as a migration does while nodes are up."""
+    """Changes the table, like a migration while nodes are running."""
     engine = create_engine(server_url.set(drivername="postgresql+psycopg"))
 
     def alter(change: str) -> None:
@@ -209,10 +209,10 @@ def altering(server_url: URL) -> Iterator[Any]:
     engine.dispose()
 
 
-async def test_when_the_table_changes_a_call_may_fail_and_soon_none_does(
+async def test_after_a_change_of_the_table_few_calls_fail(
     server_url: URL, altering: Any, runs: list[str]
 ) -> None:
-    # SQLAlchemy tells all connections of asyncpg at once; psycopg has each find out by itself.
+    # SQLAlchemy invalidates all connections of asyncpg at once; with psycopg each one fails once.
     most = 1 if server_url.get_driver_name() == "asyncpg" else 5
     async with Oban(server_url) as oban:
         for change in ("ALTER id TYPE int", "ADD extra int", "ALTER id TYPE bigint", "DROP extra"):
@@ -230,7 +230,7 @@ async def test_when_the_table_changes_a_call_may_fail_and_soon_none_does(
     assert len(runs) >= 4
 
 
-def test_it_works_alike_without_asyncio(url: URL, runs: list[str]) -> None:
+def test_it_works_without_asyncio(url: URL, runs: list[str]) -> None:
     drivers = {"postgresql": "postgresql+psycopg", "sqlite": "sqlite"}
     with SyncOban(url.set(drivername=drivers[url.get_backend_name()])) as oban:
         jobs = [oban.enqueue(Job(worker="w", args={"n": number})) for number in range(5)]
@@ -241,7 +241,9 @@ def test_it_works_alike_without_asyncio(url: URL, runs: list[str]) -> None:
     assert len(runs) >= 2
 
 
-async def test_an_engine_of_the_application_is_always_sqlalchemys_own(url: URL, runs: list[str]) -> None:
+async def test_statements_on_an_engine_of_the_application_are_always_executed_by_sqlalchemy(
+    url: URL, runs: list[str]
+) -> None:
     engine: AsyncEngine = create_async_engine(url)
     async with Oban(engine) as oban:
         for _ in range(4):

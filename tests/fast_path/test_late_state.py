@@ -1,4 +1,4 @@
-"""A job is an ORM instance for whoever treats it as one; for the others it costs no more than a dict."""
+"""The ORM state of a job is created on first access, so a job that no session uses does without it."""
 
 import copy
 import pickle
@@ -15,14 +15,14 @@ from oban import Job, Oban, Worker
 
 
 class Ring(Worker, name="tests.ring"):
-    """Its jobs are never run."""
+    """Its jobs do not run."""
 
 
 def has_state(job: Job) -> bool:
     return "_sa_instance_state" in job.__dict__
 
 
-async def test_jobs_that_are_enqueued_and_read_have_no_state_until_somebody_asks(oban: Oban) -> None:
+async def test_enqueued_and_loaded_jobs_have_no_state_until_first_access(oban: Oban) -> None:
     jobs = await oban.enqueue_many([Ring.new({"n": number}) for number in range(3)])
     assert [job.args["n"] for job in jobs] == [0, 1, 2]
     assert all(job.id and job.state == "available" and job.errors == [] for job in jobs)
@@ -58,7 +58,7 @@ async def test_a_new_job_is_added_to_a_session_and_one_that_was_enqueued_is_merg
         assert (await session.scalars(select(Job).where(Job.id == other.id))).one() is merged
 
 
-async def test_what_is_set_on_an_enqueued_job_is_a_change_of_it(oban: Oban) -> None:
+async def test_an_attribute_that_is_set_on_an_enqueued_job_is_a_change(oban: Oban) -> None:
     job = await oban.enqueue(Ring.new())
     job.priority = 7
     assert inspect(job).modified
@@ -88,7 +88,7 @@ async def test_copies_and_pickles_show_the_same_row(oban: Oban, asked: bool) -> 
         assert inspect(copy.copy(job)).obj() is not job
 
 
-def test_the_constructor_is_seen_by_those_who_listen_to_it() -> None:
+def test_listeners_for_the_constructor_are_called() -> None:
     made: list[Any] = []
 
     def on_init(job: Job, _: object, values: dict[str, Any]) -> None:
@@ -103,7 +103,7 @@ def test_the_constructor_is_seen_by_those_who_listen_to_it() -> None:
     assert has_state(job)
 
 
-def test_threads_that_ask_at_once_are_told_the_same() -> None:
+def test_concurrent_threads_get_the_same_state() -> None:
     for _ in range(50):
         job, told = Ring.new(), list[object]()
         together = threading.Barrier(4)
