@@ -63,9 +63,9 @@ async def close(database: Database, seconds: float) -> None:
 class ShutdownBudget:
     """The seconds that the steps of a shutdown share. Each step gets a share of what is left."""
 
-    def __init__(self, seconds: float, *, uninterruptible: bool) -> None:
+    def __init__(self, database: Database, seconds: float) -> None:
         self._seconds = seconds
-        self._uninterruptible = uninterruptible
+        self._uninterruptible = not database.dialect.interruptible
         self._ends_at: float | None = None
 
     def start(self) -> None:

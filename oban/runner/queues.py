@@ -5,6 +5,7 @@ import contextvars
 import logging
 from collections.abc import Callable, Iterator, Mapping
 
+from oban.config import Options
 from oban.repository.cluster import Heartbeat, QueueInfo
 from oban.repository.queue_settings import QueueState
 from oban.runner.deadlines import ShutdownBudget
@@ -16,24 +17,21 @@ logger = logging.getLogger("oban.runner")
 
 
 class Queues:
-    """The producers of this node, one for each queue that it runs.
-
-    `timeout` limits, in seconds, the heartbeat that is sent before new producers fetch.
-    """
+    """The producers of this node, one for each queue that it runs."""
 
     def __init__(
         self,
+        options: Options,
         make_producer: Callable[[str, QueueState], Producer],
         heartbeat_thread: HeartbeatThread,
         budget: ShutdownBudget,
-        timeout: float,
     ) -> None:
         #: By queue. Other threads iterate over it, so it is replaced and never changed.
         self.producers: dict[str, Producer] = {}
         self._make_producer = make_producer
         self._heartbeat_thread = heartbeat_thread
         self._budget = budget
-        self._timeout = timeout
+        self._timeout = options.statement_timeout
         self._context = contextvars.copy_context()
         self._retired = False
 

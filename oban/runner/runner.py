@@ -4,6 +4,7 @@ import asyncio
 import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from oban import notifier
@@ -49,9 +50,7 @@ class Runner:
         connections = min(2 * len(options.queues) + SERVICE_CONNECTIONS, MAX_CONNECTIONS)
         self.database = database.with_own_pool(connections, options.statement_timeout)
         self.options = options
-        self._budget = ShutdownBudget(
-            SHUTDOWN_TIMEOUT, uninterruptible=not self.database.dialect.interruptible
-        )
+        self._budget = ShutdownBudget(self.database, SHUTDOWN_TIMEOUT)
         self._hurried = asyncio.Event()
         self._unfinished = False
         self._threads = ThreadPoolExecutor(max_workers=MAX_THREADS, thread_name_prefix="oban")
@@ -64,12 +63,10 @@ class Runner:
         self.heartbeat_thread = HeartbeatThread(
             database, options, lambda: self.queues.heartbeats(), lambda: self.watchdog.answered_at
         )
-        self.queues = Queues(
-            self._make_producer, self.heartbeat_thread, self._budget, options.statement_timeout
-        )
+        self.queues = Queues(options, self._make_producer, self.heartbeat_thread, self._budget)
         self.watchdog = LoopWatchdog(self.queues.runs, self._on_loop_closed)
-        self.controller = Controller(self.database, options, self.queues.apply)
-        self.stager = Stager(self.database, options, self.queues.wake)
+        self.controller = Controller(self.database, options, self.queues)
+        self.stager = Stager(self.database, options, self.queues)
         self.cancellation = CancellationChecker(self.database, options, self.queues)
         self.leader = Leader(self.database, options)
         self.lifeline = Lifeline(self.database, options, self.leader, self.heartbeat_thread.is_steady)
@@ -165,9 +162,8 @@ class Runner:
 
     async def _stop_threads(self) -> None:
         # Idle threads end at once. A thread whose job does not end can only be left behind.
-        stopping = threading.Thread(
-            target=self._threads.shutdown, kwargs={"cancel_futures": True}, daemon=True
-        )
+        shut_down = partial(self._threads.shutdown, cancel_futures=True)
+        stopping = threading.Thread(target=shut_down, daemon=True)
         stopping.start()
         for _ in range(20):
             if stopping.is_alive():

@@ -1,14 +1,14 @@
 """Runs the queues of this node as they are configured, and as commands have changed them since."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from oban.config import Options
 from oban.database.aio import Database
 from oban.errors import ConfigError
 from oban.repository import queue_settings
-from oban.repository.queue_settings import QueueCommand, QueueState
+from oban.repository.queue_settings import QueueCommand
+from oban.runner.queues import Queues
 from oban.runner.services.base import Service
 
 #: How many commands of other implementations can wait to be stored.
@@ -24,15 +24,10 @@ class Controller(Service):
     stores their commands first, for this node.
     """
 
-    def __init__(
-        self,
-        database: Database,
-        options: Options,
-        apply: Callable[[Mapping[str, QueueState]], Awaitable[None]],
-    ) -> None:
+    def __init__(self, database: Database, options: Options, queues: Queues) -> None:
         super().__init__("controller", options.control_interval)
         self.database = database
-        self._apply = apply
+        self._queues = queues
         #: The name, the node and the configured queues, which the repository's functions take.
         self._settings = (options.name, options.node, options.queues)
         #: How signals address this node.
@@ -47,7 +42,7 @@ class Controller(Service):
         # One call after the other, so that what was read last is applied last.
         async with self._lock:
             await self._store_received()
-            await self._apply(await self.database.read(queue_settings.load_states, *self._settings))
+            await self._queues.apply(await self.database.read(queue_settings.load_states, *self._settings))
             return None
 
     async def _store_received(self) -> None:
