@@ -42,9 +42,9 @@ def options(configured: Snippet) -> str:
 
 def test_the_command_creates_the_tables(empty_url: URL) -> None:
     (line,) = fenced("docs/alembic.md", "console")
-    given = line.removeprefix("$ oban ").split()
-    given[given.index("--database-url") + 1] = render(empty_url)
-    assert CliRunner().invoke(main, given).exit_code == 0
+    arguments = line.removeprefix("$ oban ").split()
+    arguments[arguments.index("--database-url") + 1] = render(empty_url)
+    assert CliRunner().invoke(main, arguments).exit_code == 0
     assert tables(empty_url) == MADE - {"alembic_version"}
 
 

@@ -145,8 +145,8 @@ def loaded(_: Any, found: Any) -> list[Any]:
 
 async def test_a_relationship_by_the_args(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
     invoice = stage.names["Invoice"]
-    given = [1, 1, 2, 3, "1", None]
-    jobs = await stage.oban.enqueue_many(SendEmail.new({"invoice_id": n}, schedule_in=60) for n in given)
+    ids = [1, 1, 2, 3, "1", None]
+    jobs = await stage.oban.enqueue_many(SendEmail.new({"invoice_id": n}, schedule_in=60) for n in ids)
     async with AsyncSession(stage.oban.engine) as session:
         session.add_all([invoice(id=1), invoice(id=2), invoice(id=4)])
         await session.commit()

@@ -159,7 +159,7 @@ def test_a_database_in_memory_is_one_for_all_threads() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("unusable", "message"),
     [
         ("postgresql+asyncpg://u:s3cret@h/d", "asyncpg works with asyncio only; use psycopg or"),
         ("sqlite+aiosqlite://", "aiosqlite works with asyncio only; use pysqlite"),
@@ -177,9 +177,9 @@ def test_a_database_in_memory_is_one_for_all_threads() -> None:
     ],
     ids=["asyncpg", "aiosqlite", "mysql", "static", "sync_engine", "async engine", "None"],
 )
-def test_unusable_engines_are_refused(given: object, message: str) -> None:
+def test_unusable_engines_are_refused(unusable: object, message: str) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
-        SyncOban(given)  # type: ignore[arg-type]
+        SyncOban(unusable)  # type: ignore[arg-type]
     assert "s3cret" not in str(caught.value)
 
 

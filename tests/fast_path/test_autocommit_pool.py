@@ -234,7 +234,11 @@ async def test_an_event_listener_sees_every_statement_after_it_was_added(url: UR
     async with Oban(url) as oban:
         await oban.enqueue(Job(worker="w"))
         heard: list[str] = []
-        event.listen(oban.engine.sync_engine, "before_cursor_execute", lambda *given: heard.append(given[2]))
+        event.listen(
+            oban.engine.sync_engine,
+            "before_cursor_execute",
+            lambda *checked_out: heard.append(checked_out[2]),
+        )
         await oban.enqueue(Job(worker="w"))
         assert any("INSERT INTO oban_jobs" in statement for statement in heard)
 
@@ -260,15 +264,15 @@ async def test_the_runner_has_no_autocommit_connections_if_the_pool_checks_its_c
     server_url: URL, options: dict[str, Any]
 ) -> None:
     engine = create_async_engine(server_url, **options)
-    given: list[object] = []
+    checked_out: list[object] = []
     if not options:
-        event.listen(engine.sync_engine, "checkout", lambda made, *_: given.append(made))
+        event.listen(engine.sync_engine, "checkout", lambda made, *_: checked_out.append(made))
     async with Oban(engine, queues={"default": 1}) as oban:
         pooled = Pooled(runner_of(oban).database.engine.sync_engine)
         job = await oban.enqueue(Job(worker="unknown"))
         await eventually(lambda: _was_tried(oban, job))
     assert pooled.left == 0
-    assert bool(given) == (not options)
+    assert bool(checked_out) == (not options)
     await engine.dispose()
 
 

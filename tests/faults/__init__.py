@@ -10,15 +10,15 @@ until all jobs have ended, and calls `check` on the recorded history:
             await cluster.settled(20)
             history = cluster.check(expect=[job.id for job in jobs])
 
-- `cluster.Cluster(url, folder, *, size=3, limit=10, lease=2.0, ledger=None, told=None, **options_of_oban)`
+- `cluster.Cluster(url, folder, *, size=3, limit=10, lease=2.0, ledger=None, config=None, **options_of_oban)`
   installs the recording and starts `cluster.nodes`. A `Node` has `kill()`, `freeze(seconds)`, `stop()`,
   `restart()`, `start()`, `ready()`, `send(signal)`, `gone()`, `name`, `log`, `process`; set `node.options`
-  and `node.told` to configure one node differently. `cluster.supervise()` restarts nodes that die,
+  and `node.config` to configure one node differently. `cluster.supervise()` restarts nodes that die,
   `cluster.any_ready(rng)` returns a node that runs jobs, `cluster.settled(seconds)` waits for the jobs.
   `cluster.faults` lists the faults; append those of the database and of the network, with the node None for
   all nodes. `cluster.history()` and `cluster.check(…)` end the test. Every process is killed at the end.
 - `workers`: `Pause`, `ThreadPause`, `Block`, `Die`. Other workers write to the ledger with `async with
-  noted(job):`. `told={"modules": ["tests.faults.workers", "tests.faults.test_mine"]}` makes nodes import
+  noted(job):`. `config={"modules": ["tests.faults.workers", "tests.faults.test_mine"]}` makes nodes import
   them.
 - `history.check(history, lease=…) -> list[Violation]` has the rules and does no I/O.
   `recording.install(url)` and `recording.read(url, faults)` are for tests without a cluster.

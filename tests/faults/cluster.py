@@ -62,7 +62,7 @@ class Node:
         self.process: ForkServerProcess | None = None
         #: Overrides for this node: keyword arguments of `Oban`, and other keys of `tests.faults.node`.
         self.options: dict[str, Any] = {}
-        self.told: dict[str, Any] = {}
+        self.config: dict[str, Any] = {}
 
     @property
     def name(self) -> str:
@@ -94,14 +94,14 @@ class Node:
         assert not self.running
         self.life += 1
         cluster = self.cluster
-        told = {
+        config = {
             "url": cluster.url.render_as_string(hide_password=False),
-            **cluster.told,
-            **self.told,
+            **cluster.config,
+            **self.config,
             "options": {"node": self.name, **cluster.options, **self.options},
         }
         self.process = _processes.Process(
-            target=run_forked, args=(told, cluster.environment, str(self._log)), name=self.name
+            target=run_forked, args=(config, cluster.environment, str(self._log)), name=self.name
         )
         self.process.start()
         assert self.process.pid is not None
@@ -171,7 +171,7 @@ class Cluster:
     """Nodes on one database: `async with Cluster(url, folder, size=3, lease=2.0) as cluster`.
 
     Other options are those of `Oban`. `ledger` is the URL with which workers write the ledger and the cluster
-    reads the database, without a proxy (default: `url`). `told` has other keys of `tests.faults.node`. All
+    reads the database, without a proxy (default: `url`). `config` has other keys of `tests.faults.node`. All
     processes are killed at the end, and if the block fails their stderr is shown.
     """
 
@@ -184,14 +184,14 @@ class Cluster:
         limit: int = 10,
         lease: float = 2.0,
         ledger: URL | None = None,
-        told: Mapping[str, Any] | None = None,
+        config: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> None:
         self.url = url
         self.folder = folder
         self.lease = lease
         self.ledger = ledger or url
-        self.told = dict(told or {})
+        self.config = dict(config or {})
         self.options = {"queues": {"default": limit}, "lease": lease, **options}
         self.environment = {LEDGER_URL: self.ledger.render_as_string(hide_password=False)}
         self.nodes = [Node(self, number + 1) for number in range(size)]

@@ -48,14 +48,14 @@ def show_tasks() -> None:
         task.print_stack(file=sys.stderr)
 
 
-async def main(told: dict[str, Any]) -> None:
+async def main(config: dict[str, Any]) -> None:
     loop = asyncio.get_running_loop()
     asked = asyncio.Event()
     stopping: list[asyncio.Task[None]] = []
-    engine: Any = told["url"]
-    if "connect_args" in told:
-        engine = create_async_engine(engine, connect_args=told["connect_args"])
-    oban = Oban(engine, **told["options"])
+    engine: Any = config["url"]
+    if "connect_args" in config:
+        engine = create_async_engine(engine, connect_args=config["connect_args"])
+    oban = Oban(engine, **config["options"])
 
     def stop() -> None:
         if asked.is_set():
@@ -71,27 +71,27 @@ async def main(told: dict[str, Any]) -> None:
     await asyncio.gather(*stopping)
 
 
-def run(told: dict[str, Any]) -> None:
+def run(config: dict[str, Any]) -> None:
     """Run a node until it is told to stop, and end the process."""
     die_with_parent()
     faulthandler.register(signal.SIGUSR2)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    for module in told.get("modules", ["tests.faults.workers"]):
+    for module in config.get("modules", ["tests.faults.workers"]):
         importlib.import_module(module)
-    with clock.use(Skewed(told["skew"])) if "skew" in told else contextlib.nullcontext():
-        asyncio.run(main(told))
+    with clock.use(Skewed(config["skew"])) if "skew" in config else contextlib.nullcontext():
+        asyncio.run(main(config))
     # Like `oban start`, as Python would wait for a job in a thread.
     logging.shutdown()
     os._exit(0)
 
 
-def run_forked(told: dict[str, Any], environment: dict[str, str], log: str) -> None:
+def run_forked(config: dict[str, Any], environment: dict[str, str], log: str) -> None:
     """Run a node in a process that was forked for it."""
     os.environ.update(environment)
     with open(log, "wb") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
-    run(told)
+    run(config)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from tests.faults.history import History
 BACK = 5.0
 
 
-def heard(url: URL, since: float) -> tuple[int, int]:
+def leaders_and_producers(url: URL, since: float) -> tuple[int, int]:
     """The number of leaders, and of producers with a heartbeat since a time."""
     leaders = text("SELECT count(*) FROM oban_leaders WHERE expires_at > timezone('UTC', now())")
     alive = text(

@@ -58,8 +58,8 @@ def moments(rng: random.Random, count: int) -> list[Moment]:
 async def test_cut_while_a_runner_commits(
     server: Server, server_url: URL, tmp_path: Path, rng: random.Random, what: bytes, count: int
 ) -> None:
-    told = {"modules": ["tests.faults.test_ambiguous_commit"]}
-    cluster = Cluster(server_url, tmp_path, size=4, ledger=server_url, told=told)
+    config = {"modules": ["tests.faults.test_ambiguous_commit"]}
+    cluster = Cluster(server_url, tmp_path, size=4, ledger=server_url, config=config)
     ends: dict[int, str] = {}
 
     async def cut(proxy: Proxy, queue: str, when: list[Moment]) -> None:
@@ -82,7 +82,7 @@ async def test_cut_while_a_runner_commits(
         proxies = [await stack.enter_async_context(Proxy(server.url)) for _ in cluster.nodes]
         for number, (node, proxy) in enumerate(zip(cluster.nodes, proxies, strict=True)):
             url = proxy.through(server_url).set(drivername=DRIVERS[number % 2])
-            node.told["url"] = url.render_as_string(hide_password=False)
+            node.config["url"] = url.render_as_string(hide_password=False)
             node.options["queues"] = {f"queue-{number}": 1}
         await stack.enter_async_context(cluster)
         client = await stack.enter_async_context(Oban(server_url))

@@ -40,9 +40,9 @@ class Again(Worker, name="faults.Again"):
 
 async def test_jobs_start_by_the_clock_of_the_database(url: URL, tmp_path: Path, rng: random.Random) -> None:
     cluster = Cluster(url, tmp_path, lease=LEASE)
-    cluster.told["modules"] = ["tests.faults.workers", "tests.faults.test_clock_skew"]
+    cluster.config["modules"] = ["tests.faults.workers", "tests.faults.test_clock_skew"]
     for node, skew in zip(cluster.nodes, (-HOUR, 0, HOUR), strict=True):
-        node.told["skew"] = skew
+        node.config["skew"] = skew
     async with cluster, Oban(url) as client:
         leaders: set[str] = set()
 

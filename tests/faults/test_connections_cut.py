@@ -115,7 +115,7 @@ def mixed(url: URL, folder: Path, **options: Any) -> Cluster:
     """Three nodes, one of them on psycopg."""
     cluster = Cluster(url, folder, size=3, **options)
     psycopg = url.set(drivername="postgresql+psycopg")
-    cluster.nodes[0].told["url"] = psycopg.render_as_string(hide_password=False)
+    cluster.nodes[0].config["url"] = psycopg.render_as_string(hide_password=False)
     return cluster
 
 

@@ -15,7 +15,7 @@ from sqlalchemy import URL
 from oban import Oban, dialects
 from tests.faults.cluster import Cluster
 from tests.faults.history import Fault
-from tests.faults.outages import BACK, delays, heard
+from tests.faults.outages import BACK, delays, leaders_and_producers
 from tests.faults.server import Server
 from tests.faults.workers import Pause
 from tests.support.settings import FULL
@@ -55,7 +55,7 @@ async def test_the_database_crashes_repeatedly(
     back: list[float] = []
     cluster = Cluster(server_url, tmp_path, size=3)
     psycopg = server_url.set(drivername="postgresql+psycopg")
-    cluster.nodes[0].told["url"] = psycopg.render_as_string(hide_password=False)
+    cluster.nodes[0].config["url"] = psycopg.render_as_string(hide_password=False)
     async with cluster, Oban(server_url) as client:
         pauses = [rng.uniform(3, 8) for _ in range(CRASHES)]
         inserting = asyncio.create_task(insert(client, rng, sum(pauses) + AWAY + CRASHES))
@@ -66,7 +66,7 @@ async def test_the_database_crashes_repeatedly(
             await asyncio.sleep(AWAY if number == CRASHES // 2 else 0)
             await asyncio.to_thread(server.start)
             back.append(time.time())
-        await eventually(lambda: heard(server_url, back[-1]) == (1, 3), BACK)
+        await eventually(lambda: leaders_and_producers(server_url, back[-1]) == (1, 3), BACK)
         ids = await inserting
         await cluster.settled(30)
         assert [(node.running, node.life) for node in cluster.nodes] == [(True, 1)] * 3

@@ -126,8 +126,8 @@ async def raised_by(provoke: Provoke, url: URL) -> Exception:
 
 def verdict(error: BaseException) -> set[str]:
     """The classification of an error by the dialect."""
-    said = {"gone": POSTGRESQL.is_connection_error, "bad value": POSTGRESQL.is_bad_value}
-    found = {name for name, says in said.items() if says(error)}
+    checks = {"gone": POSTGRESQL.is_connection_error, "bad value": POSTGRESQL.is_bad_value}
+    found = {name for name, check in checks.items() if check(error)}
     if isinstance(error, DBAPIError) and POSTGRESQL.is_transient(error):
         found.add("transient")
     if not found and POSTGRESQL.is_retryable(error):
@@ -223,11 +223,11 @@ VALUES = {
 
 @pytest.mark.parametrize("value", VALUES)
 async def test_a_value_that_is_refused(shared: URL, driver: str, value: str) -> None:
-    type_, given = VALUES[value]
+    type_, bad_value = VALUES[value]
     # Sent as a string and cast by the server, as the driver would refuse the value for the type.
     sent = "CAST(:value AS text)" if type_ in {"jsonb", "date"} else ":value"
     select = f"SELECT CAST({sent} AS {type_})"
-    error = await raised_by(doing(select, value=given), shared.set(drivername=driver))
+    error = await raised_by(doing(select, value=bad_value), shared.set(drivername=driver))
     assert verdict(error) == {"bad value"}, repr(error)
 
 

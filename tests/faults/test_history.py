@@ -9,7 +9,7 @@ from tests.faults.history import Change, Entry, Fault, History, Violation, check
 LEASE = 2.0
 
 
-class Told:
+class Written:
     """A history that a test writes by hand. Each step takes a tenth of a second."""
 
     def __init__(self) -> None:
@@ -19,7 +19,7 @@ class Told:
         self.faults: list[Fault] = []
         self.rows: dict[int, Change] = {}
 
-    def change(self, new: str | None, job: int = 1, **columns: Any) -> "Told":
+    def change(self, new: str | None, job: int = 1, **columns: Any) -> "Written":
         """Change the row of a job; other columns stay."""
         self.now += 0.1
         before = self.rows.get(job, Change(0, job, None, None))
@@ -28,10 +28,12 @@ class Told:
         self.changes.append(self.rows[job])
         return self
 
-    def claim(self, node: str, job: int = 1) -> "Told":
+    def claim(self, node: str, job: int = 1) -> "Written":
         return self.change("executing", job, node=node, owner=node, attempt=self.rows[job].attempt + 1)
 
-    def note(self, what: str, node: str, attempt: int | None = None, job: int = 1, run: str = "") -> "Told":
+    def note(
+        self, what: str, node: str, attempt: int | None = None, job: int = 1, run: str = ""
+    ) -> "Written":
         """Let a run of a job write into the ledger."""
         self.now += 0.1
         attempt = self.rows[job].attempt if attempt is None else attempt
@@ -39,14 +41,14 @@ class Told:
         self.ledger.append(Entry(self.now, job, attempt, node, node, what, name))
         return self
 
-    def run(self, node: str, job: int = 1) -> "Told":
+    def run(self, node: str, job: int = 1) -> "Written":
         return self.claim(node, job).note("start", node, job=job).note("end", node, job=job)
 
-    def wait(self, seconds: float) -> "Told":
+    def wait(self, seconds: float) -> "Written":
         self.now += seconds
         return self
 
-    def fault(self, kind: str, node: str | None, seconds: float = 0) -> "Told":
+    def fault(self, kind: str, node: str | None, seconds: float = 0) -> "Written":
         self.faults.append(Fault(node, kind, self.now, self.now + seconds))
         return self
 
@@ -54,42 +56,42 @@ class Told:
         return check(History(self.changes, self.ledger, self.faults), lease=LEASE, **options)
 
 
-def a_good_history() -> Told:
+def a_good_history() -> Written:
     """A history with an example of everything that is allowed."""
-    told = Told()
+    written = Written()
     for job in range(1, 10):
-        told.change("available", job)
-    told.run("a", 1).change("completed", 1)
+        written.change("available", job)
+    written.run("a", 1).change("completed", 1)
     # Failed, staged, run again.
-    told.run("a", 2).change("retryable", 2, errors=1).change("available", 2).run("b", 2).change(
+    written.run("a", 2).change("retryable", 2, errors=1).change("available", 2).run("b", 2).change(
         "completed", 2
     )
     # Snoozed, which gives the attempt back.
-    told.run("a", 3).change("scheduled", 3, attempt=0).change("available", 3).run("a", 3).change(
+    written.run("a", 3).change("scheduled", 3, attempt=0).change("available", 3).run("a", 3).change(
         "completed", 3
     )
     # Cancelled while it ran, then an error; retried while the first run continues.
-    told.claim("a", 4).note("start", "a", job=4).change("cancelled", 4).change("cancelled", 4, errors=1)
-    told.change("available", 4).run("b", 4).note("end", "a", 1, 4).change("completed", 4)
+    written.claim("a", 4).note("start", "a", job=4).change("cancelled", 4).change("cancelled", 4, errors=1)
+    written.change("available", 4).run("b", 4).note("end", "a", 1, 4).change("completed", 4)
     # Killed before and after its start, and rescued.
-    told.claim("k", 5).claim("k", 6).note("start", "k", job=6).fault("kill", "k").wait(LEASE)
+    written.claim("k", 5).claim("k", 6).note("start", "k", job=6).fault("kill", "k").wait(LEASE)
     for job in (5, 6):
-        told.change("available", job).run("b", job).change("completed", job)
+        written.change("available", job).run("b", job).change("completed", job)
     # Frozen: both runs overlap, and the late one changes nothing.
-    told.claim("f", 7).note("start", "f", job=7).fault("freeze", "f", 2 * LEASE).wait(LEASE).change(
+    written.claim("f", 7).note("start", "f", job=7).fault("freeze", "f", 2 * LEASE).wait(LEASE).change(
         "available", 7
     )
-    told.claim("b", 7).note("start", "b", job=7).wait(LEASE).note("end", "f", 1, 7).note("end", "b", 2, 7)
-    told.change("completed", 7)
+    written.claim("b", 7).note("start", "b", job=7).wait(LEASE).note("end", "f", 1, 7).note("end", "b", 2, 7)
+    written.change("completed", 7)
     # Put back by a node that stops.
-    told.claim("s", 8).note("start", "s", job=8).fault("stop", "s", 0.5).note("interrupted", "s", job=8)
-    told.change("available", 8, attempt=0).wait(0.5).run("b", 8).change("completed", 8)
+    written.claim("s", 8).note("start", "s", job=8).fault("stop", "s", 0.5).note("interrupted", "s", job=8)
+    written.change("available", 8, attempt=0).wait(0.5).run("b", 8).change("completed", 8)
     # Kills its process until no attempt is left.
-    told.change("available", 9, max_attempts=1).claim("d", 9).note("start", "d", job=9).note(
+    written.change("available", 9, max_attempts=1).claim("d", 9).note("start", "d", job=9).note(
         "exit", "d", job=9
     )
-    told.wait(LEASE).change("discarded", 9, errors=1).change(None, 9)
-    return told
+    written.wait(LEASE).change("discarded", 9, errors=1).change(None, 9)
+    return written
 
 
 def test_nothing_is_found_in_a_correct_history() -> None:
@@ -97,19 +99,19 @@ def test_nothing_is_found_in_a_correct_history() -> None:
 
 
 def test_a_run_that_rightly_lost_its_job_can_continue_during_any_number_of_later_runs() -> None:
-    told = frozen(2 * LEASE).fault("kill", "b").wait(3 * LEASE).change("available")
-    told.run("a").change("completed").note("end", "a", 1)
-    assert told.found() == []
+    written = frozen(2 * LEASE).fault("kill", "b").wait(3 * LEASE).change("available")
+    written.run("a").change("completed").note("end", "a", 1)
+    assert written.found() == []
 
 
-def inserted() -> Told:
-    return Told().change("available")
+def inserted() -> Written:
+    return Written().change("available")
 
 
-def frozen(seconds: float) -> Told:
+def frozen(seconds: float) -> Written:
     """Begin the second run while the first one, whose node was frozen, has not ended."""
-    told = inserted().claim("a").note("start", "a").fault("freeze", "a", seconds).wait(LEASE)
-    return told.change("available").claim("b").note("start", "b")
+    written = inserted().claim("a").note("start", "a").fault("freeze", "a", seconds).wait(LEASE)
+    return written.change("available").claim("b").note("start", "b")
 
 
 BROKEN = {
@@ -202,7 +204,7 @@ BROKEN = {
     ),
     "more attempts than allowed": (
         "I4",
-        Told().change("available", max_attempts=1, attempt=1).run("a").change("completed"),
+        Written().change("available", max_attempts=1, attempt=1).run("a").change("completed"),
     ),
     "one claim that ran twice": (
         "I4",
@@ -217,7 +219,7 @@ BROKEN = {
         inserted().run("a").change("completed").run("b").change("completed"),
     ),
     "a job deleted while it runs": ("I5", inserted().run("a").change(None)),
-    "a job inserted as completed": ("I5", Told().change("completed")),
+    "a job inserted as completed": ("I5", Written().change("completed")),
     "a node that stopped and left a job": (
         "I10",
         inserted()
@@ -246,8 +248,8 @@ BROKEN = {
 
 @pytest.mark.parametrize("broken", BROKEN)
 def test_a_broken_rule_is_found(broken: str) -> None:
-    rule, told = BROKEN[broken]
-    assert {violation.rule for violation in told.found()} == {rule}
+    rule, written = BROKEN[broken]
+    assert {violation.rule for violation in written.found()} == {rule}
 
 
 def test_a_job_that_was_never_stored_is_found() -> None:
@@ -259,12 +261,12 @@ def test_a_test_can_allow_jobs_that_still_wait() -> None:
 
 
 def test_silent_jobs_need_no_ledger() -> None:
-    told = Told().change("retryable", max_attempts=3, attempt=4).change("available").change("discarded")
-    assert told.found(silent=[1]) == []
-    assert told.found() != []
+    written = Written().change("retryable", max_attempts=3, attempt=4).change("available").change("discarded")
+    assert written.found(silent=[1]) == []
+    assert written.found() != []
 
 
 def test_effects_beyond_one_per_job_are_counted() -> None:
-    told = a_good_history()
+    written = a_good_history()
     # The failed, the snoozed, the cancelled and the frozen job ended twice.
-    assert History(told.changes, told.ledger).repeated_effects() == 4
+    assert History(written.changes, written.ledger).repeated_effects() == 4

@@ -91,8 +91,8 @@ async def test_two_nodes_run_a_thousand_jobs_once_without_a_conflict(
     assert len(jobs) == JOBS
     assert [job.attempt for job in jobs] == [2 if job.id % 10 == 0 else 1 for job in jobs]
     assert refused == []
-    said = [record for record in caplog.records if record.levelno >= logging.WARNING]
-    assert [record.getMessage() for record in said if record.name != "oban.executor"] == []
+    warnings = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert [record.getMessage() for record in warnings if record.name != "oban.executor"] == []
 
 
 def of_url(url: URL) -> Any:

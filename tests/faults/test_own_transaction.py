@@ -36,7 +36,7 @@ def cluster_for(url: URL, folder: Path, *, limit: int) -> Cluster:
     with recording.connected(url) as connection:
         connection.execute(text(TABLE))
         connection.commit()
-    cluster = Cluster(url, folder, lease=LEASE, limit=limit, told=TOLD, shutdown_grace_period=5.0)
+    cluster = Cluster(url, folder, lease=LEASE, limit=limit, config=TOLD, shutdown_grace_period=5.0)
     deaths = folder / "deaths"
     deaths.mkdir()
     cluster.environment[DEATHS] = str(deaths)

@@ -16,7 +16,7 @@ from oban import Oban
 from tests.faults import recording
 from tests.faults.cluster import Cluster
 from tests.faults.history import History
-from tests.faults.outages import BACK, delays, heard
+from tests.faults.outages import BACK, delays, leaders_and_producers
 from tests.faults.server import Server
 from tests.faults.workers import Pause
 from tests.support.settings import FULL
@@ -54,7 +54,7 @@ async def test_the_database_becomes_read_only_while_jobs_run(
     refused: set[str | None] = set()
     cluster = Cluster(server_url, tmp_path, size=3, ledger=ledger)
     psycopg = server_url.set(drivername="postgresql+psycopg")
-    cluster.nodes[0].told["url"] = psycopg.render_as_string(hide_password=False)
+    cluster.nodes[0].config["url"] = psycopg.render_as_string(hide_password=False)
 
     async def insert() -> None:
         while len(ids) < JOBS:
@@ -80,7 +80,7 @@ async def test_the_database_becomes_read_only_while_jobs_run(
         finally:
             await asyncio.to_thread(turn, ledger, False)
         back = [until for _, until in phases]
-        await eventually(lambda: heard(server_url, back[-1]) == (1, 3), BACK)
+        await eventually(lambda: leaders_and_producers(server_url, back[-1]) == (1, 3), BACK)
         await inserting
         await cluster.settled(60)
         assert [(node.running, node.life) for node in cluster.nodes] == [(True, 1)] * 3

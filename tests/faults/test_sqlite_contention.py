@@ -37,7 +37,7 @@ async def test_four_processes_share_a_file_and_lose_nothing(
         tmp_path,
         size=PROCESSES,
         lease=3.0,
-        told={"modules": ["tests.faults.contending"]},
+        config={"modules": ["tests.faults.contending"]},
         queues={"default": 20, "inserts": 1},
     ) as cluster:
         for _ in range(KILLS):

@@ -114,21 +114,21 @@ class Node:
     async def stop(self) -> None:
         """Wait for the phase, send the signals, and wait for the end."""
         words = {"start": STARTING, "idle": RUNS, "busy": "has begun", "stop": "has begun"}[self.phase]
-        await self.says(words)
+        await self.prints(words)
         loop = asyncio.get_running_loop()
         await asyncio.sleep(self.delay)
         began = loop.time()
         signals = list(self.signals)
         self.send(signals.pop(0))
         if self.phase == "stop":
-            await self.says(STOPPING)
+            await self.prints(STOPPING)
         for number in signals:
             await asyncio.sleep(self.gap)
             self.send(number)
         await within(asyncio.shield(self.code), 20)
         self.took = loop.time() - began
 
-    async def says(self, words: str) -> None:
+    async def prints(self, words: str) -> None:
         try:
             await eventually(lambda: words in self.printed() or self.code.done(), 20)
         except AssertionError:

@@ -8,15 +8,15 @@ from tests.support.schema import described, is_empty, run_script, sync_engine
 
 
 @pytest.fixture(params=["async", "sync"])
-def given(request: pytest.FixtureRequest, empty_url: URL) -> URL:
+def target(request: pytest.FixtureRequest, empty_url: URL) -> URL:
     """The URL of `empty_url`, with an async and with a sync driver."""
     return empty_url if request.param == "async" else sync_engine(empty_url).url
 
 
-def test_the_script_creates_the_same_as_the_command(url: URL, empty_url: URL, given: URL) -> None:
-    run_script(empty_url, succeeds("upgrade", "head", "--sql", url=given))
+def test_the_script_creates_the_same_as_the_command(url: URL, empty_url: URL, target: URL) -> None:
+    run_script(empty_url, succeeds("upgrade", "head", "--sql", url=target))
     assert described(empty_url) == described(url)
-    here("check", url=given)
+    here("check", url=target)
 
 
 def test_the_script_removes_everything(url: URL) -> None:

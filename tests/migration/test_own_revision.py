@@ -21,19 +21,19 @@ ORDERS = [
 
 def with_revisions(project: Project, prefix: str = "") -> Project:
     """A project with three revisions: the first pins Oban's first one, the last upgrades to its newest."""
-    given = f", prefix={prefix!r}" if prefix else ""
+    option = f", prefix={prefix!r}" if prefix else ""
     project.write(
         "a",
         None,
-        [f"migration.upgrade(op, revision='0001'{given})"],
-        [f"migration.downgrade(op, revision='0001:base'{given})"],
+        [f"migration.upgrade(op, revision='0001'{option})"],
+        [f"migration.downgrade(op, revision='0001:base'{option})"],
     )
     project.write("b", "a", ORDERS, ["op.drop_table('orders')"])
     project.write(
         "c",
         "b",
-        [f"migration.upgrade(op, revision='0001:head'{given})"],
-        [f"migration.downgrade(op, revision='0003:0001'{given})"],
+        [f"migration.upgrade(op, revision='0001:head'{option})"],
+        [f"migration.downgrade(op, revision='0003:0001'{option})"],
     )
     return project
 

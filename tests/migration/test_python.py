@@ -20,10 +20,10 @@ MADE = TABLES | {VERSION_TABLE}
 
 @pytest.mark.parametrize("form", ["url", "text", "sync url"])
 def test_a_url_is_accepted(empty_url: URL, form: str) -> None:
-    given: Any = {"url": empty_url, "text": render(empty_url), "sync url": sync_engine(empty_url).url}[form]
-    migration.upgrade(given)
+    target: Any = {"url": empty_url, "text": render(empty_url), "sync url": sync_engine(empty_url).url}[form]
+    migration.upgrade(target)
     assert tables(empty_url) == MADE
-    migration.downgrade(given)
+    migration.downgrade(target)
     assert is_empty(empty_url)
 
 

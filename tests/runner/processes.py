@@ -20,7 +20,7 @@ class Node:
         self.process = process
         self.ledger = ledger
 
-    async def says(self, word: str) -> None:
+    async def prints(self, word: str) -> None:
         """Wait until it prints this line."""
         assert self.process.stdout is not None
         line = await within(self.process.stdout.readline(), 30)
@@ -50,7 +50,7 @@ async def node(url: URL, ledger: Path, *, limit: int = 10, poll_interval: float 
     )
     try:
         started = Node(process, ledger)
-        await started.says("ready")
+        await started.prints("ready")
         yield started
         if process.returncode is None:
             await started.stop()
@@ -68,7 +68,7 @@ def lives(pid: int) -> bool:
         return False
 
 
-async def noted(note: Path, timeout: float = 10.0) -> str:
+async def written(note: Path, timeout: float = 10.0) -> str:
     """Wait until a job has written to a file, and return the content."""
 
     def read() -> str:

@@ -150,12 +150,12 @@ async def test_the_error_of_a_cancelled_run_is_stored_if_errors_is_not_a_list(ur
 
         jobs = await oban.enqueue_many([CancelsItself.new({"errors": it}) for it in ("7", '{"a": 1}', "[3]")])
 
-        async def told(job: Job) -> bool:
+        async def cancelled(job: Job) -> bool:
             errors = (await row_of(oban, job)).errors
             return isinstance(errors, list) and bool(errors) and isinstance(errors[-1], dict)
 
         for job in jobs:
-            await eventually(functools.partial(told, job))
+            await eventually(functools.partial(cancelled, job))
             row = await row_of(oban, job)
             assert row.state is JobState.CANCELLED
             assert row.errors[-1]["error"].endswith("ValueError: late")

@@ -14,7 +14,7 @@ from sqlalchemy import URL
 
 from oban import JobState, Oban
 from tests.runner.process_workers import InProcess
-from tests.runner.processes import lives, noted
+from tests.runner.processes import lives, written
 from tests.support.jobs import reaches, row_of
 from tests.support.processes import ROOT
 from tests.support.waiting import eventually, within
@@ -49,7 +49,7 @@ def note(tmp_path: Path) -> Path:
 async def test_a_signal_to_all_processes_lets_jobs_finish(sqlite_url: URL, note: Path, how: int) -> None:
     async with Oban(sqlite_url) as client, oban_start(sqlite_url) as process:
         job = await client.enqueue(InProcess.new({"do": "until", "note": str(note)}))
-        child = int(await noted(note, 30))
+        child = int(await written(note, 30))
         # A terminal signals the group, and some service managers signal every process.
         os.killpg(process.pid, how)
         os.kill(child, how)
@@ -65,7 +65,7 @@ async def test_a_signal_to_all_processes_lets_jobs_finish(sqlite_url: URL, note:
 async def test_the_child_processes_of_a_killed_node_end(sqlite_url: URL, note: Path) -> None:
     async with Oban(sqlite_url) as client, oban_start(sqlite_url) as process:
         busy = await client.enqueue(InProcess.new({"do": "family", "note": str(note)}))
-        pids = [int(pid) for pid in (await noted(note, 30)).split()]
+        pids = [int(pid) for pid in (await written(note, 30)).split()]
         other = await client.enqueue(InProcess.new({"do": "pid"}))
         pids.append((await reaches(client, other, JobState.COMPLETED, timeout=30)).meta["return"][0])
         assert len(set(pids)) == 3

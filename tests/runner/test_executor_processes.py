@@ -17,7 +17,7 @@ from oban import Job, JobState, Oban, Worker
 from oban.errors import ConfigError
 from oban.runner.processes import child
 from tests.runner.process_workers import InProcess, Limited, Plain, Unmade, add
-from tests.runner.processes import lives, noted
+from tests.runner.processes import lives, written
 from tests.support.internals import pretend_to_prepare
 from tests.support.jobs import reaches, row_of
 from tests.support.options import FAST_POLLING
@@ -49,7 +49,7 @@ def note(tmp_path: Path) -> Path:
     return tmp_path / "note"
 
 
-async def says(note: Path, text: str) -> None:
+async def wait_for_note(note: Path, text: str) -> None:
     await eventually(lambda: note.read_text() == text)
 
 
@@ -110,11 +110,11 @@ async def test_functions_and_plain_classes_run_in_processes_that_are_used_again(
 async def test_there_are_as_many_processes_as_jobs_run_at_once(oban: Oban, tmp_path: Path) -> None:
     notes = [tmp_path / str(n) for n in range(4)]
     jobs = await oban.enqueue_many([InProcess.new({"do": "poll", "note": str(note)}) for note in notes])
-    pids = {await noted(note) for note in notes}
+    pids = {await written(note) for note in notes}
     assert len(pids) == 4
     await oban.cancel_many_jobs(jobs)
     for note in notes:
-        await says(note, "told")
+        await wait_for_note(note, "told")
     enqueued = await oban.enqueue_many([InProcess.new({"do": "pid"}) for _ in range(12)])
     assert {str((await recorded(oban, job))[0]) for job in enqueued} <= pids
 
@@ -162,7 +162,7 @@ async def test_the_traceback_of_a_job_in_a_process_comes_back(oban: Oban) -> Non
 
 async def test_a_process_that_takes_too_long_is_really_killed(oban: Oban, note: Path) -> None:
     job = await oban.enqueue(Limited.new({"do": "wait", "note": str(note)}))
-    pid = int(await noted(note))
+    pid = int(await written(note))
     assert await failed(oban, job) == (
         "TimeoutError: tests.runner.process_workers.Limited timed out after 0.3 s"
     )
@@ -173,7 +173,7 @@ async def test_a_process_that_takes_too_long_is_really_killed(oban: Oban, note: 
 
 async def test_what_a_killed_process_has_started_dies_too(oban: Oban, note: Path) -> None:
     job = await oban.enqueue(Limited.new({"do": "family", "note": str(note)}))
-    pids = [int(pid) for pid in (await noted(note)).split()]
+    pids = [int(pid) for pid in (await written(note)).split()]
     assert "timed out" in await failed(oban, job)
     await eventually(lambda: not any(lives(pid) for pid in pids))
 
@@ -181,13 +181,13 @@ async def test_what_a_killed_process_has_started_dies_too(oban: Oban, note: Path
 async def test_the_death_of_a_process_with_children_is_noticed_at_once(oban: Oban, note: Path) -> None:
     job = await oban.enqueue(InProcess.new({"do": "family", "note": str(note), "code": 4}))
     assert "ended with exit code 4" in await failed(oban, job)
-    pids = [int(pid) for pid in (await noted(note)).split()]
+    pids = [int(pid) for pid in (await written(note)).split()]
     await eventually(lambda: not any(lives(pid) for pid in pids))
 
 
 async def test_a_job_in_a_process_learns_that_it_was_cancelled(oban: Oban, note: Path) -> None:
     job = await oban.enqueue(InProcess.new({"do": "poll", "note": str(note)}))
-    await noted(note)
+    await written(note)
     await oban.cancel_job(job)
 
     async def appended() -> bool:
@@ -258,13 +258,13 @@ async def test_a_job_in_a_process_that_outlasts_the_grace_period_is_told_and_goe
 ) -> None:
     async with Oban(url, queues={"default": 2}, shutdown_grace_period=0) as oban:
         job = await oban.enqueue(InProcess.new({"do": "poll", "note": str(note), "linger": linger}))
-        pid = int(await noted(note))
+        pid = int(await written(note))
         began = time.monotonic()
         await oban.stop()
         assert time.monotonic() - began < patience
         assert not lives(pid)
         assert children() == set()
-        assert await noted(note) == "told"
+        assert await written(note) == "told"
     async with Oban(url) as client:
         row = await row_of(client, job)
     assert (row.state, row.attempt, row.errors) == (JobState.AVAILABLE, 0, [])

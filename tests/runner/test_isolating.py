@@ -17,7 +17,7 @@ from tests.support.internals import refused_by
 ACK = Ack(1, 1, "owner", "failed", error="what the job said", delay=15.0)
 
 
-class Said(Exception):
+class ServerError(Exception):
     """The exception of a driver for an error that the server reports."""
 
     def __init__(self, sqlstate: str) -> None:
@@ -72,17 +72,20 @@ async def tried(database: Refusing, times: int) -> Acknowledger:
     return acknowledger
 
 
-def said(sqlstate: str) -> DBAPIError:
-    return DBAPIError("UPDATE …", {}, Said(sqlstate))
+def server_error(sqlstate: str) -> DBAPIError:
+    return DBAPIError("UPDATE …", {}, ServerError(sqlstate))
 
 
 @pytest.mark.parametrize(
     "error",
     [
         # Cancelled, shut down, read-only, disk full, I/O error, lock timeout, serialization, lost statement.
-        *(said(state) for state in ["57014", "57P01", "25006", "53100", "58030", "55P03", "40001", "26000"]),
+        *(
+            server_error(state)
+            for state in ["57014", "57P01", "25006", "53100", "58030", "55P03", "40001", "26000"]
+        ),
         # No permission, no table, a trigger that raises, an unexpected error: each concerns every outcome.
-        *(said(state) for state in ["42501", "P0001"]),
+        *(server_error(state) for state in ["42501", "P0001"]),
         *(SchemaMissing("no tables"), RuntimeError("the handler is closed")),
     ],
     ids=lambda error: getattr(getattr(error, "orig", None), "sqlstate", type(error).__name__),
@@ -99,7 +102,7 @@ async def test_an_outcome_is_not_replaced_while_nothing_can_be_stored(error: Exc
 
 @pytest.mark.parametrize("sqlstate", ["57014", "55P03", "40001", "40P01", "26000"])
 async def test_an_outcome_is_not_replaced_after_a_temporary_error(sqlstate: str) -> None:
-    database = Refusing(said(sqlstate))
+    database = Refusing(server_error(sqlstate))
     database.refuses = lambda ack: ack == ACK
     acknowledger = await tried(database, 3 * TRIES)
     assert (list(acknowledger), database.stored) == ([ACK], [])
@@ -108,9 +111,9 @@ async def test_an_outcome_is_not_replaced_after_a_temporary_error(sqlstate: str)
 @pytest.mark.parametrize(
     ("error", "tries"),
     [
-        (said("22P05"), 1),
+        (server_error("22P05"), 1),
         (TypeError("Integer exceeds 64-bit range"), 1),
-        (said("P0001"), TRIES + 1),
+        (server_error("P0001"), TRIES + 1),
         (RuntimeError("nobody knows"), TRIES + 1),
     ],
 )
@@ -160,7 +163,7 @@ async def test_a_batch_that_takes_too_long_is_stored_in_smaller_ones(most: int) 
 async def test_outcomes_that_were_not_tried_when_the_connection_broke_go_together_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    database = Refusing(said("P0001"))
+    database = Refusing(server_error("P0001"))
     database.refuses = lambda ack: ack.id == 1
     write = database.write
     calls = itertools.count()
@@ -168,7 +171,7 @@ async def test_outcomes_that_were_not_tried_when_the_connection_broke_go_togethe
     async def cut(function: Any, acks: list[Ack]) -> None:
         # By then, all of the left half but the first one are stored.
         if acks[0].id == 2 or next(calls) > 20:
-            raise said("08006")
+            raise server_error("08006")
         await write(function, acks)
 
     monkeypatch.setattr(database, "write", cut)
@@ -187,7 +190,7 @@ async def test_outcomes_that_were_not_tried_when_the_connection_broke_go_togethe
 async def test_one_refused_outcome_of_many_takes_few_statements_to_find(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    database = Refusing(said("P0001"))
+    database = Refusing(server_error("P0001"))
     database.refuses = lambda ack: ack.id == 42
     write = database.write
     sizes: list[int] = []
@@ -219,5 +222,5 @@ def test_a_connection_that_the_driver_considers_busy_counts_as_lost() -> None:
     busy = Exception("cannot switch to state 12; another operation (2) is in progress")
     assert dialects.by_name("postgresql").is_connection_error(InternalError("SELECT 1", {}, busy))
     assert not dialects.by_name("postgresql").is_connection_error(
-        InternalError("SELECT 1", {}, Said("XX000"))
+        InternalError("SELECT 1", {}, ServerError("XX000"))
     )

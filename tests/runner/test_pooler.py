@@ -297,10 +297,10 @@ async def test_the_error_for_an_engine_that_prepares_statements_says_what_to_con
         # While a connection is set up, SQLAlchemy does not wrap the errors of older drivers.
         with pytest.raises(Exception, match=r"prepared statement .* (does not|already)"):
             await until_refused()
-    told = [record.getMessage() for record in caplog.records if record.name == "oban.database"]
-    assert len(told) == 1
-    assert "statement_cache_size" in told[0]
-    assert "prepare_threshold" in told[0]
+    messages = [record.getMessage() for record in caplog.records if record.name == "oban.database"]
+    assert len(messages) == 1
+    assert "statement_cache_size" in messages[0]
+    assert "prepare_threshold" in messages[0]
     await engine.dispose()
 
 

@@ -78,10 +78,10 @@ async def test_management_calls_of_another_process_take_effect_at_once(url: URL,
 async def test_a_cancel_reaches_the_job_in_another_process_at_once(url: URL, tmp_path: Path) -> None:
     async with Oban(url) as client, node(url, tmp_path / "ledger", poll_interval=30) as other:
         job = await client.enqueue(Watchful.new())
-        await other.says("started")
+        await other.prints("started")
         await quiet()
         assert await client.cancel_job(job)
-        await other.says("cancelled")
+        await other.prints("cancelled")
 
         async def appended() -> bool:
             return bool((await row_of(client, job)).errors)

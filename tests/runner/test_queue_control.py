@@ -37,10 +37,10 @@ def shows(oban: Oban, queue: str = "default") -> tuple[int | None, bool] | None:
 async def all_tell(client: Oban, paused: bool, queue: str = "default") -> None:
     """Wait until every node reports that a queue is paused, which is after its last fetch has ended."""
 
-    async def told() -> bool:
+    async def all_report() -> bool:
         return {info.paused for info in await client.check_cluster(queue)} == {paused}
 
-    await eventually(told)
+    await eventually(all_report)
 
 
 async def is_left_alone(oban: Oban, *jobs: Job) -> None:
@@ -436,9 +436,9 @@ async def signal(oban: Oban, *payloads: dict[str, Any] | str) -> None:
     """Send a signal like another implementation, which does not store the command."""
     async with oban.engine.begin() as connection:
         for payload in payloads:
-            given = payload if isinstance(payload, str) else json.dumps(payload)
+            text_payload = payload if isinstance(payload, str) else json.dumps(payload)
             await connection.execute(
-                text("SELECT pg_notify('public.oban_signal', :payload)"), {"payload": given}
+                text("SELECT pg_notify('public.oban_signal', :payload)"), {"payload": text_payload}
             )
 
 
@@ -519,8 +519,8 @@ async def test_garbage_is_ignored(emptied_postgresql: URL, caplog: pytest.LogCap
         await eventually(lambda: shows(oban) == (3, False))
         assert [info.queue for info in oban.check_all_queues()] == ["default"]
         async with oban.engine.connect() as connection:
-            said = select(Queue.queue).where(Queue.queue != "*")
-            assert (await connection.execute(said)).scalars().all() == ["default"]
+            stored = select(Queue.queue).where(Queue.queue != "*")
+            assert (await connection.execute(stored)).scalars().all() == ["default"]
         job = await oban.enqueue(Noop.new())
         await reaches(oban, job, JobState.COMPLETED)
     # Each kind is logged once, not each time.

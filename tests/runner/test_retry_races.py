@@ -129,9 +129,9 @@ async def test_the_outcome_is_stored_whatever_a_worker_does_to_its_job(
     looks: list[object] = []
     lost = runs_module.lost_runs
 
-    def looking(*given: Any) -> Any:
-        looks.append(given)
-        return lost(*given)
+    def looking(*args: Any) -> Any:
+        looks.append(args)
+        return lost(*args)
 
     monkeypatch.setattr(runs_module, "lost_runs", looking)
     async with Oban(url, queues={"default": 3}, **FAST_POLLING) as oban:

@@ -26,7 +26,7 @@ from tests.support.workers import Noop, Runs
 PATIENT: dict[str, Any] = {"shutdown_grace_period": 50.0}
 
 
-async def others() -> set[asyncio.Task[Any]]:
+async def other_tasks() -> set[asyncio.Task[Any]]:
     """All tasks but the test's own, after those that were just cancelled have ended."""
     await asyncio.sleep(0)
     return asyncio.all_tasks() - {asyncio.current_task()}
@@ -211,7 +211,7 @@ async def test_a_stop_during_the_start_leaves_nothing(url: URL) -> None:
     await asyncio.sleep(0.001)
     await oban.stop()
     await within(asyncio.wait({starting}), 10)
-    assert await others() == set()
+    assert await other_tasks() == set()
 
 
 async def test_a_second_stop_cuts_the_wait_short(url: URL) -> None:
@@ -242,7 +242,7 @@ async def test_a_stop_whose_caller_is_cancelled_continues(url: URL) -> None:
     await asyncio.wait({first})
     runs.finish(1)
     await within(oban.stop(), 10)
-    assert await others() == set()
+    assert await other_tasks() == set()
     async with Oban(url) as client:
         assert (await row_of(client, job)).state in (JobState.COMPLETED, JobState.AVAILABLE)
 
@@ -260,7 +260,7 @@ async def test_a_job_can_stop_its_node(url: URL) -> None:
     job = await oban.enqueue(Stops.new())
     await eventually(lambda: not is_running(oban))
     await oban.stop()
-    assert await others() == set()
+    assert await other_tasks() == set()
     async with Oban(url) as client:
         await is_back(client, job)
 
@@ -272,7 +272,7 @@ async def test_stopping_twice_or_without_a_start_does_nothing(url: URL) -> None:
     async with Oban(url, queues={"default": 1}) as oban:
         await oban.stop()
         await oban.stop()
-    assert await others() == set()
+    assert await other_tasks() == set()
 
 
 async def test_starting_and_stopping_again_and_again_leaves_nothing(url: URL) -> None:
@@ -287,7 +287,7 @@ async def test_starting_and_stopping_again_and_again_leaves_nothing(url: URL) ->
         await runs.begun(number)
         runs.finish(number)
         await oban.stop()
-        assert await others() == set()
+        assert await other_tasks() == set()
         assert engine.pool.checkedout() == 0  # type: ignore[attr-defined]
     await engine.dispose()
     # aiosqlite's connections are threads, which end soon after they are closed.
@@ -305,7 +305,7 @@ async def test_starting_twice_at_once_starts_once(url: URL) -> None:
     await quiet()
     assert len(runs.jobs) == 1
     await oban.stop()
-    assert await others() == set()
+    assert await other_tasks() == set()
 
 
 async def test_a_start_that_fails_leaves_nothing(empty_url: URL) -> None:
@@ -314,7 +314,7 @@ async def test_a_start_that_fails_leaves_nothing(empty_url: URL) -> None:
     for _ in range(3):
         with pytest.raises(SchemaMissing):
             await oban.start()
-    assert await others() == set()
+    assert await other_tasks() == set()
     assert engine.pool.checkedout() == 0  # type: ignore[attr-defined]
     await oban.stop()
     await engine.dispose()

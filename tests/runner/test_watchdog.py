@@ -41,12 +41,12 @@ def warnings(caplog: pytest.LogCaptureFixture, of: str = "") -> list[str]:
     return [message for message in messages if of in message]
 
 
-async def has_said(caplog: pytest.LogCaptureFixture, number: int, of: str = "") -> list[str]:
+async def reports(caplog: pytest.LogCaptureFixture, number: int, of: str = "") -> list[str]:
     await eventually(lambda: len(warnings(caplog, of)) >= number)
     return warnings(caplog, of)
 
 
-def held_up(caplog: pytest.LogCaptureFixture) -> None:
+def block_until_reported(caplog: pytest.LogCaptureFixture) -> None:
     """Block the loop until that was reported, and a while longer."""
     before, deadline = len(warnings(caplog, "has been")), Deadline(10)
     while len(warnings(caplog, "has been")) == before and not deadline.passed():
@@ -63,7 +63,7 @@ async def test_a_job_that_blocks_the_loop_is_named_once_while_it_does_and_once_a
 ) -> None:
     class Blocks(Worker, name="tests.Blocks"):
         async def process(self, job: Job) -> None:
-            held_up(caplog)
+            block_until_reported(caplog)
 
     async with Oban(url, queues={"default": 2}, **BRIEF) as oban:
         runner_of(oban).watchdog.threshold = THRESHOLD
@@ -72,10 +72,10 @@ async def test_a_job_that_blocks_the_loop_is_named_once_while_it_does_and_once_a
         runner_of(oban).watchdog.start()
         job = await oban.enqueue(Blocks.new())
         await reaches(oban, job, JobState.COMPLETED)
-        during, after = await has_said(caplog, 2, "tests.Blocks")
+        during, after = await reports(caplog, 2, "tests.Blocks")
         await asyncio.sleep(2 * THRESHOLD)
     assert f"by job {job.id} (tests.Blocks); nothing else can run" in during
-    assert "in held_up" in during
+    assert "in block_until_reported" in during
     assert "time.sleep(seconds)  # the line that blocks" in during
     assert after.endswith(f"by job {job.id} (tests.Blocks)")
     assert float(after.split(" for ")[1].split(" s")[0]) >= 2.5 * THRESHOLD
@@ -87,17 +87,17 @@ async def test_code_outside_of_any_job_that_blocks_the_loop_is_reported_as_that(
 ) -> None:
     async with watching():
         await asyncio.sleep(THRESHOLD)
-        held_up(caplog)
-        during, after = await has_said(caplog, 2)
+        block_until_reported(caplog)
+        during, after = await reports(caplog, 2)
     assert "by no job, but code of the application or of a library" in during
-    assert "in held_up" in during
+    assert "in block_until_reported" in during
     assert "by no job" in after
 
 
 async def test_a_callback_that_blocks_the_loop_is_reported(caplog: pytest.LogCaptureFixture) -> None:
     async with watching():
-        asyncio.get_running_loop().call_soon(held_up, caplog)
-        assert "by no job" in (await has_said(caplog, 2))[0]
+        asyncio.get_running_loop().call_soon(block_until_reported, caplog)
+        assert "by no job" in (await reports(caplog, 2))[0]
 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="before 3.12 the context of a task cannot be read")
@@ -109,18 +109,18 @@ async def test_a_task_that_a_job_created_belongs_to_the_job(
             await asyncio.create_task(self.child())
 
         async def child(self) -> None:
-            held_up(caplog)
+            block_until_reported(caplog)
 
     async with Oban(url, queues={"default": 2}, **BRIEF) as oban, watching(runner_of(oban).queues.runs):
         job = await oban.enqueue(Parent.new())
-        assert f"by job {job.id} (tests.Parent)" in (await has_said(caplog, 2))[0]
+        assert f"by job {job.id} (tests.Parent)" in (await reports(caplog, 2))[0]
 
 
 async def test_each_blockage_is_reported(caplog: pytest.LogCaptureFixture) -> None:
     async with watching():
         for number in (1, 2, 3):
-            held_up(caplog)
-            await has_said(caplog, 2 * number)
+            block_until_reported(caplog)
+            await reports(caplog, 2 * number)
     assert ["has been" in text for text in warnings(caplog)] == [True, False] * 3
 
 
@@ -133,7 +133,7 @@ async def test_a_call_that_lets_no_other_thread_run_is_reported_when_it_returns(
             await asyncio.sleep(THRESHOLD / 2)
             sum(range(number))  # holds the GIL
             number *= 2
-        during, *_ = await has_said(caplog, 2)
+        during, *_ = await reports(caplog, 2)
     assert "sum(range(number))" in during
 
 

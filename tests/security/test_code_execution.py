@@ -107,9 +107,9 @@ async def test_rows_that_name_code_import_and_call_nothing(url: URL, tmp_path: P
                 return [] if states & {JobState.AVAILABLE, JobState.EXECUTING} else jobs
 
             jobs = await eventually(ended)
-        said, _ = await within(process.communicate(b""), 30)
+        printed, _ = await within(process.communicate(b""), 30)
         # Nothing has printed "called" either.
-        assert json.loads(said) == []
+        assert json.loads(printed) == []
     finally:
         if process.returncode is None:
             process.kill()

@@ -104,12 +104,14 @@ def test_there_are_200_different_strings() -> None:
 
 @pytest.mark.parametrize("place", PLACES)
 async def test_strings_in_a_job_are_stored_unchanged(oban: Oban, place: str) -> None:
-    given = accepted(place)
+    accepted_values = accepted(place)
     # All are accepted, except strings that no database can store, and invalid names of queues.
-    assert place == "queue" or len(given) >= len([hostile for hostile in STORABLE if hostile.strip()])
-    jobs = [Job(**{"worker": "tests.Hostile", **values}) for values in given]
+    assert place == "queue" or len(accepted_values) >= len(
+        [hostile for hostile in STORABLE if hostile.strip()]
+    )
+    jobs = [Job(**{"worker": "tests.Hostile", **values}) for values in accepted_values]
     expected = [fields_of(job) for job in jobs]
-    for values, fields in zip(given, expected, strict=True):
+    for values, fields in zip(accepted_values, expected, strict=True):
         if "tags" in values:
             tags = {tag.strip().lower() for tag in values["tags"]}
             values = {"tags": sorted(tags - {""})}
@@ -118,16 +120,16 @@ async def test_strings_in_a_job_are_stored_unchanged(oban: Oban, place: str) -> 
     stored = await oban.list_jobs()
     assert [fields_of(job) for job in stored] == expected
     # Update all of them in one transaction, each with the values of another one.
-    turned = {job.id: values for job, values in zip(stored, reversed(given), strict=True)}
+    turned = {job.id: values for job, values in zip(stored, reversed(accepted_values), strict=True)}
     await oban.update_many_jobs(stored, lambda job: turned[job.id])
-    field = next(iter(given[0]))
+    field = next(iter(accepted_values[0]))
     changed = [fields_of(job)[field] for job in await oban.list_jobs()]
     assert changed == [fields[field] for fields in reversed(expected)]
     # Each can be found.
     for job in stored[::5]:
         statement = select(Job).where(Job.worker == job.worker, Job.queue == job.queue)
         assert job.id in [found.id for found in await oban.list_jobs(statement)]
-    assert await oban.delete_many_jobs(stored) == len(given)
+    assert await oban.delete_many_jobs(stored) == len(accepted_values)
 
 
 #: The condition that finds a string in a place, for places with filters.
@@ -144,14 +146,16 @@ FOUND_BY: dict[str, Callable[[str], Any]] = {
 
 @pytest.mark.parametrize("place", PLACES)
 async def test_a_string_finds_its_job_and_no_other(oban: Oban, place: str) -> None:
-    given = [text for text in STRINGS if PLACES[place](text) in accepted(place)]
+    accepted_values = [text for text in STRINGS if PLACES[place](text) in accepted(place)]
     if place == "tags":
         # In lower case and trimmed, some strings are equal, or not valid as tags.
-        given = list({text.strip().lower(): text for text in given if text.strip()}.values())
+        accepted_values = list(
+            {text.strip().lower(): text for text in accepted_values if text.strip()}.values()
+        )
     jobs = await oban.enqueue_many(
-        Job(**{"worker": "tests.Hostile", **PLACES[place](text)}) for text in given
+        Job(**{"worker": "tests.Hostile", **PLACES[place](text)}) for text in accepted_values
     )
-    for job, hostile in list(zip(jobs, given, strict=True))[::3]:
+    for job, hostile in list(zip(jobs, accepted_values, strict=True))[::3]:
         found = await oban.list_jobs(select(Job).where(FOUND_BY[place](hostile)))
         assert [row.id for row in found] == [job.id], hostile
 

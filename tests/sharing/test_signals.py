@@ -144,13 +144,13 @@ async def test_the_most_recent_command_wins_whoever_sent_it(
     await eventually(lambda: there(peer, {"images": [7, False]}))
     # Oban-py has no command for "back to the configured limit".
     await client.scale_queue("images", None)
-    say: list[tuple[Callable[..., Any], str, bool]] = [
+    commands: list[tuple[Callable[..., Any], str, bool]] = [
         (client.pause_queue, "images", True),
         (lambda queue: peer.call("resume_queue", queue), "images", False),
         (lambda queue: peer.call("pause_queue", queue), "images", True),
         (client.resume_queue, "images", False),
     ]
-    for method, queue, paused in say:
+    for method, queue, paused in commands:
         await method(queue)
         await eventually(lambda: here(oban) == {"images": [5, paused]})  # noqa: B023
         await eventually(lambda: there(peer, {"images": [7, paused]}))  # noqa: B023

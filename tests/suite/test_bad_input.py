@@ -95,9 +95,9 @@ async def test_a_selection_must_name_jobs(oban: Oban, unchanged: list[int], oper
     call = getattr(oban, f"{operation}_many_jobs")
     for bad, error, message in NOT_TARGETS:
         # The job with a valid id before the bad one must not change either.
-        given = [unchanged[0], *bad[1:]] if isinstance(bad, list) and len(bad) > 1 else bad
+        jobs = [unchanged[0], *bad[1:]] if isinstance(bad, list) and len(bad) > 1 else bad
         with recorded(oban.engine) as statements, pytest.raises(error, match=message) as caught:
-            await call(given, *CHANGE[operation])
+            await call(jobs, *CHANGE[operation])
         assert isinstance(caught.value, ObanError)
         assert [sent for sent in statements if "oban_jobs" in sent] == []
 

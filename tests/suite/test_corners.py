@@ -53,8 +53,8 @@ async def test_an_id_that_no_job_has_returns_none(oban: Oban, id_: int) -> None:
 
 
 async def test_as_integer_is_none_for_19_digits_on_every_database(oban: Oban) -> None:
-    given = [10**18 - 1, -(10**18) + 1, 10**18, -(10**18), 2**63 - 1, 7]
-    await oban.enqueue_many(Noop.new({"n": number}) for number in given)
+    numbers = [10**18 - 1, -(10**18) + 1, 10**18, -(10**18), 2**63 - 1, 7]
+    await oban.enqueue_many(Noop.new({"n": number}) for number in numbers)
     async with AsyncSession(oban.engine) as session:
         found = (await session.scalars(select(filters.args("n").as_integer()).order_by(Job.id))).all()
     assert list(found) == [10**18 - 1, -(10**18) + 1, None, None, None, 7]

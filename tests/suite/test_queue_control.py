@@ -45,7 +45,7 @@ def engine(url: URL) -> Iterator[Engine]:
     made.dispose()
 
 
-def say(engine: Engine, *words: tuple[Any, ...], name: str = "Oban") -> None:
+def store(engine: Engine, *words: tuple[Any, ...], name: str = "Oban") -> None:
     """Store commands: each is an action, a queue, a node and the options of the action."""
     for action, queue, node, *how in words:
         options: dict[str, Any] = how[0] if how else {}
@@ -56,7 +56,7 @@ def say(engine: Engine, *words: tuple[Any, ...], name: str = "Oban") -> None:
             session.commit()
 
 
-def looked_up(
+def queues_of(
     engine: Engine,
     node: str = "x",
     configured: Mapping[str, QueueOptions] = CONFIGURED,
@@ -134,10 +134,10 @@ TABLE: list[Any] = [
 def test_the_most_recent_command_wins(
     engine: Engine, said: list[tuple[Any, ...]], here: dict[str, Any], elsewhere: dict[str, Any]
 ) -> None:
-    say(engine, *said)
+    store(engine, *said)
     for node, differs in (("x", here), ("y", elsewhere)):
         expected = {**AS_CONFIGURED, **differs}
-        assert looked_up(engine, node) == {queue: how for queue, how in expected.items() if how}
+        assert queues_of(engine, node) == {queue: how for queue, how in expected.items() if how}
 
 
 def test_many_commands_have_the_same_effect_as_if_every_node_had_applied_each(engine: Engine) -> None:
@@ -154,7 +154,7 @@ def test_many_commands_have_the_same_effect_as_if_every_node_had_applied_each(en
         node = dice.choice([None, None, "x", "z"])
         limit = dice.choice([None, 1, 5]) if action == "scale" else dice.choice([1, 5])
         start_paused = dice.random() < 0.5
-        say(engine, (action, queue, node, {"limit": limit, "paused": start_paused}))
+        store(engine, (action, queue, node, {"limit": limit, "paused": start_paused}))
         for key in running:
             if (queue != "*" and key[0] != queue) or (node is not None and key[1] != node):
                 continue
@@ -174,25 +174,25 @@ def test_many_commands_have_the_same_effect_as_if_every_node_had_applied_each(en
                 for queue in everything
                 if running[queue, node]
             }
-            assert looked_up(engine, node) == expected
+            assert queues_of(engine, node) == expected
 
 
 def test_queues_are_listed_as_configured_and_then_by_name(engine: Engine) -> None:
-    say(engine, ("start", "d", None), ("start", "c", "x"), ("pause", "b", None))
+    store(engine, ("start", "d", None), ("start", "c", "x"), ("pause", "b", None))
     configured = {"b": QueueOptions(), "a": QueueOptions()}
-    assert list(looked_up(engine, configured=configured)) == ["b", "a", "c", "d"]
+    assert list(queues_of(engine, configured=configured)) == ["b", "a", "c", "d"]
 
 
 def test_commands_do_not_apply_to_instances_of_other_names(engine: Engine) -> None:
-    say(engine, ("pause", "*", None), ("stop", "a", "x"), name="other")
-    assert looked_up(engine) == AS_CONFIGURED
-    assert looked_up(engine, name="other") == {"b": QueueState(4, True)}
+    store(engine, ("pause", "*", None), ("stop", "a", "x"), name="other")
+    assert queues_of(engine) == AS_CONFIGURED
+    assert queues_of(engine, name="other") == {"b": QueueState(4, True)}
 
 
 def test_commands_without_effect_are_deleted(engine: Engine) -> None:
     for node in ("n1", "n2", "n3"):
-        say(engine, ("pause", "a", node), ("pause", "*", node), ("scale", "b", node, {"limit": 5}))
-    say(engine, ("resume", "*", None), ("scale", "b", None, {"limit": None}))
+        store(engine, ("pause", "a", node), ("pause", "*", node), ("scale", "b", node, {"limit": 5}))
+    store(engine, ("resume", "*", None), ("scale", "b", None, {"limit": None}))
     with engine.connect() as connection:
         rows = connection.execute(select(Queue.queue, Queue.node, Queue.limit, Queue.paused))
         assert set(map(tuple, rows)) == {("*", "", None, False), ("b", "", 0, None)}
@@ -209,7 +209,7 @@ def test_rows_that_were_written_by_hand_are_read_as_far_as_possible(engine: Engi
         ):
             values = {"name": "Oban", "queue": queue, "node": node, "limit": limit, "running": True}
             connection.execute(insert(Queue).values(**values))
-    assert looked_up(engine) == {
+    assert queues_of(engine) == {
         "a": QueueState(3, False),
         "b": QueueState(10_000, False),
         "Ü x": QueueState(2, False),
@@ -237,8 +237,8 @@ def test_a_command_that_one_node_received_is_stored_for_that_node_only(
             queue_settings.store_received(joined(session), "Oban", "x", CONFIGURED, changes)
             session.commit()
     expected = {**AS_CONFIGURED, **here}
-    assert looked_up(engine) == {queue: how for queue, how in expected.items() if how}
-    assert looked_up(engine, "y") == AS_CONFIGURED
+    assert queues_of(engine) == {queue: how for queue, how in expected.items() if how}
+    assert queues_of(engine, "y") == AS_CONFIGURED
     with engine.connect() as connection:
         nobody = select(func.count()).select_from(Queue).where(Queue.queue == "nobody")
         assert connection.scalar(nobody) == 0
@@ -318,8 +318,8 @@ async def test_every_method_stores_its_command(oban: Oban, engine: Engine) -> No
     await oban.start_queue("d", node="z")
     await oban.scale_queue("b", 2)
     await oban.stop_queue("a", node="x")
-    assert looked_up(engine) == {"b": QueueState(2, False), "c": QueueState(5, True)}
-    assert looked_up(engine, "z") == {
+    assert queues_of(engine) == {"b": QueueState(2, False), "c": QueueState(5, True)}
+    assert queues_of(engine, "z") == {
         "a": QueueState(3, True),
         "b": QueueState(2, False),
         "c": QueueState(5, True),
@@ -336,10 +336,10 @@ async def test_in_the_callers_transaction_the_caller_commits(
         await oban.pause_queue("a", session=caller)
         await oban.scale_queue("b", 9, session=caller)
         # Not committed yet. On SQLite another writer would wait, but a reader does not.
-        assert looked_up(engine) == AS_CONFIGURED
+        assert queues_of(engine) == AS_CONFIGURED
         await (caller.commit() if commits else caller.rollback())
     told = {"a": QueueState(3, True), "b": QueueState(9, False)}
-    assert looked_up(engine) == (told if commits else AS_CONFIGURED)
+    assert queues_of(engine) == (told if commits else AS_CONFIGURED)
 
 
 async def test_transactions_with_the_same_commands_in_another_order_wait_for_each_other(
@@ -363,7 +363,7 @@ async def test_transactions_with_the_same_commands_in_another_order_wait_for_eac
         await oban.scale_queue("b", 9, session=session)
         await session.commit()
     await waiting
-    assert looked_up(engine) == {"a": QueueState(8, True), "b": QueueState(9, True)}
+    assert queues_of(engine) == {"a": QueueState(8, True), "b": QueueState(9, True)}
 
 
 STARTED = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
@@ -386,8 +386,8 @@ METAS: list[tuple[Any, tuple[int | None, bool, tuple[int, ...]]]] = [
 
 async def test_the_queues_of_all_nodes_are_read_from_producer_rows(oban: Oban, engine: Engine) -> None:
     def row(number: int, **columns: Any) -> dict[str, Any]:
-        given = {"uuid": UUID(int=number), "name": "Oban", "node": f"n{number}", "queue": "a", "meta": {}}
-        return {**given, "started_at": STARTED, "updated_at": SEEN, **columns}
+        common = {"uuid": UUID(int=number), "name": "Oban", "node": f"n{number}", "queue": "a", "meta": {}}
+        return {**common, "started_at": STARTED, "updated_at": SEEN, **columns}
 
     rows = [row(number, meta=meta) for number, (meta, _) in enumerate(METAS)]
     rows += [row(20, name="other"), row(21, queue="b"), row(22, queue="b", node="n0")]

@@ -187,27 +187,27 @@ async def test_the_instances_of_the_session_show_the_new_row_however_the_job_is_
 ) -> None:
     (id_,) = await insert_rows(oban.engine, row("retryable"))
     async with AsyncSession(engine, expire_on_commit=False) as session:
-        held = await session.get_one(Job, id_)
+        loaded = await session.get_one(Job, id_)
         detached = await oban.get_job(id_)
         await CALLS[name](oban, id_, session)
         await CALLS[name](oban, detached, session)
-        await CALLS[name](oban, held, session)
+        await CALLS[name](oban, loaded, session)
         await session.commit()
     found = (await read_rows(oban.engine))[id_]
-    assert shown(held) == found
+    assert shown(loaded) == found
     assert detached is not None
 
 
 async def test_a_call_flushes_pending_changes_first(oban: Oban, engine: AsyncEngine) -> None:
     (id_,) = await insert_rows(oban.engine, row("retryable", tags=["a"]))
     async with AsyncSession(engine) as session:
-        held = await session.get_one(Job, id_)
-        held.tags = ["set"]
+        loaded = await session.get_one(Job, id_)
+        loaded.tags = ["set"]
         fresh = Job(worker="tests.New")
         session.add(fresh)
-        await oban.update_job(held, lambda job: {"tags": [*job.tags, "then"]}, session=session)
+        await oban.update_job(loaded, lambda job: {"tags": [*job.tags, "then"]}, session=session)
         assert await oban.cancel_job(fresh, session=session)
-        assert (held.tags, fresh.state) == (["set", "then"], "cancelled")
+        assert (loaded.tags, fresh.state) == (["set", "then"], "cancelled")
         await session.commit()
     found = await read_rows(oban.engine)
     assert found[id_]["tags"] == ["set", "then"]
@@ -217,10 +217,10 @@ async def test_a_call_flushes_pending_changes_first(oban: Oban, engine: AsyncEng
 async def test_an_instance_that_a_commit_has_expired_is_still_a_job(oban: Oban, engine: AsyncEngine) -> None:
     (id_,) = await insert_rows(oban.engine, row("retryable"))
     async with AsyncSession(engine) as session:
-        held = await session.get_one(Job, id_)
+        loaded = await session.get_one(Job, id_)
         await session.commit()
-        assert await oban.cancel_job(held)
-        assert held.state == "cancelled"
+        assert await oban.cancel_job(loaded)
+        assert loaded.state == "cancelled"
 
 
 async def test_a_job_enqueued_in_a_session_belongs_to_it(oban: Oban, engine: AsyncEngine) -> None:

@@ -74,8 +74,8 @@ def announced(oban: Oban) -> Iterator[list[Any]]:
 async def test_a_call_sees_and_keeps_the_callers_uncommitted_state(oban: Oban, engine: AsyncEngine) -> None:
     id_ = await insert_row(engine, "retryable")
     async with AsyncSession(engine, autoflush=False) as session:
-        held = await session.get_one(Job, id_)
-        held.queue, held.priority = "media", 7
+        loaded = await session.get_one(Job, id_)
+        loaded.queue, loaded.priority = "media", 7
         pending = Job(worker="tests.New", queue="media")
         session.add(pending)
         async with session.begin_nested():
@@ -83,11 +83,11 @@ async def test_a_call_sees_and_keeps_the_callers_uncommitted_state(oban: Oban, e
         of_media = select(Job).where(Job.queue == "media")
         assert len(await oban.list_jobs(of_media, session)) == 3
         updated = await oban.update_many_jobs(of_media, lambda job: {"meta": {"was": job.priority}}, session)
-        assert updated == [held, pending, nested]
+        assert updated == [loaded, pending, nested]
         assert [job.meta for job in updated] == [{"was": 7}, {"was": 0}, {"was": 0}]
         assert await oban.cancel_many_jobs(of_media, session) == 3
         assert {job.state for job in updated} == {"cancelled"}
-        assert (held.queue, held.priority) == ("media", 7)
+        assert (loaded.queue, loaded.priority) == ("media", 7)
         assert not session.dirty
         await session.commit()
     rows = (await read_rows(engine)).values()
@@ -108,16 +108,16 @@ async def test_the_instances_of_the_session_show_the_row_at_once(
         id_ = await insert_row(engine, "retryable")
         async with AsyncSession(engine, expire_on_commit=expire_on_commit) as session:
             options = [load_only(Job.queue)] if how == "some columns" else []
-            held = await session.get_one(Marked if how == "own class" else Job, id_, options=options)
+            loaded = await session.get_one(Marked if how == "own class" else Job, id_, options=options)
             if "expired" in how:
-                session.expire(held, ["state", "tags"] if how == "partly expired" else None)
+                session.expire(loaded, ["state", "tags"] if how == "partly expired" else None)
             await change(oban, name, id_, session)
             # Every attribute is loaded; an async session could not load one here.
-            assert held.state != "retryable" or held.tags == ["new"], name
-            assert shown(held)["id"] == id_
+            assert loaded.state != "retryable" or loaded.tags == ["new"], name
+            assert shown(loaded)["id"] == id_
             await session.commit()
-            await session.refresh(held, list(TABLE.columns.keys()))
-            assert shown(held) == await read_row(engine, id_)
+            await session.refresh(loaded, list(TABLE.columns.keys()))
+            assert shown(loaded) == await read_row(engine, id_)
 
 
 @pytest.mark.parametrize("where", ["detached", "another session", "another session, expired"])
@@ -195,19 +195,19 @@ async def test_a_late_answer_does_not_overwrite_what_a_later_call_showed(
     late = list[OwnTransaction]()
 
     async with AsyncSession(engine, expire_on_commit=False) as session:
-        held = await session.get_one(Job, id_)
+        loaded = await session.get_one(Job, id_)
         await session.commit()
 
         replace_finish(monkeypatch, oban, late.append)
-        await oban.update_many_jobs([job, held], {"priority": 1})
+        await oban.update_many_jobs([job, loaded], {"priority": 1})
         monkeypatch.undo()
         await oban.update_job(job, {"priority": 2})
-        await oban.update_job(held, {"queue": "newer"}, session)
+        await oban.update_job(loaded, {"queue": "newer"}, session)
         await session.commit()
         for transaction in late:
             transaction.finish()
         found = await read_row(engine, id_)
-        assert (job.priority, shown(held)) == (2, found)
+        assert (job.priority, shown(loaded)) == (2, found)
 
 
 async def test_after_concurrent_calls_instances_show_the_last(oban: Oban, engine: AsyncEngine) -> None:
@@ -230,21 +230,21 @@ async def test_after_a_rollback_instances_show_the_stored_row(
         id_ = await insert_row(engine, "retryable")
         before = await read_row(engine, id_)
         async with AsyncSession(engine, expire_on_commit=False) as session:
-            held = await session.get_one(Job, id_)
+            loaded = await session.get_one(Job, id_)
             begun = await session.begin_nested() if savepoint else session
             if name == "delete":
-                assert await oban.delete_job(held, session)
-                assert held not in session
+                assert await oban.delete_job(loaded, session)
+                assert loaded not in session
             else:
                 await change(oban, name, id_, session)
-                assert shown(held) != before
+                assert shown(loaded) != before
             await begun.rollback()
-            assert held in session
-            await session.refresh(held)
-            assert shown(held) == before
+            assert loaded in session
+            await session.refresh(loaded)
+            assert shown(loaded) == before
             await session.rollback()
-            held = await session.get_one(Job, id_)
-            held.priority = 9
+            loaded = await session.get_one(Job, id_)
+            loaded.priority = 9
             await session.commit()
         assert (await read_row(engine, id_) or {})["priority"] == 9
 

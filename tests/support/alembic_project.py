@@ -63,8 +63,10 @@ class Project:
         self.configure(env, options)
 
     def configure(self, env: str, options: str) -> None:
-        given = "target_metadata=target_metadata"
-        (self.folder / "env.py").write_text(env.replace(given, f"{given}, {options}" if options else given))
+        argument = "target_metadata=target_metadata"
+        (self.folder / "env.py").write_text(
+            env.replace(argument, f"{argument}, {options}" if options else argument)
+        )
 
     def config(self) -> Config:
         # Without the ini file, whose logging setup would affect other tests.

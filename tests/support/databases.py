@@ -23,8 +23,8 @@ DATABASES = ("sqlite", "asyncpg", "psycopg")
 @contextmanager
 def postgresql_server() -> Iterator[URL]:
     """The URL of a PostgreSQL server: `OBAN_TEST_POSTGRES_URL`, or a server started from a wheel."""
-    if given := os.environ.get("OBAN_TEST_POSTGRES_URL"):
-        yield make_url(given).set(drivername="postgresql+psycopg")
+    if own_server := os.environ.get("OBAN_TEST_POSTGRES_URL"):
+        yield make_url(own_server).set(drivername="postgresql+psycopg")
         return
     # A short path, as the server's socket lies in it, and the path of a socket has 107 bytes at most.
     home = Path(tempfile.mkdtemp(prefix="oban-pg-"))

@@ -39,19 +39,19 @@ async def pgbouncer(target: URL, folder: Path) -> AsyncIterator[URL]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    given = {
+    options = {
         "host": target.query.get("host") or target.host or "127.0.0.1",
         "port": target.port or 5432,
         "user": target.username,
         "password": target.password,
     }
-    line = " ".join(f"{key}={value}" for key, value in given.items() if value)
+    line = " ".join(f"{key}={value}" for key, value in options.items() if value)
     file = folder / "pgbouncer.ini"
     file.write_text(SETTINGS.format(target=line, port=port))
     command = [PROGRAM, str(file)]
     if os.geteuid() == 0:
         # It refuses to run as root. The owner of the server's socket can connect to it.
-        owner = os.stat(str(given["host"])).st_uid if str(given["host"]).startswith("/") else 65534
+        owner = os.stat(str(options["host"])).st_uid if str(options["host"]).startswith("/") else 65534
         command[1:1] = ["-u", pwd.getpwuid(owner).pw_name]
     log = folder / "pgbouncer.log"
     process = _begun(command, log)

@@ -45,15 +45,15 @@ def by_mypy() -> dict[tuple[str, int], str]:
     # With the configuration of the project, and with its cache, which saves time.
     config = ["--config-file", str(ROOT / "pyproject.toml"), "--cache-dir", str(ROOT / ".mypy_cache")]
     files = [str(path.relative_to(HERE)) for path in FILES]
-    _, said = run(sys.executable, "-m", "mypy", *config, "--strict", "--no-error-summary", *files)
-    found = re.findall(r"^(\S+?):(\d+): error: (.*)$", said, re.MULTILINE)
+    _, output = run(sys.executable, "-m", "mypy", *config, "--strict", "--no-error-summary", *files)
+    found = re.findall(r"^(\S+?):(\d+): error: (.*)$", output, re.MULTILINE)
     return {(path, int(number)): message for path, number, message in found}
 
 
 def by_pyright() -> dict[tuple[str, int], str]:
     binary = str(Path(sys.executable).with_name("basedpyright"))
-    _, said = run(binary, "--project", str(HERE), "--pythonpath", sys.executable, "--outputjson")
-    answer = json.loads(said)
+    _, output = run(binary, "--project", str(HERE), "--pythonpath", sys.executable, "--outputjson")
+    answer = json.loads(output)
     assert answer["summary"]["filesAnalyzed"] == len(FILES)
     return {
         (str(Path(found["file"]).relative_to(HERE)), found["range"]["start"]["line"] + 1): found["message"]
@@ -96,14 +96,14 @@ _INTERNAL = {"cli", "database", "dialects", "notifier", "repository", "runner", 
 def test_every_type_of_the_public_api_is_written_down() -> None:
     """Every type that users import is declared, so pyright need not infer it."""
     binaries = str(Path(sys.executable).parent)
-    _, said = run(
+    _, output = run(
         *(str(Path(binaries, "basedpyright")), "--verifytypes", "oban", "--ignoreexternal", "--outputjson"),
         # pyright looks only there for the interpreter with the installed packages.
         PATH=f"{binaries}{os.pathsep}{os.environ['PATH']}",
     )
     symbols = [
         symbol
-        for symbol in json.loads(said)["typeCompleteness"]["symbols"]
+        for symbol in json.loads(output)["typeCompleteness"]["symbols"]
         if symbol["isExported"] and symbol["name"].split(".")[1] not in _INTERNAL
     ]
     assert {"oban.Oban", "oban.Job", "oban.worker.Worker.new"} <= {symbol["name"] for symbol in symbols}

@@ -48,11 +48,11 @@ def test_a_json_value_comes_back_as_it_is(value: Any) -> None:
 
 
 def test_the_copy_shares_nothing_with_the_original() -> None:
-    given: dict[str, Any] = {"list": [{"deep": []}], "dict": {"a": [1]}}
-    copy = encoding.json_object(given, "args")
-    given["list"][0]["deep"].append(1)
-    given["dict"]["a"].append(2)
-    given["more"] = 1
+    original: dict[str, Any] = {"list": [{"deep": []}], "dict": {"a": [1]}}
+    copy = encoding.json_object(original, "args")
+    original["list"][0]["deep"].append(1)
+    original["dict"]["a"].append(2)
+    original["more"] = 1
     assert copy == {"list": [{"deep": []}], "dict": {"a": [1]}}
 
 

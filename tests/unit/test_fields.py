@@ -60,16 +60,16 @@ GOOD_IDS = [f"{field}-{n}" for n, (field, _, _) in enumerate(GOOD)]
 
 @pytest.mark.parametrize(("field", "value", "stored"), GOOD, ids=GOOD_IDS)
 def test_a_good_value_is_normalised_alike_everywhere(field: str, value: Any, stored: Any) -> None:
-    given = {"worker": "app.W", field: value}
-    made = Job(**given)
+    arguments = {"worker": "app.W", field: value}
+    made = Job(**arguments)
     was_set = Job(worker="app.W")
     setattr(was_set, field, value)
-    for held in (getattr(made, field), getattr(was_set, field), fields.check({field: value})[field]):
-        assert held == stored
+    for stored_value in (getattr(made, field), getattr(was_set, field), fields.check({field: value})[field]):
+        assert stored_value == stored
         # A plain string and UTC, so the database returns an equal value.
-        assert type(held) is type(stored)
-        if isinstance(held, datetime):
-            assert held.utcoffset() == timedelta(0)
+        assert type(stored_value) is type(stored)
+        if isinstance(stored_value, datetime):
+            assert stored_value.utcoffset() == timedelta(0)
 
 
 @pytest.mark.parametrize(("values", "message"), BAD_FIELDS, ids=BAD_FIELD_IDS)

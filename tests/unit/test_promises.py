@@ -8,8 +8,8 @@ from benchmarks import promises
 def rates(scenario: str, variant: str = "", **rates: list[float]) -> list[dict[str, Any]]:
     return [
         {"scenario": scenario, "variant": variant, "adapter": who, "round": number, "jobs_per_s": rate}
-        for who, given in rates.items()
-        for number, rate in enumerate(given)
+        for who, measured in rates.items()
+        for number, rate in enumerate(measured)
     ]
 
 

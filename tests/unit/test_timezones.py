@@ -34,9 +34,9 @@ def test_the_fixture_sets_the_zone_of_the_machine(zone: str) -> None:
 
 
 @pytest.mark.parametrize("dialect", DIALECTS, ids=["postgresql", "sqlite"])
-@pytest.mark.parametrize("given", [MOMENT, MOMENT.astimezone(NEW_YORK), MOMENT.astimezone()])
-def test_a_time_is_stored_as_utc_without_a_zone_and_read_as_utc(given: datetime, dialect: Dialect) -> None:
-    stored = UTCDateTime().process_bind_param(given, dialect)
+@pytest.mark.parametrize("moment", [MOMENT, MOMENT.astimezone(NEW_YORK), MOMENT.astimezone()])
+def test_a_time_is_stored_as_utc_without_a_zone_and_read_as_utc(moment: datetime, dialect: Dialect) -> None:
+    stored = UTCDateTime().process_bind_param(moment, dialect)
     assert stored == datetime(2024, 7, 1, 12, 30, 15, 123456)
     read = aware(stored)
     assert read == MOMENT
@@ -61,8 +61,8 @@ def test_the_clock_is_utc() -> None:
 
 
 def test_a_job_stores_the_instant_and_not_the_wall_clock() -> None:
-    for given in (MOMENT, MOMENT.astimezone(NEW_YORK), MOMENT.astimezone()):
-        job = Job(worker="app.W", scheduled_at=given)
+    for moment in (MOMENT, MOMENT.astimezone(NEW_YORK), MOMENT.astimezone()):
+        job = Job(worker="app.W", scheduled_at=moment)
         assert job.scheduled_at == MOMENT
         assert job.scheduled_at.tzinfo is UTC
         assert job.state == "available"
