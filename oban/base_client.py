@@ -1,15 +1,19 @@
-"""What `Oban` and `SyncOban` share: options, engine, and the lookup by instance name."""
+"""What `Oban` and `SyncOban` share: options, engine, lookup by instance name, and batches of jobs."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Any, ClassVar, Generic, Never, Self, TypeVar
 
 from sqlalchemy import URL
 
 from oban.config import NotifierKind, Options, QueueOptions, Retention
+from oban.errors import ConfigError, InvalidTarget
 from oban.instances import Instances
 from oban.job_operations import CallerT, JobOperations, MaybeAwaitable
+from oban.models import Job
 from oban.queue_operations import QueueOperations
+from oban.repository.insert import collect_jobs
 
 EngineT = TypeVar("EngineT")
 
@@ -17,7 +21,7 @@ EngineT = TypeVar("EngineT")
 class BaseClient(JobOperations[CallerT], QueueOperations[CallerT], Generic[EngineT, CallerT]):
     """Base of both clients. Subclasses open the database, and run the repository's functions in it."""
 
-    _instances: ClassVar[Instances[Any]]
+    _instances: ClassVar[Instances]
 
     def __init__(
         self,
@@ -132,3 +136,37 @@ class BaseClient(JobOperations[CallerT], QueueOperations[CallerT], Generic[Engin
         `available` again; that attempt does not count. A second call while the first one waits ends the
         grace period.
         """
+
+
+def batches(jobs: Iterable[Job], size: int) -> Iterator[list[Job]]:
+    """Yield new jobs as lists of `size`, of which only one is in memory at a time, for `enqueue_stream`."""
+    if isinstance(jobs, Job) or not isinstance(jobs, Iterable):
+        raise InvalidTarget(f"an iterable of jobs is needed, not {type(jobs).__name__}")
+    _check_size(size)
+    remaining = iter(jobs)
+    while batch := collect_jobs(islice(remaining, size)):
+        yield batch
+        del batch
+
+
+async def async_batches(jobs: Iterable[Job] | AsyncIterable[Job], size: int) -> AsyncIterator[list[Job]]:
+    """Do the same for an iterable or an async one."""
+    if not isinstance(jobs, AsyncIterable):
+        for batch in batches(jobs, size):
+            yield batch
+            del batch
+        return
+    _check_size(size)
+    batch = []
+    async for job in jobs:
+        batch.append(job)
+        if len(batch) == size:
+            yield collect_jobs(batch)
+            batch = []
+    if batch:
+        yield collect_jobs(batch)
+
+
+def _check_size(size: object) -> None:
+    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+        raise ConfigError(f"batch must be a positive number of jobs, not {size!r}")

@@ -8,7 +8,7 @@ from sqlalchemy import URL, Select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from oban import dialects, fields, instances
-from oban.base_client import BaseClient
+from oban.base_client import BaseClient, async_batches
 from oban.database.aio import AsyncCaller, Database
 from oban.models import Job
 from oban.notifier import direct_url
@@ -18,7 +18,6 @@ from oban.repository.management import JobChanges
 from oban.repository.queue_settings import ALL, QueueCommand
 from oban.repository.selection import Target, Targets, check_delete, parse, parse_id
 from oban.runner import Runner, deadlines
-from oban.streaming import async_batches
 
 #: Seconds that the connections of an engine that was created for a URL can take to close.
 DISPOSE_TIMEOUT = 1.0

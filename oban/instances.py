@@ -1,39 +1,24 @@
 """The clients of this process by instance name, through which workers enqueue."""
 
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any
 from weakref import ref
 
 from oban.errors import InstanceNotFound
 
 
-class AsyncClient(Protocol):
-    """The method of an `Oban` that workers use."""
-
-    async def enqueue(self, job: Any, session: Any = None) -> Any: ...
-
-
-class SyncClient(Protocol):
-    """The method of a `SyncOban` that workers use."""
-
-    def enqueue(self, job: Any, session: Any = None) -> Any: ...
-
-
-ClientT = TypeVar("ClientT")
-
-
-class Instances(Generic[ClientT]):
+class Instances:
     """The live clients of one class. A client that is garbage-collected is forgotten."""
 
     def __init__(self, class_name: str) -> None:
         self._class_name = class_name
-        self._clients: dict[str, list[ref[ClientT]]] = {}
+        self._clients: dict[str, list[ref[Any]]] = {}
 
-    def register(self, name: str, client: ClientT) -> None:
+    def register(self, name: str, client: Any) -> None:
         """Add a client, which takes precedence over older ones of the same name."""
         live = [reference for reference in self._clients.get(name, ()) if reference() is not None]
         self._clients[name] = [*live, ref(client)]
 
-    def get(self, name: str) -> ClientT:
+    def get(self, name: str) -> Any:
         """Return the newest client of a name; raises `InstanceNotFound`."""
         for reference in reversed(self._clients.get(name, ())):
             if (client := reference()) is not None:
@@ -44,5 +29,5 @@ class Instances(Generic[ClientT]):
         )
 
 
-async_clients: Instances[AsyncClient] = Instances("Oban")
-sync_clients: Instances[SyncClient] = Instances("SyncOban")
+async_clients = Instances("Oban")
+sync_clients = Instances("SyncOban")

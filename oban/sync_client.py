@@ -6,7 +6,7 @@ from typing import Any, Self
 from sqlalchemy import URL, Engine, Select
 
 from oban import fields, instances
-from oban.base_client import BaseClient
+from oban.base_client import BaseClient, batches
 from oban.database.sync import SyncCaller, SyncDatabase
 from oban.errors import ConfigError
 from oban.models import Job
@@ -15,7 +15,6 @@ from oban.repository.cluster import QueueInfo
 from oban.repository.management import JobChanges
 from oban.repository.queue_settings import ALL, QueueCommand
 from oban.repository.selection import Target, Targets, check_delete, parse, parse_id
-from oban.streaming import batches
 
 
 class SyncOban(BaseClient[Engine, SyncCaller]):

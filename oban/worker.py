@@ -62,7 +62,6 @@ class Worker(Generic[A]):
     in_process: ClassVar[bool] = False
     #: The parameters of `process` among `EXTRA_PARAMETERS`.
     takes: ClassVar[frozenset[str]] = frozenset()
-    _options: ClassVar[Mapping[str, Any]] = {}
     #: The fields of a new job, and those of them that each job needs a copy of.
     _defaults: ClassVar[Mapping[str, Any]] = {}
     _mutable: ClassVar[Mapping[str, Any]] = {}
@@ -93,14 +92,14 @@ class Worker(Generic[A]):
         name, oban = options.pop("name", None), options.pop("oban", None)
         timeout, executor = options.pop("timeout", None), options.pop("executor", None)
         try:
-            cls._options = {**cls._options, **fields.check(options)}
+            own = fields.check(options)
             cls.worker_name = fields.worker(name or f"{_module(cls)}.{cls.__qualname__}")
             if timeout is not None:
                 cls._timeout = fields.timeout(timeout)
         except InvalidJob as error:
             raise ConfigError(f"{cls.__qualname__}: {error}") from None
-        cls._defaults = {**cls._options, "worker": cls.worker_name}
-        cls._mutable = {field: cls._options[field] for field in ("tags", "meta") if field in cls._options}
+        cls._defaults = {**cls._defaults, **own, "worker": cls.worker_name}
+        cls._mutable = {field: cls._defaults[field] for field in cls._defaults.keys() & {"tags", "meta"}}
         if oban is not None:
             cls._oban = oban
         if executor is not None:

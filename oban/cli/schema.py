@@ -1,15 +1,23 @@
-"""`oban install` and `oban uninstall`."""
+"""`oban install` and `oban uninstall`, and the options that all commands share."""
 
 import sys
 
 import click
 
-from oban.cli import options
+database_url = click.option(
+    "--database-url",
+    envvar="OBAN_DATABASE_URL",
+    required=True,
+    metavar="URL",
+    help="Such as postgresql+asyncpg://user@host/name or sqlite+aiosqlite:///file.db"
+    " (default: the environment variable OBAN_DATABASE_URL).",
+)
+prefix = click.option("--prefix", metavar="SCHEMA", help="The schema of the tables (PostgreSQL only).")
 
 
 @click.command()
-@options.database_url
-@options.prefix
+@database_url
+@prefix
 def install(database_url: str, prefix: str | None) -> None:
     """Create the tables, or update them to this version.
 
@@ -23,8 +31,8 @@ def install(database_url: str, prefix: str | None) -> None:
 
 
 @click.command()
-@options.database_url
-@options.prefix
+@database_url
+@prefix
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 def uninstall(database_url: str, prefix: str | None, yes: bool) -> None:
     """Drop the tables with all jobs. In a terminal, ask for confirmation first."""

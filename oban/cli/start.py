@@ -13,7 +13,7 @@ import click
 
 from oban import Oban
 from oban.cli import node as nodes
-from oban.cli import options
+from oban.cli.schema import database_url, prefix
 from oban.cli.supervisor import Supervisor
 from oban.config import NOTIFIERS, Options
 from oban.errors import ConfigError
@@ -44,8 +44,8 @@ class Queues(click.ParamType[dict[str, int]]):
 
 
 @click.command()
-@options.database_url
-@options.prefix
+@database_url
+@prefix
 @click.option(
     "--queues",
     type=Queues(),

@@ -15,7 +15,6 @@ import orjson
 
 from oban import clock
 from oban.database.aio import Database
-from oban.database.transaction import Notice
 from oban.errors import ObanError
 
 logger = logging.getLogger("oban.notifier")
@@ -104,11 +103,6 @@ class Notifier(ABC):
             logger.warning(
                 "ignored garbage on channel %s (%s since the last report): %.100r", channel, count, text
             )
-
-    def dispatch_all(self, notices: list[Notice]) -> None:
-        """Dispatch the notices of a transaction."""
-        for channel, payload in notices:
-            self.dispatch(channel, payload)
 
     def wake_all(self) -> None:
         """Tell the subscribers of every channel that anything may have changed."""

@@ -39,7 +39,8 @@ class PollNotifier(Notifier):
 
     def _on_notices(self, notices: list[Notice]) -> None:
         # The commit may have happened in another thread.
-        self._loop.call_soon_threadsafe(self.dispatch_all, notices)
+        for notice in notices:
+            self._loop.call_soon_threadsafe(self.dispatch, *notice)
 
 
 class DataVersionNotifier(PollNotifier):
