@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping
+from copy import copy
 from functools import update_wrapper
 from typing import Any, Generic, ParamSpec, TypeVar, Unpack, cast, overload
 
@@ -69,8 +70,7 @@ class FunctionWorker(Generic[P, R]):
         for field in ("args", "worker"):
             if field in overrides:
                 raise InvalidJob(field, f"of {self.worker.worker_name} is not an option")
-        other: FunctionWorker[P, R] = object.__new__(type(self))
-        other.__dict__.update(self.__dict__)
+        other = copy(self)
         other._overrides = cast(Overrides, {**self._overrides, **fields.check(overrides)})
         return other
 

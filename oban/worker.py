@@ -79,7 +79,8 @@ class Worker(Generic[A]):
             function = getattr(cls, method)
             if not callable(function) or inspect.iscoroutinefunction(function):
                 raise ConfigError(f"{cls.__qualname__}: {method} must be a plain method")
-        registry.add(cls)
+        # It replaces an older class of the same name, as when a module is reloaded.
+        registry[cls.worker_name] = cls
 
     @classmethod
     def _set_options(cls, options: WorkerOptions) -> None:
@@ -89,11 +90,13 @@ class Worker(Generic[A]):
                 raise ConfigError(
                     f"{cls.__qualname__}: unknown option {option!r}{fields.suggestion(option, known)}"
                 )
+        # A child process runs the main module of its parent as `__mp_main__`.
+        module = "__main__" if cls.__module__ == "__mp_main__" else cls.__module__
         name, oban = options.pop("name", None), options.pop("oban", None)
         timeout, executor = options.pop("timeout", None), options.pop("executor", None)
         try:
             own = fields.check(options)
-            cls.worker_name = fields.worker(name or f"{_module(cls)}.{cls.__qualname__}")
+            cls.worker_name = fields.worker(name or f"{module}.{cls.__qualname__}")
             if timeout is not None:
                 cls._timeout = fields.timeout(timeout)
         except InvalidJob as error:
@@ -236,38 +239,18 @@ class Worker(Generic[A]):
         return enqueued
 
 
-def _module(cls: type[Any]) -> str:
-    # A child process runs the main module of its parent under this name.
-    return "__main__" if cls.__module__ == "__mp_main__" else cls.__module__
-
-
-class Registry:
+class Registry(dict[str, type[Worker[Any]]]):
     """Worker classes by the name that rows carry."""
 
-    def __init__(self) -> None:
-        self._workers: dict[str, type[Worker[Any]]] = {}
-
-    def add(self, worker: type[Worker[Any]]) -> None:
-        """Register a class; it replaces an older one of the same name, as when a module is reloaded."""
-        self._workers[worker.worker_name] = worker
-
-    def get(self, name: str) -> type[Worker[Any]]:
-        """Return the class of a name; raises `UnknownWorker`."""
-        try:
-            return self._workers[name]
-        except KeyError:
-            raise UnknownWorker(
-                f"no worker named {encoding.log_safe(repr(name))} is registered in this process; import the"
-                " module that defines it before starting"
-            ) from None
-
-    def names(self) -> list[str]:
-        """Return all registered names, sorted."""
-        return sorted(self._workers)
+    def __missing__(self, name: str) -> type[Worker[Any]]:
+        raise UnknownWorker(
+            f"no worker named {encoding.log_safe(repr(name))} is registered in this process; import the"
+            " module that defines it before starting"
+        )
 
 
 #: Every worker that this process has defined.
-registry: Registry = Registry()
+registry = Registry()
 
 
 @overload

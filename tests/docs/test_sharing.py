@@ -37,7 +37,7 @@ async def test_a_worker_runs_under_the_name_that_oban_py_uses(
 @PAGE.shows("shop.reports.Monthly")
 async def test_a_job_for_a_worker_of_oban_py_stays_available(stage: Stage, snippet: Snippet) -> None:
     with pytest.raises(LookupError):
-        registry.get("shop.reports.Monthly")
+        registry["shop.reports.Monthly"]
     await stage.run(snippet)
     (job,) = await stage.oban.list_jobs()
     row = await row_of(stage.oban, job)

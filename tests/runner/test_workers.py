@@ -214,4 +214,4 @@ async def test_a_name_in_a_row_never_imports_a_module(
             assert "UnknownWorker" in failed.errors[0]["error"]
     assert not trace.exists()
     assert "planted_module" not in sys.modules
-    assert not any(name in registry.names() for name in names)
+    assert not any(name in registry for name in names)

@@ -154,7 +154,7 @@ def test_a_worker_with_invalid_options_is_refused(options: dict[str, Any], messa
     def function() -> None: ...
 
     declare: Any = type
-    before = registry.names()
+    before = list(registry)
     with pytest.raises(ConfigError, match=f"{message}"):
         declare("Wrong", (Worker,), {"__qualname__": "Wrong"}, **options)
     Plain.__qualname__ = function.__qualname__ = "Wrong"
@@ -163,7 +163,7 @@ def test_a_worker_with_invalid_options_is_refused(options: dict[str, Any], messa
     function.__name__ = "Wrong"
     with pytest.raises(ConfigError, match=message):
         job(**options)(function)
-    assert registry.names() == before
+    assert list(registry) == before
 
 
 def test_things_that_cannot_be_workers_or_job_functions_are_refused() -> None:
@@ -176,7 +176,7 @@ def test_things_that_cannot_be_workers_or_job_functions_are_refused() -> None:
     with pytest.raises(ConfigError, match="@job needs a function"):
         loose(Idle())
     with pytest.raises(UnknownWorker, match=r"no worker named 'os\.system' is registered"):
-        registry.get("os.system")
+        registry["os.system"]
 
 
 def test_a_job_function_refuses_arguments_that_it_does_not_take() -> None:

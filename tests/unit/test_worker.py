@@ -9,7 +9,7 @@ import pytest
 from oban import Job, Worker, current_job, job, worker
 from oban.errors import ConfigError, InstanceNotFound, InvalidJob, UnknownWorker
 from oban.job_function import FunctionWorker
-from oban.worker import Registry, registry
+from oban.worker import registry
 
 
 class Plain(Worker):
@@ -43,11 +43,11 @@ def made(cls: type[Any]) -> type[Worker]:
 class TestClasses:
     def test_a_worker_is_named_after_its_module_and_class(self) -> None:
         assert Plain.worker_name == "tests.unit.test_worker.Plain"
-        assert registry.get("tests.unit.test_worker.Plain") is Plain
+        assert registry["tests.unit.test_worker.Plain"] is Plain
 
     def test_an_explicit_name_replaces_it(self) -> None:
         assert Configured.worker_name == "configured"
-        assert registry.get("configured") is Configured
+        assert registry["configured"] is Configured
 
     def test_a_class_without_options_makes_jobs_with_the_defaults(self) -> None:
         made = Plain.new()
@@ -109,11 +109,11 @@ class TestClasses:
     def test_a_wrong_option_is_refused_where_the_class_is_defined(
         self, options: dict[str, Any], hint: str
     ) -> None:
-        before = registry.names()
+        before = list(registry)
         with pytest.raises(ConfigError, match=hint) as raised:
             type("Wrong", (Worker,), {}, **options)
         assert "Wrong" in str(raised.value)
-        assert registry.names() == before
+        assert list(registry) == before
 
     @pytest.mark.parametrize("override", [{"id": 5}, {"state": "completed"}, {"quue": "x"}, {"attempt": 3}])
     def test_a_field_that_cannot_be_set_is_refused_where_a_job_is_made(
@@ -147,7 +147,7 @@ class TestDecoratedClasses:
         cls = made(Import)
         assert cls.worker_name.endswith("<locals>.Import")
         assert (cls.__name__, cls.__doc__, cls.__module__) == ("Import", "Imports.", __name__)
-        assert registry.get(cls.worker_name) is cls
+        assert registry[cls.worker_name] is cls
         enqueued = cls.new({"n": 21})
         assert (enqueued.queue, enqueued.priority) == ("media", 2)
         assert cls().process(enqueued) == 42
@@ -211,7 +211,7 @@ class TestFunctions:
     def test_the_function_keeps_its_name_and_documentation(self) -> None:
         assert (vars(send)["__name__"], send.__doc__) == ("send", "Send it.")
         assert send.worker.worker_name == "tests.unit.test_worker.send"
-        assert registry.get("tests.unit.test_worker.send") is send.worker
+        assert registry["tests.unit.test_worker.send"] is send.worker
 
     @pytest.mark.parametrize(
         ("args", "kwargs"), [((), {}), (("x",), {"sbject": 1}), ((1, 2, 3), {}), (("x",), {"to": "y"})]
@@ -272,20 +272,13 @@ class TestFunctions:
 class TestRegistry:
     def test_an_unknown_name_is_an_error_that_says_what_to_do(self) -> None:
         with pytest.raises(UnknownWorker, match=r"'os\.system'.*import the module"):
-            registry.get("os.system")
+            registry["os.system"]
 
     def test_a_later_class_of_the_same_name_replaces_the_first(self) -> None:
-        own = Registry()
         first: type[Worker] = type("Twice", (Worker,), {}, name="twice")
+        assert registry["twice"] is first
         second: type[Worker] = type("Twice", (Worker,), {}, name="twice")
-        own.add(first)
-        own.add(second)
-        assert own.get("twice") is second
-        assert own.names() == ["twice"]
-
-    def test_names_are_sorted(self) -> None:
-        assert registry.names() == sorted(registry.names())
-        assert {"configured", "tests.unit.test_worker.send"} <= set(registry.names())
+        assert registry["twice"] is second
 
 
 async def test_enqueueing_without_an_instance_says_how_to_make_one() -> None:

@@ -160,7 +160,7 @@ def _check_documents(job: Job) -> None:
 
 def _worker_class(run: Run) -> type[Worker]:
     try:
-        return registry.get(run.worker)
+        return registry[run.worker]
     except UnknownWorker as error:
         raise AttemptFailed(f"UnknownWorker: {error}") from None
 

@@ -151,7 +151,7 @@ class ChildMain:
         if module != "__main__":
             importlib.import_module(module)
         try:
-            return registry.get(name)
+            return registry[name]
         except UnknownWorker:
             raise AttemptFailed(
                 (f"{self._import_error}\n\n" if self._import_error else "")
