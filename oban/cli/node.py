@@ -69,28 +69,23 @@ class _StopRequests:
     supervisor forwards it, too. So requests are counted separately for each source.
     """
 
-    def __init__(self, on_second: Callable[[], None]) -> None:
+    def __init__(self, oban: Oban) -> None:
         self.received = asyncio.Event()
-        self._on_second = on_second
+        self.second_stop: asyncio.Task[None] | None = None
+        self._oban = oban
         self._counts: Counter[str] = Counter()
 
     def add(self, source: str) -> None:
         self._counts[source] += 1
         self.received.set()
-        if self._counts[source] > 1:
-            self._on_second()
+        if self._counts[source] > 1 and self.second_stop is None:
+            logger.info("not waiting for running jobs any longer")
+            self.second_stop = asyncio.create_task(self._oban.stop())
 
 
 async def _serve(oban: Oban, link: socket.socket | None) -> None:
     loop = asyncio.get_running_loop()
-    second_stops: list[asyncio.Task[None]] = []
-
-    def hurry() -> None:
-        if not second_stops:
-            logger.info("not waiting for running jobs any longer")
-            second_stops.append(loop.create_task(oban.stop()))
-
-    requests = _StopRequests(hurry)
+    requests = _StopRequests(oban)
     for number in SIGNALS:
         loop.add_signal_handler(number, requests.add, "signal")
     listening = loop.create_task(_listen(link, requests)) if link else None
@@ -103,7 +98,8 @@ async def _serve(oban: Oban, link: socket.socket | None) -> None:
         logger.info("stopping: waiting for running jobs, up to %g s", grace)
         await oban.stop()
         logger.info("stopped")
-    await asyncio.gather(*second_stops)
+    if requests.second_stop:
+        await requests.second_stop
     if listening:
         listening.cancel()
 

@@ -168,10 +168,7 @@ def _supervise(
         start = [sys.executable, "-m", "oban", "start", *arguments]
         return [*start, "--node", name, "--supervisor", str(link)]
 
-    async def supervise() -> int:
-        return await Supervisor(command, names, environment, settings["shutdown_grace_period"]).run()
-
-    return asyncio.run(supervise())
+    return asyncio.run(Supervisor(command, names, environment, settings["shutdown_grace_period"]).run())
 
 
 def _import(modules: tuple[str, ...]) -> None:
