@@ -121,18 +121,10 @@ def json_object(value: object, path: str) -> dict[str, Any]:
 
 
 def json_value(value: object, path: str) -> Any:
-    """Check a JSON value and copy it. Tuples become lists, members of a str or int enum plain values.
+    """Check a JSON value, and return a deep copy that can be stored in any database without a change.
 
-    Args:
-        value: The value.
-        path: Where it is, for the error: "args".
-
-    Returns:
-        A deep copy, which can be stored in any database without a change.
-
-    Raises:
-        EncodingError: The value has a part that JSON cannot represent, is nested more than `MAX_DEPTH`
-            levels deep or is larger than `MAX_BYTES`. The error has the path of that part.
+    Tuples become lists, and members of a str or int enum plain values. Raises `EncodingError`, with the path
+    of the wrong part after `path`, if JSON cannot represent it, or if the value is too deep or too large.
     """
     encoded = _encoded(value)
     if encoded is not None:

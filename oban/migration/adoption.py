@@ -22,19 +22,12 @@ MESSAGES = "oban_messages"
 
 
 def adopt(op: Operations, schema: str | None, trigger: Sequence[str]) -> bool:
-    """Give existing tables the shape that revision 0001 creates.
+    """Give existing tables the shape that revision 0001 creates; False if there are none to adopt.
 
-    Args:
-        op: Alembic's operations. What was changed is added, as sentences, to `MESSAGES` of its context.
-        schema: The schema of the tables; None for the current one.
-        trigger: SQL that creates the trigger of `oban_jobs` and all else that metadata does not describe,
-            with `{schema}` for the schema and a dot. All but CREATE TRIGGER can be repeated.
-
-    Returns:
-        False if there are no tables to adopt.
-
-    Raises:
-        SchemaMismatch: The tables are of another shape. Nothing has been changed.
+    `trigger` is the SQL that creates the trigger of `oban_jobs` and all else that metadata does not describe,
+    with `{schema}` for the schema and a dot. All but CREATE TRIGGER can be repeated. Sentences about the
+    changes are added to `MESSAGES` of Alembic's context. Raises `SchemaMismatch`, and changes nothing, if the
+    tables are of another shape.
     """
     context = op.get_context()
     if context.as_sql:
@@ -68,15 +61,13 @@ def adopt(op: Operations, schema: str | None, trigger: Sequence[str]) -> bool:
     return True
 
 
-def is_absent(connection: Connection, schema: str | None) -> bool:
-    """True if there are no Oban tables; raises `SchemaMismatch` if there are, as no revision created them."""
-    found = {*shape.COLUMNS, "oban_queues"} & set(inspect(connection).get_table_names(schema=schema))
-    if found:
+def check_absent(connection: Connection, schema: str | None) -> None:
+    """Raise `SchemaMismatch` if there are Oban tables, which no revision created."""
+    if found := {*shape.COLUMNS, "oban_queues"} & set(inspect(connection).get_table_names(schema=schema)):
         raise SchemaMismatch(
             f"{_names(found)} have no known version, and nothing was removed;"
             " run `oban install` first, which adopts such tables, or drop them yourself"
         )
-    return True
 
 
 @dataclass

@@ -99,8 +99,8 @@ def _run(target: Target, prefix: str | None, range_: _Range, messages: list[str]
         # Not through an Alembic environment: that is global, and the application can be in its own.
         context = MigrationContext.configure(connection, opts=options | range_.options(revisions.script()))
         dialects.for_bind(connection).begin_migration(connection, prefix or "")
-        removes_all = range_.end == "base" and not context.get_current_heads()
-        if removes_all and adoption.is_absent(connection, prefix):
+        if range_.end == "base" and not context.get_current_heads():
+            adoption.check_absent(connection, prefix)
             return False
         revisions.run(context, prefix)
         return True
