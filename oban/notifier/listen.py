@@ -12,7 +12,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from oban import backoff, dialects
 from oban.database.aio import Database
 from oban.database.engines import make_engine
-from oban.database.transaction import Transaction
 from oban.errors import ConfigError
 from oban.notifier.base import Notifier
 
@@ -81,7 +80,9 @@ class ListenNotifier(Notifier):
 
     async def _listen(self, connection: AsyncConnection) -> None:
         connection = await connection.execution_options(isolation_level="AUTOCOMMIT")
-        schema = self.database.prefix or await self.database.read(_current_schema)
+        schema = self.database.prefix or await self.database.read(
+            lambda tx: tx.dialect.current_schema(tx.connection())
+        )
         channels = {f"{schema}.oban_{channel}": channel for channel in CHANNELS}
         server_pid = await connection.scalar(text("SELECT pg_backend_pid()"))
         # A connection that has listened must not go back to the pool.
@@ -171,10 +172,6 @@ def direct_url(database: Database, url: str | URL | None) -> URL | None:
             f"listen_url is of {parsed.get_backend_name()}, but the engine is of {database.dialect.name}"
         )
     return parsed
-
-
-def _current_schema(tx: Transaction) -> str | None:
-    return tx.dialect.current_schema(tx.connection())
 
 
 async def _close_connection(driver: Any) -> None:
