@@ -48,9 +48,7 @@ class BaseClient(JobOperations[CallerT], QueueOperations[CallerT], Generic[Engin
         rescue_interval: float | None = None,
         **unknown: Never,
     ) -> None:
-        """Create a client. It connects to the database when it is first used.
-
-        None means the default of an option.
+        """Create a client, which connects when it is first used. None means the default of an option.
 
         Args:
             engine: The application's engine, or a database URL, for which an engine is created.
@@ -70,20 +68,14 @@ class BaseClient(JobOperations[CallerT], QueueOperations[CallerT], Generic[Engin
                 for a connection, at least 0.1 (default 30).
             rescue_after: Age in seconds at which an executing job is rescued if its node keeps no heartbeat
                 row, as some other implementations do not, at least 0.1 (default 3600).
-            poll_interval: Seconds between a queue's checks for jobs that no notification announced
-                (default 1).
+            poll_interval: Seconds between a queue's checks for jobs that nothing announced (default 1).
             stage_interval: Most seconds between two checks for jobs that have become due (default 1).
-            watch_interval: Seconds between checks whether running jobs were cancelled, in addition to
-                notifications (default 1).
-            control_interval: Seconds between a node's checks of the stored queue commands, in addition to
-                notifications (default 1).
-            prune_interval: Seconds between the leader's deletions of jobs past their retention
-                (default 30).
+            watch_interval: Seconds between checks whether running jobs were cancelled (default 1).
+            control_interval: Seconds between a node's checks of the stored queue commands (default 1).
+            prune_interval: Seconds between deletions of jobs past their retention (default 30).
             heartbeat_interval: Seconds between heartbeats, up to half of the lease (default: a quarter).
-            election_interval: Seconds between attempts to become the leader, or to remain so, up to half
-                of the lease (default: a quarter).
-            rescue_interval: Seconds between the leader's checks for jobs of dead nodes (default: a quarter
-                of the lease).
+            election_interval: Seconds between attempts to lead, up to half of the lease (default: a quarter).
+            rescue_interval: Seconds between checks for jobs of dead nodes (default: a quarter of the lease).
 
         Raises:
             ConfigError: An option is unknown or has a wrong value, or the engine or URL cannot be used.

@@ -41,10 +41,9 @@ class FunctionWorker(Generic[P, R]):
         return self.worker.new(self._bind(args, kwargs), **self._overrides)
 
     async def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job:
-        """Create such a job and enqueue it with the `Oban` of the worker's option `oban`.
+        """Create such a job and enqueue it, in its own transaction, with the `Oban` of the option `oban`.
 
-        It is a transaction of its own. To enqueue in the caller's transaction, use
-        `oban.enqueue(function.new(…), session=session)`.
+        To enqueue in the caller's transaction, use `oban.enqueue(function.new(…), session=session)`.
 
         Raises:
             InvalidJob: The function does not take these arguments, or they are not JSON values.

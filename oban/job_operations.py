@@ -23,7 +23,8 @@ class JobOperations(ABC, Generic[CallerT]):
     """Enqueue, read and manage jobs.
 
     Without `session`, each call is a transaction of its own. With it, the call takes part in the caller's
-    transaction: it neither commits nor rolls back, and the nodes are notified when the caller commits.
+    transaction: it neither commits nor rolls back, and the nodes are notified when the caller commits. A
+    `Job` that is passed to be cancelled, retried or updated shows the new row afterwards.
     """
 
     @abstractmethod
@@ -81,20 +82,16 @@ class JobOperations(ABC, Generic[CallerT]):
 
         Raises:
             ConfigError: `batch` is not a positive integer.
-            InvalidTarget: An item is not a `Job`, was enqueued before, or was passed twice.
-            InvalidJob: A list or dict of a job was changed in place and cannot be stored.
+            InvalidTarget, InvalidJob: As for `enqueue_many`.
         """
 
     @abstractmethod
     def get_job(self, job_id: int, session: CallerT | None = None) -> MaybeAwaitable[Job | None]:
-        """Read the job with this id.
+        """Read the job with this id; None if there is none.
 
         Args:
             job_id: The id.
             session: The caller's session or connection, to read in its transaction.
-
-        Returns:
-            The job, or None if there is none.
 
         Raises:
             InvalidTarget: `job_id` is not an integer.
@@ -129,9 +126,8 @@ class JobOperations(ABC, Generic[CallerT]):
         A `completed`, `discarded` or `cancelled` job is left unchanged, and so is an unknown id.
 
         Args:
-            job_or_id: A job or its id. A `Job` that is passed shows the new row afterwards.
-            session: The caller's session or connection, to cancel the job in its transaction. A running
-                worker is told when that commits.
+            job_or_id: A job or its id.
+            session: The caller's session or connection, to cancel the job in its transaction.
 
         Returns:
             Whether the job was cancelled by this call.
@@ -168,33 +164,20 @@ class JobOperations(ABC, Generic[CallerT]):
         and so is an unknown id.
 
         If a job is cancelled and retried while it still executes, the outcome of the old attempt is ignored.
-
-        Args:
-            job_or_id: A job or its id. A `Job` that is passed shows the new row afterwards.
-            session: The caller's session or connection, to retry the job in its transaction.
+        Arguments and errors are those of `cancel_job`.
 
         Returns:
             Whether the job was changed.
-
-        Raises:
-            InvalidTarget: `job_or_id` is neither a `Job` nor an integer.
-            NotEnqueued: The `Job` was never enqueued.
         """
 
     @abstractmethod
     def retry_many_jobs(self, jobs: Targets, session: CallerT | None = None) -> MaybeAwaitable[int]:
         """Retry many jobs in one transaction; see `retry_job`.
 
-        Args:
-            jobs: Jobs and ids, or a `select(Job)`, such as `select(Job).where(Job.state == "discarded")`.
-            session: The caller's session or connection, to retry the jobs in its transaction.
+        Arguments and errors are those of `cancel_many_jobs`.
 
         Returns:
             The number of jobs that were changed. Duplicates count once; unknown ids do not count.
-
-        Raises:
-            InvalidTarget: An item is not a job or an id, or the statement is not a `select(Job)`.
-            NotEnqueued: A `Job` was never enqueued. No job is changed then.
         """
 
     @abstractmethod
@@ -202,17 +185,10 @@ class JobOperations(ABC, Generic[CallerT]):
         """Delete a job in any state but `executing`, for good.
 
         An `executing` job is left unchanged: cancel it first, then delete it. An unknown id is ignored.
-
-        Args:
-            job_or_id: A job or its id.
-            session: The caller's session or connection, to delete the job in its transaction.
+        Arguments and errors are those of `cancel_job`.
 
         Returns:
             Whether the job was deleted.
-
-        Raises:
-            InvalidTarget: `job_or_id` is neither a `Job` nor an integer.
-            NotEnqueued: The `Job` was never enqueued.
         """
 
     @abstractmethod
@@ -224,8 +200,7 @@ class JobOperations(ABC, Generic[CallerT]):
         Args:
             jobs: Jobs and ids, or a `select(Job)`.
             session: The caller's session or connection, to delete the jobs in its transaction.
-            everything: Allow a `select(Job)` without any condition, which deletes every job that is not
-                executing.
+            everything: Allow a `select(Job)` without a condition, for every job that is not executing.
 
         Returns:
             The number of jobs that were deleted. Duplicates count once; unknown ids do not count.
@@ -248,7 +223,7 @@ class JobOperations(ABC, Generic[CallerT]):
         goes on with the values that it started with.
 
         Args:
-            job_or_id: A job or its id. A `Job` that is passed shows the new row afterwards.
+            job_or_id: A job or its id.
             changes: A dict such as `{"priority": 0, "schedule_in": 60}`, or a plain function that returns
                 one. The function is called with a copy of the current job while its row is locked, so it
                 should be quick: `lambda job: {"tags": [*job.tags, "urgent"]}`.
@@ -259,7 +234,7 @@ class JobOperations(ABC, Generic[CallerT]):
 
         Raises:
             InvalidJob: A field does not exist, cannot be changed or has a wrong value.
-            JobNotFound: There is no such job.
+            JobNotFound: There is no such job; `ids` has all that do not exist.
             InvalidTarget: `job_or_id` is neither a `Job` nor an integer.
             NotEnqueued: The `Job` was never enqueued.
         """
@@ -268,7 +243,9 @@ class JobOperations(ABC, Generic[CallerT]):
     def update_many_jobs(
         self, jobs: Targets, changes: JobChanges, session: CallerT | None = None
     ) -> MaybeAwaitable[list[Job]]:
-        """Change fields of many jobs, all or none; see `update_job`.
+        """Change fields of many jobs in one transaction; see `update_job`, which raises the same errors.
+
+        If anything is raised, also by the function, no job is changed.
 
         Args:
             jobs: Jobs and ids, or a `select(Job)`.
@@ -277,11 +254,4 @@ class JobOperations(ABC, Generic[CallerT]):
 
         Returns:
             The updated jobs, each once: in the order of `jobs`, or of their ids for a statement.
-
-        Raises:
-            InvalidJob: A field does not exist, cannot be changed or has a wrong value.
-            JobNotFound: Some jobs do not exist; `ids` has all of them.
-            InvalidTarget: An item is not a job or an id, or the statement is not a `select(Job)`.
-            NotEnqueued: A `Job` was never enqueued. If anything is raised, also by the function, no job is
-                changed.
         """

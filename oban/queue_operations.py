@@ -49,12 +49,7 @@ class QueueOperations(ABC, Generic[CallerT]):
     ) -> MaybeAwaitable[None]:
         """Pause every queue, and those that are started later, until they or all queues are resumed.
 
-        Args:
-            node: The name of a node (default: all nodes).
-            session: The caller's session or connection; the command takes effect when it commits.
-
-        Raises:
-            ConfigError: `node` is not a node name.
+        Takes the arguments of `pause_queue`, except `queue`, and raises the same errors.
         """
 
     @abstractmethod
@@ -81,8 +76,7 @@ class QueueOperations(ABC, Generic[CallerT]):
             queue: The name of the queue.
             limit: How many of its jobs each node runs at once, 1 to 10,000 (default 10).
             paused: Whether the queue waits for `resume_queue` before it fetches jobs (default False).
-            node: The name of a node (default: all nodes).
-            session: The caller's session or connection; the command takes effect when it commits.
+            node, session: As for `pause_queue`.
 
         Raises:
             InvalidJob: `queue` is not a queue name.
@@ -110,8 +104,7 @@ class QueueOperations(ABC, Generic[CallerT]):
         Args:
             queue: The name of the queue.
             limit: 1 to 10,000, or None for the limit that each node is configured with.
-            node: The name of a node (default: all nodes).
-            session: The caller's session or connection; the command takes effect when it commits.
+            node, session: As for `pause_queue`.
 
         Raises:
             InvalidJob: `queue` is not a queue name.
@@ -133,14 +126,11 @@ class QueueOperations(ABC, Generic[CallerT]):
     def check_cluster(
         self, queue: str | None = None, session: CallerT | None = None
     ) -> MaybeAwaitable[list[QueueInfo]]:
-        """Read the state of the queues of all nodes, as of each node's last heartbeat.
+        """Read the state of each queue on each node, as of its last heartbeat, by queue, node and start.
 
         Args:
             queue: The name of a queue (default: all queues).
             session: The caller's session or connection, to read in its transaction.
-
-        Returns:
-            One item for each queue on each node, by queue, node and start.
 
         Raises:
             InvalidJob: `queue` is not a queue name.

@@ -208,15 +208,12 @@ class Worker(Generic[A]):
     async def enqueue(
         cls, args: A | None = None, session: AsyncCaller | None = None, **overrides: Unpack[Overrides]
     ) -> Job:
-        """Create a job for this worker and enqueue it with the `Oban` of the worker's option `oban`.
+        """Create a job for this worker, enqueue it with the `Oban` of the option `oban`, and return it.
 
         Args:
             args: The args, as for `new`.
             session: An `AsyncSession` or `AsyncConnection`, to insert the job in its transaction.
             overrides: Fields of the job, as for `new`.
-
-        Returns:
-            The job, with its id.
 
         Raises:
             InvalidJob: The args or a field cannot be stored.
@@ -230,10 +227,7 @@ class Worker(Generic[A]):
     def enqueue_sync(
         cls, args: A | None = None, session: SyncCaller | None = None, **overrides: Unpack[Overrides]
     ) -> Job:
-        """Create a job for this worker and enqueue it with a `SyncOban`.
-
-        As `enqueue`, but `session` is a `Session`, a `scoped_session` or a `Connection`.
-        """
+        """Do the same as `enqueue` with a `SyncOban`, and a sync session or connection."""
         job = cls.new(args, **overrides)
         enqueued: Job = instances.sync_clients.get(cls._oban).enqueue(job, session=session)
         return enqueued

@@ -51,21 +51,16 @@ def upgrade(target: Target, *, prefix: str | None = None, revision: str = "head"
 
 
 def downgrade(target: Target, *, prefix: str | None = None, revision: str = "base") -> bool:
-    """Take the schema back to a revision. By default this drops the tables, with all jobs.
+    """Take the schema back to a revision: by default, drop the tables with all jobs. False if there are none.
 
     Args:
         target: As for `upgrade`.
         prefix: The schema of the tables.
         revision: The revision to go back to. Alembic's offline mode needs a range, such as "0003:base".
 
-    Returns:
-        False if there were no tables.
-
     Raises:
         SchemaMismatch: There are tables, but no revision of Oban created them. They are left alone.
-        ConfigError: In offline mode, `revision` has no start. Otherwise as for `upgrade`, like the rest.
-        DatabaseUnavailable: As for `upgrade`.
-        ObanError: As for `upgrade`.
+        ConfigError: In offline mode, `revision` has no start. All other errors are those of `upgrade`.
     """
     start, _, end = revision.rpartition(":")
     return _run(target, prefix, _Range(start, end, compat.downgrade_steps), [])
