@@ -138,8 +138,8 @@ def json_value(value: object, path: str) -> Any:
     weight = [0]
     try:
         copy = _copy(value, MAX_DEPTH, weight)
-    except _Refused as refused:
-        raise EncodingError(path + refused.path, refused.problem) from None
+    except EncodingError as error:
+        raise error.within(path) from None
     # A character takes up to six bytes. Most values are too short to need measuring.
     if weight[0] * 6 > MAX_BYTES:
         _check_size(orjson.dumps(copy), path)
@@ -172,36 +172,30 @@ def _encoded(value: Any) -> bytes | None:
         return None
 
 
-class _Refused(Exception):
-    """A value cannot be stored. The path is put together on the way up."""
-
-    def __init__(self, problem: str, path: str = "") -> None:
-        super().__init__(problem)
-        self.problem = problem
-        self.path = path
-
-
 def _copy(value: object, depth: int, weight: list[int]) -> Any:
-    """A deep copy. The approximate number of characters of its JSON is added to `weight[0]`."""
+    """A deep copy. The approximate number of characters of its JSON is added to `weight[0]`.
+
+    The path in an `EncodingError` is put together on the way up.
+    """
     if value is None or value is True or value is False:
         return value
     if isinstance(value, str):
         weight[0] += len(value)
-        return _plain(value)
+        return string(value, "")
     if isinstance(value, int):
         if not _MIN_INT <= value <= _MAX_INT:
             if isinstance(number := _float_of(value), float):
                 return number
-            raise _Refused("is an integer of more than 64 bits; store it as a string")
+            raise EncodingError("", "is an integer of more than 64 bits; store it as a string")
         return int(value)
     if isinstance(value, float):
         if not math.isfinite(value):
-            raise _Refused(f"is {value}, which JSON cannot hold")
+            raise EncodingError("", f"is {value}, which JSON cannot hold")
         return float(value)
     if not isinstance(value, (dict, list, tuple)):
-        raise _Refused(f"is not JSON: {type(value).__name__}")
+        raise EncodingError("", f"is not JSON: {type(value).__name__}")
     if depth == 0:
-        raise _Refused(f"is nested more than {MAX_DEPTH} levels deep")
+        raise EncodingError("", f"is nested more than {MAX_DEPTH} levels deep")
     weight[0] += 16 + 24 * len(value)
     copied: Any = {} if isinstance(value, dict) else []
     key: object = None
@@ -209,35 +203,28 @@ def _copy(value: object, depth: int, weight: list[int]) -> Any:
         if isinstance(value, dict):
             for key, item in value.items():
                 if not isinstance(key, str):
-                    raise _Refused("is under a key that is not a string")
-                name = _plain(key, "is under a key that ")
+                    raise EncodingError("", "is under a key that is not a string")
+                name = string(key, "", "is under a key that ")
                 weight[0] += len(name)
                 copied[name] = _copy(item, depth - 1, weight)
         else:
             for key, item in enumerate(value):  # noqa: B007 - used in the path of an error
                 copied.append(_copy(item, depth - 1, weight))
-    except _Refused as refused:
+    except EncodingError as error:
         step = f'["{key}"]' if isinstance(key, str) and key.isprintable() else f"[{key!r}]"
-        raise _Refused(refused.problem, step + refused.path) from None
+        raise error.within(step) from None
     return copied
 
 
-def string(value: str, path: str) -> str:
+def string(value: str, path: str, part: str = "") -> str:
     """Check that a string can be stored, and return it as a plain `str`. Raises `EncodingError`."""
-    try:
-        return _plain(value)
-    except _Refused as refused:
-        raise EncodingError(path, refused.problem) from None
-
-
-def _plain(value: str, where: str = "") -> str:
     if "\x00" in value:
-        raise _Refused(f"{where}holds a NUL character, which databases cannot store")
+        raise EncodingError(path, f"{part}holds a NUL character, which databases cannot store")
     if not value.isascii():
         try:
             value.encode()
         except UnicodeEncodeError:
-            raise _Refused(f"{where}holds a lone surrogate, which is not valid Unicode") from None
+            raise EncodingError(path, f"{part}holds a lone surrogate, which is not valid Unicode") from None
     # Of a subclass, such as an enum, only the string itself.
     return str.__str__(value)
 

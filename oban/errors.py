@@ -35,10 +35,15 @@ class InvalidJob(ObanError, ValueError):
     def __init__(self, field: str, problem: str) -> None:
         super().__init__(f"{field} {problem}")
         self.field = field
+        self._problem = problem
 
 
 class EncodingError(InvalidJob):
     """A value cannot be stored as JSON. `field` is the path to it, such as `args["a"][0]`."""
+
+    def within(self, path: str) -> "EncodingError":
+        """The same error, seen from outside: its path begins with `path`."""
+        return EncodingError(path + self.field, self._problem)
 
 
 class InvalidArgument(ObanError, TypeError):
