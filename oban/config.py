@@ -2,7 +2,7 @@
 
 import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from typing import Any, Literal, TypeAlias, get_args
@@ -43,7 +43,7 @@ class QueueOptions:
             if isinstance(value, cls):
                 return value
             if isinstance(value, Mapping):
-                _check_known(cls, value)
+                check_known(value, cls.__dataclass_fields__)
                 return cls(**value)
             return cls(limit=value)
         except ConfigError as error:
@@ -108,7 +108,7 @@ class Retention:
             return value
         if not isinstance(value, Mapping):
             raise ConfigError(f"retention must be a dict, such as {{'completed': 3600}}, not {value!r}")
-        _check_known(cls, value)
+        check_known(value, cls.__dataclass_fields__)
         return cls(**value)
 
 
@@ -166,7 +166,7 @@ class Options:
     @classmethod
     def make(cls, **values: Any) -> "Options":
         """Options from keyword arguments, where None means the default; raises `ConfigError`."""
-        _check_known(cls, values)
+        check_known(values, cls.__dataclass_fields__)
         return cls(**{key: value for key, value in values.items() if value is not None})
 
     @property
@@ -175,11 +175,11 @@ class Options:
         return self.notifier == "poll" or self.listen_url is not None
 
 
-def _check_known(options: type[Any], values: Mapping[str, Any]) -> None:
-    known = [item.name for item in fields(options)]
-    for key in values:
-        if key not in known:
-            raise ConfigError(f"unknown option {key!r}{job_fields.suggestion(key, known)}")
+def check_known(options: Iterable[str], known: Iterable[str]) -> None:
+    """Raise `ConfigError` for an option that is not known."""
+    for option in options:
+        if option not in known:
+            raise ConfigError(f"unknown option {option!r}{job_fields.suggestion(option, list(known))}")
 
 
 def check_name(option: str, value: object) -> None:

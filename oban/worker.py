@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Generic, Unpack, cast, overload
 
 from typing_extensions import TypeVar
 
-from oban import arguments, backoff, encoding, fields, instances
+from oban import arguments, backoff, config, encoding, fields, instances
 from oban.arguments import Arguments
 from oban.database.aio import AsyncCaller
 from oban.database.sync import SyncCaller
@@ -84,32 +84,25 @@ class Worker(Generic[A]):
 
     @classmethod
     def _set_options(cls, options: WorkerOptions) -> None:
-        known = [*WorkerOptions.__annotations__]
-        for option in options:
-            if option not in known:
-                raise ConfigError(
-                    f"{cls.__qualname__}: unknown option {option!r}{fields.suggestion(option, known)}"
-                )
         # A child process runs the main module of its parent as `__mp_main__`.
         module = "__main__" if cls.__module__ == "__mp_main__" else cls.__module__
-        name, oban = options.pop("name", None), options.pop("oban", None)
-        timeout, executor = options.pop("timeout", None), options.pop("executor", None)
         try:
+            config.check_known(options, WorkerOptions.__annotations__)
+            name, oban = options.pop("name", None), options.pop("oban", None)
+            timeout, executor = options.pop("timeout", None), options.pop("executor", None)
             own = fields.check(options)
             cls.worker_name = fields.worker(name or f"{module}.{cls.__qualname__}")
             if timeout is not None:
                 cls._timeout = fields.timeout(timeout)
-        except InvalidJob as error:
+            if executor not in (None, *EXECUTORS):
+                raise ConfigError(f"executor must be {' or '.join(EXECUTORS)}, not {executor!r}")
+        except (ConfigError, InvalidJob) as error:
             raise ConfigError(f"{cls.__qualname__}: {error}") from None
         cls._defaults = {**cls._defaults, **own, "worker": cls.worker_name}
         cls._mutable = {field: cls._defaults[field] for field in cls._defaults.keys() & {"tags", "meta"}}
         if oban is not None:
             cls._oban = oban
         if executor is not None:
-            if executor not in EXECUTORS:
-                raise ConfigError(
-                    f"{cls.__qualname__}: executor must be {' or '.join(EXECUTORS)}, not {executor!r}"
-                )
             cls.in_process = executor == "process"
         cls.is_async = inspect.iscoroutinefunction(cls.process)
         if cls.is_async and (executor or cls.in_process):

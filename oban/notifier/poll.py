@@ -12,7 +12,6 @@ from sqlalchemy import Connection, event, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from oban import dialects
-from oban.database.aio import Database
 from oban.database.transaction import Notice
 from oban.notifier.base import Notifier
 
@@ -46,10 +45,8 @@ class PollNotifier(Notifier):
 class DataVersionNotifier(PollNotifier):
     """Receives the notices of this process, and detects other commits within `interval` seconds."""
 
-    def __init__(self, database: Database, interval: float = POLL_INTERVAL) -> None:
-        super().__init__(database)
-        self.interval = interval
-        self._total_changes: int | None = None
+    interval = POLL_INTERVAL
+    _total_changes: int | None = None
 
     async def _open(self) -> None:
         await super()._open()

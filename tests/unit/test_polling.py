@@ -21,7 +21,8 @@ async def test_polling_continues_after_the_pool_had_no_free_connection(
     url = sqlite_factory.create()
     heard, failed = asyncio.Event(), asyncio.Event()
     async with Oban(url) as oban, Oban(url, name="other") as other:
-        watch = DataVersionNotifier(database_of(oban), interval=0.01)
+        watch = DataVersionNotifier(database_of(oban))
+        watch.interval = 0.01
         connect = type(oban.engine).connect
 
         @asynccontextmanager
