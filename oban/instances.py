@@ -29,5 +29,5 @@ class Instances:
         )
 
 
-async_clients = Instances("Oban")
-sync_clients = Instances("SyncOban")
+async_clients: Instances = Instances("Oban")
+sync_clients: Instances = Instances("SyncOban")
