@@ -1,21 +1,24 @@
 """`upgrade` and `downgrade`: run the revisions from Python, on any target."""
 
+import asyncio
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import URL, Connection, Engine
+from sqlalchemy import URL, Connection, Engine, NullPool, create_engine
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from oban import compat, dialects
 from oban.config import check_prefix
 from oban.errors import ConfigError, ObanError
 from oban.migration import adoption, revisions
-from oban.migration.connection import with_connection
 
+T = TypeVar("T")
 Target = str | URL | Engine | Connection | Operations
 
 
@@ -111,6 +114,31 @@ def _run(target: Target, prefix: str | None, range_: _Range, messages: list[str]
     # In offline mode, `op` has no connection.
     _render_offline(target.get_context(), prefix, range_)
     return True
+
+
+def with_connection(url: URL, action: Callable[[Connection], T]) -> T:
+    """Call `action` in one transaction on a new connection. Also works within a running event loop."""
+    dialect = dialects.by_name(url.get_backend_name())
+    if dialect.sync_driver is not None:
+        url = url.set(drivername=f"{dialect.name}+{dialect.sync_driver}")
+    # There can be a pooler in between, and a migration gains nothing from prepared statements.
+    arguments = dialect.engine_options(url, pooled=True).get("connect_args", {})
+    if url.get_driver_name() in dialect.sync_drivers:
+        with create_engine(url, poolclass=NullPool, connect_args=arguments).begin() as connection:
+            return action(connection)
+
+    async def run() -> T:
+        engine = create_async_engine(url, poolclass=NullPool, connect_args=arguments)
+        async with engine.begin() as connection:
+            return await connection.run_sync(action)
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(run())
+    # A thread can have only one running loop.
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, run()).result()
 
 
 def _run_on_url(url: URL, action: Callable[[Connection], bool]) -> bool:

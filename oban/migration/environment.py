@@ -9,7 +9,7 @@ from oban import dialects
 from oban.config import check_prefix
 from oban.migration import revisions
 from oban.migration.autogenerate import TABLES, ignore_identity
-from oban.migration.connection import with_connection
+from oban.migration.commands import with_connection
 from oban.models import metadata
 
 
