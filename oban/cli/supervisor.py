@@ -7,6 +7,7 @@ import signal
 import socket
 from asyncio.subprocess import Process
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from oban import backoff, clock
@@ -75,21 +76,19 @@ class Supervisor:
             node.stop()
 
 
+@dataclass
 class NodeProcess:
     """A node in a child process."""
 
-    def __init__(
-        self, node: str, command: Command, environment: Mapping[str, str], stopping: asyncio.Event
-    ) -> None:
-        self.node = node
-        #: Set once any process of this node has started.
-        self.ready = asyncio.Event()
-        self._command = command
-        self._environment = environment
-        self._stopping = stopping
-        self._process: Process | None = None
-        self._link: socket.socket | None = None
-        self._started = False
+    node: str
+    command: Command
+    environment: Mapping[str, str]
+    stopping: asyncio.Event
+    #: Set once any process of this node has started.
+    ready: asyncio.Event = field(default_factory=asyncio.Event)
+    _process: Process | None = None
+    _link: socket.socket | None = None
+    _started: bool = False
 
     async def run(self, is_first: bool = False) -> int:
         """Run the process, and restart it whenever it ends, until the supervisor stops.
@@ -97,7 +96,7 @@ class NodeProcess:
         Returns 0 or, for the first node, the exit code of a process that failed before any has started.
         """
         deaths = 0
-        while not self._stopping.is_set():
+        while not self.stopping.is_set():
             began = clock.monotonic()
             try:
                 code = await self._run_once()
@@ -105,7 +104,7 @@ class NodeProcess:
             except OSError as error:
                 how = f"could not be started: {error}"
             else:
-                if self._stopping.is_set():
+                if self.stopping.is_set():
                     break
                 if is_first and code > 0 and not self.ready.is_set():
                     return code
@@ -118,11 +117,10 @@ class NodeProcess:
             deaths += 1
             logger.error("node %s %s after %.1f s; next start in %.1f s", self.node, how, uptime, pause)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), pause)
+                await asyncio.wait_for(self.stopping.wait(), pause)
         return 0
 
     def stop(self) -> None:
-        """Forward a request to stop."""
         if self._link is not None:
             # The process may have ended just now.
             with contextlib.suppress(OSError):
@@ -133,7 +131,6 @@ class NodeProcess:
                     self._process.terminate()
 
     def kill(self) -> None:
-        """Kill the process if it has not stopped."""
         if self._process is not None:
             logger.error("node %s did not stop and was killed", self.node)
             with contextlib.suppress(ProcessLookupError):
@@ -149,13 +146,13 @@ class NodeProcess:
             try:
                 with child_link:
                     self._process = await asyncio.create_subprocess_exec(
-                        *self._command(self.node, child_link.fileno()),
-                        env=self._environment,
+                        *self.command(self.node, child_link.fileno()),
+                        env=self.environment,
                         pass_fds=[child_link.fileno()],
                         # Ctrl-C in a terminal goes to the supervisor alone, which forwards it.
                         start_new_session=True,
                     )
-                if self._stopping.is_set():
+                if self.stopping.is_set():
                     self._process.terminate()
                 listening = asyncio.create_task(self._listen(link))
                 try:
