@@ -37,17 +37,14 @@ class QueueOptions:
         _check_integer("limit", self.limit, 1, MAX_LIMIT)
 
     @classmethod
-    def parse(cls, name: str, value: Any) -> "QueueOptions":
+    def parse(cls, value: Any) -> "QueueOptions":
         """Options from an instance, a limit, or a mapping of options; raises `ConfigError`."""
-        try:
-            if isinstance(value, cls):
-                return value
-            if isinstance(value, Mapping):
-                check_known(value, cls.__dataclass_fields__)
-                return cls(**value)
-            return cls(limit=value)
-        except ConfigError as error:
-            raise ConfigError(f"queue {name!r}: {error}") from None
+        if isinstance(value, cls):
+            return value
+        if isinstance(value, Mapping):
+            check_known(value, cls.__dataclass_fields__)
+            return cls(**value)
+        return cls(limit=value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,9 +204,11 @@ def _parse_queues(queues: Any) -> dict[str, QueueOptions]:
     parsed = {}
     for name, value in queues.items():
         try:
-            parsed[job_fields.queue(name)] = QueueOptions.parse(name, value)
+            parsed[job_fields.queue(name)] = QueueOptions.parse(value)
         except InvalidJob as error:
             raise ConfigError(str(error)) from None
+        except ConfigError as error:
+            raise ConfigError(f"queue {name!r}: {error}") from None
     return parsed
 
 
