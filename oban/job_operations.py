@@ -66,19 +66,16 @@ class JobOperations(ABC, Generic[CallerT]):
     def enqueue_stream(
         self, jobs: Iterable[Job], *, batch: int = insert.BATCH, session: CallerT | None = None
     ) -> MaybeAwaitable[int]:
-        """Insert any number of jobs in batches, while they are generated, in constant memory.
+        """Insert any number of jobs in batches, in constant memory, and return their number.
 
-        Without `session`, each batch is a transaction of its own: if one fails, or `jobs` raises, the
-        batches before it stay stored.
+        The jobs are inserted while they are generated, and do not become part of a session. Without
+        `session`, each batch is a transaction of its own: if one fails, or `jobs` raises, the batches
+        before it stay stored.
 
         Args:
             jobs: An iterable of new jobs, such as a generator; for `Oban` also an async iterable.
             batch: How many jobs are collected and inserted at a time (default 1,000).
-            session: The caller's session or connection, to insert all jobs in its transaction. The
-                instances do not become part of the session.
-
-        Returns:
-            The number of jobs.
+            session: The caller's session or connection, to insert all jobs in its transaction.
 
         Raises:
             ConfigError: `batch` is not a positive integer.

@@ -165,8 +165,7 @@ class Worker(Generic[A]):
         """Create a job for this worker, without enqueueing it.
 
         Args:
-            args: The args, as the declared type or a dict that can be parsed as it; without a declared
-                type, a dict of JSON values (default: empty).
+            args: An object of the declared type or a dict that fits it, else a dict (default: empty).
             overrides: Fields of the job that differ from the worker's options: `queue`, `priority`,
                 `max_attempts`, `tags`, `meta`, and `scheduled_at` (a datetime with a time zone) or
                 `schedule_in` (seconds or a timedelta).
@@ -237,7 +236,7 @@ class Registry(dict[str, type[Worker[Any]]]):
 
 
 #: Every worker that this process has defined.
-registry = Registry()
+registry: Registry = Registry()
 
 
 @overload
@@ -251,8 +250,7 @@ def worker(
 ) -> Any:
     """Make a plain class with a `process` method a worker: `@worker`, or `@worker(queue="media")`.
 
-    mypy ignores what class decorators return, so for mypy the class is no worker: derive from `Worker` where
-    that matters.
+    mypy ignores what class decorators return: derive from `Worker` where that matters.
 
     Args:
         args: The type of the jobs' args, as in `Worker[…]` (default: a dict).
