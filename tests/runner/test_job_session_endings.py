@@ -22,6 +22,8 @@ from tests.support.waiting import eventually, within
 
 
 def thread_sessions() -> list[ThreadSession]:
+    # Those of earlier tests can be garbage that was not collected yet.
+    gc.collect()
     return [found for found in gc.get_objects() if type(found) is ThreadSession]
 
 
