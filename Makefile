@@ -37,7 +37,7 @@ test-rest: $(VENV)/.dev ## Run what `make test` leaves out: slow tests, without 
 	$(PYTEST) $(PARALLEL) -m 'slow and not alone'
 	$(PYTEST) -m alone
 	OBAN_FAST_PATH=off $(PYTEST) $(PARALLEL) -m 'not slow' $(STATEMENTS)
-	$(BIN)/tox run -e sqlalchemy20 -- $(PARALLEL) -m 'not slow' $(STATEMENTS) tests/drivers tests/migration tests/plans
+	$(BIN)/tox run -e sqlalchemy20 -- $(PARALLEL) -m 'not slow' $(STATEMENTS) tests/drivers tests/fast_path tests/migration tests/plans
 
 check: $(VENV)/.dev ## Lint, formatting, types, direction of imports
 	$(BIN)/ruff check .

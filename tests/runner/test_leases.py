@@ -31,7 +31,7 @@ from tests.support.options import BRIEF, FAST_POLLING
 from tests.support.waiting import eventually
 from tests.support.workers import Noop, Runs
 
-LEASE: dict[str, Any] = {"lease": 1.0, "rescue_interval": 0.1, **FAST_POLLING}
+LEASE: dict[str, Any] = {"lease": 2.0, "rescue_interval": 0.1, **FAST_POLLING}
 
 
 async def orphan(
