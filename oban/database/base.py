@@ -26,8 +26,9 @@ T = TypeVar("T")
 #: A repository function.
 Function = Callable[Concatenate[Transaction, P], T]
 
-#: A transaction that lost to another one is tried up to so many times, unless it has taken `RETRY_WINDOW`
-#: seconds by then. The pause between two tries is random; its limit in seconds doubles each time.
+#: How often a transaction is tried if the database rolls it back in favor of another one. After
+#: `RETRY_WINDOW` seconds it is not tried again. The pause before the next try is random, with a limit in
+#: seconds that doubles each time.
 MAX_TRIES = 10
 FIRST_PAUSE = 0.02
 RETRY_WINDOW = 5.0
@@ -125,7 +126,7 @@ class BaseDatabase:
         self, session: Session, function: Function[P, T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Run a function in the transaction of the caller's session."""
-        return self._run_joined(session, SessionHooks.of(session), function, *args, **kwargs)
+        return self._run_joined(session, lambda: SessionHooks.of(session), function, *args, **kwargs)
 
     def _run_on_connection(
         self, connection: Connection, function: Function[P, T], *args: P.args, **kwargs: P.kwargs
@@ -135,7 +136,9 @@ class BaseDatabase:
             connection.begin()
         session = Session(connection, join_transaction_mode="rollback_only", expire_on_commit=False)
         try:
-            result = self._run_joined(session, ConnectionHooks.of(connection), function, *args, **kwargs)
+            result = self._run_joined(
+                session, lambda: ConnectionHooks.of(connection), function, *args, **kwargs
+            )
             session.flush()
             session.expunge_all()
             return result
@@ -145,7 +148,7 @@ class BaseDatabase:
     def _run_joined(
         self,
         session: Session,
-        hooks: TransactionHooks,
+        hooks: Callable[[], TransactionHooks],
         function: Function[P, T],
         *args: P.args,
         **kwargs: P.kwargs,
@@ -167,7 +170,7 @@ class BaseDatabase:
             for job in [each for each in session.identity_map.values() if isinstance(each, Job)]:
                 session.expunge(job)
         if notices := transaction.notices:
-            hooks.add(lambda: self.announce(notices), [])
+            hooks().add(lambda: self.announce(notices), [])
         return result
 
     def _check_deadlock(self, *, writes: bool) -> None:

@@ -178,10 +178,13 @@ class OwnTransaction(Transaction):
 
 
 class JoinedTransaction(Transaction):
-    """A transaction of the caller's, who commits it or rolls it back; Oban joins it through a session."""
+    """A transaction of the caller's, who commits it or rolls it back; Oban joins it through a session.
+
+    `hooks` is called when the first action has to wait for the end, as listening to a session takes time.
+    """
 
     def __init__(
-        self, session: Session, dialect: Dialect, prefix: str | None, hooks: TransactionHooks
+        self, session: Session, dialect: Dialect, prefix: str | None, hooks: Callable[[], TransactionHooks]
     ) -> None:
         super().__init__(dialect, prefix)
         self._session = session
@@ -206,4 +209,4 @@ class JoinedTransaction(Transaction):
         action()
 
     def on_rollback(self, actions: list[Action]) -> None:
-        self._hooks.add(None, actions)
+        self._hooks().add(None, actions)

@@ -35,7 +35,7 @@ def is_current_run(dialect: Dialect, attempt: Any, owner: Any) -> ColumnElement[
 
 
 def current_runs(tx: Transaction, ids: Collection[int]) -> set[RunKey]:
-    """The runs of those among some jobs that are executing."""
+    """The current runs of jobs with these ids, on any node."""
     dialect = tx.dialect
     statement = select(_job.id, _job.attempt, owner_of(dialect)).where(
         dialect.in_ids(_job.id, dialect.id_list()),
@@ -45,7 +45,7 @@ def current_runs(tx: Transaction, ids: Collection[int]) -> set[RunKey]:
 
 
 def lost_runs(tx: Transaction, runs: Sequence[RunKey]) -> set[RunKey]:
-    """Those of some runs that have lost their job."""
+    """The runs among these that are no longer current."""
     return set(runs) - current_runs(tx, {run[0] for run in runs})
 
 

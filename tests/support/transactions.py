@@ -14,7 +14,7 @@ from oban.database.transaction import JoinedTransaction
 
 def joined(session: Session, prefix: str | None = None) -> JoinedTransaction:
     """The transaction of a session, as a repository function gets it for `session=`."""
-    return JoinedTransaction(session, dialects.for_bind(session), prefix, SessionHooks.of(session))
+    return JoinedTransaction(session, dialects.for_bind(session), prefix, lambda: SessionHooks.of(session))
 
 
 @asynccontextmanager

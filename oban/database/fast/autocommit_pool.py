@@ -13,11 +13,11 @@ from oban.database.fast.compiled import CompiledStatement
 
 
 class Generation(NamedTuple):
-    """The circumstances that a connection was made in; one of an older generation is not used again.
+    """The circumstances that a connection was made in. A connection of an older generation is closed.
 
-    It changes when a connection is lost, as the others probably are too; when the engine is disposed of, and
-    so has another pool; and when listeners or logging are added, of which a connection knows nothing if they
-    are newer than it.
+    The generation changes when a connection is lost, because all of them probably are; when the engine is
+    disposed of and gets a new pool; and when listeners or logging are added, which an older connection would
+    not notice.
     """
 
     lost: int
@@ -84,7 +84,7 @@ class AutocommitPool:
             with self._lock:
                 if not self._idle:
                     break
-                # The one used last; the others are for when more are needed at once.
+                # The one used last, so that idle ones stay idle unless more are needed at once.
                 pooled = self._idle.pop()
             if pooled.generation == self._generation():
                 return pooled
