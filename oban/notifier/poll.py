@@ -70,7 +70,8 @@ class DataVersionNotifier(PollNotifier):
             self._loop.call_soon_threadsafe(self.wake_all)
 
     async def _watch(self) -> None:
-        while True:
+        # A cancellation alone may not end the task: a driver can swallow it, or raise another error instead.
+        while self._started:
             try:
                 async with self.database.engine.connect() as connection:
                     await self._poll(connection)
@@ -82,7 +83,7 @@ class DataVersionNotifier(PollNotifier):
     async def _poll(self, connection: AsyncConnection) -> None:
         connection = await connection.execution_options(isolation_level="AUTOCOMMIT")
         seen = None
-        while True:
+        while self._started:
             version = (await connection.exec_driver_sql("PRAGMA data_version")).scalar()
             if version != seen:
                 seen = version

@@ -15,6 +15,7 @@ from oban.database.fast import compiled
 from oban.database.fast.autocommit_pool import AutocommitConnection
 from oban.database.transaction import OwnTransaction
 from oban.notifier.listen import ListenNotifier
+from oban.notifier.poll import DataVersionNotifier
 from oban.repository import stage
 from oban.repository.acknowledge import Ack
 from oban.repository.cluster import Heartbeat
@@ -96,6 +97,11 @@ def replace_listen(patch: pytest.MonkeyPatch, function: Any) -> Any:
     original = ListenNotifier._listen
     patch.setattr(ListenNotifier, "_listen", function)
     return original
+
+
+def replace_poll(patch: pytest.MonkeyPatch, notifier: DataVersionNotifier, function: Any) -> None:
+    """Replace the method with which a notifier polls one connection."""
+    patch.setattr(notifier, "_poll", function)
 
 
 def replace_finish(patch: pytest.MonkeyPatch, oban: Oban, function: Callable[[OwnTransaction], Any]) -> None:

@@ -11,7 +11,7 @@ from oban import Job, Oban
 from oban.notifier import poll
 from oban.notifier.poll import DataVersionNotifier
 from tests.support.databases import SQLiteFactory
-from tests.support.internals import database_of
+from tests.support.internals import database_of, replace_poll
 from tests.support.waiting import within
 
 
@@ -41,4 +41,29 @@ async def test_polling_continues_after_the_pool_had_no_free_connection(
         await other.enqueue(Job(worker="w"))
         await within(heard.wait(), 5)
         await watch.stop()
+    sqlite_factory.drop(url)
+
+
+@pytest.mark.parametrize("swallowed", [True, False])
+async def test_polling_stops_though_the_driver_does_not_pass_the_cancellation_on(
+    swallowed: bool, sqlite_factory: SQLiteFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = sqlite_factory.create()
+    polling = asyncio.Event()
+
+    async def poll_connection(*_: object) -> None:
+        polling.set()
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            if not swallowed:
+                raise OSError("connection lost") from None
+
+    async with Oban(url) as oban:
+        watch = DataVersionNotifier(database_of(oban))
+        replace_poll(monkeypatch, watch, poll_connection)
+        monkeypatch.setattr(poll, "RETRY_PAUSE", 0.01)
+        await watch.start()
+        await within(polling.wait(), 5)
+        await within(watch.stop(), 5)
     sqlite_factory.drop(url)
