@@ -55,7 +55,7 @@ async def test_a_claim_that_appears_late_is_found_by_a_periodic_check(
     url: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs = Runs()
-    async with Oban(url, queues={"default": 5}, lease=1.0, **BRIEF) as oban:
+    async with Oban(url, queues={"default": 5}, lease=2.0, **BRIEF) as oban:
         producer = producer_of(oban)
         # As if the server had executed the statement of a broken connection after all.
         job = await oban.enqueue(runs.worker.new(queue="elsewhere"))

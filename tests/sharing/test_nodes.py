@@ -125,10 +125,10 @@ async def test_our_leader_does_not_rescue_a_running_job_of_oban_py_however_short
     await set_back(client, 14, "oban_producers.updated_at")
     async with client.engine.begin() as connection:
         await connection.execute(delete(Leader))
-    async with Oban(url, lease=0.4, rescue_interval=0.05, **FAST) as oban:
+    async with Oban(url, lease=2.0, rescue_interval=0.05, **FAST) as oban:
         runner = runner_of(oban)
         await eventually(lambda: oban.is_leader and runner.heartbeat_thread.is_steady())
-        await eventually(lambda: older(client, 1.0))
+        await eventually(lambda: older(client, 2.5))
         await runner.lifeline.tick()
         row = await row_of(client, job)
         assert (row.state, row.attempt) == (JobState.EXECUTING, 1)
@@ -202,7 +202,7 @@ async def test_a_producers_row_that_the_other_side_removed_comes_back(
     url: URL, peer: Peer, client: Oban
 ) -> None:
     await peer.start(url, queues={"theirs": 1}, refresher={"interval": 0.1})
-    async with Oban(url, lease=0.8, **FAST):
+    async with Oban(url, lease=2.0, **FAST):
         for _ in range(2):
             assert {info.node for info in await client.check_cluster()} == {"ours", "theirs"}
             async with client.engine.begin() as connection:
