@@ -121,7 +121,7 @@ def best_peer(measure: Measure, by: Mapping[str, float]) -> str | None:
 
 
 def table(runs: Iterable[Run]) -> str:
-    """Format a Markdown table with a line for each measure that has a result of ours."""
+    """Format a Markdown table with a line for each measure that the library has a result for."""
     found = figures(runs)
     medians = {measure: {who: median(of) for who, of in by.items()} for measure, by in found.items()}
     lines = [

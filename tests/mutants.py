@@ -77,7 +77,7 @@ MUTANTS = (
         "rescue by age",
         "oban/repository/rescue.py",
         '                _one_of(dialect, owner, "stale"),\n',
-        "                exists(row),\n",
+        "                exists(producer_row),\n",
         ("tests/faults/test_blocked_loop.py",),
     ),
     Mutant(

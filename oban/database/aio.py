@@ -31,7 +31,7 @@ class Database(BaseDatabase):
     Args:
         engine: the application's `AsyncEngine`, or a URL. Oban makes an engine for a URL, and disposes of it.
         prefix: the schema of the tables.
-        timeout: seconds that one of our own transactions may take, waiting for a connection included.
+        timeout: seconds that one of our own transactions can take, including the wait for a connection.
         pooled: whether a pooler in transaction mode may be in between. Then nothing relies on a session of
             the server that lasts longer than a transaction.
 

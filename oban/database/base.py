@@ -101,7 +101,7 @@ class BaseDatabase:
     def _commit(
         transaction: OwnTransaction, function: Function[P, T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """Run a function in a transaction of our own and commit it; `_finish` has to follow."""
+        """Run a function in a transaction of our own and commit it; the caller calls `_finish` then."""
         with transaction:
             result = function(transaction, *args, **kwargs)
             transaction.commit()

@@ -72,7 +72,7 @@ def check_absent(connection: Connection, schema: str | None) -> None:
 
 @dataclass
 class SchemaChange:
-    #: What the user is told about it; an empty string for nothing.
+    #: The message to the user; empty if there is none.
     message: str
     statements: list[str] = field(default_factory=list)
 

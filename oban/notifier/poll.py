@@ -70,7 +70,7 @@ class DataVersionNotifier(PollNotifier):
             self._loop.call_soon_threadsafe(self.wake_all)
 
     async def _watch(self) -> None:
-        # A cancellation alone may not end the task: a driver can swallow it, or raise another error instead.
+        # A cancellation alone may not end the task: a driver can drop it or raise another error.
         while self._started:
             try:
                 async with self.database.engine.connect() as connection:

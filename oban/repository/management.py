@@ -49,7 +49,7 @@ def list_jobs(tx: Transaction, statement: Select[Any] | None = None) -> list[Job
 def cancel_jobs(tx: Transaction, selection: Selection) -> int:
     """Cancel the selected jobs that have not finished; returns the number changed.
 
-    The row of an executing job changes as well, and the node that runs it is told.
+    The row of an executing job changes as well, and a notification goes to the node that runs it.
     """
     dialect = tx.dialect
     rows = lock(tx, selection, Job.state, states=CANCEL_STATES)

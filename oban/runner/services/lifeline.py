@@ -166,6 +166,6 @@ class HeartbeatWindow:
         self._offset = offset
         if not self._is_steady():
             self._unsteady_at = now
-        # A steady node knows that all nodes of the same lease could send heartbeats for that long. Nodes
-        # of a longer lease get the time of theirs.
+        # While this node is steady, every node could send heartbeats for at least one lease. A node with a
+        # longer lease has to wait until this window is as long.
         return min(now - self._jumped_at, max(now - self._unsteady_at, self._lease))
