@@ -2,11 +2,14 @@
 
 import asyncio
 import logging
+import selectors
 import sys
 import threading
 import time
 import traceback
+from asyncio import base_events
 from collections.abc import Callable, Iterable
+from types import FrameType
 
 from oban import clock
 from oban.runner.execution.run import Run
@@ -83,7 +86,9 @@ class LoopWatchdog:
                 if not stopped and not self._ask(now - blocked):
                     return
             if not self._answered and now - self._asked_at > self.threshold and self._blocked_by is None:
-                self._report_blocked(now - self._asked_at)
+                frame = sys._current_frames().get(self._loop_thread_id)
+                if not _waits_for_events(frame):
+                    self._report_blocked(now - self._asked_at, frame)
             if stopped:
                 return
 
@@ -100,9 +105,8 @@ class LoopWatchdog:
         self.answered_at = clock.monotonic()
         self._answered = True
 
-    def _report_blocked(self, seconds: float) -> None:
+    def _report_blocked(self, seconds: float, frame: FrameType | None) -> None:
         self._blocked_by = self._find_culprit()
-        frame = sys._current_frames().get(self._loop_thread_id)
         stack = traceback.format_list(traceback.extract_stack(frame, _DEPTH)) if frame else []
         logger.warning(
             "the event loop has been blocked for %.1f s by %s; nothing else can run on it. It is at\n%s",
@@ -130,3 +134,13 @@ class LoopWatchdog:
             if task is not None and (run.task is task or run.job is job):
                 return f"job {run.key[0]} ({run.worker})"
         return "no job, but code of the application or of a library"
+
+
+def _waits_for_events(frame: FrameType | None) -> bool:
+    """Whether the loop is in its selector: nothing blocks it, a busy machine has not let it run yet."""
+    return (
+        frame is not None
+        and frame.f_globals.get("__name__") == selectors.__name__
+        and frame.f_back is not None
+        and frame.f_back.f_globals.get("__name__") == base_events.__name__
+    )

@@ -1,7 +1,8 @@
 """Private parts of the library that tests need. Nothing else in the tests touches them."""
 
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
 
@@ -129,6 +130,18 @@ def thread_of(watchdog: LoopWatchdog) -> threading.Thread:
     """The thread of a watchdog that has started."""
     assert watchdog._thread is not None
     return watchdog._thread
+
+
+@contextmanager
+def unanswered(watchdog: LoopWatchdog) -> Iterator[None]:
+    """Discard the event loop's answers to the watchdog, as if the machine did not let the loop run."""
+    answer = watchdog._answer
+    watchdog._answer = lambda: None  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        watchdog._answer = answer  # type: ignore[method-assign]
+        answer()
 
 
 def pretend_to_prepare(patch: pytest.MonkeyPatch) -> None:
