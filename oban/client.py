@@ -16,7 +16,7 @@ from oban.repository import cluster, insert, management, queue_settings
 from oban.repository.cluster import QueueInfo
 from oban.repository.management import JobChanges
 from oban.repository.queue_settings import ALL, QueueCommand
-from oban.repository.selection import Target, Targets, check_delete, parse, parse_id
+from oban.repository.selection import Target, Targets, parse, parse_id, parse_many
 from oban.runner import Runner, deadlines
 
 #: Seconds that the connections of an engine that was created for a URL can take to close.
@@ -129,14 +129,20 @@ class Oban(BaseClient[AsyncEngine, AsyncCaller]):
     async def cancel_job(self, job_or_id: Target, session: AsyncCaller | None = None) -> bool:
         return await self._database.run(session, management.cancel_jobs, parse([job_or_id])) == 1
 
-    async def cancel_many_jobs(self, jobs: Targets, session: AsyncCaller | None = None) -> int:
-        return await self._database.run(session, management.cancel_jobs, parse(jobs))
+    async def cancel_many_jobs(
+        self, jobs: Targets, session: AsyncCaller | None = None, *, everything: bool = False
+    ) -> int:
+        selection = parse_many(jobs, everything, "cancel")
+        return await self._database.run(session, management.cancel_jobs, selection)
 
     async def retry_job(self, job_or_id: Target, session: AsyncCaller | None = None) -> bool:
         return await self._database.run(session, management.retry_jobs, parse([job_or_id])) == 1
 
-    async def retry_many_jobs(self, jobs: Targets, session: AsyncCaller | None = None) -> int:
-        return await self._database.run(session, management.retry_jobs, parse(jobs))
+    async def retry_many_jobs(
+        self, jobs: Targets, session: AsyncCaller | None = None, *, everything: bool = False
+    ) -> int:
+        selection = parse_many(jobs, everything, "retry")
+        return await self._database.run(session, management.retry_jobs, selection)
 
     async def delete_job(self, job_or_id: Target, session: AsyncCaller | None = None) -> bool:
         return await self._database.run(session, management.delete_jobs, parse([job_or_id])) == 1
@@ -144,8 +150,8 @@ class Oban(BaseClient[AsyncEngine, AsyncCaller]):
     async def delete_many_jobs(
         self, jobs: Targets, session: AsyncCaller | None = None, *, everything: bool = False
     ) -> int:
-        check_delete(jobs, everything)
-        return await self._database.run(session, management.delete_jobs, parse(jobs))
+        selection = parse_many(jobs, everything, "delete")
+        return await self._database.run(session, management.delete_jobs, selection)
 
     async def update_job(
         self, job_or_id: Target, changes: JobChanges, session: AsyncCaller | None = None
@@ -154,10 +160,16 @@ class Oban(BaseClient[AsyncEngine, AsyncCaller]):
         return (await self._database.run(session, management.update_jobs, parse([job_or_id]), changes))[0]
 
     async def update_many_jobs(
-        self, jobs: Targets, changes: JobChanges, session: AsyncCaller | None = None
+        self,
+        jobs: Targets,
+        changes: JobChanges,
+        session: AsyncCaller | None = None,
+        *,
+        everything: bool = False,
     ) -> list[Job]:
         management.check_changes(changes)
-        return await self._database.run(session, management.update_jobs, parse(jobs), changes)
+        selection = parse_many(jobs, everything, "update")
+        return await self._database.run(session, management.update_jobs, selection, changes)
 
     # -- queues --------------------------------------------------------------------------------
 

@@ -159,7 +159,7 @@ def locks_rows(statement: Select[Any]) -> bool:
 def is_limited(statement: Select[Any]) -> bool:
     """Whether LIMIT, OFFSET, FETCH, HAVING or DISTINCT ON can make a SELECT leave rows out.
 
-    An unknown clause counts as absent: deleting then needs `everything=True`, the careful answer.
+    An unknown clause counts as absent: a call then needs `everything=True`, the careful answer.
     """
     bounds = ("_limit_clause", "_offset_clause", "_fetch_clause")
     if any(getattr(statement, name, None) is not None for name in bounds):

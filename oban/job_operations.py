@@ -135,18 +135,22 @@ class JobOperations(ABC, Generic[CallerT]):
         """
 
     @abstractmethod
-    def cancel_many_jobs(self, jobs: Targets, session: CallerT | None = None) -> MaybeAwaitable[int]:
+    def cancel_many_jobs(
+        self, jobs: Targets, session: CallerT | None = None, *, everything: bool = False
+    ) -> MaybeAwaitable[int]:
         """Cancel many jobs in one transaction; see `cancel_job`.
 
         Args:
             jobs: Jobs and ids, or a `select(Job)`, such as `select(Job).where(Job.queue == "media")`.
             session: The caller's session or connection, to cancel the jobs in its transaction.
+            everything: Allow a `select(Job)` without a condition, which finds all jobs.
 
         Returns:
             The number of jobs that were cancelled. Duplicates count once; unknown ids do not count.
 
         Raises:
-            InvalidTarget: An item is not a job or an id, or the statement is not a `select(Job)`.
+            InvalidTarget: An item is not a job or an id, or the statement is not a `select(Job)`, or has no
+                condition while `everything` is false.
             NotEnqueued: A `Job` was never enqueued. No job is changed then.
         """
 
@@ -168,7 +172,9 @@ class JobOperations(ABC, Generic[CallerT]):
         """
 
     @abstractmethod
-    def retry_many_jobs(self, jobs: Targets, session: CallerT | None = None) -> MaybeAwaitable[int]:
+    def retry_many_jobs(
+        self, jobs: Targets, session: CallerT | None = None, *, everything: bool = False
+    ) -> MaybeAwaitable[int]:
         """Retry many jobs in one transaction; see `retry_job`.
 
         Arguments and errors are those of `cancel_many_jobs`.
@@ -194,18 +200,10 @@ class JobOperations(ABC, Generic[CallerT]):
     ) -> MaybeAwaitable[int]:
         """Delete many jobs in one transaction; see `delete_job`.
 
-        Args:
-            jobs: Jobs and ids, or a `select(Job)`.
-            session: The caller's session or connection, to delete the jobs in its transaction.
-            everything: Allow a `select(Job)` without a condition, for every job that is not executing.
+        Arguments and errors are those of `cancel_many_jobs`.
 
         Returns:
             The number of jobs that were deleted. Duplicates count once; unknown ids do not count.
-
-        Raises:
-            InvalidTarget: An item is not a job or an id, or the statement is not a `select(Job)`, or has no
-                condition while `everything` is false.
-            NotEnqueued: A `Job` was never enqueued. No job is deleted then.
         """
 
     @abstractmethod
@@ -238,7 +236,12 @@ class JobOperations(ABC, Generic[CallerT]):
 
     @abstractmethod
     def update_many_jobs(
-        self, jobs: Targets, changes: JobChanges, session: CallerT | None = None
+        self,
+        jobs: Targets,
+        changes: JobChanges,
+        session: CallerT | None = None,
+        *,
+        everything: bool = False,
     ) -> MaybeAwaitable[list[Job]]:
         """Change fields of many jobs in one transaction; see `update_job`, which raises the same errors.
 
@@ -248,6 +251,7 @@ class JobOperations(ABC, Generic[CallerT]):
             jobs: Jobs and ids, or a `select(Job)`.
             changes: A dict for all jobs, or a plain function that is called once for each job.
             session: The caller's session or connection, to update the jobs in its transaction.
+            everything: Allow a `select(Job)` without a condition, which finds all jobs.
 
         Returns:
             The updated jobs, each once: in the order of `jobs`, or of their ids for a statement.

@@ -14,7 +14,7 @@ from oban.repository import cluster, insert, management, queue_settings
 from oban.repository.cluster import QueueInfo
 from oban.repository.management import JobChanges
 from oban.repository.queue_settings import ALL, QueueCommand
-from oban.repository.selection import Target, Targets, check_delete, parse, parse_id
+from oban.repository.selection import Target, Targets, parse, parse_id, parse_many
 
 
 class SyncOban(BaseClient[Engine, SyncCaller]):
@@ -91,14 +91,20 @@ class SyncOban(BaseClient[Engine, SyncCaller]):
     def cancel_job(self, job_or_id: Target, session: SyncCaller | None = None) -> bool:
         return self._database.run(session, management.cancel_jobs, parse([job_or_id])) == 1
 
-    def cancel_many_jobs(self, jobs: Targets, session: SyncCaller | None = None) -> int:
-        return self._database.run(session, management.cancel_jobs, parse(jobs))
+    def cancel_many_jobs(
+        self, jobs: Targets, session: SyncCaller | None = None, *, everything: bool = False
+    ) -> int:
+        selection = parse_many(jobs, everything, "cancel")
+        return self._database.run(session, management.cancel_jobs, selection)
 
     def retry_job(self, job_or_id: Target, session: SyncCaller | None = None) -> bool:
         return self._database.run(session, management.retry_jobs, parse([job_or_id])) == 1
 
-    def retry_many_jobs(self, jobs: Targets, session: SyncCaller | None = None) -> int:
-        return self._database.run(session, management.retry_jobs, parse(jobs))
+    def retry_many_jobs(
+        self, jobs: Targets, session: SyncCaller | None = None, *, everything: bool = False
+    ) -> int:
+        selection = parse_many(jobs, everything, "retry")
+        return self._database.run(session, management.retry_jobs, selection)
 
     def delete_job(self, job_or_id: Target, session: SyncCaller | None = None) -> bool:
         return self._database.run(session, management.delete_jobs, parse([job_or_id])) == 1
@@ -106,18 +112,24 @@ class SyncOban(BaseClient[Engine, SyncCaller]):
     def delete_many_jobs(
         self, jobs: Targets, session: SyncCaller | None = None, *, everything: bool = False
     ) -> int:
-        check_delete(jobs, everything)
-        return self._database.run(session, management.delete_jobs, parse(jobs))
+        selection = parse_many(jobs, everything, "delete")
+        return self._database.run(session, management.delete_jobs, selection)
 
     def update_job(self, job_or_id: Target, changes: JobChanges, session: SyncCaller | None = None) -> Job:
         management.check_changes(changes)
         return self._database.run(session, management.update_jobs, parse([job_or_id]), changes)[0]
 
     def update_many_jobs(
-        self, jobs: Targets, changes: JobChanges, session: SyncCaller | None = None
+        self,
+        jobs: Targets,
+        changes: JobChanges,
+        session: SyncCaller | None = None,
+        *,
+        everything: bool = False,
     ) -> list[Job]:
         management.check_changes(changes)
-        return self._database.run(session, management.update_jobs, parse(jobs), changes)
+        selection = parse_many(jobs, everything, "update")
+        return self._database.run(session, management.update_jobs, selection, changes)
 
     # -- queues --------------------------------------------------------------------------------
 

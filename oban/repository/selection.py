@@ -119,18 +119,20 @@ def check_statement(statement: object) -> None:
         )
 
 
-def check_delete(targets: object, everything: bool) -> None:
-    """Raise `InvalidTarget` for a statement that selects every job, unless `everything` is true."""
-    if not isinstance(targets, Select):
+def parse_many(targets: Targets, everything: bool, action: str) -> Selection:
+    """Check targets as `parse` does; a statement that selects every job is allowed only with `everything`.
+
+    `action` says for the error what the call does to each job.
+    """
+    selection = parse(targets)
+    if selection.statement is None:
         if everything:
             raise InvalidTarget("everything=True goes with a select(Job)")
-        return
-    check_statement(targets)
-    if not everything and _selects_all(targets):
+    elif not everything and _selects_all(selection.statement):
         raise InvalidTarget(
-            "the select(Job) has no condition: it would delete every job that is not executing. To do that,"
-            " pass everything=True"
+            f"the select(Job) has no condition: it would {action} every job. To do that, pass everything=True"
         )
+    return selection
 
 
 def _selects_all(statement: Select[Any]) -> bool:

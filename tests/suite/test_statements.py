@@ -186,15 +186,16 @@ async def test_each_statement_names_its_jobs(oban: Oban, ids: list[int], name: s
         return
     named = [ids[place] for place in places]
     assert sorted(job.id for job in await oban.list_jobs(make())) == sorted(named)
-    assert await oban.cancel_many_jobs(make()) == len(named)
-    updated = await oban.update_many_jobs(make(), {"meta": {"by": "hand"}})
+    everything = name == "everything"
+    assert await oban.cancel_many_jobs(make(), everything=everything) == len(named)
+    updated = await oban.update_many_jobs(make(), {"meta": {"by": "hand"}}, everything=everything)
     assert [job.id for job in updated] == sorted(named)
-    assert await oban.retry_many_jobs(make()) == len(named)
+    assert await oban.retry_many_jobs(make(), everything=everything) == len(named)
     rows = await read_rows(tables(oban))
     changed = [id_ for id_, found in rows.items() if found["state"] == "available" and found["meta"]]
     assert changed == sorted(named)
     async with AsyncSession(oban.engine) as session:
-        assert await oban.delete_many_jobs(make(), session, everything=name == "everything") == len(named)
+        assert await oban.delete_many_jobs(make(), session, everything=everything) == len(named)
         assert len(await oban.list_jobs(session=session)) == 6 - len(named)
     assert len(await read_rows(oban.engine)) == 6
     if oban.options.prefix:
@@ -223,20 +224,35 @@ UNFILTERED: dict[str, Callable[[], Select[Any]]] = {
 }
 
 
+#: The calls that need a confirmation, as functions of the client, the jobs and `everything`.
+MANY: dict[str, Callable[..., Any]] = {
+    "cancel": lambda oban, jobs, **options: oban.cancel_many_jobs(jobs, **options),
+    "retry": lambda oban, jobs, **options: oban.retry_many_jobs(jobs, **options),
+    "update": lambda oban, jobs, **options: oban.update_many_jobs(jobs, {"priority": 9}, **options),
+    "delete": lambda oban, jobs, **options: oban.delete_many_jobs(jobs, **options),
+}
+
+
 @pytest.mark.parametrize("name", UNFILTERED)
-async def test_a_delete_without_a_condition_is_refused_unless_it_is_confirmed(
+async def test_a_statement_without_a_condition_is_refused_unless_it_is_confirmed(
     oban: Oban, ids: list[int], name: str
 ) -> None:
-    with pytest.raises(InvalidTarget, match=r"has no condition.* pass everything=True"):
-        await oban.delete_many_jobs(UNFILTERED[name]())
-    assert len(await read_rows(tables(oban))) == 6
-    assert await oban.delete_many_jobs(UNFILTERED[name](), everything=True) == 6
+    before = await read_rows(tables(oban))
+    for verb, call in MANY.items():
+        with pytest.raises(InvalidTarget, match=rf"it would {verb} every job\. .* pass everything=True"):
+            await call(oban, UNFILTERED[name]())
+    assert await read_rows(tables(oban)) == before
+    for call in MANY.values():
+        changed = await call(oban, UNFILTERED[name](), everything=True)
+        assert (len(changed) if isinstance(changed, list) else changed) == 6
 
 
-async def test_the_confirmation_is_refused_without_a_statement(oban: Oban, ids: list[int]) -> None:
+@pytest.mark.parametrize("verb", MANY)
+async def test_the_confirmation_is_refused_without_a_statement(oban: Oban, ids: list[int], verb: str) -> None:
     with pytest.raises(InvalidTarget, match=r"goes with a select\(Job\)"):
-        await oban.delete_many_jobs(ids, everything=True)
-    assert await oban.delete_many_jobs(select(Job).where(Job.id == ids[0]), everything=True) == 1
+        await MANY[verb](oban, ids, everything=True)
+    changed = await MANY[verb](oban, select(Job).where(Job.id == ids[0]), everything=True)
+    assert (len(changed) if isinstance(changed, list) else changed) == 1
 
 
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
