@@ -1,5 +1,6 @@
 """The options of a client, its queues and its retention, and the checks of their values."""
 
+import dataclasses
 import re
 import socket
 from collections.abc import Iterable, Mapping
@@ -18,6 +19,8 @@ MAX_NAME = 255
 NotifierKind: TypeAlias = Literal["listen", "poll"]
 NOTIFIERS: tuple[NotifierKind, ...] = get_args(NotifierKind)
 _DAY = 86_400.0
+#: Options of which 0 stands for a quarter of the lease.
+_QUARTERS_OF_LEASE = ("heartbeat_interval", "election_interval", "rescue_interval")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,7 +148,7 @@ class Options:
         if self.listen_url is not None and self.notifier == "poll":
             raise ConfigError("listen_url and notifier='poll' contradict each other: use one of them")
         _check_seconds("lease", self.lease, least=0.1)
-        for option in ("heartbeat_interval", "election_interval", "rescue_interval"):
+        for option in _QUARTERS_OF_LEASE:
             if getattr(self, option) == 0:
                 object.__setattr__(self, option, self.lease / 4)
         for item in fields(self):
@@ -165,6 +168,12 @@ class Options:
         """Options from keyword arguments, where None means the default; raises `ConfigError`."""
         check_known(values, cls.__dataclass_fields__)
         return cls(**{key: value for key, value in values.items() if value is not None})
+
+    def replace(self, **values: Any) -> "Options":
+        """These options with some other values. Intervals that are a quarter of the lease stay a quarter."""
+        quarter = self.lease / 4
+        derived = dict.fromkeys((name for name in _QUARTERS_OF_LEASE if getattr(self, name) == quarter), 0.0)
+        return dataclasses.replace(self, **{**derived, **values})
 
     @property
     def behind_pooler(self) -> bool:

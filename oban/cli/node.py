@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, NoReturn
 
 from oban import Oban
@@ -24,7 +24,7 @@ CONNECT_INTERVAL = 2.0
 START_GRACE = 1.0
 #: The signals that stop a node.
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-#: The supervisor sends STOP to its nodes; a node sends READY once it has started.
+#: The supervisor sends STOP to its nodes; a node sends READY once it has started, and its grace period.
 STOP, READY = b"s", b"r"
 
 
@@ -48,10 +48,14 @@ def exit_on_signals() -> None:
         signal.signal(number, exit_now)
 
 
-def run(oban: Oban, link: socket.socket | None = None) -> NoReturn:
-    """Run a node until it is told to stop. `link` is the socket to the supervisor, if there is one."""
+def run(instance: Coroutine[Any, Any, Oban], link: socket.socket | None = None) -> NoReturn:
+    """Run a node until it is told to stop.
+
+    `instance` returns its `Oban`, on the event loop of the node. `link` is the socket to the supervisor, if
+    there is one.
+    """
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_serve(oban, link))
+        runner.run(_serve(instance, link))
         exit_now()
 
 
@@ -83,18 +87,19 @@ class _StopRequests:
             self.second_stop = asyncio.create_task(self._oban.stop())
 
 
-async def _serve(oban: Oban, link: socket.socket | None) -> None:
+async def _serve(instance: Coroutine[Any, Any, Oban], link: socket.socket | None) -> None:
+    oban = await instance
     loop = asyncio.get_running_loop()
     requests = _StopRequests(oban)
     for number in SIGNALS:
         loop.add_signal_handler(number, requests.add, "signal")
     listening = loop.create_task(_listen(link, requests)) if link else None
+    grace = oban.options.shutdown_grace_period
     if await _start(oban, requests.received):
         if link:
             with contextlib.suppress(OSError):
-                await loop.sock_sendall(link, READY)
+                await loop.sock_sendall(link, READY + f"{grace:g}".encode())
         await requests.received.wait()
-        grace = oban.options.shutdown_grace_period
         logger.info("stopping: waiting for running jobs, up to %g s", grace)
         await oban.stop()
         logger.info("stopped")

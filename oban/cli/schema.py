@@ -1,22 +1,31 @@
 """`oban install` and `oban uninstall`, and the options that all commands share."""
 
 import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import click
 
-database_url = click.option(
-    "--database-url",
-    envvar="OBAN_DATABASE_URL",
-    required=True,
-    metavar="URL",
-    help="Such as postgresql+asyncpg://user@host/name or sqlite+aiosqlite:///file.db"
-    " (default: the environment variable OBAN_DATABASE_URL).",
-)
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def database_url(*, required: bool = True) -> Callable[[F], F]:
+    """The option `--database-url`."""
+    return click.option(
+        "--database-url",
+        envvar="OBAN_DATABASE_URL",
+        required=required,
+        metavar="URL",
+        help="Such as postgresql+asyncpg://user@host/name or sqlite+aiosqlite:///file.db"
+        " (default: the environment variable OBAN_DATABASE_URL).",
+    )
+
+
 prefix = click.option("--prefix", metavar="SCHEMA", help="The schema of the tables (PostgreSQL only).")
 
 
 @click.command()
-@database_url
+@database_url()
 @prefix
 def install(database_url: str, prefix: str | None) -> None:
     """Create the tables, or update them to this version.
@@ -31,7 +40,7 @@ def install(database_url: str, prefix: str | None) -> None:
 
 
 @click.command()
-@database_url
+@database_url()
 @prefix
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 def uninstall(database_url: str, prefix: str | None, yes: bool) -> None:

@@ -2,57 +2,56 @@
 
 import asyncio
 import gc
-import importlib
 import logging
 import os
 import socket
 import sys
+from collections.abc import Coroutine
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
-from oban import Oban
+from oban import Oban, QueueOptions
 from oban.cli import node as nodes
+from oban.cli import target as targets
 from oban.cli.schema import database_url, prefix
 from oban.cli.supervisor import Supervisor
 from oban.config import NOTIFIERS, Options
-from oban.errors import ConfigError
 
 logger = logging.getLogger("oban")
 
 MAX_PROCESSES = 256
 DEFAULTS = Options()
+#: The options that override those of TARGET. It has made its engine with the values of all others.
+OVERRIDES = {"queues", "node", "lease", "shutdown_grace_period"}
 
 
-class Queues(click.ParamType[dict[str, int]]):
-    """Queue names and limits, such as `default:10,media:2`."""
-
-    name = "queues"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> dict[str, int]:
-        queues: dict[str, int] = {}
-        for item in str(value).split(","):
-            queue, _, limit = item.strip().partition(":")
-            if not queue or (limit and not limit.isascii()) or not (limit or "10").isdigit():
-                self.fail(f"{item!r} is not NAME:LIMIT, such as default:10", param, ctx)
-            if queue in queues:
-                self.fail(f"{queue!r} is listed twice", param, ctx)
-            queues[queue] = int(limit or 10)
-        return queues
+def _parse_queues(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, int]:
+    """Queue names and limits, such as `default:10,media:2`, from all occurrences of the option."""
+    queues: dict[str, int] = {}
+    for item in ",".join(values).split(","):
+        queue, _, limit = item.strip().partition(":")
+        if not queue or (limit and not limit.isascii()) or not (limit or "10").isdigit():
+            raise click.BadParameter(f"{item!r} is not NAME:LIMIT, such as default:10", ctx, param)
+        if queue in queues:
+            raise click.BadParameter(f"{queue!r} is listed twice", ctx, param)
+        queues[queue] = int(limit or 10)
+    return queues
 
 
 @click.command()
-@database_url
+@click.argument("target", required=False)
+@database_url(required=False)
 @prefix
 @click.option(
     "--queues",
-    type=Queues(),
-    default="default:10",
-    show_default=True,
+    multiple=True,
+    callback=_parse_queues,
+    default=["default:10"],
     metavar="NAME:LIMIT,…",
-    help="The queues to run, and how many jobs of each run at once.",
+    help="The queues to run, and how many jobs of each run at once. Can be repeated."
+    "  [default: the queues of TARGET, else default:10]",
 )
 @click.option(
     "--import",
@@ -62,7 +61,7 @@ class Queues(click.ParamType[dict[str, int]]):
     help="A module that defines workers. Only imported workers can run. Can be repeated.",
 )
 @click.option("--name", default=DEFAULTS.name, show_default=True, help="The name of the instance.")
-@click.option("--node", help="The name of this node.  [default: the host name]")
+@click.option("--node", help="The name of this node.  [default: the node of TARGET, else the host name]")
 @click.option(
     "--processes",
     type=click.IntRange(1, MAX_PROCESSES),
@@ -108,18 +107,26 @@ class Queues(click.ParamType[dict[str, int]]):
 )
 # The file descriptor of the socket to the supervisor that started this process.
 @click.option("--supervisor", type=int, hidden=True)
+@click.pass_context
 def start(
-    database_url: str,
+    ctx: click.Context,
+    /,
+    target: str | None,
     modules: tuple[str, ...],
-    node: str | None,
     processes: int,
     log_level: str,
     supervisor: int | None,
-    **settings: Any,
+    **options: Any,
 ) -> None:
-    """Run jobs until SIGTERM or Ctrl-C. A second signal stops waiting for running jobs."""
+    """Run jobs until SIGTERM or Ctrl-C. A second signal stops waiting for running jobs.
+
+    TARGET is the application's own Oban, or a function that returns it, as MODULE:ATTRIBUTE, such as
+    app.jobs:oban. It knows its database and all its options. --queues, --node, --lease and
+    --shutdown-grace-period override them. Without a TARGET, --database-url is required.
+    """
     nodes.exit_on_signals()
-    node = node or socket.gethostname()
+    settings = _given(ctx, target, options)
+    node = settings.get("node") or socket.gethostname()
     # The log lines of several nodes go to the same place.
     origin = "" if processes == 1 and supervisor is None else f"{node}  ".replace("%", "%%")
     logging.basicConfig(
@@ -131,17 +138,51 @@ def start(
         # Processes that jobs start must not get it.
         link.set_inheritable(False)
     if processes > 1:
-        sys.exit(_supervise(database_url, modules, node, processes, log_level, settings))
-    _import(modules)
-    oban = Oban(database_url, node=node, **settings)
+        sys.exit(_supervise(target, modules, node, processes, log_level, settings))
+    sys.path.insert(0, os.getcwd())
+    for module in modules:
+        targets.import_module(module, f"--import {module}")
+    instance = _instance(targets.load(target) if target else None, settings)
     # Imported modules live as long as the process: spare garbage collections the scan of them.
     gc.collect()
     gc.freeze()
-    nodes.run(oban, link)
+    nodes.run(instance, link)
+
+
+def _given(ctx: click.Context, target: str | None, options: dict[str, Any]) -> dict[str, Any]:
+    """The options of the instance that the user has set; raises `UsageError` for those of TARGET alone."""
+    sources = {option: ctx.get_parameter_source(option) for option in options}
+    given = {option: options[option] for option in options if sources[option] is not ParameterSource.DEFAULT}
+    if target is None:
+        if not given.get("database_url"):
+            raise click.UsageError("Missing option '--database-url', or a TARGET such as app.jobs:oban.")
+        return {"queues": options["queues"], **given}
+    for option in given:
+        # The environment may be meant for other commands, such as `oban install`.
+        if option not in OVERRIDES and sources[option] is not ParameterSource.ENVIRONMENT:
+            raise click.UsageError(
+                f"{_flag(option)} cannot be combined with {target}: it is an option of that Oban."
+            )
+    return {option: given[option] for option in given.keys() & OVERRIDES}
+
+
+async def _instance(target: Coroutine[Any, Any, Oban] | None, settings: dict[str, Any]) -> Oban:
+    if target is None:
+        return _make(settings)
+    oban = await target
+    queues = oban.options.queues or {"default": QueueOptions()}
+    oban.options = oban.options.replace(**{"queues": queues, **settings})
+    return oban
+
+
+def _make(settings: dict[str, Any]) -> Oban:
+    return Oban(
+        settings["database_url"], **{key: settings[key] for key in settings.keys() - {"database_url"}}
+    )
 
 
 def _supervise(
-    database_url: str,
+    target: str | None,
     modules: tuple[str, ...],
     node: str,
     processes: int,
@@ -149,32 +190,31 @@ def _supervise(
     settings: dict[str, Any],
 ) -> int:
     names = [f"{node}-{number}" for number in range(1, processes + 1)]
-    # Report wrong options once, here, rather than from each process. This does not connect.
-    Oban(database_url, node=names[-1], **settings)
-    arguments = ["--log-level", log_level]
+    if target is None:
+        # Report wrong options once, here, rather than from each process. This does not connect.
+        _make({**settings, "node": names[-1]})
+    arguments = [*([target] if target else []), "--log-level", log_level]
     for module in modules:
         arguments += ["--import", module]
-    # URLs can contain passwords, and every user can see the arguments of a process.
-    environment = {**os.environ, "OBAN_DATABASE_URL": database_url}
-    if listen_url := settings.pop("listen_url"):
-        environment["OBAN_LISTEN_URL"] = listen_url
-    queues = settings.pop("queues")
-    arguments += ["--queues", ",".join(f"{queue}:{limit}" for queue, limit in queues.items())]
+    environment = {**os.environ}
     for option, value in settings.items():
-        if value is not None:
-            arguments += [f"--{option.replace('_', '-')}", str(value)]
+        if option == "node":
+            continue
+        if option.endswith("_url"):
+            # URLs can contain passwords, and every user can see the arguments of a process.
+            environment[f"OBAN_{option.upper()}"] = value
+        elif option == "queues":
+            arguments += ["--queues", ",".join(f"{queue}:{limit}" for queue, limit in value.items())]
+        else:
+            arguments += [_flag(option), str(value)]
 
     def command(name: str, link: int) -> list[str]:
         start = [sys.executable, "-m", "oban", "start", *arguments]
         return [*start, "--node", name, "--supervisor", str(link)]
 
-    return asyncio.run(Supervisor(command, names, environment, settings["shutdown_grace_period"]).run())
+    grace = settings.get("shutdown_grace_period", DEFAULTS.shutdown_grace_period)
+    return asyncio.run(Supervisor(command, names, environment, grace).run())
 
 
-def _import(modules: tuple[str, ...]) -> None:
-    sys.path.insert(0, os.getcwd())
-    for module in modules:
-        try:
-            importlib.import_module(module)
-        except ImportError as error:
-            raise ConfigError(f"--import {module}: {error}") from error
+def _flag(option: str) -> str:
+    return f"--{option.replace('_', '-')}"

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from oban import backoff, clock
-from oban.cli.node import SIGNALS, STOP
+from oban.cli.node import READY, SIGNALS, STOP
 
 logger = logging.getLogger("oban.supervisor")
 
@@ -61,7 +61,8 @@ class Supervisor:
         ended = asyncio.gather(*running)
         awaited = [ended, stopping]
         await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
-        await asyncio.wait([ended], timeout=self._grace + KILL_AFTER)
+        grace = max(self._grace, *(node.grace for node in self._nodes))
+        await asyncio.wait([ended], timeout=grace + KILL_AFTER)
         for task in (ready, stopping):
             task.cancel()
         for node in self._nodes:
@@ -86,6 +87,8 @@ class NodeProcess:
     stopping: asyncio.Event
     #: Set once any process of this node has started.
     ready: asyncio.Event = field(default_factory=asyncio.Event)
+    #: The grace period that the node reports, in seconds: its application may set it.
+    grace: float = 0
     _process: Process | None = None
     _link: socket.socket | None = None
     _started: bool = False
@@ -166,8 +169,9 @@ class NodeProcess:
 
     async def _listen(self, link: socket.socket) -> None:
         with contextlib.suppress(OSError):
-            if await asyncio.get_running_loop().sock_recv(link, 1):
+            if report := await asyncio.get_running_loop().sock_recv(link, 64):
                 self._started = True
+                self.grace = float(report.removeprefix(READY) or 0)
                 self.ready.set()
 
 

@@ -53,6 +53,7 @@ def test_a_missing_url_is_named() -> None:
         (["--database-url", "postgresql+pygresql://u:secret@host/db"], "pygresql is not supported"),
         (["--database-url", "sqlite://", "--queues", "a:b"], "'a:b' is not NAME:LIMIT"),
         (["--database-url", "sqlite://", "--queues", "a:1,a:2"], "'a' is listed twice"),
+        (["--database-url", "sqlite://", "--queues", "a:1", "--queues", "b,a"], "'a' is listed twice"),
         (["--database-url", "sqlite://", "--queues", "a:0"], "limit must be an integer from 1 to 10000"),
         (["--database-url", "sqlite://", "--queues", "a b:1"], "'a b' is not a queue name"),
         (["--database-url", "sqlite://", "--import", "no.such"], "--import no.such: No module named 'no'"),
@@ -138,19 +139,20 @@ def test_a_signal_during_the_import_of_the_application_ends_with_code_0_at_once(
 
 def test_each_option_of_the_command_line_reaches_the_instance(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[Oban] = []
-    monkeypatch.setattr("oban.cli.node.run", lambda oban, link: made.append(oban))
+    monkeypatch.setattr("oban.cli.node.run", lambda instance, link: made.append(asyncio.run(instance)))
     # Options that only a separate process has.
     monkeypatch.setattr("oban.cli.node.exit_on_signals", lambda: None)
     monkeypatch.setattr("gc.freeze", lambda: None)
     monkeypatch.setattr("sys.path", [*sys.path])
     monkeypatch.setenv("OBAN_LISTEN_URL", "postgresql://direct/shop")
-    arguments = "--queues a:1,b:2 --name Other --node web --lease 30 --shutdown-grace-period 3 --prefix jobs"
+    arguments = "--queues a:1,b:2 --queues c:3 --name Other --node web --lease 30 --shutdown-grace-period 3"
+    arguments += " --prefix jobs"
     main(["start", "--database-url", "postgresql://pooled/shop", *arguments.split()], standalone_mode=False)
     options = made[0].options
     assert (options.name, options.node, options.lease, options.prefix) == ("Other", "web", 30, "jobs")
     assert (options.shutdown_grace_period, options.notifier) == (3, "listen")
     assert options.listen_url == "postgresql://direct/shop"
-    assert {name: queue.limit for name, queue in options.queues.items()} == {"a": 1, "b": 2}
+    assert {name: queue.limit for name, queue in options.queues.items()} == {"a": 1, "b": 2, "c": 3}
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

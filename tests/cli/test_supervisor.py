@@ -27,6 +27,7 @@ PREFIX = "import os, signal, socket, sys, time; link = socket.socket(fileno=int(
 #: Minimal nodes: a supervisor in this process runs each of these pieces of Python.
 HEALTHY_AFTER = PREFIX + "link.send(b'r'); link.recv(1)"
 DEAF = PREFIX + "signal.signal(signal.SIGTERM, signal.SIG_IGN); link.send(b'r'); time.sleep(60)"
+SLOW = PREFIX + "link.send(b'r30'); link.recv(1); time.sleep(0.2)"
 DIES = PREFIX + "link.send(b'r'); os.kill(os.getpid(), 9)"
 ENDS = PREFIX + "link.send(b'r')"
 FAILS = PREFIX + "sys.exit(2)"
@@ -153,6 +154,18 @@ async def test_a_node_that_does_not_stop_is_killed(
     supervisor.stop()
     assert await ends(running) == 0
     assert "node a did not stop and was killed" in caplog.text
+
+
+async def test_a_node_is_not_killed_within_the_grace_period_that_it_reports(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "KILL_AFTER", 0.0)
+    supervisor = Recorder(SLOW, grace=0)
+    running = asyncio.create_task(supervisor.run())
+    await eventually(supervisor.ready)
+    supervisor.stop()
+    assert await ends(running) == 0
+    assert "killed" not in caplog.text
 
 
 async def test_a_process_that_cannot_be_started_is_tried_again(

@@ -1,7 +1,9 @@
 """Every snippet of `docs/embedding.md` runs unchanged and has the documented effect."""
 
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -9,6 +11,7 @@ from sqlalchemy import URL, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from oban import Job, Oban
+from oban.cli import target
 from tests.docs.stage import Page, Snippet, Stage
 from tests.support.rows import lasting_url
 from tests.support.waiting import eventually
@@ -97,6 +100,23 @@ async def test_a_worker_enqueues_its_own_jobs(stage: Stage, snippet: Snippet) ->
         await stage.names["confirm_again"](session)
         await session.commit()
     assert await orders(stage) == [7]
+
+
+@PAGE.shows("def make_oban")
+async def test_a_factory_makes_the_instance_of_a_node(
+    stage: Stage, snippet: Snippet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def load_settings() -> dict[str, Any]:
+        return {"database_url": stage.oban.engine.url}
+
+    stage.names["load_settings"] = load_settings
+    await stage.run(snippet)
+    application = ModuleType("orders")
+    application.__dict__.update(stage.names)
+    monkeypatch.setitem(sys.modules, "orders", application)
+    assert await target.load("orders:oban") is stage.names["oban"]
+    made = await target.load("orders:make_oban")
+    assert (made.engine.url, [*made.options.queues]) == (stage.oban.engine.url, ["mailers"])
 
 
 @PAGE.shows("lifespan")
