@@ -12,7 +12,8 @@ from oban.base_client import BaseClient, async_batches
 from oban.database.aio import AsyncCaller, Database
 from oban.models import Job
 from oban.notifier import direct_url
-from oban.repository import cluster, insert, management, queue_settings
+from oban.polling import Polling, Timeout
+from oban.repository import cluster, insert, management, queue_settings, waiting
 from oban.repository.cluster import QueueInfo
 from oban.repository.management import JobChanges
 from oban.repository.queue_settings import ALL, QueueCommand
@@ -170,6 +171,24 @@ class Oban(BaseClient[AsyncEngine, AsyncCaller]):
         management.check_changes(changes)
         selection = parse_many(jobs, everything, "update")
         return await self._database.run(session, management.update_jobs, selection, changes)
+
+    async def wait(self, job_or_id: Target, timeout: Timeout = None) -> Job:
+        job_id = parse_id(job_or_id)
+        polling = Polling(timeout, f"job {job_id} has not ended")
+        while True:
+            job = await self._database.run(None, waiting.ended_job, parse([job_or_id]))
+            if job is not None:
+                return job
+            await asyncio.sleep(polling.pause())
+
+    async def wait_until_empty(self, queue: str | None = None, timeout: Timeout = None) -> None:
+        queue = None if queue is None else fields.queue(queue)
+        which = "the queues are" if queue is None else f"the queue {queue} is"
+        polling = Polling(timeout, f"{which} not empty")
+        while True:
+            if await self._database.run(None, waiting.is_empty, queue):
+                return
+            await asyncio.sleep(polling.pause())
 
     # -- queues --------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 from sqlalchemy import Select
 
 from oban.models import Job
+from oban.polling import Timeout
 from oban.repository import insert
 from oban.repository.management import JobChanges
 from oban.repository.selection import Target, Targets
@@ -255,4 +256,46 @@ class JobOperations(ABC, Generic[CallerT]):
 
         Returns:
             The updated jobs, each once: in the order of `jobs`, or of their ids for a statement.
+        """
+
+    @abstractmethod
+    def wait(self, job_or_id: Target, timeout: Timeout = None) -> MaybeAwaitable[Job]:
+        """Wait until a job is `completed`, `cancelled` or `discarded`, on whichever node it runs.
+
+        The row is read again and again: after 10 ms, then with pauses that double up to half a second. No
+        connection is in use during the pauses. A job that waits for a retry has not ended, and a job that is
+        cancelled while it executes has, although its worker may still be running. A job that waits for itself
+        waits until the timeout.
+
+        Args:
+            job_or_id: A job or its id. The transaction that enqueued it must have been committed.
+            timeout: Seconds, or a timedelta, to wait at most; 0 to look once (default: no limit).
+
+        Returns:
+            The job as it has ended: the instance that was passed, if one was. `recorded` has its result.
+
+        Raises:
+            TimeoutError: The job has not ended in time.
+            JobNotFound: There is no such job, or it was deleted or pruned.
+            InvalidTarget: `job_or_id` is neither a `Job` nor an integer.
+            NotEnqueued: The `Job` was never enqueued.
+            InvalidArgument: `timeout` is negative, not finite, or not a number.
+        """
+
+    @abstractmethod
+    def wait_until_empty(self, queue: str | None = None, timeout: Timeout = None) -> MaybeAwaitable[None]:
+        """Wait until a queue, or every queue, has nothing to do: no job is executing, available or due.
+
+        `scheduled` and `retryable` jobs count from the moment that they are due. Jobs that are due later do
+        not count, and neither do `suspended` jobs. The database is asked as often as by `wait`.
+
+        Args:
+            queue: The name of the queue (default: all queues).
+            timeout: Seconds, or a timedelta, to wait at most; 0 to look once (default: no limit).
+
+        Raises:
+            TimeoutError: There are still such jobs when the time is over, for example because the queue is
+                paused, or the call is made by a job of that queue.
+            InvalidJob: `queue` is not the name of a queue.
+            InvalidArgument: `timeout` is negative, not finite, or not a number.
         """

@@ -264,6 +264,11 @@ class Job(Base):
             return self._run.cancelled
         return self.state is JobState.CANCELLED
 
+    @property
+    def recorded(self) -> Any:
+        """The value that the worker stored with `Record`; None without one."""
+        return self.meta.get("return") if self.meta.get("recorded") else None
+
     def __repr__(self) -> str:
         keys = ("id", "state", "queue", "worker", "attempt")
         return f"Job({', '.join(f'{key}={self.__dict__.get(key)!s}' for key in keys)})"

@@ -1,5 +1,6 @@
 """`SyncOban`: the client for code without asyncio."""
 
+import time
 from collections.abc import Iterable
 from typing import Any, Self
 
@@ -10,7 +11,8 @@ from oban.base_client import BaseClient, batches
 from oban.database.sync import SyncCaller, SyncDatabase
 from oban.errors import ConfigError
 from oban.models import Job
-from oban.repository import cluster, insert, management, queue_settings
+from oban.polling import Polling, Timeout
+from oban.repository import cluster, insert, management, queue_settings, waiting
 from oban.repository.cluster import QueueInfo
 from oban.repository.management import JobChanges
 from oban.repository.queue_settings import ALL, QueueCommand
@@ -130,6 +132,24 @@ class SyncOban(BaseClient[Engine, SyncCaller]):
         management.check_changes(changes)
         selection = parse_many(jobs, everything, "update")
         return self._database.run(session, management.update_jobs, selection, changes)
+
+    def wait(self, job_or_id: Target, timeout: Timeout = None) -> Job:
+        job_id = parse_id(job_or_id)
+        polling = Polling(timeout, f"job {job_id} has not ended")
+        while True:
+            job = self._database.run(None, waiting.ended_job, parse([job_or_id]))
+            if job is not None:
+                return job
+            time.sleep(polling.pause())
+
+    def wait_until_empty(self, queue: str | None = None, timeout: Timeout = None) -> None:
+        queue = None if queue is None else fields.queue(queue)
+        which = "the queues are" if queue is None else f"the queue {queue} is"
+        polling = Polling(timeout, f"{which} not empty")
+        while True:
+            if self._database.run(None, waiting.is_empty, queue):
+                return
+            time.sleep(polling.pause())
 
     # -- queues --------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 These are the instances that were passed to the call, and those in the caller's session.
 """
 
+import itertools
 from collections.abc import Callable, Collection, Iterable, Mapping
 from copy import deepcopy
 
@@ -50,6 +51,12 @@ def refresh_instances(
 
     tx.after_commit(refresh)
     tx.on_rollback(undo)
+
+
+def shown_by(selection: Selection) -> int:
+    """The largest `locked_at` of the calls whose rows the passed instances show; 0 if there is none."""
+    instances = itertools.chain.from_iterable(selection.instances.values())
+    return max((instance_state(instance).info.get(_SHOWS, 0) for instance in instances), default=0)
 
 
 def _session_instances(tx: Transaction, id_: int) -> list[Job]:

@@ -28,7 +28,7 @@ def stage(tx: Transaction) -> int:
 def stage_statement(dialect: Dialect) -> Update:
     due = (
         select(_job.id)
-        .where(_is_waiting(dialect), _job.scheduled_at <= dialect.now())
+        .where(is_waiting(dialect), _job.scheduled_at <= dialect.now())
         .order_by(_job.scheduled_at, _job.id)
         .limit(dialect.index_limit(literal(BATCH, BigInteger)))
         .with_for_update(skip_locked=True)
@@ -51,10 +51,10 @@ def seconds_until_due(tx: Transaction) -> float | None:
 
 @functools.cache
 def _next_due_statement(dialect: Dialect) -> Executable:
-    return select(func.min(_job.scheduled_at), dialect.now()).where(_is_waiting(dialect))
+    return select(func.min(_job.scheduled_at), dialect.now()).where(is_waiting(dialect))
 
 
-def _is_waiting(dialect: Dialect) -> ColumnElement[bool]:
+def is_waiting(dialect: Dialect) -> ColumnElement[bool]:
     # Written as in the partial index, which the planner otherwise does not use.
     return dialect.hint_partial_index(
         _job.state.in_([dialect.state("scheduled"), dialect.state("retryable")])

@@ -140,6 +140,24 @@ def test_errors_are_those_of_the_async_client(oban: SyncOban) -> None:
     assert len(oban.list_jobs()) == 1
 
 
+def test_a_thread_waits_until_its_job_has_ended(oban: SyncOban) -> None:
+    job = oban.enqueue(Ship.new())
+    with pytest.raises(TimeoutError, match=f"job {job.id} has not ended after 0 seconds"):
+        oban.wait(job, timeout=0)
+    with pytest.raises(TimeoutError, match="the queue default is not empty after 0 seconds"):
+        oban.wait_until_empty("default", timeout=0)
+    with ThreadPoolExecutor(2) as pool:
+        waiting = pool.submit(oban.wait, job, timeout=60)
+        emptied = pool.submit(oban.wait_until_empty, timeout=60)
+        oban.cancel_job(job.id)
+        assert waiting.result() is job
+        assert job.state == "cancelled"
+        emptied.result()
+    oban.delete_job(job)
+    with pytest.raises(JobNotFound):
+        oban.wait(job)
+
+
 def test_a_database_without_tables_raises_schema_missing(request: pytest.FixtureRequest) -> None:
     factory: Factory = request.getfixturevalue("sqlite_factory")
     url = factory.create(empty=True).set(drivername="sqlite")

@@ -1,11 +1,14 @@
 """The calls of a node that read or change the table of jobs."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from oban.database.transaction import Transaction
-from oban.repository import acknowledge, fetch, management, rescue, runs, stage
+from oban.errors import JobNotFound
+from oban.models import Job
+from oban.repository import acknowledge, fetch, management, rescue, runs, stage, waiting
 from oban.repository import prune as prune_module
 from oban.repository.acknowledge import Ack
 from oban.repository.prune import Rule
@@ -22,6 +25,8 @@ ENDED = {
     state: f"oban_jobs_{state.value}_at_index"
     for state in (JobState.COMPLETED, JobState.CANCELLED, JobState.DISCARDED)
 }
+#: About as many jobs of the table are due, but not available yet.
+UNSTAGED = 20_000
 OWNER = f"{LIVE}03"
 DAY, LEASE, AGE = 86400.0, 60.0, 3600.0
 
@@ -84,12 +89,25 @@ def prune(state: JobState, limit: int = 1000, **which: Any) -> Call:
     )
 
 
+def ended_job(tx: Transaction, job_id: int) -> Job | None:
+    # On SQLite the table is empty.
+    with suppress(JobNotFound):
+        return waiting.ended_job(tx, parse([job_id]))
+    return None
+
+
 #: Calls that only read come first, as the others leave dead rows when they are rolled back.
 CALLS: dict[str, Call] = {
     "seconds until due": Call(stage.seconds_until_due, {STAGING}, 1, 5, 1),
     "lost runs": Call(lambda tx: runs.lost_runs(tx, run_keys(50)), {KEY}, 50, 6, 0),
     "unknown runs": Call(lambda tx: runs.unknown_runs(tx, OWNER, ()), {QUEUE}, EXECUTING, 2, 20, walks=True),
     "a claimed job": Call(lambda tx: runs.load_run(tx, run_keys(1)[0]), {KEY}, 1, 6, 1),
+    "a job that has ended": Call(lambda tx: ended_job(tx, 1), {KEY}, 1, 6, 1),
+    "a job that has not ended": Call(lambda tx: ended_job(tx, 60), {KEY}, 1, 6, 0),
+    "whether all queues are empty": Call(lambda tx: waiting.is_empty(tx, None), {QUEUE, STAGING}, 1, 6, 0),
+    "whether a queue is empty": Call(
+        lambda tx: waiting.is_empty(tx, "empty"), {QUEUE, STAGING}, UNSTAGED, 2, 1
+    ),
     "orphans": Call(lambda tx: rescue.orphans(tx, LEASE, AGE), {QUEUE}, EXECUTING, 5, 200, walks=True),
     "exhausted": Call(rescue.exhausted, {EXHAUSTED}, 0, 0, 0),
     "prunable": Call(

@@ -55,6 +55,11 @@ async def manage(oban: Oban, session: AsyncSession, wrong: Session, job: Job) ->
     await oban.update_job(job, lambda job: 5)  # error
     await oban.update_job(job, lambda job: {"args": job.no_such})  # error
     await oban.update_many_jobs(select(Job), {"queue": "x"}, session=wrong)  # error
+    await oban.wait("1")  # error
+    await oban.wait(job, timeout="5")  # error
+    await oban.wait(job, session=session)  # error
+    await oban.wait_until_empty(5)  # error
+    job.recorded = 5  # error
     await oban.pause_queue(5)  # error
     await oban.start_queue("media", limit="5")  # error
     await oban.scale_queue("media")  # error
