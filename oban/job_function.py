@@ -7,6 +7,8 @@ from functools import update_wrapper
 from typing import Any, Generic, ParamSpec, TypeVar, Unpack, cast, overload
 
 from oban import fields
+from oban.database.aio import AsyncCaller
+from oban.database.sync import SyncCaller
 from oban.errors import ConfigError, InvalidJob
 from oban.fields import Overrides, WorkerOptions
 from oban.models import Job
@@ -25,6 +27,11 @@ class FunctionWorker(Generic[P, R]):
         update_wrapper(self, function)
         self.function: Callable[P, R] = function
         self.signature: inspect.Signature = inspect.signature(function)
+        if "session" in self.signature.parameters:
+            raise ConfigError(
+                f"{function.__qualname__} cannot have a parameter session: enqueue(…, session=…) takes the"
+                " caller's transaction; rename it, or for a transaction of the job, write a Worker class"
+            )
         self.worker: type[Worker] = _worker_class(self, options)
         self._overrides: Overrides = {}
 
@@ -40,20 +47,38 @@ class FunctionWorker(Generic[P, R]):
         """
         return self.worker.new(self._bind(args, kwargs), **self._overrides)
 
-    async def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job:
-        """Create such a job and enqueue it, in its own transaction, with the `Oban` of the option `oban`.
+    # A ParamSpec cannot be combined with a keyword of our own: beside `session`, the arguments are not typed.
+    @overload
+    async def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job: ...
+    @overload
+    async def enqueue(self, *args: Any, session: AsyncCaller | None, **kwargs: Any) -> Job: ...
+    async def enqueue(self, *args: Any, **kwargs: Any) -> Job:
+        """Create such a job and enqueue it with the `Oban` of the option `oban`.
 
-        To enqueue in the caller's transaction, use `oban.enqueue(function.new(…), session=session)`.
+        With `session=`, type checkers accept any arguments of the function. They check those of
+        `oban.enqueue(function.new(…), session=session)`, which does the same.
+
+        Args:
+            args: The positional arguments of the function.
+            session: The caller's session or connection, to insert the job in its transaction (default: a
+                transaction of its own).
+            kwargs: The keyword arguments of the function.
 
         Raises:
             InvalidJob: The function does not take these arguments, or they are not JSON values.
             InstanceNotFound: There is no such `Oban` in this process.
         """
-        return await self.worker.enqueue(self._bind(args, kwargs), **self._overrides)
+        session: AsyncCaller | None = kwargs.pop("session", None)
+        return await self.worker.enqueue(self._bind(args, kwargs), session=session, **self._overrides)
 
-    def enqueue_sync(self, *args: P.args, **kwargs: P.kwargs) -> Job:
+    @overload
+    def enqueue_sync(self, *args: P.args, **kwargs: P.kwargs) -> Job: ...
+    @overload
+    def enqueue_sync(self, *args: Any, session: SyncCaller | None, **kwargs: Any) -> Job: ...
+    def enqueue_sync(self, *args: Any, **kwargs: Any) -> Job:
         """Create such a job and enqueue it with a `SyncOban`; as `enqueue`."""
-        return self.worker.enqueue_sync(self._bind(args, kwargs), **self._overrides)
+        session: SyncCaller | None = kwargs.pop("session", None)
+        return self.worker.enqueue_sync(self._bind(args, kwargs), session=session, **self._overrides)
 
     def with_options(self, **overrides: Unpack[Overrides]) -> "FunctionWorker[P, R]":
         """Return the same function, whose jobs get other fields: `with_options(schedule_in=60).enqueue(…)`.
@@ -106,7 +131,8 @@ def job(function: Callable[..., Any] | None = None, /, **options: Unpack[WorkerO
         options: The options of `Worker`.
 
     Raises:
-        ConfigError: It is not a function, or an option does not exist or has a wrong value.
+        ConfigError: It is not a function, it has a parameter `session`, or an option does not exist or has a
+            wrong value.
     """
     if function is not None:
         return FunctionWorker(function, options)

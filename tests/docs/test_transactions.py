@@ -150,13 +150,14 @@ def test_a_session_is_refused_in_child_processes_and_functions() -> None:
             def process(self, job: Job, session: Session) -> None:
                 pass
 
-    PAGE.says("Functions under `@job` get the arguments that were enqueued and nothing else")
+    PAGE.says("So does a function under `@job` with a parameter `session`")
+    with pytest.raises(
+        ConfigError, match=r"function cannot have a parameter session: .* write a Worker class"
+    ):
 
-    @function_worker()
-    def function(session: str) -> None:
-        pass
-
-    assert function.worker.takes == frozenset()
+        @function_worker()
+        def function(session: str) -> None:
+            pass
 
 
 def test_every_snippet_is_run_by_a_test() -> None:

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Engine, StaticPool, create_engine, select
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
-from oban import Job, JobState, SyncOban, Worker, migration
+from oban import Job, JobState, SyncOban, Worker, job, migration
 from oban.errors import (
     ConfigError,
     InstanceNotFound,
@@ -27,6 +27,10 @@ THREADS = 8
 class Ship(Worker):
     def process(self, job: Job) -> None:
         return None
+
+
+@job
+def ship(number: int) -> None: ...
 
 
 @pytest.fixture(scope="module", params=SYNC)
@@ -100,6 +104,18 @@ def test_a_stream_is_inserted_batch_by_batch(
     assert oban.enqueue_stream(jobs(), batch=10) == 25
     assert [job.args["n"] for job in oban.list_jobs()] == [*range(25)]
     assert most <= 11
+
+
+def test_a_function_is_enqueued_in_the_transaction_of_the_caller(
+    oban: SyncOban, session: Session | scoped_session[Session] | Connection
+) -> None:
+    assert SyncOban.get_instance() is oban
+    ship.enqueue_sync(1, session=session)
+    session.rollback()
+    ship.enqueue_sync(2, session=session)
+    assert oban.list_jobs() == []
+    session.commit()
+    assert [job.args for job in oban.list_jobs()] == [{"number": 2}]
 
 
 def test_threads_share_one_client(oban: SyncOban) -> None:

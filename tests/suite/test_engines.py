@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import URL, create_engine, select, text
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 from oban import Job, JobState, Oban, Record, job, migration
-from oban.errors import ConfigError, InstanceNotFound, UnsupportedDatabase
+from oban.errors import ConfigError, InstanceNotFound, InvalidTarget, UnsupportedDatabase
 from tests.support.waiting import eventually
 
 
@@ -103,6 +103,22 @@ async def test_a_function_is_enqueued_through_the_instance_that_its_option_names
     async with Oban(url, name="elsewhere") as oban:
         enqueued = await work.enqueue(1)
         assert [row.id for row in await oban.list_jobs()] == [enqueued.id]
+
+
+async def test_a_function_is_enqueued_in_the_transaction_of_the_caller(oban: Oban) -> None:
+    @job(name="tests.together", oban=oban.options.name)
+    def work(number: int, **more: int) -> None: ...
+
+    async with AsyncSession(oban.engine, expire_on_commit=False) as session:
+        await work.enqueue(1, session=session)
+        assert await oban.list_jobs() == []
+        await session.rollback()
+        kept = await work.with_options(priority=2).enqueue(2, a=3, session=session)
+        await session.commit()
+    (row,) = await oban.list_jobs()
+    assert (row.id, row.priority, row.args) == (kept.id, 2, {"number": 2, "more": {"a": 3}})
+    with pytest.raises(InvalidTarget, match="session must be an AsyncSession"):
+        await work.enqueue(1, session="x")  # type: ignore[call-overload]
 
 
 async def test_a_runner_switches_a_file_to_write_ahead_logging(tmp_path: Path) -> None:

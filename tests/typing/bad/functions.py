@@ -1,5 +1,8 @@
 """Each line that is marked is an error for every checker, and no other line is."""
 
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
+
 from oban import Record, job
 
 
@@ -28,7 +31,10 @@ def plain(to: str) -> int:
     return len(to)
 
 
-async def use() -> None:
+async def use(session: AsyncSession, wrong: Session) -> None:
+    await plain.enqueue("a@b.c", session=wrong)  # error
+    plain.enqueue_sync("a@b.c", session=session)  # error
+    plain.new("a@b.c", session=session)  # error
     await plain.enqueue(1)  # error
     await send_email.enqueue("a@b.c", subject=1)  # error
     await send_email.enqueue()  # error

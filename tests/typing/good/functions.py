@@ -4,6 +4,9 @@ from collections.abc import Coroutine
 from datetime import timedelta
 from typing import Any, assert_type
 
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy.orm import Session
+
 from oban import Job, Record, job
 
 
@@ -36,7 +39,7 @@ def plain(to: str) -> int:
     return len(to)
 
 
-async def use() -> None:
+async def use(session: AsyncSession, connection: AsyncConnection) -> None:
     assert_type(await plain.enqueue("a@b.c"), Job)
     assert_type(plain("a"), int)
     assert_type(send_email.new("a@b.c"), Job)
@@ -48,11 +51,15 @@ async def use() -> None:
     assert_type(add(1, 2, x="y"), Record)
     await add.enqueue(1, 2, x="y")
     await nothing.enqueue()
+    assert_type(await send_email.enqueue("a@b.c", urgent=True, session=session), Job)
+    assert_type(await add.enqueue(1, session=connection), Job)
+    assert_type(await plain.enqueue("a@b.c", session=None), Job)
     later = send_email.with_options(schedule_in=timedelta(minutes=1), queue="slow", priority=9)
     assert_type(await later.enqueue("a@b.c", subject="Hi"), Job)
     assert_type(await later("a@b.c"), str)
     assert_type(add.worker.worker_name, str)
 
 
-def use_in_sync_code() -> None:
+def use_in_sync_code(session: Session) -> None:
+    assert_type(send_email.enqueue_sync("a@b.c", session=session), Job)
     assert_type(send_email.enqueue_sync("a@b.c", subject="Hi"), Job)
