@@ -23,6 +23,8 @@ MAX_BYTES = 4 * 1024 * 1024
 MAX_DEPTH = 100
 #: The longest traceback or message in `errors`, in bytes of JSON.
 MAX_ERROR = 8192
+#: Takes the place of the message of an exception whose methods fail.
+UNPRINTABLE = "<the exception could not be printed>"
 
 _STRICT = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
 _EMPTY: dict[str | bytes, Any] = {"{}": dict, b"{}": dict, "[]": list, b"[]": list}
@@ -268,4 +270,21 @@ def error_text(error: BaseException) -> str:
         # The exception's __str__() can do anything, and so can its metaclass when asked for its name.
         name = type.__dict__["__qualname__"].__get__(type(error))
         lines = traceback.format_tb(error.__traceback__)
-        return sanitize("".join([*lines, f"{name}: <the exception could not be printed>"]))
+        return sanitize("".join([*lines, f"{name}: {UNPRINTABLE}"]))
+
+
+def error_line(error: BaseException) -> str:
+    """The type of an exception and the first line of its message, for a line of a log. Never raises."""
+    name = type.__dict__["__name__"].__get__(type(error))
+    try:
+        message = first_line(str(error))
+    except BaseException:
+        message = UNPRINTABLE
+    return f"{log_safe(name)}: {message}" if message else log_safe(name)
+
+
+def first_line(text: str) -> str:
+    """The first line of a text that is not blank, for a line of a log."""
+    # As a plain str, because the methods of a subclass can do anything. A longer line is cut anyway.
+    lines = str.__str__(text)[:1000].strip().splitlines()
+    return log_safe(lines[0].rstrip(), 500) if lines else ""

@@ -85,11 +85,11 @@ MUTANTS = (
         "oban/runner/execution/job_session.py",
         """                if await self.database.run(session, acknowledge.acknowledge, [ack]):
                     await session.commit()
-                    return None
+                    return True
 """,
         """                await self.database.run(session, acknowledge.acknowledge, [ack])
                 await session.commit()
-                return None
+                return True
 """,
         ("tests/runner/test_job_sessions.py",),
     ),
@@ -98,10 +98,11 @@ MUTANTS = (
         "oban/runner/execution/job_session.py",
         """                if await self.database.run(session, acknowledge.acknowledge, [ack]):
                     await session.commit()
-                    return None
+                    return True
 """,
         """                await session.commit()
-                return ack
+                await self.database.write(acknowledge.acknowledge, [ack])
+                return True
 """,
         ("tests/faults/test_own_transaction.py",),
     ),

@@ -108,7 +108,7 @@ async def test_a_backoff_cannot_end_the_node(monkeypatch: pytest.MonkeyPatch, ra
     with ThreadPoolExecutor(1) as threads:
         try:
             executor = Executor(threads, ProcessPool(), sessions, thread_sessions)
-            ack = await executor.execute(Run(job, "owner"))
+            ack = await executor.execute(Run(job, "owner", "node"))
         except BaseException as error:
             pytest.fail(f"execute raised {error!r}")
     assert ack is not None

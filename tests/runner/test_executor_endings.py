@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import math
 import sys
 from collections.abc import Callable, Iterator
@@ -215,8 +216,31 @@ class InThread(Worker):
         return ENDINGS[job.args["ending"]].act(job)
 
 
+@pytest.fixture
+def lines() -> Iterator[dict[int, list[str]]]:
+    """The first lines of the records about attempts that have ended, by the id of the job.
+
+    pytest does not see these records: pytest-xdist cannot send lone surrogates.
+    """
+    found: dict[int, list[str]] = {}
+    logger, formatter = logging.getLogger("oban.executor"), logging.Formatter()
+
+    def take(record: logging.LogRecord) -> bool:
+        # With its traceback, as every handler does.
+        shown = formatter.format(record)
+        if record.__dict__["state"] != "executing":
+            found.setdefault(record.__dict__["job_id"], []).append(shown.splitlines()[0])
+        return False
+
+    logger.addFilter(take)
+    yield found
+    logger.removeFilter(take)
+
+
 @pytest.mark.parametrize("worker", [OnLoop, InThread], ids=["async", "thread"])
-async def test_every_ending_is_one_outcome_and_the_node_continues(url: URL, worker: type[Worker]) -> None:
+async def test_every_ending_is_one_outcome_and_the_node_continues(
+    url: URL, worker: type[Worker], lines: dict[int, list[str]]
+) -> None:
     async with Oban(url, queues={"default": 100}, **FAST_POLLING) as oban:
         jobs = await oban.enqueue_many(
             [worker.new({"ending": name}, max_attempts=it.max_attempts) for name, it in ENDINGS.items()]
@@ -231,6 +255,11 @@ async def test_every_ending_is_one_outcome_and_the_node_continues(url: URL, work
                 assert ending.error in row.errors[0]["error"], shown
                 assert row.errors[0]["attempt"] == 1
             assert row.attempt == (0 if row.state is JobState.SCHEDULED else 1), shown
+            if row.state in (FAILED, JobState.DISCARDED):
+                assert len(lines[job.id]) == 1, (name, lines[job.id])
+                line = lines[job.id][0]
+                assert "failed, attempt 1 of" in line
+                assert len(line) < 1000, name
         await acknowledged(oban)
 
 

@@ -83,7 +83,7 @@ async def test_a_stop_puts_back_jobs_that_were_claimed_and_never_arrived(
 
 
 async def test_a_row_that_cannot_be_read_is_discarded_with_the_reason_and_stops_no_other(
-    url: URL, monkeypatch: pytest.MonkeyPatch
+    url: URL, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     unreadable = Unreadable(monkeypatch)
     async with Oban(url, name="client") as client:
@@ -97,6 +97,12 @@ async def test_a_row_that_cannot_be_read_is_discarded_with_the_reason_and_stops_
                 assert [entry["error"] for entry in row.errors] == (
                     ["the row cannot be read: OverflowError: date value out of range"] if bad else []
                 )
+    logged = [record for record in caplog.records if record.name == "oban.executor"]
+    assert {(it.__dict__["job_id"], it.__dict__["state"]) for it in logged} == {
+        (id_, "discarded") for id_ in unreadable.ids
+    }
+    assert len(logged) == len(unreadable.ids)
+    assert all(it.levelname == "ERROR" and it.exc_info for it in logged)
 
 
 async def test_rows_that_cannot_be_read_do_not_lose_the_outcomes_stored_with_their_fetch(

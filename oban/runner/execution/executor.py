@@ -10,10 +10,11 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from oban import backoff, encoding, fields
+from oban import backoff, clock, encoding, fields
 from oban.errors import InvalidJob, UnknownWorker
-from oban.models import Job
+from oban.models import DEFAULT_MAX_ATTEMPTS, Job
 from oban.repository.acknowledge import Ack
+from oban.runner.execution import attempt_log
 from oban.runner.execution.job_session import JobSessions
 from oban.runner.execution.job_session_threads import ThreadSessions
 from oban.runner.execution.outcome import AttemptFailed, Outcome, from_error, from_result, process_arguments
@@ -46,50 +47,50 @@ class Executor:
         """Run the job and return how that ended, or None if there is nothing left to store. Never raises."""
         job = run.job
         running.set(job)
+        run.started_at = clock.monotonic()
+        if is_verbose := logger.isEnabledFor(logging.DEBUG):
+            attempt_log.started(run)
         worker: Worker | None = None
         try:
             _check_documents(job)
             worker = _worker_class(run)()
-            timeout = _timeout(worker, job)
+            timeout = _timeout(worker, run)
             if worker.in_process:
-                return await self._in_process(run, worker, timeout)
+                return _end(run, worker, await self._in_process(run, worker, timeout))
             if not worker.is_async:
                 return await self._in_thread(run, worker, timeout)
             if worker.takes or timeout is not None:
                 return await self._on_loop(run, worker, timeout)
             # Most jobs get here. It is what `_on_loop` does, without calls that they do not need.
             result = await worker.process(job)
-            if result is None:
+            if result is None and not (is_verbose or run.is_lost):
                 return Ack(*run.key, "completed")
-            outcome = from_result(result)
+            return _end(run, worker, result)
         except asyncio.CancelledError as error:
             if run.timed_out is not None:
-                outcome = from_error(AttemptFailed(run.timeout_message(run.timed_out)))
-            elif run.releasing:
-                return Ack(*run.key, "released")
-            else:
-                outcome = from_error(error)
-        except AttemptFailed as error:
-            logger.error("job %s: %s", run.key[0], error.text.rpartition("\n")[2])
-            outcome = from_error(error)
+                return _fail(run, worker, AttemptFailed(run.timeout_error(run.timed_out)))
+            if not run.releasing:
+                return _fail(run, worker, error)
+            ack = Ack(*run.key, "released")
+            attempt_log.ended(run, ack)
+            return ack
         # KeyboardInterrupt and SystemExit as well: a job must not stop the node.
         except BaseException as error:
-            outcome = from_error(error)
-        return _ack(run, worker, outcome)
+            return _fail(run, worker, error)
 
     async def _on_loop(self, run: Run, worker: Worker[Any], timeout: float | None) -> Ack | None:
         if "session" not in worker.takes:
             work = worker.process(run.job, **process_arguments(worker, run.job))
-            return _ack(run, worker, from_result(await _with_timeout(run, work, timeout)))
+            return _end(run, worker, await _with_timeout(run, work, timeout))
         async with self._sessions.open() as session:
             work = worker.process(run.job, **process_arguments(worker, run.job), session=session)
             ack = _ack(run, worker, from_result(await _with_timeout(run, work, timeout)))
-            return await self._sessions.commit_with_outcome(session, ack)
+            return _end_with_session(run, ack, await self._sessions.commit_with_outcome(session, ack))
 
     async def _in_thread(self, run: Run, worker: Worker[Any], timeout: float | None) -> Ack | None:
         loop = asyncio.get_running_loop()
         started_at = loop.time()
-        timer = None if timeout is None else loop.call_later(timeout, run.time_out, timeout)
+        timer = None if timeout is None else loop.call_later(timeout, _time_out, run, timeout)
         has_session = "session" in worker.takes
         call = self._call_with_session if has_session else _call
         context = contextvars.copy_context()
@@ -109,7 +110,7 @@ class Executor:
             raise error
         if inspect.isawaitable(result):
             result = await _with_timeout(run, result, timeout, started_at)
-        return _ack(run, worker, from_result(result))
+        return _end(run, worker, result)
 
     def _call_with_session(self, run: Run, worker: Worker[Any]) -> tuple[Ack | None, BaseException | None]:
         """As `_call`, but commits what `process` writes; returns what is left to be stored."""
@@ -121,21 +122,22 @@ class Executor:
             if inspect.isawaitable(result):
                 if inspect.iscoroutine(result):
                     result.close()
-                raise AttemptFailed("TypeError: process with a session returned an awaitable; make it async")
+                raise AttemptFailed(TypeError("process with a session returned an awaitable; make it async"))
             return _ack(run, worker, from_result(result))
 
         try:
             with self._thread_sessions.acquire() as thread_session:
-                return thread_session.run(work), None
+                return _end_with_session(run, *thread_session.run(work)), None
         except BaseException as error:
             return None, error
 
-    async def _in_process(self, run: Run, worker: Worker, timeout: float | None) -> Ack:
+    async def _in_process(self, run: Run, worker: Worker, timeout: float | None) -> object:
+        """Return what `process` returns in a child process, or raise what it raises."""
         process_run = ProcessRun(type(worker), run.job, timeout)
         run.on_cancel = process_run.cancel
         task = asyncio.create_task(self._processes.run(process_run))
         try:
-            return _ack(run, worker, await asyncio.shield(task))
+            result, error = await asyncio.shield(task)
         except asyncio.CancelledError:
             # A released job has been told to stop, and has until the node kills its process. It is put back
             # in any case, because nobody can tell whether it has finished its work.
@@ -146,6 +148,9 @@ class Executor:
                 # Retrieved, so that the loop does not report it as never retrieved.
                 task.exception()
             raise
+        if error is not None:
+            raise error
+        return result
 
 
 def _check_documents(job: Job) -> None:
@@ -154,27 +159,32 @@ def _check_documents(job: Job) -> None:
         value = job.__dict__[field]
         if not isinstance(value, dict):
             if isinstance(value, encoding.Undecodable):
-                raise AttemptFailed(f"InvalidJob: {field} {value.problem}")
-            raise AttemptFailed(f"InvalidJob: {field} must be an object, not {encoding.json_type(value)}")
+                raise AttemptFailed(InvalidJob(field, value.problem))
+            problem = f"must be an object, not {encoding.json_type(value)}"
+            raise AttemptFailed(InvalidJob(field, problem))
 
 
 def _worker_class(run: Run) -> type[Worker]:
     try:
         return registry[run.worker]
     except UnknownWorker as error:
-        raise AttemptFailed(f"UnknownWorker: {error}") from None
+        raise AttemptFailed(error) from None
 
 
-def _timeout(worker: Worker, job: Job) -> float | None:
+def _timeout(worker: Worker, run: Run) -> float | None:
     try:
-        timeout = worker.timeout(job)
+        timeout = worker.timeout(run.job)
         return None if timeout is None else fields.timeout(timeout)
-    except InvalidJob as error:
-        logger.error("%s, in %s; the job runs without a limit", error, job.worker)
     # Whatever the worker's method raises, even SystemExit, must not fail the job or stop the node.
-    except BaseException:
-        logger.exception("timeout of %s failed; the job runs without a limit", job.worker)
+    except BaseException as error:
+        attempt_log.ignored(run, "timeout", "runs without a limit", error)
     return None
+
+
+def _time_out(run: Run, timeout: float) -> None:
+    """Tell a job in a thread that its timeout has passed."""
+    run.time_out(timeout)
+    attempt_log.timed_out(run, timeout)
 
 
 async def _with_timeout(
@@ -192,14 +202,17 @@ async def _with_timeout(
         # The job itself can raise a TimeoutError, which is not this one.
         if not deadline.expired():
             raise
-        run.cancelled = True
+        run.time_out(timeout)
         raise _timeout_error(run, timeout, error) from None
 
 
 def _timeout_error(run: Run, timeout: float, error: BaseException | None) -> AttemptFailed:
     """The failure of a run that exceeded its timeout. The traceback of `error` shows where it was then."""
-    traceback = "" if error is None else encoding.error_text(error) + "\n\n"
-    return AttemptFailed(traceback + run.timeout_message(timeout))
+    reason = run.timeout_error(timeout)
+    if error is None:
+        return AttemptFailed(reason)
+    reason.__cause__ = error
+    return AttemptFailed(reason, encoding.error_text(error) + "\n\n")
 
 
 def _call(run: Run, worker: Worker[Any]) -> tuple[Any, BaseException | None]:
@@ -210,11 +223,30 @@ def _call(run: Run, worker: Worker[Any]) -> tuple[Any, BaseException | None]:
         return None, error
 
 
+def _end(run: Run, worker: Worker[Any], result: object) -> Ack:
+    """The end of a run whose `process` returned `result`."""
+    ack = _ack(run, worker, from_result(result))
+    attempt_log.ended(run, ack)
+    return ack
+
+
+def _end_with_session(run: Run, ack: Ack, is_committed: bool) -> Ack | None:
+    """The end of a run whose outcome was committed with its session, or rolled back because it is lost."""
+    attempt_log.ended(run, ack, rolled_back=not is_committed)
+    # A job that was cancelled stores the reason that its worker returned.
+    return None if is_committed or ack.error is None else ack
+
+
+def _fail(run: Run, worker: Worker[Any] | None, error: BaseException) -> Ack:
+    """The end of a run that raised `error`."""
+    ack = _ack(run, worker, from_error(error))
+    attempt_log.ended(run, ack, error.error if type(error) is AttemptFailed else error)
+    return ack
+
+
 def _ack(run: Run, worker: Worker[Any] | None, outcome: Outcome) -> Ack:
     match outcome["outcome"]:
         case "failed":
-            name = encoding.log_safe(run.worker)
-            logger.warning("job %s (%s) failed in attempt %s", run.key[0], name, run.key[1])
             outcome["delay"] = _backoff(run, worker)
         case "snoozed":
             before = run.snoozed
@@ -226,9 +258,9 @@ def _backoff(run: Run, worker: Worker[Any] | None) -> float:
     if worker is not None:
         try:
             return fields.delay(worker.backoff(run.job), "backoff")
-        except InvalidJob as error:
-            logger.error("%s, in %s; the default backoff is used", error, run.worker)
         # As in `_timeout`.
-        except BaseException:
-            logger.exception("backoff of %s failed; the default backoff is used", run.worker)
-    return backoff.default(run.key[1], run.max_attempts)
+        except BaseException as error:
+            attempt_log.ignored(run, "backoff", "uses the default backoff", error)
+    # SQLite stores anything that another program writes.
+    max_attempts = run.max_attempts if isinstance(run.max_attempts, int) else DEFAULT_MAX_ATTEMPTS
+    return backoff.default(run.key[1], max_attempts)

@@ -10,13 +10,14 @@ from sqlalchemy import Connection, Engine, exc
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from oban import compat
+from oban import compat, encoding
 from oban.database.aio import Database
 from oban.database.engines import autocommits
 from oban.database.job_scope import job_session
 from oban.repository import acknowledge, runs
 from oban.repository.acknowledge import Ack
 from oban.runner import deadlines
+from oban.runner.execution import attempt_log
 from oban.runner.execution.outcome import AttemptFailed
 
 logger = logging.getLogger("oban.executor")
@@ -59,14 +60,14 @@ class JobSessions:
         """Make a session. It connects when it is first used."""
         return AsyncSession(self._engine, expire_on_commit=False)
 
-    async def commit_with_outcome(self, session: AsyncSession, ack: Ack) -> Ack | None:
+    async def commit_with_outcome(self, session: AsyncSession, ack: Ack) -> bool:
         """Store the outcome of a run in the transaction of its session, and commit.
 
         If the job was cancelled, rescued or deleted meanwhile, the transaction is rolled back. An error means
         that nothing is stored, unless the connection was lost during the commit.
 
         Returns:
-            None; for such a job, the `Ack` if it has an error, because a cancelled job stores it.
+            Whether the transaction is committed, and not rolled back.
 
         Raises:
             AttemptFailed: storing took longer than the timeout, or the worker itself has changed the row.
@@ -79,7 +80,7 @@ class JobSessions:
             async with asyncio.timeout(timeout) as deadline:
                 if await self.database.run(session, acknowledge.acknowledge, [ack]):
                     await session.commit()
-                    return None
+                    return True
         except DBAPIError as error:
             # At a stricter isolation level, the database refuses to update a row that was changed meanwhile.
             if not self.database.dialect.is_transient(error):
@@ -89,19 +90,18 @@ class JobSessions:
             if not deadline.expired():
                 raise
             raise AttemptFailed(
-                f"TimeoutError: the transaction was not stored within {timeout:g} s"
+                TimeoutError(f"the transaction was not stored within {timeout:g} s")
             ) from None
         await session.rollback()
         key = ack[:3]
         if key not in await self.database.run(session, runs.lost_runs, [key]):
             raise conflict or AttemptFailed(
-                "RuntimeError: the job's own transaction has changed its row, so that its outcome cannot be"
-                " stored; return Cancel(…) to cancel the job"
+                RuntimeError(
+                    "the job's own transaction has changed its row, so that its outcome cannot be stored;"
+                    " return Cancel(…) to cancel the job"
+                )
             )
-        logger.warning(
-            "job %s was cancelled, rescued or deleted while it ran; its writes are rolled back", ack.id
-        )
-        return None if ack.error is None else ack
+        return False
 
     async def close(self, session: AsyncSession) -> None:
         """Roll back what was not committed, and return the connection to the pool."""
@@ -110,7 +110,8 @@ class JobSessions:
             await deadlines.within(self._timeout, session.close(), uninterruptible=uninterruptible)
         # The database rolls back even if the connection is lost.
         except Exception as error:
-            logger.warning("closing a job's session failed: %s", str(error) or type(error).__name__)
+            reason, extra = encoding.error_line(error), attempt_log.current_fields()
+            logger.warning("closing a job's session failed: %s", reason, extra=extra)
         finally:
             # A task that the job has left running must not begin a transaction that nobody would end.
             session.sync_session.autobegin = False
@@ -125,7 +126,10 @@ def _wait_for_connections(engine: Engine) -> None:
             try:
                 return connect()
             except exc.TimeoutError as error:
-                logger.warning("a job waits for a connection of the application's pool: %s", error)
+                reason, extra = encoding.first_line(str(error)), attempt_log.current_fields()
+                logger.warning(
+                    "a job waits for a connection of the application's pool: %s", reason, extra=extra
+                )
                 compat.wait_for(asyncio.sleep(CONNECT_INTERVAL))
 
     engine.connect = wait_and_connect  # type: ignore[method-assign]

@@ -15,6 +15,7 @@ from oban.compat import ProviderGreenlet
 from oban.database.aio import Database
 from oban.database.job_scope import job_session
 from oban.database.transaction import Notice
+from oban.errors import ConfigError
 from oban.repository.acknowledge import Ack
 from oban.runner import deadlines
 from oban.runner.execution.job_session import JobSessions
@@ -61,8 +62,10 @@ class ThreadSessions:
     def _make(self) -> "ThreadSession":
         if self._database.dialect.is_memory(self._database.engine.url):
             raise AttemptFailed(
-                "ConfigError: a database in memory has only one connection, on the event loop; make process"
-                " async, or use a file"
+                ConfigError(
+                    "a database in memory has only one connection, on the event loop; make process async, or"
+                    " use a file"
+                )
             )
         return ThreadSession(self._database, self._timeout, self._announce)
 
@@ -97,16 +100,17 @@ class ThreadSession:
         compat.enable_pre_ping(self._database.engine.pool)
         self._sessions = JobSessions(self._database, timeout, waits=False)
 
-    def run(self, work: Callable[[Session], Ack]) -> Ack | None:
+    def run(self, work: Callable[[Session], Ack]) -> tuple[Ack, bool]:
         """Call `work` with a session in this thread, and commit with the outcome that it returns.
 
-        Returns and raises what `JobSessions.commit_with_outcome` does, and raises what `work` raises.
+        Returns that outcome, and whether it is committed, and not rolled back. Raises what `work` and
+        `JobSessions.commit_with_outcome` raise.
         """
         session = self._sessions.make()
         try:
             with job_session(session.sync_session):
                 ack = self._run_sync(work, session.sync_session)
-            return self._await(self._sessions.commit_with_outcome(session, ack))
+            return ack, self._await(self._sessions.commit_with_outcome(session, ack))
         finally:
             self._await(self._sessions.close(session))
 

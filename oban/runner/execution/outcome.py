@@ -1,4 +1,4 @@
-"""How a run ended, as JSON values that can be stored, or sent by a child process."""
+"""How a run ended: turns what `process` returned or raised into an outcome that can be stored."""
 
 from typing import Any
 
@@ -13,11 +13,33 @@ Outcome = dict[str, Any]
 
 
 class AttemptFailed(Exception):
-    """An attempt failed for a known reason: `text` is stored in `errors`, without a traceback."""
+    """An attempt failed for a known reason, so that its stored error needs no traceback.
+
+    Args:
+        error: The reason.
+        before: What `errors` has before the reason.
+    """
+
+    def __init__(self, error: Exception, before: str = "") -> None:
+        super().__init__(str(error))
+        self.error = error
+        #: What is stored in `errors`.
+        self.text = encoding.sanitize(f"{before}{type(error).__name__}: {error}")
+
+
+class RemoteTraceback(Exception):
+    """The cause of an exception from a child process: `text` is the traceback there."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
-        self.text = encoding.sanitize(text)
+        self.text = text
+
+    def __str__(self) -> str:
+        return f'\n"""\n{self.text}\n"""'
+
+
+class RemoteError(Exception):
+    """Takes the place of an exception from a child process that cannot be made again in the node."""
 
 
 def process_arguments(worker: Worker[Any], job: Job) -> dict[str, Any]:
@@ -30,7 +52,7 @@ def process_arguments(worker: Worker[Any], job: Job) -> dict[str, Any]:
     try:
         return {"args": worker.args_of(job)}
     except InvalidJob as error:
-        raise AttemptFailed(f"InvalidJob: {error}") from None
+        raise AttemptFailed(error) from None
 
 
 def from_result(result: object) -> Outcome:
@@ -50,9 +72,16 @@ def from_result(result: object) -> Outcome:
 
 def from_error(error: BaseException) -> Outcome:
     """The outcome of a run whose `process` raised `error`. Never raises."""
+    return {"outcome": "failed", "error": _text(error)}
+
+
+def _text(error: BaseException) -> str:
     # isinstance() would read the exception's `__class__`, which can raise.
-    text = error.text if type(error) is AttemptFailed else encoding.error_text(error)
-    return {"outcome": "failed", "error": text}
+    if type(error) is AttemptFailed:
+        return error.text
+    # So would an attribute that the class has replaced.
+    cause = BaseException.__dict__["__cause__"].__get__(error)
+    return cause.text if type(cause) is RemoteTraceback else encoding.error_text(error)
 
 
 def _reason(reason: object) -> str:

@@ -26,6 +26,7 @@ from oban.repository.acknowledge import Ack
 from oban.repository.cluster import Heartbeat, QueueInfo
 from oban.repository.queue_settings import QueueState
 from oban.repository.runs import RunKey
+from oban.runner.execution import attempt_log
 from oban.runner.execution.acknowledger import Acknowledger
 from oban.runner.execution.executor import Executor
 from oban.runner.execution.run import Run
@@ -143,7 +144,7 @@ class Producer(Service):
         return max(0, self.limit - len(self.runs) - self._reserved)
 
     def _start(self, job: Job, *, is_stray: bool = False) -> None:
-        run = Run(job, self.owner)
+        run = Run(job, self.owner, self.node)
         run.releasing = not self.fetching
         if self.closed or (is_stray and not self.fetching):
             self.abandon(run)
@@ -214,7 +215,7 @@ class Producer(Service):
                     raise
                 cause = dialects.driver_error(error)
                 reason = f"the row cannot be read: {type(cause).__name__}: {cause}"
-                logger.error("job %s is discarded: %s", key[0], reason)
+                attempt_log.unreadable(key, self.queue, self.node, reason, error)
                 self.acknowledger.add(Ack(*key, "discarded", error=reason))
             else:
                 if job is not None:
@@ -284,7 +285,9 @@ class Producer(Service):
     def abandon(self, run: Run) -> None:
         """Put back a job that was not started, or that continues after it was interrupted."""
         self.runs.discard(run)
-        self.acknowledger.add(Ack(*run.key, "released"))
+        ack = Ack(*run.key, "released")
+        self.acknowledger.add(ack)
+        attempt_log.ended(run, ack)
 
     async def finish(self) -> None:
         """Put back all jobs, strays included, and store all outcomes, however long that takes."""

@@ -1,14 +1,11 @@
 """`Run`: one execution of a job on this node, from its fetch to its outcome."""
 
 import asyncio
-import logging
 from collections.abc import Callable
 from typing import NamedTuple
 
 from oban.models import Job
 from oban.repository.runs import RunKey
-
-logger = logging.getLogger("oban.executor")
 
 
 class _EndedRun(NamedTuple):
@@ -21,15 +18,22 @@ _ENDED = (_EndedRun(False), _EndedRun(True))
 
 
 class Run:
-    """One execution of a job on this node. `owner` is the uuid of the producer that fetched the job."""
+    """One execution of a job on this node.
+
+    Args:
+        job: The job as it was fetched.
+        owner: The uuid of the producer that fetched it.
+        node: The name of this node.
+    """
 
     __slots__ = (
-        *("_cancelled", "job", "key", "max_attempts", "on_cancel", "releasing", "snoozed"),
-        *("task", "timed_out", "worker"),
+        *("_cancelled", "is_logged", "job", "key", "max_attempts", "node", "on_cancel", "queue"),
+        *("releasing", "snoozed", "started_at", "task", "timed_out", "worker"),
     )
 
-    def __init__(self, job: Job, owner: str) -> None:
+    def __init__(self, job: Job, owner: str, node: str) -> None:
         self.job = job
+        self.node = node
         # All that is needed later is read here, because the worker can change the instance, and an update
         # can load a later attempt into it. It is read from the dict because mapped attributes are slow.
         values = job.__dict__
@@ -37,6 +41,7 @@ class Run:
         self.key: RunKey = (values["id"], values["attempt"], owner)
         #: The name of the worker.
         self.worker: str = values["worker"]
+        self.queue: str = values["queue"]
         self.max_attempts: int = values["max_attempts"]
         meta = values["meta"]
         self.snoozed = meta.get("snoozed") if isinstance(meta, dict) else None
@@ -45,8 +50,12 @@ class Run:
         self.on_cancel: Callable[[], None] | None = None
         #: Whether the node stops. If so, a job whose task is cancelled is put back.
         self.releasing = False
-        #: The timeout in seconds, once a job that cannot be interrupted has exceeded it.
+        #: The timeout in seconds, once the job has exceeded it.
         self.timed_out: float | None = None
+        #: When the job started, by the monotonic clock.
+        self.started_at: float | None = None
+        #: Whether the log has a record of how the run ended.
+        self.is_logged = False
         self.task: asyncio.Task[None] | None = None
         values["_run"] = self
 
@@ -64,15 +73,25 @@ class Run:
         if value and self.on_cancel is not None:
             self.on_cancel()
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether the run was told that its row no longer belongs to it."""
+        return self._cancelled and self.timed_out is None and not self.releasing
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the job has no attempt left after this one."""
+        # SQLite stores anything that another program writes.
+        return isinstance(self.max_attempts, int) and self.key[1] >= self.max_attempts
+
     def time_out(self, timeout: float) -> None:
-        """Tell a job that cannot be interrupted that its timeout has passed."""
+        """Tell the job that its timeout has passed."""
         self.timed_out = timeout
         self.cancelled = True
-        logger.error("job %s: %s; it continues in its thread", self.key[0], self.timeout_message(timeout))
 
-    def timeout_message(self, timeout: float) -> str:
+    def timeout_error(self, timeout: float) -> TimeoutError:
         """The error of a run that has exceeded its timeout."""
-        return f"TimeoutError: {self.worker} timed out after {timeout:g} s"
+        return TimeoutError(f"{self.worker} timed out after {timeout:g} s")
 
     def release(self) -> None:
         """Interrupt the job because the node stops. It is put back."""

@@ -23,8 +23,8 @@ from typing import Any
 
 from oban import encoding
 from oban.errors import ConfigError, UnknownWorker
-from oban.runner.execution.outcome import AttemptFailed, Outcome, from_error, from_result, process_arguments
-from oban.runner.processes import protocol
+from oban.runner.execution.outcome import AttemptFailed, process_arguments
+from oban.runner.processes import protocol, remote
 from oban.worker import Worker, registry, running
 
 #: Seconds between two checks whether the node is still there: another process may keep its end of the
@@ -122,19 +122,19 @@ class ChildMain:
         finally:
             _preparing = False
 
-    def _execute(self, run: ChildRun) -> Outcome:
+    def _execute(self, run: ChildRun) -> dict[str, Any]:
         try:
             # In its own context, so that the next job does not see the context variables of this one.
             return contextvars.copy_context().run(self._process, run)
         except BaseException as error:
-            return from_error(error)
+            return remote.encode_error(error)
         finally:
             # The process may be killed while it waits for the next job.
             for stream in (sys.stdout, sys.stderr):
                 with contextlib.suppress(Exception):
                     stream.flush()
 
-    def _process(self, run: ChildRun) -> Outcome:
+    def _process(self, run: ChildRun) -> dict[str, Any]:
         worker_class = self._load_worker(run.request)
         job = protocol.decode_job(run.request["job"])
         job.__dict__["_run"] = run
@@ -144,7 +144,7 @@ class ChildMain:
         result = worker.process(job, **process_arguments(worker, job))
         if inspect.isawaitable(result):
             result = asyncio.run(_await(result))
-        return from_result(result)
+        return remote.encode_result(result)
 
     def _load_worker(self, request: dict[str, Any]) -> type[Worker]:
         module, name = request["module"], request["name"]
@@ -153,11 +153,11 @@ class ChildMain:
         try:
             return registry[name]
         except UnknownWorker:
-            raise AttemptFailed(
-                (f"{self._import_error}\n\n" if self._import_error else "")
-                + f"UnknownWorker: a child process cannot find {name!r} in {module}; a worker with"
-                " executor='process' must be defined at the top level of a module that can be imported"
-            ) from None
+            error = UnknownWorker(
+                f"a child process cannot find {name!r} in {module}; a worker with executor='process' must be"
+                " defined at the top level of a module that can be imported"
+            )
+            raise AttemptFailed(error, f"{self._import_error}\n\n" if self._import_error else "") from None
 
     def _send(self, message: dict[str, Any]) -> None:
         self._connection.sendall(protocol.pack(message))

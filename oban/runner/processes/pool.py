@@ -8,8 +8,8 @@ from the registry, not from the row.
 import asyncio
 import logging
 
-from oban.runner.execution.outcome import AttemptFailed, Outcome
-from oban.runner.processes.worker_process import ProcessRun, WorkerProcess
+from oban.runner.execution.outcome import AttemptFailed
+from oban.runner.processes.worker_process import Ending, ProcessRun, WorkerProcess
 
 #: Seconds that the operating system has to end the processes that were killed.
 KILL_TIMEOUT = 5.0
@@ -25,8 +25,8 @@ class ProcessPool:
         self._processes: set[WorkerProcess] = set()
         self._closed = False
 
-    async def run(self, run: ProcessRun) -> Outcome:
-        """Run a job in an idle process or a new one; returns how the job ended.
+    async def run(self, run: ProcessRun) -> Ending:
+        """Run a job in an idle process or a new one; returns what `process` returned or raised.
 
         Raises `AttemptFailed` if the process cannot tell how, because it was killed or ended on its own. A
         process in which this was cancelled is killed.
@@ -35,7 +35,7 @@ class ProcessPool:
             is_new = not self._idle
             process = await self._start() if is_new else self._idle.pop()
             try:
-                outcome = await process.run(run)
+                ending = await process.run(run)
             except BaseException as error:
                 process.kill()
                 await process.ended.wait()
@@ -47,7 +47,7 @@ class ProcessPool:
                 process.kill()
             elif process.is_usable:
                 self._idle.append(process)
-            return outcome
+            return ending
 
     async def stop(self) -> None:
         """End all processes; those that run a job are killed."""
@@ -66,7 +66,7 @@ class ProcessPool:
 
     async def _start(self) -> WorkerProcess:
         if self._closed:
-            raise AttemptFailed("ChildProcessError: the node is stopping")
+            raise AttemptFailed(ChildProcessError("the node is stopping"))
         process = WorkerProcess(self._remove)
         self._processes.add(process)
         try:

@@ -15,8 +15,8 @@ from multiprocessing import spawn
 from typing import Any
 
 from oban.models import Job
-from oban.runner.execution.outcome import AttemptFailed, Outcome
-from oban.runner.processes import protocol
+from oban.runner.execution.outcome import AttemptFailed
+from oban.runner.processes import protocol, remote
 from oban.worker import Worker
 
 #: Seconds that a process has to start and to begin with its job.
@@ -26,15 +26,15 @@ START_TIMEOUT = 60.0
 DRAIN_TIMEOUT = 0.5
 
 _numbers = itertools.count(1)
-_OUTCOMES = {"completed", "cancelled", "snoozed", "failed"}
-_OUTCOME_KEYS = ("outcome", "error", "delay", "value")
+#: What `process` returned, or what it raised.
+Ending = tuple[object, Exception | None]
 
 
 class ProcessRun:
     """One run of a job in a child process. `timeout` is in seconds, from when the job begins."""
 
     #: How it ended; set by the process in which it runs.
-    outcome: asyncio.Future[Outcome]
+    ending: asyncio.Future[Ending]
 
     def __init__(self, worker: type[Worker], job: Job, timeout: float | None) -> None:
         self.worker = worker
@@ -70,7 +70,7 @@ class WorkerProcess(asyncio.Protocol):
         self._run: ProcessRun | None = None
         self._timer: asyncio.TimerHandle | None = None
         #: Why the node killed the process: the error of the job, instead of how the process ended.
-        self._kill_reason: str | None = None
+        self._kill_reason: Exception | None = None
         #: How the process ended, such as "ended with exit code 3", once it has.
         self._how_it_ended: str | None = None
         self._disconnected = False
@@ -100,12 +100,12 @@ class WorkerProcess(asyncio.Protocol):
         )
         self._thread.start()
 
-    async def run(self, run: ProcessRun) -> Outcome:
+    async def run(self, run: ProcessRun) -> Ending:
         self._run = run
-        run.outcome = self._loop.create_future()
+        run.ending = self._loop.create_future()
         # The registry's name of the worker, not the one in the row.
         name = run.worker.worker_name
-        self._set_timer(START_TIMEOUT, f"ChildProcessError: {name} did not begin within")
+        self._set_timer(START_TIMEOUT, ChildProcessError(f"{name} did not begin within {START_TIMEOUT:g} s"))
         worker = {"module": run.worker.__module__, "name": name}
         self.send({"number": run.number, "job": protocol.encode_job(run.job), **worker})
         run.process = self
@@ -114,7 +114,7 @@ class WorkerProcess(asyncio.Protocol):
         if self._how_it_ended is not None:
             self._fail()
         try:
-            return await run.outcome
+            return await run.ending
         finally:
             run.process = self._run = None
             self._set_timer(None)
@@ -175,7 +175,7 @@ class WorkerProcess(asyncio.Protocol):
             try:
                 self._handle(protocol.unpack(message))
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-                self._kill_for("ChildProcessError: the child process sent an invalid message")
+                self._kill_for(ChildProcessError("the child process sent an invalid message"))
 
     def _handle(self, message: dict[str, Any]) -> None:
         run = self._run
@@ -183,13 +183,12 @@ class WorkerProcess(asyncio.Protocol):
             return
         if "begun" in message:
             run.begun = True
-            self._set_timer(run.timeout, f"TimeoutError: {run.worker.worker_name} timed out after")
+            name = run.worker.worker_name
+            self._set_timer(run.timeout, TimeoutError(f"{name} timed out after {run.timeout or 0:g} s"))
             return
-        outcome = {key: message["outcome"][key] for key in _OUTCOME_KEYS if key in message["outcome"]}
-        if outcome["outcome"] not in _OUTCOMES:
-            raise ValueError(outcome["outcome"])
-        if not run.outcome.done():
-            run.outcome.set_result(outcome)
+        ending = remote.decode(message["outcome"])
+        if not run.ending.done():
+            run.ending.set_result(ending)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._disconnected = True
@@ -197,7 +196,7 @@ class WorkerProcess(asyncio.Protocol):
             self._finish()
         else:
             # The process is about to end, or a job has closed a descriptor that is not its own.
-            reason = "ChildProcessError: the child process closed its connection"
+            reason = ChildProcessError("the child process closed its connection")
             self._loop.call_later(DRAIN_TIMEOUT, self._kill_for, reason)
 
     def _process_ended(self, how: str) -> None:
@@ -218,19 +217,19 @@ class WorkerProcess(asyncio.Protocol):
         self.ended.set()
 
     def _fail(self) -> None:
-        if (run := self._run) is not None and not run.outcome.done():
-            error = f"ChildProcessError: the child process of {run.worker.worker_name} {self._how_it_ended}"
-            run.outcome.set_exception(AttemptFailed(self._kill_reason or error))
+        if (run := self._run) is not None and not run.ending.done():
+            how = f"the child process of {run.worker.worker_name} {self._how_it_ended}"
+            run.ending.set_exception(AttemptFailed(self._kill_reason or ChildProcessError(how)))
 
-    def _set_timer(self, seconds: float | None, reason: str = "") -> None:
+    def _set_timer(self, seconds: float | None, reason: Exception | None = None) -> None:
         """Kill the process after `seconds`, or not at all (None), instead of when the last timer ends."""
         if self._timer is not None:
             self._timer.cancel()
         self._timer = None
         if seconds is not None:
-            self._timer = self._loop.call_later(seconds, self._kill_for, f"{reason} {seconds:g} s")
+            self._timer = self._loop.call_later(seconds, self._kill_for, reason)
 
-    def _kill_for(self, reason: str) -> None:
+    def _kill_for(self, reason: Exception | None) -> None:
         if self._how_it_ended is None:
             self._kill_reason = self._kill_reason or reason
             self.kill()

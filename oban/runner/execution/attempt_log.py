@@ -1,0 +1,156 @@
+"""The log records of attempts on `oban.executor`: one when an attempt starts, and one when it has ended."""
+
+import contextlib
+import logging
+from typing import Any
+
+from oban import clock, encoding
+from oban.repository.acknowledge import OUTCOMES, Ack
+from oban.repository.runs import RunKey
+from oban.runner.execution.run import Run
+from oban.types import JobState
+from oban.worker import running
+
+logger = logging.getLogger("oban.executor")
+
+#: The level of an ending by the state that the job gets.
+_LEVELS = {
+    JobState.COMPLETED: logging.DEBUG,
+    JobState.AVAILABLE: logging.INFO,
+    JobState.CANCELLED: logging.INFO,
+    JobState.SCHEDULED: logging.INFO,
+    JobState.RETRYABLE: logging.WARNING,
+    JobState.DISCARDED: logging.ERROR,
+}
+
+
+def fields(run: Run, state: str | None = "executing") -> dict[str, Any]:
+    """The `extra` of a record about an attempt, with the state that its job has now."""
+    job_id, attempt, _ = run.key
+    values = {
+        "job_id": job_id,
+        "worker": encoding.log_safe(run.worker),
+        "queue": encoding.log_safe(run.queue),
+        "attempt": attempt,
+        "max_attempts": run.max_attempts,
+        "node": run.node,
+        "state": state,
+    }
+    if run.started_at is not None:
+        values["duration"] = round(clock.monotonic() - run.started_at, 6)
+    return values
+
+
+def current_fields() -> dict[str, Any]:
+    """The `extra` of a record about the attempt that runs in this context; empty outside of one."""
+    job = running.get()
+    run = None if job is None else job.__dict__.get("_run")
+    return fields(run) if isinstance(run, Run) else {}
+
+
+def started(run: Run) -> None:
+    """Log that an attempt starts."""
+    if logger.isEnabledFor(logging.DEBUG):
+        _log(logging.DEBUG, "job %s (%s) started, attempt %s of %s", fields(run))
+
+
+def timed_out(run: Run, timeout: float) -> None:
+    """Log that an attempt that cannot be interrupted has exceeded its timeout. It has not ended yet."""
+    text = "job %s (%s) continues in its thread, attempt %s of %s, after its timeout of %s"
+    _log(logging.INFO, text, fields(run), _seconds(timeout))
+
+
+def ignored(run: Run, method: str, instead: str, error: BaseException) -> None:
+    """Log what a method of the worker raised, or why its result cannot be used; the attempt continues."""
+    text = f"job %s (%s), attempt %s of %s, {instead}, because {method}() of the worker failed: %s"
+    _log(logging.ERROR, text, fields(run), encoding.error_line(error), error=error)
+
+
+def ended(run: Run, ack: Ack, error: BaseException | None = None, *, rolled_back: bool = False) -> None:
+    """Log how an attempt has ended, unless that was logged before. Never raises.
+
+    Args:
+        run: The attempt.
+        ack: Its outcome.
+        error: The exception that decided the outcome.
+        rolled_back: Whether what the job wrote was rolled back, because the run has lost its job.
+    """
+    if run.is_logged:
+        return
+    run.is_logged = True
+    if rolled_back or run.is_lost:
+        _log_lost(run, ack, error, rolled_back=rolled_back)
+        return
+    state = OUTCOMES[ack.outcome]
+    if ack.outcome == "failed" and run.is_last:
+        state = JobState.DISCARDED
+    level = _LEVELS[state]
+    if not logger.isEnabledFor(level):
+        return
+    values = fields(run, state.value)
+    delay, reason = _seconds(ack.delay or 0), _reason(ack, error)
+    match state:
+        case JobState.COMPLETED:
+            text = "job %s (%s) completed, attempt %s of %s, in %s"
+            _log(level, text, values, _seconds(values.get("duration", 0)))
+        case JobState.AVAILABLE:
+            text = "job %s (%s) was put back, attempt %s of %s does not count, because the node stops"
+            _log(level, text, values)
+        case JobState.CANCELLED:
+            _log(level, "job %s (%s) was cancelled, attempt %s of %s: %s", values, reason, error=error)
+        case JobState.SCHEDULED if not reason:
+            _log(level, "job %s (%s) was snoozed, attempt %s of %s, for %s", values, delay)
+        case JobState.SCHEDULED:
+            text = "job %s (%s) was snoozed, attempt %s of %s, for %s: %s"
+            _log(level, text, values, delay, reason, error=error)
+        case JobState.DISCARDED:
+            text = "job %s (%s) failed, attempt %s of %s, discarded: %s"
+            _log(level, text, values, reason, error=error)
+        case _:
+            text = "job %s (%s) failed, attempt %s of %s, retrying in %s: %s"
+            _log(level, text, values, delay, reason, error=error)
+
+
+def _log_lost(run: Run, ack: Ack, error: BaseException | None, *, rolled_back: bool) -> None:
+    text = "job %s (%s) was cancelled, rescued or deleted while it ran, attempt %s of %s; "
+    text += "its writes are rolled back" if rolled_back else "its outcome is ignored"
+    # Nobody knows the state that the job has now.
+    values, reason = fields(run, None), _reason(ack, error)
+    level = logging.WARNING if rolled_back or ack.outcome == "failed" else logging.INFO
+    if reason:
+        _log(level, f"{text}: %s", values, reason, error=error)
+    else:
+        _log(level, text, values)
+
+
+def unreadable(run: RunKey, queue: str, node: str, reason: str, error: Exception) -> None:
+    """Log that a job was fetched and is discarded, because its row cannot be read."""
+    job_id, attempt, _ = run
+    unknown = {"worker": None, "max_attempts": None}
+    known = {"job_id": job_id, "queue": queue, "attempt": attempt, "node": node}
+    extra = {**known, **unknown, "state": JobState.DISCARDED.value}
+    logger.error("job %s is discarded: %s", job_id, encoding.log_safe(reason), exc_info=error, extra=extra)
+
+
+def _reason(ack: Ack, error: BaseException | None) -> str:
+    """The exception that decided the outcome, or the reason that the worker returned, in one line."""
+    return encoding.error_line(error) if error is not None else encoding.first_line(ack.error or "")
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.0f} s" if value >= 10 else f"{round(value, 3):g} s"
+
+
+def _log(
+    level: int, text: str, values: dict[str, Any], *more: str, error: BaseException | None = None
+) -> None:
+    job = [values[name] for name in ("job_id", "worker", "attempt", "max_attempts")]
+    # No handler could print an exception that `error_text` cannot.
+    is_printable = error is not None and not encoding.error_text(error).endswith(encoding.UNPRINTABLE)
+    exc_info = (type(error), error, error.__traceback__) if error is not None and is_printable else None
+    try:
+        logger.log(level, text, *job, *more, exc_info=exc_info, extra=values)
+    # Whatever a handler raises, even SystemExit, must not fail the job or stop the node.
+    except BaseException:
+        with contextlib.suppress(BaseException):
+            logger.log(level, text, *job, *more, extra=values)

@@ -1,0 +1,102 @@
+"""Workers that end in every way, in each executor. Child processes import this module."""
+
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
+
+from oban import Cancel, Job, Record, Snooze, Worker
+
+
+class PaymentFailed(Exception):
+    """An exception with more than a message."""
+
+    def __init__(self, account: int, reason: str) -> None:
+        super().__init__(account, reason)
+        self.account = account
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"account {self.account}: {self.reason}"
+
+
+class Opaque(Exception):
+    """An exception that cannot be made again from JSON."""
+
+    def __init__(self, thing: object) -> None:
+        super().__init__(thing)
+
+    def __str__(self) -> str:
+        return "opaque"
+
+
+def fail(error: BaseException) -> Callable[[Job], Any]:
+    def act(job: Job) -> Any:
+        raise error.with_traceback(None)
+
+    return act
+
+
+def fail_with_a_cause(job: Job) -> Any:
+    try:
+        dict[str, int]()["a"]
+    except KeyError as error:
+        raise PaymentFailed(7, "no money") from error
+
+
+ACTIONS: dict[str, Callable[[Job], Any]] = {
+    "complete": lambda job: None,
+    "record": lambda job: Record(1),
+    "cancel": lambda job: Cancel("no such account\nforged line"),
+    "snooze": lambda job: Snooze(60),
+    "key": lambda job: dict[str, int]()["a"],
+    "lines": fail(ValueError("first\nsecond\x1b[31m")),
+    "control": fail(ValueError("red \x1b[31m")),
+    "payment": fail_with_a_cause,
+    "opaque": fail(Opaque(object())),
+}
+
+
+def act(job: Job) -> Any:
+    return ACTIONS[job.args["do"]](job)
+
+
+class Quick(Worker):
+    def backoff(self, job: Job) -> float:
+        return 17
+
+
+class OnLoop(Quick):
+    async def process(self, job: Job) -> Any:
+        return act(job)
+
+
+class InThread(Quick):
+    def process(self, job: Job) -> Any:
+        return act(job)
+
+
+class InChild(Quick, executor="process"):
+    def process(self, job: Job) -> Any:
+        return act(job)
+
+
+class OnLoopWithSession(Quick):
+    async def process(self, job: Job, session: AsyncSession) -> Any:
+        return act(job)
+
+
+class InThreadWithSession(Quick):
+    def process(self, job: Job, session: Session) -> Any:
+        return act(job)
+
+
+#: A worker for each way to run a job.
+WORKERS: dict[str, type[Worker]] = {
+    "loop": OnLoop,
+    "thread": InThread,
+    "child": InChild,
+    "loop with session": OnLoopWithSession,
+    "thread with session": InThreadWithSession,
+}
