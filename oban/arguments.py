@@ -136,6 +136,15 @@ def _name(declared: Any) -> str:
     return declared.__qualname__ if plain else str(declared)
 
 
+def example(declared: Any, names: list[str]) -> str:
+    """How args with these names are written: `SendArgs(to=…)`, or `{'to': …}` if they are a dict."""
+    cls = _class_of(declared)
+    shown = [encoding.log_safe(name, 40) for name in names[:_MAX_PROBLEMS]]
+    if hasattr(cls, "model_json_schema") or is_dataclass(cls):
+        return f"{cls.__name__}({', '.join(f'{name}=…' for name in shown)})"
+    return f"{{{', '.join(f'{name!r}: …' for name in shown)}}}"
+
+
 class Arguments:
     """Converts args of one declared type to JSON values and back."""
 

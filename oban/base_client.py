@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
+from datetime import timedelta
 from itertools import islice
 from typing import Any, ClassVar, Generic, Never, Self, TypeVar
 
@@ -32,23 +33,25 @@ class BaseClient(JobOperations[CallerT], QueueOperations[CallerT], Generic[Engin
         prefix: str | None = None,
         queues: Mapping[str, int | QueueOptions | Mapping[str, Any]] | None = None,
         retention: Retention | Mapping[str, Any] | None = None,
-        lease: float | None = None,
-        shutdown_grace_period: float | None = None,
+        lease: float | timedelta | None = None,
+        shutdown_grace_period: float | timedelta | None = None,
         notifier: NotifierKind | None = None,
         listen_url: str | None = None,
-        statement_timeout: float | None = None,
-        rescue_after: float | None = None,
-        poll_interval: float | None = None,
-        stage_interval: float | None = None,
-        watch_interval: float | None = None,
-        control_interval: float | None = None,
-        prune_interval: float | None = None,
-        heartbeat_interval: float | None = None,
-        election_interval: float | None = None,
-        rescue_interval: float | None = None,
+        statement_timeout: float | timedelta | None = None,
+        rescue_after: float | timedelta | None = None,
+        poll_interval: float | timedelta | None = None,
+        stage_interval: float | timedelta | None = None,
+        watch_interval: float | timedelta | None = None,
+        control_interval: float | timedelta | None = None,
+        prune_interval: float | timedelta | None = None,
+        heartbeat_interval: float | timedelta | None = None,
+        election_interval: float | timedelta | None = None,
+        rescue_interval: float | timedelta | None = None,
         **unknown: Never,
     ) -> None:
         """Create a client, which connects when it is first used. None means the default of an option.
+
+        Where seconds are mentioned, an option takes a number of them or a timedelta.
 
         Args:
             engine: The application's engine, or a database URL, for which an engine is created.

@@ -80,12 +80,8 @@ class Retention:
 
     def __post_init__(self) -> None:
         for state in ("completed", "cancelled", "discarded"):
-            period = getattr(self, state)
-            if isinstance(period, timedelta):
-                period = period.total_seconds()
-                object.__setattr__(self, state, period)
-            if period is not None:
-                _check_seconds(f"retention: {state}", period, least=0)
+            if (period := getattr(self, state)) is not None:
+                object.__setattr__(self, state, _seconds(f"retention: {state}", period, least=0))
         _check_integer("retention: limit", self.limit, 1, 1_000_000)
         for option in ("queues", "workers"):
             exceptions = getattr(self, option)
@@ -116,7 +112,8 @@ class Retention:
 class Options:
     """The options of a client, checked. Their defaults are here; `BaseClient` documents them for users.
 
-    Intervals and periods are seconds. The intervals of 0 stand for a quarter of the lease.
+    Intervals and periods are seconds; a timedelta becomes a number of them. The intervals of 0 stand for a
+    quarter of the lease.
     """
 
     name: str = "Oban"
@@ -147,21 +144,23 @@ class Options:
             raise ConfigError(f"notifier must be {' or '.join(NOTIFIERS)}, not {self.notifier!r}")
         if self.listen_url is not None and self.notifier == "poll":
             raise ConfigError("listen_url and notifier='poll' contradict each other: use one of them")
-        _check_seconds("lease", self.lease, least=0.1)
+        for option in ("lease", "rescue_after", "statement_timeout"):
+            self._convert(option, least=0.1)
+        self._convert("shutdown_grace_period", least=0)
         for option in _QUARTERS_OF_LEASE:
             if getattr(self, option) == 0:
                 object.__setattr__(self, option, self.lease / 4)
         for item in fields(self):
             if item.name.endswith("_interval"):
-                _check_seconds(item.name, getattr(self, item.name), least=0.001)
+                self._convert(item.name, least=0.001)
         for option in ("heartbeat_interval", "election_interval"):
             if getattr(self, option) > self.lease / 2:
                 raise ConfigError(f"{option} must be at most half of the lease of {self.lease:g} s")
-        for option in ("rescue_after", "statement_timeout"):
-            _check_seconds(option, getattr(self, option), least=0.1)
-        _check_seconds("shutdown_grace_period", self.shutdown_grace_period, least=0)
         object.__setattr__(self, "queues", _parse_queues(self.queues))
         object.__setattr__(self, "retention", Retention.parse(self.retention))
+
+    def _convert(self, option: str, least: float) -> None:
+        object.__setattr__(self, option, _seconds(option, getattr(self, option), least))
 
     @classmethod
     def make(cls, **values: Any) -> "Options":
@@ -226,7 +225,11 @@ def _check_integer(option: str, value: object, least: int, most: int) -> None:
         raise ConfigError(f"{option} must be an integer from {least} to {most}, not {value!r}")
 
 
-def _check_seconds(option: str, value: object, least: float) -> None:
-    number = value if isinstance(value, (int, float)) and not isinstance(value, bool) else -1
+def _seconds(option: str, value: object, least: float) -> float:
+    try:
+        number = job_fields.seconds(value, option)
+    except InvalidJob as error:
+        raise ConfigError(str(error)) from None
     if not least <= number < 1e9:
-        raise ConfigError(f"{option} must be a number of seconds, at least {least}, not {value!r}")
+        raise ConfigError(f"{option} must be at least {least} and less than 1e9 seconds, not {value!r}")
+    return number

@@ -1,11 +1,13 @@
 """JSON encoding and decoding, and strings that can be stored and logged.
 
-A value is refused if PostgreSQL's `jsonb`, SQLite's JSON functions or another language would refuse it or
-silently change it: NUL characters, lone surrogates, NaN, infinities, integers beyond 64 bits, and keys that
-are not strings.
+JSON values are None, booleans, strings, numbers, lists, tuples and dicts, and instances of their subclasses,
+such as a member of an `IntEnum` or a `StrEnum`, which are stored as the plain value. A value is refused if
+PostgreSQL's `jsonb`, SQLite's JSON functions or another language would refuse it or silently change it: NUL
+characters, lone surrogates, NaN, infinities, integers beyond 64 bits, and keys that are not strings.
 """
 
 import json
+import marshal
 import math
 import re
 import sys
@@ -15,6 +17,7 @@ from typing import Any
 
 import orjson
 
+from oban import remedies
 from oban.errors import EncodingError
 
 #: The largest `args`, `meta` or recorded value, in bytes of JSON.
@@ -115,18 +118,16 @@ def dumps(value: Any) -> str:
 
 def json_object(value: object, path: str) -> dict[str, Any]:
     """Check a dict of JSON values and copy it, as `json_value` does."""
-    if value == {}:
-        return {}
     if not isinstance(value, dict):
         raise EncodingError(path, f"must be a dict, not {type(value).__name__}")
-    return json_value(value, path)  # type: ignore[no-any-return]
+    return json_value(value, path) if value else {}
 
 
 def json_value(value: object, path: str) -> Any:
     """Check a JSON value, and return a deep copy that can be stored in any database without a change.
 
-    Tuples become lists, and members of a str or int enum plain values. Raises `EncodingError`, with the path
-    of the wrong part after `path`, if JSON cannot represent it, or if the value is too deep or too large.
+    Tuples become lists, and instances of subclasses plain values. Raises `EncodingError`, with the path of
+    the wrong part after `path`, if JSON cannot represent it, or if the value is too deep or too large.
     """
     encoded = _encoded(value)
     if encoded is not None:
@@ -140,6 +141,10 @@ def json_value(value: object, path: str) -> Any:
     weight = [0]
     try:
         copy = _copy(value, MAX_DEPTH, weight)
+    except _TypedOnly as error:
+        # Meta and recorded values have no declared type.
+        typed = ", or declare typed args: Worker[Args]" if path == "args" else ""
+        raise EncodingError(path + error.field, error.problem + typed) from None
     except EncodingError as error:
         raise error.within(path) from None
     # A character takes up to six bytes. Most values are too short to need measuring.
@@ -161,9 +166,18 @@ def dumps_unchecked(value: Any) -> str | None:
     encoded = _encoded(value)
     if encoded is None or len(encoded) > MAX_BYTES:
         return None
+    try:
+        # It refuses subclasses, enums and UUIDs, all of which orjson converts.
+        marshal.dumps(value)
+    except ValueError:
+        return None
     text = encoded.decode()
     # orjson encodes NaN as null, and accepts NUL characters.
     return None if "null" in text or "\\u0000" in text else text
+
+
+class _TypedOnly(EncodingError):
+    """A value that is not JSON, but that typed args would convert."""
 
 
 def _encoded(value: Any) -> bytes | None:
@@ -195,7 +209,8 @@ def _copy(value: object, depth: int, weight: list[int]) -> Any:
             raise EncodingError("", f"is {value}, which JSON cannot hold")
         return float(value)
     if not isinstance(value, (dict, list, tuple)):
-        raise EncodingError("", f"is not JSON: {type(value).__name__}")
+        problem = f"is not JSON: {remedies.type_name(value)}; {remedies.remedy(value)}"
+        raise (_TypedOnly if remedies.fits_typed_args(value) else EncodingError)("", problem)
     if depth == 0:
         raise EncodingError("", f"is nested more than {MAX_DEPTH} levels deep")
     weight[0] += 16 + 24 * len(value)

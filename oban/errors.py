@@ -1,5 +1,7 @@
 """All errors that Oban raises on purpose, as one tree below `ObanError`."""
 
+from typing import Self
+
 
 class ObanError(Exception):
     """Base class of every error that Oban raises itself."""
@@ -30,20 +32,20 @@ class WouldDeadlock(ObanError, RuntimeError):
 
 
 class InvalidJob(ObanError, ValueError):
-    """A field of a job has a value that it cannot hold. `field` is the name of the field."""
+    """A field of a job has a value that it cannot hold. `field` is its name, and `problem` the reason."""
 
     def __init__(self, field: str, problem: str) -> None:
         super().__init__(f"{field} {problem}")
         self.field = field
-        self._problem = problem
+        self.problem = problem
 
 
 class EncodingError(InvalidJob):
     """A value cannot be stored as JSON. `field` is the path to it, such as `args["a"][0]`."""
 
-    def within(self, path: str) -> "EncodingError":
+    def within(self, path: str) -> Self:
         """The same error, seen from outside: its path begins with `path`."""
-        return EncodingError(path + self.field, self._problem)
+        return type(self)(path + self.field, self.problem)
 
 
 class InvalidArgument(ObanError, TypeError):

@@ -5,7 +5,7 @@ Each returns the value in its normal form and raises `InvalidJob`.
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
 from typing import Any, Literal, Required, TypedDict
@@ -111,46 +111,57 @@ def tags(value: object) -> list[str]:
     return sorted(unique)
 
 
-def scheduled_at(value: object) -> datetime:
-    """A datetime with a time zone, converted to UTC."""
+def utc(value: object, field: str = "scheduled_at") -> datetime:
+    """A datetime with a time zone, converted to UTC and to a plain `datetime`."""
     if not isinstance(value, datetime):
-        raise InvalidJob("scheduled_at", f"must be a datetime, not {type(value).__name__}")
-    if value.utcoffset() is None:
-        raise InvalidJob(
-            "scheduled_at",
-            f"must carry a time zone; {value.isoformat()} does not (datetime.now(UTC) does)",
-        )
+        raise InvalidJob(field, f"must be a datetime, not {type(value).__name__}")
     try:
-        return value.astimezone(UTC)
+        if value.utcoffset() is None:
+            problem = f"must carry a time zone; {value.isoformat()} does not (datetime.now(UTC) does)"
+            raise InvalidJob(field, problem)
+        moment = value.astimezone(UTC)
+        if type(moment) is datetime:
+            return moment
+        return datetime.combine(moment.date(), moment.time(), UTC)
+    except InvalidJob:
+        raise
     except OverflowError:
-        raise InvalidJob("scheduled_at", f"{value} is outside of the years 1 to 9999") from None
+        raise InvalidJob(field, "is outside of the years 1 to 9999 in UTC") from None
+    # Methods of a subclass can do anything; those of pandas.NaT raise, or return another NaT.
+    except Exception as error:
+        raise InvalidJob(field, f"is a {type(value).__name__} that cannot be converted to UTC") from error
+
+
+def seconds(value: object, field: str) -> float:
+    """A finite number of seconds, or a timedelta, as seconds."""
+    number = value.total_seconds() if isinstance(value, timedelta) else value
+    if not isinstance(number, (int, float)) or isinstance(number, bool):
+        raise InvalidJob(field, f"must be seconds or a timedelta, not {type(value).__name__}")
+    try:
+        number = float(number)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise InvalidJob(field, f"must be finite, not {number}")
+    return number
 
 
 def delay(value: object, field: str = "schedule_in") -> float:
-    """A number of seconds, or a timedelta, as seconds: finite and not negative."""
-    if isinstance(value, timedelta):
-        value = value.total_seconds()
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
-        raise InvalidJob(field, f"must be seconds or a timedelta, not {type(value).__name__}")
+    """A number of seconds, or a timedelta, as seconds: not negative, and ending before the year 10000."""
+    number = seconds(value, field)
+    if number < 0:
+        raise InvalidJob(field, f"must not be negative: {number}")
     try:
-        value = float(value)
+        clock.now() + timedelta(seconds=number)
     except OverflowError:
-        value = math.inf
-    if not math.isfinite(value):
-        raise InvalidJob(field, f"must be finite, not {value}")
-    if value < 0:
-        raise InvalidJob(field, f"must not be negative: {value}")
-    try:
-        clock.now() + timedelta(seconds=value)
-    except OverflowError:
-        raise InvalidJob(field, f"of {value} seconds ends after the year 9999") from None
-    return value
+        raise InvalidJob(field, f"of {number} seconds ends after the year 9999") from None
+    return number
 
 
 def timeout(value: object) -> float:
     """A number of seconds, or a timedelta, as seconds: finite and more than 0."""
-    if seconds := delay(value, "timeout"):
-        return seconds
+    if number := delay(value, "timeout"):
+        return number
     raise InvalidJob("timeout", "must be more than 0 seconds")
 
 
@@ -161,11 +172,12 @@ CHECKS: dict[str, Callable[[object], Any]] = {
     "meta": lambda value: encoding.json_object(value, "meta"),
     "priority": lambda value: _integer(value, "priority", 0, MAX_PRIORITY),
     "queue": queue,
-    "scheduled_at": scheduled_at,
+    "scheduled_at": utc,
     "tags": tags,
     "worker": worker,
 }
-_SETTABLE: dict[str, Callable[[object], Any]] = {**CHECKS, "schedule_in": delay}
+#: By name, the check of each field of a new job.
+SETTABLE: dict[str, Callable[[object], Any]] = {**CHECKS, "schedule_in": delay}
 
 
 def check(values: Mapping[str, object]) -> dict[str, Any]:
@@ -176,15 +188,20 @@ def check(values: Mapping[str, object]) -> dict[str, Any]:
     """
     checked: dict[str, Any] = {}
     for field, value in values.items():
-        if field not in _SETTABLE:
-            raise InvalidJob(str(field), f"cannot be set{suggestion(field, list(_SETTABLE))}")
-        checked[field] = _SETTABLE[field](value)
+        if field not in SETTABLE:
+            raise InvalidJob(str(field), f"cannot be set{suggestion(field, list(SETTABLE))}")
+        checked[field] = SETTABLE[field](value)
     if "schedule_in" in checked and "scheduled_at" in checked:
         raise InvalidJob("schedule_in", "and scheduled_at exclude each other: pass one of them")
     return checked
 
 
+def similar(name: object, known: Iterable[str]) -> str | None:
+    """The known name that is most similar to an unknown one, if any is."""
+    return next(iter(get_close_matches(str(name), known, 1)), None)
+
+
 def suggestion(name: object, known: list[str]) -> str:
     """The end of an error message about an unknown name: the most similar one, or all that are known."""
-    near = get_close_matches(str(name), known, 1)
-    return f"; did you mean {near[0]}?" if near else f"; known are {', '.join(sorted(known))}"
+    near = similar(name, known)
+    return f"; did you mean {near}?" if near else f"; known are {', '.join(sorted(known))}"

@@ -161,8 +161,8 @@ class Job(Base):
     attempt: Mapped[int] = mapped_column(SmallInteger, server_default=text("0"))
     max_attempts: Mapped[int] = mapped_column(SmallInteger, server_default=text(str(DEFAULT_MAX_ATTEMPTS)))
     priority: Mapped[int] = mapped_column(SmallInteger, server_default=text("0"))
-    args: Mapped[dict[str, Any]] = mapped_column(JSONDocument, server_default=text("'{}'"))
-    meta: Mapped[dict[str, Any]] = mapped_column(JSONDocument, server_default=text("'{}'"))
+    args: Mapped[dict[str, Any]] = mapped_column(JSONDocument("args"), server_default=text("'{}'"))
+    meta: Mapped[dict[str, Any]] = mapped_column(JSONDocument("meta"), server_default=text("'{}'"))
     tags: Mapped[list[str]] = mapped_column(TextList, server_default=EMPTY_LIST)
     errors: Mapped[list[dict[str, Any]]] = mapped_column(JSONDocument, server_default=text("'[]'"))
     attempted_by: Mapped[list[str]] = mapped_column(TextList, server_default=EMPTY_LIST)
@@ -213,6 +213,13 @@ class Job(Base):
         state = self.__dict__.get("_sa_instance_state")
         # A job without an ORM state (see `oban.database.fast.late_state`) has never been in a session.
         return self.__dict__.get("id") is not None if state is None else state.key is not None
+
+    @property
+    def _known_id(self) -> int | None:
+        """The id, also of an expired or detached job, without a query; None if the job is new."""
+        state = self.__dict__.get("_sa_instance_state")
+        identity = None if state is None or state.key is None else state.key[1]
+        return identity[0] if identity else self.__dict__.get("id")
 
     def _mark_persistent(self) -> None:
         """Make the instance one that is detached and stored under its id."""
@@ -270,8 +277,10 @@ class Job(Base):
         return self.meta.get("return") if self.meta.get("recorded") else None
 
     def __repr__(self) -> str:
-        keys = ("id", "state", "queue", "worker", "attempt")
-        return f"Job({', '.join(f'{key}={self.__dict__.get(key)!s}' for key in keys)})"
+        # Only what is loaded: the instance may be expired, and a query here would be a surprise.
+        loaded = [key for key in ("state", "queue", "worker", "attempt") if key in self.__dict__]
+        values = [f"id={self._known_id}", *(f"{key}={self.__dict__[key]!s}" for key in loaded)]
+        return f"Job({', '.join(values)})"
 
 
 @event.listens_for(Job, "before_insert")

@@ -16,7 +16,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import ARRAY, TypeDecorator, TypeEngine
 
-from oban import compat, encoding
+from oban import compat, encoding, fields
 
 
 class JobState(enum.StrEnum):
@@ -162,11 +162,7 @@ class UTCDateTime(TypeDecorator[datetime]):
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        if value is None:
-            return None
-        if value.utcoffset() is None:
-            raise ValueError(f"a time zone is needed: {value!r} has none")
-        return value.astimezone(UTC).replace(tzinfo=None)
+        return None if value is None else fields.utc(value, "a time").replace(tzinfo=None)
 
     def coerce_compared_value(self, op: Any, value: Any) -> TypeEngine[Any]:
         # `Job.scheduled_at - timedelta(hours=1)`
@@ -196,10 +192,21 @@ def aware(value: datetime | None) -> datetime | None:
 
 
 class JSONDocument(TypeDecorator[Any]):
-    """`jsonb` on PostgreSQL, JSON text elsewhere. A document that cannot be decoded is an `Undecodable`."""
+    """`jsonb` on PostgreSQL, JSON text elsewhere. A document that cannot be decoded is an `Undecodable`.
+
+    `name` stands for the document in errors about a value that cannot be stored.
+    """
 
     impl = JSON().with_variant(postgresql.JSONB(), "postgresql")
     cache_ok = True
+
+    def __init__(self, name: str = "the document") -> None:
+        super().__init__()
+        self.name = name
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
+        # Bulk inserts and statements send values that no `Job` has checked. JSON.NULL is no value.
+        return value if value is JSON.NULL else encoding.json_value(value, self.name)
 
     def column_expression(self, column: Any) -> Any:
         return _as_text(column, self)

@@ -145,8 +145,10 @@ class Worker(Generic[A]):
         """
         raise NotImplementedError(f"{type(self).__qualname__} has no process method")
 
-    def backoff(self, job: Job) -> float:
-        """Return the seconds until the next attempt, after attempt number `job.attempt` has failed.
+    def backoff(self, job: Job) -> float | timedelta:
+        """Return the time until the next attempt, in seconds or as a timedelta.
+
+        It is called after attempt number `job.attempt` has failed.
 
         Override it to change the default: 15 + 2^attempt seconds, with jitter.
         """
@@ -173,6 +175,13 @@ class Worker(Generic[A]):
         Raises:
             InvalidJob: The args do not fit the declared type, or a field does not exist or has a wrong value.
         """
+        return cls._new("new", args, overrides)
+
+    @classmethod
+    def _new(cls, call: str, args: A | None, overrides: Overrides) -> Job:
+        """Create a job for `call`, the name of the method that the caller has used."""
+        if unknown := [name for name in overrides if name not in fields.SETTABLE]:
+            raise InvalidJob(unknown[0], f"cannot be set; {cls._explanation(call, unknown)}")
         if cls._arguments is not None:
             stored = cls._arguments.dump(args, cls.worker_name)
         else:
@@ -184,6 +193,15 @@ class Worker(Generic[A]):
         if overrides:
             values |= fields.check(overrides)
         return Job._from_checked(values)
+
+    @classmethod
+    def _explanation(cls, call: str, unknown: list[str]) -> str:
+        """What the caller can have meant by keywords that are not options: a similar option, or args."""
+        example = arguments.example(cls._declared, unknown)
+        kind = "a dict" if example.startswith("{") else "an object"
+        advice = f"pass args as {kind}: {cls.__name__}.{call}({example})"
+        similar = fields.similar(unknown[0], fields.SETTABLE)
+        return f"did you mean {similar}? If it is one of the args, {advice}" if similar else advice
 
     @classmethod
     def args_of(cls, job: Job) -> A:
@@ -211,7 +229,7 @@ class Worker(Generic[A]):
             InvalidJob: The args or a field cannot be stored.
             InstanceNotFound: There is no such `Oban` in this process.
         """
-        job = cls.new(args, **overrides)
+        job = cls._new("enqueue", args, overrides)
         enqueued: Job = await instances.async_clients.get(cls._oban).enqueue(job, session=session)
         return enqueued
 
@@ -220,7 +238,7 @@ class Worker(Generic[A]):
         cls, args: A | None = None, session: SyncCaller | None = None, **overrides: Unpack[Overrides]
     ) -> Job:
         """Do the same as `enqueue` with a `SyncOban`, and a sync session or connection."""
-        job = cls.new(args, **overrides)
+        job = cls._new("enqueue_sync", args, overrides)
         enqueued: Job = instances.sync_clients.get(cls._oban).enqueue(job, session=session)
         return enqueued
 

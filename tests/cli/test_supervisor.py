@@ -328,7 +328,7 @@ async def test_a_second_signal_is_passed_on(sqlite_url: URL) -> None:
     ("arguments", "words"),
     [
         (["--import", "no.such"], "--import no.such: No module named 'no'"),
-        (["--lease", "0"], "lease must be a number of seconds"),
+        (["--lease", "0"], "lease must be at least 0.1"),
         ([], "there are no Oban tables"),
     ],
 )

@@ -170,7 +170,7 @@ async def test_a_running_node_prunes(url: URL) -> None:
 @pytest.mark.parametrize(
     ("retention", "problem"),
     [
-        ({"completed": -1}, "completed must be a number of seconds"),
+        ({"completed": -1}, "completed must be at least 0 and"),
         ({"finished": 1}, "unknown option 'finished'"),
         ({"queues": [1]}, "queues must be a dict"),
         (

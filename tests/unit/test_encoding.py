@@ -1,14 +1,21 @@
 """JSON is stored unchanged or refused, and errors become strings that can be stored."""
 
+import datetime
 import enum
+import ipaddress
 import math
-from collections import OrderedDict
+import uuid
+from collections import OrderedDict, deque
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import PurePosixPath
+from types import MappingProxyType
 from typing import Any
 
 import orjson
 import pytest
 
-from oban import encoding
+from oban import Job, encoding, fields
 from oban.errors import EncodingError
 
 
@@ -134,6 +141,80 @@ def test_the_size_is_measured_in_bytes_of_json() -> None:
         encoding.json_object({"a": "x" * (room + 1)}, "args")
     with pytest.raises(EncodingError, match="bytes of JSON"):
         encoding.json_object({"a": "é" * (room // 2 + 1)}, "args")
+
+
+@dataclass
+class Point:
+    x: int
+
+
+class Model:
+    def model_dump(self, mode: str) -> Any: ...
+
+
+class Array:
+    """As one of numpy's, which is not comparable either."""
+
+    def tolist(self) -> Any: ...
+
+    def __eq__(self, other: object) -> Any:
+        return [False, True]
+
+    def __bool__(self) -> bool:
+        raise ValueError("ambiguous")
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class Plain(enum.Enum):
+    ONE = 1
+
+
+class Today(datetime.date, enum.Enum):
+    IT = (2026, 1, 1)
+
+
+OtherBool = type("bool", (), {"__module__": "numpy"})
+
+#: A value, the name of its type, the advice, and whether typed args would convert it.
+ADVICE: list[tuple[Any, str, str, bool]] = [
+    (uuid.uuid4(), "UUID", "use str(value)", True),
+    (Decimal("1.5"), "Decimal", "use str(value)", True),
+    (PurePosixPath("a"), "PurePosixPath", "use str(value)", True),
+    (ipaddress.ip_address("::1"), "IPv6Address", "use str(value)", True),
+    (datetime.date(2026, 1, 1), "date", "use value.isoformat()", True),
+    (datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC), "datetime", "use value.isoformat()", True),
+    (datetime.time(1), "time", "use value.isoformat()", True),
+    (datetime.timedelta(1), "timedelta", "use value.total_seconds()", True),
+    (Plain.ONE, "Plain", "use value.value", True),
+    (Today.IT, "Today", "use value.value", True),
+    (b"x", "bytes", "use value.decode(), or base64 for binary data", True),
+    (frozenset({1}), "frozenset", "use list(value)", True),
+    (Point(1), "Point", "use dataclasses.asdict(value)", True),
+    (Model(), "Model", 'use value.model_dump(mode="json")', True),
+    (Array(), "Array", "use value.tolist()", False),
+    (OtherBool(), "numpy.bool", "use strings, numbers, booleans, None, lists and dicts", False),
+    (MappingProxyType({}), "mappingproxy", "use dict(value)", False),
+    (deque([1]), "deque", "use list(value)", False),
+    (Job(worker="w"), "Job", "use its primary key, and load the row in the worker", False),
+    (object(), "object", "use strings, numbers, booleans, None, lists and dicts", False),
+    (Point, "type", "use strings, numbers, booleans, None, lists and dicts", False),
+]
+
+
+@pytest.mark.parametrize(("value", "name", "advice", "typed"), ADVICE, ids=[item[1] for item in ADVICE])
+def test_the_error_says_what_to_store_instead(value: Any, name: str, advice: str, typed: bool) -> None:
+    typed_args = ", or declare typed args: Worker[Args]" if typed else ""
+    with pytest.raises(EncodingError) as caught:
+        fields.args({"a": [value]})
+    assert str(caught.value) == f'args["a"][0] is not JSON: {name}; {advice}{typed_args}'
+    with pytest.raises(EncodingError) as caught:
+        encoding.json_value([value], "Record")
+    assert str(caught.value) == f"Record[0] is not JSON: {name}; {advice}"
+    with pytest.raises(EncodingError, match=f"^args must be a dict, not {name.rpartition('.')[2]}$"):
+        fields.args(value)
+    # After a change in place, it is not encoded without a check.
+    assert encoding.dumps_unchecked({"a": value}) is None
 
 
 # -- error texts -------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """Values of fields are checked alike when a job is made, set or updated, and when a worker is declared."""
 
 import enum
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -166,8 +166,67 @@ def test_a_delay_beyond_all_calendars_is_refused(value: Any) -> None:
 )
 def test_a_time_outside_of_the_years_of_utc_is_refused(value: datetime, offset: int) -> None:
     beyond = value.replace(tzinfo=timezone(timedelta(hours=offset)))
-    with pytest.raises(InvalidJob, match=r"^scheduled_at .* outside of the years 1 to 9999"):
-        fields.scheduled_at(beyond)
+    with pytest.raises(InvalidJob, match=r"^scheduled_at is outside of the years 1 to 9999"):
+        fields.utc(beyond)
+
+
+class Subclass(datetime):
+    """As pendulum's and pandas' times are."""
+
+
+class NotATime(datetime):
+    """As pandas.NaT: a datetime whose methods raise, or return another one that is no time either."""
+
+    def utcoffset(self) -> Any:
+        raise ValueError("NotATime does not support utcoffset")
+
+
+class NoUTC(datetime):
+    def astimezone(self, tz: Any = None) -> Any:
+        return None
+
+
+class Unprintable(datetime):
+    def isoformat(self, *_: Any) -> Any:
+        raise RuntimeError("no")
+
+    __str__ = __repr__ = isoformat
+
+
+class Offsets(tzinfo):
+    def utcoffset(self, dt: Any) -> Any:
+        return "an hour"
+
+    dst = tzname = utcoffset
+
+
+def test_a_subclass_of_datetime_becomes_a_plain_one() -> None:
+    moment = fields.utc(Subclass(2024, 6, 1, 12, tzinfo=UTC))
+    assert (moment, type(moment)) == (NOON, datetime)
+    assert type(Job(worker="app.W", scheduled_at=Subclass(2024, 6, 1, tzinfo=UTC)).scheduled_at) is datetime
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        (NotATime(1, 1, 1), "is a NotATime that cannot be converted to UTC"),
+        (NoUTC(2024, 6, 1, tzinfo=UTC), "is a NoUTC that cannot be converted to UTC"),
+        (Unprintable(2024, 6, 1), "is a Unprintable that cannot be converted to UTC"),
+        (Unprintable.min.replace(tzinfo=timezone(timedelta(hours=1))), "is outside of the years"),
+        (datetime(2024, 6, 1, tzinfo=Offsets()), "is a datetime that cannot be converted to UTC"),
+        (Subclass(2024, 6, 1), "must carry a time zone; 2024-06-01T00:00:00 does not"),
+    ],
+    ids=lambda item: type(item).__name__,
+)
+def test_a_time_that_does_not_behave_as_one_is_refused(value: Any, problem: str) -> None:
+    for call in (
+        lambda: fields.utc(value),
+        lambda: Job(worker="app.W", scheduled_at=value),
+        lambda: setattr(Job(worker="app.W"), "scheduled_at", value),
+        lambda: Defaults.new(scheduled_at=value),
+    ):
+        with pytest.raises(InvalidJob, match=f"^scheduled_at {problem}"):
+            call()
 
 
 def test_a_suggestion_names_the_nearest_field_or_all() -> None:

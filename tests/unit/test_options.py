@@ -4,6 +4,7 @@ import dataclasses
 import gc
 import inspect
 import re
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -39,26 +40,26 @@ BAD_OPTIONS: list[tuple[dict[str, Any], str]] = [
     ({"prefix": 'a"; DROP'}, "is not a schema name"),
     ({"prefix": ""}, "prefix '' is not a schema name"),
     ({"prefix": "jobs"}, "sqlite has no schemas: leave out the prefix"),
-    ({"poll_interval": 0}, "poll_interval must be a number of seconds, at least 0.001, not 0"),
-    ({"poll_interval": float("nan")}, "poll_interval must be a number of seconds"),
-    ({"stage_interval": float("inf")}, "stage_interval must be a number of seconds"),
-    ({"stage_interval": True}, "stage_interval must be a number of seconds"),
-    ({"watch_interval": "1"}, "watch_interval must be a number of seconds"),
-    ({"shutdown_grace_period": -1}, "shutdown_grace_period must be a number of seconds, at least 0"),
+    ({"poll_interval": 0}, "poll_interval must be at least 0.001 and less than 1e9 seconds, not 0"),
+    ({"poll_interval": float("nan")}, "poll_interval must be finite, not nan"),
+    ({"stage_interval": float("inf")}, "stage_interval must be finite, not inf"),
+    ({"stage_interval": True}, "stage_interval must be seconds or a timedelta, not bool"),
+    ({"watch_interval": "1"}, "watch_interval must be seconds or a timedelta, not str"),
+    ({"shutdown_grace_period": -1}, "shutdown_grace_period must be at least 0 and less"),
     ({"node": "n" * 256}, "node must have up to 255 characters"),
     ({"name": "a\0"}, "name must have up to 255 characters and no NUL"),
     ({"notifier": "listen "}, "notifier must be listen or poll, not 'listen '"),
     ({"notifier": "poll", "listen_url": "postgresql://h/d"}, "contradict each other"),
     ({"listen_url": "postgresql://h/d"}, "listen_url is for PostgreSQL; sqlite has no LISTEN"),
-    ({"lease": 0.05}, "lease must be a number of seconds, at least 0.1, not 0.05"),
-    ({"lease": "60"}, "lease must be a number of seconds"),
+    ({"lease": 0.05}, "lease must be at least 0.1 and less than 1e9 seconds, not 0.05"),
+    ({"lease": "60"}, "lease must be seconds or a timedelta, not str"),
     ({"lease": 10, "heartbeat_interval": 6}, "heartbeat_interval must be at most half of the lease of 10 s"),
     ({"lease": 10, "election_interval": 60}, "election_interval must be at most half of the lease"),
-    ({"rescue_interval": -1}, "rescue_interval must be a number of seconds, at least 0.001"),
-    ({"prune_interval": 0}, "prune_interval must be a number of seconds"),
-    ({"control_interval": 0}, "control_interval must be a number of seconds"),
-    ({"rescue_after": 0}, "rescue_after must be a number of seconds, at least 0.1"),
-    ({"statement_timeout": 0}, "statement_timeout must be a number of seconds, at least 0.1"),
+    ({"rescue_interval": -1}, "rescue_interval must be at least 0.001 and less"),
+    ({"prune_interval": timedelta(0)}, "prune_interval must be at least 0.001 and less"),
+    ({"control_interval": 1e9}, "control_interval must be .* less than 1e9"),
+    ({"rescue_after": 0}, "rescue_after must be at least 0.1 and less"),
+    ({"statement_timeout": 0}, "statement_timeout must be at least 0.1 and less"),
     ({"retention": {"complete": 1}}, r"unknown option 'complete'; did you mean completed\?"),
 ]
 BAD_URLS: list[tuple[Any, type[ConfigError], str]] = [
@@ -122,6 +123,23 @@ def test_each_keyword_sets_its_option() -> None:
         if field.name != "listen_url":
             assert getattr(Oban(SQLITE, **{field.name: changed}).options, field.name) == changed
     assert Oban("postgresql+asyncpg://a/b", listen_url="postgresql://c/b").options.listen_url
+
+
+def test_each_option_in_seconds_takes_a_timedelta() -> None:
+    defaults = Options()
+    names = [
+        item.name for item in dataclasses.fields(Options) if isinstance(getattr(defaults, item.name), float)
+    ]
+    assert "lease" in names
+    client: Any = Oban
+    for name in names:
+        value = getattr(client(SQLITE, **{name: timedelta(seconds=9)}).options, name)
+        assert (value, type(value)) == (9.0, float), name
+    assert SyncOban("sqlite://", lease=timedelta(minutes=1)).options.lease == 60.0
+    assert Options(lease=timedelta(seconds=10)).heartbeat_interval == 2.5  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="at most half of the lease of 10 s"):
+        Options.make(lease=timedelta(seconds=10), election_interval=timedelta(seconds=6))
+    assert Retention(completed=timedelta(hours=1), discarded=60).completed == 3600.0
 
 
 def test_intervals_that_depend_on_the_lease_follow_it() -> None:

@@ -1,6 +1,8 @@
 """Workers are defined, named and registered, and make jobs."""
 
 import asyncio
+import inspect
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -128,6 +130,63 @@ class TestClasses:
 
         with pytest.raises(NotImplementedError, match="Empty has no process"):
             Empty().process(Empty.new())
+
+
+@dataclass
+class ReportArgs:
+    to: str
+    tag: str = ""
+
+
+class Report(Worker[ReportArgs]):
+    async def process(self, job: Job) -> None: ...
+
+
+class TestMisplacedArgs:
+    """A keyword that is not an option is probably one of the job's args."""
+
+    @pytest.mark.parametrize(
+        ("cls", "keywords", "advice"),
+        [
+            (Plain, {"to": 1}, "to cannot be set; pass args as a dict: Plain.{call}({{'to': …}})"),
+            (Plain, {"to": 1, "id": 2}, "pass args as a dict: Plain.{call}({{'to': …, 'id': …}})"),
+            (Report, {"to": 1}, "to cannot be set; pass args as an object: Report.{call}(ReportArgs(to=…))"),
+            (
+                Plain,
+                {"shedule_in": 1},
+                "did you mean schedule_in? If it is one of the args, pass args as a dict:"
+                " Plain.{call}({{'shedule_in': …}})",
+            ),
+            (
+                Report,
+                {"tag": 1},
+                "did you mean tags? If it is one of the args, pass args as an object:"
+                " Report.{call}(ReportArgs(tag=…))",
+            ),
+        ],
+    )
+    @pytest.mark.parametrize("call", ["new", "enqueue", "enqueue_sync"])
+    async def test_the_error_shows_where_they_go(
+        self, cls: Any, keywords: dict[str, Any], advice: str, call: str
+    ) -> None:
+        async def make() -> None:
+            made = getattr(cls, call)(**keywords)
+            if inspect.isawaitable(made):
+                await made
+
+        with pytest.raises(InvalidJob) as caught:
+            await make()
+        assert str(caught.value).endswith(advice.format(call=call))
+        assert caught.value.field == next(iter(keywords))
+
+    def test_a_decorated_class_is_named_as_it_is_written(self) -> None:
+        @worker(queue="media")
+        class Send:
+            def process(self, job: Job) -> None: ...
+
+        loose: Any = Send
+        with pytest.raises(InvalidJob, match=r"a dict: Send\.new\(\{'a': …\}\)"):
+            loose.new(a=1)
 
 
 class TestDecoratedClasses:

@@ -32,7 +32,7 @@ class Configured(
             return Snooze(timedelta(minutes=5))
         return Record({"sum": args["a"]})
 
-    def backoff(self, job: Job) -> float:
+    def backoff(self, job: Job) -> float | timedelta:
         return super().backoff(job) * job.attempt
 
     def timeout(self, job: Job) -> float | timedelta | None:
