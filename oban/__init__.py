@@ -4,6 +4,7 @@ from oban import filters
 from oban.client import Oban
 from oban.config import QueueOptions, Retention
 from oban.errors import InvalidJob, JobNotFound, ObanError
+from oban.fields import JobUpdate
 from oban.job_function import job
 from oban.models import Job
 from oban.outcomes import Cancel, Record, Snooze
@@ -20,6 +21,7 @@ __all__ = [
     "Job",
     "JobNotFound",
     "JobState",
+    "JobUpdate",
     "Oban",
     "ObanError",
     "QueueInfo",

@@ -47,6 +47,13 @@ class JobFields(Overrides, total=False):
     args: Mapping[str, Any]
 
 
+class JobUpdate(Overrides, total=False):
+    """The fields that `update_job` and `update_many_jobs` can change."""
+
+    worker: str
+    args: Mapping[str, Any]
+
+
 class WorkerOptions(JobOptions, total=False):
     """Options of a class statement, `@worker` and `@job`. None stands for the default."""
 

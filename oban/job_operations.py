@@ -220,9 +220,9 @@ class JobOperations(ABC, Generic[CallerT]):
 
         Args:
             job_or_id: A job or its id.
-            changes: A dict such as `{"priority": 0, "schedule_in": 60}`, or a plain function that returns
-                one. The function is called with a copy of the current job while its row is locked, so it
-                should be quick: `lambda job: {"tags": [*job.tags, "urgent"]}`.
+            changes: A `JobUpdate`, which is a dict such as `{"priority": 0, "schedule_in": 60}`, or a plain
+                function that returns one. The function is called with a copy of the current job while its
+                row is locked, so it should be quick: `lambda job: {"tags": [*job.tags, "urgent"]}`.
             session: The caller's session or connection, to update the job in its transaction.
 
         Returns:
@@ -250,7 +250,7 @@ class JobOperations(ABC, Generic[CallerT]):
 
         Args:
             jobs: Jobs and ids, or a `select(Job)`.
-            changes: A dict for all jobs, or a plain function that is called once for each job.
+            changes: A `JobUpdate` for all jobs, or a plain function that is called once for each job.
             session: The caller's session or connection, to update the jobs in its transaction.
             everything: Allow a `select(Job)` without a condition, which finds all jobs.
 

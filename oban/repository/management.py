@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from datetime import datetime, timedelta
 from inspect import iscoroutinefunction
-from typing import Any
+from typing import Any, Protocol, TypeAlias
 
 from sqlalchemy import Row, Select, bindparam, case, delete, select, update
 from sqlalchemy.orm import attributes
@@ -13,14 +13,29 @@ from sqlalchemy.orm.attributes import instance_state
 from oban import fields
 from oban.database.transaction import Transaction
 from oban.errors import InvalidJob, JobNotFound
+from oban.fields import JobUpdate
 from oban.models import COLUMN_KEYS, Job, state_at
 from oban.repository.announce import announce_available, announce_cancelled, announce_due
 from oban.repository.instances import refresh_instances, reload_instances
 from oban.repository.selection import MAX_ID, Selection, check_statement, load_jobs, lock
 from oban.types import JobState
 
-Changes = Mapping[str, Any]
-JobChanges = Changes | Callable[[Job], Changes]
+
+class JobUpdateField:
+    """Nothing is an instance of it. Type checkers show the name where a dict has a field that no job has."""
+
+
+class UntypedChanges(Protocol):
+    """For type checkers, a `dict[str, Any]`, but no dict whose values have a type.
+
+    If changes could be a `Mapping[str, Any]`, a misspelt field in `{"priorty": 1}` would be no error.
+    """
+
+    def __getitem__(self, key: str, /) -> JobUpdateField: ...
+
+
+Changes: TypeAlias = JobUpdate | UntypedChanges
+JobChanges: TypeAlias = Changes | Callable[[Job], Changes]
 
 #: The states in which a job waits to run.
 PENDING_STATES = (JobState.AVAILABLE, JobState.SCHEDULED, JobState.SUSPENDED, JobState.RETRYABLE)

@@ -136,8 +136,9 @@ async def test_no_other_column_can_be_updated(oban: Oban, field: str) -> None:
     id_ = await insert_row(oban.engine)
     before = await read_row(oban.engine, id_)
     assert before is not None
+    changes: dict[str, Any] = {"priority": 1, field: before[field]}
     with pytest.raises(InvalidJob, match=f"^{field} cannot be set") as caught:
-        await oban.update_job(id_, {"priority": 1, field: before[field]})
+        await oban.update_job(id_, changes)
     assert isinstance(caught.value, ObanError)
     assert await read_row(oban.engine, id_) == before
 

@@ -11,7 +11,7 @@ from collections import Counter
 import pytest
 from sqlalchemy import URL, select, text
 
-from oban import Job, JobState, Oban, Worker
+from oban import Job, JobState, JobUpdate, Oban, Worker
 from oban.errors import JobNotFound
 from oban.repository import acknowledge, fetch, prune, rescue, stage
 from oban.repository.acknowledge import Ack
@@ -112,7 +112,10 @@ class Client:
         return await self.oban.delete_many_jobs(self.some()[:5])
 
     async def update(self) -> int:
-        changed = {"priority": self.choice.randint(0, 9), "schedule_in": self.choice.choice([0, 0.01])}
+        changed: JobUpdate = {
+            "priority": self.choice.randint(0, 9),
+            "schedule_in": self.choice.choice([0, 0.01]),
+        }
         try:
             return len(await self.oban.update_many_jobs(self.some(), lambda job: changed))
         except JobNotFound:

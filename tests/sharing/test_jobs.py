@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from sqlalchemy import URL
 
-from oban import Job, JobState, Oban
+from oban import Job, JobState, JobUpdate, Oban
 from tests.sharing import workers
 from tests.sharing.peer import Peer
 from tests.sharing.workers import FIELDS, OURS, Ours, Resize
@@ -193,7 +193,7 @@ async def test_each_manages_jobs_that_the_other_has_run(
         for id_ in done:
             before = await reaches(client, id_, JobState.COMPLETED)
         await reaches(client, failed, JobState.RETRYABLE)
-        changes = {"queue": "images", "args": {}, "tags": ["again"], "priority": 2}
+        changes: JobUpdate = {"queue": "images", "args": {}, "tags": ["again"], "priority": 2}
         if ran_on == "theirs":
             updated = await client.update_job(done[0], changes)
             assert (updated.queue, updated.args, updated.tags) == ("images", {}, ["again"])

@@ -4,7 +4,7 @@ from sqlalchemy import create_engine, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 
-from oban import Job, Oban, QueueOptions, Retention, SyncOban, Worker
+from oban import Job, JobUpdate, Oban, QueueOptions, Retention, SyncOban, Worker
 
 
 class Plain(Worker):
@@ -31,6 +31,10 @@ def make(engine: AsyncEngine) -> None:
     Retention(complete=5)  # error
 
 
+def counted(job: Job) -> dict[str, int]:
+    return {"attempts": job.attempt}
+
+
 async def manage(oban: Oban, session: AsyncSession, wrong: Session, job: Job) -> None:
     await oban.enqueue("job")  # error
     await oban.enqueue(Plain)  # error
@@ -55,6 +59,16 @@ async def manage(oban: Oban, session: AsyncSession, wrong: Session, job: Job) ->
     await oban.update_job(job, lambda job: 5)  # error
     await oban.update_job(job, lambda job: {"args": job.no_such})  # error
     await oban.update_many_jobs(select(Job), {"queue": "x"}, session=wrong)  # error
+    await oban.update_job(job, {"priorty": 1})  # error
+    await oban.update_job(job, {"priority": "1"})  # error
+    await oban.update_job(job, {"priority": 1, "state": "completed"})  # error
+    await oban.update_job(job, {"meta": job.meta, "arg": job.args})  # error
+    await oban.update_job(job, lambda job: {"tgas": [*job.tags, "x"]})  # error
+    await oban.update_job(job, lambda job: {"priority": str(job.priority)})  # error
+    await oban.update_many_jobs([job], {"queue": 5})  # error
+    await oban.update_many_jobs([job], counted)  # error
+    changes: JobUpdate = {"quue": "x"}  # error
+    changes["quue"] = "x"  # error
     await oban.wait("1")  # error
     await oban.wait(job, timeout="5")  # error
     await oban.wait(job, session=session)  # error

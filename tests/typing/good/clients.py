@@ -13,7 +13,18 @@ from sqlalchemy.ext.asyncio import (
 )
 from sqlalchemy.orm import Session, scoped_session
 
-from oban import Job, JobState, Oban, ObanError, QueueInfo, QueueOptions, Retention, SyncOban, Worker
+from oban import (
+    Job,
+    JobState,
+    JobUpdate,
+    Oban,
+    ObanError,
+    QueueInfo,
+    QueueOptions,
+    Retention,
+    SyncOban,
+    Worker,
+)
 
 
 class Plain(Worker):
@@ -30,6 +41,14 @@ def make(engine: AsyncEngine) -> list[Oban]:
         Oban(engine, notifier="poll", retention=Retention(completed=timedelta(days=1)), poll_interval=0.5),
         Oban(engine, retention={"completed": None}),
     ]
+
+
+def raised(job: Job) -> JobUpdate:
+    return {"priority": max(0, job.priority - 1), "schedule_in": timedelta(minutes=1)}
+
+
+def untyped(job: Job) -> dict[str, Any]:
+    return dict(job.args)
 
 
 async def manage(oban: Oban, session: AsyncSession, connection: AsyncConnection) -> None:
@@ -53,7 +72,14 @@ async def manage(oban: Oban, session: AsyncSession, connection: AsyncConnection)
     assert_type(await oban.delete_many_jobs({1, 2}, session=connection), int)
     assert_type(await oban.update_job(one, {"priority": 1}), Job)
     assert_type(await oban.update_job(5, lambda job: {"args": {**job.args, "n": 1}}), Job)
+    assert_type(await oban.update_job(5, lambda job: {"tags": [*job.tags, "x"]} if job.tags else {}), Job)
     assert_type(await oban.update_many_jobs(due, {"tags": ["x"]}), list[Job])
+    changes: JobUpdate = {"worker": "other", "meta": {}, "args": {"n": 1}}
+    changes["scheduled_at"] = datetime.now(UTC)
+    assert_type(await oban.update_job(5, changes), Job)
+    assert_type(await oban.update_many_jobs([5], raised), list[Job])
+    assert_type(await oban.update_job(5, untyped(one)), Job)
+    assert_type(await oban.update_job(5, untyped), Job)
     assert_type(await oban.wait(one), Job)
     assert_type(await oban.wait(5, timeout=timedelta(seconds=5)), Job)
     await oban.wait_until_empty("media", timeout=2.5)
