@@ -4,9 +4,8 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
-from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import URL, Connection, Engine, NullPool, create_engine
@@ -19,7 +18,17 @@ from oban.errors import ConfigError, ObanError
 from oban.migration import adoption, revisions
 
 T = TypeVar("T")
-Target = str | URL | Engine | Connection | Operations
+
+
+class RevisionOperations(Protocol):
+    """What `upgrade` uses of Alembic's `op`, which is a module to type checkers."""
+
+    def get_bind(self) -> Any: ...
+
+    def get_context(self) -> MigrationContext: ...
+
+
+Target: TypeAlias = str | URL | Engine | Connection | RevisionOperations
 
 
 def upgrade(target: Target, *, prefix: str | None = None, revision: str = "head") -> list[str]:
@@ -108,8 +117,9 @@ def _run(target: Target, prefix: str | None, range_: _Range, messages: list[str]
     if isinstance(target, Engine):
         with target.begin() as connection:
             return run_on(connection)
-    bind = target if isinstance(target, Connection) else target.get_bind()
-    if isinstance(bind, Connection):
+    if isinstance(target, Connection):
+        return run_on(target)
+    if isinstance(bind := target.get_bind(), Connection):
         return run_on(bind)
     # In offline mode, `op` has no connection.
     _render_offline(target.get_context(), prefix, range_)
