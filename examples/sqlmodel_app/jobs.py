@@ -1,0 +1,44 @@
+"""The jobs, and the `Oban` that runs them: `oban start sqlmodel_app.jobs:oban`."""
+
+import logging
+import os
+from dataclasses import dataclass
+
+from sqlmodel import col, func, select
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from oban import Cancel, Job, Oban, Record, Worker
+
+from .database import engine
+from .mail import Mail
+from .models import Member
+
+logger = logging.getLogger(__name__)
+
+MAIL_URL = os.environ.get("MAIL_URL", "http://127.0.0.1:8025")
+
+oban = Oban(engine, queues={"mailers": 5, "reports": 1})
+
+
+@dataclass(frozen=True)
+class MemberArgs:
+    member_id: int
+
+
+class SendWelcome(Worker[MemberArgs], queue="mailers", max_attempts=5):
+    async def process(self, job: Job, args: MemberArgs, session: AsyncSession) -> Cancel | None:
+        member = await session.get(Member, args.member_id)
+        if member is None:
+            return Cancel("the member has left")
+        async with Mail.connect(MAIL_URL) as mail:
+            await mail.send(member.email, f"Welcome, {member.name}", key=f"welcome-{member.id}")
+        member.welcomed = True
+        logger.info("welcomed member %s", member.id)
+        return None
+
+
+class CountMembers(Worker, queue="reports", max_attempts=1):
+    async def process(self, job: Job, session: AsyncSession) -> Record:
+        by_welcomed = select(Member.welcomed, func.count()).group_by(col(Member.welcomed))
+        counts = dict((await session.execute(by_welcomed)).all())
+        return Record({"members": sum(counts.values()), "welcomed": counts.get(True, 0)})

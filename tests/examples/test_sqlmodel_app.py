@@ -1,0 +1,103 @@
+"""The application with FastAPI and SQLModel: migrated, served and run by the commands of its README."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import URL
+
+from tests.examples.mail_provider import MailProvider
+from tests.examples.processes import EXAMPLES, Process, finish, until
+from tests.examples.processes import text as shown
+from tests.support.databases import Factory
+
+#: What the README lets a reader run: migrate, serve, run jobs, test.
+README = (EXAMPLES / "sqlmodel_app" / "README.md").read_text()
+COMMANDS = [line.split() for line in re.findall(r"^\$ (.*)$", README, re.MULTILINE)]
+DATABASES = {
+    "sqlite": ("sqlite_factory", "sqlite+aiosqlite"),
+    "asyncpg": ("postgresql_factory", "postgresql+asyncpg"),
+}
+
+
+class Application:
+    """The web server and the node, and a client of their HTTP interface."""
+
+    def __init__(self, url: URL, folder: Path, mail: MailProvider) -> None:
+        self.mail = mail
+        variables = {"DATABASE_URL": shown(url), "MAIL_URL": mail.url}
+        migrate, serve, run, _ = COMMANDS
+        finish("-m", *migrate, **variables)
+        self.server = Process(folder / "server.log", "-m", *serve, "--port", "0", **variables)
+        self.node = Process(folder / "node.log", "-m", *run, **variables)
+        address = self.server.says(r"running on (http://[\d.:]+)").group(1)
+        limits = httpx.Limits(max_keepalive_connections=0)
+        self.client = httpx.Client(timeout=30, limits=limits, base_url=address)
+        self.node.says(r"runs mailers:5")
+
+    def call(self, method: str, path: str, json: Any = None, *, status: int = 200, **headers: str) -> Any:
+        """Send a request that must have this status; returns the JSON of the response."""
+        answer = self.client.request(method, path, json=json, headers=headers)
+        assert answer.status_code == status, answer.text
+        return answer.json()
+
+    def sign_up(self, name: str, **headers: str) -> Any:
+        new = {"name": name, "email": f"{name.lower()}@example.com"}
+        return self.call("POST", "/members", new, status=201, **headers)
+
+    def job_in(self, member: Any, state: str) -> Any:
+        """Wait until the only job of a member is in a state; returns the job."""
+
+        def found() -> Any:
+            [job] = self.call("GET", f"/members/{member['id']}/jobs")
+            return job if job["state"] == state else None
+
+        return until(found)
+
+    def close(self) -> None:
+        for process in (self.server, self.node):
+            process.kill()
+        self.client.close()
+
+
+@pytest.fixture(scope="module", params=DATABASES)
+def application(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Application]:
+    """The running application on a database that had no tables."""
+    name, driver = DATABASES[request.param]
+    factory: Factory = request.getfixturevalue(name)
+    url = factory.create(empty=True)
+    mail = MailProvider()
+    try:
+        made = Application(url.set(drivername=driver), tmp_path_factory.mktemp(request.param), mail)
+        yield made
+        made.close()
+    finally:
+        mail.close()
+        factory.drop(url)
+
+
+def test_a_member_is_welcomed_once_by_the_job_of_the_request(application: Application) -> None:
+    ann = application.sign_up("Ann")
+    job = application.job_in(ann, "completed")
+    assert (job["attempt"], job["errors"]) == (1, [])
+    mail = application.mail.accepted[f"welcome-{ann['id']}"]
+    assert mail == {"to": "ann@example.com", "subject": "Welcome, Ann"}
+    # Written in the transaction that completed the job.
+    assert application.call("GET", f"/members/{ann['id']}") == {**ann, "welcomed": True}
+    application.call("POST", "/members", {"name": "Ann", "email": "ann@example.com"}, status=409)
+
+
+def test_a_report_waits_for_what_a_job_records(application: Application) -> None:
+    before = application.call("POST", "/report")
+    application.job_in(application.sign_up("Cleo"), "completed")
+    after = application.call("POST", "/report")
+    assert after == {key: before[key] + 1 for key in ("members", "welcomed")}
+
+
+def test_the_tests_of_the_application_pass() -> None:
+    finish("-m", *COMMANDS[-1], "-p", "no:cacheprovider")
