@@ -1,12 +1,13 @@
 """What `Oban` and `SyncOban` share: options, engine, lookup by instance name, and batches of jobs."""
 
 from abc import abstractmethod
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from datetime import timedelta
 from itertools import islice
 from typing import Any, ClassVar, Generic, Never, Self, TypeVar
 
 from sqlalchemy import URL
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from oban.config import NotifierKind, Options, QueueOptions, Retention
 from oban.errors import ConfigError, InvalidTarget
@@ -47,6 +48,7 @@ class BaseClient(JobOperations[CallerT], QueueOperations[CallerT], Generic[Engin
         heartbeat_interval: float | timedelta | None = None,
         election_interval: float | timedelta | None = None,
         rescue_interval: float | timedelta | None = None,
+        session: Callable[[], AsyncSession] | None = None,
         **unknown: Never,
     ) -> None:
         """Create a client, which connects when it is first used. None means the default of an option.
@@ -79,6 +81,9 @@ class BaseClient(JobOperations[CallerT], QueueOperations[CallerT], Generic[Engin
             heartbeat_interval: Seconds between heartbeats, up to half of the lease (default: a quarter).
             election_interval: Seconds between attempts to lead, up to half of the lease (default: a quarter).
             rescue_interval: Seconds between checks for jobs of dead nodes (default: a quarter of the lease).
+            session: An `async_sessionmaker`, or another function that returns a new `AsyncSession`, for the
+                sessions of jobs (default: `AsyncSession` with `expire_on_commit=False`). `SyncOban` takes
+                none.
 
         Raises:
             ConfigError: An option is unknown or has a wrong value, or the engine or URL cannot be used.

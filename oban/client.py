@@ -19,6 +19,7 @@ from oban.repository.management import JobChanges
 from oban.repository.queue_settings import ALL, QueueCommand
 from oban.repository.selection import Target, Targets, parse, parse_id, parse_many
 from oban.runner import Runner, deadlines
+from oban.runner.execution import session_factory
 
 #: Seconds that the connections of an engine that was created for a URL can take to close.
 DISPOSE_TIMEOUT = 1.0
@@ -41,6 +42,7 @@ class Oban(BaseClient[AsyncEngine, AsyncCaller]):
 
     def _open(self, engine: AsyncEngine | str | URL) -> None:
         self._database = Database(engine, self.options.prefix, pooled=self.options.behind_pooler)
+        session_factory.check(self.options.session)
         # Raises ConfigError for a URL that cannot serve this database.
         direct_url(self._database, self.options.listen_url)
         self._runner: Runner | None = None

@@ -3,7 +3,7 @@
 import dataclasses
 import re
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from typing import Any, Literal, TypeAlias, get_args
@@ -135,6 +135,7 @@ class Options:
     heartbeat_interval: float = 0.0
     election_interval: float = 0.0
     rescue_interval: float = 0.0
+    session: Callable[[], Any] | None = None
 
     def __post_init__(self) -> None:
         check_name("name", self.name)

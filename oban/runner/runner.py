@@ -17,6 +17,7 @@ from oban.runner.execution.executor import Executor
 from oban.runner.execution.job_session import JobSessions
 from oban.runner.execution.job_session_threads import ThreadSessions
 from oban.runner.execution.producer import Producer
+from oban.runner.execution.session_factory import SessionFactory
 from oban.runner.heartbeat_thread import HeartbeatThread
 from oban.runner.loop_watchdog import LoopWatchdog
 from oban.runner.processes import child
@@ -55,8 +56,9 @@ class Runner:
         self._unfinished = False
         self._threads = ThreadPoolExecutor(max_workers=MAX_THREADS, thread_name_prefix="oban")
         self._processes = ProcessPool()
-        self._thread_sessions = ThreadSessions(database, options.statement_timeout)
-        sessions = JobSessions(database, options.statement_timeout)
+        factory = SessionFactory(options.session, database.engine)
+        self._thread_sessions = ThreadSessions(database, options.statement_timeout, factory)
+        sessions = JobSessions(database, options.statement_timeout, factory)
         self._executor = Executor(self._threads, self._processes, sessions, self._thread_sessions)
         self.notifier = notifier.make(self.database, options.notifier, options.listen_url)
         # It calls the functions once it has started, when the queues and the watchdog exist.

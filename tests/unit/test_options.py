@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import make_url
+from sqlalchemy.ext.asyncio import async_sessionmaker
 
 from oban import Job, Oban, ObanError, QueueOptions, SyncOban, Worker, job, worker
 from oban.config import Options, Retention
@@ -119,6 +120,7 @@ def test_each_keyword_sets_its_option() -> None:
     for field in dataclasses.fields(Options):
         value = getattr(defaults, field.name)
         other: Any = {"prefix": None, "queues": {"a": QueueOptions()}, "retention": Retention(limit=1)}
+        other |= {"session": async_sessionmaker()}
         changed = other.get(field.name, value * 1.1 if isinstance(value, float) else "poll")
         if field.name != "listen_url":
             assert getattr(Oban(SQLITE, **{field.name: changed}).options, field.name) == changed

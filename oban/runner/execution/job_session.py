@@ -19,6 +19,7 @@ from oban.repository.acknowledge import Ack
 from oban.runner import deadlines
 from oban.runner.execution import attempt_log
 from oban.runner.execution.outcome import AttemptFailed
+from oban.runner.execution.session_factory import SessionFactory
 
 logger = logging.getLogger("oban.executor")
 
@@ -32,18 +33,29 @@ class JobSessions:
     Args:
         database: where the sessions connect.
         timeout: seconds that storing an outcome can take, and closing a session as well.
-        waits: whether a job waits for a connection of the pool for as long as it takes.
+        factory: makes the sessions.
+        in_thread: whether the jobs run in a thread, where they have a connection of their own. On the event
+            loop, a job waits for a connection of the pool for as long as it takes.
     """
 
-    def __init__(self, database: Database, timeout: float, *, waits: bool = True) -> None:
+    def __init__(
+        self,
+        database: Database,
+        timeout: float,
+        factory: SessionFactory | None = None,
+        *,
+        in_thread: bool = False,
+    ) -> None:
         self.database = database
+        self._factory = factory or SessionFactory()
+        self._in_thread = in_thread
         self._timeout = timeout
         options: dict[str, Any] = {}
         if autocommits(database.engine.sync_engine):
             # In AUTOCOMMIT mode, nothing could be rolled back.
             options["isolation_level"] = database.dialect.isolation or "SERIALIZABLE"
         self._engine = database.engine.execution_options(**options)
-        if waits:
+        if not in_thread:
             _wait_for_connections(self._engine.sync_engine)
 
     @asynccontextmanager
@@ -58,7 +70,7 @@ class JobSessions:
 
     def make(self) -> AsyncSession:
         """Make a session. It connects when it is first used."""
-        return AsyncSession(self._engine, expire_on_commit=False)
+        return self._factory.make(self._engine, in_thread=self._in_thread)
 
     async def commit_with_outcome(self, session: AsyncSession, ack: Ack) -> bool:
         """Store the outcome of a run in the transaction of its session, and commit.

@@ -20,6 +20,7 @@ from oban.repository.acknowledge import Ack
 from oban.runner import deadlines
 from oban.runner.execution.job_session import JobSessions
 from oban.runner.execution.outcome import AttemptFailed
+from oban.runner.execution.session_factory import SessionFactory
 
 T = TypeVar("T")
 
@@ -27,12 +28,13 @@ T = TypeVar("T")
 class ThreadSessions:
     """Sessions for the jobs in threads: as many `ThreadSession`s as such jobs have run at once.
 
-    Make it on the event loop of the node. `timeout` is as for `JobSessions`.
+    Make it on the event loop of the node. `timeout` and `factory` are as for `JobSessions`.
     """
 
-    def __init__(self, database: Database, timeout: float) -> None:
+    def __init__(self, database: Database, timeout: float, factory: SessionFactory | None = None) -> None:
         self._database = database
         self._timeout = timeout
+        self._factory = factory
         self._loop = asyncio.get_running_loop()
         self._idle: list[ThreadSession] = []
         self._closed = False
@@ -67,7 +69,7 @@ class ThreadSessions:
                     " use a file"
                 )
             )
-        return ThreadSession(self._database, self._timeout, self._announce)
+        return ThreadSession(self._database, self._timeout, self._factory, self._announce)
 
     def _announce(self, notices: list[Notice]) -> None:
         if not self._loop.is_closed():
@@ -91,14 +93,18 @@ class ThreadSession:
     """
 
     def __init__(
-        self, database: Database, timeout: float, on_notices: Callable[[list[Notice]], None]
+        self,
+        database: Database,
+        timeout: float,
+        factory: SessionFactory | None,
+        on_notices: Callable[[list[Notice]], None],
     ) -> None:
         self._loop = asyncio.new_event_loop()
         self._database = database.with_own_pool(1, None, own_loop=True)
         self._database.on_notices.append(on_notices)
         # After a restart of the server, each pool of one connection would fail a job before it reconnects.
         compat.enable_pre_ping(self._database.engine.pool)
-        self._sessions = JobSessions(self._database, timeout, waits=False)
+        self._sessions = JobSessions(self._database, timeout, factory, in_thread=True)
 
     def run(self, work: Callable[[Session], Ack]) -> tuple[Ack, bool]:
         """Call `work` with a session in this thread, and commit with the outcome that it returns.

@@ -2,7 +2,7 @@
 
 from sqlalchemy import create_engine, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, sessionmaker
 
 from oban import Job, JobUpdate, Oban, QueueOptions, Retention, SyncOban, Worker
 
@@ -23,6 +23,7 @@ def make(engine: AsyncEngine) -> None:
     Oban(engine, notifier=5)  # error
     Oban(engine, notifier="pull")  # error
     Oban(engine, retention=5)  # error
+    Oban(engine, session=sessionmaker())  # error
     Oban(engine, poll_interval=None, node=5)  # error
     QueueOptions(10)  # error
     QueueOptions(limit="10")  # error

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import (
     AsyncEngine,
     AsyncSession,
     async_scoped_session,
+    async_sessionmaker,
     create_async_engine,
 )
 from sqlalchemy.orm import Session, scoped_session
@@ -32,6 +33,10 @@ class Plain(Worker):
         return None
 
 
+class OwnSession(AsyncSession):
+    pass
+
+
 def make(engine: AsyncEngine) -> list[Oban]:
     return [
         Oban(engine),
@@ -40,6 +45,9 @@ def make(engine: AsyncEngine) -> list[Oban]:
         Oban(engine, queues={"default": {"limit": 3}}, lease=30, shutdown_grace_period=5.5),
         Oban(engine, notifier="poll", retention=Retention(completed=timedelta(days=1)), poll_interval=0.5),
         Oban(engine, retention={"completed": None}),
+        Oban(engine, session=async_sessionmaker(engine, class_=OwnSession)),
+        Oban(engine, session=OwnSession),
+        Oban(engine, session=lambda: OwnSession(engine)),
     ]
 
 
