@@ -145,6 +145,25 @@ def example(declared: Any, names: list[str]) -> str:
     return f"{{{', '.join(f'{name!r}: …' for name in shown)}}}"
 
 
+def stored_form(value: object) -> Any:
+    """The JSON value that typed args store for a value of any type.
+
+    It is the value itself if pydantic cannot convert it, or is not installed: then no args are typed.
+    """
+    try:
+        from pydantic import ConfigDict, TypeAdapter
+
+        # By default, NaN would become null.
+        return _dump(TypeAdapter(Any, config=ConfigDict(ser_json_inf_nan="constants")), value)
+    # A serializer of a class can raise anything.
+    except Exception:
+        return value
+
+
+def _dump(adapter: Any, value: object) -> Any:
+    return adapter.dump_python(value, mode="json", by_alias=True, round_trip=True, warnings=False)
+
+
 class Arguments:
     """Converts args of one declared type to JSON values and back."""
 
@@ -184,10 +203,7 @@ class Arguments:
         """
         try:
             before = self._validate({} if value is None else value)
-            dumped = self._adapter.dump_python(
-                before, mode="json", by_alias=True, round_trip=True, warnings=False
-            )
-            stored = fields.args(dumped)
+            stored = fields.args(_dump(self._adapter, before))
             after = self.parse(stored, owner)
             if after == before:
                 return stored

@@ -10,16 +10,17 @@ For an alias of `Job`, pass it as `of=`.
 import operator
 import uuid
 from collections.abc import Callable, Iterable
+from datetime import date, datetime
 from typing import Any, TypeAlias, cast
 
 from sqlalchemy import Boolean, ColumnElement, false, not_, or_
 from sqlalchemy.orm import QueryableAttribute
 from sqlalchemy.types import BigInteger, Text
 
-from oban import encoding, fields
+from oban import arguments, encoding, fields
 from oban.dialects import portable
 from oban.dialects.documents import Documents
-from oban.errors import InvalidArgument
+from oban.errors import EncodingError, InvalidArgument
 from oban.job_function import FunctionWorker
 from oban.models import Job
 from oban.types import JobState
@@ -126,11 +127,14 @@ class Value:
     `==` and `!=` take any JSON value, with None for a JSON null. Types are distinguished: 1 equals 1.0, but
     neither True nor "1". `!=` is the opposite of `==`, so it also finds jobs without a value at the path;
     only `exists()` tells these from a null. `<`, `<=`, `>` and `>=` compare numbers with a number, and
-    strings with a string, in the order of code points. `==` and `!=` also take a column of integers, strings
-    or UUIDs.
+    strings with a string or a date, in the order of code points. `==` and `!=` also take a column of
+    integers, strings or UUIDs.
+
+    Any other value, such as a UUID, a datetime or a dataclass, is converted to the JSON that typed args store
+    for it by default.
 
     Comparisons raise `InvalidArgument` for an operand that they do not take, and `EncodingError` for a
-    value that is not JSON.
+    value that neither is JSON nor can be converted.
     """
 
     def __init__(self, document: Any, name: str, path: Iterable[str | int]) -> None:
@@ -149,16 +153,16 @@ class Value:
     def __ne__(self, other: object) -> Condition:  # type: ignore[override]
         return not_(self == other)
 
-    def __lt__(self, other: float | str) -> Condition:
+    def __lt__(self, other: float | str | date) -> Condition:
         return self._compares(operator.lt, other)
 
-    def __le__(self, other: float | str) -> Condition:
+    def __le__(self, other: float | str | date) -> Condition:
         return self._compares(operator.le, other)
 
-    def __gt__(self, other: float | str) -> Condition:
+    def __gt__(self, other: float | str | date) -> Condition:
         return self._compares(operator.gt, other)
 
-    def __ge__(self, other: float | str) -> Condition:
+    def __ge__(self, other: float | str | date) -> Condition:
         return self._compares(operator.ge, other)
 
     def __hash__(self) -> int:
@@ -185,11 +189,11 @@ class Value:
         """Whether there is a value at the path; a JSON null is one."""
         return _condition(lambda documents: documents.exists(self._document, self._path))
 
-    def contains(self, value: str | float | bool | None) -> Condition:
+    def contains(self, value: object) -> Condition:
         """Whether the value is a list with this item in it.
 
         Raises:
-            InvalidArgument: `value` is a list or a dict.
+            InvalidArgument: `value` is a list or a dict, or is converted to one.
         """
         checked = self._checked(value)
         if isinstance(checked, (dict, list)):
@@ -207,8 +211,12 @@ class Value:
         return portable.per_database(lambda documents: documents.string(self._document, self._path), Text())
 
     def _compares(self, compare: Callable[[Any, Any], Any], other: object) -> Condition:
-        if isinstance(other, bool) or not isinstance(other, (str, int, float)):
-            raise InvalidArgument(f"{self._name} is compared with a number or a string, not {_shown(other)}")
+        # The strings of other types, such as datetimes and decimals, are not in the order of their values.
+        is_date = isinstance(other, date) and not isinstance(other, datetime)
+        if isinstance(other, bool) or not (is_date or isinstance(other, (str, int, float))):
+            raise InvalidArgument(
+                f"{self._name} is ordered by a number, a string or a date, not by {_shown(other)}"
+            )
         value = self._checked(other)
         return _condition(lambda documents: documents.compares(self._document, self._path, compare, value))
 
@@ -226,7 +234,13 @@ class Value:
     def _checked(self, value: object) -> Any:
         if isinstance(value, Value):
             raise InvalidArgument(f"{self._name} cannot be compared with another value of a job")
-        return encoding.json_value(value, self._name)
+        try:
+            return encoding.json_value(value, self._name)
+        except EncodingError:
+            converted = arguments.stored_form(value)
+            if converted is value:
+                raise
+        return encoding.json_value(converted, self._name)
 
 
 def _condition(build: Callable[[Documents], ColumnElement[Any]]) -> Condition:

@@ -2,7 +2,10 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date
 from typing import Any
+from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import URL, select, text
@@ -14,6 +17,12 @@ from tests.support.databases import PostgreSQLFactory
 from tests.support.rows import delete_rows, insert_rows, lasting_url, read_rows, row
 
 PAGE = Page("filters.md")
+
+
+@dataclass
+class ReportArgs:
+    account: UUID
+    day: date
 
 
 class SendEmail(Worker, name="docs.SendEmail"):
@@ -72,6 +81,22 @@ async def test_a_path_is_compared(stage: Stage, snippet: Snippet) -> None:
     for line in snippet.code.splitlines():
         condition = eval(line, stage.names)
         assert [job.id for job in await stage.oban.list_jobs(select(Job).where(condition))] == both[:1], line
+
+
+@PAGE.shows("UUID(")
+async def test_a_value_of_typed_args_is_compared(stage: Stage, snippet: Snippet) -> None:
+    stage.names |= {"UUID": UUID, "date": date}
+
+    class Report(Worker[ReportArgs], name="docs.Report"):
+        async def process(self, job: Job, args: ReportArgs) -> None: ...
+
+    account = UUID("0b5f3a86-30e4-4c3a-9a67-1c8b7d1a2e01")
+    wanted = await stage.oban.enqueue(Report.new(ReportArgs(account, date(2026, 1, 31))))
+    await stage.oban.enqueue(Report.new(ReportArgs(uuid4(), date(2025, 12, 31))))
+    for line in snippet.code.splitlines():
+        condition = eval(line, stage.names)
+        found = await stage.oban.list_jobs(select(Job).where(condition))
+        assert [job.id for job in found] == [wanted.id], line
 
 
 def test_the_table_names_every_filter() -> None:

@@ -1,10 +1,18 @@
 """Each condition of `oban.filters` finds the right jobs, and the same ones on every database."""
 
+import dataclasses
+import enum
 import operator
+import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta, timezone
+from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel, Field
 from sqlalchemy import URL, func, select, text
 from sqlalchemy.orm import aliased
 
@@ -245,6 +253,71 @@ async def test_a_corrupt_row_on_sqlite_matches_nothing_and_stops_no_query(oban: 
     assert good in await found(oban, filters.tags("b"))
 
 
+class Colour(enum.Enum):
+    RED = "red"
+
+
+@dataclass
+class Address:
+    city: str
+    since: date
+
+
+ID, PATH = uuid.UUID(int=7), Path("a/b")
+
+
+class Line(BaseModel):
+    number: int = Field(alias="lineNumber")
+    price: Decimal
+
+
+@dataclass
+class Order:
+    """Has a field of each type that typed args convert."""
+
+    id: uuid.UUID = ID
+    day: date = date(2026, 1, 31)
+    at: datetime = datetime(2026, 1, 31, 12, 30, 0, 5, tzinfo=UTC)
+    local: datetime = datetime(2026, 1, 31, 12, tzinfo=timezone(timedelta(hours=2)))
+    clock: time = time(12, 30)
+    length: timedelta = timedelta(hours=1, seconds=2.5)
+    price: Decimal = Decimal("9.90")
+    colour: Colour = Colour.RED
+    data: bytes = b"abc"
+    path: Path = PATH
+    names: frozenset[str] = frozenset({"a"})
+    address: Address = dataclasses.field(default_factory=lambda: Address("Rome", date(2025, 1, 1)))
+    lines: list[Line] = dataclasses.field(default_factory=lambda: [Line(lineNumber=1, price=Decimal(3))])
+    by_number: dict[int, uuid.UUID] = dataclasses.field(default_factory=lambda: {1: uuid.UUID(int=1)})
+
+
+class Ship(Worker[Order], name="tests.Ship"):
+    async def process(self, job: Job, args: Order) -> None: ...
+
+
+async def test_a_value_is_compared_as_typed_args_store_it(oban: Oban) -> None:
+    order = Order()
+    wanted = (await oban.enqueue(Ship.new(order))).id
+    await oban.enqueue(Mail.new(dict.fromkeys(field.name for field in dataclasses.fields(Order))))
+    for field in dataclasses.fields(Order):
+        value = getattr(order, field.name)
+        assert await found(oban, filters.args(field.name) == value) == [wanted], field.name
+        assert await found(oban, filters.args(field.name).in_([value, 1])) == [wanted], field.name
+    assert await found(oban, filters.args("names").contains("a")) == [wanted]
+    assert await found(oban, filters.args("lines").contains(order.id)) == []
+    assert await found(oban, filters.args("by_number", "1") == uuid.UUID(int=1)) == [wanted]
+    assert await found(oban, filters.args("day") >= date(2026, 1, 31)) == [wanted]
+    assert await found(oban, filters.args("day") < date(2026, 1, 31)) == []
+    assert await found(oban, filters.args("id") != order.id) != [wanted]
+
+
+async def test_a_list_contains_a_converted_item(oban: Oban) -> None:
+    ids = [uuid.uuid4(), uuid.uuid4()]
+    stored = await documents(oban, {"ids": [str(ids[0])]}, {"ids": list(map(str, ids))})
+    assert await found(oban, filters.args("ids").contains(ids[0])) == list(stored)
+    assert await found(oban, filters.args("ids") == ids) == list(stored)[1:]
+
+
 #: Conditions that are refused before any statement, and the error messages.
 REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: filters.worker(), InvalidArgument, "at least a worker is needed"),
@@ -264,15 +337,20 @@ REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: filters.args("a", True), InvalidArgument, "is neither"),
     (lambda: filters.args("a", None), InvalidArgument, "is neither"),  # type: ignore[arg-type]
     (lambda: filters.args("a\0"), EncodingError, "NUL"),
-    (lambda: filters.args("a") == {1}, EncodingError, "is not JSON: set"),
+    (lambda: filters.args("a") == object(), EncodingError, r"^args\['a'\] is not JSON: object"),
+    (lambda: filters.args("a") == b"\xff", EncodingError, r"^args\['a'\] is not JSON: bytes"),
+    (lambda: filters.args("a") == {"b": uuid.uuid4(), "c": float("nan")}, EncodingError, r"\[\"c\"\] is nan"),
+    (lambda: filters.args("a") < datetime.now(UTC), InvalidArgument, "a number, a string or a date, not by"),
+    (lambda: filters.args("a") < Decimal(1), InvalidArgument, "a number, a string or a date, not by"),  # type: ignore[operator]
+    (lambda: filters.args("a").contains(Address("x", date(2026, 1, 1))), InvalidArgument, "contains needs"),
     (lambda: filters.args("a", 0) == float("nan"), EncodingError, r"args\['a'\]\[0\] is nan"),
     (lambda: filters.args("a") == 2**80 + 1, EncodingError, "64 bits"),
     (lambda: filters.args("a") == filters.meta("a"), InvalidArgument, "another value"),
     (lambda: filters.args("a") == Job.inserted_at, InvalidArgument, "integers, strings or UUIDs"),
-    (lambda: filters.args("a") < None, InvalidArgument, "a number or a string, not None"),  # type: ignore[operator]
-    (lambda: filters.args("a") >= True, InvalidArgument, "a number or a string, not True"),
-    (lambda: filters.args("a") < [1], InvalidArgument, "a number or a string"),  # type: ignore[operator]
-    (lambda: filters.args("a").contains([1]), InvalidArgument, "contains needs"),  # type: ignore[arg-type]
+    (lambda: filters.args("a") < None, InvalidArgument, "a date, not by None"),  # type: ignore[operator]
+    (lambda: filters.args("a") >= True, InvalidArgument, "a date, not by True"),
+    (lambda: filters.args("a") < [1], InvalidArgument, "a number, a string or a date"),  # type: ignore[operator]
+    (lambda: filters.args("a").contains([1]), InvalidArgument, "contains needs"),
     (lambda: filters.args("a").in_("abc"), InvalidArgument, "a list of values"),
     (lambda: bool(filters.args("a")), InvalidArgument, "is not a condition"),
 ]
