@@ -14,6 +14,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, NoReturn
 
 from oban import Oban
+from oban.cli.logs import Console
 from oban.errors import DatabaseUnavailable
 
 logger = logging.getLogger("oban")
@@ -48,14 +49,14 @@ def exit_on_signals() -> None:
         signal.signal(number, exit_now)
 
 
-def run(instance: Coroutine[Any, Any, Oban], link: socket.socket | None = None) -> NoReturn:
+def run(instance: Coroutine[Any, Any, Oban], link: socket.socket | None, console: Console) -> NoReturn:
     """Run a node until it is told to stop.
 
     `instance` returns its `Oban`, on the event loop of the node. `link` is the socket to the supervisor, if
-    there is one.
+    there is one. `console` is applied again each time that code of the application has run.
     """
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_serve(instance, link))
+        runner.run(_serve(instance, link, console))
         exit_now()
 
 
@@ -87,8 +88,9 @@ class _StopRequests:
             self.second_stop = asyncio.create_task(self._oban.stop())
 
 
-async def _serve(instance: Coroutine[Any, Any, Oban], link: socket.socket | None) -> None:
+async def _serve(instance: Coroutine[Any, Any, Oban], link: socket.socket | None, console: Console) -> None:
     oban = await instance
+    console.apply()
     loop = asyncio.get_running_loop()
     requests = _StopRequests(oban)
     for number in SIGNALS:
@@ -96,6 +98,7 @@ async def _serve(instance: Coroutine[Any, Any, Oban], link: socket.socket | None
     listening = loop.create_task(_listen(link, requests)) if link else None
     grace = oban.options.shutdown_grace_period
     if await _start(oban, requests.received):
+        console.apply()
         if link:
             with contextlib.suppress(OSError):
                 await loop.sock_sendall(link, READY + f"{grace:g}".encode())

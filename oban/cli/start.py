@@ -15,6 +15,7 @@ from click.core import ParameterSource
 from oban import Oban, QueueOptions
 from oban.cli import node as nodes
 from oban.cli import target as targets
+from oban.cli.logs import FORMATS, LEVELS, Console
 from oban.cli.schema import database_url, prefix
 from oban.cli.supervisor import Supervisor
 from oban.config import NOTIFIERS, Options
@@ -101,9 +102,17 @@ def _parse_queues(ctx: click.Context, param: click.Parameter, values: tuple[str,
 )
 @click.option(
     "--log-level",
-    type=click.Choice(["debug", "info", "warning", "error"]),
+    type=click.Choice(LEVELS),
     default="info",
     show_default=True,
+    help="The least level of Oban's own log records. The application configures its other loggers.",
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(FORMATS),
+    default="text",
+    show_default=True,
+    help="How to write log records to stderr: as lines of text, or as one JSON object per line.",
 )
 # The file descriptor of the socket to the supervisor that started this process.
 @click.option("--supervisor", type=int, hidden=True)
@@ -115,6 +124,7 @@ def start(
     modules: tuple[str, ...],
     processes: int,
     log_level: str,
+    log_format: str,
     supervisor: int | None,
     **options: Any,
 ) -> None:
@@ -128,25 +138,26 @@ def start(
     settings = _given(ctx, target, options)
     node = settings.get("node") or socket.gethostname()
     # The log lines of several nodes go to the same place.
-    origin = "" if processes == 1 and supervisor is None else f"{node}  ".replace("%", "%%")
-    logging.basicConfig(
-        level=log_level.upper(), format=f"%(asctime)s %(levelname)-7s {origin}%(name)s  %(message)s"
-    )
+    is_one_of_several = processes > 1 or supervisor is not None
+    console = Console(log_level, log_format, node, prefix=is_one_of_several)
+    console.apply()
     logger.info("starting, process %s", os.getpid())
     link = None if supervisor is None else socket.socket(fileno=supervisor)
     if link:
         # Processes that jobs start must not get it.
         link.set_inheritable(False)
     if processes > 1:
-        sys.exit(_supervise(target, modules, node, processes, log_level, settings))
+        output = ["--log-level", log_level, "--log-format", log_format]
+        sys.exit(_supervise(target, modules, node, processes, output, settings))
     sys.path.insert(0, os.getcwd())
     for module in modules:
         targets.import_module(module, f"--import {module}")
     instance = _instance(targets.load(target) if target else None, settings)
+    console.apply()
     # Imported modules live as long as the process: spare garbage collections the scan of them.
     gc.collect()
     gc.freeze()
-    nodes.run(instance, link)
+    nodes.run(instance, link, console)
 
 
 def _given(ctx: click.Context, target: str | None, options: dict[str, Any]) -> dict[str, Any]:
@@ -186,14 +197,14 @@ def _supervise(
     modules: tuple[str, ...],
     node: str,
     processes: int,
-    log_level: str,
+    output: list[str],
     settings: dict[str, Any],
 ) -> int:
     names = [f"{node}-{number}" for number in range(1, processes + 1)]
     if target is None:
         # Report wrong options once, here, rather than from each process. This does not connect.
         _make({**settings, "node": names[-1]})
-    arguments = [*([target] if target else []), "--log-level", log_level]
+    arguments = [*([target] if target else []), *output]
     for module in modules:
         arguments += ["--import", module]
     environment = {**os.environ}

@@ -139,9 +139,10 @@ def test_a_signal_during_the_import_of_the_application_ends_with_code_0_at_once(
 
 def test_each_option_of_the_command_line_reaches_the_instance(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[Oban] = []
-    monkeypatch.setattr("oban.cli.node.run", lambda instance, link: made.append(asyncio.run(instance)))
+    monkeypatch.setattr("oban.cli.node.run", lambda instance, *_: made.append(asyncio.run(instance)))
     # Options that only a separate process has.
     monkeypatch.setattr("oban.cli.node.exit_on_signals", lambda: None)
+    monkeypatch.setattr("oban.cli.logs.Console.apply", lambda self: None)
     monkeypatch.setattr("gc.freeze", lambda: None)
     monkeypatch.setattr("sys.path", [*sys.path])
     monkeypatch.setenv("OBAN_LISTEN_URL", "postgresql://direct/shop")

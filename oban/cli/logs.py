@@ -1,0 +1,85 @@
+"""The log of `oban start`, which the application's own logging configuration neither silences nor doubles."""
+
+import logging
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from pythonjsonlogger.json import JsonFormatter
+
+FORMATS = ("text", "json")
+LEVELS = ("debug", "info", "warning", "error")
+
+_FIELDS = "%(levelname)s %(name)s %(message)s %(process)d"
+_NAMES = {"levelname": "level", "name": "logger", "exc_info": "exception", "stack_info": "stack"}
+
+
+class Console:
+    """Writes the records of Oban's loggers to stderr.
+
+    `apply` puts that in place. Call it again after code of the application has run, because that may have
+    configured logging. The root logger's level and handlers remain the application's. Its handlers for files
+    and services also get Oban's records; its handlers for the terminal do not, which would show them twice.
+
+    Args:
+        level: The least level of Oban's records, one of `LEVELS`.
+        kind: One of `FORMATS`.
+        node: The name of the node, the field `node` of each record in JSON.
+        prefix: Whether each line of text names the node.
+    """
+
+    def __init__(self, level: str, kind: str, node: str, *, prefix: bool = False) -> None:
+        self.is_json = kind == "json"
+        self._level = level.upper()
+        self._handler = logging.StreamHandler(sys.stderr)
+        self._handler.setFormatter(_json(node) if self.is_json else _text(node if prefix else ""))
+
+    def apply(self) -> None:
+        """Configure Oban's loggers, and the records that no logger has a handler for."""
+        top = logging.getLogger("oban")
+        loggers = [top, *_below(top)]
+        for logger in loggers:
+            # What dictConfig and fileConfig do to every logger that they do not name.
+            logger.disabled = False
+        top.setLevel(self._level)
+        # A handler on the root logger would turn a later basicConfig() of the application into a no-op.
+        logging.lastResort = self._handler
+        top.addHandler(self._handler)
+        forwarding = [logging.root, top, *(logger for logger in loggers if logger.propagate)]
+        for handler in _to_terminal(handler for logger in forwarding for handler in logger.handlers):
+            if handler is not self._handler:
+                handler.addFilter(_is_foreign)
+
+
+def _text(origin: str) -> logging.Formatter:
+    origin = f"{origin}  ".replace("%", "%%") if origin else ""
+    return logging.Formatter(f"%(asctime)s %(levelname)-7s {origin}%(name)s  %(message)s")
+
+
+def _json(node: str) -> logging.Formatter:
+    return JsonFormatter(_FIELDS, rename_fields=_NAMES, timestamp=True, defaults={"node": node})
+
+
+def _below(top: logging.Logger) -> list[logging.Logger]:
+    known = logging.root.manager.loggerDict.items()
+    prefix = f"{top.name}."
+    return [
+        logger for name, logger in known if name.startswith(prefix) and isinstance(logger, logging.Logger)
+    ]
+
+
+def _to_terminal(handlers: Iterable[logging.Handler]) -> Iterator[logging.Handler]:
+    """The handlers that write to stdout or stderr, also behind a queue."""
+    for handler in handlers:
+        # A `QueueHandler` that `dictConfig` made knows its listener.
+        listener: Any = getattr(handler, "listener", None)
+        if listener is not None:
+            yield from _to_terminal(listener.handlers)
+        # The handler of rich has a console instead of a stream.
+        stream = getattr(handler, "stream", None) or getattr(getattr(handler, "console", None), "file", None)
+        if stream is not None and stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
+            yield handler
+
+
+def _is_foreign(record: logging.LogRecord) -> bool:
+    return record.name != "oban" and not record.name.startswith("oban.")

@@ -1,0 +1,235 @@
+"""`--log-level` and `--log-format`, and an application that configures logging itself."""
+
+import json
+import logging
+import logging.config
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import URL
+
+from oban.cli.logs import Console
+from tests.cli.support import node, oban, text, until
+
+TO_STDERR = {"class": "logging.StreamHandler", "formatter": "own"}
+DICT = {"version": 1, "formatters": {"own": {"format": "own %(message)s"}}}
+FILE_CONFIG = """
+[loggers]
+keys=root
+[handlers]
+keys=all
+[formatters]
+keys=
+[logger_root]
+level=ERROR
+handlers=all
+[handler_all]
+class=StreamHandler
+args=(sys.stderr,)
+"""
+
+
+@pytest.fixture(autouse=True)
+def _logging_restored() -> Iterator[None]:
+    oban = [logging.getLogger(), logging.getLogger("oban"), logging.getLogger("oban.executor")]
+    saved = [(logger, logger.level, logger.propagate) for logger in oban]
+    last_resort, handlers = logging.lastResort, oban[1].handlers[:]
+    yield
+    logging.lastResort = last_resort
+    for logger, level, propagate in saved:
+        logger.setLevel(level)
+        logger.propagate = propagate
+    for known in logging.root.manager.loggerDict.values():
+        if isinstance(known, logging.Logger):
+            known.disabled = False
+    oban[1].handlers[:] = handlers
+    oban[2].handlers.clear()
+    for handler in logging.root.handlers[:]:
+        if not type(handler).__module__.startswith("_pytest"):
+            logging.root.removeHandler(handler)
+
+
+def console(level: str = "info", kind: str = "text", node: str = "a", *, prefix: bool = False) -> Console:
+    """A console in a process without the handlers of pytest."""
+    for handler in logging.root.handlers[:]:
+        logging.root.removeHandler(handler)
+    made = Console(level, kind, node, prefix=prefix)
+    made.apply()
+    return made
+
+
+def with_dict(**configuration: object) -> None:
+    logging.config.dictConfig({**DICT, **configuration})
+
+
+def root_to_stderr() -> None:
+    with_dict(handlers={"all": TO_STDERR}, root={"level": "DEBUG", "handlers": ["all"]})
+
+
+def root_to_stdout() -> None:
+    handler = {**TO_STDERR, "stream": "ext://sys.stdout"}
+    with_dict(handlers={"all": handler}, root={"level": "DEBUG", "handlers": ["all"]})
+
+
+def own_handler_of_oban() -> None:
+    oban = {"level": "CRITICAL", "handlers": ["all"], "propagate": False}
+    with_dict(handlers={"all": TO_STDERR}, loggers={"oban": oban})
+
+
+def own_handler_of_a_logger_of_oban() -> None:
+    with_dict(handlers={"all": TO_STDERR}, loggers={"oban.executor": {"handlers": ["all"]}})
+
+
+def nothing_but_the_defaults() -> None:
+    with_dict()
+
+
+def from_a_file() -> None:
+    Path("logging.ini").write_text(FILE_CONFIG)
+    logging.config.fileConfig("logging.ini")
+
+
+def basic_by_force() -> None:
+    logging.basicConfig(level=logging.ERROR, force=True)
+
+
+def quiet_root() -> None:
+    logging.getLogger().setLevel(logging.CRITICAL)
+
+
+@pytest.mark.parametrize(
+    "configure",
+    [
+        root_to_stderr,
+        root_to_stdout,
+        own_handler_of_oban,
+        own_handler_of_a_logger_of_oban,
+        nothing_but_the_defaults,
+        from_a_file,
+        basic_by_force,
+        quiet_root,
+    ],
+)
+def test_an_application_that_configures_logging_neither_silences_a_record_nor_doubles_it(
+    configure: object, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert callable(configure)
+    executor = logging.getLogger("oban.executor")
+    made = console()
+    configure()
+    made.apply()
+    logging.getLogger("oban").info("one record")
+    executor.info("another record")
+    captured = capsys.readouterr()
+    printed = captured.out + captured.err
+    assert [line.split(" INFO    ")[-1] for line in printed.splitlines()] == [
+        "oban  one record",
+        "oban.executor  another record",
+    ]
+
+
+def test_the_level_is_that_of_the_oban_logger_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    console("debug", "text", "a")
+    logging.getLogger("oban.notifier").debug("shown")
+    logging.getLogger("app").info("not shown")
+    logging.getLogger("app").warning("shown as well")
+    assert logging.root.level == logging.WARNING
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(" ", 2)[2] for line in lines] == [
+        "DEBUG   oban.notifier  shown",
+        "WARNING app  shown as well",
+    ]
+
+
+def test_a_basic_configuration_of_the_application_takes_effect(capsys: pytest.CaptureFixture[str]) -> None:
+    made = console("warning")
+    logging.basicConfig(level=logging.INFO, format="own %(message)s")
+    made.apply()
+    logging.getLogger("app").info("a line of the application")
+    logging.getLogger("oban").info("not shown")
+    assert capsys.readouterr().err == "own a line of the application\n"
+
+
+def test_a_log_file_of_the_application_gets_the_records_too(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = console()
+    logging.basicConfig(filename=folder / "app.log", level=logging.ERROR, format="%(message)s", force=True)
+    made.apply()
+    logging.getLogger("oban").info("one record")
+    for handler in logging.root.handlers:
+        handler.close()
+    assert (folder / "app.log").read_text() == "one record\n"
+    assert capsys.readouterr().err.endswith("oban  one record\n")
+
+
+def test_json_has_the_documented_fields_with_extra_ones_and_exceptions(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    console("info", "json", "web-1")
+    try:
+        raise KeyError("ä\n")
+    except KeyError:
+        extra = {"job_id": 7, "duration": 0.5, "key": object}
+        logging.getLogger("oban.executor").exception("job %s failed", 7, extra=extra)
+    logging.getLogger("app").warning("from elsewhere", extra={"node": "other"}, stack_info=True)
+    first, second = map(json.loads, capsys.readouterr().err.splitlines())
+    assert first.pop("timestamp").endswith("+00:00")
+    assert isinstance(first.pop("process"), int)
+    assert first.pop("exception").endswith("KeyError: 'ä\\n'")
+    assert first == {
+        "level": "ERROR",
+        "logger": "oban.executor",
+        "message": "job 7 failed",
+        "node": "web-1",
+        "job_id": 7,
+        "duration": 0.5,
+        "key": "object",
+    }
+    assert (second["logger"], second["node"]) == ("app", "other")
+    assert second["stack"].startswith("Stack (most recent call last)")
+
+
+def test_a_line_of_text_names_the_node_if_several_print_to_the_same_place(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    console("info", "text", "100%-1", prefix=True)
+    logging.getLogger("oban").info("starting")
+    assert capsys.readouterr().err.endswith(" INFO    100%-1  oban  starting\n")
+
+
+SILENCING = """
+import logging.config
+logging.config.dictConfig({
+    "version": 1,
+    "handlers": {"all": {"class": "logging.StreamHandler", "stream": "ext://sys.stdout"}},
+    "root": {"level": "ERROR", "handlers": ["all"]},
+})
+"""
+
+
+def test_every_line_of_a_node_is_json_and_the_application_does_not_silence_it(
+    folder: Path, sqlite_url: URL
+) -> None:
+    with (folder / "app" / "workers.py").open("a") as workers:
+        workers.write(SILENCING)
+    options = ["--import", "app.workers", "--node", "web", "--log-format", "json"]
+    with node("--database-url", text(sqlite_url), *options) as process:
+        lines = until(process, "node web runs default:10")
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout is not None
+        lines += list(process.stdout)
+        assert process.wait() == 0
+    records = [json.loads(line) for line in lines]
+    assert {record["node"] for record in records} == {"web"}
+    messages = [record["message"] for record in records]
+    assert messages.count("node web runs default:10") == 1
+    assert messages[-1] == "stopped"
+
+
+def test_an_unknown_format_is_refused() -> None:
+    result = oban("start", "--database-url", "sqlite://", "--log-format", "xml")
+    assert result.returncode == 2
+    assert "'xml' is not one of 'text', 'json'" in result.stderr
