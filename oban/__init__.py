@@ -6,6 +6,7 @@ from oban.config import QueueOptions, Retention
 from oban.errors import InvalidJob, JobNotFound, ObanError
 from oban.fields import JobUpdate
 from oban.job_function import job
+from oban.middleware import CallNext, Middleware
 from oban.models import Job
 from oban.outcomes import Cancel, Record, Snooze
 from oban.repository.cluster import QueueInfo
@@ -16,12 +17,14 @@ from oban.worker import Worker, current_job, worker
 __version__ = "0.1.0"
 
 __all__ = [
+    "CallNext",
     "Cancel",
     "InvalidJob",
     "Job",
     "JobNotFound",
     "JobState",
     "JobUpdate",
+    "Middleware",
     "Oban",
     "ObanError",
     "QueueInfo",

@@ -1,7 +1,7 @@
 """What `Oban` and `SyncOban` share: options, engine, lookup by instance name, and batches of jobs."""
 
 from abc import abstractmethod
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from itertools import islice
 from typing import Any, ClassVar, Generic, Never, Self, TypeVar
@@ -13,6 +13,7 @@ from oban.config import NotifierKind, Options, QueueOptions, Retention
 from oban.errors import ConfigError, InvalidTarget
 from oban.instances import Instances
 from oban.job_operations import CallerT, JobOperations, MaybeAwaitable
+from oban.middleware import Middleware
 from oban.models import Job
 from oban.queue_operations import QueueOperations
 from oban.repository.insert import collect_jobs
@@ -49,6 +50,7 @@ class BaseClient(JobOperations[CallerT], QueueOperations[CallerT], Generic[Engin
         election_interval: float | timedelta | None = None,
         rescue_interval: float | timedelta | None = None,
         session: Callable[[], AsyncSession] | None = None,
+        middleware: Sequence[Middleware] | None = None,
         **unknown: Never,
     ) -> None:
         """Create a client, which connects when it is first used. None means the default of an option.
@@ -84,6 +86,8 @@ class BaseClient(JobOperations[CallerT], QueueOperations[CallerT], Generic[Engin
             session: An `async_sessionmaker`, or another function that returns a new `AsyncSession`, for the
                 sessions of jobs (default: `AsyncSession` with `expire_on_commit=False`). `SyncOban` takes
                 none.
+            middleware: Functions that run around each attempt on this node, async or plain, the outermost
+                first: `async def middleware(job, call_next): return await call_next(job)` (default: none).
 
         Raises:
             ConfigError: An option is unknown or has a wrong value, or the engine or URL cannot be used.

@@ -3,11 +3,12 @@
 import dataclasses
 import re
 import socket
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from typing import Any, Literal, TypeAlias, get_args
 
+from oban import callables
 from oban import fields as job_fields
 from oban.errors import ConfigError, InvalidJob
 
@@ -136,6 +137,7 @@ class Options:
     election_interval: float = 0.0
     rescue_interval: float = 0.0
     session: Callable[[], Any] | None = None
+    middleware: Sequence[Callable[..., Any]] = ()
 
     def __post_init__(self) -> None:
         check_name("name", self.name)
@@ -159,6 +161,7 @@ class Options:
                 raise ConfigError(f"{option} must be at most half of the lease of {self.lease:g} s")
         object.__setattr__(self, "queues", _parse_queues(self.queues))
         object.__setattr__(self, "retention", Retention.parse(self.retention))
+        object.__setattr__(self, "middleware", callables.middleware(self.middleware))
 
     def _convert(self, option: str, least: float) -> None:
         object.__setattr__(self, option, _seconds(option, getattr(self, option), least))

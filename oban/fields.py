@@ -5,7 +5,7 @@ Each returns the value in its normal form and raises `InvalidJob`.
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
 from typing import Any, Literal, Required, TypedDict
@@ -61,6 +61,7 @@ class WorkerOptions(JobOptions, total=False):
     oban: str | None
     timeout: float | timedelta | None
     executor: Literal["thread", "process"] | None
+    middleware: Sequence[Callable[[Any, Any], Any]] | None
 
 
 def queue(value: object) -> str:

@@ -34,10 +34,11 @@ class SyncOban(BaseClient[Engine, SyncCaller]):
     def _open(self, engine: Engine | str | URL) -> None:
         if self.options.queues:
             raise ConfigError("SyncOban runs no jobs: leave out queues; `oban start` or an Oban runs them")
-        if self.options.session is not None:
-            raise ConfigError(
-                "SyncOban runs no jobs: leave out session; it belongs to the Oban that runs them"
-            )
+        for option in ("session", "middleware"):
+            if getattr(self.options, option):
+                raise ConfigError(
+                    f"SyncOban runs no jobs: leave out {option}; it belongs to the Oban that runs them"
+                )
         self._database = SyncDatabase(engine, self.options.prefix, pooled=self.options.behind_pooler)
 
     @property

@@ -14,12 +14,13 @@ from typing import Any, ClassVar, Generic, Unpack, cast, overload
 
 from typing_extensions import TypeVar
 
-from oban import arguments, backoff, config, encoding, fields, instances
+from oban import arguments, backoff, callables, config, encoding, fields, instances
 from oban.arguments import Arguments
 from oban.database.aio import AsyncCaller
 from oban.database.sync import SyncCaller
 from oban.errors import ConfigError, InvalidJob, UnknownWorker
 from oban.fields import Overrides, WorkerOptions
+from oban.middleware import Layers, layers
 from oban.models import Job
 
 #: The type of a worker's args.
@@ -50,6 +51,8 @@ class Worker(Generic[A]):
             interrupted where it awaits, and a child process is killed. An attempt in a thread cannot be
             interrupted: `job.cancelled()` becomes true, and the attempt fails when it ends.
         executor: Where a plain `def process` runs: "thread" or "process", a child process (default "thread").
+        middleware: Functions that run around each attempt, inside of those of the `Oban` that runs it, the
+            outermost first (default: none).
 
     Raises:
         ConfigError: An option does not exist or has a wrong value, or the methods do not fit the options.
@@ -62,6 +65,8 @@ class Worker(Generic[A]):
     in_process: ClassVar[bool] = False
     #: The parameters of `process` among `EXTRA_PARAMETERS`.
     takes: ClassVar[frozenset[str]] = frozenset()
+    #: The option `middleware`.
+    middleware: ClassVar[Layers] = ()
     #: The fields of a new job, and those of them that each job needs a copy of.
     _defaults: ClassVar[Mapping[str, Any]] = {}
     _mutable: ClassVar[Mapping[str, Any]] = {}
@@ -90,6 +95,8 @@ class Worker(Generic[A]):
             config.check_known(options, WorkerOptions.__annotations__)
             name, oban = options.pop("name", None), options.pop("oban", None)
             timeout, executor = options.pop("timeout", None), options.pop("executor", None)
+            if (functions := options.pop("middleware", None)) is not None:
+                cls.middleware = layers(callables.middleware(functions))
             own = fields.check(options)
             cls.worker_name = fields.worker(name or f"{module}.{cls.__qualname__}")
             if timeout is not None:

@@ -120,7 +120,7 @@ def test_each_keyword_sets_its_option() -> None:
     for field in dataclasses.fields(Options):
         value = getattr(defaults, field.name)
         other: Any = {"prefix": None, "queues": {"a": QueueOptions()}, "retention": Retention(limit=1)}
-        other |= {"session": async_sessionmaker()}
+        other |= {"session": async_sessionmaker(), "middleware": (lambda job, call_next: call_next(job),)}
         changed = other.get(field.name, value * 1.1 if isinstance(value, float) else "poll")
         if field.name != "listen_url":
             assert getattr(Oban(SQLITE, **{field.name: changed}).options, field.name) == changed

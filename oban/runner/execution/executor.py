@@ -1,17 +1,19 @@
 """Runs a job: finds its worker, calls `process`, and turns whatever comes of that into an `Ack`."""
 
 import asyncio
-import contextvars
 import inspect
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from sqlalchemy.orm import Session
 
 from oban import backoff, clock, encoding, fields
+from oban.database.job_scope import job_session
 from oban.errors import InvalidJob, UnknownWorker
+from oban.middleware import Middleware, around_on_loop, layers
 from oban.models import DEFAULT_MAX_ATTEMPTS, Job
 from oban.repository.acknowledge import Ack
 from oban.runner.execution import attempt_log
@@ -19,6 +21,7 @@ from oban.runner.execution.job_session import JobSessions
 from oban.runner.execution.job_session_threads import ThreadSessions
 from oban.runner.execution.outcome import AttemptFailed, Outcome, from_error, from_result, process_arguments
 from oban.runner.execution.run import Run
+from oban.runner.execution.thread_run import Process, Result, ThreadRun
 from oban.runner.processes.pool import ProcessPool
 from oban.runner.processes.worker_process import ProcessRun
 from oban.worker import Worker, registry, running
@@ -37,7 +40,9 @@ class Executor:
         processes: ProcessPool,
         sessions: JobSessions,
         thread_sessions: ThreadSessions,
+        middleware: Sequence[Middleware] = (),
     ) -> None:
+        self._middleware = layers(middleware)
         self._threads = threads
         self._processes = processes
         self._sessions = sessions
@@ -59,7 +64,7 @@ class Executor:
                 return _end(run, worker, await self._in_process(run, worker, timeout))
             if not worker.is_async:
                 return await self._in_thread(run, worker, timeout)
-            if worker.takes or timeout is not None:
+            if worker.takes or timeout is not None or worker.middleware or self._middleware:
                 return await self._on_loop(run, worker, timeout)
             # Most jobs get here. It is what `_on_loop` does, without calls that they do not need.
             result = await worker.process(job)
@@ -79,23 +84,25 @@ class Executor:
             return _fail(run, worker, error)
 
     async def _on_loop(self, run: Run, worker: Worker[Any], timeout: float | None) -> Ack | None:
+        chain = self._middleware + worker.middleware
         if "session" not in worker.takes:
-            work = worker.process(run.job, **process_arguments(worker, run.job))
+            process = partial(_process, worker) if worker.takes else worker.process
+            work = around_on_loop(chain, process)(run.job)
             return _end(run, worker, await _with_timeout(run, work, timeout))
         async with self._sessions.open() as session:
-            work = worker.process(run.job, **process_arguments(worker, run.job), session=session)
+            work = around_on_loop(chain, partial(_process, worker, session=session))(run.job)
             ack = _ack(run, worker, from_result(await _with_timeout(run, work, timeout)))
             return _end_with_session(run, ack, await self._sessions.commit_with_outcome(session, ack))
 
     async def _in_thread(self, run: Run, worker: Worker[Any], timeout: float | None) -> Ack | None:
         loop = asyncio.get_running_loop()
         started_at = loop.time()
-        timer = None if timeout is None else loop.call_later(timeout, _time_out, run, timeout)
+        thread_run = ThreadRun(run, self._middleware + worker.middleware)
+        timer = None if timeout is None else loop.call_later(timeout, _time_out, run, thread_run, timeout)
         has_session = "session" in worker.takes
-        call = self._call_with_session if has_session else _call
-        context = contextvars.copy_context()
+        call = partial(self._call_with_session, run, worker) if has_session else partial(_call, worker)
         try:
-            result, error = await loop.run_in_executor(self._threads, context.run, call, run, worker)
+            result, error = await thread_run.execute(self._threads, call)
         finally:
             if timer is not None:
                 timer.cancel()
@@ -112,17 +119,15 @@ class Executor:
             result = await _with_timeout(run, result, timeout, started_at)
         return _end(run, worker, result)
 
-    def _call_with_session(self, run: Run, worker: Worker[Any]) -> tuple[Ack | None, BaseException | None]:
+    def _call_with_session(
+        self, run: Run, worker: Worker[Any], process_within: Callable[[Process], Any]
+    ) -> Result:
         """As `_call`, but commits what `process` writes; returns what is left to be stored."""
 
         def work(session: Session) -> Ack:
-            result = worker.process(run.job, **process_arguments(worker, run.job), session=session)
+            result = process_within(partial(_process_with_session, worker, session))
             if run.timed_out is not None:
                 raise _timeout_error(run, run.timed_out, None)
-            if inspect.isawaitable(result):
-                if inspect.iscoroutine(result):
-                    result.close()
-                raise AttemptFailed(TypeError("process with a session returned an awaitable; make it async"))
             return _ack(run, worker, from_result(result))
 
         try:
@@ -132,8 +137,13 @@ class Executor:
             return None, error
 
     async def _in_process(self, run: Run, worker: Worker, timeout: float | None) -> object:
+        process = partial(self._process_in_child, run, worker, timeout)
+        result: object = await around_on_loop(self._middleware + worker.middleware, process)(run.job)
+        return result
+
+    async def _process_in_child(self, run: Run, worker: Worker, timeout: float | None, job: Job) -> object:
         """Return what `process` returns in a child process, or raise what it raises."""
-        process_run = ProcessRun(type(worker), run.job, timeout)
+        process_run = ProcessRun(type(worker), job, timeout)
         run.on_cancel = process_run.cancel
         task = asyncio.create_task(self._processes.run(process_run))
         try:
@@ -181,9 +191,10 @@ def _timeout(worker: Worker, run: Run) -> float | None:
     return None
 
 
-def _time_out(run: Run, timeout: float) -> None:
+def _time_out(run: Run, thread_run: ThreadRun, timeout: float) -> None:
     """Tell a job in a thread that its timeout has passed."""
     run.time_out(timeout)
+    thread_run.interrupt()
     attempt_log.timed_out(run, timeout)
 
 
@@ -215,10 +226,23 @@ def _timeout_error(run: Run, timeout: float, error: BaseException | None) -> Att
     return AttemptFailed(reason, encoding.error_text(error) + "\n\n")
 
 
-def _call(run: Run, worker: Worker[Any]) -> tuple[Any, BaseException | None]:
-    """Call `process`; returns the result, or the exception, because a future cannot raise StopIteration."""
+def _process(worker: Worker[Any], job: Job, **extra: Any) -> Any:
+    return worker.process(job, **process_arguments(worker, job), **extra)
+
+
+def _process_with_session(worker: Worker[Any], session: Session, job: Job) -> Any:
+    with job_session(session):
+        result = _process(worker, job, session=session)
+    if inspect.isawaitable(result):
+        if inspect.iscoroutine(result):
+            result.close()
+        raise AttemptFailed(TypeError("process with a session returned an awaitable; make it async"))
+    return result
+
+
+def _call(worker: Worker[Any], process_within: Callable[[Process], Any]) -> Result:
     try:
-        return worker.process(run.job, **process_arguments(worker, run.job)), None
+        return process_within(partial(_process, worker)), None
     except BaseException as error:
         return None, error
 

@@ -13,7 +13,6 @@ from sqlalchemy.orm import Session
 from oban import clock, compat
 from oban.compat import ProviderGreenlet
 from oban.database.aio import Database
-from oban.database.job_scope import job_session
 from oban.database.transaction import Notice
 from oban.errors import ConfigError
 from oban.repository.acknowledge import Ack
@@ -114,8 +113,7 @@ class ThreadSession:
         """
         session = self._sessions.make()
         try:
-            with job_session(session.sync_session):
-                ack = self._run_sync(work, session.sync_session)
+            ack = self._run_sync(work, session.sync_session)
             return ack, self._await(self._sessions.commit_with_outcome(session, ack))
         finally:
             self._await(self._sessions.close(session))
