@@ -1,7 +1,8 @@
 """`Oban`: the client for asyncio, which can also run jobs."""
 
 import asyncio
-from collections.abc import AsyncIterable, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 from typing import Any, Self
 
 from sqlalchemy import URL, Select
@@ -9,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from oban import dialects, fields, instances
 from oban.base_client import BaseClient, async_batches
-from oban.database.aio import AsyncCaller, Database
+from oban.database.aio import AsyncCaller, Database, LoopLock
 from oban.models import Job
 from oban.notifier import direct_url
 from oban.polling import Polling, Timeout
@@ -46,7 +47,7 @@ class Oban(BaseClient[AsyncEngine, AsyncCaller]):
         # Raises ConfigError for a URL that cannot serve this database.
         direct_url(self._database, self.options.listen_url)
         self._runner: Runner | None = None
-        self._starting = asyncio.Lock()
+        self._starting = LoopLock()
         self._stopping: asyncio.Task[None] | None = None
 
     @property
@@ -58,7 +59,7 @@ class Oban(BaseClient[AsyncEngine, AsyncCaller]):
         return self._runner is not None and self._runner.leader.leads
 
     async def start(self) -> None:
-        async with self._starting:
+        async with self._starting.current():
             if self._runner is None and self.options.queues:
                 runner = Runner(self._database, self.options)
                 try:
@@ -78,12 +79,22 @@ class Oban(BaseClient[AsyncEngine, AsyncCaller]):
 
     async def _stop(self) -> None:
         # A start that is under way ends first.
-        async with self._starting:
+        async with self._starting.current():
             if self._runner is not None:
                 await self._runner.stop()
                 self._runner = None
                 self._database.loop = None
             await deadlines.close(self._database, DISPOSE_TIMEOUT)
+
+    @asynccontextmanager
+    async def lifespan(self, app: object = None) -> AsyncIterator[None]:
+        """Start, and stop at the end: the lifespan of an ASGI application, `FastAPI(lifespan=oban.lifespan)`.
+
+        Args:
+            app: The application, which the framework passes; it is not used.
+        """
+        async with self:
+            yield
 
     async def __aenter__(self) -> Self:
         await self.start()

@@ -25,6 +25,20 @@ SERVER_TIMEOUT_MARGIN = 1.0
 POOL_TIMEOUT = 30.0
 
 
+class LoopLock:
+    """An `asyncio.Lock` for each event loop: a lock that tasks have waited for is useless on another loop."""
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._lock = asyncio.Lock()
+
+    def current(self) -> asyncio.Lock:
+        """Return the lock of the running loop."""
+        if (loop := asyncio.get_running_loop()) is not self._loop:
+            self._loop, self._lock = loop, asyncio.Lock()
+        return self._lock
+
+
 class Database(BaseDatabase):
     """One instance's access to its database under asyncio.
 
@@ -57,7 +71,7 @@ class Database(BaseDatabase):
         self.timeout = timeout
         #: The loop of the runner that shares the engine: on another one, drivers mix up their connections.
         self.loop: asyncio.AbstractEventLoop | None = None
-        self._writer = asyncio.Lock() if self.dialect.single_writer else nullcontext()
+        self._writer = LoopLock() if self.dialect.single_writer else None
 
     def with_own_pool(self, connections: int, timeout: float | None, *, own_loop: bool = False) -> "Database":
         """The same database through a pool of its own, of up to `connections`; dispose of it after use.
@@ -123,7 +137,7 @@ class Database(BaseDatabase):
             transaction = self._begin()
             try:
                 work = partial(self._commit, transaction, function, *args, **kwargs)
-                result = await self._call(work, self._writer)
+                result = await self._call(work, self._writer.current() if self._writer else nullcontext())
             except DBAPIError as error:
                 await asyncio.sleep(retries.pause(error))
             else:

@@ -55,11 +55,14 @@ class Page:
         self.snippets = snippets(name)
         self.shown: list[Snippet] = []
 
-    def shows(self, part: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-        """Pass the only snippet that contains `part` to a test, as its argument `snippet`."""
-        (snippet,) = (found for found in self.snippets if part in found.code)
-        self.shown.append(snippet)
-        return pytest.mark.parametrize("snippet", [pytest.param(snippet, id=part)])
+    def shows(self, *parts: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        """Pass the only snippet that contains each of `parts` to a test, as its argument `snippet`."""
+        shown = []
+        for part in parts:
+            (snippet,) = (found for found in self.snippets if part in found.code)
+            shown.append(pytest.param(snippet, id=part))
+            self.shown.append(snippet)
+        return pytest.mark.parametrize("snippet", shown)
 
     def says(self, sentence: str) -> None:
         """Fail unless the page has this sentence, so that a test does not outlive it."""

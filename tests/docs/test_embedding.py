@@ -1,20 +1,25 @@
 """Every snippet of `docs/embedding.md` runs unchanged and has the documented effect."""
 
+import asyncio
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from types import ModuleType
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
+from litestar import Litestar
 from sqlalchemy import URL, select
 from sqlalchemy.ext.asyncio import AsyncSession
+from starlette.applications import Starlette
 
 from oban import Job, Oban
 from oban.cli import target
 from tests.docs.stage import Page, Snippet, Stage
 from tests.support.rows import lasting_url
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, within
 
 PAGE = Page("embedding.md")
 #: The snippets that define the application, at the top of the page and further down.
@@ -119,21 +124,56 @@ async def test_a_factory_makes_the_instance_of_a_node(
     assert (made.engine.url, [*made.options.queues]) == (stage.oban.engine.url, ["mailers"])
 
 
-@PAGE.shows("lifespan")
+async def confirms(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
+    """Place an order, and wait until its job has run."""
+    order = await stage.names["place"]("a@b.c")
+    said = ""
+
+    def confirmed() -> bool:
+        nonlocal said
+        said += capsys.readouterr().out
+        return f"confirmed {order.id}" in said
+
+    await eventually(confirmed)
+
+
+@asynccontextmanager
+async def served(app: Any) -> AsyncIterator[None]:
+    """Start and stop an application as a web server does."""
+    received: asyncio.Queue[Any] = asyncio.Queue()
+    sent: asyncio.Queue[Any] = asyncio.Queue()
+    scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": {}}
+    serving = asyncio.create_task(app(scope, received.get, sent.put))
+    for phase in ("startup", "shutdown"):
+        await received.put({"type": f"lifespan.{phase}"})
+        assert (await within(sent.get(), 10))["type"] == f"lifespan.{phase}.complete"
+        if phase == "startup":
+            yield
+    await serving
+
+
+@PAGE.shows("FastAPI(", "Starlette(", "Litestar(")
+async def test_jobs_run_in_the_lifespan_of_a_web_framework(
+    stage: Stage, snippet: Snippet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    oban = Oban(stage.names["engine"], queues={"mailers": 10}, shutdown_grace_period=0.5)
+    stage.names |= {"FastAPI": FastAPI, "Starlette": Starlette, "oban": oban}
+    # By default, it would configure the logging of all tests.
+    stage.names["Litestar"] = partial(Litestar, logging_config=None)
+    await stage.run(snippet)
+    async with served(stage.names["app"]):
+        await confirms(stage, capsys)
+    assert stage.names["oban"].check_all_queues() == []
+
+
+@PAGE.shows("async def lifespan")
 async def test_jobs_run_inside_the_application(
     stage: Stage, snippet: Snippet, capsys: pytest.CaptureFixture[str]
 ) -> None:
     await stage.run(snippet)
+    stage.names["oban"] = Oban(stage.names["engine"], queues={"mailers": 10}, shutdown_grace_period=0.5)
     async with asynccontextmanager(stage.names["lifespan"])(None):
-        order = await stage.names["place"]("a@b.c")
-        said = ""
-
-        def confirmed() -> bool:
-            nonlocal said
-            said += capsys.readouterr().out
-            return f"confirmed {order.id}" in said
-
-        await eventually(confirmed)
+        await confirms(stage, capsys)
 
 
 @PAGE.shows("sync_engine = create_engine")

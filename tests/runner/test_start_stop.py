@@ -103,3 +103,17 @@ async def test_an_instance_can_be_started_and_stopped_by_10_tasks(url: URL) -> N
     await eventually(lambda: set(threading.enumerate()) == threads)
     async with oban:
         await reaches(oban, await oban.enqueue(Noop.new()), JobState.COMPLETED)
+
+
+def test_an_instance_can_be_started_again_on_another_event_loop(url: URL) -> None:
+    oban = Oban(url, queues={"default": 2}, **BRIEF)
+
+    async def run_jobs() -> None:
+        async with oban:
+            # Enough at once that some wait for the lock of writers on SQLite.
+            jobs = await asyncio.gather(*(oban.enqueue(Noop.new()) for _ in range(10)))
+            for job in jobs:
+                await reaches(oban, job, JobState.COMPLETED)
+
+    asyncio.run(run_jobs())
+    asyncio.run(run_jobs())
