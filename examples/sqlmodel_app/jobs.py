@@ -9,7 +9,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from oban import Cancel, Job, Oban, Record, Worker
 
-from .database import engine
+from .database import engine, sessions
 from .mail import Mail
 from .models import Member
 
@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 MAIL_URL = os.environ.get("MAIL_URL", "http://127.0.0.1:8025")
 
-oban = Oban(engine, queues={"mailers": 5, "reports": 1})
+oban = Oban(engine, queues={"mailers": 5, "reports": 1}, session=sessions)
 
 
 @dataclass(frozen=True)
@@ -40,5 +40,5 @@ class SendWelcome(Worker[MemberArgs], queue="mailers", max_attempts=5):
 class CountMembers(Worker, queue="reports", max_attempts=1):
     async def process(self, job: Job, session: AsyncSession) -> Record:
         by_welcomed = select(Member.welcomed, func.count()).group_by(col(Member.welcomed))
-        counts = dict((await session.execute(by_welcomed)).all())
+        counts = dict((await session.exec(by_welcomed)).all())
         return Record({"members": sum(counts.values()), "welcomed": counts.get(True, 0)})

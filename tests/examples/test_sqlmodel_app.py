@@ -1,6 +1,7 @@
 """The application with FastAPI and SQLModel: migrated, served and run by the commands of its README."""
 
 import re
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -101,3 +102,26 @@ def test_a_report_waits_for_what_a_job_records(application: Application) -> None
 
 def test_the_tests_of_the_application_pass() -> None:
     finish("-m", *COMMANDS[-1], "-p", "no:cacheprovider")
+
+
+def test_a_failed_job_says_why_and_is_repaired_and_retried_over_http(application: Application) -> None:
+    application.mail.refused.add("dan@example.com")
+    dan = application.sign_up("Dan", **{"X-Request-ID": "dans-request"})
+    failed = application.job_in(dan, "retryable")
+    reason = "Refused: dan@example.com: no such mailbox"
+    assert reason in failed["errors"][0]["error"]
+    application.node.says(rf"job {failed['id']} \(sqlmodel_app.jobs.SendWelcome\) failed, .*{reason}")
+    assert failed in application.call("GET", "/jobs?state=retryable")
+
+    application.call("PUT", f"/members/{dan['id']}/email", {"email": "daniel@example.com"})
+    assert application.call("POST", f"/jobs/{failed['id']}/retry")["state"] == "available"
+    assert application.job_in(dan, "completed")["attempt"] == 2
+    assert application.mail.accepted[f"welcome-{dan['id']}"]["to"] == "daniel@example.com"
+    application.call("POST", "/jobs/1000000/retry", status=404)
+
+
+def test_both_processes_stop_on_sigterm(application: Application) -> None:
+    for process, code in ((application.server, -signal.SIGTERM), (application.node, 0)):
+        process.terminate()
+        # After a clean shutdown, uvicorn raises the signal again.
+        assert process.ended() == code, process.printed()
