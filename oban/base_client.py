@@ -146,7 +146,7 @@ def batches(jobs: Iterable[Job], size: int) -> Iterator[list[Job]]:
     """Yield new jobs as lists of `size`, of which only one is in memory at a time, for `enqueue_stream`."""
     if isinstance(jobs, Job) or not isinstance(jobs, Iterable):
         raise InvalidTarget(f"an iterable of jobs is needed, not {type(jobs).__name__}")
-    _check_size(size)
+    check_size(size, "batch")
     remaining = iter(jobs)
     while batch := collect_jobs(islice(remaining, size)):
         yield batch
@@ -160,7 +160,7 @@ async def async_batches(jobs: Iterable[Job] | AsyncIterable[Job], size: int) -> 
             yield batch
             del batch
         return
-    _check_size(size)
+    check_size(size, "batch")
     batch = []
     async for job in jobs:
         batch.append(job)
@@ -171,6 +171,7 @@ async def async_batches(jobs: Iterable[Job] | AsyncIterable[Job], size: int) -> 
         yield collect_jobs(batch)
 
 
-def _check_size(size: object) -> None:
+def check_size(size: object, name: str) -> None:
+    """Raise `ConfigError` unless the argument `name` is a positive number of jobs."""
     if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-        raise ConfigError(f"batch must be a positive number of jobs, not {size!r}")
+        raise ConfigError(f"{name} must be a positive number of jobs, not {size!r}")

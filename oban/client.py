@@ -9,16 +9,16 @@ from sqlalchemy import URL, Select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from oban import dialects, fields, instances
-from oban.base_client import BaseClient, async_batches
+from oban.base_client import BaseClient, async_batches, check_size
 from oban.database.aio import AsyncCaller, Database, LoopLock
 from oban.models import Job
 from oban.notifier import direct_url
 from oban.polling import Polling, Timeout
-from oban.repository import cluster, insert, management, queue_settings, waiting
+from oban.repository import cluster, insert, management, pages, queue_settings, waiting
 from oban.repository.cluster import QueueInfo
 from oban.repository.management import JobChanges
 from oban.repository.queue_settings import ALL, QueueCommand
-from oban.repository.selection import Target, Targets, parse, parse_id, parse_many
+from oban.repository.selection import Target, Targets, load_jobs, parse, parse_id, parse_many
 from oban.runner import Runner, deadlines
 from oban.runner.execution import session_factory
 
@@ -136,9 +136,45 @@ class Oban(BaseClient[AsyncEngine, AsyncCaller]):
         return await self._database.read_in(session, management.get_job, parse_id(job_id))
 
     async def list_jobs(
-        self, select_statement: Select[Any] | None = None, session: AsyncCaller | None = None
+        self,
+        select_statement: Select[Any] | None = None,
+        session: AsyncCaller | None = None,
+        *,
+        limit: int | None = None,
+        after: Target | None = None,
     ) -> list[Job]:
-        return await self._database.read_in(session, management.list_jobs, select_statement)
+        if limit is not None:
+            check_size(limit, "limit")
+        statement = pages.page(select_statement, limit, after)
+        return await self._database.read_in(session, load_jobs, statement)
+
+    def iterate_jobs(
+        self,
+        select_statement: Select[Any] | None = None,
+        session: AsyncCaller | None = None,
+        *,
+        batch: int | None = None,
+    ) -> AsyncIterator[Job]:
+        size = pages.batch_size(select_statement, batch)
+        check_size(size, "batch")
+        # Refuses a wrong statement here, rather than at the first step of the loop.
+        pages.page(select_statement, size, 0)
+        return self._iterate(select_statement, session, size)
+
+    async def _iterate(
+        self, select_statement: Select[Any] | None, session: AsyncCaller | None, size: int
+    ) -> AsyncIterator[Job]:
+        last_id = 0
+        while True:
+            page = pages.page(select_statement, size, last_id)
+            jobs = await self._database.read_in(session, load_jobs, page)
+            if not jobs:
+                return
+            last_id = jobs[-1].id
+            # Each job can be freed as soon as the caller is done with it.
+            jobs.reverse()
+            while jobs:
+                yield jobs.pop()
 
     async def cancel_job(self, job_or_id: Target, session: AsyncCaller | None = None) -> bool:
         return await self._database.run(session, management.cancel_jobs, parse([job_or_id])) == 1

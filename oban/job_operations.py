@@ -1,7 +1,7 @@
 """The operations on jobs that `Oban` and `SyncOban` implement, with the documentation for both."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from sqlalchemy import Select
@@ -97,17 +97,57 @@ class JobOperations(ABC, Generic[CallerT]):
 
     @abstractmethod
     def list_jobs(
-        self, select_statement: Select[Any] | None = None, session: CallerT | None = None
+        self,
+        select_statement: Select[Any] | None = None,
+        session: CallerT | None = None,
+        *,
+        limit: int | None = None,
+        after: Target | None = None,
     ) -> MaybeAwaitable[list[Job]]:
         """Read the jobs that a `select(Job)` finds, in its order, each once.
 
+        To read page by page, pass `limit`, and as `after` the last job of the page before. The list after the
+        last page is empty. With `limit` or `after`, a statement without an order is read in id order.
+
         Args:
-            select_statement: Such as `select(Job).where(Job.queue == "media").limit(50)`. Without one,
-                all jobs are read, in id order.
+            select_statement: Such as `select(Job).where(Job.queue == "media")`. Without one, all jobs are
+                read, in id order.
             session: The caller's session or connection, to read in its transaction.
+            limit: How many rows are read at most (default: no limit). A statement with a join that finds a
+                job several times can return fewer jobs, and there may be more of them.
+            after: A job or an id: only jobs with larger ids are read (default: all).
 
         Raises:
-            InvalidTarget: The statement is not a `select(Job)`.
+            ConfigError: `limit` is not a positive integer.
+            InvalidTarget: The statement is not a `select(Job)`; it has a LIMIT, and so has the call; or
+                `after` is passed with a statement that has an order other than by id, or a LIMIT, OFFSET,
+                HAVING or DISTINCT ON. Or `after` is neither a `Job` nor an integer.
+            NotEnqueued: The `Job` that was passed as `after` was never enqueued.
+        """
+
+    @abstractmethod
+    def iterate_jobs(
+        self,
+        select_statement: Select[Any] | None = None,
+        session: CallerT | None = None,
+        *,
+        batch: int | None = None,
+    ) -> AsyncIterator[Job] | Iterator[Job]:
+        """Iterate over any number of jobs in id order, in constant memory: `async for`, or `for`.
+
+        The jobs are read in batches. Without `session`, each batch is a transaction of its own, and no
+        connection is in use while the loop body runs. So the body can change jobs and enqueue new ones, and
+        the loop can be left at any time. Jobs that are inserted meanwhile are found as well.
+
+        Args:
+            select_statement: Such as `select(Job).where(Job.queue == "media")` (default: all jobs).
+            session: The caller's session or connection, to read all batches in its transaction.
+            batch: How many jobs are read at a time (default: the statement's `yield_per`, or 1,000).
+
+        Raises:
+            ConfigError: `batch` is not a positive integer.
+            InvalidTarget: The statement is not a `select(Job)`, or has an order other than by id, or a LIMIT,
+                OFFSET, HAVING or DISTINCT ON.
         """
 
     @abstractmethod

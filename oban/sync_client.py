@@ -1,22 +1,22 @@
 """`SyncOban`: the client for code without asyncio."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Self
 
 from sqlalchemy import URL, Engine, Select
 
 from oban import fields, instances
-from oban.base_client import BaseClient, batches
+from oban.base_client import BaseClient, batches, check_size
 from oban.database.sync import SyncCaller, SyncDatabase
 from oban.errors import ConfigError
 from oban.models import Job
 from oban.polling import Polling, Timeout
-from oban.repository import cluster, insert, management, queue_settings, waiting
+from oban.repository import cluster, insert, management, pages, queue_settings, waiting
 from oban.repository.cluster import QueueInfo
 from oban.repository.management import JobChanges
 from oban.repository.queue_settings import ALL, QueueCommand
-from oban.repository.selection import Target, Targets, parse, parse_id, parse_many
+from oban.repository.selection import Target, Targets, load_jobs, parse, parse_id, parse_many
 
 
 class SyncOban(BaseClient[Engine, SyncCaller]):
@@ -91,9 +91,45 @@ class SyncOban(BaseClient[Engine, SyncCaller]):
         return self._database.read_in(session, management.get_job, parse_id(job_id))
 
     def list_jobs(
-        self, select_statement: Select[Any] | None = None, session: SyncCaller | None = None
+        self,
+        select_statement: Select[Any] | None = None,
+        session: SyncCaller | None = None,
+        *,
+        limit: int | None = None,
+        after: Target | None = None,
     ) -> list[Job]:
-        return self._database.read_in(session, management.list_jobs, select_statement)
+        if limit is not None:
+            check_size(limit, "limit")
+        statement = pages.page(select_statement, limit, after)
+        return self._database.read_in(session, load_jobs, statement)
+
+    def iterate_jobs(
+        self,
+        select_statement: Select[Any] | None = None,
+        session: SyncCaller | None = None,
+        *,
+        batch: int | None = None,
+    ) -> Iterator[Job]:
+        size = pages.batch_size(select_statement, batch)
+        check_size(size, "batch")
+        # Refuses a wrong statement here, rather than at the first step of the loop.
+        pages.page(select_statement, size, 0)
+        return self._iterate(select_statement, session, size)
+
+    def _iterate(
+        self, select_statement: Select[Any] | None, session: SyncCaller | None, size: int
+    ) -> Iterator[Job]:
+        last_id = 0
+        while True:
+            page = pages.page(select_statement, size, last_id)
+            jobs = self._database.read_in(session, load_jobs, page)
+            if not jobs:
+                return
+            last_id = jobs[-1].id
+            # Each job can be freed as soon as the caller is done with it.
+            jobs.reverse()
+            while jobs:
+                yield jobs.pop()
 
     def cancel_job(self, job_or_id: Target, session: SyncCaller | None = None) -> bool:
         return self._database.run(session, management.cancel_jobs, parse([job_or_id])) == 1

@@ -1,4 +1,4 @@
-"""Get, list, cancel, retry, delete and update jobs, with the states that each of these applies to."""
+"""Get, cancel, retry, delete and update jobs, with the states that each of these applies to."""
 
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from inspect import iscoroutinefunction
 from typing import Any, Protocol, TypeAlias
 
-from sqlalchemy import Row, Select, bindparam, case, delete, select, update
+from sqlalchemy import Row, bindparam, case, delete, select, update
 from sqlalchemy.orm import attributes
 from sqlalchemy.orm.attributes import instance_state
 
@@ -17,7 +17,7 @@ from oban.fields import JobUpdate
 from oban.models import COLUMN_KEYS, Job, state_at
 from oban.repository.announce import announce_available, announce_cancelled, announce_due
 from oban.repository.instances import refresh_instances, reload_instances
-from oban.repository.selection import MAX_ID, Selection, check_statement, load_jobs, lock
+from oban.repository.selection import MAX_ID, Selection, load_jobs, lock
 from oban.types import JobState
 
 
@@ -50,15 +50,6 @@ def get_job(tx: Transaction, job_id: int) -> Job | None:
     if not 0 < job_id <= MAX_ID:
         return None
     return next(iter(load_jobs(tx, select(Job).where(Job.id == job_id))), None)
-
-
-def list_jobs(tx: Transaction, statement: Select[Any] | None = None) -> list[Job]:
-    """The jobs that a `select(Job)` selects, or all jobs in id order."""
-    if statement is None:
-        statement = select(Job).order_by(Job.id)
-    else:
-        check_statement(statement)
-    return load_jobs(tx, statement)
 
 
 def cancel_jobs(tx: Transaction, selection: Selection) -> int:

@@ -153,6 +153,8 @@ def _has_every_job(source: Any) -> bool:
 
 def load_jobs(tx: Transaction, statement: Select[Any]) -> list[Job]:
     """The jobs that a caller's statement selects, each once."""
+    # All of them are loaded at once, and rows that are fetched in parts cannot be made unique.
+    statement = statement.execution_options(yield_per=None)
     return list(execute_select(tx, statement, compat.locks_rows(statement)).scalars().unique())
 
 

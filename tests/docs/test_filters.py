@@ -65,6 +65,37 @@ async def test_deleting_everything_needs_confirmation(stage: Stage, snippet: Sni
     assert await states(stage) == ["executing"]
 
 
+@PAGE.shows("after=page[-1]")
+async def test_jobs_are_read_page_by_page(
+    stage: Stage, snippet: Snippet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ids = await insert_rows(stage.oban.engine, *[row("retryable") for _ in range(60)], row())
+    stage.names["late"] = select(Job).where(Job.state == "retryable")
+    await stage.run(snippet)
+    assert capsys.readouterr().out == f"{ids[:50]}\n{ids[50:60]}\n"
+
+
+@PAGE.shows("oban.iterate_jobs(late")
+async def test_any_number_of_jobs_is_read(stage: Stage, snippet: Snippet) -> None:
+    await insert_rows(stage.oban.engine, row("retryable"), row(), row("retryable"))
+    stage.names["late"] = select(Job).where(Job.state == "retryable")
+    await stage.run(snippet)
+    assert [found["tags"] for found in (await read_rows(stage.oban.engine)).values()] == [
+        ["late"],
+        [],
+        ["late"],
+    ]
+
+
+@PAGE.shows("newest = ")
+async def test_a_statement_with_a_limit_becomes_a_subquery(
+    stage: Stage, snippet: Snippet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ids = await insert_rows(stage.oban.engine, row(), row())
+    await stage.run(snippet)
+    assert capsys.readouterr().out == f"{ids[0]}\n{ids[1]}\n"
+
+
 @PAGE.shows("from oban import filters")
 async def test_filters_are_combined(stage: Stage, snippet: Snippet) -> None:
     vip: dict[str, Any] = {"worker": "docs.SendEmail", "tags": ["vip"], "args": {"customer": {"id": 7}}}

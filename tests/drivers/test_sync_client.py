@@ -118,6 +118,24 @@ def test_a_function_is_enqueued_in_the_transaction_of_the_caller(
     assert [job.args for job in oban.list_jobs()] == [{"number": 2}]
 
 
+def test_jobs_are_read_page_by_page_and_in_batches(
+    oban: SyncOban, session: Session | scoped_session[Session] | Connection
+) -> None:
+    ids = [job.id for job in oban.enqueue_many(Ship.new() for _ in range(7))]
+    assert [job.id for job in oban.list_jobs(limit=3, after=ids[1])] == ids[2:5]
+    seen = []
+    for found in oban.iterate_jobs(batch=2):
+        oban.delete_job(found)
+        seen.append(found.id)
+        if len(seen) == 3:
+            break
+    assert seen == ids[:3]
+    assert [job.id for job in oban.iterate_jobs(session=session, batch=2)] == ids[3:]
+    session.rollback()
+    with pytest.raises(InvalidTarget, match="has another one"):
+        oban.iterate_jobs(select(Job).order_by(Job.priority))
+
+
 def test_threads_share_one_client(oban: SyncOban) -> None:
     job = oban.enqueue(Ship.new(max_attempts=1))
 

@@ -1,7 +1,7 @@
 """`SyncOban` is `Oban` without `await`: the same names, arguments and results."""
 
 import inspect
-from collections.abc import AsyncIterable, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from typing import Any
 
 import pytest
@@ -18,6 +18,7 @@ INSTEAD = {
     AsyncEngine: Engine,
     AsyncCaller | None: SyncCaller | None,
     Iterable[Job] | AsyncIterable[Job]: Iterable[Job],
+    AsyncIterator[Job]: Iterator[Job],
 }
 
 

@@ -48,6 +48,10 @@ async def manage(oban: Oban, session: AsyncSession, wrong: Session, job: Job) ->
     await oban.list_jobs("select")  # error
     await oban.list_jobs(update(Job))  # error
     await oban.list_jobs(select(Job), session=wrong)  # error
+    await oban.list_jobs(limit="5")  # error
+    await oban.list_jobs(after="5")  # error
+    await oban.iterate_jobs()  # error
+    oban.iterate_jobs(select(Job), session=wrong)  # error
     await oban.cancel_job("1")  # error
     await oban.cancel_job([job])  # error
     await oban.cancel_many_jobs(job)  # error
