@@ -1,0 +1,1 @@
+"""Invoices in Flask, with Flask-SQLAlchemy and Flask-Migrate; `oban start` runs their jobs."""
