@@ -12,7 +12,8 @@ from oban import Job, Oban, SyncOban
 from oban.database.aio import AsyncCaller
 from oban.database.sync import SyncCaller
 
-#: Differences by design: entering and leaving a client, its sessions, engine and iterables.
+#: Differences by design: ASGI, entering and leaving a client, its sessions, engine and iterables.
+ASYNC_ONLY = {"lifespan"}
 RENAMED = {"__aenter__": "__enter__", "__aexit__": "__exit__"}
 INSTEAD = {
     AsyncEngine: Engine,
@@ -24,8 +25,8 @@ INSTEAD = {
 
 def members(kind: type) -> dict[str, Any]:
     special = {*RENAMED, *RENAMED.values()}
-    names = [name for name in dir(kind) if not name.startswith("_") or name in special]
-    return {name: inspect.getattr_static(kind, name) for name in names}
+    names = {name for name in dir(kind) if not name.startswith("_") or name in special}
+    return {name: inspect.getattr_static(kind, name) for name in names - ASYNC_ONLY}
 
 
 def signature(member: Any) -> inspect.Signature:
