@@ -259,6 +259,10 @@ class Registry(dict[str, type[Worker[Any]]]):
             " module that defines it before starting"
         )
 
+    def queues(self) -> dict[str, str]:
+        """The queue of each worker's jobs, by the worker's name."""
+        return {name: cls._defaults.get("queue", "default") for name, cls in self.items()}
+
 
 #: Every worker that this process has defined.
 registry: Registry = Registry()

@@ -14,6 +14,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, NoReturn
 
 from oban import Oban
+from oban.cli import banner
 from oban.cli.logs import Console
 from oban.errors import DatabaseUnavailable
 
@@ -49,14 +50,22 @@ def exit_on_signals() -> None:
         signal.signal(number, exit_now)
 
 
-def run(instance: Coroutine[Any, Any, Oban], link: socket.socket | None, console: Console) -> NoReturn:
+def run(
+    instance: Coroutine[Any, Any, Oban],
+    link: socket.socket | None,
+    console: Console,
+    announced: str | None = None,
+) -> NoReturn:
     """Run a node until it is told to stop.
 
-    `instance` returns its `Oban`, on the event loop of the node. `link` is the socket to the supervisor, if
-    there is one. `console` is applied again each time that code of the application has run.
+    Args:
+        instance: Returns the node's `Oban`, on its event loop.
+        link: The socket to the supervisor, if there is one.
+        console: Applied again each time that code of the application has run.
+        announced: The nodes that the banner names. A node with a supervisor prints none without it.
     """
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_serve(instance, link, console))
+        runner.run(_serve(instance, link, console, announced))
         exit_now()
 
 
@@ -88,9 +97,16 @@ class _StopRequests:
             self.second_stop = asyncio.create_task(self._oban.stop())
 
 
-async def _serve(instance: Coroutine[Any, Any, Oban], link: socket.socket | None, console: Console) -> None:
+async def _serve(
+    instance: Coroutine[Any, Any, Oban],
+    link: socket.socket | None,
+    console: Console,
+    announced: str | None,
+) -> None:
     oban = await instance
     console.apply()
+    if announced or link is None:
+        banner.show(oban, announced or oban.options.node, as_record=console.is_json)
     loop = asyncio.get_running_loop()
     requests = _StopRequests(oban)
     for number in SIGNALS:
@@ -103,7 +119,9 @@ async def _serve(instance: Coroutine[Any, Any, Oban], link: socket.socket | None
             with contextlib.suppress(OSError):
                 await loop.sock_sendall(link, READY + f"{grace:g}".encode())
         await requests.received.wait()
-        logger.info("stopping: waiting for running jobs, up to %g s", grace)
+        running = sum(len(queue.running) for queue in oban.check_all_queues())
+        hint = "; a second Ctrl-C or SIGTERM puts them back into their queues at once" if running else ""
+        logger.info("stopping: waiting for running jobs, up to %g s (running: %s%s)", grace, running, hint)
         await oban.stop()
         logger.info("stopped")
     if requests.second_stop:

@@ -116,6 +116,8 @@ def _parse_queues(ctx: click.Context, param: click.Parameter, values: tuple[str,
 )
 # The file descriptor of the socket to the supervisor that started this process.
 @click.option("--supervisor", type=int, hidden=True)
+# The names of all of the supervisor's nodes, for the banner of the first one.
+@click.option("--announced", hidden=True)
 @click.pass_context
 def start(
     ctx: click.Context,
@@ -126,6 +128,7 @@ def start(
     log_level: str,
     log_format: str,
     supervisor: int | None,
+    announced: str | None,
     **options: Any,
 ) -> None:
     """Run jobs until SIGTERM or Ctrl-C. A second signal stops waiting for running jobs.
@@ -157,7 +160,7 @@ def start(
     # Imported modules live as long as the process: spare garbage collections the scan of them.
     gc.collect()
     gc.freeze()
-    nodes.run(instance, link, console)
+    nodes.run(instance, link, console, announced)
 
 
 def _given(ctx: click.Context, target: str | None, options: dict[str, Any]) -> dict[str, Any]:
@@ -219,9 +222,12 @@ def _supervise(
         else:
             arguments += [_flag(option), str(value)]
 
+    # Only the first node prints the banner, when it is started for the first time.
+    banner = iter(["--announced", f"{names[0]} to {names[-1]}"])
+
     def command(name: str, link: int) -> list[str]:
         start = [sys.executable, "-m", "oban", "start", *arguments]
-        return [*start, "--node", name, "--supervisor", str(link)]
+        return [*start, "--node", name, "--supervisor", str(link), *banner]
 
     grace = settings.get("shutdown_grace_period", DEFAULTS.shutdown_grace_period)
     return asyncio.run(Supervisor(command, names, environment, grace).run())

@@ -28,8 +28,9 @@ def for_bind(bind: Session | Connection | Engine) -> Dialect:
 
 def redacted(url: URL) -> str:
     """A database URL for logs and messages: without its password, also where a parameter has one."""
-    query = {key: "***" if "pass" in key else value for key, value in url.query.items()}
-    return url.set(query=query).render_as_string(hide_password=True)
+    query = {key: "***" if "pass" in key.lower() else value for key, value in url.query.items()}
+    rendered = url.set(query=query).render_as_string(hide_password=True)
+    return rendered.replace("%2A%2A%2A", "***")
 
 
 def driver_error(error: BaseException) -> BaseException:

@@ -177,7 +177,8 @@ async def test_a_second_signal_does_not_wait_and_puts_the_job_back(url: URL) -> 
         with node("--database-url", text(url), "--import", "app.workers") as process:
             await asyncio.to_thread(until, process, "slow has begun")
             process.send_signal(signal.SIGTERM)
-            await asyncio.to_thread(until, process, "waiting for running jobs")
+            stopping = (await asyncio.to_thread(until, process, "waiting for running jobs"))[-1]
+            assert "(running: 1; a second Ctrl-C or SIGTERM puts them back" in stopping
             process.send_signal(signal.SIGTERM)
             assert await asyncio.to_thread(process.wait, 10) == 0
         row = await client.get_job(job.id)

@@ -73,4 +73,4 @@ def test_the_figures_of_the_page_match_the_code() -> None:
 def test_these_tests_run_every_fenced_block_of_the_page() -> None:
     assert len(fenced(PAGE, "python")) == 1
     assert len(fenced(PAGE, "console")) == 1
-    assert (ROOT / PAGE).read_text().count("```") == 4
+    assert (ROOT / PAGE).read_text().count("```") == 6
