@@ -10,6 +10,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from oban import Cancel, Job, Oban, Record, Worker
 
 from .database import engine, sessions
+from .logs import configure, restore_request_id
 from .mail import Mail
 from .models import Member
 
@@ -17,7 +18,14 @@ logger = logging.getLogger(__name__)
 
 MAIL_URL = os.environ.get("MAIL_URL", "http://127.0.0.1:8025")
 
-oban = Oban(engine, queues={"mailers": 5, "reports": 1}, session=sessions)
+configure()
+
+oban = Oban(
+    engine,
+    queues={"mailers": 5, "reports": 1},
+    session=sessions,
+    middleware=[restore_request_id],
+)
 
 
 @dataclass(frozen=True)

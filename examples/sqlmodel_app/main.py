@@ -16,10 +16,8 @@ from oban import Job, JobState
 
 from .database import engine, sessions
 from .jobs import CountMembers, MemberArgs, SendWelcome, oban
-from .logs import add_request_id, request_id
+from .logs import request_id
 from .models import Member, MemberShown, NewEmail, NewMember
-
-add_request_id()
 
 
 @asynccontextmanager

@@ -1,5 +1,6 @@
 """The application with FastAPI and SQLModel: migrated, served and run by the commands of its README."""
 
+import json
 import re
 import signal
 from collections.abc import Iterator
@@ -33,15 +34,15 @@ class Application:
         migrate, serve, run, _ = COMMANDS
         finish("-m", *migrate, **variables)
         self.server = Process(folder / "server.log", "-m", *serve, "--port", "0", **variables)
-        self.node = Process(folder / "node.log", "-m", *run, **variables)
+        self.node = Process(folder / "node.log", "-m", *run, "--log-format", "json", **variables)
         address = self.server.says(r"running on (http://[\d.:]+)").group(1)
         limits = httpx.Limits(max_keepalive_connections=0)
         self.client = httpx.Client(timeout=30, limits=limits, base_url=address)
         self.node.says(r"runs mailers:5")
 
-    def call(self, method: str, path: str, json: Any = None, *, status: int = 200, **headers: str) -> Any:
+    def call(self, method: str, path: str, body: Any = None, *, status: int = 200, **headers: str) -> Any:
         """Send a request that must have this status; returns the JSON of the response."""
-        answer = self.client.request(method, path, json=json, headers=headers)
+        answer = self.client.request(method, path, json=body, headers=headers)
         assert answer.status_code == status, answer.text
         return answer.json()
 
@@ -110,7 +111,14 @@ def test_a_failed_job_says_why_and_is_repaired_and_retried_over_http(application
     failed = application.job_in(dan, "retryable")
     reason = "Refused: dan@example.com: no such mailbox"
     assert reason in failed["errors"][0]["error"]
-    application.node.says(rf"job {failed['id']} \(sqlmodel_app.jobs.SendWelcome\) failed, .*{reason}")
+    application.node.says(rf"{reason}.*\n")
+    logged = [json.loads(line) for line in application.node.printed().splitlines()]
+    (record,) = (found for found in logged if found.get("job_id") == failed["id"])
+    assert record["level"] == "WARNING"
+    assert record["message"].startswith(f"job {failed['id']} (sqlmodel_app.jobs.SendWelcome) failed, ")
+    assert record["message"].endswith(reason)
+    # Set by the application's middleware.
+    assert record["request_id"] == "dans-request"
     assert failed in application.call("GET", "/jobs?state=retryable")
 
     application.call("PUT", f"/members/{dan['id']}/email", {"email": "daniel@example.com"})
