@@ -8,7 +8,7 @@ from oban.fields import JobUpdate
 from oban.job_function import job
 from oban.middleware import CallNext, Middleware
 from oban.models import Job
-from oban.outcomes import Cancel, Record, Snooze
+from oban.outcomes import Cancel, Discard, Record, Snooze
 from oban.repository.cluster import QueueInfo
 from oban.sync_client import SyncOban
 from oban.types import JobState
@@ -19,6 +19,7 @@ __version__ = "0.1.0"
 __all__ = [
     "CallNext",
     "Cancel",
+    "Discard",
     "InvalidJob",
     "Job",
     "JobNotFound",

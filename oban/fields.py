@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
-from typing import Any, Literal, Required, TypedDict
+from typing import Any, Literal, Required, TypeAlias, TypedDict
 
 from oban import clock, encoding
 from oban.errors import InvalidJob
@@ -54,6 +54,11 @@ class JobUpdate(Overrides, total=False):
     args: Mapping[str, Any]
 
 
+#: Classes of exceptions in the options of a worker, also with the delay until the job runs again.
+ErrorClasses: TypeAlias = type[BaseException] | tuple[type[BaseException], ...]
+ErrorDelays: TypeAlias = Mapping[type[BaseException], float | timedelta]
+
+
 class WorkerOptions(JobOptions, total=False):
     """Options of a class statement, `@worker` and `@job`. None stands for the default."""
 
@@ -62,6 +67,10 @@ class WorkerOptions(JobOptions, total=False):
     timeout: float | timedelta | None
     executor: Literal["thread", "process"] | None
     middleware: Sequence[Callable[[Any, Any], Any]] | None
+    retry_on: ErrorClasses | ErrorDelays | None
+    discard_on: ErrorClasses | None
+    cancel_on: ErrorClasses | None
+    snooze_on: ErrorDelays | None
 
 
 def queue(value: object) -> str:

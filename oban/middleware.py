@@ -13,14 +13,14 @@ from greenlet import getcurrent
 
 from oban import callables, compat
 from oban.models import Job
-from oban.outcomes import Cancel, Record, Snooze
+from oban.outcomes import Cancel, Discard, Record, Snooze
 
 #: The second argument of a middleware. An async middleware awaits what it returns.
 CallNext: TypeAlias = Callable[[Job], Any]
 #: A function for the option `middleware`, async or plain.
 Middleware: TypeAlias = Callable[[Job, CallNext], Any]
 
-OUTCOMES = (Cancel, Snooze, Record)
+OUTCOMES = (Cancel, Discard, Snooze, Record)
 
 
 class Layer:

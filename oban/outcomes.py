@@ -1,4 +1,7 @@
-"""Results that `process` can return: `Cancel`, `Snooze` and `Record`. Any other result completes the job."""
+"""Outcomes that `process` can return: `Cancel`, `Discard`, `Snooze` and `Record`.
+
+All but `Record` can be raised as well. Any other result completes the job.
+"""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -7,19 +10,67 @@ from typing import Any
 from oban import encoding, fields
 
 
-@dataclass(frozen=True, slots=True)
-class Cancel:
+class RaisableOutcome(Exception):
+    """Base class of the outcomes that can be raised as well as returned.
+
+    They are values: equal if their arguments are equal, hashable, and read-only. They are no frozen
+    dataclasses, because Python sets attributes of an exception that is raised.
+    """
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return self.args == other.args
+
+    def __hash__(self) -> int:
+        return hash((type(self), self.args))
+
+    def __repr__(self) -> str:
+        (name,) = self.__match_args__  # type: ignore[attr-defined]
+        return f"{type(self).__qualname__}({name}={self.args[0]!r})"
+
+
+class Cancel(RaisableOutcome):
     """Make the job `cancelled`, with the reason in its `errors`. It does not run again unless it is retried.
 
     Args:
         reason: Why, for whoever reads the job (default "cancelled by its worker").
     """
 
-    reason: str = "cancelled by its worker"
+    __match_args__ = ("reason",)
+
+    def __init__(self, reason: str = "cancelled by its worker") -> None:
+        super().__init__(reason)
+
+    @property
+    def reason(self) -> str:
+        """Why the job is cancelled."""
+        reason: str = self.args[0]
+        return reason
 
 
-@dataclass(frozen=True, slots=True)
-class Snooze:
+class Discard(RaisableOutcome):
+    """Make the job `discarded` at once, however many attempts are left, with the reason in its `errors`.
+
+    It is logged as an error, as a job that has failed for good. It does not run again unless it is retried.
+
+    Args:
+        reason: Why, for whoever reads the job (default "discarded by its worker").
+    """
+
+    __match_args__ = ("reason",)
+
+    def __init__(self, reason: str = "discarded by its worker") -> None:
+        super().__init__(reason)
+
+    @property
+    def reason(self) -> str:
+        """Why the job is discarded."""
+        reason: str = self.args[0]
+        return reason
+
+
+class Snooze(RaisableOutcome):
     """Make the job `scheduled`, to run again later.
 
     This attempt does not count, and `meta["snoozed"]` goes up by one.
@@ -31,15 +82,22 @@ class Snooze:
         InvalidJob: The delay is negative, not finite, or not a number.
     """
 
-    seconds: float | timedelta
+    __match_args__ = ("seconds",)
+
+    def __init__(self, seconds: float | timedelta) -> None:
+        fields.delay(seconds, "Snooze")
+        super().__init__(seconds)
+
+    @property
+    def seconds(self) -> float | timedelta:
+        """The delay as it was passed."""
+        seconds: float | timedelta = self.args[0]
+        return seconds
 
     @property
     def delay(self) -> float:
         """The delay in seconds."""
         return fields.delay(self.seconds, "Snooze")
-
-    def __post_init__(self) -> None:
-        fields.delay(self.seconds, "Snooze")
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,10 +14,11 @@ from typing import Any, ClassVar, Generic, Unpack, cast, overload
 
 from typing_extensions import TypeVar
 
-from oban import arguments, backoff, callables, config, encoding, fields, instances
+from oban import arguments, backoff, callables, config, encoding, error_rules, fields, instances
 from oban.arguments import Arguments
 from oban.database.aio import AsyncCaller
 from oban.database.sync import SyncCaller
+from oban.error_rules import Rules
 from oban.errors import ConfigError, InvalidJob, UnknownWorker
 from oban.fields import Overrides, WorkerOptions
 from oban.middleware import Layers, layers
@@ -50,6 +51,13 @@ class Worker(Generic[A]):
         timeout: Seconds, or a timedelta, that an attempt can take (default: no limit). An async attempt is
             interrupted where it awaits, and a child process is killed. An attempt in a thread cannot be
             interrupted: `job.cancelled()` becomes true, and the attempt fails when it ends.
+        retry_on: Exceptions after which the job is retried: a class, a tuple of classes, or a dict of classes
+            with delays (seconds or timedeltas) instead of `backoff`.
+        discard_on: Exceptions, a class or a tuple of them, that make the job `discarded` at once.
+        cancel_on: Exceptions, a class or a tuple of them, that make the job `cancelled`.
+        snooze_on: Exceptions that snooze the job: a dict of classes with delays. The attempt does not count.
+            The most specific class of an exception decides; without any, the job is retried. A subclass
+            inherits these four options and can name a class again, to decide otherwise.
         executor: Where a plain `def process` runs: "thread" or "process", a child process (default "thread").
         middleware: Functions that run around each attempt, inside of those of the `Oban` that runs it, the
             outermost first (default: none).
@@ -67,6 +75,8 @@ class Worker(Generic[A]):
     takes: ClassVar[frozenset[str]] = frozenset()
     #: The option `middleware`.
     middleware: ClassVar[Layers] = ()
+    #: What `retry_on`, `discard_on`, `cancel_on` and `snooze_on` say about exceptions.
+    error_rules: ClassVar[Rules] = {}
     #: The fields of a new job, and those of them that each job needs a copy of.
     _defaults: ClassVar[Mapping[str, Any]] = {}
     _mutable: ClassVar[Mapping[str, Any]] = {}
@@ -97,6 +107,7 @@ class Worker(Generic[A]):
             timeout, executor = options.pop("timeout", None), options.pop("executor", None)
             if (functions := options.pop("middleware", None)) is not None:
                 cls.middleware = layers(callables.middleware(functions))
+            rules = error_rules.pop_rules(options)
             own = fields.check(options)
             cls.worker_name = fields.worker(name or f"{module}.{cls.__qualname__}")
             if timeout is not None:
@@ -105,6 +116,8 @@ class Worker(Generic[A]):
                 raise ConfigError(f"executor must be {' or '.join(EXECUTORS)}, not {executor!r}")
         except (ConfigError, InvalidJob) as error:
             raise ConfigError(f"{cls.__qualname__}: {error}") from None
+        # Those of a base class stay, except for the classes that are named again.
+        cls.error_rules = {**cls.error_rules, **rules}
         cls._defaults = {**cls._defaults, **own, "worker": cls.worker_name}
         cls._mutable = {field: cls._defaults[field] for field in cls._defaults.keys() & {"tags", "meta"}}
         if oban is not None:
@@ -144,11 +157,13 @@ class Worker(Generic[A]):
                 not available with `executor="process"`.
 
         Returns:
-            `Cancel`, `Snooze` or `Record`; anything else completes the job.
+            `Cancel`, `Discard`, `Snooze` or `Record`; anything else completes the job.
 
         Raises:
-            Exception: Any exception makes the job `retryable`, after `backoff` seconds, or `discarded` if
-                no attempt is left.
+            Cancel: Or `Discard` or `Snooze`: they can be raised as well. What was written with the session is
+                then rolled back.
+            Exception: Any other exception makes the job `retryable`, after `backoff` seconds, or `discarded`
+                if no attempt is left, unless one of the options above names its class.
         """
         raise NotImplementedError(f"{type(self).__qualname__} has no process method")
 

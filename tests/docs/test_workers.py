@@ -140,5 +140,36 @@ async def test_functions_are_enqueued_as_they_are_called(
     assert printed() == ["a@b.c Hi"] * 2
 
 
+@PAGE.shows("raise Discard(")
+async def test_outcomes_can_be_raised(stage: Stage, snippet: Snippet) -> None:
+    await stage.run(snippet)
+    made = stage.names["Charge"]
+    for card, state, error in [
+        ("closed", JobState.CANCELLED, "the account is closed"),
+        ("expired", JobState.DISCARDED, "the card has expired"),
+        ("busy", JobState.SCHEDULED, None),
+        ("good", JobState.COMPLETED, None),
+    ]:
+        row = await reaches(stage.oban, await made.enqueue({"card": card}), state)
+        assert [entry["error"] for entry in row.errors] == ([error] if error else [])
+        assert row.attempt == (card != "busy")
+
+
+@PAGE.shows("class Deliver(")
+async def test_exceptions_decide(stage: Stage, snippet: Snippet) -> None:
+    await stage.run(snippet)
+    made = stage.names["Deliver"]
+    for error, state, delay in [
+        ("limit", JobState.SCHEDULED, 300),
+        ("address", JobState.DISCARDED, 0),
+        ("down", JobState.RETRYABLE, 60),
+        ("unknown", JobState.CANCELLED, 0),
+    ]:
+        row = await reaches(stage.oban, await made.enqueue({"error": error}), state)
+        assert row.attempted_at is not None
+        assert (row.scheduled_at - row.attempted_at).total_seconds() == pytest.approx(delay, abs=20)
+    PAGE.says("a `ConnectionRefusedError` waits for 60 seconds here")
+
+
 def test_every_snippet_is_run_by_a_test() -> None:
     assert sorted(PAGE.shown, key=lambda snippet: snippet.line) == PAGE.snippets

@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
-from oban import Cancel, Job, Record, Snooze, Worker
+from oban import Cancel, Discard, Job, Record, Snooze, Worker, current_job, job, worker
 
 
 class PaymentFailed(Exception):
@@ -31,6 +31,41 @@ class Opaque(Exception):
         return "opaque"
 
 
+class Busy(Exception):
+    pass
+
+
+class Later(Busy):
+    pass
+
+
+class Gone(Exception):
+    pass
+
+
+class Hopeless(Exception):
+    pass
+
+
+class HopelessAndOpaque(Hopeless, Opaque):
+    pass
+
+
+class NeverMind(Cancel):
+    """An outcome of an application."""
+
+    def __init__(self) -> None:
+        super().__init__("never mind")
+
+
+RULES: dict[str, Any] = {
+    "retry_on": {Busy: 90},
+    "discard_on": (Hopeless, TimeoutError),
+    "cancel_on": Gone,
+    "snooze_on": {Later: 60},
+}
+
+
 def fail(error: BaseException) -> Callable[[Job], Any]:
     def act(job: Job) -> Any:
         raise error.with_traceback(None)
@@ -45,6 +80,10 @@ def fail_with_a_cause(job: Job) -> Any:
         raise PaymentFailed(7, "no money") from error
 
 
+def fail_with_a_class(job: Job) -> Any:
+    raise Cancel
+
+
 ACTIONS: dict[str, Callable[[Job], Any]] = {
     "complete": lambda job: None,
     "record": lambda job: Record(1),
@@ -55,6 +94,17 @@ ACTIONS: dict[str, Callable[[Job], Any]] = {
     "control": fail(ValueError("red \x1b[31m")),
     "payment": fail_with_a_cause,
     "opaque": fail(Opaque(object())),
+    "discard": lambda job: Discard("no such account"),
+    "raise cancel": fail(Cancel("no such account")),
+    "raise discard": fail(Discard("no such account")),
+    "raise snooze": fail(Snooze(60)),
+    "raise a class": fail_with_a_class,
+    "raise own": fail(NeverMind()),
+    "busy": fail(Busy("try again")),
+    "later": fail(Later("not yet")),
+    "gone": fail(Gone("moved")),
+    "hopeless": fail(Hopeless("no")),
+    "hopeless and opaque": fail(HopelessAndOpaque(object())),
 }
 
 
@@ -62,33 +112,46 @@ def act(job: Job) -> Any:
     return ACTIONS[job.args["do"]](job)
 
 
-class Quick(Worker):
+class Base(Worker, **RULES):
     def backoff(self, job: Job) -> float:
         return 17
 
 
-class OnLoop(Quick):
+class OnLoop(Base):
     async def process(self, job: Job) -> Any:
         return act(job)
 
 
-class InThread(Quick):
+class InThread(Base):
     def process(self, job: Job) -> Any:
         return act(job)
 
 
-class InChild(Quick, executor="process"):
+class InChild(Base, executor="process"):
     def process(self, job: Job) -> Any:
         return act(job)
 
 
-class OnLoopWithSession(Quick):
+class OnLoopWithSession(Base):
     async def process(self, job: Job, session: AsyncSession) -> Any:
         return act(job)
 
 
-class InThreadWithSession(Quick):
+class InThreadWithSession(Base):
     def process(self, job: Job, session: Session) -> Any:
+        return act(job)
+
+
+@job(**RULES)
+async def function(do: str) -> Any:
+    running = current_job()
+    assert running is not None
+    return ACTIONS[do](running)
+
+
+@worker(**RULES)
+class Decorated:
+    def process(self, job: Job) -> Any:
         return act(job)
 
 

@@ -16,17 +16,38 @@ from tests.support.options import FAST_POLLING
 from tests.support.waiting import eventually
 
 #: What is logged after the job and before the exception, for each action, with the level and the state.
+DISCARDED = "failed, attempt 1 of 20, discarded"
+CANCELLED = "was cancelled, attempt 1 of 20"
+SNOOZED = "was snoozed, attempt 1 of 20, for 60 s"
 RETRYING = "failed, attempt 1 of 20, retrying in 17 s"
 ENDINGS: dict[str, tuple[str, str, JobState]] = {
     "complete": ("DEBUG", "completed, attempt 1 of 20, in ", JobState.COMPLETED),
     "record": ("DEBUG", "completed, attempt 1 of 20, in ", JobState.COMPLETED),
-    "cancel": ("INFO", "was cancelled, attempt 1 of 20: no such account", JobState.CANCELLED),
-    "snooze": ("INFO", "was snoozed, attempt 1 of 20, for 60 s", JobState.SCHEDULED),
+    "cancel": ("INFO", f"{CANCELLED}: no such account", JobState.CANCELLED),
+    "snooze": ("INFO", SNOOZED, JobState.SCHEDULED),
     "key": ("WARNING", f"{RETRYING}: KeyError: 'a'", JobState.RETRYABLE),
     "lines": ("WARNING", f"{RETRYING}: ValueError: first", JobState.RETRYABLE),
     "control": ("WARNING", f"{RETRYING}: ValueError: 'red \\x1b[31m'", JobState.RETRYABLE),
     "payment": ("WARNING", f"{RETRYING}: PaymentFailed: account 7: no money", JobState.RETRYABLE),
     "opaque": ("WARNING", f"{RETRYING}: Opaque: opaque", JobState.RETRYABLE),
+    "discard": ("ERROR", f"{DISCARDED}: no such account", JobState.DISCARDED),
+    "raise cancel": ("INFO", f"{CANCELLED}: no such account", JobState.CANCELLED),
+    "raise discard": ("ERROR", f"{DISCARDED}: no such account", JobState.DISCARDED),
+    "raise snooze": ("INFO", SNOOZED, JobState.SCHEDULED),
+    "raise a class": ("INFO", f"{CANCELLED}: cancelled by its worker", JobState.CANCELLED),
+    "raise own": ("INFO", f"{CANCELLED}: never mind", JobState.CANCELLED),
+    "busy": ("WARNING", f"{RETRYING.replace('17', '90')}: Busy: try again", JobState.RETRYABLE),
+    "later": ("INFO", f"{SNOOZED}: Later: not yet", JobState.SCHEDULED),
+    "gone": ("INFO", f"{CANCELLED}: Gone: moved", JobState.CANCELLED),
+    "hopeless": ("ERROR", f"{DISCARDED}: Hopeless: no", JobState.DISCARDED),
+    "hopeless and opaque": ("ERROR", f"{DISCARDED}: HopelessAndOpaque: opaque", JobState.DISCARDED),
+}
+
+
+#: Nothing was raised, or an outcome that is no failure.
+WITHOUT_EXCEPTION = {
+    *("complete", "record", "cancel", "snooze", "discard"),
+    *("raise cancel", "raise snooze", "raise a class", "raise own"),
 }
 
 
@@ -84,7 +105,7 @@ async def test_each_ending_is_one_record_with_fields_and_the_exception(
             *(job.id, worker.worker_name, "default", 1, 20, "here", state.value)
         ]
         assert 0 < fields["duration"] < 60
-        assert (record.exc_info is not None) == (state is JobState.RETRYABLE), do
+        assert (record.exc_info is not None) == (do not in WITHOUT_EXCEPTION), do
         start = records(caplog, job)[0]
         assert (start.levelname, start.__dict__["state"]) == ("DEBUG", "executing")
         assert start.getMessage() == f"job {job.id} ({worker.worker_name}) started, attempt 1 of 20"

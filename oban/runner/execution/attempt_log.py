@@ -7,6 +7,7 @@ from typing import Any
 from oban import clock, encoding
 from oban.repository.acknowledge import OUTCOMES, Ack
 from oban.repository.runs import RunKey
+from oban.runner.execution.outcome import is_outcome
 from oban.runner.execution.run import Run
 from oban.types import JobState
 from oban.worker import running
@@ -72,7 +73,7 @@ def ended(run: Run, ack: Ack, error: BaseException | None = None, *, rolled_back
     Args:
         run: The attempt.
         ack: Its outcome.
-        error: The exception that decided the outcome.
+        error: The exception that decided the outcome, which can be a raised outcome.
         rolled_back: Whether what the job wrote was rolled back, because the run has lost its job.
     """
     if run.is_logged:
@@ -116,7 +117,8 @@ def _log_lost(run: Run, ack: Ack, error: BaseException | None, *, rolled_back: b
     text += "its writes are rolled back" if rolled_back else "its outcome is ignored"
     # Nobody knows the state that the job has now.
     values, reason = fields(run, None), _reason(ack, error)
-    level = logging.WARNING if rolled_back or ack.outcome == "failed" else logging.INFO
+    is_failure = ack.outcome in ("failed", "discarded")
+    level = logging.WARNING if rolled_back or is_failure else logging.INFO
     if reason:
         _log(level, f"{text}: %s", values, reason, error=error)
     else:
@@ -133,8 +135,10 @@ def unreadable(run: RunKey, queue: str, node: str, reason: str, error: Exception
 
 
 def _reason(ack: Ack, error: BaseException | None) -> str:
-    """The exception that decided the outcome, or the reason that the worker returned, in one line."""
-    return encoding.error_line(error) if error is not None else encoding.first_line(ack.error or "")
+    """The exception that decided the outcome, or the reason in the outcome, in one line."""
+    if error is None or is_outcome(error):
+        return encoding.first_line(ack.error or "")
+    return encoding.error_line(error)
 
 
 def _seconds(value: float) -> str:
@@ -145,6 +149,9 @@ def _log(
     level: int, text: str, values: dict[str, Any], *more: str, error: BaseException | None = None
 ) -> None:
     job = [values[name] for name in ("job_id", "worker", "attempt", "max_attempts")]
+    if level < logging.WARNING and error is not None and is_outcome(error):
+        # The worker has raised it on purpose, and nothing has failed.
+        error = None
     # No handler could print an exception that `error_text` cannot.
     is_printable = error is not None and not encoding.error_text(error).endswith(encoding.UNPRINTABLE)
     exc_info = (type(error), error, error.__traceback__) if error is not None and is_printable else None

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from oban import backoff, clock, encoding, fields
 from oban.database.job_scope import job_session
+from oban.error_rules import Rules
 from oban.errors import InvalidJob, UnknownWorker
 from oban.middleware import Middleware, around_on_loop, layers
 from oban.models import DEFAULT_MAX_ATTEMPTS, Job
@@ -19,7 +20,14 @@ from oban.repository.acknowledge import Ack
 from oban.runner.execution import attempt_log
 from oban.runner.execution.job_session import JobSessions
 from oban.runner.execution.job_session_threads import ThreadSessions
-from oban.runner.execution.outcome import AttemptFailed, Outcome, from_error, from_result, process_arguments
+from oban.runner.execution.outcome import (
+    AttemptFailed,
+    Outcome,
+    from_error,
+    from_result,
+    is_outcome,
+    process_arguments,
+)
 from oban.runner.execution.run import Run
 from oban.runner.execution.thread_run import Process, Result, ThreadRun
 from oban.runner.processes.pool import ProcessPool
@@ -210,8 +218,9 @@ async def _with_timeout(
         async with asyncio.timeout_at(started_at + timeout) as deadline:
             return await work
     except BaseException as error:
-        # The job itself can raise a TimeoutError, which is not this one.
-        if not deadline.expired():
+        # The job itself can raise a TimeoutError, which is not this one. If it is interrupted, it can still
+        # raise an outcome.
+        if not deadline.expired() or is_outcome(error):
             raise
         run.time_out(timeout)
         raise _timeout_error(run, timeout, error) from None
@@ -263,14 +272,19 @@ def _end_with_session(run: Run, ack: Ack, is_committed: bool) -> Ack | None:
 
 def _fail(run: Run, worker: Worker[Any] | None, error: BaseException) -> Ack:
     """The end of a run that raised `error`."""
-    ack = _ack(run, worker, from_error(error))
+    ack = _ack(run, worker, from_error(error, _rules(worker)))
     attempt_log.ended(run, ack, error.error if type(error) is AttemptFailed else error)
     return ack
 
 
+def _rules(worker: Worker[Any] | None) -> Rules:
+    # `__new__` of a worker class can return anything.
+    return worker.error_rules if worker is not None and issubclass(type(worker), Worker) else {}
+
+
 def _ack(run: Run, worker: Worker[Any] | None, outcome: Outcome) -> Ack:
     match outcome["outcome"]:
-        case "failed":
+        case "failed" if outcome.get("delay") is None:
             outcome["delay"] = _backoff(run, worker)
         case "snoozed":
             before = run.snoozed

@@ -2,10 +2,11 @@
 
 from typing import Any
 
-from oban import encoding
+from oban import encoding, error_rules
+from oban.error_rules import Rule, Rules
 from oban.errors import InvalidJob
 from oban.models import Job
-from oban.outcomes import Cancel, Record, Snooze
+from oban.outcomes import Cancel, Discard, RaisableOutcome, Record, Snooze
 from oban.worker import Worker
 
 #: The fields of an `Ack` that do not identify the run.
@@ -39,7 +40,14 @@ class RemoteTraceback(Exception):
 
 
 class RemoteError(Exception):
-    """Takes the place of an exception from a child process that cannot be made again in the node."""
+    """Takes the place of an exception from a child process that cannot be made again in the node.
+
+    `rule` is what the worker's options say about the original.
+    """
+
+    def __init__(self, message: str, rule: Rule | None) -> None:
+        super().__init__(message)
+        self.rule = rule
 
 
 def process_arguments(worker: Worker[Any], job: Job) -> dict[str, Any]:
@@ -60,6 +68,8 @@ def from_result(result: object) -> Outcome:
     match result:
         case Cancel():
             return {"outcome": "cancelled", "error": _reason(result.reason)}
+        case Discard():
+            return {"outcome": "discarded", "error": _reason(result.reason)}
         case Snooze():
             return {"outcome": "snoozed", "delay": result.delay}
         case Record():
@@ -70,16 +80,35 @@ def from_result(result: object) -> Outcome:
             return {"outcome": "completed"}
 
 
-def from_error(error: BaseException) -> Outcome:
-    """The outcome of a run whose `process` raised `error`. Never raises."""
-    return {"outcome": "failed", "error": _text(error)}
+def from_error(error: BaseException, rules: Rules) -> Outcome:
+    """The outcome of a run whose `process` raised `error`, by the rules of its worker. Never raises."""
+    if is_outcome(error):
+        try:
+            return from_result(error)
+        # A subclass can do anything in its methods.
+        except BaseException as other:
+            return {"outcome": "failed", "error": encoding.error_text(other)}
+    reason = error.error if type(error) is AttemptFailed else error
+    # A stand-in has no class that a rule can be about.
+    is_stand_in = issubclass(type(reason), RemoteError)
+    rule = reason.__dict__.get("rule") if is_stand_in else error_rules.rule_for(rules, reason)
+    if rule is None:
+        return {"outcome": "failed", "error": _text(error)}
+    if rule.outcome == "snoozed":
+        return {"outcome": "snoozed", "delay": rule.delay}
+    return {"outcome": rule.outcome, "error": _text(error), "delay": rule.delay}
+
+
+def is_outcome(error: BaseException) -> bool:
+    """Whether an exception is `Cancel`, `Discard` or `Snooze`, which workers can raise."""
+    # isinstance() would read the exception's `__class__`, which can raise.
+    return issubclass(type(error), RaisableOutcome)
 
 
 def _text(error: BaseException) -> str:
-    # isinstance() would read the exception's `__class__`, which can raise.
     if type(error) is AttemptFailed:
         return error.text
-    # So would an attribute that the class has replaced.
+    # The class can have replaced the attribute.
     cause = BaseException.__dict__["__cause__"].__get__(error)
     return cause.text if type(cause) is RemoteTraceback else encoding.error_text(error)
 
@@ -88,4 +117,4 @@ def _reason(reason: object) -> str:
     try:
         return encoding.sanitize(str(reason))
     except BaseException:
-        return "cancelled by its worker; the reason could not be printed"
+        return "decided by its worker; the reason could not be printed"

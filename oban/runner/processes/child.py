@@ -127,7 +127,8 @@ class ChildMain:
             # In its own context, so that the next job does not see the context variables of this one.
             return contextvars.copy_context().run(self._process, run)
         except BaseException as error:
-            return remote.encode_error(error)
+            worker = registry.get(run.request["name"])
+            return remote.encode_error(error, {} if worker is None else worker.error_rules)
         finally:
             # The process may be killed while it waits for the next job.
             for stream in (sys.stdout, sys.stderr):

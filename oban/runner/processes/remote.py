@@ -5,9 +5,17 @@ import functools
 import sys
 from typing import Any
 
-from oban import encoding
-from oban.outcomes import Cancel, Record, Snooze
-from oban.runner.execution.outcome import AttemptFailed, RemoteError, RemoteTraceback, from_result
+from oban import encoding, error_rules
+from oban.error_rules import Rules
+from oban.outcomes import Cancel, Discard, RaisableOutcome, Record, Snooze
+from oban.runner.execution.outcome import (
+    AttemptFailed,
+    RemoteError,
+    RemoteTraceback,
+    from_error,
+    from_result,
+    is_outcome,
+)
 
 #: A coroutine cannot raise these, or would mean something else by them.
 _UNRAISABLE = (StopIteration, StopAsyncIteration)
@@ -18,11 +26,17 @@ def encode_result(result: object) -> dict[str, Any]:
     return from_result(result)
 
 
-def encode_error(error: BaseException) -> dict[str, Any]:
-    """The message for a run whose `process` raised `error`. Never raises."""
+def encode_error(error: BaseException, rules: Rules) -> dict[str, Any]:
+    """The message for a run whose `process` raised `error`. Never raises.
+
+    It has the outcome by the rules of the worker, in case that the node cannot make the exception again.
+    """
+    outcome = from_error(error, rules)
+    if is_outcome(error):
+        return {**outcome, "is_raised": True}
     if type(error) is AttemptFailed:
-        return {"outcome": "failed", "error": error.text, "reason": _describe(error.error)}
-    return {"outcome": "failed", "error": encoding.error_text(error), "raised": _describe(error)}
+        return {"failed": outcome, "text": error.text, "reason": _describe(error.error)}
+    return {"failed": outcome, "text": encoding.error_text(error), "raised": _describe(error)}
 
 
 def decode(message: dict[str, Any]) -> tuple[object, Exception | None]:
@@ -36,18 +50,24 @@ def decode(message: dict[str, Any]) -> tuple[object, Exception | None]:
         case {"outcome": "completed"}:
             return None, None
         case {"outcome": "cancelled", "error": str(reason)}:
-            return Cancel(reason), None
+            return _returned_or_raised(message, Cancel(reason))
+        case {"outcome": "discarded", "error": str(reason)}:
+            return _returned_or_raised(message, Discard(reason))
         case {"outcome": "snoozed", "delay": delay}:
-            return Snooze(delay), None
-        case {"outcome": "failed", "error": str(text), "raised": dict(description)}:
-            error = _make(description)
+            return _returned_or_raised(message, Snooze(delay))
+        case {"failed": dict(outcome), "text": str(text), "raised": dict(description)}:
+            error = _make(description, outcome)
             error.__cause__ = RemoteTraceback(encoding.sanitize(text))
             return None, error
-        case {"outcome": "failed", "error": str(text), "reason": dict(description)}:
-            failed = AttemptFailed(_make(description))
+        case {"failed": dict(outcome), "text": str(text), "reason": dict(description)}:
+            failed = AttemptFailed(_make(description, outcome))
             failed.text = encoding.sanitize(text)
             return None, failed
     raise ValueError("not an outcome")
+
+
+def _returned_or_raised(message: dict[str, Any], outcome: RaisableOutcome) -> tuple[object, Exception | None]:
+    return (None, outcome) if message.get("is_raised") else (outcome, None)
 
 
 def _describe(error: BaseException) -> dict[str, Any]:
@@ -72,7 +92,7 @@ def _describe(error: BaseException) -> dict[str, Any]:
     return description
 
 
-def _make(description: dict[str, Any]) -> Exception:
+def _make(description: dict[str, Any], outcome: dict[str, Any]) -> Exception:
     """Make an exception again, as an instance of its own class if that gives the same exception."""
     module, name, message = (str(description[key]) for key in ("module", "name", "message"))
     found = _find_class("__main__" if module == "__mp_main__" else module, name)
@@ -85,7 +105,8 @@ def _make(description: dict[str, Any]) -> Exception:
                 error.__setstate__(state[0])
             if str(error) == message:
                 return error
-    return _stand_in(module, name)(message)
+    rule = error_rules.checked_rule(outcome["outcome"], outcome.get("delay"))
+    return _stand_in(module, name)(message, rule)
 
 
 def _find_class(module: str, name: str) -> Any:

@@ -4,7 +4,7 @@ from datetime import datetime
 
 from sqlalchemy.orm import Session
 
-from oban import Cancel, Job, Snooze, Worker, current_job, worker
+from oban import Cancel, Discard, Job, Snooze, Worker, current_job, worker
 
 
 class Plain(Worker):
@@ -33,6 +33,26 @@ class WrongMeta(Worker, meta=["a"]):  # error
 
 
 class WrongExecutor(Worker, executor="fork"):  # error
+    pass
+
+
+class WrongRetryOn(Worker, retry_on="KeyError"):  # error
+    pass
+
+
+class WrongDiscardOn(Worker, discard_on=KeyError("a")):  # error
+    pass
+
+
+class WrongCancelOn(Worker, cancel_on={KeyError: 5}):  # error
+    pass
+
+
+class WrongSnoozeOn(Worker, snooze_on=KeyError):  # error
+    pass
+
+
+class WrongDelay(Worker, snooze_on={KeyError: "5"}):  # error
     pass
 
 
@@ -86,6 +106,8 @@ def read(job: Job) -> None:
     job.state.upper().no_such()  # error
     current_job().args  # error  # noqa: B018
     Cancel(5)  # error
+    Discard(5)  # error
+    Cancel("a").reason = "b"  # error
     Snooze("5")  # error
     Snooze(datetime.now())  # error
 

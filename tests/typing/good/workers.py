@@ -6,7 +6,7 @@ from typing import Any, assert_type
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import Session
 
-from oban import Cancel, Job, JobState, Record, Snooze, Worker, current_job, worker
+from oban import Cancel, Discard, Job, JobState, Record, Snooze, Worker, current_job, worker
 
 
 class Plain(Worker):
@@ -24,12 +24,18 @@ class Configured(
     meta={"tenant": 7},
     oban="Other",
     timeout=timedelta(minutes=1),
+    retry_on={OSError: 5, TimeoutError: timedelta(minutes=1)},
+    discard_on=ValueError,
+    cancel_on=(LookupError, PermissionError),
+    snooze_on={ConnectionError: 60},
 ):
     async def process(self, job: Job, args: dict[str, Any]) -> Cancel | Snooze | Record | None:
         if job.cancelled():
             return Cancel("no longer needed")
         if not args:
             return Snooze(timedelta(minutes=5))
+        if len(args) > 1:
+            raise Discard("too many")
         return Record({"sum": args["a"]})
 
     def backoff(self, job: Job) -> float | timedelta:
