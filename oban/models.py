@@ -74,8 +74,11 @@ def state_at(scheduled_at: datetime, now: datetime | None = None) -> JobState:
     return JobState.SCHEDULED if scheduled_at > (now or clock.now()) else JobState.AVAILABLE
 
 
-def _default_state(context: DefaultExecutionContext) -> JobState:
+def _default_state(context: DefaultExecutionContext | None) -> JobState:
     """The state of a row whose INSERT has no value for it."""
+    # Forms of admin interfaces ask for the default outside of a statement.
+    if context is None:
+        return JobState.AVAILABLE
     parameters = context.get_current_parameters(False)  # type: ignore[no-untyped-call]
     # `insert(Job).values([…])` numbers the parameters by row. It calls this with the column itself for the
     # first row, and with numbered copies of it for the next ones.
