@@ -1,7 +1,7 @@
 """The tables as declarative models: `Job`, `Leader`, `Producer`, `Queue`."""
 
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Unpack
 from uuid import UUID
 
@@ -22,13 +22,13 @@ from sqlalchemy import (
     literal_column,
     text,
 )
-from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.orm import DeclarativeBase, Mapped, make_transient, mapped_column, validates
 from sqlalchemy.orm.attributes import manager_of_class
 
 from oban import clock, compat, ddl, fields
 from oban.errors import InvalidJob
 from oban.fields import JobFields
+from oban.initial_state import default_state, state_at
 from oban.types import (
     EMPTY_LIST,
     STATES,
@@ -63,34 +63,6 @@ class RunStatus(Protocol):
 
     @property
     def cancelled(self) -> bool: ...
-
-
-def state_at(scheduled_at: datetime, now: datetime | None = None) -> JobState:
-    """The state of a job that waits for nothing but its time: scheduled before it, then available.
-
-    `now` is by this machine's clock unless the caller passes the database's. `oban.repository.insert` has the
-    same rule in SQL.
-    """
-    return JobState.SCHEDULED if scheduled_at > (now or clock.now()) else JobState.AVAILABLE
-
-
-def _default_state(context: DefaultExecutionContext | None) -> JobState:
-    """The state of a row whose INSERT has no value for it."""
-    # Forms of admin interfaces ask for the default outside of a statement.
-    if context is None:
-        return JobState.AVAILABLE
-    parameters = context.get_current_parameters(False)  # type: ignore[no-untyped-call]
-    # `insert(Job).values([…])` numbers the parameters by row. It calls this with the column itself for the
-    # first row, and with numbered copies of it for the next ones.
-    column = context.current_column
-    row = column.index + 1 if hasattr(column, "original") else 0
-    at = parameters.get(f"scheduled_at_m{row}", parameters.get("scheduled_at"))
-    if isinstance(at, datetime):
-        return state_at(at.replace(tzinfo=at.tzinfo or UTC))
-    # Only the database knows the value of an expression: the stager makes the job available when it is due.
-    columns = compat.named_columns(getattr(context.compiled, "statement", None))
-    is_expression = any(getattr(column, "key", column) == "scheduled_at" for column in columns)
-    return JobState.SCHEDULED if is_expression else JobState.AVAILABLE
 
 
 def _partial_index(name: str, *columns: str, where: str) -> Index:
@@ -157,7 +129,7 @@ class Job(Base):
 
     id: Mapped[int] = mapped_column(BigKey, Identity())
     state: Mapped[JobState] = mapped_column(
-        StateType, insert_default=_default_state, server_default=text("'available'")
+        StateType, insert_default=default_state, server_default=text("'available'")
     )
     queue: Mapped[str] = mapped_column(Text, server_default=text("'default'"))
     worker: Mapped[str] = mapped_column(Text)

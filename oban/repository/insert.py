@@ -227,7 +227,7 @@ def _batch_statement(dialect: Dialect, returns_lists: bool) -> Executable:
         (record.delay.is_not(None), dialect.now_plus(record.delay)),
         else_=func.coalesce(record.scheduled_at, now, type_=UTCDateTime),
     )
-    # As in `oban.models.state_at`, but by the database's clock.
+    # As in `oban.initial_state.state_at`, but by the database's clock.
     state = case(
         (record.state == sql_literal("suspended"), sql_literal("suspended")),
         (scheduled_at > now, sql_literal("scheduled")),

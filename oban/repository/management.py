@@ -14,7 +14,8 @@ from oban import fields
 from oban.database.transaction import Transaction
 from oban.errors import InvalidJob, JobNotFound
 from oban.fields import JobUpdate
-from oban.models import COLUMN_KEYS, Job, state_at
+from oban.initial_state import state_at
+from oban.models import COLUMN_KEYS, Job
 from oban.repository.announce import announce_available, announce_cancelled, announce_due
 from oban.repository.instances import refresh_instances, reload_instances
 from oban.repository.selection import MAX_ID, Selection, load_jobs, lock
