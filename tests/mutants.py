@@ -113,6 +113,34 @@ MUTANTS = (
         "",
         ("tests/runner/test_fetching.py",),
     ),
+    Mutant(
+        "a page skips a job",
+        "oban/repository/pages.py",
+        "statement = statement.where(by_id > max(",
+        "statement = statement.where(by_id > 1 + max(",
+        ("tests/suite/test_pages.py",),
+    ),
+    Mutant(
+        "a discarded job is waited for",
+        "oban/repository/waiting.py",
+        "(JobState.COMPLETED, JobState.CANCELLED, JobState.DISCARDED)",
+        "(JobState.COMPLETED, JobState.CANCELLED)",
+        ("tests/suite/test_waiting.py",),
+    ),
+    Mutant(
+        "a queue with due jobs is empty",
+        "oban/repository/waiting.py",
+        "_job.scheduled_at <= dialect.now())",
+        "_job.scheduled_at > dialect.now())",
+        ("tests/suite/test_waiting.py",),
+    ),
+    Mutant(
+        "every job is cancelled without a confirmation",
+        "oban/repository/selection.py",
+        "    elif not everything and _selects_all(selection.statement):\n",
+        '    elif not everything and action == "delete" and _selects_all(selection.statement):\n',
+        ("tests/suite/test_statements.py",),
+    ),
 )
 
 
