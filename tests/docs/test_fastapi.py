@@ -11,7 +11,7 @@ from oban import Job, Oban
 from tests.docs.commands import commands
 from tests.docs.snippets import fenced
 from tests.docs.stage import Page, Snippet
-from tests.docs.written_project import WrittenProject, file_name
+from tests.docs.written_project import PYTEST, WrittenProject, file_name
 
 PAGE = Page("fastapi.md")
 FILES = [found for found in PAGE.snippets if file_name(found)]
@@ -32,7 +32,6 @@ def upgrade():
         sa.Column("welcomed", sa.Boolean, nullable=False),
     )
 """
-PYTEST = "[pytest]\nasyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\n"
 #: A test that enters the lifespan which runs jobs in the web server.
 LIFESPAN = """
 from contextlib import asynccontextmanager

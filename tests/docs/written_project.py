@@ -1,13 +1,16 @@
 """A project of the files on a page of `docs/`, and the processes that run in it."""
 
+import io
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
+from alembic import command
+from alembic.config import Config
 from sqlalchemy import URL
 
 from tests.docs.stage import Snippet
@@ -15,6 +18,8 @@ from tests.support.processes import ROOT
 from tests.support.schema import render
 from tests.support.waiting import eventually
 
+#: The configuration of pytest in a project.
+PYTEST = "[pytest]\nasyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\n"
 _NAME = re.compile(r"# (\S+\.py)\n")
 
 
@@ -80,7 +85,9 @@ class WrittenProject:
 
     def add_migrations(self, models: str, target_metadata: str, configure: str) -> None:
         """Run `alembic init`, and edit `env.py` as a reader would."""
-        self.finish("alembic", "init", "--template", "async", "migrations")
+        with redirect_stdout(io.StringIO()):
+            config = Config(str(self.folder / "alembic.ini"))
+            command.init(config, str(self.folder / "migrations"), template="async")
         env = (self.folder / "migrations/env.py").read_text()
         url = '{"sqlalchemy.url": os.environ["DATABASE_URL"]}'
         call = "context.configure(connection=connection, target_metadata=target_metadata)"
