@@ -65,7 +65,9 @@ class Oban(BaseClient[AsyncEngine, AsyncCaller]):
                 try:
                     await runner.start()
                 except Exception as error:
-                    raise dialects.unavailable(self.engine.url, error) or error from error
+                    if unavailable := dialects.unavailable(self.engine.url, error):
+                        raise unavailable from error
+                    raise
                 self._runner = runner
                 self._database.loop = asyncio.get_running_loop()
 

@@ -14,7 +14,7 @@ from oban import compat
 from oban.database.base import BaseDatabase, Function, P, Retries, T
 from oban.database.engines import make_engine, with_own_pool
 from oban.database.fast import FAST_PATH
-from oban.errors import ConfigError, InvalidTarget, WrongLoop
+from oban.errors import ConfigError, InvalidTarget, SchemaMissing, WrongLoop
 from oban.models import Job
 
 AsyncCaller = AsyncSession | async_scoped_session[Any] | AsyncConnection
@@ -101,6 +101,9 @@ class Database(BaseDatabase):
 
     async def prepare(self) -> None:
         """Set up the database for a runner; raises `SchemaMissing` if there are no tables."""
+        # To connect would create an empty file.
+        if self.dialect.missing_file(self.engine.url):
+            raise SchemaMissing(self.missing_schema())
         with self._translate_errors():
             async with self.engine.connect() as connection:
                 connection = await connection.execution_options(isolation_level="AUTOCOMMIT")

@@ -33,6 +33,10 @@ MAX_TRIES = 10
 FIRST_PAUSE = 0.02
 RETRY_WINDOW = 5.0
 
+_LOCKED_ADVICE = (
+    "SQLite has one writer at a time, and another transaction has not ended: if it is that of a session or"
+    " connection of yours, pass it as session=, or commit it before this call"
+)
 _LOST_STATEMENT_ADVICE = (
     "pass the URL instead of an engine, with notifier='poll' or listen_url=…, or make the engine with"
     " connect_args={'statement_cache_size': 0, 'prepared_statement_cache_size': 0,"
@@ -52,8 +56,13 @@ class Retries:
     def pause(self, error: DBAPIError) -> float:
         """Seconds to wait before the next try; raises `error` if there is none."""
         self._tries += 1
+        dialect = self._database.dialect
         late = clock.monotonic() - self._since >= RETRY_WINDOW
-        if self._tries >= MAX_TRIES or late or not self._database.dialect.is_transient(error):
+        if not dialect.is_transient(error):
+            raise error
+        if self._tries >= MAX_TRIES or late:
+            if dialect.single_writer:
+                error.add_detail(_LOCKED_ADVICE)
             raise error
         return random.uniform(0, FIRST_PAUSE) * 2.0 ** (self._tries - 1)  # noqa: S311 - jitter
 
@@ -197,7 +206,7 @@ class BaseDatabase:
             if isinstance(error, DBAPIError) and error.connection_invalidated:
                 self._autocommit_pool.invalidate_all()
             if isinstance(error, DBAPIError) and self.dialect.is_missing_table(error):
-                raise SchemaMissing(self.missing_schema()) from error
+                raise SchemaMissing(self.missing_schema()) from None
             if self.dialect.is_lost_statement(error) and not self._warned:
                 self._warned = True
                 logger.error(
@@ -211,7 +220,9 @@ class BaseDatabase:
         url = dialects.redacted(self._sync_engine.url)
         where = f" in the schema {self.prefix}" if self.prefix else ""
         option = f" --prefix {self.prefix}" if self.prefix else ""
+        problem = self.dialect.missing_file(self._sync_engine.url)
+        reason = f"{problem}, so " if problem else ""
         return (
-            f"there are no Oban tables{where} in {url}; make them with"
+            f"{reason}there are no Oban tables{where} in {url}; make them with"
             f" `oban install --database-url '{url}'{option}` (or `alembic upgrade head`)"
         )

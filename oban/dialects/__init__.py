@@ -41,10 +41,13 @@ def driver_error(error: BaseException) -> BaseException:
 
 def unavailable(url: URL, error: BaseException) -> DatabaseUnavailable | None:
     """The error to raise instead of one that means that the database cannot be reached, else None."""
-    if not by_name(url.get_backend_name()).is_connection_error(error):
+    dialect = by_name(url.get_backend_name())
+    if not dialect.is_connection_error(error):
         return None
     reason = driver_error(error)
     problem = str(reason).strip() or type(reason).__name__
+    if missing := dialect.missing_file(url):
+        problem += f" ({missing})"
     return DatabaseUnavailable(f"cannot reach the database {redacted(url)}: {problem}")
 
 

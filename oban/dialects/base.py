@@ -208,6 +208,10 @@ class Dialect(ABC):
         """Whether the database exists only in this process, within a single connection."""
         return False
 
+    def missing_file(self, url: URL) -> str | None:
+        """Which file or directory of the database does not exist, as a clause; None if it is all there."""
+        return None
+
     def prepare(self, connection: Connection) -> None:  # noqa: B027
         """Configure the database when a node starts. The connection is not in a transaction."""
 

@@ -1,5 +1,6 @@
 """Each kind of bad input raises its own error, which says what is wrong, and changes nothing."""
 
+import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -261,6 +262,12 @@ async def test_an_update_refuses_an_invalid_field(oban: Oban, unchanged: list[in
 # -- databases ---------------------------------------------------------------------------------
 
 
+def assert_unchained(error: BaseException) -> None:
+    """The traceback of the error shows no other error, such as the driver's."""
+    shown = "".join(traceback.format_exception(error))
+    assert shown.count("Traceback (most recent call last)") == 1, shown
+
+
 async def test_a_database_without_the_tables(empty_url: URL) -> None:
     calls: list[Callable[[Oban], Awaitable[Any]]] = [
         lambda client: client.enqueue(Plain.new()),
@@ -284,6 +291,11 @@ async def test_a_database_without_the_tables(empty_url: URL) -> None:
             assert str(url.database) in str(caught.value)
             assert isinstance(caught.value, ObanError)
             assert "s3cret" not in str(caught.value)
+            assert_unchained(caught.value)
+        async with AsyncSession(client.engine) as session:
+            with pytest.raises(SchemaMissing) as caught:
+                await client.enqueue(Plain.new(), session=session)
+            assert_unchained(caught.value)
         async with client.engine.connect() as connection:
             assert await connection.run_sync(lambda sync: inspect(sync).get_table_names()) == []
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from functools import partial
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -187,6 +188,15 @@ class SQLite(Dialect):
 
     def is_memory(self, url: URL) -> bool:
         return url.database in (None, "", ":memory:") or "mode=memory" in str(url)
+
+    def missing_file(self, url: URL) -> str | None:
+        # A URI has parameters of its own, and may name a file that is not on a disk.
+        if self.is_memory(url) or str(url.database).startswith("file:"):
+            return None
+        path = Path(str(url.database)).absolute()
+        if not path.parent.is_dir():
+            return f"the directory {path.parent} does not exist"
+        return None if path.exists() else f"the file {path} does not exist"
 
     def prepare(self, connection: Connection) -> None:
         # In WAL mode, readers and the writer do not wait for each other. The file stays in this mode.

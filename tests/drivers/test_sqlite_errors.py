@@ -1,0 +1,93 @@
+"""What a user of SQLite reads if the file is missing, or locked by a session of the application's own."""
+
+import os
+import traceback
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import URL, create_engine, text
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.orm import Session
+
+from oban import Job, Oban, SyncOban, migration
+from oban.database import base
+from oban.errors import DatabaseUnavailable, SchemaMissing
+from tests.support.databases import SQLiteFactory
+
+HINT = "pass it as session="
+BRIEF = {"connect_args": {"timeout": 0.01}}
+
+
+@pytest.fixture
+def url(sqlite_factory: SQLiteFactory, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(base, "MAX_TRIES", 2)
+    made = sqlite_factory.create()
+    yield made
+    sqlite_factory.drop(made)
+
+
+async def test_a_lock_of_the_callers_own_session_is_the_likely_cause(url: URL) -> None:
+    engine = create_async_engine(url, **BRIEF)
+    oban = Oban(engine)
+    async with AsyncSession(engine) as session:
+        session.add(Job(worker="a"))
+        await session.flush()
+        with pytest.raises(OperationalError) as caught:
+            await oban.enqueue(Job(worker="b"))
+        await oban.enqueue(Job(worker="c"), session=session)
+        await session.commit()
+    assert "database is locked" in str(caught.value)
+    assert str(caught.value).count(HINT) == 1
+    assert [job.worker for job in await oban.list_jobs()] == ["a", "c"]
+    await engine.dispose()
+
+
+def test_a_lock_of_the_callers_own_sync_session_is_the_likely_cause(url: URL) -> None:
+    engine = create_engine(url.set(drivername="sqlite"), **BRIEF)
+    oban = SyncOban(engine)
+    with Session(engine) as session:
+        session.add(Job(worker="a"))
+        session.flush()
+        with pytest.raises(OperationalError, match=HINT):
+            oban.enqueue(Job(worker="b"))
+    engine.dispose()
+
+
+def test_another_error_of_a_statement_has_no_such_hint(url: URL) -> None:
+    engine = create_engine(url.set(drivername="sqlite"), **BRIEF)
+    oban = SyncOban(engine)
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TRIGGER full BEFORE INSERT ON oban_jobs BEGIN SELECT no(); END"))
+    with pytest.raises(OperationalError) as caught:
+        oban.enqueue(Job(worker="b"))
+    assert HINT not in str(caught.value)
+    engine.dispose()
+
+
+@pytest.mark.parametrize(
+    ("path", "missing"), [("new.db", "the file {}/new.db"), ("no/such/new.db", "the directory {}/no/such")]
+)
+async def test_a_start_on_a_missing_file_says_so_and_creates_none(
+    tmp_path: Path, path: str, missing: str
+) -> None:
+    oban = Oban(f"sqlite+aiosqlite:///{tmp_path / path}", queues={"default": 1})
+    with pytest.raises(SchemaMissing) as caught:
+        await oban.start()
+    assert str(caught.value).startswith(missing.format(tmp_path) + " does not exist, so there are no Oban")
+    assert "oban install --database-url" in str(caught.value)
+    assert "".join(traceback.format_exception(caught.value)).count("Traceback") == 1
+    assert os.listdir(tmp_path) == []
+    await oban.stop()
+
+
+async def test_a_file_that_a_uri_names_is_not_missing(url: URL) -> None:
+    named = url.set(database=f"file:{url.database}", query={"uri": "true"})
+    async with Oban(named, queues={"default": 1}) as oban:
+        assert await oban.enqueue(Job(worker="a"))
+
+
+def test_an_installation_names_a_missing_directory(tmp_path: Path) -> None:
+    with pytest.raises(DatabaseUnavailable, match=rf"\(the directory {tmp_path}/no does not exist\)"):
+        migration.upgrade(f"sqlite:///{tmp_path}/no/app.db")
