@@ -214,6 +214,17 @@ async def test_each_statement_names_its_jobs(oban: Oban, ids: list[int], name: s
         assert {found["state"] for found in (await read_rows(oban.engine)).values()} == {"retryable"}
 
 
+async def test_waiting_looks_at_the_tables_of_the_client(oban: Oban, ids: list[int]) -> None:
+    with pytest.raises(TimeoutError):
+        await oban.wait(ids[0], timeout=0)
+    await oban.cancel_job(ids[0])
+    assert (await oban.wait(ids[0], timeout=0)).state == "cancelled"
+    await oban.wait_until_empty(timeout=0)
+    await oban.retry_job(ids[0])
+    with pytest.raises(TimeoutError):
+        await oban.wait_until_empty(timeout=0)
+
+
 async def test_a_statement_can_join_related_objects(oban: Oban, ids: list[int]) -> None:
     async with AsyncSession(oban.engine) as session:
         session.add(Export(id=1, job_id=ids[0]))
