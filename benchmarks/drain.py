@@ -9,6 +9,7 @@ import contextlib
 import multiprocessing
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing.synchronize import Barrier
 from typing import Any
 
@@ -19,7 +20,7 @@ from benchmarks import meter as meters
 from benchmarks import raw
 from benchmarks.meter import POLL_INTERVAL, QUEUE, TIME_LIMIT, WORKER, Mark, Meter
 from benchmarks.raw import Body
-from oban import Job, Oban, Worker
+from oban import CallNext, Job, Middleware, Oban, Worker
 
 LEFT = f"SELECT count(*) FROM oban_jobs WHERE queue = '{QUEUE}' AND state <> 'completed'"
 WRITE = text("INSERT INTO bench_writes (n) VALUES (:n)")
@@ -27,15 +28,25 @@ WRITE = text("INSERT INTO bench_writes (n) VALUES (:n)")
 Finished = Callable[[], Awaitable[object]]
 
 
-async def ours(url: URL, limit: int, body: Body, finished: Finished) -> None:
+async def ours(
+    url: URL, limit: int, body: Body, finished: Finished, middleware: Sequence[Middleware] = ()
+) -> None:
     """Run jobs with the library until `finished` returns."""
 
     class Noop(Worker, name=WORKER, queue=QUEUE):
         async def process(self, job: Job) -> None:
             body(job.args["n"])
 
-    async with Oban(url, queues={QUEUE: limit}):
+    async with Oban(url, queues={QUEUE: limit}, middleware=middleware):
         await finished()
+
+
+async def async_middleware(job: Job, call_next: CallNext) -> Any:
+    return await call_next(job)
+
+
+def plain_middleware(job: Job, call_next: CallNext) -> Any:
+    return call_next(job)
 
 
 async def ours_writing(url: URL, limit: int, body: Body, finished: Finished) -> None:
@@ -62,11 +73,13 @@ def by_hand(
     return drain
 
 
-SIDES = {
+SIDES: dict[str, Callable[[URL, int, Body, Finished], Awaitable[None]]] = {
     "ours": ours,
     "raw": by_hand(raw.drain),
     "raw-fused": by_hand(raw.drain_fused),
     "ours-writing": ours_writing,
+    "ours-async": partial(ours, middleware=[async_middleware]),
+    "ours-plain": partial(ours, middleware=[plain_middleware]),
     "raw-writing": by_hand(raw.drain_writing),
 }
 
@@ -78,13 +91,14 @@ async def drain(
     limit: int,
     *,
     snapshot: bool = False,
-    writing: bool = False,
+    variant: str | None = None,
     ready: Callable[[], object] = int,
 ) -> None:
     """Measure one process; calls `ready` once everything is set up.
 
-    With `snapshot`, a transaction that is older than the drain stays open; with `writing`, each job writes a
-    row.
+    With `snapshot`, a transaction that is older than the drain stays open. A `variant` is the second part of
+    a name in `SIDES`: with "writing", each job writes a row; with "async" or "plain", it has such a
+    middleware.
     """
     async with counting(url) as left, old_snapshot(url) if snapshot else contextlib.nullcontext():
         if (waiting := await left()) != meter.jobs:
@@ -98,7 +112,7 @@ async def drain(
                 await asyncio.sleep(POLL_INTERVAL)
             meter.stop()
 
-        await SIDES[f"{side}-writing" if writing else side](url, limit, meter.body, finished)
+        await SIDES[f"{side}-{variant}" if variant else side](url, limit, meter.body, finished)
     if meter.ran > meter.jobs:
         raise SystemExit(f"{meter.jobs} jobs ran {meter.ran} times")
 
