@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Generic, Unpack, cast, overload
 
 from typing_extensions import TypeVar
 
-from oban import arguments, backoff, callables, config, encoding, error_rules, fields, instances
+from oban import arguments, backoff, callables, config, encoding, error_rules, fields, instances, main_module
 from oban.arguments import Arguments
 from oban.database.aio import AsyncCaller
 from oban.database.sync import SyncCaller
@@ -80,6 +80,8 @@ class Worker(Generic[A]):
     #: The fields of a new job, and those of them that each job needs a copy of.
     _defaults: ClassVar[Mapping[str, Any]] = {}
     _mutable: ClassVar[Mapping[str, Any]] = {}
+    #: Whether the name begins with `__main__`, and nothing has warned about it yet.
+    _is_in_script: ClassVar[bool] = False
     _oban: ClassVar[str] = "Oban"
     _timeout: ClassVar[float | None] = None
     #: The type in `Worker[…]`, and the object that dumps and parses args of that type.
@@ -99,8 +101,7 @@ class Worker(Generic[A]):
 
     @classmethod
     def _set_options(cls, options: WorkerOptions) -> None:
-        # A child process runs the main module of its parent as `__mp_main__`.
-        module = "__main__" if cls.__module__ == "__mp_main__" else cls.__module__
+        module = main_module.import_name(cls.__module__)
         try:
             config.check_known(options, WorkerOptions.__annotations__)
             name, oban = options.pop("name", None), options.pop("oban", None)
@@ -110,6 +111,7 @@ class Worker(Generic[A]):
             rules = error_rules.pop_rules(options)
             own = fields.check(options)
             cls.worker_name = fields.worker(name or f"{module}.{cls.__qualname__}")
+            cls._is_in_script = name is None and module == cls.__module__ == main_module.MAIN
             if timeout is not None:
                 cls._timeout = fields.timeout(timeout)
             if executor not in (None, *EXECUTORS):
@@ -214,6 +216,8 @@ class Worker(Generic[A]):
             values |= deepcopy(cls._mutable)
         if overrides:
             values |= fields.check(overrides)
+        if cls._is_in_script:
+            cls._is_in_script = main_module.job_created(cls.worker_name)
         return Job._from_checked(values)
 
     @classmethod
@@ -269,9 +273,17 @@ class Registry(dict[str, type[Worker[Any]]]):
     """Worker classes by the name that rows carry."""
 
     def __missing__(self, name: str) -> type[Worker[Any]]:
+        remedy = "import the module that defines it before starting"
+        if name.startswith(f"{main_module.MAIN}."):
+            # Older versions did not ask how the main module had been started.
+            alias = main_module.import_name(main_module.MAIN) + name.removeprefix(main_module.MAIN)
+            if alias in self:
+                return self[alias]
+            remedy = (
+                "a script has enqueued it: run the script with `python -m`, or set the worker's option name"
+            )
         raise UnknownWorker(
-            f"no worker named {encoding.log_safe(repr(name))} is registered in this process; import the"
-            " module that defines it before starting"
+            f"no worker named {encoding.log_safe(repr(name))} is registered in this process; {remedy}"
         )
 
     def queues(self) -> dict[str, str]:

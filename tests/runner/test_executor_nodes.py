@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -75,9 +75,9 @@ async def test_the_child_processes_of_a_killed_node_end(sqlite_url: URL, note: P
         assert (await row_of(client, busy)).state is JobState.EXECUTING
 
 
-async def script(url: URL, *arguments: str) -> str:
+async def script(url: URL, *arguments: str, run: Sequence[str] = ("tests/runner/process_script.py",)) -> str:
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "tests/runner/process_script.py"),
+        *(sys.executable, *run),
         *(url.render_as_string(hide_password=False), *arguments),
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -91,6 +91,12 @@ async def script(url: URL, *arguments: str) -> str:
 async def test_a_worker_can_be_defined_in_the_main_script(sqlite_url: URL) -> None:
     output = await script(sqlite_url)
     assert output == "__main__.InMain completed {'recorded': True, 'return': '__mp_main__'} []\n"
+
+
+async def test_a_worker_can_be_defined_in_a_main_module(sqlite_url: URL) -> None:
+    name = "tests.runner.process_script"
+    output = await script(sqlite_url, run=["-m", name])
+    assert output == f"{name}.InMain completed {{'recorded': True, 'return': '__mp_main__'}} []\n"
 
 
 async def test_a_script_without_a_guard_starts_no_second_node(sqlite_url: URL) -> None:

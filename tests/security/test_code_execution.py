@@ -148,6 +148,8 @@ CALLS = {
 #: Places that import modules by a variable name, and where the name comes from.
 ALLOWED = {
     "cli/start.py: import_module": "the operator, on the command line",
+    "cli/target.py: import_module": "the operator, on the command line",
+    "cli/target.py: pkgutil": "lists the names of modules, for a suggestion",
     "cli/node.py: import_module": "the operator, on the command line; uvloop",
     "runner/processes/child.py: import_module": "the registry of the parent process",
     "runner/processes/child.py: multiprocessing.spawn": "the main module of the node; nothing is pickled",
