@@ -1,7 +1,6 @@
 """Every example of the README and of `docs/schema.md` runs in an empty folder, as a reader would run it."""
 
 import asyncio
-import os
 import re
 import signal
 import subprocess
@@ -62,17 +61,20 @@ async def _is_told(client: Oban, subject: str) -> bool:
     return [job.state for job in closed] == [JobState.COMPLETED] and len(told) == 1
 
 
-def test_the_start_command_of_the_readme_runs_its_workers(folder: Path) -> None:
-    package = folder / "app"
-    package.mkdir()
-    workers = next(block for block in fenced("README.md", "python") if "class Resize" in block)
-    (package / "workers.py").write_text(workers)
-    run(["oban", "install", "--database-url", URL], folder)
-    start = next(command for command in commands("README.md") if command[:2] == ["oban", "start"])
-    enqueue = "import asyncio, app.workers; asyncio.run(app.workers.main())"
-    environment = {**os.environ, "PYTHONPATH": str(folder)}
-    subprocess.run([sys.executable, "-c", enqueue], cwd=folder, check=True, env=environment)
+def test_the_commands_of_the_readme_enqueue_and_run_jobs_and_say_why_one_failed(folder: Path) -> None:
+    (folder / "app").mkdir()
+    jobs = next(block for block in fenced("README.md", "python") if "class Resize" in block)
+    (folder / "app" / "jobs.py").write_text(jobs)
+    install, enqueue, start = commands("README.md")[-4:-1]
+    run(install, folder)
+    subprocess.run([sys.executable, *enqueue[1:]], cwd=folder, check=True)
 
+    async def enqueue_a_bad_one() -> None:
+        async with Oban(URL) as client:
+            await client.enqueue(Job(worker="app.jobs.Resize", queue="media", max_attempts=5))
+
+    asyncio.run(enqueue_a_bad_one())
+    awaited = {"to ann@example.com: Welcome", "KeyError"}
     printed = []
     with subprocess.Popen(
         [*OBAN, *start[1:]], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -80,15 +82,20 @@ def test_the_start_command_of_the_readme_runs_its_workers(folder: Path) -> None:
         assert node.stdout is not None
         for line in node.stdout:
             printed.append(line)
-            if "to ann@example.com: Welcome" in line:
+            found = {part for part in awaited if part in line}
+            awaited -= found
+            if found and not awaited:
                 node.send_signal(signal.SIGTERM)
     assert node.returncode == 0, printed
+    (shown,) = fenced("README.md", "text")
+    pattern = re.escape(shown.strip()).replace("17", r"\d+").replace(r"job\ 1", r"job\ 4")
+    assert any(re.search(pattern, line) for line in printed), printed
 
-    async def ended() -> dict[int, JobState]:
+    async def ended() -> list[JobState]:
         async with Oban(URL) as client:
-            return {job.id: job.state for job in await client.list_jobs()}
+            return [job.state for job in await client.list_jobs()]
 
-    assert asyncio.run(ended())[2] is JobState.COMPLETED
+    assert asyncio.run(ended()) == ["completed", "completed", "scheduled", "retryable"]
 
 
 async def test_the_examples_of_the_schema_page_run(folder: Path) -> None:
