@@ -4,6 +4,7 @@ import logging
 import os
 from dataclasses import dataclass
 
+import httpx
 from sqlmodel import col, func, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -11,7 +12,7 @@ from oban import Cancel, Job, Oban, Record, Worker
 
 from .database import engine, sessions
 from .logs import configure, restore_request_id
-from .mail import Mail
+from .mail import Mail, Refused
 from .models import Member
 
 logger = logging.getLogger(__name__)
@@ -33,7 +34,14 @@ class MemberArgs:
     member_id: int
 
 
-class SendWelcome(Worker[MemberArgs], queue="mailers", max_attempts=5):
+class SendWelcome(
+    Worker[MemberArgs],
+    queue="mailers",
+    max_attempts=5,
+    # Whoever sees the log or GET /jobs?state=discarded corrects the address, and retries the job.
+    discard_on=Refused,
+    retry_on={httpx.TransportError: 10},
+):
     async def process(self, job: Job, args: MemberArgs, session: AsyncSession) -> Cancel | None:
         member = await session.get(Member, args.member_id)
         if member is None:
