@@ -50,6 +50,9 @@ class Rescued(NamedTuple):
 
     id: int
     worker: str
+    queue: str
+    attempt: int
+    max_attempts: int
     node: str
     #: Whether the job was discarded, because it has no attempt left.
     discarded: bool
@@ -83,14 +86,14 @@ def rescue(
     acks, rescued = [], []
     conditions = () if only is None else (_job.id.in_(only),)
     orphans = _lock_orphans(tx, lease, max_age, vanished, observed_for, *conditions)
-    for id_, worker, attempt, max_attempts, meta, attempted_by in orphans:
+    for id_, worker, queue, attempt, max_attempts, meta, attempted_by in orphans:
         node, owner = _node_and_owner(attempted_by)
         before = meta.get("rescued") if isinstance(meta, dict) else None
         count = before + 1 if isinstance(before, int) and 0 <= before < 2**31 else 1
         is_last = attempt >= max_attempts
         reason = f"the node {node!r} was lost while it ran attempt {attempt} of {max_attempts}"
         acks.append(Ack(id_, attempt, owner, "rescued", error=reason if is_last else None, rescued=count))
-        rescued.append(Rescued(id_, worker, node, discarded=is_last))
+        rescued.append(Rescued(id_, worker, queue, attempt, max_attempts, node, discarded=is_last))
     # The wait for the locks may have kept live producers from sending heartbeats, too.
     if not still_steady():
         return []
@@ -136,7 +139,9 @@ def _orphans_statement(dialect: Dialect) -> Select[Any]:
     # A row that another program made executing may have no `attempted_at`.
     started_at = func.coalesce(_job.attempted_at, _job.scheduled_at)
     return (
-        select(_job.id, _job.worker, _job.attempt, _job.max_attempts, _job.meta, _job.attempted_by)
+        select(
+            *(_job.id, _job.worker, _job.queue, _job.attempt, _job.max_attempts, _job.meta, _job.attempted_by)
+        )
         .where(
             _job.state == dialect.state("executing"),
             # A node that was frozen can fetch jobs before it sends its next heartbeat.

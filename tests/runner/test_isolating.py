@@ -117,11 +117,19 @@ async def test_an_outcome_is_not_replaced_after_a_temporary_error(sqlstate: str)
         (RuntimeError("nobody knows"), TRIES + 1),
     ],
 )
-async def test_an_outcome_whose_content_is_refused_is_replaced(error: Exception, tries: int) -> None:
+async def test_an_outcome_whose_content_is_refused_is_replaced_and_logged(
+    error: Exception, tries: int, caplog: pytest.LogCaptureFixture
+) -> None:
     database = Refusing(error)
     database.refuses = lambda ack: ack == ACK
     assert list(await tried(database, tries - 1 or 1)) == ([ACK] if tries > 1 else [])
+    caplog.clear()
     assert list(await tried(database, tries)) == []
+    (record,) = caplog.records
+    assert record.getMessage().startswith(
+        "job 1 failed, attempt 1, because its outcome, failed, could not be stored: "
+    )
+    assert (record.levelname, record.__dict__["job_id"]) == ("ERROR", 1)
     stored = database.stored[-1]
     assert stored[:4] == ACK[:4]
     assert "could not be stored" in str(stored.error)

@@ -212,12 +212,26 @@ async def test_a_row_that_refuses_the_rescue_does_not_block_other_rescues(fresh_
         assert (await row_of(client, refused)).state is JobState.EXECUTING
 
 
-async def test_a_running_node_rescues_and_runs_the_jobs_of_a_dead_node(url: URL) -> None:
+async def test_a_running_node_rescues_and_runs_the_jobs_of_a_dead_node_and_logs_that(
+    url: URL, caplog: pytest.LogCaptureFixture
+) -> None:
     async with Oban(url, name="client") as client:
         job = await orphan(client, owner=await producer_row(client))
+        last = await orphan(client, owner=await producer_row(client), max_attempts=1)
         async with Oban(url, queues={"default": 1}, **LEASE):
             row = await reaches(client, job, JobState.COMPLETED)
+            await reaches(client, last, JobState.DISCARDED)
+            await eventually(lambda: sum("job_id" in record.__dict__ for record in caplog.records) == 2)
         assert (row.attempt, row.meta) == (2, {"rescued": 1})
+    logged = {record.__dict__["job_id"]: record for record in caplog.records if "job_id" in record.__dict__}
+    assert logged.keys() == {job.id, last.id}
+    record = logged[job.id]
+    expected = f"job {job.id} ({job.worker}) was rescued, attempt 1 of 20: its node elsewhere is dead"
+    assert (record.levelname, record.getMessage()) == ("WARNING", expected)
+    record = logged[last.id]
+    expected = f"job {last.id} ({job.worker}) failed, attempt 1 of 1, discarded: its node elsewhere is dead"
+    assert (record.levelname, record.getMessage()) == ("ERROR", expected)
+    assert [record.__dict__[it] for it in ("queue", "attempt", "state")] == ["default", 1, "discarded"]
 
 
 async def test_a_job_that_runs_longer_than_the_lease_is_not_run_twice(url: URL) -> None:

@@ -4,7 +4,7 @@ import logging
 import random
 from collections.abc import Iterator, Sequence
 
-from oban import clock, dialects
+from oban import clock, dialects, encoding
 from oban.database.aio import Database
 from oban.repository import acknowledge
 from oban.repository.acknowledge import Ack
@@ -119,6 +119,7 @@ class Acknowledger:
             if dialect.is_bad_value(error) or (tries >= TRIES and not dialect.is_retryable(error)):
                 try:
                     await self.database.write(acknowledge.acknowledge, [_without_values(ack, error)])
+                    _log_replaced(ack, error)
                     return
                 # The values are not the reason, so the outcome is kept as it is.
                 except Exception as refused:
@@ -129,10 +130,18 @@ class Acknowledger:
 
 
 def _without_values(ack: Ack, error: Exception) -> Ack:
-    cause = dialects.driver_error(error)
-    logger.error("the outcome of job %s cannot be stored: %s", ack.id, cause)
-    reason = f"the outcome could not be stored: {type(cause).__name__}"
+    reason = f"the outcome could not be stored: {type(dialects.driver_error(error)).__name__}"
     return ack._replace(outcome="failed", error=reason, value=None, snoozed=None, delay=ack.delay or 15)
+
+
+def _log_replaced(ack: Ack, error: Exception) -> None:
+    cause = dialects.driver_error(error)
+    logger.error(
+        "job %s failed, attempt %s, because its outcome, %s, could not be stored: %s",
+        *(ack.id, ack.attempt, ack.outcome, encoding.error_line(cause)),
+        exc_info=cause,
+        extra={"job_id": ack.id, "attempt": ack.attempt},
+    )
 
 
 def _characters(ack: Ack) -> int:

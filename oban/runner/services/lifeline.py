@@ -90,9 +90,7 @@ class Lifeline(Service):
             observed_for=self._window.update,
         )
         for job in rescued:
-            outcome = "was discarded, as that was its last attempt" if job.discarded else "was rescued"
-            worker, node = encoding.log_safe(job.worker), encoding.log_safe(job.node)
-            logger.warning("job %s (%s) %s: it ran on node %s, which is dead", job.id, worker, outcome, node)
+            _log_rescued(job)
         if len(rescued) < rescue.BATCH:
             await self._forget_dead(started_at)
         return len(rescued)
@@ -137,6 +135,23 @@ class Lifeline(Service):
             after = ids[-1]
             await bisect_jobs(self.database.dialect, ids, verb, change_part)
         return changed
+
+
+def _log_rescued(job: rescue.Rescued) -> None:
+    level, text = logging.WARNING, "job %s (%s) was rescued, attempt %s of %s: its node %s is dead"
+    if job.discarded:
+        level, text = logging.ERROR, "job %s (%s) failed, attempt %s of %s, discarded: its node %s is dead"
+    worker, node = encoding.log_safe(job.worker), encoding.log_safe(job.node)
+    extra = {
+        "job_id": job.id,
+        "worker": worker,
+        "queue": encoding.log_safe(job.queue),
+        "attempt": job.attempt,
+        "max_attempts": job.max_attempts,
+        "node": node,
+        "state": "discarded" if job.discarded else "available",
+    }
+    logger.log(level, text, job.id, worker, job.attempt, job.max_attempts, node, extra=extra)
 
 
 class HeartbeatWindow:
