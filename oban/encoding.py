@@ -7,12 +7,12 @@ characters, lone surrogates, NaN, infinities, integers beyond 64 bits, and keys 
 """
 
 import json
-import marshal
 import math
 import re
 import sys
 import traceback
 from decimal import Decimal
+from marshal import dumps as marshal_dumps
 from typing import Any
 
 import orjson
@@ -168,7 +168,7 @@ def dumps_unchecked(value: Any) -> str | None:
         return None
     try:
         # It refuses subclasses, enums and UUIDs, all of which orjson converts.
-        marshal.dumps(value)
+        marshal_dumps(value)
     except ValueError:
         return None
     text = encoded.decode()
