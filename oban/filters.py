@@ -275,7 +275,10 @@ def _step(key: object, name: str) -> str | int:
         return encoding.string(key, f"a key of {name}")
     if isinstance(key, int) and not isinstance(key, bool) and 0 <= key < 2**31:
         return int(key)
-    raise InvalidArgument(f"a path consists of strings and of list indexes from 0: {_shown(key)} is neither")
+    raise InvalidArgument(
+        f"a path consists of strings and of list indexes from 0: {_shown(key)} is neither; what the value is"
+        f" compared with comes after the path, as in filters.{name}('id') == 7"
+    )
 
 
 def _shown(value: object) -> str:

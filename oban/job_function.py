@@ -102,7 +102,13 @@ class FunctionWorker(Generic[P, R]):
         try:
             return dict(self.signature.bind(*args, **kwargs).arguments)
         except TypeError as error:
-            raise InvalidJob("args", f"of {self.worker.worker_name}: {error}") from None
+            options = [f"{name}=…" for name in kwargs if self._is_option(name)]
+            call = f"{self.function.__name__}.with_options({', '.join(options)})"
+            advice = f"; options of a job are set with {call}" if options else ""
+            raise InvalidJob("args", f"of {self.worker.worker_name}: {error}{advice}") from None
+
+    def _is_option(self, name: str) -> bool:
+        return name in Overrides.__annotations__ and name not in self.signature.parameters
 
     def call(self, arguments: Mapping[str, Any]) -> Any:
         """Call the function with the args of a job."""

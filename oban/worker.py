@@ -204,7 +204,7 @@ class Worker(Generic[A]):
     @classmethod
     def _new(cls, call: str, args: A | None, overrides: Overrides) -> Job:
         """Create a job for `call`, the name of the method that the caller has used."""
-        if unknown := [name for name in overrides if name not in fields.SETTABLE]:
+        if overrides and (unknown := [name for name in overrides if name not in fields.SETTABLE]):
             raise InvalidJob(unknown[0], f"cannot be set; {cls._explanation(call, unknown)}")
         if cls._arguments is not None:
             stored = cls._arguments.dump(args, cls.worker_name)

@@ -336,6 +336,7 @@ REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: filters.args("a", -1), InvalidArgument, "from 0"),
     (lambda: filters.args("a", True), InvalidArgument, "is neither"),
     (lambda: filters.args("a", None), InvalidArgument, "is neither"),  # type: ignore[arg-type]
+    (lambda: filters.args({"id": 7}), InvalidArgument, r"as in filters.args\('id'\) == 7"),  # type: ignore[arg-type]
     (lambda: filters.args("a\0"), EncodingError, "NUL"),
     (lambda: filters.args("a") == object(), EncodingError, r"^args\['a'\] is not JSON: object"),
     (lambda: filters.args("a") == b"\xff", EncodingError, r"^args\['a'\] is not JSON: bytes"),

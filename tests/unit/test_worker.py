@@ -279,6 +279,13 @@ class TestFunctions:
         with pytest.raises(InvalidJob, match="send"):
             send.new(*args, **kwargs)
 
+    def test_an_option_among_the_arguments_is_explained(self) -> None:
+        loose: Any = send
+        with pytest.raises(InvalidJob, match=r"set with send\.with_options\(schedule_in=…, queue=…\)$"):
+            loose.new("a", schedule_in=60, queue="media")
+        with pytest.raises(InvalidJob, match=r"unexpected keyword argument 'other'$"):
+            loose.new("a", other=1)
+
     def test_arguments_that_are_not_json_are_refused_by_their_name(self) -> None:
         with pytest.raises(InvalidJob, match=r'args\["to"\] is not JSON: set'):
             send.new({"x"})  # type: ignore[arg-type]

@@ -45,6 +45,8 @@ def make(engine: AsyncEngine) -> list[Oban]:
         Oban(engine, queues={"default": {"limit": 3}}, lease=30, shutdown_grace_period=5.5),
         Oban(engine, notifier="poll", retention=Retention(completed=timedelta(days=1)), poll_interval=0.5),
         Oban(engine, retention={"completed": None}),
+        Oban(engine, lease=timedelta(minutes=1), shutdown_grace_period=timedelta(seconds=5)),
+        Oban(engine, statement_timeout=timedelta(seconds=5), prune_interval=timedelta(minutes=5)),
         Oban(engine, session=async_sessionmaker(engine, class_=OwnSession)),
         Oban(engine, session=OwnSession),
         Oban(engine, session=lambda: OwnSession(engine)),
