@@ -13,7 +13,7 @@ class Instances:
         self._class_name = class_name
         self._clients: dict[str, list[ref[Any]]] = {}
         #: Whether a client with queues was ever added.
-        self.have_queues = False
+        self.have_queues: bool = False
 
     def register(self, name: str, client: Any) -> None:
         """Add a client, which takes precedence over older ones of the same name."""

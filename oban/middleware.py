@@ -29,8 +29,8 @@ class Layer:
     __slots__ = ("function", "is_async")
 
     def __init__(self, function: Middleware) -> None:
-        self.function = function
-        self.is_async = callables.is_async(function)
+        self.function: Middleware = function
+        self.is_async: bool = callables.is_async(function)
 
     @property
     def name(self) -> str:
