@@ -119,7 +119,8 @@ def dumps(value: Any) -> str:
 def json_object(value: object, path: str) -> dict[str, Any]:
     """Check a dict of JSON values and copy it, as `json_value` does."""
     if not isinstance(value, dict):
-        raise EncodingError(path, f"must be a dict, not {type(value).__name__}")
+        problem = f"must be a dict, not {type(value).__name__}{remedies.remedy_for_args(value)}"
+        raise EncodingError(path, problem)
     return json_value(value, path) if value else {}
 
 

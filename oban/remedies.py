@@ -55,6 +55,15 @@ def remedy(value: object) -> str:
     return "use strings, numbers, booleans, None, lists and dicts"
 
 
+def remedy_for_args(value: object) -> str:
+    """What to pass instead of an object that is not a dict, if it is clear what is in it; else nothing."""
+    if _is_mapped(value):
+        return "; pass a dict with its primary key, and load the row in the worker"
+    if _is_model(value):
+        return "; declare it as the worker's type, as in class MyWorker(Worker[MyArgs]), or pass a dict"
+    return ""
+
+
 def _conversion(value: object) -> str | None:
     return next((text for types, text in _CONVERSIONS if isinstance(value, types)), None)
 

@@ -6,7 +6,7 @@ from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
-from sqlalchemy import URL, select
+from sqlalchemy import URL, Engine, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_scoped_session
 
@@ -65,7 +65,13 @@ class Database(BaseDatabase):
         if isinstance(engine, (str, URL)):
             engine = make_engine(engine, pooled)
         elif not isinstance(engine, AsyncEngine):
-            raise ConfigError(f"an AsyncEngine or a database URL is needed, not {type(engine).__name__}")
+            advice = (
+                "; use Oban(engine.url), or SyncOban, which runs no jobs"
+                if isinstance(engine, Engine)
+                else ""
+            )
+            problem = f"an AsyncEngine or a database URL is needed, not {type(engine).__name__}{advice}"
+            raise ConfigError(problem)
         super().__init__(engine.sync_engine, owned=owned, prefix=prefix, pooled=pooled)
         self.engine = engine
         self.timeout = timeout

@@ -2,6 +2,7 @@
 
 import re
 import sqlite3
+from typing import Any
 
 import httpx
 import pytest
@@ -15,6 +16,7 @@ from tests.docs.written_project import PYTEST, WrittenProject, file_name
 
 PAGE = Page("fastapi.md")
 FILES = [found for found in PAGE.snippets if file_name(found)]
+LIFESPAN, SYNCHRONOUS = (found for found in PAGE.snippets if not file_name(found))
 MIGRATE, SERVE, RUN = (" ".join(command) for command in commands("docs/fastapi.md"))
 
 #: What the reader has before.
@@ -33,7 +35,7 @@ def upgrade():
     )
 """
 #: A test that enters the lifespan which runs jobs in the web server.
-LIFESPAN = """
+TEST_OF_LIFESPAN = """
 from contextlib import asynccontextmanager
 
 import app.main
@@ -84,8 +86,7 @@ def test_the_migration_creates_the_tables_and_autogenerate_leaves_them_alone(pro
 
 
 def test_the_tests_of_the_page_pass_and_the_lifespan_runs_jobs(project: WrittenProject) -> None:
-    (lifespan,) = (found for found in PAGE.snippets if not file_name(found))
-    project.write_text("tests/test_lifespan.py", LIFESPAN.format(snippet=lifespan.code))
+    project.write_text("tests/test_lifespan.py", TEST_OF_LIFESPAN.format(snippet=LIFESPAN.code))
     assert "4 passed" in project.finish("pytest", "-q")
 
 
@@ -107,3 +108,14 @@ async def test_the_node_welcomes_users_and_a_failed_job_says_why_and_is_retried(
             answer = await client.post(f"/jobs/{job.id}/retry")
             assert answer.json() == {"retried": True}
             assert (await oban.wait(job, timeout=20)).state == "completed"
+
+
+def test_a_synchronous_application_has_both_clients() -> None:
+    names: dict[str, Any] = {}
+    exec(SYNCHRONOUS.compiled(), names)
+    assert names["oban"].engine.url == names["engine"].url
+    assert names["oban"].engine.dialect.is_async
+    assert not names["sync_oban"].engine.dialect.is_async
+    PAGE.says('`engine.url.set(drivername="postgresql+asyncpg")`')
+    assert Oban(names["engine"].url.set(drivername="postgresql+asyncpg")).engine.driver == "asyncpg"
+    names["engine"].dispose()

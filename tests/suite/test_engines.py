@@ -43,7 +43,7 @@ async def test_an_engine_that_shares_one_connection_between_transactions_is_refu
 
 async def test_a_sync_engine_and_values_that_are_not_engines_are_refused(tmp_path: Path) -> None:
     engine = create_engine(f"sqlite:///{tmp_path}/a.db")
-    with pytest.raises(ConfigError, match="AsyncEngine or a database URL is needed, not Engine"):
+    with pytest.raises(ConfigError, match=r"not Engine; use Oban\(engine.url\), or SyncOban"):
         Oban(engine)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="not NoneType"):
         Oban(None)  # type: ignore[arg-type]

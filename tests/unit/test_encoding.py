@@ -202,6 +202,22 @@ ADVICE: list[tuple[Any, str, str, bool]] = [
 ]
 
 
+@pytest.mark.parametrize(
+    ("value", "advice"),
+    [
+        (Job(worker="w"), "pass a dict with its primary key, and load the row in the worker"),
+        (
+            Point(1),
+            "declare it as the worker's type, as in class MyWorker(Worker[MyArgs]), or pass a dict",
+        ),
+    ],
+)
+def test_the_error_about_an_object_says_how_to_pass_it(value: Any, advice: str) -> None:
+    with pytest.raises(EncodingError) as caught:
+        fields.args(value)
+    assert str(caught.value) == f"args must be a dict, not {type(value).__name__}; {advice}"
+
+
 @pytest.mark.parametrize(("value", "name", "advice", "typed"), ADVICE, ids=[item[1] for item in ADVICE])
 def test_the_error_says_what_to_store_instead(value: Any, name: str, advice: str, typed: bool) -> None:
     typed_args = ", or declare typed args: Worker[Args]" if typed else ""
@@ -211,7 +227,7 @@ def test_the_error_says_what_to_store_instead(value: Any, name: str, advice: str
     with pytest.raises(EncodingError) as caught:
         encoding.json_value([value], "Record")
     assert str(caught.value) == f"Record[0] is not JSON: {name}; {advice}"
-    with pytest.raises(EncodingError, match=f"^args must be a dict, not {name.rpartition('.')[2]}$"):
+    with pytest.raises(EncodingError, match=f"^args must be a dict, not {name.rpartition('.')[2]}(;|$)"):
         fields.args(value)
     # After a change in place, it is not encoded without a check.
     assert encoding.dumps_unchecked({"a": value}) is None
