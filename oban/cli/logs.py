@@ -32,7 +32,7 @@ class Console:
         self.is_json = kind == "json"
         self._level = level.upper()
         self._handler = logging.StreamHandler(sys.stderr)
-        self._handler.setFormatter(_json(node) if self.is_json else _text(node if prefix else ""))
+        self._handler.setFormatter(json_formatter(node) if self.is_json else _text(node if prefix else ""))
 
     def apply(self) -> None:
         """Configure Oban's loggers, and the records that no logger has a handler for."""
@@ -56,7 +56,8 @@ def _text(origin: str) -> logging.Formatter:
     return logging.Formatter(f"%(asctime)s %(levelname)-7s {origin}%(name)s  %(message)s")
 
 
-def _json(node: str) -> logging.Formatter:
+def json_formatter(node: str) -> logging.Formatter:
+    """The format of `--log-format json`."""
     return JsonFormatter(_FIELDS, rename_fields=_NAMES, timestamp=True, defaults={"node": node})
 
 

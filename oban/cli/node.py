@@ -62,7 +62,8 @@ def run(
         instance: Returns the node's `Oban`, on its event loop.
         link: The socket to the supervisor, if there is one.
         console: Applied again each time that code of the application has run.
-        announced: The nodes that the banner names. A node with a supervisor prints none without it.
+        announced: The nodes that the banner names, empty for this one. A node with a supervisor prints no
+            banner without it.
     """
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(_serve(instance, link, console, announced))
@@ -105,7 +106,7 @@ async def _serve(
 ) -> None:
     oban = await instance
     console.apply()
-    if announced or link is None:
+    if announced is not None or link is None:
         banner.show(oban, announced or oban.options.node, as_record=console.is_json)
     loop = asyncio.get_running_loop()
     requests = _StopRequests(oban)

@@ -1,4 +1,4 @@
-"""`oban start`: one node in this process, or several in child processes."""
+"""`oban start`: one node in this process, or nodes in child processes."""
 
 import asyncio
 import gc
@@ -18,7 +18,9 @@ from oban.cli import target as targets
 from oban.cli.logs import FORMATS, LEVELS, Console
 from oban.cli.schema import database_url, prefix
 from oban.cli.supervisor import Supervisor
+from oban.cli.watch import Watcher
 from oban.config import NOTIFIERS, Options
+from oban.errors import ConfigError
 
 logger = logging.getLogger("oban")
 
@@ -72,6 +74,12 @@ def _parse_queues(ctx: click.Context, param: click.Parameter, values: tuple[str,
     " dies.",
 )
 @click.option(
+    "--watch",
+    is_flag=True,
+    help="Restart the node when a Python file in the current directory changes, for development. Needs"
+    " oban-sqlalchemy[watch].",
+)
+@click.option(
     "--lease",
     type=float,
     default=DEFAULTS.lease,
@@ -116,7 +124,7 @@ def _parse_queues(ctx: click.Context, param: click.Parameter, values: tuple[str,
 )
 # The file descriptor of the socket to the supervisor that started this process.
 @click.option("--supervisor", type=int, hidden=True)
-# The names of all of the supervisor's nodes, for the banner of the first one.
+# The names of all of the supervisor's nodes, for the banner of the first one; empty if there is only one.
 @click.option("--announced", hidden=True)
 @click.pass_context
 def start(
@@ -125,6 +133,7 @@ def start(
     target: str | None,
     modules: tuple[str, ...],
     processes: int,
+    watch: bool,
     log_level: str,
     log_format: str,
     supervisor: int | None,
@@ -141,17 +150,20 @@ def start(
     settings = _given(ctx, target, options)
     node = settings.get("node") or socket.gethostname()
     # The log lines of several nodes go to the same place.
-    is_one_of_several = processes > 1 or supervisor is not None
-    console = Console(log_level, log_format, node, prefix=is_one_of_several)
+    has_children = processes > 1 or watch
+    console = Console(log_level, log_format, node, prefix=has_children or supervisor is not None)
     console.apply()
     logger.info("starting, process %s", os.getpid())
     link = None if supervisor is None else socket.socket(fileno=supervisor)
     if link:
         # Processes that jobs start must not get it.
         link.set_inheritable(False)
-    if processes > 1:
+    if watch and processes > 1:
+        raise ConfigError("--watch runs one node: leave out --processes")
+    if has_children:
+        names = [f"{node}-{number}" for number in range(1, processes + 1)] if processes > 1 else [node]
         output = ["--log-level", log_level, "--log-format", log_format]
-        sys.exit(_supervise(target, modules, node, processes, output, settings))
+        sys.exit(_supervise(target, modules, names, watch, output, settings))
     sys.path.insert(0, os.getcwd())
     for module in modules:
         targets.import_module(module, f"--import {module}")
@@ -198,12 +210,11 @@ def _make(settings: dict[str, Any]) -> Oban:
 def _supervise(
     target: str | None,
     modules: tuple[str, ...],
-    node: str,
-    processes: int,
+    names: list[str],
+    watch: bool,
     output: list[str],
     settings: dict[str, Any],
 ) -> int:
-    names = [f"{node}-{number}" for number in range(1, processes + 1)]
     if target is None:
         # Report wrong options once, here, rather than from each process. This does not connect.
         _make({**settings, "node": names[-1]})
@@ -222,14 +233,20 @@ def _supervise(
         else:
             arguments += [_flag(option), str(value)]
 
-    # Only the first node prints the banner, when it is started for the first time.
+    # The first node prints the banner for all of them, when it is started for the first time.
     banner = iter(["--announced", f"{names[0]} to {names[-1]}"])
 
     def command(name: str, link: int) -> list[str]:
-        start = [sys.executable, "-m", "oban", "start", *arguments]
-        return [*start, "--node", name, "--supervisor", str(link), *banner]
+        start = [sys.executable, "-m", "oban", "start", *arguments, "--supervisor", str(link)]
+        if not watch:
+            return [*start, "--node", name, *banner]
+        # TARGET can have a name for its node. The workers and queues may be others after each change.
+        return [*start, *(["--node", name] if "node" in settings else []), "--announced", ""]
 
     grace = settings.get("shutdown_grace_period", DEFAULTS.shutdown_grace_period)
+    if watch:
+        asyncio.run(Watcher(command, names[0], environment, grace).run())
+        return 0
     return asyncio.run(Supervisor(command, names, environment, grace).run())
 
 

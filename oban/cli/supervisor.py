@@ -101,17 +101,11 @@ class NodeProcess:
         deaths = 0
         while not self.stopping.is_set():
             began = clock.monotonic()
-            try:
-                code = await self._run_once()
-            # Out of memory or processes, for instance.
-            except OSError as error:
-                how = f"could not be started: {error}"
-            else:
-                if self.stopping.is_set():
-                    break
-                if is_first and code > 0 and not self.ready.is_set():
-                    return code
-                how = f"ended by {_signal(-code)}" if code < 0 else f"ended with exit code {code}"
+            code, how = await self.run_once()
+            if self.stopping.is_set():
+                break
+            if is_first and code > 0 and not self.ready.is_set():
+                return code
             uptime = clock.monotonic() - began
             if uptime > HEALTHY_AFTER:
                 deaths = 0
@@ -139,8 +133,20 @@ class NodeProcess:
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
 
-    async def _run_once(self) -> int:
-        """Start a process and wait until it ends; returns its exit code, or -N for signal N."""
+    async def run_once(self) -> tuple[int, str]:
+        """Start a process and wait until it ends.
+
+        Returns:
+            Its exit code, -N for signal N, or 0 if it could not be started; and how it ended, in words.
+        """
+        try:
+            code = await self._run_process()
+        # Out of memory or processes, for instance.
+        except OSError as error:
+            return 0, f"could not be started: {error}"
+        return code, f"ended by {_signal(-code)}" if code < 0 else f"ended with exit code {code}"
+
+    async def _run_process(self) -> int:
         link, child_link = socket.socketpair()
         with link:
             link.setblocking(False)

@@ -1,5 +1,6 @@
 """`docs/logging.md`: its messages are those that are logged, and its snippets run unchanged."""
 
+import json
 import logging
 import re
 from collections.abc import AsyncIterator
@@ -10,6 +11,7 @@ import pytest
 from sqlalchemy import URL
 
 from oban import JobState, Oban
+from oban.cli.logs import json_formatter
 from tests.docs.stage import Page, Snippet, Stage
 from tests.runner.ending_workers import OnLoop
 from tests.support.databases import SQLiteFactory
@@ -107,3 +109,13 @@ def test_every_logger_is_listed_and_every_snippet_is_run() -> None:
     section = PAGE.text.partition("## Loggers")[2]
     assert set(re.findall(r"`(oban\.\w+)`", " ".join(re.findall(r"^\|.*$", section, re.MULTILINE)))) == used
     assert PAGE.shown == PAGE.snippets
+
+
+def test_the_fields_of_json_are_those_of_a_record(caplog: pytest.LogCaptureFixture) -> None:
+    try:
+        raise KeyError("a")
+    except KeyError:
+        EXECUTOR.exception("failed", stack_info=True)
+    logged = json.loads(json_formatter("here").format(caplog.records[-1]))
+    section = PAGE.text.partition("## The log of `oban start`")[2]
+    assert set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == set(logged)
