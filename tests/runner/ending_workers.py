@@ -66,9 +66,10 @@ RULES: dict[str, Any] = {
 }
 
 
-def fail(error: BaseException) -> Callable[[Job], Any]:
+def fail(make: Callable[[], BaseException]) -> Callable[[Job], Any]:
     def act(job: Job) -> Any:
-        raise error.with_traceback(None)
+        # A new one each time, as an exception keeps the frames, and sessions in them, alive.
+        raise make()
 
     return act
 
@@ -90,21 +91,21 @@ ACTIONS: dict[str, Callable[[Job], Any]] = {
     "cancel": lambda job: Cancel("no such account\nforged line"),
     "snooze": lambda job: Snooze(60),
     "key": lambda job: dict[str, int]()["a"],
-    "lines": fail(ValueError("first\nsecond\x1b[31m")),
-    "control": fail(ValueError("red \x1b[31m")),
+    "lines": fail(lambda: ValueError("first\nsecond\x1b[31m")),
+    "control": fail(lambda: ValueError("red \x1b[31m")),
     "payment": fail_with_a_cause,
-    "opaque": fail(Opaque(object())),
+    "opaque": fail(lambda: Opaque(object())),
     "discard": lambda job: Discard("no such account"),
-    "raise cancel": fail(Cancel("no such account")),
-    "raise discard": fail(Discard("no such account")),
-    "raise snooze": fail(Snooze(60)),
+    "raise cancel": fail(lambda: Cancel("no such account")),
+    "raise discard": fail(lambda: Discard("no such account")),
+    "raise snooze": fail(lambda: Snooze(60)),
     "raise a class": fail_with_a_class,
-    "raise own": fail(NeverMind()),
-    "busy": fail(Busy("try again")),
-    "later": fail(Later("not yet")),
-    "gone": fail(Gone("moved")),
-    "hopeless": fail(Hopeless("no")),
-    "hopeless and opaque": fail(HopelessAndOpaque(object())),
+    "raise own": fail(NeverMind),
+    "busy": fail(lambda: Busy("try again")),
+    "later": fail(lambda: Later("not yet")),
+    "gone": fail(lambda: Gone("moved")),
+    "hopeless": fail(lambda: Hopeless("no")),
+    "hopeless and opaque": fail(lambda: HopelessAndOpaque(object())),
 }
 
 

@@ -1,6 +1,7 @@
 """Exceptions decide the outcome of an attempt: raised outcomes, and the options that name classes."""
 
 import asyncio
+import copy
 import threading
 from datetime import timedelta
 from typing import Any
@@ -75,7 +76,8 @@ async def test_a_returned_outcome_commits_the_session_and_a_raised_one_rolls_it_
         effect(job, session)
         session.flush()
         if job.args["raise"]:
-            raise outcome.with_traceback(None)
+            # A copy, as an exception keeps the frames, and the session in them, alive.
+            raise copy.copy(outcome)
         return outcome
 
     made = worker(form, body)
