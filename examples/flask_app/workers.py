@@ -14,6 +14,8 @@ from oban import Cancel, Job, Worker
 from .models import Order
 
 logger = logging.getLogger(__name__)
+# `oban start` prints the records of every logger, but only warnings unless a logger has another level.
+logger.setLevel(logging.INFO)
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,15 @@
 import logging
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import click
 from pythonjsonlogger.json import JsonFormatter
+
+from oban.errors import ObanError
+
+logger = logging.getLogger("oban")
 
 FORMATS = ("text", "json")
 LEVELS = ("debug", "info", "warning", "error")
@@ -36,19 +42,33 @@ class Console:
 
     def apply(self) -> None:
         """Configure Oban's loggers, and the records that no logger has a handler for."""
-        top = logging.getLogger("oban")
-        loggers = [top, *_below(top)]
-        for logger in loggers:
-            # What dictConfig and fileConfig do to every logger that they do not name.
-            logger.disabled = False
-        top.setLevel(self._level)
+        loggers = [logger, *_below(logger)]
+        for each in loggers:
+            # dictConfig and fileConfig disable every logger that they do not name.
+            each.disabled = False
+        logger.setLevel(self._level)
         # A handler on the root logger would turn a later basicConfig() of the application into a no-op.
         logging.lastResort = self._handler
-        top.addHandler(self._handler)
-        forwarding = [logging.root, top, *(logger for logger in loggers if logger.propagate)]
-        for handler in _to_terminal(handler for logger in forwarding for handler in logger.handlers):
+        logger.addHandler(self._handler)
+        forwarding = [logging.root, logger, *(each for each in loggers if each.propagate)]
+        for handler in _to_terminal(handler for each in forwarding for handler in each.handlers):
             if handler is not self._handler:
                 handler.addFilter(_is_foreign)
+
+    @contextmanager
+    def errors(self) -> Iterator[None]:
+        """Log an error that ends the command and exit with code 1, if every line has to be JSON."""
+        try:
+            yield
+        except click.ClickException:
+            raise
+        except Exception as error:
+            if not self.is_json:
+                raise
+            self.apply()
+            expected = isinstance(error, ObanError)
+            logger.critical("%s", error, exc_info=None if expected else error)
+            sys.exit(1)
 
 
 def _text(origin: str) -> logging.Formatter:
@@ -64,9 +84,7 @@ def json_formatter(node: str) -> logging.Formatter:
 def _below(top: logging.Logger) -> list[logging.Logger]:
     known = logging.root.manager.loggerDict.items()
     prefix = f"{top.name}."
-    return [
-        logger for name, logger in known if name.startswith(prefix) and isinstance(logger, logging.Logger)
-    ]
+    return [each for name, each in known if name.startswith(prefix) and isinstance(each, logging.Logger)]
 
 
 def _to_terminal(handlers: Iterable[logging.Handler]) -> Iterator[logging.Handler]:

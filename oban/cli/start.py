@@ -153,26 +153,27 @@ def start(
     has_children = processes > 1 or watch
     console = Console(log_level, log_format, node, prefix=has_children or supervisor is not None)
     console.apply()
-    logger.info("starting, process %s", os.getpid())
-    link = None if supervisor is None else socket.socket(fileno=supervisor)
-    if link:
-        # Processes that jobs start must not get it.
-        link.set_inheritable(False)
-    if watch and processes > 1:
-        raise ConfigError("--watch runs one node: leave out --processes")
-    if has_children:
-        names = [f"{node}-{number}" for number in range(1, processes + 1)] if processes > 1 else [node]
-        output = ["--log-level", log_level, "--log-format", log_format]
-        sys.exit(_supervise(target, modules, names, watch, output, settings))
-    sys.path.insert(0, os.getcwd())
-    for module in modules:
-        targets.import_module(module, f"--import {module}")
-    instance = _instance(targets.load(target) if target else None, settings)
-    console.apply()
-    # Imported modules live as long as the process: spare garbage collections the scan of them.
-    gc.collect()
-    gc.freeze()
-    nodes.run(instance, link, console, announced)
+    with console.errors():
+        logger.info("starting, process %s", os.getpid())
+        link = None if supervisor is None else socket.socket(fileno=supervisor)
+        if link:
+            # Processes that jobs start must not get it.
+            link.set_inheritable(False)
+        if watch and processes > 1:
+            raise ConfigError("--watch runs one node: leave out --processes")
+        if has_children:
+            names = [f"{node}-{number}" for number in range(1, processes + 1)] if processes > 1 else [node]
+            output = ["--log-level", log_level, "--log-format", log_format]
+            sys.exit(_supervise(target, modules, names, watch, output, settings))
+        sys.path.insert(0, os.getcwd())
+        for module in modules:
+            targets.import_module(module, f"--import {module}")
+        instance = _instance(targets.load(target) if target else None, settings)
+        console.apply()
+        # Imported modules live as long as the process: spare garbage collections the scan of them.
+        gc.collect()
+        gc.freeze()
+        nodes.run(instance, link, console, announced)
 
 
 def _given(ctx: click.Context, target: str | None, options: dict[str, Any]) -> dict[str, Any]:

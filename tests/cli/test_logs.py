@@ -229,6 +229,32 @@ def test_every_line_of_a_node_is_json_and_the_application_does_not_silence_it(
     assert messages[-1] == "stopped"
 
 
+def test_an_error_that_ends_the_command_is_json(folder: Path) -> None:
+    (folder / "app" / "workers.py").write_text(SILENCING + "\nimport no_such\n")
+    options = ["--import", "app.workers", "--log-format", "json"]
+    result = oban("start", "--database-url", "sqlite://", *options)
+    assert result.returncode == 1
+    last = [json.loads(line) for line in result.stderr.splitlines()][-1]
+    assert last["level"] == "CRITICAL"
+    assert "No module named 'no_such'" in last["message"]
+    assert "exception" not in last
+
+
+def test_an_unexpected_error_is_json_with_its_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    made = console(kind="json")
+    with pytest.raises(SystemExit), made.errors():
+        raise RuntimeError("broken")
+    [line] = capsys.readouterr().err.splitlines()
+    assert json.loads(line)["exception"].endswith("RuntimeError: broken")
+
+
+def test_an_error_is_left_to_the_command_if_lines_are_text(capsys: pytest.CaptureFixture[str]) -> None:
+    made = console()
+    with pytest.raises(RuntimeError, match="broken"), made.errors():
+        raise RuntimeError("broken")
+    assert capsys.readouterr().err == ""
+
+
 def test_an_unknown_format_is_refused() -> None:
     result = oban("start", "--database-url", "sqlite://", "--log-format", "xml")
     assert result.returncode == 2
