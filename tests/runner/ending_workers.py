@@ -1,5 +1,7 @@
 """Workers that end in every way, in each executor. Child processes import this module."""
 
+import os
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -154,6 +156,16 @@ async def function(do: str) -> Any:
 class Decorated:
     def process(self, job: Job) -> Any:
         return act(job)
+
+
+class Dies(Worker, executor="process", cancel_on=ChildProcessError):
+    def process(self, job: Job) -> None:
+        os._exit(3)
+
+
+class SlowInChild(Worker, executor="process", timeout=0.3, discard_on=TimeoutError):
+    def process(self, job: Job) -> None:
+        time.sleep(600)
 
 
 #: A worker for each way to run a job.

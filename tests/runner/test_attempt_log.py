@@ -219,6 +219,18 @@ async def test_a_job_that_is_put_back_is_logged_once(
         assert (record.levelname, record.__dict__["state"]) == ("INFO", "available")
 
 
+async def test_a_column_that_another_program_spoilt_is_logged_on_one_line(
+    oban: Oban, caplog: pytest.LogCaptureFixture
+) -> None:
+    job = await oban.enqueue(OnLoop.new({"do": "key"}, schedule_in=3600))
+    async with oban.engine.begin() as connection:
+        changes = "max_attempts = 'x' || char(10) || 'forged', state = 'available'"
+        await connection.exec_driver_sql(f"UPDATE oban_jobs SET {changes} WHERE id = {job.id}")
+    record = await ending(caplog, job)
+    assert "failed, attempt 1 of 'x\\nforged', retrying in 17 s" in record.getMessage()
+    await reaches(oban, job, JobState.RETRYABLE)
+
+
 class BadHandler(logging.Handler):
     """Fails to print exceptions, and ends the process for others."""
 

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from sqlalchemy import URL
 from sqlalchemy.orm import Session
+from typing_extensions import TypedDict
 
-from oban import Cancel, Discard, Job, JobState, Oban, Snooze, Worker
+from oban import Cancel, Discard, InvalidJob, Job, JobState, Oban, Snooze, Worker
 from tests.runner.effects import RUNNING, effect, effects, nothing_leaked, worker
-from tests.runner.ending_workers import WORKERS, Decorated, function
+from tests.runner.ending_workers import WORKERS, Decorated, Dies, SlowInChild, function
 from tests.support.jobs import reaches
 from tests.support.options import FAST_POLLING
 from tests.support.waiting import eventually
@@ -113,11 +114,47 @@ class Interrupted(Worker, timeout=0.05):
             raise Snooze(60)
 
 
-@pytest.mark.parametrize("made", [Slow, SlowInThread])
+@pytest.mark.parametrize("made", [Slow, SlowInThread, SlowInChild])
 async def test_a_timeout_is_a_timeout_error(sqlite_url: URL, made: type[Worker]) -> None:
     async with Oban(sqlite_url, queues={"default": 5}, **FAST_POLLING) as oban:
         row = await reaches(oban, await oban.enqueue(made.new()), JobState.DISCARDED)
-    assert row.errors[0]["error"].endswith("timed out after 0.05 s")
+    assert "timed out after 0." in row.errors[0]["error"]
+
+
+async def test_a_child_process_that_dies_is_a_child_process_error(sqlite_url: URL) -> None:
+    async with Oban(sqlite_url, queues={"default": 5}, **FAST_POLLING) as oban:
+        row = await reaches(oban, await oban.enqueue(Dies.new()), JobState.CANCELLED)
+    assert row.errors[0]["error"].endswith("ended with exit code 3")
+
+
+class Numbers(TypedDict):
+    n: int
+
+
+class Typed(Worker[Numbers], discard_on=InvalidJob):
+    async def process(self, job: Job, args: Numbers) -> None:
+        pass
+
+
+async def test_args_that_do_not_fit_are_an_invalid_job(sqlite_url: URL) -> None:
+    async with Oban(sqlite_url, queues={"default": 5}, **FAST_POLLING) as oban:
+        job = await oban.enqueue(Job(worker=Typed.worker_name, args={"n": "x"}))
+        row = await reaches(oban, job, JobState.DISCARDED)
+    assert "InvalidJob: args" in row.errors[0]["error"]
+
+
+async def test_an_outcome_in_a_group_is_a_failure(sqlite_url: URL) -> None:
+    class Grouped(Worker):
+        async def process(self, job: Job) -> None:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self.cancels())
+
+        async def cancels(self) -> None:
+            raise Cancel("why")
+
+    async with Oban(sqlite_url, queues={"default": 5}, **FAST_POLLING) as oban:
+        row = await reaches(oban, await oban.enqueue(Grouped.new()), JobState.RETRYABLE)
+    assert "ExceptionGroup" in row.errors[0]["error"]
 
 
 async def test_an_interrupted_job_can_still_raise_an_outcome(sqlite_url: URL) -> None:

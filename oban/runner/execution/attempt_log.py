@@ -32,14 +32,19 @@ def fields(run: Run, state: str | None = "executing") -> dict[str, Any]:
         "job_id": job_id,
         "worker": encoding.log_safe(run.worker),
         "queue": encoding.log_safe(run.queue),
-        "attempt": attempt,
-        "max_attempts": run.max_attempts,
+        "attempt": _number(attempt),
+        "max_attempts": _number(run.max_attempts),
         "node": run.node,
         "state": state,
     }
     if run.started_at is not None:
         values["duration"] = round(clock.monotonic() - run.started_at, 6)
     return values
+
+
+def _number(value: Any) -> Any:
+    # SQLite stores anything that another program writes.
+    return value if isinstance(value, (int, float)) else encoding.log_safe(value)
 
 
 def current_fields() -> dict[str, Any]:
