@@ -107,8 +107,11 @@ def _failure(what: str, error: Exception) -> ConfigError:
         if not frame.filename.startswith(_LIBRARIES) or "site-packages" in frame.filename
     ]
     application = [frame for frame in own if "site-packages" not in frame.filename]
-    # A SyntaxError names its place itself.
-    if own and not isinstance(error, SyntaxError):
+    if isinstance(error, SyntaxError) and error.filename:
+        # Its own text has only the last part of the path.
+        place = f"{os.path.relpath(error.filename)}, line {error.lineno}"
+        text = f"{what} {type(error).__name__}: {error.msg} ({place})"
+    elif own:
         frame = (application or own)[-1]
         text += f" ({os.path.relpath(frame.filename)}, line {frame.lineno}, in {frame.name})"
     return ConfigError(f"{text}; --log-level debug shows the traceback")

@@ -69,6 +69,8 @@ class Loop(Worker, name="loop"):
 @pytest.fixture(autouse=True)
 def application(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "app" / "jobs.py").write_text(JOBS)
+    (folder / "app" / "broken.py").write_text("import app.misspelt\n")
+    (folder / "app" / "misspelt.py").write_text("import os\nclass Broken(:\n")
     (folder / "app" / "nested.py").write_text("import os\n\nimport no_such_library\n")
     (folder / "app" / "unset.py").write_text("import os\n\nurl = os.environ['NOT_SET']\n")
     monkeypatch.setattr(sys, "path", [str(folder), *sys.path])
@@ -154,6 +156,7 @@ def test_an_option_that_the_instance_has_used_already_is_refused(option: str, st
         ("app.jobs:with_argument", "is called without arguments: missing a required argument: 'url'"),
         ("app.jobs:fails", r"raised KeyError: 'DATABASE' \(app/jobs.py, line 33, in fails\)"),
         ("app.jobs:fails_later", r"raised KeyError: 'DATABASE' \(app/jobs.py, line 36, in fails_later\)"),
+        ("app.broken:oban", r"cannot import app.broken: SyntaxError: .* \(app/misspelt.py, line 2\)"),
         ("app.nested:oban", r"No module named 'no_such_library' \(app/nested.py, line 3, in <module>\)"),
         ("app.unset:oban", r"cannot import app.unset: KeyError: 'NOT_SET' \(app/unset.py, line 3, in"),
     ],
