@@ -13,7 +13,8 @@ from oban.errors import ObanError
 
 logger = logging.getLogger("oban")
 
-FORMATS = ("text", "json")
+#: With "app", the handlers of the application write the records.
+FORMATS = ("text", "json", "app")
 LEVELS = ("debug", "info", "warning", "error")
 
 _FIELDS = "%(levelname)s %(name)s %(message)s %(process)d"
@@ -26,6 +27,7 @@ class Console:
     `apply` puts that in place. Call it again after code of the application has run, because that may have
     configured logging. The root logger's level and handlers remain the application's. Its handlers for files
     and services also get Oban's records; its handlers for the terminal do not, which would show them twice.
+    With the format "app", all its handlers get them, and they are written here only if there is no handler.
 
     Args:
         level: The least level of Oban's records, one of `LEVELS`.
@@ -35,10 +37,11 @@ class Console:
     """
 
     def __init__(self, level: str, kind: str, node: str, *, prefix: bool = False) -> None:
-        self.is_json = kind == "json"
+        self.is_text = kind == "text"
+        self._is_own = kind != "app"
         self._level = level.upper()
         self._handler = logging.StreamHandler(sys.stderr)
-        self._handler.setFormatter(json_formatter(node) if self.is_json else _text(node if prefix else ""))
+        self._handler.setFormatter(json_formatter(node) if kind == "json" else _text(node if prefix else ""))
 
     def apply(self) -> None:
         """Configure Oban's loggers, and the records that no logger has a handler for."""
@@ -49,6 +52,8 @@ class Console:
         logger.setLevel(self._level)
         # A handler on the root logger would turn a later basicConfig() of the application into a no-op.
         logging.lastResort = self._handler
+        if not self._is_own:
+            return
         logger.addHandler(self._handler)
         forwarding = [logging.root, logger, *(each for each in loggers if each.propagate)]
         for handler in _to_terminal(handler for each in forwarding for handler in each.handlers):
@@ -57,13 +62,13 @@ class Console:
 
     @contextmanager
     def errors(self) -> Iterator[None]:
-        """Log an error that ends the command and exit with code 1, if every line has to be JSON."""
+        """Log an error that ends the command and exit with code 1, unless the log is lines of text."""
         try:
             yield
         except click.ClickException:
             raise
         except Exception as error:
-            if not self.is_json:
+            if self.is_text:
                 raise
             self.apply()
             expected = isinstance(error, ObanError)

@@ -107,7 +107,7 @@ async def _serve(
     oban = await instance
     console.apply()
     if announced is not None or link is None:
-        banner.show(oban, announced or oban.options.node, as_record=console.is_json)
+        banner.show(oban, announced or oban.options.node, as_record=not console.is_text)
     loop = asyncio.get_running_loop()
     requests = _StopRequests(oban)
     for number in SIGNALS:

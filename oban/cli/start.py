@@ -120,7 +120,8 @@ def _parse_queues(ctx: click.Context, param: click.Parameter, values: tuple[str,
     type=click.Choice(FORMATS),
     default="text",
     show_default=True,
-    help="How to write log records to stderr: as lines of text, or as one JSON object per line.",
+    help="How to write log records to stderr: as lines of text, or as one JSON object per line. With app, the"
+    " handlers of the application write them.",
 )
 # The file descriptor of the socket to the supervisor that started this process.
 @click.option("--supervisor", type=int, hidden=True)

@@ -165,6 +165,29 @@ def test_a_log_file_of_the_application_gets_the_records_too(
     assert capsys.readouterr().err.endswith("oban  one record\n")
 
 
+@pytest.mark.parametrize("configure", [root_to_stderr, root_to_stdout, from_a_file, basic_by_force])
+def test_the_handlers_of_the_application_write_the_records_if_it_wants_that(
+    configure: object, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert callable(configure)
+    made = console("info", "app")
+    configure()
+    made.apply()
+    logging.getLogger("oban.executor").error("one record")
+    captured = capsys.readouterr()
+    # Not in the format of the command.
+    assert "oban.executor  one record" not in captured.out + captured.err
+    assert (captured.out + captured.err).count("one record") == 1
+
+
+def test_without_a_handler_of_the_application_the_records_are_not_lost(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    console("info", "app")
+    logging.getLogger("oban.executor").info("one record")
+    assert capsys.readouterr().err.endswith(" INFO    oban.executor  one record\n")
+
+
 def test_json_has_the_documented_fields_with_extra_ones_and_exceptions(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -258,4 +281,4 @@ def test_an_error_is_left_to_the_command_if_lines_are_text(capsys: pytest.Captur
 def test_an_unknown_format_is_refused() -> None:
     result = oban("start", "--database-url", "sqlite://", "--log-format", "xml")
     assert result.returncode == 2
-    assert "'xml' is not one of 'text', 'json'" in result.stderr
+    assert "'xml' is not one of 'text', 'json', 'app'" in result.stderr
