@@ -11,9 +11,9 @@ from sqlalchemy import URL
 from sqlalchemy.orm import Session
 from typing_extensions import TypedDict
 
-from oban import Cancel, Discard, InvalidJob, Job, JobState, Oban, Snooze, Worker
+from oban import CallNext, Cancel, Discard, InvalidJob, Job, JobState, Oban, Snooze, Worker
 from tests.runner.effects import RUNNING, effect, effects, nothing_leaked, worker
-from tests.runner.ending_workers import WORKERS, Decorated, Dies, SlowInChild, function
+from tests.runner.ending_workers import WORKERS, Decorated, Dies, PaymentFailed, SlowInChild, function
 from tests.support.jobs import reaches
 from tests.support.options import FAST_POLLING
 from tests.support.waiting import eventually
@@ -59,6 +59,26 @@ async def test_exceptions_decide_the_outcome_in_every_executor(sqlite_url: URL, 
                 waits = row.scheduled_at - row.attempted_at
                 assert timedelta(seconds=delay) <= waits <= timedelta(seconds=delay + 10)
             assert (row.discarded_at is not None) == (state is JobState.DISCARDED)
+
+
+@pytest.mark.parametrize("made", WORKERS.values(), ids=WORKERS)
+async def test_middleware_sees_what_was_raised_and_can_change_it(sqlite_url: URL, made: type[Worker]) -> None:
+    seen: dict[str, BaseException] = {}
+
+    async def middleware(job: Job, call_next: CallNext) -> Any:
+        try:
+            return await call_next(job)
+        except (Discard, PaymentFailed) as error:
+            seen[job.args["do"]] = copy.copy(error)
+            raise Cancel("changed") from None
+
+    options: dict[str, Any] = {"queues": {"default": 5}, "middleware": [middleware], **FAST_POLLING}
+    async with Oban(sqlite_url, **options) as oban:
+        for do in ("raise discard", "payment"):
+            row = await reaches(oban, await oban.enqueue(made.new({"do": do})), JobState.CANCELLED)
+            assert [entry["error"] for entry in row.errors] == ["changed"]
+    assert seen["raise discard"] == Discard("no such account")
+    assert str(seen["payment"]) == "account 7: no money"
 
 
 @pytest.mark.parametrize(

@@ -155,6 +155,10 @@ async def test_a_commit_that_fails_fails_the_attempt(
             await connection.execute(text("CREATE TABLE later (n int UNIQUE DEFERRABLE INITIALLY DEFERRED)"))
         row = await reaches(oban, await oban.enqueue(worker(form, body).new()), JobState.RETRYABLE)
         assert "IntegrityError" in row.errors[0]["error"]
+        (record,) = (record for record in caplog.records if record.name == "oban.executor")
+        assert "failed, attempt 1 of 20, retrying in" in record.getMessage()
+        assert "IntegrityError" in record.getMessage()
+        assert record.exc_info is not None
         async with oban.engine.begin() as connection:
             assert await connection.scalar(text("SELECT count(*) FROM later")) == 0
             await connection.execute(text("DROP TABLE later"))

@@ -69,7 +69,9 @@ def timed_out(run: Run, timeout: float) -> None:
 def ignored(run: Run, method: str, instead: str, error: BaseException) -> None:
     """Log what a method of the worker raised, or why its result cannot be used; the attempt continues."""
     text = f"job %s (%s), attempt %s of %s, {instead}, because {method}() of the worker failed: %s"
-    _log(logging.ERROR, text, fields(run), encoding.error_line(error), error=error)
+    is_printable = not encoding.error_text(error).endswith(encoding.UNPRINTABLE)
+    shown = error if is_printable else None
+    _log(logging.ERROR, text, fields(run), encoding.error_line(error), error=shown)
 
 
 def ended(run: Run, ack: Ack, error: BaseException | None = None, *, rolled_back: bool = False) -> None:
@@ -95,6 +97,7 @@ def ended(run: Run, ack: Ack, error: BaseException | None = None, *, rolled_back
         return
     values = fields(run, state.value)
     delay, reason = _seconds(ack.delay or 0), _reason(ack, error)
+    error = _exception(ack, error)
     match state:
         case JobState.COMPLETED:
             text = "job %s (%s) completed, attempt %s of %s, in %s"
@@ -125,7 +128,7 @@ def _log_lost(run: Run, ack: Ack, error: BaseException | None, *, rolled_back: b
     is_failure = ack.outcome in ("failed", "discarded")
     level = logging.WARNING if rolled_back or is_failure else logging.INFO
     if reason:
-        _log(level, f"{text}: %s", values, reason, error=error)
+        _log(level, f"{text}: %s", values, reason, error=_exception(ack, error))
     else:
         _log(level, text, values)
 
@@ -136,7 +139,8 @@ def unreadable(run: RunKey, queue: str, node: str, reason: str, error: Exception
     unknown = {"worker": None, "max_attempts": None}
     known = {"job_id": job_id, "queue": queue, "attempt": attempt, "node": node}
     extra = {**known, **unknown, "state": JobState.DISCARDED.value}
-    logger.error("job %s is discarded: %s", job_id, encoding.log_safe(reason), exc_info=error, extra=extra)
+    text = "job %s failed, attempt %s, discarded: %s"
+    logger.error(text, job_id, attempt, encoding.log_safe(reason), exc_info=error, extra=extra)
 
 
 def _reason(ack: Ack, error: BaseException | None) -> str:
@@ -144,6 +148,16 @@ def _reason(ack: Ack, error: BaseException | None) -> str:
     if error is None or is_outcome(error):
         return encoding.first_line(ack.error or "")
     return encoding.error_line(error)
+
+
+def _exception(ack: Ack, error: BaseException | None) -> BaseException | None:
+    """The exception that a record shows with its traceback."""
+    # Other outcomes are raised on purpose, and nothing has failed.
+    if error is None or (is_outcome(error) and ack.outcome != "discarded"):
+        return None
+    # No handler could print an exception that `error_text` cannot.
+    text = ack.error or encoding.error_text(error)
+    return None if text.endswith(encoding.UNPRINTABLE) else error
 
 
 def _seconds(value: float) -> str:
@@ -154,12 +168,7 @@ def _log(
     level: int, text: str, values: dict[str, Any], *more: str, error: BaseException | None = None
 ) -> None:
     job = [values[name] for name in ("job_id", "worker", "attempt", "max_attempts")]
-    if level < logging.WARNING and error is not None and is_outcome(error):
-        # The worker has raised it on purpose, and nothing has failed.
-        error = None
-    # No handler could print an exception that `error_text` cannot.
-    is_printable = error is not None and not encoding.error_text(error).endswith(encoding.UNPRINTABLE)
-    exc_info = (type(error), error, error.__traceback__) if error is not None and is_printable else None
+    exc_info = None if error is None else (type(error), error, error.__traceback__)
     try:
         logger.log(level, text, *job, *more, exc_info=exc_info, extra=values)
     # Whatever a handler raises, even SystemExit, must not fail the job or stop the node.
