@@ -10,9 +10,11 @@ from oban.middleware import CallNext, Middleware
 from oban.models import Job
 from oban.outcomes import Cancel, Discard, Record, Snooze
 from oban.repository.cluster import QueueInfo
+from oban.resources import Resource, injected
 from oban.sync_client import SyncOban
 from oban.types import JobState
-from oban.worker import Worker, current_job, worker
+from oban.worker import Worker, current_job
+from oban.worker_decorator import worker
 
 __version__ = "0.1.0"
 
@@ -31,12 +33,14 @@ __all__ = [
     "QueueInfo",
     "QueueOptions",
     "Record",
+    "Resource",
     "Retention",
     "Snooze",
     "SyncOban",
     "Worker",
     "current_job",
     "filters",
+    "injected",
     "job",
     "worker",
 ]

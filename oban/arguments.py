@@ -9,11 +9,12 @@ import types
 from collections.abc import Mapping, MutableMapping
 from contextlib import suppress
 from dataclasses import is_dataclass
-from typing import Annotated, Any, ForwardRef, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, ForwardRef, TypeVar, Union, get_args, get_origin
 
 from typing_extensions import is_typeddict
 
 from oban import encoding, fields
+from oban.annotations import evaluate, show, unalias
 from oban.errors import ConfigError, InvalidJob
 
 _DICTS: tuple[Any, ...] = (dict, Mapping, MutableMapping)
@@ -43,14 +44,9 @@ def _resolve(declared: Any, cls: type[Any]) -> Any:
     if not isinstance(declared, (str, ForwardRef)):
         return declared
     try:
-        return _evaluate(declared, vars(sys.modules.get(cls.__module__, types)))
+        return evaluate(declared, vars(sys.modules.get(cls.__module__, types)))
     except NameError as error:
         raise ConfigError(f"{cls.__qualname__}: its args: {error}; define it above the worker") from None
-
-
-def _evaluate(annotation: Any, names: dict[str, Any]) -> Any:
-    holder = types.SimpleNamespace(__annotations__={"args": annotation})
-    return get_type_hints(holder, names, include_extras=True)["args"]
 
 
 def _substitute(declared: Any, values: Mapping[Any, Any], cls: type[Any]) -> Any:
@@ -66,7 +62,7 @@ def make(declared: Any, owner: str) -> "Arguments | None":
 
     Raises `ConfigError` if the type does not correspond to a JSON object, or if pydantic is not installed.
     """
-    alias_of = _unalias(declared)
+    alias_of = unalias(declared)
     plain = _class_of(alias_of) in _DICTS and get_args(alias_of) in ((), (str, Any), (str, object))
     if declared is None or alias_of is Any or isinstance(alias_of, TypeVar) or plain:
         return None
@@ -75,7 +71,7 @@ def make(declared: Any, owner: str) -> "Arguments | None":
 
 
 def _check_kind(declared: Any, owner: str) -> None:
-    alias_of = _unalias(declared)
+    alias_of = unalias(declared)
     if get_origin(alias_of) in _UNIONS:
         for member in get_args(alias_of):
             _check_kind(member, owner)
@@ -84,25 +80,13 @@ def _check_kind(declared: Any, owner: str) -> None:
     is_model = hasattr(cls, "model_json_schema")
     if not (is_model or is_dataclass(cls) or is_typeddict(cls) or cls in _DICTS):
         raise ConfigError(
-            f"{owner}: its args must be a dataclass, a TypedDict or a pydantic model, not {_name(declared)}"
+            f"{owner}: its args must be a dataclass, a TypedDict or a pydantic model, not {show(declared)}"
         )
-
-
-def _unalias(declared: Any) -> Any:
-    """The type behind a NewType, `type X = …` or `Annotated`."""
-    while True:
-        if get_origin(declared) is Annotated:
-            alias_of = get_args(declared)[0]
-        else:
-            alias_of = getattr(declared, "__supertype__", getattr(declared, "__value__", None))
-        if alias_of is None:
-            return declared
-        declared = alias_of
 
 
 def _class_of(declared: Any) -> Any:
     """The class of a type, without its parameters; None for a union."""
-    alias_of = _unalias(declared)
+    alias_of = unalias(declared)
     cls = get_origin(alias_of) or alias_of
     return None if cls in _UNIONS else cls
 
@@ -115,7 +99,7 @@ def check_parameter(process: Any, declared: Any, owner: str) -> None:
     annotation = getattr(process, "__annotations__", {}).get("args")
     if isinstance(annotation, str):
         try:
-            annotation = _evaluate(annotation, process.__globals__)
+            annotation = evaluate(annotation, process.__globals__)
         # It may be meant only for a type checker.
         except Exception:
             return
@@ -126,14 +110,9 @@ def check_parameter(process: Any, declared: Any, owner: str) -> None:
     fits = (wanted is actual or actual is dict) if is_typeddict(wanted) else issubclass(actual, wanted)
     if not fits:
         raise ConfigError(
-            f"{owner}: process gets its args as {_name(declared)}, not {_name(annotation)}:"
-            f" class {owner.rpartition('.')[2]}(Worker[{_name(annotation)}]) declares these"
+            f"{owner}: process gets its args as {show(declared)}, not {show(annotation)}:"
+            f" class {owner.rpartition('.')[2]}(Worker[{show(annotation)}]) declares these"
         )
-
-
-def _name(declared: Any) -> str:
-    plain = isinstance(declared, type) and not get_args(declared)
-    return declared.__qualname__ if plain else str(declared)
 
 
 def example(declared: Any, names: list[str]) -> str:
@@ -176,7 +155,7 @@ class Arguments:
             raise ConfigError(
                 f"{owner}: args of a declared type need pydantic 2: pip install 'oban-sqlalchemy[pydantic]'"
             ) from None
-        self._name = _name(declared)
+        self._name = show(declared)
         self._invalid = ValidationError
         try:
             self._adapter: TypeAdapter[Any] = TypeAdapter(declared)

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from itertools import islice
 from typing import Any, ClassVar, Generic, Never, Self, TypeVar
@@ -51,6 +52,7 @@ class BaseClient(JobOperations[CallerT], QueueOperations[CallerT], Generic[Engin
         rescue_interval: float | timedelta | None = None,
         session: Callable[[], AsyncSession] | None = None,
         middleware: Sequence[Middleware] | None = None,
+        lifespan: Callable[[Any], AbstractAsyncContextManager[Any]] | None = None,
         **unknown: Never,
     ) -> None:
         """Create a client, which connects when it is first used. None means the default of an option.
@@ -88,6 +90,9 @@ class BaseClient(JobOperations[CallerT], QueueOperations[CallerT], Generic[Engin
                 none.
             middleware: Functions that run around each attempt on this node, async or plain, the outermost
                 first: `async def middleware(job, call_next): return await call_next(job)` (default: none).
+            lifespan: A function that takes this client and returns an async context manager, which is
+                entered when a node with queues starts, and exited after its jobs have ended. Workers get
+                what it yields: a mapping, or one object (default: none).
 
         Raises:
             ConfigError: An option is unknown or has a wrong value, or the engine or URL cannot be used.

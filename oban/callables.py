@@ -55,6 +55,22 @@ def middleware(value: Any) -> tuple[Callable[..., Any], ...]:
     return tuple(value)
 
 
+def check_lifespan(function: Any) -> None:
+    """Raise `ConfigError` if the option `lifespan` cannot be a function that returns a context manager."""
+    if function is None:
+        return
+    if not callable(function):
+        raise ConfigError(f"lifespan must be a function that takes the Oban, not {function!r}")
+    if is_async(function) or is_generator(function):
+        kind = "a coroutine function" if is_async(function) else "a generator"
+        raise ConfigError(
+            f"lifespan {name(function)} is {kind}: decorate an async generator with"
+            " contextlib.asynccontextmanager"
+        )
+    if not takes(function, None):
+        raise ConfigError(f"lifespan {name(function)} must take one argument, the Oban")
+
+
 def _check_middleware(function: Any) -> None:
     if not callable(function):
         raise ConfigError(f"middleware must be functions; {function!r} cannot be called")

@@ -21,6 +21,7 @@ from oban.repository.queue_settings import ALL, QueueCommand
 from oban.repository.selection import Target, Targets, load_jobs, parse, parse_id, parse_many
 from oban.runner import Runner, deadlines
 from oban.runner.execution import session_factory
+from oban.runner.lifespan import make_lifespan
 
 #: Seconds that the connections of an engine that was created for a URL can take to close.
 DISPOSE_TIMEOUT = 1.0
@@ -61,10 +62,13 @@ class Oban(BaseClient[AsyncEngine, AsyncCaller]):
     async def start(self) -> None:
         async with self._starting.current():
             if self._runner is None and self.options.queues:
-                runner = Runner(self._database, self.options)
+                runner = Runner(self._database, self.options, make_lifespan(self.options.lifespan, self))
                 try:
                     await runner.start()
                 except Exception as error:
+                    # What the application raises can look like an error of this database.
+                    if error is runner.lifespan.error:
+                        raise
                     if unavailable := dialects.unavailable(self.engine.url, error):
                         raise unavailable from error
                     raise
@@ -82,11 +86,12 @@ class Oban(BaseClient[AsyncEngine, AsyncCaller]):
     async def _stop(self) -> None:
         # A start that is under way ends first.
         async with self._starting.current():
-            if self._runner is not None:
-                await self._runner.stop()
-                self._runner = None
-                self._database.loop = None
-            await deadlines.close(self._database, DISPOSE_TIMEOUT)
+            try:
+                if self._runner is not None:
+                    await self._runner.stop()
+            finally:
+                self._runner = self._database.loop = None
+                await deadlines.close(self._database, DISPOSE_TIMEOUT)
 
     @asynccontextmanager
     async def lifespan(self, app: object = None) -> AsyncIterator[None]:

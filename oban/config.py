@@ -138,6 +138,7 @@ class Options:
     rescue_interval: float = 0.0
     session: Callable[[], Any] | None = None
     middleware: Sequence[Callable[..., Any]] = ()
+    lifespan: Callable[[Any], Any] | None = None
 
     def __post_init__(self) -> None:
         check_name("name", self.name)
@@ -162,6 +163,7 @@ class Options:
         object.__setattr__(self, "queues", _parse_queues(self.queues))
         object.__setattr__(self, "retention", Retention.parse(self.retention))
         object.__setattr__(self, "middleware", callables.middleware(self.middleware))
+        callables.check_lifespan(self.lifespan)
 
     def _convert(self, option: str, least: float) -> None:
         object.__setattr__(self, option, _seconds(option, getattr(self, option), least))

@@ -6,12 +6,13 @@ from copy import copy
 from functools import update_wrapper
 from typing import Any, Generic, ParamSpec, TypeVar, Unpack, cast, overload
 
-from oban import fields
+from oban import callables, fields, resources
 from oban.database.aio import AsyncCaller
 from oban.database.sync import SyncCaller
 from oban.errors import ConfigError, InvalidJob
 from oban.fields import Overrides, WorkerOptions
 from oban.models import Job
+from oban.signatures import EXTRA_PARAMETERS
 from oban.worker import Worker
 
 P = ParamSpec("P")
@@ -24,9 +25,21 @@ class FunctionWorker(Generic[P, R]):
     def __init__(self, function: Callable[P, R], options: WorkerOptions) -> None:
         if not inspect.isfunction(function):
             raise ConfigError(f"@job needs a function, not {function!r}")
+        if callables.is_generator(function):
+            raise ConfigError(
+                f"{function.__qualname__} is a generator, which completes without running: remove the yield"
+            )
         update_wrapper(self, function)
         self.function: Callable[P, R] = function
-        self.signature: inspect.Signature = inspect.signature(function)
+        self._whole_signature: inspect.Signature = inspect.signature(function)
+        #: The parameters that are annotated as `Resource[…]`, as the worker gets them.
+        self.resource_parameters: list[inspect.Parameter] = _resource_parameters(function)
+        taken = {parameter.name for parameter in self.resource_parameters}
+        parameters = self._whole_signature.parameters.values()
+        #: The signature without them, as callers do not pass them.
+        self.signature: inspect.Signature = self._whole_signature.replace(
+            parameters=[parameter for parameter in parameters if parameter.name not in taken]
+        )
         if "session" in self.signature.parameters:
             raise ConfigError(
                 f"{function.__qualname__} cannot have a parameter session: enqueue(…, session=…) takes the"
@@ -110,14 +123,14 @@ class FunctionWorker(Generic[P, R]):
     def _is_option(self, name: str) -> bool:
         return name in Overrides.__annotations__ and name not in self.signature.parameters
 
-    def call(self, arguments: Mapping[str, Any]) -> Any:
-        """Call the function with the args of a job."""
-        bound = self.signature.bind_partial()
+    def call(self, arguments: Mapping[str, Any], **found: Any) -> Any:
+        """Call the function with the args of a job, and with the resources that were found."""
+        bound = self._whole_signature.bind_partial()
         unknown = arguments.keys() - self.signature.parameters.keys()
         if unknown:
             raise TypeError(f"{self.worker.worker_name} takes no {', '.join(sorted(unknown))}")
         bound.arguments.update(
-            {name: arguments[name] for name in self.signature.parameters if name in arguments}
+            {name: arguments[name] for name in self.signature.parameters if name in arguments} | found
         )
         return self.function(*bound.args, **bound.kwargs)
 
@@ -145,16 +158,31 @@ def job(function: Callable[..., Any] | None = None, /, **options: Unpack[WorkerO
     return lambda function: FunctionWorker(function, options)
 
 
+def _resource_parameters(function: Any) -> list[inspect.Parameter]:
+    found = []
+    for parameter in inspect.signature(function).parameters.values():
+        annotation = resources.resolve(parameter.annotation, function.__globals__)
+        if resources.is_marked(annotation):
+            if parameter.name in EXTRA_PARAMETERS:
+                raise ConfigError(f"{function.__qualname__}: a resource cannot be called {parameter.name}")
+            found.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=annotation))
+    return found
+
+
 def _worker_class(owner: FunctionWorker[..., Any], options: WorkerOptions) -> type[Worker]:
     function = owner.function
     if inspect.iscoroutinefunction(function):
 
-        async def process(self: Worker, job: Job) -> Any:
-            return await owner.call(job.args)
+        async def process(_self: Worker, _job: Job, /, **found: Any) -> Any:
+            return await owner.call(_job.args, **found)
     else:
 
-        def process(self: Worker, job: Job) -> Any:  # type: ignore[misc]
-            return owner.call(job.args)
+        def process(_self: Worker, _job: Job, /, **found: Any) -> Any:  # type: ignore[misc]
+            return owner.call(_job.args, **found)
+
+    # The worker reads from the signature which resources the function takes.
+    taken = [*inspect.signature(process).parameters.values()][:2] + owner.resource_parameters
+    process.__signature__ = inspect.Signature(taken)  # type: ignore[attr-defined]
 
     members = {
         "__module__": function.__module__,

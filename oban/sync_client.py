@@ -34,7 +34,7 @@ class SyncOban(BaseClient[Engine, SyncCaller]):
     def _open(self, engine: Engine | str | URL) -> None:
         if self.options.queues:
             raise ConfigError("SyncOban runs no jobs: leave out queues; `oban start` or an Oban runs them")
-        for option in ("session", "middleware"):
+        for option in ("session", "middleware", "lifespan"):
             if getattr(self.options, option):
                 raise ConfigError(
                     f"SyncOban runs no jobs: leave out {option}; it belongs to the Oban that runs them"

@@ -5,16 +5,28 @@ registered workers run: nothing is ever imported because a row names it.
 """
 
 import inspect
-import types
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextvars import ContextVar
 from copy import deepcopy
 from datetime import timedelta
-from typing import Any, ClassVar, Generic, Unpack, cast, overload
+from typing import Any, ClassVar, Generic, Unpack, cast
 
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
 from typing_extensions import TypeVar
 
-from oban import arguments, backoff, callables, config, encoding, error_rules, fields, instances, main_module
+from oban import (
+    arguments,
+    backoff,
+    callables,
+    config,
+    encoding,
+    error_rules,
+    fields,
+    instances,
+    main_module,
+    signatures,
+)
 from oban.arguments import Arguments
 from oban.database.aio import AsyncCaller
 from oban.database.sync import SyncCaller
@@ -23,13 +35,12 @@ from oban.errors import ConfigError, InvalidJob, UnknownWorker
 from oban.fields import Overrides, WorkerOptions
 from oban.middleware import Layers, layers
 from oban.models import Job
+from oban.resources import ResourceParameter
 
 #: The type of a worker's args.
 A = TypeVar("A", default=Mapping[str, Any])
 
 EXECUTORS = ("thread", "process")
-#: Parameters that `process` can have in addition to the job; it gets them by name.
-EXTRA_PARAMETERS = frozenset({"args", "session"})
 
 
 class Worker(Generic[A]):
@@ -71,12 +82,15 @@ class Worker(Generic[A]):
     is_async: ClassVar[bool] = False
     #: Whether `process` runs in a child process.
     in_process: ClassVar[bool] = False
-    #: The parameters of `process` among `EXTRA_PARAMETERS`.
+    #: The parameters that `process` has in addition to the job, and those of them that get resources.
     takes: ClassVar[frozenset[str]] = frozenset()
+    resource_parameters: ClassVar[tuple[ResourceParameter, ...]] = ()
     #: The option `middleware`.
-    middleware: ClassVar[Layers] = ()
+    own_middleware: ClassVar[Layers] = ()
     #: What `retry_on`, `discard_on`, `cancel_on` and `snooze_on` say about exceptions.
     error_rules: ClassVar[Rules] = {}
+    #: Why the class is only a base of other workers, if it is.
+    _why_base: ClassVar[str | None] = "has no method process"
     #: The fields of a new job, and those of them that each job needs a copy of.
     _defaults: ClassVar[Mapping[str, Any]] = {}
     _mutable: ClassVar[Mapping[str, Any]] = {}
@@ -97,7 +111,10 @@ class Worker(Generic[A]):
             if not callable(function) or inspect.iscoroutinefunction(function):
                 raise ConfigError(f"{cls.__qualname__}: {method} must be a plain method")
         # It replaces an older class of the same name, as when a module is reloaded.
-        registry[cls.worker_name] = cls
+        if cls._why_base is None:
+            registry[cls.worker_name] = cls
+        else:
+            registry.pop(cls.worker_name, None)
 
     @classmethod
     def _set_options(cls, options: WorkerOptions) -> None:
@@ -107,7 +124,7 @@ class Worker(Generic[A]):
             name, oban = options.pop("name", None), options.pop("oban", None)
             timeout, executor = options.pop("timeout", None), options.pop("executor", None)
             if (functions := options.pop("middleware", None)) is not None:
-                cls.middleware = layers(callables.middleware(functions))
+                cls.own_middleware = layers(callables.middleware(functions))
             rules = error_rules.pop_rules(options)
             own = fields.check(options)
             cls.worker_name = fields.worker(name or f"{module}.{cls.__qualname__}")
@@ -126,7 +143,7 @@ class Worker(Generic[A]):
             cls._oban = oban
         if executor is not None:
             cls.in_process = executor == "process"
-        cls.is_async = inspect.iscoroutinefunction(cls.process)
+        cls.is_async = callables.is_async(cls.process)
         if cls.is_async and (executor or cls.in_process):
             raise ConfigError(
                 f"{cls.__qualname__}: an async process runs on the event loop; executor is for a plain one"
@@ -134,22 +151,33 @@ class Worker(Generic[A]):
 
     @classmethod
     def _inspect_process(cls) -> None:
-        named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-        parameters = inspect.signature(cls.process).parameters.values()
-        cls.takes = EXTRA_PARAMETERS & {parameter.name for parameter in parameters if parameter.kind in named}
         declared = arguments.declared(cls, Worker, cls._declared)
         if declared is not cls._declared:
             cls._declared, cls._arguments = declared, arguments.make(declared, cls.__qualname__)
+        types_by_name: dict[str, tuple[Any, ...]] = {"session": (Session, AsyncSession)}
+        if cls._arguments is not None:
+            types_by_name["args"] = (declared,)
+        try:
+            cls._why_base = signatures.why_base(cls, Worker)
+            process = signatures.Process()
+            if cls._why_base is None:
+                process = signatures.inspect_process(cls, types_by_name)
+        except ConfigError as error:
+            raise ConfigError(f"{cls.__qualname__}: {error}") from None
+        cls.takes, cls.resource_parameters = process.takes, process.resources
         if "args" in cls.takes:
             arguments.check_parameter(cls.process, declared if cls._arguments else dict, cls.__qualname__)
-        if cls.in_process and "session" in cls.takes:
+        if cls.in_process and (missing := cls.takes - {"args"}):
+            what = "the job's session" if "session" in missing else "what the lifespan yields"
             raise ConfigError(
-                f"{cls.__qualname__}: a child process cannot have the job's session: remove the parameter"
-                " session, or executor"
+                f"{cls.__qualname__}: a child process cannot have {what}: remove the parameter"
+                f" {sorted(missing)[0]}, or executor"
             )
 
     def process(self, job: Job, *args: Any, **kwargs: Any) -> Any:
         """Process one job. Define it as `async def`, or as `def` to run it in a thread.
+
+        Other parameters than those below get what the option `lifespan` of the node's `Oban` yields.
 
         Args:
             job: The job, as it was when this attempt started; `job.cancelled()` is always current.
@@ -198,12 +226,15 @@ class Worker(Generic[A]):
 
         Raises:
             InvalidJob: The args do not fit the declared type, or a field does not exist or has a wrong value.
+            ConfigError: The class is abstract or has no `process`.
         """
         return cls._new("new", args, overrides)
 
     @classmethod
     def _new(cls, call: str, args: A | None, overrides: Overrides) -> Job:
         """Create a job for `call`, the name of the method that the caller has used."""
+        if cls._why_base is not None:
+            raise ConfigError(f"{cls.__qualname__} {cls._why_base}")
         if overrides and (unknown := [name for name in overrides if name not in fields.SETTABLE]):
             raise InvalidJob(unknown[0], f"cannot be set; {cls._explanation(call, unknown)}")
         if cls._arguments is not None:
@@ -293,40 +324,6 @@ class Registry(dict[str, type[Worker[Any]]]):
 
 #: Every worker that this process has defined.
 registry: Registry = Registry()
-
-
-@overload
-def worker(cls: type[Any], /) -> type[Worker]: ...
-@overload
-def worker(
-    *, args: type[A] | None = None, **options: Unpack[WorkerOptions]
-) -> Callable[[type[Any]], type[Worker[A]]]: ...
-def worker(
-    cls: type[Any] | None = None, /, *, args: type[Any] | None = None, **options: Unpack[WorkerOptions]
-) -> Any:
-    """Make a plain class with a `process` method a worker: `@worker`, or `@worker(queue="media")`.
-
-    mypy ignores what class decorators return: derive from `Worker` where that matters.
-
-    Args:
-        args: The type of the jobs' args, as in `Worker[…]` (default: a dict).
-        options: The options of `Worker`.
-
-    Raises:
-        ConfigError: The class has no `process` method, or an option does not exist or has a wrong value.
-    """
-
-    def decorate(cls: type[Any]) -> type[Worker[Any]]:
-        if not callable(getattr(cls, "process", None)):
-            raise ConfigError(f"{cls.__qualname__} needs a process method")
-        members = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
-        generic: Any = Worker
-        base = generic[args] if args else Worker
-        bases = (cls,) if issubclass(cls, Worker) and args is None else (cls, base)
-        # new_class() passes the options on to __init_subclass__, which registers the class.
-        return types.new_class(cls.__name__, bases, {**options}, lambda namespace: namespace.update(members))
-
-    return decorate if cls is None else decorate(cls)
 
 
 running: ContextVar[Job | None] = ContextVar("oban.running", default=None)

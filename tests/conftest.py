@@ -10,6 +10,7 @@ from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from oban import Oban
+from oban.worker import registry
 from tests.support.databases import Factory, PostgreSQLFactory, SQLiteFactory, postgresql_server
 from tests.support.settings import SEED
 from tests.support.signals import restore_default_signals
@@ -86,3 +87,12 @@ async def oban(url: URL) -> AsyncIterator[Oban]:
 def engine(oban: Oban) -> AsyncEngine:
     """The engine of `oban`."""
     return oban.engine
+
+
+@pytest.fixture
+def own_registry() -> Iterator[None]:
+    """Forget the workers of a test, for which the nodes of other tests have no resources."""
+    before = dict(registry)
+    yield
+    registry.clear()
+    registry.update(before)

@@ -72,6 +72,11 @@ class ShutdownBudget:
         """Let the time run; until then, all of it is left."""
         self._ends_at = clock.monotonic() + self._seconds
 
+    def extend(self, seconds: float) -> None:
+        """Add seconds to those that are left."""
+        if self._ends_at is not None:
+            self._ends_at += seconds
+
     @property
     def left(self) -> float:
         """The seconds that are left."""

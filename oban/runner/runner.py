@@ -7,10 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
-from oban import notifier
+from oban import clock, notifier
 from oban.config import Options
 from oban.database.aio import Database
 from oban.repository.queue_settings import QueueState
+from oban.resources import Resources
 from oban.runner import deadlines
 from oban.runner.deadlines import ShutdownBudget
 from oban.runner.execution.executor import Executor
@@ -19,6 +20,7 @@ from oban.runner.execution.job_session_threads import ThreadSessions
 from oban.runner.execution.producer import Producer
 from oban.runner.execution.session_factory import SessionFactory
 from oban.runner.heartbeat_thread import HeartbeatThread
+from oban.runner.lifespan import Lifespan
 from oban.runner.loop_watchdog import LoopWatchdog
 from oban.runner.processes import child
 from oban.runner.processes.pool import ProcessPool
@@ -30,6 +32,7 @@ from oban.runner.services.leader import Leader
 from oban.runner.services.lifeline import Lifeline
 from oban.runner.services.pruner import Pruner
 from oban.runner.services.stager import Stager
+from oban.worker import registry
 
 logger = logging.getLogger("oban.runner")
 
@@ -47,13 +50,17 @@ MAX_THREADS = 1_000_000
 class Runner:
     """One node of an instance. It is started once and stopped once."""
 
-    def __init__(self, database: Database, options: Options) -> None:
+    def __init__(self, database: Database, options: Options, lifespan: Lifespan) -> None:
         connections = min(2 * len(options.queues) + SERVICE_CONNECTIONS, MAX_CONNECTIONS)
         self.database = database.with_own_pool(connections, options.statement_timeout)
         self.options = options
         self._budget = ShutdownBudget(self.database, SHUTDOWN_TIMEOUT)
         self._hurried = asyncio.Event()
         self._unfinished = False
+        self.lifespan = lifespan
+        self._exit_error: Exception | None = None
+        #: What is left of the grace period when the last job has ended.
+        self._grace_left = 0.0
         self._threads = ThreadPoolExecutor(max_workers=MAX_THREADS, thread_name_prefix="oban")
         self._processes = ProcessPool()
         factory = SessionFactory(options.session, database.engine)
@@ -96,6 +103,7 @@ class Runner:
         child.refuse_to_start()
         try:
             await self.database.prepare()
+            await self._enter_lifespan()
             self.watchdog.start()
             await self.heartbeat_thread.start()
             self.notifier.subscribe("insert", self._on_insert)
@@ -107,15 +115,32 @@ class Runner:
             for service in self._services():
                 await service.start()
         except BaseException:
-            await self.stop()
+            try:
+                await self.stop()
+            except Exception:
+                logger.exception("the lifespan of a node that did not start has failed when it was exited")
             raise
         queues = ", ".join(f"{producer.queue}:{producer.limit}" for producer in self.producers.values())
         logger.info("node %s runs %s", self.options.node, queues)
 
+    async def _enter_lifespan(self) -> None:
+        resources = Resources(await self.lifespan.enter())
+        for name, queue in registry.queues().items():
+            if queue in self.options.queues:
+                resources.of(registry[name])
+        self._executor.resources = resources
+
     async def stop(self) -> None:
-        """Stop fetching, let jobs finish, put back those that do not, store every outcome, and disconnect."""
+        """Stop fetching, let jobs finish, put back those that do not, store every outcome, and disconnect.
+
+        Raises what the lifespan raises when it is exited, at the end.
+        """
         self.queues.retire()
-        for step in (self._let_jobs_finish, self._put_jobs_back, self._store_outcomes, self._disconnect):
+        steps = (
+            *(self._let_jobs_finish, self._put_jobs_back, self._store_outcomes),
+            *(self._exit_lifespan, self._disconnect),
+        )
+        for step in steps:
             try:
                 await step()
             except asyncio.CancelledError:
@@ -123,13 +148,18 @@ class Runner:
                 # step is repeated, so that nothing is left behind, but it waits for no job any more.
                 self.hurry()
                 await step()
+        if self._exit_error is not None:
+            raise self._exit_error
 
     def hurry(self) -> None:
         """Cut the grace period short, at a second request to stop."""
         self._hurried.set()
 
     async def _let_jobs_finish(self) -> None:
-        self._unfinished = not await self._jobs_end(self.options.shutdown_grace_period, until_hurried=True)
+        grace = self.options.shutdown_grace_period
+        started_at = clock.monotonic()
+        self._unfinished = not await self._jobs_end(grace, until_hurried=True)
+        self._grace_left = max(0.0, started_at + grace - clock.monotonic())
         self._budget.start()
 
     async def _put_jobs_back(self) -> None:
@@ -151,6 +181,16 @@ class Runner:
         )
         await asyncio.gather(*stopping)
         await self.queues.close()
+
+    async def _exit_lifespan(self) -> None:
+        # It can use what the jobs have left of the grace period.
+        grace = 0.0 if self._hurried.is_set() else self._grace_left
+        started_at = clock.monotonic()
+        try:
+            await self.lifespan.exit(grace + self._budget.left * 0.5)
+        except Exception as error:
+            self._exit_error = error
+        self._budget.extend(min(grace, clock.monotonic() - started_at))
 
     async def _disconnect(self) -> None:
         seconds = self._budget.left * 0.4

@@ -7,12 +7,15 @@ import pytest
 from sqlalchemy import URL
 
 from oban import CallNext, Job, JobState, Oban, Snooze, Worker
+from oban.errors import ConfigError
 from tests.docs.stage import Page, Snippet, Stage
 from tests.support.jobs import reaches
 from tests.support.options import FAST_POLLING
 from tests.support.rows import delete_rows, lasting_url
 
 PAGE = Page("middleware.md")
+# The nodes of other pages have nothing for the workers of this one.
+pytestmark = pytest.mark.usefixtures("own_registry")
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
@@ -27,7 +30,7 @@ async def stage(oban: Oban) -> Stage:
     await delete_rows(oban.engine)
     stage = Stage(oban)
     for snippet in PAGE.snippets:
-        if "oban = Oban(" not in snippet.code:
+        if "middleware=[timing]" not in snippet.code and "@job" not in snippet.code:
             await stage.run(snippet)
     return stage
 
@@ -54,7 +57,7 @@ async def test_a_job_is_timed(
     assert capsys.readouterr().out == f"{cls.worker_name} took 0 s\n"
 
 
-@PAGE.shows("oban = Oban(")
+@PAGE.shows("middleware=[timing]")
 async def test_an_instance_takes_middleware(stage: Stage, snippet: Snippet) -> None:
     await stage.run(snippet)
     assert stage.names["oban"].options.middleware == (stage.names["timing"],)
@@ -94,6 +97,45 @@ async def test_a_missing_return_fails_the_attempt(stage: Stage) -> None:
 
     row = await ended(stage, Snoozes.new(), JobState.RETRYABLE, middleware=[forgets])
     assert "forgets returned None instead of what call_next returned" in row.errors[0]["error"]
+
+
+@PAGE.shows("async def lifespan(")
+async def test_jobs_share_what_the_lifespan_yields(
+    stage: Stage, snippet: Snippet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert stage.names["oban"].options.lifespan is stage.names["lifespan"]
+    fetch = stage.names["Fetch"]
+    async with Oban(
+        stage.oban.engine, queues={"crawl": 2}, lifespan=stage.names["lifespan"], **FAST_POLLING
+    ) as oban:
+        for url in ("one", "two"):
+            await reaches(oban, await oban.enqueue(fetch.new({"url": url})), JobState.COMPLETED)
+    assert capsys.readouterr().out == "the page one\nthe page two\nclosed after 2 requests\n"
+
+
+@PAGE.shows("class Fetch(")
+async def test_a_node_without_the_lifespan_does_not_start(stage: Stage, snippet: Snippet) -> None:
+    PAGE.says("A node does not start (`ConfigError`) if a worker of one of its queues needs something")
+    oban = Oban(stage.oban.engine, queues={"crawl": 2})
+    with pytest.raises(ConfigError, match="Fetch: the lifespan of this node yields nothing"):
+        await oban.start()
+    await oban.stop()
+
+
+@PAGE.shows("async def fetch(")
+async def test_a_function_takes_what_the_lifespan_yields(
+    stage: Stage, snippet: Snippet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with Oban(
+        stage.oban.engine, queues={"crawl": 2}, lifespan=stage.names["lifespan"], **FAST_POLLING
+    ) as oban:
+        await stage.run(snippet)
+        (job,) = await oban.list_jobs()
+        await reaches(oban, job, JobState.COMPLETED)
+        PAGE.says('`await fetch("https://example.com/", http=Http())`')
+        await stage.names["fetch"]("directly", http=stage.names["Http"]())
+    out = "the page https://example.com/\nthe page directly\nclosed after 1 requests\n"
+    assert capsys.readouterr().out == out
 
 
 def test_every_snippet_of_the_page_is_run() -> None:

@@ -109,7 +109,7 @@ async def test_the_sentences_about_other_args_hold(stage: Stage) -> None:
         pass
 
     class Concrete(Base[args]):  # type: ignore[valid-type]
-        pass
+        async def process(self, job: Job) -> None: ...
 
     assert Concrete.new(args(7, date(2026, 1, 31))).args["account"] == 7
     PAGE.says("Whether the annotation of `args` matches the declared type is checked when")

@@ -179,10 +179,13 @@ ENDINGS = {
     # Results.
     "nothing": Ending(returns(None), ENDED),
     "any object": Ending(returns(object()), ENDED),
-    "an outcome's class": Ending(returns(Snooze), ENDED),
+    "an outcome's class": Ending(
+        returns(Snooze), FAILED, "TypeError: process returned the class Snooze: return"
+    ),
+    "another class": Ending(returns(int), ENDED),
     "an error": Ending(returns(ValueError("returned")), ENDED),
     "not implemented": Ending(returns(NotImplemented), ENDED),
-    "generator": Ending(generates, ENDED),
+    "generator": Ending(generates, FAILED, "TypeError: process returned a generator, which nobody runs"),
     "text": Ending(returns("a\x00\ud800"), ENDED),
     "secretive": Ending(returns(Secretive()), FAILED, "ValueError: do not look"),
     "record": Ending(returns(Record({"a": [1, None]})), ENDED),
@@ -288,8 +291,11 @@ class SomethingElse(Worker):
         return None
 
 
-class WithoutProcess(Worker):
-    pass
+class ForgetsToAwait(Worker):
+    async def process(self, job: Job) -> Any:
+        return self.work()
+
+    async def work(self) -> None: ...
 
 
 class CancelsItsTask(Worker):
@@ -316,7 +322,7 @@ class CancelsItsTaskAndReturns(Worker):
     [
         (Unmade, "SystemExit: not made"),
         (SomethingElse, "AttributeError"),
-        (WithoutProcess, "WithoutProcess has no process method"),
+        (ForgetsToAwait, "TypeError: process returned an object of the type coroutine that nobody awaits"),
         (CancelsItsTask, "CancelledError"),
     ],
 )

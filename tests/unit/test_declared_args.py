@@ -58,7 +58,7 @@ class TestDeclared:
             items: list[T]
 
         class Pages(Worker[Page[T]], Generic[T]):
-            pass
+            async def process(self, job: Job) -> None: ...
 
         class Numbers(Pages[int]):
             pass
@@ -182,7 +182,8 @@ def run(code: str) -> str:
 def test_pydantic_is_imported_by_the_first_worker_that_declares_its_args() -> None:
     code = """
 import sys, oban, oban.cli, dataclasses
-class Plain(oban.Worker): pass
+class Plain(oban.Worker):
+    async def process(self, job): pass
 Plain.new({"a": 1})
 @dataclasses.dataclass
 class Args: pass

@@ -1,5 +1,6 @@
 """Invalid options, URLs and worker declarations are refused by name before anything starts."""
 
+import contextlib
 import dataclasses
 import gc
 import inspect
@@ -121,6 +122,7 @@ def test_each_keyword_sets_its_option() -> None:
         value = getattr(defaults, field.name)
         other: Any = {"prefix": None, "queues": {"a": QueueOptions()}, "retention": Retention(limit=1)}
         other |= {"session": async_sessionmaker(), "middleware": (lambda job, call_next: call_next(job),)}
+        other["lifespan"] = lambda oban: contextlib.nullcontext()
         changed = other.get(field.name, value * 1.1 if isinstance(value, float) else "poll")
         if field.name != "listen_url":
             assert getattr(Oban(SQLITE, **{field.name: changed}).options, field.name) == changed

@@ -13,10 +13,11 @@ from sqlalchemy.orm import Session
 from oban import backoff, clock, encoding, fields
 from oban.database.job_scope import job_session
 from oban.error_rules import Rules
-from oban.errors import InvalidJob, UnknownWorker
+from oban.errors import ConfigError, InvalidJob, UnknownWorker
 from oban.middleware import Middleware, around_on_loop, layers
 from oban.models import DEFAULT_MAX_ATTEMPTS, Job
 from oban.repository.acknowledge import Ack
+from oban.resources import Resources
 from oban.runner.execution import attempt_log
 from oban.runner.execution.job_session import JobSessions
 from oban.runner.execution.job_session_threads import ThreadSessions
@@ -51,6 +52,8 @@ class Executor:
         middleware: Sequence[Middleware] = (),
     ) -> None:
         self._middleware = layers(middleware)
+        #: What the lifespan has yielded.
+        self.resources = Resources()
         self._threads = threads
         self._processes = processes
         self._sessions = sessions
@@ -72,7 +75,7 @@ class Executor:
                 return _end(run, worker, await self._in_process(run, worker, timeout))
             if not worker.is_async:
                 return await self._in_thread(run, worker, timeout)
-            if worker.takes or timeout is not None or worker.middleware or self._middleware:
+            if worker.takes or timeout is not None or worker.own_middleware or self._middleware:
                 return await self._on_loop(run, worker, timeout)
             # Most jobs get here. It is what `_on_loop` does, without calls that they do not need.
             result = await worker.process(job)
@@ -92,23 +95,29 @@ class Executor:
             return _fail(run, worker, error)
 
     async def _on_loop(self, run: Run, worker: Worker[Any], timeout: float | None) -> Ack | None:
-        chain = self._middleware + worker.middleware
+        chain = self._middleware + worker.own_middleware
         if "session" not in worker.takes:
-            process = partial(_process, worker) if worker.takes else worker.process
+            process = partial(_process, worker, **self._found(worker)) if worker.takes else worker.process
             work = around_on_loop(chain, process)(run.job)
             return _end(run, worker, await _with_timeout(run, work, timeout))
         async with self._sessions.open() as session:
-            work = around_on_loop(chain, partial(_process, worker, session=session))(run.job)
+            work = around_on_loop(chain, partial(_process, worker, session=session, **self._found(worker)))(
+                run.job
+            )
             ack = _ack(run, worker, from_result(await _with_timeout(run, work, timeout)))
             return _end_with_session(run, ack, await self._sessions.commit_with_outcome(session, ack))
 
     async def _in_thread(self, run: Run, worker: Worker[Any], timeout: float | None) -> Ack | None:
         loop = asyncio.get_running_loop()
         started_at = loop.time()
-        thread_run = ThreadRun(run, self._middleware + worker.middleware)
+        thread_run = ThreadRun(run, self._middleware + worker.own_middleware)
         timer = None if timeout is None else loop.call_later(timeout, _time_out, run, thread_run, timeout)
         has_session = "session" in worker.takes
-        call = partial(self._call_with_session, run, worker) if has_session else partial(_call, worker)
+        found = self._found(worker)
+        if has_session:
+            call = partial(self._call_with_session, run, worker, found)
+        else:
+            call = partial(_call, worker, found)
         try:
             result, error = await thread_run.execute(self._threads, call)
         finally:
@@ -128,12 +137,12 @@ class Executor:
         return _end(run, worker, result)
 
     def _call_with_session(
-        self, run: Run, worker: Worker[Any], process_within: Callable[[Process], Any]
+        self, run: Run, worker: Worker[Any], found: dict[str, Any], process_within: Callable[[Process], Any]
     ) -> Result:
         """As `_call`, but commits what `process` writes; returns what is left to be stored."""
 
         def work(session: Session) -> Ack:
-            result = process_within(partial(_process_with_session, worker, session))
+            result = process_within(partial(_process_with_session, worker, session, found))
             if run.timed_out is not None:
                 raise _timeout_error(run, run.timed_out, None)
             return _ack(run, worker, from_result(result))
@@ -144,9 +153,18 @@ class Executor:
         except BaseException as error:
             return None, error
 
+    def _found(self, worker: Worker[Any]) -> dict[str, Any]:
+        """The resources that `process` takes. Raises `AttemptFailed` if one is missing."""
+        if not worker.resource_parameters:
+            return {}
+        try:
+            return self.resources.of(type(worker))
+        except ConfigError as error:
+            raise AttemptFailed(error) from None
+
     async def _in_process(self, run: Run, worker: Worker, timeout: float | None) -> object:
         process = partial(self._process_in_child, run, worker, timeout)
-        result: object = await around_on_loop(self._middleware + worker.middleware, process)(run.job)
+        result: object = await around_on_loop(self._middleware + worker.own_middleware, process)(run.job)
         return result
 
     async def _process_in_child(self, run: Run, worker: Worker, timeout: float | None, job: Job) -> object:
@@ -235,13 +253,13 @@ def _timeout_error(run: Run, timeout: float, error: BaseException | None) -> Att
     return AttemptFailed(reason, encoding.error_text(error) + "\n\n")
 
 
-def _process(worker: Worker[Any], job: Job, **extra: Any) -> Any:
+def _process(worker: Worker[Any], job: Job, /, **extra: Any) -> Any:
     return worker.process(job, **process_arguments(worker, job), **extra)
 
 
-def _process_with_session(worker: Worker[Any], session: Session, job: Job) -> Any:
+def _process_with_session(worker: Worker[Any], session: Session, found: dict[str, Any], job: Job) -> Any:
     with job_session(session):
-        result = _process(worker, job, session=session)
+        result = _process(worker, job, session=session, **found)
     if inspect.isawaitable(result):
         if inspect.iscoroutine(result):
             result.close()
@@ -249,9 +267,9 @@ def _process_with_session(worker: Worker[Any], session: Session, job: Job) -> An
     return result
 
 
-def _call(worker: Worker[Any], process_within: Callable[[Process], Any]) -> Result:
+def _call(worker: Worker[Any], found: dict[str, Any], process_within: Callable[[Process], Any]) -> Result:
     try:
-        return process_within(partial(_process, worker)), None
+        return process_within(partial(_process, worker, **found)), None
     except BaseException as error:
         return None, error
 

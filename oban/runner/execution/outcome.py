@@ -1,5 +1,6 @@
 """How a run ended: turns what `process` returned or raised into an outcome that can be stored."""
 
+import inspect
 from typing import Any
 
 from oban import encoding, error_rules
@@ -64,7 +65,10 @@ def process_arguments(worker: Worker[Any], job: Job) -> dict[str, Any]:
 
 
 def from_result(result: object) -> Outcome:
-    """The outcome of a run whose `process` returned `result`. Raises what reading the value raises."""
+    """The outcome of a run whose `process` returned `result`. Raises what reading the value raises.
+
+    Raises `AttemptFailed` for a class instead of an outcome, and for what has not run yet.
+    """
     match result:
         case Cancel():
             return {"outcome": "cancelled", "error": _reason(result.reason)}
@@ -77,7 +81,27 @@ def from_result(result: object) -> Outcome:
             value = encoding.json_value(result.value, "Record")
             return {"outcome": "completed", "value": encoding.dumps(value)}
         case _:
+            _check_ended(result)
             return {"outcome": "completed"}
+
+
+def _check_ended(result: object) -> None:
+    """Refuse results with which the work of the job would silently not be done."""
+    if isinstance(result, type):
+        if not issubclass(result, (RaisableOutcome, Record)):
+            return
+        name = result.__qualname__
+        problem = f"the class {name}: return an instance, such as {name}(…)"
+    elif inspect.isgenerator(result) or inspect.isasyncgen(result):
+        problem = "a generator, which nobody runs"
+    elif inspect.isawaitable(result):
+        problem = f"an object of the type {type(result).__qualname__} that nobody awaits: await it"
+        if inspect.iscoroutine(result):
+            # Closed, so that Python does not warn about it in addition.
+            result.close()
+    else:
+        return
+    raise AttemptFailed(TypeError(f"process returned {problem}"))
 
 
 def from_error(error: BaseException, rules: Rules) -> Outcome:

@@ -1,0 +1,89 @@
+"""The application's context around a node: entered before its first job, exited after its last."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from oban import callables
+from oban.errors import ConfigError
+from oban.runner import deadlines
+
+logger = logging.getLogger("oban.runner")
+
+
+class Lifespan:
+    """Enters and exits the context manager that `make` returns, in one task.
+
+    Some context managers, such as task groups, have to be exited in the task that entered them.
+    """
+
+    def __init__(self, make: Callable[[], Any] | None, name: str = "") -> None:
+        self._make = make
+        self._name = name
+        self._task: asyncio.Task[None] | None = None
+        self._entered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._leaving = asyncio.Event()
+        #: What `enter` has raised.
+        self.error: BaseException | None = None
+
+    async def enter(self) -> Any:
+        """Enter it and return what it yields; None without a lifespan. Raises what the application raises."""
+        if self._make is None:
+            return None
+        try:
+            return await self._enter(self._make)
+        except BaseException as error:
+            self.error = error
+            raise
+
+    async def _enter(self, make: Callable[[], Any]) -> Any:
+        self._task = asyncio.create_task(self._run(make), name="oban-lifespan")
+        await asyncio.wait({self._task, self._entered}, return_when=asyncio.FIRST_COMPLETED)
+        if not self._entered.done():
+            self._task.result()
+            raise ConfigError(f"lifespan {self._name} has ended before it yielded anything")
+        self._task.add_done_callback(self._on_done)
+        return self._entered.result()
+
+    async def _run(self, make: Callable[[], Any]) -> None:
+        manager = make()
+        if not (hasattr(type(manager), "__aenter__") and hasattr(type(manager), "__aexit__")):
+            if asyncio.iscoroutine(manager):
+                manager.close()
+            raise ConfigError(
+                f"lifespan {self._name} must return an async context manager, not an object of the type"
+                f" {type(manager).__name__}: decorate it with contextlib.asynccontextmanager"
+            )
+        async with manager as yielded:
+            self._entered.set_result(yielded)
+            await self._leaving.wait()
+
+    def _on_done(self, task: asyncio.Task[None]) -> None:
+        if not self._leaving.is_set() and not task.cancelled():
+            logger.error("lifespan %s has ended while jobs run", self._name, exc_info=task.exception())
+
+    async def exit(self, seconds: float) -> None:
+        """Exit it within `seconds`. Raises what the application raises, or `TimeoutError`.
+
+        An error that ended it before is logged already, or was raised by `enter`.
+        """
+        task = self._task
+        if task is None or (task.done() and not self._leaving.is_set()):
+            return
+        self._leaving.set()
+        if not self._entered.done():
+            task.cancel()
+        await asyncio.wait({task}, timeout=seconds)
+        if not task.done():
+            await deadlines.cancel_all({task})
+            raise TimeoutError(f"lifespan {self._name} did not end within {seconds:.1f} s")
+        if not task.cancelled():
+            task.result()
+
+
+def make_lifespan(function: Callable[[Any], Any] | None, oban: Any) -> Lifespan:
+    """The lifespan of a node, from the option `lifespan` of its client."""
+    if function is None:
+        return Lifespan(None)
+    return Lifespan(lambda: function(oban), callables.name(function))

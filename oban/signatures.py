@@ -1,0 +1,122 @@
+"""What the `process` of a worker is and takes, checked when the worker is defined."""
+
+import functools
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from oban import callables, resources
+from oban.errors import ConfigError
+from oban.resources import ResourceParameter
+
+#: Parameters that `process` can have in addition to the job; it gets them by name.
+EXTRA_PARAMETERS = frozenset({"args", "session"})
+_NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+_NO_METHODS = (property, functools.cached_property, functools.partial, functools.partialmethod)
+#: Names that other libraries have for `process`.
+_OTHER_NAMES = ("perform", "run", "execute", "handle", "call", "work", "proces", "processes", "__call__")
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """What `process` takes in addition to the job: `EXTRA_PARAMETERS`, and resources."""
+
+    takes: frozenset[str] = frozenset()
+    resources: tuple[ResourceParameter, ...] = ()
+
+
+def inspect_process(cls: type[Any], types_by_name: Mapping[str, tuple[Any, ...]]) -> Process:
+    """Check the `process` of a class. Raises `ConfigError` if a job could not run with it.
+
+    A parameter for an instance of a type in `types_by_name` must have that name.
+    """
+    static = inspect.getattr_static(cls, "process")
+    function = getattr(cls, "process")  # noqa: B009
+    if isinstance(static, _NO_METHODS) or not callable(function):
+        raise ConfigError(f"process must be a method, not a {type(static).__name__}")
+    if inspect.isclass(function):
+        raise ConfigError(f"process must be a method, not the class {function.__qualname__}")
+    if callables.is_generator(function):
+        raise ConfigError(
+            "process is a generator, and would complete without running: remove the yield, or move it to"
+            " another method"
+        )
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return Process()
+    # A static or class method, or a callable object, has the signature of a bound method already.
+    has_self = hasattr(type(static), "__get__") and not isinstance(static, (staticmethod, classmethod))
+    process = _inspect_parameters(_without_self(signature) if has_self else signature, _globals(function))
+    for parameter in process.resources:
+        for name, types in types_by_name.items():
+            if any(base in types for kind in parameter.classes for base in kind.__mro__):
+                raise ConfigError(f"the parameter {parameter} of process must be called {name}")
+    return process
+
+
+def _without_self(signature: inspect.Signature) -> inspect.Signature:
+    parameters = list(signature.parameters.values())
+    if not parameters or parameters[0].kind is inspect.Parameter.KEYWORD_ONLY:
+        raise ConfigError("process must take self and the job: def process(self, job)")
+    return signature.replace(parameters=parameters[1:]) if parameters[0].kind in _POSITIONAL else signature
+
+
+def _inspect_parameters(signature: inspect.Signature, names: Mapping[str, Any]) -> Process:
+    parameters = list(signature.parameters.values())
+    if parameters and parameters[0].kind in _POSITIONAL:
+        # It gets the job.
+        parameters = parameters[1:]
+    takes, found = set(), []
+    for parameter in parameters:
+        if parameter.kind not in _NAMED:
+            continue
+        if parameter.name in EXTRA_PARAMETERS:
+            takes.add(parameter.name)
+        elif resource := resources.inspect_parameter(parameter, names):
+            found.append(resource)
+        elif parameter.default is inspect.Parameter.empty:
+            raise ConfigError(
+                f"nothing fills the parameter {parameter.name} of process: the job's args are in job.args, or"
+                " in a parameter called args; one for what the lifespan yields needs its class as annotation,"
+                " or oban.Resource[…]"
+            )
+    keywords = dict.fromkeys(takes | {resource.name for resource in found})
+    try:
+        signature.bind(None, **keywords)
+    except TypeError as error:
+        raise ConfigError(
+            f"process cannot be called as process(job): {error}; it takes the job as its first argument:"
+            " def process(self, job)"
+        ) from None
+    return Process(frozenset(keywords), tuple(found))
+
+
+def _globals(function: Any) -> Mapping[str, Any]:
+    function = inspect.unwrap(function)
+    names: Mapping[str, Any] = getattr(getattr(function, "__func__", function), "__globals__", {})
+    return names
+
+
+def why_base(cls: type[Any], root: type[Any]) -> str | None:
+    """Why a subclass of `root` is only a base for other workers; None if it can process jobs.
+
+    Raises `ConfigError` if the `process` of one of its bases is hidden by that of `root`.
+    """
+    if inspect.getattr_static(cls, "process") is root.__dict__["process"]:
+        for base in cls.__mro__[cls.__mro__.index(root) + 1 :]:
+            if "process" in vars(base):
+                raise ConfigError(
+                    f"the process of {base.__name__} is hidden by that of {root.__name__}: put"
+                    f" {base.__name__} before {root.__name__} in the list of bases"
+                )
+        other = next((name for name in _OTHER_NAMES if callable(vars(cls).get(name))), None)
+        return "has no method process" + (f"; should {other} be called process?" if other else "")
+    abstract = [name for name in dir(cls) if _is_abstract(inspect.getattr_static(cls, name, None))]
+    return f"is abstract: it does not define {', '.join(abstract)}" if abstract else None
+
+
+def _is_abstract(member: Any) -> bool:
+    return getattr(member, "__isabstractmethod__", False) is True
