@@ -62,15 +62,22 @@ class Console:
 
     @contextmanager
     def errors(self) -> Iterator[None]:
-        """Log an error that ends the command and exit with code 1, unless the log is lines of text."""
+        """Log the cause of an error that ends the command at DEBUG, and unless the log is text, the error.
+
+        Raises:
+            SystemExit: There was an error, and it has been logged.
+        """
         try:
             yield
         except click.ClickException:
             raise
         except Exception as error:
+            # The application may have disabled the loggers just before it failed.
+            self.apply()
+            if error.__cause__:
+                logger.debug("the cause of the error", exc_info=error.__cause__)
             if self.is_text:
                 raise
-            self.apply()
             expected = isinstance(error, ObanError)
             logger.critical("%s", error, exc_info=None if expected else error)
             sys.exit(1)

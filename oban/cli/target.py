@@ -2,7 +2,6 @@
 
 import importlib
 import inspect
-import logging
 import os
 import pkgutil
 import sys
@@ -18,8 +17,6 @@ from typing import Any
 import oban as package
 from oban import Oban, SyncOban
 from oban.errors import ConfigError
-
-logger = logging.getLogger("oban")
 
 #: Code in these folders is not the application's.
 _LIBRARIES = (sysconfig.get_path("stdlib"), str(Path(package.__file__).parent), "<frozen ", "<string>")
@@ -99,7 +96,6 @@ async def _check(target: str, verb: str, value: Any) -> Oban:
 
 def _failure(what: str, error: Exception) -> ConfigError:
     """Describe an error of the application's code in one line, with the place in that code."""
-    logger.debug("%s %s", what, type(error).__name__, exc_info=error)
     text = f"{what} {type(error).__name__}: {error}".rstrip(": ")
     own = [
         frame

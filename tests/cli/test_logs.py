@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import URL
 
 from oban.cli.logs import Console
+from oban.errors import ConfigError
 from tests.cli.support import node, oban, text, until
 
 TO_STDERR = {"class": "logging.StreamHandler", "formatter": "own"}
@@ -269,6 +270,16 @@ def test_an_unexpected_error_is_json_with_its_traceback(capsys: pytest.CaptureFi
         raise RuntimeError("broken")
     [line] = capsys.readouterr().err.splitlines()
     assert json.loads(line)["exception"].endswith("RuntimeError: broken")
+
+
+def test_the_cause_of_an_error_is_shown_at_debug_level_also_if_the_application_disabled_loggers(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    made = console("debug")
+    nothing_but_the_defaults()
+    with pytest.raises(ConfigError), made.errors():
+        raise ConfigError("wrong") from KeyError("a")
+    assert capsys.readouterr().err.endswith("DEBUG   oban  the cause of the error\nKeyError: 'a'\n")
 
 
 def test_an_error_is_left_to_the_command_if_lines_are_text(capsys: pytest.CaptureFixture[str]) -> None:

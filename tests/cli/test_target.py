@@ -167,13 +167,11 @@ async def test_what_is_wrong_with_a_target_is_said_in_one_line(name: str, words:
     assert "\n" not in str(raised.value)
 
 
-async def test_the_traceback_of_the_application_is_logged_at_debug_level(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    with caplog.at_level("DEBUG", logger="oban"), pytest.raises(ConfigError, match="--log-level debug shows"):
-        await target.load("app.jobs:fails_later")
-    assert "in fails_later\n" in caplog.text
-    assert "KeyError: 'DATABASE'" in caplog.text
+def test_the_traceback_of_the_application_is_logged_at_debug_level() -> None:
+    result = command("start", "app.jobs:fails_later", "--log-level", "debug")
+    assert "--log-level debug shows the traceback" in result.stderr
+    assert "in fails_later\n" in result.stderr
+    assert "KeyError: 'DATABASE'" in result.stderr
 
 
 async def test_an_instance_that_runs_already_is_refused(oban: Oban, monkeypatch: pytest.MonkeyPatch) -> None:
