@@ -1,6 +1,7 @@
 """One node in this process, which runs until a signal or its supervisor stops it."""
 
 import asyncio
+import atexit
 import contextlib
 import importlib
 import importlib.util
@@ -9,6 +10,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any, NoReturn
@@ -24,6 +26,8 @@ logger = logging.getLogger("oban")
 CONNECT_INTERVAL = 2.0
 #: Seconds that a start under way can continue once the node is told to stop.
 START_GRACE = 1.0
+#: Seconds that the handlers of `atexit` get when the node has stopped.
+EXIT_TIMEOUT = 3.0
 #: The signals that stop a node.
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 #: The supervisor sends STOP to its nodes; a node sends READY once it has started, and its grace period.
@@ -39,6 +43,18 @@ def exit_now(*_: Any) -> NoReturn:
         logging.shutdown()
         sys.stdout.flush()
     os._exit(0)
+
+
+def exit_after_handlers() -> NoReturn:
+    """End the process like `exit_now`, after what the application has registered with `atexit`.
+
+    This is how Sentry, for example, sends its last events. It gets `EXIT_TIMEOUT` seconds.
+    """
+    timer = threading.Timer(EXIT_TIMEOUT, exit_now)
+    timer.daemon = True
+    timer.start()
+    atexit._run_exitfuncs()
+    exit_now()
 
 
 def exit_on_signals() -> None:
@@ -67,7 +83,7 @@ def run(
     """
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(_serve(instance, link, console, announced))
-        exit_now()
+        exit_after_handlers()
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -169,6 +170,23 @@ async def test_start_runs_jobs_and_ends_with_code_0_at_a_signal(url: URL, number
             await eventually(completed)
         process.send_signal(number)
         assert await asyncio.to_thread(process.wait, 10) == 0
+
+
+async def test_what_the_application_has_registered_for_the_exit_runs(folder: Path, sqlite_url: URL) -> None:
+    with (folder / "app" / "workers.py").open("a") as workers:
+        workers.write("import atexit\natexit.register(print, 'goodbye')\natexit.register(lambda: 1 / 0)\n")
+    with node("--database-url", text(sqlite_url), "--import", "app.workers") as process:
+        until(process, "runs default:10")
+        process.terminate()
+        assert "goodbye\n" in until(process, "goodbye")
+        assert process.wait() == 0
+
+
+def test_a_handler_of_the_exit_that_hangs_is_not_waited_for() -> None:
+    code = "import atexit, sys, time; from oban.cli import node; node.EXIT_TIMEOUT = 0.01;"
+    code += "atexit.register(time.sleep, 3600); print('unwritten', end=''); node.exit_after_handlers()"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "unwritten", "")
 
 
 async def test_a_second_signal_does_not_wait_and_puts_the_job_back(url: URL) -> None:

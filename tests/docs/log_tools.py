@@ -1,8 +1,10 @@
 """Applications of pages about logging, run by `oban start` as the page says."""
 
 import json
+import os
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from sqlalchemy import URL
 from oban import Job, SyncOban
 from tests.docs.commands import OBAN, commands
 from tests.docs.snippets import fenced
-from tests.examples.processes import environment, until
+from tests.support.waiting import Deadline
 
 
 def run_jobs(
@@ -41,12 +43,15 @@ def run_jobs(
         node = subprocess.Popen(
             [*OBAN, *command],
             cwd=folder,
-            env=environment(OBAN_DATABASE_URL=url.render_as_string(hide_password=False), **variables),
+            env={**os.environ, "OBAN_DATABASE_URL": url.render_as_string(hide_password=False), **variables},
             stdout=file,
             stderr=subprocess.STDOUT,
         )
     try:
-        until(lambda: ended(output.read_text()) or node.poll() is not None)
+        deadline = Deadline(30)
+        while not ended(output.read_text()) and node.poll() is None:
+            assert not deadline.passed(), output.read_text()
+            time.sleep(0.01)
         node.send_signal(signal.SIGTERM)
         assert node.wait() == 0, output.read_text()
     finally:

@@ -21,7 +21,7 @@ from tests.support.processes import ROOT
 
 PAGE = "docs/deploying.md"
 #: The seconds that a node may need after its grace period, according to the page.
-MARGIN = 5
+MARGIN = 10
 
 
 def only(language: str) -> str:
