@@ -13,8 +13,8 @@ from sqlalchemy import URL
 from oban import JobState, Oban
 from oban.cli.logs import json_formatter
 from tests.docs.stage import Page, Snippet, Stage
-from tests.runner.ending_workers import OnLoop
 from tests.support.databases import SQLiteFactory
+from tests.support.ending_workers import OnLoop
 from tests.support.jobs import reaches
 from tests.support.options import FAST_POLLING
 from tests.support.processes import ROOT

@@ -10,7 +10,7 @@ from sqlalchemy import URL
 
 from oban import Job, JobState, Oban, Worker
 from tests.runner.effects import Halting
-from tests.runner.ending_workers import WORKERS, OnLoop, PaymentFailed
+from tests.support.ending_workers import WORKERS, OnLoop, PaymentFailed
 from tests.support.jobs import reaches
 from tests.support.options import FAST_POLLING
 from tests.support.waiting import eventually
@@ -128,7 +128,7 @@ async def test_the_exception_of_a_record_has_its_type_attributes_and_traceback(
     assert row.errors[0]["error"].endswith("PaymentFailed: account 7: no money")
     # Where the exception cannot be made again, one of the same name takes its place.
     error = raised(await ending(caplog, opaque))
-    assert (type(error).__name__, type(error).__module__) == ("Opaque", "tests.runner.ending_workers")
+    assert (type(error).__name__, type(error).__module__) == ("Opaque", "tests.support.ending_workers")
     assert str(error) == "opaque"
 
 

@@ -13,7 +13,7 @@ from typing_extensions import TypedDict
 
 from oban import CallNext, Cancel, Discard, InvalidJob, Job, JobState, Oban, Snooze, Worker
 from tests.runner.effects import RUNNING, effect, effects, nothing_leaked, worker
-from tests.runner.ending_workers import WORKERS, Decorated, Dies, PaymentFailed, SlowInChild, function
+from tests.support.ending_workers import WORKERS, Decorated, Dies, PaymentFailed, SlowInChild, function
 from tests.support.jobs import reaches
 from tests.support.options import FAST_POLLING
 from tests.support.waiting import eventually
