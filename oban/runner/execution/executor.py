@@ -75,10 +75,14 @@ class Executor:
                 return _end(run, worker, await self._in_process(run, worker, timeout))
             if not worker.is_async:
                 return await self._in_thread(run, worker, timeout)
-            if worker.takes or timeout is not None or worker.own_middleware or self._middleware:
+            if worker.takes or timeout is not None:
                 return await self._on_loop(run, worker, timeout)
             # Most jobs get here. It is what `_on_loop` does, without calls that they do not need.
-            result = await worker.process(job)
+            if self._middleware or worker.own_middleware:
+                chain = self._middleware + worker.own_middleware
+                result = await around_on_loop(chain, worker.process)(job)
+            else:
+                result = await worker.process(job)
             if result is None and not (is_verbose or run.is_lost):
                 return Ack(*run.key, "completed")
             return _end(run, worker, result)
@@ -95,15 +99,12 @@ class Executor:
             return _fail(run, worker, error)
 
     async def _on_loop(self, run: Run, worker: Worker[Any], timeout: float | None) -> Ack | None:
-        chain = self._middleware + worker.own_middleware
+        chain, found = self._middleware + worker.own_middleware, self._found(worker)
         if "session" not in worker.takes:
-            process = partial(_process, worker, **self._found(worker)) if worker.takes else worker.process
-            work = around_on_loop(chain, process)(run.job)
+            work = around_on_loop(chain, partial(_process, worker, **found))(run.job)
             return _end(run, worker, await _with_timeout(run, work, timeout))
         async with self._sessions.open() as session:
-            work = around_on_loop(chain, partial(_process, worker, session=session, **self._found(worker)))(
-                run.job
-            )
+            work = around_on_loop(chain, partial(_process, worker, session=session, **found))(run.job)
             ack = _ack(run, worker, from_result(await _with_timeout(run, work, timeout)))
             return _end_with_session(run, ack, await self._sessions.commit_with_outcome(session, ack))
 

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 from oban.middleware import Layers, around_in_thread, around_on_loop
 from oban.models import Job
+from oban.runner.execution.outcome import is_outcome
 from oban.runner.execution.run import Run
 
 #: A result, or the exception instead of it, because a future cannot raise StopIteration.
@@ -79,7 +80,7 @@ class ThreadRun:
             self._calls.put((contextvars.copy_context(), job))
             result, error = await self._answer
             self._answer = None
-        if self._run.timed_out is not None:
+        if self._run.timed_out is not None and not (error is not None and is_outcome(error)):
             if inspect.iscoroutine(result):
                 result.close()
             raise asyncio.CancelledError from error
