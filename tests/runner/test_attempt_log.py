@@ -9,6 +9,9 @@ import pytest
 from sqlalchemy import URL
 
 from oban import Job, JobState, Oban, Worker
+from oban.repository.acknowledge import Ack
+from oban.runner.execution import attempt_log
+from oban.runner.execution.run import Run
 from tests.runner.effects import Halting
 from tests.support.ending_workers import WORKERS, OnLoop, PaymentFailed
 from tests.support.jobs import reaches
@@ -200,6 +203,23 @@ async def test_an_attempt_that_has_lost_its_job_says_so(
     assert (record.levelname, record.__dict__["state"]) == (level, None)
     assert (record.exc_info is not None) == (result is not None)
     assert len(records(caplog, job)) == 2
+
+
+@pytest.mark.parametrize(
+    ("is_committed", "text"),
+    [(True, "completed"), (False, "its writes are rolled back"), (None, "its outcome is ignored")],
+)
+def test_a_run_that_learns_of_its_own_commit_has_not_lost_its_job(
+    is_committed: bool | None, text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    job = OnLoop.new()
+    job.__dict__.update(id=1, attempt=1)
+    run = Run(job, "owner", "here")
+    # After the commit, a check finds that the row no longer belongs to the run.
+    run.cancelled = True
+    attempt_log.ended(run, Ack(*run.key, "completed"), is_committed=is_committed)
+    (record,) = caplog.records
+    assert text in record.getMessage()
 
 
 async def test_a_job_that_is_put_back_is_logged_once(

@@ -74,20 +74,24 @@ def ignored(run: Run, method: str, instead: str, error: BaseException) -> None:
     _log(logging.ERROR, text, fields(run), encoding.error_line(error), error=shown)
 
 
-def ended(run: Run, ack: Ack, error: BaseException | None = None, *, rolled_back: bool = False) -> None:
+def ended(
+    run: Run, ack: Ack, error: BaseException | None = None, *, is_committed: bool | None = None
+) -> None:
     """Log how an attempt has ended, unless that was logged before. Never raises.
 
     Args:
         run: The attempt.
         ack: Its outcome.
         error: The exception that decided the outcome, which can be a raised outcome.
-        rolled_back: Whether what the job wrote was rolled back, because the run has lost its job.
+        is_committed: Whether the outcome was committed with the job's session, or rolled back because the
+            run has lost its job; None if it is still to be stored.
     """
     if run.is_logged:
         return
     run.is_logged = True
-    if rolled_back or run.is_lost:
-        _log_lost(run, ack, error, rolled_back=rolled_back)
+    # Once the outcome is committed, the row no longer belongs to the run, and the run may know that already.
+    if run.is_lost if is_committed is None else not is_committed:
+        _log_lost(run, ack, error, rolled_back=is_committed is False)
         return
     state = OUTCOMES[ack.outcome]
     if ack.outcome == "failed" and run.is_last:

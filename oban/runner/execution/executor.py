@@ -284,7 +284,7 @@ def _end(run: Run, worker: Worker[Any], result: object) -> Ack:
 
 def _end_with_session(run: Run, ack: Ack, is_committed: bool) -> Ack | None:
     """The end of a run whose outcome was committed with its session, or rolled back because it is lost."""
-    attempt_log.ended(run, ack, rolled_back=not is_committed)
+    attempt_log.ended(run, ack, is_committed=is_committed)
     # A job that was cancelled stores the reason that its worker returned.
     return None if is_committed or ack.error is None else ack
 
