@@ -37,6 +37,8 @@ def create_oban(app: Flask | None = None) -> Oban:
     if app is None:
         from .app import create_app
 
+        # `oban start` prints what Oban logs. This is for the application's own loggers.
+        logging.basicConfig(level=logging.INFO)
         app = create_app()
     with app.app_context():
         url = db.engine.url

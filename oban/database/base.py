@@ -77,8 +77,8 @@ class BaseDatabase:
         if isinstance(engine.pool, StaticPool):
             raise ConfigError(
                 "the engine's pool gives one connection to everybody at once, so that transactions would"
-                " mix; use poolclass=AsyncAdaptedQueuePool (QueuePool without asyncio), pool_size=1,"
-                " max_overflow=0, or pass the URL"
+                " mix; use a file instead of a database in memory, poolclass=AsyncAdaptedQueuePool (QueuePool"
+                " without asyncio) with pool_size=1 and max_overflow=0, or pass the URL"
             )
         if prefix and not self.dialect.has_schemas:
             raise ConfigError(f"{self.dialect.name} has no schemas: leave out the prefix")

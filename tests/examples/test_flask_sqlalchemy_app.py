@@ -129,6 +129,7 @@ def test_a_failed_job_says_why_and_is_repaired_and_retried(application: Applicat
     curl(application, retry, jobs=job["id"])
     assert application.job_in(invoice, CALCULATE, "completed")["attempt"] == 2
     application.job_in(invoice, SEND, "completed")
+    application.node.says(f"to ann@example.com: invoice {invoice['id']} over 10800 cents")
     assert curl(application, show, invoices=invoice["id"]) == {**invoice, "gross": 10_800, "sent": True}
 
 
