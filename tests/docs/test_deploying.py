@@ -106,7 +106,7 @@ def test_the_commands_create_the_tables_and_run_a_node_until_sigterm(tmp_path: P
         printed = ""
         for line in node.stderr:
             printed += line
-            if "default:10" in line:
+            if "runs default:10" in line:
                 node.send_signal(signal.SIGTERM)
                 break
         printed += node.stderr.read()

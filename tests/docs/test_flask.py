@@ -121,7 +121,7 @@ def test_flask_migrate_creates_all_tables_and_a_node_starts_on_them(tmp_path: Pa
         printed = []
         for printed_line in node.stderr:
             printed.append(printed_line)
-            if "default:5" in printed_line:
+            if "runs default:5" in printed_line:
                 node.send_signal(signal.SIGTERM)
     assert node.returncode == 0, printed
 

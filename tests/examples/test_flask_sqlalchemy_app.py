@@ -41,7 +41,7 @@ class Application:
         address = self.server.says(r"Listening at: (http://[\d.:]+)").group(1)
         limits = httpx.Limits(max_keepalive_connections=0)
         self.client = httpx.Client(timeout=30, limits=limits, base_url=address)
-        self.node.says(r"invoices:5")
+        self.node.says(r"runs invoices:5")
 
     def _process(self, name: str, *command: str) -> Process:
         process = Process(self.folder / f"{name}.log", "-m", *command, **self.variables)
