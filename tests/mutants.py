@@ -107,6 +107,20 @@ MUTANTS = (
         ("tests/faults/test_own_transaction.py",),
     ),
     Mutant(
+        "a base class decides instead of the most specific one",
+        "oban/error_rules.py",
+        "        for cls in _mro(type(error)):\n",
+        "        for cls in reversed(_mro(type(error))):\n",
+        ("tests/unit/test_outcomes.py",),
+    ),
+    Mutant(
+        "an ending is logged twice",
+        "oban/runner/execution/attempt_log.py",
+        "    run.is_logged = True\n",
+        "",
+        ("tests/runner/test_attempt_log.py",),
+    ),
+    Mutant(
         "no attempt limit",
         "oban/repository/fetch.py",
         "            _job.attempt < _job.max_attempts,\n",

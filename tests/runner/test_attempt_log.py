@@ -2,17 +2,18 @@
 
 import asyncio
 import logging
+import threading
 import traceback
 from collections.abc import AsyncIterator
 
 import pytest
 from sqlalchemy import URL
+from sqlalchemy.orm import Session
 
 from oban import Job, JobState, Oban, Worker
 from oban.repository.acknowledge import Ack
 from oban.runner.execution import attempt_log
 from oban.runner.execution.run import Run
-from tests.runner.effects import Halting
 from tests.support.ending_workers import WORKERS, OnLoop, PaymentFailed
 from tests.support.jobs import reaches
 from tests.support.options import FAST_POLLING
@@ -225,13 +226,25 @@ def test_a_run_that_learns_of_its_own_commit_has_not_lost_its_job(
 async def test_a_job_that_is_put_back_is_logged_once(
     sqlite_url: URL, caplog: pytest.LogCaptureFixture
 ) -> None:
-    loop, thread = Halting("async", writes_first=False), Halting("thread", writes_first=False)
+    begun, go = [threading.Event(), threading.Event()], threading.Event()
+
+    class EndlessOnLoop(Worker):
+        async def process(self, job: Job) -> None:
+            begun[0].set()
+            await asyncio.Event().wait()
+
+    class LateInThread(Worker):
+        def process(self, job: Job, session: Session) -> None:
+            begun[1].set()
+            assert go.wait(20)
+
     async with Oban(sqlite_url, queues={"default": 5}, shutdown_grace_period=0) as oban:
-        jobs = await oban.enqueue_many([loop.worker.new(), thread.worker.new()])
-        await eventually(lambda: loop.begun.is_set() and thread.begun.is_set())
+        jobs = await oban.enqueue_many([EndlessOnLoop.new(), LateInThread.new()])
+        await eventually(lambda: all(event.is_set() for event in begun))
         await oban.stop()
-    thread.go.set()
-    await eventually(thread.ended.is_set)
+    go.set()
+    # The thread finds that the job is no longer its own, and ends.
+    await eventually(lambda: not any(it.name.startswith("oban_") for it in threading.enumerate()))
     for job in jobs:
         record = await ending(caplog, job)
         expected = "was put back, attempt 1 of 20 does not count, because the node stops"
