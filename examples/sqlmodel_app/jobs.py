@@ -2,6 +2,8 @@
 
 import logging
 import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import httpx
@@ -21,11 +23,22 @@ MAIL_URL = os.environ.get("MAIL_URL", "http://127.0.0.1:8025")
 
 configure()
 
+
+@asynccontextmanager
+async def lifespan(_: Oban) -> AsyncIterator[Mail]:
+    """Open one client for all jobs of a node. Workers get it as the parameter of this type."""
+    async with Mail.connect(MAIL_URL) as mail:
+        logger.info("sending mail through %s", MAIL_URL)
+        yield mail
+    logger.info("closed the connections to the mail provider")
+
+
 oban = Oban(
     engine,
     queues={"mailers": 5, "reports": 1},
     session=sessions,
     middleware=[restore_request_id],
+    lifespan=lifespan,
 )
 
 
@@ -42,12 +55,11 @@ class SendWelcome(
     discard_on=Refused,
     retry_on={httpx.TransportError: 10},
 ):
-    async def process(self, job: Job, args: MemberArgs, session: AsyncSession) -> Cancel | None:
+    async def process(self, job: Job, args: MemberArgs, session: AsyncSession, mail: Mail) -> Cancel | None:
         member = await session.get(Member, args.member_id)
         if member is None:
             return Cancel("the member has left")
-        async with Mail.connect(MAIL_URL) as mail:
-            await mail.send(member.email, f"Welcome, {member.name}", key=f"welcome-{member.id}")
+        await mail.send(member.email, f"Welcome, {member.name}", key=f"welcome-{member.id}")
         member.welcomed = True
         logger.info("welcomed member %s", member.id)
         return None

@@ -36,8 +36,8 @@ async def test_workers_use_sessions_of_sqlmodel():
     job = await place("ann@example.com")
     assert [found.id for found in await waiting()] == [job.id]
     async with oban:
-        assert (await oban.wait(job, timeout=20)).state == "completed", job.errors
-        counted = await oban.wait(await oban.enqueue(CountShipped.new()), timeout=20)
+        assert (await oban.wait(job, timeout=60)).state == "completed", job.errors
+        counted = await oban.wait(await oban.enqueue(CountShipped.new()), timeout=60)
     assert counted.recorded == 1
     async with sessions() as session:
         assert (await session.exec(select(Order))).one().shipped

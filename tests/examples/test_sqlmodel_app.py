@@ -130,8 +130,11 @@ def test_a_failed_job_says_why_and_is_repaired_and_retried_over_http(application
     application.call("POST", "/jobs/1000000/retry", status=404)
 
 
-def test_both_processes_stop_on_sigterm(application: Application) -> None:
+def test_both_processes_stop_on_sigterm_and_the_node_closes_its_client(application: Application) -> None:
     for process, code in ((application.server, -signal.SIGTERM), (application.node, 0)):
         process.terminate()
         # After a clean shutdown, uvicorn raises the signal again.
         assert process.ended() == code, process.printed()
+    # The lifespan of the node, around all its jobs.
+    logged = re.findall(r"sending mail through|failed|closed the connections", application.node.printed())
+    assert logged == ["sending mail through", "failed", "closed the connections"]
