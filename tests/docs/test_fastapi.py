@@ -6,13 +6,14 @@ from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import URL
+from sqlalchemy import URL, select
 
 from oban import Job, Oban
 from tests.docs.commands import commands
 from tests.docs.snippets import fenced
 from tests.docs.stage import Page, Snippet
 from tests.docs.written_project import PYTEST, WrittenProject, file_name
+from tests.support.waiting import eventually
 
 PAGE = Page("fastapi.md")
 FILES = [found for found in PAGE.snippets if file_name(found)]
@@ -104,6 +105,9 @@ async def test_the_node_welcomes_users_and_a_failed_job_says_why_and_is_retried(
             (shown,) = fenced("docs/fastapi.md", "text")
             delay = re.compile(r"in \d+ s")
             assert delay.sub("", logged[1]) == delay.sub("", shown.strip()).replace("job 1", f"job {job.id}")
+            failed = select(Job).where(Job.id == job.id, Job.state == "retryable")
+            # The log can be a moment ahead of the row.
+            await eventually(lambda: oban.list_jobs(failed))
             await oban.update_job(job, {"args": {"user_id": user["id"]}})
             answer = await client.post(f"/jobs/{job.id}/retry")
             assert answer.json() == {"retried": True}
