@@ -123,7 +123,7 @@ class FunctionWorker(Generic[P, R]):
     def _is_option(self, name: str) -> bool:
         return name in Overrides.__annotations__ and name not in self.signature.parameters
 
-    def call(self, arguments: Mapping[str, Any], **found: Any) -> Any:
+    def call(self, arguments: Mapping[str, Any], /, **found: Any) -> Any:
         """Call the function with the args of a job, and with the resources that were found."""
         bound = self._whole_signature.bind_partial()
         unknown = arguments.keys() - self.signature.parameters.keys()
@@ -162,7 +162,7 @@ def _resource_parameters(function: Any) -> list[inspect.Parameter]:
     found = []
     for parameter in inspect.signature(function).parameters.values():
         annotation = resources.resolve(parameter.annotation, function.__globals__)
-        if resources.is_marked(annotation):
+        if parameter.default is resources.injected or resources.is_marked(annotation):
             if parameter.name in EXTRA_PARAMETERS:
                 raise ConfigError(f"{function.__qualname__}: a resource cannot be called {parameter.name}")
             found.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=annotation))

@@ -2,6 +2,7 @@
 
 import enum
 import inspect
+import re
 import types
 import uuid
 from collections.abc import Mapping
@@ -39,6 +40,7 @@ class _Injected:
 #: The default of such a parameter, so that type checkers do not require callers to pass it.
 injected: Any = _Injected()
 
+_MARKED = re.compile(r"(\w+\.)*Resource\[")
 _UNIONS: tuple[Any, ...] = (Union, types.UnionType)
 #: Types of what a job's args contain, or look as if they did.
 _VALUES = (date, time, timedelta, uuid.UUID, Decimal, enum.Enum, PurePath)
@@ -73,16 +75,22 @@ def inspect_parameter(parameter: inspect.Parameter, names: Mapping[str, Any]) ->
     An annotation that cannot be evaluated may be meant for a type checker only, and is accepted.
     """
     annotation = resolve(parameter.annotation, names)
-    required = parameter.default in (inspect.Parameter.empty, injected)
+    required = parameter.default is inspect.Parameter.empty or parameter.default is injected
     # An optional parameter without an annotation is found by its name.
     is_named = annotation is inspect.Parameter.empty and not required
-    if not (isinstance(annotation, str) or is_marked(annotation) or is_named or _can_be(annotation)):
+    is_chosen = parameter.default is injected or is_marked(annotation)
+    if not (isinstance(annotation, str) or is_chosen or is_named or _can_be(annotation)):
         return None
     return ResourceParameter(parameter.name, parameter.annotation, required, names)
 
 
 def is_marked(annotation: Any) -> bool:
-    """Whether an annotation is `Resource[…]`."""
+    """Whether an annotation is `Resource[…]`, or a union with one."""
+    if isinstance(annotation, str):
+        # It cannot be evaluated, for example because its class is imported for type checkers only.
+        return _MARKED.match(annotation) is not None
+    if get_origin(annotation) in _UNIONS:
+        return any(map(is_marked, get_args(annotation)))
     return get_origin(annotation) is Annotated and _MARKER in get_args(annotation)[1:]
 
 

@@ -1,7 +1,7 @@
 """A worker whose `process` could not run is refused when it is defined, with a sentence that says why."""
 
 import abc
-import contextlib
+import asyncio
 import enum
 import functools
 import uuid
@@ -309,8 +309,6 @@ def test_a_function_that_is_a_generator_is_refused() -> None:
         job(yields)
     with pytest.raises(ConfigError, match="yields_on_loop is a generator"):
         job(queue="media")(yields_on_loop)
-    with contextlib.suppress(ConfigError):
-        job(functools.wraps(yields)(lambda: None))
 
 
 def test_a_function_takes_marked_parameters_from_the_lifespan() -> None:
@@ -323,6 +321,30 @@ def test_a_function_takes_marked_parameters_from_the_lifespan() -> None:
     assert send.new("a@b.c").args == {"to": "a@b.c"}
     assert [item.name for item in send.worker.resource_parameters] == ["http", "cache"]
     assert all(item.required for item in send.worker.resource_parameters)
+
+
+def test_a_function_takes_resources_whose_annotations_cannot_be_evaluated() -> None:
+    @job
+    async def send(
+        to: str,
+        http: "Resource[NotDefinedAtRunTime]",  # type: ignore[name-defined]  # noqa: F821
+        arguments: "NotDefinedAtRunTime" = injected,  # type: ignore[name-defined]  # noqa: F821
+        cache: Resource[Client] | None = None,
+    ) -> list[Any]:
+        return [to, http, arguments, cache]
+
+    assert [(item.name, item.required) for item in send.worker.resource_parameters] == [
+        ("http", True),
+        ("arguments", True),
+        ("cache", False),
+    ]
+    # Type checkers want the one without a default.
+    made = send.new("a@b.c")  # type: ignore[call-arg]
+    found = {"http": 1, "arguments": 2}
+    assert asyncio.run(send.worker().process(made, **found)) == ["a@b.c", 1, 2, None]
+
+
+def test_a_resource_of_a_function_cannot_have_the_name_of_its_args() -> None:
     with pytest.raises(ConfigError, match="a resource cannot be called args"):
 
         @job
