@@ -21,7 +21,7 @@ from oban.repository.queue_settings import ALL, QueueCommand
 from oban.repository.selection import Target, Targets, load_jobs, parse, parse_id, parse_many
 from oban.runner import Runner, deadlines
 from oban.runner.execution import session_factory
-from oban.runner.lifespan import make_lifespan
+from oban.runner.lifespan import Lifespan, make_lifespan
 
 #: Seconds that the connections of an engine that was created for a URL can take to close.
 DISPOSE_TIMEOUT = 1.0
@@ -48,6 +48,7 @@ class Oban(BaseClient[AsyncEngine, AsyncCaller]):
         # Raises ConfigError for a URL that cannot serve this database.
         direct_url(self._database, self.options.listen_url)
         self._runner: Runner | None = None
+        self._node_lifespan = Lifespan(None)
         self._starting = LoopLock()
         self._stopping: asyncio.Task[None] | None = None
 
@@ -60,9 +61,11 @@ class Oban(BaseClient[AsyncEngine, AsyncCaller]):
         return self._runner is not None and self._runner.leader.leads
 
     async def start(self) -> None:
+        self._node_lifespan.refuse_within()
         async with self._starting.current():
             if self._runner is None and self.options.queues:
-                runner = Runner(self._database, self.options, make_lifespan(self.options.lifespan, self))
+                self._node_lifespan = make_lifespan(self.options.lifespan, self)
+                runner = Runner(self._database, self.options, self._node_lifespan)
                 try:
                     await runner.start()
                 except Exception as error:
@@ -76,6 +79,7 @@ class Oban(BaseClient[AsyncEngine, AsyncCaller]):
                 self._database.loop = asyncio.get_running_loop()
 
     async def stop(self) -> None:
+        self._node_lifespan.refuse_within()
         # The first caller may have been cancelled; the stop itself goes on in its own task.
         if self._stopping is None or self._stopping.done():
             self._stopping = asyncio.create_task(self._stop())

@@ -22,7 +22,7 @@ class Lifespan:
         self._make = make
         self._name = name
         self._task: asyncio.Task[None] | None = None
-        self._entered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._has_entered = False
         self._leaving = asyncio.Event()
         #: What `enter` has raised.
         self.error: BaseException | None = None
@@ -38,15 +38,23 @@ class Lifespan:
             raise
 
     async def _enter(self, make: Callable[[], Any]) -> Any:
-        self._task = asyncio.create_task(self._run(make), name="oban-lifespan")
-        await asyncio.wait({self._task, self._entered}, return_when=asyncio.FIRST_COMPLETED)
-        if not self._entered.done():
+        entered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._task = asyncio.create_task(self._run(make, entered), name="oban-lifespan")
+        await asyncio.wait({self._task, entered}, return_when=asyncio.FIRST_COMPLETED)
+        if not entered.done():
             self._task.result()
-            raise ConfigError(f"lifespan {self._name} has ended before it yielded anything")
+        self._has_entered = True
         self._task.add_done_callback(self._on_done)
-        return self._entered.result()
+        return entered.result()
 
-    async def _run(self, make: Callable[[], Any]) -> None:
+    def refuse_within(self) -> None:
+        """Raise `ConfigError` in the code of the lifespan itself, which would wait for itself."""
+        if self._task is not None and self._task is asyncio.current_task():
+            raise ConfigError(
+                f"lifespan {self._name} cannot start or stop its Oban: start() enters it, and stop() exits it"
+            )
+
+    async def _run(self, make: Callable[[], Any], entered: "asyncio.Future[Any]") -> None:
         manager = make()
         if not (hasattr(type(manager), "__aenter__") and hasattr(type(manager), "__aexit__")):
             if asyncio.iscoroutine(manager):
@@ -56,7 +64,7 @@ class Lifespan:
                 f" {type(manager).__name__}: decorate it with contextlib.asynccontextmanager"
             )
         async with manager as yielded:
-            self._entered.set_result(yielded)
+            entered.set_result(yielded)
             await self._leaving.wait()
 
     def _on_done(self, task: asyncio.Task[None]) -> None:
@@ -72,7 +80,7 @@ class Lifespan:
         if task is None or (task.done() and not self._leaving.is_set()):
             return
         self._leaving.set()
-        if not self._entered.done():
+        if not self._has_entered:
             task.cancel()
         await asyncio.wait({task}, timeout=seconds)
         if not task.done():

@@ -260,6 +260,25 @@ async def test_a_start_that_is_cancelled_ends_it(sqlite_url: URL) -> None:
     await oban.stop()
 
 
+async def test_it_cannot_start_or_stop_its_own_client(sqlite_url: URL) -> None:
+    refused: list[str] = []
+
+    @contextlib.asynccontextmanager
+    async def starts_and_stops(oban: Oban) -> AsyncIterator[None]:
+        # As one writes the lifespan of a web application.
+        with pytest.raises(ConfigError, match=r"cannot start or stop its Oban: start\(\) enters it"):
+            await oban.start()
+        refused.append("start")
+        yield
+        with pytest.raises(ConfigError, match=r"cannot start or stop its Oban"):
+            await oban.stop()
+        refused.append("stop")
+
+    async with node(sqlite_url, lifespan=starts_and_stops):
+        assert refused == ["start"]
+    assert refused == ["start", "stop"]
+
+
 async def test_an_end_while_jobs_run_is_logged(sqlite_url: URL, caplog: pytest.LogCaptureFixture) -> None:
     fail = asyncio.Event()
 
