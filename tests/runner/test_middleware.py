@@ -237,11 +237,16 @@ async def waits_after(job: Job, call_next: CallNext) -> Any:
 
 
 @pytest.mark.parametrize("middleware", [waits_before, waits_after])
-async def test_a_timeout_interrupts_middleware(url: URL, form: str, middleware: Middleware) -> None:
+async def test_a_timeout_interrupts_middleware(
+    url: URL, form: str, middleware: Middleware, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "oban.executor")
     async with Oban(url, middleware=[middleware], **RUNNING) as oban:
         made = worker(form, lambda job, session: None, timeout=0.05).new()
         row = await reaches(oban, await oban.enqueue(made), JobState.RETRYABLE)
     assert row.errors[0]["error"].endswith("timed out after 0.05 s")
+    # Nothing continues in a thread.
+    assert [record.levelname for record in caplog.records if record.name == "oban.executor"] == ["WARNING"]
 
 
 async def test_a_timeout_waits_for_the_thread_and_middleware_sees_a_cancellation(url: URL) -> None:

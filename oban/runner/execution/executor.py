@@ -221,8 +221,8 @@ def _timeout(worker: Worker, run: Run) -> float | None:
 def _time_out(run: Run, thread_run: ThreadRun, timeout: float) -> None:
     """Tell a job in a thread that its timeout has passed."""
     run.time_out(timeout)
-    thread_run.interrupt()
-    attempt_log.timed_out(run, timeout)
+    if not thread_run.interrupt():
+        attempt_log.timed_out(run, timeout)
 
 
 async def _with_timeout(

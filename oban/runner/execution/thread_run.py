@@ -61,10 +61,15 @@ class ThreadRun:
             self._calls.put(None)
         return await thread
 
-    def interrupt(self) -> None:
-        """Interrupt async middleware because the timeout has passed, unless the job itself runs now."""
+    def interrupt(self) -> bool:
+        """Interrupt async middleware because the timeout has passed, unless the job itself runs now.
+
+        Returns:
+            Whether it is interrupted.
+        """
         if self._outer and self._answer is None and self._run.task is not None:
-            self._run.task.cancel()
+            return self._run.task.cancel()
+        return False
 
     def _run_here(self, process: Process) -> Any:
         return around_in_thread(self._inner, process)(self._run.job)
