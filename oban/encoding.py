@@ -29,6 +29,9 @@ MAX_ERROR = 8192
 #: Takes the place of the message of an exception whose methods fail.
 UNPRINTABLE = "<the exception could not be printed>"
 
+#: Read like this because a subclass can replace the attribute.
+_exceptions_in = BaseExceptionGroup.__dict__["exceptions"].__get__
+
 _STRICT = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
 _EMPTY: dict[str | bytes, Any] = {"{}": dict, b"{}": dict, "[]": list, b"[]": list}
 _LONG_NUMBER = re.compile(r"\d{18}")
@@ -293,10 +296,21 @@ def error_line(error: BaseException) -> str:
     """The type of an exception and the first line of its message, for a line of a log. Never raises."""
     name = type.__dict__["__name__"].__get__(type(error))
     try:
-        message = first_line(str(error))
+        message = first_line(error_message(error))
     except BaseException:
         message = UNPRINTABLE
     return f"{log_safe(name)}: {message}" if message else log_safe(name)
+
+
+def error_message(error: BaseException) -> str:
+    """The message of an exception. That of a group names the first exception in it, too.
+
+    Raises what `__str__()` of the exception raises.
+    """
+    message, inner = str(error), error
+    while issubclass(type(inner), BaseExceptionGroup):
+        inner = _exceptions_in(inner)[0]
+    return message if inner is error else f"{message}: {error_line(inner)}"
 
 
 def first_line(text: str) -> str:

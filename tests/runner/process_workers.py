@@ -144,9 +144,9 @@ async def _later(job: Job) -> Record:
 
 
 def _raise(job: Job) -> None:
-    raise {"exit": SystemExit(3), "interrupt": KeyboardInterrupt(), "value": ValueError("bad\x00")}[
-        job.args["error"]
-    ]
+    errors = {"exit": SystemExit(3), "interrupt": KeyboardInterrupt(), "value": ValueError("bad\x00")}
+    errors["group"] = ExceptionGroup("g", [KeyError("order")])
+    raise errors[job.args["error"]]
 
 
 ACTIONS: dict[str, Any] = {

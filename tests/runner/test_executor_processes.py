@@ -160,6 +160,14 @@ async def test_the_traceback_of_a_job_in_a_process_comes_back(oban: Oban) -> Non
     assert "process_workers.py" in text
 
 
+async def test_the_log_names_the_first_exception_of_a_group_in_a_process(
+    oban: Oban, caplog: pytest.LogCaptureFixture
+) -> None:
+    await failed(oban, await oban.enqueue(InProcess.new({"do": "raise", "error": "group"})))
+    (line,) = [record.getMessage() for record in caplog.records if record.name == "oban.executor"]
+    assert line.endswith("s: ExceptionGroup: g (1 sub-exception): KeyError: 'order'")
+
+
 async def test_a_process_that_takes_too_long_is_really_killed(oban: Oban, note: Path) -> None:
     job = await oban.enqueue(Limited.new({"do": "wait", "note": str(note)}))
     pid = int(await written(note))

@@ -277,6 +277,20 @@ def test_the_text_of_any_error_can_be_stored(error: BaseException) -> None:
     assert type(error).__name__ in text
 
 
+def test_the_line_of_a_group_names_the_first_exception_in_it() -> None:
+    lost = KeyError("order")
+    group = ExceptionGroup("unhandled errors in a TaskGroup", [lost])
+    line = "ExceptionGroup: unhandled errors in a TaskGroup (1 sub-exception): KeyError: 'order'"
+    assert encoding.error_line(group) == line
+    nested = ExceptionGroup("outer", [ExceptionGroup("inner", [lost, ValueError("2")])])
+    assert encoding.error_line(nested) == "ExceptionGroup: outer (1 sub-exception): KeyError: 'order'"
+    unknown = ExceptionGroup("g", [Unprintable()])
+    assert (
+        encoding.error_line(unknown)
+        == f"ExceptionGroup: g (1 sub-exception): Unprintable: {encoding.UNPRINTABLE}"
+    )
+
+
 def test_the_text_of_an_error_with_endless_causes_can_be_stored() -> None:
     error: BaseException = ValueError("first")
     for number in range(3000):

@@ -82,7 +82,7 @@ def _describe(error: BaseException) -> dict[str, Any]:
     with contextlib.suppress(BaseException):
         cls = type(error)
         description |= {"module": str(cls.__module__), "name": str(cls.__qualname__)}
-        description["message"] = encoding.sanitize(str(error))
+        description["message"] = encoding.sanitize(encoding.error_message(error))
         reduced: Any = cls.__reduce__(error)
         made, *arguments = reduced
         copy = encoding.json_value(arguments, "arguments")
