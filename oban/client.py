@@ -98,8 +98,8 @@ class Oban(BaseClient[AsyncEngine, AsyncCaller]):
                 await deadlines.close(self._database, DISPOSE_TIMEOUT)
 
     @asynccontextmanager
-    async def lifespan(self, app: object = None) -> AsyncIterator[None]:
-        """Start, and stop at the end: the lifespan of an ASGI application, `FastAPI(lifespan=oban.lifespan)`.
+    async def asgi_lifespan(self, app: object = None) -> AsyncIterator[None]:
+        """Start and stop with an ASGI application: `FastAPI(lifespan=oban.asgi_lifespan)`.
 
         Args:
             app: The application, which the framework passes; it is not used.

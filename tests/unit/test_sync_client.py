@@ -13,7 +13,7 @@ from oban.database.aio import AsyncCaller
 from oban.database.sync import SyncCaller
 
 #: Differences by design: ASGI, entering and leaving a client, its sessions, engine and iterables.
-ASYNC_ONLY = {"lifespan"}
+ASYNC_ONLY = {"asgi_lifespan"}
 RENAMED = {"__aenter__": "__enter__", "__aexit__": "__exit__"}
 INSTEAD = {
     AsyncEngine: Engine,
