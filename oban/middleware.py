@@ -64,7 +64,9 @@ def around_in_thread(chain: Sequence[Layer], call: Callable[[Job], Any]) -> Call
 async def _run_async(layer: Layer, call: Callable[[Job], Awaitable[Any]], job: Job) -> Any:
     step = _Step(layer, call)
     result = await layer.function(job, step.call_async)
-    step.end(result)
+    # Most middleware returns what it has got, and then nothing is lost.
+    if not step.ended or result is not step.result:
+        step.end(result)
     return result
 
 
@@ -86,20 +88,20 @@ def _run_plain(layer: Layer, call: Callable[[Job], Any], job: Job) -> Any:
 class _Step:
     """One call of a middleware: provides its `call_next`, and checks what it did with it."""
 
-    __slots__ = ("_begun", "_call", "_ended", "_layer", "_result")
+    __slots__ = ("_begun", "_call", "_layer", "ended", "result")
 
     def __init__(self, layer: Layer, call: Callable[[Job], Any]) -> None:
         self._layer = layer
         self._call = call
-        self._begun = self._ended = False
-        self._result: Any = None
+        self._begun = self.ended = False
+        self.result: Any = None
 
     async def call_async(self, job: Job) -> Any:
         self._begin()
         try:
-            self._result = result = await self._call(job)
+            self.result = result = await self._call(job)
         finally:
-            self._ended = True
+            self.ended = True
         return result
 
     def call_in_greenlet(self, job: Job) -> Any:
@@ -107,17 +109,17 @@ class _Step:
             raise RuntimeError(f"middleware {self._layer.name} must call call_next in its own thread")
         self._begin()
         try:
-            self._result = result = compat.wait_for(self._call(job))
+            self.result = result = compat.wait_for(self._call(job))
         finally:
-            self._ended = True
+            self.ended = True
         return result
 
     def call_plain(self, job: Job) -> Any:
         self._begin()
         try:
-            self._result = result = self._call(job)
+            self.result = result = self._call(job)
         finally:
-            self._ended = True
+            self.ended = True
         return result
 
     def _begin(self) -> None:
@@ -135,12 +137,12 @@ class _Step:
                     "without running the job: return await call_next(job) (a plain function does not await),"
                     " or an outcome such as Cancel(…)",
                 )
-        elif not self._ended:
+        elif not self.ended:
             self._refuse(returned, "while call_next was still running: await it")
         elif returned is None:
-            if isinstance(self._result, OUTCOMES):
-                self._refuse(None, f"instead of what call_next returned, {type(self._result).__name__}(…)")
-        elif returned is not self._result and inspect.isawaitable(returned):
+            if isinstance(self.result, OUTCOMES):
+                self._refuse(None, f"instead of what call_next returned, {type(self.result).__name__}(…)")
+        elif returned is not self.result and inspect.isawaitable(returned):
             self._refuse(returned, "which nobody awaits: await it, or define the middleware with async def")
 
     def _refuse(self, returned: Any, problem: str) -> None:

@@ -116,7 +116,7 @@ MUTANTS = (
     Mutant(
         "a middleware loses an outcome",
         "oban/middleware.py",
-        "            if isinstance(self._result, OUTCOMES):\n",
+        "            if isinstance(self.result, OUTCOMES):\n",
         "            if False:\n",
         ("tests/unit/test_middleware.py",),
     ),
