@@ -76,6 +76,7 @@ class Oban(BaseClient[AsyncEngine, AsyncCaller]):
                         raise unavailable from error
                     raise
                 self._runner = runner
+                self._instances.have_run = True
                 self._database.loop = asyncio.get_running_loop()
 
     async def stop(self) -> None:

@@ -12,14 +12,13 @@ class Instances:
     def __init__(self, class_name: str) -> None:
         self._class_name = class_name
         self._clients: dict[str, list[ref[Any]]] = {}
-        #: Whether a client with queues was ever added.
-        self.have_queues: bool = False
+        #: Whether a client has ever started to run jobs.
+        self.have_run: bool = False
 
     def register(self, name: str, client: Any) -> None:
         """Add a client, which takes precedence over older ones of the same name."""
         live = [reference for reference in self._clients.get(name, ()) if reference() is not None]
         self._clients[name] = [*live, ref(client)]
-        self.have_queues |= bool(client.options.queues)
 
     def get(self, name: str) -> Any:
         """Return the newest client of a name; raises `InstanceNotFound`."""

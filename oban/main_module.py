@@ -11,7 +11,7 @@ logger = logging.getLogger("oban")
 MAIN = "__main__"
 #: A child process runs the main module of its parent under the second name.
 _NAMES = (MAIN, "__mp_main__")
-#: Seconds that a script has, after its first job, to make an `Oban` that runs its jobs.
+#: Seconds that a script has, after its first job, to start an `Oban` that runs its jobs.
 PATIENCE = 10.0
 
 #: When each worker that is defined in a script created its first job; without those that were warned about.
@@ -56,7 +56,7 @@ def _warn_at_exit() -> None:
 
 def _warn(worker: str) -> None:
     del _first_jobs[worker]
-    if not instances.async_clients.have_queues:
+    if not instances.async_clients.have_run:
         logger.warning(
             "the worker %s is defined in a script, so its name is different in a process that imports the"
             " module, and its jobs fail there; run the script with `python -m`, or set the worker's option"

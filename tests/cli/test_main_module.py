@@ -7,19 +7,25 @@ from pathlib import Path
 import pytest
 from sqlalchemy import URL
 
-from oban import JobState, Oban, Worker
+from oban import JobState, Oban, Worker, migration
 from oban.errors import UnknownWorker
 from oban.worker import registry
 from tests.cli.support import node, text
 from tests.support.waiting import eventually
 
 SCRIPT = """
-import os, sys
+import asyncio, os, sys
 from oban import Oban, Record, SyncOban, Worker, job, main_module
 
 class Send(Worker):
     async def process(self, job):
         return Record(1)
+
+oban = Oban("sqlite+aiosqlite:///app.db", queues={"default": 1})
+
+async def run():
+    async with oban:
+        pass
 
 @job
 def send():
@@ -37,7 +43,7 @@ if __name__ == "__main__":
         SyncOban(url).enqueue_many(jobs)
     print("the end", file=sys.stderr)
     if os.environ.get("NODE"):
-        Oban("sqlite+aiosqlite://", queues={"default": 1})
+        asyncio.run(run())
 """
 WARNING = "is defined in a script, so its name is different in a process that imports the module"
 
@@ -95,6 +101,7 @@ def test_a_process_that_goes_on_to_create_jobs_warns_before_its_end() -> None:
 
 
 def test_a_script_that_runs_its_own_node_does_not_warn() -> None:
+    migration.upgrade("sqlite:///app.db")
     names, warnings = python("app/mail.py", NODE="1")
     assert names[0] == "__main__.Send"
     assert warnings == "the end\n"
