@@ -130,7 +130,9 @@ async def test_the_sessions_of_sqlmodel_work(one_table: URL, form: str) -> None:
 
 #: Factories that are bound to an engine of another database.
 ELSEWHERE: dict[str, Callable[[AsyncEngine], Any]] = {
-    "sessionmaker": async_sessionmaker,
+    "async_sessionmaker": async_sessionmaker,
+    # As one wrote before there was an async_sessionmaker.
+    "sessionmaker": lambda engine: sessionmaker(engine, class_=AsyncSession),  # type: ignore[call-overload]
     "function": lambda engine: lambda: OwnSession(engine),
 }
 

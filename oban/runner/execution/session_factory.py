@@ -19,9 +19,9 @@ def check(factory: Any) -> None:
     """Raise `ConfigError` unless `factory` is None, or makes a new `AsyncSession` with each call."""
     if factory is None:
         return
-    if isinstance(factory, (sessionmaker, scoped_session)) or (
-        isclass(factory) and issubclass(factory, Session)
-    ):
+    # A sessionmaker can make sessions of any class. Applications older than async_sessionmaker use it.
+    made_of = factory.class_ if isinstance(factory, sessionmaker) else factory
+    if isinstance(factory, scoped_session) or (isclass(made_of) and issubclass(made_of, Session)):
         raise ConfigError(f"{NEEDED}; jobs in threads get its sync_session_class")
     if isinstance(factory, async_scoped_session):
         raise ConfigError(f"{NEEDED}; pass the session_factory of the async_scoped_session")
@@ -65,7 +65,7 @@ class SessionFactory:
         self._factory = factory
         self._engine = engine
         self._binds: dict[Any, Any] = {}
-        if isinstance(factory, async_sessionmaker):
+        if isinstance(factory, (async_sessionmaker, sessionmaker)):
             self._binds = factory.kw.get("binds") or {}
 
     def make(self, engine: AsyncEngine, *, in_thread: bool) -> AsyncSession:
