@@ -142,3 +142,18 @@ def test_what_cannot_be_a_lifespan_is_refused(value: Any, problem: str) -> None:
 def test_a_client_that_runs_no_jobs_takes_no_lifespan() -> None:
     with pytest.raises(ConfigError, match="SyncOban runs no jobs: leave out lifespan"):
         SyncOban("sqlite://", lifespan=lambda oban: oban)
+
+
+def test_a_default_that_cannot_be_compared_is_one() -> None:
+    class Array:
+        """Compares its items, like an array of numpy."""
+
+        def __eq__(self, other: object) -> Any:
+            return Array()
+
+        def __bool__(self) -> bool:
+            raise ValueError("the truth value is ambiguous")
+
+        __hash__ = None  # type: ignore[assignment]
+
+    assert found({}, Client, default=Array()) == {}
