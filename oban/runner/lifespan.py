@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from oban import callables
+from oban import callables, clock
 from oban.errors import ConfigError
 from oban.runner import deadlines
 
@@ -71,10 +71,15 @@ class Lifespan:
         if not self._leaving.is_set() and not task.cancelled():
             logger.error("lifespan %s has ended while jobs run", self._name, exc_info=task.exception())
 
-    async def exit(self, seconds: float) -> None:
-        """Exit it within `seconds`. Raises what the application raises, or `TimeoutError`.
+    async def exit(self, grace: float, seconds: float, hurried: asyncio.Event) -> None:
+        """Exit it. Raises what the application raises, or `TimeoutError`.
 
         An error that ended it before is logged already, or was raised by `enter`.
+
+        Args:
+            grace: The grace period in seconds.
+            seconds: How long it can take after the grace period.
+            hurried: Ends the grace period.
         """
         task = self._task
         if task is None or (task.done() and not self._leaving.is_set()):
@@ -82,10 +87,15 @@ class Lifespan:
         self._leaving.set()
         if not self._has_entered:
             task.cancel()
+        started_at = clock.monotonic()
+        hurry = asyncio.create_task(hurried.wait())
+        await asyncio.wait({task, hurry}, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
+        hurry.cancel()
         await asyncio.wait({task}, timeout=seconds)
         if not task.done():
+            elapsed = clock.monotonic() - started_at
             await deadlines.cancel_all({task})
-            raise TimeoutError(f"lifespan {self._name} did not end within {seconds:.1f} s")
+            raise TimeoutError(f"lifespan {self._name} did not end within {elapsed:.1f} s")
         if not task.cancelled():
             task.result()
 

@@ -184,13 +184,12 @@ class Runner:
 
     async def _exit_lifespan(self) -> None:
         # It can use what the jobs have left of the grace period.
-        grace = 0.0 if self._hurried.is_set() else self._grace_left
         started_at = clock.monotonic()
         try:
-            await self.lifespan.exit(grace + self._budget.left * 0.5)
+            await self.lifespan.exit(self._grace_left, self._budget.left * 0.5, self._hurried)
         except Exception as error:
             self._exit_error = error
-        self._budget.extend(min(grace, clock.monotonic() - started_at))
+        self._budget.extend(min(self._grace_left, clock.monotonic() - started_at))
 
     async def _disconnect(self) -> None:
         seconds = self._budget.left * 0.4

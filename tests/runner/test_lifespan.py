@@ -16,7 +16,7 @@ from oban import CallNext, Job, JobState, Oban, Record, Resource, Worker, inject
 from oban.errors import ConfigError
 from tests.support.jobs import reaches
 from tests.support.options import BRIEF
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, within
 
 pytestmark = pytest.mark.usefixtures("own_registry")
 
@@ -219,6 +219,25 @@ async def test_an_end_that_takes_too_long_is_cut_off(
     await oban.start()
     with pytest.raises(TimeoutError, match="hangs did not end within"):
         await oban.stop()
+
+
+async def test_a_second_stop_cuts_its_exit_short(sqlite_url: URL, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("oban.runner.runner.SHUTDOWN_TIMEOUT", 0.2)
+    exiting = asyncio.Event()
+
+    @contextlib.asynccontextmanager
+    async def hangs(oban: Oban) -> AsyncIterator[None]:
+        yield
+        exiting.set()
+        await asyncio.Event().wait()
+
+    oban = node(sqlite_url, lifespan=hangs, shutdown_grace_period=60)
+    await oban.start()
+    first = asyncio.create_task(oban.stop())
+    await exiting.wait()
+    for stop in (oban.stop(), first):
+        with pytest.raises(TimeoutError, match="hangs did not end within"):
+            await within(stop, 10)
 
 
 async def test_it_is_exited_when_the_start_fails_later(
