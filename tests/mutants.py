@@ -123,7 +123,7 @@ MUTANTS = (
     Mutant(
         "a timeout abandons the thread behind middleware",
         "oban/runner/execution/thread_run.py",
-        "        if self._outer and self._answer is None and self._run.task is not None:\n",
+        "        if self._in_middleware and self._run.task is not None:\n",
         "        if self._outer and self._run.task is not None:\n",
         ("tests/runner/test_middleware.py",),
     ),

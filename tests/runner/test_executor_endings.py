@@ -2,16 +2,20 @@
 
 import asyncio
 import contextlib
+import gc
 import logging
 import math
 import sys
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import pytest
 from sqlalchemy import URL
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
 
-from oban import Cancel, Job, JobState, Oban, Record, Snooze, Worker
+from oban import CallNext, Cancel, Job, JobState, Oban, Record, Snooze, Worker
 from tests.support.jobs import acknowledged, row_of
 from tests.support.options import FAST_POLLING
 from tests.support.waiting import eventually
@@ -343,3 +347,63 @@ async def test_a_job_that_cancels_its_own_task_and_returns_is_completed(sqlite_u
         await eventually(lambda: over(oban))
         row = await row_of(oban, job)
     assert (row.state, row.meta["return"], row.errors) == (JobState.COMPLETED, "done", [])
+
+
+@pytest.mark.parametrize("middleware", [[], ["async"], ["plain"], ["fails"]])
+async def test_an_exception_is_freed_without_a_garbage_collection(
+    sqlite_url: URL, middleware: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    # Its record would keep it.
+    caplog.set_level(logging.CRITICAL, "oban.executor")
+    raised: list[weakref.ref[BaseException]] = []
+
+    class Failure(Exception):
+        def __init__(self) -> None:
+            raised.append(weakref.ref(self))
+
+    async def passes(job: Job, call_next: CallNext) -> Any:
+        return await call_next(job)
+
+    def passes_plainly(job: Job, call_next: CallNext) -> Any:
+        return call_next(job)
+
+    async def fails(job: Job, call_next: CallNext) -> Any:
+        raise Failure
+
+    class OnLoop(Worker, max_attempts=1):
+        async def process(self, job: Job) -> None:
+            raise Failure
+
+    class OnLoopWithTimeout(OnLoop, timeout=30):
+        pass
+
+    class OnLoopWithSession(Worker, max_attempts=1):
+        async def process(self, job: Job, session: AsyncSession) -> None:
+            raise Failure
+
+    class InThread(Worker, max_attempts=1):
+        def process(self, job: Job) -> None:
+            raise Failure
+
+    class InThreadWithSession(Worker, max_attempts=1):
+        def process(self, job: Job, session: Session) -> None:
+            raise Failure
+
+    functions = {"async": passes, "plain": passes_plainly, "fails": fails}
+    chain = [functions[name] for name in middleware]
+    workers: list[type[Worker]] = [
+        OnLoop,
+        OnLoopWithTimeout,
+        OnLoopWithSession,
+        InThread,
+        InThreadWithSession,
+    ]
+    gc.disable()
+    try:
+        async with Oban(sqlite_url, queues={"default": 1}, middleware=chain, **FAST_POLLING) as oban:
+            await oban.enqueue_many(cls.new() for cls in workers)
+            await oban.wait_until_empty(timeout=30)
+        left = [failure() for failure in raised]
+    finally:
+        gc.enable()
+    assert left == [None] * len(workers)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from sqlalchemy import URL
+from sqlalchemy import URL, event
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
@@ -269,6 +269,26 @@ async def test_a_timeout_waits_for_the_thread_and_middleware_sees_a_cancellation
         row = await reaches(oban, await oban.enqueue(Slow.new()), JobState.RETRYABLE)
     assert seen == ["process has ended", "cancelled"]
     assert row.errors[0]["error"].endswith("timed out after 0.05 s")
+
+
+async def test_a_timeout_during_the_commit_comes_too_late(
+    sqlite_url: URL, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG", "oban.executor")
+
+    # Enough time to get to the commit on a busy machine.
+    class CommitsLate(Worker, timeout=1, middleware=[on_the_loop]):
+        def process(self, job: Job, session: Session) -> None:
+            @event.listens_for(session, "before_commit")
+            def wait(_: Session) -> None:
+                while not job.cancelled():
+                    threading.Event().wait(0.005)
+
+    async with Oban(sqlite_url, **RUNNING) as oban:
+        row = await reaches(oban, await oban.enqueue(CommitsLate.new()), JobState.COMPLETED)
+    assert row.errors == []
+    states = [record.__dict__["state"] for record in caplog.records if "state" in record.__dict__]
+    assert states == ["executing", "executing", "completed"]
 
 
 @pytest.mark.parametrize("middleware", [on_the_loop, in_the_thread, waits_before, waits_after])

@@ -136,3 +136,46 @@ async def test_background_threads_end_with_an_event_loop_that_ended_without_a_st
     output, errors = await within(process.communicate(), 30)
     assert output.decode().strip() == "left", errors.decode()
     assert errors.decode().count("has ended without a stop") == 1
+
+
+#: An application whose event loop is closed while middleware runs around a job in a thread.
+CLOSES_ITS_LOOP = """
+import asyncio, sys
+from oban import Oban, Worker
+from oban.runner.execution import thread_run
+
+thread_run.LOOP_CHECK_INTERVAL = 0.01
+
+class Plain(Worker):
+    def process(self, job):
+        pass
+
+async def application():
+    begun = asyncio.Event()
+
+    async def waits(job, call_next):
+        begun.set()
+        await asyncio.Event().wait()
+
+    oban = Oban(sys.argv[1], queues={"default": 1}, middleware=[waits])
+    await oban.start()
+    await oban.enqueue(Plain.new())
+    await begun.wait()
+
+loop = asyncio.new_event_loop()
+loop.run_until_complete(application())
+loop.close()
+"""
+
+
+async def test_a_job_in_a_thread_does_not_outlive_an_event_loop_that_was_closed(sqlite_url: URL) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", CLOSES_ITS_LOOP, sqlite_url.render_as_string(hide_password=False)),
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        assert await within(process.wait(), 30) == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()

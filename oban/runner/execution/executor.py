@@ -30,7 +30,7 @@ from oban.runner.execution.outcome import (
     process_arguments,
 )
 from oban.runner.execution.run import Run
-from oban.runner.execution.thread_run import Process, Result, ThreadRun
+from oban.runner.execution.thread_run import Process, ThreadRun
 from oban.runner.processes.pool import ProcessPool
 from oban.runner.processes.worker_process import ProcessRun
 from oban.worker import Worker, registry, running
@@ -120,26 +120,25 @@ class Executor:
         else:
             call = partial(_call, worker, found)
         try:
-            result, error = await thread_run.execute(self._threads, call)
+            ended = await thread_run.execute(self._threads, call)
         finally:
             if timer is not None:
                 timer.cancel()
-        if has_session and error is None:
-            ack: Ack | None = result
+        if has_session and ended.error is None:
+            ack: Ack | None = ended.value
             return ack
-        if run.timed_out is not None and type(error) is not AttemptFailed:
-            if inspect.iscoroutine(result):
-                result.close()
-            raise _timeout_error(run, run.timed_out, error)
-        if error is not None:
-            raise error
+        if run.timed_out is not None and type(ended.error) is not AttemptFailed:
+            if inspect.iscoroutine(ended.value):
+                ended.value.close()
+            raise _timeout_error(run, run.timed_out, ended.error)
+        result = ended.unwrap()
         if inspect.isawaitable(result):
             result = await _with_timeout(run, result, timeout, started_at)
         return _end(run, worker, result)
 
     def _call_with_session(
         self, run: Run, worker: Worker[Any], found: dict[str, Any], process_within: Callable[[Process], Any]
-    ) -> Result:
+    ) -> Ack | None:
         """As `_call`, but commits what `process` writes; returns what is left to be stored."""
 
         def work(session: Session) -> Ack:
@@ -148,11 +147,8 @@ class Executor:
                 raise _timeout_error(run, run.timed_out, None)
             return _ack(run, worker, from_result(result))
 
-        try:
-            with self._thread_sessions.acquire() as thread_session:
-                return _end_with_session(run, *thread_session.run(work)), None
-        except BaseException as error:
-            return None, error
+        with self._thread_sessions.acquire() as thread_session:
+            return _end_with_session(run, *thread_session.run(work))
 
     def _found(self, worker: Worker[Any]) -> dict[str, Any]:
         """The resources that `process` takes. Raises `AttemptFailed` if one is missing."""
@@ -174,7 +170,7 @@ class Executor:
         run.on_cancel = process_run.cancel
         task = asyncio.create_task(self._processes.run(process_run))
         try:
-            result, error = await asyncio.shield(task)
+            result = await asyncio.shield(task)
         except asyncio.CancelledError:
             # A released job has been told to stop, and has until the node kills its process. It is put back
             # in any case, because nobody can tell whether it has finished its work.
@@ -185,9 +181,7 @@ class Executor:
                 # Retrieved, so that the loop does not report it as never retrieved.
                 task.exception()
             raise
-        if error is not None:
-            raise error
-        return result
+        return result.unwrap()
 
 
 def _check_documents(job: Job) -> None:
@@ -268,11 +262,8 @@ def _process_with_session(worker: Worker[Any], session: Session, found: dict[str
     return result
 
 
-def _call(worker: Worker[Any], found: dict[str, Any], process_within: Callable[[Process], Any]) -> Result:
-    try:
-        return process_within(partial(_process, worker, **found)), None
-    except BaseException as error:
-        return None, error
+def _call(worker: Worker[Any], found: dict[str, Any], process_within: Callable[[Process], Any]) -> Any:
+    return process_within(partial(_process, worker, **found))
 
 
 def _end(run: Run, worker: Worker[Any], result: object) -> Ack:

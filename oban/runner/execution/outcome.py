@@ -1,6 +1,7 @@
 """How a run ended: turns what `process` returned or raised into an outcome that can be stored."""
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 from oban import encoding, error_rules
@@ -27,6 +28,39 @@ class AttemptFailed(Exception):
         self.error = error
         #: What is stored in `errors`.
         self.text = encoding.sanitize(f"{before}{type(error).__name__}: {error}")
+
+
+class Result:
+    """What a call has returned, or raised, passed on between a thread or a process and the event loop.
+
+    A future cannot raise every exception itself: StopIteration, for example.
+    """
+
+    __slots__ = ("error", "value")
+
+    def __init__(self, value: Any = None, error: BaseException | None = None) -> None:
+        self.value = value
+        self.error = error
+
+    @classmethod
+    def of(cls, call: Callable[..., Any], *args: Any) -> "Result":
+        """Call a function. Never raises."""
+        try:
+            return cls(call(*args))
+        except BaseException as error:
+            return cls(error=error)
+
+    def unwrap(self) -> Any:
+        """Return the value, or raise the exception, which can be done once."""
+        error, self.error = self.error, None
+        if error is None:
+            return self.value
+        try:
+            raise error
+        finally:
+            # Its traceback refers to everybody who has this result. Nobody may refer to it in turn, or it
+            # would only be freed, with the job and its session, by a garbage collection.
+            del error
 
 
 class RemoteTraceback(Exception):
@@ -123,7 +157,7 @@ def from_error(error: BaseException, rules: Rules) -> Outcome:
     return {"outcome": rule.outcome, "error": _text(error), "delay": rule.delay}
 
 
-def is_outcome(error: BaseException) -> bool:
+def is_outcome(error: BaseException | None) -> bool:
     """Whether an exception is `Cancel`, `Discard` or `Snooze`, which workers can raise."""
     # isinstance() would read the exception's `__class__`, which can raise.
     return issubclass(type(error), RaisableOutcome)

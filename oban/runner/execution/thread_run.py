@@ -5,17 +5,18 @@ import contextvars
 import inspect
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, TypeAlias
 
 from oban.middleware import Layers, around_in_thread, around_on_loop
 from oban.models import Job
-from oban.runner.execution.outcome import is_outcome
+from oban.runner.execution.outcome import Result, is_outcome
 from oban.runner.execution.run import Run
 
-#: A result, or the exception instead of it, because a future cannot raise StopIteration.
-Result: TypeAlias = tuple[Any, BaseException | None]
 Process: TypeAlias = Callable[[Job], Any]
+
+#: Seconds between two checks of a waiting thread whether the event loop still exists.
+LOOP_CHECK_INTERVAL = 1.0
 
 
 class ThreadRun:
@@ -31,33 +32,40 @@ class ThreadRun:
         self._loop = asyncio.get_running_loop()
         #: What the thread runs next, in which context; None ends its waiting.
         self._calls: SimpleQueue[tuple[contextvars.Context, Job] | None] = SimpleQueue()
-        self._answer: asyncio.Future[Result] | None = None
-        self._end: Result = (None, None)
-        self._left: Result | None = None
+        #: How that call has ended.
+        self._answer: asyncio.Future[Result] = self._loop.create_future()
+        #: How the middleware has ended.
+        self._end = Result()
+        #: Whether async middleware runs now, which the timeout can interrupt.
+        self._in_middleware = False
 
     async def execute(
-        self, threads: ThreadPoolExecutor, call: Callable[[Callable[[Process], Any]], Result]
+        self, threads: ThreadPoolExecutor, call: Callable[[Callable[[Process], Any]], Any]
     ) -> Result:
-        """Call `call(process_within)` in a thread, and return what it returns.
+        """Call `call(process_within)` in a thread.
 
         It calls `process_within(process)`, which runs the middleware around `process` and returns the result.
         """
         process_within = self._serve if self._outer else self._run_here
         context = contextvars.copy_context()
-        thread = self._loop.run_in_executor(threads, context.run, call, process_within)
+        thread = self._loop.run_in_executor(threads, context.run, Result.of, call, process_within)
         if not self._outer:
             return await thread
-        thread.add_done_callback(self._leave)
+        thread.add_done_callback(self._on_thread_end)
+        self._in_middleware = True
         try:
-            self._end = await around_on_loop(self._outer, self._call)(self._run.job), None
+            self._end = Result(await around_on_loop(self._outer, self._call)(self._run.job))
         except BaseException as error:
-            self._end = None, error
+            self._end = Result(error=error)
             if isinstance(error, asyncio.CancelledError) and (
                 self._run.timed_out is None or self._run.releasing
             ):
                 # The thread is left behind, and rolls back.
                 raise
         finally:
+            # The thread may store the outcome now: a timeout comes too late.
+            self._in_middleware = False
+            self._answer.cancel()
             self._calls.put(None)
         return await thread
 
@@ -67,7 +75,7 @@ class ThreadRun:
         Returns:
             Whether it is interrupted.
         """
-        if self._outer and self._answer is None and self._run.task is not None:
+        if self._in_middleware and self._run.task is not None:
             return self._run.task.cancel()
         return False
 
@@ -77,44 +85,44 @@ class ThreadRun:
     # -- with async middleware: the event loop ---------------------------------------------------
 
     async def _call(self, job: Job) -> Any:
-        if self._left is not None:
-            result, error = self._left
-        else:
-            self._answer = self._loop.create_future()
-            # The job sees the context variables that the middleware has set.
-            self._calls.put((contextvars.copy_context(), job))
-            result, error = await self._answer
-            self._answer = None
-        if self._run.timed_out is not None and not (error is not None and is_outcome(error)):
-            if inspect.iscoroutine(result):
-                result.close()
-            raise asyncio.CancelledError from error
-        if error is not None:
-            raise error
+        # The job sees the context variables that the middleware has set.
+        self._calls.put((contextvars.copy_context(), job))
+        self._in_middleware = False
+        try:
+            answer = await self._answer
+        finally:
+            self._in_middleware = True
+        if self._run.timed_out is not None and not is_outcome(answer.error):
+            if inspect.iscoroutine(answer.value):
+                answer.value.close()
+            raise asyncio.CancelledError from answer.error
+        result = answer.unwrap()
         return await result if inspect.isawaitable(result) else result
 
-    def _leave(self, thread: "asyncio.Future[Result]") -> None:
-        """Answer a call that the thread will not get to, because it has failed before."""
+    def _on_thread_end(self, thread: "asyncio.Future[Result]") -> None:
+        """Answer a call that the thread does not get to, because it has failed before."""
         if not thread.cancelled():
-            self._left = thread.result()
-            self._set_answer(self._left)
+            ended = thread.result()
+            self._set_answer(Result(ended.value, ended.error))
 
-    def _set_answer(self, result: Result) -> None:
-        if self._answer is not None and not self._answer.done():
-            self._answer.set_result(result)
+    def _set_answer(self, answer: Result) -> None:
+        if not self._answer.done():
+            self._answer.set_result(answer)
 
     # -- with async middleware: the thread -------------------------------------------------------
 
     def _serve(self, process: Process) -> Any:
         function = around_in_thread(self._inner, process)
-        while (call := self._calls.get()) is not None:
+        while (call := self._next_call()) is not None:
             context, job = call
+            self._loop.call_soon_threadsafe(self._set_answer, Result.of(context.run, function, job))
+        return self._end.unwrap()
+
+    def _next_call(self) -> tuple[contextvars.Context, Job] | None:
+        while True:
             try:
-                result: Result = context.run(function, job), None
-            except BaseException as error:
-                result = None, error
-            self._loop.call_soon_threadsafe(self._set_answer, result)
-        value, failure = self._end
-        if failure is not None:
-            raise failure
-        return value
+                return self._calls.get(timeout=LOOP_CHECK_INTERVAL)
+            except Empty:
+                # Python waits for this thread before it ends.
+                if self._loop.is_closed():
+                    raise RuntimeError("the event loop was closed while middleware ran") from None

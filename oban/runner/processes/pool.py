@@ -8,8 +8,8 @@ from the registry, not from the row.
 import asyncio
 import logging
 
-from oban.runner.execution.outcome import AttemptFailed
-from oban.runner.processes.worker_process import Ending, ProcessRun, WorkerProcess
+from oban.runner.execution.outcome import AttemptFailed, Result
+from oban.runner.processes.worker_process import ProcessRun, WorkerProcess
 
 #: Seconds that the operating system has to end the processes that were killed.
 KILL_TIMEOUT = 5.0
@@ -25,7 +25,7 @@ class ProcessPool:
         self._processes: set[WorkerProcess] = set()
         self._closed = False
 
-    async def run(self, run: ProcessRun) -> Ending:
+    async def run(self, run: ProcessRun) -> Result:
         """Run a job in an idle process or a new one; returns what `process` returned or raised.
 
         Raises `AttemptFailed` if the process cannot tell how, because it was killed or ended on its own. A

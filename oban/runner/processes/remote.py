@@ -12,6 +12,7 @@ from oban.runner.execution.outcome import (
     AttemptFailed,
     RemoteError,
     RemoteTraceback,
+    Result,
     from_error,
     from_result,
     is_outcome,
@@ -39,16 +40,16 @@ def encode_error(error: BaseException, rules: Rules) -> dict[str, Any]:
     return {"failed": outcome, "text": encoding.error_text(error), "raised": _describe(error)}
 
 
-def decode(message: dict[str, Any]) -> tuple[object, Exception | None]:
+def decode(message: dict[str, Any]) -> Result:
     """What `process` returned or raised in the child process.
 
     Raises an error for a message that a job has made up: it has access to the connection.
     """
     match message:
         case {"outcome": "completed", "value": str(value)}:
-            return Record(encoding.loads(value)), None
+            return Result(Record(encoding.loads(value)))
         case {"outcome": "completed"}:
-            return None, None
+            return Result()
         case {"outcome": "cancelled", "error": str(reason)}:
             return _returned_or_raised(message, Cancel(reason))
         case {"outcome": "discarded", "error": str(reason)}:
@@ -58,16 +59,16 @@ def decode(message: dict[str, Any]) -> tuple[object, Exception | None]:
         case {"failed": dict(outcome), "text": str(text), "raised": dict(description)}:
             error = _make(description, outcome)
             error.__cause__ = RemoteTraceback(encoding.sanitize(text))
-            return None, error
+            return Result(error=error)
         case {"failed": dict(outcome), "text": str(text), "reason": dict(description)}:
             failed = AttemptFailed(_make(description, outcome))
             failed.text = encoding.sanitize(text)
-            return None, failed
+            return Result(error=failed)
     raise ValueError("not an outcome")
 
 
-def _returned_or_raised(message: dict[str, Any], outcome: RaisableOutcome) -> tuple[object, Exception | None]:
-    return (None, outcome) if message.get("is_raised") else (outcome, None)
+def _returned_or_raised(message: dict[str, Any], outcome: RaisableOutcome) -> Result:
+    return Result(error=outcome) if message.get("is_raised") else Result(outcome)
 
 
 def _describe(error: BaseException) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from multiprocessing import spawn
 from typing import Any
 
 from oban.models import Job
-from oban.runner.execution.outcome import AttemptFailed
+from oban.runner.execution.outcome import AttemptFailed, Result
 from oban.runner.processes import protocol, remote
 from oban.worker import Worker
 
@@ -26,15 +26,13 @@ START_TIMEOUT = 60.0
 DRAIN_TIMEOUT = 0.5
 
 _numbers = itertools.count(1)
-#: What `process` returned, or what it raised.
-Ending = tuple[object, Exception | None]
 
 
 class ProcessRun:
     """One run of a job in a child process. `timeout` is in seconds, from when the job begins."""
 
     #: How it ended; set by the process in which it runs.
-    ending: asyncio.Future[Ending]
+    ending: asyncio.Future[Result]
 
     def __init__(self, worker: type[Worker], job: Job, timeout: float | None) -> None:
         self.worker = worker
@@ -100,7 +98,7 @@ class WorkerProcess(asyncio.Protocol):
         )
         self._thread.start()
 
-    async def run(self, run: ProcessRun) -> Ending:
+    async def run(self, run: ProcessRun) -> Result:
         self._run = run
         run.ending = self._loop.create_future()
         # The registry's name of the worker, not the one in the row.
