@@ -58,8 +58,7 @@ class ResourceParameter:
     @property
     def classes(self) -> tuple[type[Any], ...]:
         """The classes whose instances fit the annotation; none if it cannot be evaluated."""
-        annotation = resolve(self.annotation, self.names)
-        return tuple(kind for kind in map(_class_of, _members(annotation)) if isinstance(kind, type))
+        return classes(self.annotation, self.names)
 
     def __str__(self) -> str:
         annotation = resolve(self.annotation, self.names)
@@ -82,6 +81,12 @@ def inspect_parameter(parameter: inspect.Parameter, names: Mapping[str, Any]) ->
     if not (isinstance(annotation, str) or is_chosen or is_named or _can_be(annotation)):
         return None
     return ResourceParameter(parameter.name, parameter.annotation, required, names)
+
+
+def classes(annotation: Any, names: Mapping[str, Any]) -> tuple[type[Any], ...]:
+    """The classes whose instances fit an annotation; none if it cannot be evaluated."""
+    members = _members(resolve(annotation, names))
+    return tuple(kind for kind in map(_class_of, members) if isinstance(kind, type))
 
 
 def is_marked(annotation: Any) -> bool:

@@ -100,6 +100,27 @@ def _globals(function: Any) -> Mapping[str, Any]:
     return names
 
 
+def check_session(function: Any, is_async: bool, kinds: tuple[type[Any], type[Any]]) -> None:
+    """Raise `ConfigError` if the parameter `session` of `process` is annotated as the wrong kind of session.
+
+    An async `process` gets the first of two kinds, and a plain one the second.
+    """
+    annotation = inspect.signature(function).parameters["session"].annotation
+    annotated = resources.classes(annotation, _globals(function))
+    gets, wrong = kinds if is_async else (kinds[1], kinds[0])
+    if annotated and all(issubclass(kind, wrong) for kind in annotated):
+        how = "an async process" if is_async else "a plain process, which runs in a thread,"
+        other = "a plain def" if is_async else "an async def"
+        raise ConfigError(
+            f"{how} gets {_article(gets)} as session, not {_article(annotated[0])}: change the annotation, or"
+            f" make process {other}"
+        )
+
+
+def _article(cls: type[Any]) -> str:
+    return f"{'an' if cls.__name__.startswith(tuple('AEIOU')) else 'a'} {cls.__name__}"
+
+
 def why_base(cls: type[Any], root: type[Any]) -> str | None:
     """Why a subclass of `root` is only a base for other workers; None if it can process jobs.
 
@@ -114,6 +135,13 @@ def why_base(cls: type[Any], root: type[Any]) -> str | None:
                 )
         other = next((name for name in _OTHER_NAMES if callable(vars(cls).get(name))), None)
         return "has no method process" + (f"; should {other} be called process?" if other else "")
+    try:
+        inspect.signature(cls).bind()
+    except TypeError as error:
+        return f"cannot be made without arguments: {error}"
+    # Some classes have no signature.
+    except ValueError:
+        pass
     abstract = [name for name in dir(cls) if _is_abstract(inspect.getattr_static(cls, name, None))]
     return f"is abstract: it does not define {', '.join(abstract)}" if abstract else None
 

@@ -162,6 +162,8 @@ class Worker(Generic[A]):
             process = signatures.Process()
             if cls._why_base is None:
                 process = signatures.inspect_process(cls, types_by_name)
+            if "session" in process.takes:
+                signatures.check_session(cls.process, cls.is_async, (AsyncSession, Session))
         except ConfigError as error:
             raise ConfigError(f"{cls.__qualname__}: {error}") from None
         cls.takes, cls.resource_parameters = process.takes, process.resources

@@ -111,6 +111,43 @@ def test_a_session_under_another_name_is_refused(kind: Any) -> None:
         defined(process)
 
 
+async def on_loop(self: Any, job: Job, session: Any) -> None: ...
+
+
+def in_thread(self: Any, job: Job, session: Any) -> None: ...
+
+
+class OwnSession(Session):
+    pass
+
+
+WRONG_SESSIONS: list[tuple[Any, Any, str]] = [
+    (on_loop, Session, "an async process gets an AsyncSession as session, not a Session"),
+    (on_loop, "Session | None", "make process a plain def"),
+    (on_loop, OwnSession, "gets an AsyncSession as session, not an OwnSession"),
+    (in_thread, AsyncSession, "gets a Session as session, not an AsyncSession: .* make process an async def"),
+    (in_thread, Annotated[AsyncSession, 1], "not an AsyncSession"),
+]
+
+
+@pytest.mark.parametrize(("process", "annotation", "problem"), WRONG_SESSIONS)
+def test_the_wrong_kind_of_session_is_refused(
+    process: Any, annotation: Any, problem: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(process.__annotations__, "session", annotation)
+    with pytest.raises(ConfigError, match=f"Defined: .*{problem}"):
+        defined(process)
+
+
+@pytest.mark.parametrize("annotation", [Any, Session | AsyncSession, "NotDefinedAtRunTime", Speaks])
+def test_a_session_that_may_be_of_the_right_kind_is_accepted(
+    annotation: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for process in (on_loop, in_thread):
+        monkeypatch.setitem(process.__annotations__, "session", annotation)
+        assert defined(process).takes == {"session"}
+
+
 def test_args_under_another_name_are_refused() -> None:
     @dataclass
     class MailArgs:
@@ -266,6 +303,23 @@ def test_an_abstract_class_is_only_a_base() -> None:
         Template.new()
     assert Template.worker_name not in registry
     assert registry[Mail.worker_name] is Mail
+
+
+def test_a_class_that_needs_arguments_is_only_a_base() -> None:
+    class Fetch(Worker):
+        def __init__(self, address: str) -> None:
+            self.address = address
+
+        async def process(self, job: Job) -> None: ...
+
+    class FetchNews(Fetch):
+        def __init__(self) -> None:
+            super().__init__("news")
+
+    with pytest.raises(ConfigError, match=r"Fetch cannot be made without arguments: .* argument: 'address'"):
+        Fetch.new()
+    assert Fetch.worker_name not in registry
+    assert registry[FetchNews.worker_name] is FetchNews
 
 
 def test_a_generic_base_and_a_mixin_can_have_process_or_not() -> None:
