@@ -55,7 +55,8 @@ def _warn_at_exit() -> None:
 
 
 def _warn(worker: str) -> None:
-    del _first_jobs[worker]
+    # Another thread can have warned about it just now.
+    _first_jobs.pop(worker, None)
     if not instances.async_clients.have_run:
         logger.warning(
             "the worker %s is defined in a script, so its name is different in a process that imports the"

@@ -5,12 +5,15 @@ import logging
 import threading
 import traceback
 from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import URL
 from sqlalchemy.orm import Session
 
-from oban import Job, JobState, Oban, Worker
+import oban as package
+from oban import CallNext, Job, JobState, Middleware, Oban, Worker
 from oban.repository.acknowledge import Ack
 from oban.runner.execution import attempt_log
 from oban.runner.execution.run import Run
@@ -134,6 +137,26 @@ async def test_the_exception_of_a_record_has_its_type_attributes_and_traceback(
     error = raised(await ending(caplog, opaque))
     assert (type(error).__name__, type(error).__module__) == ("Opaque", "tests.support.ending_workers")
     assert str(error) == "opaque"
+
+
+async def passes(job: Job, call_next: CallNext) -> Any:
+    return await call_next(job)
+
+
+def passes_plainly(job: Job, call_next: CallNext) -> Any:
+    return call_next(job)
+
+
+@pytest.mark.parametrize("middleware", [[], [passes, passes_plainly]], ids=["alone", "middleware"])
+async def test_a_traceback_shows_the_code_of_the_application_alone(
+    sqlite_url: URL, middleware: list[Middleware]
+) -> None:
+    async with Oban(sqlite_url, queues={"default": 5}, middleware=middleware, **FAST_POLLING) as oban:
+        for made in await oban.enqueue_many(worker.new({"do": "key"}) for worker in WORKERS.values()):
+            error = (await reaches(oban, made, JobState.RETRYABLE)).errors[0]["error"]
+            assert error.endswith("KeyError: 'a'")
+            assert "ending_workers.py" in error
+            assert str(Path(package.__file__).parent) not in error
 
 
 async def test_the_last_attempt_is_an_error(oban: Oban, caplog: pytest.LogCaptureFixture) -> None:

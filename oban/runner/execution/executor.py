@@ -26,6 +26,7 @@ from oban.runner.execution.outcome import (
     Outcome,
     from_error,
     from_result,
+    hide_own_frames,
     is_outcome,
     process_arguments,
 )
@@ -244,6 +245,7 @@ def _timeout_error(run: Run, timeout: float, error: BaseException | None) -> Att
     reason = run.timeout_error(timeout)
     if error is None:
         return AttemptFailed(reason)
+    hide_own_frames(error)
     reason.__cause__ = error
     return AttemptFailed(reason, encoding.error_text(error) + "\n\n")
 
@@ -282,6 +284,7 @@ def _end_with_session(run: Run, ack: Ack, is_committed: bool) -> Ack | None:
 
 def _fail(run: Run, worker: Worker[Any] | None, error: BaseException) -> Ack:
     """The end of a run that raised `error`."""
+    hide_own_frames(error)
     ack = _ack(run, worker, from_error(error, _rules(worker)))
     attempt_log.ended(run, ack, error.error if type(error) is AttemptFailed else error)
     return ack

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from types import TracebackType
 from typing import Any
 
 from oban import encoding, error_rules
@@ -13,6 +14,20 @@ from oban.worker import Worker
 
 #: The fields of an `Ack` that do not identify the run.
 Outcome = dict[str, Any]
+
+#: The modules that call `process` and middleware.
+_AROUND_JOBS = {
+    "oban.compat",
+    "oban.job_function",
+    "oban.middleware",
+    "oban.runner.execution.executor",
+    "oban.runner.execution.job_session_threads",
+    "oban.runner.execution.outcome",
+    "oban.runner.execution.thread_run",
+    "oban.runner.processes.child",
+}
+#: Used like this because a class can replace the attribute, and this must not raise.
+_traceback: Any = BaseException.__dict__["__traceback__"]
 
 
 class AttemptFailed(Exception):
@@ -28,6 +43,24 @@ class AttemptFailed(Exception):
         self.error = error
         #: What is stored in `errors`.
         self.text = encoding.sanitize(f"{before}{type(error).__name__}: {error}")
+
+
+def hide_own_frames(error: BaseException) -> None:
+    """Remove this library's calls around a job from a traceback, so that it shows the application's code.
+
+    A traceback without any other calls stays as it is: the library itself has raised the exception.
+    """
+    shown = []
+    entry = _traceback.__get__(error)
+    while entry is not None:
+        if entry.tb_frame.f_globals.get("__name__") not in _AROUND_JOBS:
+            shown.append(entry)
+        entry = entry.tb_next
+    following = None
+    for entry in reversed(shown):
+        following = TracebackType(following, entry.tb_frame, entry.tb_lasti, entry.tb_lineno)
+    if following is not None:
+        _traceback.__set__(error, following)
 
 
 class Result:

@@ -15,6 +15,7 @@ from oban.runner.execution.outcome import (
     Result,
     from_error,
     from_result,
+    hide_own_frames,
     is_outcome,
 )
 
@@ -32,6 +33,7 @@ def encode_error(error: BaseException, rules: Rules) -> dict[str, Any]:
 
     It has the outcome by the rules of the worker, in case that the node cannot make the exception again.
     """
+    hide_own_frames(error)
     outcome = from_error(error, rules)
     if is_outcome(error):
         return {**outcome, "is_raised": True}
