@@ -48,11 +48,11 @@ class FunctionWorker(Generic[P, R]):
         self.worker: type[Worker] = _worker_class(self, options)
         self._overrides: Overrides = {}
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function itself, without a job."""
         return self.function(*args, **kwargs)
 
-    def new(self, *args: P.args, **kwargs: P.kwargs) -> Job:
+    def new(self, /, *args: P.args, **kwargs: P.kwargs) -> Job:
         """Create a job that calls the function with these arguments, without enqueueing it.
 
         Raises:
@@ -62,10 +62,10 @@ class FunctionWorker(Generic[P, R]):
 
     # A ParamSpec cannot be combined with a keyword of our own: beside `session`, the arguments are not typed.
     @overload
-    async def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job: ...
+    async def enqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> Job: ...
     @overload
-    async def enqueue(self, *args: Any, session: AsyncCaller | None, **kwargs: Any) -> Job: ...
-    async def enqueue(self, *args: Any, **kwargs: Any) -> Job:
+    async def enqueue(self, /, *args: Any, session: AsyncCaller | None, **kwargs: Any) -> Job: ...
+    async def enqueue(self, /, *args: Any, **kwargs: Any) -> Job:
         """Create such a job and enqueue it with the `Oban` of the option `oban`.
 
         With `session=`, type checkers accept any arguments of the function. They check those of
@@ -85,10 +85,10 @@ class FunctionWorker(Generic[P, R]):
         return await self.worker.enqueue(self._bind(args, kwargs), session=session, **self._overrides)
 
     @overload
-    def enqueue_sync(self, *args: P.args, **kwargs: P.kwargs) -> Job: ...
+    def enqueue_sync(self, /, *args: P.args, **kwargs: P.kwargs) -> Job: ...
     @overload
-    def enqueue_sync(self, *args: Any, session: SyncCaller | None, **kwargs: Any) -> Job: ...
-    def enqueue_sync(self, *args: Any, **kwargs: Any) -> Job:
+    def enqueue_sync(self, /, *args: Any, session: SyncCaller | None, **kwargs: Any) -> Job: ...
+    def enqueue_sync(self, /, *args: Any, **kwargs: Any) -> Job:
         """Create such a job and enqueue it with a `SyncOban`; as `enqueue`."""
         session: SyncCaller | None = kwargs.pop("session", None)
         return self.worker.enqueue_sync(self._bind(args, kwargs), session=session, **self._overrides)

@@ -40,7 +40,7 @@ class _Injected:
 #: The default of such a parameter, so that type checkers do not require callers to pass it.
 injected: Any = _Injected()
 
-_MARKED = re.compile(r"(\w+\.)*Resource\[")
+_MARKED = re.compile(r"\bResource\[")
 _UNIONS: tuple[Any, ...] = (Union, types.UnionType)
 #: Types of what a job's args contain, or look as if they did.
 _VALUES = (date, time, timedelta, uuid.UUID, Decimal, enum.Enum, PurePath)
@@ -93,7 +93,7 @@ def is_marked(annotation: Any) -> bool:
     """Whether an annotation is `Resource[…]`, or a union with one."""
     if isinstance(annotation, str):
         # It cannot be evaluated, for example because its class is imported for type checkers only.
-        return _MARKED.match(annotation) is not None
+        return _MARKED.search(annotation) is not None
     if get_origin(annotation) in _UNIONS:
         return any(map(is_marked, get_args(annotation)))
     return get_origin(annotation) is Annotated and _MARKER in get_args(annotation)[1:]

@@ -398,6 +398,26 @@ def test_a_function_takes_resources_whose_annotations_cannot_be_evaluated() -> N
     assert asyncio.run(send.worker().process(made, **found)) == ["a@b.c", 1, 2, None]
 
 
+def test_a_function_can_have_a_parameter_self() -> None:
+    @job
+    def compare(self: int, other: int) -> int:
+        return self - other
+
+    assert compare.new(self=3, other=2).args == {"self": 3, "other": 2}
+    assert compare(self=3, other=2) == 1
+    assert compare.worker().process(compare.new(3, other=2)) == 1
+
+
+@pytest.mark.parametrize("annotation", ["Optional[Resource[NotHere]]", "NotHere | oban.Resource[NotHere]"])
+def test_a_marked_member_of_a_union_that_cannot_be_evaluated_is_found(annotation: str) -> None:
+    def send(to: str, http: Any = None) -> None: ...
+
+    send.__annotations__["http"] = annotation
+    assert list(job(send).signature.parameters) == ["to"]
+    send.__annotations__["http"] = "NoResource[NotHere]"
+    assert list(job(send).signature.parameters) == ["to", "http"]
+
+
 def test_a_resource_of_a_function_cannot_have_the_name_of_its_args() -> None:
     with pytest.raises(ConfigError, match="a resource cannot be called args"):
 
