@@ -249,7 +249,10 @@ async def test_a_timeout_interrupts_middleware(
     assert [record.levelname for record in caplog.records if record.name == "oban.executor"] == ["WARNING"]
 
 
-async def test_a_timeout_waits_for_the_thread_and_middleware_sees_a_cancellation(url: URL) -> None:
+@pytest.mark.parametrize("raises", [False, True], ids=["returns", "raises"])
+async def test_a_timeout_waits_for_the_thread_and_middleware_sees_a_cancellation(
+    url: URL, raises: bool
+) -> None:
     seen: list[str] = []
 
     async def watching(job: Job, call_next: CallNext) -> Any:
@@ -264,6 +267,8 @@ async def test_a_timeout_waits_for_the_thread_and_middleware_sees_a_cancellation
             while not job.cancelled():
                 threading.Event().wait(0.005)
             seen.append("process has ended")
+            if raises:
+                raise Cancel("too late")
 
     async with Oban(url, **RUNNING) as oban:
         row = await reaches(oban, await oban.enqueue(Slow.new()), JobState.RETRYABLE)

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 from oban.middleware import Layers, around_in_thread, around_on_loop
 from oban.models import Job
-from oban.runner.execution.outcome import Result, is_outcome
+from oban.runner.execution.outcome import Result
 from oban.runner.execution.run import Run
 
 Process: TypeAlias = Callable[[Job], Any]
@@ -92,7 +92,7 @@ class ThreadRun:
             answer = await self._answer
         finally:
             self._in_middleware = True
-        if self._run.timed_out is not None and not is_outcome(answer.error):
+        if self._run.timed_out is not None:
             if inspect.iscoroutine(answer.value):
                 answer.value.close()
             raise asyncio.CancelledError from answer.error
