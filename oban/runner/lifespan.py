@@ -29,10 +29,12 @@ class Lifespan:
 
     async def enter(self) -> Any:
         """Enter it and return what it yields; None without a lifespan. Raises what the application raises."""
-        if self._make is None:
+        # It refers to the client, which can be freed when the node has stopped.
+        make, self._make = self._make, None
+        if make is None:
             return None
         try:
-            return await self._enter(self._make)
+            return await self._enter(make)
         except BaseException as error:
             self.error = error
             raise

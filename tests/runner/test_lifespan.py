@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import gc
 import logging
 import threading
+import weakref
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -145,6 +147,20 @@ async def test_it_is_exited_after_jobs_that_exceed_the_grace_period(url: URL, fo
     assert sorted(events[1:]) == ["exit", "job has ended"]
     if form == "async":
         assert events[-1] == "exit"
+
+
+async def test_a_client_that_was_stopped_is_freed_without_a_garbage_collection(sqlite_url: URL) -> None:
+    gc.disable()
+    try:
+        oban = node(sqlite_url, lifespan=lifespan([]))
+        await oban.start()
+        await oban.stop()
+        client = weakref.ref(oban)
+        del oban
+        left = client()
+    finally:
+        gc.enable()
+    assert left is None
 
 
 async def test_it_can_use_the_client_and_a_task_group(url: URL) -> None:
