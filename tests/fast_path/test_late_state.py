@@ -17,6 +17,8 @@ from oban import Job, Oban, Worker
 class Ring(Worker, name="tests.ring"):
     """Its jobs do not run."""
 
+    async def process(self, job: Job) -> None: ...
+
 
 def has_state(job: Job) -> bool:
     return "_sa_instance_state" in job.__dict__

@@ -19,6 +19,8 @@ BATCH = 5
 class Export(Worker):
     """Its jobs do not run."""
 
+    async def process(self, job: Job) -> None: ...
+
 
 @pytest.fixture
 async def ids(oban: Oban) -> list[int]:

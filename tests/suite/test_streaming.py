@@ -19,6 +19,8 @@ BATCH = 10
 class Import(Worker):
     """Its jobs do not run."""
 
+    async def process(self, job: Job) -> None: ...
+
 
 class Source:
     """Makes jobs, and records the largest number that was alive at once."""
