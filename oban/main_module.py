@@ -14,7 +14,7 @@ _NAMES = (MAIN, "__mp_main__")
 #: Seconds that a script has, after its first job, to start an `Oban` that runs its jobs.
 PATIENCE = 10.0
 
-#: When each worker that is defined in a script created its first job; without those that were warned about.
+#: By the name of a worker in a script, when it created its first job. The warning removes it.
 _first_jobs: dict[str, float] = {}
 
 

@@ -148,7 +148,7 @@ def start(
     --shutdown-grace-period override them. Without a TARGET, --database-url is required.
     """
     nodes.exit_on_signals()
-    settings = _given(ctx, target, options)
+    settings = _settings(ctx, target, options)
     node = settings.get("node") or socket.gethostname()
     # The log lines of several nodes go to the same place.
     has_children = processes > 1 or watch
@@ -177,21 +177,21 @@ def start(
         nodes.run(instance, link, console, announced)
 
 
-def _given(ctx: click.Context, target: str | None, options: dict[str, Any]) -> dict[str, Any]:
+def _settings(ctx: click.Context, target: str | None, options: dict[str, Any]) -> dict[str, Any]:
     """The options of the instance that the user has set; raises `UsageError` for those of TARGET alone."""
     sources = {option: ctx.get_parameter_source(option) for option in options}
-    given = {option: options[option] for option in options if sources[option] is not ParameterSource.DEFAULT}
+    chosen = {option: options[option] for option in options if sources[option] is not ParameterSource.DEFAULT}
     if target is None:
-        if not given.get("database_url"):
+        if not chosen.get("database_url"):
             raise click.UsageError("Missing option '--database-url', or a TARGET such as app.jobs:oban.")
-        return {"queues": options["queues"], **given}
-    for option in given:
+        return {"queues": options["queues"], **chosen}
+    for option in chosen:
         # The environment may be meant for other commands, such as `oban install`.
         if option not in OVERRIDES and sources[option] is not ParameterSource.ENVIRONMENT:
             raise click.UsageError(
                 f"{_flag(option)} cannot be combined with {target}: it is an option of that Oban."
             )
-    return {option: given[option] for option in given.keys() & OVERRIDES}
+    return {option: chosen[option] for option in chosen.keys() & OVERRIDES}
 
 
 async def _instance(target: Coroutine[Any, Any, Oban] | None, settings: dict[str, Any]) -> Oban:
