@@ -250,6 +250,7 @@ async def test_a_job_that_is_put_back_is_logged_once(
     sqlite_url: URL, caplog: pytest.LogCaptureFixture
 ) -> None:
     begun, go = [threading.Event(), threading.Event()], threading.Event()
+    threads: list[threading.Thread] = []
 
     class EndlessOnLoop(Worker):
         async def process(self, job: Job) -> None:
@@ -258,6 +259,7 @@ async def test_a_job_that_is_put_back_is_logged_once(
 
     class LateInThread(Worker):
         def process(self, job: Job, session: Session) -> None:
+            threads.append(threading.current_thread())
             begun[1].set()
             assert go.wait(20)
 
@@ -267,7 +269,7 @@ async def test_a_job_that_is_put_back_is_logged_once(
         await oban.stop()
     go.set()
     # The thread finds that the job is no longer its own, and ends.
-    await eventually(lambda: not any(it.name.startswith("oban_") for it in threading.enumerate()))
+    await eventually(lambda: not threads[0].is_alive())
     for job in jobs:
         record = await ending(caplog, job)
         expected = "was put back, attempt 1 of 20 does not count, because the node stops"

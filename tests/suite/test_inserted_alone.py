@@ -15,6 +15,8 @@ from tests.suite.statements import recorded
 class Anything(Worker, name="tests.anything", queue="some"):
     """Its jobs are never run."""
 
+    async def process(self, job: Job) -> None: ...
+
 
 GIVEN: dict[str, Any] = {
     "queue": "other",
