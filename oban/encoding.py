@@ -292,6 +292,15 @@ def error_text(error: BaseException) -> str:
         return sanitize("".join([*lines, f"{name}: {UNPRINTABLE}"]))
 
 
+def has_surrogates(error: BaseException) -> bool:
+    """Whether a file in UTF-8 cannot hold the traceback of an exception that `error_text` can print."""
+    try:
+        "".join(traceback.format_exception(error)).encode()
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
 def error_line(error: BaseException) -> str:
     """The type of an exception and the first line of its message, for a line of a log. Never raises."""
     name = type.__dict__["__name__"].__get__(type(error))

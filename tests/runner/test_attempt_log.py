@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import sys
 import threading
 import traceback
 from collections.abc import AsyncIterator
@@ -13,7 +14,7 @@ from sqlalchemy import URL
 from sqlalchemy.orm import Session
 
 import oban as package
-from oban import CallNext, Job, JobState, Middleware, Oban, Worker
+from oban import CallNext, Job, JobState, Middleware, Oban, Worker, encoding
 from oban.repository.acknowledge import Ack
 from oban.runner.execution import attempt_log
 from oban.runner.execution.run import Run
@@ -244,6 +245,28 @@ def test_a_run_that_learns_of_its_own_commit_has_not_lost_its_job(
     attempt_log.ended(run, Ack(*run.key, "completed"), is_committed=is_committed)
     (record,) = caplog.records
     assert text in record.getMessage()
+
+
+def test_an_exception_with_lone_surrogates_can_be_written_to_a_file(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    job = OnLoop.new()
+    job.__dict__.update(id=1, attempt=1)
+    run = Run(job, "owner", "here")
+    error = ValueError("half of a character: \ud83d")
+    handler = logging.FileHandler(tmp_path / "log", encoding="utf-8")
+    handler.handleError = lambda record: pytest.fail(str(sys.exception()))  # type: ignore[method-assign]
+    attempt_log.logger.addHandler(handler)
+    try:
+        attempt_log.ended(run, Ack(*run.key, "failed", encoding.error_text(error), 17), error)
+    finally:
+        attempt_log.logger.removeHandler(handler)
+        handler.close()
+    (record,) = caplog.records
+    assert record.exc_info is not None
+    assert record.exc_info[1] is error
+    assert record.__dict__["job_id"] == 1
+    assert "half of a character: ?" in (tmp_path / "log").read_text()
 
 
 async def test_a_job_that_is_put_back_is_logged_once(

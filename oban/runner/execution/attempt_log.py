@@ -174,7 +174,14 @@ def _log(
     job = [values[name] for name in ("job_id", "worker", "attempt", "max_attempts")]
     exc_info = None if error is None else (type(error), error, error.__traceback__)
     try:
-        logger.log(level, text, *job, *more, exc_info=exc_info, extra=values)
+        if error is None or not encoding.has_surrogates(error):
+            logger.log(level, text, *job, *more, exc_info=exc_info, extra=values)
+        elif logger.isEnabledFor(level):
+            args = (*job, *more)
+            record = logger.makeRecord(logger.name, level, __file__, 0, text, args, exc_info, extra=values)
+            # Formatters use it instead of the traceback, which a handler could not write to a file.
+            record.exc_text = encoding.error_text(error)
+            logger.handle(record)
     # Whatever a handler raises, even SystemExit, must not fail the job or stop the node.
     except BaseException:
         with contextlib.suppress(BaseException):
