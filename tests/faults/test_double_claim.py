@@ -81,7 +81,7 @@ async def check(url: URL, claimed: list[list[list[int]]], jobs: int) -> None:
     assert [claim for claim in claims if len(claim) - 1 > claim[0]] == []
     times = Counter(id_ for claim in claims for id_ in claim[1:])
     assert (len(times), set(times.values())) == (jobs, {1})
-    assert sum(len(each) > 2 for each in claimed) > len(claimed) / 2
+    assert sum(len(each) > 2 for each in claimed) >= len(claimed) / 2
     async with Oban(url) as client, client.engine.connect() as connection:
         statement = "SELECT count(*), min(attempt), max(attempt) FROM oban_jobs WHERE state <> 'executing'"
         assert tuple((await connection.execute(text(statement))).one()) == (jobs, 1, 1)
