@@ -22,6 +22,7 @@ from typing import Any
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from oban import Oban, clock
+from oban.errors import DatabaseUnavailable
 
 
 class Skewed(clock.Clock):
@@ -48,6 +49,16 @@ def show_tasks() -> None:
         task.print_stack(file=sys.stderr)
 
 
+async def start(oban: Oban, asked: asyncio.Event) -> None:
+    """Start, and try again while the database cannot be reached or is too slow, as `oban start` does."""
+    while not asked.is_set():
+        try:
+            return await oban.start()
+        except DatabaseUnavailable as error:
+            print(error, file=sys.stderr, flush=True)
+            await asyncio.sleep(0.1)
+
+
 async def main(config: dict[str, Any]) -> None:
     loop = asyncio.get_running_loop()
     asked = asyncio.Event()
@@ -65,9 +76,12 @@ async def main(config: dict[str, Any]) -> None:
     loop.add_signal_handler(signal.SIGUSR1, show_tasks)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
-    async with oban:
+    try:
+        await start(oban, asked)
         print("ready", file=sys.stderr, flush=True)
         await asked.wait()
+    finally:
+        await oban.stop()
     await asyncio.gather(*stopping)
 
 
