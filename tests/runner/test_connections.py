@@ -115,8 +115,13 @@ async def test_the_runner_connects_as_the_engine_of_the_application_does(
     engine = make(postgresql_url)
     async with Oban(engine, queues={"default": 1}, **BRIEF) as oban:
         await reaches(oban, await oban.enqueue(Noop.new()), JobState.COMPLETED)
-        async with engine.connect() as connection:
-            assert set((await connection.execute(NAMES)).scalars()) == {"mine"}
+
+        async def all_have_the_name() -> bool:
+            async with engine.connect() as connection:
+                return set((await connection.execute(NAMES)).scalars()) == {"mine"}
+
+        # A connection that is being opened has no name yet.
+        await eventually(all_have_the_name)
     await engine.dispose()
 
 

@@ -30,14 +30,24 @@ def made(cls: type[Any]) -> type[Worker]:
     return cls
 
 
+#: Child processes that tests of other modules have left, such as the fork server of the fault tests.
+earlier: set[int] = set()
+
+
+@pytest.fixture(autouse=True)
+def look_at_earlier_children() -> None:
+    earlier.clear()
+    earlier.update(children())
+
+
 def children() -> set[int]:
-    """The child processes of this process."""
+    """The child processes of this process, without the earlier ones."""
     found: set[int] = set()
     for task in Path("/proc/self/task").iterdir():
         # A thread can end at any moment.
         with contextlib.suppress(FileNotFoundError):
             found.update(map(int, (task / "children").read_text().split()))
-    return found
+    return found - earlier
 
 
 def descriptors() -> int:
