@@ -13,12 +13,17 @@ from oban.types import STATES
 
 VERSION_TABLE = "oban_alembic_version"
 
-_NOTIFY = """
-CREATE OR REPLACE FUNCTION {schema}oban_notify_insert() RETURNS trigger LANGUAGE plpgsql AS $$
+# Functions and operators of the inserting session's search_path must not replace those of pg_catalog.
+NOTIFY = """
+CREATE OR REPLACE FUNCTION {schema}oban_notify_insert() RETURNS trigger LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   now_in_utc CONSTANT timestamp := timezone('UTC', clock_timestamp());
   earliest timestamp;
 BEGIN
+  IF lower(current_setting('oban.notify', true)) IN ('off', 'false', 'no', '0') THEN
+    RETURN NULL;
+  END IF;
   -- Longer names cannot come from Oban, and a payload of 8,000 bytes would fail the insert.
   PERFORM pg_notify(TG_TABLE_SCHEMA || '.oban_insert', jsonb_build_object('queue', queue)::text)
      FROM (SELECT DISTINCT queue FROM inserted
@@ -74,7 +79,7 @@ def _create_enum(jobs: Table, connection: Connection, **_: Any) -> None:
 
 def _create_trigger(jobs: Table, connection: Connection, **_: Any) -> None:
     if connection.dialect.name == "postgresql":
-        _execute(jobs, connection, _NOTIFY, _TRIGGER, _STORAGE)
+        _execute(jobs, connection, NOTIFY, _TRIGGER, _STORAGE)
 
 
 def _drop(jobs: Table, connection: Connection, **_: Any) -> None:

@@ -165,6 +165,7 @@ class BaseDatabase:
         if dialects.for_bind(session) is not self.dialect:
             raise InvalidTarget(f"the session is not on {self.dialect.name}, as this Oban is")
         transaction = JoinedTransaction(session, self.dialect, self.prefix, hooks)
+        transaction.mute_two_phase()
         elsewhere = self.prefix is not None and transaction.mapped_schema() != self.prefix
         if elsewhere and any(isinstance(instance, Job) for instance in (*session.new, *session.dirty)):
             raise InvalidTarget(

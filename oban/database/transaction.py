@@ -4,12 +4,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, Self
 
-from sqlalchemy import Connection, Engine, Executable, Result, Row
+from sqlalchemy import Connection, Engine, Executable, Result, Row, TwoPhaseTransaction
 from sqlalchemy.orm import Session
 
 from oban.database.fast.autocommit_pool import AutocommitConnection, AutocommitPool
 from oban.database.hooks import TransactionHooks
 from oban.dialects.base import Dialect
+from oban.errors import InvalidTarget
 
 #: A channel and what is announced on it.
 Notice = tuple[str, dict[str, Any]]
@@ -69,6 +70,10 @@ class Transaction(ABC):
         schema: str | None = mapping.get(None)
         return schema
 
+    def schema(self) -> str | None:
+        """The schema of Oban's tables, after which the channels are named. None without schemas."""
+        return self.prefix or self.mapped_schema() or self.dialect.table_schema(self.connection())
+
     def orm_execute(
         self, statement: Executable, parameters: Any = None, **options: Any
     ) -> "Result[*tuple[Any, ...]]":
@@ -82,7 +87,7 @@ class Transaction(ABC):
     def notify(self, channel: str, payloads: Sequence[dict[str, Any]]) -> None:
         """Announce payloads on a channel when, and only if, this transaction commits."""
         if self.dialect.listens:
-            self.dialect.notify(self.connection(), self.prefix, channel, payloads)
+            self.dialect.notify(self.connection(), self.prefix or self.mapped_schema(), channel, payloads)
         else:
             self.notices.extend((channel, payload) for payload in payloads)
 
@@ -196,6 +201,23 @@ class JoinedTransaction(Transaction):
 
     def connection(self) -> Connection:
         return self._session.connection()
+
+    def mute_two_phase(self) -> None:
+        """Announce nothing in a transaction that will be prepared, because the database would refuse that.
+
+        Raises `InvalidTarget` if the database has no two-phase commit.
+        """
+        # Only a session with `twophase`, or one on a connection of the caller's, is in such a transaction.
+        if not self._session.twophase and isinstance(self._session.bind, Engine):
+            return
+        try:
+            connection = self.connection()
+        except NotImplementedError:
+            raise InvalidTarget(
+                f"{self.dialect.name} has no two-phase commit: make the session without twophase=True"
+            ) from None
+        if isinstance(connection.get_transaction(), TwoPhaseTransaction):
+            self.dialect.mute(connection)
 
     def execute(
         self, statement: Executable, parameters: Any = None, **options: Any

@@ -194,6 +194,12 @@ class Dialect(ABC):
         """Send JSON payloads on a channel if and when the transaction commits. Only called if `listens`."""
         raise NotImplementedError
 
+    def mute(self, connection: Connection) -> None:  # noqa: B027
+        """Announce nothing for the rest of the connection's transaction, whoever inserts jobs in it.
+
+        PostgreSQL cannot prepare a transaction that has notified: two-phase commit.
+        """
+
     # -- engines and errors --------------------------------------------------------------------
 
     @abstractmethod
@@ -219,8 +225,8 @@ class Dialect(ABC):
         """A statement for new connections: the server ends what takes longer, or is idle in a transaction."""
         return None
 
-    def current_schema(self, connection: Connection) -> str | None:
-        """The schema of a table name without a schema; None if the database has no schemas."""
+    def table_schema(self, connection: Connection) -> str | None:
+        """The schema in which a statement without a prefix finds `oban_jobs`; None without schemas."""
         return None
 
     @abstractmethod

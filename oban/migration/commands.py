@@ -43,7 +43,7 @@ def upgrade(target: Target, *, prefix: str | None = None, revision: str = "head"
             of your own.
         prefix: The schema of the tables. It is created if it does not exist.
         revision: The revision to stop at. In Alembic's offline mode, which prints a script, it can be a
-            range such as "0001:0003". A range without a start begins where an earlier call in the same
+            range such as "0001:0004". A range without a start begins where an earlier call in the same
             script ended, or from nothing.
 
     Returns:
@@ -68,7 +68,7 @@ def downgrade(target: Target, *, prefix: str | None = None, revision: str = "bas
     Args:
         target: As for `upgrade`.
         prefix: The schema of the tables.
-        revision: The revision to go back to. Alembic's offline mode needs a range, such as "0003:base".
+        revision: The revision to go back to. Alembic's offline mode needs a range, such as "0004:base".
 
     Raises:
         SchemaMismatch: There are tables, but no revision of Oban created them. They are left alone.

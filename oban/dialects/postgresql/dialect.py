@@ -17,10 +17,19 @@ from oban.dialects.postgresql.documents import PostgreSQLDocuments, is_a
 from oban.types import JSONDocument, TextList, UTCDateTime
 
 _NATIVE: dict[Any, Any] = {JSONDocument: JSONB, TextList: ARRAY(sa.Text)}
+# The schema in which a statement finds `oban_jobs`. It need not be the first one of the search_path, and the
+# trigger names its channels after it.
+_SCHEMA = (
+    "coalesce((SELECT CAST(n.nspname AS text) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+    " WHERE c.oid = to_regclass('oban_jobs')), CAST(current_schema() AS text))"
+)
+# The trigger obeys the same setting.
 _NOTIFY = sa.text(
-    "SELECT pg_notify(coalesce(CAST(:prefix AS text), current_schema()) || '.oban_' || :channel, payload)"
+    f"SELECT pg_notify(coalesce(CAST(:prefix AS text), {_SCHEMA}) || '.oban_' || :channel, payload)"  # noqa: S608
     " FROM unnest(CAST(:payloads AS text[])) AS payload"
+    " WHERE lower(current_setting('oban.notify', true)) NOT IN ('off', 'false', 'no', '0') IS NOT FALSE"
 ).bindparams(sa.bindparam("payloads", type_=ARRAY(sa.Text)))
+_MUTE = sa.text("SELECT set_config('oban.notify', 'off', true)")
 
 # SQLSTATE codes and classes (the first two characters): appendix A of the PostgreSQL manual.
 _UNDEFINED_TABLE = {"42P01", "3F000"}
@@ -161,6 +170,9 @@ class PostgreSQL(Dialect):
         if short := [payload for payload in encoded if len(payload.encode()) < MAX_PAYLOAD]:
             connection.execute(_NOTIFY, {"prefix": prefix, "channel": channel, "payloads": short})
 
+    def mute(self, connection: Connection) -> None:
+        connection.execute(_MUTE)
+
     def engine_options(self, url: URL, pooled: bool = False) -> dict[str, Any]:
         # In another server session, a statement prepared earlier is unknown, or its name belongs to another
         # client's statement. Unnamed statements are parsed at each execution.
@@ -178,8 +190,9 @@ class PostgreSQL(Dialect):
             " WHERE CAST(setting AS bigint) NOT BETWEEN 1 AND ms"
         )
 
-    def current_schema(self, connection: Connection) -> str | None:
-        return connection.scalar(sa.select(sa.func.current_schema()))
+    def table_schema(self, connection: Connection) -> str | None:
+        schema: str | None = connection.scalar(sa.text(f"SELECT {_SCHEMA}"))
+        return schema
 
     def is_missing_table(self, error: DBAPIError) -> bool:
         return _sqlstate(error) in _UNDEFINED_TABLE

@@ -7,11 +7,11 @@ from oban import migration
 
 
 def upgrade() -> None:
-    migration.upgrade(op, revision="base:0003")
+    migration.upgrade(op, revision="base:0004")
 
 
 def downgrade() -> None:
-    migration.downgrade(op, revision="0003:base")
+    migration.downgrade(op, revision="0004:base")
 
 
 def install(connection: Connection, engine: Engine, url: URL) -> list[str]:

@@ -1,0 +1,66 @@
+"""Let the setting `oban.notify` turn announcements off, and look up functions in `pg_catalog` only."""
+
+from alembic.operations import Operations
+
+revision = "0004"
+down_revision = "0003"
+branch_labels = None
+depends_on = None
+
+BEFORE = """
+CREATE OR REPLACE FUNCTION {schema}oban_notify_insert() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+  now_in_utc CONSTANT timestamp := timezone('UTC', clock_timestamp());
+  earliest timestamp;
+BEGIN
+  -- Longer names cannot come from Oban, and a payload of 8,000 bytes would fail the insert.
+  PERFORM pg_notify(TG_TABLE_SCHEMA || '.oban_insert', jsonb_build_object('queue', queue)::text)
+     FROM (SELECT DISTINCT queue FROM inserted
+            WHERE state = 'available' AND octet_length(queue) <= 1024) AS queues;
+  SELECT min(scheduled_at) INTO earliest FROM inserted
+   WHERE state = 'scheduled' AND scheduled_at < 'infinity';
+  IF earliest IS NOT NULL THEN
+    -- Nothing can be subtracted from infinity: greatest() comes first.
+    PERFORM pg_notify(TG_TABLE_SCHEMA || '.oban_signal', jsonb_build_object('action', 'stage',
+      'in', extract(epoch FROM greatest(earliest, now_in_utc) - now_in_utc))::text);
+  END IF;
+  RETURN NULL;
+END $$
+"""
+NOTIFY = """
+CREATE OR REPLACE FUNCTION {schema}oban_notify_insert() RETURNS trigger LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  now_in_utc CONSTANT timestamp := timezone('UTC', clock_timestamp());
+  earliest timestamp;
+BEGIN
+  IF lower(current_setting('oban.notify', true)) IN ('off', 'false', 'no', '0') THEN
+    RETURN NULL;
+  END IF;
+  -- Longer names cannot come from Oban, and a payload of 8,000 bytes would fail the insert.
+  PERFORM pg_notify(TG_TABLE_SCHEMA || '.oban_insert', jsonb_build_object('queue', queue)::text)
+     FROM (SELECT DISTINCT queue FROM inserted
+            WHERE state = 'available' AND octet_length(queue) <= 1024) AS queues;
+  SELECT min(scheduled_at) INTO earliest FROM inserted
+   WHERE state = 'scheduled' AND scheduled_at < 'infinity';
+  IF earliest IS NOT NULL THEN
+    -- Nothing can be subtracted from infinity: greatest() comes first.
+    PERFORM pg_notify(TG_TABLE_SCHEMA || '.oban_signal', jsonb_build_object('action', 'stage',
+      'in', extract(epoch FROM greatest(earliest, now_in_utc) - now_in_utc))::text);
+  END IF;
+  RETURN NULL;
+END $$
+"""
+
+
+def upgrade(op: Operations, schema: str | None = None) -> None:
+    _replace(op, schema, NOTIFY)
+
+
+def downgrade(op: Operations, schema: str | None = None) -> None:
+    _replace(op, schema, BEFORE)
+
+
+def _replace(op: Operations, schema: str | None, function: str) -> None:
+    if op.get_context().dialect.name == "postgresql":
+        op.execute(function.format(schema=f'"{schema}".' if schema else ""))
