@@ -83,11 +83,11 @@ MUTANTS = (
     Mutant(
         "a lost run stores what it wrote",
         "oban/runner/execution/job_session.py",
-        """                if await self.database.run(session, acknowledge.acknowledge, [ack]):
+        """                if await self._store(session, ack):
                     await session.commit()
                     return True
 """,
-        """                await self.database.run(session, acknowledge.acknowledge, [ack])
+        """                await self._store(session, ack)
                 await session.commit()
                 return True
 """,
@@ -96,7 +96,7 @@ MUTANTS = (
     Mutant(
         "the outcome in another transaction",
         "oban/runner/execution/job_session.py",
-        """                if await self.database.run(session, acknowledge.acknowledge, [ack]):
+        """                if await self._store(session, ack):
                     await session.commit()
                     return True
 """,

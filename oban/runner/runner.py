@@ -121,7 +121,8 @@ class Runner:
                 logger.exception("the lifespan of a node that did not start has failed when it was exited")
             raise
         queues = ", ".join(f"{producer.queue}:{producer.limit}" for producer in self.producers.values())
-        logger.info("node %s runs %s", self.options.node, queues)
+        # Stored settings can have stopped all of them.
+        logger.info("node %s runs %s", self.options.node, queues or "no queues for now")
 
     async def _enter_lifespan(self) -> None:
         resources = Resources(await self.lifespan.enter())

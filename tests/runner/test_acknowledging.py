@@ -7,10 +7,10 @@ import pytest
 from sqlalchemy import URL, select, text
 from sqlalchemy.exc import DBAPIError
 
-from oban import Job, JobState, Oban, Record, Snooze
+from oban import Cancel, Job, JobState, Oban, Record, Snooze
 from oban.database.transaction import Transaction
 from oban.repository import acknowledge, fetch
-from tests.support.failures import refuse
+from tests.support.failures import refuse, refuse_values
 from tests.support.internals import database_of, runner_of
 from tests.support.jobs import reaches, row_of
 from tests.support.options import FAST_POLLING, NO_POLLING
@@ -99,6 +99,32 @@ async def test_one_outcome_that_is_refused_does_not_stop_the_others(fresh_url: U
         row = await reaches(oban, jobs[0], JobState.RETRYABLE)
         assert "could not be stored" in row.errors[0]["error"]
         await reaches(oban, await oban.enqueue(Noop.new()), JobState.COMPLETED)
+
+
+@pytest.mark.parametrize("errors", [False, True], ids=["values", "values and errors"])
+async def test_a_job_ends_as_it_did_if_only_its_value_or_text_is_refused(
+    fresh_url: URL, errors: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    runs = Runs()
+    async with Oban(fresh_url, queues={"default": 5}, **FAST_POLLING) as oban:
+        jobs = await oban.enqueue_many([runs.worker.new() for _ in range(4)])
+        await runs.begun(4)
+        await refuse_values(oban.engine, errors=errors)
+        for number, result in enumerate([Record(7), Snooze(60), Cancel("refuse me"), None], 1):
+            runs.finish(number, result)
+        states = [JobState.COMPLETED, JobState.SCHEDULED, JobState.CANCELLED, JobState.COMPLETED]
+        for job, state in zip(jobs, states, strict=True):
+            row = await reaches(oban, job, state, timeout=20)
+            # A snooze does not count as an attempt.
+            assert (row.attempt, row.meta) == (0 if state is JobState.SCHEDULED else 1, {})
+            has_reason = job is not jobs[3] and not errors
+            assert ["could not be stored" in entry["error"] for entry in row.errors] == [True] * has_reason
+        await reaches(oban, await oban.enqueue(Noop.new()), JobState.COMPLETED)
+    logged = [record.getMessage() for record in caplog.records if record.name == "oban.acknowledger"]
+    assert sorted(message.split(", was stored")[0] for message in logged) == [
+        f"job {job.id}, attempt 1: its outcome, {outcome}"
+        for job, outcome in zip(jobs, ["completed", "snoozed", "cancelled"], strict=False)
+    ]
 
 
 async def test_a_row_that_refuses_every_change_does_not_stop_the_others(fresh_url: URL) -> None:

@@ -127,12 +127,54 @@ async def test_an_outcome_whose_content_is_refused_is_replaced_and_logged(
     assert list(await tried(database, tries)) == []
     (record,) = caplog.records
     assert record.getMessage().startswith(
-        "job 1 failed, attempt 1, because its outcome, failed, could not be stored: "
+        "job 1, attempt 1: its outcome, failed, was stored without its value or text, which the database"
+        " refused: "
     )
     assert (record.levelname, record.__dict__["job_id"]) == ("ERROR", 1)
     stored = database.stored[-1]
     assert stored[:4] == ACK[:4]
     assert "could not be stored" in str(stored.error)
+
+
+BASE = Ack(1, 1, "owner", "completed")
+REASON = "the outcome could not be stored: ServerError"
+DONE = f"the job was completed, but {REASON}"
+
+
+@pytest.mark.parametrize(
+    ("changes", "refuses", "stored"),
+    [
+        ({"value": "1"}, "value", ("completed", DONE, None)),
+        ({"value": "1"}, "value error", ("completed", None, None)),
+        ({"outcome": "snoozed", "snoozed": 1, "delay": 9}, "snoozed", ("snoozed", REASON, 9)),
+        ({"outcome": "cancelled", "error": "bad"}, "=bad", ("cancelled", REASON, None)),
+        ({"outcome": "discarded", "error": "bad"}, "error", ("discarded", None, None)),
+        ({"outcome": "failed", "error": "bad", "delay": 9}, "=bad", ("failed", REASON, 9)),
+        ({"value": "1"}, "=completed", ("failed", DONE, 15)),
+        ({}, "=completed", ("failed", DONE, 15)),
+        ({"outcome": "cancelled", "error": "bad"}, "=cancelled", ("failed", REASON, 15)),
+    ],
+)
+async def test_as_much_of_an_outcome_is_stored_as_the_database_accepts(
+    changes: dict[str, Any], refuses: str, stored: tuple[Any, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    ack = BASE._replace(**changes)
+    database = Refusing(server_error("22P05"))
+
+    def refused(ack: Ack) -> bool:
+        if refuses.startswith("="):
+            return refuses[1:] in (ack.error, ack.outcome)
+        return any(getattr(ack, field) is not None for field in refuses.split())
+
+    database.refuses = refused
+    acknowledger = Acknowledger(cast(Database, database))
+    await acknowledger.isolate([ack])
+    assert list(acknowledger) == []
+    (found,) = database.stored
+    outcome, reason, delay = stored
+    assert found == Ack(*ack[:3], outcome, error=reason, delay=delay)
+    (record,) = caplog.records
+    assert ("failed, attempt" in record.getMessage()) == (outcome != ack.outcome)
 
 
 ACKS = [Ack(number, 1, "owner", "completed") for number in range(1, 101)]

@@ -19,6 +19,7 @@ from tests.runner.effects import (
     nothing_leaked,
     worker,
 )
+from tests.support.failures import refuse_values
 from tests.support.jobs import acknowledged, reaches, row_of
 from tests.support.waiting import eventually
 
@@ -40,6 +41,36 @@ async def test_the_writes_of_a_job_are_stored_with_its_completion(table: URL, fo
         assert row.completed_at is not None
         assert seen == [(Session, True, 1)]
         await eventually(lambda: nothing_leaked(oban))
+
+
+@pytest.mark.parametrize(
+    ("form", "result", "state", "errors"),
+    [
+        ("async", Record(7), JobState.COMPLETED, False),
+        ("thread", Record(7), JobState.COMPLETED, True),
+        ("async", Snooze(60), JobState.SCHEDULED, False),
+        ("thread", Cancel("refuse me"), JobState.CANCELLED, False),
+    ],
+    ids=["Record", "Record without errors", "Snooze", "Cancel"],
+)
+async def test_the_writes_of_a_job_are_stored_if_only_the_value_of_its_outcome_is_refused(
+    fresh_url: URL, form: str, result: Any, state: JobState, errors: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    def body(job: Job, session: Session) -> Any:
+        effect(job, session)
+        return result
+
+    with effects_table(fresh_url):
+        async with Oban(fresh_url, **RUNNING) as oban:
+            await refuse_values(oban.engine, errors=errors)
+            job = await oban.enqueue(worker(form, body).new())
+            row = await reaches(oban, job, state)
+            assert await effects(oban) == [f"{job.id}/1"]
+            assert row.meta == {}
+            assert ["could not be stored" in entry["error"] for entry in row.errors] == [True] * (not errors)
+            await eventually(lambda: nothing_leaked(oban))
+    (logged,) = [record for record in caplog.records if record.name == "oban.acknowledger"]
+    assert "was stored without its value or text" in logged.getMessage()
 
 
 @pytest.mark.parametrize(

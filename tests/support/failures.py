@@ -55,3 +55,34 @@ class Unreadable:
         if row[0] in self.ids:
             raise OverflowError("date value out of range")
         return self._stored(row)
+
+
+# Triggers that refuse what an outcome adds to `meta`, and some errors or all of them.
+VALUES_SQLITE = """
+CREATE TRIGGER refuse_values BEFORE UPDATE ON oban_jobs
+WHEN old.state = 'executing' AND (
+  json_extract(new.meta, '$.recorded') OR json_extract(new.meta, '$.snoozed') OR {refused_errors}
+) BEGIN SELECT RAISE(ABORT, 'refused by a trigger'); END
+"""
+VALUES_FUNCTION = """
+CREATE FUNCTION refuse_values() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  IF old.state = 'executing' AND (
+    new.meta ? 'recorded' OR new.meta ? 'snoozed' OR {refused_errors}
+  ) THEN RAISE EXCEPTION 'refused by a trigger' USING ERRCODE = '22023'; END IF;
+  RETURN new;
+END $$
+"""
+VALUES_POSTGRESQL = """
+CREATE TRIGGER refuse_values BEFORE UPDATE ON oban_jobs FOR EACH ROW EXECUTE FUNCTION refuse_values()
+"""
+
+
+async def refuse_values(engine: AsyncEngine, *, errors: bool) -> None:
+    """Let the database refuse what jobs record, and errors with "refuse me" in them, or all with `errors`."""
+    is_sqlite = engine.dialect.name == "sqlite"
+    text_of_errors = "new.errors" if is_sqlite else "to_jsonb(new.errors)::text"
+    refused_errors = "new.errors <> old.errors" if errors else f"{text_of_errors} LIKE '%refuse me%'"
+    async with engine.begin() as connection:
+        for statement in [VALUES_SQLITE] if is_sqlite else [VALUES_FUNCTION, VALUES_POSTGRESQL]:
+            await connection.exec_driver_sql(statement.replace("{refused_errors}", refused_errors))

@@ -12,7 +12,7 @@ from oban.runner.bisection import bisect_failures
 
 logger = logging.getLogger("oban.acknowledger")
 
-#: How often an outcome is refused on its own before it is stored without its values.
+#: How often an outcome is refused on its own before something else is stored instead.
 TRIES = 5
 #: The longest pause between two tries to store what was refused, in seconds.
 MAX_RETRY_PAUSE = 60.0
@@ -81,8 +81,8 @@ class Acknowledger:
         """Store outcomes in smaller and smaller parts, after a statement failed that stored them all.
 
         An outcome that is refused even on its own is tried again later. If it is refused for its values, or
-        `TRIES` times, a failure with the reason is stored instead. Raises the driver's error if the database
-        cannot be reached, and keeps the outcomes that were not tried.
+        `TRIES` times, one of its `replacements` is stored. Raises the driver's error if the database cannot
+        be reached, and keeps the outcomes that were not tried.
         """
         untried = list(acks)
         try:
@@ -117,27 +117,52 @@ class Acknowledger:
             if dialect.is_connection_error(error):
                 raise
             if dialect.is_bad_value(error) or (tries >= TRIES and not dialect.is_retryable(error)):
-                try:
-                    await self.database.write(acknowledge.acknowledge, [_without_values(ack, error)])
-                    _log_replaced(ack, error)
-                    return
-                # The values are not the reason, so the outcome is kept as it is.
-                except Exception as refused:
-                    if dialect.is_connection_error(refused):
-                        raise
+                for replacement in replacements(ack, error):
+                    try:
+                        await self.database.write(acknowledge.acknowledge, [replacement])
+                    except Exception as refused:
+                        if dialect.is_connection_error(refused):
+                            raise
+                    else:
+                        log_replaced(ack, replacement, error)
+                        return
+            # Nothing of the outcome is the reason, so it stays as it is.
             self._refused.append((ack, tries + 1))
             self._retry_at = clock.monotonic() + random.uniform(0.5, 1) * self._retry_pause  # noqa: S311
 
 
-def _without_values(ack: Ack, error: Exception) -> Ack:
+def replacements(ack: Ack, error: Exception, *, may_fail: bool = True) -> Iterator[Ack]:
+    """The outcomes to store instead of one that the database refused, the best one first.
+
+    The job ends as it did, without what it recorded and with the reason in `errors`, or without any new
+    entry. With `may_fail`, the last one is a failure, for a database that refuses the new state itself.
+    """
     reason = f"the outcome could not be stored: {type(dialects.driver_error(error)).__name__}"
-    return ack._replace(outcome="failed", error=reason, value=None, snoozed=None, delay=ack.delay or 15)
+    if ack.outcome == "completed":
+        reason = f"the job was completed, but {reason}"
+    if has_values(ack):
+        without = ack._replace(error=reason, value=None, snoozed=None)
+        yield without
+        yield without._replace(error=None)
+    if may_fail:
+        yield ack._replace(outcome="failed", error=reason, value=None, snoozed=None, delay=ack.delay or 15)
 
 
-def _log_replaced(ack: Ack, error: Exception) -> None:
+def has_values(ack: Ack) -> bool:
+    """Whether an outcome has anything that depends on the job, which a database could refuse."""
+    return ack.value is not None or ack.error is not None or ack.snoozed is not None
+
+
+def log_replaced(ack: Ack, stored: Ack, error: Exception) -> None:
+    """Log that the database refused an outcome, and which one was stored instead."""
     cause = dialects.driver_error(error)
+    if stored.outcome == ack.outcome:
+        text = "job %s, attempt %s: its outcome, %s, was stored without its value or text, which the database"
+        text += " refused: %s"
+    else:
+        text = "job %s failed, attempt %s, because its outcome, %s, could not be stored: %s"
     logger.error(
-        "job %s failed, attempt %s, because its outcome, %s, could not be stored: %s",
+        text,
         *(ack.id, ack.attempt, ack.outcome, encoding.error_line(cause)),
         exc_info=cause,
         extra={"job_id": ack.id, "attempt": ack.attempt},

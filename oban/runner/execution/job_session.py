@@ -1,6 +1,7 @@
 """Sessions for jobs: what a job writes is committed together with the outcome of its run, or not at all."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,6 +19,7 @@ from oban.repository import acknowledge, runs
 from oban.repository.acknowledge import Ack
 from oban.runner import deadlines
 from oban.runner.execution import attempt_log
+from oban.runner.execution.acknowledger import has_values, log_replaced, replacements
 from oban.runner.execution.outcome import AttemptFailed
 from oban.runner.execution.session_factory import SessionFactory
 
@@ -75,8 +77,9 @@ class JobSessions:
     async def commit_with_outcome(self, session: AsyncSession, ack: Ack) -> bool:
         """Store the outcome of a run in the transaction of its session, and commit.
 
-        If the job was cancelled, rescued or deleted meanwhile, the transaction is rolled back. An error means
-        that nothing is stored, unless the connection was lost during the commit.
+        If the job was cancelled, rescued or deleted meanwhile, the transaction is rolled back. An outcome
+        whose value or text the database refuses is stored without it. An error means that nothing is stored,
+        unless the connection was lost during the commit.
 
         Returns:
             Whether the transaction is committed, and not rolled back.
@@ -90,7 +93,7 @@ class JobSessions:
         conflict: DBAPIError | None = None
         try:
             async with asyncio.timeout(timeout) as deadline:
-                if await self.database.run(session, acknowledge.acknowledge, [ack]):
+                if await self._store(session, ack):
                     await session.commit()
                     return True
         except DBAPIError as error:
@@ -114,6 +117,28 @@ class JobSessions:
                 )
             )
         return False
+
+    async def _store(self, session: AsyncSession, ack: Ack) -> set[int]:
+        """Store an outcome in the session's transaction; returns the ids of the jobs that were changed."""
+        if not has_values(ack):
+            return await self.database.run(session, acknowledge.acknowledge, [ack])
+        # What the job has written must not fail because of its outcome.
+        await session.flush()
+        try:
+            return await self._store_in_savepoint(session, ack)
+        except Exception as error:
+            if self.database.dialect.is_retryable(error):
+                raise
+            for replacement in replacements(ack, error, may_fail=False):
+                with contextlib.suppress(Exception):
+                    changed = await self._store_in_savepoint(session, replacement)
+                    log_replaced(ack, replacement, error)
+                    return changed
+            raise
+
+    async def _store_in_savepoint(self, session: AsyncSession, ack: Ack) -> set[int]:
+        async with session.begin_nested():
+            return await self.database.run(session, acknowledge.acknowledge, [ack])
 
     async def close(self, session: AsyncSession) -> None:
         """Roll back what was not committed, and return the connection to the pool."""
