@@ -38,6 +38,7 @@ class Overrides(JobOptions, total=False):
 
     scheduled_at: datetime
     schedule_in: float | timedelta
+    scheduled_in: float | timedelta
 
 
 class JobFields(Overrides, total=False):
@@ -157,7 +158,7 @@ def seconds(value: object, field: str) -> float:
     try:
         number = float(number)
     except OverflowError:
-        number = math.inf
+        number = math.inf if number > 0 else -math.inf
     if not math.isfinite(number):
         raise InvalidJob(field, f"must be finite, not {number}")
     return number
@@ -173,6 +174,11 @@ def delay(value: object, field: str = "schedule_in") -> float:
     except OverflowError:
         raise InvalidJob(field, f"of {number} seconds ends after the year 9999") from None
     return number
+
+
+def schedule_in(value: object, field: str = "schedule_in") -> float:
+    """As `delay`, but a negative one means now: a deadline that has passed, minus the current time."""
+    return delay(max(seconds(value, field), 0.0), field)
 
 
 def timeout(value: object) -> float:
@@ -194,22 +200,31 @@ CHECKS: dict[str, Callable[[object], Any]] = {
     "worker": worker,
 }
 #: By name, the check of each field of a new job.
-SETTABLE: dict[str, Callable[[object], Any]] = {**CHECKS, "schedule_in": delay}
+SETTABLE: dict[str, Callable[[object], Any]] = {
+    **CHECKS,
+    "schedule_in": schedule_in,
+    "scheduled_in": lambda value: schedule_in(value, "scheduled_in"),
+}
+#: The fields that set when a job is due, of which a job can have one.
+TIMES = ("schedule_in", "scheduled_in", "scheduled_at")
 
 
 def check(values: Mapping[str, object]) -> dict[str, Any]:
-    """Check several fields. `schedule_in` becomes a number of seconds.
+    """Check several fields. `schedule_in` and `scheduled_in` become a number of seconds in `schedule_in`.
 
-    Raises `InvalidJob` for a field that does not exist or cannot be set, for a wrong value, and if both
-    `scheduled_at` and `schedule_in` are set.
+    Raises `InvalidJob` for a field that does not exist or cannot be set, for a wrong value, and if two of
+    `TIMES` are set.
     """
     checked: dict[str, Any] = {}
     for field, value in values.items():
         if field not in SETTABLE:
             raise InvalidJob(str(field), f"cannot be set{suggestion(field, list(SETTABLE))}")
         checked[field] = SETTABLE[field](value)
-    if "schedule_in" in checked and "scheduled_at" in checked:
-        raise InvalidJob("schedule_in", "and scheduled_at exclude each other: pass one of them")
+    times = [field for field in TIMES if field in checked]
+    if len(times) > 1:
+        raise InvalidJob(times[0], f"and {times[1]} exclude each other: pass one of them")
+    if times == ["scheduled_in"]:
+        checked["schedule_in"] = checked.pop("scheduled_in")
     return checked
 
 

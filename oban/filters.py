@@ -20,10 +20,10 @@ from sqlalchemy.types import BigInteger, Text
 from oban import arguments, encoding, fields
 from oban.dialects import portable
 from oban.dialects.documents import Documents
-from oban.errors import EncodingError, InvalidArgument
+from oban.errors import EncodingError, InvalidArgument, InvalidJob
 from oban.job_function import FunctionWorker
 from oban.models import Job
-from oban.types import JobState
+from oban.types import JobState, parse_state
 from oban.worker import Worker
 
 #: `Job` or an `aliased(Job)`.
@@ -74,10 +74,9 @@ def state(*states: JobState | str, of: Of = Job) -> Condition:
     known = []
     for item in _at_least_one(states, "a state"):
         try:
-            known.append(JobState(item))
-        except ValueError:
-            hint = fields.suggestion(item, [state.value for state in JobState])
-            raise InvalidArgument(f"{item!r} is not a state{hint}") from None
+            known.append(parse_state(item))
+        except InvalidJob as error:
+            raise InvalidArgument(str(error)) from None
     return cast(Condition, of.state.in_(known))
 
 

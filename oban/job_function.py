@@ -93,12 +93,13 @@ class FunctionWorker(Generic[P, R]):
         session: SyncCaller | None = kwargs.pop("session", None)
         return self.worker.enqueue_sync(self._bind(args, kwargs), session=session, **self._overrides)
 
-    def with_options(self, **overrides: Unpack[Overrides]) -> "FunctionWorker[P, R]":
+    def with_options(self, /, **overrides: Unpack[Overrides]) -> "FunctionWorker[P, R]":
         """Return the same function, whose jobs get other fields: `with_options(schedule_in=60).enqueue(…)`.
 
         Args:
             overrides: `queue`, `priority`, `max_attempts`, `tags`, `meta`, and `scheduled_at` (a datetime
-                with a time zone) or `schedule_in` (seconds or a timedelta).
+                with a time zone) or `schedule_in` (seconds or a timedelta). Of the last two, the last call
+                decides.
 
         Raises:
             InvalidJob: A field does not exist, has a wrong value, or is determined by the function (`args`
@@ -108,7 +109,11 @@ class FunctionWorker(Generic[P, R]):
             if field in overrides:
                 raise InvalidJob(field, f"of {self.worker.worker_name} is not an option")
         other = copy(self)
-        other._overrides = cast(Overrides, {**self._overrides, **fields.check(overrides)})
+        checked, before = fields.check(overrides), dict(self._overrides)
+        if not checked.keys().isdisjoint(fields.TIMES):
+            # The last call decides when the job is due.
+            before = {field: value for field, value in before.items() if field not in fields.TIMES}
+        other._overrides = cast(Overrides, before | checked)
         return other
 
     def _bind(self, args: Any, kwargs: Any) -> dict[str, Any]:

@@ -253,10 +253,10 @@ class JobOperations(ABC, Generic[CallerT]):
     ) -> MaybeAwaitable[Job]:
         """Change fields of a job in any state.
 
-        The fields are `args`, `max_attempts`, `meta`, `priority`, `queue`, `scheduled_at` (or `schedule_in`),
-        `tags` and `worker`. An `available` job with a future time becomes `scheduled`, and a `scheduled` job
-        whose time has come becomes `available`. An `executing` job is updated, too, but its current attempt
-        goes on with the values that it started with.
+        The fields are `args`, `max_attempts`, `meta`, `priority`, `queue`, `scheduled_at` (or `schedule_in`,
+        also called `scheduled_in`), `tags` and `worker`. An `available` job with a future time becomes
+        `scheduled`, and a `scheduled` job whose time has come becomes `available`. An `executing` job is
+        updated, too, but its current attempt goes on with the values that it started with.
 
         Args:
             job_or_id: A job or its id.

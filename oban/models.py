@@ -39,6 +39,7 @@ from oban.types import (
     StateType,
     TextList,
     UTCDateTime,
+    parse_state,
 )
 
 DEFAULT_MAX_ATTEMPTS = 20
@@ -86,11 +87,13 @@ class Job(Base):
         meta: Anything else about the job, a dict of JSON values (default `{}`). Oban sets the keys
             `recorded`, `return`, `snoozed` and `rescued`.
         scheduled_at: When the job is due, a datetime with a time zone (default now); UTC in the attribute.
-        schedule_in: Instead of `scheduled_at`: seconds from now, or a timedelta.
+        schedule_in: Instead of `scheduled_at`: seconds from now, or a timedelta; a negative one means now.
+            `scheduled_in` is another name for it.
 
     Attributes:
         id: The primary key; None before the job is enqueued.
-        state: A `JobState`.
+        state: A `JobState`. It can be assigned, also as a string: a new job can be made `suspended`, and
+            one for `session.add` can have any state.
         attempt: How many times the job has started.
         errors: Why attempts failed or were cancelled, as `{"attempt": 1, "at": "…", "error": "…"}`; of more
             than 20, the first and the last 10.
@@ -230,9 +233,13 @@ class Job(Base):
         if field == "scheduled_at":
             self.__dict__.pop("_schedule_in", None)
             # Not only before the insert, because bulk_save_objects() does not send `before_insert`.
-            if not self._is_persistent and self.state is JobState.AVAILABLE:
+            if not self._is_persistent and self.state == JobState.AVAILABLE:
                 self.state = state_at(checked)
         return checked
+
+    @validates("state")
+    def _check_state(self, _: str, value: object) -> JobState:
+        return parse_state(value)
 
     def cancelled(self) -> bool:
         """Return whether the job was cancelled or, in a worker, whether the attempt should stop.
@@ -244,7 +251,7 @@ class Job(Base):
         """
         if self._run is not None:
             return self._run.cancelled
-        return self.state is JobState.CANCELLED
+        return self.state == JobState.CANCELLED
 
     @property
     def recorded(self) -> Any:
@@ -261,7 +268,7 @@ class Job(Base):
 @event.listens_for(Job, "before_insert")
 def _update_state(_: Any, __: Any, job: Job) -> None:
     """Set the state again, in case it was assigned after the time."""
-    if job.state is JobState.AVAILABLE and job.scheduled_at:
+    if job.state == JobState.AVAILABLE and job.scheduled_at:
         job.state = state_at(job.scheduled_at)
 
 

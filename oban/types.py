@@ -17,6 +17,7 @@ from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import ARRAY, TypeDecorator, TypeEngine
 
 from oban import compat, encoding, fields
+from oban.errors import InvalidJob
 
 
 class JobState(enum.StrEnum):
@@ -34,6 +35,19 @@ class JobState(enum.StrEnum):
 
 STATES = [state.value for state in JobState]
 STATE_BY_VALUE = {state.value: state for state in JobState}
+
+
+def parse_state(value: object) -> JobState:
+    """The state that a `JobState` or a string names. Raises `InvalidJob`."""
+    if not isinstance(value, str):
+        raise InvalidJob("state", f"must be a JobState or its value, not {type(value).__name__}")
+    # Another enum of strings has the hash of its member's name.
+    name = str.__str__(value)
+    if (state := STATE_BY_VALUE.get(name)) is None:
+        hint = fields.suggestion(name.lower(), STATES)
+        raise InvalidJob("state", f"{encoding.log_safe(repr(name))} is not a state{hint}")
+    return state
+
 
 #: A 64-bit primary key. SQLite only generates values for one that is declared INTEGER.
 BigKey = BigInteger().with_variant(Integer, "sqlite")
@@ -90,10 +104,10 @@ class StateType(TypeDecorator[JobState]):
         return dialect.type_descriptor(Text())
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
-        return None if value is None else JobState(value).value
+        return None if value is None else parse_state(value).value
 
     def process_literal_param(self, value: Any, dialect: Dialect) -> str:
-        return JobState(value).value
+        return parse_state(value).value
 
     def result_processor(self, dialect: Dialect, coltype: Any) -> Any:
         # Faster than process_result_value(), which comes after the processing of the driver's enum.

@@ -26,7 +26,7 @@ from sqlalchemy import (
 from oban import encoding, fields
 from oban.database.transaction import Transaction
 from oban.dialects.base import Dialect, sql_literal
-from oban.errors import InvalidTarget
+from oban.errors import InvalidJob, InvalidTarget
 from oban.models import DEFAULT_MAX_ATTEMPTS, Job
 from oban.repository.announce import announce_available, announce_due
 from oban.types import STATE_BY_VALUE, JobState, JSONDocument, StateType, TextList, UTCDateTime
@@ -48,6 +48,9 @@ _DOCUMENTS = ("args", "meta")
 #: What else a record can have: a job with one of these keys may not be due at once.
 _TIMING = {"state", "scheduled_at", "delay"}
 _UNSET = {"attempted_at": None, "cancelled_at": None, "completed_at": None, "discarded_at": None}
+#: The fields that an insert does not store, because each new job has the same value in them.
+_NOT_STORED = ("attempt", "errors", "attempted_by", "inserted_at", *_UNSET)
+_NEW_STATES = (JobState.AVAILABLE, JobState.SCHEDULED, JobState.SUSPENDED)
 
 _jobs = Job.__table__
 #: The columns that an insert returns, in plain types: `_show_rows` converts values that many rows share once.
@@ -62,7 +65,8 @@ _RETURNED = (
 def collect_jobs(jobs: Iterable[Job] | Job, *more: Job) -> list[Job]:
     """List the jobs that a caller passes, as an iterable or one by one.
 
-    Raises `InvalidTarget`, before any row is touched, if an item is not a new job or is passed twice.
+    Raises `InvalidTarget`, before any row is touched, if an item is not a new job or is passed twice, and
+    `InvalidJob` if a field of a new job has a value that would not be stored.
     """
     if not isinstance(jobs, (Job, Iterable)):
         raise InvalidTarget(f"jobs are needed, not {type(jobs).__name__}")
@@ -71,12 +75,32 @@ def collect_jobs(jobs: Iterable[Job] | Job, *more: Job) -> list[Job]:
     for job in collected:
         if not isinstance(job, Job):
             raise InvalidTarget(f"a Job is needed, not {type(job).__name__}; MyWorker.new(…) makes one")
-        if job.__dict__.get("id") is not None or job._is_persistent:
-            raise InvalidTarget(f"job {job.__dict__.get('id')} was enqueued before; make a new one")
+        values = job.__dict__
+        # Most jobs have neither: nothing was assigned since `new` made them. Lists can change in place.
+        if "_sa_instance_state" in values or "id" in values or values["errors"] or values["attempted_by"]:
+            _check_new(job)
         if id(job) in seen:
             raise InvalidTarget(f"the same job was passed twice: {job!r}")
         seen.add(id(job))
     return collected
+
+
+def _check_new(job: Job) -> None:
+    """Refuse a job that was enqueued before, and fields whose values an insert would drop."""
+    values = job.__dict__
+    if job._is_persistent:
+        raise InvalidTarget(f"job {job._known_id} was enqueued before; make a new one")
+    advice = "session.add() stores a job as it is"
+    if values.get("id") is not None:
+        raise InvalidJob("id", f"is assigned by the database; {advice}")
+    for field in _NOT_STORED:
+        if values.get(field):
+            raise InvalidJob(field, f"of a new job cannot be set: it has not run yet; {advice}")
+    state = values.get("state", JobState.AVAILABLE)
+    if state not in _NEW_STATES:
+        raise InvalidJob("state", f"of a new job is available, scheduled or suspended, not {state}; {advice}")
+    if state == JobState.SCHEDULED and "scheduled_at" not in values:
+        raise InvalidJob("state", "is scheduled, but the job has no scheduled_at or schedule_in")
 
 
 def insert_all(tx: Transaction, jobs: list[Job], attach: bool = False) -> None:
@@ -149,7 +173,7 @@ def _record(n: int, job: Job, queue: str, worker: str) -> dict[str, Any]:
     elif "scheduled_at" in values:
         at = values["scheduled_at"].replace(tzinfo=None)
         record["scheduled_at"] = at.isoformat(" ", "microseconds")
-    if values["state"] is JobState.SUSPENDED:
+    if values["state"] == JobState.SUSPENDED:
         record["state"] = "suspended"
     return record
 

@@ -61,7 +61,7 @@ def cancel_jobs(tx: Transaction, selection: Selection) -> int:
     dialect = tx.dialect
     rows = lock(tx, selection, Job.state, states=CANCEL_STATES)
     _update(tx, selection, rows, state=dialect.state("cancelled"), cancelled_at=dialect.now())
-    announce_cancelled(tx, [row.id for row in rows if row.state is JobState.EXECUTING])
+    announce_cancelled(tx, [row.id for row in rows if row.state == JobState.EXECUTING])
     return len(rows)
 
 
@@ -159,7 +159,7 @@ def _new_values(job: Job, changes: JobChanges, now: datetime) -> dict[str, Any]:
         )
     if "scheduled_at" in values and job.state in (JobState.AVAILABLE, JobState.SCHEDULED):
         state = state_at(values["scheduled_at"], now)
-        if state is not job.state:
+        if state != job.state:
             values["state"] = state
     return values
 
@@ -200,6 +200,6 @@ def _update(tx: Transaction, selection: Selection, rows: Sequence[Row[Any]], **v
 
 def _announce(tx: Transaction, moved: list[Job]) -> None:
     """Wake the nodes after the queue, the time or the state of some jobs has changed."""
-    announce_available(tx, (job.queue for job in moved if job.state is JobState.AVAILABLE))
+    announce_available(tx, (job.queue for job in moved if job.state == JobState.AVAILABLE))
     if any(job.state in (JobState.SCHEDULED, JobState.RETRYABLE) for job in moved):
         announce_due(tx)

@@ -87,6 +87,15 @@ async def test_a_stream_of_jobs_is_inserted(stage: Stage, snippet: Snippet) -> N
     assert await orders(stage) == [*range(1500)]
 
 
+@PAGE.shows("add_finished")
+async def test_a_session_adds_a_job_that_has_finished(stage: Stage, snippet: Snippet) -> None:
+    await stage.run(snippet)
+    async with AsyncSession(stage.oban.engine) as session, session.begin():
+        await stage.names["add_finished"](session, 5)
+    (job,) = await stage.oban.list_jobs()
+    assert (job.state, job.attempt, job.completed_at is None) == ("completed", 1, False)
+
+
 @PAGE.shows("begin_nested")
 async def test_a_savepoint_takes_its_jobs_with_it(stage: Stage, snippet: Snippet) -> None:
     await stage.run(snippet)

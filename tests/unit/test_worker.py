@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import math
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -294,7 +295,7 @@ class TestFunctions:
 
     @pytest.mark.parametrize(
         "override",
-        [{"quue": "x"}, {"priority": -1}, {"schedule_in": -1}, {"args": {}}, {"worker": "other"}],
+        [{"quue": "x"}, {"priority": -1}, {"schedule_in": math.inf}, {"args": {}}, {"worker": "other"}],
     )
     def test_with_options_refuses_what_no_job_can_have(self, override: dict[str, Any]) -> None:
         with pytest.raises(InvalidJob):

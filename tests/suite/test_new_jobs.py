@@ -1,0 +1,123 @@
+"""New jobs with a state or a time that was assigned, in every way to store a job."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import URL, insert, select, update
+from sqlalchemy.exc import StatementError
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+
+from oban import Job, JobState, Oban, Worker, filters
+from oban.errors import InvalidArgument, InvalidJob
+from tests.support.databases import DATABASES
+from tests.support.rows import delete_rows, lasting_url
+
+WAYS = ("add", "bulk", "enqueue", "enqueue(session=)", "enqueue_many", "enqueue_stream")
+HOUR = timedelta(hours=1)
+
+
+class Quiet(Worker):
+    async def process(self, job: Job) -> None:
+        pass
+
+
+@pytest.fixture(scope="module", params=DATABASES)
+def url(request: pytest.FixtureRequest) -> Iterator[URL]:
+    """One database for all tests of this module, emptied for each."""
+    yield from lasting_url(request)
+
+
+@pytest.fixture(autouse=True)
+async def emptied(oban: Oban) -> None:
+    await delete_rows(oban.engine)
+
+
+async def store(oban: Oban, job: Job, way: str) -> Job:
+    """Store a job in one of `WAYS`, and return the only job of the table."""
+    async with AsyncSession(oban.engine) as session, session.begin():
+        if way == "add":
+            session.add(job)
+        elif way == "bulk":
+            await session.run_sync(lambda sync: sync.bulk_save_objects([job]))
+        elif way == "enqueue(session=)":
+            await oban.enqueue(job, session=session)
+    if way == "enqueue":
+        await oban.enqueue(job)
+    elif way == "enqueue_many":
+        await oban.enqueue_many(job)
+    elif way == "enqueue_stream":
+        await oban.enqueue_stream([job])
+    (stored,) = await oban.list_jobs()
+    return stored
+
+
+def job_in(state: Any, **fields: Any) -> Job:
+    job = Quiet.new(**fields)
+    job.state = state
+    return job
+
+
+@pytest.mark.parametrize("state", ["suspended", JobState.SUSPENDED], ids=repr)
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_suspended_job_is_stored_as_such(oban: Oban, way: str, state: Any) -> None:
+    at = datetime.now(UTC) + HOUR
+    stored = await store(oban, job_in(state, scheduled_at=at), way)
+    assert (stored.state, stored.scheduled_at) == (JobState.SUSPENDED, at)
+
+
+@pytest.mark.parametrize("way", [way for way in WAYS if way != "bulk"])
+async def test_an_available_job_that_is_due_later_is_scheduled(oban: Oban, way: str) -> None:
+    job = Quiet.new()
+    job.scheduled_at = datetime.now(UTC) + HOUR
+    job.state = "available"  # type: ignore[assignment]
+    assert (await store(oban, job, way)).state is JobState.SCHEDULED
+
+
+@pytest.mark.parametrize("state", ["completed", "cancelled", "executing", "retryable", JobState.DISCARDED])
+async def test_a_session_stores_any_state_and_enqueue_refuses_it(oban: Oban, state: Any) -> None:
+    with pytest.raises(InvalidJob, match=r"^state of a new job is available, scheduled or suspended, not"):
+        await oban.enqueue_many([Quiet.new(), job_in(state)])
+    assert await oban.list_jobs() == []
+    assert (await store(oban, job_in(state), "add")).state is JobState(state)
+
+
+@pytest.mark.parametrize("name", ["schedule_in", "scheduled_in"])
+@pytest.mark.parametrize(
+    "delay", [-1, -0.001, -1e300, -(10**30), timedelta(days=-1), timedelta.min], ids=repr
+)
+async def test_a_deadline_that_has_passed_means_now(oban: Oban, name: str, delay: Any) -> None:
+    jobs = await oban.enqueue_many(Quiet.new(**{name: delay}), Quiet.new(scheduled_in=3600))
+    assert [job.state for job in jobs] == ["available", "scheduled"]
+    assert jobs[0].scheduled_at == jobs[0].inserted_at
+    updated = await oban.update_job(jobs[1], lambda _: {name: delay})
+    assert updated.state is JobState.AVAILABLE
+    assert timedelta(0) <= updated.scheduled_at - jobs[0].scheduled_at < timedelta(minutes=1)
+
+
+async def test_statements_take_a_state_as_a_string_or_an_enum(oban: Oban, engine: AsyncEngine) -> None:
+    async with AsyncSession(engine) as session, session.begin():
+        for number, state in enumerate(["completed", JobState.COMPLETED]):
+            await session.execute(insert(Job).values(worker=f"{number}", state=state))
+            await session.execute(insert(Job), [{"worker": f"many {number}", "state": state}])
+        loaded = list(await session.scalars(select(Job).where(Job.state == "completed")))
+        assert [job.state for job in loaded] == [JobState.COMPLETED] * 4
+        await session.execute(update(Job).where(Job.state.in_(["completed"])).values(state="cancelled"))
+        assert all(job.cancelled() for job in loaded)
+    for condition in (Job.state == JobState.CANCELLED, filters.state("cancelled"), Job.state != "available"):
+        assert len(await oban.list_jobs(select(Job).where(condition))) == 4
+
+
+async def test_statements_refuse_an_unknown_state(engine: AsyncEngine) -> None:
+    async with AsyncSession(engine) as session:
+        for statement in (
+            insert(Job).values(worker="w", state="cancelld"),
+            update(Job).values(state="cancelld"),
+            select(Job).where(Job.state == "cancelld"),
+            select(Job).where(Job.state.in_(["available", "cancelld"])),
+        ):
+            with pytest.raises(StatementError, match=r"'cancelld' is not a state; did you mean cancelled\?"):
+                await session.execute(statement)
+    with pytest.raises(InvalidArgument, match="did you mean cancelled"):
+        filters.state("cancelld")
