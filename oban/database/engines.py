@@ -18,13 +18,22 @@ AUTOCOMMIT_CONNECTIONS = 2
 def make_engine(url: str | URL, pooled: bool = False, **options: Any) -> AsyncEngine:
     """An engine for a URL, with `options` of `create_async_engine`; `pooled` as in `Database`."""
     parsed = dialects.parse_url(url, asynchronous=True)
-    return create_async_engine(parsed, **_engine_options(parsed, pooled, options))
+    engine = create_async_engine(_driver_url(parsed), **_engine_options(parsed, pooled, options))
+    # As the user wrote it, with the parameters that became arguments of the driver.
+    engine.sync_engine.url = parsed
+    return engine
 
 
 def make_sync_engine(url: str | URL, pooled: bool = False, **options: Any) -> Engine:
     """Like `make_engine`, for a driver without asyncio."""
     parsed = dialects.parse_url(url, asynchronous=False)
-    return create_engine(parsed, **_engine_options(parsed, pooled, options))
+    engine = create_engine(_driver_url(parsed), **_engine_options(parsed, pooled, options))
+    engine.url = parsed
+    return engine
+
+
+def _driver_url(url: URL) -> URL:
+    return dialects.by_name(url.get_backend_name()).driver_url(url)
 
 
 def _engine_options(url: URL, pooled: bool, options: dict[str, Any]) -> dict[str, Any]:

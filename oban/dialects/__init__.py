@@ -6,11 +6,15 @@ from sqlalchemy.orm import Session
 
 from oban.dialects.base import Dialect
 from oban.dialects.postgresql.dialect import PostgreSQL
+from oban.dialects.postgresql.parameters import spread_hosts
 from oban.dialects.sqlite.dialect import SQLite
 from oban.errors import ConfigError, DatabaseUnavailable, UnsupportedDatabase
 
 #: Every dialect by SQLAlchemy's name of its database.
 SUPPORTED: dict[str, Dialect] = {dialect.name: dialect for dialect in (PostgreSQL(), SQLite())}
+
+#: Other names of databases and drivers in URLs, with SQLAlchemy's.
+_ALIASES = {"postgres": "postgresql", "psycopg3": "psycopg", "psycopg_async": "psycopg"}
 
 
 def by_name(name: str) -> Dialect:
@@ -28,7 +32,11 @@ def for_bind(bind: Session | Connection | Engine) -> Dialect:
 
 def redacted(url: URL) -> str:
     """A database URL for logs and messages: without its password, also where a parameter has one."""
-    query = {key: "***" if "pass" in key.lower() else value for key, value in url.query.items()}
+    secret = ("pass", "secret", "scram")
+    query = {
+        key: "***" if any(word in key.lower() for word in secret) else value
+        for key, value in url.query.items()
+    }
     rendered = url.set(query=query).render_as_string(hide_password=True)
     return rendered.replace("%2A%2A%2A", "***")
 
@@ -61,17 +69,19 @@ def parse_url(url: str | URL, *, asynchronous: bool | None = None) -> URL:
 
     Raises:
         UnsupportedDatabase: Oban does not support the database or the driver.
-        ConfigError: The URL cannot be parsed, or its driver is not installed or of the wrong kind. The
-            message never has the password in it.
+        ConfigError: The URL cannot be parsed, its driver is not installed or of the wrong kind, or the driver
+            has nothing like one of the parameters. The message never has the password in it.
     """
     try:
-        parsed = make_url(url)
+        parsed = make_url(spread_hosts(url.strip()) if isinstance(url, str) else url)
     # ValueError: the port is not a number. It is the rest of the password if that has an unescaped @.
     except (ArgumentError, ValueError):
         raise ConfigError(
             "the database URL cannot be read; it looks like postgresql+asyncpg://user@host/name"
             " or sqlite+aiosqlite:///file.db"
         ) from None
+    name, plus, driver = parsed.drivername.partition("+")
+    parsed = parsed.set(drivername=_ALIASES.get(name, name) + plus + _ALIASES.get(driver, driver))
     dialect = by_name(parsed.get_backend_name())
     usable = dialect.sync_drivers if asynchronous is False else dialect.async_drivers
     if "+" not in parsed.drivername:
@@ -89,4 +99,4 @@ def parse_url(url: str | URL, *, asynchronous: bool | None = None) -> URL:
     if asynchronous is not None and driver not in usable:
         problem = "does not work with asyncio" if asynchronous else "works with asyncio only"
         raise ConfigError(f"the driver {driver} {problem}; use {' or '.join(usable)}")
-    return parsed
+    return dialect.check_url(parsed)

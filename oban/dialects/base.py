@@ -202,6 +202,14 @@ class Dialect(ABC):
 
     # -- engines and errors --------------------------------------------------------------------
 
+    def check_url(self, url: URL) -> URL:
+        """The URL with its parameters in their usual spelling; raises `ConfigError` for a wrong one."""
+        return url
+
+    def driver_url(self, url: URL) -> URL:
+        """The part of a checked URL that SQLAlchemy passes on as it is; `engine_options` has the rest."""
+        return url
+
     @abstractmethod
     def engine_options(self, url: URL, pooled: bool = False) -> dict[str, Any]:
         """Arguments of `create_engine` for an engine that Oban creates itself.

@@ -133,6 +133,7 @@ def with_connection(url: URL, action: Callable[[Connection], T]) -> T:
         url = url.set(drivername=f"{dialect.name}+{dialect.sync_driver}")
     # There can be a pooler in between, and a migration gains nothing from prepared statements.
     arguments = dialect.engine_options(url, pooled=True).get("connect_args", {})
+    url = dialect.driver_url(url)
     if url.get_driver_name() in dialect.sync_drivers:
         with create_engine(url, poolclass=NullPool, connect_args=arguments).begin() as connection:
             return action(connection)

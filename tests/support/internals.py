@@ -166,6 +166,11 @@ def close_idle_connection(oban: Oban | SyncOban) -> None:
     idle._dbapi_connection.close()
 
 
+def socket_of(asyncpg_connection: Any) -> Any:
+    """The socket of a connection of asyncpg."""
+    return asyncpg_connection._transport.get_extra_info("socket")
+
+
 def break_compiled_statements(patch: pytest.MonkeyPatch) -> None:
     """Let SQLAlchemy look like a release without the private names that compiled statements need."""
 

@@ -13,6 +13,7 @@ from sqlalchemy.exc import DataError, DBAPIError, InterfaceError, InternalError,
 
 from oban import encoding
 from oban.dialects.base import HALF, MAX_ERRORS, UNREACHABLE, UNWRITABLE, ColumnType, Dialect, sql_literal
+from oban.dialects.postgresql import parameters
 from oban.dialects.postgresql.documents import PostgreSQLDocuments, is_a
 from oban.types import JSONDocument, TextList, UTCDateTime
 
@@ -173,10 +174,21 @@ class PostgreSQL(Dialect):
     def mute(self, connection: Connection) -> None:
         connection.execute(_MUTE)
 
+    def check_url(self, url: URL) -> URL:
+        return parameters.normalized(url, url.get_driver_name())
+
+    def driver_url(self, url: URL) -> URL:
+        return parameters.arguments(url, url.get_driver_name())[0]
+
     def engine_options(self, url: URL, pooled: bool = False) -> dict[str, Any]:
+        driver = url.get_driver_name()
+        arguments = parameters.arguments(url, driver)[1]
         # In another server session, a statement prepared earlier is unknown, or its name belongs to another
         # client's statement. Unnamed statements are parsed at each execution.
-        return {"connect_args": _UNPREPARED[url.get_driver_name()]} if pooled else {}
+        if pooled:
+            arguments |= _UNPREPARED[driver]
+        options: dict[str, Any] = {"connect_args": arguments} if arguments else {}
+        return options | ({parameters.PRE_PING: True} if parameters.pre_ping(url) else {})
 
     def session_limits_sql(self, seconds: float) -> str | None:
         # The locks of a client that is frozen or cut off would otherwise last until the server gives up the
