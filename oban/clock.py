@@ -5,6 +5,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
+#: A clock that, unlike `time.monotonic()`, goes on while the machine is suspended. On macOS, that is the one
+#: that the system calls monotonic.
+_BOOTTIME: int | None = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC", None))
+
 
 class Clock:
     """The machine's clocks. Pass an instance of a subclass to `use` to replace them."""
@@ -16,6 +20,10 @@ class Clock:
     def monotonic(self) -> float:
         """Seconds since some point in the past; they never go back."""
         return time.monotonic()
+
+    def boottime(self) -> float:
+        """Like `monotonic`, but where the system has such a clock, it goes on during a suspend."""
+        return self.monotonic() if _BOOTTIME is None else time.clock_gettime(_BOOTTIME)
 
 
 _current = Clock()
@@ -29,6 +37,11 @@ def now() -> datetime:
 def monotonic() -> float:
     """Seconds since some point in the past, for durations and deadlines."""
     return _current.monotonic()
+
+
+def boottime() -> float:
+    """Seconds since some point in the past, for times that can include a suspend of the machine."""
+    return _current.boottime()
 
 
 @contextmanager

@@ -4,8 +4,8 @@
 2. `tick` takes a turn: one transaction stores the outcomes that wait, and fetches jobs for the free slots.
    While the queue holds more jobs than fit, two turns of half the limit overlap, so that the jobs of one run
    while the database works on the other.
-3. `_start` starts a task for each job. When the job has ended, its outcome waits in the acknowledger, and the
-   producer wakes.
+3. `_start` starts a task for each job. If the claim was sent long ago, `Claims` asks whether the job is still
+   this producer's. When the job has ended, its outcome waits in the acknowledger, and the producer wakes.
 
 A turn that fails may have claimed jobs all the same, if the connection broke before the answer arrived or a
 row could not be read. `_recover_strays` finds these jobs by their owner, the uuid of the producer.
@@ -28,6 +28,7 @@ from oban.repository.queue_settings import QueueState
 from oban.repository.runs import RunKey
 from oban.runner.execution import attempt_log
 from oban.runner.execution.acknowledger import Acknowledger
+from oban.runner.execution.claims import Claims
 from oban.runner.execution.executor import Executor
 from oban.runner.execution.run import Run
 from oban.runner.services.base import Service
@@ -71,6 +72,7 @@ class Producer(Service):
         self.closed = False
         self.runs: set[Run] = set()
         self.acknowledger = Acknowledger(database)
+        self._claims = Claims(database, queue, options.lease, self.runs)
         self._options = options
         self._executor = executor
         self._node_alive = node_alive
@@ -110,6 +112,7 @@ class Producer(Service):
         if not acks and demand <= 0:
             return
         self._reserved += demand
+        sure_until = self._claims.sure_until()
         try:
             jobs = await self.database.write(
                 fetch.acknowledge_and_fetch, acks, self.queue, demand, self.node, self.owner
@@ -132,7 +135,7 @@ class Producer(Service):
                 self._fetch_failed = False
                 self._has_backlog = 0 < demand == len(jobs)
             for job in jobs:
-                self._start(job)
+                self._start(job, sure_until)
         finally:
             self._reserved -= demand
 
@@ -143,8 +146,8 @@ class Producer(Service):
             return 0
         return max(0, self.limit - len(self.runs) - self._reserved)
 
-    def _start(self, job: Job, *, is_stray: bool = False) -> None:
-        run = Run(job, self.owner, self.node)
+    def _start(self, job: Job, sure_until: float, *, is_stray: bool = False) -> None:
+        run = Run(job, self.owner, self.node, sure_until)
         run.releasing = not self.fetching
         if self.closed or (is_stray and not self.fetching):
             self.abandon(run)
@@ -153,6 +156,9 @@ class Producer(Service):
             run.task = asyncio.create_task(self._execute(run))
 
     async def _execute(self, run: Run) -> None:
+        if clock.boottime() >= run.sure_until and not await self._claims.confirm(run):
+            self.wake()
+            return
         ack = await self._executor.execute(run)
         # An abandoned job has been put back already: its outcome does not count.
         if run in self.runs:
@@ -208,6 +214,7 @@ class Producer(Service):
             strays = await self._find_strays()
         for key in strays:
             self._fetch_failed = False
+            sure_until = self._claims.sure_until()
             try:
                 job = await self.database.read(runs.load_run, key)
             except Exception as error:
@@ -219,7 +226,7 @@ class Producer(Service):
                 self.acknowledger.add(Ack(*key, "discarded", error=reason))
             else:
                 if job is not None:
-                    self._start(job, is_stray=True)
+                    self._start(job, sure_until, is_stray=True)
         self._may_have_strays = False
         self._check_at = clock.monotonic() + self._options.heartbeat_interval
 

@@ -1,6 +1,7 @@
 """`Run`: one execution of a job on this node, from its fetch to its outcome."""
 
 import asyncio
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -24,16 +25,18 @@ class Run:
         job: The job as it was fetched.
         owner: The uuid of the producer that fetched it.
         node: The name of this node.
+        sure_until: Until when, by `clock.boottime`, no other node can have rescued the job.
     """
 
     __slots__ = (
         *("_cancelled", "is_logged", "job", "key", "max_attempts", "node", "on_cancel", "queue"),
-        *("releasing", "snoozed", "started_at", "task", "timed_out", "worker"),
+        *("releasing", "snoozed", "started_at", "sure_until", "task", "timed_out", "worker"),
     )
 
-    def __init__(self, job: Job, owner: str, node: str) -> None:
+    def __init__(self, job: Job, owner: str, node: str, sure_until: float = math.inf) -> None:
         self.job = job
         self.node = node
+        self.sure_until = sure_until
         # All that is needed later is read here, because the worker can change the instance, and an update
         # can load a later attempt into it. It is read from the dict because mapped attributes are slow.
         values = job.__dict__
