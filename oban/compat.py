@@ -14,6 +14,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 
 if TYPE_CHECKING:
     # A node does not need Alembic, whose import takes long.
+    from alembic.autogenerate.api import AutogenContext
     from alembic.script import ScriptDirectory
 
 T = TypeVar("T")
@@ -239,3 +240,17 @@ def downgrade_steps(script: "ScriptDirectory", end: str, current: Any) -> list[A
 
     revisions = script.iterate_revisions(current, end, select_for_downgrade=True)
     return [MigrationStep.downgrade_from_script(script.revision_map, each) for each in revisions]
+
+
+def compare_last(context: "AutogenContext", comparator: Callable[..., None]) -> bool:
+    """Let autogenerate call a comparator of schemas after all others: `AutogenContext.comparators`.
+
+    Before Alembic 1.18, and without it, False: comparators run in the order in which they were imported.
+    """
+    comparators: Any = getattr(context, "comparators", None)
+    if comparators is None:
+        return False
+    from alembic.util import DispatchPriority
+
+    comparators.dispatch_for("schema", priority=DispatchPriority.LAST)(comparator)
+    return True

@@ -12,6 +12,9 @@ from sqlalchemy.dialects import postgresql
 from oban.types import STATES
 
 VERSION_TABLE = "oban_alembic_version"
+ENUM = "oban_job_state"
+#: The name of the trigger, and of the function that it calls.
+TRIGGER = "oban_notify_insert"
 
 # Functions and operators of the inserting session's search_path must not replace those of pg_catalog.
 NOTIFY = """
@@ -72,7 +75,7 @@ def _only_on_sqlite(check: CheckConstraint, _: Table) -> None:
 def _create_enum(jobs: Table, connection: Connection, **_: Any) -> None:
     if connection.dialect.name == "postgresql":
         schema = connection.schema_for_object(jobs)
-        states = postgresql.ENUM(*STATES, name="oban_job_state", schema=schema)
+        states = postgresql.ENUM(*STATES, name=ENUM, schema=schema)
         # create_mock_engine() only prints statements, so it cannot check.
         states.create(connection, checkfirst=isinstance(connection, Connection))
 

@@ -1,20 +1,28 @@
-"""Hooks for an application's `env.py`, so that `--autogenerate` leaves Oban's tables to Oban's revisions."""
+"""Hooks for an application's `env.py`, so that `--autogenerate` leaves Oban's tables to Oban's revisions.
 
+Packages that compare more than tables, such as alembic-postgresql-enum and alembic_utils, would drop Oban's
+enum, function and trigger, because no metadata describes them. Importing this module prevents that.
+"""
+
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from alembic.autogenerate import renderers
+from alembic.autogenerate import comparators, renderers
 from alembic.autogenerate.api import AutogenContext
 from alembic.operations import MigrateOperation
 from alembic.operations.ops import AlterColumnOp, MigrationScript, ModifyTableOps, OpContainer
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Identity
 
-from oban.ddl import VERSION_TABLE
+from oban import compat
+from oban.ddl import ENUM, TRIGGER, VERSION_TABLE
 from oban.migration import revisions
 from oban.models import metadata
 
 TABLES = {table.name for table in metadata.tables.values()}
+#: What belongs to the tables and is not part of the metadata. The signature of a function has parentheses.
+_ATTACHED = {ENUM, TRIGGER, f"{TRIGGER}()"}
 
 
 def include_object(object: Any, name: str | None, type_: str, reflected: bool, compare_to: Any) -> bool:
@@ -23,10 +31,17 @@ def include_object(object: Any, name: str | None, type_: str, reflected: bool, c
     Combine it with your own: `lambda *args: migration.include_object(*args) and my_include_object(*args)`.
 
     Returns:
-        False for Oban's tables, its version table included, that are not in the `target_metadata`.
+        False for Oban's tables, its version table included, that are not in the `target_metadata`, and for
+        the function, the trigger and the privileges of these tables that alembic_utils finds.
     """
-    of_oban = type_ == "table" and (name in TABLES or name == VERSION_TABLE)
-    return not (of_oban and reflected and compare_to is None)
+    if not reflected or compare_to is not None:
+        return True
+    if type_ == "table":
+        return name not in TABLES and name != VERSION_TABLE
+    if type_ == "grant_table":
+        return getattr(object, "table", None) not in TABLES
+    # alembic_utils passes objects of its own.
+    return type_ not in {"function", "trigger"} or _ATTACHED.isdisjoint(_names(object))
 
 
 def process_revision_directives(context: MigrationContext, revision: Any, directives: list[Any]) -> None:
@@ -41,12 +56,45 @@ def process_revision_directives(context: MigrationContext, revision: Any, direct
     if command and not command.command_args.get("autogenerate"):
         # With `revision_environment`, Alembic calls the hook for an empty revision as well.
         return
+    for directive in directives:
+        for operations in _last_operations(directive):
+            _remove_attached(operations)
     targets = context.opts.get("target_metadata")
     for target in targets if isinstance(targets, (list, tuple)) else [targets]:
         for table in target.tables.values() if target is not None else ():
             if table.name == "oban_jobs":
                 for directive in directives:
                     _replace(context, table.schema, directive)
+
+
+@comparators.dispatch_for("schema")
+def _compare_nothing_attached(context: AutogenContext, operations: OpContainer, schemas: Any) -> None:
+    """Remove what other comparators have found about Oban's enum, function and trigger."""
+
+    def remove(_: AutogenContext, operations: OpContainer, __: Any) -> None:
+        _remove_attached(operations)
+
+    if not compat.compare_last(context, remove):
+        _remove_attached(operations)
+
+
+def _remove_attached(operations: OpContainer) -> None:
+    operations.ops[:] = [
+        operation for operation in operations.ops if _ATTACHED.isdisjoint(_operation_names(operation))
+    ]
+
+
+def _operation_names(operation: Any) -> Iterator[str]:
+    """The names in an operation of another package: its own attributes, or those of the object it changes."""
+    values: Iterable[Any] = getattr(operation, "__dict__", {}).values()
+    for value in values:
+        yield from [value] if isinstance(value, str) else _names(value)
+
+
+def _names(value: Any) -> Iterator[str]:
+    for key in ("name", "signature", "trigger_name"):
+        if isinstance(name := getattr(value, key, None), str):
+            yield name
 
 
 def ignore_identity(context: MigrationContext, _: Any, directives: list[MigrationScript]) -> None:
