@@ -41,7 +41,8 @@ def upgrade(target: Target, *, prefix: str | None = None, revision: str = "head"
         target: A database URL with a sync or async driver; an engine; a connection, whose transaction you
             commit (`await async_connection.run_sync(migration.upgrade)`); or Alembic's `op`, in a revision
             of your own.
-        prefix: The schema of the tables. It is created if it does not exist.
+        prefix: The schema of the tables. It is created if it does not exist; otherwise, the right to create
+            schemas is not needed.
         revision: The revision to stop at. In Alembic's offline mode, which prints a script, it can be a
             range such as "0001:0004". A range without a start begins where an earlier call in the same
             script ended, or from nothing.
@@ -52,9 +53,10 @@ def upgrade(target: Target, *, prefix: str | None = None, revision: str = "head"
     Raises:
         ConfigError: The URL or the prefix cannot be used.
         SchemaMismatch: There are tables of another shape, or of a newer version of Oban.
-        DatabaseUnavailable: The database of a URL cannot be reached.
-        ObanError: The database of a URL refuses a change, for a missing privilege, say. With a target
-            other than a URL, the driver's own error is raised instead of the last two.
+        ObanError: The role cannot create the schema, or tables in it; or the database of a URL refuses
+            a change, because another role owns the tables, say.
+        DatabaseUnavailable: The database of a URL cannot be reached. With another target, the driver's own
+            error is raised, also if the database refuses a change.
     """
     start, _, end = revision.rpartition(":")
     messages: list[str] = []

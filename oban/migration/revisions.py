@@ -10,6 +10,7 @@ from alembic.script import ScriptDirectory
 from oban import dialects
 from oban.ddl import VERSION_TABLE
 from oban.errors import ConfigError, SchemaMismatch
+from oban.migration import place
 
 
 def script() -> ScriptDirectory:
@@ -41,8 +42,10 @@ def run(context: MigrationContext, prefix: str | None) -> None:
                 raise SchemaMismatch(
                     f"the tables were made by a newer version of Oban ({', '.join(newer)}); update this one"
                 )
-        if prefix and destination not in (None, "base"):
-            context.execute(f'CREATE SCHEMA IF NOT EXISTS "{prefix}"')
+            if destination != "base" and not context.get_current_heads():
+                place.prepare(context.connection, prefix)
+        if context.as_sql and prefix and destination != "base":
+            place.prepare_in_script(context, prefix)
         # Revisions get their operations as an argument: the global `alembic.op` can be the application's.
         context.run_migrations(schema=prefix, op=Operations(context))
         if destination == "base" if context.as_sql else not context.get_current_heads():

@@ -9,7 +9,17 @@ from sqlalchemy import URL, text
 from oban import migration
 from oban.cli import main
 from oban.errors import ObanError, SchemaMismatch
-from tests.support.schema import TABLES, VERSION_TABLE, described, is_empty, render, sync_engine, tables
+from tests.support.alembic_commands import here
+from tests.support.schema import (
+    TABLES,
+    VERSION_TABLE,
+    described,
+    is_empty,
+    render,
+    run_script,
+    sync_engine,
+    tables,
+)
 
 
 def refused(command: str, url: URL, *options: str) -> str:
@@ -42,8 +52,46 @@ def weak(bare_postgresql: URL) -> Iterator[URL]:
 
 def test_a_missing_privilege_to_create_is_named(weak: URL) -> None:
     assert refused("install", weak) == (
-        "Error: the database refused to change the tables: permission denied for schema public"
+        "Error: the role weak cannot create tables in the schema public:"
+        " run GRANT USAGE, CREATE ON SCHEMA public TO weak as the schema's owner"
     )
+    with pytest.raises(ObanError, match="GRANT USAGE, CREATE ON SCHEMA public TO weak"):
+        migration.upgrade(sync_engine(weak))
+
+
+def test_a_schema_that_the_role_cannot_create_is_named(weak: URL) -> None:
+    assert refused("install", weak, "--prefix", "jobs") == (
+        "Error: the schema jobs does not exist, and the role weak cannot create it: run CREATE SCHEMA jobs"
+        " AUTHORIZATION weak as a role that can, or GRANT CREATE ON DATABASE"
+        f" {weak.database} TO weak"
+    )
+
+
+def test_a_search_path_without_a_schema_is_named(weak: URL, bare_postgresql: URL) -> None:
+    execute(bare_postgresql, "ALTER ROLE weak SET search_path = nowhere")
+    assert refused("install", weak) == (
+        "Error: no schema of the search_path, nowhere, exists and can be used by the role weak:"
+        " set another search_path, or pass a prefix"
+    )
+
+
+@pytest.mark.parametrize("way", ["command", "script"])
+def test_an_existing_schema_needs_no_right_to_create_schemas(
+    weak: URL, bare_postgresql: URL, way: str
+) -> None:
+    if way == "command":
+        execute(bare_postgresql, "CREATE SCHEMA jobs AUTHORIZATION weak")
+        migration.upgrade(weak, prefix="jobs")
+    else:
+        execute(bare_postgresql, "CREATE SCHEMA jobs", "GRANT USAGE, CREATE ON SCHEMA jobs TO weak")
+        run_script(weak, here("-x", "prefix=jobs", "upgrade", "head", "--sql", url=weak))
+    assert tables(weak, "jobs") == TABLES | {VERSION_TABLE}
+    # Every node may run the command when it starts, with fewer privileges.
+    execute(bare_postgresql, "ALTER SCHEMA jobs OWNER TO CURRENT_USER")
+    execute(bare_postgresql, "REVOKE CREATE ON SCHEMA jobs FROM weak", "GRANT USAGE ON SCHEMA jobs TO weak")
+    assert migration.upgrade(weak, prefix="jobs") == []
+    migration.downgrade(bare_postgresql, prefix="jobs")
+    execute(bare_postgresql, "COMMENT ON SCHEMA jobs IS 'still there'")
 
 
 def test_tables_of_another_role_are_named(weak: URL, bare_postgresql: URL) -> None:
