@@ -8,7 +8,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from greenlet import getcurrent, greenlet
-from sqlalchemy import Connection, CursorResult, Engine, NestedTransaction, Pool, Select, util
+from sqlalchemy import Connection, CursorResult, Dialect, Engine, NestedTransaction, Pool, Select, util
+from sqlalchemy.orm import Session
 from sqlalchemy.orm.state import InstanceState
 from sqlalchemy.sql.compiler import SQLCompiler
 
@@ -41,17 +42,37 @@ def pool_arguments(pool: Pool) -> dict[str, Any] | None:
         return None
 
 
-def copy_engine_events(source: Engine, target: Engine) -> None:
-    """Let `target` call the listeners of `source`, such as one that begins transactions its own way.
+class FollowingEngine(Engine):
+    """An engine that also calls the listeners of another engine, whenever they were added.
 
     Without these names, the listeners of the application's engine are not called on the runner's own one.
     """
-    try:
-        private: Any = target
-        private.dispatch._update(source.dispatch, only_propagate=False)
-        private._has_events = has_listeners(source)
-    except AttributeError:
-        return
+
+    # The other engine calls the listeners of the class `Engine`.
+    _sa_propagate_class_events = False
+
+    def __init__(self, followed: Engine, pool: Pool, dialect: Dialect) -> None:
+        self._followed = followed
+        super().__init__(
+            pool,
+            dialect,
+            followed.url,
+            execution_options=followed.get_execution_options(),
+            hide_parameters=followed.hide_parameters,
+        )
+        # Without the name, nothing is called.
+        if join := getattr(self.dispatch, "_join", None):
+            self.dispatch = join(followed.dispatch)
+
+    if not TYPE_CHECKING:
+
+        @property
+        def _has_events(self) -> bool:
+            return self.__dict__.get("_has_events", False) or getattr(self._followed, "_has_events", True)
+
+        @_has_events.setter
+        def _has_events(self, value: bool) -> None:
+            self.__dict__["_has_events"] = value
 
 
 def enable_pre_ping(pool: Pool) -> None:
@@ -67,16 +88,40 @@ def cares_for_connections(pool: Pool) -> bool:
     """
     try:
         private: Any = pool
-        events = private.dispatch
-        listeners = events.checkout or events.checkin or events.reset
-        return bool(private._pre_ping or private._recycle > -1 or listeners)
+        return bool(private._pre_ping or private._recycle > -1) or pool_listens(
+            pool, "checkout", "checkin", "reset"
+        )
     except AttributeError:
         return True
+
+
+def pool_listens(pool: Pool, *events: str) -> bool:
+    """Whether an event of a pool has a listener; True, the careful answer, if that is not known."""
+    dispatch = getattr(pool, "dispatch", None)
+    return any(getattr(dispatch, event, True) for event in events)
 
 
 def has_listeners(engine: Engine) -> bool:
     """Whether events of the engine are listened to; True, the careful answer, if that is not known."""
     return bool(getattr(engine, "_has_events", True) or getattr(engine.dialect, "_has_events", True))
+
+
+def listens(engine: Engine, event: str) -> bool:
+    """Whether an event of an engine's connections has a listener; True, the careful answer, if unknown."""
+    # A listener of the class `Connection` is taken for one of any event.
+    if getattr(Connection, "_has_events", True):
+        return True
+    return getattr(engine, "_has_events", True) and bool(
+        getattr(getattr(engine, "dispatch", None), event, True)
+    )
+
+
+_session = Session()
+
+
+def sessions_listen(event: str) -> bool:
+    """Whether an event of all sessions has a listener; True, the careful answer, if that is not known."""
+    return bool(getattr(getattr(_session, "dispatch", None), event, True))
 
 
 def logs_statements(engine: Engine) -> bool:

@@ -112,6 +112,8 @@ class Database(BaseDatabase):
             raise SchemaMissing(self.missing_schema())
         with self._translate_errors():
             async with self.engine.connect() as connection:
+                # A listener may have begun a transaction.
+                await connection.rollback()
                 connection = await connection.execution_options(isolation_level="AUTOCOMMIT")
                 await connection.run_sync(self.dialect.prepare)
         await self.read(lambda transaction: transaction.execute(select(Job.id).limit(0)))

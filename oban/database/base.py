@@ -10,8 +10,8 @@ from sqlalchemy import Connection, Engine, StaticPool
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from oban import clock, dialects
-from oban.database.engines import AUTOCOMMIT_CONNECTIONS, effective_isolation
+from oban import clock, compat, dialects
+from oban.database.engines import AUTOCOMMIT_CONNECTIONS, has_level
 from oban.database.fast import FAST_PATH
 from oban.database.hooks import ConnectionHooks, SessionHooks, TransactionHooks
 from oban.database.job_scope import job_connection
@@ -93,18 +93,27 @@ class BaseDatabase:
 
     def _begin(self) -> OwnTransaction:
         """A transaction of our own, at the isolation level that all statements are written for."""
-        level = self.dialect.isolation
-        is_default = level is None or effective_isolation(self._sync_engine) == level
-        # A pooler may send the messages of one statement to different servers, and at another level the
-        # statement would mean something else.
-        can_autocommit = is_default and not self.pooled
         return OwnTransaction(
             self._sync_engine,
             self.dialect,
             self.prefix,
-            isolation=None if is_default else level,
-            autocommit_pool=self._autocommit_pool if can_autocommit else None,
+            level_to_set=self._level_to_set,
+            autocommit_pool=self._autocommit_pool if self._may_autocommit() else None,
         )
+
+    def _level_to_set(self) -> str | None:
+        level = self.dialect.isolation
+        return None if has_level(self._sync_engine, level) else level
+
+    def _may_autocommit(self) -> bool:
+        """Whether a single statement means the same in autocommit as in a transaction."""
+        engine = self._sync_engine
+        # A pooler may send the messages of one statement to different servers.
+        if self.pooled or not has_level(engine, self.dialect.isolation):
+            return False
+        # What a listener sets for each transaction, such as its role, would be over before the statement.
+        listens = compat.listens(engine, "begin") or compat.sessions_listen("after_begin")
+        return not (listens or compat.pool_listens(engine.pool, "checkout"))
 
     @staticmethod
     def _commit(

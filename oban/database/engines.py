@@ -54,14 +54,13 @@ def with_own_pool(
     """
     source = engine.sync_engine
     size: dict[str, Any] = {"pool_size": connections, "max_overflow": 0}
-    options = source.get_execution_options()
-    if (arguments := compat.pool_arguments(source.pool)) is not None:
-        pool = AsyncAdaptedQueuePool(**arguments, **size, timeout=timeout, dialect=source.dialect)
-        own = Engine(pool, source.dialect, source.url, execution_options=options)
+    dialect, pool = source.dialect, source.pool
+    if (arguments := compat.pool_arguments(pool)) is not None:
+        pool = AsyncAdaptedQueuePool(**arguments, **size, timeout=timeout, dialect=dialect)
     else:
-        own = create_async_engine(source.url, **size, pool_timeout=timeout).sync_engine
-        own.update_execution_options(**options)
-    compat.copy_engine_events(source, own)
+        made = create_async_engine(source.url, **size, pool_timeout=timeout).sync_engine
+        dialect, pool = made.dialect, made.pool
+    own = compat.FollowingEngine(source, pool, dialect)
     if statement:
         event.listen(own.pool, "connect", partial(_run_once, statement))
     return AsyncEngine(own)
@@ -74,12 +73,12 @@ def _run_once(statement: str, connection: DBAPIConnection, _: object) -> None:
     connection.commit()
 
 
-def effective_isolation(engine: Engine) -> str | None:
-    """The isolation level of a transaction that asks for none; None if it is unknown, or AUTOCOMMIT."""
+def has_level(engine: Engine, level: str | None) -> bool:
+    """Whether transactions that ask for no isolation level are known to have this one; None means any."""
     requested = _requested_isolation(engine)
     # The dialect does not know its default before its first connection.
     default = getattr(engine.dialect, "default_isolation_level", None)
-    return default if requested is None or requested == default else None
+    return level is None or (default == level and requested in (None, level))
 
 
 def autocommits(engine: Engine) -> bool:

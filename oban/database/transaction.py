@@ -7,6 +7,7 @@ from typing import Any, Self
 from sqlalchemy import Connection, Engine, Executable, Result, Row, TwoPhaseTransaction
 from sqlalchemy.orm import Session
 
+from oban import compat
 from oban.database.fast.autocommit_pool import AutocommitConnection, AutocommitPool
 from oban.database.hooks import TransactionHooks
 from oban.dialects.base import Dialect
@@ -110,14 +111,14 @@ class OwnTransaction(Transaction):
         dialect: Dialect,
         prefix: str | None,
         *,
-        isolation: str | None,
+        level_to_set: Callable[[], str | None],
         autocommit_pool: AutocommitPool | None,
     ) -> None:
-        """`isolation` is the level to set, if it is not the engine's; `autocommit_pool` is None where a
-        statement cannot commit on its own."""
+        """`level_to_set` returns the isolation level to set on a new connection, if it is another one there;
+        `autocommit_pool` is None where a statement cannot commit on its own."""
         super().__init__(dialect, prefix)
         self._engine = engine
-        self._isolation = isolation
+        self._level_to_set = level_to_set
         self._autocommit_pool = autocommit_pool
         self._autocommit: AutocommitConnection | None = None
         self._connection: Connection | None = None
@@ -133,8 +134,13 @@ class OwnTransaction(Transaction):
     def connection(self) -> Connection:
         if self._connection is None:
             self._connection = self._engine.connect()
-            if self._isolation is not None:
-                self._connection.execution_options(isolation_level=self._isolation)
+            level = self._level_to_set()
+            # A listener of `engine_connect` may have begun the transaction, whose level cannot change then.
+            if level is not None and not self._connection.in_transaction():
+                self._connection.execution_options(isolation_level=level)
+            if compat.sessions_listen("after_begin"):
+                # They set the transaction up, so that even one without the ORM begins in a session.
+                self.session.connection()
         return self._connection
 
     def execute(

@@ -79,10 +79,10 @@ class ListenNotifier(Notifier):
                 await asyncio.sleep(pause)
 
     async def _listen(self, connection: AsyncConnection) -> None:
-        connection = await connection.execution_options(isolation_level="AUTOCOMMIT")
         schema = await self.database.read(lambda tx: tx.schema())
         channels = {f"{schema}.oban_{channel}": channel for channel in CHANNELS}
         server_pid = await connection.scalar(text("SELECT pg_backend_pid()"))
+        await connection.commit()
         # A connection that has listened must not go back to the pool.
         raw = await connection.get_raw_connection()
         driver: Any = raw.driver_connection

@@ -21,7 +21,8 @@ def test_an_engine_without_private_names_gets_the_careful_answers() -> None:
     assert compat.has_listeners(BARE)
     assert compat.logs_statements(BARE)
     assert compat.connect_isolation_level(BARE) is None
-    compat.copy_engine_events(BARE, BARE)
+    assert compat.listens(BARE, "begin")
+    assert compat.pool_listens(BARE, "checkout")
     compat.enable_pre_ping(BARE)
 
 
@@ -89,7 +90,12 @@ async def test_a_node_runs_jobs_without_any_of_the_names(url: URL, monkeypatch: 
         raise AttributeError
 
     monkeypatch.setattr(compat, "pool_arguments", lambda _: None)
-    monkeypatch.setattr(compat, "copy_engine_events", lambda *_: None)
+    monkeypatch.setattr(
+        compat, "FollowingEngine", lambda engine, pool, dialect: Engine(pool, dialect, engine.url)
+    )
+    monkeypatch.setattr(compat, "listens", lambda *_: True)
+    monkeypatch.setattr(compat, "pool_listens", lambda *_: True)
+    monkeypatch.setattr(compat, "sessions_listen", lambda _: True)
     monkeypatch.setattr(compat, "cares_for_connections", lambda _: True)
     monkeypatch.setattr(compat, "has_listeners", lambda _: True)
     monkeypatch.setattr(compat, "logs_statements", lambda _: True)

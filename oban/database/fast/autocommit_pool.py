@@ -89,7 +89,10 @@ class AutocommitPool:
             if pooled.generation == self._generation():
                 return pooled
             self._close(pooled)
-        connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+        connection = self._engine.connect()
+        # A listener of `engine_connect` may have begun a transaction, which the caller commits then.
+        if not connection.in_transaction():
+            connection.execution_options(isolation_level="AUTOCOMMIT")
         return AutocommitConnection(connection, self._generation(), self._compiled)
 
     def release(self, pooled: AutocommitConnection, *, failed: bool) -> None:
@@ -109,6 +112,11 @@ class AutocommitPool:
             connection.close()
 
     def _keep(self, pooled: AutocommitConnection) -> bool:
+        # These listeners set up each use of a connection, and would not be called for one that is kept.
+        engine = self._engine
+        listens = compat.pool_listens(engine.pool, "checkout", "checkin", "reset")
+        if listens or compat.listens(engine, "engine_connect"):
+            return False
         with self._lock:
             if self._count >= self._size:
                 return False
