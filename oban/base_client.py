@@ -53,6 +53,7 @@ class BaseClient(JobOperations[CallerT], QueueOperations[CallerT], Generic[Engin
         session: Callable[[], AsyncSession] | None = None,
         middleware: Sequence[Middleware] | None = None,
         lifespan: Callable[[Any], AbstractAsyncContextManager[Any]] | None = None,
+        leadership: bool | None = None,
         **unknown: Never,
     ) -> None:
         """Create a client, which connects when it is first used. None means the default of an option.
@@ -65,7 +66,8 @@ class BaseClient(JobOperations[CallerT], QueueOperations[CallerT], Generic[Engin
             node: Name of this node, stored in `attempted_by` (default: the host name).
             prefix: Schema of the tables, on PostgreSQL only (default: the connection's).
             queues: Names and limits of the queues to run, such as `{"default": 10}`: up to 10,000 jobs at
-                once (default: none, so that nothing runs here). `SyncOban` takes none.
+                once (default: none, so that nothing runs here). `{"default": {"limit": 10, "paused": True}}`
+                starts paused. `SyncOban` takes none.
             retention: How long finished jobs are kept (default: 1 day, discarded jobs 7 days).
             lease: Seconds without a heartbeat after which a node or leader counts as dead and its jobs
                 are rescued, at least 0.1 (default 60).
@@ -93,6 +95,8 @@ class BaseClient(JobOperations[CallerT], QueueOperations[CallerT], Generic[Engin
             lifespan: A function that takes this client and returns an async context manager, which is
                 entered when a node with queues starts, and exited after its jobs have ended. Workers get
                 what it yields: a mapping, or one object (default: none).
+            leadership: Whether this node can become the leader, which rescues and prunes jobs. At least one
+                node of the instance has to (default True).
 
         Raises:
             ConfigError: An option is unknown or has a wrong value, or the engine or URL cannot be used.

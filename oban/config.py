@@ -20,7 +20,7 @@ MAX_NAME = 255
 NotifierKind: TypeAlias = Literal["listen", "poll"]
 NOTIFIERS: tuple[NotifierKind, ...] = get_args(NotifierKind)
 _DAY = 86_400.0
-#: Options of which 0 stands for a quarter of the lease.
+#: Intervals that are a quarter of the lease unless they are set.
 _QUARTERS_OF_LEASE = ("heartbeat_interval", "election_interval", "rescue_interval")
 
 
@@ -30,15 +30,18 @@ class QueueOptions:
 
     Args:
         limit: How many jobs of the queue run at once, 1 to 10,000 (default 10).
+        paused: Whether the queue is paused each time the node starts, until `resume_queue` (default False).
 
     Raises:
         ConfigError: An option has a wrong value.
     """
 
     limit: int = 10
+    paused: bool = False
 
     def __post_init__(self) -> None:
         _check_integer("limit", self.limit, 1, MAX_LIMIT)
+        check_bool("paused", self.paused)
 
     @classmethod
     def parse(cls, value: Any) -> "QueueOptions":
@@ -91,8 +94,8 @@ class Retention:
             parsed = {}
             for key, value in exceptions.items():
                 name = getattr(key, "worker_name", key)
-                if not isinstance(name, str):
-                    raise ConfigError(f"retention: the keys of {option} must be strings, not {key!r}")
+                if not isinstance(name, str) or not name.strip():
+                    raise ConfigError(f"retention: the keys of {option} must be names, not {key!r}")
                 parsed[name] = Retention.parse(value)
                 if parsed[name].queues or parsed[name].workers:
                     raise ConfigError(f"retention: {option}: {name!r} cannot have exceptions of its own")
@@ -113,8 +116,8 @@ class Retention:
 class Options:
     """The options of a client, checked. Their defaults are here; `BaseClient` documents them for users.
 
-    Intervals and periods are seconds; a timedelta becomes a number of them. The intervals of 0 stand for a
-    quarter of the lease.
+    Intervals and periods are seconds; a timedelta becomes a number of them. An interval that is None becomes
+    a quarter of the lease.
     """
 
     name: str = "Oban"
@@ -133,12 +136,16 @@ class Options:
     watch_interval: float = 1.0
     control_interval: float = 1.0
     prune_interval: float = 30.0
-    heartbeat_interval: float = 0.0
-    election_interval: float = 0.0
-    rescue_interval: float = 0.0
+    # None until `__post_init__`.
+    heartbeat_interval: float = None  # type: ignore[assignment]
+    election_interval: float = None  # type: ignore[assignment]
+    rescue_interval: float = None  # type: ignore[assignment]
     session: Callable[[], Any] | None = None
     middleware: Sequence[Callable[..., Any]] = ()
     lifespan: Callable[[Any], Any] | None = None
+    leadership: bool = True
+    #: The intervals that were not set.
+    _derived: tuple[str, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check_name("name", self.name)
@@ -146,14 +153,20 @@ class Options:
         check_prefix(self.prefix)
         if self.notifier not in NOTIFIERS:
             raise ConfigError(f"notifier must be {' or '.join(NOTIFIERS)}, not {self.notifier!r}")
+        check_bool("leadership", self.leadership)
+        # A `URL` has a drivername, and this module does not import SQLAlchemy.
+        is_url = isinstance(self.listen_url, str) or hasattr(self.listen_url, "drivername")
+        if self.listen_url is not None and not (is_url and str(self.listen_url).strip()):
+            raise ConfigError(f"listen_url must be a database URL, not {self.listen_url!r}")
         if self.listen_url is not None and self.notifier == "poll":
             raise ConfigError("listen_url and notifier='poll' contradict each other: use one of them")
         for option in ("lease", "rescue_after", "statement_timeout"):
             self._convert(option, least=0.1)
         self._convert("shutdown_grace_period", least=0)
-        for option in _QUARTERS_OF_LEASE:
-            if getattr(self, option) == 0:
-                object.__setattr__(self, option, self.lease / 4)
+        derived = tuple(option for option in _QUARTERS_OF_LEASE if getattr(self, option) is None)
+        object.__setattr__(self, "_derived", derived)
+        for option in derived:
+            object.__setattr__(self, option, self.lease / 4)
         for item in fields(self):
             if item.name.endswith("_interval"):
                 self._convert(item.name, least=0.001)
@@ -171,14 +184,12 @@ class Options:
     @classmethod
     def make(cls, **values: Any) -> "Options":
         """Options from keyword arguments, where None means the default; raises `ConfigError`."""
-        check_known(values, cls.__dataclass_fields__)
+        check_known(values, [item.name for item in fields(cls) if item.init])
         return cls(**{key: value for key, value in values.items() if value is not None})
 
     def replace(self, **values: Any) -> "Options":
         """These options with some other values. Intervals that are a quarter of the lease stay a quarter."""
-        quarter = self.lease / 4
-        derived = dict.fromkeys((name for name in _QUARTERS_OF_LEASE if getattr(self, name) == quarter), 0.0)
-        return dataclasses.replace(self, **{**derived, **values})
+        return dataclasses.replace(self, **{**dict.fromkeys(self._derived), **values})
 
     @property
     def behind_pooler(self) -> bool:
@@ -210,6 +221,12 @@ def check_prefix(prefix: str | None) -> None:
             f"prefix {prefix!r} is not a schema name: up to 40 lower-case letters, digits and _, not"
             " starting with a digit"
         )
+
+
+def check_bool(option: str, value: object) -> None:
+    """Raise `ConfigError` unless the value is True or False."""
+    if not isinstance(value, bool):
+        raise ConfigError(f"{option} must be True or False, not {value!r}")
 
 
 def _parse_queues(queues: Any) -> dict[str, QueueOptions]:

@@ -35,7 +35,7 @@ class SyncOban(BaseClient[Engine, SyncCaller]):
         if self.options.queues:
             raise ConfigError("SyncOban runs no jobs: leave out queues; `oban start` or an Oban runs them")
         for option in ("session", "middleware", "lifespan"):
-            if getattr(self.options, option):
+            if getattr(self.options, option) not in (None, ()):
                 raise ConfigError(
                     f"SyncOban runs no jobs: leave out {option}; it belongs to the Oban that runs them"
                 )

@@ -127,7 +127,9 @@ class Worker(Generic[A]):
                 cls.own_middleware = layers(callables.middleware(functions))
             rules = error_rules.pop_rules(options)
             own = fields.check(options)
-            cls.worker_name = fields.worker(name or f"{module}.{cls.__qualname__}")
+            cls.worker_name = fields.worker(f"{module}.{cls.__qualname__}" if name is None else name)
+            if oban is not None:
+                config.check_name("oban", oban)
             cls._is_in_script = name is None and module == cls.__module__ == main_module.MAIN
             if timeout is not None:
                 cls._timeout = fields.timeout(timeout)

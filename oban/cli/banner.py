@@ -36,7 +36,10 @@ def show(oban: Oban, nodes: str, *, as_record: bool) -> None:
             logger.info("oban %s", package.__version__, extra=fields)
         else:
             schema = f", schema {oban.options.prefix}" if oban.options.prefix else ""
-            limits = ", ".join(f"{name}:{limit}" for name, limit in queues.items())
+            limits = ", ".join(
+                f"{name}:{queue.limit}{' (paused)' if queue.paused else ''}"
+                for name, queue in oban.options.queues.items()
+            )
             click.echo(
                 f"oban {package.__version__}\n"
                 f"  node      {nodes}, instance {oban.options.name}\n"

@@ -19,7 +19,7 @@ from oban.cli.logs import FORMATS, LEVELS, Console
 from oban.cli.schema import database_url, prefix
 from oban.cli.supervisor import Supervisor
 from oban.cli.watch import Watcher
-from oban.config import NOTIFIERS, Options
+from oban.config import NOTIFIERS, Options, check_name
 from oban.errors import ConfigError
 
 logger = logging.getLogger("oban")
@@ -34,12 +34,12 @@ def _parse_queues(ctx: click.Context, param: click.Parameter, values: tuple[str,
     """Queue names and limits, such as `default:10,media:2`, from all occurrences of the option."""
     queues: dict[str, int] = {}
     for item in ",".join(values).split(","):
-        queue, _, limit = item.strip().partition(":")
-        if not queue or (limit and not limit.isascii()) or not (limit or "10").isdigit():
+        queue, colon, limit = item.strip().partition(":")
+        if not queue or (colon and not (limit.isascii() and limit.isdigit())):
             raise click.BadParameter(f"{item!r} is not NAME:LIMIT, such as default:10", ctx, param)
         if queue in queues:
             raise click.BadParameter(f"{queue!r} is listed twice", ctx, param)
-        queues[queue] = int(limit or 10)
+        queues[queue] = int(limit) if colon else QueueOptions().limit
     return queues
 
 
@@ -149,13 +149,15 @@ def start(
     """
     nodes.exit_on_signals()
     settings = _settings(ctx, target, options)
-    node = settings.get("node") or socket.gethostname()
+    node = settings.get("node", socket.gethostname())
     # The log lines of several nodes go to the same place.
     has_children = processes > 1 or watch
     console = Console(log_level, log_format, node, prefix=has_children or supervisor is not None)
     console.apply()
     with console.errors():
         logger.info("starting, process %s", os.getpid())
+        # The nodes of several processes get names that begin with it.
+        check_name("node", node)
         link = None if supervisor is None else socket.socket(fileno=supervisor)
         if link:
             # Processes that jobs start must not get it.

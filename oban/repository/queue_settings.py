@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, cast
 from sqlalchemy import ColumnElement, Row, and_, delete, or_, select, update
 
 from oban import fields
-from oban.config import MAX_LIMIT, QueueOptions, check_name
+from oban.config import MAX_LIMIT, QueueOptions, check_bool, check_name
 from oban.database.transaction import Transaction
 from oban.errors import ConfigError
 from oban.models import Queue
@@ -62,8 +62,7 @@ class QueueCommand(NamedTuple):
             case "scale":
                 settings = {"limit": 0 if limit is None else _check_limit(limit)}
             case "start":
-                if not isinstance(paused, bool):
-                    raise ConfigError(f"paused must be True or False, not {paused!r}")
+                check_bool("paused", paused)
                 settings = {"running": True, "limit": _check_limit(limit), "paused": paused}
             case _:
                 raise ConfigError(f"{action!r} is not an action; known are {', '.join(ACTIONS)}")

@@ -120,7 +120,10 @@ class Runner:
             except Exception:
                 logger.exception("the lifespan of a node that did not start has failed when it was exited")
             raise
-        queues = ", ".join(f"{producer.queue}:{producer.limit}" for producer in self.producers.values())
+        queues = ", ".join(
+            f"{producer.queue}:{producer.limit}{' (paused)' if producer.paused else ''}"
+            for producer in self.producers.values()
+        )
         # Stored settings can have stopped all of them.
         logger.info("node %s runs %s", self.options.node, queues or "no queues for now")
 

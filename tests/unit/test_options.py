@@ -21,7 +21,10 @@ SQLITE = "sqlite+aiosqlite://"
 
 BAD_OPTIONS: list[tuple[dict[str, Any], str]] = [
     ({"queues": {"default": {"limt": 3}}}, r"queue 'default': unknown option 'limt'; did you mean limit\?"),
-    ({"queues": {"default": {"wizardry": 3}}}, "queue 'default': unknown option 'wizardry'; known are limit"),
+    (
+        {"queues": {"default": {"wizardry": 3}}},
+        "queue 'default': unknown option 'wizardry'; known are limit, paused",
+    ),
     ({"queues": {"default": {"limit": 3, 7: 1}}}, "queue 'default': unknown option 7"),
     ({"queues": {"default": 0}}, "queue 'default': limit must be an integer from 1 to 10000, not 0"),
     ({"queues": {"default": -1}}, "limit must be an integer"),
@@ -30,6 +33,33 @@ BAD_OPTIONS: list[tuple[dict[str, Any], str]] = [
     ({"queues": {"default": "5"}}, "limit must be an integer from 1 to 10000, not '5'"),
     ({"queues": {"default": 1.5}}, "limit must be an integer"),
     ({"queues": {"default": None}}, "limit must be an integer"),
+    *(
+        ({"queues": {"default": {"paused": value}}}, "queue 'default': paused must be True or False, not")
+        for value in (None, 0, 1, "", "no", [])
+    ),
+    *(({"leadership": value}, "leadership must be True or False, not") for value in (0, 1, "", "no", [])),
+    *(
+        ({option: value}, f"{option} must be (at least 0.001|seconds or a timedelta|finite)")
+        for option in ("heartbeat_interval", "election_interval", "rescue_interval")
+        for value in (0, 0.0, False, True, "", [], timedelta(0), -1, float("nan"), float("inf"))
+    ),
+    *(({"queues": value}, "queues must be a dict") for value in (False, 0, "", [], ())),
+    *(({"retention": value}, "retention must be a dict") for value in (False, 0, "", [], ())),
+    ({"retention": {"completed": False}}, "retention: completed must be seconds or a timedelta, not bool"),
+    ({"retention": {"completed": -1}}, "retention: completed must be at least 0"),
+    ({"retention": {"completed": float("nan")}}, "retention: completed must be finite"),
+    ({"retention": {"limit": 0}}, "retention: limit must be an integer from 1"),
+    ({"retention": {"limit": True}}, "retention: limit must be an integer from 1"),
+    ({"retention": {"queues": []}}, "retention: queues must be a dict"),
+    ({"retention": {"queues": {"": {}}}}, "retention: the keys of queues must be names, not ''"),
+    ({"retention": {"workers": {" ": {}}}}, "retention: the keys of workers must be names, not ' '"),
+    *(({"session": value}, "session must be an async_sessionmaker") for value in (False, 0, "")),
+    *(({"middleware": value}, "middleware must be a list of functions") for value in (False, 0, "", {})),
+    *(({"lifespan": value}, "lifespan must be a function") for value in (False, 0, "", ())),
+    *(({"listen_url": value}, "listen_url must be a database URL, not") for value in (False, 0, 5, "", " ")),
+    *(({"prefix": value}, "is not a schema name") for value in (False, 0)),
+    *(({"name": value}, "name must be a string that is not blank") for value in (False, 0)),
+    *(({"notifier": value}, "notifier must be listen or poll") for value in (False, 0, "")),
     ({"queues": {"a b": 1}}, "queue 'a b' is not a queue name"),
     ({"queues": {"": 1}}, "queue '' is not a queue name"),
     ({"queues": {3: 1}}, "queue must be a string, not int"),
@@ -110,7 +140,7 @@ def test_a_database_that_cannot_be_used_is_named_without_its_password(
 
 def test_each_option_is_a_documented_keyword_of_both_clients() -> None:
     keywords = inspect.signature(Oban).parameters.keys() - {"engine", "unknown"}
-    assert keywords == {field.name for field in dataclasses.fields(Options)}
+    assert keywords == {field.name for field in dataclasses.fields(Options) if field.init}
     assert inspect.signature(SyncOban).parameters.keys() - {"engine", "unknown"} == keywords
     described = re.findall(r"^    (\w+): ", inspect.getdoc(Oban.__init__) or "", re.MULTILINE)
     assert [name for name in described if name in keywords] == [*inspect.signature(Oban).parameters][1:-1]
@@ -118,11 +148,11 @@ def test_each_option_is_a_documented_keyword_of_both_clients() -> None:
 
 def test_each_keyword_sets_its_option() -> None:
     defaults = Oban(SQLITE).options
-    for field in dataclasses.fields(Options):
+    for field in (field for field in dataclasses.fields(Options) if field.init):
         value = getattr(defaults, field.name)
         other: Any = {"prefix": None, "queues": {"a": QueueOptions()}, "retention": Retention(limit=1)}
         other |= {"session": async_sessionmaker(), "middleware": (lambda job, call_next: call_next(job),)}
-        other["lifespan"] = lambda oban: contextlib.nullcontext()
+        other |= {"lifespan": lambda oban: contextlib.nullcontext(), "leadership": False}
         changed = other.get(field.name, value * 1.1 if isinstance(value, float) else "poll")
         if field.name != "listen_url":
             assert getattr(Oban(SQLITE, **{field.name: changed}).options, field.name) == changed
@@ -151,9 +181,32 @@ def test_intervals_that_depend_on_the_lease_follow_it() -> None:
     assert (options.heartbeat_interval, options.election_interval, options.rescue_interval) == (2.5, 2.5, 1)
 
 
+def test_replaced_options_keep_intervals_that_were_set_and_derive_the_others_again() -> None:
+    options = Options(lease=10, rescue_interval=2.5)
+    longer = options.replace(lease=100)
+    assert (longer.heartbeat_interval, longer.election_interval, longer.rescue_interval) == (25, 25, 2.5)
+    shorter = longer.replace(lease=4).replace(poll_interval=2)
+    assert (shorter.heartbeat_interval, shorter.election_interval, shorter.rescue_interval) == (1, 1, 2.5)
+    assert shorter.replace(rescue_interval=None).rescue_interval == 1
+    assert shorter.replace(heartbeat_interval=2).replace(lease=8).heartbeat_interval == 2
+
+
+@pytest.mark.parametrize("option", ["heartbeat_interval", "election_interval", "rescue_interval"])
+def test_an_interval_of_none_is_a_quarter_of_the_lease(option: str) -> None:
+    client: Any = SyncOban
+    assert getattr(client("sqlite://", lease=8, **{option: None}).options, option) == 2
+
+
+@pytest.mark.parametrize("value", [False, 0, ""])
+def test_a_sync_client_refuses_a_session_that_is_not_none(value: Any) -> None:
+    with pytest.raises(ConfigError, match="SyncOban runs no jobs: leave out session"):
+        SyncOban("sqlite://", session=value)
+
+
 def test_queues_are_given_as_limits_options_or_mappings() -> None:
     parsed = Options.make(queues={"a": 1, "b": QueueOptions(limit=2), "c": {"limit": 3}, "d": {}}).queues
     assert {name: queue.limit for name, queue in parsed.items()} == {"a": 1, "b": 2, "c": 3, "d": 10}
+    assert Options.make(queues={"a": {"paused": True}}).queues["a"] == QueueOptions(limit=10, paused=True)
 
 
 @pytest.mark.parametrize(
@@ -167,6 +220,11 @@ def test_queues_are_given_as_limits_options_or_mappings() -> None:
         ({"tags": [1]}, "Wrong: tags must be strings"),
         ({"meta": {"a": b""}}, r'Wrong: meta\["a"\] is not JSON: bytes'),
         ({"name": " "}, "Wrong: worker must not be blank"),
+        ({"name": ""}, "Wrong: worker must not be blank"),
+        ({"name": 0}, "Wrong: worker must be a string, not int"),
+        *(({"oban": value}, "Wrong: oban must be a string that is not blank") for value in ("", False, 5)),
+        *(({"executor": value}, "Wrong: executor must be") for value in ("", False, 0)),
+        *(({"timeout": value}, "Wrong: timeout must") for value in (0, False, -1, "", timedelta(0))),
     ],
 )
 def test_a_worker_with_invalid_options_is_refused(options: dict[str, Any], message: str) -> None:
