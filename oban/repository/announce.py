@@ -7,6 +7,9 @@ from collections.abc import Iterable
 
 from oban.database.transaction import Transaction
 
+#: The action of the signal that the leader has resigned. oban-py ignores it.
+RESIGN = "resign"
+
 
 def announce_available(tx: Transaction, queues: Iterable[object]) -> None:
     """Tell the producers of some queues that jobs are available."""
@@ -25,3 +28,8 @@ def announce_cancelled(tx: Transaction, job_ids: Iterable[int]) -> None:
     """Tell the nodes that execute some jobs that these are cancelled."""
     # Other implementations send `pkill` without `done`, and leave it to the node to change the row.
     tx.notify("signal", [{"action": "pkill", "job_id": job_id, "done": True} for job_id in job_ids])
+
+
+def announce_resigned(tx: Transaction, name: str, identity: str) -> None:
+    """Tell the nodes of an instance that its leader has resigned."""
+    tx.notify("signal", [{"action": RESIGN, "name": name, "node": identity}])

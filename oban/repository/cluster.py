@@ -166,6 +166,15 @@ def database_time(tx: Transaction) -> datetime:
     return now
 
 
+def lease_of_another(tx: Transaction, name: str, identity: str) -> float:
+    """The seconds until the lease of another node than this one ends; 0 if there is no such lease."""
+    statement = select(_leader.expires_at, tx.dialect.now()).where(
+        _leader.name == name, _leader.node != identity
+    )
+    row = tx.execute(statement).one_or_none()
+    return 0.0 if row is None else max(0.0, (row[0] - row[1]).total_seconds())
+
+
 def elect(tx: Transaction, name: str, identity: str, lease: float) -> float | None:
     """Make a node the leader of an instance for `lease` seconds, or extend its lease.
 

@@ -1,13 +1,14 @@
 """Settings of queues: commands such as pause and scale, stored so that nodes apply them when they start.
 
 For each node and each of `running`, `limit` and `paused`, the most recent command wins, whether it named one
-queue or all of them, one node or all of them.
+queue or all of them, one node or all of them. The start of a node whose configuration pauses a queue counts
+as a command to pause it there.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeAlias, cast
 
-from sqlalchemy import ColumnElement, Row, and_, delete, or_, select, update
+from sqlalchemy import ColumnElement, Row, and_, delete, or_, select, true, update
 
 from oban import fields
 from oban.config import MAX_LIMIT, QueueOptions, check_bool, check_name
@@ -22,6 +23,9 @@ _FIELDS = ("running", "limit", "paused")
 
 #: Stands for all queues, in rows and in signals.
 ALL = "*"
+#: Begins the `queue` of a row that pauses a queue on a node since the node was started, instead of an earlier
+#: command to resume it. No queue has such a name.
+SINCE_START = "start:"
 #: Stands for all nodes, in signals.
 ANY_NODE = "any"
 ACTIONS = ("pause", "resume", "start", "stop", "scale")
@@ -83,6 +87,10 @@ def _check_limit(value: Any) -> int:
     return QueueOptions(limit=value).limit
 
 
+#: Rows of `oban_queues` by queue and node.
+_Rows: TypeAlias = Mapping[tuple[str, str], Row[Any]]
+
+
 class QueueState(NamedTuple):
     """How a node runs a queue."""
 
@@ -94,27 +102,61 @@ def load_states(
     tx: Transaction, name: str, node: str, configured: Mapping[str, QueueOptions]
 ) -> dict[str, QueueState]:
     """The queues that a node runs: those that it is configured with, changed by the settings."""
-    columns = [_setting[column] for column in ("queue", "node", *_FIELDS)]
-    statement = select(*columns).where(_setting.name == name, _setting.node.in_(["", node]))
-    rows = {(row.queue, row.node): row for row in tx.execute(statement)}
-    with_settings = sorted({queue for queue, _ in rows} - {ALL})
+    rows = _load_rows(tx, name, node)
+    with_settings = sorted({queue for queue, _ in rows if not queue.startswith((ALL, SINCE_START))})
     states = {}
     for queue in dict.fromkeys([*configured, *with_settings]):
         own = [rows.get((queue, node)), rows.get((queue, ""))]
         running = _first_set(own, "running")
         if queue in configured if running is None else running:
+            options = configured.get(queue, QueueOptions())
             limit = _first_set(own, "limit") or 0
-            if limit <= 0:
-                limit = configured.get(queue, QueueOptions()).limit
-            paused = _first_set([*own, rows.get((ALL, node)), rows.get((ALL, ""))], "paused")
-            states[queue] = QueueState(min(limit, MAX_LIMIT), bool(paused))
+            since_start = [rows.get((SINCE_START + queue, node))]
+            paused = _first_set([*since_start, *_pausing(rows, queue, node)], "paused")
+            states[queue] = QueueState(
+                limit=min(limit, MAX_LIMIT) if limit > 0 else options.limit,
+                paused=options.paused if paused is None else paused,
+            )
     return states
+
+
+def _load_rows(tx: Transaction, name: str, node: str) -> _Rows:
+    """The rows that apply to a node, by queue and node."""
+    columns = [_setting[column] for column in ("queue", "node", *_FIELDS)]
+    statement = select(*columns).where(_setting.name == name, _setting.node.in_(["", node]))
+    return {(row.queue, row.node): row for row in tx.execute(statement)}
+
+
+def _pausing(rows: _Rows, queue: str, node: str) -> list[Row[Any] | None]:
+    """The rows of commands that can pause a queue on a node. The first one that sets `paused` decides."""
+    return [rows.get(key) for key in ((queue, node), (queue, ""), (ALL, node), (ALL, ""))]
 
 
 def _first_set(rows: Sequence[Row[Any] | None], field: str) -> Any:
     """The first value of `field` among the rows that is not NULL."""
     values = (getattr(row, field) for row in rows if row is not None)
     return next((value for value in values if value is not None), None)
+
+
+def store_start(tx: Transaction, name: str, node: str, configured: Mapping[str, QueueOptions]) -> None:
+    """Pause the queues that a node is configured to start paused, whatever earlier commands say."""
+    tx.dialect.begin_write(tx.connection())
+    rows = _load_rows(tx, name, node)
+    # Without a command, the configuration applies, and a row for each node that ever started would pile up.
+    resumed = {
+        SINCE_START + queue
+        for queue, options in configured.items()
+        if options.paused and _first_set(_pausing(rows, queue, node), "paused") is False
+    }
+    before = {queue for queue, _ in rows if queue.startswith(SINCE_START)}
+    if resumed == before:
+        return
+    _serialize_writers(tx, name)
+    if outdated := before - resumed:
+        on_node = and_(_setting.name == name, _setting.node == node)
+        tx.execute(delete(_queues).where(on_node, _setting.queue.in_(outdated)))
+    for queue in sorted(resumed):
+        _upsert(tx, name, queue, node, {"paused": True})
 
 
 def store_command(tx: Transaction, name: str, command: QueueCommand) -> None:
@@ -155,6 +197,13 @@ def _serialize_writers(tx: Transaction, name: str) -> None:
 def _store(tx: Transaction, name: str, command: QueueCommand) -> None:
     node, settings = command.node or "", command.settings
     is_for_all_queues = command.queue == ALL
+    if "paused" in settings:
+        since_start = SINCE_START + ("" if is_for_all_queues else command.queue)
+        is_since_start = (
+            _setting.queue.startswith(since_start) if is_for_all_queues else _setting.queue == since_start
+        )
+        on_nodes = _setting.node == node if node else true()
+        tx.execute(delete(_queues).where(_setting.name == name, on_nodes, is_since_start))
     if not node:
         # It replaces what was set for single nodes.
         replaced = _setting.node != ""

@@ -93,10 +93,9 @@ class Runner:
         return self.queues.producers
 
     def _services(self) -> list[Service]:
-        return [
-            *self.producers.values(),
-            *(self.controller, self.stager, self.cancellation, self.leader, self.lifeline, self.pruner),
-        ]
+        of_leader = (self.lifeline, self.pruner) if self.options.leadership else ()
+        services = (self.controller, self.stager, self.cancellation, self.leader)
+        return [*self.producers.values(), *services, *of_leader]
 
     async def start(self) -> None:
         """Start everything. Raises `SchemaMissing`, and the driver's error if the database is unreachable."""
@@ -109,9 +108,10 @@ class Runner:
             self.notifier.subscribe("insert", self._on_insert)
             self.notifier.subscribe("signal", self._on_signal)
             self.notifier.subscribe("signal", self.controller.on_signal)
+            self.notifier.subscribe("signal", self.leader.on_signal)
             await self.notifier.start()
             # Makes and starts the producers.
-            await self.controller.tick()
+            await self.controller.begin()
             for service in self._services():
                 await service.start()
         except BaseException:
@@ -184,7 +184,9 @@ class Runner:
             for service in self._services()
         )
         await asyncio.gather(*stopping)
-        await self.queues.close()
+        await asyncio.gather(
+            self._budget.attempt("giving up the lead", self.leader.resign()), self.queues.close()
+        )
 
     async def _exit_lifespan(self) -> None:
         # It can use what the jobs have left of the grace period.
@@ -198,7 +200,6 @@ class Runner:
     async def _disconnect(self) -> None:
         seconds = self._budget.left * 0.4
         await asyncio.gather(
-            self._budget.attempt("giving up the lead", self.leader.resign()),
             self._budget.attempt("stopping the heartbeats", self.heartbeat_thread.stop(seconds)),
             self._budget.attempt("stopping the notifier", self.notifier.stop()),
             self._budget.attempt("closing job sessions", self._thread_sessions.close(self._threads, seconds)),

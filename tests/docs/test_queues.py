@@ -29,7 +29,7 @@ async def stage(oban: Oban) -> AsyncIterator[Stage]:
     stage = Stage(oban)
     stage.names |= {"engine": oban.engine, "Oban": Oban, "Job": Job, "select": select}
     stage.names |= {"AsyncSession": AsyncSession}
-    (configured,) = (found for found in PAGE.snippets if "queues={" in found.code)
+    configured = next(found for found in PAGE.snippets if "queues={" in found.code)
     await stage.run(configured)
     other = Oban(oban.engine, node="worker-2", queues={"default": 10, "media": 2})
     async with stage.names["oban"], other:
@@ -41,9 +41,20 @@ def seen(stage: Stage, name: str = "oban") -> dict[str, tuple[int | None, bool]]
     return {info.queue: (info.limit, info.paused) for info in stage.names[name].check_all_queues()}
 
 
-@PAGE.shows("queues={")
+@PAGE.shows('"media": 2}')
 async def test_a_node_runs_the_queues_that_it_is_configured_with(stage: Stage, snippet: Snippet) -> None:
     assert seen(stage) == {"default": (10, False), "media": (2, False)}
+
+
+@PAGE.shows('"paused": True')
+async def test_a_queue_starts_paused(stage: Stage, snippet: Snippet) -> None:
+    await stage.names["oban"].stop()
+    *steps, resume = snippet.code.splitlines()
+    await stage.run(Snippet(snippet.page, snippet.line, "\n".join(steps)))
+    async with stage.names["oban"]:
+        assert (seen(stage)["media"], seen(stage, "other")["media"]) == ((2, True), (2, False))
+        await stage.run(Snippet(snippet.page, snippet.line, resume))
+        assert seen(stage)["media"] == (2, False)
 
 
 @PAGE.shows("pause_all_queues()")

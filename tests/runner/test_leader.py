@@ -9,16 +9,19 @@ import pytest
 from sqlalchemy import URL, event, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from oban import Oban, clock
+from oban import Job, JobState, Oban, clock
 from oban.config import Options
 from oban.database.aio import Database
 from oban.repository import cluster
 from oban.repository.cluster import Heartbeat
+from oban.runner.services import leader as leader_module
 from oban.runner.services.leader import Leader
-from tests.support.internals import database_of, runner_of
+from tests.support.internals import database_of, looks_soon, runner_of
+from tests.support.jobs import reaches, row_of
 from tests.support.options import BRIEF
 from tests.support.transactions import uncommitted
-from tests.support.waiting import eventually, within
+from tests.support.waiting import eventually, quiet, within
+from tests.support.workers import Noop
 
 
 class Monotonic(clock.Clock):
@@ -117,6 +120,141 @@ async def test_a_leader_that_stops_lets_another_node_lead_at_once(oban: Oban) ->
     assert not old.leads
     await new.tick()
     assert new.leads
+
+
+#: Without the announcement, another node would lead after a quarter of the lease.
+LEADING: dict[str, Any] = {"queues": {"default": 1}, "lease": 120, **BRIEF}
+
+
+async def test_another_node_leads_as_soon_as_the_leader_stops(url: URL) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        first = await stack.enter_async_context(Oban(url, node="first", **LEADING))
+        await eventually(lambda: first.is_leader)
+        others = [await stack.enter_async_context(Oban(url, node=f"n{n}", **LEADING)) for n in range(3)]
+        another = await stack.enter_async_context(Oban(url, node="x", name="Another", **LEADING))
+        await eventually(lambda: another.is_leader)
+        await first.stop()
+        assert not first.is_leader
+        await eventually(lambda: any(oban.is_leader for oban in others), 5)
+        await quiet()
+        assert sum(oban.is_leader for oban in others) == 1
+
+
+async def test_without_notifications_another_node_looks_every_control_interval(url: URL) -> None:
+    polling: dict[str, Any] = {**LEADING, "notifier": "poll", "control_interval": 0.05}
+    async with Oban(url, node="first", **polling) as first:
+        await eventually(lambda: first.is_leader)
+        async with Oban(url, node="second", **polling) as second:
+            await first.stop()
+            await eventually(lambda: second.is_leader, 5)
+
+
+async def test_changes_of_the_data_cause_few_looks_and_no_election(
+    sqlite_url: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leader_module, "LOOK_PAUSE", 0.3)
+    calls: list[str] = []
+    for name in ("elect", "lease_of_another"):
+        monkeypatch.setattr(cluster, name, counted(calls, getattr(cluster, name)))
+    async with Oban(sqlite_url, node="first", **LEADING) as first:
+        await eventually(lambda: first.is_leader)
+        async with Oban(sqlite_url, node="second", **LEADING), Oban(sqlite_url) as client:
+            await eventually(lambda: calls.count("lease_of_another") == 2)
+            for _ in range(30):
+                await client.enqueue(Noop.new())
+                await asyncio.sleep(0.02)
+            await eventually(lambda: calls.count("lease_of_another") > 2)
+            assert calls.count("elect") == 1
+            assert calls.count("lease_of_another") <= 2 + 30 // 2
+
+
+def counted(calls: list[str], function: Any) -> Any:
+    def call(*args: Any) -> Any:
+        calls.append(function.__name__)
+        return function(*args)
+
+    return call
+
+
+async def test_a_node_that_has_resigned_leaves_the_lease_to_others(oban: Oban) -> None:
+    one = leader(oban, "one")
+    await one.tick()
+    await one.resign()
+    for payload in (
+        {"action": "resign", "name": "Oban", "node": one.identity},
+        {"action": "resign", "name": "Another", "node": "x"},
+        {"action": "resign"},
+        {"action": "resign", "name": ["Oban"], "node": None},
+    ):
+        one.on_signal(payload)
+    assert not looks_soon(one)
+    one.on_signal({"action": "resign", "name": "Oban", "node": "x"})
+    assert looks_soon(one)
+    await one.resign()
+
+
+async def test_a_resignation_that_was_interrupted_is_repeated(
+    oban: Oban, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = leader(oban, "old"), leader(oban, "new")
+    await old.tick()
+
+    async def interrupted(*_: Any) -> None:
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(database_of(oban), "write", interrupted)
+    with pytest.raises(asyncio.CancelledError):
+        await old.resign()
+    monkeypatch.undo()
+    assert not old.leads
+    await old.resign()
+    await new.tick()
+    assert new.leads
+
+
+async def test_a_node_without_leadership_never_leads(oban: Oban, caplog: pytest.LogCaptureFixture) -> None:
+    with clock.use(Monotonic()) as now:
+        assert isinstance(now, Monotonic)
+        one = Leader(database_of(oban), Options(leadership=False, lease=60))
+        other = leader(oban, "other")
+        for seconds, warnings in ((0, 0), (59, 0), (2, 1), (61, 1), (61, 1)):
+            now.seconds += seconds
+            await one.tick()
+            assert not one.leads
+            assert caplog.text.count("no node of the instance Oban leads") == warnings
+        await other.tick()
+        await one.tick()
+        one.on_signal({"action": "resign", "name": "Oban", "node": "x"})
+        assert not looks_soon(one)
+        await other.resign()
+        for seconds, warnings in ((59, 1), (2, 2)):
+            now.seconds += seconds
+            await one.tick()
+            assert caplog.text.count("no node of the instance Oban leads") == warnings
+        await one.resign()
+
+
+async def test_without_leadership_a_node_runs_jobs_but_neither_rescues_nor_prunes(url: URL) -> None:
+    options: dict[str, Any] = {"lease": 0.4, "rescue_interval": 0.05, "prune_interval": 0.05, **BRIEF}
+    options |= {"queues": {"default": 1}, "retention": {"completed": 0}}
+    async with Oban(url, leadership=False, **options) as oban:
+        job = await oban.enqueue(Noop.new())
+        await reaches(oban, job, JobState.COMPLETED)
+        await quiet()
+        assert not oban.is_leader
+        assert (await row_of(oban, job)).state is JobState.COMPLETED
+        async with oban.engine.connect() as connection:
+            assert await connection.scalar(text("SELECT count(*) FROM oban_leaders")) == 0
+        async with Oban(url, **options) as other:
+            await eventually(lambda: other.is_leader)
+            await eventually_gone(other, job)
+
+
+async def eventually_gone(oban: Oban, job: Job) -> None:
+    async def is_gone() -> bool:
+        return await oban.get_job(job.id) is None
+
+    await eventually(is_gone)
 
 
 async def test_resigning_late_does_not_take_the_lead_from_another_node(oban: Oban) -> None:

@@ -375,6 +375,37 @@ async def test_commands_survive_a_restart_and_reach_nodes_that_were_offline(url:
         assert [(info.queue, info.paused) for info in oban.check_all_queues()] == [("default", False)]
 
 
+async def test_a_queue_that_starts_paused_runs_no_job_until_it_is_resumed(url: URL) -> None:
+    queues: dict[str, Any] = {"default": {"limit": 3, "paused": True}, "other": 1}
+    async with Oban(url, node="n1", queues=queues, **DEAF) as oban, Oban(url, node="client") as client:
+        assert (shows(oban), shows(oban, "other")) == ((3, True), (1, False))
+        assert [(info.queue, info.paused) for info in await client.check_cluster()] == [
+            ("default", True),
+            ("other", False),
+        ]
+        waiting = await client.enqueue(Noop.new())
+        await reaches(client, await client.enqueue(Noop.new(queue="other")), JobState.COMPLETED)
+        await client.scale_queue("default", 4)
+        await client.resume_queue("default", node="n2")
+        await eventually(lambda: shows(oban) == (4, True))
+        await is_left_alone(client, waiting)
+        await client.resume_queue("default", node="n1")
+        await reaches(client, waiting, JobState.COMPLETED)
+
+
+async def test_each_start_of_a_node_pauses_the_queue_again_on_that_node_alone(url: URL) -> None:
+    queues: dict[str, Any] = {"default": {"limit": 3, "paused": True}}
+    oban = Oban(url, node="n1", queues=queues, **DEAF)
+    async with Oban(url, node="n2", queues={"default": 2}, **DEAF) as other:
+        for _ in range(2):
+            async with oban:
+                assert (shows(oban), shows(other)) == ((3, True), (2, False))
+                await other.resume_all_queues()
+                await eventually(lambda: shows(oban) == (3, False))
+    async with Oban(url, node="n1", queues={"default": 2}, **DEAF) as oban:
+        assert shows(oban) == (2, False)
+
+
 async def test_a_node_without_queues_runs_none_whatever_the_commands(url: URL) -> None:
     async with Oban(url, **DEAF) as oban:
         await oban.start_queue("extra", 4)

@@ -56,6 +56,13 @@ def store(engine: Engine, *words: tuple[Any, ...], name: str = "Oban") -> None:
             session.commit()
 
 
+def start(engine: Engine, node: str, configured: Mapping[str, QueueOptions], name: str = "Oban") -> None:
+    """Store that a node was started."""
+    with Session(engine) as session:
+        queue_settings.store_start(joined(session), name, node, configured)
+        session.commit()
+
+
 def queues_of(
     engine: Engine,
     node: str = "x",
@@ -148,7 +155,18 @@ def test_many_commands_have_the_same_effect_as_if_every_node_had_applied_each(en
     running = {(queue, node): queue in CONFIGURED for queue in everything for node in NODES}
     limits: dict[Any, int | None] = dict.fromkeys(running)
     paused = dict.fromkeys(running, False)
+    configured = dict.fromkeys(NODES, CONFIGURED)
+    since_start = dict.fromkeys(running, False)
     for _ in range(150):
+        if dice.random() < 0.3:
+            started = dice.choice(NODES)
+            configured[started] = {
+                queue: QueueOptions(limit=options.limit, paused=dice.random() < 0.5)
+                for queue, options in CONFIGURED.items()
+            }
+            start(engine, started, configured[started])
+            for queue, options in configured[started].items():
+                since_start[queue, started] = options.paused
         action = dice.choice(queue_settings.ACTIONS)
         queue = dice.choice([*everything, "*", "*"] if action in ("pause", "resume") else everything)
         node = dice.choice([None, None, "x", "z"])
@@ -158,6 +176,8 @@ def test_many_commands_have_the_same_effect_as_if_every_node_had_applied_each(en
         for key in running:
             if (queue != "*" and key[0] != queue) or (node is not None and key[1] != node):
                 continue
+            if action in ("pause", "resume", "start"):
+                since_start[key] = False
             if action in ("pause", "resume"):
                 paused[key] = action == "pause"
             if action in ("start", "stop"):
@@ -169,12 +189,64 @@ def test_many_commands_have_the_same_effect_as_if_every_node_had_applied_each(en
         for node in NODES:
             expected = {
                 queue: QueueState(
-                    limits[queue, node] or CONFIGURED.get(queue, QueueOptions()).limit, paused[queue, node]
+                    limits[queue, node] or CONFIGURED.get(queue, QueueOptions()).limit,
+                    since_start[queue, node] or paused[queue, node],
                 )
                 for queue in everything
                 if running[queue, node]
             }
-            assert queues_of(engine, node) == expected
+            assert queues_of(engine, node, configured[node]) == expected
+
+
+PAUSED = {"a": QueueOptions(limit=3, paused=True), "b": QueueOptions(limit=4)}
+#: The earlier commands, the later ones, and whether `a` is then paused on node x, which is configured and was
+#: started like this in between.
+STARTS: list[Any] = [
+    ([], [], True),
+    ([], [("resume", "a", "x")], False),
+    ([], [("resume", "a", None)], False),
+    ([], [("resume", "*", None)], False),
+    ([], [("resume", "*", "x")], False),
+    ([], [("resume", "a", "z")], True),
+    ([], [("resume", "*", "z")], True),
+    ([], [("resume", "b", None)], True),
+    ([], [("start", "a", None)], False),
+    ([], [("start", "a", None, {"paused": True})], True),
+    ([], [("scale", "a", None, {"limit": 3})], True),
+    ([], [("stop", "b", None)], True),
+    ([], [("resume", "a", None), ("pause", "*", "x")], True),
+    ([("resume", "a", "x")], [], True),
+    ([("resume", "a", None)], [("scale", "a", None, {"limit": 3})], True),
+    ([("pause", "*", None), ("resume", "*", None)], [], True),
+    ([("pause", "*", None), ("resume", "*", None)], [("resume", "b", "x")], True),
+    ([("resume", "*", None)], [("resume", "*", None)], False),
+    ([("start", "a", None)], [("resume", "a", "x")], False),
+    ([("pause", "a", None)], [], True),
+    ([("pause", "a", None)], [("resume", "a", None)], False),
+]
+
+
+def test_a_queue_starts_paused_until_a_later_command(engine: Engine) -> None:
+    for number, (before, later, paused) in enumerate(STARTS):
+        name, case = f"instance-{number}", (before, later)
+        store(engine, *before, name=name)
+        start(engine, "x", PAUSED, name=name)
+        store(engine, *later, name=name)
+        assert queues_of(engine, "x", PAUSED, name=name)["a"].paused is paused, case
+        # Each start pauses it again, unless the configuration has changed. Then the commands apply.
+        start(engine, "x", PAUSED, name=name)
+        assert queues_of(engine, "x", PAUSED, name=name)["a"].paused is True, case
+        start(engine, "x", CONFIGURED, name=name)
+        commands = [item for item in (*before, *later) if item[1] in "a*" and item[2] in (None, "x")]
+        last = [item for item in commands if item[0] not in ("scale", "stop")][-1:]
+        is_paused = any(item[0] == "pause" or item[3:] == ({"paused": True},) for item in last)
+        assert queues_of(engine, "x", name=name)["a"].paused is is_paused, case
+
+
+def test_a_start_leaves_no_row_unless_an_earlier_command_resumed_the_queue(engine: Engine) -> None:
+    start(engine, "x", PAUSED)
+    with engine.connect() as connection:
+        assert connection.scalar(select(func.count()).select_from(Queue)) == 0
 
 
 def test_queues_are_listed_as_configured_and_then_by_name(engine: Engine) -> None:

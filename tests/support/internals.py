@@ -27,6 +27,7 @@ from oban.runner.heartbeat_thread import HeartbeatThread
 from oban.runner.loop_watchdog import LoopWatchdog
 from oban.runner.processes import child
 from oban.runner.services.base import Service
+from oban.runner.services.leader import Leader
 from oban.runner.services.lifeline import Lifeline
 from oban.runner.services.pruner import Pruner
 from oban.runner.services.refresher import Refresher
@@ -195,3 +196,8 @@ def record_compiled_statements(patch: pytest.MonkeyPatch) -> list[str]:
 def all_ready(supervisor: Supervisor) -> bool:
     """Whether every node of a supervisor has started."""
     return all(node.ready.is_set() for node in supervisor._nodes)
+
+
+def looks_soon(leader: Leader) -> bool:
+    """Whether a signal has made a node look at the lease of its leader soon."""
+    return leader._next_look is not None

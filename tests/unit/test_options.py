@@ -19,6 +19,8 @@ from oban.worker import registry
 
 SQLITE = "sqlite+aiosqlite://"
 
+#: Values that are easily taken for "nothing".
+NOTHING: list[Any] = [False, 0, "", ()]
 BAD_OPTIONS: list[tuple[dict[str, Any], str]] = [
     ({"queues": {"default": {"limt": 3}}}, r"queue 'default': unknown option 'limt'; did you mean limit\?"),
     (
@@ -35,16 +37,16 @@ BAD_OPTIONS: list[tuple[dict[str, Any], str]] = [
     ({"queues": {"default": None}}, "limit must be an integer"),
     *(
         ({"queues": {"default": {"paused": value}}}, "queue 'default': paused must be True or False, not")
-        for value in (None, 0, 1, "", "no", [])
+        for value in [None, 1, "no", *NOTHING[1:]]
     ),
-    *(({"leadership": value}, "leadership must be True or False, not") for value in (0, 1, "", "no", [])),
+    *(({"leadership": value}, "leadership must be True or False, not") for value in [1, "no", *NOTHING[1:]]),
     *(
         ({option: value}, f"{option} must be (at least 0.001|seconds or a timedelta|finite)")
         for option in ("heartbeat_interval", "election_interval", "rescue_interval")
-        for value in (0, 0.0, False, True, "", [], timedelta(0), -1, float("nan"), float("inf"))
+        for value in [*NOTHING, 0.0, True, timedelta(0), -1, float("nan"), float("inf")]
     ),
-    *(({"queues": value}, "queues must be a dict") for value in (False, 0, "", [], ())),
-    *(({"retention": value}, "retention must be a dict") for value in (False, 0, "", [], ())),
+    *(({"queues": value}, "queues must be a dict") for value in NOTHING),
+    *(({"retention": value}, "retention must be a dict") for value in NOTHING),
     ({"retention": {"completed": False}}, "retention: completed must be seconds or a timedelta, not bool"),
     ({"retention": {"completed": -1}}, "retention: completed must be at least 0"),
     ({"retention": {"completed": float("nan")}}, "retention: completed must be finite"),
@@ -53,13 +55,13 @@ BAD_OPTIONS: list[tuple[dict[str, Any], str]] = [
     ({"retention": {"queues": []}}, "retention: queues must be a dict"),
     ({"retention": {"queues": {"": {}}}}, "retention: the keys of queues must be names, not ''"),
     ({"retention": {"workers": {" ": {}}}}, "retention: the keys of workers must be names, not ' '"),
-    *(({"session": value}, "session must be an async_sessionmaker") for value in (False, 0, "")),
-    *(({"middleware": value}, "middleware must be a list of functions") for value in (False, 0, "", {})),
-    *(({"lifespan": value}, "lifespan must be a function") for value in (False, 0, "", ())),
-    *(({"listen_url": value}, "listen_url must be a database URL, not") for value in (False, 0, 5, "", " ")),
-    *(({"prefix": value}, "is not a schema name") for value in (False, 0)),
-    *(({"name": value}, "name must be a string that is not blank") for value in (False, 0)),
-    *(({"notifier": value}, "notifier must be listen or poll") for value in (False, 0, "")),
+    *(({"session": value}, "session must be an async_sessionmaker") for value in NOTHING),
+    *(({"middleware": value}, "middleware must be a list of functions") for value in NOTHING[:3]),
+    *(({"lifespan": value}, "lifespan must be a function") for value in NOTHING),
+    *(({"listen_url": value}, "listen_url must be a database URL, not") for value in [5, " ", *NOTHING]),
+    *(({"prefix": value}, "is not a schema name") for value in NOTHING[:2]),
+    *(({"name": value}, "name must be a string that is not blank") for value in NOTHING[:2]),
+    *(({"notifier": value}, "notifier must be listen or poll") for value in NOTHING),
     ({"queues": {"a b": 1}}, "queue 'a b' is not a queue name"),
     ({"queues": {"": 1}}, "queue '' is not a queue name"),
     ({"queues": {3: 1}}, "queue must be a string, not int"),
@@ -197,7 +199,7 @@ def test_an_interval_of_none_is_a_quarter_of_the_lease(option: str) -> None:
     assert getattr(client("sqlite://", lease=8, **{option: None}).options, option) == 2
 
 
-@pytest.mark.parametrize("value", [False, 0, ""])
+@pytest.mark.parametrize("value", NOTHING[:3])
 def test_a_sync_client_refuses_a_session_that_is_not_none(value: Any) -> None:
     with pytest.raises(ConfigError, match="SyncOban runs no jobs: leave out session"):
         SyncOban("sqlite://", session=value)
@@ -222,9 +224,9 @@ def test_queues_are_given_as_limits_options_or_mappings() -> None:
         ({"name": " "}, "Wrong: worker must not be blank"),
         ({"name": ""}, "Wrong: worker must not be blank"),
         ({"name": 0}, "Wrong: worker must be a string, not int"),
-        *(({"oban": value}, "Wrong: oban must be a string that is not blank") for value in ("", False, 5)),
-        *(({"executor": value}, "Wrong: executor must be") for value in ("", False, 0)),
-        *(({"timeout": value}, "Wrong: timeout must") for value in (0, False, -1, "", timedelta(0))),
+        *(({"oban": value}, "Wrong: oban must be a string that is not blank") for value in NOTHING),
+        *(({"executor": value}, "Wrong: executor must be") for value in NOTHING),
+        *(({"timeout": value}, "Wrong: timeout must") for value in [-1, timedelta(0), *NOTHING]),
     ],
 )
 def test_a_worker_with_invalid_options_is_refused(options: dict[str, Any], message: str) -> None:

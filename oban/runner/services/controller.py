@@ -6,7 +6,7 @@ from typing import Any
 from oban.config import Options
 from oban.database.aio import Database
 from oban.errors import ConfigError
-from oban.repository import queue_settings
+from oban.repository import announce, queue_settings
 from oban.repository.queue_settings import QueueCommand
 from oban.runner.queues import Queues
 from oban.runner.services.base import Service
@@ -14,7 +14,7 @@ from oban.runner.services.base import Service
 #: How many commands of other implementations can wait to be stored.
 MAX_RECEIVED = 1000
 #: The actions of signals that are not about queues.
-_OTHER_ACTIONS = ("pkill", "stage")
+_OTHER_ACTIONS = ("pkill", "stage", announce.RESIGN)
 
 
 class Controller(Service):
@@ -36,6 +36,11 @@ class Controller(Service):
         #: The signal that comes next, if its command is stored already.
         self._stored_signal: object = None
         self._lock = asyncio.Lock()
+
+    async def begin(self) -> None:
+        """Run the queues for the first time since the start of the node."""
+        await self.database.write(queue_settings.store_start, *self._settings)
+        await self.tick()
 
     async def tick(self) -> float | None:
         """Apply the commands that are stored now. Returns when they are in effect; raises driver errors."""

@@ -1,13 +1,25 @@
 """Elects one node of an instance as its leader, by a lease in `oban_leaders`."""
 
+import asyncio
+import logging
 import random
 import uuid
+from typing import Any
 
 from oban import clock
 from oban.config import Options
 from oban.database.aio import Database
-from oban.repository import cluster
+from oban.repository import announce, cluster
 from oban.runner.services.base import Service
+
+logger = logging.getLogger("oban.leader")
+
+#: Least seconds between two looks at the lease that notifications cause. On SQLite, each change of the data
+#: may be that the leader has resigned.
+LOOK_PAUSE = 1.0
+#: Seconds over which the nodes spread their first looks after a leader has resigned, so that most of them
+#: find a new one.
+SPREAD = 0.2
 
 
 class Leader(Service):
@@ -15,6 +27,11 @@ class Leader(Service):
 
     Only the leader rescues and prunes, which saves the other nodes the work. Nothing depends on there being
     only one: two leaders at once do no harm.
+
+    A node that does not lead only reads the lease until it has ended. It looks sooner when the leader
+    resigns: after a signal or, where signals do not reach every process, after any change of the data.
+    Without notifications it looks every `control_interval`. With `leadership=False` it looks as well, and
+    warns if there is no leader.
     """
 
     def __init__(self, database: Database, options: Options) -> None:
@@ -24,7 +41,16 @@ class Leader(Service):
         #: Unique per start, so that no other node, and no earlier start of this one, shares it.
         self.identity = f"{options.node}/{uuid.uuid4()}"
         self.lease = options.lease
+        self._can_lead = options.leadership
+        self._look_interval = self.interval
+        if options.notifier == "poll":
+            self._look_interval = min(self.interval, options.control_interval)
         self._leads_until = 0.0
+        self._resigning = False
+        self._looked_at = 0.0
+        self._next_look: asyncio.TimerHandle | None = None
+        #: Since when there has been no leader, as far as this node knows; None after it has warned.
+        self._vacant_since: float | None = clock.monotonic()
 
     @property
     def leads(self) -> bool:
@@ -32,6 +58,14 @@ class Leader(Service):
         return clock.monotonic() < self._leads_until
 
     async def tick(self) -> float | None:
+        if not self.leads:
+            self._looked_at = clock.monotonic()
+            ends_in = await self.database.read(cluster.lease_of_another, self.instance, self.identity)
+            if not self._can_lead:
+                self._warn_if_vacant(ends_in)
+                return None
+            if ends_in > 0:
+                return self._pause(ends_in)
         # The lease begins when the database grants it, which is later than this.
         asked_at = clock.monotonic()
         try:
@@ -40,12 +74,52 @@ class Leader(Service):
             self._leads_until = 0.0
             raise
         self._leads_until = asked_at + self.lease * 0.9 if retry_after is None else 0.0
-        if retry_after is None:
-            return None
-        return min(self.interval, retry_after + random.uniform(0.01, 0.1))  # noqa: S311 - jitter
+        return None if retry_after is None else self._pause(retry_after)
+
+    def _pause(self, ends_in: float) -> float:
+        return min(self._look_interval, ends_in + random.uniform(0.01, 0.1))  # noqa: S311 - jitter
+
+    def _warn_if_vacant(self, ends_in: float) -> None:
+        now = clock.monotonic()
+        if ends_in > 0:
+            self._vacant_since = now
+        elif self._vacant_since is not None and now - self._vacant_since > self.lease:
+            self._vacant_since = None
+            logger.warning(
+                "no node of the instance %s leads, so no jobs are rescued or pruned: run at least one node"
+                " without leadership=False",
+                self.instance,
+            )
+
+    def on_signal(self, payload: dict[str, Any]) -> None:
+        """Look soon whether the lease is free: the leader has resigned, or anything may have changed."""
+        if not self._can_lead or self.leads or self._next_look is not None:
+            return
+        match payload:
+            case {"action": announce.RESIGN, "name": self.instance, "node": node} if node != self.identity:
+                self._look_soon()
+            case {} if not payload:
+                self._look_soon()
+
+    def _look_soon(self) -> None:
+        since = clock.monotonic() - self._looked_at
+        pause = max(random.uniform(0, SPREAD), LOOK_PAUSE - since)  # noqa: S311 - jitter
+        self._next_look = asyncio.get_running_loop().call_later(pause, self._look)
+
+    def _look(self) -> None:
+        self._next_look = None
+        if not self.leads:
+            self.wake()
 
     async def resign(self) -> None:
-        """Give the lease up, so that another node can lead at once. Does nothing unless this node leads."""
+        """Give the lease up, so that another node takes it at once. Does nothing unless this node leads."""
+        if self._next_look is not None:
+            self._next_look.cancel()
         if self.leads:
-            self._leads_until = 0.0
+            self._leads_until, self._resigning = 0.0, True
+        # Again, if an earlier call was interrupted.
+        if self._resigning:
             await self.database.write(cluster.resign, self.instance, self.identity)
+            # Not in the same transaction: see `cluster.elect`.
+            await self.database.write(announce.announce_resigned, self.instance, self.identity)
+            self._resigning = False
