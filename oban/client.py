@@ -36,8 +36,8 @@ class Oban(BaseClient[AsyncEngine, AsyncCaller]):
     not. A client that runs jobs can only be used on the event loop that it was started on.
 
     Besides the errors that their documentation lists, methods that use the database raise `SchemaMissing`,
-    `WrongLoop`, `WouldDeadlock` (all in `oban.errors`), `InvalidTarget` for a wrong `session`, and
-    SQLAlchemy's errors.
+    `DatabaseUnavailable` if they cannot connect, `WrongLoop`, `WouldDeadlock` (all in `oban.errors`),
+    `InvalidTarget` for a wrong `session`, and SQLAlchemy's errors.
     """
 
     _instances = instances.async_clients

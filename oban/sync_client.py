@@ -26,7 +26,8 @@ class SyncOban(BaseClient[Engine, SyncCaller]):
     take `session`, a `Session`, a `scoped_session` or a `Connection`.
 
     Besides the errors that their documentation lists, methods that use the database raise `SchemaMissing`,
-    `WouldDeadlock` (both in `oban.errors`), `InvalidTarget` for a wrong `session`, and SQLAlchemy's errors.
+    `DatabaseUnavailable` if they cannot connect, `WouldDeadlock` (all in `oban.errors`), `InvalidTarget` for
+    a wrong `session`, and SQLAlchemy's errors.
     """
 
     _instances = instances.sync_clients

@@ -10,7 +10,7 @@ from sqlalchemy import URL, Engine, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_scoped_session
 
-from oban import compat
+from oban import compat, dialects
 from oban.database.base import BaseDatabase, Function, P, Retries, T
 from oban.database.engines import make_engine, with_own_pool
 from oban.database.fast import FAST_PATH
@@ -111,12 +111,14 @@ class Database(BaseDatabase):
         if self.dialect.missing_file(self.engine.url):
             raise SchemaMissing(self.missing_schema())
         with self._translate_errors():
-            async with self.engine.connect() as connection:
-                # A listener may have begun a transaction.
-                await connection.rollback()
-                connection = await connection.execution_options(isolation_level="AUTOCOMMIT")
-                await connection.run_sync(self.dialect.prepare)
+            await compat.run_sync(self._prepare)
         await self.read(lambda transaction: transaction.execute(select(Job.id).limit(0)))
+
+    def _prepare(self) -> None:
+        with dialects.connect(self.engine.sync_engine) as connection:
+            # A listener may have begun a transaction.
+            connection.rollback()
+            self.dialect.prepare(connection.execution_options(isolation_level="AUTOCOMMIT"))
 
     async def dispose(self) -> None:
         """Close the connections of an engine that Oban made."""

@@ -182,6 +182,8 @@ class BaseDatabase:
                 " to this Oban, or give the session's engine"
                 f" execution_options(schema_translate_map={{None: {self.prefix!r}}})"
             )
+        # Connects, if the session has not done so yet.
+        transaction.connection()
         session.flush()
         result = function(transaction, *args, **kwargs)
         if elsewhere:

@@ -7,7 +7,7 @@ from typing import Any, Self
 from sqlalchemy import Connection, Engine, Executable, Result, Row, TwoPhaseTransaction
 from sqlalchemy.orm import Session
 
-from oban import compat
+from oban import compat, dialects
 from oban.database.fast.autocommit_pool import AutocommitConnection, AutocommitPool
 from oban.database.hooks import TransactionHooks
 from oban.dialects.base import Dialect
@@ -133,7 +133,7 @@ class OwnTransaction(Transaction):
 
     def connection(self) -> Connection:
         if self._connection is None:
-            self._connection = self._engine.connect()
+            self._connection = dialects.connect(self._engine)
             level = self._level_to_set()
             # A listener of `engine_connect` may have begun the transaction, whose level cannot change then.
             if level is not None and not self._connection.in_transaction():
@@ -206,7 +206,11 @@ class JoinedTransaction(Transaction):
         return self._session
 
     def connection(self) -> Connection:
-        return self._session.connection()
+        try:
+            return self._session.connection()
+        except Exception as error:
+            dialects.check_connecting(self._session.get_bind().engine.url, error)
+            raise
 
     def mute_two_phase(self) -> None:
         """Announce nothing in a transaction that will be prepared, because the database would refuse that.

@@ -2,6 +2,7 @@
 
 from sqlalchemy import URL, Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
 from oban.dialects.base import Dialect
@@ -44,16 +45,47 @@ def redacted(url: URL) -> str:
 def driver_error(error: BaseException) -> BaseException:
     """The driver's own error: SQLAlchemy's includes the statement and its parameters, so values of jobs."""
     original: BaseException = getattr(error, "orig", None) or error
+    # SQLAlchemy puts an error of its own around asyncpg's.
+    if original.__cause__ is not None and type(original).__module__.startswith("sqlalchemy."):
+        return original.__cause__
     return original
 
 
 def unavailable(url: URL, error: BaseException) -> DatabaseUnavailable | None:
     """The error to raise instead of one that means that the database cannot be reached, else None."""
     dialect = by_name(url.get_backend_name())
-    if not dialect.is_connection_error(error):
+    if isinstance(error, DatabaseUnavailable) or not dialect.is_connection_error(error):
         return None
+    return _unavailable(dialect, url, error)
+
+
+def connect(engine: Engine) -> Connection:
+    """A connection of an engine; raises `DatabaseUnavailable` if the database cannot be reached."""
+    try:
+        return engine.connect()
+    except Exception as error:
+        check_connecting(engine.url, error)
+        raise
+
+
+def check_connecting(url: URL, error: Exception) -> None:
+    """Raise `DatabaseUnavailable` instead of an error that prevented a new connection.
+
+    Its cause is the driver's error. A pool without a free connection, and an event handler of the
+    application whose statement failed, are other errors: then this returns.
+    """
+    dialect = by_name(url.get_backend_name())
+    elsewhere = isinstance(error, PoolTimeout) or getattr(error, "statement", None) is not None
+    if not elsewhere and dialect.refuses_connection(error):
+        raise _unavailable(dialect, url, error) from driver_error(error)
+
+
+def _unavailable(dialect: Dialect, url: URL, error: BaseException) -> DatabaseUnavailable:
     reason = driver_error(error)
-    problem = str(reason).strip() or type(reason).__name__
+    fields = reason.args[0] if reason.args else None
+    # pg8000 has a dict of the fields of the server's message.
+    text = str(fields["M"] if isinstance(fields, dict) and "M" in fields else reason)
+    problem = " ".join(text.split()) or type(reason).__name__
     if missing := dialect.missing_file(url):
         problem += f" ({missing})"
     return DatabaseUnavailable(f"cannot reach the database {redacted(url)}: {problem}")

@@ -256,6 +256,10 @@ class Dialect(ABC):
         The statement is not at fault. It is repeated later, however long that takes.
         """
 
+    def refuses_connection(self, error: BaseException) -> bool:
+        """Whether an error that was raised for a new connection comes from the database, or the way to it."""
+        return self.is_connection_error(error)
+
     @abstractmethod
     def is_bad_value(self, error: BaseException) -> bool:
         """Whether a statement failed, and will always fail, because of a value in its parameters."""

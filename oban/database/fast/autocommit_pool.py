@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, CursorResult, Engine, Executable, Pool, Row
 from sqlalchemy.engine.interfaces import DBAPIConnection
 
-from oban import compat
+from oban import compat, dialects
 from oban.database.fast.compiled import CompiledStatement
 
 
@@ -89,7 +89,7 @@ class AutocommitPool:
             if pooled.generation == self._generation():
                 return pooled
             self._close(pooled)
-        connection = self._engine.connect()
+        connection = dialects.connect(self._engine)
         # A listener of `engine_connect` may have begun a transaction, which the caller commits then.
         if not connection.in_transaction():
             connection.execution_options(isolation_level="AUTOCOMMIT")

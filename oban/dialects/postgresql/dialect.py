@@ -225,6 +225,11 @@ class PostgreSQL(Dialect):
         # driver refuses is a DataError.
         return isinstance(error, (OperationalError, InterfaceError, InternalError, *UNREACHABLE))
 
+    def refuses_connection(self, error: BaseException) -> bool:
+        # The server ends the connection itself, because of a role that may not connect or a setting in the
+        # URL, say. The driver may refuse before: certificates that are missing, a malformed host name.
+        return self.is_connection_error(error) or _is_fatal(error) or isinstance(error, UnicodeError)
+
     def is_retryable(self, error: BaseException) -> bool:
         locked = isinstance(error, DBAPIError) and _sqlstate(error) == _LOCKED
         return locked or super().is_retryable(error)
@@ -244,3 +249,16 @@ def _sqlstate(error: BaseException) -> str | None:
         return str(state)
     fields = original.args[0] if original.args else None
     return fields.get("C") if isinstance(fields, dict) else None
+
+
+def _is_fatal(error: BaseException) -> bool:
+    """Whether the server ended the connection with this error, or asyncpg's client code raised it."""
+    original = getattr(error, "orig", None) or error
+    for each in (original, original.__cause__):
+        fields = each.args[0] if each is not None and each.args else None
+        severity = fields.get("V") if isinstance(fields, dict) else getattr(each, "severity_en", None)
+        # Older releases of SQLAlchemy do not wrap errors of asyncpg's that it raises without the server.
+        own = any(kind.__module__.startswith("asyncpg.") for kind in type(each).__mro__)
+        if severity in ("FATAL", "PANIC") or (own and severity is None):
+            return True
+    return False
