@@ -96,6 +96,8 @@ class ListenNotifier(Notifier):
         finally:
             if check is not None:
                 check.cancel()
+            # SQLAlchemy would roll back on the connection that is closed here.
+            await connection.invalidate()
             await asyncio.shield(_close_connection(driver))
 
     async def _check_echo(self) -> None:
