@@ -1,20 +1,30 @@
 """A SQLAlchemy-native job queue that lives in your application's own database."""
 
-from oban import filters
-from oban.client import Oban
-from oban.config import QueueOptions, Retention
-from oban.errors import InvalidJob, JobNotFound, ObanError
-from oban.fields import JobUpdate
-from oban.job_function import job
-from oban.middleware import CallNext, Middleware
-from oban.models import Job
-from oban.outcomes import Cancel, Discard, Record, Snooze
-from oban.repository.cluster import QueueInfo
-from oban.resources import Resource, injected
-from oban.sync_client import SyncOban
-from oban.types import JobState
-from oban.worker import Worker, current_job
-from oban.worker_decorator import worker
+import importlib
+import importlib.util
+import sys
+from types import ModuleType
+
+# As in `typing`, whose import is not needed otherwise.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from oban import filters
+    from oban.client import Oban
+    from oban.config import QueueOptions, Retention
+    from oban.errors import InvalidJob, JobNotFound, ObanError
+    from oban.fields import JobUpdate
+    from oban.job_function import job
+    from oban.middleware import CallNext, Middleware
+    from oban.models import Job
+    from oban.outcomes import Cancel, Discard, Record, Snooze
+    from oban.repository.cluster import QueueInfo
+    from oban.resources import Resource, injected
+    from oban.sync_client import SyncOban
+    from oban.types import JobState
+    from oban.worker import Worker, current_job
+    from oban.worker_decorator import worker
 
 __version__ = "0.1.0"
 
@@ -44,3 +54,58 @@ __all__ = [
     "job",
     "worker",
 ]
+
+#: Where the public names are. Each is imported when it is first used, because SQLAlchemy takes half a second,
+#: and `oban start` has to handle signals before that.
+_MODULES = {
+    "client": ["Oban"],
+    "config": ["QueueOptions", "Retention"],
+    "errors": ["InvalidJob", "JobNotFound", "ObanError"],
+    "fields": ["JobUpdate"],
+    "job_function": ["job"],
+    "middleware": ["CallNext", "Middleware"],
+    "models": ["Job"],
+    "outcomes": ["Cancel", "Discard", "Record", "Snooze"],
+    "repository.cluster": ["QueueInfo"],
+    "resources": ["Resource", "injected"],
+    "sync_client": ["SyncOban"],
+    "types": ["JobState"],
+    "worker": ["Worker", "current_job"],
+    "worker_decorator": ["worker"],
+}
+_MODULE_OF = {name: f"{__name__}.{module}" for module, names in _MODULES.items() for name in names}
+
+
+def _load(name: str) -> "Any":
+    """Import a public name, or a module of the package, which callers can use without importing it."""
+    if name in _MODULE_OF:
+        return getattr(importlib.import_module(_MODULE_OF[name]), name)
+    if not name.startswith("_") and importlib.util.find_spec(f"{__name__}.{name}"):
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+class _Package(ModuleType):
+    """Keeps the decorator `worker` apart from the module `oban.worker`, whose import sets that attribute."""
+
+    @property
+    def worker(self) -> "Any":
+        return _load("worker")
+
+    @worker.setter
+    def worker(self, _: ModuleType) -> None:
+        pass
+
+
+sys.modules[__name__].__class__ = _Package
+
+# Type checkers would believe that a module with this function has every attribute.
+if not TYPE_CHECKING:
+
+    def __getattr__(name):
+        value = globals()[name] = _load(name)
+        return value

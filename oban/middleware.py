@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 from greenlet import getcurrent
 
-from oban import callables, compat
+from oban import callables, compat, forks
 from oban.models import Job
 from oban.outcomes import Cancel, Discard, Record, Snooze
 
@@ -102,6 +102,8 @@ class _Step:
             self.result = result = await self._call(job)
         finally:
             self.ended = True
+            if forks.is_child:
+                forks.leave()
         return result
 
     def call_in_greenlet(self, job: Job) -> Any:
@@ -112,6 +114,8 @@ class _Step:
             self.result = result = compat.wait_for(self._call(job))
         finally:
             self.ended = True
+            if forks.is_child:
+                forks.leave()
         return result
 
     def call_plain(self, job: Job) -> Any:
@@ -120,6 +124,8 @@ class _Step:
             self.result = result = self._call(job)
         finally:
             self.ended = True
+            if forks.is_child:
+                forks.leave()
         return result
 
     def _begin(self) -> None:

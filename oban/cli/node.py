@@ -6,19 +6,19 @@ import contextlib
 import importlib
 import importlib.util
 import logging
-import os
-import signal
 import socket
-import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, NoReturn
 
-from oban import Oban
+from oban import Oban, encoding
 from oban.cli import banner
 from oban.cli.logs import Console
+from oban.cli.requests import SignalRequests
 from oban.errors import DatabaseUnavailable
+from oban.stop_signals import exit_now
 
 logger = logging.getLogger("oban")
 
@@ -28,21 +28,8 @@ CONNECT_INTERVAL = 2.0
 START_GRACE = 1.0
 #: Seconds that the handlers of `atexit` get when the node has stopped.
 EXIT_TIMEOUT = 3.0
-#: The signals that stop a node.
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
 #: The supervisor sends STOP to its nodes; a node sends READY once it has started, and its grace period.
 STOP, READY = b"s", b"r"
-
-
-def exit_now(*_: Any) -> NoReturn:
-    """End the process with exit code 0, without waiting for threads.
-
-    Python would wait for jobs in threads, which cannot be stopped. Their rows are back in the queue already.
-    """
-    with contextlib.suppress(Exception):
-        logging.shutdown()
-        sys.stdout.flush()
-    os._exit(0)
 
 
 def exit_after_handlers() -> NoReturn:
@@ -55,15 +42,6 @@ def exit_after_handlers() -> NoReturn:
     timer.start()
     atexit._run_exitfuncs()
     exit_now()
-
-
-def exit_on_signals() -> None:
-    """Let a signal end the process as long as nothing has been started.
-
-    It raises no exception, because a module that is being imported could swallow that.
-    """
-    for number in SIGNALS:
-        signal.signal(number, exit_now)
 
 
 def run(
@@ -82,7 +60,16 @@ def run(
             banner without it.
     """
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_serve(instance, link, console, announced))
+        loop = runner.get_loop()
+        serving = loop.create_task(_serve(instance, link, console, announced))
+        while not serving.done():
+            try:
+                loop.run_until_complete(serving)
+            except BaseException as error:
+                if serving.done() or loop.is_closed():
+                    raise
+                # A task that a job has created raised SystemExit, which ends the loop, or called its stop().
+                logger.error("the event loop was stopped by %s and goes on", encoding.error_text(error))
         exit_after_handlers()
 
 
@@ -126,8 +113,7 @@ async def _serve(
         banner.show(oban, announced or oban.options.node, as_record=not console.is_text)
     loop = asyncio.get_running_loop()
     requests = _StopRequests(oban)
-    for number in SIGNALS:
-        loop.add_signal_handler(number, requests.add, "signal")
+    SignalRequests(partial(requests.add, "signal")).receive()
     listening = loop.create_task(_listen(link, requests)) if link else None
     grace = oban.options.shutdown_grace_period
     if await _start(oban, requests.received):

@@ -7,12 +7,12 @@ import os
 import socket
 import sys
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 from click.core import ParameterSource
 
-from oban import Oban, QueueOptions
+from oban import Oban, QueueOptions, forks, stop_signals
 from oban.cli import node as nodes
 from oban.cli import target as targets
 from oban.cli.logs import FORMATS, LEVELS, Console
@@ -147,7 +147,8 @@ def start(
     app.jobs:oban. It knows its database and all its options. --queues, --node, --lease and
     --shutdown-grace-period override them. Without a TARGET, --database-url is required.
     """
-    nodes.exit_on_signals()
+    stop_signals.exit_on_signals()
+    forks.guard()
     settings = _settings(ctx, target, options)
     node = settings.get("node", socket.gethostname())
     # The log lines of several nodes go to the same place.
@@ -167,7 +168,7 @@ def start(
         if has_children:
             names = [f"{node}-{number}" for number in range(1, processes + 1)] if processes > 1 else [node]
             output = ["--log-level", log_level, "--log-format", log_format]
-            sys.exit(_supervise(target, modules, names, watch, output, settings))
+            _supervise(target, modules, names, watch, output, settings)
         sys.path.insert(0, os.getcwd())
         for module in modules:
             targets.import_module(module, f"--import {module}")
@@ -218,7 +219,7 @@ def _supervise(
     watch: bool,
     output: list[str],
     settings: dict[str, Any],
-) -> int:
+) -> NoReturn:
     if target is None:
         # Report wrong options once, here, rather than from each process. This does not connect.
         _make({**settings, "node": names[-1]})
@@ -248,10 +249,12 @@ def _supervise(
         return [*start, *(["--node", name] if "node" in settings else []), "--announced", ""]
 
     grace = settings.get("shutdown_grace_period", DEFAULTS.shutdown_grace_period)
-    if watch:
-        asyncio.run(Watcher(command, names[0], environment, grace).run())
-        return 0
-    return asyncio.run(Supervisor(command, names, environment, grace).run())
+    with asyncio.Runner() as runner:
+        if watch:
+            runner.run(Watcher(command, names[0], environment, grace).run())
+            stop_signals.exit_now()
+        # Closing the loop would give the signals their default actions again.
+        stop_signals.exit_with(runner.run(Supervisor(command, names, environment, grace).run()))
 
 
 def _flag(option: str) -> str:

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from oban import backoff, clock
-from oban.cli.node import READY, SIGNALS, STOP
+from oban.cli.node import READY, STOP
+from oban.cli.requests import SignalRequests
 
 logger = logging.getLogger("oban.supervisor")
 
@@ -47,9 +48,7 @@ class Supervisor:
         The first node starts alone. If it fails before it has ever started, retrying would not help (a
         missing module, say, or a missing schema), and its exit code is returned.
         """
-        loop = asyncio.get_running_loop()
-        for number in SIGNALS:
-            loop.add_signal_handler(number, self.stop)
+        SignalRequests(self.stop).receive()
         first, *rest = self._nodes
         running = [asyncio.create_task(first.run(is_first=True))]
         ready = asyncio.create_task(first.ready.wait())

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from oban.cli.node import SIGNALS
+from oban.cli.requests import SignalRequests
 from oban.cli.supervisor import KILL_AFTER, Command, NodeProcess
 from oban.errors import ConfigError
 
@@ -49,9 +49,7 @@ class Watcher:
         Raises:
             ConfigError: The folder cannot be watched.
         """
-        loop = asyncio.get_running_loop()
-        for number in SIGNALS:
-            loop.add_signal_handler(number, self.stop)
+        SignalRequests(self.stop).receive()
         # The first step of this task begins to watch, so no change after the node's start is missed.
         watching = asyncio.create_task(self._watch())
         await self._keep_running()

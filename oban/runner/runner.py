@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
-from oban import clock, notifier
+from oban import clock, forks, notifier
 from oban.config import Options
 from oban.database.aio import Database
 from oban.repository.queue_settings import QueueState
@@ -100,6 +100,7 @@ class Runner:
     async def start(self) -> None:
         """Start everything. Raises `SchemaMissing`, and the driver's error if the database is unreachable."""
         child.refuse_to_start()
+        forks.guard(asyncio.get_running_loop())
         try:
             await self.database.prepare()
             await self._enter_lifespan()

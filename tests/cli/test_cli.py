@@ -144,7 +144,7 @@ def test_each_option_of_the_command_line_reaches_the_instance(monkeypatch: pytes
     made: list[Oban] = []
     monkeypatch.setattr("oban.cli.node.run", lambda instance, *_: made.append(asyncio.run(instance)))
     # Options that only a separate process has.
-    monkeypatch.setattr("oban.cli.node.exit_on_signals", lambda: None)
+    monkeypatch.setattr("oban.stop_signals.exit_on_signals", lambda: None)
     monkeypatch.setattr("oban.cli.logs.Console.apply", lambda self: None)
     monkeypatch.setattr("gc.freeze", lambda: None)
     monkeypatch.setattr("sys.path", [*sys.path])

@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from oban import backoff, clock, encoding, fields
+from oban import backoff, clock, encoding, fields, forks
 from oban.database.job_scope import job_session
 from oban.error_rules import Rules
 from oban.errors import ConfigError, InvalidJob, UnknownWorker
@@ -97,15 +97,22 @@ class Executor:
             return ack
         # KeyboardInterrupt and SystemExit as well: a job must not stop the node.
         except BaseException as error:
+            if forks.is_child:
+                forks.leave()
             return _fail(run, worker, error)
+        finally:
+            # The job has forked this process: its parent goes on with the node.
+            if forks.is_child:
+                forks.leave()
 
     async def _on_loop(self, run: Run, worker: Worker[Any], timeout: float | None) -> Ack | None:
         chain, found = self._middleware + worker.own_middleware, self._found(worker)
         if "session" not in worker.takes:
-            work = around_on_loop(chain, partial(_process, worker, **found))(run.job)
+            work = around_on_loop(chain, partial(_process_async, worker, **found))(run.job)
             return _end(run, worker, await _with_timeout(run, work, timeout))
         async with self._sessions.open() as session:
-            work = around_on_loop(chain, partial(_process, worker, session=session, **found))(run.job)
+            process = partial(_process_async, worker, session=session, **found)
+            work = around_on_loop(chain, process)(run.job)
             ack = _ack(run, worker, from_result(await _with_timeout(run, work, timeout)))
             return _end_with_session(run, ack, await self._sessions.commit_with_outcome(session, ack))
 
@@ -251,7 +258,20 @@ def _timeout_error(run: Run, timeout: float, error: BaseException | None) -> Att
 
 
 def _process(worker: Worker[Any], job: Job, /, **extra: Any) -> Any:
-    return worker.process(job, **process_arguments(worker, job), **extra)
+    try:
+        return worker.process(job, **process_arguments(worker, job), **extra)
+    finally:
+        if forks.is_child:
+            forks.leave()
+
+
+async def _process_async(worker: Worker[Any], job: Job, /, **extra: Any) -> Any:
+    try:
+        return await worker.process(job, **process_arguments(worker, job), **extra)
+    finally:
+        # Before a session of the parent, which is this child's as well, is committed or rolled back.
+        if forks.is_child:
+            forks.leave()
 
 
 def _process_with_session(worker: Worker[Any], session: Session, found: dict[str, Any], job: Job) -> Any:

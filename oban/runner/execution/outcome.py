@@ -5,7 +5,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
-from oban import encoding, error_rules
+from oban import encoding, error_rules, forks
 from oban.error_rules import Rule, Rules
 from oban.errors import InvalidJob
 from oban.models import Job
@@ -82,6 +82,9 @@ class Result:
             return cls(call(*args))
         except BaseException as error:
             return cls(error=error)
+        finally:
+            if forks.is_child:
+                forks.leave()
 
     def unwrap(self) -> Any:
         """Return the value, or raise the exception, which can be done once."""

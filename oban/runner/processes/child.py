@@ -21,7 +21,7 @@ from collections.abc import Awaitable
 from multiprocessing import spawn
 from typing import Any
 
-from oban import encoding
+from oban import encoding, forks
 from oban.errors import ConfigError, UnknownWorker
 from oban.runner.execution.outcome import AttemptFailed, process_arguments
 from oban.runner.processes import protocol, remote
@@ -127,9 +127,14 @@ class ChildMain:
             # In its own context, so that the next job does not see the context variables of this one.
             return contextvars.copy_context().run(self._process, run)
         except BaseException as error:
+            if forks.is_child:
+                forks.leave()
             worker = registry.get(run.request["name"])
             return remote.encode_error(error, {} if worker is None else worker.error_rules)
         finally:
+            # The job has forked this process: its parent answers the node.
+            if forks.is_child:
+                forks.leave()
             # The process may be killed while it waits for the next job.
             for stream in (sys.stdout, sys.stderr):
                 with contextlib.suppress(Exception):
@@ -165,7 +170,12 @@ class ChildMain:
 
 
 async def _await(result: Awaitable[Any]) -> Any:
-    return await result
+    try:
+        return await result
+    finally:
+        # Before a copy of the event loop is closed, which would change what the parent's loop waits for.
+        if forks.is_child:
+            forks.leave()
 
 
 def _kill_everything() -> None:
@@ -181,5 +191,6 @@ def main(descriptor: int, parent_pid: int) -> None:
     # Programs that jobs start must not inherit it.
     connection.set_inheritable(False)
     child = ChildMain(connection, parent_pid)
+    forks.guard()
     child.prepare()
     child.serve()

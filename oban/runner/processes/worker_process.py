@@ -235,10 +235,9 @@ class WorkerProcess(asyncio.Protocol):
 
 def _popen(descriptor: int) -> "subprocess.Popen[bytes]":
     program = (
-        "import signal, sys; "
-        # The node decides when to end. Programs that jobs start inherit SIG_IGN, but not a handler.
-        "[signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)]; "
-        f"sys.path[:] = {sys.path!r}; "
+        f"import sys; sys.path[:] = {sys.path!r}; "
+        # The node decides when it ends.
+        "from oban import stop_signals; stop_signals.outlive_signals(); "
         f"from oban.runner.processes.child import main; main({descriptor}, {os.getpid()})"
     )
     # With the options of this interpreter. In its own process group, so that Ctrl-C does not reach it, and
