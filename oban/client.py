@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 from sqlalchemy import URL, Select
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from oban import dialects, fields, instances
 from oban.base_client import BaseClient, async_batches, check_size
 from oban.database.aio import AsyncCaller, Database, LoopLock
+from oban.fields import RetryOptions
 from oban.models import Job
 from oban.notifier import direct_url
 from oban.polling import Polling, Timeout
@@ -197,14 +198,26 @@ class Oban(BaseClient[AsyncEngine, AsyncCaller]):
         selection = parse_many(jobs, everything, "cancel")
         return await self._database.run(session, management.cancel_jobs, selection)
 
-    async def retry_job(self, job_or_id: Target, session: AsyncCaller | None = None) -> bool:
-        return await self._database.run(session, management.retry_jobs, parse([job_or_id])) == 1
+    async def retry_job(
+        self,
+        job_or_id: Target,
+        session: AsyncCaller | None = None,
+        **options: Unpack[RetryOptions],
+    ) -> bool:
+        changes = fields.check_retry(options)
+        return await self._database.run(session, management.retry_jobs, parse([job_or_id]), changes) == 1
 
     async def retry_many_jobs(
-        self, jobs: Targets, session: AsyncCaller | None = None, *, everything: bool = False
+        self,
+        jobs: Targets,
+        session: AsyncCaller | None = None,
+        *,
+        everything: bool = False,
+        **options: Unpack[RetryOptions],
     ) -> int:
+        changes = fields.check_retry(options)
         selection = parse_many(jobs, everything, "retry")
-        return await self._database.run(session, management.retry_jobs, selection)
+        return await self._database.run(session, management.retry_jobs, selection, changes)
 
     async def delete_job(self, job_or_id: Target, session: AsyncCaller | None = None) -> bool:
         return await self._database.run(session, management.delete_jobs, parse([job_or_id])) == 1

@@ -55,6 +55,16 @@ class JobUpdate(Overrides, total=False):
     args: Mapping[str, Any]
 
 
+class RetryOptions(TypedDict, total=False):
+    """What `retry_job` and `retry_many_jobs` can change as well. None leaves it to the call."""
+
+    scheduled_at: datetime | None
+    schedule_in: float | timedelta | None
+    scheduled_in: float | timedelta | None
+    queue: str | None
+    priority: int | None
+
+
 #: Classes of exceptions in the options of a worker, also with the delay until the job runs again.
 ErrorClasses: TypeAlias = type[BaseException] | tuple[type[BaseException], ...]
 ErrorDelays: TypeAlias = Mapping[type[BaseException], float | timedelta]
@@ -226,6 +236,15 @@ def check(values: Mapping[str, object]) -> dict[str, Any]:
     if times == ["scheduled_in"]:
         checked["schedule_in"] = checked.pop("scheduled_in")
     return checked
+
+
+def check_retry(options: Mapping[str, object]) -> dict[str, Any]:
+    """Check the `RetryOptions` of a call, as `check` does; None counts as not set."""
+    known = list(RetryOptions.__annotations__)
+    for option in options:
+        if option not in known:
+            raise InvalidJob(option, f"cannot be set by a retry{suggestion(option, known)}")
+    return check({option: value for option, value in options.items() if value is not None})
 
 
 def similar(name: object, known: Iterable[str]) -> str | None:

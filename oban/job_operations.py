@@ -2,10 +2,11 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar, Unpack
 
 from sqlalchemy import Select
 
+from oban.fields import RetryOptions
 from oban.models import Job
 from oban.polling import Timeout
 from oban.repository import insert
@@ -196,29 +197,51 @@ class JobOperations(ABC, Generic[CallerT]):
         """
 
     @abstractmethod
-    def retry_job(self, job_or_id: Target, session: CallerT | None = None) -> MaybeAwaitable[bool]:
+    def retry_job(
+        self,
+        job_or_id: Target,
+        session: CallerT | None = None,
+        **options: Unpack[RetryOptions],
+    ) -> MaybeAwaitable[bool]:
         """Make a job run again, now, or for the first time before it is due.
 
-        A job in any state but `available` and `executing` becomes `available`. Its `scheduled_at` becomes
-        the current time, `completed_at`, `cancelled_at` and `discarded_at` are cleared, a value that was
-        recorded by an earlier attempt is removed from `meta`, and if its attempts are used up,
-        `max_attempts` is raised to allow one more. An `available` or `executing` job is left unchanged,
-        and so is an unknown id.
+        A job in any state but `available` and `executing` becomes `available`, or `scheduled` if it gets a
+        time in the future. Its `scheduled_at` becomes that time or the current one, `completed_at`,
+        `cancelled_at` and `discarded_at` are cleared, a value that was recorded by an earlier attempt is
+        removed from `meta`, and if its attempts are used up, `max_attempts` is raised to allow one more.
+
+        An `available` or `executing` job is left unchanged, and so are an unknown id and a job after 32767
+        attempts, which is as many as the database can store.
 
         If a job is cancelled and retried while it still executes, the outcome of the old attempt is ignored.
-        Arguments and errors are those of `cancel_job`.
+
+        Args:
+            job_or_id: A job or its id.
+            session: The caller's session or connection, to retry the job in its transaction.
+            options: `scheduled_at`, or `schedule_in` or `scheduled_in`: when the job runs, as for a new job
+                (default: now). `queue` and `priority`: those that the job gets (default: they stay).
 
         Returns:
             Whether the job was changed.
+
+        Raises:
+            InvalidJob: An option does not exist or has a wrong value, or the time is set twice.
+            InvalidTarget: `job_or_id` is neither a `Job` nor an integer.
+            NotEnqueued: The `Job` was never enqueued.
         """
 
     @abstractmethod
     def retry_many_jobs(
-        self, jobs: Targets, session: CallerT | None = None, *, everything: bool = False
+        self,
+        jobs: Targets,
+        session: CallerT | None = None,
+        *,
+        everything: bool = False,
+        **options: Unpack[RetryOptions],
     ) -> MaybeAwaitable[int]:
-        """Retry many jobs in one transaction; see `retry_job`.
+        """Retry many jobs in one transaction; see `retry_job`, which takes the same options.
 
-        Arguments and errors are those of `cancel_many_jobs`.
+        The other arguments and errors are those of `cancel_many_jobs`.
 
         Returns:
             The number of jobs that were changed. Duplicates count once; unknown ids do not count.
@@ -319,23 +342,5 @@ class JobOperations(ABC, Generic[CallerT]):
             JobNotFound: There is no such job, or it was deleted or pruned.
             InvalidTarget: `job_or_id` is neither a `Job` nor an integer.
             NotEnqueued: The `Job` was never enqueued.
-            InvalidArgument: `timeout` is negative, not finite, or not a number.
-        """
-
-    @abstractmethod
-    def wait_until_empty(self, queue: str | None = None, timeout: Timeout = None) -> MaybeAwaitable[None]:
-        """Wait until a queue, or every queue, has nothing to do: no job is executing, available or due.
-
-        `scheduled` and `retryable` jobs count from the moment that they are due. Jobs that are due later do
-        not count, and neither do `suspended` jobs. The database is asked as often as by `wait`.
-
-        Args:
-            queue: The name of the queue (default: all queues).
-            timeout: Seconds, or a timedelta, to wait at most; 0 to look once (default: no limit).
-
-        Raises:
-            TimeoutError: There are still such jobs when the time is over, for example because the queue is
-                paused, or the call is made by a job of that queue.
-            InvalidJob: `queue` is not the name of a queue.
             InvalidArgument: `timeout` is negative, not finite, or not a number.
         """

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from typing import Generic
 
 from oban.job_operations import CallerT, MaybeAwaitable
+from oban.polling import Timeout
 from oban.repository.cluster import QueueInfo
 
 
@@ -134,4 +135,22 @@ class QueueOperations(ABC, Generic[CallerT]):
 
         Raises:
             InvalidJob: `queue` is not a queue name.
+        """
+
+    @abstractmethod
+    def wait_until_empty(self, queue: str | None = None, timeout: Timeout = None) -> MaybeAwaitable[None]:
+        """Wait until a queue, or every queue, has nothing to do: no job is executing, available or due.
+
+        `scheduled` and `retryable` jobs count from the moment that they are due. Jobs that are due later do
+        not count, and neither do `suspended` jobs. The database is asked as often as by `wait`.
+
+        Args:
+            queue: The name of the queue (default: all queues).
+            timeout: Seconds, or a timedelta, to wait at most; 0 to look once (default: no limit).
+
+        Raises:
+            TimeoutError: There are still such jobs when the time is over, for example because the queue is
+                paused, or the call is made by a job of that queue.
+            InvalidJob: `queue` is not the name of a queue.
+            InvalidArgument: `timeout` is negative, not finite, or not a number.
         """

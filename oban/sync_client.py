@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterable, Iterator
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 from sqlalchemy import URL, Engine, Select
 
@@ -10,6 +10,7 @@ from oban import fields, instances
 from oban.base_client import BaseClient, batches, check_size
 from oban.database.sync import SyncCaller, SyncDatabase
 from oban.errors import ConfigError
+from oban.fields import RetryOptions
 from oban.models import Job
 from oban.polling import Polling, Timeout
 from oban.repository import cluster, insert, management, pages, queue_settings, waiting
@@ -141,14 +142,26 @@ class SyncOban(BaseClient[Engine, SyncCaller]):
         selection = parse_many(jobs, everything, "cancel")
         return self._database.run(session, management.cancel_jobs, selection)
 
-    def retry_job(self, job_or_id: Target, session: SyncCaller | None = None) -> bool:
-        return self._database.run(session, management.retry_jobs, parse([job_or_id])) == 1
+    def retry_job(
+        self,
+        job_or_id: Target,
+        session: SyncCaller | None = None,
+        **options: Unpack[RetryOptions],
+    ) -> bool:
+        changes = fields.check_retry(options)
+        return self._database.run(session, management.retry_jobs, parse([job_or_id]), changes) == 1
 
     def retry_many_jobs(
-        self, jobs: Targets, session: SyncCaller | None = None, *, everything: bool = False
+        self,
+        jobs: Targets,
+        session: SyncCaller | None = None,
+        *,
+        everything: bool = False,
+        **options: Unpack[RetryOptions],
     ) -> int:
+        changes = fields.check_retry(options)
         selection = parse_many(jobs, everything, "retry")
-        return self._database.run(session, management.retry_jobs, selection)
+        return self._database.run(session, management.retry_jobs, selection, changes)
 
     def delete_job(self, job_or_id: Target, session: SyncCaller | None = None) -> bool:
         return self._database.run(session, management.delete_jobs, parse([job_or_id])) == 1

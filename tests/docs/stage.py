@@ -5,7 +5,7 @@ import inspect
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from types import CodeType
 from typing import Any
@@ -83,6 +83,7 @@ class Stage:
             "Worker": Worker,
             "Cancel": Cancel,
             "datetime": datetime,
+            "UTC": UTC,
             "job_ids": list(NUMBERED),
             "batch_id": "batch-7",
         }

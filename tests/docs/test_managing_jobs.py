@@ -122,6 +122,17 @@ async def test_many_jobs_are_retried_and_counted(
     assert await stage.states() == ["available", "executing", "available"]
 
 
+@PAGE.shows("schedule_in=60, queue=")
+async def test_jobs_are_retried_later_and_in_another_queue(stage: Stage, snippet: Snippet) -> None:
+    await stage.set("discarded")
+    await stage.run(snippet)
+    job = await stage.job(123)
+    assert just_now(job.scheduled_at - timedelta(minutes=1))
+    assert (job.queue, job.priority) == ("slow", 9)
+    assert (await stage.job(789)).scheduled_at == datetime(2091, 7, 1, 8, 30, tzinfo=UTC)
+    assert await stage.states() == ["scheduled"] * 3
+
+
 @PAGE.shows("oban.delete_job(123)")
 async def test_a_job_is_deleted_by_its_id_and_by_its_instance(stage: Stage, snippet: Snippet) -> None:
     await stage.set("completed", job="available")

@@ -138,6 +138,24 @@ async def test_a_retried_job_starts_at_once(url: URL) -> None:
         assert (await reaches(oban, job, JobState.COMPLETED)).attempt == 3
 
 
+async def test_a_job_that_is_retried_later_or_in_another_queue_starts_then(url: URL) -> None:
+    async with (
+        Oban(url, queues={"default": 5, "moved": 5}, **NO_POLLING) as oban,
+        Oban(url, name="client") as client,
+    ):
+        job = await oban.enqueue(Once.new({"first": "fail", "backoff": 3600}))
+        await reaches(oban, job, JobState.RETRYABLE)
+        await quiet()
+        assert await client.retry_job(job, schedule_in=0.3, queue="moved")
+        assert job.state is JobState.SCHEDULED
+        row = await reaches(oban, job, JobState.COMPLETED)
+        was_prompt(row)
+        assert (row.attempt, row.queue) == (2, "moved")
+        await quiet()
+        assert await client.retry_job(job, queue="default")
+        await reaches(oban, job, JobState.COMPLETED)
+
+
 @pytest.mark.parametrize("by", ["itself", "another"])
 async def test_a_job_that_an_update_makes_due_starts_then(url: URL, by: str) -> None:
     async with (

@@ -58,6 +58,8 @@ async def manage(oban: Oban, session: AsyncSession, wrong: Session, job: Job) ->
     await oban.cancel_many_jobs(["1"])  # error
     await oban.cancel_many_jobs(update(Job))  # error
     await oban.retry_many_jobs(5)  # error
+    await oban.retry_job(5, scheduled_at="now")  # error
+    await oban.retry_job(5, max_attempts=5)  # error
     await oban.delete_job(None)  # error
     await oban.update_job(job)  # error
     await oban.update_job(job, "queue")  # error
