@@ -33,9 +33,9 @@ def stage(oban: Oban) -> Stage:
     return Stage(oban)
 
 
-def test_the_page_has_twelve_snippets_and_each_of_them_is_run_by_one_test() -> None:
-    assert len(PAGE.snippets) == 12
-    assert PAGE.text.count("```python") == 12
+def test_the_page_has_thirteen_snippets_and_each_of_them_is_run_by_one_test() -> None:
+    assert len(PAGE.snippets) == 13
+    assert PAGE.text.count("```python") == 13
     assert sorted(PAGE.shown, key=lambda snippet: snippet.line) == PAGE.snippets
 
 

@@ -165,7 +165,7 @@ async def test_annotating_adds_metadata_that_the_worker_sees(oban: Oban, url: UR
 
 
 async def test_schedule_in_0_makes_a_scheduled_job_run_right_away(oban: Oban, url: URL) -> None:
-    PAGE.says("you can use `schedule_in` instead of `scheduled_at`")
+    PAGE.says("you can use `schedule_in` (or `scheduled_in`) instead of `scheduled_at`")
     async with Oban(url, queues={"default": 1}, **PATIENT):
         await settled(oban)
         job = await oban.enqueue(Notes.new(schedule_in=3600))
