@@ -66,12 +66,14 @@ class Oban(BaseClient[AsyncEngine, AsyncCaller]):
         async with self._starting.current():
             if self._runner is None and self.options.queues:
                 self._node_lifespan = make_lifespan(self.options.lifespan, self)
-                runner = Runner(self._database, self.options, self._node_lifespan)
+                runner = None
                 try:
+                    await self._database.check_node()
+                    runner = Runner(self._database, self.options, self._node_lifespan)
                     await runner.start()
                 except Exception as error:
                     # What the application raises can look like an error of this database.
-                    if error is runner.lifespan.error:
+                    if runner is not None and error is runner.lifespan.error:
                         raise
                     if unavailable := dialects.unavailable(self.engine.url, error):
                         raise unavailable from error

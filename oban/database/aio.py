@@ -1,6 +1,8 @@
 """`Database`: how a repository function gets its transaction under asyncio."""
 
 import asyncio
+import logging
+import random
 from collections.abc import Callable, Coroutine
 from contextlib import nullcontext
 from functools import partial
@@ -10,17 +12,21 @@ from sqlalchemy import URL, Engine, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_scoped_session
 
-from oban import compat, dialects
+from oban import clock, compat, dialects
 from oban.database.base import BaseDatabase, Function, P, Retries, T
 from oban.database.engines import make_engine, with_own_pool
 from oban.database.fast import FAST_PATH
 from oban.errors import ConfigError, InvalidTarget, SchemaMissing, WrongLoop
 from oban.models import Job
 
+logger = logging.getLogger("oban.database")
+
 AsyncCaller = AsyncSession | async_scoped_session[Any] | AsyncConnection
 
 #: Seconds that the server gives a statement beyond the timeout here, which should be the one that ends it.
 SERVER_TIMEOUT_MARGIN = 1.0
+#: Seconds between two tries to configure a database that is locked.
+CONFIGURE_PAUSE = 0.05
 #: Seconds to wait for a connection where no timeout is set.
 POOL_TIMEOUT = 30.0
 
@@ -86,7 +92,7 @@ class Database(BaseDatabase):
         `own_loop`, it is for use on another event loop. A database in memory has only one connection, which
         everybody shares: then this returns the same object.
         """
-        if self.dialect.is_memory(self.engine.url):
+        if self.in_memory:
             return self
         session_limits = None
         # Behind a pooler, the server's sessions are not ours to set up.
@@ -98,27 +104,73 @@ class Database(BaseDatabase):
         wait = POOL_TIMEOUT if timeout is None else timeout
         engine = with_own_pool(self.engine, connections - kept, wait, session_limits)
         own = Database(engine, self.prefix, timeout=timeout, pooled=self.pooled)
-        own._owns_engine = True
+        own._owns_engine, own.in_memory = True, False
         own._autocommit_pool = FAST_PATH.autocommit_pool(engine.sync_engine, kept)
         if not own_loop:
             own._writer = self._writer
             own.on_notices = self.on_notices
         return own
 
-    async def prepare(self) -> None:
-        """Set up the database for a runner; raises `SchemaMissing` if there are no tables."""
+    async def check_node(self) -> None:
+        """Find out what the database is, before a node makes its pools.
+
+        Raises:
+            ConfigError: no node can run on this database, or with this engine.
+            SchemaMissing: the file does not exist.
+        """
+        if problem := self.dialect.refusal(self.engine.url):
+            raise ConfigError(problem)
         # To connect would create an empty file.
         if self.dialect.missing_file(self.engine.url):
             raise SchemaMissing(self.missing_schema())
-        with self._translate_errors():
-            await compat.run_sync(self._prepare)
+        if self.dialect.single_writer:
+            in_memory = await compat.run_sync(self._holds_memory)
+            if in_memory is not None:
+                self.in_memory = in_memory
+
+    def _holds_memory(self) -> bool | None:
+        with dialects.connect(self.engine.sync_engine) as connection:
+            return self.dialect.holds_memory(connection)
+
+    async def prepare(self) -> None:
+        """Set up the database for a runner; raises `SchemaMissing` if there are no tables."""
+        if not self.in_memory:
+            with self._translate_errors():
+                await self._configure()
         await self.read(lambda transaction: transaction.execute(select(Job.id).limit(0)))
 
-    def _prepare(self) -> None:
+    async def _configure(self) -> None:
+        until = clock.monotonic() + (POOL_TIMEOUT if self.timeout is None else self.timeout)
+        while True:
+            try:
+                changed = await compat.run_sync(self._prepare)
+                break
+            except DBAPIError as error:
+                if not self.dialect.is_transient(error):
+                    raise
+                if clock.monotonic() >= until:
+                    logger.warning(
+                        "the database could not be configured: %s. The node goes on without that; it is tried"
+                        " again at the next start",
+                        dialects.driver_error(error),
+                    )
+                    return
+            await asyncio.sleep(random.uniform(0.5, 1) * CONFIGURE_PAUSE)  # noqa: S311 - jitter
+        if changed and (problem := await compat.run_sync(self._mode)):
+            logger.warning("%s", problem)
+
+    def _prepare(self) -> bool:
         with dialects.connect(self.engine.sync_engine) as connection:
             # A listener may have begun a transaction.
             connection.rollback()
-            self.dialect.prepare(connection.execution_options(isolation_level="AUTOCOMMIT"))
+            return self.dialect.prepare(connection.execution_options(isolation_level="AUTOCOMMIT"))
+
+    def _mode(self) -> str | None:
+        # On a new connection, the application's event handlers may have undone it on purpose.
+        with dialects.connect(self.engine.sync_engine) as connection:
+            connection.invalidate()
+        with dialects.connect(self.engine.sync_engine) as connection:
+            return self.dialect.mode(connection)
 
     async def dispose(self) -> None:
         """Close the connections of an engine that Oban made."""

@@ -14,7 +14,7 @@ from oban import clock, compat, dialects
 from oban.database.engines import AUTOCOMMIT_CONNECTIONS, has_level
 from oban.database.fast import FAST_PATH
 from oban.database.hooks import ConnectionHooks, SessionHooks, TransactionHooks
-from oban.database.job_scope import job_connection
+from oban.database.job_scope import job_transaction
 from oban.database.transaction import JoinedTransaction, Notice, OwnTransaction, Transaction
 from oban.errors import ConfigError, InvalidTarget, SchemaMissing, WouldDeadlock
 from oban.models import Job
@@ -82,8 +82,10 @@ class BaseDatabase:
             )
         if prefix and not self.dialect.has_schemas:
             raise ConfigError(f"{self.dialect.name} has no schemas: leave out the prefix")
+        #: Whether the database exists only in this process. What the URL says, until a node starts and asks.
+        self.in_memory = self.dialect.is_memory(engine.url)
         # An application's engine keeps all of its connections in its own pool.
-        kept = AUTOCOMMIT_CONNECTIONS if owned and not self.dialect.is_memory(engine.url) else 0
+        kept = AUTOCOMMIT_CONNECTIONS if owned and not self.in_memory else 0
         self._autocommit_pool = FAST_PATH.autocommit_pool(engine, kept)
         self.prefix = prefix
         self.pooled = pooled
@@ -196,13 +198,14 @@ class BaseDatabase:
 
     def _check_deadlock(self, *, writes: bool) -> None:
         """Raise `WouldDeadlock` where a job would wait for the lock that its own session has."""
-        if not self.dialect.single_writer or (connection := job_connection()) is None:
+        if not self.dialect.single_writer or (begun := job_transaction()) is None:
             return
-        if self.dialect.is_memory(self._sync_engine.url):
-            waits = connection.engine.pool is self._sync_engine.pool
+        engine = begun.connection.engine
+        if self.in_memory:
+            waits = engine.pool is self._sync_engine.pool
         else:
-            same_file = connection.engine.url.database == self._sync_engine.url.database
-            waits = writes and same_file and self.dialect.has_locked(connection)
+            same_file = self.dialect.same_file(engine.url, self._sync_engine.url)
+            waits = writes and same_file and begun.has_locked()
         if waits:
             raise WouldDeadlock(
                 "this job's session has written already, and until it commits nobody else can: pass"

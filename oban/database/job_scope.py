@@ -3,25 +3,68 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary, WeakSet
 
-from sqlalchemy import Connection, event
+from sqlalchemy import Connection, Engine, event
 from sqlalchemy.orm import Session
 
 from oban import dialects
 
+#: Connections of watched engines that have run a statement that takes the write lock.
+_written: WeakSet[Connection] = WeakSet()
+_watched: WeakSet[Engine] = WeakSet()
 
-@dataclass(slots=True)
+
+class _Begun(NamedTuple):
+    """A transaction of a session, as it was when it began."""
+
+    connection: Connection
+    #: Whether the driver was in a transaction at once, before the first statement of the session.
+    early: bool
+    changes: int
+
+    def has_locked(self) -> bool:
+        """Whether it keeps out all other writers."""
+        dialect = dialects.for_bind(self.connection)
+        if not dialect.in_transaction(self.connection):
+            return False
+        # The driver alone begins a transaction with the first statement that writes. With autocommit=False,
+        # or after an event handler's BEGIN, there is one from the start.
+        return not self.early or self.has_written()
+
+    def has_written(self) -> bool:
+        changes = dialects.for_bind(self.connection).total_changes(self.connection)
+        return self.connection in _written or changes != self.changes
+
+
+@dataclass(slots=True, weakref_slot=True)
 class _JobScope:
-    """The connection of a job's session, once it has begun a transaction."""
+    """The transactions that a job's session has begun."""
 
-    connection: Connection | None = None
+    transactions: list[_Begun] = field(default_factory=list)
 
     def begun(self, session: Session, transaction: object, connection: Connection) -> None:
-        self.connection = connection
+        dialect = dialects.for_bind(connection)
+        early, changes = dialect.in_transaction(connection), dialect.total_changes(connection)
+        self.transactions.append(_Begun(connection, early, changes))
 
 
 _scope: ContextVar[_JobScope | None] = ContextVar("oban.job_scope", default=None)
+_scopes: WeakKeyDictionary[Session, _JobScope] = WeakKeyDictionary()
+
+
+def watch(engine: Engine) -> None:
+    """Notice which transactions of an engine for job sessions take the write lock."""
+    takes_lock = dialects.for_bind(engine).takes_lock
+
+    def executed(connection: Connection, _: Any, statement: str, *__: Any) -> None:
+        if takes_lock(statement):
+            _written.add(connection)
+
+    event.listen(engine, "after_cursor_execute", executed)
+    _watched.add(engine)
 
 
 @contextmanager
@@ -30,6 +73,7 @@ def job_session(session: Session) -> Iterator[None]:
     scope = _JobScope()
     if dialects.for_bind(session).single_writer:
         event.listen(session, "after_begin", scope.begun)
+        _scopes[session] = scope
     token = _scope.set(scope)
     try:
         yield
@@ -37,10 +81,19 @@ def job_session(session: Session) -> Iterator[None]:
         _scope.reset(token)
 
 
-def job_connection() -> Connection | None:
-    """The connection that the session of this context's job is using now, on a single-writer database."""
+def job_transaction() -> _Begun | None:
+    """What the session of this context's job is in now, on a single-writer database."""
     scope = _scope.get()
-    connection = None if scope is None else scope.connection
-    if connection is None or connection.closed or connection.invalidated:
+    if scope is None or not scope.transactions:
         return None
-    return connection
+    latest = scope.transactions[-1]
+    return None if latest.connection.closed or latest.connection.invalidated else latest
+
+
+def has_only_read(session: Session) -> bool:
+    """Whether it is certain that a job's session has written nothing, so that a rollback loses nothing."""
+    scope = _scopes.get(session)
+    return scope is not None and not any(
+        begun.connection.engine not in _watched or begun.connection.closed or begun.has_written()
+        for begun in scope.transactions
+    )

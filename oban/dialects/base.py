@@ -177,9 +177,20 @@ class Dialect(ABC):
     def begin_write(self, connection: Connection) -> None:  # noqa: B027
         """Where rows cannot be locked, keep other writers out until the end of the transaction."""
 
-    def has_locked(self, connection: Connection) -> bool:
-        """Whether the connection's transaction keeps out all other writers. Only for a `single_writer`."""
+    def takes_lock(self, statement: str) -> bool:
+        """Whether a statement keeps out all other writers until the end of its transaction.
+
+        Only for a `single_writer`.
+        """
         return False
+
+    def total_changes(self, connection: Connection) -> int:
+        """A number that grows when the connection changes rows. Only for a `single_writer`."""
+        return 0
+
+    @abstractmethod
+    def in_transaction(self, connection: Connection) -> bool:
+        """Whether the driver's connection is in a transaction, whoever has begun it."""
 
     @abstractmethod
     def begin_migration(self, connection: Connection, prefix: str) -> None:
@@ -226,8 +237,28 @@ class Dialect(ABC):
         """Which file or directory of the database does not exist, as a clause; None if it is all there."""
         return None
 
-    def prepare(self, connection: Connection) -> None:  # noqa: B027
-        """Configure the database when a node starts. The connection is not in a transaction."""
+    def same_file(self, url: URL, other: URL) -> bool:
+        """Whether two URLs name the same file. Only for a `single_writer`."""
+        return False
+
+    def refusal(self, url: URL) -> str | None:
+        """Why no node can run on the database of a URL, in a sentence; None if one can."""
+        return None
+
+    def holds_memory(self, connection: Connection) -> bool | None:
+        """Like `is_memory`, asked of the database itself; None if it is what the URL says."""
+        return None
+
+    def prepare(self, connection: Connection) -> bool:
+        """Configure the database when a node starts. The connection is not in a transaction.
+
+        Returns whether the database was changed; `mode` then says how it is configured.
+        """
+        return False
+
+    def mode(self, connection: Connection) -> str | None:
+        """Why the database is not configured as `prepare` has done, in a sentence; None if it is."""
+        return None
 
     def session_limits_sql(self, seconds: float) -> str | None:
         """A statement for new connections: the server ends what takes longer, or is idle in a transaction."""

@@ -51,7 +51,7 @@ class DataVersionNotifier(PollNotifier):
     async def _open(self) -> None:
         await super()._open()
         engine = self.database.engine
-        if self.database.dialect.is_memory(engine.url):
+        if self.database.in_memory:
             event.listen(engine.sync_engine, "commit", self._on_commit)
         else:
             self._task = asyncio.create_task(self._watch(), name="oban-data-version")
@@ -81,11 +81,21 @@ class DataVersionNotifier(PollNotifier):
                 await asyncio.sleep(RETRY_PAUSE)
 
     async def _poll(self, connection: AsyncConnection) -> None:
-        connection = await connection.execution_options(isolation_level="AUTOCOMMIT")
         seen = None
         while self._started:
-            version = (await connection.exec_driver_sql("PRAGMA data_version")).scalar()
+            version = await connection.run_sync(self._data_version)
             if version != seen:
                 seen = version
                 self.wake_all()
             await asyncio.sleep(self.interval)
+
+    def _data_version(self, connection: Connection) -> int:
+        # Past SQLAlchemy's transaction, for whose begin the application's event handler can take a lock.
+        cursor = connection.connection.cursor()
+        cursor.execute("PRAGMA data_version")
+        (version,) = cursor.fetchone() or (0,)
+        cursor.close()
+        if self.database.dialect.in_transaction(connection):
+            # With autocommit=False, the driver is always in one, in which the number would stay the same.
+            connection.connection.rollback()
+        return int(version)

@@ -93,7 +93,10 @@ class AutocommitPool:
         # A listener of `engine_connect` may have begun a transaction, which the caller commits then.
         if not connection.in_transaction():
             connection.execution_options(isolation_level="AUTOCOMMIT")
-        return AutocommitConnection(connection, self._generation(), self._compiled)
+        # With autocommit=False, sqlite3 is in a transaction all the same, which SQLAlchemy's commit ends.
+        driver = connection.connection.driver_connection
+        begun = getattr(driver, "in_transaction", False) is True
+        return AutocommitConnection(connection, self._generation(), None if begun else self._compiled)
 
     def release(self, pooled: AutocommitConnection, *, failed: bool) -> None:
         """Take a connection back after its use. One on which a statement failed is closed."""

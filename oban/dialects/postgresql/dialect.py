@@ -159,6 +159,16 @@ class PostgreSQL(Dialect):
     def version(self) -> ColumnElement[str]:
         return sa.literal_column("CAST(xmin AS text)", sa.Text)
 
+    def in_transaction(self, connection: Connection) -> bool:
+        driver: Any = connection.connection.driver_connection
+        if (info := getattr(driver, "info", None)) is not None:
+            # psycopg and psycopg2; 0 is idle.
+            return bool(info.transaction_status != 0)
+        # asyncpg has a method, pg8000 an attribute.
+        if (ask := getattr(driver, "is_in_transaction", None)) is not None:
+            return bool(ask())
+        return bool(getattr(driver, "_in_transaction", False))
+
     def begin_migration(self, connection: Connection, prefix: str) -> None:
         lock = sa.text("SELECT pg_advisory_xact_lock(hashtext('oban migration ' || :prefix))")
         connection.execute(lock, {"prefix": prefix})

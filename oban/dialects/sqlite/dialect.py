@@ -1,5 +1,6 @@
 """The `Dialect` of SQLite: one writer at a time, WAL, lists and documents as JSON text."""
 
+import re
 import sqlite3
 from collections.abc import Mapping
 from datetime import datetime
@@ -16,6 +17,7 @@ from sqlalchemy.types import TypeDecorator
 
 from oban import encoding
 from oban.dialects.base import HALF, MAX_ERRORS, UNREACHABLE, UNWRITABLE, ColumnType, Dialect, sql_literal
+from oban.dialects.sqlite import files
 from oban.dialects.sqlite.documents import SQLiteDocuments, json_or_empty
 from oban.types import UTCDateTime
 
@@ -39,6 +41,12 @@ _UNUSABLE = _LOCKED | {
 _NOW = "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
 # An UPDATE takes the write lock even if it matches no row.
 _TAKE_LOCK = sa.text("UPDATE oban_jobs SET id = id WHERE 0")
+# Take the write lock where there is no table yet.
+_CHANGE_NOTHING = ("CREATE TABLE IF NOT EXISTS oban_lock (id INTEGER)", "DROP TABLE oban_lock")
+_READS = re.compile(r"\s*(SELECT|VALUES|PRAGMA|EXPLAIN|SAVEPOINT|RELEASE|ROLLBACK|COMMIT)\b", re.IGNORECASE)
+_WRITES = re.compile(
+    r"\b(INSERT|UPDATE|DELETE|REPLACE|CREATE|DROP|ALTER|REINDEX|IMMEDIATE|EXCLUSIVE)\b", re.IGNORECASE
+)
 
 
 class _IdList(TypeDecorator[list[int]]):
@@ -165,16 +173,24 @@ class SQLite(Dialect):
         # that has read and wants to write later would fail at once.
         connection.execute(_TAKE_LOCK)
 
-    def has_locked(self, connection: Connection) -> bool:
-        # The driver begins a transaction with the first statement that writes. An application that begins
-        # one earlier usually takes the lock as well.
+    def takes_lock(self, statement: str) -> bool:
+        return not _READS.match(statement) and _WRITES.search(statement) is not None
+
+    def total_changes(self, connection: Connection) -> int:
+        return getattr(connection.connection.driver_connection, "total_changes", 0)
+
+    def in_transaction(self, connection: Connection) -> bool:
         return bool(getattr(connection.connection.driver_connection, "in_transaction", False))
 
     def begin_migration(self, connection: Connection, prefix: str) -> None:
-        driver: Any = connection.connection.driver_connection
-        if not driver.in_transaction:
+        if not self.in_transaction(connection):
             # The driver does not begin a transaction for statements that change the schema.
             connection.exec_driver_sql("BEGIN IMMEDIATE")
+        else:
+            # The driver or the application has begun one, which has not locked anything yet. Other
+            # migrations wait for the first change.
+            for statement in _CHANGE_NOTHING:
+                connection.exec_driver_sql(statement)
 
     def engine_options(self, url: URL, pooled: bool = False) -> dict[str, Any]:
         options: dict[str, Any] = {"connect_args": {"timeout": BUSY_TIMEOUT, "factory": TolerantConnection}}
@@ -187,23 +203,60 @@ class SQLite(Dialect):
         return options
 
     def is_memory(self, url: URL) -> bool:
-        return url.database in (None, "", ":memory:") or "mode=memory" in str(url)
+        return files.parse(url).path is None
+
+    def holds_memory(self, connection: Connection) -> bool | None:
+        # The engine can open another database than its URL says, with creator= or connect_args.
+        databases = connection.exec_driver_sql("PRAGMA database_list")
+        (name,) = (path or "" for _, schema, path in databases if schema == "main")
+        # A database of the memdb VFS has a name, but no file.
+        return not Path(name).is_file()
 
     def missing_file(self, url: URL) -> str | None:
-        # A URI has parameters of its own, and may name a file that is not on a disk.
-        if self.is_memory(url) or str(url.database).startswith("file:"):
+        path = files.parse(url).path
+        if path is None:
             return None
-        path = Path(str(url.database)).absolute()
         if not path.parent.is_dir():
             return f"the directory {path.parent} does not exist"
         return None if path.exists() else f"the file {path} does not exist"
 
-    def prepare(self, connection: Connection) -> None:
+    def same_file(self, url: URL, other: URL) -> bool:
+        path, other_path = files.parse(url).path, files.parse(other).path
+        return None not in (path, other_path) and path.resolve() == other_path.resolve()  # type: ignore[union-attr]
+
+    def refusal(self, url: URL) -> str | None:
+        return files.parse(url).refusal
+
+    def prepare(self, connection: Connection) -> bool:
         # In WAL mode, readers and the writer do not wait for each other. The file stays in this mode.
         with connection.begin():
-            # An application's event handler may have begun a transaction. It would not let the mode change.
+            # A transaction would not let the mode change. The application's event handler may have begun one.
             connection.connection.rollback()
-            connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+            # With autocommit=False, the driver has begun another one, and expects one afterwards.
+            begun = self.in_transaction(connection)
+            if begun:
+                connection.exec_driver_sql("COMMIT")
+            try:
+                # Other modes are not stored in the file: the application has set them.
+                if _journal_mode(connection) != "delete":
+                    return False
+                timeout = connection.exec_driver_sql("PRAGMA busy_timeout").scalar_one()
+                # The caller waits instead, so that it can stop.
+                connection.exec_driver_sql("PRAGMA busy_timeout = 0")
+                try:
+                    connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+                finally:
+                    connection.exec_driver_sql(f"PRAGMA busy_timeout = {timeout}")
+            finally:
+                if begun:
+                    connection.exec_driver_sql("BEGIN")
+        return True
+
+    def mode(self, connection: Connection) -> str | None:
+        mode = _journal_mode(connection)
+        if mode == "wal":
+            return None
+        return f"the file's journal mode is {mode}, in which readers and the writer wait for each other"
 
     def is_missing_table(self, error: DBAPIError) -> bool:
         # There is no code for it: SQLITE_ERROR stands for every faulty statement.
@@ -222,6 +275,11 @@ class SQLite(Dialect):
             # The driver's own errors have no code.
             return _code(error) in (0, sqlite3.SQLITE_TOOBIG)
         return isinstance(error, UNWRITABLE)
+
+
+def _journal_mode(connection: Connection) -> str:
+    mode: str = connection.exec_driver_sql("PRAGMA journal_mode").scalar_one()
+    return mode
 
 
 def _code(error: DBAPIError) -> int:

@@ -12,6 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from oban import compat, encoding
+from oban.database import job_scope
 from oban.database.aio import Database
 from oban.database.engines import autocommits
 from oban.database.job_scope import job_session
@@ -57,6 +58,8 @@ class JobSessions:
             # In AUTOCOMMIT mode, nothing could be rolled back.
             options["isolation_level"] = database.dialect.isolation or "SERIALIZABLE"
         self._engine = database.engine.execution_options(**options)
+        if database.dialect.single_writer:
+            job_scope.watch(self._engine.sync_engine)
         if not in_thread:
             _wait_for_connections(self._engine.sync_engine)
 
@@ -91,6 +94,7 @@ class JobSessions:
         # Where a statement cannot be interrupted, it waits for locks only for a limited time anyway.
         timeout = self._timeout if self.database.dialect.interruptible else None
         conflict: DBAPIError | None = None
+        has_only_read = False
         try:
             async with asyncio.timeout(timeout) as deadline:
                 if await self._store(session, ack):
@@ -101,6 +105,7 @@ class JobSessions:
             if not self.database.dialect.is_transient(error):
                 raise
             conflict = error
+            has_only_read = job_scope.has_only_read(session.sync_session)
         except TimeoutError:
             if not deadline.expired():
                 raise
@@ -108,6 +113,10 @@ class JobSessions:
                 TimeoutError(f"the transaction was not stored within {timeout:g} s")
             ) from None
         await session.rollback()
+        if has_only_read:
+            # On SQLite, a transaction that has read cannot write once another one has. A new one can, and
+            # nothing is lost.
+            return await self.commit_with_outcome(session, ack)
         key = ack[:3]
         if key not in await self.database.run(session, runs.lost_runs, [key]):
             raise conflict or AttemptFailed(

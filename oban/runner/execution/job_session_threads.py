@@ -61,7 +61,7 @@ class ThreadSessions:
                 session.close(self._timeout)
 
     def _make(self) -> "ThreadSession":
-        if self._database.dialect.is_memory(self._database.engine.url):
+        if self._database.in_memory:
             raise AttemptFailed(
                 ConfigError(
                     "a database in memory has only one connection, on the event loop; make process async, or"
