@@ -5,6 +5,7 @@ because of this module.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
+from copy import copy
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from greenlet import getcurrent, greenlet
@@ -247,6 +248,16 @@ def raise_dbapi_error(
 def set_identity(state: InstanceState[Any], key: Any) -> None:
     """Make an instance a stored one, as `make_transient_to_detached` does, without expiring anything."""
     state.key = key
+
+
+def copy_state(state: InstanceState[Any], instance: object) -> None:
+    """Give an instance a copy of the state of another one, outside of any session, as pickle does."""
+    copied: InstanceState[Any] = InstanceState.__new__(type(state))
+    values = state.__getstate__()
+    for key in ("committed_state", "expired_attributes", "callables", "info"):
+        if key in values:
+            values[key] = copy(values[key])
+    copied.__setstate__({**values, "instance": instance})
 
 
 # -- SQLAlchemy: types ------------------------------------------------------------------------------

@@ -216,6 +216,28 @@ class Job(Base):
 
         return restore
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What pickle and copy take: everything but the run, which belongs to this node."""
+        return {key: value for key, value in self.__dict__.items() if key != "_run"}
+
+    def __setstate__(self, values: dict[str, Any]) -> None:
+        self.__dict__.update(values)
+        if "_sa_instance_state" not in values:
+            manager_of_class(type(self)).setup_instance(self)
+            if values.get("id") is not None:
+                self._mark_persistent()
+
+    def __copy__(self) -> "Job":
+        values = self.__getstate__()
+        state = values.pop("_sa_instance_state", None)
+        copied = object.__new__(type(self))
+        copied.__dict__.update(values)
+        if state is None:
+            copied.__setstate__(values)
+        else:
+            compat.copy_state(state, copied)
+        return copied
+
     def _fill(self, checked: dict[str, Any]) -> None:
         # Not through the instrumented attributes, which would check each value again and would take most of
         # the time of a bulk insert. The insert reads the values from this dict, too.
@@ -246,8 +268,8 @@ class Job(Base):
 
         In a worker it becomes true within `watch_interval` (1 second) after the job is cancelled on any node,
         deleted, rescued, or retried after a cancel. It also becomes true when the attempt exceeds its timeout
-        in a thread, and when the node's grace period ends. Elsewhere it is true if `state` is `cancelled`;
-        the database is not asked.
+        in a thread, and when the node's grace period ends. Elsewhere, and for a copy of the job, it is true
+        if `state` is `cancelled`; the database is not asked.
         """
         if self._run is not None:
             return self._run.cancelled

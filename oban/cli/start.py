@@ -141,7 +141,7 @@ def start(
     announced: str | None,
     **options: Any,
 ) -> None:
-    """Run jobs until SIGTERM or Ctrl-C. A second signal stops waiting for running jobs.
+    """Run jobs until SIGTERM, SIGHUP or Ctrl-C. A second SIGTERM or Ctrl-C stops waiting for running jobs.
 
     TARGET is the application's own Oban, or a function that returns it, as MODULE:ATTRIBUTE, such as
     app.jobs:oban. It knows its database and all its options. --queues, --node, --lease and
