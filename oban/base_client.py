@@ -52,6 +52,8 @@ class BaseClient(JobOperations[CallerT], QueueOperations[CallerT], Generic[Engin
         rescue_interval: float | timedelta | None = None,
         session: Callable[[], AsyncSession] | None = None,
         middleware: Sequence[Middleware] | None = None,
+        timeout: float | timedelta | None = None,
+        max_attempts: int | None = None,
         lifespan: Callable[[Any], AbstractAsyncContextManager[Any]] | None = None,
         leadership: bool | None = None,
         **unknown: Never,
@@ -92,6 +94,10 @@ class BaseClient(JobOperations[CallerT], QueueOperations[CallerT], Generic[Engin
                 none.
             middleware: Functions that run around each attempt on this node, async or plain, the outermost
                 first: `async def middleware(job, call_next): return await call_next(job)` (default: none).
+            timeout: Seconds that an attempt on this node can take if its worker sets no timeout (default: no
+                limit). A worker with `timeout=None` has none.
+            max_attempts: How many attempts a job has that this client enqueues, if neither its worker nor the
+                call says so, 1 to 32,767 (default 20).
             lifespan: A function that takes this client and returns an async context manager, which is
                 entered when a node with queues starts, and exited after its jobs have ended. Workers get
                 what it yields: a mapping, or one object (default: none).

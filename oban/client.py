@@ -122,14 +122,26 @@ class Oban(BaseClient[AsyncEngine, AsyncCaller]):
 
     async def enqueue(self, job: Job, session: AsyncCaller | None = None) -> Job:
         jobs = insert.collect_jobs([job])
-        await self._database.run(session, insert.insert_all, jobs, attach=session is not None)
+        await self._database.run(
+            session,
+            insert.insert_all,
+            jobs,
+            attach=session is not None,
+            max_attempts=self.options.max_attempts,
+        )
         return job
 
     async def enqueue_many(
         self, jobs: Iterable[Job] | Job, *more: Job, session: AsyncCaller | None = None
     ) -> list[Job]:
         new = insert.collect_jobs(jobs, *more)
-        await self._database.run(session, insert.insert_all, new, attach=session is not None)
+        await self._database.run(
+            session,
+            insert.insert_all,
+            new,
+            attach=session is not None,
+            max_attempts=self.options.max_attempts,
+        )
         return new
 
     async def enqueue_stream(
@@ -141,7 +153,7 @@ class Oban(BaseClient[AsyncEngine, AsyncCaller]):
     ) -> int:
         count = 0
         async for part in async_batches(jobs, batch):
-            await self._database.run(session, insert.insert_all, part)
+            await self._database.run(session, insert.insert_all, part, max_attempts=self.options.max_attempts)
             count += len(part)
             # Free these jobs before the next batch is collected.
             del part

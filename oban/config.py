@@ -142,6 +142,8 @@ class Options:
     rescue_interval: float = None  # type: ignore[assignment]
     session: Callable[[], Any] | None = None
     middleware: Sequence[Callable[..., Any]] = ()
+    timeout: float | None = None
+    max_attempts: int | None = None
     lifespan: Callable[[Any], Any] | None = None
     leadership: bool = True
     #: The intervals that were not set.
@@ -177,6 +179,10 @@ class Options:
         object.__setattr__(self, "retention", Retention.parse(self.retention))
         object.__setattr__(self, "middleware", callables.middleware(self.middleware))
         callables.check_lifespan(self.lifespan)
+        if self.timeout is not None:
+            self._convert("timeout", least=0.001)
+        if self.max_attempts is not None:
+            _check_integer("max_attempts", self.max_attempts, 1, job_fields.MAX_ATTEMPTS)
 
     def _convert(self, option: str, least: float) -> None:
         object.__setattr__(self, option, _seconds(option, getattr(self, option), least))

@@ -71,9 +71,12 @@ ErrorDelays: TypeAlias = Mapping[type[BaseException], float | timedelta]
 
 
 class WorkerOptions(JobOptions, total=False):
-    """Options of a class statement, `@worker` and `@job`. None stands for the default."""
+    """Options of a class statement, `@worker` and `@job`. None stands for the default, except for `timeout`,
+    where it means no limit.
+    """
 
     name: str | None
+    aliases: str | Sequence[str] | None
     oban: str | None
     timeout: float | timedelta | None
     executor: Literal["thread", "process"] | None

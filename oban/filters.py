@@ -17,7 +17,7 @@ from sqlalchemy import Boolean, ColumnElement, false, not_, or_
 from sqlalchemy.orm import QueryableAttribute
 from sqlalchemy.types import BigInteger, Text
 
-from oban import arguments, encoding, fields
+from oban import arguments, encoding, fields, registry
 from oban.dialects import portable
 from oban.dialects.documents import Documents
 from oban.errors import EncodingError, InvalidArgument, InvalidJob
@@ -35,14 +35,15 @@ def worker(*workers: type[Worker[Any]] | FunctionWorker[..., Any] | str, of: Of 
     """Jobs of a worker, or of any of several.
 
     Args:
-        workers: Worker classes, `@job` functions or names of workers.
+        workers: Worker classes, `@job` functions or names of workers. A class or a function also finds the
+            jobs under its aliases.
         of: `Job` or an `aliased(Job)`.
 
     Raises:
         InvalidArgument: No worker is passed, or an argument is not a worker.
         InvalidJob: A name is blank or longer than 255 characters.
     """
-    names = [_worker_name(item) for item in _at_least_one(workers, "a worker")]
+    names = [name for item in _at_least_one(workers, "a worker") for name in _worker_names(item)]
     return cast(Condition, of.worker.in_(names))
 
 
@@ -252,15 +253,15 @@ def _at_least_one(items: tuple[Any, ...], what: str) -> tuple[Any, ...]:
     return items
 
 
-def _worker_name(worker: object) -> str:
+def _worker_names(worker: object) -> Iterable[str]:
     if isinstance(worker, FunctionWorker):
         worker = worker.worker
     if isinstance(worker, type) and issubclass(worker, Worker):
         if not worker.worker_name:
             raise InvalidArgument("Worker itself has no jobs: pass one of its subclasses")
-        return worker.worker_name
+        return registry.names(worker)
     if isinstance(worker, str):
-        return fields.worker(worker)
+        return (fields.worker(worker),)
     raise InvalidArgument(f"a worker is its class, its @job function or its name, not {_shown(worker)}")
 
 

@@ -82,7 +82,8 @@ class Job(Base):
         args: The worker's arguments, a dict of JSON values (default `{}`).
         queue: The queue that the job waits in, a name of up to 128 characters (default "default").
         priority: Which jobs of a queue start first, from 0 (first) to 9 (last) (default 0).
-        max_attempts: How many times the job can start before a failure discards it, 1 to 32767 (default 20).
+        max_attempts: How many times the job can start before a failure discards it, 1 to 32767 (default 20,
+            unless the `Oban` that enqueues it has another one).
         tags: Up to 100 strings of up to 255 characters, stored in lower case (default none).
         meta: Anything else about the job, a dict of JSON values (default `{}`). Oban sets the keys
             `recorded`, `return`, `snoozed` and `rescued`.
@@ -155,6 +156,8 @@ class Job(Base):
     _run: ClassVar[RunStatus | None] = None
     #: Seconds, from which `enqueue` computes `scheduled_at` by the database's clock.
     _schedule_in: ClassVar[float | None] = None
+    #: Whether the job's worker or its maker has set `max_attempts`, so that no default replaces it.
+    _sets_max_attempts: ClassVar[bool] = False
 
     def __init__(self, **values: Unpack[JobFields]) -> None:
         if "worker" not in values:
@@ -246,12 +249,16 @@ class Job(Base):
             values["_schedule_in"] = delay = checked.pop("schedule_in")
             checked["scheduled_at"] = clock.now() + timedelta(seconds=delay)
         state = state_at(checked["scheduled_at"]) if "scheduled_at" in checked else JobState.AVAILABLE
+        if "max_attempts" in checked:
+            values["_sets_max_attempts"] = True
         values.update(_DEFAULTS, state=state, args={}, meta={}, tags=[], errors=[], attempted_by=[])
         values.update(checked)
 
     @validates(*fields.CHECKS)
     def _check(self, field: str, value: object) -> Any:
         checked = fields.CHECKS[field](value)
+        if field == "max_attempts":
+            self.__dict__["_sets_max_attempts"] = True
         if field == "scheduled_at":
             self.__dict__.pop("_schedule_in", None)
             # Not only before the insert, because bulk_save_objects() does not send `before_insert`.

@@ -26,8 +26,9 @@ class RaisableOutcome(Exception):
         return hash((type(self), self.args))
 
     def __repr__(self) -> str:
-        (name,) = self.__match_args__  # type: ignore[attr-defined]
-        return f"{type(self).__qualname__}({name}={self.args[0]!r})"
+        names: tuple[str, ...] = self.__match_args__  # type: ignore[attr-defined]
+        arguments = (f"{name}={value!r}" for name, value in zip(names, self.args, strict=False))
+        return f"{type(self).__qualname__}({', '.join(arguments)})"
 
 
 class Cancel(RaisableOutcome):
@@ -77,22 +78,36 @@ class Snooze(RaisableOutcome):
 
     Args:
         seconds: The delay, in seconds or as a timedelta.
+        meta: A dict of JSON values to put into the job's `meta`, in the same transaction as the new state.
+            The other keys of `meta` stay as they are (default: none).
 
     Raises:
-        InvalidJob: The delay is negative, not finite, or not a number.
+        InvalidJob: The delay is negative, not finite, or not a number, or `meta` is not a dict of JSON
+            values.
     """
 
-    __match_args__ = ("seconds",)
+    __match_args__ = ("seconds", "meta")
 
-    def __init__(self, seconds: float | timedelta) -> None:
+    def __init__(self, seconds: float | timedelta, meta: dict[str, Any] | None = None) -> None:
         fields.delay(seconds, "Snooze")
-        super().__init__(seconds)
+        if meta is None:
+            super().__init__(seconds)
+        else:
+            super().__init__(seconds, encoding.json_object(meta, "meta"))
+
+    def __hash__(self) -> int:
+        return hash((type(self), self.seconds))
 
     @property
     def seconds(self) -> float | timedelta:
         """The delay as it was passed."""
         seconds: float | timedelta = self.args[0]
         return seconds
+
+    @property
+    def meta(self) -> dict[str, Any] | None:
+        """What is put into the job's `meta`."""
+        return self.args[1] if len(self.args) > 1 else None
 
     @property
     def delay(self) -> float:

@@ -1,10 +1,10 @@
-"""What the `process` of a worker is and takes, checked when the worker is defined."""
+"""What the methods `process` and `backoff` of a worker are and take, checked when it is defined."""
 
 import functools
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from oban import callables, resources
 from oban.errors import ConfigError
@@ -17,6 +17,10 @@ _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_O
 _NO_METHODS = (property, functools.cached_property, functools.partial, functools.partialmethod)
 #: Names that other libraries have for `process`.
 _OTHER_NAMES = ("perform", "run", "execute", "handle", "call", "work", "proces", "processes", "__call__")
+
+
+#: How `backoff` gets the exception: as its second argument, as the keyword `error`, or not at all.
+PassesError: TypeAlias = Literal["position", "keyword"] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +51,60 @@ def inspect_process(cls: type[Any], types_by_name: Mapping[str, tuple[Any, ...]]
         signature = inspect.signature(function)
     except (TypeError, ValueError):
         return Process()
-    # A static or class method, or a callable object, has the signature of a bound method already.
-    has_self = hasattr(type(static), "__get__") and not isinstance(static, (staticmethod, classmethod))
-    process = _inspect_parameters(_without_self(signature) if has_self else signature, _globals(function))
+    own = _without_self(signature) if _has_self(static) else signature
+    process = _inspect_parameters(own, _globals(function))
     for parameter in process.resources:
         for name, types in types_by_name.items():
             if any(base in types for kind in parameter.classes for base in kind.__mro__):
                 raise ConfigError(f"the parameter {parameter} of process must be called {name}")
     return process
+
+
+def inspect_backoff(cls: type[Any]) -> PassesError:
+    """How the method `backoff` of a class gets the exception. Raises `ConfigError` if it cannot be called.
+
+    A parameter `error` gets it, or else a second parameter without a default, or `*args` or `**kwargs`.
+    """
+    function, static = getattr(cls, "backoff"), inspect.getattr_static(cls, "backoff")  # noqa: B009
+    if not callable(function) or callables.is_async(function) or callables.is_generator(function):
+        raise ConfigError("backoff must be a plain method")
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return None
+    parameters = list(signature.parameters.values())
+    if _has_self(static) and parameters and parameters[0].kind in _POSITIONAL:
+        parameters = parameters[1:]
+    passes = _error_parameter(parameters)
+    extra = (None,) if passes == "position" else ()
+    keywords = {"error": None} if passes == "keyword" else {}
+    try:
+        signature.replace(parameters=parameters).bind(None, *extra, **keywords)
+    except TypeError as error:
+        raise ConfigError(
+            f"backoff cannot be called with the job and the exception: {error}; define it as"
+            " def backoff(self, job) or def backoff(self, job, error)"
+        ) from None
+    return passes
+
+
+def _error_parameter(parameters: list[inspect.Parameter]) -> PassesError:
+    """How a `backoff` with these parameters, without self, gets the exception."""
+    others = parameters[1:] if parameters and parameters[0].kind in _POSITIONAL else parameters
+    if any(parameter.name == "error" and parameter.kind in _NAMED for parameter in others):
+        return "keyword"
+    second = others[0] if others and others[0].kind in _POSITIONAL else None
+    if second is not None and (second.name == "error" or second.default is inspect.Parameter.empty):
+        return "position"
+    kinds = {parameter.kind for parameter in others}
+    if second is None and inspect.Parameter.VAR_POSITIONAL in kinds:
+        return "position"
+    return "keyword" if inspect.Parameter.VAR_KEYWORD in kinds else None
+
+
+def _has_self(static: Any) -> bool:
+    # A static or class method, or a callable object, has the signature of a bound method already.
+    return hasattr(type(static), "__get__") and not isinstance(static, (staticmethod, classmethod))
 
 
 def _without_self(signature: inspect.Signature) -> inspect.Signature:

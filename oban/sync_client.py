@@ -64,14 +64,26 @@ class SyncOban(BaseClient[Engine, SyncCaller]):
 
     def enqueue(self, job: Job, session: SyncCaller | None = None) -> Job:
         jobs = insert.collect_jobs([job])
-        self._database.run(session, insert.insert_all, jobs, attach=session is not None)
+        self._database.run(
+            session,
+            insert.insert_all,
+            jobs,
+            attach=session is not None,
+            max_attempts=self.options.max_attempts,
+        )
         return job
 
     def enqueue_many(
         self, jobs: Iterable[Job] | Job, *more: Job, session: SyncCaller | None = None
     ) -> list[Job]:
         new = insert.collect_jobs(jobs, *more)
-        self._database.run(session, insert.insert_all, new, attach=session is not None)
+        self._database.run(
+            session,
+            insert.insert_all,
+            new,
+            attach=session is not None,
+            max_attempts=self.options.max_attempts,
+        )
         return new
 
     def enqueue_stream(
@@ -83,7 +95,7 @@ class SyncOban(BaseClient[Engine, SyncCaller]):
     ) -> int:
         count = 0
         for part in batches(jobs, batch):
-            self._database.run(session, insert.insert_all, part)
+            self._database.run(session, insert.insert_all, part, max_attempts=self.options.max_attempts)
             count += len(part)
             # Free these jobs before the next batch is collected.
             del part

@@ -1,4 +1,4 @@
-"""Workers: the classes that process jobs, and the registry that finds the class for a row.
+"""Workers: the classes that process jobs.
 
 A worker's name in the database is `module.QualifiedName`, unless the option `name` sets another. Only
 registered workers run: nothing is ever imported because a row names it.
@@ -20,7 +20,6 @@ from oban import (
     backoff,
     callables,
     config,
-    encoding,
     error_rules,
     fields,
     instances,
@@ -31,11 +30,13 @@ from oban.arguments import Arguments
 from oban.database.aio import AsyncCaller
 from oban.database.sync import SyncCaller
 from oban.error_rules import Rules
-from oban.errors import ConfigError, InvalidJob, UnknownWorker
+from oban.errors import ConfigError, InvalidJob
 from oban.fields import Overrides, WorkerOptions
 from oban.middleware import Layers, layers
 from oban.models import Job
+from oban.registry import Registry, parse_aliases
 from oban.resources import ResourceParameter
+from oban.signatures import PassesError
 
 #: The type of a worker's args.
 A = TypeVar("A", default=Mapping[str, Any])
@@ -54,14 +55,18 @@ class Worker(Generic[A]):
     Args:
         queue: The queue of the worker's jobs (default "default").
         priority: 0, which runs first, to 9, which runs last (default 0).
-        max_attempts: How many attempts a job has, 1 to 32,767 (default 20).
+        max_attempts: How many attempts a job has, 1 to 32,767 (default: the option `max_attempts` of the
+            `Oban` that enqueues it, or 20).
         tags: Up to 100 strings of up to 255 characters (default: none).
         meta: A dict of JSON values (default: empty).
         name: The worker's name in the database (default: `module.QualifiedName`).
         oban: The name of the instance that `enqueue` uses (default "Oban").
-        timeout: Seconds, or a timedelta, that an attempt can take (default: no limit). An async attempt is
-            interrupted where it awaits, and a child process is killed. An attempt in a thread cannot be
-            interrupted: `job.cancelled()` becomes true, and the attempt fails when it ends.
+        aliases: An earlier name of the worker, or a list of them: it also runs the jobs that were enqueued
+            under these names (default: none). Subclasses do not inherit them.
+        timeout: Seconds, or a timedelta, that an attempt can take; None for no limit (default: the option
+            `timeout` of the `Oban` that runs the job). An async attempt is interrupted where it awaits, and a
+            child process is killed. An attempt in a thread cannot be interrupted: `job.cancelled()` becomes
+            true, and the attempt fails when it ends.
         retry_on: Exceptions after which the job is retried: a class, a tuple of classes, or a dict of classes
             with delays (seconds or timedeltas) instead of `backoff`.
         discard_on: Exceptions, a class or a tuple of them, that make the job `discarded` at once.
@@ -78,6 +83,8 @@ class Worker(Generic[A]):
     """
 
     worker_name: ClassVar[str] = ""
+    #: The option `aliases`.
+    aliases: ClassVar[tuple[str, ...]] = ()
     #: Whether `process` is a coroutine function, which runs on the event loop.
     is_async: ClassVar[bool] = False
     #: Whether `process` runs in a child process.
@@ -98,6 +105,11 @@ class Worker(Generic[A]):
     _is_in_script: ClassVar[bool] = False
     _oban: ClassVar[str] = "Oban"
     _timeout: ClassVar[float | None] = None
+    #: Whether the worker has an option `timeout`, and whether that of the `Oban` applies.
+    _has_timeout: ClassVar[bool] = False
+    uses_default_timeout: ClassVar[bool] = True
+    #: How `backoff` gets the exception.
+    passes_error: ClassVar[PassesError] = None
     #: The type in `Worker[…]`, and the object that dumps and parses args of that type.
     _declared: ClassVar[Any] = None
     _arguments: ClassVar[Arguments | None] = None
@@ -106,15 +118,20 @@ class Worker(Generic[A]):
         super().__init_subclass__()
         cls._set_options(options)
         cls._inspect_process()
-        for method in ("backoff", "timeout"):
-            function = getattr(cls, method)
-            if not callable(function) or inspect.iscoroutinefunction(function):
-                raise ConfigError(f"{cls.__qualname__}: {method} must be a plain method")
-        # It replaces an older class of the same name, as when a module is reloaded.
-        if cls._why_base is None:
-            registry[cls.worker_name] = cls
-        else:
-            registry.pop(cls.worker_name, None)
+        if not callable(cls.timeout) or inspect.iscoroutinefunction(cls.timeout):
+            raise ConfigError(f"{cls.__qualname__}: timeout must be a plain method")
+        is_overridden = inspect.getattr_static(cls, "timeout") is not Worker.__dict__["timeout"]
+        cls.uses_default_timeout = not (cls._has_timeout or is_overridden)
+        try:
+            cls.passes_error = signatures.inspect_backoff(cls)
+            if cls._why_base is None:
+                registry.add(cls)
+                return
+            if cls.aliases:
+                raise ConfigError(f"it {cls._why_base}, so it cannot have aliases")
+        except ConfigError as error:
+            raise ConfigError(f"{cls.__qualname__}: {error}") from None
+        registry.remove(cls.worker_name)
 
     @classmethod
     def _set_options(cls, options: WorkerOptions) -> None:
@@ -122,7 +139,11 @@ class Worker(Generic[A]):
         try:
             config.check_known(options, WorkerOptions.__annotations__)
             name, oban = options.pop("name", None), options.pop("oban", None)
-            timeout, executor = options.pop("timeout", None), options.pop("executor", None)
+            executor, aliases = options.pop("executor", None), options.pop("aliases", None)
+            if "timeout" in options:
+                timeout = options.pop("timeout")
+                cls._timeout = None if timeout is None else fields.timeout(timeout)
+                cls._has_timeout = True
             if (functions := options.pop("middleware", None)) is not None:
                 cls.own_middleware = layers(callables.middleware(functions))
             rules = error_rules.pop_rules(options)
@@ -131,8 +152,10 @@ class Worker(Generic[A]):
             if oban is not None:
                 config.check_name("oban", oban)
             cls._is_in_script = name is None and module == cls.__module__ == main_module.MAIN
-            if timeout is not None:
-                cls._timeout = fields.timeout(timeout)
+            # What `@worker` decorates can be a worker of this name already.
+            previous = registry.get(cls.worker_name)
+            inherited = previous.aliases if previous is not None and previous in cls.__mro__ else ()
+            cls.aliases = inherited if aliases is None else parse_aliases(aliases, cls.worker_name)
             if executor not in (None, *EXECUTORS):
                 raise ConfigError(f"executor must be {' or '.join(EXECUTORS)}, not {executor!r}")
         except (ConfigError, InvalidJob) as error:
@@ -201,20 +224,24 @@ class Worker(Generic[A]):
         """
         raise NotImplementedError(f"{type(self).__qualname__} has no process method")
 
-    def backoff(self, job: Job) -> float | timedelta:
-        """Return the time until the next attempt, in seconds or as a timedelta.
+    def backoff(self, job: Job, *args: Any, **kwargs: Any) -> float | timedelta | None:
+        """Return the time until the next attempt, in seconds or as a timedelta; None for no more attempts.
 
-        It is called after attempt number `job.attempt` has failed.
+        It is called after attempt number `job.attempt` has failed. After None, the job is `discarded`.
 
-        Override it to change the default: 15 + 2^attempt seconds, with jitter.
+        Override it to change the default: 15 + 2^attempt seconds, with jitter. It can be defined as
+        `def backoff(self, job)`, or as `def backoff(self, job, error)` to get the exception as well: a
+        `TimeoutError` after a timeout. That of a child process is made again; where it cannot be, an
+        exception with the same name and message takes its place.
         """
         return backoff.default(job.attempt, job.max_attempts)
 
     def timeout(self, job: Job) -> float | timedelta | None:
         """Return how long an attempt can take, in seconds or as a timedelta; None for no limit.
 
-        Override it to decide for each job; by default it returns the option `timeout`. If it returns
-        anything else, that is logged, and the job runs without a limit.
+        Override it to decide for each job; the option `timeout` of `Oban` does not apply then. By default it
+        returns the option `timeout` of the worker. If it returns anything else, that is logged, and the job
+        runs without a limit.
         """
         return self._timeout
 
@@ -226,7 +253,7 @@ class Worker(Generic[A]):
             args: An object of the declared type or a dict that fits it, else a dict (default: empty).
             overrides: Fields of the job that differ from the worker's options: `queue`, `priority`,
                 `max_attempts`, `tags`, `meta`, and `scheduled_at` (a datetime with a time zone) or
-                `schedule_in` (seconds or a timedelta).
+                `schedule_in` (seconds or a timedelta; `scheduled_in` is the same).
 
         Raises:
             InvalidJob: The args do not fit the declared type, or a field does not exist or has a wrong value.
@@ -304,31 +331,8 @@ class Worker(Generic[A]):
         return enqueued
 
 
-class Registry(dict[str, type[Worker[Any]]]):
-    """Worker classes by the name that rows carry."""
-
-    def __missing__(self, name: str) -> type[Worker[Any]]:
-        remedy = "import the module that defines it before starting"
-        if name.startswith(f"{main_module.MAIN}."):
-            # Older versions did not ask how the main module had been started.
-            alias = main_module.import_name(main_module.MAIN) + name.removeprefix(main_module.MAIN)
-            if alias in self:
-                return self[alias]
-            remedy = (
-                "a script has enqueued it: run the script with `python -m`, or set the worker's option name"
-            )
-        raise UnknownWorker(
-            f"no worker named {encoding.log_safe(repr(name))} is registered in this process; {remedy}"
-        )
-
-    def queues(self) -> dict[str, str]:
-        """The queue of each worker's jobs, by the worker's name."""
-        return {name: cls._defaults.get("queue", "default") for name, cls in self.items()}
-
-
 #: Every worker that this process has defined.
-registry: Registry = Registry()
-
+registry: Registry[type[Worker[Any]]] = Registry()
 
 running: ContextVar[Job | None] = ContextVar("oban.running", default=None)
 

@@ -136,8 +136,12 @@ class Dialect(ABC):
     def set_keys(self, document: Any, values: Mapping[str, Any]) -> ColumnElement[Any]:
         """A JSON object with top-level keys set; each value is an expression of JSON text.
 
-        A document that is not an object counts as an empty one, here and in the next two methods.
+        A document that is not an object counts as an empty one, here and in the next three methods.
         """
+
+    @abstractmethod
+    def merge(self, document: Any, json: ColumnElement[str]) -> ColumnElement[Any]:
+        """A JSON object with the top-level keys of another one, which is not empty, as JSON text."""
 
     @abstractmethod
     def has_key(self, document: Any, key: str) -> ColumnElement[bool]:

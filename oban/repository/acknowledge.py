@@ -64,6 +64,8 @@ class Ack(NamedTuple):
     snoozed: int | None = None
     #: The new count in `meta["rescued"]`.
     rescued: int | None = None
+    #: What is put into `meta`, instead of the values above: JSON text of an object that is not empty.
+    meta: str | None = None
 
 
 def acknowledge(tx: Transaction, acks: Sequence[Ack]) -> set[int]:
@@ -134,6 +136,7 @@ def _outcomes_statement(dialect: Dialect) -> Update:
             "value": Text,
             "snoozed": BigInteger,
             "rescued": BigInteger,
+            "meta": Text,
         },
     ).c
     now = dialect.now()
@@ -167,6 +170,7 @@ def _outcomes_statement(dialect: Dialect) -> Update:
             ),
             meta=case(
                 (ack.value.is_not(None), dialect.set_keys(_job.meta, recorded)),
+                (ack.meta.is_not(None), dialect.merge(_job.meta, ack.meta)),
                 (ack.snoozed.is_not(None), dialect.set_keys(_job.meta, {"snoozed": ack.snoozed})),
                 (ack.rescued.is_not(None), dialect.set_keys(_job.meta, {"rescued": ack.rescued})),
                 else_=_job.meta,

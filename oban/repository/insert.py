@@ -103,23 +103,32 @@ def _check_new(job: Job) -> None:
         raise InvalidJob("state", "is scheduled, but the job has no scheduled_at or schedule_in")
 
 
-def insert_all(tx: Transaction, jobs: list[Job], attach: bool = False) -> None:
+def insert_all(
+    tx: Transaction, jobs: list[Job], attach: bool = False, max_attempts: int | None = None
+) -> None:
     """Insert jobs from `collect_jobs`, and set their ids, states and times.
 
     The instances are detached afterwards or, with `attach`, persistent in the transaction's session.
+    `max_attempts` is for jobs that do not set it.
     """
     # Jobs that the caller has added to the session were inserted when it was flushed.
     new = [job for job in jobs if not job._is_persistent]
     for start in range(0, len(new), BATCH):
-        _insert_batch(tx, new[start : start + BATCH], attach=attach, is_only_batch=len(new) <= BATCH)
+        batch = new[start : start + BATCH]
+        _insert_batch(tx, batch, attach=attach, is_only_batch=len(new) <= BATCH, max_attempts=max_attempts)
 
 
-def _insert_batch(tx: Transaction, jobs: list[Job], *, attach: bool, is_only_batch: bool) -> None:
+def _insert_batch(
+    tx: Transaction, jobs: list[Job], *, attach: bool, is_only_batch: bool, max_attempts: int | None
+) -> None:
     dialect = tx.dialect
     first = jobs[0].__dict__
     queue, worker = first["queue"], first["worker"]
     parameters: dict[str, Any] = {"first_queue": queue, "first_worker": worker}
     records = [_record(n, job, queue, worker) for n, job in enumerate(jobs)]
+    unset = [] if max_attempts is None else [n for n, job in enumerate(jobs) if not job._sets_max_attempts]
+    for n in unset:
+        records[n]["max_attempts"] = max_attempts
     returns_lists = dialect.writes_in_cte and len(jobs) > 1
     if len(jobs) == 1 and _TIMING.isdisjoint(records[0]):
         _, *columns = records[0]
@@ -141,6 +150,8 @@ def _insert_batch(tx: Transaction, jobs: list[Job], *, attach: bool, is_only_bat
     if attach:
         # Called before the values change.
         tx.on_rollback([job._restore_on_rollback() for job in jobs])
+    if unset:
+        tx.after_commit(lambda: _show_max_attempts([jobs[n] for n in unset], max_attempts))
     tx.after_commit(lambda: _show_rows(jobs, inserted_at, rows))
     if attach:
         # In the caller's transaction, that has run by now, and made the instances ones that are stored.
@@ -205,6 +216,11 @@ def _show_rows(jobs: list[Job], inserted_at: datetime, rows: list[tuple[int, dat
         values["id"], values["inserted_at"], values["state"] = id_, now, STATE_BY_VALUE[state]
         values["scheduled_at"] = now if scheduled_at == inserted_at else scheduled_at.replace(tzinfo=UTC)
         job._mark_persistent()
+
+
+def _show_max_attempts(jobs: list[Job], max_attempts: int | None) -> None:
+    for job in jobs:
+        job.__dict__["max_attempts"] = max_attempts
 
 
 def _default_values(dialect: Dialect) -> dict[str, ColumnElement[Any]]:

@@ -67,7 +67,9 @@ class Runner:
         self._thread_sessions = ThreadSessions(database, options.statement_timeout, factory)
         sessions = JobSessions(database, options.statement_timeout, factory)
         self._executor = Executor(
-            self._threads, self._processes, sessions, self._thread_sessions, options.middleware
+            *(self._threads, self._processes, sessions, self._thread_sessions),
+            options.middleware,
+            options.timeout,
         )
         self.notifier = notifier.make(self.database, options.notifier, options.listen_url)
         # It calls the functions once it has started, when the queues and the watchdog exist.

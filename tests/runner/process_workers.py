@@ -17,18 +17,30 @@ from oban import Cancel, Job, Record, Snooze, Worker, current_job, job, worker
 setting: contextvars.ContextVar[str] = contextvars.ContextVar("setting", default="none")
 
 
+class Unmakeable(Exception):
+    """An exception that the node cannot make again."""
+
+    def __reduce__(self) -> Any:
+        return (print, ())
+
+
 class InProcess(Worker, executor="process"):
     """Runs the action that its args name."""
 
     def process(self, job: Job) -> Any:
         return ACTIONS[job.args["do"]](job)
 
-    def backoff(self, job: Job) -> float:
-        return 3600
+    def backoff(self, job: Job, error: BaseException) -> float | None:
+        return None if str(error) == "no more" else 3600
 
 
 class Limited(InProcess, timeout=0.3):
     pass
+
+
+@job(executor="process", aliases="tests.renamed")
+def renamed(page: int) -> Snooze:
+    return Snooze(3600, meta={"page": page, "none": None})
 
 
 class Unmade(Worker, executor="process"):
@@ -165,6 +177,7 @@ ACTIONS: dict[str, Any] = {
     "pid": lambda job: Record([os.getpid(), setting.get()]),
     "cancel": lambda job: Cancel("no such account"),
     "snooze": lambda job: Snooze(3600),
+    "no more": lambda job: (_ for _ in ()).throw(Unmakeable("no more")),
     "nothing": lambda job: object(),
     "unserialisable": lambda job: Record({1, 2}),
     "large": lambda job: Record(["x" * 1000] * 2000),

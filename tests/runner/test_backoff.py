@@ -62,7 +62,7 @@ async def test_a_worker_decides_by_its_job_how_long_it_waits(url: URL) -> None:
 DELAYS: list[tuple[Any, float]] = [(0.25, 0.25), (timedelta(hours=1), 3600), (90 * 86400, 90 * 86400)]
 #: Values that are not delays.
 NONSENSE: list[Any] = [
-    *(None, "soon", -1, math.nan, math.inf, True, 10**30, 1e300, object(), [1]),
+    *("soon", -1, math.nan, math.inf, True, 10**30, 1e300, object(), [1]),
     *(ValueError("in backoff"), asyncio.CancelledError()),
 ]
 
@@ -95,6 +95,64 @@ async def test_a_backoff_that_fails_or_is_not_a_delay_gives_the_default(url: URL
             assert row.errors[0]["error"].endswith("ValueError: bad")
             assert timedelta(seconds=16.9) <= delay <= timedelta(seconds=20), nonsense
         await acknowledged(oban)
+
+
+class Own(Exception):
+    pass
+
+
+class TakesError(Worker):
+    """Fails, and discards the job after its own exception or after a timeout."""
+
+    async def process(self, job: Job) -> None:
+        if job.args["do"] == "wait":
+            await asyncio.Event().wait()
+        raise {"own": Own("why"), "other": ValueError("bad")}[job.args["do"]]
+
+    def backoff(self, job: Job, error: BaseException) -> float | None:
+        return None if isinstance(error, (Own, TimeoutError)) else 1000
+
+    def timeout(self, job: Job) -> float | None:
+        return 0.05 if job.args["do"] == "wait" else None
+
+
+class TakesErrorInThread(TakesError):
+    def process(self, job: Job) -> None:  # type: ignore[override]
+        raise {"own": Own("why"), "other": ValueError("bad")}[job.args["do"]]
+
+    @staticmethod
+    def backoff(*args: Any) -> float | None:
+        return TakesError().backoff(*args)
+
+
+class RetriesItself(TakesError, retry_on={Own: 500}):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("worker", "do", "delay", "text"),
+    [
+        (TakesError, "own", None, "Own: why"),
+        (TakesError, "other", 1000, "ValueError: bad"),
+        (TakesError, "wait", None, "TakesError timed out after 0.05 s"),
+        (TakesErrorInThread, "own", None, "Own: why"),
+        (TakesErrorInThread, "other", 1000, "ValueError: bad"),
+        (RetriesItself, "own", 500, "Own: why"),
+    ],
+)
+async def test_a_backoff_decides_by_the_exception(
+    url: URL, worker: type[Worker], do: str, delay: float | None, text: str
+) -> None:
+    async with Oban(url, queues={"default": 5}, **NO_POLLING) as oban:
+        row = await reaches(
+            oban, await oban.enqueue(worker.new({"do": do})), JobState.RETRYABLE, JobState.DISCARDED
+        )
+    assert row.errors[0]["error"].endswith(text)
+    if delay is None:
+        assert (row.state, row.attempt, row.discarded_at is None) == (JobState.DISCARDED, 1, False)
+    else:
+        waits = row.scheduled_at - datetime.fromisoformat(row.errors[0]["at"])
+        assert (row.state, round(waits.total_seconds())) == (JobState.RETRYABLE, delay)
 
 
 @pytest.mark.parametrize("raised", [SystemExit(1), KeyboardInterrupt()], ids=repr)

@@ -117,6 +117,18 @@ async def test_functions_and_plain_classes_run_in_processes_that_are_used_again(
     assert await recorded(oban, await oban.enqueue(InProcess.new({"do": "pid"}))) == [pid, "none"]
 
 
+async def test_a_renamed_function_runs_in_a_process_and_snoozes_with_meta(oban: Oban) -> None:
+    job = await oban.enqueue(Job(worker="tests.renamed", args={"page": 2}, meta={"kept": 1}))
+    row = await reaches(oban, job, JobState.SCHEDULED)
+    assert row.meta == {"kept": 1, "page": 2, "none": None, "snoozed": 1}
+
+
+async def test_a_backoff_gets_the_exception_of_a_process_and_can_end_the_job(oban: Oban) -> None:
+    row = await reaches(oban, await oban.enqueue(InProcess.new({"do": "no more"})), JobState.DISCARDED)
+    assert row.attempt == 1
+    assert "Unmakeable: no more" in row.errors[0]["error"]
+
+
 async def test_there_are_as_many_processes_as_jobs_run_at_once(oban: Oban, tmp_path: Path) -> None:
     notes = [tmp_path / str(n) for n in range(4)]
     jobs = await oban.enqueue_many([InProcess.new({"do": "poll", "note": str(note)}) for note in notes])

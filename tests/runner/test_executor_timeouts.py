@@ -5,6 +5,7 @@ import contextvars
 import logging
 import math
 import threading
+import time
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -271,3 +272,43 @@ async def test_every_job_sees_context_variables_that_were_set_before_the_start(
             row = await reaches(oban, enqueued, JobState.COMPLETED)
             assert row.meta["return"] == ["acme", "acme"]
     assert tenant.get() == "nobody"
+
+
+class Unlimited(Worker, timeout=None, max_attempts=1):
+    async def process(self, job: Job) -> None:
+        await asyncio.sleep(0.2)
+
+
+class Unset(Worker, max_attempts=1):
+    async def process(self, job: Job) -> None:
+        await wait_for_ever()
+
+
+class UnsetInThread(Worker, max_attempts=1):
+    def process(self, job: Job) -> None:
+        while not job.cancelled():
+            time.sleep(0.01)
+
+
+class Longer(Unset, timeout=0.2):
+    pass
+
+
+class Overridden(Unlimited):
+    def timeout(self, job: Job) -> float | timedelta | None:
+        return super().timeout(job)
+
+
+@pytest.mark.parametrize(
+    ("worker", "after"),
+    [(Unset, 0.1), (UnsetInThread, 0.1), (Longer, 0.2), (Unlimited, None), (Overridden, None)],
+)
+async def test_the_timeout_of_the_node_is_for_workers_that_set_none(
+    url: URL, worker: type[Worker], after: float | None
+) -> None:
+    async with Oban(url, queues={"default": 5}, timeout=0.1, **FAST_POLLING) as oban:
+        row = await reaches(oban, await oban.enqueue(worker.new()), JobState.COMPLETED, JobState.DISCARDED)
+    if after is None:
+        assert row.state is JobState.COMPLETED
+    else:
+        assert row.errors[0]["error"].endswith(f"{worker.worker_name} timed out after {after:g} s")

@@ -78,9 +78,10 @@ async def test_the_writes_of_a_job_are_stored_if_only_the_value_of_its_outcome_i
     [
         ("async", Record({"n": 1}), JobState.COMPLETED, {"recorded": True, "return": {"n": 1}}),
         ("thread", Snooze(60), JobState.SCHEDULED, {"snoozed": 1}),
+        ("async", Snooze(60, {"page": 2}), JobState.SCHEDULED, {"page": 2, "snoozed": 1}),
         ("async", Cancel("enough"), JobState.CANCELLED, {}),
     ],
-    ids=["Record", "Snooze", "Cancel"],
+    ids=["Record", "Snooze", "Snooze with meta", "Cancel"],
 )
 async def test_the_returned_outcome_is_stored_with_the_writes(
     one_table: URL, form: str, result: Any, state: JobState, shown: Any

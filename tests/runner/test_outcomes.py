@@ -112,6 +112,54 @@ async def test_a_snooze_gives_the_attempt_back_and_is_counted(
     assert row.scheduled_at - datetime.now(UTC) > timedelta(minutes=119)
 
 
+#: Keys and values that a merge of JSON could change, and an old count that the worker has copied.
+NOTES: dict[str, Any] = {
+    "replaced": {"new": None},
+    "none": None,
+    "list": [1, {"a": None}],
+    "numbers": [2**63, 1e22, 1.5],
+    'a "quoted" key.$[0]': "ä",
+    "": "",
+    "snoozed": 99,
+}
+
+
+@pytest.mark.parametrize("worker", [Returns, ReturnsInThread, Raises, RaisesInThread])
+async def test_a_snooze_adds_to_the_meta(
+    url: URL, worker: type[Worker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snooze = Snooze(3600, meta=NOTES)
+    monkeypatch.setattr(Returns, "result", snooze)
+    monkeypatch.setattr(Raises, "error", snooze)
+    before = {"kept": {"a": None}, "replaced": {"old": 1}}
+    async with Oban(url, queues={"default": 5}) as oban:
+        jobs = await oban.enqueue_many(worker.new(meta=before), worker.new(), worker.new(meta={"none": 1}))
+        rows = [await reaches(oban, job, JobState.SCHEDULED) for job in jobs]
+        assert rows[0].meta == {**before, **NOTES, "snoozed": 1}
+        assert rows[1].meta == rows[2].meta == {**NOTES, "snoozed": 1}
+        assert {row.attempt for row in rows} == {0}
+        await oban.update_job(jobs[0], {"schedule_in": 0})
+
+        async def snoozed_again() -> bool:
+            return bool((await row_of(oban, jobs[0])).meta["snoozed"] == 2)
+
+        await eventually(snoozed_again)
+
+
+async def test_a_snooze_with_meta_that_cannot_be_stored_fails_the_attempt(url: URL) -> None:
+    class Spoils(Worker):
+        async def process(self, job: Job) -> Snooze:
+            snooze = Snooze(60, meta={"list": []})
+            assert snooze.meta is not None
+            snooze.meta["list"].append(snooze)
+            return snooze
+
+    async with Oban(url, queues={"default": 5}) as oban:
+        row = await reaches(oban, await oban.enqueue(Spoils.new()), JobState.RETRYABLE)
+    assert 'meta["list"][0] is not JSON: Snooze' in row.errors[0]["error"]
+    assert row.meta == {}
+
+
 async def test_a_recorded_value_is_in_the_meta(url: URL) -> None:
     values: list[Any] = [{"lines": 3, "of": ["ä", None]}, "text", 0, None, [], 1.5, False, "'", 2**63]
 

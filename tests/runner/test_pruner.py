@@ -27,6 +27,16 @@ class Other(Noop):
     """A worker with its own retention."""
 
 
+class Named:
+    """Makes jobs of a worker that does not exist."""
+
+    def __init__(self, worker: str) -> None:
+        self.worker = worker
+
+    def new(self) -> Job:
+        return Job(worker=self.worker)
+
+
 async def finished(oban: Oban, state: str, age: float, worker: Any = Noop, **fields: Any) -> int:
     """Insert a job that reached its state this many seconds ago, and return its id."""
     job = await oban.enqueue(worker.new(**fields))
@@ -121,6 +131,26 @@ async def test_queues_and_workers_can_have_their_own_retention_and_that_of_the_w
     shorter: dict[str, Any] = {"completed": None, "workers": {Other.worker_name: {"completed": HOUR}}}
     assert await prune(oban, **shorter) == {media}
     assert await prune(oban, queues={"media": {"completed": HOUR}}) == set()
+
+
+@pytest.mark.parametrize("key", ["its class", "its name", "an alias"])
+async def test_the_retention_of_a_worker_is_also_that_of_its_aliases(
+    oban: Oban, own_registry: None, key: str
+) -> None:
+    class Renamed(Noop, aliases=["old.Name", "older.Name"]):
+        pass
+
+    ids = [
+        await finished(oban, "completed", 2 * HOUR, Renamed),
+        await finished(oban, "completed", 2 * HOUR, Noop),
+        *[await finished(oban, "completed", 2 * HOUR, Named(name)) for name in ("old.Name", "older.Name")],
+    ]
+    chosen: Any = {"its class": Renamed, "its name": Renamed.worker_name, "an alias": "old.Name"}[key]
+    assert await prune(oban, workers={chosen: {"completed": HOUR}}) == {ids[1]}
+    # An alias can have a retention of its own.
+    left = await finished(oban, "completed", 2 * HOUR, Named("older.Name"))
+    own: Any = {Renamed: {"completed": HOUR}, "older.Name": {"completed": None}}
+    assert await prune(oban, workers=own) == {ids[1], left}
 
 
 async def test_one_run_deletes_no_more_than_the_limit_the_oldest_first_and_comes_back_soon(

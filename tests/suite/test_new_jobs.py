@@ -36,7 +36,7 @@ async def emptied(oban: Oban) -> None:
 
 async def store(oban: Oban, job: Job, way: str) -> Job:
     """Store a job in one of `WAYS`, and return the only job of the table."""
-    async with AsyncSession(oban.engine) as session, session.begin():
+    async with AsyncSession(oban.engine, expire_on_commit=False) as session, session.begin():
         if way == "add":
             session.add(job)
         elif way == "bulk":
@@ -121,3 +121,40 @@ async def test_statements_refuse_an_unknown_state(engine: AsyncEngine) -> None:
                 await session.execute(statement)
     with pytest.raises(InvalidArgument, match="did you mean cancelled"):
         filters.state("cancelld")
+
+
+class Explicit(Quiet, max_attempts=20):
+    pass
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_an_instance_can_have_its_own_default_of_max_attempts(oban: Oban, url: URL, way: str) -> None:
+    client = Oban(oban.engine, name="other", max_attempts=5)
+    job = Quiet.new()
+    assert job.max_attempts == 20
+    stored = await store(client, job, way)
+    # Only the client knows its options.
+    assert stored.max_attempts == (20 if way in ("add", "bulk") else 5)
+    if way != "enqueue_stream":
+        assert job.max_attempts == stored.max_attempts
+
+
+async def test_what_a_worker_or_a_call_sets_is_no_default(oban: Oban) -> None:
+    client = Oban(oban.engine, name="other", max_attempts=5)
+    assigned, row = Quiet.new(), Job(worker="app.W", max_attempts=20)
+    assigned.max_attempts = 20
+    jobs = [Quiet.new(max_attempts=20), Explicit.new(), assigned, row, Quiet.new(), Quiet.new(schedule_in=60)]
+    assert [job.max_attempts for job in await client.enqueue_many(jobs)] == [20, 20, 20, 20, 5, 5]
+    stored = {job.id: job.max_attempts for job in await oban.list_jobs()}
+    assert stored == {job.id: job.max_attempts for job in jobs}
+
+
+async def test_a_rollback_undoes_the_default_of_max_attempts(oban: Oban) -> None:
+    client = Oban(oban.engine, name="other", max_attempts=5)
+    job = Quiet.new()
+    async with AsyncSession(oban.engine) as session:
+        await client.enqueue(job, session=session)
+        assert job.max_attempts == 5
+        await session.rollback()
+    assert job.max_attempts == 20
+    assert (await oban.enqueue(job)).max_attempts == 20

@@ -93,6 +93,12 @@ BAD_OPTIONS: list[tuple[dict[str, Any], str]] = [
     ({"prune_interval": timedelta(0)}, "prune_interval must be at least 0.001 and less"),
     ({"control_interval": 1e9}, "control_interval must be .* less than 1e9"),
     ({"rescue_after": 0}, "rescue_after must be at least 0.1 and less"),
+    ({"timeout": 0}, "timeout must be at least 0.001 and less"),
+    ({"timeout": -5}, "timeout must be at least 0.001 and less"),
+    ({"timeout": "60"}, "timeout must be seconds or a timedelta, not str"),
+    ({"max_attempts": 0}, "max_attempts must be an integer from 1 to 32767, not 0"),
+    ({"max_attempts": 32768}, "max_attempts must be an integer from 1 to 32767"),
+    ({"max_attempts": True}, "max_attempts must be an integer from 1 to 32767"),
     ({"statement_timeout": 0}, "statement_timeout must be at least 0.1 and less"),
     ({"retention": {"complete": 1}}, r"unknown option 'complete'; did you mean completed\?"),
 ]
@@ -155,6 +161,7 @@ def test_each_keyword_sets_its_option() -> None:
         other: Any = {"prefix": None, "queues": {"a": QueueOptions()}, "retention": Retention(limit=1)}
         other |= {"session": async_sessionmaker(), "middleware": (lambda job, call_next: call_next(job),)}
         other |= {"lifespan": lambda oban: contextlib.nullcontext(), "leadership": False}
+        other |= {"timeout": 9.0, "max_attempts": 9}
         changed = other.get(field.name, value * 1.1 if isinstance(value, float) else "poll")
         if field.name != "listen_url":
             assert getattr(Oban(SQLITE, **{field.name: changed}).options, field.name) == changed
@@ -166,6 +173,7 @@ def test_each_option_in_seconds_takes_a_timedelta() -> None:
     names = [
         item.name for item in dataclasses.fields(Options) if isinstance(getattr(defaults, item.name), float)
     ]
+    names.append("timeout")
     assert "lease" in names
     client: Any = Oban
     for name in names:

@@ -423,3 +423,75 @@ def test_a_resource_of_a_function_cannot_have_the_name_of_its_args() -> None:
 
         @job
         async def wrong(args: Resource[Client]) -> None: ...
+
+
+# -- backoff -----------------------------------------------------------------------------------------
+
+
+async def _works(self: Worker, job: Job) -> None:
+    return None
+
+
+def with_backoff(backoff: Any) -> type[Worker]:
+    cls: type[Worker] = type("Defined", (Worker,), {"process": _works, "backoff": backoff})
+    return cls
+
+
+class Callable2:
+    def __call__(self, job: Job, exc: BaseException) -> float:
+        return 1
+
+
+@pytest.mark.parametrize(
+    ("backoff", "passes"),
+    [
+        (lambda self, job: 1, None),
+        (lambda self, job, factor=2: factor, None),
+        (lambda self, job, factor=2, *more: factor, None),
+        (lambda self, job, *, factor=2: factor, None),
+        (lambda self, job, error: 1, "keyword"),
+        (lambda self, job, error=None: 1, "keyword"),
+        (lambda self, job, *, error: 1, "keyword"),
+        (lambda self, job, factor=2, error=None: 1, "keyword"),
+        (lambda self, job, exc: 1, "position"),
+        (lambda self, job, error=None, /: 1, "position"),
+        (lambda self, job, exc, factor=2: 1, "position"),
+        (lambda self, *args: 1, "position"),
+        (lambda *args: 1, "position"),
+        (lambda self, job, **kwargs: 1, "keyword"),
+        (lambda self, *args, **kwargs: 1, "position"),
+        (lambda self, error, exc: 1, "position"),
+        (staticmethod(lambda job, error: 1), "keyword"),
+        (classmethod(lambda cls, job: 1), None),
+        (Callable2(), "position"),
+    ],
+)
+def test_a_backoff_gets_the_exception_if_it_takes_it(backoff: Any, passes: str | None) -> None:
+    cls = with_backoff(backoff)
+    assert cls.passes_error == passes
+    assert type("Sub", (cls,), {}).passes_error == passes  # type: ignore[attr-defined]
+
+
+async def _coroutine(self: Worker, job: Job) -> float:
+    return 1
+
+
+def _generator(self: Worker, job: Job) -> Iterator[float]:
+    yield 1
+
+
+@pytest.mark.parametrize(
+    ("backoff", "problem"),
+    [
+        (_coroutine, "backoff must be a plain method"),
+        (_generator, "backoff must be a plain method"),
+        (5, "backoff must be a plain method"),
+        (lambda self: 1, "too many positional arguments"),
+        (lambda self, *, error: 1, "too many positional arguments"),
+        (lambda self, job, error, more: 1, "missing a required argument: 'more'"),
+        (lambda self, job, *, exc: 1, "missing a required .*'exc'"),
+    ],
+)
+def test_a_backoff_that_cannot_be_called_is_refused(backoff: Any, problem: str) -> None:
+    with pytest.raises(ConfigError, match=f"^Defined: backoff .*{problem.removeprefix('backoff ')}"):
+        with_backoff(backoff)

@@ -145,6 +145,9 @@ class PostgreSQL(Dialect):
         pairs = ((sql_literal(key), sa.cast(sa.cast(value, sa.Text), JSONB)) for key, value in values.items())
         return _object(document).op("||")(sa.func.jsonb_build_object(*chain.from_iterable(pairs)))
 
+    def merge(self, document: Any, json: ColumnElement[str]) -> ColumnElement[Any]:
+        return _object(document).op("||")(sa.cast(json, JSONB))
+
     def has_key(self, document: Any, key: str) -> ColumnElement[bool]:
         return sa.func.jsonb_exists(_object(document), sql_literal(key), type_=sa.Boolean)
 

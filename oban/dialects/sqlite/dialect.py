@@ -148,6 +148,19 @@ class SQLite(Dialect):
         pairs = ((sql_literal(f"$.{key}"), sa.func.json(value)) for key, value in values.items())
         return sa.func.json_set(json_or_empty(document, "object"), *chain.from_iterable(pairs))
 
+    def merge(self, document: Any, json: ColumnElement[str]) -> ColumnElement[Any]:
+        # json_patch() would merge nested objects as well, and drop nulls. It is right for removing keys. The
+        # texts of two objects without a key in common are then joined, so that no value changes.
+        key = sa.func.json_each(json).table_valued("key", name="merged").c.key
+        removed = sa.select(sa.func.json_group_object(key, sa.null())).scalar_subquery()
+        rest = sa.func.json_patch(json_or_empty(document, "object"), removed, type_=sa.Text)
+        # All but the last character.
+        opened = sa.func.substr(
+            rest, sa.literal_column("-1"), sa.literal_column(str(-(2**31))), type_=sa.Text
+        )
+        joined = opened.op("||")(sql_literal(",")).op("||")(sa.func.substr(json, sa.literal_column("2")))
+        return sa.case((rest == sql_literal("{}"), json), else_=joined)
+
     def has_key(self, document: Any, key: str) -> ColumnElement[bool]:
         return sa.func.json_type(json_or_empty(document, "object"), sql_literal(f"$.{key}")).is_not(None)
 

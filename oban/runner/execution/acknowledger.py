@@ -140,17 +140,19 @@ def replacements(ack: Ack, error: Exception, *, may_fail: bool = True) -> Iterat
     reason = f"the outcome could not be stored: {type(dialects.driver_error(error)).__name__}"
     if ack.outcome == "completed":
         reason = f"the job was completed, but {reason}"
+    if ack.meta is not None:
+        yield ack._replace(error=reason, meta=None)
+    bare = ack._replace(error=reason, value=None, snoozed=None, meta=None)
     if has_values(ack):
-        without = ack._replace(error=reason, value=None, snoozed=None)
-        yield without
-        yield without._replace(error=None)
+        yield bare
+        yield bare._replace(error=None)
     if may_fail:
-        yield ack._replace(outcome="failed", error=reason, value=None, snoozed=None, delay=ack.delay or 15)
+        yield bare._replace(outcome="failed", delay=ack.delay or 15)
 
 
 def has_values(ack: Ack) -> bool:
     """Whether an outcome has anything that depends on the job, which a database could refuse."""
-    return ack.value is not None or ack.error is not None or ack.snoozed is not None
+    return any(value is not None for value in (ack.value, ack.error, ack.snoozed, ack.meta))
 
 
 def log_replaced(ack: Ack, stored: Ack, error: Exception) -> None:
@@ -170,4 +172,4 @@ def log_replaced(ack: Ack, stored: Ack, error: Exception) -> None:
 
 
 def _characters(ack: Ack) -> int:
-    return len(ack.error or "") + len(ack.value or "")
+    return len(ack.error or "") + len(ack.value or "") + len(ack.meta or "")

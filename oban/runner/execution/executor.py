@@ -51,7 +51,10 @@ class Executor:
         sessions: JobSessions,
         thread_sessions: ThreadSessions,
         middleware: Sequence[Middleware] = (),
+        timeout: float | None = None,
     ) -> None:
+        #: For workers that set no timeout.
+        self._default_timeout = timeout
         self._middleware = layers(middleware)
         #: What the lifespan has yielded.
         self.resources = Resources()
@@ -72,6 +75,8 @@ class Executor:
             _check_documents(job)
             worker = _worker_class(run)()
             timeout = _timeout(worker, run)
+            if timeout is None and worker.uses_default_timeout:
+                timeout = self._default_timeout
             if worker.in_process:
                 return _end(run, worker, await self._in_process(run, worker, timeout))
             if not worker.is_async:
@@ -305,8 +310,9 @@ def _end_with_session(run: Run, ack: Ack, is_committed: bool) -> Ack | None:
 def _fail(run: Run, worker: Worker[Any] | None, error: BaseException) -> Ack:
     """The end of a run that raised `error`."""
     hide_own_frames(error)
-    ack = _ack(run, worker, from_error(error, _rules(worker)))
-    attempt_log.ended(run, ack, error.error if type(error) is AttemptFailed else error)
+    reason = error.error if type(error) is AttemptFailed else error
+    ack = _ack(run, worker, from_error(error, _rules(worker)), reason)
+    attempt_log.ended(run, ack, reason)
     return ack
 
 
@@ -315,23 +321,37 @@ def _rules(worker: Worker[Any] | None) -> Rules:
     return worker.error_rules if worker is not None and issubclass(type(worker), Worker) else {}
 
 
-def _ack(run: Run, worker: Worker[Any] | None, outcome: Outcome) -> Ack:
+def _ack(run: Run, worker: Worker[Any] | None, outcome: Outcome, error: BaseException | None = None) -> Ack:
     match outcome["outcome"]:
         case "failed" if outcome.get("delay") is None:
-            outcome["delay"] = _backoff(run, worker)
+            outcome["delay"] = delay = _backoff(run, worker, error)
+            if delay is None:
+                outcome["outcome"] = "discarded"
         case "snoozed":
             before = run.snoozed
-            outcome["snoozed"] = before + 1 if isinstance(before, int) and 0 <= before < _MAX_COUNT else 1
+            count = before + 1 if isinstance(before, int) and 0 <= before < _MAX_COUNT else 1
+            outcome["snoozed"] = count
+            if meta := outcome.get("meta"):
+                # A worker may copy the old count from the meta that it has seen.
+                outcome["meta"] = encoding.dumps({**meta, "snoozed": count})
     return Ack(*run.key, **outcome)
 
 
-def _backoff(run: Run, worker: Worker[Any] | None) -> float:
+def _backoff(run: Run, worker: Worker[Any] | None, error: BaseException | None) -> float | None:
+    """Seconds until the next attempt, or None if the worker wants no more."""
     if worker is not None:
         try:
-            return fields.delay(worker.backoff(run.job), "backoff")
+            match worker.passes_error:
+                case "position":
+                    delay = worker.backoff(run.job, error)
+                case "keyword":
+                    delay = worker.backoff(run.job, error=error)
+                case _:
+                    delay = worker.backoff(run.job)
+            return None if delay is None else fields.delay(delay, "backoff")
         # As in `_timeout`.
-        except BaseException as error:
-            attempt_log.ignored(run, "backoff", "uses the default backoff", error)
+        except BaseException as failure:
+            attempt_log.ignored(run, "backoff", "uses the default backoff", failure)
     # SQLite stores anything that another program writes.
     max_attempts = run.max_attempts if isinstance(run.max_attempts, int) else DEFAULT_MAX_ATTEMPTS
     return backoff.default(run.key[1], max_attempts)

@@ -145,7 +145,11 @@ def from_result(result: object) -> Outcome:
         case Discard():
             return {"outcome": "discarded", "error": _reason(result.reason)}
         case Snooze():
-            return {"outcome": "snoozed", "delay": result.delay}
+            outcome: Outcome = {"outcome": "snoozed", "delay": result.delay}
+            if result.meta:
+                # As with a recorded value.
+                outcome["meta"] = encoding.json_object(result.meta, "meta")
+            return outcome
         case Record():
             # `Record` has checked the value, but the worker can have changed a list or dict in it since.
             value = encoding.json_value(result.value, "Record")

@@ -57,7 +57,7 @@ def decode(message: dict[str, Any]) -> Result:
         case {"outcome": "discarded", "error": str(reason)}:
             return _returned_or_raised(message, Discard(reason))
         case {"outcome": "snoozed", "delay": delay}:
-            return _returned_or_raised(message, Snooze(delay))
+            return _returned_or_raised(message, Snooze(delay, message.get("meta")))
         case {"failed": dict(outcome), "text": str(text), "raised": dict(description)}:
             error = _make(description, outcome)
             error.__cause__ = RemoteTraceback(encoding.sanitize(text))

@@ -1,17 +1,19 @@
 """Deletes finished jobs when their retention has ended."""
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from datetime import datetime
 
 from oban import clock
-from oban.config import Options
+from oban.config import Options, Retention
 from oban.database.aio import Database
 from oban.repository import prune
 from oban.repository.prune import Rule
 from oban.runner.bisection import bisect_jobs
 from oban.runner.services.base import Service
 from oban.runner.services.leader import Leader
+from oban.worker import registry
 
 #: Seconds after which the pruner tries again to delete the jobs that it could not delete.
 RETRY_REFUSED_AFTER = 3600.0
@@ -31,7 +33,7 @@ class Pruner(Service):
         self.limit = options.retention.limit
         #: How many jobs the next statement deletes: fewer than `limit` for a while after one that timed out.
         self.size = self.limit
-        self._rules = prune.rules(options.retention)
+        self._rules = prune.rules(_with_aliases(options.retention))
         #: By the index of a rule, when the last job that could not be deleted finished, and its id. Only
         #: later ones are looked at, so that jobs like this one do not fill every batch.
         self._past: dict[int, tuple[datetime, int]] = {}
@@ -76,3 +78,12 @@ class Pruner(Service):
             retry_at = clock.monotonic() + RETRY_REFUSED_AFTER
             self._retry_refused_at = min(self._retry_refused_at, retry_at)
         return len(found)
+
+
+def _with_aliases(retention: Retention) -> Retention:
+    """A retention that treats the jobs under a worker's aliases as those under its name."""
+    workers = dict(retention.workers)
+    for name, own in retention.workers.items():
+        for namesake in registry.namesakes(name):
+            workers.setdefault(namesake, own)
+    return dataclasses.replace(retention, workers=workers)

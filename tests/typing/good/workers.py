@@ -38,8 +38,9 @@ class Configured(
             raise Discard("too many")
         return Record({"sum": args["a"]})
 
-    def backoff(self, job: Job) -> float | timedelta:
-        return super().backoff(job) * job.attempt
+    def backoff(self, job: Job) -> float | timedelta | None:
+        delay = super().backoff(job)
+        return None if delay is None else delay * job.attempt
 
     def timeout(self, job: Job) -> float | timedelta | None:
         return None if job.args else 30
