@@ -4,7 +4,8 @@ None of them may keep a node from starting. The upper bounds of the dependencies
 because of this module.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from copy import copy
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -123,6 +124,21 @@ _session = Session()
 def sessions_listen(event: str) -> bool:
     """Whether an event of all sessions has a listener; True, the careful answer, if that is not known."""
     return bool(getattr(getattr(_session, "dispatch", None), event, True))
+
+
+@contextmanager
+def flushing(session: Session) -> Iterator[None]:
+    """Let `get_bind` of a session take its caller for a flush, as SQLAlchemy's documentation shows it.
+
+    Without the name, a `get_bind` that asks for it alone sends our statements where it sends those that read.
+    """
+    private: Any = session
+    before = getattr(session, "_flushing", False)
+    private._flushing = True
+    try:
+        yield
+    finally:
+        private._flushing = before
 
 
 def logs_statements(engine: Engine) -> bool:

@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from oban import clock, compat, dialects
+from oban.database.binding import pinned, write_bind
 from oban.database.engines import AUTOCOMMIT_CONNECTIONS, has_level
 from oban.database.fast import FAST_PATH
 from oban.database.hooks import ConnectionHooks, SessionHooks, TransactionHooks
@@ -173,9 +174,10 @@ class BaseDatabase:
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T:
-        if dialects.for_bind(session) is not self.dialect:
+        bind = write_bind(session)
+        if dialects.for_bind(bind) is not self.dialect:
             raise InvalidTarget(f"the session is not on {self.dialect.name}, as this Oban is")
-        transaction = JoinedTransaction(session, self.dialect, self.prefix, hooks)
+        transaction = JoinedTransaction(session, bind, self.dialect, self.prefix, hooks)
         transaction.mute_two_phase()
         elsewhere = self.prefix is not None and transaction.mapped_schema() != self.prefix
         if elsewhere and any(isinstance(instance, Job) for instance in (*session.new, *session.dirty)):
@@ -187,7 +189,8 @@ class BaseDatabase:
         # Connects, if the session has not done so yet.
         transaction.connection()
         session.flush()
-        result = function(transaction, *args, **kwargs)
+        with pinned(session):
+            result = function(transaction, *args, **kwargs)
         if elsewhere:
             # On its own, the session would load and write them in the schema where it looks for tables.
             for job in [each for each in session.identity_map.values() if isinstance(each, Job)]:

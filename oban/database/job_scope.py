@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Engine, event
 from sqlalchemy.orm import Session
 
 from oban import dialects
+from oban.database.binding import write_bind
 
 #: Connections of watched engines that have run a statement that takes the write lock.
 _written: WeakSet[Connection] = WeakSet()
@@ -71,7 +72,7 @@ def watch(engine: Engine) -> None:
 def job_session(session: Session) -> Iterator[None]:
     """Mark `session` as the one of the job whose code runs in this context."""
     scope = _JobScope()
-    if dialects.for_bind(session).single_writer:
+    if dialects.for_bind(write_bind(session)).single_writer:
         event.listen(session, "after_begin", scope.begun)
         _scopes[session] = scope
     token = _scope.set(scope)

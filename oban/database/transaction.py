@@ -1,13 +1,16 @@
 """`Transaction`: what every repository function works in, whoever begins and commits it."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Self
 
 from sqlalchemy import Connection, Engine, Executable, Result, Row, TwoPhaseTransaction
 from sqlalchemy.orm import Session
 
 from oban import compat, dialects
+from oban.database import binding
+from oban.database.binding import Bind
 from oban.database.fast.autocommit_pool import AutocommitConnection, AutocommitPool
 from oban.database.hooks import TransactionHooks
 from oban.dialects.base import Dialect
@@ -16,6 +19,7 @@ from oban.errors import InvalidTarget
 #: A channel and what is announced on it.
 Notice = tuple[str, dict[str, Any]]
 Action = Callable[[], None]
+NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
 
 
 class Transaction(ABC):
@@ -79,7 +83,13 @@ class Transaction(ABC):
         self, statement: Executable, parameters: Any = None, **options: Any
     ) -> "Result[*tuple[Any, ...]]":
         """Run a statement through the ORM session, as `execute` does, to load or synchronize instances."""
-        return self.session.execute(statement, parameters, execution_options=self._in_schema(options))
+        return self.session_execute(statement, parameters, self._in_schema(options))
+
+    def session_execute(
+        self, statement: Executable, parameters: Any = None, options: Mapping[str, Any] = NO_OPTIONS
+    ) -> "Result[*tuple[Any, ...]]":
+        """Run a statement through the ORM session, which looks for all tables where it always does."""
+        return self.session.execute(statement, parameters, execution_options=options)
 
     def rows(self, statement: Executable, parameters: dict[str, Any]) -> Sequence[Row[Any]]:
         """All rows of a statement that is built once and always gets the same parameter names."""
@@ -191,14 +201,22 @@ class OwnTransaction(Transaction):
 class JoinedTransaction(Transaction):
     """A transaction of the caller's, who commits it or rolls it back; Oban joins it through a session.
 
-    `hooks` is called when the first action has to wait for the end, as listening to a session takes time.
+    Everything happens on the connection of the session for `bind`. `hooks` is called when the first action
+    has to wait for the end, as listening to a session takes time.
     """
 
     def __init__(
-        self, session: Session, dialect: Dialect, prefix: str | None, hooks: Callable[[], TransactionHooks]
+        self,
+        session: Session,
+        bind: Bind,
+        dialect: Dialect,
+        prefix: str | None,
+        hooks: Callable[[], TransactionHooks],
     ) -> None:
         super().__init__(dialect, prefix)
         self._session = session
+        self._bind = bind
+        self._bind_arguments = binding.arguments(session, bind)
         self._hooks = hooks
 
     @property
@@ -207,9 +225,9 @@ class JoinedTransaction(Transaction):
 
     def connection(self) -> Connection:
         try:
-            return self._session.connection()
+            return self._session.connection(bind_arguments={"bind": self._bind})
         except Exception as error:
-            dialects.check_connecting(self._session.get_bind().engine.url, error)
+            dialects.check_connecting(self._bind.engine.url, error)
             raise
 
     def mute_two_phase(self) -> None:
@@ -218,7 +236,7 @@ class JoinedTransaction(Transaction):
         Raises `InvalidTarget` if the database has no two-phase commit.
         """
         # Only a session with `twophase`, or one on a connection of the caller's, is in such a transaction.
-        if not self._session.twophase and isinstance(self._session.bind, Engine):
+        if not self._session.twophase and isinstance(self._bind, Engine):
             return
         try:
             connection = self.connection()
@@ -233,6 +251,13 @@ class JoinedTransaction(Transaction):
         self, statement: Executable, parameters: Any = None, **options: Any
     ) -> "Result[*tuple[Any, ...]]":
         return self.orm_execute(statement, parameters, **options)
+
+    def session_execute(
+        self, statement: Executable, parameters: Any = None, options: Mapping[str, Any] = NO_OPTIONS
+    ) -> "Result[*tuple[Any, ...]]":
+        return self._session.execute(
+            statement, parameters, execution_options=options, bind_arguments=self._bind_arguments
+        )
 
     def autocommit_next(self) -> None:
         """Nothing: the statement belongs to the caller's transaction."""

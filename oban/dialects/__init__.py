@@ -3,7 +3,6 @@
 from sqlalchemy import URL, Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.orm import Session
 
 from oban.dialects.base import Dialect
 from oban.dialects.postgresql.dialect import PostgreSQL
@@ -26,9 +25,9 @@ def by_name(name: str) -> Dialect:
         raise UnsupportedDatabase(f"{name} is not supported; use {' or '.join(SUPPORTED)}") from None
 
 
-def for_bind(bind: Session | Connection | Engine) -> Dialect:
-    """The dialect of the database that a session, connection or engine uses."""
-    return by_name((bind.get_bind() if isinstance(bind, Session) else bind).dialect.name)
+def for_bind(bind: Connection | Engine) -> Dialect:
+    """The dialect of the database that a connection or engine uses."""
+    return by_name(bind.dialect.name)
 
 
 def redacted(url: URL) -> str:

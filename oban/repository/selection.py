@@ -177,7 +177,7 @@ def execute_select(tx: Transaction, statement: Select[Any], locks_rows: bool) ->
     jobs = table(_TABLE.name, *(column(each.name) for each in _TABLE.columns), schema=prefix)
     # It is not recursive, but only in WITH RECURSIVE can the statement's own CTEs come before it.
     cte = select(*jobs.c).cte(_TABLE.name, recursive=True).prefix_with("NOT MATERIALIZED")
-    return tx.session.execute(statement.add_cte(cte))
+    return tx.session_execute(statement.add_cte(cte))
 
 
 def lock(

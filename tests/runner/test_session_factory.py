@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import sqlmodel
 import sqlmodel.ext.asyncio.session
-from sqlalchemy import URL, Engine, Executable
+from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import (
     AsyncEngine,
     AsyncSession,
@@ -20,6 +20,7 @@ from oban import Job, JobState, Oban, SyncOban, Worker
 from oban.errors import ConfigError
 from tests.runner.effects import RUNNING, Base, Effect, effect, effects, nothing_leaked, worker
 from tests.support.jobs import reaches
+from tests.support.routers import ByStatement
 from tests.support.waiting import eventually
 
 SQLITE = "sqlite+aiosqlite://"
@@ -182,23 +183,58 @@ async def test_classes_that_are_bound_to_another_engine_keep_it(one_table: URL) 
     await elsewhere.dispose()
 
 
+async def test_a_router_writes_with_the_outcome(one_table: URL, form: str) -> None:
+    engine = create_async_engine(one_table)
+
+    class Routing(ByStatement):
+        primary = engine.sync_engine
+
+    def body(job: Job, session: Session) -> None:
+        effect(job, session)
+        session.flush()
+        if job.attempt == 1:
+            raise ValueError("rolled back")
+
+    async with Oban(engine, session=async_sessionmaker(sync_session_class=Routing), **RUNNING) as oban:
+        job = await oban.enqueue(worker(form, body).new(max_attempts=2))
+        await reaches(oban, job, JobState.RETRYABLE)
+        assert await effects(oban) == []
+        await oban.retry_job(job)
+        await reaches(oban, job, JobState.COMPLETED)
+        assert await effects(oban) == [f"{job.id}/2"]
+    await engine.dispose()
+
+
+async def test_a_factory_that_binds_jobs_to_the_engine_of_the_instance_keeps_its_own(one_table: URL) -> None:
+    engine, elsewhere = create_async_engine(one_table), create_async_engine(SQLITE)
+    async with elsewhere.begin() as connection:
+        await connection.run_sync(Base.metadata.create_all)
+    factory = async_sessionmaker(elsewhere, binds={Job: engine})
+    async with Oban(engine, session=factory, **RUNNING) as oban:
+        await reaches(oban, await oban.enqueue(worker("async", effect).new()), JobState.COMPLETED)
+        assert await effects(oban) == []
+        async with AsyncSession(elsewhere) as session:
+            assert len((await session.scalars(sqlmodel.select(Effect))).all()) == 1
+    await engine.dispose()
+    await elsewhere.dispose()
+
+
 async def test_a_session_in_a_thread_cannot_use_an_engine_of_the_event_loop(one_table: URL) -> None:
     engine = create_async_engine(one_table)
 
-    class Routing(Session):
-        def get_bind(self, mapper: Any = None, clause: Executable | None = None, **_: Any) -> Engine:  # type: ignore[override]
-            return engine.sync_engine
+    class Routing(ByStatement):
+        primary = engine.sync_engine
 
-    factories = [
-        async_sessionmaker(binds={Base: create_async_engine(SQLITE)}),
-        async_sessionmaker(sync_session_class=Routing),
-    ]
-    for factory in factories:
+    def read(job: Job, session: Session) -> None:
+        session.scalars(sqlmodel.select(Effect)).all()
+
+    factories = {
+        async_sessionmaker(binds={Base: create_async_engine(SQLITE)}): effect,
+        async_sessionmaker(sync_session_class=Routing): read,
+    }
+    for factory, body in factories.items():
         async with Oban(engine, session=factory, **RUNNING) as oban:
-            job = await oban.enqueue(worker("thread", effect).new())
+            job = await oban.enqueue(worker("thread", body).new())
             row = await reaches(oban, job, JobState.RETRYABLE)
             assert "an engine that belongs to the event loop; make process async" in row.errors[0]["error"]
-            # On the event loop, it can.
-            if factory is factories[1]:
-                await reaches(oban, await oban.enqueue(worker("async", effect).new()), JobState.COMPLETED)
     await engine.dispose()

@@ -4,12 +4,12 @@ from collections.abc import Callable
 from inspect import isclass, iscoroutinefunction
 from typing import Any
 
-from sqlalchemy import inspect
+from sqlalchemy import Connection, Engine
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_scoped_session, async_sessionmaker
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
+from oban.database.binding import has_router, write_bind
 from oban.errors import ConfigError
-from oban.models import Job
 from oban.runner.execution.outcome import AttemptFailed
 
 NEEDED = "session must be an async_sessionmaker, or a function that returns a new AsyncSession"
@@ -80,18 +80,44 @@ class SessionFactory:
         binds = {key: engine if self._is_own(bind) else bind for key, bind in self._binds.items()}
         session = self._factory(binds=binds) if binds else self._factory()
         sync_session = session.sync_session
-        sync_session.bind = engine.sync_engine
+        if has_router(sync_session):
+            self._reroute(sync_session, engine.sync_engine, in_thread=in_thread)
+        if not self._binds_jobs_elsewhere(sync_session, engine.sync_engine):
+            sync_session.bind = engine.sync_engine
         sync_session.autobegin = True
         if in_thread:
-            used = {sync_session.get_bind(inspect(Job)), *(bind.sync_engine for bind in binds.values())}
+            used = {write_bind(sync_session), *(bind.sync_engine for bind in binds.values())}
             if used != {engine.sync_engine}:
-                raise AttemptFailed(
-                    ConfigError(
-                        "the session binds classes to an engine that belongs to the event loop; make process"
-                        " async"
-                    )
-                )
+                raise AttemptFailed(_of_the_loop())
         return session
 
     def _is_own(self, bind: Any) -> bool:
-        return self._engine is not None and getattr(bind, "sync_engine", None) is self._engine.sync_engine
+        """Whether a bind is the application's engine that the runner's stands for."""
+        bind = getattr(bind, "sync_engine", bind)
+        return self._engine is not None and bind is self._engine.sync_engine
+
+    def _binds_jobs_elsewhere(self, session: Session, engine: Engine) -> bool:
+        """Whether a session that has another default engine is told to write jobs to the runner's."""
+        if session.bind is None or self._is_own(session.bind):
+            return False
+        return write_bind(session) is engine
+
+    def _reroute(self, session: Session, engine: Engine, *, in_thread: bool) -> None:
+        """Let a `get_bind` of the application return the runner's engine instead of the application's."""
+        route = session.get_bind
+
+        def get_bind(*args: Any, **options: Any) -> Engine | Connection:
+            bind = route(*args, **options)
+            if self._is_own(bind) or bind is engine:
+                return engine
+            if in_thread:
+                raise _of_the_loop()
+            return bind
+
+        session.get_bind = get_bind  # type: ignore[method-assign]
+
+
+def _of_the_loop() -> ConfigError:
+    return ConfigError(
+        "the session uses an engine that belongs to the event loop; make process async, or use Oban's engine"
+    )
