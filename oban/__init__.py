@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from oban.models import Job
     from oban.outcomes import Cancel, Discard, Record, Snooze
     from oban.repository.cluster import QueueInfo
+    from oban.repository.queue_settings import QueueSettings
     from oban.resources import Resource, injected
     from oban.sync_client import SyncOban
     from oban.types import JobState
@@ -42,6 +43,7 @@ __all__ = [
     "ObanError",
     "QueueInfo",
     "QueueOptions",
+    "QueueSettings",
     "Record",
     "Resource",
     "Retention",
@@ -67,6 +69,7 @@ _MODULES = {
     "models": ["Job"],
     "outcomes": ["Cancel", "Discard", "Record", "Snooze"],
     "repository.cluster": ["QueueInfo"],
+    "repository.queue_settings": ["QueueSettings"],
     "resources": ["Resource", "injected"],
     "sync_client": ["SyncOban"],
     "types": ["JobState"],

@@ -15,11 +15,12 @@ from oban.fields import RetryOptions
 from oban.models import Job
 from oban.notifier import direct_url
 from oban.polling import Polling, Timeout
-from oban.repository import cluster, insert, management, pages, queue_settings, waiting
+from oban.repository import cluster, counts, insert, management, pages, queue_settings, waiting
 from oban.repository.cluster import QueueInfo
+from oban.repository.counts import JobCounts
 from oban.repository.management import JobChanges
-from oban.repository.queue_settings import ALL, QueueCommand
-from oban.repository.selection import Target, Targets, load_jobs, parse, parse_id, parse_many
+from oban.repository.queue_settings import ALL, QueueCommand, QueueSettings
+from oban.repository.selection import Target, Targets, check_statement, load_jobs, parse, parse_id, parse_many
 from oban.runner import Runner, deadlines
 from oban.runner.execution import session_factory
 from oban.runner.lifespan import Lifespan, make_lifespan
@@ -324,6 +325,24 @@ class Oban(BaseClient[AsyncEngine, AsyncCaller]):
     ) -> list[QueueInfo]:
         queue = None if queue is None else fields.queue(queue)
         return await self._database.read_in(session, cluster.check_cluster, self.options.name, queue)
+
+    async def list_queue_settings(
+        self, queue: str | None = None, session: AsyncCaller | None = None
+    ) -> list[QueueSettings]:
+        queue = None if queue is None else fields.queue(queue)
+        return await self._database.read_in(session, queue_settings.list_settings, self.options.name, queue)
+
+    async def count_jobs(
+        self,
+        select_statement: Select[Any] | None = None,
+        session: AsyncCaller | None = None,
+        *,
+        queue: str | None = None,
+    ) -> JobCounts:
+        queue = None if queue is None else fields.queue(queue)
+        if select_statement is not None:
+            check_statement(select_statement)
+        return await self._database.read_in(session, counts.count_jobs, select_statement, queue)
 
     async def _send(
         self, session: AsyncCaller | None, action: str, queue: str, node: str | None, **settings: Any

@@ -1,11 +1,15 @@
 """The operations on queues that `Oban` and `SyncOban` implement, with the documentation for both."""
 
 from abc import ABC, abstractmethod
-from typing import Generic
+from typing import Any, Generic
+
+from sqlalchemy import Select
 
 from oban.job_operations import CallerT, MaybeAwaitable
 from oban.polling import Timeout
 from oban.repository.cluster import QueueInfo
+from oban.repository.counts import JobCounts
+from oban.repository.queue_settings import QueueSettings
 
 
 class QueueOperations(ABC, Generic[CallerT]):
@@ -134,6 +138,48 @@ class QueueOperations(ABC, Generic[CallerT]):
             session: The caller's session or connection, to read in its transaction.
 
         Raises:
+            InvalidJob: `queue` is not a queue name.
+        """
+
+    @abstractmethod
+    def list_queue_settings(
+        self, queue: str | None = None, session: CallerT | None = None
+    ) -> MaybeAwaitable[list[QueueSettings]]:
+        """Read what commands have set and stored, by queue and node, whether or not a node runs.
+
+        Entries exist where something is set: for a queue or for all queues, on a node or on all nodes. For a
+        node, its own entry for a queue takes precedence over that of all nodes, and both over those for all
+        queues.
+
+        Args:
+            queue: The name of a queue, to read its own entries alone (default: all entries).
+            session: The caller's session or connection, to read in its transaction.
+
+        Raises:
+            InvalidJob: `queue` is not a queue name.
+        """
+
+    @abstractmethod
+    def count_jobs(
+        self,
+        select_statement: Select[Any] | None = None,
+        session: CallerT | None = None,
+        *,
+        queue: str | None = None,
+    ) -> MaybeAwaitable[JobCounts]:
+        """Count jobs by queue and state, with one statement.
+
+        Args:
+            select_statement: Such as `select(Job).where(Job.worker == "app.Resize")` (default: all jobs).
+            session: The caller's session or connection, to count in its transaction.
+            queue: The name of a queue, to count only its jobs (default: all queues).
+
+        Returns:
+            By the name of each queue that has jobs, or of `queue`, a dict with a number for each `JobState`:
+            `(await oban.count_jobs())["default"]["available"]`.
+
+        Raises:
+            InvalidTarget: The statement is not a `select(Job)`.
             InvalidJob: `queue` is not a queue name.
         """
 

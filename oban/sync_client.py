@@ -13,11 +13,12 @@ from oban.errors import ConfigError
 from oban.fields import RetryOptions
 from oban.models import Job
 from oban.polling import Polling, Timeout
-from oban.repository import cluster, insert, management, pages, queue_settings, waiting
+from oban.repository import cluster, counts, insert, management, pages, queue_settings, waiting
 from oban.repository.cluster import QueueInfo
+from oban.repository.counts import JobCounts
 from oban.repository.management import JobChanges
-from oban.repository.queue_settings import ALL, QueueCommand
-from oban.repository.selection import Target, Targets, load_jobs, parse, parse_id, parse_many
+from oban.repository.queue_settings import ALL, QueueCommand, QueueSettings
+from oban.repository.selection import Target, Targets, check_statement, load_jobs, parse, parse_id, parse_many
 
 
 class SyncOban(BaseClient[Engine, SyncCaller]):
@@ -253,6 +254,24 @@ class SyncOban(BaseClient[Engine, SyncCaller]):
     def check_cluster(self, queue: str | None = None, session: SyncCaller | None = None) -> list[QueueInfo]:
         queue = None if queue is None else fields.queue(queue)
         return self._database.read_in(session, cluster.check_cluster, self.options.name, queue)
+
+    def list_queue_settings(
+        self, queue: str | None = None, session: SyncCaller | None = None
+    ) -> list[QueueSettings]:
+        queue = None if queue is None else fields.queue(queue)
+        return self._database.read_in(session, queue_settings.list_settings, self.options.name, queue)
+
+    def count_jobs(
+        self,
+        select_statement: Select[Any] | None = None,
+        session: SyncCaller | None = None,
+        *,
+        queue: str | None = None,
+    ) -> JobCounts:
+        queue = None if queue is None else fields.queue(queue)
+        if select_statement is not None:
+            check_statement(select_statement)
+        return self._database.read_in(session, counts.count_jobs, select_statement, queue)
 
     def _send(
         self, session: SyncCaller | None, action: str, queue: str, node: str | None, **settings: Any

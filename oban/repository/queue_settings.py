@@ -6,6 +6,8 @@ as a command to pause it there.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any, NamedTuple, TypeAlias, cast
 
 from sqlalchemy import ColumnElement, Row, and_, delete, or_, select, true, update
@@ -87,6 +89,27 @@ def _check_limit(value: Any) -> int:
     return QueueOptions(limit=value).limit
 
 
+@dataclass(frozen=True, slots=True)
+class QueueSettings:
+    """What commands have set for a queue on a node or on all nodes. None means that they have not set it.
+
+    Attributes:
+        queue: The name of the queue; `*` stands for all queues.
+        node: The name of the node; None stands for all nodes.
+        running: Whether the queue was started or stopped.
+        limit: How many jobs run at once; 0 if `scale_queue(…, None)` has restored the configured limit.
+        paused: Whether the queue was paused or resumed.
+        updated_at: When the settings were last changed.
+    """
+
+    queue: str
+    node: str | None
+    running: bool | None
+    limit: int | None
+    paused: bool | None
+    updated_at: datetime
+
+
 #: Rows of `oban_queues` by queue and node.
 _Rows: TypeAlias = Mapping[tuple[str, str], Row[Any]]
 
@@ -118,6 +141,26 @@ def load_states(
                 paused=options.paused if paused is None else paused,
             )
     return states
+
+
+def list_settings(tx: Transaction, name: str, queue: str | None = None) -> list[QueueSettings]:
+    """The stored settings of an instance, or those of one queue, by queue and node."""
+    statement = select(*(_setting[column] for column in ("queue", "node", *_FIELDS, "updated_at"))).where(
+        _setting.name == name
+    )
+    if queue is not None:
+        statement = statement.where(_setting.queue.in_([queue, SINCE_START + queue]))
+    found: dict[tuple[str, str], QueueSettings] = {}
+    # In this order, the row of a command precedes the one since a start, which takes precedence.
+    for row in sorted(tx.execute(statement), key=lambda row: (row.queue.startswith(SINCE_START), *row[:2])):
+        of_queue = row.queue.removeprefix(SINCE_START)
+        own = QueueSettings(of_queue, row.node or None, *row[2:])
+        if before := found.get((of_queue, row.node)):
+            latest = max(own.updated_at, before.updated_at)
+            own = replace(before, paused=own.paused, updated_at=latest)
+        if (own.running, own.limit, own.paused) != (None, None, None):
+            found[of_queue, row.node] = own
+    return [found[key] for key in sorted(found)]
 
 
 def _load_rows(tx: Transaction, name: str, node: str) -> _Rows:

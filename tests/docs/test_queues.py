@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from oban import Job, Oban
 from tests.docs.stage import Page, Snippet, Stage
-from tests.support.rows import delete_rows, lasting_url
+from tests.support.rows import delete_rows, insert_row, lasting_url
 from tests.support.waiting import eventually
 
 PAGE = Page("queues.md")
@@ -113,6 +113,28 @@ async def test_a_client_reports_the_queues_of_all_nodes(
     await stage.run(snippet)
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[:4] for line in lines] == [[f"worker-{n}", "10", "False", "()"] for n in (1, 2)]
+
+
+@PAGE.shows("oban.list_queue_settings(")
+async def test_stored_settings_are_listed(
+    stage: Stage, snippet: Snippet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await stage.oban.pause_queue("media")
+    await stage.oban.scale_queue("default", 50, node="worker-1")
+    await stage.run(snippet)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:5] for line in lines] == [
+        ["default", "worker-1", "None", "50", "None"],
+        ["media", "None", "None", "None", "True"],
+    ]
+
+
+@PAGE.shows("oban.count_jobs(")
+async def test_jobs_are_counted(stage: Stage, snippet: Snippet, capsys: pytest.CaptureFixture[str]) -> None:
+    await stage.set("completed", "completed", "cancelled", job="scheduled")
+    await insert_row(stage.oban.engine, "completed", queue="media", worker="app.Resize")
+    await stage.run(snippet)
+    assert capsys.readouterr().out.splitlines() == ["0 2", "1"]
 
 
 #: The rows of the table: the commands, and whether `media` runs here and elsewhere, and `default` likewise.

@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 from sqlalchemy import URL
 
-from tests.plans.calls import CALLS
+from oban.repository import counts
+from tests.plans.calls import CALLS, QUEUE
 from tests.plans.explain import explained
-from tests.plans.table import DRAINED
+from tests.plans.table import DRAINED, JOBS
 
 #: Pages that any statement may read, and additional ones for each dead row that it reads.
 PAGES = 200
@@ -37,3 +38,23 @@ async def test_a_statement_reads_few_pages(jobs: URL, condition: str, name: str)
         # Sorts rows that it locks in id order, for example, but not the waiting jobs.
         assert plan.sorted <= 2 * call.rows, shown
         assert plan.buffers <= allowed, shown
+
+
+async def test_the_jobs_of_one_queue_are_counted_by_their_index(jobs: URL, condition: str) -> None:
+    counted, plans = await explained(jobs, lambda tx: counts.count_jobs(tx, None, "few"))
+    assert sum(counted["few"].values()) == JOBS // 50_000
+    for plan in plans:
+        assert not plan.scans, plan.shape
+        assert plan.indexes == [QUEUE], plan.shape
+        assert plan.buffers <= PAGES, plan.shape
+
+
+async def test_all_jobs_are_counted_without_their_rows_after_a_vacuum(jobs: URL, condition: str) -> None:
+    counted, plans = await explained(jobs, lambda tx: counts.count_jobs(tx, None, None))
+    assert sum(number for states in counted.values() for number in states.values()) == JOBS
+    # Without statistics, or after many changes, the planner prefers the table.
+    for plan in plans if condition == "analyzed" else ():
+        assert not plan.scans, plan.shape
+        assert plan.indexes == [QUEUE], plan.shape
+        assert {node["Heap Fetches"] for node in plan.nodes if "Heap Fetches" in node} == {0}
+        assert plan.buffers < JOBS // 50, plan.shape

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 
 import pytest
-from sqlalchemy import URL, text
+from sqlalchemy import URL, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from oban import Job, Oban, Worker, migration
@@ -89,3 +89,11 @@ async def test_a_job_with_a_session_enqueues_within_the_schema(url: URL, private
 
 async def _completed(oban: Oban) -> bool:
     return [str(job.state) for job in await oban.list_jobs()] == ["completed"] * 2
+
+
+async def test_the_jobs_of_the_schema_are_counted(private: Oban) -> None:
+    await private.enqueue(Job(worker="x"))
+    async with Oban(private.engine) as other:
+        for statement in (None, select(Job), select(Job).where(Job.queue == "default")):
+            assert (await private.count_jobs(statement))["default"]["available"] == 1
+            assert await other.count_jobs(statement) == {}

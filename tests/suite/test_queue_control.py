@@ -13,7 +13,7 @@ from sqlalchemy import URL, Engine, NullPool, create_engine, func, insert, selec
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
-from oban import Oban, QueueInfo, QueueOptions
+from oban import Oban, QueueInfo, QueueOptions, SyncOban
 from oban.errors import ConfigError, InvalidJob, InvalidTarget
 from oban.models import Producer, Queue
 from oban.repository import queue_settings
@@ -436,6 +436,55 @@ async def test_transactions_with_the_same_commands_in_another_order_wait_for_eac
         await session.commit()
     await waiting
     assert queues_of(engine) == {"a": QueueState(8, True), "b": QueueState(9, True)}
+
+
+async def test_the_stored_settings_are_listed_with_no_node_running(oban: Oban, engine: Engine) -> None:
+    assert await oban.list_queue_settings() == []
+    started = datetime.now(UTC) - timedelta(seconds=1)
+    await oban.pause_queue("b")
+    assert [item.queue for item in await oban.list_queue_settings()] == ["b"]
+    await oban.scale_queue("a", 4)
+    await oban.scale_queue("a", None, node="x")
+    await oban.start_queue("c", 2, node="z")
+    await oban.stop_queue("d")
+    await oban.resume_all_queues(node="y")
+    store(engine, ("pause", "a", None), name="other")
+    listed = await oban.list_queue_settings()
+    assert [(item.queue, item.node, item.running, item.limit, item.paused) for item in listed] == [
+        ("*", "y", None, None, False),
+        ("a", None, None, 4, None),
+        ("a", "x", None, 0, None),
+        ("b", None, None, None, True),
+        ("b", "y", None, None, False),
+        ("c", "z", True, 2, False),
+        ("d", None, False, None, None),
+    ]
+    assert all(started < item.updated_at <= datetime.now(UTC) for item in listed)
+    assert await oban.list_queue_settings("a") == listed[1:3]
+    assert await oban.list_queue_settings(queue="nobody") == []
+    with pytest.raises(FrozenInstanceError):
+        listed[0].paused = True  # type: ignore[misc]
+    for queue in ("*", "", 5):
+        with pytest.raises(InvalidJob):
+            await oban.list_queue_settings(queue)  # type: ignore[arg-type]
+
+
+async def test_a_queue_that_is_paused_since_a_start_is_listed_as_paused(oban: Oban, engine: Engine) -> None:
+    store(engine, ("resume", "a", None), ("scale", "a", "x", {"limit": 5}))
+    start(engine, "x", PAUSED)
+    await oban.pause_all_queues("z")
+    async with AsyncSession(oban.engine) as session:
+        listed = await oban.list_queue_settings(session=session)
+    assert [(item.queue, item.node, item.limit, item.paused) for item in listed] == [
+        ("*", "z", None, True),
+        ("a", None, None, False),
+        ("a", "x", 5, True),
+        ("a", "z", None, True),
+    ]
+    assert await oban.list_queue_settings("a") == listed[1:]
+    driver = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg"}[oban.engine.url.get_backend_name()]
+    with SyncOban(oban.engine.url.set(drivername=driver)) as client:
+        assert client.list_queue_settings() == listed
 
 
 STARTED = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)

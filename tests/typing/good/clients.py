@@ -22,6 +22,7 @@ from oban import (
     ObanError,
     QueueInfo,
     QueueOptions,
+    QueueSettings,
     Retention,
     SyncOban,
     Worker,
@@ -76,6 +77,9 @@ async def manage(oban: Oban, session: AsyncSession, connection: AsyncConnection)
     assert_type(await oban.list_jobs(select(Job), session, limit=5, after=one), list[Job])
     assert_type([job async for job in oban.iterate_jobs(select(Job), session, batch=5)], list[Job])
     due = select(Job).where(Job.state == JobState.AVAILABLE, Job.scheduled_at < datetime.now(UTC))
+    assert_type(await oban.count_jobs(due, session, queue="x"), dict[str, dict[str, int]])
+    assert_type((await oban.count_jobs())["default"]["available"], int)
+    assert_type(await oban.list_queue_settings("x"), list[QueueSettings])
     assert_type(await oban.cancel_job(one), bool)
     assert_type(await oban.retry_job(5, session=session), bool)
     assert_type(await oban.retry_job(5, session, scheduled_at=datetime.now(UTC), queue="x"), bool)
