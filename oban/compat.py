@@ -4,6 +4,7 @@ None of them may keep a node from starting. The upper bounds of the dependencies
 because of this module.
 """
 
+import sqlite3
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
@@ -154,6 +155,28 @@ def connect_isolation_level(engine: Engine) -> str | None:
     """
     level: str | None = getattr(engine.dialect, "_on_connect_isolation_level", None)
     return level
+
+
+def sqlite_autocommit(connection: Connection) -> Any:
+    """The attribute `autocommit` of sqlite3's connection, which Python has since 3.12; None without it.
+
+    aiosqlite has the attribute in its thread alone. Without that one's private names, None: True is then not
+    noticed, and each statement of a transaction is committed.
+    """
+    if not hasattr(sqlite3, "LEGACY_TRANSACTION_CONTROL"):
+        return None
+    info = connection.info
+    if (known := info.get(sqlite_autocommit)) is None:
+        driver: Any = connection.connection.driver_connection
+        try:
+            if isinstance(driver, sqlite3.Connection):
+                # It can be changed at any time.
+                return driver.autocommit  # type: ignore[attr-defined, unused-ignore]
+            known = wait_for(driver._execute(getattr, driver._conn, "autocommit"))
+        except AttributeError:
+            known = sqlite3.LEGACY_TRANSACTION_CONTROL  # type: ignore[attr-defined, unused-ignore]
+        info[sqlite_autocommit] = known
+    return known
 
 
 # -- SQLAlchemy: transactions and greenlets ---------------------------------------------------------

@@ -184,7 +184,7 @@ class Database(BaseDatabase):
         """Run a repository function in the caller's transaction, or with None in one of our own."""
         if caller is None:
             return self.write(function, *args, **kwargs)
-        return self._join(caller, function, *args, **kwargs)
+        return self._join(caller, True, function, *args, **kwargs)
 
     def read_in(
         self, caller: AsyncCaller | None, function: Function[P, T], *args: P.args, **kwargs: P.kwargs
@@ -192,7 +192,7 @@ class Database(BaseDatabase):
         """Run a repository function that only reads, as `run` does."""
         if caller is None:
             return self.read(function, *args, **kwargs)
-        return self._join(caller, function, *args, **kwargs)
+        return self._join(caller, False, function, *args, **kwargs)
 
     async def write(self, function: Function[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a repository function in a transaction of our own, again if it lost to another one."""
@@ -230,18 +230,18 @@ class Database(BaseDatabase):
                 return await compat.run_sync(work)
 
     async def _join(
-        self, caller: AsyncCaller, function: Function[P, T], *args: P.args, **kwargs: P.kwargs
+        self, caller: AsyncCaller, writes: bool, function: Function[P, T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Run a repository function in the caller's transaction, neither committing nor rolling back."""
         with self._translate_errors():
             if isinstance(caller, async_scoped_session):
                 caller = caller()
             if isinstance(caller, AsyncSession):
-                work = partial(self._run_on_session, caller.sync_session, function, *args, **kwargs)
+                work = partial(self._run_on_session, caller.sync_session, writes, function, *args, **kwargs)
                 return await compat.run_sync(work)
             if isinstance(caller, AsyncConnection):
                 return await caller.run_sync(
-                    lambda connection: self._run_on_connection(connection, function, *args, **kwargs)
+                    lambda connection: self._run_on_connection(connection, writes, function, *args, **kwargs)
                 )
         raise InvalidTarget(
             f"session must be an AsyncSession or AsyncConnection, not {type(caller).__name__}"

@@ -12,7 +12,8 @@ from sqlalchemy.orm import Session
 
 from oban import clock, compat, dialects
 from oban.database.binding import pinned, write_bind
-from oban.database.engines import AUTOCOMMIT_CONNECTIONS, has_level
+from oban.database.driver_autocommit import send_begin
+from oban.database.engines import AUTOCOMMIT_CONNECTIONS, DEFAULT_ISOLATION, autocommits, has_level
 from oban.database.fast import FAST_PATH
 from oban.database.hooks import ConnectionHooks, SessionHooks, TransactionHooks
 from oban.database.job_scope import job_transaction
@@ -100,13 +101,19 @@ class BaseDatabase:
             self._sync_engine,
             self.dialect,
             self.prefix,
-            level_to_set=self._level_to_set,
+            set_up=self._set_up,
             autocommit_pool=self._autocommit_pool if self._may_autocommit() else None,
         )
 
-    def _level_to_set(self) -> str | None:
+    def _set_up(self, connection: Connection) -> None:
+        """Let a connection begin transactions, at the level that all statements are written for."""
+        if send_begin(connection, self.dialect):
+            return
         level = self.dialect.isolation
-        return None if has_level(self._sync_engine, level) else level
+        if level is None and autocommits(self._sync_engine):
+            level = DEFAULT_ISOLATION
+        if not has_level(self._sync_engine, level):
+            connection.execution_options(isolation_level=level)
 
     def _may_autocommit(self) -> bool:
         """Whether a single statement means the same in autocommit as in a transaction."""
@@ -144,13 +151,18 @@ class BaseDatabase:
                 receive(notices)
 
     def _run_on_session(
-        self, session: Session, function: Function[P, T], *args: P.args, **kwargs: P.kwargs
+        self, session: Session, writes: bool, function: Function[P, T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Run a function in the transaction of the caller's session."""
-        return self._run_joined(session, lambda: SessionHooks.of(session), function, *args, **kwargs)
+        return self._run_joined(session, writes, lambda: SessionHooks.of(session), function, *args, **kwargs)
 
     def _run_on_connection(
-        self, connection: Connection, function: Function[P, T], *args: P.args, **kwargs: P.kwargs
+        self,
+        connection: Connection,
+        writes: bool,
+        function: Function[P, T],
+        *args: P.args,
+        **kwargs: P.kwargs,
     ) -> T:
         """Run a function in the transaction of the caller's connection."""
         if not connection.in_transaction():
@@ -158,7 +170,7 @@ class BaseDatabase:
         session = Session(connection, join_transaction_mode="rollback_only", expire_on_commit=False)
         try:
             result = self._run_joined(
-                session, lambda: ConnectionHooks.of(connection), function, *args, **kwargs
+                session, writes, lambda: ConnectionHooks.of(connection), function, *args, **kwargs
             )
             session.flush()
             session.expunge_all()
@@ -169,6 +181,7 @@ class BaseDatabase:
     def _run_joined(
         self,
         session: Session,
+        writes: bool,
         hooks: Callable[[], TransactionHooks],
         function: Function[P, T],
         *args: P.args,
@@ -187,7 +200,9 @@ class BaseDatabase:
                 f" execution_options(schema_translate_map={{None: {self.prefix!r}}})"
             )
         # Connects, if the session has not done so yet.
-        transaction.connection()
+        connection = transaction.connection()
+        if writes and self.dialect.driver_autocommits(connection):
+            self._check_begun(connection)
         session.flush()
         with pinned(session):
             result = function(transaction, *args, **kwargs)
@@ -198,6 +213,17 @@ class BaseDatabase:
         if notices := transaction.notices:
             hooks().add(lambda: self.announce(notices), [])
         return result
+
+    def _check_begun(self, connection: Connection) -> None:
+        """Raise `InvalidTarget` if a connection in AUTOCOMMIT mode is in no transaction all the same."""
+        # A listener may have sent BEGIN.
+        if not self.dialect.in_transaction(connection):
+            level = self.dialect.isolation or DEFAULT_ISOLATION
+            raise InvalidTarget(
+                "the session is in AUTOCOMMIT mode, so that locks are lost at once and nothing can be rolled"
+                " back; leave out session=, or make the session with"
+                f" engine.execution_options(isolation_level={level!r})"
+            )
 
     def _check_deadlock(self, *, writes: bool) -> None:
         """Raise `WouldDeadlock` where a job would wait for the lock that its own session has."""

@@ -14,6 +14,9 @@ from oban import compat, dialects, encoding
 IDLE_CONNECTIONS = 5
 AUTOCOMMIT_CONNECTIONS = 2
 
+#: The isolation level of SQLAlchemy's for transactions of a database that has only one.
+DEFAULT_ISOLATION = "SERIALIZABLE"
+
 
 def make_engine(url: str | URL, pooled: bool = False, **options: Any) -> AsyncEngine:
     """An engine for a URL, with `options` of `create_async_engine`; `pooled` as in `Database`."""

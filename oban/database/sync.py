@@ -53,7 +53,7 @@ class SyncDatabase(BaseDatabase):
     ) -> T:
         """Run a repository function in the caller's transaction, or with None in one of our own."""
         if caller is not None:
-            return self._join(caller, function, *args, **kwargs)
+            return self._join(caller, True, function, *args, **kwargs)
         self._check_deadlock(writes=True)
         retries = Retries(self)
         while True:
@@ -72,17 +72,19 @@ class SyncDatabase(BaseDatabase):
     ) -> T:
         """Run a repository function that only reads, as `run` does."""
         if caller is not None:
-            return self._join(caller, function, *args, **kwargs)
+            return self._join(caller, False, function, *args, **kwargs)
         with self._translate_errors():
             return self._query(function, *args, **kwargs)
 
-    def _join(self, caller: SyncCaller, function: Function[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    def _join(
+        self, caller: SyncCaller, writes: bool, function: Function[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
         """Run a repository function in the caller's transaction, neither committing nor rolling back."""
         with self._translate_errors():
             if isinstance(caller, scoped_session):
                 caller = caller()
             if isinstance(caller, Session):
-                return self._run_on_session(caller, function, *args, **kwargs)
+                return self._run_on_session(caller, writes, function, *args, **kwargs)
             if isinstance(caller, Connection):
-                return self._run_on_connection(caller, function, *args, **kwargs)
+                return self._run_on_connection(caller, writes, function, *args, **kwargs)
         raise InvalidTarget(f"session must be a Session or Connection, not {type(caller).__name__}")

@@ -121,14 +121,14 @@ class OwnTransaction(Transaction):
         dialect: Dialect,
         prefix: str | None,
         *,
-        level_to_set: Callable[[], str | None],
+        set_up: Callable[[Connection], None],
         autocommit_pool: AutocommitPool | None,
     ) -> None:
-        """`level_to_set` returns the isolation level to set on a new connection, if it is another one there;
-        `autocommit_pool` is None where a statement cannot commit on its own."""
+        """`set_up` lets a connection begin transactions at the right level; `autocommit_pool` is None where a
+        statement cannot commit on its own."""
         super().__init__(dialect, prefix)
         self._engine = engine
-        self._level_to_set = level_to_set
+        self._set_up = set_up
         self._autocommit_pool = autocommit_pool
         self._autocommit: AutocommitConnection | None = None
         self._connection: Connection | None = None
@@ -144,10 +144,9 @@ class OwnTransaction(Transaction):
     def connection(self) -> Connection:
         if self._connection is None:
             self._connection = dialects.connect(self._engine)
-            level = self._level_to_set()
             # A listener of `engine_connect` may have begun the transaction, whose level cannot change then.
-            if level is not None and not self._connection.in_transaction():
-                self._connection.execution_options(isolation_level=level)
+            if not self._connection.in_transaction():
+                self._set_up(self._connection)
             if compat.sessions_listen("after_begin"):
                 # They set the transaction up, so that even one without the ORM begins in a session.
                 self.session.connection()

@@ -57,6 +57,8 @@ class Dialect(ABC):
     listens: bool
     #: The isolation level that Oban's own transactions use; None if the database has only one.
     isolation: str | None
+    #: The statement that begins a transaction at that level, where the driver would begin none.
+    begin_statement: str
     #: Whether only one transaction can write at a time. The writers of a process then take turns.
     single_writer: bool
 
@@ -191,6 +193,10 @@ class Dialect(ABC):
     def total_changes(self, connection: Connection) -> int:
         """A number that grows when the connection changes rows. Only for a `single_writer`."""
         return 0
+
+    @abstractmethod
+    def driver_autocommits(self, connection: Connection) -> bool:
+        """Whether the driver is set to commit each statement on its own. Asks no server."""
 
     @abstractmethod
     def in_transaction(self, connection: Connection) -> bool:

@@ -69,6 +69,7 @@ class AutocommitPool:
 
     def __init__(self, engine: Engine, size: int, *, reuse_compiled: bool = True) -> None:
         self._engine = engine
+        self._dialect = dialects.for_bind(engine)
         self._size = size
         self._lock = threading.Lock()
         self._idle: list[AutocommitConnection] = []
@@ -90,8 +91,9 @@ class AutocommitPool:
                 return pooled
             self._close(pooled)
         connection = dialects.connect(self._engine)
-        # A listener of `engine_connect` may have begun a transaction, which the caller commits then.
-        if not connection.in_transaction():
+        # A listener of `engine_connect` may have begun a transaction, which the caller commits then. If the
+        # driver is in this mode already, SQLAlchemy would leave the mode when the connection is closed.
+        if not (connection.in_transaction() or self._dialect.driver_autocommits(connection)):
             connection.execution_options(isolation_level="AUTOCOMMIT")
         # With autocommit=False, sqlite3 is in a transaction all the same, which SQLAlchemy's commit ends.
         driver = connection.connection.driver_connection

@@ -82,6 +82,7 @@ class PostgreSQL(Dialect):
     writes_in_cte = True
     listens = True
     isolation = "READ COMMITTED"
+    begin_statement = "BEGIN ISOLATION LEVEL READ COMMITTED"
     single_writer = False
 
     def now(self) -> ColumnElement[datetime]:
@@ -161,6 +162,9 @@ class PostgreSQL(Dialect):
 
     def version(self) -> ColumnElement[str]:
         return sa.literal_column("CAST(xmin AS text)", sa.Text)
+
+    def driver_autocommits(self, connection: Connection) -> bool:
+        return bool(getattr(connection.connection.dbapi_connection, "autocommit", False))
 
     def in_transaction(self, connection: Connection) -> bool:
         driver: Any = connection.connection.driver_connection

@@ -15,7 +15,7 @@ from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.types import TypeDecorator
 
-from oban import encoding
+from oban import compat, encoding
 from oban.dialects.base import HALF, MAX_ERRORS, UNREACHABLE, UNWRITABLE, ColumnType, Dialect, sql_literal
 from oban.dialects.sqlite import files
 from oban.dialects.sqlite.documents import SQLiteDocuments, json_or_empty
@@ -72,6 +72,7 @@ class SQLite(Dialect):
     writes_in_cte = False
     listens = False
     isolation = None
+    begin_statement = "BEGIN"
     single_writer = True
 
     def now(self) -> ColumnElement[datetime]:
@@ -191,6 +192,12 @@ class SQLite(Dialect):
 
     def total_changes(self, connection: Connection) -> int:
         return getattr(connection.connection.driver_connection, "total_changes", 0)
+
+    def driver_autocommits(self, connection: Connection) -> bool:
+        # Since Python 3.12. Without it, or with its default, the isolation level decides.
+        if isinstance(autocommit := compat.sqlite_autocommit(connection), bool):
+            return autocommit
+        return connection.connection.dbapi_connection.isolation_level is None  # type: ignore[union-attr]
 
     def in_transaction(self, connection: Connection) -> bool:
         return bool(getattr(connection.connection.driver_connection, "in_transaction", False))

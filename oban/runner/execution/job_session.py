@@ -14,7 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from oban import compat, encoding
 from oban.database import job_scope
 from oban.database.aio import Database
-from oban.database.engines import autocommits
+from oban.database.driver_autocommit import send_begins
+from oban.database.engines import DEFAULT_ISOLATION, autocommits
 from oban.database.job_scope import job_session
 from oban.repository import acknowledge, runs
 from oban.repository.acknowledge import Ack
@@ -56,8 +57,9 @@ class JobSessions:
         options: dict[str, Any] = {}
         if autocommits(database.engine.sync_engine):
             # In AUTOCOMMIT mode, nothing could be rolled back.
-            options["isolation_level"] = database.dialect.isolation or "SERIALIZABLE"
+            options["isolation_level"] = database.dialect.isolation or DEFAULT_ISOLATION
         self._engine = database.engine.execution_options(**options)
+        send_begins(self._engine.sync_engine, database.dialect)
         if database.dialect.single_writer:
             job_scope.watch(self._engine.sync_engine)
         if not in_thread:

@@ -1,0 +1,47 @@
+"""Transactions on connections whose driver commits each statement on its own.
+
+An application can put its driver into this mode without SQLAlchemy, in `connect_args` or in a `connect`
+event. SQLAlchemy then begins and commits transactions that the database knows nothing of.
+"""
+
+from functools import partial
+from typing import Any
+
+from sqlalchemy import Connection, Engine, event
+
+from oban import compat
+from oban.database.engines import autocommits
+from oban.dialects.base import Dialect
+
+
+def send_begin(connection: Connection, dialect: Dialect) -> bool:
+    """Let the transactions of a connection that is not in one begin and end with statements, where needed.
+
+    Returns whether that is needed. A connection in SQLAlchemy's own AUTOCOMMIT mode can leave it instead.
+    """
+    if not dialect.driver_autocommits(connection) or autocommits(connection.engine):
+        return False
+    # As SQLAlchemy's documentation advises for SQLite, a listener sends BEGIN, and the driver commits.
+    if not (dialect.single_writer and compat.listens(connection.engine, "begin")):
+        event.listen(connection, "begin", lambda begun: begun.exec_driver_sql(dialect.begin_statement))
+        event.listen(connection, "commit", partial(_end, dialect, "COMMIT"))
+        event.listen(connection, "rollback", partial(_end, dialect, "ROLLBACK"))
+    return True
+
+
+def _end(dialect: Dialect, statement: str, connection: Connection) -> None:
+    # A lost connection has no transaction, and SQLite ends one itself after some errors.
+    if not connection.invalidated and dialect.in_transaction(connection):
+        connection.exec_driver_sql(statement)
+
+
+def send_begins(engine: Engine, dialect: Dialect) -> None:
+    """Do the same for every connection that an engine hands out."""
+    connect = engine.connect
+
+    def connect_and_send(*args: Any, **options: Any) -> Connection:
+        connection = connect(*args, **options)
+        send_begin(connection, dialect)
+        return connection
+
+    engine.connect = connect_and_send  # type: ignore[method-assign]
