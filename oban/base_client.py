@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Generic, Never, Self, TypeVar
 from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from oban import display
 from oban.config import NotifierKind, Options, QueueOptions, Retention
 from oban.errors import ConfigError, InvalidTarget
 from oban.instances import Instances
@@ -29,6 +30,7 @@ class BaseClient(JobOperations[CallerT], QueueOperations[CallerT], Generic[Engin
 
     def __init__(
         self,
+        /,
         engine: EngineT | str | URL,
         *,
         name: str | None = None,
@@ -189,4 +191,4 @@ async def async_batches(jobs: Iterable[Job] | AsyncIterable[Job], size: int) -> 
 def check_size(size: object, name: str) -> None:
     """Raise `ConfigError` unless the argument `name` is a positive number of jobs."""
     if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-        raise ConfigError(f"{name} must be a positive number of jobs, not {size!r}")
+        raise ConfigError(f"{name} must be a positive number of jobs, not {display.shown(size)}")

@@ -5,6 +5,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from oban import display
 from oban.errors import ConfigError
 
 
@@ -60,7 +61,7 @@ def check_lifespan(function: Any) -> None:
     if function is None:
         return
     if not callable(function):
-        raise ConfigError(f"lifespan must be a function that takes the Oban, not {function!r}")
+        raise ConfigError(f"lifespan must be a function that takes the Oban, not {display.shown(function)}")
     if is_async(function) or is_generator(function):
         kind = "a coroutine function" if is_async(function) else "a generator"
         raise ConfigError(
@@ -73,7 +74,7 @@ def check_lifespan(function: Any) -> None:
 
 def _check_middleware(function: Any) -> None:
     if not callable(function):
-        raise ConfigError(f"middleware must be functions; {function!r} cannot be called")
+        raise ConfigError(f"middleware must be functions; {display.shown(function)} cannot be called")
     if inspect.isclass(function):
         raise ConfigError(f"middleware {name(function)} is a class: pass an instance with a __call__ method")
     if is_generator(function):

@@ -8,7 +8,7 @@ from typing import Any, Self, Unpack
 from sqlalchemy import URL, Select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from oban import dialects, fields, instances
+from oban import dialects, display, fields, instances
 from oban.base_client import BaseClient, async_batches, check_size
 from oban.database.aio import AsyncCaller, Database, LoopLock
 from oban.fields import RetryOptions
@@ -263,7 +263,7 @@ class Oban(BaseClient[AsyncEngine, AsyncCaller]):
 
     async def wait(self, job_or_id: Target, timeout: Timeout = None) -> Job:
         job_id = parse_id(job_or_id)
-        polling = Polling(timeout, f"job {job_id} has not ended")
+        polling = Polling(timeout, f"job {display.shown(job_id)} has not ended")
         while True:
             job = await self._database.run(None, waiting.ended_job, parse([job_or_id]))
             if job is not None:

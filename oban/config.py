@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from typing import Any, Literal, TypeAlias, get_args
 
-from oban import callables
+from oban import callables, display
 from oban import fields as job_fields
 from oban.errors import ConfigError, InvalidJob
 
@@ -95,10 +95,14 @@ class Retention:
             for key, value in exceptions.items():
                 name = getattr(key, "worker_name", key)
                 if not isinstance(name, str) or not name.strip():
-                    raise ConfigError(f"retention: the keys of {option} must be names, not {key!r}")
+                    raise ConfigError(
+                        f"retention: the keys of {option} must be names, not {display.shown(key)}"
+                    )
                 parsed[name] = Retention.parse(value)
                 if parsed[name].queues or parsed[name].workers:
-                    raise ConfigError(f"retention: {option}: {name!r} cannot have exceptions of its own")
+                    raise ConfigError(
+                        f"retention: {option}: {display.shown(name)} cannot have exceptions of its own"
+                    )
             object.__setattr__(self, option, parsed)
 
     @classmethod
@@ -107,7 +111,9 @@ class Retention:
         if isinstance(value, cls):
             return value
         if not isinstance(value, Mapping):
-            raise ConfigError(f"retention must be a dict, such as {{'completed': 3600}}, not {value!r}")
+            raise ConfigError(
+                f"retention must be a dict, such as {{'completed': 3600}}, not {display.shown(value)}"
+            )
         check_known(value, cls.__dataclass_fields__)
         return cls(**value)
 
@@ -154,12 +160,14 @@ class Options:
         check_name("node", self.node)
         check_prefix(self.prefix)
         if self.notifier not in NOTIFIERS:
-            raise ConfigError(f"notifier must be {' or '.join(NOTIFIERS)}, not {self.notifier!r}")
+            raise ConfigError(
+                f"notifier must be {' or '.join(NOTIFIERS)}, not {display.shown(self.notifier)}"
+            )
         check_bool("leadership", self.leadership)
         # A `URL` has a drivername, and this module does not import SQLAlchemy.
         is_url = isinstance(self.listen_url, str) or hasattr(self.listen_url, "drivername")
         if self.listen_url is not None and not (is_url and str(self.listen_url).strip()):
-            raise ConfigError(f"listen_url must be a database URL, not {self.listen_url!r}")
+            raise ConfigError(f"listen_url must be a database URL, not {display.shown(self.listen_url)}")
         if self.listen_url is not None and self.notifier == "poll":
             raise ConfigError("listen_url and notifier='poll' contradict each other: use one of them")
         for option in ("lease", "rescue_after", "statement_timeout"):
@@ -207,13 +215,15 @@ def check_known(options: Iterable[str], known: Iterable[str]) -> None:
     """Raise `ConfigError` for an option that is not known."""
     for option in options:
         if option not in known:
-            raise ConfigError(f"unknown option {option!r}{job_fields.suggestion(option, list(known))}")
+            raise ConfigError(
+                f"unknown option {display.shown(option)}{job_fields.suggestion(option, list(known))}"
+            )
 
 
 def check_name(option: str, value: object) -> None:
     """Raise `ConfigError` unless the value can be the name of an instance or a node."""
     if not isinstance(value, str) or not value.strip():
-        raise ConfigError(f"{option} must be a string that is not blank, not {value!r}")
+        raise ConfigError(f"{option} must be a string that is not blank, not {display.shown(value)}")
     if "\x00" in value or len(value) > MAX_NAME:
         raise ConfigError(f"{option} must have up to {MAX_NAME} characters and no NUL: {value[:80]!r}")
     if any("\ud800" <= character <= "\udfff" for character in value):
@@ -224,15 +234,15 @@ def check_prefix(prefix: str | None) -> None:
     """Raise `ConfigError` unless the prefix is None or a plain lower-case schema name."""
     if prefix is not None and not (isinstance(prefix, str) and PREFIX.fullmatch(prefix)):
         raise ConfigError(
-            f"prefix {prefix!r} is not a schema name: up to 40 lower-case letters, digits and _, not"
-            " starting with a digit"
+            f"prefix {display.shown(prefix)} is not a schema name: up to 40 lower-case letters, digits and _,"
+            " not starting with a digit"
         )
 
 
 def check_bool(option: str, value: object) -> None:
     """Raise `ConfigError` unless the value is True or False."""
     if not isinstance(value, bool):
-        raise ConfigError(f"{option} must be True or False, not {value!r}")
+        raise ConfigError(f"{option} must be True or False, not {display.shown(value)}")
 
 
 def _parse_queues(queues: Any) -> dict[str, QueueOptions]:
@@ -245,13 +255,13 @@ def _parse_queues(queues: Any) -> dict[str, QueueOptions]:
         except InvalidJob as error:
             raise ConfigError(str(error)) from None
         except ConfigError as error:
-            raise ConfigError(f"queue {name!r}: {error}") from None
+            raise ConfigError(f"queue {display.shown(name)}: {error}") from None
     return parsed
 
 
 def _check_integer(option: str, value: object, least: int, most: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-        raise ConfigError(f"{option} must be an integer from {least} to {most}, not {value!r}")
+        raise ConfigError(f"{option} must be an integer from {least} to {most}, not {display.shown(value)}")
 
 
 def _seconds(option: str, value: object, least: float) -> float:
@@ -260,5 +270,7 @@ def _seconds(option: str, value: object, least: float) -> float:
     except InvalidJob as error:
         raise ConfigError(str(error)) from None
     if not least <= number < 1e9:
-        raise ConfigError(f"{option} must be at least {least} and less than 1e9 seconds, not {value!r}")
+        raise ConfigError(
+            f"{option} must be at least {least} and less than 1e9 seconds, not {display.shown(value)}"
+        )
     return number

@@ -17,7 +17,7 @@ from typing import Any
 
 import orjson
 
-from oban import remedies
+from oban import display, remedies
 from oban.errors import EncodingError
 
 #: The largest `args`, `meta` or recorded value, in bytes of JSON.
@@ -26,6 +26,8 @@ MAX_BYTES = 4 * 1024 * 1024
 MAX_DEPTH = 100
 #: The longest traceback or message in `errors`, in bytes of JSON.
 MAX_ERROR = 8192
+#: The longest key in the path to a wrong value, in characters; the path has twice as many.
+MAX_SHOWN = 100
 #: Takes the place of the message of an exception whose methods fail.
 UNPRINTABLE = "<the exception could not be printed>"
 
@@ -150,10 +152,28 @@ def json_value(value: object, path: str) -> Any:
         typed = ", or declare typed args: Worker[Args]" if path == "args" else ""
         raise EncodingError(path + error.field, error.problem + typed) from None
     except EncodingError as error:
+        if len(error.field) > 2 * MAX_SHOWN:
+            step, last = error.field[:MAX_SHOWN], error.field[-MAX_SHOWN:]
+            error = type(error)(f"{step}…{last}", error.problem)
         raise error.within(path) from None
     # A character takes up to six bytes. Most values are too short to need measuring.
     if weight[0] * 6 > MAX_BYTES:
         _check_size(orjson.dumps(copy), path)
+    return copy
+
+
+def copied(value: Any) -> Any:
+    """A deep copy of a decoded JSON value, which can be nested more deeply than Python can recurse."""
+    if not isinstance(value, (dict, list)):
+        return value
+    copy = value.copy()
+    parts: list[Any] = [copy]
+    while parts:
+        part = parts.pop()
+        for key, item in part.items() if isinstance(part, dict) else enumerate(part):
+            if isinstance(item, (dict, list)):
+                part[key] = item.copy()
+                parts.append(part[key])
     return copy
 
 
@@ -232,7 +252,8 @@ def _copy(value: object, depth: int, weight: list[int]) -> Any:
             for key, item in enumerate(value):  # noqa: B007 - used in the path of an error
                 copied.append(_copy(item, depth - 1, weight))
     except EncodingError as error:
-        step = f'["{key}"]' if isinstance(key, str) and key.isprintable() else f"[{key!r}]"
+        is_plain = isinstance(key, str) and len(key) <= MAX_SHOWN and key.isprintable()
+        step = f'["{key}"]' if is_plain else f"[{display.shown(key, MAX_SHOWN)}]"
         raise error.within(step) from None
     return copied
 

@@ -6,7 +6,7 @@ Each names classes of exceptions. The most specific class of an exception decide
 from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeAlias
 
-from oban import fields
+from oban import display, fields
 from oban.errors import ConfigError, InvalidJob
 from oban.fields import WorkerOptions
 from oban.outcomes import RaisableOutcome
@@ -79,7 +79,7 @@ def _classes(option: str, value: Any) -> list[tuple[Any, float | None]]:
         return [(cls, _delay(option, cls, delay)) for cls, delay in value.items()]
     classes = value if isinstance(value, tuple) else (value,)
     if option == "snooze_on" and classes:
-        names = ", ".join(f"{getattr(cls, '__qualname__', cls)}: 60" for cls in classes)
+        names = ", ".join(f"{_name(cls)}: 60" for cls in classes)
         raise ConfigError(f"snooze_on needs the seconds to wait for each class: snooze_on={{{names}}}")
     return [(cls, None) for cls in classes]
 
@@ -88,12 +88,16 @@ def _delay(option: str, cls: Any, delay: Any) -> float:
     try:
         return fields.delay(delay, option)
     except InvalidJob as error:
-        raise ConfigError(f"{error}, for {getattr(cls, '__qualname__', cls)}") from None
+        raise ConfigError(f"{error}, for {_name(cls)}") from None
 
 
 def _check_class(option: str, cls: Any) -> None:
     if not isinstance(cls, type) or not issubclass(cls, BaseException):
         hint = "; use a tuple of classes" if isinstance(cls, (list, set, frozenset)) else ""
-        raise ConfigError(f"{option} takes classes of exceptions; {cls!r} is not one{hint}")
+        raise ConfigError(f"{option} takes classes of exceptions; {display.shown(cls)} is not one{hint}")
     if issubclass(cls, RaisableOutcome):
         raise ConfigError(f"{option} cannot have {cls.__qualname__}, which is an outcome itself")
+
+
+def _name(cls: Any) -> str:
+    return cls.__qualname__ if isinstance(cls, type) else display.shown(cls)

@@ -2,6 +2,8 @@
 
 from typing import Self
 
+from oban.display import shown
+
 
 class ObanError(Exception):
     """Base class of every error that Oban raises itself."""
@@ -65,7 +67,7 @@ class JobNotFound(ObanError, LookupError):
 
     def __init__(self, ids: list[int]) -> None:
         more = f" and {len(ids) - 10:,} more" if len(ids) > 10 else ""
-        super().__init__("no job has the id " + ", ".join(map(str, ids[:10])) + more)
+        super().__init__("no job has the id " + ", ".join(map(shown, ids[:10])) + more)
         self.ids = ids
 
 

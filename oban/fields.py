@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
 from typing import Any, Literal, Required, TypeAlias, TypedDict
 
-from oban import clock, encoding
+from oban import clock, display, encoding
 from oban.errors import InvalidJob
 
 QUEUE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,127}", re.ASCII)
@@ -115,7 +115,7 @@ def _integer(value: object, field: str, least: int, most: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
         raise InvalidJob(field, f"must be an integer, not {type(value).__name__}")
     if not least <= value <= most:
-        raise InvalidJob(field, f"must be {least} to {most}, not {value}")
+        raise InvalidJob(field, f"must be {least} to {most}, not {display.shown(value)}")
     return int(value)
 
 
@@ -131,7 +131,7 @@ def tags(value: object) -> list[str]:
     unique: set[str] = set()
     for item in value:
         if not isinstance(item, str):
-            raise InvalidJob("tags", f"must be strings; {item!r} is not")
+            raise InvalidJob("tags", f"must be strings; {display.shown(item)} is not")
         tag = encoding.string(item, "tags").strip().lower()
         if len(tag) > MAX_TAG:
             raise InvalidJob("tags", f"has one of more than {MAX_TAG} characters: {tag[:20]!r}…")
@@ -231,7 +231,8 @@ def check(values: Mapping[str, object]) -> dict[str, Any]:
     checked: dict[str, Any] = {}
     for field, value in values.items():
         if field not in SETTABLE:
-            raise InvalidJob(str(field), f"cannot be set{suggestion(field, list(SETTABLE))}")
+            name = field if isinstance(field, str) else display.shown(field)
+            raise InvalidJob(name[:100], f"cannot be set{suggestion(field, list(SETTABLE))}")
         checked[field] = SETTABLE[field](value)
     times = [field for field in TIMES if field in checked]
     if len(times) > 1:
@@ -252,7 +253,10 @@ def check_retry(options: Mapping[str, object]) -> dict[str, Any]:
 
 def similar(name: object, known: Iterable[str]) -> str | None:
     """The known name that is most similar to an unknown one, if any is."""
-    return next(iter(get_close_matches(str(name), known, 1)), None)
+    if not isinstance(name, str):
+        return None
+    # No known name is nearly as long, and long strings take long to compare.
+    return next(iter(get_close_matches(name[:100], known, 1)), None)
 
 
 def suggestion(name: object, known: list[str]) -> str:

@@ -17,7 +17,7 @@ from sqlalchemy import Boolean, ColumnElement, false, not_, or_
 from sqlalchemy.orm import QueryableAttribute
 from sqlalchemy.types import BigInteger, Text
 
-from oban import arguments, encoding, fields, registry
+from oban import arguments, display, encoding, fields, registry
 from oban.dialects import portable
 from oban.dialects.documents import Documents
 from oban.errors import EncodingError, InvalidArgument, InvalidJob
@@ -282,4 +282,4 @@ def _step(key: object, name: str) -> str | int:
 
 
 def _shown(value: object) -> str:
-    return encoding.log_safe(repr(value), 60)
+    return display.shown(value, 60)

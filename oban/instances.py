@@ -3,6 +3,7 @@
 from typing import Any
 from weakref import ref
 
+from oban import display
 from oban.errors import InstanceNotFound
 
 
@@ -25,9 +26,10 @@ class Instances:
         for reference in reversed(self._clients.get(name, ())):
             if (client := reference()) is not None:
                 return client
+        shown = display.shown(name)
         raise InstanceNotFound(
-            f"there is no {self._class_name} named {name!r} in this process;"
-            f" create one with {self._class_name}(…, name={name!r})"
+            f"there is no {self._class_name} named {shown} in this process;"
+            f" create one with {self._class_name}(…, name={shown})"
         )
 
 

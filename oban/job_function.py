@@ -6,7 +6,7 @@ from copy import copy
 from functools import update_wrapper
 from typing import Any, Generic, ParamSpec, TypeVar, Unpack, cast, overload
 
-from oban import callables, fields, resources
+from oban import callables, display, fields, resources
 from oban.database.aio import AsyncCaller
 from oban.database.sync import SyncCaller
 from oban.errors import ConfigError, InvalidJob
@@ -24,7 +24,7 @@ class FunctionWorker(Generic[P, R]):
 
     def __init__(self, function: Callable[P, R], options: WorkerOptions) -> None:
         if not inspect.isfunction(function):
-            raise ConfigError(f"@job needs a function, not {function!r}")
+            raise ConfigError(f"@job needs a function, not {display.shown(function)}")
         if callables.is_generator(function):
             raise ConfigError(
                 f"{function.__qualname__} is a generator, which completes without running: remove the yield"

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, TypeAlias, TypeVar, Union, get_args,
 
 from typing_extensions import is_typeddict
 
-from oban import annotations
+from oban import annotations, display
 from oban.errors import ConfigError
 
 T = TypeVar("T")
@@ -150,7 +150,9 @@ class Resources:
         self._named: Mapping[str, Any] = yielded if isinstance(yielded, Mapping) else {}
         for name in self._named:
             if not isinstance(name, str):
-                raise ConfigError(f"lifespan must yield a mapping of names to values; {name!r} is no name")
+                raise ConfigError(
+                    f"lifespan must yield a mapping of names to values; {display.shown(name)} is no name"
+                )
         unnamed = [] if yielded is None or isinstance(yielded, Mapping) else [yielded]
         # The same object under two names is one resource.
         self._values = list({id(value): value for value in (*self._named.values(), *unnamed)}.values())

@@ -6,7 +6,7 @@ from typing import Any, Self, Unpack
 
 from sqlalchemy import URL, Engine, Select
 
-from oban import fields, instances
+from oban import display, fields, instances
 from oban.base_client import BaseClient, batches, check_size
 from oban.database.sync import SyncCaller, SyncDatabase
 from oban.errors import ConfigError
@@ -203,7 +203,7 @@ class SyncOban(BaseClient[Engine, SyncCaller]):
 
     def wait(self, job_or_id: Target, timeout: Timeout = None) -> Job:
         job_id = parse_id(job_or_id)
-        polling = Polling(timeout, f"job {job_id} has not ended")
+        polling = Polling(timeout, f"job {display.shown(job_id)} has not ended")
         while True:
             job = self._database.run(None, waiting.ended_job, parse([job_or_id]))
             if job is not None:

@@ -11,13 +11,14 @@ from typing import Any
 
 from sqlalchemy import JSON, BigInteger, ColumnElement, DateTime, Dialect, Integer, Interval, Text
 from sqlalchemy.dialects import postgresql
+from sqlalchemy.exc import DontWrapMixin
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import ARRAY, TypeDecorator, TypeEngine
 
-from oban import compat, encoding, fields
-from oban.errors import InvalidJob
+from oban import compat, display, encoding, fields
+from oban.errors import EncodingError, InvalidJob
 
 
 class JobState(enum.StrEnum):
@@ -205,6 +206,10 @@ def aware(value: datetime | None) -> datetime | None:
     return None if value is None else datetime.combine(value, value.time(), UTC)
 
 
+class _Unprintable(EncodingError, DontWrapMixin):
+    """SQLAlchemy's `StatementError` prints all parameters, so its message would raise another error."""
+
+
 class JSONDocument(TypeDecorator[Any]):
     """`jsonb` on PostgreSQL, JSON text elsewhere. A document that cannot be decoded is an `Undecodable`.
 
@@ -220,7 +225,14 @@ class JSONDocument(TypeDecorator[Any]):
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
         # Bulk inserts and statements send values that no `Job` has checked. JSON.NULL is no value.
-        return value if value is JSON.NULL else encoding.json_value(value, self.name)
+        if value is JSON.NULL:
+            return value
+        try:
+            return encoding.json_value(value, self.name)
+        except EncodingError as error:
+            if display.can_be_printed(value):
+                raise
+            raise _Unprintable(error.field, error.problem) from None
 
     def column_expression(self, column: Any) -> Any:
         return _as_text(column, self)

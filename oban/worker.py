@@ -20,6 +20,7 @@ from oban import (
     backoff,
     callables,
     config,
+    display,
     error_rules,
     fields,
     instances,
@@ -157,7 +158,7 @@ class Worker(Generic[A]):
             inherited = previous.aliases if previous is not None and previous in cls.__mro__ else ()
             cls.aliases = inherited if aliases is None else parse_aliases(aliases, cls.worker_name)
             if executor not in (None, *EXECUTORS):
-                raise ConfigError(f"executor must be {' or '.join(EXECUTORS)}, not {executor!r}")
+                raise ConfigError(f"executor must be {' or '.join(EXECUTORS)}, not {display.shown(executor)}")
         except (ConfigError, InvalidJob) as error:
             raise ConfigError(f"{cls.__qualname__}: {error}") from None
         # Those of a base class stay, except for the classes that are named again.
@@ -246,7 +247,7 @@ class Worker(Generic[A]):
         return self._timeout
 
     @classmethod
-    def new(cls, args: A | None = None, **overrides: Unpack[Overrides]) -> Job:
+    def new(cls, /, args: A | None = None, **overrides: Unpack[Overrides]) -> Job:
         """Create a job for this worker, without enqueueing it.
 
         Args:
@@ -304,7 +305,7 @@ class Worker(Generic[A]):
 
     @classmethod
     async def enqueue(
-        cls, args: A | None = None, session: AsyncCaller | None = None, **overrides: Unpack[Overrides]
+        cls, /, args: A | None = None, session: AsyncCaller | None = None, **overrides: Unpack[Overrides]
     ) -> Job:
         """Create a job for this worker, enqueue it with the `Oban` of the option `oban`, and return it.
 
@@ -323,7 +324,7 @@ class Worker(Generic[A]):
 
     @classmethod
     def enqueue_sync(
-        cls, args: A | None = None, session: SyncCaller | None = None, **overrides: Unpack[Overrides]
+        cls, /, args: A | None = None, session: SyncCaller | None = None, **overrides: Unpack[Overrides]
     ) -> Job:
         """Do the same as `enqueue` with a `SyncOban`, and a sync session or connection."""
         job = cls._new("enqueue_sync", args, overrides)

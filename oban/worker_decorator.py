@@ -4,6 +4,7 @@ import types
 from collections.abc import Callable
 from typing import Any, Unpack, overload
 
+from oban import display
 from oban.errors import ConfigError
 from oban.fields import WorkerOptions
 from oban.worker import A, Worker
@@ -31,6 +32,8 @@ def worker(
     """
 
     def decorate(cls: type[Any]) -> type[Worker[Any]]:
+        if not isinstance(cls, type):
+            raise ConfigError(f"@worker needs a class, not {display.shown(cls)}")
         if not callable(getattr(cls, "process", None)) or getattr(cls, "process", None) is Worker.process:
             raise ConfigError(f"{cls.__qualname__} needs a process method")
         members = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}

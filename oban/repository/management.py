@@ -1,7 +1,6 @@
 """Get, cancel, retry, delete and update jobs, with the states that each of these applies to."""
 
 from collections.abc import Callable, Mapping, Sequence
-from copy import deepcopy
 from datetime import datetime, timedelta
 from inspect import iscoroutinefunction
 from typing import Any, Protocol, TypeAlias
@@ -10,7 +9,7 @@ from sqlalchemy import Row, bindparam, case, delete, select, update
 from sqlalchemy.orm import attributes
 from sqlalchemy.orm.attributes import instance_state
 
-from oban import fields
+from oban import encoding, fields
 from oban.database.transaction import Transaction
 from oban.errors import InvalidJob, JobNotFound
 from oban.fields import JobUpdate
@@ -185,7 +184,7 @@ def _new_values(job: Job, changes: JobChanges, now: datetime) -> dict[str, Any]:
 
 def _call(function: Callable[[Job], Changes], job: Job) -> Changes:
     # The function gets a copy, so that only what it returns can change the row or the session.
-    copy = Job._from_row(deepcopy([getattr(job, key) for key in COLUMN_KEYS]))
+    copy = Job._from_row([encoding.copied(getattr(job, key)) for key in COLUMN_KEYS])
     changes = function(copy)
     if instance_state(copy).modified:
         raise InvalidJob("changes", "must be returned as a dict; an attribute was set instead")

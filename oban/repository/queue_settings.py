@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeAlias, cast
 
 from sqlalchemy import ColumnElement, Row, and_, delete, or_, select, true, update
 
-from oban import fields
+from oban import display, fields
 from oban.config import MAX_LIMIT, QueueOptions, check_bool, check_name
 from oban.database.transaction import Transaction
 from oban.errors import ConfigError
@@ -71,7 +71,7 @@ class QueueCommand(NamedTuple):
                 check_bool("paused", paused)
                 settings = {"running": True, "limit": _check_limit(limit), "paused": paused}
             case _:
-                raise ConfigError(f"{action!r} is not an action; known are {', '.join(ACTIONS)}")
+                raise ConfigError(f"{display.shown(action)} is not an action; known are {', '.join(ACTIONS)}")
         return cls(action, name, cast(str | None, node), settings)
 
     def signal(self, name: str) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import NoInspectionAvailable
 from sqlalchemy.orm import lazyload
 
-from oban import compat
+from oban import compat, display
 from oban.database.transaction import Transaction
 from oban.errors import InvalidTarget, NotEnqueued
 from oban.models import Job
@@ -98,7 +98,7 @@ def parse_id(target: object) -> int:
         return int(state.identity[0])
     if isinstance(target, int) and not isinstance(target, bool):
         return target
-    raise InvalidTarget(f"a Job or an integer id is needed, not {target!r}")
+    raise InvalidTarget(f"a Job or an integer id is needed, not {display.shown(target)}")
 
 
 def check_statement(statement: object) -> None:
