@@ -3,7 +3,7 @@
 import logging
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import click
@@ -40,7 +40,7 @@ class Console:
         self.is_text = kind == "text"
         self._is_own = kind != "app"
         self._level = level.upper()
-        self._handler = logging.StreamHandler(sys.stderr)
+        self._handler = _Handler(sys.stderr)
         self._handler.setFormatter(json_formatter(node) if kind == "json" else _text(node if prefix else ""))
 
     def apply(self) -> None:
@@ -81,6 +81,14 @@ class Console:
             expected = isinstance(error, ObanError)
             logger.critical("%s", error, exc_info=None if expected else error)
             sys.exit(1)
+
+
+class _Handler(logging.StreamHandler[Any]):
+    """Lets a record be lost where a job has closed stderr, instead of raising an error in the node."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        with suppress(Exception):
+            super().handleError(record)
 
 
 def _text(origin: str) -> logging.Formatter:

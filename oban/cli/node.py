@@ -113,7 +113,8 @@ async def _serve(
         banner.show(oban, announced or oban.options.node, as_record=not console.is_text)
     loop = asyncio.get_running_loop()
     requests = _StopRequests(oban)
-    SignalRequests(partial(requests.add, "signal")).receive()
+    signals = SignalRequests(partial(requests.add, "signal"))
+    signals.receive()
     listening = loop.create_task(_listen(link, requests)) if link else None
     grace = oban.options.shutdown_grace_period
     if await _start(oban, requests.received):
@@ -121,7 +122,7 @@ async def _serve(
         if link:
             with contextlib.suppress(OSError):
                 await loop.sock_sendall(link, READY + f"{grace:g}".encode())
-        await requests.received.wait()
+        await signals.wait(requests.received)
         running = sum(len(queue.running) for queue in oban.check_all_queues())
         hint = "; a second Ctrl-C or SIGTERM puts them back into their queues at once" if running else ""
         logger.info("stopping: waiting for running jobs, up to %g s (running: %s%s)", grace, running, hint)

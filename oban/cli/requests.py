@@ -1,9 +1,17 @@
 """Signals as requests to stop, on an event loop."""
 
 import asyncio
+import contextlib
+import logging
+import signal
 from collections.abc import Callable
 
 from oban import stop_signals
+
+logger = logging.getLogger("oban")
+
+#: Seconds between two checks whether the handlers are still there.
+CHECK_INTERVAL = 0.25
 
 
 class SignalRequests:
@@ -17,13 +25,28 @@ class SignalRequests:
         self._stop = stop
         self._stopping = False
         self._is_repeated = False
+        #: What Python calls for each signal as long as this handles it.
+        self._handlers: dict[signal.Signals, object] = {}
 
     def receive(self) -> None:
         """Handle the signals from now on, on the running event loop."""
-        loop = asyncio.get_running_loop()
         for number in stop_signals.handled():
-            is_hangup = number == stop_signals.HANGUP
-            loop.add_signal_handler(number, self._hang_up if is_hangup else self._interrupt)
+            self._add(number)
+
+    async def wait(self, stopped: asyncio.Event) -> None:
+        """Wait for an event, and handle the signals again if a job sets handlers of its own meanwhile."""
+        while not stopped.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stopped.wait(), CHECK_INTERVAL)
+            for number, handler in list(self._handlers.items()):
+                if signal.getsignal(number) != handler:
+                    logger.warning("a job has replaced the handler of %s; it is set again", number.name)
+                    self._add(number)
+
+    def _add(self, number: signal.Signals) -> None:
+        callback = self._hang_up if number == stop_signals.HANGUP else self._interrupt
+        asyncio.get_running_loop().add_signal_handler(number, callback)
+        self._handlers[number] = signal.getsignal(number)
 
     def _hang_up(self) -> None:
         if not self._stopping:

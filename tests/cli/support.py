@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from sqlalchemy import URL
@@ -42,9 +42,11 @@ def oban(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str
 
 
 @contextmanager
-def node(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+def node(*arguments: str, through: Sequence[str] = ()) -> Iterator[subprocess.Popen[str]]:
+    """Start a node, maybe through another program."""
     with subprocess.Popen(
-        [sys.executable, "-m", "oban", "start", *arguments],
+        [*through, sys.executable, "-m", "oban", "start", *arguments],
+        stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -250,6 +250,61 @@ async def test_nodes_that_have_just_begun_to_start_stop_cleanly(
                     process.kill()
 
 
+#: Prints a line when `oban.cli` is about to be imported. Python imports this module before it runs any other.
+BEGINNING = """
+import os, sys
+
+class Finder:
+    @staticmethod
+    def find_spec(name, *_):
+        if name == "oban.cli":
+            os.write(1, b"begins\\n")
+
+sys.meta_path.insert(0, Finder)
+"""
+#: Seconds from the first import to the signal, of two nodes at a time.
+MOMENTS = [(0, 0.05), (0.1, 0.2), (0.3, 0.4), (0.6, 1)]
+
+
+@pytest.mark.parametrize("kind", [[], ["--processes", "2"], ["--watch"], ["unreachable"]], ids=" ".join)
+async def test_a_start_ends_cleanly_whenever_a_signal_arrives(
+    kind: list[str], sqlite_url: URL, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(BEGINNING)
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    if kind == ["unreachable"]:
+        options = ["--database-url", "postgresql+asyncpg://nobody@127.0.0.1:1/none"]
+    else:
+        options = ["--database-url", sqlite_url.render_as_string(), *kind]
+
+    async def interrupted_after(seconds: float) -> tuple[float, int | None, bytes]:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "oban", "start", "--import", "tests.faults.stop_node", *options),
+            cwd=tmp_path,
+            env=environment,
+            stdin=DEVNULL,
+            stdout=PIPE,
+            stderr=PIPE,
+        )
+        assert process.stdout is not None
+        try:
+            assert await within(process.stdout.readline(), 60) == b"begins\n"
+            await asyncio.sleep(seconds)
+            process.terminate()
+            _, errors = await within(process.communicate(), 60)
+        finally:
+            with suppress(ProcessLookupError):
+                process.kill()
+        return seconds, process.returncode, errors
+
+    problems = []
+    for pair in MOMENTS:
+        for seconds, code, errors in await asyncio.gather(*map(interrupted_after, pair)):
+            if code != 0 or b"Traceback" in errors:
+                problems.append(f"after {seconds} s: exit code {code}\n{errors.decode()}")
+    assert problems == []
+
+
 class Embedded:
     """An application that runs jobs in its own event loop."""
 

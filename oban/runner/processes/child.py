@@ -86,8 +86,8 @@ class ChildMain:
         while not poll.poll(PARENT_CHECK_INTERVAL * 1000):
             if os.getppid() != self._parent_pid:
                 return None
-        header = self._read(protocol.HEADER.size)
-        data = header and self._read(protocol.HEADER.unpack(header)[0])
+        header = self._read(protocol.HEADER_SIZE)
+        data = header and self._read(protocol.body_size(header))
         return protocol.unpack(data) if data else None
 
     def _read(self, size: int) -> bytes:

@@ -1,4 +1,4 @@
-"""The messages between a node and its child processes: JSON, each preceded by its length.
+"""The messages between a node and its child processes: JSON, each preceded by a mark and its length.
 
 The node sends its main module first. For each run it sends `{"number", "job", "module", "name"}`, and
 `{"cancelled": number}` if the job is cancelled meanwhile. The child answers `{"number", "begun"}`, and in the
@@ -16,24 +16,35 @@ from oban import encoding
 from oban.models import Job
 from oban.types import STATE_BY_VALUE, UTCDateTime
 
-HEADER = Struct("!I")
+#: Tells a message from what a job has written to the connection by mistake.
+_MARK = b"oban"
+_HEADER = Struct("!4sI")
+HEADER_SIZE = _HEADER.size
 
 _COLUMNS = [column.key for column in Job.__table__.c]
 _TIMES = {column.key for column in Job.__table__.c if isinstance(column.type, UTCDateTime)}
 
 
 def pack(message: dict[str, Any]) -> bytes:
-    """The bytes to send for a message, its length included."""
+    """The bytes to send for a message, its header included."""
     try:
         data = orjson.dumps(message)
     except TypeError:
         # orjson refuses integers of more than 64 bits and deep nesting, which databases store.
         data = json.dumps(message).encode()
-    return HEADER.pack(len(data)) + data
+    return _HEADER.pack(_MARK, len(data)) + data
+
+
+def body_size(header: bytes | bytearray) -> int:
+    """The number of bytes that follow a header. Raises `ValueError` for what is not a header."""
+    mark, size = _HEADER.unpack_from(header)
+    if mark != _MARK:
+        raise ValueError("not a message")
+    return int(size)
 
 
 def unpack(data: bytes) -> dict[str, Any]:
-    """The message in the bytes after the length."""
+    """The message in the bytes after the header."""
     message: dict[str, Any] = encoding.loads(data)
     return message
 

@@ -164,16 +164,17 @@ class WorkerProcess(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._received += data
-        while len(self._received) >= protocol.HEADER.size:
-            end = protocol.HEADER.size + protocol.HEADER.unpack_from(self._received)[0]
-            if len(self._received) < end:
-                return
-            message = bytes(self._received[protocol.HEADER.size : end])
-            del self._received[:end]
-            try:
+        try:
+            while len(self._received) >= protocol.HEADER_SIZE:
+                end = protocol.HEADER_SIZE + protocol.body_size(self._received)
+                if len(self._received) < end:
+                    return
+                message = bytes(self._received[protocol.HEADER_SIZE : end])
+                del self._received[:end]
                 self._handle(protocol.unpack(message))
-            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-                self._kill_for(ChildProcessError("the child process sent an invalid message"))
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            self._received.clear()
+            self._kill_for(ChildProcessError("the child process sent an invalid message"))
 
     def _handle(self, message: dict[str, Any]) -> None:
         run = self._run
