@@ -99,9 +99,21 @@ def cares_for_connections(pool: Pool) -> bool:
 
 
 def pool_listens(pool: Pool, *events: str) -> bool:
-    """Whether an event of a pool has a listener; True, the careful answer, if that is not known."""
+    """Whether an event of a pool has a listener of the application; True, the careful answer, if unknown."""
     dispatch = getattr(pool, "dispatch", None)
-    return any(getattr(dispatch, event, True) for event in events)
+    for event in events:
+        listeners = getattr(dispatch, event, True)
+        if listeners is True or any(not hasattr(each, _OWN) for each in listeners or ()):
+            return True
+    return False
+
+
+_OWN = "is_oban_listener"
+
+
+def mark_own(listener: Any) -> None:
+    """Mark a listener of Oban's own, which does not set connections up, for `pool_listens`."""
+    setattr(listener, _OWN, True)
 
 
 def has_listeners(engine: Engine) -> bool:

@@ -87,7 +87,8 @@ class BaseDatabase:
         #: Whether the database exists only in this process. What the URL says, until a node starts and asks.
         self.in_memory = self.dialect.is_memory(engine.url)
         # An application's engine keeps all of its connections in its own pool.
-        kept = AUTOCOMMIT_CONNECTIONS if owned and not self.in_memory else 0
+        keeps = owned and not self.in_memory
+        kept = AUTOCOMMIT_CONNECTIONS if keeps and not compat.cares_for_connections(engine.pool) else 0
         self._autocommit_pool = FAST_PATH.autocommit_pool(engine, kept)
         self.prefix = prefix
         self.pooled = pooled
@@ -137,6 +138,12 @@ class BaseDatabase:
 
     def _query(self, function: Function[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a function that only reads."""
+        try:
+            with self._begin() as transaction:
+                return function(transaction, *args, **kwargs)
+        except DBAPIError as error:
+            if not self.dialect.is_stale_plan(error):
+                raise
         with self._begin() as transaction:
             return function(transaction, *args, **kwargs)
 

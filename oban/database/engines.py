@@ -8,6 +8,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from oban import compat, dialects, encoding
+from oban.database import idle
 
 #: Idle connections of an engine that Oban makes for a URL (SQLAlchemy's default), and how many of them its
 #: autocommit pool keeps.
@@ -24,6 +25,7 @@ def make_engine(url: str | URL, pooled: bool = False, **options: Any) -> AsyncEn
     engine = create_async_engine(_driver_url(parsed), **_engine_options(parsed, pooled, options))
     # As the user wrote it, with the parameters that became arguments of the driver.
     engine.sync_engine.url = parsed
+    idle.watch(engine.sync_engine)
     return engine
 
 
@@ -32,6 +34,7 @@ def make_sync_engine(url: str | URL, pooled: bool = False, **options: Any) -> En
     parsed = dialects.parse_url(url, asynchronous=False)
     engine = create_engine(_driver_url(parsed), **_engine_options(parsed, pooled, options))
     engine.url = parsed
+    idle.watch(engine)
     return engine
 
 

@@ -59,6 +59,8 @@ class Dialect(ABC):
     isolation: str | None
     #: The statement that begins a transaction at that level, where the driver would begin none.
     begin_statement: str
+    #: Whether connections lead to a server, which can end them while they are idle.
+    is_remote: bool
     #: Whether only one transaction can write at a time. The writers of a process then take turns.
     single_writer: bool
 
@@ -286,6 +288,10 @@ class Dialect(ABC):
         """Whether a prepared statement is unknown to the server, or its name is taken: see `pooled`."""
         return False
 
+    def is_stale_plan(self, error: DBAPIError) -> bool:
+        """Whether a statement has to be prepared again, as a table has changed. It was not executed."""
+        return False
+
     @abstractmethod
     def is_transient(self, error: DBAPIError) -> bool:
         """Whether the transaction can succeed if it is repeated at once: a deadlock, a busy lock."""
@@ -296,6 +302,16 @@ class Dialect(ABC):
 
         The statement is not at fault. It is repeated later, however long that takes.
         """
+
+    def is_lost(self, driver_connection: Any) -> bool | None:
+        """Whether an idle connection was ended, as far as the driver knows without a round trip.
+
+        None if it may have been: something has arrived on it. Only called if `is_remote`.
+        """
+        return None
+
+    def cut(self, driver_connection: Any) -> None:  # noqa: B027
+        """End a connection at once, from any thread, whatever waits for its answer."""
 
     def refuses_connection(self, error: BaseException) -> bool:
         """Whether an error that was raised for a new connection comes from the database, or the way to it."""

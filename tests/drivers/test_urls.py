@@ -1,17 +1,14 @@
 """Clients that connect with the parameters of libpq in their URL, on every driver of PostgreSQL."""
 
-import asyncio
-import contextlib
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import pytest
-from sqlalchemy import URL, text
+from sqlalchemy import text
 
 from oban import Oban, SyncOban
 from tests.support.databases import PostgreSQLFactory
 from tests.support.internals import socket_of
+from tests.support.relay import Relay
 
 QUERY = {
     "sslmode": "prefer",
@@ -52,31 +49,11 @@ def test_the_parameters_of_a_url_have_an_effect_without_asyncio(
     assert tuple(row) == ("web", "public", "7s")
 
 
-@asynccontextmanager
-async def tcp_port(url: URL) -> AsyncIterator[int]:
-    """A port of this machine that leads to the server's socket."""
-
-    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
-            while data := await reader.read(65536):
-                writer.write(data)
-        writer.close()
-
-    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        back, forth = await asyncio.open_unix_connection(f"{url.query['host']}/.s.PGSQL.{url.port or 5432}")
-        await asyncio.gather(copy(reader, forth), copy(back, writer))
-
-    async with await asyncio.start_server(relay, "127.0.0.1") as server:
-        yield server.sockets[0].getsockname()[1]
-
-
 async def test_asyncpg_sets_the_keepalives_of_its_socket(postgresql_factory: PostgreSQLFactory) -> None:
     url = postgresql_factory.create()
-    if not url.query.get("host"):
-        pytest.skip("the server of the tests is not on a socket of this machine")
     keepalives = {"keepalives_idle": "7", "keepalives_interval": "3", "keepalives_count": "2"}
-    async with tcp_port(url) as port:
-        oban = Oban(url.set(host="127.0.0.1", port=port, query=keepalives))
+    async with Relay(url) as relay:
+        oban = Oban(relay.url.set(query=keepalives))
         async with oban.engine.connect() as connection:
             sock = socket_of((await connection.get_raw_connection()).driver_connection)
             options = [socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT]

@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from oban import Job, Oban, SyncOban
+from oban.database import idle
 from oban.errors import EncodingError
 from tests.support.internals import runner_of
 from tests.support.waiting import eventually
@@ -55,6 +56,12 @@ async def watch(server_url: URL) -> Any:
     engine = create_async_engine(server_url, poolclass=NullPool)
     yield engine
     await engine.dispose()
+
+
+@pytest.fixture
+def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Connections are lost just after they were checked."""
+    monkeypatch.setattr(idle, "is_usable", lambda *_: True)
 
 
 async def sessions(watch: AsyncEngine) -> int:
@@ -120,7 +127,7 @@ async def _at_most(watch: AsyncEngine, number: int) -> bool:
 
 
 async def test_after_the_server_has_ended_all_sessions_only_one_call_fails(
-    watch: AsyncEngine, server_url: URL
+    watch: AsyncEngine, server_url: URL, unchecked: None
 ) -> None:
     async with Oban(server_url) as oban:
         await asyncio.gather(*(oban.enqueue(Job(worker="w")) for _ in range(10)))
@@ -133,7 +140,7 @@ async def test_after_the_server_has_ended_all_sessions_only_one_call_fails(
 
 
 async def test_an_insert_does_not_fail_after_a_read_has_found_the_connection_lost(
-    watch: AsyncEngine, server_url: URL
+    watch: AsyncEngine, server_url: URL, unchecked: None
 ) -> None:
     async with Oban(server_url) as oban:
         await oban.enqueue(Job(worker="w"))

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, CursorResult, Engine, Executable, Pool, Row
 from sqlalchemy.engine.interfaces import DBAPIConnection
 
-from oban import compat, dialects
+from oban import clock, compat, dialects
+from oban.database import idle
 from oban.database.fast.compiled import CompiledStatement
 
 
@@ -29,13 +30,14 @@ class Generation(NamedTuple):
 class AutocommitConnection:
     """A connection on which each statement commits on its own."""
 
-    __slots__ = ("_compiled", "_dbapi_connection", "connection", "generation")
+    __slots__ = ("_compiled", "_dbapi_connection", "connection", "generation", "used_at")
 
     def __init__(
         self, connection: Connection, generation: Generation, compiled: "dict[Executable, Any] | None"
     ) -> None:
         self.connection = connection
         self.generation = generation
+        self.used_at = clock.monotonic()
         #: The driver's connection, once this one belongs to the pool below.
         self._dbapi_connection: DBAPIConnection | None = None
         watched = generation.has_listeners or generation.logs_statements
@@ -71,6 +73,7 @@ class AutocommitPool:
         self._engine = engine
         self._dialect = dialects.for_bind(engine)
         self._size = size
+        self._is_remote = dialects.for_bind(engine).is_remote
         self._lock = threading.Lock()
         self._idle: list[AutocommitConnection] = []
         #: The number of kept connections, idle or in use.
@@ -87,8 +90,13 @@ class AutocommitPool:
                     break
                 # The one used last, so that idle ones stay idle unless more are needed at once.
                 pooled = self._idle.pop()
-            if pooled.generation == self._generation():
-                return pooled
+            try:
+                if pooled.generation == self._generation() and self._is_usable(pooled):
+                    return pooled
+            except BaseException:
+                # Interrupted while the server was asked.
+                self._close(pooled)
+                raise
             self._close(pooled)
         connection = dialects.connect(self._engine)
         # A listener of `engine_connect` may have begun a transaction, which the caller commits then. If the
@@ -99,6 +107,18 @@ class AutocommitPool:
         driver = connection.connection.driver_connection
         begun = getattr(driver, "in_transaction", False) is True
         return AutocommitConnection(connection, self._generation(), None if begun else self._compiled)
+
+    def _is_usable(self, pooled: AutocommitConnection) -> bool:
+        if not self._is_remote:
+            return True
+        now = clock.monotonic()
+        idle_for, pooled.used_at = now - pooled.used_at, now
+        if idle.is_usable(self._engine.dialect, pooled._dbapi_connection, idle_for):  # type: ignore[arg-type]
+            return True
+        if idle_for >= idle.PING_AFTER:
+            # Each of the others would have to be waited for.
+            self.invalidate_all()
+        return False
 
     def release(self, pooled: AutocommitConnection, *, failed: bool) -> None:
         """Take a connection back after its use. One on which a statement failed is closed."""

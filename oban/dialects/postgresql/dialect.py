@@ -13,7 +13,7 @@ from sqlalchemy.exc import DataError, DBAPIError, InterfaceError, InternalError,
 
 from oban import encoding
 from oban.dialects.base import HALF, MAX_ERRORS, UNREACHABLE, UNWRITABLE, ColumnType, Dialect, sql_literal
-from oban.dialects.postgresql import parameters
+from oban.dialects.postgresql import parameters, sockets
 from oban.dialects.postgresql.documents import PostgreSQLDocuments, is_a
 from oban.types import JSONDocument, TextList, UTCDateTime
 
@@ -83,6 +83,7 @@ class PostgreSQL(Dialect):
     listens = True
     isolation = "READ COMMITTED"
     begin_statement = "BEGIN ISOLATION LEVEL READ COMMITTED"
+    is_remote = True
     single_writer = False
 
     def now(self) -> ColumnElement[datetime]:
@@ -229,8 +230,13 @@ class PostgreSQL(Dialect):
     def is_lost_statement(self, error: Exception) -> bool:
         return _sqlstate(error) in _LOST_STATEMENT
 
+    def is_stale_plan(self, error: DBAPIError) -> bool:
+        # asyncpg: "cached statement plan is invalid"; the server: "cached plan must not change result type".
+        original = str(error.orig)
+        return "cached" in original and "plan" in original
+
     def is_transient(self, error: DBAPIError) -> bool:
-        return _sqlstate(error) in _TRANSIENT
+        return _sqlstate(error) in _TRANSIENT or self.is_stale_plan(error)
 
     def is_connection_error(self, error: BaseException) -> bool:
         # The server's last message may be another one, such as a transaction timeout.
@@ -241,6 +247,12 @@ class PostgreSQL(Dialect):
         # The driver raised it, not the server. To a driver, a lost connection can look busy. A value that the
         # driver refuses is a DataError.
         return isinstance(error, (OperationalError, InterfaceError, InternalError, *UNREACHABLE))
+
+    def is_lost(self, driver_connection: Any) -> bool | None:
+        return sockets.is_lost(driver_connection)
+
+    def cut(self, driver_connection: Any) -> None:
+        sockets.cut(driver_connection)
 
     def refuses_connection(self, error: BaseException) -> bool:
         # The server ends the connection itself, because of a role that may not connect or a setting in the

@@ -73,6 +73,7 @@ class SQLite(Dialect):
     listens = False
     isolation = None
     begin_statement = "BEGIN"
+    is_remote = False
     single_writer = True
 
     def now(self) -> ColumnElement[datetime]:
