@@ -41,7 +41,7 @@ BEGIN
   RETURN NULL;
 END $$
 """
-_TRIGGER = """
+CREATE_TRIGGER = """
 CREATE TRIGGER oban_notify_insert AFTER INSERT ON {schema}oban_jobs
 REFERENCING NEW TABLE AS inserted FOR EACH STATEMENT EXECUTE FUNCTION {schema}oban_notify_insert()
 """
@@ -55,6 +55,11 @@ ALTER TABLE {schema}oban_jobs SET (
   fillfactor = 85
 )
 """
+
+
+def notify_source() -> str:
+    """The body of the trigger's function, as PostgreSQL stores it."""
+    return NOTIFY.split("$$")[1]
 
 
 def attach(jobs: Table) -> None:
@@ -82,7 +87,7 @@ def _create_enum(jobs: Table, connection: Connection, **_: Any) -> None:
 
 def _create_trigger(jobs: Table, connection: Connection, **_: Any) -> None:
     if connection.dialect.name == "postgresql":
-        _execute(jobs, connection, NOTIFY, _TRIGGER, _STORAGE)
+        _execute(jobs, connection, NOTIFY, CREATE_TRIGGER, _STORAGE)
 
 
 def _drop(jobs: Table, connection: Connection, **_: Any) -> None:

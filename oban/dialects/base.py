@@ -6,7 +6,7 @@ A dialect knows SQL and its drivers, but no rules about jobs. The examples show 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy import URL, BindParameter, ColumnElement, Connection, FromClause, Insert, Select, Table
@@ -31,6 +31,20 @@ ColumnType = TypeEngine[Any] | type[TypeEngine[Any]]
 def sql_literal(value: str) -> ColumnElement[Any]:
     """A string constant in the SQL text: one parameter less to send, and the planner sees the value."""
     return sa.literal_column("'" + value.replace("'", "''") + "'", sa.Text)
+
+
+class InsertTrigger(NamedTuple):
+    """What the database knows about the trigger that announces inserted jobs."""
+
+    #: When it fires: `O` (unless the session is a replica), `A` (always), `R` (if it is one) or `D` (never);
+    #: None if it does not exist.
+    mode: str | None
+    #: The body of its function.
+    source: str | None
+    #: Whether this session is a replica.
+    replica: bool
+    #: Whether announcements are turned off for this session.
+    muted: bool
 
 
 class Dialect(ABC):
@@ -216,6 +230,10 @@ class Dialect(ABC):
     ) -> None:
         """Send JSON payloads on a channel if and when the transaction commits. Only called if `listens`."""
         raise NotImplementedError
+
+    def insert_trigger(self, connection: Connection, schema: str | None) -> InsertTrigger | None:
+        """The trigger of `oban_jobs` in a schema; None without that table, or where none is needed."""
+        return None
 
     def mute(self, connection: Connection) -> None:  # noqa: B027
         """Announce nothing for the rest of the connection's transaction, whoever inserts jobs in it.

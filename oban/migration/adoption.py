@@ -17,7 +17,7 @@ from oban.migration import shape
 
 logger: logging.Logger = logging.getLogger("oban.migration")
 
-#: The key in the options of Alembic's context with the list that `adopt` adds its messages to.
+#: The key in the options of Alembic's context with the list of messages to the user.
 MESSAGES = "oban_messages"
 
 

@@ -10,7 +10,7 @@ from alembic.script import ScriptDirectory
 from oban import dialects
 from oban.ddl import VERSION_TABLE
 from oban.errors import ConfigError, SchemaMismatch
-from oban.migration import place
+from oban.migration import place, repair
 
 
 def script() -> ScriptDirectory:
@@ -48,6 +48,10 @@ def run(context: MigrationContext, prefix: str | None) -> None:
             place.prepare_in_script(context, prefix)
         # Revisions get their operations as an argument: the global `alembic.op` can be the application's.
         context.run_migrations(schema=prefix, op=Operations(context))
+        if context.connection and not context.as_sql and destination is not None:
+            heads = set(context.get_current_heads())
+            if heads == {script().get_current_head()}:
+                repair.restore_trigger(context, prefix)
         if destination == "base" if context.as_sql else not context.get_current_heads():
             # Nothing is installed any more, so the empty version table goes as well.
             dot = f'"{prefix}".' if prefix else ""

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-import uuid
+from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy import URL, NullPool, text
@@ -14,13 +14,12 @@ from oban.database.aio import Database
 from oban.database.engines import make_engine
 from oban.errors import ConfigError
 from oban.notifier.base import Notifier
+from oban.notifier.health import Health
 
 logger = logging.getLogger("oban.notifier")
 
 #: Seconds between two checks that the connection is still alive.
 KEEPALIVE_INTERVAL = 30.0
-#: Seconds that a notification through a pooler can take to arrive.
-ECHO_TIMEOUT = 5.0
 #: Seconds that a start waits for the connection.
 START_TIMEOUT = 5.0
 #: Seconds that the connection can take to close.
@@ -41,8 +40,7 @@ class ListenNotifier(Notifier):
         self._engine: AsyncEngine = database.engine
         self._listening = asyncio.Event()
         self._failures = 0
-        self._echo_token = f"oban-echo-{uuid.uuid4()}"
-        self._echo_received = asyncio.Event()
+        self._health = Health(database, self._url)
 
     async def _open(self) -> None:
         if self._url is not None:
@@ -73,9 +71,14 @@ class ListenNotifier(Notifier):
                     return
                 self._failures += 1
                 pause = backoff.pause(self._failures)
-                logger.warning(
-                    "cannot listen, trying again in %.1f s: %s", pause, dialects.driver_error(error)
-                )
+                reason = str(dialects.driver_error(error))
+                # On a standby server, say, each of the many attempts fails in the same way.
+                if count := self._log_limits[f"listen {reason}"].count():
+                    logger.warning(
+                        "cannot listen, so jobs are only found by polling; trying again in %.1f s: %s%s"
+                        " (%s since the last report)",
+                        *(pause, reason, _advice(reason), count),
+                    )
                 await asyncio.sleep(pause)
 
     async def _listen(self, connection: AsyncConnection) -> None:
@@ -90,39 +93,21 @@ class ListenNotifier(Notifier):
         is_asyncpg = hasattr(driver, "add_listener")
         is_direct = server_pid == (driver.get_server_pid() if is_asyncpg else driver.info.backend_pid)
         listen = self._listen_with_asyncpg if is_asyncpg else self._listen_with_psycopg
-        check = None if is_direct else asyncio.create_task(self._check_echo())
         try:
-            await listen(driver, channels)
+            await listen(driver, channels, lambda: self._on_listening(schema, pooled=not is_direct))
         finally:
-            if check is not None:
-                check.cancel()
             # SQLAlchemy would roll back on the connection that is closed here.
             await connection.invalidate()
             await asyncio.shield(_close_connection(driver))
-
-    async def _check_echo(self) -> None:
-        """Warn if notifications do not arrive: through a pooler in transaction mode, LISTEN has no effect."""
-        try:
-            await self._listening.wait()
-            # Other nodes ignore this notification, because nobody runs a queue of this name.
-            await self.database.write(lambda tx: tx.notify("insert", [{"queue": self._echo_token}]))
-            async with asyncio.timeout(ECHO_TIMEOUT):
-                await self._echo_received.wait()
-        except TimeoutError:
-            logger.warning(
-                "notifications do not arrive through the pooler, so jobs are only found by polling; set"
-                " listen_url to a URL that leads to the database directly, or notifier='poll'"
-            )
-        except Exception as error:
-            logger.warning("cannot check whether notifications arrive: %s", dialects.driver_error(error))
+            await self._health.stop()
 
     def dispatch(self, channel: str, payload: dict[str, Any]) -> None:
-        if payload.get("queue") == self._echo_token:
-            self._echo_received.set()
-        else:
+        if not self._health.hears(payload.get("queue")):
             super().dispatch(channel, payload)
 
-    async def _listen_with_asyncpg(self, driver: Any, channels: dict[str, str]) -> None:
+    async def _listen_with_asyncpg(
+        self, driver: Any, channels: dict[str, str], on_listening: Callable[[], None]
+    ) -> None:
         broken = asyncio.Event()
         driver.add_termination_listener(lambda _: broken.set())
 
@@ -131,7 +116,7 @@ class ListenNotifier(Notifier):
 
         for name in channels:
             await driver.add_listener(name, receive)
-        self._on_listening()
+        on_listening()
         while not broken.is_set():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(broken.wait(), KEEPALIVE_INTERVAL)
@@ -139,22 +124,29 @@ class ListenNotifier(Notifier):
             await driver.execute("SELECT 1", timeout=KEEPALIVE_INTERVAL)
         raise ConnectionError("the listening connection was closed")
 
-    async def _listen_with_psycopg(self, driver: Any, channels: dict[str, str]) -> None:
+    async def _listen_with_psycopg(
+        self, driver: Any, channels: dict[str, str], on_listening: Callable[[], None]
+    ) -> None:
         await driver.set_autocommit(True)
         for name in channels:
             quoted = name.replace('"', '""')
             await driver.execute(f'LISTEN "{quoted}"')
-        self._on_listening()
+        on_listening()
         while True:
             async for notification in driver.notifies(timeout=KEEPALIVE_INTERVAL):
                 self.receive(channels[notification.channel], notification.payload)
             async with asyncio.timeout(KEEPALIVE_INTERVAL):
                 await driver.execute("SELECT 1")
 
-    def _on_listening(self) -> None:
+    def _on_listening(self, schema: str | None, pooled: bool) -> None:
         self._listening.set()
         self._failures = 0
         self.wake_all()
+        self._health.start(schema, pooled)
+
+
+def _advice(reason: str) -> str:
+    return "; set listen_url to a URL of the primary server" if "during recovery" in reason else ""
 
 
 def direct_url(database: Database, url: str | URL | None) -> URL | None:

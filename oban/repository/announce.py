@@ -6,6 +6,7 @@ All of it would happen a little later without these notifications.
 from collections.abc import Iterable
 
 from oban.database.transaction import Transaction
+from oban.dialects.base import InsertTrigger
 
 #: The action of the signal that the leader has resigned. oban-py ignores it.
 RESIGN = "resign"
@@ -33,3 +34,15 @@ def announce_cancelled(tx: Transaction, job_ids: Iterable[int]) -> None:
 def announce_resigned(tx: Transaction, name: str, identity: str) -> None:
     """Tell the nodes of an instance that its leader has resigned."""
     tx.notify("signal", [{"action": RESIGN, "name": name, "node": identity}])
+
+
+def announce_echo(tx: Transaction, token: str) -> None:
+    """Send a node its own notification. Other nodes ignore it, because nobody runs a queue of this name."""
+    tx.autocommit_next()
+    tx.notify("insert", [{"queue": token}])
+
+
+def insert_trigger(tx: Transaction, schema: str | None) -> InsertTrigger | None:
+    """The trigger that announces inserted jobs; None without the tables, or if the client announces them."""
+    tx.autocommit_next()
+    return tx.dialect.insert_trigger(tx.connection(), schema)

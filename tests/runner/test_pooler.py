@@ -307,7 +307,7 @@ async def test_the_error_for_an_engine_that_prepares_statements_says_what_to_con
 async def test_a_node_that_listens_through_the_pooler_logs_that_and_polls(
     own_engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("oban.notifier.listen.ECHO_TIMEOUT", 0.5)
+    monkeypatch.setattr("oban.notifier.health.ECHO_TIMEOUT", 0.5)
     async with Oban(own_engine, queues={"default": 2}, **BRIEF) as oban:
         await reaches(oban, await oban.enqueue(Noop.new()), JobState.COMPLETED)
         await eventually(lambda: "notifications do not arrive" in caplog.text)
@@ -318,7 +318,7 @@ async def test_a_node_that_listens_through_the_pooler_logs_that_and_polls(
 async def test_a_node_can_listen_through_a_pooler_in_session_mode(
     postgresql_url: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("oban.notifier.listen.ECHO_TIMEOUT", 0.5)
+    monkeypatch.setattr("oban.notifier.health.ECHO_TIMEOUT", 0.5)
     async with (
         pooler(postgresql_url, servers=None, deliver=True) as through,
         Oban(through.url, queues={"default": 2}, **NO_POLLING) as oban,

@@ -80,7 +80,8 @@ async def test_a_notifier_can_be_started_and_stopped_500_times_by_10_tasks(url: 
         notifier = runner_of(oban).notifier
         before = loops()
         await stress(notifier.start, notifier.stop)
-        assert len(loops()) == len(before) - 1
+        own = {"oban-listen", "oban-listen-health", "oban-data-version"}
+        assert loops() == [name for name in before if name not in own] != before
         await notifier.start()
         assert loops() == before
         await reaches(oban, await oban.enqueue(Noop.new()), JobState.COMPLETED)

@@ -91,7 +91,7 @@ def producers_seen(lifeline: Lifeline) -> Collection[UUID]:
 
 def hears(notifier: ListenNotifier) -> bool:
     """Whether a notifier has received a notification on its connection."""
-    return notifier._echo_received.is_set()
+    return notifier._health._received.is_set()
 
 
 def replace_listen(patch: pytest.MonkeyPatch, function: Any) -> Any:

@@ -11,8 +11,17 @@ from sqlalchemy import URL, BindParameter, ColumnElement, Connection, FromClause
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, array, insert
 from sqlalchemy.exc import DataError, DBAPIError, InterfaceError, InternalError, OperationalError
 
-from oban import encoding
-from oban.dialects.base import HALF, MAX_ERRORS, UNREACHABLE, UNWRITABLE, ColumnType, Dialect, sql_literal
+from oban import ddl, encoding
+from oban.dialects.base import (
+    HALF,
+    MAX_ERRORS,
+    UNREACHABLE,
+    UNWRITABLE,
+    ColumnType,
+    Dialect,
+    InsertTrigger,
+    sql_literal,
+)
 from oban.dialects.postgresql import parameters, sockets
 from oban.dialects.postgresql.documents import PostgreSQLDocuments, is_a
 from oban.types import JSONDocument, TextList, UTCDateTime
@@ -24,11 +33,19 @@ _SCHEMA = (
     "coalesce((SELECT CAST(n.nspname AS text) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
     " WHERE c.oid = to_regclass('oban_jobs')), CAST(current_schema() AS text))"
 )
+_MUTED = "lower(current_setting('oban.notify', true)) IN ('off', 'false', 'no', '0') IS TRUE"
+_TRIGGER = sa.text(
+    "SELECT CAST(t.tgenabled AS text) AS mode, p.prosrc AS source,"  # noqa: S608
+    f" current_setting('session_replication_role') = 'replica' AS replica, {_MUTED} AS muted"
+    " FROM pg_class c LEFT JOIN pg_trigger t ON t.tgrelid = c.oid AND t.tgname = :trigger"
+    " LEFT JOIN pg_proc p ON p.oid = t.tgfoid WHERE c.relname = 'oban_jobs'"
+    " AND c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = :schema)"
+).bindparams(trigger=ddl.TRIGGER)
 # The trigger obeys the same setting.
 _NOTIFY = sa.text(
     f"SELECT pg_notify(coalesce(CAST(:prefix AS text), {_SCHEMA}) || '.oban_' || :channel, payload)"  # noqa: S608
     " FROM unnest(CAST(:payloads AS text[])) AS payload"
-    " WHERE lower(current_setting('oban.notify', true)) NOT IN ('off', 'false', 'no', '0') IS NOT FALSE"
+    f" WHERE NOT ({_MUTED})"
 ).bindparams(sa.bindparam("payloads", type_=ARRAY(sa.Text)))
 _MUTE = sa.text("SELECT set_config('oban.notify', 'off', true)")
 
@@ -188,6 +205,10 @@ class PostgreSQL(Dialect):
         # A longer payload would fail the transaction. Without it, the receivers find the change by polling.
         if short := [payload for payload in encoded if len(payload.encode()) < MAX_PAYLOAD]:
             connection.execute(_NOTIFY, {"prefix": prefix, "channel": channel, "payloads": short})
+
+    def insert_trigger(self, connection: Connection, schema: str | None) -> InsertTrigger | None:
+        row = connection.execute(_TRIGGER, {"schema": schema}).one_or_none()
+        return None if row is None else InsertTrigger(*row)
 
     def mute(self, connection: Connection) -> None:
         connection.execute(_MUTE)

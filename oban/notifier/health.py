@@ -1,0 +1,139 @@
+"""Checks that what is announced arrives: the trigger announces inserted jobs, and the listener hears them.
+
+A node works without both, but its jobs then wait for the next poll.
+"""
+
+import asyncio
+import contextlib
+import logging
+import uuid
+
+from sqlalchemy import URL
+
+from oban import ddl, dialects
+from oban.database.aio import Database
+from oban.dialects.base import InsertTrigger
+from oban.repository import announce
+
+logger = logging.getLogger("oban.notifier")
+
+#: Seconds between two checks, each of which runs two statements.
+CHECK_INTERVAL = 60.0
+#: Seconds that a notification can take to arrive.
+ECHO_TIMEOUT = 5.0
+#: Seconds that a check can take to end.
+STOP_TIMEOUT = 2.0
+_CONSEQUENCE = "so jobs are only found by polling (poll_interval, stage_interval)"
+
+
+class Health:
+    """The problems of one node with announcements, each of which is logged when it begins.
+
+    `listen_url` is the URL of the listening connection, if it is not made as the engine's are.
+    """
+
+    def __init__(self, database: Database, listen_url: URL | None) -> None:
+        self._database = database
+        self._listen_url = listen_url
+        self._known: dict[str, str] = {}
+        self._token = f"oban-echo-{uuid.uuid4()}"
+        self._received = asyncio.Event()
+        self._stopped = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self, schema: str | None, pooled: bool) -> None:
+        """Check now and from time to time. `pooled` says that the listener goes through a pooler."""
+        self._stopped.clear()
+        self._task = asyncio.create_task(self._run(schema, pooled), name="oban-listen-health")
+
+    async def stop(self) -> None:
+        """Stop checking. A statement that runs can end, as it would be logged as a lost connection."""
+        self._stopped.set()
+        self._received.set()
+        if self._task is not None:
+            await asyncio.wait({self._task}, timeout=STOP_TIMEOUT)
+            self._task.cancel()
+
+    def hears(self, queue: object) -> bool:
+        """Whether a payload about a queue is this node's own echo."""
+        if queue != self._token:
+            return False
+        self._received.set()
+        return True
+
+    async def _run(self, schema: str | None, pooled: bool) -> None:
+        while not self._stopped.is_set():
+            try:
+                await self._check(schema, pooled)
+            # The services log that the database is away, and the next check may find it there.
+            except Exception as error:
+                logger.debug("cannot check whether notifications arrive: %s", dialects.driver_error(error))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CHECK_INTERVAL):
+                    await self._stopped.wait()
+
+    async def _check(self, schema: str | None, pooled: bool) -> None:
+        trigger = await self._database.read(announce.insert_trigger, schema)
+        if trigger is not None:
+            self._log("trigger", _trigger_problem(trigger, f"{schema}.oban_jobs"))
+        if not self._stopped.is_set() and (trigger is None or not trigger.muted):
+            self._log("echo", await self._echo_problem(pooled))
+
+    async def _echo_problem(self, pooled: bool) -> str:
+        self._received.clear()
+        await self._database.write(announce.announce_echo, self._token)
+        try:
+            async with asyncio.timeout(ECHO_TIMEOUT):
+                await self._received.wait()
+        except TimeoutError:
+            return self._silence(pooled)
+        return ""
+
+    def _silence(self, pooled: bool) -> str:
+        if pooled:
+            return (
+                f"notifications do not arrive through the pooler, {_CONSEQUENCE}; set listen_url to a URL"
+                " that leads to the database directly, or notifier='poll'"
+            )
+        if self._listen_url is not None:
+            return (
+                f"notifications do not arrive, {_CONSEQUENCE}: listen_url leads to another database than the"
+                " engine, or to a standby server"
+            )
+        return (
+            f"notifications do not arrive, {_CONSEQUENCE}: the listening connection is to another server than"
+            " those that write; set listen_url to a URL of that server"
+        )
+
+    def _log(self, kind: str, problem: str) -> None:
+        if problem and self._known.get(kind) != problem:
+            logger.warning("%s", problem)
+        elif not problem and kind in self._known:
+            logger.info("notifications arrive again")
+        if problem:
+            self._known[kind] = problem
+        else:
+            self._known.pop(kind, None)
+
+
+def _trigger_problem(trigger: InsertTrigger, table: str) -> str:
+    """What keeps the trigger from announcing inserted jobs, and what to do; empty if nothing does."""
+    name = ddl.TRIGGER
+    if trigger.mode is None:
+        return f"{table} has no trigger {name}, {_CONSEQUENCE}; run `oban install`, which creates it again"
+    if trigger.mode == "D" or (trigger.mode == "R" and not trigger.replica):
+        return (
+            f"the trigger {name} of {table} is disabled, {_CONSEQUENCE}; run"
+            f" ALTER TABLE {table} ENABLE TRIGGER {name}"
+        )
+    if trigger.mode == "O" and trigger.replica:
+        return (
+            f"session_replication_role is replica, which disables the trigger {name} of {table},"
+            f" {_CONSEQUENCE}; reset it, or run ALTER TABLE {table} ENABLE ALWAYS TRIGGER {name}"
+        )
+    if trigger.source != ddl.notify_source():
+        return (
+            f"the function {name} of {table} is not that of this version of Oban, so some jobs may only be"
+            " found by polling; run `oban install`"
+        )
+    return ""
