@@ -78,6 +78,25 @@ class FollowingEngine(Engine):
             self.__dict__["_has_events"] = value
 
 
+def root_engine(engine: Engine) -> Engine:
+    """The engine that `engine.execution_options()` was called on. Without the name, the engine itself."""
+    while (proxied := getattr(engine, "_proxied", None)) is not None:
+        engine = proxied
+    return engine
+
+
+def shared_driver_connection(pool: Pool) -> Any:
+    """The driver's connection that a pool gives to everybody, or to this thread; None if it is not known.
+
+    Then a transaction that was begun past SQLAlchemy is not detected.
+    """
+    record: Any = pool.__dict__.get("connection")
+    if record is None:
+        reference = getattr(getattr(pool, "_conn", None), "current", None)
+        record = reference() if callable(reference) else None
+    return getattr(record, "driver_connection", None)
+
+
 def enable_pre_ping(pool: Pool) -> None:
     """Check each connection of a pool before its use. Without the name, a lost one fails its next job."""
     if hasattr(pool, "_pre_ping"):
@@ -180,15 +199,22 @@ def sqlite_autocommit(connection: Connection) -> Any:
     info = connection.info
     if (known := info.get(sqlite_autocommit)) is None:
         driver: Any = connection.connection.driver_connection
-        try:
-            if isinstance(driver, sqlite3.Connection):
-                # It can be changed at any time.
-                return driver.autocommit  # type: ignore[attr-defined, unused-ignore]
-            known = wait_for(driver._execute(getattr, driver._conn, "autocommit"))
-        except AttributeError:
-            known = sqlite3.LEGACY_TRANSACTION_CONTROL  # type: ignore[attr-defined, unused-ignore]
+        known = driver_autocommit(driver)
+        if isinstance(driver, sqlite3.Connection):
+            # It can be changed at any time.
+            return known
         info[sqlite_autocommit] = known
     return known
+
+
+def driver_autocommit(driver: Any) -> Any:
+    """The same of a connection of the driver, without the name: `sqlite3.LEGACY_TRANSACTION_CONTROL`."""
+    try:
+        if isinstance(driver, sqlite3.Connection):
+            return driver.autocommit  # type: ignore[attr-defined, unused-ignore]
+        return wait_for(driver._execute(getattr, driver._conn, "autocommit"))
+    except AttributeError:
+        return getattr(sqlite3, "LEGACY_TRANSACTION_CONTROL", None)
 
 
 # -- SQLAlchemy: transactions and greenlets ---------------------------------------------------------

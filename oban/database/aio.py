@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import nullcontext
 from functools import partial
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import URL, Engine, select
 from sqlalchemy.exc import DBAPIError
@@ -16,6 +17,7 @@ from oban import clock, compat, dialects
 from oban.database.base import BaseDatabase, Function, P, Retries, T
 from oban.database.engines import make_engine, with_own_pool
 from oban.database.fast import FAST_PATH
+from oban.database.shared import NOT_FOR_NODES, SharedConnection
 from oban.errors import ConfigError, InvalidTarget, SchemaMissing, WrongLoop
 from oban.models import Job
 
@@ -43,6 +45,10 @@ class LoopLock:
         if (loop := asyncio.get_running_loop()) is not self._loop:
             self._loop, self._lock = loop, asyncio.Lock()
         return self._lock
+
+
+#: The locks with which calls on engines with one connection take turns.
+_turns: WeakKeyDictionary[SharedConnection, LoopLock] = WeakKeyDictionary()
 
 
 class Database(BaseDatabase):
@@ -84,6 +90,8 @@ class Database(BaseDatabase):
         #: The loop of the runner that shares the engine: on another one, drivers mix up their connections.
         self.loop: asyncio.AbstractEventLoop | None = None
         self._writer = LoopLock() if self.dialect.single_writer else None
+        if self._shared is not None:
+            self._turns = _turns.setdefault(self._shared, LoopLock())
 
     def with_own_pool(self, connections: int, timeout: float | None, *, own_loop: bool = False) -> "Database":
         """The same database through a pool of its own, of up to `connections`; dispose of it after use.
@@ -118,6 +126,8 @@ class Database(BaseDatabase):
             ConfigError: no node can run on this database, or with this engine.
             SchemaMissing: the file does not exist.
         """
+        if self._shared is not None:
+            raise ConfigError(NOT_FOR_NODES)
         if problem := self.dialect.refusal(self.engine.url):
             raise ConfigError(problem)
         # To connect would create an empty file.
@@ -202,7 +212,7 @@ class Database(BaseDatabase):
             transaction = self._begin()
             try:
                 work = partial(self._commit, transaction, function, *args, **kwargs)
-                result = await self._call(work, self._writer.current() if self._writer else nullcontext())
+                result = await self._call(work, self._writer)
             except DBAPIError as error:
                 await asyncio.sleep(retries.pause(error))
             else:
@@ -212,17 +222,22 @@ class Database(BaseDatabase):
     async def read(self, function: Function[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a repository function that only reads."""
         self._check_deadlock(writes=False)
-        return await self._call(partial(self._query, function, *args, **kwargs), nullcontext())
+        return await self._call(partial(self._query, function, *args, **kwargs), None)
 
-    async def _call(self, work: Callable[[], T], lock: "asyncio.Lock | nullcontext[None]") -> T:
+    async def _call(self, work: Callable[[], T], turns: LoopLock | None) -> T:
         """Run sync work, within the timeout, or uninterrupted where the driver cannot be interrupted."""
         if self.loop not in (None, asyncio.get_running_loop()):
             raise WrongLoop(
                 "this Oban runs jobs on another event loop; in threads and plain workers, use SyncOban"
             )
         with self._translate_errors():
+            if self._shared is not None:
+                turns = self._turns
             if not self.dialect.interruptible:
-                return await _uninterrupted(work, lock)
+                return await _uninterrupted(work, turns.current() if turns else nullcontext())
+            if turns is not None:
+                async with asyncio.timeout(self.timeout), turns.current():
+                    return await compat.run_sync(work)
             # An `AsyncSession` would not let its rollback be interrupted, even if the server never answers.
             if self.timeout is None:
                 return await compat.run_sync(work)

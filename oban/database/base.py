@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Concatenate, ParamSpec, TypeVar
 
-from sqlalchemy import Connection, Engine, StaticPool
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
@@ -17,6 +17,7 @@ from oban.database.engines import AUTOCOMMIT_CONNECTIONS, DEFAULT_ISOLATION, aut
 from oban.database.fast import FAST_PATH
 from oban.database.hooks import ConnectionHooks, SessionHooks, TransactionHooks
 from oban.database.job_scope import job_transaction
+from oban.database.shared import SharedConnection
 from oban.database.transaction import JoinedTransaction, Notice, OwnTransaction, Transaction
 from oban.errors import ConfigError, InvalidTarget, SchemaMissing, WouldDeadlock
 from oban.models import Job
@@ -76,16 +77,12 @@ class BaseDatabase:
         self._sync_engine = engine
         self._owns_engine = owned
         self.dialect = dialects.by_name(engine.dialect.name)
-        if isinstance(engine.pool, StaticPool):
-            raise ConfigError(
-                "the engine's pool gives one connection to everybody at once, so that transactions would"
-                " mix; use a file instead of a database in memory, poolclass=AsyncAdaptedQueuePool (QueuePool"
-                " without asyncio) with pool_size=1 and max_overflow=0, or pass the URL"
-            )
         if prefix and not self.dialect.has_schemas:
             raise ConfigError(f"{self.dialect.name} has no schemas: leave out the prefix")
         #: Whether the database exists only in this process. What the URL says, until a node starts and asks.
         self.in_memory = self.dialect.is_memory(engine.url)
+        #: What everybody who uses the engine shares, if that is its connection.
+        self._shared = SharedConnection.of(engine)
         # An application's engine keeps all of its connections in its own pool.
         keeps = owned and not self.in_memory
         kept = AUTOCOMMIT_CONNECTIONS if keeps and not compat.cares_for_connections(engine.pool) else 0
@@ -104,6 +101,7 @@ class BaseDatabase:
             self.prefix,
             set_up=self._set_up,
             autocommit_pool=self._autocommit_pool if self._may_autocommit() else None,
+            is_shared=self._shared is not None,
         )
 
     def _set_up(self, connection: Connection) -> None:
@@ -120,17 +118,18 @@ class BaseDatabase:
         """Whether a single statement means the same in autocommit as in a transaction."""
         engine = self._sync_engine
         # A pooler may send the messages of one statement to different servers.
-        if self.pooled or not has_level(engine, self.dialect.isolation):
+        if self.pooled or self._shared is not None or not has_level(engine, self.dialect.isolation):
             return False
         # What a listener sets for each transaction, such as its role, would be over before the statement.
         listens = compat.listens(engine, "begin") or compat.sessions_listen("after_begin")
         return not (listens or compat.pool_listens(engine.pool, "checkout"))
 
-    @staticmethod
     def _commit(
-        transaction: OwnTransaction, function: Function[P, T], *args: P.args, **kwargs: P.kwargs
+        self, transaction: OwnTransaction, function: Function[P, T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Run a function in a transaction of our own and commit it; the caller calls `_finish` then."""
+        if self._shared is not None and (joined := self._transaction_to_join(self._shared)) is not None:
+            return self._run_in_savepoint(joined, True, function, *args, **kwargs)
         with transaction:
             result = function(transaction, *args, **kwargs)
             transaction.commit()
@@ -138,6 +137,8 @@ class BaseDatabase:
 
     def _query(self, function: Function[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a function that only reads."""
+        if self._shared is not None and (joined := self._transaction_to_join(self._shared)) is not None:
+            return self._run_in_savepoint(joined, False, function, *args, **kwargs)
         try:
             with self._begin() as transaction:
                 return function(transaction, *args, **kwargs)
@@ -146,6 +147,28 @@ class BaseDatabase:
                 raise
         with self._begin() as transaction:
             return function(transaction, *args, **kwargs)
+
+    def _transaction_to_join(self, shared: SharedConnection) -> Connection | None:
+        """The application's transaction that a call without `session=` is in, as it shares its connection."""
+        connection = shared.transaction(self.dialect)
+        if connection is None:
+            shared.check(self._sync_engine, self.dialect)
+        return connection
+
+    def _run_in_savepoint(
+        self,
+        connection: Connection,
+        writes: bool,
+        function: Function[P, T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Run a function in the application's transaction, which can go on if the function fails."""
+        if "attach" in kwargs:
+            # Jobs that are enqueued are new again after a rollback, as with `session=`.
+            kwargs["attach"] = True
+        with connection.begin_nested():
+            return self._run_on_connection(connection, writes, function, *args, **kwargs)
 
     def _finish(self, transaction: OwnTransaction) -> None:
         transaction.finish()

@@ -40,7 +40,9 @@ class SyncDatabase(BaseDatabase):
             raise ConfigError(f"the driver {engine.driver} works with asyncio only; use Oban for this engine")
         super().__init__(engine, owned=owned, prefix=prefix, pooled=pooled)
         self.engine = engine
-        self._writer = threading.Lock() if self.dialect.single_writer else nullcontext()
+        #: The writers of this process take turns, and all who share one connection.
+        self._reader = nullcontext() if self._shared is None else self._shared.lock
+        self._writer = threading.Lock() if self.dialect.single_writer and not self._shared else self._reader
 
     def dispose(self) -> None:
         """Close the connections of an engine that Oban made."""
@@ -73,7 +75,7 @@ class SyncDatabase(BaseDatabase):
         """Run a repository function that only reads, as `run` does."""
         if caller is not None:
             return self._join(caller, False, function, *args, **kwargs)
-        with self._translate_errors():
+        with self._translate_errors(), self._reader:
             return self._query(function, *args, **kwargs)
 
     def _join(

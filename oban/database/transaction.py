@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Self
 
-from sqlalchemy import Connection, Engine, Executable, Result, Row, TwoPhaseTransaction
+from sqlalchemy import Connection, Engine, Executable, NestedTransaction, Result, Row, TwoPhaseTransaction
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from oban import compat, dialects
@@ -20,6 +21,11 @@ from oban.errors import InvalidTarget
 Notice = tuple[str, dict[str, Any]]
 Action = Callable[[], None]
 NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
+
+_SHARED_ADVICE = (
+    "the engine has one connection for everybody, and another task or thread has ended this transaction: pass"
+    " session=, or use a pool that gives each transaction a connection to itself"
+)
 
 
 class Transaction(ABC):
@@ -123,9 +129,11 @@ class OwnTransaction(Transaction):
         *,
         set_up: Callable[[Connection], None],
         autocommit_pool: AutocommitPool | None,
+        is_shared: bool = False,
     ) -> None:
         """`set_up` lets a connection begin transactions at the right level; `autocommit_pool` is None where a
-        statement cannot commit on its own."""
+        statement cannot commit on its own. With `is_shared`, others use the connection meanwhile, and a
+        savepoint tells whether they have ended the transaction."""
         super().__init__(dialect, prefix)
         self._engine = engine
         self._set_up = set_up
@@ -134,6 +142,8 @@ class OwnTransaction(Transaction):
         self._connection: Connection | None = None
         self._session: Session | None = None
         self._after_commit: list[Action] = []
+        self._is_shared = is_shared
+        self._savepoint: NestedTransaction | None = None
 
     @property
     def session(self) -> Session:
@@ -150,6 +160,8 @@ class OwnTransaction(Transaction):
             if compat.sessions_listen("after_begin"):
                 # They set the transaction up, so that even one without the ORM begins in a session.
                 self.session.connection()
+            if self._is_shared:
+                self._savepoint = self._connection.begin_nested()
         return self._connection
 
     def execute(
@@ -177,8 +189,18 @@ class OwnTransaction(Transaction):
         """Commit what was done so far."""
         if self._session is not None:
             self._session.commit()
+        if self._savepoint is not None:
+            self._release(self._savepoint)
         if self._connection is not None:
             self._connection.commit()
+
+    @staticmethod
+    def _release(savepoint: NestedTransaction) -> None:
+        try:
+            savepoint.commit()
+        except DBAPIError as error:
+            error.add_detail(_SHARED_ADVICE)
+            raise
 
     def finish(self) -> None:
         """Run the actions that wait for the commit."""

@@ -214,9 +214,17 @@ class Dialect(ABC):
     def driver_autocommits(self, connection: Connection) -> bool:
         """Whether the driver is set to commit each statement on its own. Asks no server."""
 
-    @abstractmethod
     def in_transaction(self, connection: Connection) -> bool:
         """Whether the driver's connection is in a transaction, whoever has begun it."""
+        return self.driver_in_transaction(connection.connection.driver_connection)
+
+    @abstractmethod
+    def driver_in_transaction(self, driver: Any) -> bool:
+        """The same for a connection of the driver."""
+
+    def begins_early(self, driver: Any) -> bool:
+        """Whether the driver is always in a transaction, so that being in one says nothing."""
+        return False
 
     @abstractmethod
     def begin_migration(self, connection: Connection, prefix: str) -> None:

@@ -14,10 +14,9 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from sqlalchemy import URL, Engine, create_engine, text
+from sqlalchemy import URL, Engine, StaticPool, create_engine, text
 
-from oban import Cancel, Job, JobState, Oban, Worker
-from oban.errors import ConfigError
+from oban import Cancel, Job, JobState, Oban, Worker, migration
 from tests.docs.commands import OBAN, commands
 from tests.docs.snippets import fenced
 from tests.support.databases import PostgreSQLFactory, SQLiteFactory
@@ -215,9 +214,23 @@ def test_the_pool_and_the_database_in_memory_are_as_the_page_says(page: Any) -> 
         pool = page.db.engine.pool
         assert f"which has up to {pool.size() + pool._max_overflow}" in words
         assert f"fail after {pool.timeout():.0f} seconds" in words
-    with pytest.raises(ConfigError, match="one connection to everybody"):
-        load(URL.create("sqlite"))
-    assert "`SyncOban` refuses it" in words
+    in_memory = load(URL.create("sqlite"))
+    app, db, order_class = in_memory.app, in_memory.db, in_memory.Order
+    with app.app_context():
+        assert isinstance(db.engine.pool, StaticPool)
+        migration.upgrade(db.engine)
+        db.create_all()
+        oban = app.extensions["oban"]
+        order = order_class(address="gone")
+        db.session.add(order)
+        db.session.flush()
+        oban.enqueue(Job(worker="lost"))
+        db.session.rollback()
+        # A session that has only read has no transaction in the driver.
+        assert db.session.query(order_class).all() == []
+        oban.enqueue(Job(worker="kept"))
+        db.session.remove()
+        assert [job.worker for job in oban.list_jobs()] == ["kept"]
 
 
 def test_these_tests_use_every_fenced_block_of_the_page() -> None:

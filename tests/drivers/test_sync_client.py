@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from weakref import WeakSet
 
 import pytest
-from sqlalchemy import Connection, Engine, StaticPool, create_engine, select
+from sqlalchemy import Connection, Engine, select
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
@@ -216,7 +216,6 @@ def test_a_database_in_memory_is_one_for_all_threads() -> None:
         ("postgresql+asyncpg://u:s3cret@h/d", "asyncpg works with asyncio only; use psycopg or"),
         ("sqlite+aiosqlite://", "aiosqlite works with asyncio only; use pysqlite"),
         ("mysql://h/d", "mysql is not supported"),
-        (create_engine("sqlite://", poolclass=StaticPool), "gives one connection to everybody"),
         (
             create_async_engine("sqlite+aiosqlite://").sync_engine,
             "asyncio only; use Oban for",
@@ -227,7 +226,7 @@ def test_a_database_in_memory_is_one_for_all_threads() -> None:
         ),
         (None, "not NoneType"),
     ],
-    ids=["asyncpg", "aiosqlite", "mysql", "static", "sync_engine", "async engine", "None"],
+    ids=["asyncpg", "aiosqlite", "mysql", "sync_engine", "async engine", "None"],
 )
 def test_unusable_engines_are_refused(unusable: object, message: str) -> None:
     with pytest.raises(ConfigError, match=message) as caught:

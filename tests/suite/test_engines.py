@@ -33,14 +33,6 @@ async def test_a_database_in_memory_runs_many_jobs_at_once() -> None:
     assert returned == {made.id: made.args["number"] * 2 for made in jobs}
 
 
-async def test_an_engine_that_shares_one_connection_between_transactions_is_refused() -> None:
-    # SQLAlchemy's default for SQLite in memory.
-    engine = create_async_engine("sqlite+aiosqlite://")
-    with pytest.raises(ConfigError, match="one connection to everybody at once"):
-        Oban(engine)
-    await engine.dispose()
-
-
 async def test_a_sync_engine_and_values_that_are_not_engines_are_refused(tmp_path: Path) -> None:
     engine = create_engine(f"sqlite:///{tmp_path}/a.db")
     with pytest.raises(ConfigError, match=r"not Engine; use Oban\(engine.url\), or SyncOban"):

@@ -184,8 +184,7 @@ class PostgreSQL(Dialect):
     def driver_autocommits(self, connection: Connection) -> bool:
         return bool(getattr(connection.connection.dbapi_connection, "autocommit", False))
 
-    def in_transaction(self, connection: Connection) -> bool:
-        driver: Any = connection.connection.driver_connection
+    def driver_in_transaction(self, driver: Any) -> bool:
         if (info := getattr(driver, "info", None)) is not None:
             # psycopg and psycopg2; 0 is idle.
             return bool(info.transaction_status != 0)

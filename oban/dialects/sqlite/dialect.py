@@ -200,8 +200,11 @@ class SQLite(Dialect):
             return autocommit
         return connection.connection.dbapi_connection.isolation_level is None  # type: ignore[union-attr]
 
-    def in_transaction(self, connection: Connection) -> bool:
-        return bool(getattr(connection.connection.driver_connection, "in_transaction", False))
+    def driver_in_transaction(self, driver: Any) -> bool:
+        return bool(getattr(driver, "in_transaction", False))
+
+    def begins_early(self, driver: Any) -> bool:
+        return hasattr(sqlite3, "LEGACY_TRANSACTION_CONTROL") and compat.driver_autocommit(driver) is False
 
     def begin_migration(self, connection: Connection, prefix: str) -> None:
         if not self.in_transaction(connection):

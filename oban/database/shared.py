@@ -1,0 +1,82 @@
+"""Engines whose pool gives the same connection to everybody, such as `StaticPool`.
+
+The driver has one transaction at a time. If the application is in one, a call of Oban's without `session=` is
+in it as well, so it runs in a savepoint of it: the application commits both or rolls both back. Otherwise the
+call has a transaction of its own. Calls take turns.
+"""
+
+import threading
+from typing import Any, ClassVar
+from weakref import WeakKeyDictionary
+
+from sqlalchemy import AssertionPool, Connection, Engine, SingletonThreadPool, StaticPool, event
+
+from oban import compat
+from oban.dialects.base import Dialect
+from oban.errors import InvalidTarget
+
+NOT_FOR_NODES = (
+    "the engine's pool gives one connection to everybody at once, so that the transactions of jobs would mix:"
+    " leave out queues=, or use a file instead of a database in memory, poolclass=AsyncAdaptedQueuePool with"
+    " pool_size=1 and max_overflow=0, or pass the URL instead of the engine"
+)
+
+
+class SharedConnection:
+    """The one connection of an engine, or one for each thread with `SingletonThreadPool`."""
+
+    _of: ClassVar[WeakKeyDictionary[Engine, "SharedConnection"]] = WeakKeyDictionary()
+    _making: ClassVar[threading.Lock] = threading.Lock()
+
+    def __init__(self, engine: Engine) -> None:
+        #: Held by a call, which the application's event handlers can interrupt with another one.
+        self.lock = threading.RLock()
+        self._per_thread = isinstance(engine.pool, SingletonThreadPool)
+        #: The connections that have begun a transaction, the last one at the end, each with its thread.
+        self._begun: WeakKeyDictionary[Connection, int] = WeakKeyDictionary()
+        self._guard = threading.Lock()
+        for name in ("begin", "begin_twophase"):
+            event.listen(engine, name, self._on_begin)
+
+    @classmethod
+    def of(cls, engine: Engine) -> "SharedConnection | None":
+        """What everybody who uses the engine shares; None if a transaction has a connection to itself."""
+        if not isinstance(engine.pool, (StaticPool, SingletonThreadPool, AssertionPool)):
+            return None
+        root = compat.root_engine(engine)
+        with cls._making:
+            if root not in cls._of:
+                cls._of[root] = cls(root)
+            return cls._of[root]
+
+    def _on_begin(self, connection: Connection, *_: Any) -> None:
+        with self._guard:
+            self._begun.pop(connection, None)
+            self._begun[connection] = threading.get_ident()
+
+    def transaction(self, dialect: Dialect) -> Connection | None:
+        """The connection of the application whose transaction the driver is in.
+
+        SQLAlchemy begins a transaction before the first statement. On SQLite, the driver begins one with the
+        first statement that writes; before that, there is nothing to join.
+        """
+        with self._guard:
+            begun = list(self._begun.items())
+        for connection, thread in reversed(begun):
+            is_here = not self._per_thread or thread == threading.get_ident()
+            is_open = not connection.closed and not connection.invalidated and connection.in_transaction()
+            if is_here and is_open and dialect.in_transaction(connection):
+                return connection
+        return None
+
+    def check(self, engine: Engine, dialect: Dialect) -> None:
+        """Raise `InvalidTarget` if the driver is in a transaction that SQLAlchemy does not know.
+
+        To begin another one would commit it.
+        """
+        driver = compat.shared_driver_connection(engine.pool)
+        if driver is not None and dialect.driver_in_transaction(driver) and not dialect.begins_early(driver):
+            raise InvalidTarget(
+                "the engine has one connection for everybody, on which a transaction began before this Oban"
+                " was made, or without SQLAlchemy: pass its session or connection as session=, or end it"
+            )
