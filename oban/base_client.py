@@ -136,7 +136,10 @@ class BaseClient(JobOperations[CallerT], QueueOperations[CallerT], Generic[Engin
 
     @property
     def is_leader(self) -> bool:
-        """Whether this node is the leader of its instance, which rescues and prunes jobs."""
+        """Whether this node is the leader of its instance, which rescues and prunes jobs.
+
+        Always false with `leadership=False`, and for a client without queues.
+        """
         return False
 
     @abstractmethod

@@ -94,10 +94,12 @@ class Retention:
             parsed = {}
             for key, value in exceptions.items():
                 name = getattr(key, "worker_name", key)
-                if not isinstance(name, str) or not name.strip():
+                if not isinstance(name, str):
                     raise ConfigError(
-                        f"retention: the keys of {option} must be names, not {display.shown(key)}"
+                        f"retention: the keys of {option} must be strings, not {display.shown(key)}"
                     )
+                if not name.strip():
+                    raise ConfigError(f"retention: the keys of {option} must not be blank")
                 parsed[name] = Retention.parse(value)
                 if parsed[name].queues or parsed[name].workers:
                     raise ConfigError(
