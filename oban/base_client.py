@@ -30,7 +30,6 @@ class BaseClient(JobOperations[CallerT], QueueOperations[CallerT], Generic[Engin
 
     def __init__(
         self,
-        /,
         engine: EngineT | str | URL,
         *,
         name: str | None = None,

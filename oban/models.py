@@ -159,7 +159,7 @@ class Job(Base):
     #: Whether the job's worker or its maker has set `max_attempts`, so that no default replaces it.
     _sets_max_attempts: ClassVar[bool] = False
 
-    def __init__(self, /, **values: Unpack[JobFields]) -> None:
+    def __init__(self, **values: Unpack[JobFields]) -> None:
         if "worker" not in values:
             raise InvalidJob("worker", "is missing")
         self._fill(fields.check(values))

@@ -90,10 +90,8 @@ class Snooze(RaisableOutcome):
 
     def __init__(self, seconds: float | timedelta, meta: dict[str, Any] | None = None) -> None:
         fields.delay(seconds, "Snooze")
-        if meta is None:
-            super().__init__(seconds)
-        else:
-            super().__init__(seconds, encoding.json_object(meta, "meta"))
+        checked = {} if meta is None else encoding.json_object(meta, "meta")
+        super().__init__(seconds, *([checked] if checked else []))
 
     def __hash__(self) -> int:
         return hash((type(self), self.seconds))

@@ -58,7 +58,7 @@ class Registry(dict[str, W]):
 
 def names(cls: Any) -> tuple[str, ...]:
     """The names of rows that a worker class processes, its own name first."""
-    return (cls.worker_name, *cls.aliases)
+    return (cls.worker_name, *cls._aliases)
 
 
 def parse_aliases(value: str | Sequence[str], own_name: str) -> tuple[str, ...]:

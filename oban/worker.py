@@ -85,7 +85,7 @@ class Worker(Generic[A]):
 
     worker_name: ClassVar[str] = ""
     #: The option `aliases`.
-    aliases: ClassVar[tuple[str, ...]] = ()
+    _aliases: ClassVar[tuple[str, ...]] = ()
     #: Whether `process` is a coroutine function, which runs on the event loop.
     is_async: ClassVar[bool] = False
     #: Whether `process` runs in a child process.
@@ -108,9 +108,9 @@ class Worker(Generic[A]):
     _timeout: ClassVar[float | None] = None
     #: Whether the worker has an option `timeout`, and whether that of the `Oban` applies.
     _has_timeout: ClassVar[bool] = False
-    uses_default_timeout: ClassVar[bool] = True
+    _uses_default_timeout: ClassVar[bool] = True
     #: How `backoff` gets the exception.
-    passes_error: ClassVar[PassesError] = None
+    _passes_error: ClassVar[PassesError] = None
     #: The type in `Worker[…]`, and the object that dumps and parses args of that type.
     _declared: ClassVar[Any] = None
     _arguments: ClassVar[Arguments | None] = None
@@ -122,13 +122,13 @@ class Worker(Generic[A]):
         if not callable(cls.timeout) or inspect.iscoroutinefunction(cls.timeout):
             raise ConfigError(f"{cls.__qualname__}: timeout must be a plain method")
         is_overridden = inspect.getattr_static(cls, "timeout") is not Worker.__dict__["timeout"]
-        cls.uses_default_timeout = not (cls._has_timeout or is_overridden)
+        cls._uses_default_timeout = not (cls._has_timeout or is_overridden)
         try:
-            cls.passes_error = signatures.inspect_backoff(cls)
+            cls._passes_error = signatures.inspect_backoff(cls)
             if cls._why_base is None:
                 registry.add(cls)
                 return
-            if cls.aliases:
+            if cls._aliases:
                 raise ConfigError(f"it {cls._why_base}, so it cannot have aliases")
         except ConfigError as error:
             raise ConfigError(f"{cls.__qualname__}: {error}") from None
@@ -155,8 +155,8 @@ class Worker(Generic[A]):
             cls._is_in_script = name is None and module == cls.__module__ == main_module.MAIN
             # What `@worker` decorates can be a worker of this name already.
             previous = registry.get(cls.worker_name)
-            inherited = previous.aliases if previous is not None and previous in cls.__mro__ else ()
-            cls.aliases = inherited if aliases is None else parse_aliases(aliases, cls.worker_name)
+            inherited = previous._aliases if previous is not None and previous in cls.__mro__ else ()
+            cls._aliases = inherited if aliases is None else parse_aliases(aliases, cls.worker_name)
             if executor not in (None, *EXECUTORS):
                 raise ConfigError(f"executor must be {' or '.join(EXECUTORS)}, not {display.shown(executor)}")
         except (ConfigError, InvalidJob) as error:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import copy
+import math
 import pickle
 from collections.abc import Iterator
 from datetime import timedelta
@@ -56,6 +57,22 @@ def test_outcomes_have_attributes_and_can_be_matched() -> None:
         case Discard(reason):
             assert reason == "why"
     assert str(Cancel("why")) == "why"
+
+
+def test_a_snooze_with_meta_is_a_value_as_well() -> None:
+    given: dict[str, Any] = {"page": (1, 2)}
+    snooze = Snooze(60, meta=given)
+    assert snooze == Snooze(60, {"page": [1, 2]}) != Snooze(60)
+    assert hash(snooze) == hash(Snooze(60, {"page": [1, 2]}))
+    assert repr(snooze) == "Snooze(seconds=60, meta={'page': [1, 2]})"
+    assert pickle.loads(pickle.dumps(snooze)) == snooze
+    given["page"] = (3,)
+    assert snooze.meta == {"page": [1, 2]}
+    assert (Snooze(60).meta, Snooze(60, {})) == (None, Snooze(60))
+    wrong: list[Any] = [[], "text", {"a": math.nan}, {1: 2}, {"a": {1}}]
+    for meta in wrong:
+        with pytest.raises(InvalidJob, match=r"^meta"):
+            Snooze(60, meta=meta)
 
 
 def test_an_outcome_passes_through_context_managers_and_tasks() -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -292,6 +293,33 @@ class TestFunctions:
         assert (send.new("x").queue, send.new("x").priority) == ("mailers", 0)
         assert isinstance(slow, FunctionWorker)
         assert asyncio.run(slow("x")) == "x: Hi"
+
+    def test_parameters_can_have_any_name(self) -> None:
+        names = "self cls job args kwargs function new enqueue name worker arguments call overrides options"
+        scope: dict[str, Any] = {}
+        exec(f"def named({', '.join(names.split())}): return locals()", scope)
+        named = job(name="any names")(scope["named"])
+        given = {name: name for name in names.split()}
+        assert named(**given) == given
+        assert named.new(**given).args == named.with_options(priority=1).new(**given).args == given
+        assert named.call(given) == given
+
+    def test_options_called_self_or_cls_are_unknown_names(self) -> None:
+        @job(name="no options")
+        def none() -> None:
+            return None
+
+        calls: list[Callable[..., Any]] = [
+            *(
+                Plain.new,
+                none.with_options,
+                none.new,
+            ),
+        ]
+        for call in calls:
+            for name in ("self", "cls"):
+                with pytest.raises(InvalidJob, match=name):
+                    call(**{name: 1})
 
     @pytest.mark.parametrize(
         "override",

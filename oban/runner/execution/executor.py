@@ -75,7 +75,7 @@ class Executor:
             _check_documents(job)
             worker = _worker_class(run)()
             timeout = _timeout(worker, run)
-            if timeout is None and worker.uses_default_timeout:
+            if timeout is None and worker._uses_default_timeout:
                 timeout = self._default_timeout
             if worker.in_process:
                 return _end(run, worker, await self._in_process(run, worker, timeout))
@@ -341,7 +341,7 @@ def _backoff(run: Run, worker: Worker[Any] | None, error: BaseException | None) 
     """Seconds until the next attempt, or None if the worker wants no more."""
     if worker is not None:
         try:
-            match worker.passes_error:
+            match worker._passes_error:
                 case "position":
                     delay = worker.backoff(run.job, error)
                 case "keyword":

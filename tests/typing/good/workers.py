@@ -6,7 +6,7 @@ from typing import Any, assert_type
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import Session
 
-from oban import Cancel, Discard, Job, JobState, Record, Snooze, Worker, current_job, worker
+from oban import Cancel, Discard, Job, JobState, Record, Snooze, Worker, current_job, job, worker
 
 
 class Plain(Worker):
@@ -105,3 +105,26 @@ def any_worker(cls: type[Worker[Any]]) -> str:
 
 any_worker(Plain)
 any_worker(Derived)
+
+
+class Renamed(Worker, name="typing.new", aliases=["typing.old"], timeout=None):
+    async def process(self, job: Job, args: dict[str, Any]) -> Snooze:
+        return Snooze(60, meta={"page": 2})
+
+    def backoff(self, job: Job, error: BaseException) -> float | None:
+        return None if isinstance(error, KeyError) else 5
+
+
+class Positional(Worker, aliases="typing.older"):
+    def process(self, job: Job) -> None:
+        return None
+
+    def backoff(self, job: Job, error: BaseException, factor: int = 2) -> timedelta:
+        return timedelta(seconds=factor)
+
+
+@job(aliases=("typing.function",))
+async def renamed(self: int) -> None:
+    assert_type(await Renamed.enqueue(scheduled_in=-1), Job)
+    assert_type(await renamed.with_options(scheduled_in=timedelta(0)).enqueue(self=1), Job)
+    assert_type(Snooze(60).meta, dict[str, Any] | None)
