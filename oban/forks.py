@@ -89,31 +89,54 @@ def _after_fork_in_parent() -> None:
 def _after_fork_in_child() -> None:
     global is_child
     is_child = True
-    # Otherwise Python writes the number of each signal to the event loop of the parent.
-    signal.set_wakeup_fd(-1)
+    interrupts = False
+    try:
+        # Otherwise Python writes the number of each signal to the event loop of the parent.
+        signal.set_wakeup_fd(-1)
+        interrupts = _reset_handlers()
+        _end_executors()
+        if _forking.loop in _loops:
+            _end_at_next_step(_forking.loop)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, _forking.mask)
+    if interrupts:
+        # At the very end: a KeyboardInterrupt in this function would be ignored.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _reset_handlers() -> bool:
+    """Give signals their default actions again. Returns whether SIGINT was one of them."""
     interrupts = False
     for number in _SIGNALS:
         handler = signal.getsignal(number)
         if callable(handler) and str(getattr(handler, "__module__", "")).startswith(_HANDLERS_OF):
             signal.signal(number, signal.SIG_DFL)
             interrupts = interrupts or number == signal.SIGINT
-    _forget_executors()
-    if _forking.loop in _loops:
-        _end_at_next_step(_forking.loop)
-    signal.pthread_sigmask(signal.SIG_SETMASK, _forking.mask)
-    if interrupts:
-        # At the very end: a KeyboardInterrupt in this function would be ignored.
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    return interrupts
 
 
-def _forget_executors() -> None:
-    """Let `concurrent.futures` not wait for its threads when this child ends.
+def _end_executors() -> None:
+    """Let this child end where `concurrent.futures` would go on, or wait, with threads of the parent.
 
-    It would join the only thread that this process has, if the job runs in a thread, which raises an error.
+    If a thread of an executor has forked, it would take the next call of the parent, and it would fail at the
+    end, because it cannot join itself.
     """
     queues = getattr(sys.modules.get("concurrent.futures.thread"), "_threads_queues", None)
-    if queues is not None:
-        queues.clear()
+    if queues is None:
+        return
+    calls = queues.get(threading.current_thread())
+    queues.clear()
+    if calls is not None:
+        while not calls.empty():
+            calls.get_nowait()
+        calls.put(_LastCall())
+
+
+class _LastCall:
+    """What the thread of an executor runs when its call has returned."""
+
+    def run(self) -> NoReturn:
+        leave()
 
 
 def _running_loop() -> Any:

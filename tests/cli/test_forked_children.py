@@ -122,6 +122,17 @@ def in_process():
     check()
 
 @job
+async def in_another_thread():
+    codes = await asyncio.to_thread(lambda: [fork(sys.exit), fork(lambda: os._exit(4))])
+    assert codes == [0, 4], codes
+
+    def returns():
+        pid = os.fork()
+        return pid and os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+    assert await asyncio.to_thread(returns) == 0
+
+@job
 async def awaits():
     if os.fork() == 0:
         await asyncio.sleep(0)
@@ -149,7 +160,7 @@ async def within_middleware():
 def within_plain_middleware():
     pass
 '''
-NAMES = ("in_thread", "on_loop", "in_process", "awaits", "within_middleware")
+NAMES = ("in_another_thread", "in_thread", "on_loop", "in_process", "awaits", "within_middleware")
 
 
 @pytest.mark.slow
