@@ -44,6 +44,12 @@ def define(workers: dict[str, Any], queue: str, *names: str) -> None:
         assert name in workers
 
 
+def test_the_banner_names_queues_that_start_paused(capsys: pytest.CaptureFixture[str]) -> None:
+    queues: dict[str, Any] = {"media": {"limit": 2, "paused": True}, "mail": 10}
+    banner.show(Oban(POSTGRESQL, queues=queues), "web-1", as_record=False)
+    assert "  queues    media:2 (paused), mail:10\n" in capsys.readouterr().err
+
+
 def test_the_banner_names_version_database_queues_and_workers_without_passwords(
     workers: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
