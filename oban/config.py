@@ -64,8 +64,8 @@ class Retention:
         completed: How long completed jobs are kept (default 1 day).
         cancelled: How long cancelled jobs are kept (default 1 day).
         discarded: How long discarded jobs are kept (default 7 days).
-        queues: Exceptions by queue: retentions, or dicts of `completed`, `cancelled` and `discarded`. A period
-            that is not among them has its default.
+        queues: Exceptions by queue: retentions, or dicts of `completed`, `cancelled` and `discarded`, of
+            which those that are left out have their default.
         workers: Exceptions by a worker's name or class; they take precedence over those by queue.
         limit: How many jobs one statement deletes, up to 1,000,000 (default 10,000).
 

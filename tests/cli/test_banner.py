@@ -46,7 +46,7 @@ def define(workers: dict[str, Any], queue: str, *names: str) -> None:
 
 def test_the_banner_names_queues_that_start_paused(capsys: pytest.CaptureFixture[str]) -> None:
     queues: dict[str, Any] = {"media": {"limit": 2, "paused": True}, "mail": 10}
-    banner.show(Oban(POSTGRESQL, queues=queues), "web-1", as_record=False)
+    banner.show(Oban("postgresql://host/shop", queues=queues), "web-1", as_record=False)
     assert "  queues    media:2 (paused), mail:10\n" in capsys.readouterr().err
 
 
