@@ -10,7 +10,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from oban import dialects, display, fields, instances
 from oban.base_client import BaseClient, async_batches, check_size
-from oban.database.aio import AsyncCaller, Database, LoopLock
+from oban.database.aio import AsyncCaller, Database
+from oban.database.loops import LoopLock
+from oban.errors import WrongLoop
 from oban.fields import RetryOptions
 from oban.models import Job
 from oban.notifier import direct_url
@@ -60,12 +62,24 @@ class Oban(BaseClient[AsyncEngine, AsyncCaller]):
 
     @property
     def is_leader(self) -> bool:
-        return self._runner is not None and self._runner.leader.leads
+        return (node := self._node) is not None and node.leader.leads
+
+    @property
+    def _node(self) -> Runner | None:
+        """The runner, unless its event loop was closed without a stop."""
+        loop = self._database.loop
+        if self._runner is not None and loop is not None and loop.is_closed():
+            self._runner.abandon()
+            self._runner = self._database.loop = None
+        return self._runner
 
     async def start(self) -> None:
         self._node_lifespan.refuse_within()
-        async with self._starting.current():
-            if self._runner is None and self.options.queues:
+        async with self._starting:
+            if self._node is not None:
+                self._refuse_other_loop("started again there")
+            elif self.options.queues:
+                self._database.enter_loop()
                 self._node_lifespan = make_lifespan(self.options.lifespan, self)
                 runner = None
                 try:
@@ -83,18 +97,29 @@ class Oban(BaseClient[AsyncEngine, AsyncCaller]):
                 self._instances.have_run = True
                 self._database.loop = asyncio.get_running_loop()
 
+    def _refuse_other_loop(self, call: str) -> None:
+        loop = self._database.loop
+        if loop is not None and loop is not asyncio.get_running_loop():
+            raise WrongLoop(f"this Oban runs jobs on another event loop, and cannot be {call}")
+
     async def stop(self) -> None:
         self._node_lifespan.refuse_within()
+        if self._node is not None:
+            self._refuse_other_loop("stopped on this one")
+        if self._stopping is not None and self._stopping.get_loop() is not asyncio.get_running_loop():
+            self._stopping = None
         # The first caller may have been cancelled; the stop itself goes on in its own task.
         if self._stopping is None or self._stopping.done():
             self._stopping = asyncio.create_task(self._stop())
-        elif self._runner is not None:
-            self._runner.hurry()
+        elif self._node is not None:
+            self._node.hurry()
         await asyncio.shield(self._stopping)
 
     async def _stop(self) -> None:
         # A start that is under way ends first.
-        async with self._starting.current():
+        async with self._starting:
+            if self._node is not None:
+                self._refuse_other_loop("stopped on this one")
             try:
                 if self._runner is not None:
                     await self._runner.stop()
@@ -318,7 +343,7 @@ class Oban(BaseClient[AsyncEngine, AsyncCaller]):
         await self._send(session, "scale", queue, node, limit=limit)
 
     def check_all_queues(self) -> list[QueueInfo]:
-        return self._runner.queues.check() if self._runner is not None else []
+        return node.queues.check() if (node := self._node) is not None else []
 
     async def check_cluster(
         self, queue: str | None = None, session: AsyncCaller | None = None
@@ -349,5 +374,5 @@ class Oban(BaseClient[AsyncEngine, AsyncCaller]):
     ) -> None:
         command = QueueCommand.make(action, queue, node, **settings)
         await self._database.run(session, queue_settings.store_command, self.options.name, command)
-        if session is None and self._runner is not None:
-            await self._runner.controller.tick()
+        if session is None and (runner := self._node) is not None:
+            await runner.controller.tick()

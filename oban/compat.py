@@ -14,6 +14,7 @@ from greenlet import getcurrent, greenlet
 from sqlalchemy import Connection, CursorResult, Dialect, Engine, NestedTransaction, Pool, Select, util
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.state import InstanceState
+from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.sql.compiler import SQLCompiler
 
 if TYPE_CHECKING:
@@ -101,6 +102,27 @@ def enable_pre_ping(pool: Pool) -> None:
     """Check each connection of a pool before its use. Without the name, a lost one fails its next job."""
     if hasattr(pool, "_pre_ping"):
         pool._pre_ping = True
+
+
+def renew_queue(pool: Pool) -> list[ConnectionPoolEntry]:
+    """Let tasks of another event loop wait for a pool; returns its idle connections.
+
+    Without these names, none are returned. The pool then fails on another loop if tasks had to wait for it.
+    """
+    try:
+        private: Any = pool
+        adapted = private._pool
+        queue = adapted._queue
+        entries = []
+        while not queue.empty():
+            entries.append(queue.get_nowait())
+        # It is made anew on the loop that uses it next.
+        adapted.__dict__.pop("_queue", None)
+        for entry in entries:
+            adapted.put_nowait(entry)
+        return entries
+    except AttributeError:
+        return []
 
 
 def cares_for_connections(pool: Pool) -> bool:

@@ -72,7 +72,7 @@ class JobNotFound(ObanError, LookupError):
 
 
 class WrongLoop(ObanError, RuntimeError):
-    """An `Oban` that runs jobs was used in another event loop than its own."""
+    """An `Oban` that runs jobs, or an engine with a pool, was used on another event loop than its own."""
 
 
 class UnknownWorker(ObanError, LookupError):

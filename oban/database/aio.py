@@ -4,12 +4,12 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Coroutine
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from functools import partial
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, finalize
 
-from sqlalchemy import URL, Engine, select
+from sqlalchemy import URL, Engine, NullPool, event, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_scoped_session
 
@@ -17,6 +17,8 @@ from oban import clock, compat, dialects
 from oban.database.base import BaseDatabase, Function, P, Retries, T
 from oban.database.engines import make_engine, with_own_pool
 from oban.database.fast import FAST_PATH
+from oban.database.fast.autocommit_pool import AutocommitPool
+from oban.database.loops import Loop, LoopLock, LoopPool, Loops, before_close, drop_idle, enter
 from oban.database.shared import NOT_FOR_NODES, SharedConnection
 from oban.errors import ConfigError, InvalidTarget, SchemaMissing, WrongLoop
 from oban.models import Job
@@ -31,20 +33,6 @@ SERVER_TIMEOUT_MARGIN = 1.0
 CONFIGURE_PAUSE = 0.05
 #: Seconds to wait for a connection where no timeout is set.
 POOL_TIMEOUT = 30.0
-
-
-class LoopLock:
-    """An `asyncio.Lock` for each event loop: a lock that tasks have waited for is useless on another loop."""
-
-    def __init__(self) -> None:
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._lock = asyncio.Lock()
-
-    def current(self) -> asyncio.Lock:
-        """Return the lock of the running loop."""
-        if (loop := asyncio.get_running_loop()) is not self._loop:
-            self._loop, self._lock = loop, asyncio.Lock()
-        return self._lock
 
 
 #: The locks with which calls on engines with one connection take turns.
@@ -64,6 +52,8 @@ class Database(BaseDatabase):
     Raises:
         ConfigError: the engine or the URL cannot be used.
     """
+
+    _owners = Loops()
 
     def __init__(
         self,
@@ -88,10 +78,20 @@ class Database(BaseDatabase):
         self.engine = engine
         self.timeout = timeout
         #: The loop of the runner that shares the engine: on another one, drivers mix up their connections.
-        self.loop: asyncio.AbstractEventLoop | None = None
+        self.loop: Loop | None = None
         self._writer = LoopLock() if self.dialect.single_writer else None
         if self._shared is not None:
             self._turns = _turns.setdefault(self._shared, LoopLock())
+        #: Until an engine has connected that several loops can use at once: SQLAlchemy sets it up on one.
+        self._first_use = LoopLock() if isinstance(engine.sync_engine.pool, (NullPool, LoopPool)) else None
+        event.listen(engine.sync_engine, "close", before_close)
+        if owned:
+            self._own(engine)
+
+    def _own(self, engine: AsyncEngine) -> None:
+        """Drop the connections of an engine that Oban made, even if nobody disposes of it."""
+        self._owns_engine = True
+        self._finalizer = finalize(self, _drop_all, engine.sync_engine, self._autocommit_pool)
 
     def with_own_pool(self, connections: int, timeout: float | None, *, own_loop: bool = False) -> "Database":
         """The same database through a pool of its own, of up to `connections`; dispose of it after use.
@@ -112,8 +112,9 @@ class Database(BaseDatabase):
         wait = POOL_TIMEOUT if timeout is None else timeout
         engine = with_own_pool(self.engine, connections - kept, wait, session_limits)
         own = Database(engine, self.prefix, timeout=timeout, pooled=self.pooled)
-        own._owns_engine, own.in_memory = True, False
-        own._autocommit_pool = FAST_PATH.autocommit_pool(engine.sync_engine, kept)
+        own.in_memory = False
+        own._autocommit_pool = FAST_PATH.autocommit_pool(engine.sync_engine, kept, self._owners)
+        own._own(engine)
         if not own_loop:
             own._writer = self._writer
             own.on_notices = self.on_notices
@@ -226,17 +227,22 @@ class Database(BaseDatabase):
 
     async def _call(self, work: Callable[[], T], turns: LoopLock | None) -> T:
         """Run sync work, within the timeout, or uninterrupted where the driver cannot be interrupted."""
-        if self.loop not in (None, asyncio.get_running_loop()):
-            raise WrongLoop(
-                "this Oban runs jobs on another event loop; in threads and plain workers, use SyncOban"
-            )
+        self.enter_loop()
+        if (first_use := self._first_use) is not None:
+            async with first_use:
+                result = await self._run(work, turns)
+            self._first_use = None
+            return result
+        return await self._run(work, turns)
+
+    async def _run(self, work: Callable[[], T], turns: LoopLock | None) -> T:
         with self._translate_errors():
             if self._shared is not None:
                 turns = self._turns
             if not self.dialect.interruptible:
-                return await _uninterrupted(work, turns.current() if turns else nullcontext())
+                return await _uninterrupted(work, turns or nullcontext())
             if turns is not None:
-                async with asyncio.timeout(self.timeout), turns.current():
+                async with asyncio.timeout(self.timeout), turns:
                     return await compat.run_sync(work)
             # An `AsyncSession` would not let its rollback be interrupted, even if the server never answers.
             if self.timeout is None:
@@ -244,10 +250,27 @@ class Database(BaseDatabase):
             async with asyncio.timeout(self.timeout):
                 return await compat.run_sync(work)
 
+    def enter_loop(self) -> None:
+        """Prepare the engine for the running loop; raises `WrongLoop`."""
+        loop = asyncio.get_running_loop()
+        if self.loop is not None and self.loop is not loop and not self.loop.is_closed():
+            raise WrongLoop(
+                "this Oban runs jobs on another event loop; in threads and plain workers, use SyncOban"
+            )
+        enter(self._sync_engine.pool, loop)
+
+    def drop_idle(self) -> None:
+        """Drop the idle connections of an engine that Oban made, whose loop has ended."""
+        if self._owns_engine:
+            _drop_all(self._sync_engine, self._autocommit_pool)
+
     async def _join(
         self, caller: AsyncCaller, writes: bool, function: Function[P, T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Run a repository function in the caller's transaction, neither committing nor rolling back."""
+        # The session may not be on this engine, and then the loop does not matter.
+        with suppress(WrongLoop):
+            enter(self._sync_engine.pool, asyncio.get_running_loop())
         with self._translate_errors():
             if isinstance(caller, async_scoped_session):
                 caller = caller()
@@ -263,7 +286,12 @@ class Database(BaseDatabase):
         )
 
 
-async def _uninterrupted(work: Callable[[], T], lock: "asyncio.Lock | nullcontext[None]") -> T:
+def _drop_all(engine: Engine, autocommit_pool: AutocommitPool) -> None:
+    autocommit_pool.drop_idle()
+    drop_idle(engine.pool)
+
+
+async def _uninterrupted(work: Callable[[], T], lock: "LoopLock | nullcontext[None]") -> T:
     """Run sync work to its end, also if the caller is cancelled meanwhile."""
 
     async def locked() -> T:

@@ -11,15 +11,17 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from oban import clock, compat, dialects
+from oban.database import loops
 from oban.database.binding import pinned, write_bind
 from oban.database.driver_autocommit import send_begin
 from oban.database.engines import AUTOCOMMIT_CONNECTIONS, DEFAULT_ISOLATION, autocommits, has_level
 from oban.database.fast import FAST_PATH
+from oban.database.fast.autocommit_pool import Owners
 from oban.database.hooks import ConnectionHooks, SessionHooks, TransactionHooks
 from oban.database.job_scope import job_transaction
 from oban.database.shared import SharedConnection
 from oban.database.transaction import JoinedTransaction, Notice, OwnTransaction, Transaction
-from oban.errors import ConfigError, InvalidTarget, SchemaMissing, WouldDeadlock
+from oban.errors import ConfigError, InvalidTarget, SchemaMissing, WouldDeadlock, WrongLoop
 from oban.models import Job
 
 logger = logging.getLogger("oban.database")
@@ -73,6 +75,9 @@ class Retries:
 class BaseDatabase:
     """One instance's access to its database: the engine, the prefix, and how functions get a transaction."""
 
+    #: Whom the connections of the autocommit pool belong to.
+    _owners = Owners()
+
     def __init__(self, engine: Engine, *, owned: bool, prefix: str | None, pooled: bool) -> None:
         self._sync_engine = engine
         self._owns_engine = owned
@@ -86,7 +91,7 @@ class BaseDatabase:
         # An application's engine keeps all of its connections in its own pool.
         keeps = owned and not self.in_memory
         kept = AUTOCOMMIT_CONNECTIONS if keeps and not compat.cares_for_connections(engine.pool) else 0
-        self._autocommit_pool = FAST_PATH.autocommit_pool(engine, kept)
+        self._autocommit_pool = FAST_PATH.autocommit_pool(engine, kept, self._owners)
         self.prefix = prefix
         self.pooled = pooled
         self._warned = False
@@ -177,7 +182,7 @@ class BaseDatabase:
     def announce(self, notices: list[Notice]) -> None:
         """Tell this process what a transaction has announced."""
         if notices:
-            for receive in self.on_notices:
+            for receive in tuple(self.on_notices):
                 receive(notices)
 
     def _run_on_session(
@@ -281,6 +286,9 @@ class BaseDatabase:
                 self._autocommit_pool.invalidate_all()
             if isinstance(error, DBAPIError) and self.dialect.is_missing_table(error):
                 raise SchemaMissing(self.missing_schema()) from None
+            if loops.is_of_wrong_loop(error):
+                problem = "the session, or a connection of the engine, belongs to another event loop"
+                raise WrongLoop(f"{problem}; {loops.ADVICE}") from error
             if self.dialect.is_lost_statement(error) and not self._warned:
                 self._warned = True
                 logger.error(

@@ -3,12 +3,13 @@
 from functools import partial
 from typing import Any
 
-from sqlalchemy import URL, AsyncAdaptedQueuePool, Engine, create_engine, event
+from sqlalchemy import URL, AsyncAdaptedQueuePool, Engine, Pool, QueuePool, create_engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from oban import compat, dialects, encoding
 from oban.database import idle
+from oban.database.loops import LoopPool
 
 #: Idle connections of an engine that Oban makes for a URL (SQLAlchemy's default), and how many of them its
 #: autocommit pool keeps.
@@ -22,7 +23,7 @@ DEFAULT_ISOLATION = "SERIALIZABLE"
 def make_engine(url: str | URL, pooled: bool = False, **options: Any) -> AsyncEngine:
     """An engine for a URL, with `options` of `create_async_engine`; `pooled` as in `Database`."""
     parsed = dialects.parse_url(url, asynchronous=True)
-    engine = create_async_engine(_driver_url(parsed), **_engine_options(parsed, pooled, options))
+    engine = create_async_engine(_driver_url(parsed), **_engine_options(parsed, pooled, options, LoopPool))
     # As the user wrote it, with the parameters that became arguments of the driver.
     engine.sync_engine.url = parsed
     idle.watch(engine.sync_engine)
@@ -42,9 +43,12 @@ def _driver_url(url: URL) -> URL:
     return dialects.by_name(url.get_backend_name()).driver_url(url)
 
 
-def _engine_options(url: URL, pooled: bool, options: dict[str, Any]) -> dict[str, Any]:
+def _engine_options(
+    url: URL, pooled: bool, options: dict[str, Any], pool: type[Pool] = QueuePool
+) -> dict[str, Any]:
     defaults: dict[str, Any] = {"json_deserializer": encoding.loads}
     if "poolclass" not in options:
+        defaults["poolclass"] = pool
         defaults["pool_size"] = IDLE_CONNECTIONS - AUTOCOMMIT_CONNECTIONS
     required = dialects.by_name(url.get_backend_name()).engine_options(url, pooled)
     return {**defaults, **required, **options}

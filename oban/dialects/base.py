@@ -343,6 +343,10 @@ class Dialect(ABC):
         """Whether an error that was raised for a new connection comes from the database, or the way to it."""
         return self.is_connection_error(error)
 
+    def is_full(self, error: BaseException) -> bool:
+        """Whether the server refuses a connection because it, the database or the role has too many."""
+        return False
+
     @abstractmethod
     def is_bad_value(self, error: BaseException) -> bool:
         """Whether a statement failed, and will always fail, because of a value in its parameters."""

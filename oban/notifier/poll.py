@@ -37,6 +37,10 @@ class PollNotifier(Notifier):
         await super()._close()
 
     def _on_notices(self, notices: list[Notice]) -> None:
+        # The loop may have been closed without a stop.
+        if self._loop.is_closed():
+            self.database.on_notices.remove(self._on_notices)
+            return
         # The commit may have happened in another thread.
         for notice in notices:
             self._loop.call_soon_threadsafe(self.dispatch, *notice)

@@ -59,6 +59,8 @@ class Runner:
         self._unfinished = False
         self.lifespan = lifespan
         self._exit_error: Exception | None = None
+        self._abandoning = threading.Lock()
+        self._is_abandoned = False
         #: What is left of the grace period when the last job has ended.
         self._grace_left = 0.0
         self._threads = ThreadPoolExecutor(max_workers=MAX_THREADS, thread_name_prefix="oban")
@@ -233,9 +235,20 @@ class Runner:
 
     def _on_loop_closed(self) -> None:
         # Called by the watchdog's thread. Without heartbeats, another node can rescue the jobs.
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Give up everything after the event loop was closed without a stop. Call it from any thread."""
+        with self._abandoning:
+            if self._is_abandoned:
+                return
+            self._is_abandoned = True
         node = self.options.node
         logger.error("the event loop of node %s has ended without a stop: its jobs are lost", node)
         self.heartbeat_thread.abort()
+        self._thread_sessions.abandon(self._threads)
+        self._threads.shutdown(wait=False)
+        self.database.drop_idle()
 
     def _on_insert(self, payload: dict[str, Any]) -> None:
         # An empty payload stands for notifications that may have been missed: look for all of them.

@@ -157,7 +157,7 @@ def stage_statement(oban: Oban) -> ClauseElement:
 
 def idle_connections(oban: Oban | SyncOban) -> list[AutocommitConnection]:
     """The autocommit connections that wait for the next statement."""
-    return oban._database._autocommit_pool._idle
+    return [idle for each in oban._database._autocommit_pool._idle.values() for idle in each]
 
 
 def close_idle_connection(oban: Oban | SyncOban) -> None:

@@ -8,7 +8,7 @@ import os
 from sqlalchemy import Engine
 
 from oban.database.fast import late_state
-from oban.database.fast.autocommit_pool import AutocommitPool
+from oban.database.fast.autocommit_pool import AutocommitPool, Owners
 from oban.errors import ConfigError
 from oban.models import Job
 
@@ -37,11 +37,12 @@ class FastPath:
             raise ConfigError(f"{SWITCH} must be on or off, not {value!r}")
         return cls(parts)
 
-    def autocommit_pool(self, engine: Engine, size: int) -> AutocommitPool:
+    def autocommit_pool(self, engine: Engine, size: int, owners: Owners) -> AutocommitPool:
         """A pool for statements that commit on their own, which keeps up to `size` connections."""
         return AutocommitPool(
             engine,
             size if "autocommit" in self.parts else 0,
+            owners,
             reuse_compiled="compiled" in self.parts,
         )
 

@@ -30,7 +30,7 @@ class Generation(NamedTuple):
 class AutocommitConnection:
     """A connection on which each statement commits on its own."""
 
-    __slots__ = ("_compiled", "_dbapi_connection", "connection", "generation", "used_at")
+    __slots__ = ("_compiled", "_dbapi_connection", "connection", "generation", "owner", "used_at")
 
     def __init__(
         self, connection: Connection, generation: Generation, compiled: "dict[Executable, Any] | None"
@@ -38,6 +38,8 @@ class AutocommitConnection:
         self.connection = connection
         self.generation = generation
         self.used_at = clock.monotonic()
+        #: What `Owners.current()` was when it was kept.
+        self.owner: object = None
         #: The driver's connection, once this one belongs to the pool below.
         self._dbapi_connection: DBAPIConnection | None = None
         watched = generation.has_listeners or generation.logs_statements
@@ -61,6 +63,21 @@ class AutocommitConnection:
         return result.all()
 
 
+class Owners:
+    """Whom kept connections belong to: with asyncio, the event loop they were made on; else nobody."""
+
+    def current(self) -> object:
+        """The owner of connections that are made here and now."""
+        return None
+
+    def has_ended(self, owner: object) -> bool:
+        """Whether an owner will never use its connections again."""
+        return False
+
+    def drop(self, connection: DBAPIConnection | None) -> None:
+        """Close an idle connection without its owner."""
+
+
 class AutocommitPool:
     """Keeps up to `size` connections in AUTOCOMMIT mode, ready for the next statement.
 
@@ -69,13 +86,15 @@ class AutocommitPool:
     so this class closes them. With a size of 0 it keeps none, and is no more than `engine.connect()`.
     """
 
-    def __init__(self, engine: Engine, size: int, *, reuse_compiled: bool = True) -> None:
+    def __init__(self, engine: Engine, size: int, owners: Owners, *, reuse_compiled: bool = True) -> None:
         self._engine = engine
         self._dialect = dialects.for_bind(engine)
         self._size = size
         self._is_remote = dialects.for_bind(engine).is_remote
         self._lock = threading.Lock()
-        self._idle: list[AutocommitConnection] = []
+        self._owners = owners
+        #: By their owners.
+        self._idle: dict[object, list[AutocommitConnection]] = {}
         #: The number of kept connections, idle or in use.
         self._count = 0
         self._lost = 0
@@ -84,12 +103,13 @@ class AutocommitPool:
 
     def acquire(self) -> AutocommitConnection:
         """An idle connection, or a new one; give it back with `release`."""
+        owner = self._owners.current()
         while True:
             with self._lock:
-                if not self._idle:
+                if not (ready := self._idle.get(owner)):
                     break
                 # The one used last, so that idle ones stay idle unless more are needed at once.
-                pooled = self._idle.pop()
+                pooled = ready.pop()
             try:
                 if pooled.generation == self._generation() and self._is_usable(pooled):
                     return pooled
@@ -129,7 +149,7 @@ class AutocommitPool:
                 self._close(pooled)
             else:
                 with self._lock:
-                    self._idle.append(pooled)
+                    self._idle.setdefault(pooled.owner, []).append(pooled)
         elif stale or not self._keep(pooled):
             if failed and self._size:
                 # With psycopg, it would fail again and again if its prepared statements went stale.
@@ -142,15 +162,32 @@ class AutocommitPool:
         listens = compat.pool_listens(engine.pool, "checkout", "checkin", "reset")
         if listens or compat.listens(engine, "engine_connect"):
             return False
+        owner = self._owners.current()
+        if owner not in self._idle:
+            self._drop_idle(self._owners.has_ended)
         with self._lock:
             if self._count >= self._size:
                 return False
             self._count += 1
         pooled._dbapi_connection = pooled.connection.connection.dbapi_connection
         pooled.connection.detach()
+        pooled.owner = owner
         with self._lock:
-            self._idle.append(pooled)
+            self._idle.setdefault(owner, []).append(pooled)
         return True
+
+    def _drop_idle(self, is_meant: Callable[[object], bool]) -> None:
+        """Drop idle connections of owners other than the current one."""
+        with self._lock:
+            owners = [owner for owner in self._idle if is_meant(owner)]
+            dropped = [pooled for owner in owners for pooled in self._idle.pop(owner)]
+            self._count -= len(dropped)
+        for pooled in dropped:
+            self._owners.drop(pooled._dbapi_connection)
+
+    def drop_idle(self) -> None:
+        """Drop all idle connections, from any thread."""
+        self._drop_idle(lambda _: True)
 
     def _close(self, pooled: AutocommitConnection) -> None:
         with self._lock:
@@ -174,9 +211,11 @@ class AutocommitPool:
     def close(self) -> None:
         """Close the idle connections. If that is interrupted, the next call closes the rest."""
         self.invalidate_all()
+        here = self._owners.current()
+        self._drop_idle(lambda owner: owner is not here)
         while True:
             with self._lock:
-                if not self._idle:
+                if not (ready := self._idle.get(here)):
                     return
-                pooled = self._idle.pop()
+                pooled = ready.pop()
             self._close(pooled)

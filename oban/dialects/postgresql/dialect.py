@@ -1,6 +1,7 @@
 """The `Dialect` of PostgreSQL: SKIP LOCKED, jsonb, arrays, advisory locks, NOTIFY."""
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from itertools import chain
@@ -59,6 +60,14 @@ _BAD_VALUE_CLASSES = {"22", "54"}
 _LOST_STATEMENT = {"26000", "42P05"}
 # 57 includes query_canceled: neither statement_timeout nor an administrator means a faulty statement.
 _CONNECTION_CLASSES = {"08", "53", "57", "58", "28", "3D"}
+
+_TOO_MANY_CONNECTIONS = "53300"
+#: What the server says then, for drivers that get no code for a refused connection, and what poolers say.
+_FULL = re.compile(
+    r"too many (clients|connections)|connection slots are reserved|no more connections allowed"
+    r"|max(imum)? client(s reached| connections)",
+    re.IGNORECASE,
+)
 
 #: How long a statement of the runner waits for a lock, in milliseconds. An outcome whose row stays locked
 #: for longer is stored alone, and repeated from time to time, so that it delays no other outcome.
@@ -278,6 +287,12 @@ class PostgreSQL(Dialect):
         # The server ends the connection itself, because of a role that may not connect or a setting in the
         # URL, say. The driver may refuse before: certificates that are missing, a malformed host name.
         return self.is_connection_error(error) or _is_fatal(error) or isinstance(error, UnicodeError)
+
+    def is_full(self, error: BaseException) -> bool:
+        if _sqlstate(error) == _TOO_MANY_CONNECTIONS:
+            return True
+        original = getattr(error, "orig", None) or error
+        return self.is_connection_error(error) and _FULL.search(str(original)) is not None
 
     def is_retryable(self, error: BaseException) -> bool:
         locked = isinstance(error, DBAPIError) and _sqlstate(error) == _LOCKED

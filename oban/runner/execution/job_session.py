@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+import math
+import random
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -11,7 +13,7 @@ from sqlalchemy import Connection, Engine, exc
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from oban import compat, encoding
+from oban import clock, compat, dialects, encoding
 from oban.database import job_scope
 from oban.database.aio import Database
 from oban.database.driver_autocommit import send_begins
@@ -24,11 +26,15 @@ from oban.runner.execution import attempt_log
 from oban.runner.execution.acknowledger import has_values, log_replaced, replacements
 from oban.runner.execution.outcome import AttemptFailed
 from oban.runner.execution.session_factory import SessionFactory
+from oban.worker import current_job
 
 logger = logging.getLogger("oban.executor")
 
-#: Seconds between two tries to get a connection from a pool that has none left.
+#: Seconds between two tries to get a connection: the first pause, and the limit of those that follow.
 CONNECT_INTERVAL = 0.05
+MAX_CONNECT_INTERVAL = 1.0
+#: Seconds between two records in the log about a job that waits for a connection.
+LOG_INTERVAL = 30.0
 
 
 class JobSessions:
@@ -40,6 +46,8 @@ class JobSessions:
         factory: makes the sessions.
         in_thread: whether the jobs run in a thread, where they have a connection of their own. On the event
             loop, a job waits for a connection of the pool for as long as it takes.
+        make_room: closes a connection of this node that nobody uses, and returns whether there was one. It
+            is called when the server has no connection left, before a job waits for one.
     """
 
     def __init__(
@@ -49,6 +57,7 @@ class JobSessions:
         factory: SessionFactory | None = None,
         *,
         in_thread: bool = False,
+        make_room: Callable[[], bool] = lambda: False,
     ) -> None:
         self.database = database
         self._factory = factory or SessionFactory()
@@ -62,8 +71,8 @@ class JobSessions:
         send_begins(self._engine.sync_engine, database.dialect)
         if database.dialect.single_writer:
             job_scope.watch(self._engine.sync_engine)
-        if not in_thread:
-            _wait_for_connections(self._engine.sync_engine)
+        self._make_room = make_room
+        self._wait_for_connections(self._engine.sync_engine)
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[AsyncSession]:
@@ -164,20 +173,33 @@ class JobSessions:
             # A task that the job has left running must not begin a transaction that nobody would end.
             session.sync_session.autobegin = False
 
+    def _wait_for_connections(self, engine: Engine) -> None:
+        """Let an engine wait for a connection for as long as it takes, as jobs wait in a queue."""
+        connect = engine.connect
 
-def _wait_for_connections(engine: Engine) -> None:
-    """Let an engine wait for a connection of its pool for as long as it takes, as jobs wait in a queue."""
-    connect = engine.connect
+        def wait_and_connect() -> Connection:
+            pause, logged_at = CONNECT_INTERVAL, -math.inf
+            while True:
+                try:
+                    return connect()
+                except Exception as error:
+                    # In a thread, the job itself has the one connection of the pool.
+                    pool_is_empty = isinstance(error, exc.TimeoutError) and not self._in_thread
+                    if not pool_is_empty and not self.database.dialect.is_full(error):
+                        raise
+                    if (job := current_job()) is not None and job.cancelled():
+                        raise
+                    if not pool_is_empty and self._make_room():
+                        continue
+                    if (now := clock.monotonic()) - logged_at >= LOG_INTERVAL:
+                        logged_at = now
+                        _log_wait(error, "the application's pool" if pool_is_empty else "the server")
+                compat.wait_for(asyncio.sleep(random.uniform(pause / 2, pause)))  # noqa: S311 - jitter
+                pause = min(2 * pause, MAX_CONNECT_INTERVAL)
 
-    def wait_and_connect() -> Connection:
-        while True:
-            try:
-                return connect()
-            except exc.TimeoutError as error:
-                reason, extra = encoding.first_line(str(error)), attempt_log.current_fields()
-                logger.warning(
-                    "a job waits for a connection of the application's pool: %s", reason, extra=extra
-                )
-                compat.wait_for(asyncio.sleep(CONNECT_INTERVAL))
+        engine.connect = wait_and_connect  # type: ignore[method-assign]
 
-    engine.connect = wait_and_connect  # type: ignore[method-assign]
+
+def _log_wait(error: Exception, source: str) -> None:
+    reason, extra = encoding.first_line(str(dialects.driver_error(error))), attempt_log.current_fields()
+    logger.warning("a job waits for a connection of %s: %s", source, reason, extra=extra)

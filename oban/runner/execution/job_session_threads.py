@@ -1,13 +1,17 @@
 """Sync sessions for jobs in threads, also where the driver of the node only works with asyncio."""
 
 import asyncio
+import inspect
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
+from functools import partial
 from typing import TypeVar
+from weakref import WeakMethod
 
 from greenlet import getcurrent
+from sqlalchemy import event
 from sqlalchemy.orm import Session
 
 from oban import clock, compat
@@ -54,10 +58,10 @@ class ThreadSessions:
             yield session
         finally:
             with self._lock:
-                is_closed = self._closed
-                if not is_closed:
+                is_usable = not self._closed and not session.is_closed
+                if is_usable:
                     self._idle.append(session)
-            if is_closed:
+            if not is_usable:
                 session.close(self._timeout)
 
     def _make(self) -> "ThreadSession":
@@ -68,7 +72,18 @@ class ThreadSessions:
                     " use a file"
                 )
             )
-        return ThreadSession(self._database, self._timeout, self._factory, self._announce)
+        return ThreadSession(
+            self._database, self._timeout, self._factory, self._announce, self._close_idle_session
+        )
+
+    def _close_idle_session(self) -> bool:
+        """Close the connection of an idle session, in this thread. Returns whether there was one."""
+        with self._lock:
+            session = self._idle.pop(0) if self._idle else None
+        if session is None:
+            return False
+        session.close(self._timeout)
+        return True
 
     def _announce(self, notices: list[Notice]) -> None:
         if not self._loop.is_closed():
@@ -76,19 +91,28 @@ class ThreadSessions:
 
     async def close(self, threads: Executor, seconds: float) -> None:
         """Close all connections, in one of `threads`, within `seconds`. One in use closes after its job."""
+        if sessions := self._take_idle():
+            until = clock.monotonic() + seconds
+            await asyncio.get_running_loop().run_in_executor(threads, _close_all, sessions, until)
+
+    def abandon(self, threads: Executor) -> None:
+        """Close all connections in one of `threads`, without the event loop of the node."""
+        if sessions := self._take_idle():
+            threads.submit(_close_all, sessions, clock.monotonic() + self._timeout)
+
+    def _take_idle(self) -> "list[ThreadSession]":
         with self._lock:
             self._closed = True
             sessions, self._idle = self._idle, []
-        if sessions:
-            until = clock.monotonic() + seconds
-            await asyncio.get_running_loop().run_in_executor(threads, _close_all, sessions, until)
+        return sessions
 
 
 class ThreadSession:
     """Runs sync jobs with a session, one at a time, in any thread.
 
     It has an event loop and a connection of its own. The loop runs only while a statement does, so that
-    the job itself can use asyncio.
+    the job itself can use asyncio. `make_room` closes a connection of the node that nobody uses, if there is
+    one, when the server has none left.
     """
 
     def __init__(
@@ -97,13 +121,26 @@ class ThreadSession:
         timeout: float,
         factory: SessionFactory | None,
         on_notices: Callable[[list[Notice]], None],
+        make_room: Callable[[], bool],
     ) -> None:
         self._loop = asyncio.new_event_loop()
         self._database = database.with_own_pool(1, None, own_loop=True)
         self._database.on_notices.append(on_notices)
+        pool = self._database.engine.sync_engine.pool
         # After a restart of the server, each pool of one connection would fail a job before it reconnects.
-        compat.enable_pre_ping(self._database.engine.pool)
-        self._sessions = JobSessions(self._database, timeout, factory, in_thread=True)
+        compat.enable_pre_ping(pool)
+        self._thread: int | None = None
+        # SQLAlchemy asks asyncio for the thread's loop when it closes a connection. The pool must not keep
+        # this object, as it is kept itself until its connections are closed.
+        set_loop = WeakMethod(self._set_loop)
+        for name in ("close", "close_detached"):
+            event.listen(pool, name, partial(_call_if_alive, set_loop), named=True)
+        self._sessions = JobSessions(self._database, timeout, factory, in_thread=True, make_room=make_room)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the loop is closed, which a job can do as well."""
+        return self._loop.is_closed()
 
     def run(self, work: Callable[[Session], Ack]) -> tuple[Ack, bool]:
         """Call `work` with a session in this thread, and commit with the outcome that it returns.
@@ -116,30 +153,65 @@ class ThreadSession:
             ack = self._run_sync(work, session.sync_session)
             return ack, self._await(self._sessions.commit_with_outcome(session, ack))
         finally:
-            self._await(self._sessions.close(session))
+            if not self.is_closed:
+                self._await(self._sessions.close(session))
 
     def _run_sync(self, work: Callable[[Session], Ack], session: Session) -> Ack:
         """Call `work` in a greenlet, and run the loop for each awaitable that the driver sends out of it."""
         runner = ProviderGreenlet(work)
         runner.gr_context = getcurrent().gr_context
-        result = runner.switch(session)
-        while not runner.dead:
-            try:
-                value = self._await(result)
-            except BaseException as error:
-                result = runner.throw(type(error), error, error.__traceback__)
-            else:
-                result = runner.switch(value)
+        previous = _thread_loop()
+        self._thread = threading.get_ident()
+        try:
+            self._set_loop()
+            result = runner.switch(session)
+            while not runner.dead:
+                try:
+                    value = self._await(result)
+                except BaseException as error:
+                    self._set_loop()
+                    result = runner.throw(type(error), error, error.__traceback__)
+                else:
+                    # If the job has called asyncio.run() since, the thread has no loop.
+                    self._set_loop()
+                    result = runner.switch(value)
+        finally:
+            self._thread = None
+            asyncio.set_event_loop(previous)
         ack: Ack = result
         return ack
 
+    def _set_loop(self) -> None:
+        """Let sync code of the driver find the loop while a job runs, as it does on a running one."""
+        # The garbage collector can close a connection in any thread.
+        if self._thread == threading.get_ident():
+            asyncio.set_event_loop(self._loop)
+
     def _await(self, awaitable: Awaitable[T]) -> T:
+        if self.is_closed:
+            if inspect.iscoroutine(awaitable):
+                awaitable.close()
+            raise AttemptFailed(RuntimeError("the job has closed the event loop that its session needs"))
         return self._loop.run_until_complete(awaitable)
 
     def close(self, seconds: float) -> None:
         """Close the connection within `seconds`."""
-        self._await(deadlines.close(self._database, seconds))
-        self._loop.close()
+        if not self.is_closed:
+            self._await(deadlines.close(self._database, seconds))
+            self._loop.close()
+
+
+def _call_if_alive(method: "WeakMethod[Callable[[], None]]", **_: object) -> None:
+    if (call := method()) is not None:
+        call()
+
+
+def _thread_loop() -> asyncio.AbstractEventLoop | None:
+    """The loop that was set for this thread, if any."""
+    try:
+        return asyncio.get_event_loop()
+    except RuntimeError:
+        return None
 
 
 def _close_all(sessions: list[ThreadSession], until: float) -> None:
