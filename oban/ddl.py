@@ -6,7 +6,7 @@ The revisions in `migrations/` create the same.
 
 from typing import Any
 
-from sqlalchemy import CheckConstraint, Connection, Table, event, text
+from sqlalchemy import CheckConstraint, Connection, Table, TwoPhaseTransaction, event, text
 from sqlalchemy.dialects import postgresql
 
 from oban.types import STATES
@@ -45,6 +45,7 @@ CREATE_TRIGGER = """
 CREATE TRIGGER oban_notify_insert AFTER INSERT ON {schema}oban_jobs
 REFERENCING NEW TABLE AS inserted FOR EACH STATEMENT EXECUTE FUNCTION {schema}oban_notify_insert()
 """
+_MUTE = text("SELECT set_config('oban.notify', 'off', true)")
 # Most rows of a queue table are dead: vacuum early and without pauses, and leave room for HOT updates.
 _STORAGE = """
 ALTER TABLE {schema}oban_jobs SET (
@@ -55,6 +56,13 @@ ALTER TABLE {schema}oban_jobs SET (
   fillfactor = 85
 )
 """
+
+
+def mute_two_phase(connection: Connection) -> None:
+    """Announce nothing in the rest of a transaction that will be prepared: PostgreSQL would refuse that."""
+    prepared = isinstance(connection.get_transaction(), TwoPhaseTransaction)
+    if prepared and connection.dialect.name == "postgresql":
+        connection.execute(_MUTE)
 
 
 def notify_source() -> str:

@@ -9,6 +9,7 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     ColumnElement,
+    Connection,
     Identity,
     Index,
     Integer,
@@ -308,6 +309,12 @@ def _check_again(_: Any, __: Any, job: Job) -> None:
     for field in ("args", "meta", "tags"):
         if field in job.__dict__:
             job.__dict__[field] = fields.CHECKS[field](job.__dict__[field])
+
+
+@event.listens_for(Job, "before_insert")
+def _mute(_: Any, connection: Connection, __: Job) -> None:
+    """Let a session with `twophase` insert jobs: `session.add` passes no function of Oban's."""
+    ddl.mute_two_phase(connection)
 
 
 ddl.attach(Job.__table__)

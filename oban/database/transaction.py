@@ -5,11 +5,11 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Self
 
-from sqlalchemy import Connection, Engine, Executable, NestedTransaction, Result, Row, TwoPhaseTransaction
+from sqlalchemy import Connection, Engine, Executable, NestedTransaction, Result, Row
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from oban import compat, dialects
+from oban import compat, ddl, dialects
 from oban.database import binding
 from oban.database.binding import Bind
 from oban.database.fast.autocommit_pool import AutocommitConnection, AutocommitPool
@@ -265,8 +265,7 @@ class JoinedTransaction(Transaction):
             raise InvalidTarget(
                 f"{self.dialect.name} has no two-phase commit: make the session without twophase=True"
             ) from None
-        if isinstance(connection.get_transaction(), TwoPhaseTransaction):
-            self.dialect.mute(connection)
+        ddl.mute_two_phase(connection)
 
     def execute(
         self, statement: Executable, parameters: Any = None, **options: Any

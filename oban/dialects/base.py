@@ -243,12 +243,6 @@ class Dialect(ABC):
         """The trigger of `oban_jobs` in a schema; None without that table, or where none is needed."""
         return None
 
-    def mute(self, connection: Connection) -> None:  # noqa: B027
-        """Announce nothing for the rest of the connection's transaction, whoever inserts jobs in it.
-
-        PostgreSQL cannot prepare a transaction that has notified: two-phase commit.
-        """
-
     # -- engines and errors --------------------------------------------------------------------
 
     def check_url(self, url: URL) -> URL:

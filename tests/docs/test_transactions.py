@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
-from sqlalchemy import URL, select, text, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import URL, create_engine, insert, select, text, update
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
@@ -16,7 +16,6 @@ from tests.docs.stage import Page, Snippet, Stage
 from tests.support.databases import PostgreSQLFactory
 from tests.support.jobs import reaches
 from tests.support.rows import delete_rows, lasting_url
-from tests.support.schema import sync_engine
 
 PAGE = Page("transactions.md")
 
@@ -156,7 +155,7 @@ async def test_a_commit_inside_process_is_stored(stage: Stage, snippet: Snippet)
 
 
 @PAGE.shows("SET LOCAL oban.notify")
-def test_a_listener_lets_sessions_prepare_jobs_that_they_add(
+def test_a_listener_lets_sessions_prepare_inserted_jobs(
     postgresql_factory: PostgreSQLFactory, snippet: Snippet
 ) -> None:
     # In a session class of this test, so that the listener does not stay for other tests.
@@ -164,16 +163,22 @@ def test_a_listener_lets_sessions_prepare_jobs_that_they_add(
         pass
 
     url = postgresql_factory.create()
-    engine = sync_engine(url)
+    # After a PREPARE that was refused, SQLAlchemy cannot roll back with psycopg.
+    engine = create_engine(url.set(drivername="postgresql+psycopg2"))
     with TwoPhaseSession(engine, twophase=True) as session:
         if session.scalar(text("SHOW max_prepared_transactions")) == "0":
             pytest.skip("the server has max_prepared_transactions = 0")
         session.rollback()
+        session.execute(insert(Job).values(worker="tests.Any"))
+        with pytest.raises(DBAPIError, match="cannot PREPARE"):
+            session.commit()
+        session.rollback()
         exec(snippet.compiled(), {"Session": TwoPhaseSession})
-        session.add(Job(worker="tests.Any"))
+        session.execute(insert(Job).values(worker="tests.Any"))
         session.commit()
     with SyncOban(engine) as oban:
         assert [job.worker for job in oban.list_jobs()] == ["tests.Any"]
+    engine.dispose()
     postgresql_factory.drop(url)
 
 

@@ -80,6 +80,22 @@ async def test_a_job_added_before_the_call_takes_part(app: Application) -> None:
     await app.oban.delete_many_jobs(jobs)
 
 
+async def test_jobs_that_are_only_added_take_part(app: Application) -> None:
+    async with app.session(twophase=True, expire_on_commit=False) as session:
+        session.add(new_job("first"))
+        await session.commit()
+        # What a savepoint has changed is undone with it, settings included.
+        savepoint = await session.run(lambda sync: sync.begin_nested())
+        session.add(new_job("undone"))
+        await session.run(lambda sync: sync.flush())
+        await session.run(lambda _: savepoint.rollback())
+        session.add(new_job("second"))
+        await session.commit()
+    jobs = await app.oban.list_jobs()
+    assert [job.queue for job in jobs] == ["first", "second"]
+    await app.oban.delete_many_jobs(jobs)
+
+
 async def test_a_rollback_leaves_nothing(app: Application) -> None:
     async with app.session(twophase=True, expire_on_commit=False) as session:
         job = await app.oban.enqueue(new_job(), session=session.own)

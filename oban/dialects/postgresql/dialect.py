@@ -48,7 +48,6 @@ _NOTIFY = sa.text(
     " FROM unnest(CAST(:payloads AS text[])) AS payload"
     f" WHERE NOT ({_MUTED})"
 ).bindparams(sa.bindparam("payloads", type_=ARRAY(sa.Text)))
-_MUTE = sa.text("SELECT set_config('oban.notify', 'off', true)")
 
 # SQLSTATE codes and classes (the first two characters): appendix A of the PostgreSQL manual.
 _UNDEFINED_TABLE = {"42P01", "3F000"}
@@ -217,9 +216,6 @@ class PostgreSQL(Dialect):
     def insert_trigger(self, connection: Connection, schema: str | None) -> InsertTrigger | None:
         row = connection.execute(_TRIGGER, {"schema": schema}).one_or_none()
         return None if row is None else InsertTrigger(*row)
-
-    def mute(self, connection: Connection) -> None:
-        connection.execute(_MUTE)
 
     def check_url(self, url: URL) -> URL:
         return parameters.normalized(url, url.get_driver_name())
