@@ -161,7 +161,12 @@ def _raise(job: Job) -> None:
     raise errors[job.args["error"]]
 
 
+def _touch(job: Job) -> None:
+    Path(job.args["path"]).touch()
+
+
 ACTIONS: dict[str, Any] = {
+    "touch": _touch,
     "look": _look,
     "die": _die,
     "signal": _signal,

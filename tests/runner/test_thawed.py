@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -12,9 +13,11 @@ from oban.database.aio import Database
 from oban.repository import acknowledge, fetch
 from oban.repository import runs as repository
 from oban.repository.acknowledge import Ack
-from oban.runner.execution import claims
+from oban.runner.execution import claims, process_run
 from oban.runner.execution.claims import Claims
 from oban.runner.execution.run import Run
+from oban.runner.processes.worker_process import ProcessRun
+from tests.runner.process_workers import InProcess
 from tests.support.internals import database_of, look_for_strays, producer_of, runner_of
 from tests.support.jobs import reaches, row_of
 from tests.support.options import NO_POLLING
@@ -215,3 +218,40 @@ async def test_a_stop_puts_back_a_job_that_nobody_knows_to_be_its_own(
             await oban.stop()
             row = await row_of(client, job)
             assert (row.state, row.attempt, runs.jobs) == (JobState.AVAILABLE, 0, [])
+
+
+@pytest.mark.parametrize("is_lost", [False, True])
+async def test_a_job_does_not_begin_in_a_child_process_before_it_is_sure_to_be_its_own(
+    sqlite_url: URL, is_lost: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked: list[Run] = []
+    confirm = Claims.confirm
+
+    async def counting(self: Claims, run: Run) -> bool:
+        asked.append(run)
+        if is_lost:
+            await take_over(client, run.job)
+        return await confirm(self, run)
+
+    monkeypatch.setattr(Claims, "confirm", counting)
+    frozen: list[ProcessRun] = []
+
+    def freeze(worker: Any, job: Job, timeout: float | None, sure_until: float) -> ProcessRun:
+        if not frozen:
+            # The node and its child processes freeze while the first child starts.
+            (run,) = producer_of(oban).runs
+            sure_until = run.sure_until = clock.boottime()
+        frozen.append(ProcessRun(worker, job, timeout, sure_until))
+        return frozen[-1]
+
+    monkeypatch.setattr(process_run, "ProcessRun", freeze)
+    begun = tmp_path / "begun"
+    async with (
+        Oban(sqlite_url, name="client") as client,
+        Oban(sqlite_url, queues={"default": 5}, lease=LEASE, **NO_POLLING) as oban,
+    ):
+        job = await client.enqueue(InProcess.new({"do": "touch", "path": str(begun)}))
+        producer_of(oban).wake()
+        row = await reaches(client, job, JobState.COMPLETED)
+        await eventually(lambda: not producer_of(oban).runs)
+        assert (len(asked), row.attempt, begun.exists()) == (1, 1 + is_lost, not is_lost)

@@ -36,17 +36,17 @@ class Claims:
         return clock.boottime() + self._sure_seconds
 
     async def confirm(self, run: Run) -> bool:
-        """Whether a run that has not started still has its job.
+        """Whether a run whose worker has not begun still has its job.
 
         One statement asks for all runs that are unsure. While the database cannot answer, they wait.
         """
         while run in self._runs and clock.boottime() >= run.sure_until:
             async with self._asking:
                 now = clock.boottime()
-                unsure = [each for each in self._runs if each.started_at is None and now >= each.sure_until]
                 # Another run may have asked for this one already.
-                if run in unsure:
-                    await self._ask(unsure)
+                if now >= run.sure_until:
+                    waiting = (each for each in self._runs if each.started_at is None or each is run)
+                    await self._ask([each for each in waiting if now >= each.sure_until])
         return run in self._runs
 
     async def _ask(self, unsure: list[Run]) -> None:

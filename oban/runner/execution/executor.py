@@ -30,10 +30,10 @@ from oban.runner.execution.outcome import (
     is_outcome,
     process_arguments,
 )
+from oban.runner.execution.process_run import process_in_child
 from oban.runner.execution.run import Run
 from oban.runner.execution.thread_run import Process, ThreadRun
 from oban.runner.processes.pool import ProcessPool
-from oban.runner.processes.worker_process import ProcessRun
 from oban.worker import Worker, registry, running
 
 logger = logging.getLogger("oban.executor")
@@ -173,28 +173,9 @@ class Executor:
             raise AttemptFailed(error) from None
 
     async def _in_process(self, run: Run, worker: Worker, timeout: float | None) -> object:
-        process = partial(self._process_in_child, run, worker, timeout)
+        process = partial(process_in_child, self._processes, run, worker, timeout)
         result: object = await around_on_loop(self._middleware + worker.own_middleware, process)(run.job)
         return result
-
-    async def _process_in_child(self, run: Run, worker: Worker, timeout: float | None, job: Job) -> object:
-        """Return what `process` returns in a child process, or raise what it raises."""
-        process_run = ProcessRun(type(worker), job, timeout)
-        run.on_cancel = process_run.cancel
-        task = asyncio.create_task(self._processes.run(process_run))
-        try:
-            result = await asyncio.shield(task)
-        except asyncio.CancelledError:
-            # A released job has been told to stop, and has until the node kills its process. It is put back
-            # in any case, because nobody can tell whether it has finished its work.
-            if not run.releasing:
-                task.cancel()
-            await asyncio.wait({task})
-            if not task.cancelled():
-                # Retrieved, so that the loop does not report it as never retrieved.
-                task.exception()
-            raise
-        return result.unwrap()
 
 
 def _check_documents(job: Job) -> None:

@@ -23,6 +23,7 @@ _AROUND_JOBS = {
     "oban.runner.execution.executor",
     "oban.runner.execution.job_session_threads",
     "oban.runner.execution.outcome",
+    "oban.runner.execution.process_run",
     "oban.runner.execution.thread_run",
     "oban.runner.processes.child",
 }

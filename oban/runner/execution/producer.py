@@ -73,6 +73,7 @@ class Producer(Service):
         self.runs: set[Run] = set()
         self.acknowledger = Acknowledger(database)
         self._claims = Claims(database, queue, options.lease, self.runs)
+        self._confirm = self._claims.confirm
         self._options = options
         self._executor = executor
         self._node_alive = node_alive
@@ -147,7 +148,7 @@ class Producer(Service):
         return max(0, self.limit - len(self.runs) - self._reserved)
 
     def _start(self, job: Job, sure_until: float, *, is_stray: bool = False) -> None:
-        run = Run(job, self.owner, self.node, sure_until)
+        run = Run(job, self.owner, self.node, sure_until, self._confirm)
         run.releasing = not self.fetching
         if self.closed or (is_stray and not self.fetching):
             self.abandon(run)
@@ -156,7 +157,7 @@ class Producer(Service):
             run.task = asyncio.create_task(self._execute(run))
 
     async def _execute(self, run: Run) -> None:
-        if clock.boottime() >= run.sure_until and not await self._claims.confirm(run):
+        if clock.boottime() >= run.sure_until and not await self._confirm(run):
             self.wake()
             return
         ack = await self._executor.execute(run)

@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 from oban.models import Job
@@ -26,17 +26,26 @@ class Run:
         owner: The uuid of the producer that fetched it.
         node: The name of this node.
         sure_until: Until when, by `clock.boottime`, no other node can have rescued the job.
+        confirm: Asks after that whether the run still has its job.
     """
 
     __slots__ = (
-        *("_cancelled", "is_logged", "job", "key", "max_attempts", "node", "on_cancel", "queue"),
+        *("_cancelled", "confirm", "is_logged", "job", "key", "max_attempts", "node", "on_cancel", "queue"),
         *("releasing", "snoozed", "started_at", "sure_until", "task", "timed_out", "worker"),
     )
 
-    def __init__(self, job: Job, owner: str, node: str, sure_until: float = math.inf) -> None:
+    def __init__(
+        self,
+        job: Job,
+        owner: str,
+        node: str,
+        sure_until: float = math.inf,
+        confirm: "Callable[[Run], Awaitable[bool]] | None" = None,
+    ) -> None:
         self.job = job
         self.node = node
         self.sure_until = sure_until
+        self.confirm = confirm
         # All that is needed later is read here, because the worker can change the instance, and an update
         # can load a later attempt into it. It is read from the dict because mapped attributes are slow.
         values = job.__dict__

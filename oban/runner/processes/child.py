@@ -21,7 +21,7 @@ from collections.abc import Awaitable
 from multiprocessing import spawn
 from typing import Any
 
-from oban import encoding, forks
+from oban import clock, encoding, forks
 from oban.errors import ConfigError, UnknownWorker
 from oban.runner.execution.outcome import AttemptFailed, process_arguments
 from oban.runner.processes import protocol, remote
@@ -43,6 +43,10 @@ def refuse_to_start() -> None:
             "a child process for jobs imports the main script, which starts Oban again: put what the script"
             " does under `if __name__ == '__main__':`"
         )
+
+
+class _Unsure(Exception):
+    """The job may belong to another node by now, so that its own node has to ask."""
 
 
 class ChildRun:
@@ -104,9 +108,9 @@ class ChildMain:
         threading.Thread(target=self.listen, name="oban-listen", daemon=True).start()
         while (run := self._runs.get()) is not None:
             self._busy = True
-            outcome = self._execute(run)
+            ending = self._execute(run)
             with contextlib.suppress(OSError):
-                self._send({"number": run.request["number"], "outcome": outcome})
+                self._send({"number": run.request["number"], **ending})
             self._busy = False
 
     def prepare(self) -> None:
@@ -125,12 +129,14 @@ class ChildMain:
     def _execute(self, run: ChildRun) -> dict[str, Any]:
         try:
             # In its own context, so that the next job does not see the context variables of this one.
-            return contextvars.copy_context().run(self._process, run)
+            return {"outcome": contextvars.copy_context().run(self._process, run)}
+        except _Unsure:
+            return {"unsure": True}
         except BaseException as error:
             if forks.is_child:
                 forks.leave()
             worker = registry.get(run.request["name"])
-            return remote.encode_error(error, {} if worker is None else worker.error_rules)
+            return {"outcome": remote.encode_error(error, {} if worker is None else worker.error_rules)}
         finally:
             # The job has forked this process: its parent answers the node.
             if forks.is_child:
@@ -145,6 +151,9 @@ class ChildMain:
         job = protocol.decode_job(run.request["job"])
         job.__dict__["_run"] = run
         running.set(job)
+        # This process and its node may have been frozen since the job was claimed.
+        if (sure_until := run.request["sure_until"]) is not None and clock.boottime() >= sure_until:
+            raise _Unsure
         self._send({"number": run.request["number"], "begun": True})
         worker = worker_class()
         result = worker.process(job, **process_arguments(worker, job))

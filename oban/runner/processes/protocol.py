@@ -1,8 +1,9 @@
 """The messages between a node and its child processes: JSON, each preceded by a mark and its length.
 
-The node sends its main module first. For each run it sends `{"number", "job", "module", "name"}`, and
-`{"cancelled": number}` if the job is cancelled meanwhile. The child answers `{"number", "begun"}`, and in the
-end `{"number", "outcome"}`. The number tells a run from the one before it in the same child.
+The node sends its main module first. For each run it sends `{"number", "job", "module", "name",
+"sure_until"}`, and `{"cancelled": number}` if the job is cancelled meanwhile. The child answers
+`{"number", "begun"}`, and in the end `{"number", "outcome"}`; or `{"number", "unsure"}` without having begun,
+if it is later than `sure_until`. The number tells a run from the one before it in the same child.
 """
 
 import json

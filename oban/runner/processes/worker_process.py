@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import itertools
+import math
 import os
 import signal
 import socket
@@ -28,14 +29,25 @@ DRAIN_TIMEOUT = 0.5
 _numbers = itertools.count(1)
 
 
+#: The value of a run that has not begun, because the job may belong to another node by now.
+UNSURE = object()
+
+
 class ProcessRun:
-    """One run of a job in a child process. `timeout` is in seconds, from when the job begins."""
+    """One run of a job in a child process.
+
+    `timeout` is in seconds, from when the job begins. After `sure_until`, by `clock.boottime`, it does not
+    begin, and ends with `UNSURE`.
+    """
 
     #: How it ended; set by the process in which it runs.
     ending: asyncio.Future[Result]
 
-    def __init__(self, worker: type[Worker], job: Job, timeout: float | None) -> None:
+    def __init__(
+        self, worker: type[Worker], job: Job, timeout: float | None, sure_until: float = math.inf
+    ) -> None:
         self.worker = worker
+        self.sure_until = sure_until
         self.job = job
         self.timeout = timeout
         self.number = next(_numbers)
@@ -105,7 +117,8 @@ class WorkerProcess(asyncio.Protocol):
         name = run.worker.worker_name
         self._set_timer(START_TIMEOUT, ChildProcessError(f"{name} did not begin within {START_TIMEOUT:g} s"))
         worker = {"module": run.worker.__module__, "name": name}
-        self.send({"number": run.number, "job": protocol.encode_job(run.job), **worker})
+        limits = {"sure_until": run.sure_until if math.isfinite(run.sure_until) else None}
+        self.send({"number": run.number, "job": protocol.encode_job(run.job), **worker, **limits})
         run.process = self
         if run.cancelled:
             run.cancel()
@@ -185,7 +198,7 @@ class WorkerProcess(asyncio.Protocol):
             name = run.worker.worker_name
             self._set_timer(run.timeout, TimeoutError(f"{name} timed out after {run.timeout or 0:g} s"))
             return
-        ending = remote.decode(message["outcome"])
+        ending = Result(UNSURE) if "unsure" in message else remote.decode(message["outcome"])
         if not run.ending.done():
             run.ending.set_result(ending)
 
