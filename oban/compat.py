@@ -164,8 +164,8 @@ def has_listeners(engine: Engine) -> bool:
 
 def listens(engine: Engine, event: str) -> bool:
     """Whether an event of an engine's connections has a listener; True, the careful answer, if unknown."""
-    # A listener of the class `Connection` is taken for one of any event.
-    if getattr(Connection, "_has_events", True):
+    # A listener of the class `Connection` is taken for one of any event. Older releases do not call them.
+    if getattr(Connection, "_has_events", False):
         return True
     return getattr(engine, "_has_events", True) and bool(
         getattr(getattr(engine, "dispatch", None), event, True)
