@@ -38,6 +38,34 @@ class Mutant(NamedTuple):
 
 MUTANTS = (
     Mutant(
+        "a thawed node starts what it has claimed",
+        "oban/runner/execution/producer.py",
+        "        if clock.boottime() >= run.sure_until and not await self._confirm(run):\n",
+        "        if clock.boottime() < 0 and not await self._confirm(run):\n",
+        ("tests/runner/test_thawed.py",),
+    ),
+    Mutant(
+        "a refused value fails its job",
+        "oban/runner/execution/acknowledger.py",
+        "    if has_values(ack):\n        without",
+        "    if has_values(ack) and not may_fail:\n        without",
+        ("tests/runner/test_isolating.py",),
+    ),
+    Mutant(
+        "a call ends the transaction whose connection it shares",
+        "oban/database/shared.py",
+        "(each for each in self._open() if dialect.in_transaction(each))",
+        "(each for each in self._open() if not dialect.in_transaction(each))",
+        ("tests/suite/test_shared_connection.py",),
+    ),
+    Mutant(
+        "a job that has only read fails because others have written",
+        "oban/runner/execution/job_session.py",
+        "        if has_only_read:\n",
+        "        if has_only_read and conflict is None:\n",
+        ("tests/drivers/test_sqlite_modes.py",),
+    ),
+    Mutant(
         "no fence",
         "oban/repository/runs.py",
         """        _job.attempt == attempt,

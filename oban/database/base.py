@@ -286,6 +286,9 @@ class BaseDatabase:
                 self._autocommit_pool.invalidate_all()
             if isinstance(error, DBAPIError) and self.dialect.is_missing_table(error):
                 raise SchemaMissing(self.missing_schema()) from None
+            refused_as, url = self.dialect.refused_as, self._sync_engine.url
+            if isinstance(error, DBAPIError) and (problem := refused_as(error, url)):
+                raise ConfigError(problem) from error
             if loops.is_of_wrong_loop(error):
                 problem = "the session, or a connection of the engine, belongs to another event loop"
                 raise WrongLoop(f"{problem}; {loops.ADVICE}") from error

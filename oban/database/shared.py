@@ -60,20 +60,26 @@ class SharedConnection:
         SQLAlchemy begins a transaction before the first statement. On SQLite, the driver begins one with the
         first statement that writes; before that, there is nothing to join.
         """
+        return next((each for each in self._open() if dialect.in_transaction(each)), None)
+
+    def _open(self) -> list[Connection]:
+        """The connections that are in a transaction as far as SQLAlchemy knows, the last one first."""
+        here = threading.get_ident()
         with self._guard:
-            begun = list(self._begun.items())
-        for connection, thread in reversed(begun):
-            is_here = not self._per_thread or thread == threading.get_ident()
-            is_open = not connection.closed and not connection.invalidated and connection.in_transaction()
-            if is_here and is_open and dialect.in_transaction(connection):
-                return connection
-        return None
+            begun = [each for each, thread in self._begun.items() if thread == here or not self._per_thread]
+        return [each for each in reversed(begun) if each.in_transaction() and not each.invalidated]
 
     def check(self, engine: Engine, dialect: Dialect) -> None:
-        """Raise `InvalidTarget` if the driver is in a transaction that SQLAlchemy does not know.
+        """Raise `InvalidTarget` if there can be no transaction of Oban's next to what the application does.
 
-        To begin another one would commit it.
+        To begin one would commit a transaction of the driver that SQLAlchemy does not know. `AssertionPool`
+        refuses a second use of its connection.
         """
+        if isinstance(engine.pool, AssertionPool) and self._open():
+            raise InvalidTarget(
+                "the engine has one connection, which a session or connection of yours uses: pass it as"
+                " session=, or commit it before this call"
+            )
         driver = compat.shared_driver_connection(engine.pool)
         if driver is not None and dialect.driver_in_transaction(driver) and not dialect.begins_early(driver):
             raise InvalidTarget(

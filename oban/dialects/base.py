@@ -277,6 +277,10 @@ class Dialect(ABC):
         """Why no node can run on the database of a URL, in a sentence; None if one can."""
         return None
 
+    def refused_as(self, error: DBAPIError, url: URL) -> str | None:
+        """Which setting of the URL made a statement fail, in a sentence; None for any other failure."""
+        return None
+
     def holds_memory(self, connection: Connection) -> bool | None:
         """Like `is_memory`, asked of the database itself; None if it is what the URL says."""
         return None

@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import URL, AsyncAdaptedQueuePool, event, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from oban import Job, JobState, Oban, Worker, migration
+from oban import Job, JobState, Oban, SyncOban, Worker, migration
 from oban.errors import ConfigError, SchemaMissing
 from tests.support.databases import SQLiteFactory
 from tests.support.internals import database_of
@@ -136,6 +136,15 @@ async def test_a_node_does_not_start_on_a_file_that_its_uri_opens_in_a_way_that_
     with pytest.raises(ConfigError, match="leave out"):
         await oban.start()
     await oban.stop()
+
+
+def test_a_client_reads_a_file_that_its_uri_opens_read_only_and_does_not_write(url: URL) -> None:
+    database = f"file:{url.database}?mode=ro"
+    oban = SyncOban(URL.create("sqlite", database=database, query={"uri": "true"}))
+    assert oban.list_jobs() == []
+    with pytest.raises(ConfigError, match="opens it read-only; leave out mode=ro"):
+        oban.enqueue(Noop.new())
+    oban.stop()
 
 
 async def test_a_node_does_not_create_a_file_that_its_uri_names(tmp_path: Path) -> None:

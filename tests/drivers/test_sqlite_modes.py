@@ -108,15 +108,11 @@ def _enqueue_elsewhere(url: str) -> None:
 
 
 @pytest.mark.parametrize("reader", [ReadsWhileOthersWrite, ReadsInAThread])
-@pytest.mark.parametrize("mode", [EARLY[0], "default"])
+@pytest.mark.parametrize("mode", [*EARLY, "default"])
 async def test_a_job_that_has_only_read_ends_although_others_have_written(
     url: URL, mode: str, reader: type[Worker]
 ) -> None:
     await _runs_while_others_write(url, mode, reader)
-
-
-async def test_a_job_that_has_only_read_after_an_explicit_begin_ends_as_well(url: URL) -> None:
-    await _runs_while_others_write(url, "BEGIN", ReadsWhileOthersWrite)
 
 
 async def _runs_while_others_write(url: URL, mode: str, reader: type[Worker]) -> None:

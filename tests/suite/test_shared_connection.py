@@ -283,6 +283,22 @@ def test_a_session_that_has_only_read_does_not_keep_a_call_from_committing(pool:
     engine.dispose()
 
 
+def test_a_connection_that_may_not_be_used_twice_is_refused_while_it_is_in_use() -> None:
+    engine = create_engine("sqlite://", poolclass=AssertionPool)
+    migration.upgrade(engine)
+    oban = SyncOban(engine)
+    with Session(engine) as session:
+        assert session.query(Job).all() == []
+        with pytest.raises(InvalidTarget, match="pass it as session="):
+            oban.enqueue(Noop.new())
+        oban.enqueue(Noop.new(), session=session)
+        session.commit()
+        # Nothing is in use any more.
+        oban.enqueue(Noop.new())
+    assert len(oban.list_jobs()) == 2
+    engine.dispose()
+
+
 @pytest.mark.parametrize("clients", [1, 3])
 def test_calls_of_several_threads_take_turns(clients: int) -> None:
     engine = create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})

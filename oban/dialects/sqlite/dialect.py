@@ -251,6 +251,9 @@ class SQLite(Dialect):
     def refusal(self, url: URL) -> str | None:
         return files.parse(url).refusal
 
+    def refused_as(self, error: DBAPIError, url: URL) -> str | None:
+        return files.parse(url).refusal if _code(error) == sqlite3.SQLITE_READONLY else None
+
     def prepare(self, connection: Connection) -> bool:
         # In WAL mode, readers and the writer do not wait for each other. The file stays in this mode.
         with connection.begin():
