@@ -142,6 +142,27 @@ MUTANTS = (
         ("tests/unit/test_outcomes.py",),
     ),
     Mutant(
+        "an assigned state stays a string",
+        "oban/models.py",
+        "        return parse_state(value)\n",
+        "        return value\n",
+        ("tests/unit/test_states.py",),
+    ),
+    Mutant(
+        "an old count in the meta of a snooze wins",
+        "oban/runner/execution/executor.py",
+        '{**meta, "snoozed": count}',
+        '{"snoozed": count, **meta}',
+        ("tests/runner/test_outcomes.py",),
+    ),
+    Mutant(
+        "an insert overwrites max_attempts that a job sets",
+        "oban/repository/insert.py",
+        "[n for n, job in enumerate(jobs) if not job._sets_max_attempts]",
+        "[*range(len(jobs))]",
+        ("tests/suite/test_new_jobs.py",),
+    ),
+    Mutant(
         "a middleware loses an outcome",
         "oban/middleware.py",
         "            if isinstance(self.result, OUTCOMES):\n",
