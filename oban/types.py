@@ -210,6 +210,10 @@ class _Unprintable(EncodingError, DontWrapMixin):
     """SQLAlchemy's `StatementError` prints all parameters, so its message would raise another error."""
 
 
+def _printable(error: EncodingError, value: object) -> EncodingError:
+    return error if display.can_be_printed(value) else _Unprintable(error.field, error.problem)
+
+
 class JSONDocument(TypeDecorator[Any]):
     """`jsonb` on PostgreSQL, JSON text elsewhere. A document that cannot be decoded is an `Undecodable`.
 
@@ -230,9 +234,7 @@ class JSONDocument(TypeDecorator[Any]):
         try:
             return encoding.json_value(value, self.name)
         except EncodingError as error:
-            if display.can_be_printed(value):
-                raise
-            raise _Unprintable(error.field, error.problem) from None
+            raise _printable(error, value) from None
 
     def column_expression(self, column: Any) -> Any:
         return _as_text(column, self)
@@ -246,6 +248,14 @@ class TextList(TypeDecorator[list[str]]):
 
     impl = JSON().with_variant(postgresql.ARRAY(Text()), "postgresql")
     cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
+        if isinstance(value, (list, tuple)):
+            for item in value:
+                if not isinstance(item, str):
+                    problem = f"must have strings only; {display.shown(item)} is not one"
+                    raise _printable(EncodingError("the list", problem), value)
+        return value
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Any:
         # Drivers of PostgreSQL return a list, which ARRAY would copy.

@@ -5,12 +5,12 @@ These are the instances that were passed to the call, and those in the caller's 
 
 import itertools
 from collections.abc import Callable, Collection, Iterable, Mapping
-from copy import deepcopy
 
 from sqlalchemy import select
 from sqlalchemy.orm import attributes, lazyload
 from sqlalchemy.orm.attributes import instance_state
 
+from oban import encoding
 from oban.database.transaction import Transaction
 from oban.models import COLUMN_KEYS, Job
 from oban.repository.selection import Selection
@@ -98,7 +98,7 @@ def _copy(
     unflushed = set(COLUMN_KEYS) - state.unmodified if state.session is not None else set()
     copied = [key for key in COLUMN_KEYS if key not in unflushed or key in written]
     for key in copied:
-        attributes.set_committed_value(instance, key, deepcopy(getattr(row, key)))
+        attributes.set_committed_value(instance, key, encoding.copied(getattr(row, key)))
     state.info[_SHOWS] = locked_at
 
     def undo() -> None:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import URL, insert, select, update
+from sqlalchemy import URL, insert, select, text, update
 from sqlalchemy.exc import StatementError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
@@ -158,3 +158,28 @@ async def test_a_rollback_undoes_the_default_of_max_attempts(oban: Oban) -> None
         await session.rollback()
     assert job.max_attempts == 20
     assert (await oban.enqueue(job)).max_attempts == 20
+
+
+async def test_a_value_that_other_programs_have_nested_deeply_does_not_stop_an_update(oban: Oban) -> None:
+    job = await oban.enqueue(Quiet.new(scheduled_in=60))
+    document = '{"a": ' + "[" * 600 + "]" * 600 + "}"
+    meta = "CAST(:document AS jsonb)" if oban.engine.dialect.name == "postgresql" else ":document"
+    async with oban.engine.begin() as connection:
+        await connection.execute(text(f"UPDATE oban_jobs SET meta = {meta}"), {"document": document})
+    updated = await oban.update_job(job, lambda current: {"priority": len(current.meta)})
+    assert (updated is job, updated.priority, len(updated.meta["a"])) == (True, 1, 1)
+    with pytest.raises(InvalidJob, match=r"^meta.* is nested more than 100 levels deep$"):
+        await oban.update_job(job, lambda current: {"meta": {**current.meta, "b": 1}})
+
+
+async def test_a_list_in_a_statement_has_only_strings(oban: Oban) -> None:
+    deep: list[Any] = []
+    for _ in range(20_000):
+        deep = [deep]
+    async with AsyncSession(oban.engine) as session:
+        for tags, raised in (([5], StatementError), (["a", None], StatementError), (deep, InvalidJob)):
+            with pytest.raises(raised, match="the list must have strings only; "):
+                await session.execute(insert(Job).values(worker="w", tags=tags))
+            await session.rollback()
+        await session.execute(insert(Job).values(worker="w", tags=["a"]))
+        assert list(await session.scalars(select(Job.tags))) == [["a"]]
