@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from oban import dialects, display, fields, instances
 from oban.base_client import BaseClient, async_batches, check_size
+from oban.database import inherited
 from oban.database.aio import AsyncCaller, Database
 from oban.database.loops import LoopLock
 from oban.errors import WrongLoop
@@ -52,9 +53,19 @@ class Oban(BaseClient[AsyncEngine, AsyncCaller]):
         # Raises ConfigError for a URL that cannot serve this database.
         direct_url(self._database, self.options.listen_url)
         self._runner: Runner | None = None
+        self._reset_node()
+        inherited.follow(self)
+
+    def _reset_node(self) -> None:
         self._node_lifespan = Lifespan(None)
         self._starting = LoopLock()
         self._stopping: asyncio.Task[None] | None = None
+
+    def _renew(self) -> None:
+        """Be a client without a node in this process, which was forked from the one of the node."""
+        inherited.leave_alone(self._runner, self._stopping)
+        self._runner = None
+        self._reset_node()
 
     @property
     def engine(self) -> AsyncEngine:

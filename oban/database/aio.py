@@ -14,6 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_scoped_session
 
 from oban import clock, compat, dialects
+from oban.database import loops
 from oban.database.base import BaseDatabase, Function, P, Retries, T
 from oban.database.engines import make_engine, with_own_pool
 from oban.database.fast import FAST_PATH
@@ -79,19 +80,32 @@ class Database(BaseDatabase):
         self.timeout = timeout
         #: The loop of the runner that shares the engine: on another one, drivers mix up their connections.
         self.loop: Loop | None = None
-        self._writer = LoopLock() if self.dialect.single_writer else None
-        if self._shared is not None:
-            self._turns = _turns.setdefault(self._shared, LoopLock())
-        #: Until an engine has connected that several loops can use at once: SQLAlchemy sets it up on one.
-        self._first_use = LoopLock() if isinstance(engine.sync_engine.pool, (NullPool, LoopPool)) else None
+        self._make_locks()
         event.listen(engine.sync_engine, "close", before_close)
         if owned:
             self._own(engine)
+
+    def _make_locks(self) -> None:
+        self._writer = LoopLock() if self.dialect.single_writer else None
+        if self._shared is not None:
+            self._turns = _turns.setdefault(self._shared, LoopLock())
+        several_loops = isinstance(self._sync_engine.pool, (NullPool, LoopPool))
+        #: Until an engine has connected that several loops can use at once: SQLAlchemy sets it up on one.
+        self._first_use = LoopLock() if several_loops else None
 
     def _own(self, engine: AsyncEngine) -> None:
         """Drop the connections of an engine that Oban made, even if nobody disposes of it."""
         self._owns_engine = True
         self._finalizer = finalize(self, _drop_all, engine.sync_engine, self._autocommit_pool)
+
+    def _renew(self) -> None:
+        super()._renew()
+        self.loop = None
+        loops.renew_lock()
+        # All who share the connection share the lock: the first of them makes it.
+        if self._shared is not None and _turns.get(self._shared) is self._turns:
+            _turns[self._shared] = LoopLock()
+        self._make_locks()
 
     def with_own_pool(self, connections: int, timeout: float | None, *, own_loop: bool = False) -> "Database":
         """The same database through a pool of its own, of up to `connections`; dispose of it after use.

@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from oban import clock, compat, dialects
-from oban.database import loops
+from oban.database import inherited, loops
 from oban.database.binding import pinned, write_bind
 from oban.database.driver_autocommit import send_begin
 from oban.database.engines import AUTOCOMMIT_CONNECTIONS, DEFAULT_ISOLATION, autocommits, has_level
@@ -97,9 +97,23 @@ class BaseDatabase:
         self._warned = False
         #: Called after a commit with what it announced, on a database without channels.
         self.on_notices: list[Callable[[list[Notice]], None]] = []
+        inherited.follow(self)
+
+    def _renew(self) -> None:
+        """Make a pool of its own for this process, which was forked from the one that made this object."""
+        engine = self._sync_engine
+        self._autocommit_pool.renew()
+        if self._shared is not None:
+            self._shared.renew()
+        # A copy of a database in memory can be used, but not without the thread that asyncio's driver has.
+        if not self.in_memory or engine.dialect.is_async:
+            inherited.leave_alone(engine.pool)
+            engine.dispose(close=False)
+        self.on_notices = []
 
     def _begin(self) -> OwnTransaction:
         """A transaction of our own, at the isolation level that all statements are written for."""
+        inherited.check_process()
         return OwnTransaction(
             self._sync_engine,
             self.dialect,

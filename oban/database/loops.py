@@ -30,6 +30,12 @@ _lock = threading.Lock()
 _users: "WeakKeyDictionary[Pool, Loop]" = WeakKeyDictionary()
 
 
+def renew_lock() -> None:
+    """Make a lock for a forked child, as a thread of its parent may have the one that it inherits."""
+    global _lock
+    _lock = threading.Lock()
+
+
 def running_loop() -> Loop | None:
     """The loop that runs in this thread, if any."""
     try:

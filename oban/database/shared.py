@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary
 from sqlalchemy import AssertionPool, Connection, Engine, SingletonThreadPool, StaticPool, event
 
 from oban import compat
+from oban.database import inherited
 from oban.dialects.base import Dialect
 from oban.errors import InvalidTarget
 
@@ -35,8 +36,16 @@ class SharedConnection:
         #: The connections that have begun a transaction, the last one at the end, each with its thread.
         self._begun: WeakKeyDictionary[Connection, int] = WeakKeyDictionary()
         self._guard = threading.Lock()
+        self._process = inherited.process
         for name in ("begin", "begin_twophase"):
             event.listen(engine, name, self._on_begin)
+
+    def renew(self) -> None:
+        """Make locks for a forked child, as threads of its parent may have those that it inherits."""
+        if self._process != inherited.process:
+            self._process = inherited.process
+            self.lock, self._guard = threading.RLock(), threading.Lock()
+            type(self)._making = threading.Lock()
 
     @classmethod
     def of(cls, engine: Engine) -> "SharedConnection | None":

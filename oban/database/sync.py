@@ -40,9 +40,17 @@ class SyncDatabase(BaseDatabase):
             raise ConfigError(f"the driver {engine.driver} works with asyncio only; use Oban for this engine")
         super().__init__(engine, owned=owned, prefix=prefix, pooled=pooled)
         self.engine = engine
+        self._make_locks()
+
+    def _make_locks(self) -> None:
         #: The writers of this process take turns, and all who share one connection.
         self._reader = nullcontext() if self._shared is None else self._shared.lock
         self._writer = threading.Lock() if self.dialect.single_writer and not self._shared else self._reader
+
+    def _renew(self) -> None:
+        super()._renew()
+        # Another thread of the parent may have had them.
+        self._make_locks()
 
     def dispose(self) -> None:
         """Close the connections of an engine that Oban made."""

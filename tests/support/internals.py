@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 from uuid import UUID
 
@@ -165,6 +165,11 @@ def close_idle_connection(oban: Oban | SyncOban) -> None:
     (idle,) = idle_connections(oban)
     assert idle._dbapi_connection is not None
     idle._dbapi_connection.close()
+
+
+def hold_writer(oban: SyncOban) -> AbstractContextManager[Any]:
+    """The lock that lets the writers of a process take turns."""
+    return oban._database._writer
 
 
 def socket_of(asyncpg_connection: Any) -> Any:

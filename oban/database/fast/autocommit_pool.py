@@ -9,7 +9,7 @@ from sqlalchemy import Connection, CursorResult, Engine, Executable, Pool, Row
 from sqlalchemy.engine.interfaces import DBAPIConnection
 
 from oban import clock, compat, dialects
-from oban.database import idle
+from oban.database import idle, inherited
 from oban.database.fast.compiled import CompiledStatement
 
 
@@ -30,13 +30,14 @@ class Generation(NamedTuple):
 class AutocommitConnection:
     """A connection on which each statement commits on its own."""
 
-    __slots__ = ("_compiled", "_dbapi_connection", "connection", "generation", "owner", "used_at")
+    __slots__ = ("_compiled", "_dbapi_connection", "connection", "generation", "owner", "process", "used_at")
 
     def __init__(
         self, connection: Connection, generation: Generation, compiled: "dict[Executable, Any] | None"
     ) -> None:
         self.connection = connection
         self.generation = generation
+        self.process = inherited.process
         self.used_at = clock.monotonic()
         #: What `Owners.current()` was when it was kept.
         self.owner: object = None
@@ -101,6 +102,12 @@ class AutocommitPool:
         #: By statement; None if SQLAlchemy has to execute it every time.
         self._compiled: dict[Executable, CompiledStatement | None] | None = {} if reuse_compiled else None
 
+    def renew(self) -> None:
+        """Begin with no connections in a forked child. Those of the parent are left alone."""
+        inherited.leave_alone(self._idle)
+        self._lock = threading.Lock()
+        self._idle, self._count = {}, 0
+
     def acquire(self) -> AutocommitConnection:
         """An idle connection, or a new one; give it back with `release`."""
         owner = self._owners.current()
@@ -143,6 +150,9 @@ class AutocommitPool:
     def release(self, pooled: AutocommitConnection, *, failed: bool) -> None:
         """Take a connection back after its use. One on which a statement failed is closed."""
         connection = pooled.connection
+        if pooled.process != inherited.process:
+            inherited.leave_alone(pooled)
+            return
         stale = failed or connection.invalidated or pooled.generation != self._generation()
         if pooled._dbapi_connection is not None:
             if stale:
