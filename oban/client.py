@@ -8,10 +8,11 @@ from typing import Any, Self, Unpack
 from sqlalchemy import URL, Select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from oban import dialects, display, fields, instances
+from oban import dialects, display, fields, forks, instances
 from oban.base_client import BaseClient, async_batches, check_size
 from oban.database import inherited
 from oban.database.aio import AsyncCaller, Database
+from oban.database.base import SyncCaller
 from oban.database.loops import LoopLock
 from oban.errors import WrongLoop
 from oban.fields import RetryOptions
@@ -24,7 +25,7 @@ from oban.repository.counts import JobCounts
 from oban.repository.management import JobChanges
 from oban.repository.queue_settings import ALL, QueueCommand, QueueSettings
 from oban.repository.selection import Target, Targets, check_statement, load_jobs, parse, parse_id, parse_many
-from oban.runner import Runner, deadlines
+from oban.runner import Runner, deadlines, sync_calls
 from oban.runner.execution import session_factory
 from oban.runner.lifespan import Lifespan, make_lifespan
 
@@ -84,6 +85,12 @@ class Oban(BaseClient[AsyncEngine, AsyncCaller]):
             self._runner = self._database.loop = None
         return self._runner
 
+    @property
+    def _runs_jobs(self) -> bool:
+        """Whether its node runs in this process, which may be starting."""
+        loop = self._database.loop
+        return loop is not None and not loop.is_closed() and not forks.is_child
+
     async def start(self) -> None:
         self._node_lifespan.refuse_within()
         async with self._starting:
@@ -96,7 +103,10 @@ class Oban(BaseClient[AsyncEngine, AsyncCaller]):
                 try:
                     await self._database.check_node()
                     runner = Runner(self._database, self.options, self._node_lifespan)
+                    # Its first jobs may enqueue others before it has started.
+                    self._database.loop = asyncio.get_running_loop()
                     await runner.start()
+                    self._runner = runner
                 except Exception as error:
                     # What the application raises can look like an error of this database.
                     if runner is not None and error is runner.lifespan.error:
@@ -104,9 +114,10 @@ class Oban(BaseClient[AsyncEngine, AsyncCaller]):
                     if unavailable := dialects.unavailable(self.engine.url, error):
                         raise unavailable from error
                     raise
-                self._runner = runner
+                finally:
+                    if self._runner is None:
+                        self._database.loop = None
                 self._instances.have_run = True
-                self._database.loop = asyncio.get_running_loop()
 
     def _refuse_other_loop(self, call: str) -> None:
         loop = self._database.loop
@@ -167,6 +178,9 @@ class Oban(BaseClient[AsyncEngine, AsyncCaller]):
             max_attempts=self.options.max_attempts,
         )
         return job
+
+    def _enqueue_sync(self, job: Job, session: SyncCaller | None) -> Job:
+        return sync_calls.enqueue(self._database, self.options, job, session)
 
     async def enqueue_many(
         self, jobs: Iterable[Job] | Job, *more: Job, session: AsyncCaller | None = None

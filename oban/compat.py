@@ -286,6 +286,11 @@ async def spawn(function: Callable[[], T]) -> T:
 run_sync: Callable[[Callable[[], T]], Awaitable[T]] = getattr(util, "greenlet_spawn", spawn)
 
 
+def in_greenlet() -> bool:
+    """Whether this is sync code that SQLAlchemy runs for an asyncio driver, so that `wait_for` works."""
+    return bool(getattr(getcurrent(), "__sqlalchemy_greenlet_provider__", False))
+
+
 def wait_for(awaitable: Awaitable[Any]) -> Any:
     """Wait in sync code that SQLAlchemy runs for an asyncio driver: the loop goes on meanwhile."""
     parent = getcurrent().parent

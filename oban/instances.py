@@ -1,9 +1,10 @@
 """The clients of this process by instance name, through which workers enqueue."""
 
+from collections.abc import Callable
 from typing import Any
 from weakref import ref
 
-from oban import display
+from oban import display, forks
 from oban.errors import InstanceNotFound
 
 
@@ -21,11 +22,17 @@ class Instances:
         live = [reference for reference in self._clients.get(name, ()) if reference() is not None]
         self._clients[name] = [*live, ref(client)]
 
+    def find(self, name: str, is_meant: Callable[[Any], bool] = lambda _: True) -> Any:
+        """Return the newest client of a name that is meant, or None."""
+        for reference in reversed(self._clients.get(name, ())):
+            if (client := reference()) is not None and is_meant(client):
+                return client
+        return None
+
     def get(self, name: str) -> Any:
         """Return the newest client of a name; raises `InstanceNotFound`."""
-        for reference in reversed(self._clients.get(name, ())):
-            if (client := reference()) is not None:
-                return client
+        if (client := self.find(name)) is not None:
+            return client
         shown = display.shown(name)
         raise InstanceNotFound(
             f"there is no {self._class_name} named {shown} in this process;"
@@ -35,3 +42,18 @@ class Instances:
 
 async_clients: Instances = Instances("Oban")
 sync_clients: Instances = Instances("SyncOban")
+#: Whether this is a child process of a node, which runs jobs with `executor="process"`.
+in_child_process: bool = False
+
+
+def for_sync_calls(name: str) -> Any:
+    """Return the `SyncOban` of a name or else the `Oban` that runs jobs; raises `InstanceNotFound`."""
+    client = sync_clients.find(name) or async_clients.find(name, lambda client: client._runs_jobs)
+    if client is not None:
+        return client
+    shown = display.shown(name)
+    if in_child_process or forks.is_child:
+        where = "in this child process, where the Oban of its node cannot be used"
+    else:
+        where = "in this process, and no Oban of this name that runs jobs"
+    raise InstanceNotFound(f"there is no SyncOban named {shown} {where}; create SyncOban(…, name={shown})")

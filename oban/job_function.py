@@ -8,7 +8,7 @@ from typing import Any, Generic, ParamSpec, TypeVar, Unpack, cast, overload
 
 from oban import callables, display, fields, resources
 from oban.database.aio import AsyncCaller
-from oban.database.sync import SyncCaller
+from oban.database.base import SyncCaller
 from oban.errors import ConfigError, InvalidJob
 from oban.fields import Overrides, WorkerOptions
 from oban.models import Job
@@ -89,7 +89,7 @@ class FunctionWorker(Generic[P, R]):
     @overload
     def enqueue_sync(self, /, *args: Any, session: SyncCaller | None, **kwargs: Any) -> Job: ...
     def enqueue_sync(self, /, *args: Any, **kwargs: Any) -> Job:
-        """Create such a job and enqueue it with a `SyncOban`; as `enqueue`."""
+        """Create such a job and enqueue it without `await`, as `Worker.enqueue_sync` does; as `enqueue`."""
         session: SyncCaller | None = kwargs.pop("session", None)
         return self.worker.enqueue_sync(self._bind(args, kwargs), session=session, **self._overrides)
 

@@ -8,7 +8,8 @@ from sqlalchemy import URL, Engine, Select
 
 from oban import display, fields, instances
 from oban.base_client import BaseClient, batches, check_size
-from oban.database.sync import SyncCaller, SyncDatabase
+from oban.database.base import SyncCaller
+from oban.database.sync import SyncDatabase
 from oban.errors import ConfigError
 from oban.fields import RetryOptions
 from oban.models import Job
@@ -73,6 +74,9 @@ class SyncOban(BaseClient[Engine, SyncCaller]):
             max_attempts=self.options.max_attempts,
         )
         return job
+
+    def _enqueue_sync(self, job: Job, session: SyncCaller | None) -> Job:
+        return self.enqueue(job, session)
 
     def enqueue_many(
         self, jobs: Iterable[Job] | Job, *more: Job, session: SyncCaller | None = None

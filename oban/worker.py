@@ -29,7 +29,7 @@ from oban import (
 )
 from oban.arguments import Arguments
 from oban.database.aio import AsyncCaller
-from oban.database.sync import SyncCaller
+from oban.database.base import SyncCaller
 from oban.error_rules import Rules
 from oban.errors import ConfigError, InvalidJob
 from oban.fields import Overrides, WorkerOptions
@@ -326,9 +326,18 @@ class Worker(Generic[A]):
     def enqueue_sync(
         cls, /, args: A | None = None, session: SyncCaller | None = None, **overrides: Unpack[Overrides]
     ) -> Job:
-        """Do the same as `enqueue` with a `SyncOban`, and a sync session or connection."""
+        """Do the same as `enqueue` with a `SyncOban`, and a sync session or connection.
+
+        Without a `SyncOban` of that name, the `Oban` that runs jobs in this process enqueues the job, so that
+        a plain `process` can use this. It waits for the event loop, so it cannot be called there.
+
+        Raises:
+            InvalidJob: The args or a field cannot be stored.
+            InstanceNotFound: There is neither in this process, or the `Oban` has stopped.
+            WouldDeadlock: It was called on the event loop: use `await enqueue(…)` there.
+        """
         job = cls._new("enqueue_sync", args, overrides)
-        enqueued: Job = instances.sync_clients.get(cls._oban).enqueue(job, session=session)
+        enqueued: Job = instances.for_sync_calls(cls._oban)._enqueue_sync(job, session)
         return enqueued
 
 

@@ -4,11 +4,11 @@ import logging
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, scoped_session
 
 from oban import clock, compat, dialects
 from oban.database import inherited, loops
@@ -28,6 +28,7 @@ logger = logging.getLogger("oban.database")
 
 P = ParamSpec("P")
 T = TypeVar("T")
+SyncCaller = Session | scoped_session[Any] | Connection
 #: A repository function.
 Function = Callable[Concatenate[Transaction, P], T]
 
@@ -198,6 +199,19 @@ class BaseDatabase:
         if notices:
             for receive in tuple(self.on_notices):
                 receive(notices)
+
+    def join_sync(
+        self, caller: SyncCaller, writes: bool, function: Function[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run a repository function in a sync caller's transaction, neither committing nor rolling back."""
+        with self._translate_errors():
+            if isinstance(caller, scoped_session):
+                caller = caller()
+            if isinstance(caller, Session):
+                return self._run_on_session(caller, writes, function, *args, **kwargs)
+            if isinstance(caller, Connection):
+                return self._run_on_connection(caller, writes, function, *args, **kwargs)
+        raise InvalidTarget(f"session must be a Session or Connection, not {type(caller).__name__}")
 
     def _run_on_session(
         self, session: Session, writes: bool, function: Function[P, T], *args: P.args, **kwargs: P.kwargs

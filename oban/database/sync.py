@@ -3,17 +3,13 @@
 import threading
 import time
 from contextlib import nullcontext
-from typing import Any
 
-from sqlalchemy import URL, Connection, Engine
+from sqlalchemy import URL, Engine
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.orm import Session, scoped_session
 
-from oban.database.base import BaseDatabase, Function, P, Retries, T
+from oban.database.base import BaseDatabase, Function, P, Retries, SyncCaller, T
 from oban.database.engines import make_sync_engine
-from oban.errors import ConfigError, InvalidTarget
-
-SyncCaller = Session | scoped_session[Any] | Connection
+from oban.errors import ConfigError
 
 
 class SyncDatabase(BaseDatabase):
@@ -63,7 +59,7 @@ class SyncDatabase(BaseDatabase):
     ) -> T:
         """Run a repository function in the caller's transaction, or with None in one of our own."""
         if caller is not None:
-            return self._join(caller, True, function, *args, **kwargs)
+            return self.join_sync(caller, True, function, *args, **kwargs)
         self._check_deadlock(writes=True)
         retries = Retries(self)
         while True:
@@ -82,19 +78,6 @@ class SyncDatabase(BaseDatabase):
     ) -> T:
         """Run a repository function that only reads, as `run` does."""
         if caller is not None:
-            return self._join(caller, False, function, *args, **kwargs)
+            return self.join_sync(caller, False, function, *args, **kwargs)
         with self._translate_errors(), self._reader:
             return self._query(function, *args, **kwargs)
-
-    def _join(
-        self, caller: SyncCaller, writes: bool, function: Function[P, T], *args: P.args, **kwargs: P.kwargs
-    ) -> T:
-        """Run a repository function in the caller's transaction, neither committing nor rolling back."""
-        with self._translate_errors():
-            if isinstance(caller, scoped_session):
-                caller = caller()
-            if isinstance(caller, Session):
-                return self._run_on_session(caller, writes, function, *args, **kwargs)
-            if isinstance(caller, Connection):
-                return self._run_on_connection(caller, writes, function, *args, **kwargs)
-        raise InvalidTarget(f"session must be a Session or Connection, not {type(caller).__name__}")

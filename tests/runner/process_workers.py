@@ -43,6 +43,13 @@ def renamed(page: int) -> Snooze:
     return Snooze(3600, meta={"page": page, "none": None})
 
 
+class EnqueuesSync(Worker, executor="process", max_attempts=1):
+    """Tries to enqueue through the node, which is in another process."""
+
+    def process(self, job: Job) -> None:
+        InProcess.enqueue_sync({"do": "nothing"})
+
+
 class Unmade(Worker, executor="process"):
     """Can be instantiated only in the node."""
 

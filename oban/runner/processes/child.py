@@ -21,7 +21,7 @@ from collections.abc import Awaitable
 from multiprocessing import spawn
 from typing import Any
 
-from oban import clock, encoding, forks
+from oban import clock, encoding, forks, instances
 from oban.errors import ConfigError, UnknownWorker
 from oban.runner.execution.outcome import AttemptFailed, process_arguments
 from oban.runner.processes import protocol, remote
@@ -199,6 +199,7 @@ def main(descriptor: int, parent_pid: int) -> None:
     connection = socket.socket(fileno=descriptor)
     # Programs that jobs start must not inherit it.
     connection.set_inheritable(False)
+    instances.in_child_process = True
     child = ChildMain(connection, parent_pid)
     forks.guard()
     child.prepare()
