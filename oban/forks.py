@@ -5,7 +5,9 @@ the job that has forked it. Without this, a SIGTERM to the child would stop the 
 from the job would go on as a second copy of the node, on the same connections.
 """
 
+import contextlib
 import os
+import select
 import signal
 import sys
 import threading
@@ -22,6 +24,8 @@ _SIGNALS = signal.valid_signals()
 
 _forking = threading.local()
 _loops: WeakSet[Any] = WeakSet()
+#: The descriptors with which event loops of nodes wait for events.
+_epolls: set[int] = set()
 _is_guarded = False
 
 
@@ -35,6 +39,7 @@ def guard(loop: Any = None) -> None:
     is_child = False
     if loop is not None:
         _loops.add(loop)
+        _epolls.update(_find_epolls())
     if not _is_guarded:
         _is_guarded = True
         os.register_at_fork(
@@ -94,6 +99,7 @@ def _after_fork_in_child() -> None:
         # Otherwise Python writes the number of each signal to the event loop of the parent.
         signal.set_wakeup_fd(-1)
         interrupts = _reset_handlers()
+        _replace_epolls()
         _end_executors()
         if _forking.loop in _loops:
             _end_at_next_step(_forking.loop)
@@ -113,6 +119,31 @@ def _reset_handlers() -> bool:
             signal.signal(number, signal.SIG_DFL)
             interrupts = interrupts or number == signal.SIGINT
     return interrupts
+
+
+def _find_epolls() -> set[int]:
+    """The epoll descriptors of this process. Only Linux has them; a kqueue is not inherited."""
+    try:
+        return {int(name) for name in os.listdir("/proc/self/fd") if _is_epoll(int(name))}
+    except OSError:
+        return set()
+
+
+def _is_epoll(descriptor: int) -> bool:
+    try:
+        return os.readlink(f"/proc/self/fd/{descriptor}") == "anon_inode:[eventpoll]"
+    except OSError:
+        return False
+
+
+def _replace_epolls() -> None:
+    """Give event loops that this child has inherited nothing to wait for.
+
+    Otherwise this child would take events of the parent, or change which ones the parent waits for.
+    """
+    for descriptor in filter(_is_epoll, _epolls):
+        with contextlib.suppress(OSError), select.epoll() as empty:
+            os.dup2(empty.fileno(), descriptor, inheritable=False)
 
 
 def _end_executors() -> None:

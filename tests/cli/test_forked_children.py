@@ -1,6 +1,8 @@
 """Jobs that fork: the children end on their own, and the node goes on."""
 
 import asyncio
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -190,3 +192,64 @@ async def test_jobs_can_fork_and_end_their_children_on_every_executor(
             }
             process.terminate()
             assert await asyncio.to_thread(process.wait, 10) == 0
+
+
+EMBEDDED = """
+import asyncio, multiprocessing, os, signal, sys, time
+from oban import Oban, Record, job
+
+FORK = multiprocessing.get_context("fork")
+
+def of_application(*_):
+    pass
+
+def fork():
+    child = FORK.Process(target=time.sleep, args=(30,))
+    child.start()
+    child.terminate()
+    child.join(10)
+    pid = os.fork()
+    if pid == 0:
+        sys.exit(9 if signal.getsignal(signal.SIGUSR1) is of_application else 1)
+    return [child.exitcode, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])]
+
+@job
+def in_thread():
+    return Record(fork())
+
+@job
+async def on_loop():
+    return Record(fork())
+
+async def main():
+    received = []
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, received.append, "SIGTERM")
+    signal.signal(signal.SIGUSR1, of_application)
+    async with Oban(sys.argv[1], queues={"default": 1}) as oban:
+        for job in await oban.enqueue_many([in_thread.new(), on_loop.new()]):
+            print((await oban.wait(job, timeout=60)).recorded)
+        print(received)
+        os.kill(os.getpid(), signal.SIGTERM)
+        while not received:
+            await asyncio.sleep(0.01)
+        print(received)
+
+if __name__ == "__main__":
+    asyncio.run(main())
+"""
+
+
+@pytest.mark.slow
+def test_a_signal_to_a_child_does_not_reach_an_application_that_runs_jobs(
+    sqlite_url: URL, tmp_path: Path
+) -> None:
+    script = tmp_path / "embedded.py"
+    script.write_text(EMBEDDED)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", script, text(sqlite_url)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == ("[-15, 9]\n[-15, 9]\n[]\n['SIGTERM']\n", "")
