@@ -18,7 +18,7 @@ from oban.database.engines import AUTOCOMMIT_CONNECTIONS, DEFAULT_ISOLATION, aut
 from oban.database.fast import FAST_PATH
 from oban.database.fast.autocommit_pool import Owners
 from oban.database.hooks import ConnectionHooks, SessionHooks, TransactionHooks
-from oban.database.job_scope import job_transaction
+from oban.database.job_scope import job_transactions
 from oban.database.shared import SharedConnection
 from oban.database.transaction import JoinedTransaction, Notice, OwnTransaction, Transaction
 from oban.errors import ConfigError, InvalidTarget, SchemaMissing, WouldDeadlock, WrongLoop
@@ -290,19 +290,20 @@ class BaseDatabase:
 
     def _check_deadlock(self, *, writes: bool) -> None:
         """Raise `WouldDeadlock` where a job would wait for the lock that its own session has."""
-        if not self.dialect.single_writer or (begun := job_transaction()) is None:
+        if not self.dialect.single_writer:
             return
-        engine = begun.connection.engine
-        if self.in_memory:
-            waits = engine.pool is self._sync_engine.pool
-        else:
-            same_file = self.dialect.same_file(engine.url, self._sync_engine.url)
-            waits = writes and same_file and begun.has_locked()
-        if waits:
-            raise WouldDeadlock(
-                "this job's session has written already, and until it commits nobody else can: pass"
-                " session=, or do this first"
-            )
+        for begun in job_transactions():
+            engine = begun.connection.engine
+            if self.in_memory:
+                waits = engine.pool is self._sync_engine.pool
+            else:
+                same_file = self.dialect.same_file(engine.url, self._sync_engine.url)
+                waits = writes and same_file and begun.has_locked()
+            if waits:
+                raise WouldDeadlock(
+                    "this job's session has written already, and until it commits nobody else can: pass"
+                    " session=, or do this first"
+                )
 
     @contextmanager
     def _translate_errors(self) -> Iterator[None]:

@@ -45,9 +45,14 @@ class _JobScope:
     """The transactions that a job's session has begun."""
 
     transactions: list[_Begun] = field(default_factory=list)
+    #: Whether the session has also begun one on a database of another kind.
+    elsewhere: bool = False
 
     def begun(self, session: Session, transaction: object, connection: Connection) -> None:
-        dialect = dialects.for_bind(connection)
+        dialect = dialects.SUPPORTED.get(connection.dialect.name)
+        if dialect is None or not dialect.single_writer:
+            self.elsewhere = True
+            return
         early, changes = dialect.in_transaction(connection), dialect.total_changes(connection)
         self.transactions.append(_Begun(connection, early, changes))
 
@@ -82,19 +87,20 @@ def job_session(session: Session) -> Iterator[None]:
         _scope.reset(token)
 
 
-def job_transaction() -> _Begun | None:
-    """What the session of this context's job is in now, on a single-writer database."""
+def job_transactions() -> list[_Begun]:
+    """What the session of this context's job is in now, on single-writer databases."""
     scope = _scope.get()
-    if scope is None or not scope.transactions:
-        return None
-    latest = scope.transactions[-1]
-    return None if latest.connection.closed or latest.connection.invalidated else latest
+    if scope is None:
+        return []
+    return [
+        begun for begun in scope.transactions if not (begun.connection.closed or begun.connection.invalidated)
+    ]
 
 
 def has_only_read(session: Session) -> bool:
     """Whether it is certain that a job's session has written nothing, so that a rollback loses nothing."""
     scope = _scopes.get(session)
-    return scope is not None and not any(
+    return (scope is not None and not scope.elsewhere) and not any(
         begun.connection.engine not in _watched or begun.connection.closed or begun.has_written()
         for begun in scope.transactions
     )

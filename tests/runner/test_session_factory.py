@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import sqlmodel
 import sqlmodel.ext.asyncio.session
-from sqlalchemy import URL
+from sqlalchemy import URL, text
 from sqlalchemy.ext.asyncio import (
     AsyncEngine,
     AsyncSession,
@@ -238,3 +238,24 @@ async def test_a_session_in_a_thread_cannot_use_an_engine_of_the_event_loop(one_
             row = await reaches(oban, job, JobState.RETRYABLE)
             assert "an engine that belongs to the event loop; make process async" in row.errors[0]["error"]
     await engine.dispose()
+
+
+async def test_a_job_that_uses_another_database_as_well_does_not_wait_for_itself(one_table: URL) -> None:
+    elsewhere = create_async_engine(SQLITE)
+    async with elsewhere.begin() as connection:
+        await connection.run_sync(Base.metadata.create_all)
+
+    class Both(Worker):
+        async def process(self, job: Job, session: AsyncSession) -> None:
+            await session.execute(text("UPDATE oban_jobs SET priority = 1"))
+            # The session's last transaction is not that of the lock.
+            session.add(Effect(name="elsewhere"))
+            await session.flush()
+            await Oban.get_instance().enqueue(Both.new(queue="none"))
+
+    async with Oban(one_table, session=async_sessionmaker(binds={Effect: elsewhere}), **RUNNING) as oban:
+        job = await oban.enqueue(Both.new(max_attempts=1))
+        expected = JobState.DISCARDED if one_table.drivername.startswith("sqlite") else JobState.COMPLETED
+        row = await reaches(oban, job, expected)
+        assert all("WouldDeadlock" in error["error"] for error in row.errors)
+    await elsewhere.dispose()
