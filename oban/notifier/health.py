@@ -22,7 +22,7 @@ CHECK_INTERVAL = 60.0
 #: Seconds that a notification can take to arrive.
 ECHO_TIMEOUT = 5.0
 #: Seconds that a check can take to end.
-STOP_TIMEOUT = 2.0
+STOP_TIMEOUT = 1.0
 _CONSEQUENCE = "so jobs are only found by polling (poll_interval, stage_interval)"
 
 
@@ -51,8 +51,10 @@ class Health:
         self._stopped.set()
         self._received.set()
         if self._task is not None:
-            await asyncio.wait({self._task}, timeout=STOP_TIMEOUT)
-            self._task.cancel()
+            try:
+                await asyncio.wait({self._task}, timeout=STOP_TIMEOUT)
+            finally:
+                self._task.cancel()
 
     def hears(self, queue: object) -> bool:
         """Whether a payload about a queue is this node's own echo."""

@@ -98,8 +98,7 @@ class ListenNotifier(Notifier):
         finally:
             # SQLAlchemy would roll back on the connection that is closed here.
             await connection.invalidate()
-            await asyncio.shield(_close_connection(driver))
-            await self._health.stop()
+            await asyncio.gather(asyncio.shield(_close_connection(driver)), self._health.stop())
 
     def dispatch(self, channel: str, payload: dict[str, Any]) -> None:
         if not self._health.hears(payload.get("queue")):
