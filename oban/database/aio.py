@@ -126,7 +126,7 @@ class Database(BaseDatabase):
         wait = POOL_TIMEOUT if timeout is None else timeout
         engine = with_own_pool(self.engine, connections - kept, wait, session_limits)
         own = Database(engine, self.prefix, timeout=timeout, pooled=self.pooled)
-        own.in_memory = False
+        own.in_memory, own.begins_early = False, self.begins_early
         own._autocommit_pool = FAST_PATH.autocommit_pool(engine.sync_engine, kept, self._owners)
         own._own(engine)
         if not own_loop:
@@ -149,13 +149,20 @@ class Database(BaseDatabase):
         if self.dialect.missing_file(self.engine.url):
             raise SchemaMissing(self.missing_schema())
         if self.dialect.single_writer:
-            in_memory = await compat.run_sync(self._holds_memory)
-            if in_memory is not None:
-                self.in_memory = in_memory
+            await compat.run_sync(self._look)
 
-    def _holds_memory(self) -> bool | None:
+    def _look(self) -> None:
         with dialects.connect(self.engine.sync_engine) as connection:
-            return self.dialect.holds_memory(connection)
+            try:
+                in_memory = self.dialect.holds_memory(connection)
+                self.begins_early = self.dialect.in_transaction(connection)
+            except DBAPIError as error:
+                if not self.dialect.is_transient(error):
+                    raise
+                # An event handler of the application takes the lock when a transaction begins.
+                self.begins_early = True
+            else:
+                self.in_memory = self.in_memory if in_memory is None else in_memory
 
     async def prepare(self) -> None:
         """Set up the database for a runner; raises `SchemaMissing` if there are no tables."""

@@ -87,6 +87,8 @@ class BaseDatabase:
             raise ConfigError(f"{self.dialect.name} has no schemas: leave out the prefix")
         #: Whether the database exists only in this process. What the URL says, until a node starts and asks.
         self.in_memory = self.dialect.is_memory(engine.url)
+        #: Whether the driver is in a transaction before the first statement that writes. Known to a node.
+        self.begins_early = False
         #: What everybody who uses the engine shares, if that is its connection.
         self._shared = SharedConnection.of(engine)
         # An application's engine keeps all of its connections in its own pool.

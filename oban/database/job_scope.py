@@ -36,6 +36,7 @@ class _Begun(NamedTuple):
         return not self.early or self.has_written()
 
     def has_written(self) -> bool:
+        """Whether it may have written something, of a transaction that began early."""
         changes = dialects.for_bind(self.connection).total_changes(self.connection)
         return self.connection in _written or changes != self.changes
 
@@ -62,7 +63,10 @@ _scopes: WeakKeyDictionary[Session, _JobScope] = WeakKeyDictionary()
 
 
 def watch(engine: Engine) -> None:
-    """Notice which transactions of an engine for job sessions take the write lock."""
+    """Notice which transactions of an engine for job sessions take the write lock.
+
+    Needed where the driver is in a transaction before that. Listening makes every statement slower.
+    """
     takes_lock = dialects.for_bind(engine).takes_lock
 
     def executed(connection: Connection, _: Any, statement: str, *__: Any) -> None:

@@ -69,7 +69,7 @@ class JobSessions:
             options["isolation_level"] = database.dialect.isolation or DEFAULT_ISOLATION
         self._engine = database.engine.execution_options(**options)
         send_begins(self._engine.sync_engine, database.dialect)
-        if database.dialect.single_writer:
+        if database.begins_early:
             job_scope.watch(self._engine.sync_engine)
         self._make_room = make_room
         self._wait_for_connections(self._engine.sync_engine)
