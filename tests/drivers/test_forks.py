@@ -179,7 +179,7 @@ async def use_async(oban: Oban) -> None:
     await asyncio.gather(oban.enqueue(new()), oban.cancel_many_jobs([1]))
 
 
-@pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
+@pytest.mark.parametrize("driver", ["asyncpg", pytest.param("psycopg", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", ["url", "engine", "node"])
 async def test_a_child_can_use_an_oban_on_an_event_loop_of_its_own(
     kind: str, driver: str, postgresql_factory: PostgreSQLFactory

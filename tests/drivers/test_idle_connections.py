@@ -21,6 +21,9 @@ from tests.support.options import NO_POLLING
 from tests.support.relay import Relay
 from tests.support.waiting import eventually
 
+#: pg8000 has no public name for its socket, so it is tested more often than psycopg2.
+SYNC = ["psycopg", "pg8000", pytest.param("psycopg2", marks=pytest.mark.slow)]
+
 
 class Ping(Worker):
     """Enqueues another job, if it is told so."""
@@ -177,7 +180,7 @@ async def test_a_statement_is_prepared_again_when_its_table_has_changed(oban: Ob
         await oban.enqueue(Ping.new({}))
 
 
-@pytest.mark.parametrize("driver", ["psycopg", "psycopg2", "pg8000"])
+@pytest.mark.parametrize("driver", SYNC)
 def test_threads_replace_lost_connections_without_asyncio(
     driver: str, postgresql_factory: PostgreSQLFactory
 ) -> None:
@@ -194,7 +197,7 @@ def test_threads_replace_lost_connections_without_asyncio(
     postgresql_factory.drop(url)
 
 
-@pytest.mark.parametrize("driver", ["psycopg", "psycopg2", "pg8000"])
+@pytest.mark.parametrize("driver", SYNC)
 async def test_a_forgotten_connection_is_replaced_without_asyncio(
     driver: str, postgresql_factory: PostgreSQLFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
