@@ -276,7 +276,8 @@ class Database(BaseDatabase):
         loop = asyncio.get_running_loop()
         if self.loop is not None and self.loop is not loop and not self.loop.is_closed():
             raise WrongLoop(
-                "this Oban runs jobs on another event loop; in threads and plain workers, use SyncOban"
+                "this Oban runs jobs on another event loop; in threads and plain workers, use enqueue_sync or"
+                " SyncOban"
             )
         enter(self._sync_engine.pool, loop)
 

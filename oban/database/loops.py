@@ -203,6 +203,9 @@ class LoopLock:
 class LoopPool(AsyncAdaptedQueuePool):
     """The pool of an engine that Oban makes: each loop gets connections that only it uses."""
 
+    # SQLAlchemy names the logger after it: `sqlalchemy.pool`, as for any other pool.
+    __module__ = AsyncAdaptedQueuePool.__module__
+
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._loop: Loop | None = None

@@ -217,6 +217,12 @@ def test_a_session_of_another_loop_is_refused(url: URL) -> None:
         there(session.invalidate())
 
 
+def test_the_pool_of_a_url_logs_as_any_other_pool() -> None:
+    logger = Oban("sqlite+aiosqlite:///a.db").engine.pool.logger
+    assert isinstance(logger, logging.Logger)
+    assert logger.name.startswith("sqlalchemy.pool.")
+
+
 def test_a_lock_excludes_tasks_of_several_loops() -> None:
     lock = LoopLock()
     inside: list[int] = []
