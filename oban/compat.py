@@ -65,8 +65,9 @@ class FollowingEngine(Engine):
             hide_parameters=followed.hide_parameters,
         )
         # Without the name, nothing is called.
-        if join := getattr(self.dispatch, "_join", None):
-            self.dispatch = join(followed.dispatch)
+        private: Any = self
+        if join := getattr(private.dispatch, "_join", None):
+            private.dispatch = join(followed.dispatch)
 
     if not TYPE_CHECKING:
 
