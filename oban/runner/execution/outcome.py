@@ -17,7 +17,7 @@ Outcome = dict[str, Any]
 
 #: The modules that call `process` and middleware.
 _AROUND_JOBS = {
-    "oban.compat",
+    "oban.compat.greenlets",
     "oban.job_function",
     "oban.middleware",
     "oban.runner.execution.executor",

@@ -1,0 +1,82 @@
+"""Every private name of SQLAlchemy, Alembic and aiosqlite that Oban uses.
+
+Each function says what happens if its name disappears from a later release. A node has to start without any
+of them. The upper bounds of the dependencies in `pyproject.toml` exist because of this package.
+"""
+
+from oban.compat.engines import (
+    FollowingEngine,
+    connect_isolation_level,
+    has_listeners,
+    listens,
+    logs_statements,
+    root_engine,
+)
+from oban.compat.greenlets import ProviderGreenlet, in_greenlet, run_sync, spawn, wait_for
+from oban.compat.migrations import compare_last, downgrade_steps, upgrade_steps
+from oban.compat.pools import (
+    cares_for_connections,
+    enable_pre_ping,
+    mark_own,
+    pool_arguments,
+    pool_listens,
+    renew_queue,
+    shared_driver_connection,
+)
+from oban.compat.sessions import (
+    copy_state,
+    flushing,
+    parse_savepoint,
+    savepoint_number,
+    sessions_listen,
+    set_identity,
+)
+from oban.compat.sqlite import driver_autocommit, sqlite_autocommit
+from oban.compat.statements import (
+    bind_processors,
+    compiles_distinct,
+    is_limited,
+    locks_rows,
+    named_columns,
+    raise_dbapi_error,
+    row_arguments,
+)
+
+__all__ = [
+    "FollowingEngine",
+    "ProviderGreenlet",
+    "bind_processors",
+    "cares_for_connections",
+    "compare_last",
+    "compiles_distinct",
+    "connect_isolation_level",
+    "copy_state",
+    "downgrade_steps",
+    "driver_autocommit",
+    "enable_pre_ping",
+    "flushing",
+    "has_listeners",
+    "in_greenlet",
+    "is_limited",
+    "listens",
+    "locks_rows",
+    "logs_statements",
+    "mark_own",
+    "named_columns",
+    "parse_savepoint",
+    "pool_arguments",
+    "pool_listens",
+    "raise_dbapi_error",
+    "renew_queue",
+    "root_engine",
+    "row_arguments",
+    "run_sync",
+    "savepoint_number",
+    "sessions_listen",
+    "set_identity",
+    "shared_driver_connection",
+    "spawn",
+    "sqlite_autocommit",
+    "upgrade_steps",
+    "wait_for",
+]

@@ -1,0 +1,61 @@
+"""Private names of SQLAlchemy's sessions, savepoints and instances."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import copy
+from typing import Any
+
+from sqlalchemy import NestedTransaction
+from sqlalchemy.orm import Session
+from sqlalchemy.orm.state import InstanceState
+
+_session = Session()
+
+
+def sessions_listen(event: str) -> bool:
+    """Return whether an event of the class `Session` has a listener; True without the name."""
+    return bool(getattr(getattr(_session, "dispatch", None), event, True))
+
+
+@contextmanager
+def flushing(session: Session) -> Iterator[None]:
+    """Mark a session as flushing, so that a `get_bind` as in SQLAlchemy's documentation chooses the writer.
+
+    If SQLAlchemy drops the name, such a `get_bind` sends the statements to a reader.
+    """
+    private: Any = session
+    before = getattr(session, "_flushing", False)
+    private._flushing = True
+    try:
+        yield
+    finally:
+        private._flushing = before
+
+
+def savepoint_number(transaction: NestedTransaction) -> int | None:
+    """Return the number in a savepoint's name, which is higher than those of earlier savepoints.
+
+    Without the name, None: only the rollback of the whole transaction then restores instances.
+    """
+    return parse_savepoint(getattr(transaction, "_savepoint", None))
+
+
+def parse_savepoint(name: str | None) -> int | None:
+    """Return the number at the end of a savepoint's name, which is what events report; None without one."""
+    digits = (name or "").rpartition("_")[2]
+    return int(digits) if digits.isdigit() else None
+
+
+def set_identity(state: InstanceState[Any], key: Any) -> None:
+    """Make an instance a stored one, as `make_transient_to_detached` does, without expiring anything."""
+    state.key = key
+
+
+def copy_state(state: InstanceState[Any], instance: object) -> None:
+    """Give an instance a copy of the state of another one, outside of any session, as pickle does."""
+    copied: InstanceState[Any] = InstanceState.__new__(type(state))
+    values = state.__getstate__()
+    for key in ("committed_state", "expired_attributes", "callables", "info"):
+        if key in values:
+            values[key] = copy(values[key])
+    copied.__setstate__({**values, "instance": instance})
