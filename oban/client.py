@@ -8,13 +8,10 @@ from typing import Any, Self, Unpack
 from sqlalchemy import URL, Select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from oban import dialects, display, fields, forks, instances
+from oban import display, fields, instances
 from oban.base_client import BaseClient, async_batches, check_size
-from oban.database import inherited
 from oban.database.aio import AsyncCaller, Database
 from oban.database.base import SyncCaller
-from oban.database.loops import LoopLock
-from oban.errors import WrongLoop
 from oban.fields import RetryOptions
 from oban.models import Job
 from oban.notifier import direct_url
@@ -25,12 +22,8 @@ from oban.repository.counts import JobCounts
 from oban.repository.management import JobChanges
 from oban.repository.queue_settings import ALL, QueueCommand, QueueSettings
 from oban.repository.selection import Target, Targets, check_statement, load_jobs, parse, parse_id, parse_many
-from oban.runner import Runner, deadlines, sync_calls
+from oban.runner import Node, sync_calls
 from oban.runner.execution import session_factory
-from oban.runner.lifespan import Lifespan, make_lifespan
-
-#: Seconds that the connections of an engine that was created for a URL can take to close.
-DISPOSE_TIMEOUT = 1.0
 
 
 class Oban(BaseClient[AsyncEngine, AsyncCaller]):
@@ -53,20 +46,7 @@ class Oban(BaseClient[AsyncEngine, AsyncCaller]):
         session_factory.check(self.options.session)
         # Raises ConfigError for a URL that cannot serve this database.
         direct_url(self._database, self.options.listen_url)
-        self._runner: Runner | None = None
-        self._reset_node()
-        inherited.follow(self)
-
-    def _reset_node(self) -> None:
-        self._node_lifespan = Lifespan(None)
-        self._starting = LoopLock()
-        self._stopping: asyncio.Task[None] | None = None
-
-    def _renew(self) -> None:
-        """Be a client without a node in this process, which was forked from the one of the node."""
-        inherited.leave_alone(self._runner, self._stopping)
-        self._runner = None
-        self._reset_node()
+        self._node = Node(self._database, self.options)
 
     @property
     def engine(self) -> AsyncEngine:
@@ -74,80 +54,19 @@ class Oban(BaseClient[AsyncEngine, AsyncCaller]):
 
     @property
     def is_leader(self) -> bool:
-        return (node := self._node) is not None and node.leader.leads
-
-    @property
-    def _node(self) -> Runner | None:
-        """The runner, unless its event loop was closed without a stop."""
-        loop = self._database.loop
-        if self._runner is not None and loop is not None and loop.is_closed():
-            self._runner.abandon()
-            self._runner = self._database.loop = None
-        return self._runner
+        return (runner := self._node.runner) is not None and runner.leader.leads
 
     @property
     def _runs_jobs(self) -> bool:
-        """Whether its node runs in this process, which may be starting."""
-        loop = self._database.loop
-        return loop is not None and not loop.is_closed() and not forks.is_child
+        return self._node.is_in_this_process
 
     async def start(self) -> None:
-        self._node_lifespan.refuse_within()
-        async with self._starting:
-            if self._node is not None:
-                self._refuse_other_loop("started again there")
-            elif self.options.queues:
-                self._database.enter_loop()
-                self._node_lifespan = make_lifespan(self.options.lifespan, self)
-                runner = None
-                try:
-                    await self._database.check_node()
-                    runner = Runner(self._database, self.options, self._node_lifespan)
-                    # Its first jobs may enqueue others before it has started.
-                    self._database.loop = asyncio.get_running_loop()
-                    await runner.start()
-                    self._runner = runner
-                except Exception as error:
-                    # What the application raises can look like an error of this database.
-                    if runner is not None and error is runner.lifespan.error:
-                        raise
-                    if unavailable := dialects.unavailable(self.engine.url, error):
-                        raise unavailable from error
-                    raise
-                finally:
-                    if self._runner is None:
-                        self._database.loop = None
-                self._instances.have_run = True
-
-    def _refuse_other_loop(self, call: str) -> None:
-        loop = self._database.loop
-        if loop is not None and loop is not asyncio.get_running_loop():
-            raise WrongLoop(f"this Oban runs jobs on another event loop, and cannot be {call}")
+        await self._node.start(self)
+        if self.options.queues:
+            self._instances.have_run = True
 
     async def stop(self) -> None:
-        self._node_lifespan.refuse_within()
-        if self._node is not None:
-            self._refuse_other_loop("stopped on this one")
-        if self._stopping is not None and self._stopping.get_loop() is not asyncio.get_running_loop():
-            self._stopping = None
-        # The first caller may have been cancelled; the stop itself goes on in its own task.
-        if self._stopping is None or self._stopping.done():
-            self._stopping = asyncio.create_task(self._stop())
-        elif self._node is not None:
-            self._node.hurry()
-        await asyncio.shield(self._stopping)
-
-    async def _stop(self) -> None:
-        # A start that is under way ends first.
-        async with self._starting:
-            if self._node is not None:
-                self._refuse_other_loop("stopped on this one")
-            try:
-                if self._runner is not None:
-                    await self._runner.stop()
-            finally:
-                self._runner = self._database.loop = None
-                await deadlines.close(self._database, DISPOSE_TIMEOUT)
+        await self._node.stop()
 
     @asynccontextmanager
     async def asgi_lifespan(self, app: object = None) -> AsyncIterator[None]:
@@ -368,7 +287,7 @@ class Oban(BaseClient[AsyncEngine, AsyncCaller]):
         await self._send(session, "scale", queue, node, limit=limit)
 
     def check_all_queues(self) -> list[QueueInfo]:
-        return node.queues.check() if (node := self._node) is not None else []
+        return runner.queues.check() if (runner := self._node.runner) is not None else []
 
     async def check_cluster(
         self, queue: str | None = None, session: AsyncCaller | None = None
@@ -399,5 +318,5 @@ class Oban(BaseClient[AsyncEngine, AsyncCaller]):
     ) -> None:
         command = QueueCommand.make(action, queue, node, **settings)
         await self._database.run(session, queue_settings.store_command, self.options.name, command)
-        if session is None and (runner := self._node) is not None:
+        if session is None and (runner := self._node.runner) is not None:
             await runner.controller.tick()

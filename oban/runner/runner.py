@@ -1,4 +1,4 @@
-"""One node: its parts, and the order in which they start and stop."""
+"""`Runner`: the parts of a node, and the order in which they start and stop."""
 
 import asyncio
 import logging
@@ -48,7 +48,7 @@ MAX_THREADS = 1_000_000
 
 
 class Runner:
-    """One node of an instance. It is started once and stopped once."""
+    """Runs the queues of a node, from one start until its stop. `Node` makes one for each start."""
 
     def __init__(self, database: Database, options: Options, lifespan: Lifespan) -> None:
         connections = min(2 * len(options.queues) + SERVICE_CONNECTIONS, MAX_CONNECTIONS)

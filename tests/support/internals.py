@@ -40,13 +40,13 @@ def database_of(oban: Oban) -> Database:
 
 def is_running(oban: Oban) -> bool:
     """Whether an instance with queues has started and not stopped yet."""
-    return oban._runner is not None
+    return oban._node._runner is not None
 
 
 def runner_of(oban: Oban) -> Runner:
     """The runner of a started instance with queues. Its `database` has its own pool."""
-    assert oban._runner is not None
-    return oban._runner
+    assert oban._node._runner is not None
+    return oban._node._runner
 
 
 def producer_of(oban: Oban, queue: str = "default") -> Producer:
