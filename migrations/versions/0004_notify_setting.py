@@ -58,7 +58,9 @@ def upgrade(op: Operations, schema: str | None = None) -> None:
 
 
 def downgrade(op: Operations, schema: str | None = None) -> None:
-    _replace(op, schema, BEFORE)
+    # Replacing a function needs the privilege to create one, and revision 0001 drops it without that.
+    if op.get_context().opts.get("destination_rev") != "base":
+        _replace(op, schema, BEFORE)
 
 
 def _replace(op: Operations, schema: str | None, function: str) -> None:
