@@ -24,9 +24,9 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, make_transient, mapped_column, validates
-from sqlalchemy.orm.attributes import manager_of_class
 
-from oban import clock, compat, ddl, fields
+from oban import clock, ddl, fields
+from oban.detached import Detachable
 from oban.errors import InvalidJob
 from oban.fields import JobFields
 from oban.initial_state import default_state, state_at
@@ -72,7 +72,7 @@ def _partial_index(name: str, *columns: str, where: str) -> Index:
     return Index(f"oban_jobs_{name}_index", *columns, postgresql_where=condition, sqlite_where=condition)
 
 
-class Job(Base):
+class Job(Detachable, Base):
     """One row of `oban_jobs`: a unit of work, from when it is enqueued until it is pruned.
 
     `MyWorker.new(…)` makes a job of a worker. `Job(…)` makes one of any worker, by its name; it checks and
@@ -166,12 +166,6 @@ class Job(Base):
         self._fill(fields.check(values))
 
     @classmethod
-    def _blank(cls) -> "Job":
-        """Create an instance without any values, without calling `__init__`."""
-        blank: Job = manager_of_class(cls).new_instance()
-        return blank
-
-    @classmethod
     def _from_checked(cls, checked: dict[str, Any]) -> "Job":
         """Create a new job from a dict that `oban.fields` has checked, without copying its values."""
         job = cls._blank()
@@ -189,25 +183,6 @@ class Job(Base):
         job._mark_persistent()
         return job
 
-    @property
-    def _is_persistent(self) -> bool:
-        """Whether the job is stored, rather than new."""
-        state = self.__dict__.get("_sa_instance_state")
-        # A job without an ORM state (see `oban.database.fast.late_state`) has never been in a session.
-        return self.__dict__.get("id") is not None if state is None else state.key is not None
-
-    @property
-    def _known_id(self) -> int | None:
-        """The id, also of an expired or detached job, without a query; None if the job is new."""
-        state = self.__dict__.get("_sa_instance_state")
-        identity = None if state is None or state.key is None else state.key[1]
-        return identity[0] if identity else self.__dict__.get("id")
-
-    def _mark_persistent(self) -> None:
-        """Make the instance one that is detached and stored under its id."""
-        if (state := self.__dict__.get("_sa_instance_state")) is not None:
-            compat.set_identity(state, identity_key(self.__dict__["id"]))
-
     def _restore_on_rollback(self) -> Callable[[], None]:
         """Return a function that turns the instance back into the new job that it is now."""
         before = {key: value for key, value in self.__dict__.items() if key != "_sa_instance_state"}
@@ -219,28 +194,6 @@ class Job(Base):
             self.__dict__.update(before)
 
         return restore
-
-    def __getstate__(self) -> dict[str, Any]:
-        """What pickle and copy take: everything but the run, which belongs to this node."""
-        return {key: value for key, value in self.__dict__.items() if key != "_run"}
-
-    def __setstate__(self, values: dict[str, Any]) -> None:
-        self.__dict__.update(values)
-        if "_sa_instance_state" not in values:
-            manager_of_class(type(self)).setup_instance(self)
-            if values.get("id") is not None:
-                self._mark_persistent()
-
-    def __copy__(self) -> "Job":
-        values = self.__getstate__()
-        state = values.pop("_sa_instance_state", None)
-        copied = object.__new__(type(self))
-        copied.__dict__.update(values)
-        if state is None:
-            copied.__setstate__(values)
-        else:
-            compat.copy_state(state, copied)
-        return copied
 
     def _fill(self, checked: dict[str, Any]) -> None:
         # Not through the instrumented attributes, which would check each value again and would take most of
