@@ -24,7 +24,8 @@ from sqlalchemy import (
 
 from oban import encoding
 from oban.database.transaction import Transaction
-from oban.dialects.base import Dialect, sql_literal
+from oban.dialects.base import Dialect
+from oban.dialects.expressions import sql_literal
 from oban.models import Job
 from oban.repository.announce import announce_available, announce_due
 from oban.repository.runs import is_current_run

@@ -24,7 +24,8 @@ from sqlalchemy import (
 )
 
 from oban.database.transaction import Transaction
-from oban.dialects.base import Dialect, sql_literal
+from oban.dialects.base import Dialect
+from oban.dialects.expressions import sql_literal
 from oban.models import Leader, Producer
 
 _producers = Producer.__table__

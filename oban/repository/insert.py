@@ -25,7 +25,8 @@ from sqlalchemy import (
 
 from oban import encoding, fields
 from oban.database.transaction import Transaction
-from oban.dialects.base import Dialect, sql_literal
+from oban.dialects.base import Dialect
+from oban.dialects.expressions import sql_literal
 from oban.errors import InvalidJob, InvalidTarget
 from oban.models import DEFAULT_MAX_ATTEMPTS, Job
 from oban.repository.announce import announce_available, announce_due

@@ -10,7 +10,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, func, select
 
 from oban.database.transaction import Transaction
-from oban.dialects.base import Dialect, sql_literal
+from oban.dialects.base import Dialect
+from oban.dialects.expressions import sql_literal
 from oban.models import Job
 
 _job = Job.__table__.c

@@ -13,16 +13,8 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB, array, insert
 from sqlalchemy.exc import DataError, DBAPIError, InterfaceError, InternalError, OperationalError
 
 from oban import ddl, encoding
-from oban.dialects.base import (
-    HALF,
-    MAX_ERRORS,
-    UNREACHABLE,
-    UNWRITABLE,
-    ColumnType,
-    Dialect,
-    InsertTrigger,
-    sql_literal,
-)
+from oban.dialects.base import UNREACHABLE, UNWRITABLE, Dialect, InsertTrigger
+from oban.dialects.expressions import HALF, MAX_ERRORS, ColumnType, sql_literal
 from oban.dialects.postgresql import parameters, sockets
 from oban.dialects.postgresql.documents import PostgreSQLDocuments, is_a
 from oban.types import JSONDocument, TextList, UTCDateTime

@@ -8,8 +8,8 @@ from sqlalchemy import ColumnElement
 from sqlalchemy.dialects.postgresql import JSONB
 
 from oban import encoding
-from oban.dialects.base import sql_literal
 from oban.dialects.documents import Compare, Documents, Path, step
+from oban.dialects.expressions import sql_literal
 
 
 def is_a(kind: str, json: Any) -> ColumnElement[bool]:

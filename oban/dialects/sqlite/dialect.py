@@ -16,7 +16,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.types import TypeDecorator
 
 from oban import compat, encoding
-from oban.dialects.base import HALF, MAX_ERRORS, UNREACHABLE, UNWRITABLE, ColumnType, Dialect, sql_literal
+from oban.dialects.base import UNREACHABLE, UNWRITABLE, Dialect
+from oban.dialects.expressions import HALF, MAX_ERRORS, ColumnType, sql_literal
 from oban.dialects.sqlite import files
 from oban.dialects.sqlite.documents import SQLiteDocuments, json_or_empty
 from oban.types import UTCDateTime

@@ -6,8 +6,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import ColumnElement
 
-from oban.dialects.base import sql_literal
 from oban.dialects.documents import Compare, Documents, Path, step
+from oban.dialects.expressions import sql_literal
 
 _EMPTY = {"object": "{}", "array": "[]"}
 _NUMBERS = ("integer", "real")
