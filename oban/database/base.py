@@ -111,7 +111,7 @@ class BaseDatabase:
         # A copy of a database in memory can be used, but not without the thread that asyncio's driver has.
         if not self.in_memory or engine.dialect.is_async:
             inherited.leave_alone(engine.pool)
-            engine.dispose(close=False)
+            engine.dispose(close=inherited.can_close(engine))
         self.on_notices = []
 
     def _begin(self) -> OwnTransaction:

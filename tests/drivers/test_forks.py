@@ -16,7 +16,7 @@ import pytest
 from sqlalchemy import URL, create_engine
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from oban import Job, Oban, SyncOban, migration
+from oban import Job, JobUpdate, Oban, SyncOban, migration
 from tests.support.databases import Factory, PostgreSQLFactory
 from tests.support.internals import hold_writer
 from tests.support.options import NO_POLLING
@@ -235,6 +235,62 @@ def test_a_lock_that_another_thread_has_is_free_in_the_child(sqlite_factory: Fac
         thread.join()
     use(oban)
     assert len(oban.list_jobs()) == 6
+    oban.stop()
+    sqlite_factory.drop(url)
+
+
+@pytest.mark.parametrize("kind", ["url", "engine"])
+def test_a_child_on_sqlite_loses_nothing_when_its_parent_stops(sqlite_factory: Factory, kind: str) -> None:
+    url = sqlite_factory.create().set(drivername="sqlite")
+    oban = SyncOban(url if kind == "url" else create_engine(url))
+    with oban.engine.connect() as connection:
+        # In this mode, the last connection of all processes deletes the log.
+        connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+    use(oban)
+    (has_written, written), (has_stopped, stopped) = os.pipe(), os.pipe()
+
+    def child() -> None:
+        use(oban)
+        os.write(written, b".")
+        os.read(has_stopped, 1)
+        use(oban)
+
+    if (pid := os.fork()) == 0:
+        try:
+            child()
+            os._exit(0)
+        finally:
+            os._exit(1)
+    os.read(has_written, 1)
+    oban.engine.dispose()
+    oban.stop()
+    os.write(stopped, b".")
+    assert ended(pid) == 0
+    assert len(oban.list_jobs()) == 6
+    oban.engine.dispose()
+    sqlite_factory.drop(url)
+
+
+def test_a_fork_on_sqlite_waits_for_a_transaction_of_another_thread(sqlite_factory: Factory) -> None:
+    url = sqlite_factory.create().set(drivername="sqlite")
+    oban = SyncOban(url)
+    use(oban)
+    is_locked, go_on = threading.Event(), threading.Event()
+
+    def priority(_: Job) -> JobUpdate:
+        is_locked.set()
+        go_on.wait(30)
+        return {"priority": 1}
+
+    thread = threading.Thread(target=oban.update_job, args=(2, priority))
+    thread.start()
+    assert is_locked.wait(30)
+    timer = threading.Timer(0.1, go_on.set)
+    timer.start()
+    # Without the wait, the child would believe for ever that the database is locked.
+    assert fork(lambda: use(oban)) == 0
+    thread.join()
+    assert len(oban.list_jobs()) == 4
     oban.stop()
     sqlite_factory.drop(url)
 

@@ -104,8 +104,10 @@ class AutocommitPool:
 
     def renew(self) -> None:
         """Begin with no connections in a forked child. Those of the parent are left alone."""
-        inherited.leave_alone(self._idle)
         self._lock = threading.Lock()
+        if inherited.can_close(self._engine):
+            self.close()
+        inherited.leave_alone(self._idle)
         self._idle, self._count = {}, 0
 
     def acquire(self) -> AutocommitConnection:
