@@ -46,7 +46,7 @@ def _resolve(declared: Any, cls: type[Any]) -> Any:
     try:
         return evaluate(declared, vars(sys.modules.get(cls.__module__, types)))
     except NameError as error:
-        raise ConfigError(f"{cls.__qualname__}: its args: {error}; define it above the worker") from None
+        raise ConfigError(f"its args: {error}; define it above the worker") from None
 
 
 def _substitute(declared: Any, values: Mapping[Any, Any], cls: type[Any]) -> Any:
@@ -57,7 +57,7 @@ def _substitute(declared: Any, values: Mapping[Any, Any], cls: type[Any]) -> Any
     return declared
 
 
-def make(declared: Any, owner: str) -> "Arguments | None":
+def make(declared: Any) -> "Arguments | None":
     """The converter for args of a declared type; None if they are a plain dict.
 
     Raises `ConfigError` if the type does not correspond to a JSON object, or if pydantic is not installed.
@@ -66,21 +66,21 @@ def make(declared: Any, owner: str) -> "Arguments | None":
     plain = _class_of(alias_of) in _DICTS and get_args(alias_of) in ((), (str, Any), (str, object))
     if declared is None or alias_of is Any or isinstance(alias_of, TypeVar) or plain:
         return None
-    _check_kind(declared, owner)
-    return Arguments(declared, owner)
+    _check_kind(declared)
+    return Arguments(declared)
 
 
-def _check_kind(declared: Any, owner: str) -> None:
+def _check_kind(declared: Any) -> None:
     alias_of = unalias(declared)
     if get_origin(alias_of) in _UNIONS:
         for member in get_args(alias_of):
-            _check_kind(member, owner)
+            _check_kind(member)
         return
     cls = _class_of(alias_of)
     is_model = hasattr(cls, "model_json_schema")
     if not (is_model or is_dataclass(cls) or is_typeddict(cls) or cls in _DICTS):
         raise ConfigError(
-            f"{owner}: its args must be a dataclass, a TypedDict or a pydantic model, not {show(declared)}"
+            f"its args must be a dataclass, a TypedDict or a pydantic model, not {show(declared)}"
         )
 
 
@@ -91,7 +91,7 @@ def _class_of(declared: Any) -> Any:
     return None if cls in _UNIONS else cls
 
 
-def check_parameter(process: Any, declared: Any, owner: str) -> None:
+def check_parameter(process: Any, declared: Any, class_name: str) -> None:
     """Raise `ConfigError` if the annotation of the parameter `args` of `process` is not the declared type.
 
     An annotation that cannot be evaluated, or is not a class, is accepted.
@@ -110,8 +110,8 @@ def check_parameter(process: Any, declared: Any, owner: str) -> None:
     fits = (wanted is actual or actual is dict) if is_typeddict(wanted) else issubclass(actual, wanted)
     if not fits:
         raise ConfigError(
-            f"{owner}: process gets its args as {show(declared)}, not {show(annotation)}:"
-            f" class {owner.rpartition('.')[2]}(Worker[{show(annotation)}]) declares these"
+            f"process gets its args as {show(declared)}, not {show(annotation)}:"
+            f" class {class_name}(Worker[{show(annotation)}]) declares these"
         )
 
 
@@ -148,12 +148,12 @@ class Arguments:
 
     __slots__ = ("_adapter", "_invalid", "_name")
 
-    def __init__(self, declared: Any, owner: str) -> None:
+    def __init__(self, declared: Any) -> None:
         try:
             from pydantic import TypeAdapter, ValidationError
         except ImportError:
             raise ConfigError(
-                f"{owner}: args of a declared type need pydantic 2: pip install 'oban-sqlalchemy[pydantic]'"
+                "args of a declared type need pydantic 2: pip install 'oban-sqlalchemy[pydantic]'"
             ) from None
         self._name = show(declared)
         self._invalid = ValidationError
@@ -162,7 +162,7 @@ class Arguments:
             self._adapter.rebuild(raise_errors=True)
         except Exception as error:
             problem = encoding.log_safe(str(error).partition("\n")[0], 500)
-            raise ConfigError(f"{owner}: its args cannot be {self._name}: {problem}") from error
+            raise ConfigError(f"its args cannot be {self._name}: {problem}") from error
 
     def parse(self, args: dict[str, Any], owner: str) -> Any:
         """The object that stored args stand for.

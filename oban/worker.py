@@ -117,90 +117,83 @@ class Worker(Generic[A]):
 
     def __init_subclass__(cls, **options: Unpack[WorkerOptions]) -> None:
         super().__init_subclass__()
-        cls._set_options(options)
-        cls._inspect_process()
-        if not callable(cls.timeout) or inspect.iscoroutinefunction(cls.timeout):
-            raise ConfigError(f"{cls.__qualname__}: timeout must be a plain method")
-        is_overridden = inspect.getattr_static(cls, "timeout") is not Worker.__dict__["timeout"]
-        cls._uses_default_timeout = not (cls._has_timeout or is_overridden)
         try:
+            cls._set_options(options)
+            cls._inspect_process()
+            cls._inspect_timeout()
             cls._passes_error = signatures.inspect_backoff(cls)
             if cls._why_base is None:
                 registry.add(cls)
-                return
-            if cls._aliases:
+            elif cls._aliases:
                 raise ConfigError(f"it {cls._why_base}, so it cannot have aliases")
-        except ConfigError as error:
-            raise ConfigError(f"{cls.__qualname__}: {error}") from None
-        registry.remove(cls.worker_name)
+            else:
+                registry.remove(cls.worker_name)
+        except (ConfigError, InvalidJob) as error:
+            raise ConfigError(f"{cls.__qualname__}: {error}") from error.__cause__
 
     @classmethod
     def _set_options(cls, options: WorkerOptions) -> None:
+        config.check_known(options, WorkerOptions.__annotations__)
         module = main_module.import_name(cls.__module__)
-        try:
-            config.check_known(options, WorkerOptions.__annotations__)
-            name, oban = options.pop("name", None), options.pop("oban", None)
-            executor, aliases = options.pop("executor", None), options.pop("aliases", None)
-            if "timeout" in options:
-                timeout = options.pop("timeout")
-                cls._timeout = None if timeout is None else fields.timeout(timeout)
-                cls._has_timeout = True
-            if (functions := options.pop("middleware", None)) is not None:
-                cls.own_middleware = layers(callables.middleware(functions))
-            rules = error_rules.pop_rules(options)
-            own = fields.check(options)
-            cls.worker_name = fields.worker(f"{module}.{cls.__qualname__}" if name is None else name)
-            if oban is not None:
-                config.check_name("oban", oban)
-            cls._is_in_script = name is None and module == cls.__module__ == main_module.MAIN
-            # What `@worker` decorates can be a worker of this name already.
-            previous = registry.get(cls.worker_name)
-            inherited = previous._aliases if previous is not None and previous in cls.__mro__ else ()
-            cls._aliases = inherited if aliases is None else parse_aliases(aliases, cls.worker_name)
-            if executor not in (None, *EXECUTORS):
-                raise ConfigError(f"executor must be {' or '.join(EXECUTORS)}, not {display.shown(executor)}")
-        except (ConfigError, InvalidJob) as error:
-            raise ConfigError(f"{cls.__qualname__}: {error}") from None
+        name, oban = options.pop("name", None), options.pop("oban", None)
+        executor, aliases = options.pop("executor", None), options.pop("aliases", None)
+        if "timeout" in options:
+            timeout = options.pop("timeout")
+            cls._timeout = None if timeout is None else fields.timeout(timeout)
+            cls._has_timeout = True
+        if (functions := options.pop("middleware", None)) is not None:
+            cls.own_middleware = layers(callables.middleware(functions))
         # Those of a base class stay, except for the classes that are named again.
-        cls.error_rules = {**cls.error_rules, **rules}
+        cls.error_rules = {**cls.error_rules, **error_rules.pop_rules(options)}
+        own = fields.check(options)
+        cls.worker_name = fields.worker(f"{module}.{cls.__qualname__}" if name is None else name)
         cls._defaults = {**cls._defaults, **own, "worker": cls.worker_name}
         cls._mutable = {field: cls._defaults[field] for field in cls._defaults.keys() & {"tags", "meta"}}
         if oban is not None:
+            config.check_name("oban", oban)
             cls._oban = oban
+        cls._is_in_script = name is None and module == cls.__module__ == main_module.MAIN
+        # What `@worker` decorates can be a worker of this name already.
+        previous = registry.get(cls.worker_name)
+        inherited = previous._aliases if previous is not None and previous in cls.__mro__ else ()
+        cls._aliases = inherited if aliases is None else parse_aliases(aliases, cls.worker_name)
+        if executor not in (None, *EXECUTORS):
+            raise ConfigError(f"executor must be {' or '.join(EXECUTORS)}, not {display.shown(executor)}")
         if executor is not None:
             cls.in_process = executor == "process"
         cls.is_async = callables.is_async(cls.process)
         if cls.is_async and (executor or cls.in_process):
-            raise ConfigError(
-                f"{cls.__qualname__}: an async process runs on the event loop; executor is for a plain one"
-            )
+            raise ConfigError("an async process runs on the event loop; executor is for a plain one")
 
     @classmethod
     def _inspect_process(cls) -> None:
         declared = arguments.declared(cls, Worker, cls._declared)
         if declared is not cls._declared:
-            cls._declared, cls._arguments = declared, arguments.make(declared, cls.__qualname__)
+            cls._declared, cls._arguments = declared, arguments.make(declared)
         types_by_name: dict[str, tuple[Any, ...]] = {"session": (Session, AsyncSession)}
         if cls._arguments is not None:
             types_by_name["args"] = (declared,)
-        try:
-            cls._why_base = signatures.why_base(cls, Worker)
-            process = signatures.Process()
-            if cls._why_base is None:
-                process = signatures.inspect_process(cls, types_by_name)
-            if "session" in process.takes:
-                signatures.check_session(cls.process, cls.is_async, (AsyncSession, Session))
-        except ConfigError as error:
-            raise ConfigError(f"{cls.__qualname__}: {error}") from None
+        cls._why_base = signatures.why_base(cls, Worker)
+        process = signatures.Process()
+        if cls._why_base is None:
+            process = signatures.inspect_process(cls, types_by_name)
         cls.takes, cls.resource_parameters = process.takes, process.resources
+        if "session" in cls.takes:
+            signatures.check_session(cls.process, cls.is_async, (AsyncSession, Session))
         if "args" in cls.takes:
-            arguments.check_parameter(cls.process, declared if cls._arguments else dict, cls.__qualname__)
+            arguments.check_parameter(cls.process, declared if cls._arguments else dict, cls.__name__)
         if cls.in_process and (missing := cls.takes - {"args"}):
             what = "the job's session" if "session" in missing else "what the lifespan yields"
             raise ConfigError(
-                f"{cls.__qualname__}: a child process cannot have {what}: remove the parameter"
-                f" {sorted(missing)[0]}, or executor"
+                f"a child process cannot have {what}: remove the parameter {sorted(missing)[0]}, or executor"
             )
+
+    @classmethod
+    def _inspect_timeout(cls) -> None:
+        if not callable(cls.timeout) or inspect.iscoroutinefunction(cls.timeout):
+            raise ConfigError("timeout must be a plain method")
+        is_overridden = inspect.getattr_static(cls, "timeout") is not Worker.__dict__["timeout"]
+        cls._uses_default_timeout = not (cls._has_timeout or is_overridden)
 
     def process(self, job: Job, *args: Any, **kwargs: Any) -> Any:
         """Process one job. Define it as `async def`, or as `def` to run it in a thread.
