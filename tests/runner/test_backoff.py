@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import URL
+from sqlalchemy.orm import Session
 
 from oban import Job, JobState, Oban, Worker
 from oban.database.aio import Database
@@ -125,6 +126,19 @@ class TakesErrorInThread(TakesError):
         return TakesError().backoff(*args)
 
 
+class StopsInThread(Worker):
+    def process(self, job: Job) -> None:
+        next(iter(()))
+
+    def backoff(self, job: Job, error: BaseException) -> float | None:
+        return None if isinstance(error, StopIteration) else 1000
+
+
+class StopsWithSession(StopsInThread):
+    def process(self, job: Job, session: Session) -> None:  # type: ignore[override]
+        super().process(job)
+
+
 class RetriesItself(TakesError, retry_on={Own: 500}):
     pass
 
@@ -137,6 +151,8 @@ class RetriesItself(TakesError, retry_on={Own: 500}):
         (TakesError, "wait", None, "TakesError timed out after 0.05 s"),
         (TakesErrorInThread, "own", None, "Own: why"),
         (TakesErrorInThread, "other", 1000, "ValueError: bad"),
+        (StopsInThread, "own", None, "StopIteration"),
+        (StopsWithSession, "own", None, "StopIteration"),
         (RetriesItself, "own", 500, "Own: why"),
     ],
 )

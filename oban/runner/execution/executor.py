@@ -144,6 +144,9 @@ class Executor:
             if inspect.iscoroutine(ended.value):
                 ended.value.close()
             raise _timeout_error(run, run.timed_out, ended.error)
+        if ended.error is not None and issubclass(type(ended.error), StopIteration):
+            # A coroutine cannot raise it: Python makes it a RuntimeError.
+            return _fail(run, worker, ended.error)
         result = ended.unwrap()
         if inspect.isawaitable(result):
             result = await _with_timeout(run, result, timeout, started_at)
