@@ -17,7 +17,7 @@ from oban.worker import registry
 from tests.cli.support import node, text, until
 from tests.support.workers import Noop
 
-POSTGRESQL = "postgresql://me:secret@host/shop?passfile=secret&sslPassword=secret"
+POSTGRESQL = "postgresql://me:secret@host/shop?passfile=secret&sslpassword=secret"
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +58,7 @@ def test_the_banner_names_version_database_queues_and_workers_without_passwords(
     assert capsys.readouterr().err == (
         f"oban {package.__version__}\n"
         "  node      web-1, instance Oban\n"
-        "  database  postgresql+asyncpg://me:***@host/shop?passfile=***&sslPassword=***, schema jobs\n"
+        "  database  postgresql+asyncpg://me:***@host/shop?passfile=***&sslpassword=***, schema jobs\n"
         "  queues    media:2, mail:10\n"
         "  workers   app.Crop, app.Resize\n"
     )

@@ -23,8 +23,9 @@ NUMBERS = (HUP, INT, TERM)
 
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
-    """Give the signals of the test process their handlers back."""
+    """Give the signals of the test process their handlers back. Under nohup, it ignores SIGHUP."""
     before = [signal.getsignal(number) for number in NUMBERS]
+    signal.signal(HUP, signal.SIG_DFL)
     yield
     for number, handler in zip(NUMBERS, before, strict=True):
         signal.signal(number, handler)

@@ -81,6 +81,12 @@ def fill(url: URL) -> None:
         )
 
 
+def vacuum(url: URL) -> None:
+    """Remove the rows that earlier tests have left dead, so that an index alone can answer."""
+    with _connected(url) as run:
+        run(VACUUM)
+
+
 @contextmanager
 def _loaded(url: URL) -> Iterator[None]:
     """There are no statistics, as the table and its indexes were just created and filled."""

@@ -8,7 +8,8 @@ from sqlalchemy import URL
 from oban.repository import counts
 from tests.plans.calls import CALLS, QUEUE
 from tests.plans.explain import explained
-from tests.plans.table import DRAINED, JOBS
+from tests.plans.table import DRAINED, JOBS, vacuum
+from tests.support.waiting import eventually
 
 #: Pages that any statement may read, and additional ones for each dead row that it reads.
 PAGES = 200
@@ -50,11 +51,19 @@ async def test_the_jobs_of_one_queue_are_counted_by_their_index(jobs: URL, condi
 
 
 async def test_all_jobs_are_counted_without_their_rows_after_a_vacuum(jobs: URL, condition: str) -> None:
-    counted, plans = await explained(jobs, lambda tx: counts.count_jobs(tx, None, None))
-    assert sum(number for states in counted.values() for number in states.values()) == JOBS
+    async def counted_by_index() -> bool:
+        # A page that another session uses at this moment is left out, as is one with rows that it still sees.
+        vacuum(jobs)
+        counted, plans = await explained(jobs, lambda tx: counts.count_jobs(tx, None, None))
+        assert sum(number for states in counted.values() for number in states.values()) == JOBS
+        for plan in plans:
+            assert not plan.scans, plan.shape
+            assert plan.indexes == [QUEUE], plan.shape
+        nodes = [node for plan in plans for node in plan.nodes]
+        if any(node.get("Heap Fetches") for node in nodes):
+            return False
+        return all(plan.buffers < JOBS // 50 for plan in plans)
+
     # Without statistics, or after many changes, the planner prefers the table.
-    for plan in plans if condition == "analyzed" else ():
-        assert not plan.scans, plan.shape
-        assert plan.indexes == [QUEUE], plan.shape
-        assert {node["Heap Fetches"] for node in plan.nodes if "Heap Fetches" in node} == {0}
-        assert plan.buffers < JOBS // 50, plan.shape
+    if condition == "analyzed":
+        await eventually(counted_by_index)
