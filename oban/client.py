@@ -1,7 +1,7 @@
 """`Oban`: the client for asyncio, which can also run jobs."""
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from typing import Any, Self, Unpack
 
@@ -89,14 +89,17 @@ class Oban(BaseClient[AsyncEngine, AsyncCaller]):
 
     async def enqueue(self, job: Job, session: AsyncCaller | None = None) -> Job:
         jobs = insert.collect_jobs([job])
-        await self._database.run(
+        await self._insert(session, jobs)
+        return job
+
+    def _insert(self, session: AsyncCaller | None, jobs: list[Job]) -> Coroutine[Any, Any, None]:
+        return self._database.run(
             session,
             insert.insert_all,
             jobs,
             attach=session is not None,
             max_attempts=self.options.max_attempts,
         )
-        return job
 
     def _enqueue_sync(self, job: Job, session: SyncCaller | None) -> Job:
         return sync_calls.enqueue(self._database, self.options, job, session)
@@ -105,13 +108,7 @@ class Oban(BaseClient[AsyncEngine, AsyncCaller]):
         self, jobs: Iterable[Job] | Job, *more: Job, session: AsyncCaller | None = None
     ) -> list[Job]:
         new = insert.collect_jobs(jobs, *more)
-        await self._database.run(
-            session,
-            insert.insert_all,
-            new,
-            attach=session is not None,
-            max_attempts=self.options.max_attempts,
-        )
+        await self._insert(session, new)
         return new
 
     async def enqueue_stream(
@@ -240,7 +237,7 @@ class Oban(BaseClient[AsyncEngine, AsyncCaller]):
             await asyncio.sleep(polling.pause())
 
     async def wait_until_empty(self, queue: str | None = None, timeout: Timeout = None) -> None:
-        queue = None if queue is None else fields.queue(queue)
+        queue = fields.queue_or_none(queue)
         which = "the queues are" if queue is None else f"the queue {queue} is"
         polling = Polling(timeout, f"{which} not empty")
         while True:
@@ -292,13 +289,13 @@ class Oban(BaseClient[AsyncEngine, AsyncCaller]):
     async def check_cluster(
         self, queue: str | None = None, session: AsyncCaller | None = None
     ) -> list[QueueInfo]:
-        queue = None if queue is None else fields.queue(queue)
+        queue = fields.queue_or_none(queue)
         return await self._database.read_in(session, cluster.check_cluster, self.options.name, queue)
 
     async def list_queue_settings(
         self, queue: str | None = None, session: AsyncCaller | None = None
     ) -> list[QueueSettings]:
-        queue = None if queue is None else fields.queue(queue)
+        queue = fields.queue_or_none(queue)
         return await self._database.read_in(session, queue_settings.list_settings, self.options.name, queue)
 
     async def count_jobs(
@@ -308,7 +305,7 @@ class Oban(BaseClient[AsyncEngine, AsyncCaller]):
         *,
         queue: str | None = None,
     ) -> JobCounts:
-        queue = None if queue is None else fields.queue(queue)
+        queue = fields.queue_or_none(queue)
         if select_statement is not None:
             check_statement(select_statement)
         return await self._database.read_in(session, counts.count_jobs, select_statement, queue)

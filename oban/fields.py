@@ -100,6 +100,11 @@ def queue(value: object) -> str:
     return str(value)
 
 
+def queue_or_none(value: object) -> str | None:
+    """The name of a queue; None stands for all queues."""
+    return None if value is None else queue(value)
+
+
 def worker(value: object) -> str:
     """A string that is not blank, of up to 255 characters."""
     if not isinstance(value, str):

@@ -66,6 +66,10 @@ class SyncOban(BaseClient[Engine, SyncCaller]):
 
     def enqueue(self, job: Job, session: SyncCaller | None = None) -> Job:
         jobs = insert.collect_jobs([job])
+        self._insert(session, jobs)
+        return job
+
+    def _insert(self, session: SyncCaller | None, jobs: list[Job]) -> None:
         self._database.run(
             session,
             insert.insert_all,
@@ -73,7 +77,6 @@ class SyncOban(BaseClient[Engine, SyncCaller]):
             attach=session is not None,
             max_attempts=self.options.max_attempts,
         )
-        return job
 
     def _enqueue_sync(self, job: Job, session: SyncCaller | None) -> Job:
         return self.enqueue(job, session)
@@ -82,13 +85,7 @@ class SyncOban(BaseClient[Engine, SyncCaller]):
         self, jobs: Iterable[Job] | Job, *more: Job, session: SyncCaller | None = None
     ) -> list[Job]:
         new = insert.collect_jobs(jobs, *more)
-        self._database.run(
-            session,
-            insert.insert_all,
-            new,
-            attach=session is not None,
-            max_attempts=self.options.max_attempts,
-        )
+        self._insert(session, new)
         return new
 
     def enqueue_stream(
@@ -215,7 +212,7 @@ class SyncOban(BaseClient[Engine, SyncCaller]):
             time.sleep(polling.pause())
 
     def wait_until_empty(self, queue: str | None = None, timeout: Timeout = None) -> None:
-        queue = None if queue is None else fields.queue(queue)
+        queue = fields.queue_or_none(queue)
         which = "the queues are" if queue is None else f"the queue {queue} is"
         polling = Polling(timeout, f"{which} not empty")
         while True:
@@ -256,13 +253,13 @@ class SyncOban(BaseClient[Engine, SyncCaller]):
         self._send(session, "scale", queue, node, limit=limit)
 
     def check_cluster(self, queue: str | None = None, session: SyncCaller | None = None) -> list[QueueInfo]:
-        queue = None if queue is None else fields.queue(queue)
+        queue = fields.queue_or_none(queue)
         return self._database.read_in(session, cluster.check_cluster, self.options.name, queue)
 
     def list_queue_settings(
         self, queue: str | None = None, session: SyncCaller | None = None
     ) -> list[QueueSettings]:
-        queue = None if queue is None else fields.queue(queue)
+        queue = fields.queue_or_none(queue)
         return self._database.read_in(session, queue_settings.list_settings, self.options.name, queue)
 
     def count_jobs(
@@ -272,7 +269,7 @@ class SyncOban(BaseClient[Engine, SyncCaller]):
         *,
         queue: str | None = None,
     ) -> JobCounts:
-        queue = None if queue is None else fields.queue(queue)
+        queue = fields.queue_or_none(queue)
         if select_statement is not None:
             check_statement(select_statement)
         return self._database.read_in(session, counts.count_jobs, select_statement, queue)

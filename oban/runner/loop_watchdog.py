@@ -110,7 +110,9 @@ class LoopWatchdog:
         stack = traceback.format_list(traceback.extract_stack(frame, _DEPTH)) if frame else []
         logger.warning(
             "the event loop has been blocked for %.1f s by %s; nothing else can run on it. It is at\n%s",
-            *(seconds, self._blocked_by, "".join(stack).rstrip()),
+            seconds,
+            self._blocked_by,
+            "".join(stack).rstrip(),
         )
 
     def _report_end(self) -> None:

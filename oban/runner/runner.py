@@ -69,7 +69,10 @@ class Runner:
         self._thread_sessions = ThreadSessions(database, options.statement_timeout, factory)
         sessions = JobSessions(database, options.statement_timeout, factory)
         self._executor = Executor(
-            *(self._threads, self._processes, sessions, self._thread_sessions),
+            self._threads,
+            self._processes,
+            sessions,
+            self._thread_sessions,
             options.middleware,
             options.timeout,
         )
@@ -146,8 +149,11 @@ class Runner:
         """
         self.queues.retire()
         steps = (
-            *(self._let_jobs_finish, self._put_jobs_back, self._store_outcomes),
-            *(self._exit_lifespan, self._disconnect),
+            self._let_jobs_finish,
+            self._put_jobs_back,
+            self._store_outcomes,
+            self._exit_lifespan,
+            self._disconnect,
         )
         for step in steps:
             try:

@@ -108,6 +108,9 @@ class Service(ABC):
         logger.log(
             logging.WARNING if expected else logging.ERROR,
             "%s failed, trying again in %.1f s: %s: %s",
-            *(self.name, pause, type(error).__name__, message),
+            self.name,
+            pause,
+            type(error).__name__,
+            message,
             exc_info=None if expected else error,
         )
