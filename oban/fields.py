@@ -56,7 +56,7 @@ class JobUpdate(Overrides, total=False):
 
 
 class RetryOptions(TypedDict, total=False):
-    """What `retry_job` and `retry_many_jobs` can change as well. None leaves it to the call."""
+    """The options of `retry_job` and `retry_many_jobs`, which also change fields. None means not set."""
 
     scheduled_at: datetime | None
     schedule_in: float | timedelta | None
@@ -195,7 +195,7 @@ def delay(value: object, field: str = "schedule_in") -> float:
 
 
 def schedule_in(value: object, field: str = "schedule_in") -> float:
-    """As `delay`, but a negative one means now: a deadline that has passed, minus the current time."""
+    """Check a delay; a negative one, such as the time until a deadline that has passed, means now."""
     return delay(max(seconds(value, field), 0.0), field)
 
 

@@ -164,7 +164,7 @@ def _end_executors() -> None:
 
 
 class _LastCall:
-    """What the thread of an executor runs when its call has returned."""
+    """The next call of an executor's thread, which ends the process."""
 
     def run(self) -> NoReturn:
         leave()

@@ -143,7 +143,7 @@ class Worker(Generic[A]):
             cls._has_timeout = True
         if (functions := options.pop("middleware", None)) is not None:
             cls.own_middleware = layers(callables.middleware(functions))
-        # Those of a base class stay, except for the classes that are named again.
+        # The rules of a base class apply, except for the exceptions that are named again.
         cls.error_rules = {**cls.error_rules, **error_rules.pop_rules(options)}
         own = fields.check(options)
         cls.worker_name = fields.worker(f"{module}.{cls.__qualname__}" if name is None else name)
@@ -153,7 +153,7 @@ class Worker(Generic[A]):
             config.check_name("oban", oban)
             cls._oban = oban
         cls._is_in_script = name is None and module == cls.__module__ == main_module.MAIN
-        # What `@worker` decorates can be a worker of this name already.
+        # `@worker` can decorate a worker of this name.
         previous = registry.get(cls.worker_name)
         inherited = previous._aliases if previous is not None and previous in cls.__mro__ else ()
         cls._aliases = inherited if aliases is None else parse_aliases(aliases, cls.worker_name)

@@ -25,7 +25,7 @@ class SignalRequests:
         self._stop = stop
         self._stopping = False
         self._is_repeated = False
-        #: What Python calls for each signal as long as this handles it.
+        #: The function that Python calls for each signal while this object handles it.
         self._handlers: dict[signal.Signals, object] = {}
 
     def receive(self) -> None:

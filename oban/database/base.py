@@ -76,7 +76,7 @@ class Retries:
 class BaseDatabase:
     """One instance's access to its database: the engine, the prefix, and how functions get a transaction."""
 
-    #: Whom the connections of the autocommit pool belong to.
+    #: The owners of the connections in the autocommit pool.
     _owners = Owners()
 
     def __init__(self, engine: Engine, *, owned: bool, prefix: str | None, pooled: bool) -> None:
@@ -85,11 +85,11 @@ class BaseDatabase:
         self.dialect = dialects.by_name(engine.dialect.name)
         if prefix and not self.dialect.has_schemas:
             raise ConfigError(f"{self.dialect.name} has no schemas: leave out the prefix")
-        #: Whether the database exists only in this process. What the URL says, until a node starts and asks.
+        #: Whether the database exists only in this process: by its URL, until a node starts and asks it.
         self.in_memory = self.dialect.is_memory(engine.url)
         #: Whether the driver is in a transaction before the first statement that writes. Known to a node.
         self.begins_early = False
-        #: What everybody who uses the engine shares, if that is its connection.
+        #: The connection of the engine, if all its users share one.
         self._shared = SharedConnection.of(engine)
         # An application's engine keeps all of its connections in its own pool.
         keeps = owned and not self.in_memory
@@ -142,7 +142,8 @@ class BaseDatabase:
         # A pooler may send the messages of one statement to different servers.
         if self.pooled or self._shared is not None or not has_level(engine, self.dialect.isolation):
             return False
-        # What a listener sets for each transaction, such as its role, would be over before the statement.
+        # A listener can set something for a transaction, such as a role. In autocommit, it would be reset
+        # before the statement.
         listens = compat.listens(engine, "begin") or compat.sessions_listen("after_begin")
         return not (listens or compat.pool_listens(engine.pool, "checkout"))
 

@@ -24,7 +24,7 @@ PATIENCE = 1.0
 
 
 class Inheritable(Protocol):
-    """What a forked child has to renew before it can use it."""
+    """An object that a forked child has to renew before it can use it."""
 
     def _renew(self) -> None: ...
 

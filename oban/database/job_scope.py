@@ -1,4 +1,4 @@
-"""The session of the job that runs in this context, for the check that nothing waits for it in vain."""
+"""The session of the job that runs in this context, to check whether a call would wait for it forever."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -92,7 +92,7 @@ def job_session(session: Session) -> Iterator[None]:
 
 
 def job_transactions() -> list[_Begun]:
-    """What the session of this context's job is in now, on single-writer databases."""
+    """Return the open transactions of this context's job session, on single-writer databases."""
     scope = _scope.get()
     if scope is None:
         return []

@@ -178,7 +178,7 @@ class LoopLock:
                 turn = self._turns[loop] = asyncio.Lock()
         await turn.acquire()
         try:
-            # What asyncio has for tasks to wait for works on one loop only.
+            # The locks and events of asyncio work on one loop only.
             while not self._hold(loop):  # noqa: ASYNC110
                 await asyncio.sleep(self.PAUSE)
         except BaseException:

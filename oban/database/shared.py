@@ -1,4 +1,4 @@
-"""Engines whose pool gives the same connection to everybody, such as `StaticPool`.
+"""Engines whose users share one connection, such as those with `StaticPool`.
 
 The driver has one transaction at a time. If the application is in one, a call of Oban's without `session=` is
 in it as well, so it runs in a savepoint of it: the application commits both or rolls both back. Otherwise the
@@ -30,7 +30,7 @@ class SharedConnection:
     _making: ClassVar[threading.Lock] = threading.Lock()
 
     def __init__(self, engine: Engine) -> None:
-        #: Held by a call, which the application's event handlers can interrupt with another one.
+        #: A call locks it. It is reentrant because event handlers of the application can make calls, too.
         self.lock = threading.RLock()
         self._per_thread = isinstance(engine.pool, SingletonThreadPool)
         #: The connections that have begun a transaction, the last one at the end, each with its thread.
@@ -49,7 +49,7 @@ class SharedConnection:
 
     @classmethod
     def of(cls, engine: Engine) -> "SharedConnection | None":
-        """What everybody who uses the engine shares; None if a transaction has a connection to itself."""
+        """Return the connection that the engine's users share; None if each transaction has its own."""
         if not isinstance(engine.pool, (StaticPool, SingletonThreadPool, AssertionPool)):
             return None
         root = compat.root_engine(engine)

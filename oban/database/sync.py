@@ -42,7 +42,7 @@ class SyncDatabase(BaseDatabase):
         #: The writers of this process take turns, and all who share one connection.
         self._reader = nullcontext() if self._shared is None else self._shared.lock
         self._writer = self._reader
-        #: What a fork waits for, unless the thread that forks has it.
+        #: A fork waits for this lock, unless the thread that forks has it.
         self._fork_lock = None
         if self.dialect.single_writer and not self._shared:
             self._writer = self._fork_lock = threading.RLock()

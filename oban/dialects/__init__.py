@@ -1,4 +1,4 @@
-"""What differs between databases, a folder for each: `by_name` and `for_bind` find the `Dialect` to use."""
+"""The dialects of the databases, a folder for each. `by_name` and `for_bind` find the one to use."""
 
 from sqlalchemy import URL, Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError

@@ -21,7 +21,7 @@ UNWRITABLE = (TypeError, ValueError, OverflowError, RecursionError)
 
 
 class InsertTrigger(NamedTuple):
-    """What the database knows about the trigger that announces inserted jobs."""
+    """The state of the trigger that announces inserted jobs."""
 
     #: When it fires: `O` (unless the session is a replica), `A` (always), `R` (if it is one) or `D` (never);
     #: None if it does not exist.
@@ -96,7 +96,7 @@ class Dialect(Expressions):
 
     @abstractmethod
     def driver_in_transaction(self, driver: Any) -> bool:
-        """The same for a connection of the driver."""
+        """Do the same as `in_transaction`, for a connection of the driver."""
 
     def begins_early(self, driver: Any) -> bool:
         """Whether the driver is always in a transaction, so that being in one says nothing."""
@@ -158,7 +158,7 @@ class Dialect(Expressions):
         return None
 
     def holds_memory(self, connection: Connection) -> bool | None:
-        """Like `is_memory`, asked of the database itself; None if it is what the URL says."""
+        """Ask the database itself whether it is in memory; None if the URL alone decides."""
         return None
 
     def prepare(self, connection: Connection) -> bool:

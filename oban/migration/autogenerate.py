@@ -21,7 +21,7 @@ from oban.migration import revisions
 from oban.models import metadata
 
 TABLES = {table.name for table in metadata.tables.values()}
-#: What belongs to the tables and is not part of the metadata. The signature of a function has parentheses.
+#: Objects of the tables that the metadata does not include. The signature of a function has parentheses.
 _ATTACHED = {ENUM, TRIGGER, f"{TRIGGER}()"}
 
 

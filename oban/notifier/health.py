@@ -1,4 +1,4 @@
-"""Checks that what is announced arrives: the trigger announces inserted jobs, and the listener hears them.
+"""Checks that notifications work: the trigger announces inserted jobs, and the listener hears of them.
 
 A node works without both, but its jobs then wait for the next poll.
 """
@@ -27,7 +27,7 @@ _CONSEQUENCE = "so jobs are only found by polling (poll_interval, stage_interval
 
 
 class Health:
-    """The problems of one node with announcements, each of which is logged when it begins.
+    """Checks the notifications of one node, and logs each problem when it begins.
 
     `listen_url` is the URL of the listening connection, if it is not made as the engine's are.
     """
@@ -119,7 +119,7 @@ class Health:
 
 
 def _trigger_problem(trigger: InsertTrigger, table: str) -> str:
-    """What keeps the trigger from announcing inserted jobs, and what to do; empty if nothing does."""
+    """Return why the trigger does not announce inserted jobs, and what to do; empty if it does."""
     name = ddl.TRIGGER
     if trigger.mode is None:
         return f"{table} has no trigger {name}, {_CONSEQUENCE}; run `oban install`, which creates it again"

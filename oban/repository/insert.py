@@ -46,7 +46,7 @@ _COLUMNS = {
     "tags": TextList,
 }
 _DOCUMENTS = ("args", "meta")
-#: What else a record can have: a job with one of these keys may not be due at once.
+#: Further keys of a record. A job with one of them may not be due at once.
 _TIMING = {"state", "scheduled_at", "delay"}
 _UNSET = {"attempted_at": None, "cancelled_at": None, "completed_at": None, "discarded_at": None}
 #: The fields that an insert does not store, because each new job has the same value in them.

@@ -91,7 +91,7 @@ def _check_limit(value: Any) -> int:
 
 @dataclass(frozen=True, slots=True)
 class QueueSettings:
-    """What commands have set for a queue on a node or on all nodes. None means that they have not set it.
+    """The settings that commands stored for a queue on one node or on all nodes. None means not set.
 
     Attributes:
         queue: The name of the queue; `*` stands for all queues.

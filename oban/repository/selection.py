@@ -231,7 +231,7 @@ def _find_versions(tx: Transaction, statement: Select[Any]) -> dict[int, str]:
 
 
 def _select_again(tx: Transaction, statement: Select[Any], ids: Iterable[int]) -> set[int]:
-    """Those of some locked ids that a caller's statement still selects."""
+    """Return the ids among locked ones that a caller's statement still selects."""
     # Without its limit, within which there may be other rows by now.
     selected = statement.limit(None).offset(None).subquery()
     again = select(selected.c.id).where(tx.dialect.in_ids(selected.c.id, tx.dialect.id_list()))

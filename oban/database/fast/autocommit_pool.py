@@ -39,7 +39,7 @@ class AutocommitConnection:
         self.generation = generation
         self.process = inherited.process
         self.used_at = clock.monotonic()
-        #: What `Owners.current()` was when it was kept.
+        #: The result of `Owners.current()` when it was added to the pool.
         self.owner: object = None
         #: The driver's connection, once this one belongs to the pool below.
         self._dbapi_connection: DBAPIConnection | None = None
@@ -65,7 +65,7 @@ class AutocommitConnection:
 
 
 class Owners:
-    """Whom kept connections belong to: with asyncio, the event loop they were made on; else nobody."""
+    """The owners of connections in the pool: with asyncio, the event loops they work on; else None."""
 
     def current(self) -> object:
         """The owner of connections that are made here and now."""
@@ -96,7 +96,7 @@ class AutocommitPool:
         self._owners = owners
         #: By their owners.
         self._idle: dict[object, list[AutocommitConnection]] = {}
-        #: The number of kept connections, idle or in use.
+        #: The number of connections that belong to the pool, idle or in use.
         self._count = 0
         self._lost = 0
         #: By statement; None if SQLAlchemy has to execute it every time.
@@ -169,7 +169,7 @@ class AutocommitPool:
             connection.close()
 
     def _keep(self, pooled: AutocommitConnection) -> bool:
-        # These listeners set up each use of a connection, and would not be called for one that is kept.
+        # These listeners set up each use of a connection, but the pool would not call them.
         engine = self._engine
         listens = compat.pool_listens(engine.pool, "checkout", "checkin", "reset")
         if listens or compat.listens(engine, "engine_connect"):
@@ -217,7 +217,7 @@ class AutocommitPool:
         )
 
     def invalidate_all(self) -> None:
-        """Use no connection again that is kept now, because one was lost."""
+        """Use none of the present connections again, because one was lost."""
         self._lost += 1
 
     def close(self) -> None:

@@ -40,7 +40,7 @@ _TEXTS = {
     *("oauth_issuer", "oauth_client_id", "oauth_client_secret", "oauth_scope"),
 }
 _LIBPQ = _TEXTS | _INTEGERS | _CHOICES.keys()
-#: What tools other than libpq write, and what to write instead.
+#: Parameters of tools other than libpq, and what to write instead.
 _FOREIGN = {
     "schema": "pass prefix=… (--prefix), or write options=-csearch_path%3D…",
     "currentschema": "write options=-csearch_path%3D…",

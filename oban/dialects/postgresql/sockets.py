@@ -1,4 +1,4 @@
-"""What is known about a connection of any driver from its socket."""
+"""Finds out from its socket whether a connection of any driver was closed."""
 
 import os
 import select

@@ -39,7 +39,7 @@ NATIVE: dict[str, dict[str, Callable[[str], Any]]] = {
     "pg8000": {"timeout": float, "tcp_keepalive": boolean},
 }
 
-#: Values that ask for nothing but what a driver without the parameter does.
+#: Values that change nothing for a driver without the parameter.
 _HARMLESS: dict[str, tuple[str, ...]] = {
     "channel_binding": ("disable", "prefer"),
     "gssencmode": ("disable", "prefer"),
@@ -234,7 +234,7 @@ def _refuse(driver: str, key: str, value: object = None) -> NoReturn:
     )
 
 
-#: By driver, what splits parameters into those that SQLAlchemy passes on, and arguments of `connect`.
+#: By driver, the function that splits parameters into those for SQLAlchemy and arguments of `connect`.
 DRIVERS: Mapping[str, Callable[[Query, URL], tuple[Query, dict[str, Any]]]] = {
     "asyncpg": _asyncpg,
     "psycopg": _psycopg,

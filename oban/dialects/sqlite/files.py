@@ -1,4 +1,4 @@
-"""What the name of an SQLite database says: a file, or a database in memory, and how it is opened."""
+"""Reads the name of an SQLite database: a file or a database in memory, and how SQLite opens it."""
 
 import os
 from dataclasses import dataclass
@@ -57,5 +57,5 @@ def _absolute(path: str) -> Path:
 
 
 def _is_true(value: str | None) -> bool:
-    # As SQLite reads a flag in a URI.
+    # SQLite reads a flag in a URI like this.
     return value is not None and value.lower() not in ("", "0", "no", "false", "off")

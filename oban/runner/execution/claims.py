@@ -22,7 +22,7 @@ PAUSE = 0.5
 
 
 class Claims:
-    """The claims of one producer. A run that has lost its job is removed from `runs`, the set of its runs."""
+    """The claims of one producer, whose runs are in `runs`. A run that loses its job is removed from it."""
 
     def __init__(self, database: Database, queue: str, lease: float, runs: set[Run]) -> None:
         self._database = database

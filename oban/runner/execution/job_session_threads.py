@@ -130,8 +130,8 @@ class ThreadSession:
         # After a restart of the server, each pool of one connection would fail a job before it reconnects.
         compat.enable_pre_ping(pool)
         self._thread: int | None = None
-        # SQLAlchemy asks asyncio for the thread's loop when it closes a connection. The pool must not keep
-        # this object, as it is kept itself until its connections are closed.
+        # SQLAlchemy asks asyncio for the thread's loop when it closes a connection. The pool lives until
+        # its connections are closed, and must not refer to this object.
         set_loop = WeakMethod(self._set_loop)
         for name in ("close", "close_detached"):
             event.listen(pool, name, partial(_call_if_alive, set_loop), named=True)

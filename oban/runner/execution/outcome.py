@@ -148,7 +148,6 @@ def from_result(result: object) -> Outcome:
         case Snooze():
             outcome: Outcome = {"outcome": "snoozed", "delay": result.delay}
             if result.meta:
-                # As with a recorded value.
                 outcome["meta"] = encoding.json_object(result.meta, "meta")
             return outcome
         case Record():
