@@ -49,6 +49,15 @@ class Leaping(clock.Clock):
         return next(self._hours) * 3600.0
 
 
+class Manual(clock.Clock):
+    """The test moves the monotonic clock."""
+
+    seconds = 0.0
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+
 async def again(acknowledger: Acknowledger) -> None:
     """Store the pending outcomes as a producer does."""
     await acknowledger.retry_refused()
@@ -274,3 +283,21 @@ def test_a_connection_that_the_driver_considers_busy_counts_as_lost() -> None:
     assert not dialects.by_name("postgresql").is_connection_error(
         InternalError("SELECT 1", {}, ServerError("XX000"))
     )
+
+
+async def test_an_outcome_waits_no_longer_because_others_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    database = Refusing(server_error("P0001"))
+    never, late = ACK, ACK._replace(id=2)
+    database.refuses = lambda ack: ack.id == never.id or ack == late
+    acknowledger = Acknowledger(cast(Database, database))
+    with clock.use(Manual()):
+        await acknowledger.isolate([never])
+        for second in range(300):
+            monkeypatch.setattr(Manual, "seconds", float(second))
+            await acknowledger.retry_refused()
+        await acknowledger.isolate([late])
+        for tenth in range(20):
+            monkeypatch.setattr(Manual, "seconds", 300 + tenth / 10)
+            await acknowledger.retry_refused()
+    assert refused_by(acknowledger) == [never]
+    assert [ack.id for ack in database.stored] == [2]

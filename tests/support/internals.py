@@ -113,7 +113,7 @@ def replace_finish(patch: pytest.MonkeyPatch, oban: Oban, function: Callable[[Ow
 
 def refused_by(acknowledger: Acknowledger) -> list[Ack]:
     """The acknowledgements that the database refused, which are tried again later."""
-    return [ack for ack, _ in acknowledger._refused]
+    return [refused.ack for refused in acknowledger._refused]
 
 
 def retry_refused_now(pruner: Pruner) -> None:

@@ -1,10 +1,10 @@
 """Collects outcomes, and keeps them until the database has stored them."""
 
 import logging
-import random
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
-from oban import clock, dialects, encoding
+from oban import backoff, clock, dialects, encoding
 from oban.database.aio import Database
 from oban.repository import acknowledge
 from oban.repository.acknowledge import Ack
@@ -14,7 +14,7 @@ logger = logging.getLogger("oban.acknowledger")
 
 #: How often an outcome is refused on its own before something else is stored instead.
 TRIES = 5
-#: The longest pause between two tries to store what was refused, in seconds.
+#: The longest pause between two tries to store an outcome that is refused, in seconds.
 MAX_RETRY_PAUSE = 60.0
 #: The most outcomes in one statement, and the most characters in their values.
 MAX_BATCH = 1000
@@ -24,16 +24,22 @@ MAX_REFUSED = 10_000
 MAX_CHARACTERS = 256 * 1024 * 1024
 
 
+class Refused(NamedTuple):
+    """An outcome that the database has refused even on its own."""
+
+    ack: Ack
+    tries: int
+    #: When to try again, by the monotonic clock.
+    retry_at: float
+
+
 class Acknowledger:
     """The outcomes of one producer that are not stored yet. It is safe to store an outcome twice."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
         self._pending: list[Ack] = []
-        #: What was refused even on its own, and how many times.
-        self._refused: list[tuple[Ack, int]] = []
-        self._retry_pause = 0.1
-        self._retry_at = 0.0
+        self._refused: list[Refused] = []
         self._batch_size = MAX_BATCH
 
     def __len__(self) -> int:
@@ -41,7 +47,7 @@ class Acknowledger:
 
     def __iter__(self) -> Iterator[Ack]:
         yield from self._pending
-        yield from (ack for ack, _ in self._refused)
+        yield from (refused.ack for refused in self._refused)
 
     @property
     def is_full(self) -> bool:
@@ -53,7 +59,9 @@ class Acknowledger:
         """Seconds until there is something to store; None if nothing waits."""
         if self._pending:
             return 0.0
-        return max(0.0, self._retry_at - clock.monotonic()) if self._refused else None
+        if not self._refused:
+            return None
+        return max(0.0, min(refused.retry_at for refused in self._refused) - clock.monotonic())
 
     def add(self, ack: Ack) -> None:
         """Keep an outcome until it is stored."""
@@ -97,16 +105,18 @@ class Acknowledger:
             await self.database.write(acknowledge.acknowledge, acks)
 
     async def retry_refused(self) -> None:
-        """Store what was refused, if it is time to try again. The pauses between the tries grow."""
-        if self._refused and clock.monotonic() >= self._retry_at:
-            untried, self._refused = self._refused, []
-            try:
-                while untried:
-                    await self._store_alone(*untried[0])
-                    del untried[0]
-            finally:
-                self._refused = untried + self._refused
-            self._retry_pause = min(self._retry_pause * 2, MAX_RETRY_PAUSE) if self._refused else 0.1
+        """Store the outcomes that were refused and are due again. The pauses of each one grow."""
+        if not self._refused:
+            return
+        now = clock.monotonic()
+        untried = [refused for refused in self._refused if refused.retry_at <= now]
+        self._refused = [refused for refused in self._refused if refused.retry_at > now]
+        try:
+            while untried:
+                await self._store_alone(untried[0].ack, untried[0].tries)
+                del untried[0]
+        finally:
+            self._refused = untried + self._refused
 
     async def _store_alone(self, ack: Ack, tries: int) -> None:
         try:
@@ -127,8 +137,8 @@ class Acknowledger:
                         log_replaced(ack, replacement, error)
                         return
             # Nothing of the outcome is the reason, so it stays as it is.
-            self._refused.append((ack, tries + 1))
-            self._retry_at = clock.monotonic() + random.uniform(0.5, 1) * self._retry_pause  # noqa: S311
+            pause = backoff.pause(tries - 1, MAX_RETRY_PAUSE)
+            self._refused.append(Refused(ack, tries + 1, clock.monotonic() + pause))
 
 
 def replacements(ack: Ack, error: Exception, *, may_fail: bool = True) -> Iterator[Ack]:
