@@ -13,7 +13,7 @@ from typing import Any, ForwardRef, TypeVar, Union, get_args, get_origin
 
 from typing_extensions import is_typeddict
 
-from oban import encoding, fields
+from oban import encoding, error_texts, fields
 from oban.annotations import evaluate, show, unalias
 from oban.errors import ConfigError, InvalidJob
 
@@ -118,7 +118,7 @@ def check_parameter(process: Any, declared: Any, class_name: str) -> None:
 def example(declared: Any, names: list[str]) -> str:
     """How args with these names are written: `SendArgs(to=…)`, or `{'to': …}` if they are a dict."""
     cls = _class_of(declared)
-    shown = [encoding.log_safe(name, 40) for name in names[:_MAX_PROBLEMS]]
+    shown = [error_texts.log_safe(name, 40) for name in names[:_MAX_PROBLEMS]]
     if hasattr(cls, "model_json_schema") or is_dataclass(cls):
         return f"{cls.__name__}({', '.join(f'{name}=…' for name in shown)})"
     return f"{{{', '.join(f'{name!r}: …' for name in shown)}}}"
@@ -161,7 +161,7 @@ class Arguments:
             self._adapter: TypeAdapter[Any] = TypeAdapter(declared)
             self._adapter.rebuild(raise_errors=True)
         except Exception as error:
-            problem = encoding.log_safe(str(error).partition("\n")[0], 500)
+            problem = error_texts.log_safe(str(error).partition("\n")[0], 500)
             raise ConfigError(f"its args cannot be {self._name}: {problem}") from error
 
     def parse(self, args: dict[str, Any], owner: str) -> Any:
@@ -191,7 +191,7 @@ class Arguments:
         except self._invalid as error:
             raise self._misfit(error, owner) from None
         except Exception as error:
-            problem = f"{type(error).__name__}: {encoding.log_safe(str(error), _MAX_LENGTH)}"
+            problem = f"{type(error).__name__}: {error_texts.log_safe(str(error), _MAX_LENGTH)}"
             raise InvalidJob("args", f"of {owner} cannot be stored: {problem}") from error
         changed = _difference(before, after)
         raise InvalidJob("args", f"of {owner} would not come back as they are: {changed}")
@@ -210,7 +210,7 @@ class Arguments:
         # pydantic's own message includes the values.
         problems = error.errors(include_url=False, include_input=False, include_context=False)
         shown = [
-            f"{_path(problem['loc'])}{encoding.log_safe(problem['msg'], _MAX_LENGTH)}"
+            f"{_path(problem['loc'])}{error_texts.log_safe(problem['msg'], _MAX_LENGTH)}"
             for problem in problems[:_MAX_PROBLEMS]
         ]
         if len(problems) > _MAX_PROBLEMS:
@@ -227,9 +227,11 @@ def _dumps(args: dict[str, Any]) -> str:
 
 
 def _path(location: tuple[int | str, ...]) -> str:
-    parts = (f"[{part}]" if isinstance(part, int) else f".{encoding.log_safe(part, 40)}" for part in location)
+    parts = (
+        f"[{part}]" if isinstance(part, int) else f".{error_texts.log_safe(part, 40)}" for part in location
+    )
     path = "".join(parts).removeprefix(".")
-    return f"{encoding.log_safe(path, _MAX_LENGTH)}: " if path else ""
+    return f"{error_texts.log_safe(path, _MAX_LENGTH)}: " if path else ""
 
 
 def _difference(before: Any, after: Any) -> str:
@@ -244,5 +246,5 @@ def _difference(before: Any, after: Any) -> str:
     shown = []
     for name in changed[:_MAX_PROBLEMS]:
         types_ = f"{type(before[name]).__name__}, then {type(after.get(name)).__name__}"
-        shown.append(f"{encoding.log_safe(name, 40)} ({types_})")
+        shown.append(f"{error_texts.log_safe(name, 40)} ({types_})")
     return ", ".join(shown) or f"{cls.__qualname__} does not compare by value"

@@ -1,4 +1,4 @@
-"""JSON encoding and decoding, and strings that can be stored and logged.
+"""JSON encoding and decoding.
 
 JSON values are None, booleans, strings, numbers, lists, tuples and dicts, and instances of their subclasses,
 such as a member of an `IntEnum` or a `StrEnum`, which are stored as the plain value. A value is refused if
@@ -10,7 +10,6 @@ import json
 import math
 import re
 import sys
-import traceback
 from decimal import Decimal
 from marshal import dumps as marshal_dumps
 from typing import Any
@@ -18,22 +17,15 @@ from typing import Any
 import orjson
 
 from oban import display, remedies
+from oban.error_texts import sanitize
 from oban.errors import EncodingError
 
 #: The largest `args`, `meta` or recorded value, in bytes of JSON.
 MAX_BYTES = 4 * 1024 * 1024
 #: How deeply lists and dicts can be nested.
 MAX_DEPTH = 100
-#: The longest traceback or message in `errors`, in bytes of JSON.
-MAX_ERROR = 8192
 #: The longest key in the path to a wrong value, in characters; the path has twice as many.
 MAX_SHOWN = 100
-#: Takes the place of the message of an exception whose methods fail.
-UNPRINTABLE = "<the exception could not be printed>"
-
-#: Read like this because a subclass can replace the attribute.
-_exceptions_in = BaseExceptionGroup.__dict__["exceptions"].__get__
-
 _STRICT = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
 _EMPTY: dict[str | bytes, Any] = {"{}": dict, b"{}": dict, "[]": list, b"[]": list}
 _LONG_NUMBER = re.compile(r"\d{18}")
@@ -269,82 +261,3 @@ def string(value: str, path: str, part: str = "") -> str:
             raise EncodingError(path, f"{part}holds a lone surrogate, which is not valid Unicode") from None
     # Of a subclass, such as an enum, only the string itself.
     return str.__str__(value)
-
-
-def sanitize(value: str, limit: int = MAX_ERROR) -> str:
-    """Replace NUL characters and surrogates; if the JSON exceeds `limit` bytes, cut out the middle."""
-    if len(value) <= limit:
-        text = _without_faults(value)
-        if len(orjson.dumps(text)) <= limit:
-            return text
-    # A character takes one byte or more, so no more than this is needed of either end.
-    head, tail = (_without_faults(part).encode() for part in (value[:limit], value[-limit:]))
-    room = limit - 64
-    while True:
-        half = room // 2
-        first, last = head[:half].decode(errors="ignore"), tail[-half:].decode(errors="ignore")
-        left_out = len(value) - len(first) - len(last)
-        text = f"{first}\n… {left_out:,} characters left out …\n{last}"
-        size = len(orjson.dumps(text))
-        if left_out > 0 and size <= limit:
-            return text
-        # In JSON, quotes take two bytes and control characters six: try again with less.
-        room = min(room * limit // size, room - room // 16 - 1)
-
-
-def log_safe(value: object, limit: int = 255) -> str:
-    """A value for one line of a log: up to `limit` characters, without control characters."""
-    text = value if isinstance(value, str) and value.isprintable() else repr(value)
-    return text if len(text) <= limit else f"{text[:limit]}…"
-
-
-def _without_faults(value: str) -> str:
-    return value.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
-
-
-def error_text(error: BaseException) -> str:
-    """The traceback of an exception as a string that can be stored. Never raises."""
-    try:
-        return sanitize("".join(traceback.format_exception(error)).rstrip())
-    except BaseException:
-        # The exception's __str__() can do anything, and so can its metaclass when asked for its name.
-        name = type.__dict__["__qualname__"].__get__(type(error))
-        lines = traceback.format_tb(error.__traceback__)
-        return sanitize("".join([*lines, f"{name}: {UNPRINTABLE}"]))
-
-
-def has_surrogates(error: BaseException) -> bool:
-    """Whether a file in UTF-8 cannot hold the traceback of an exception that `error_text` can print."""
-    try:
-        "".join(traceback.format_exception(error)).encode()
-    except UnicodeEncodeError:
-        return True
-    return False
-
-
-def error_line(error: BaseException) -> str:
-    """The type of an exception and the first line of its message, for a line of a log. Never raises."""
-    name = type.__dict__["__name__"].__get__(type(error))
-    try:
-        message = first_line(error_message(error))
-    except BaseException:
-        message = UNPRINTABLE
-    return f"{log_safe(name)}: {message}" if message else log_safe(name)
-
-
-def error_message(error: BaseException) -> str:
-    """The message of an exception. That of a group names the first exception in it, too.
-
-    Raises what `__str__()` of the exception raises.
-    """
-    message, inner = str(error), error
-    while issubclass(type(inner), BaseExceptionGroup):
-        inner = _exceptions_in(inner)[0]
-    return message if inner is error else f"{message}: {error_line(inner)}"
-
-
-def first_line(text: str) -> str:
-    """The first line of a text that is not blank, for a line of a log."""
-    # As a plain str, because the methods of a subclass can do anything. A longer line is cut anyway.
-    lines = str.__str__(text)[:1000].strip().splitlines()
-    return log_safe(lines[0].rstrip(), 500) if lines else ""

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-from oban import encoding, fields, main_module
+from oban import error_texts, fields, main_module
 from oban.errors import ConfigError, InvalidJob, UnknownWorker
 
 W = TypeVar("W", bound=type[Any])
@@ -23,7 +23,7 @@ class Registry(dict[str, W]):
                 "a script has enqueued it: run the script with `python -m`, or set the worker's option name"
             )
         raise UnknownWorker(
-            f"no worker named {encoding.log_safe(repr(name))} is registered in this process; {remedy}"
+            f"no worker named {error_texts.log_safe(repr(name))} is registered in this process; {remedy}"
         )
 
     def add(self, cls: W) -> None:

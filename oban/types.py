@@ -17,7 +17,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import ARRAY, TypeDecorator, TypeEngine
 
-from oban import compat, display, encoding, fields
+from oban import compat, display, encoding, error_texts, fields
 from oban.errors import EncodingError, InvalidJob
 
 
@@ -46,7 +46,7 @@ def parse_state(value: object) -> JobState:
     name = str.__str__(value)
     if (state := STATE_BY_VALUE.get(name)) is None:
         hint = fields.suggestion(name.lower(), STATES)
-        raise InvalidJob("state", f"{encoding.log_safe(repr(name))} is not a state{hint}")
+        raise InvalidJob("state", f"{error_texts.log_safe(repr(name))} is not a state{hint}")
     return state
 
 

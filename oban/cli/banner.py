@@ -8,7 +8,7 @@ import click
 
 import oban as package
 from oban import Oban, dialects
-from oban.encoding import log_safe
+from oban.error_texts import log_safe
 from oban.worker import registry
 
 logger = logging.getLogger("oban")

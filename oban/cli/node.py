@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, NoReturn
 
-from oban import Oban, encoding
+from oban import Oban, error_texts
 from oban.cli import banner
 from oban.cli.logs import Console
 from oban.cli.requests import SignalRequests
@@ -69,7 +69,7 @@ def run(
                 if serving.done() or loop.is_closed():
                     raise
                 # A task that a job has created raised SystemExit, which ends the loop, or called its stop().
-                logger.error("the event loop was stopped by %s and goes on", encoding.error_text(error))
+                logger.error("the event loop was stopped by %s and goes on", error_texts.error_text(error))
         exit_after_handlers()
 
 

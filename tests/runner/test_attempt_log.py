@@ -14,7 +14,7 @@ from sqlalchemy import URL
 from sqlalchemy.orm import Session
 
 import oban as package
-from oban import CallNext, Job, JobState, Middleware, Oban, Worker, encoding
+from oban import CallNext, Job, JobState, Middleware, Oban, Worker, error_texts
 from oban.repository.acknowledge import Ack
 from oban.runner.execution import attempt_log
 from oban.runner.execution.run import Run
@@ -258,7 +258,7 @@ def test_an_exception_with_lone_surrogates_can_be_written_to_a_file(
     handler.handleError = lambda record: pytest.fail(str(sys.exception()))  # type: ignore[method-assign]
     attempt_log.logger.addHandler(handler)
     try:
-        attempt_log.ended(run, Ack(*run.key, "failed", encoding.error_text(error), 17), error)
+        attempt_log.ended(run, Ack(*run.key, "failed", error_texts.error_text(error), 17), error)
     finally:
         attempt_log.logger.removeHandler(handler)
         handler.close()

@@ -9,7 +9,7 @@ import orjson
 import pytest
 from sqlalchemy import URL, select
 
-from oban import Cancel, Job, JobState, Oban, Record, Worker, encoding, fields, migration
+from oban import Cancel, Job, JobState, Oban, Record, Worker, encoding, error_texts, fields, migration
 from oban.config import MAX_LIMIT, MAX_NAME
 from oban.errors import ConfigError, InvalidJob, ObanError
 from tests.support.databases import PostgreSQLFactory
@@ -183,7 +183,13 @@ async def test_the_outcome_of_a_run_is_shortened_or_refused_at_its_limit(url: UR
                 Talks.new({"as": kind, "of": of, "size": size})
                 for kind in ("error", "reason")
                 for of in ("x", "€", '"')
-                for size in (100, encoding.MAX_ERROR - 1, encoding.MAX_ERROR, encoding.MAX_ERROR + 1, 10**6)
+                for size in (
+                    100,
+                    error_texts.MAX_ERROR - 1,
+                    error_texts.MAX_ERROR,
+                    error_texts.MAX_ERROR + 1,
+                    10**6,
+                )
             ),
             *(
                 Talks.new({"as": "record", "of": "x", "size": encoding.MAX_BYTES - 2 + more})
@@ -197,10 +203,10 @@ async def test_the_outcome_of_a_run_is_shortened_or_refused_at_its_limit(url: UR
     for row in rows[:-3]:
         (entry,) = row.errors
         text, said = entry["error"], row.args["of"] * row.args["size"]
-        assert len(orjson.dumps(text)) <= encoding.MAX_ERROR
+        assert len(orjson.dumps(text)) <= error_texts.MAX_ERROR
         assert row.state is (JobState.DISCARDED if row.args["as"] == "error" else JobState.CANCELLED)
         assert text.endswith(said[-100:])
-        whole = row.args["as"] == "reason" and len(orjson.dumps(said)) <= encoding.MAX_ERROR
+        whole = row.args["as"] == "reason" and len(orjson.dumps(said)) <= error_texts.MAX_ERROR
         assert (text == said) is whole
     assert [row.state for row in rows[-3:]] == [JobState.COMPLETED] * 2 + [JobState.DISCARDED]
     assert [len(row.meta["return"]) for row in rows[-3:-1]] == [

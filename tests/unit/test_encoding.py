@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 import pytest
 
-from oban import Job, encoding, fields
+from oban import Job, encoding, error_texts, fields
 from oban.errors import EncodingError
 
 
@@ -251,7 +251,7 @@ def raised(error: BaseException) -> BaseException:
 
 
 def test_the_text_of_an_error_names_its_type_message_and_place() -> None:
-    text = encoding.error_text(raised(ValueError("out of tea")))
+    text = error_texts.error_text(raised(ValueError("out of tea")))
     assert text.endswith("ValueError: out of tea")
     assert "in raised" in text
 
@@ -270,9 +270,9 @@ def test_the_text_of_an_error_names_its_type_message_and_place() -> None:
     ids=lambda error: type(error).__name__,
 )
 def test_the_text_of_any_error_can_be_stored(error: BaseException) -> None:
-    text = encoding.error_text(raised(error))
+    text = error_texts.error_text(raised(error))
     assert text
-    assert len(text) < encoding.MAX_ERROR + 100
+    assert len(text) < error_texts.MAX_ERROR + 100
     assert encoding.string(text, "error") == text
     assert type(error).__name__ in text
 
@@ -281,13 +281,13 @@ def test_the_line_of_a_group_names_the_first_exception_in_it() -> None:
     lost = KeyError("order")
     group = ExceptionGroup("unhandled errors in a TaskGroup", [lost])
     line = "ExceptionGroup: unhandled errors in a TaskGroup (1 sub-exception): KeyError: 'order'"
-    assert encoding.error_line(group) == line
+    assert error_texts.error_line(group) == line
     nested = ExceptionGroup("outer", [ExceptionGroup("inner", [lost, ValueError("2")])])
-    assert encoding.error_line(nested) == "ExceptionGroup: outer (1 sub-exception): KeyError: 'order'"
+    assert error_texts.error_line(nested) == "ExceptionGroup: outer (1 sub-exception): KeyError: 'order'"
     unknown = ExceptionGroup("g", [Unprintable()])
     assert (
-        encoding.error_line(unknown)
-        == f"ExceptionGroup: g (1 sub-exception): Unprintable: {encoding.UNPRINTABLE}"
+        error_texts.error_line(unknown)
+        == f"ExceptionGroup: g (1 sub-exception): Unprintable: {error_texts.UNPRINTABLE}"
     )
 
 
@@ -297,13 +297,13 @@ def test_the_text_of_an_error_with_endless_causes_can_be_stored() -> None:
         later = ValueError(str(number))
         later.__cause__ = error
         error = later
-    assert "ValueError" in encoding.error_text(error)
+    assert "ValueError" in error_texts.error_text(error)
 
 
 def test_a_long_text_keeps_both_ends() -> None:
-    text = encoding.sanitize("begin" + "x" * 100_000 + "end")
+    text = error_texts.sanitize("begin" + "x" * 100_000 + "end")
     assert text.startswith("begin")
     assert text.endswith("end")
     assert "characters left out" in text
-    assert encoding.sanitize("short") == "short"
-    assert encoding.sanitize("a\x00\ud800") == "a\ufffd?"
+    assert error_texts.sanitize("short") == "short"
+    assert error_texts.sanitize("a\x00\ud800") == "a\ufffd?"

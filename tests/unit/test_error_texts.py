@@ -5,7 +5,7 @@ import traceback
 import orjson
 import pytest
 
-from oban import encoding
+from oban import error_texts
 
 LONG = {
     "ascii": "x" * 1_000_000,
@@ -14,16 +14,16 @@ LONG = {
     "control": "\x01" * 1_000_000,
     "surrogates": "\ud83d" * 1_000_000,
     "mixed": "x" * 4000 + "\x02" * 100_000 + "é" * 4000,
-    "just too long": "x" * (encoding.MAX_ERROR - 1),
+    "just too long": "x" * (error_texts.MAX_ERROR - 1),
     "short, but not as json": "\n" * 5000,
 }
 
 
 @pytest.mark.parametrize("text", LONG.values(), ids=LONG.keys())
 def test_a_long_text_is_shortened_to_the_limit(text: str) -> None:
-    stored = encoding.sanitize("begin" + text + "end")
+    stored = error_texts.sanitize("begin" + text + "end")
     size = len(orjson.dumps(stored))
-    assert encoding.MAX_ERROR * 0.8 < size <= encoding.MAX_ERROR
+    assert error_texts.MAX_ERROR * 0.8 < size <= error_texts.MAX_ERROR
     assert stored.startswith("begin")
     assert stored.endswith("end")
     kept, _, left_out = stored.partition("\n… ")
@@ -32,9 +32,9 @@ def test_a_long_text_is_shortened_to_the_limit(text: str) -> None:
     assert len(kept) + int(number.replace(",", "")) + len(tail) == len("begin" + text + "end")
 
 
-@pytest.mark.parametrize("text", ["x" * (encoding.MAX_ERROR - 2), "🎉" * 2047, "\n" * 4095])
+@pytest.mark.parametrize("text", ["x" * (error_texts.MAX_ERROR - 2), "🎉" * 2047, "\n" * 4095])
 def test_a_text_that_just_fits_is_unchanged(text: str) -> None:
-    assert encoding.sanitize(text) == text
+    assert error_texts.sanitize(text) == text
 
 
 class Odd(type):
@@ -60,7 +60,7 @@ def test_an_exception_that_answers_with_another_has_a_text(error: Exception) -> 
     try:
         raise error
     except Exception as caught:
-        text = encoding.error_text(caught)
+        text = error_texts.error_text(caught)
     assert type.__dict__["__qualname__"].__get__(type(error)) in text or "unprintable" in text
     assert "test_error_texts.py" in text
 
@@ -70,4 +70,4 @@ def test_an_exception_that_cannot_even_be_formatted_has_a_text(monkeypatch: pyte
         raise MemoryError
 
     monkeypatch.setattr(traceback, "format_exception", fails)
-    assert encoding.error_text(ValueError("x")) == "ValueError: <the exception could not be printed>"
+    assert error_texts.error_text(ValueError("x")) == "ValueError: <the exception could not be printed>"

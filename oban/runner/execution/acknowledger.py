@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from oban import backoff, clock, dialects, encoding
+from oban import backoff, clock, dialects, error_texts
 from oban.database.aio import Database
 from oban.repository import acknowledge
 from oban.repository.acknowledge import Ack
@@ -175,7 +175,7 @@ def log_replaced(ack: Ack, stored: Ack, error: Exception) -> None:
         text = "job %s failed, attempt %s, because its outcome, %s, could not be stored: %s"
     logger.error(
         text,
-        *(ack.id, ack.attempt, ack.outcome, encoding.error_line(cause)),
+        *(ack.id, ack.attempt, ack.outcome, error_texts.error_line(cause)),
         exc_info=cause,
         extra={"job_id": ack.id, "attempt": ack.attempt},
     )

@@ -4,7 +4,7 @@ import contextlib
 import logging
 from typing import Any
 
-from oban import clock, encoding
+from oban import clock, error_texts
 from oban.repository.acknowledge import OUTCOMES, Ack
 from oban.repository.runs import RunKey
 from oban.runner.execution.outcome import is_outcome
@@ -30,8 +30,8 @@ def fields(run: Run, state: str | None = "executing") -> dict[str, Any]:
     job_id, attempt, _ = run.key
     values = {
         "job_id": job_id,
-        "worker": encoding.log_safe(run.worker),
-        "queue": encoding.log_safe(run.queue),
+        "worker": error_texts.log_safe(run.worker),
+        "queue": error_texts.log_safe(run.queue),
         "attempt": _number(attempt),
         "max_attempts": _number(run.max_attempts),
         "node": run.node,
@@ -44,7 +44,7 @@ def fields(run: Run, state: str | None = "executing") -> dict[str, Any]:
 
 def _number(value: Any) -> Any:
     # SQLite stores anything that another program writes.
-    return value if isinstance(value, (int, float)) else encoding.log_safe(value)
+    return value if isinstance(value, (int, float)) else error_texts.log_safe(value)
 
 
 def current_fields() -> dict[str, Any]:
@@ -69,9 +69,9 @@ def timed_out(run: Run, timeout: float) -> None:
 def ignored(run: Run, method: str, instead: str, error: BaseException) -> None:
     """Log what a method of the worker raised, or why its result cannot be used; the attempt continues."""
     text = f"job %s (%s), attempt %s of %s, {instead}, because {method}() of the worker failed: %s"
-    is_printable = not encoding.error_text(error).endswith(encoding.UNPRINTABLE)
+    is_printable = not error_texts.error_text(error).endswith(error_texts.UNPRINTABLE)
     shown = error if is_printable else None
-    _log(logging.ERROR, text, fields(run), encoding.error_line(error), error=shown)
+    _log(logging.ERROR, text, fields(run), error_texts.error_line(error), error=shown)
 
 
 def ended(
@@ -144,14 +144,14 @@ def unreadable(run: RunKey, queue: str, node: str, reason: str, error: Exception
     known = {"job_id": job_id, "queue": queue, "attempt": attempt, "node": node}
     extra = {**known, **unknown, "state": JobState.DISCARDED.value}
     text = "job %s failed, attempt %s, discarded: %s"
-    logger.error(text, job_id, attempt, encoding.log_safe(reason), exc_info=error, extra=extra)
+    logger.error(text, job_id, attempt, error_texts.log_safe(reason), exc_info=error, extra=extra)
 
 
 def _reason(ack: Ack, error: BaseException | None) -> str:
     """The exception that decided the outcome, or the reason in the outcome, in one line."""
     if error is None or is_outcome(error):
-        return encoding.first_line(ack.error or "")
-    return encoding.error_line(error)
+        return error_texts.first_line(ack.error or "")
+    return error_texts.error_line(error)
 
 
 def _exception(ack: Ack, error: BaseException | None) -> BaseException | None:
@@ -160,8 +160,8 @@ def _exception(ack: Ack, error: BaseException | None) -> BaseException | None:
     if error is None or (is_outcome(error) and ack.outcome != "discarded"):
         return None
     # No handler could print an exception that `error_text` cannot.
-    text = ack.error or encoding.error_text(error)
-    return None if text.endswith(encoding.UNPRINTABLE) else error
+    text = ack.error or error_texts.error_text(error)
+    return None if text.endswith(error_texts.UNPRINTABLE) else error
 
 
 def _seconds(value: float) -> str:
@@ -174,13 +174,13 @@ def _log(
     job = [values[name] for name in ("job_id", "worker", "attempt", "max_attempts")]
     exc_info = None if error is None else (type(error), error, error.__traceback__)
     try:
-        if error is None or not encoding.has_surrogates(error):
+        if error is None or not error_texts.has_surrogates(error):
             logger.log(level, text, *job, *more, exc_info=exc_info, extra=values)
         elif logger.isEnabledFor(level):
             args = (*job, *more)
             record = logger.makeRecord(logger.name, level, __file__, 0, text, args, exc_info, extra=values)
             # Formatters use it instead of the traceback, which a handler could not write to a file.
-            record.exc_text = encoding.error_text(error)
+            record.exc_text = error_texts.error_text(error)
             logger.handle(record)
     # Whatever a handler raises, even SystemExit, must not fail the job or stop the node.
     except BaseException:

@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from oban import backoff, clock, encoding, fields, forks
+from oban import backoff, clock, encoding, error_texts, fields, forks
 from oban.database.job_scope import job_session
 from oban.error_rules import Rules
 from oban.errors import ConfigError, InvalidJob, UnknownWorker
@@ -243,7 +243,7 @@ def _timeout_error(run: Run, timeout: float, error: BaseException | None) -> Att
         return AttemptFailed(reason)
     hide_own_frames(error)
     reason.__cause__ = error
-    return AttemptFailed(reason, encoding.error_text(error) + "\n\n")
+    return AttemptFailed(reason, error_texts.error_text(error) + "\n\n")
 
 
 def _process(worker: Worker[Any], job: Job, /, **extra: Any) -> Any:

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine, exc
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from oban import clock, compat, dialects, encoding
+from oban import clock, compat, dialects, error_texts
 from oban.database import job_scope
 from oban.database.aio import Database
 from oban.database.driver_autocommit import send_begins
@@ -167,7 +167,7 @@ class JobSessions:
             await deadlines.within(self._timeout, session.close(), uninterruptible=uninterruptible)
         # The database rolls back even if the connection is lost.
         except Exception as error:
-            reason, extra = encoding.error_line(error), attempt_log.current_fields()
+            reason, extra = error_texts.error_line(error), attempt_log.current_fields()
             logger.warning("closing a job's session failed: %s", reason, extra=extra)
         finally:
             # A task that the job has left running must not begin a transaction that nobody would end.
@@ -201,5 +201,5 @@ class JobSessions:
 
 
 def _log_wait(error: Exception, source: str) -> None:
-    reason, extra = encoding.first_line(str(dialects.driver_error(error))), attempt_log.current_fields()
+    reason, extra = error_texts.first_line(str(dialects.driver_error(error))), attempt_log.current_fields()
     logger.warning("a job waits for a connection of %s: %s", source, reason, extra=extra)

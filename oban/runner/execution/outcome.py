@@ -5,7 +5,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
-from oban import encoding, error_rules, forks
+from oban import encoding, error_rules, error_texts, forks
 from oban.error_rules import Rule, Rules
 from oban.errors import InvalidJob
 from oban.models import Job
@@ -43,7 +43,7 @@ class AttemptFailed(Exception):
         super().__init__(str(error))
         self.error = error
         #: What is stored in `errors`.
-        self.text = encoding.sanitize(f"{before}{type(error).__name__}: {error}")
+        self.text = error_texts.sanitize(f"{before}{type(error).__name__}: {error}")
 
 
 def hide_own_frames(error: BaseException) -> None:
@@ -185,7 +185,7 @@ def from_error(error: BaseException, rules: Rules) -> Outcome:
             return from_result(error)
         # A subclass can do anything in its methods.
         except BaseException as other:
-            return {"outcome": "failed", "error": encoding.error_text(other)}
+            return {"outcome": "failed", "error": error_texts.error_text(other)}
     reason = error.error if type(error) is AttemptFailed else error
     # A stand-in has no class that a rule can be about.
     is_stand_in = issubclass(type(reason), RemoteError)
@@ -208,11 +208,11 @@ def _text(error: BaseException) -> str:
         return error.text
     # The class can have replaced the attribute.
     cause = BaseException.__dict__["__cause__"].__get__(error)
-    return cause.text if type(cause) is RemoteTraceback else encoding.error_text(error)
+    return cause.text if type(cause) is RemoteTraceback else error_texts.error_text(error)
 
 
 def _reason(reason: object) -> str:
     try:
-        return encoding.sanitize(str(reason))
+        return error_texts.sanitize(str(reason))
     except BaseException:
         return "decided by its worker; the reason could not be printed"

@@ -21,7 +21,7 @@ from collections.abc import Awaitable
 from multiprocessing import spawn
 from typing import Any
 
-from oban import clock, encoding, forks, instances
+from oban import clock, error_texts, forks, instances
 from oban.errors import ConfigError, UnknownWorker
 from oban.runner.execution.outcome import AttemptFailed, process_arguments
 from oban.runner.processes import protocol, remote
@@ -122,7 +122,7 @@ class ChildMain:
             spawn.prepare(message or {})
         # Many scripts end with SystemExit.
         except BaseException as error:
-            self._import_error = encoding.error_text(error)
+            self._import_error = error_texts.error_text(error)
         finally:
             _preparing = False
 

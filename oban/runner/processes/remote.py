@@ -5,7 +5,7 @@ import functools
 import sys
 from typing import Any
 
-from oban import encoding, error_rules
+from oban import encoding, error_rules, error_texts
 from oban.error_rules import Rules
 from oban.outcomes import Cancel, Discard, RaisableOutcome, Record, Snooze
 from oban.runner.execution.outcome import (
@@ -39,7 +39,7 @@ def encode_error(error: BaseException, rules: Rules) -> dict[str, Any]:
         return {**outcome, "is_raised": True}
     if type(error) is AttemptFailed:
         return {"failed": outcome, "text": error.text, "reason": _describe(error.error)}
-    return {"failed": outcome, "text": encoding.error_text(error), "raised": _describe(error)}
+    return {"failed": outcome, "text": error_texts.error_text(error), "raised": _describe(error)}
 
 
 def decode(message: dict[str, Any]) -> Result:
@@ -60,11 +60,11 @@ def decode(message: dict[str, Any]) -> Result:
             return _returned_or_raised(message, Snooze(delay, message.get("meta")))
         case {"failed": dict(outcome), "text": str(text), "raised": dict(description)}:
             error = _make(description, outcome)
-            error.__cause__ = RemoteTraceback(encoding.sanitize(text))
+            error.__cause__ = RemoteTraceback(error_texts.sanitize(text))
             return Result(error=error)
         case {"failed": dict(outcome), "text": str(text), "reason": dict(description)}:
             failed = AttemptFailed(_make(description, outcome))
-            failed.text = encoding.sanitize(text)
+            failed.text = error_texts.sanitize(text)
             return Result(error=failed)
     raise ValueError("not an outcome")
 
@@ -85,7 +85,7 @@ def _describe(error: BaseException) -> dict[str, Any]:
     with contextlib.suppress(BaseException):
         cls = type(error)
         description |= {"module": str(cls.__module__), "name": str(cls.__qualname__)}
-        description["message"] = encoding.sanitize(encoding.error_message(error))
+        description["message"] = error_texts.sanitize(error_texts.error_message(error))
         reduced: Any = cls.__reduce__(error)
         made, *arguments = reduced
         copy = encoding.json_value(arguments, "arguments")

@@ -25,7 +25,7 @@ from functools import partial
 from typing import Any, TypeVar
 from uuid import UUID
 
-from oban import clock, encoding
+from oban import clock, error_texts
 from oban.config import Options
 from oban.database.aio import Database
 from oban.repository import cluster, rescue
@@ -141,11 +141,11 @@ def _log_rescued(job: rescue.Rescued) -> None:
     level, text = logging.WARNING, "job %s (%s) was rescued, attempt %s of %s: its node %s is dead"
     if job.discarded:
         level, text = logging.ERROR, "job %s (%s) failed, attempt %s of %s, discarded: its node %s is dead"
-    worker, node = encoding.log_safe(job.worker), encoding.log_safe(job.node)
+    worker, node = error_texts.log_safe(job.worker), error_texts.log_safe(job.node)
     extra = {
         "job_id": job.id,
         "worker": worker,
-        "queue": encoding.log_safe(job.queue),
+        "queue": error_texts.log_safe(job.queue),
         "attempt": job.attempt,
         "max_attempts": job.max_attempts,
         "node": node,
