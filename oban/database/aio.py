@@ -149,9 +149,9 @@ class Database(BaseDatabase):
         if self.dialect.missing_file(self.engine.url):
             raise SchemaMissing(self.missing_schema())
         if self.dialect.single_writer:
-            await compat.run_sync(self._look)
+            await compat.run_sync(self._inspect)
 
-    def _look(self) -> None:
+    def _inspect(self) -> None:
         with dialects.connect(self.engine.sync_engine) as connection:
             try:
                 in_memory = self.dialect.holds_memory(connection)

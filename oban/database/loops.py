@@ -86,8 +86,8 @@ def _drop_entry(entry: Any) -> None:
 def drop_idle(pool: Pool) -> None:
     """Drop all idle connections of a pool, from any thread."""
     if isinstance(pool, LoopPool):
-        for other in pool.take_others():
-            drop_idle(other)
+        for each in pool.take_pools():
+            drop_idle(each)
     for entry in compat.renew_queue(pool):
         _drop_entry(entry)
 
@@ -210,44 +210,44 @@ class LoopPool(AsyncAdaptedQueuePool):
         super().__init__(*args, **options)
         self._loop: Loop | None = None
         #: Pools for loops that run at the same time as the first one.
-        self._others: dict[Loop, LoopPool] = {}
+        self._pools: dict[Loop, LoopPool] = {}
         self._moving = threading.Lock()
 
     def connect(self) -> PoolProxiedConnection:
         loop = running_loop()
         if loop is self._loop or loop is None:
             return super().connect()
-        return self._of(loop)._connect_here()
+        return self._pool_for(loop)._connect_here()
 
     def _connect_here(self) -> PoolProxiedConnection:
         return super().connect()
 
-    def _of(self, loop: Loop) -> "LoopPool":
+    def _pool_for(self, loop: Loop) -> "LoopPool":
         """The pool for another loop than that of the last use: this one, unless that loop still runs."""
         with self._moving:
-            ended = [each for each in self._others if each.is_closed()]
+            ended = [each for each in self._pools if each.is_closed()]
             for each in ended:
-                drop_idle(self._others.pop(each))
-            if (other := self._others.get(loop)) is not None:
-                return other
+                drop_idle(self._pools.pop(each))
+            if (pool := self._pools.get(loop)) is not None:
+                return pool
             if self._loop is None or not self._loop.is_running():
                 _move(self, loop)
                 self._loop = loop
                 return self
-            other = cast(LoopPool, self.recreate())
-            other._loop = loop
-            self._others[loop] = other
-            return other
+            pool = cast(LoopPool, self.recreate())
+            pool._loop = loop
+            self._pools[loop] = pool
+            return pool
 
-    def take_others(self) -> "list[LoopPool]":
+    def take_pools(self) -> "list[LoopPool]":
         """Forget the pools of other loops, and return them."""
         with self._moving:
-            others, self._others = list(self._others.values()), {}
-        return others
+            pools, self._pools = list(self._pools.values()), {}
+        return pools
 
     def dispose(self) -> None:
         here = running_loop()
-        for pool in (self, *self.take_others()):
+        for pool in (self, *self.take_pools()):
             # Connections of another loop cannot be awaited here.
             if pool._loop in (None, here):
                 super(LoopPool, pool).dispose()
