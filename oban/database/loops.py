@@ -52,6 +52,10 @@ def enter(pool: Pool, loop: Loop) -> None:
     Raises:
         WrongLoop: another loop uses the pool, and it is still running.
     """
+    if isinstance(pool, StaticPool):
+        owner = _loop_of(compat.shared_driver_connection(pool))
+        if owner not in (None, loop):
+            raise WrongLoop(f"the engine has one connection, which belongs to another event loop; {ADVICE}")
     if isinstance(pool, (NullPool, StaticPool, LoopPool)):
         return
     with _lock:

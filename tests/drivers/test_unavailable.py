@@ -117,6 +117,14 @@ async def test_a_server_that_refuses_the_connection_is_unavailable(
         check(caught.value)
 
 
+async def test_a_port_that_does_not_exist_is_unavailable() -> None:
+    with pytest.raises(DatabaseUnavailable, match="port"):
+        await Oban("postgresql+asyncpg://u@127.0.0.1:99999/d").list_jobs()
+    for driver in ("psycopg", "psycopg2", "pg8000"):
+        with pytest.raises(DatabaseUnavailable, match="port"):
+            SyncOban(f"postgresql+{driver}://u@127.0.0.1:99999/d").list_jobs()
+
+
 async def test_a_file_that_cannot_be_opened_is_unavailable(tmp_path: Path) -> None:
     with pytest.raises(DatabaseUnavailable, match=f"the directory {tmp_path}/no does not exist") as caught:
         await Oban(f"sqlite:///{tmp_path}/no/a.db").enqueue(Idle.new())

@@ -9,13 +9,13 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import pytest
-from sqlalchemy import URL, NullPool
+from sqlalchemy import URL, NullPool, StaticPool
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
 from oban import Job, Oban
 from oban.database.loops import LoopLock
 from oban.errors import WrongLoop
-from tests.support.databases import DATABASES
+from tests.support.databases import DATABASES, PostgreSQLFactory
 from tests.support.options import BRIEF
 from tests.support.workers import Noop
 
@@ -170,6 +170,20 @@ def test_an_engine_with_a_pool_is_refused_while_another_loop_uses_it(url: URL) -
         there(use(oban))
     run(use(oban))
     end(oban)
+
+
+def test_one_connection_for_everybody_is_refused_while_another_loop_uses_it(
+    postgresql_factory: PostgreSQLFactory,
+) -> None:
+    url = postgresql_factory.create()
+    oban = Oban(create_async_engine(url, poolclass=StaticPool))
+    with loop_in_thread() as there:
+        there(oban.list_jobs())
+        with pytest.raises(WrongLoop, match="one connection"):
+            run(oban.list_jobs())
+        there(oban.list_jobs())
+        there(oban.engine.dispose())
+    postgresql_factory.drop(url)
 
 
 @pytest.mark.usefixtures("quiet_at_all")

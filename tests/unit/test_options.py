@@ -115,6 +115,8 @@ BAD_URLS: list[tuple[Any, type[ConfigError], str]] = [
     ("sqlite+pysqlite:///x.db", ConfigError, "pysqlite does not work with asyncio; use aiosqlite"),
     ("s3cret", ConfigError, "the database URL cannot be read; it looks like"),
     ("", ConfigError, "the database URL cannot be read"),
+    ("sqlite://x.db", ConfigError, "three slashes before a path"),
+    ("sqlite+aiosqlite://u:s3cret@h/d", ConfigError, "three slashes before a path"),
     (None, ConfigError, "an AsyncEngine or a database URL is needed, not NoneType"),
     (b"sqlite://", ConfigError, "an AsyncEngine or a database URL is needed, not bytes"),
 ]

@@ -273,8 +273,10 @@ class PostgreSQL(Dialect):
 
     def refuses_connection(self, error: BaseException) -> bool:
         # The server ends the connection itself, because of a role that may not connect or a setting in the
-        # URL, say. The driver may refuse before: certificates that are missing, a malformed host name.
-        return self.is_connection_error(error) or _is_fatal(error) or isinstance(error, UnicodeError)
+        # URL, say. The driver may refuse before: certificates that are missing, a malformed host name, a port
+        # above 65535.
+        malformed = isinstance(error, (UnicodeError, OverflowError))
+        return malformed or self.is_connection_error(error) or _is_fatal(error)
 
     def is_full(self, error: BaseException) -> bool:
         if _sqlstate(error) == _TOO_MANY_CONNECTIONS:

@@ -20,6 +20,7 @@ from oban.dialects.base import UNREACHABLE, UNWRITABLE, Dialect
 from oban.dialects.expressions import HALF, MAX_ERRORS, ColumnType, sql_literal
 from oban.dialects.sqlite import files
 from oban.dialects.sqlite.documents import SQLiteDocuments, json_or_empty
+from oban.errors import ConfigError
 from oban.types import UTCDateTime
 
 #: How many seconds a connection waits for another writer.
@@ -216,6 +217,14 @@ class SQLite(Dialect):
             # migrations wait for the first change.
             for statement in _CHANGE_NOTHING:
                 connection.exec_driver_sql(statement)
+
+    def check_url(self, url: URL) -> URL:
+        if url.host or url.username or url.port:
+            raise ConfigError(
+                "the database URL cannot be read; one of SQLite has three slashes before a path, as in"
+                " sqlite:///file.db, and a fourth one if the path is absolute"
+            )
+        return url
 
     def engine_options(self, url: URL, pooled: bool = False) -> dict[str, Any]:
         options: dict[str, Any] = {"connect_args": {"timeout": BUSY_TIMEOUT, "factory": TolerantConnection}}
