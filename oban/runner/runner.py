@@ -67,7 +67,12 @@ class Runner:
         self._processes = ProcessPool()
         factory = SessionFactory(options.session, database.engine)
         self._thread_sessions = ThreadSessions(database, options.statement_timeout, factory)
-        sessions = JobSessions(database, options.statement_timeout, factory)
+        sessions = JobSessions(
+            database,
+            options.statement_timeout,
+            factory,
+            make_room=lambda: self._thread_sessions.close_idle_session_in(self._threads),
+        )
         self._executor = Executor(
             self._threads,
             self._processes,

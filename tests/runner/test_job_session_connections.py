@@ -217,3 +217,19 @@ async def test_idle_connections_of_threads_make_room_for_jobs_that_wait(
             row = await reaches(client, job, JobState.COMPLETED)
             assert (row.attempt, row.errors) == (1, [])
     await engine.dispose()
+
+
+@pytest.mark.parametrize(("idle", "waiting"), [("async", "thread"), ("thread", "async")])
+async def test_idle_connections_make_room_for_jobs_of_the_other_kind(
+    postgresql_url: URL, crowded: URL, idle: str, waiting: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = worker(idle, lambda job, session: session.execute(SELECT) and None, max_attempts=1)
+    then = worker(waiting, lambda job, session: session.execute(SELECT) and None, max_attempts=1)
+    engine = create_async_engine(crowded)
+    async with Oban(postgresql_url) as client, Oban(engine, **RUNNING):
+        await reaches(client, await client.enqueue(first.new()), JobState.COMPLETED)
+        async with all_taken(crowded):
+            row = await reaches(client, await client.enqueue(then.new()), JobState.COMPLETED)
+            assert (row.attempt, row.errors) == (1, [])
+        assert waits(caplog)
+    await engine.dispose()

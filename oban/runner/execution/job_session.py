@@ -46,8 +46,8 @@ class JobSessions:
         factory: makes the sessions.
         in_thread: whether the jobs run in a thread, where they have a connection of their own. On the event
             loop, a job waits for a connection of the pool for as long as it takes.
-        make_room: closes a connection of this node that nobody uses, and returns whether there was one. It
-            is called when the server has no connection left, before a job waits for one.
+        make_room: closes a connection of this node that nobody uses, and returns whether it is closed
+            already. It is called when the server has no connection left, before a job waits for one.
     """
 
     def __init__(

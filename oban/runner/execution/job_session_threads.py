@@ -1,6 +1,7 @@
 """Sync sessions for jobs in threads, also where the driver of the node only works with asyncio."""
 
 import asyncio
+import contextlib
 import inspect
 import threading
 from collections.abc import Awaitable, Callable, Iterator
@@ -13,6 +14,7 @@ from weakref import WeakMethod
 from greenlet import getcurrent
 from sqlalchemy import event
 from sqlalchemy.orm import Session
+from sqlalchemy.pool import QueuePool
 
 from oban import clock, compat
 from oban.compat import ProviderGreenlet
@@ -41,6 +43,7 @@ class ThreadSessions:
         self._loop = asyncio.get_running_loop()
         self._idle: list[ThreadSession] = []
         self._closed = False
+        self._closing: asyncio.Task[None] | None = None
         self._lock = threading.Lock()
 
     @contextmanager
@@ -77,13 +80,34 @@ class ThreadSessions:
         )
 
     def _close_idle_session(self) -> bool:
-        """Close the connection of an idle session, in this thread. Returns whether there was one."""
+        """Close the connection of an idle session, in this thread. Returns whether there was one.
+
+        Otherwise, the application's pool closes one that nobody uses.
+        """
         with self._lock:
             session = self._idle.pop(0) if self._idle else None
-        if session is None:
-            return False
-        session.close(self._timeout)
-        return True
+        if session is not None:
+            session.close(self._timeout)
+        elif not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._close_pooled)
+        return session is not None
+
+    def close_idle_session_in(self, threads: Executor) -> bool:
+        """Let one of `threads` close the connection of an idle session. Call it on the event loop.
+
+        Returns False, because the connection is closed later.
+        """
+        with self._lock:
+            session = self._idle.pop(0) if self._idle else None
+        if session is not None:
+            threads.submit(session.close, self._timeout)
+        return False
+
+    def _close_pooled(self) -> None:
+        pool = self._database.engine.sync_engine.pool
+        is_closing = self._closing is not None and not self._closing.done()
+        if isinstance(pool, QueuePool) and pool.checkedin() and not is_closing:
+            self._closing = asyncio.create_task(_close_one(pool))
 
     def _announce(self, notices: list[Notice]) -> None:
         if not self._loop.is_closed():
@@ -199,6 +223,12 @@ class ThreadSession:
         if not self.is_closed:
             self._await(deadlines.close(self._database, seconds))
             self._loop.close()
+
+
+async def _close_one(pool: QueuePool) -> None:
+    # Where the check of a connection before its use finds it lost, there is nothing to close.
+    with contextlib.suppress(Exception):
+        await compat.run_sync(lambda: pool.connect().invalidate())
 
 
 def _call_if_alive(method: "WeakMethod[Callable[[], None]]", **_: object) -> None:
