@@ -46,7 +46,7 @@ class Oban(BaseClient[AsyncEngine, AsyncCaller]):
         session_factory.check(self.options.session)
         # Raises ConfigError for a URL that cannot serve this database.
         direct_url(self._database, self.options.listen_url)
-        self._node = Node(self._database, self.options)
+        self._node = Node(self._database)
 
     @property
     def engine(self) -> AsyncEngine:
@@ -61,7 +61,7 @@ class Oban(BaseClient[AsyncEngine, AsyncCaller]):
         return self._node.is_in_this_process
 
     async def start(self) -> None:
-        await self._node.start(self)
+        await self._node.start(self, self.options)
         if self.options.queues:
             self._instances.have_run = True
 

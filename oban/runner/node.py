@@ -20,9 +20,8 @@ DISPOSE_TIMEOUT = 1.0
 class Node:
     """Starts and stops runners for a client, on one event loop at a time."""
 
-    def __init__(self, database: Database, options: Options) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
-        self._options = options
         self._reset()
         inherited.follow(self)
 
@@ -53,25 +52,25 @@ class Node:
         loop = self._database.loop
         return loop is not None and not loop.is_closed() and not forks.is_child
 
-    async def start(self, client: Any) -> None:
-        """Start a runner if the client has queues, unless there is one already."""
+    async def start(self, client: Any, options: Options) -> None:
+        """Start a runner if the client's options have queues, unless there is one already."""
         self._lifespan.refuse_within()
         async with self._turn:
             if self.runner is not None:
                 self._refuse_other_loop("started again there")
-            elif self._options.queues:
+            elif options.queues:
                 self._database.enter_loop()
-                self._lifespan = make_lifespan(self._options.lifespan, client)
+                self._lifespan = make_lifespan(options.lifespan, client)
                 try:
-                    self._runner = await self._start_runner()
+                    self._runner = await self._start_runner(options)
                 finally:
                     if self._runner is None:
                         self._database.loop = None
 
-    async def _start_runner(self) -> Runner:
+    async def _start_runner(self, options: Options) -> Runner:
         try:
             await self._database.check_node()
-            runner = Runner(self._database, self._options, self._lifespan)
+            runner = Runner(self._database, options, self._lifespan)
             # Its first jobs may enqueue others before it has started.
             self._database.loop = asyncio.get_running_loop()
             await runner.start()
