@@ -26,7 +26,7 @@ PYTEST := $(BIN)/python -m pytest
 # Tests of one file run one after another. Three processes use two cores best, as most tests also wait.
 PARALLEL := --numprocesses 3 --dist loadfile
 # What depends on how statements are run: the fast path, the SQLAlchemy.
-STATEMENTS := tests/suite tests/runner tests/unit
+STATEMENTS := tests/suite tests/runner
 
 test: $(VENV)/.dev ## Run the tests but the slow ones, on SQLite and on a PostgreSQL that they start (ARGS=… for some)
 	$(PYTEST) $(or $(ARGS),$(PARALLEL) -m 'not slow')
@@ -37,7 +37,7 @@ test-rest: $(VENV)/.dev ## Run what `make test` leaves out: slow tests, without 
 	$(PYTEST) $(PARALLEL) -m 'slow and not alone'
 	$(PYTEST) -m alone
 	OBAN_FAST_PATH=off $(PYTEST) $(PARALLEL) -m 'not slow' $(STATEMENTS)
-	$(BIN)/tox run -e sqlalchemy20 -- $(PARALLEL) -m 'not slow' $(STATEMENTS) tests/drivers tests/fast_path tests/migration tests/plans
+	$(BIN)/tox run -e sqlalchemy20 -- $(PARALLEL) -m 'not slow' $(STATEMENTS) tests/unit tests/drivers tests/fast_path tests/migration tests/plans
 
 check: $(VENV)/.dev ## Lint, formatting, types, direction of imports
 	$(BIN)/ruff check .

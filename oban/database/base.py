@@ -267,6 +267,7 @@ class BaseDatabase:
             )
         # Connects, if the session has not done so yet.
         connection = transaction.connection()
+        loops.refuse_of_another(connection)
         if writes and self.dialect.driver_autocommits(connection):
             self._check_begun(connection)
         session.flush()
@@ -322,8 +323,7 @@ class BaseDatabase:
             if isinstance(error, DBAPIError) and (problem := refused_as(error, url)):
                 raise ConfigError(problem) from error
             if loops.is_of_wrong_loop(error):
-                problem = "the session, or a connection of the engine, belongs to another event loop"
-                raise WrongLoop(f"{problem}; {loops.ADVICE}") from error
+                raise WrongLoop(f"{loops.OF_ANOTHER_LOOP}; {loops.ADVICE}") from error
             if self.dialect.is_lost_statement(error) and not self._warned:
                 self._warned = True
                 logger.error(

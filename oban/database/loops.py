@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import AsyncAdaptedQueuePool, NullPool, Pool, PoolProxiedConnection, StaticPool
+from sqlalchemy import AsyncAdaptedQueuePool, Connection, NullPool, Pool, PoolProxiedConnection, StaticPool
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -24,6 +24,8 @@ ADVICE = (
     "make the engine with poolclass=NullPool, make an engine and an Oban for each loop, pass the URL instead"
     " of the engine, or use SyncOban in threads"
 )
+
+OF_ANOTHER_LOOP = "the session, or a connection of the engine, belongs to another event loop"
 
 _lock = threading.Lock()
 #: The loop that has used the pool of an application's engine last.
@@ -121,6 +123,13 @@ def is_of_wrong_loop(error: Exception) -> bool:
     """Whether asyncio, or a driver, complains about the use of something that belongs to another loop."""
     text = str(error) if isinstance(error, RuntimeError) else ""
     return any(part in text for part in ("to a different loop", "different event loop", "loop is closed"))
+
+
+def refuse_of_another(connection: Connection) -> None:
+    """Raise `WrongLoop` for a connection of another loop, on which asyncpg can crash the process."""
+    loop, here = _loop_of(connection.connection.driver_connection), running_loop()
+    if loop is not here and None not in (loop, here):
+        raise WrongLoop(f"{OF_ANOTHER_LOOP}; {ADVICE}")
 
 
 def _loop_of(driver: Any) -> Loop | None:

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import gc
 import inspect
 import re
 from datetime import timedelta
@@ -127,7 +126,6 @@ def test_an_invalid_option_is_named(options: dict[str, Any], message: str) -> No
     with pytest.raises(ConfigError, match=message) as caught:
         Oban(SQLITE, **{"name": "never", **options})
     assert isinstance(caught.value, ObanError)
-    gc.collect()
     with pytest.raises(InstanceNotFound, match="there is no Oban named 'never'"):
         Oban.get_instance("never")
 
