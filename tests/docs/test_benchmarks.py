@@ -43,6 +43,7 @@ def _run(side: str, number: int, rate: float, scenario: str = "drain-50") -> Run
     return Run("postgresql", scenario, side, number, {RATE: rate, CPU: 10})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DIFFERENT)
 async def test_a_scenario_runs_all_jobs_and_reports_its_figures(
     name: str, postgresql: databases.PostgreSQL, monkeypatch: pytest.MonkeyPatch
@@ -75,6 +76,7 @@ async def test_a_scenario_runs_all_jobs_and_reports_its_figures(
         assert await _ask(url, "SELECT count(*) FROM bench_writes") == (20 if name == "drain-writing" else 0)
 
 
+@pytest.mark.slow
 def test_a_run_prints_and_writes_its_figures_and_leaves_nothing_behind(
     postgresql_factory: PostgreSQLFactory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -117,6 +119,7 @@ def test_a_bad_option_is_refused(option: tuple[str, str], capsys: pytest.Capture
     assert f"argument {option[0]}" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_server_that_it_starts_is_durable_and_has_exactly_the_requested_jobs() -> None:
     with databases.postgresql(None) as database:
         assert "fsync on, synchronous_commit on" in database.about

@@ -1,5 +1,6 @@
 """Wake-ups arrive whatever the search_path is, and a node logs what keeps them from arriving."""
 
+import asyncio
 from collections.abc import Iterator
 
 import pytest
@@ -163,10 +164,14 @@ async def test_a_problem_that_begins_later_is_logged_once(
     monkeypatch.setattr("oban.notifier.health.CHECK_INTERVAL", 0.01)
     caplog.set_level("INFO", "oban.notifier")
     async with Oban(fresh, queues={"default": 2}, **FAST_POLLING):
-        execute(fresh, "ALTER TABLE oban_jobs DISABLE TRIGGER oban_notify_insert")
+        # The lock waits for transactions of the node, which is on this loop.
+        await asyncio.to_thread(execute, fresh, "ALTER TABLE oban_jobs DISABLE TRIGGER oban_notify_insert")
         await eventually(lambda: "is disabled" in caplog.text)
         await quiet()
-        execute(fresh, "ALTER TABLE oban_jobs ENABLE ALWAYS TRIGGER oban_notify_insert")
+        # The lock waits for transactions of the node, which is on this loop.
+        await asyncio.to_thread(
+            execute, fresh, "ALTER TABLE oban_jobs ENABLE ALWAYS TRIGGER oban_notify_insert"
+        )
         await eventually(lambda: "arrive again" in caplog.text)
         await quiet()
     assert [line.split(",")[0] for line in logged(caplog)] == [
@@ -229,6 +234,6 @@ async def test_a_node_works_on_the_tables_of_the_revision_before(
     ):
         await wake_ups_arrive(node, client)
         assert "is not that of this version of Oban" in caplog.text
-        migration.upgrade(empty)
+        await asyncio.to_thread(migration.upgrade, empty)
         await reaches(node, await client.enqueue(Noop.new()), JobState.COMPLETED)
     assert len(logged(caplog)) == 1

@@ -216,6 +216,7 @@ async def test_the_outcome_of_a_run_is_shortened_or_refused_at_its_limit(url: UR
     assert f"at most {encoding.MAX_BYTES:,}" in rows[-1].errors[0]["error"]
 
 
+@pytest.mark.slow
 async def test_ten_thousand_jobs_are_handled_at_once(oban: Oban) -> None:
     since = time.monotonic()
     jobs = await oban.enqueue_many([Short.new({"n": n}) for n in range(MANY)])

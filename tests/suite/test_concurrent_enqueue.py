@@ -26,6 +26,7 @@ class Count(Worker):
         self.ran[job.args["key"]] += 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factory", ["sqlite", "asyncpg"], indirect=True)
 async def test_only_committed_transactions_of_thousands_enqueue_and_their_jobs_run_once(
     url: URL, rng: random.Random
