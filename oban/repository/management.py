@@ -78,7 +78,9 @@ def retry_jobs(tx: Transaction, selection: Selection, changes: Mapping[str, Any]
     dialect = tx.dialect
     locked = lock(tx, selection, Job.queue, Job.attempt, dialect.now().label("now"), states=RETRY_STATES)
     # SQLite stores values of any type in a column, if another program writes them.
-    rows = [row for row in locked if isinstance(row.attempt, int) and row.attempt < fields.MAX_ATTEMPTS]
+    rows = [
+        row for row in locked if isinstance(row.attempt, (int, float)) and row.attempt < fields.MAX_ATTEMPTS
+    ]
     if not rows:
         return 0
     values = {"scheduled_at": dialect.now(), **(changes or {})}

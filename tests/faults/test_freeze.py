@@ -68,8 +68,8 @@ async def test_a_frozen_runner_changes_nothing_that_is_no_longer_its_own(
         f"{JOBS} jobs, {FREEZES} freezes: {len(rescued)} rescued, {len(late)} late outcomes without effect,"
         f" {len(disputed)} of them while the job ran elsewhere"
     )
-    # No process died, so every claim had its run.
-    assert sum(change.attempt for change in states) == sum(entry.what == "start" for entry in history.ledger)
+    # No process died, so every claim had its run, unless the node had lost the job before it started.
+    assert sum(change.attempt for change in states) >= sum(entry.what == "start" for entry in history.ledger)
     assert len(rescued) == sum(change.attempt for change in states) - JOBS
     # Late outcomes and rescues did occur.
     assert disputed
