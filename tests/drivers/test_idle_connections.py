@@ -26,7 +26,7 @@ SYNC = ["psycopg", "pg8000", pytest.param("psycopg2", marks=pytest.mark.slow)]
 
 
 class Ping(Worker):
-    """Enqueues another job, if it is told so."""
+    """Enqueues another job if its args ask for one."""
 
     async def process(self, job: Job) -> None:
         if job.args.get("again"):

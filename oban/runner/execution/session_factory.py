@@ -97,7 +97,7 @@ class SessionFactory:
         return self._engine is not None and bind is self._engine.sync_engine
 
     def _binds_jobs_elsewhere(self, session: Session, engine: Engine) -> bool:
-        """Whether a session that has another default engine is told to write jobs to the runner's."""
+        """Whether a session with another default engine is bound to write jobs to the runner's."""
         if session.bind is None or self._is_own(session.bind):
             return False
         return write_bind(session) is engine
