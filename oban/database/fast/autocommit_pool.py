@@ -91,7 +91,7 @@ class AutocommitPool:
         self._engine = engine
         self._dialect = dialects.for_bind(engine)
         self._size = size
-        self._is_remote = dialects.for_bind(engine).is_remote
+        self._is_remote = self._dialect.is_remote
         self._lock = threading.Lock()
         self._owners = owners
         #: By their owners.
