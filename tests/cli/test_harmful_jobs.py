@@ -117,7 +117,8 @@ OUTCOMES = {
     "reaps_any_child": None,
     "ends_process": "ended",
     "signals_itself": None,
-    "closes_everything": "ended",
+    # It has ended by itself, or it was killed because it took long to end without a connection.
+    "closes_everything": "the child process",
     "writes_to_sockets": "invalid message",
     "ignores_children": None,
     "in_process": None,
