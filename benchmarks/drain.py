@@ -14,7 +14,8 @@ from multiprocessing.synchronize import Barrier
 from typing import Any
 
 from sqlalchemy import URL, make_url, text
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.orm import Session
 
 from benchmarks import meter as meters
 from benchmarks import raw
@@ -57,8 +58,28 @@ async def ours_writing(url: URL, limit: int, body: Body, finished: Finished) -> 
             body(job.args["n"])
             await session.execute(WRITE, {"n": job.args["n"]})
 
-    async with Oban(url, queues={QUEUE: limit}):
+    await _on_application_engine(url, limit, finished)
+
+
+async def ours_threads(url: URL, limit: int, body: Body, finished: Finished) -> None:
+    """Like `ours_writing`, with a plain worker, whose jobs run in threads."""
+    loop = asyncio.get_running_loop()
+
+    class Writing(Worker, name=WORKER, queue=QUEUE):
+        def process(self, job: Job, session: Session) -> None:
+            # The meter belongs to the loop.
+            loop.call_soon_threadsafe(body, job.args["n"])
+            session.execute(WRITE, {"n": job.args["n"]})
+
+    await _on_application_engine(url, limit, finished)
+
+
+async def _on_application_engine(url: URL, limit: int, finished: Finished) -> None:
+    # An engine with the pool that most applications have: the default one.
+    engine = create_async_engine(url)
+    async with Oban(engine, queues={QUEUE: limit}):
         await finished()
+    await engine.dispose()
 
 
 def by_hand(
@@ -78,9 +99,12 @@ SIDES: dict[str, Callable[[URL, int, Body, Finished], Awaitable[None]]] = {
     "raw": by_hand(raw.drain),
     "raw-fused": by_hand(raw.drain_fused),
     "ours-writing": ours_writing,
+    "ours-threads": ours_threads,
     "ours-async": partial(ours, middleware=[async_middleware]),
     "ours-plain": partial(ours, middleware=[plain_middleware]),
     "raw-writing": by_hand(raw.drain_writing),
+    # In a thread or not, the same transaction.
+    "raw-threads": by_hand(raw.drain_writing),
 }
 
 
@@ -97,8 +121,8 @@ async def drain(
     """Measure one process; calls `ready` once everything is set up.
 
     With `snapshot`, a transaction that is older than the drain stays open. A `variant` is the second part of
-    a name in `SIDES`: with "writing", each job writes a row; with "async" or "plain", it has such a
-    middleware.
+    a name in `SIDES`: with "writing", each job writes a row; with "threads", a plain worker does; with
+    "async" or "plain", it has such a middleware.
     """
     async with counting(url) as left, old_snapshot(url) if snapshot else contextlib.nullcontext():
         if (waiting := await left()) != meter.jobs:

@@ -70,9 +70,8 @@ def _times(median: float, worst: float | None) -> tuple[Metric, Metric]:
 def _drain(name: str, promise: float | None, limit: int = 50, **options: Any) -> Scenario:
     sides, how = options.pop("sides", PAIR), options.pop("how", {})
     measure = partial(options.pop("function", drain.drain), limit=limit, **how)
-    return Scenario(
-        name=f"drain-{name}", jobs=20_000, measure=measure, sides=sides, metrics=_rate(promise), **options
-    )
+    options = {"jobs": 20_000, **options}
+    return Scenario(name=f"drain-{name}", measure=measure, sides=sides, metrics=_rate(promise), **options)
 
 
 def _insert(how: str, promise: float | None, jobs: int = 20_000, **options: Any) -> Scenario:
@@ -107,14 +106,17 @@ SCENARIOS = [
     _drain("snapshot", None, how={"snapshot": True}, against="drain-50"),
     _drain("two", 1.3, function=drain.drain_together, how={"processes": 2}, against="drain-50"),
     _drain("four", None, function=drain.drain_together, how={"processes": 4}, against="drain-50"),
-    _drain("writing", None, 10, how={"variant": "writing"}),
+    _drain("writing-10", 0.5, 10, how={"variant": "writing"}, jobs=2_000),
+    _drain("writing-50", 0.5, how={"variant": "writing"}, jobs=2_000),
+    _drain("threads-10", 0.35, 10, how={"variant": "threads"}, jobs=2_000),
+    _drain("threads-50", 0.35, how={"variant": "threads"}, jobs=2_000),
     _drain("middleware", 0.9, how={"variant": "async"}, sides=PAIR[:1], against="drain-50"),
     _drain("middleware-plain", None, how={"variant": "plain"}, sides=PAIR[:1], against="drain-50"),
     _insert("one", 0.6, 2_000, databases=BOTH),
     _insert("many", 0.5, databases=BOTH),
-    _insert("session", None, 5_000),
-    _insert("add-all", None),
-    Scenario(name="latency", jobs=300, measure=waiting.latency, waits=False, metrics=_times(1.4, None)),
+    _insert("session", 0.65, 5_000),
+    _insert("add-all", 0.35),
+    Scenario(name="latency", jobs=300, measure=waiting.latency, waits=False, metrics=_times(1.3, None)),
     Scenario(
         name="scheduled",
         jobs=200,
@@ -122,6 +124,14 @@ SCENARIOS = [
         waits=False,
         sides=("ours",),
         metrics=_times(10, 50),
+    ),
+    Scenario(
+        name="idle",
+        jobs=1,
+        measure=waiting.idle,
+        waits=False,
+        sides=("ours",),
+        metrics=(Metric("transactions/s", 2, False), Metric("% of a core", None, False)),
     ),
     _memory("thousand", memory.running, 1_000),
     _memory("million", memory.running, 1_000_000, against="memory-thousand"),

@@ -1,4 +1,4 @@
-"""Measures how soon an idle runner starts a job that another process inserts.
+"""Measures how soon an idle runner starts a job that another process inserts, and what idling costs.
 
 Both processes use the machine's monotonic clock.
 """
@@ -15,7 +15,7 @@ from benchmarks import meter as meters
 from benchmarks import raw
 from benchmarks.drain import counting, ours
 from benchmarks.insert import Noop
-from benchmarks.meter import TIME_LIMIT, Meter, percentiles
+from benchmarks.meter import QUEUE, TIME_LIMIT, Meter, percentiles
 from oban import Oban
 
 LIMIT = 10
@@ -26,6 +26,12 @@ REST = 1.0
 AHEAD = 2.0
 GAP_AHEAD = 0.01
 WARM_UP = 5
+#: Seconds until a node without jobs is measured, and seconds of the measurement.
+IDLE_REST = 5.0
+IDLE_TIME = 30.0
+COMMITS = """
+SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = current_database()
+"""
 
 
 async def latency(url: URL, meter: Meter, side: str) -> None:
@@ -36,6 +42,21 @@ async def latency(url: URL, meter: Meter, side: str) -> None:
 async def scheduled(url: URL, meter: Meter, side: str) -> None:
     """Measure from the scheduled time to the first line of the job."""
     await _measure(url, meter, side, GAP_AHEAD, AHEAD)
+
+
+async def idle(url: URL, meter: Meter, side: str) -> None:
+    """Measure the transactions and the CPU time of a node with five queues and no job."""
+    connection = await raw.connect(url)
+    async with Oban(url, queues={f"{QUEUE}{n}": LIMIT for n in range(5)}):
+        # It compares clocks and settings first.
+        await asyncio.sleep(IDLE_REST)
+        before, used, begun = await connection.fetchval(COMMITS), time.process_time(), time.monotonic()
+        await asyncio.sleep(IDLE_TIME)
+        share = (time.process_time() - used) / (time.monotonic() - begun)
+        # The server counts a transaction up to a second after its end.
+        transactions = await connection.fetchval(COMMITS) - before
+    await connection.close()
+    meter.figures = {"transactions/s": transactions / IDLE_TIME, "% of a core": share * 100}
 
 
 async def _measure(url: URL, meter: Meter, side: str, gap: float, ahead: float | None) -> None:
