@@ -150,6 +150,7 @@ class Options:
     election_interval: float = None  # type: ignore[assignment]
     rescue_interval: float = None  # type: ignore[assignment]
     session: Callable[[], Any] | None = None
+    session_connections: int = 50
     middleware: Sequence[Callable[..., Any]] = ()
     timeout: float | None = None
     max_attempts: int | None = None
@@ -190,6 +191,7 @@ class Options:
         object.__setattr__(self, "retention", Retention.parse(self.retention))
         object.__setattr__(self, "middleware", callables.middleware(self.middleware))
         callables.check_lifespan(self.lifespan)
+        _check_integer("session_connections", self.session_connections, 1, MAX_LIMIT)
         if self.timeout is not None:
             self._convert("timeout", least=0.001)
         if self.max_attempts is not None:

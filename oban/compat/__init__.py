@@ -16,12 +16,15 @@ from oban.compat.greenlets import ProviderGreenlet, in_greenlet, run_sync, spawn
 from oban.compat.migrations import compare_last, downgrade_steps, upgrade_steps
 from oban.compat.pools import (
     cares_for_connections,
+    close_idle,
     enable_pre_ping,
     mark_own,
+    open_idle,
     pool_arguments,
     pool_listens,
     renew_queue,
     shared_driver_connection,
+    tests_connections,
 )
 from oban.compat.sessions import (
     copy_state,
@@ -47,6 +50,7 @@ __all__ = [
     "ProviderGreenlet",
     "bind_processors",
     "cares_for_connections",
+    "close_idle",
     "compare_last",
     "compiles_distinct",
     "connect_isolation_level",
@@ -63,6 +67,7 @@ __all__ = [
     "logs_statements",
     "mark_own",
     "named_columns",
+    "open_idle",
     "parse_savepoint",
     "pool_arguments",
     "pool_listens",
@@ -77,6 +82,7 @@ __all__ = [
     "shared_driver_connection",
     "spawn",
     "sqlite_autocommit",
+    "tests_connections",
     "upgrade_steps",
     "wait_for",
 ]

@@ -34,6 +34,55 @@ def enable_pre_ping(pool: Pool) -> None:
         pool._pre_ping = True
 
 
+def tests_connections(pool: Pool, event: str) -> bool:
+    """Return whether a pool tests connections before their use, by a ping or an own listener of `event`.
+
+    Without the names, False: connections may be tested twice.
+    """
+    listeners = getattr(getattr(pool, "dispatch", None), event, ())
+    return getattr(pool, "_pre_ping", False) or any(hasattr(each, _OWN) for each in listeners)
+
+
+def open_idle(pool: Pool) -> bool:
+    """Open one more connection of a queue pool, and leave it idle there; raises what connecting raises.
+
+    Returns False if the pool is full. Without the names, False as well: connections are then opened by those
+    who need them.
+    """
+    try:
+        private: Any = pool
+        create, count, discount = private._create_connection, private._inc_overflow, private._dec_overflow
+        put = private._do_return_conn
+    except AttributeError:
+        return False
+    if not count():
+        return False
+    try:
+        entry = create()
+    except BaseException:
+        discount()
+        raise
+    put(entry)
+    return True
+
+
+def close_idle(pool: Pool) -> bool:
+    """Close an idle connection of a queue pool. Returns whether there was one; False without the names."""
+    try:
+        private: Any = pool
+        queue, discount = private._pool, private._dec_overflow
+    except AttributeError:
+        return False
+    while queue.qsize():
+        entry = queue.get(False)
+        discount()
+        # A connection that was invalidated has left its entry behind.
+        if entry.dbapi_connection is not None:
+            entry.invalidate()
+            return True
+    return False
+
+
 def shared_driver_connection(pool: Pool) -> Any:
     """Return the driver's connection that a pool gives to everybody, or to this thread.
 

@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_scoped_session
 
 from oban import clock, compat, dialects
-from oban.database import loops
+from oban.database import idle, loops
 from oban.database.base import BaseDatabase, Function, P, Retries, T
 from oban.database.engines import make_engine, with_own_pool
 from oban.database.fast import FAST_PATH
@@ -107,12 +107,15 @@ class Database(BaseDatabase):
             _turns[self._shared] = LoopLock()
         self._make_locks()
 
-    def with_own_pool(self, connections: int, timeout: float | None, *, own_loop: bool = False) -> "Database":
+    def with_own_pool(
+        self, connections: int, timeout: float | None, *, own_loop: bool = False, for_sessions: bool = False
+    ) -> "Database":
         """The same database through a pool of its own, of up to `connections`; dispose of it after use.
 
         Without a `timeout`, statements may take as long as the application's engine lets them. With
-        `own_loop`, it is for use on another event loop. A database in memory has only one connection, which
-        everybody shares: then this returns the same object.
+        `own_loop`, it is for use on another event loop. With `for_sessions`, all connections are for sessions
+        of jobs, and those that were lost while they were idle are replaced. A database in memory has only
+        one connection, which everybody shares: then this returns the same object.
         """
         if self.in_memory:
             return self
@@ -122,9 +125,12 @@ class Database(BaseDatabase):
             session_limits = self.dialect.session_limits_sql(timeout + SERVER_TIMEOUT_MARGIN)
         # Half of the connections can stay out of the pool, if it only hands them out. The other half is for
         # transactions of more than one statement.
-        kept = 0 if compat.cares_for_connections(self.engine.sync_engine.pool) else connections // 2
+        keeps = not (for_sessions or compat.cares_for_connections(self.engine.sync_engine.pool))
+        kept = connections // 2 if keeps else 0
         wait = POOL_TIMEOUT if timeout is None else timeout
-        engine = with_own_pool(self.engine, connections - kept, wait, session_limits)
+        engine = with_own_pool(self.engine, connections - kept, wait, session_limits, lifo=for_sessions)
+        if for_sessions:
+            idle.watch(engine.sync_engine)
         own = Database(engine, self.prefix, timeout=timeout, pooled=self.pooled)
         own.in_memory, own.begins_early = False, self.begins_early
         own._autocommit_pool = FAST_PATH.autocommit_pool(engine.sync_engine, kept, self._owners)

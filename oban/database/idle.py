@@ -26,8 +26,11 @@ _USED_AT = "oban_used_at"
 
 
 def watch(engine: Engine) -> None:
-    """Check each connection of an engine's pool, and of pools that are made after it, before its use."""
-    if dialects.for_bind(engine).is_remote:
+    """Check each connection of an engine's pool, and of pools that are made after it, before its use.
+
+    Does nothing for a pool that tests its connections already.
+    """
+    if dialects.for_bind(engine).is_remote and not compat.tests_connections(engine.pool, "checkout"):
         listener = partial(_check_out, engine.dialect)
         compat.mark_own(listener)
         event.listen(engine.pool, "checkout", listener)

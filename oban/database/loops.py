@@ -227,13 +227,12 @@ class LoopPool(AsyncAdaptedQueuePool):
         self._moving = threading.Lock()
 
     def connect(self) -> PoolProxiedConnection:
-        loop = running_loop()
-        if loop is self._loop or loop is None:
-            return super().connect()
-        return self._pool_for(loop)._connect_here()
+        return super(LoopPool, self.here()).connect()
 
-    def _connect_here(self) -> PoolProxiedConnection:
-        return super().connect()
+    def here(self) -> "LoopPool":
+        """The pool for the running loop."""
+        loop = running_loop()
+        return self if loop is self._loop or loop is None else self._pool_for(loop)
 
     def _pool_for(self, loop: Loop) -> "LoopPool":
         """The pool for another loop than that of the last use: this one, unless that loop still runs."""

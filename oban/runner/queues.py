@@ -25,12 +25,15 @@ class Queues:
         make_producer: Callable[[str, QueueState], Producer],
         heartbeat_thread: HeartbeatThread,
         budget: ShutdownBudget,
+        on_change: Callable[[], None],
     ) -> None:
         #: By queue. Other threads iterate over it, so it is replaced and never changed.
         self.producers: dict[str, Producer] = {}
         self._make_producer = make_producer
         self._heartbeat_thread = heartbeat_thread
         self._budget = budget
+        #: Called when the queues that run, or their limits, have changed.
+        self._on_change = on_change
         self._timeout = options.statement_timeout
         self._context = contextvars.copy_context()
         self._retired = False
@@ -69,6 +72,8 @@ class Queues:
             if queue not in self.producers
         }
         await self._replace(ended, new)
+        if (has_changed or new) and not self._retired:
+            self._on_change()
         if has_changed:
             await self._budget.attempt("sending a heartbeat", self._heartbeat_thread.send())
 

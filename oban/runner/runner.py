@@ -19,6 +19,7 @@ from oban.runner.execution.job_session import JobSessions
 from oban.runner.execution.job_session_threads import ThreadSessions
 from oban.runner.execution.producer import Producer
 from oban.runner.execution.session_factory import SessionFactory
+from oban.runner.execution.session_pool import SessionPool
 from oban.runner.heartbeat_thread import HeartbeatThread
 from oban.runner.lifespan import Lifespan
 from oban.runner.loop_watchdog import LoopWatchdog
@@ -66,12 +67,16 @@ class Runner:
         self._threads = ThreadPoolExecutor(max_workers=MAX_THREADS, thread_name_prefix="oban")
         self._processes = ProcessPool()
         factory = SessionFactory(options.session, database.engine)
-        self._thread_sessions = ThreadSessions(database, options.statement_timeout, factory)
-        sessions = JobSessions(
+        self._session_pool = SessionPool(database, options.session_connections)
+        self._thread_sessions = ThreadSessions(
             database,
             options.statement_timeout,
             factory,
-            make_room=lambda: self._thread_sessions.close_idle_session_in(self._threads),
+            most=options.session_connections,
+            make_room=partial(self._session_pool.make_room, for_own=False),
+        )
+        sessions = JobSessions(
+            self._session_pool.database, options.statement_timeout, factory, make_room=self._make_room
         )
         self._executor = Executor(
             self._threads,
@@ -86,7 +91,9 @@ class Runner:
         self.heartbeat_thread = HeartbeatThread(
             database, options, lambda: self.queues.heartbeats(), lambda: self.watchdog.answered_at
         )
-        self.queues = Queues(options, self._make_producer, self.heartbeat_thread, self._budget)
+        self.queues = Queues(
+            options, self._make_producer, self.heartbeat_thread, self._budget, self._open_sessions
+        )
         self.watchdog = LoopWatchdog(self.queues.runs, self._on_loop_closed)
         self.controller = Controller(self.database, options, self.queues)
         self.stager = Stager(self.database, options, self.queues)
@@ -98,6 +105,20 @@ class Runner:
     def _make_producer(self, queue: str, state: QueueState) -> Producer:
         may_fetch = self.heartbeat_thread.may_fetch
         return Producer(self.database, self.options, queue, state, self._executor, may_fetch)
+
+    def _make_room(self) -> bool:
+        """Let an idle connection be closed that no session of an async job can use. Returns False: later."""
+        if not self._thread_sessions.close_idle_session_in(self._threads):
+            self._session_pool.make_room(for_own=True)
+        return False
+
+    def _open_sessions(self) -> None:
+        """Open connections for the jobs with a session that this node can run on its event loop."""
+        workers = (worker for worker in registry.values() if worker.is_async and "session" in worker.takes)
+        by_worker = registry.queues()
+        queues = {by_worker[worker.worker_name] for worker in workers}
+        running = (producer for producer in self.producers.values() if producer.queue in queues)
+        self._session_pool.open_for(sum(producer.limit for producer in running if not producer.paused))
 
     @property
     def producers(self) -> dict[str, Producer]:
@@ -219,6 +240,7 @@ class Runner:
             self._budget.attempt("stopping the heartbeats", self.heartbeat_thread.stop(seconds)),
             self._budget.attempt("stopping the notifier", self.notifier.stop()),
             self._budget.attempt("closing job sessions", self._thread_sessions.close(self._threads, seconds)),
+            self._budget.attempt("closing the pool of job sessions", self._session_pool.close(seconds)),
         )
         self.watchdog.stop()
         await self._stop_threads()
@@ -259,6 +281,7 @@ class Runner:
         self.heartbeat_thread.abort()
         self._thread_sessions.abandon(self._threads)
         self._threads.shutdown(wait=False)
+        self._session_pool.drop_idle()
         self.database.drop_idle()
 
     def _on_insert(self, payload: dict[str, Any]) -> None:

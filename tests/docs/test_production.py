@@ -10,6 +10,7 @@ import pytest
 from oban import Oban
 from oban.config import Options
 from oban.runner import runner
+from oban.runner.execution import session_pool
 from tests.docs.commands import URL, commands, define, run
 from tests.docs.snippets import fenced
 from tests.support.processes import ROOT
@@ -64,6 +65,8 @@ def test_the_figures_of_the_page_match_the_code() -> None:
     assert f"`statement_timeout`, {options.statement_timeout:g} seconds" in text
     assert f"at most 2N + {runner.SERVICE_CONNECTIONS} connections" in text
     assert f"(never more than {runner.MAX_CONNECTIONS})" in text
+    assert f"`session_connections` ({options.session_connections} by default)" in text
+    assert f"up to {session_pool.OPENED_AHEAD}, and the others" in text
     day = 86_400
     kept = options.retention
     assert (kept.completed, kept.cancelled, kept.discarded) == (day, day, 7 * day)

@@ -1,8 +1,9 @@
 """Sync sessions for jobs in threads, also where the driver of the node only works with asyncio."""
 
 import asyncio
-import contextlib
 import inspect
+import logging
+import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Executor
@@ -14,7 +15,6 @@ from weakref import WeakMethod
 from greenlet import getcurrent
 from sqlalchemy import event
 from sqlalchemy.orm import Session
-from sqlalchemy.pool import QueuePool
 
 from oban import clock, compat
 from oban.compat import ProviderGreenlet
@@ -23,28 +23,48 @@ from oban.database.transaction import Notice
 from oban.errors import ConfigError
 from oban.repository.acknowledge import Ack
 from oban.runner import deadlines
-from oban.runner.execution.job_session import JobSessions
+from oban.runner.execution import attempt_log
+from oban.runner.execution.job_session import LOG_INTERVAL, JobSessions
 from oban.runner.execution.outcome import AttemptFailed
 from oban.runner.execution.session_factory import SessionFactory
+from oban.worker import current_job
+
+logger = logging.getLogger("oban.executor")
 
 T = TypeVar("T")
+
+#: Seconds between two checks of a thread that waits for a session whether its job still runs.
+WAIT_INTERVAL = 0.25
 
 
 class ThreadSessions:
     """Sessions for the jobs in threads: as many `ThreadSession`s as such jobs have run at once.
 
-    Make it on the event loop of the node. `timeout` and `factory` are as for `JobSessions`.
+    Make it on the event loop of the node. `timeout` and `factory` are as for `JobSessions`. There are up to
+    `most`; further jobs wait for one. `make_room` closes another idle connection of the node soon. It is
+    called on the event loop when the server has no connection left and no `ThreadSession` is idle.
     """
 
-    def __init__(self, database: Database, timeout: float, factory: SessionFactory | None = None) -> None:
+    def __init__(
+        self,
+        database: Database,
+        timeout: float,
+        factory: SessionFactory | None = None,
+        *,
+        most: int = sys.maxsize,
+        make_room: Callable[[], None] = lambda: None,
+    ) -> None:
         self._database = database
         self._timeout = timeout
         self._factory = factory
         self._loop = asyncio.get_running_loop()
         self._idle: list[ThreadSession] = []
         self._closed = False
-        self._closing: asyncio.Task[None] | None = None
-        self._lock = threading.Lock()
+        self._most = most
+        self._count = 0
+        self._make_room = make_room
+        #: Notified when a session becomes idle, or is closed.
+        self._changed = threading.Condition()
 
     @contextmanager
     def acquire(self) -> "Iterator[ThreadSession]":
@@ -52,20 +72,49 @@ class ThreadSessions:
 
         Raises `AttemptFailed` for a database in memory, whose one connection belongs to the event loop.
         """
-        with self._lock:
-            # The connection that was used last is the least likely to have been lost.
-            session = self._idle.pop() if self._idle else None
-        if session is None:
-            session = self._make()
+        session = self._take()
         try:
+            if session is None:
+                session = self._make()
             yield session
         finally:
-            with self._lock:
-                is_usable = not self._closed and not session.is_closed
-                if is_usable:
+            with self._changed:
+                is_usable = session is not None and not self._closed and not session.is_closed
+                if session is not None and is_usable:
                     self._idle.append(session)
+                    self._changed.notify()
             if not is_usable:
+                self._close(session)
+
+    def _take(self) -> "ThreadSession | None":
+        """An idle session, or None if another one can be made. Waits while neither is possible."""
+        logged_at = clock.monotonic()
+        with self._changed:
+            while not self._idle and self._count >= self._most:
+                if self._closed or ((job := current_job()) is not None and job.cancelled()):
+                    raise AttemptFailed(TimeoutError("the job ended while it waited for a connection"))
+                if clock.monotonic() - logged_at >= LOG_INTERVAL:
+                    logged_at = clock.monotonic()
+                    extra = attempt_log.current_fields()
+                    logger.warning(
+                        "a job waits for one of the %d connections of jobs", self._most, extra=extra
+                    )
+                self._changed.wait(WAIT_INTERVAL)
+            if self._idle:
+                # The connection that was used last is the least likely to have been lost.
+                return self._idle.pop()
+            self._count += 1
+            return None
+
+    def _close(self, session: "ThreadSession | None") -> None:
+        """Close a session that is not idle, and let another one be made."""
+        try:
+            if session is not None:
                 session.close(self._timeout)
+        finally:
+            with self._changed:
+                self._count -= 1
+                self._changed.notify()
 
     def _make(self) -> "ThreadSession":
         if self._database.in_memory:
@@ -82,32 +131,23 @@ class ThreadSessions:
     def _close_idle_session(self) -> bool:
         """Close the connection of an idle session, in this thread. Returns whether there was one.
 
-        Otherwise, the application's pool closes one that nobody uses.
+        Otherwise, `make_room` closes another one.
         """
-        with self._lock:
-            session = self._idle.pop(0) if self._idle else None
-        if session is not None:
-            session.close(self._timeout)
+        if (session := self._pop_oldest()) is not None:
+            self._close(session)
         elif not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._close_pooled)
+            self._loop.call_soon_threadsafe(self._make_room)
         return session is not None
 
     def close_idle_session_in(self, threads: Executor) -> bool:
-        """Let one of `threads` close the connection of an idle session. Call it on the event loop.
+        """Let one of `threads` close the connection of an idle session, and return whether there is one."""
+        if (session := self._pop_oldest()) is not None:
+            threads.submit(self._close, session)
+        return session is not None
 
-        Returns False, because the connection is closed later.
-        """
-        with self._lock:
-            session = self._idle.pop(0) if self._idle else None
-        if session is not None:
-            threads.submit(session.close, self._timeout)
-        return False
-
-    def _close_pooled(self) -> None:
-        pool = self._database.engine.sync_engine.pool
-        is_closing = self._closing is not None and not self._closing.done()
-        if isinstance(pool, QueuePool) and pool.checkedin() and not is_closing:
-            self._closing = asyncio.create_task(_close_one(pool))
+    def _pop_oldest(self) -> "ThreadSession | None":
+        with self._changed:
+            return self._idle.pop(0) if self._idle else None
 
     def _announce(self, notices: list[Notice]) -> None:
         if not self._loop.is_closed():
@@ -125,9 +165,10 @@ class ThreadSessions:
             threads.submit(_close_all, sessions, clock.monotonic() + self._timeout)
 
     def _take_idle(self) -> "list[ThreadSession]":
-        with self._lock:
+        with self._changed:
             self._closed = True
             sessions, self._idle = self._idle, []
+            self._changed.notify_all()
         return sessions
 
 
@@ -223,12 +264,6 @@ class ThreadSession:
         if not self.is_closed:
             self._await(deadlines.close(self._database, seconds))
             self._loop.close()
-
-
-async def _close_one(pool: QueuePool) -> None:
-    # Where the check of a connection before its use finds it lost, there is nothing to close.
-    with contextlib.suppress(Exception):
-        await compat.run_sync(lambda: pool.connect().invalidate())
 
 
 def _call_if_alive(method: "WeakMethod[Callable[[], None]]", **_: object) -> None:
