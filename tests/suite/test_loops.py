@@ -41,14 +41,18 @@ def url(request: pytest.FixtureRequest) -> Iterator[URL]:
     factory.drop(made)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def earlier_objects() -> None:
+    """Leave the objects of earlier modules out of the collections of `quiet`, which would take long."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     """Nothing is logged with a traceback, and nothing is freed that should have been closed."""
-    # What was there before is left out, as the collection would take long.
-    gc.freeze()
     yield
     gc.collect()
-    gc.unfreeze()
     assert [record.getMessage() for record in caplog.records if record.exc_info] == []
 
 
