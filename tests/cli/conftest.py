@@ -1,11 +1,14 @@
 """A folder with an application in it, for every test of the command line."""
 
+import asyncio
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from sqlalchemy import URL
 
+from oban import Oban
 from tests.cli.support import WORKERS
 from tests.support.databases import PostgreSQLFactory, SQLiteFactory
 
@@ -34,3 +37,16 @@ def postgresql_url(postgresql_factory: PostgreSQLFactory) -> Iterator[URL]:
     made = postgresql_factory.create()
     yield made
     postgresql_factory.drop(made)
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[Oban]:
+    """The instances that `oban start` would run, in this process."""
+    made: list[Oban] = []
+    monkeypatch.setattr("oban.cli.node.run", lambda instance, *_: made.append(asyncio.run(instance)))
+    # What only a separate process can change.
+    monkeypatch.setattr("oban.stop_signals.exit_on_signals", lambda: None)
+    monkeypatch.setattr("oban.cli.logs.Console.apply", lambda self: None)
+    monkeypatch.setattr("gc.freeze", lambda: None)
+    monkeypatch.setattr("sys.path", [*sys.path])
+    return made

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from sqlalchemy import URL
 
 import oban as package
@@ -86,12 +87,35 @@ def test_a_missing_url_is_named() -> None:
         (["--database-url", "mysql://u:secret@host/db", "--processes", "2"], "mysql is not supported"),
     ],
 )
-def test_start_reports_an_error_in_one_line_without_the_password(arguments: list[str], words: str) -> None:
-    result = oban("start", *arguments)
-    assert result.returncode in (1, 2)
+def test_start_reports_an_error_in_one_line_without_the_password(
+    arguments: list[str], words: str, started: list[Oban]
+) -> None:
+    result = CliRunner().invoke(main, ["start", *arguments])
+    # Any other exception would be a traceback.
+    assert isinstance(result.exception, SystemExit)
+    assert result.exit_code in (1, 2)
     assert words in result.stderr
+    assert "Traceback" not in result.output
+    assert "secret" not in result.output
+    assert started == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["mysql://u:secret@host/db"], 1, "Error: mysql is not supported"),
+        (["mysql://u:secret@host/db", "--processes", "2"], 1, "Error: mysql is not supported"),
+        (["sqlite://u:secret@host/db", "--queues", "a:b"], 2, "'a:b' is not NAME:LIMIT"),
+    ],
+)
+def test_an_error_is_all_that_the_process_prints_and_its_exit_code(
+    arguments: list[str], code: int, words: str
+) -> None:
+    result = oban("start", "--database-url", *arguments)
+    assert result.returncode == code
+    assert words in result.stderr.splitlines()[-1]
     assert "Traceback" not in result.stderr
-    assert "secret" not in result.stderr
+    assert "secret" not in result.stdout + result.stderr
 
 
 def test_install_says_which_database_is_down_without_the_password() -> None:
@@ -140,19 +164,14 @@ def test_a_signal_during_the_import_of_the_application_ends_with_code_0_at_once(
         assert process.wait() == 0
 
 
-def test_each_option_of_the_command_line_reaches_the_instance(monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[Oban] = []
-    monkeypatch.setattr("oban.cli.node.run", lambda instance, *_: made.append(asyncio.run(instance)))
-    # Options that only a separate process has.
-    monkeypatch.setattr("oban.stop_signals.exit_on_signals", lambda: None)
-    monkeypatch.setattr("oban.cli.logs.Console.apply", lambda self: None)
-    monkeypatch.setattr("gc.freeze", lambda: None)
-    monkeypatch.setattr("sys.path", [*sys.path])
+def test_each_option_of_the_command_line_reaches_the_instance(
+    started: list[Oban], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("OBAN_LISTEN_URL", "postgresql://direct/shop")
     arguments = "--queues a:1,b:2 --queues c:3 --name Other --node web --lease 30 --shutdown-grace-period 3"
     arguments += " --prefix jobs"
     main(["start", "--database-url", "postgresql://pooled/shop", *arguments.split()], standalone_mode=False)
-    options = made[0].options
+    options = started[0].options
     assert (options.name, options.node, options.lease, options.prefix) == ("Other", "web", 30, "jobs")
     assert (options.shutdown_grace_period, options.notifier) == (3, "listen")
     assert options.listen_url == "postgresql://direct/shop"

@@ -78,17 +78,6 @@ def application(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delitem(sys.modules, module)
 
 
-@pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> list[Oban]:
-    """The instances that `oban start` would run, in this process."""
-    made: list[Oban] = []
-    monkeypatch.setattr("oban.cli.node.run", lambda instance, *_: made.append(asyncio.run(instance)))
-    monkeypatch.setattr("oban.stop_signals.exit_on_signals", lambda: None)
-    monkeypatch.setattr("oban.cli.logs.Console.apply", lambda self: None)
-    monkeypatch.setattr("gc.freeze", lambda: None)
-    return made
-
-
 def start(*arguments: str) -> None:
     main(["start", *arguments], standalone_mode=False)
 
