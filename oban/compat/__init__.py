@@ -17,7 +17,6 @@ from oban.compat.migrations import compare_last, downgrade_steps, upgrade_steps
 from oban.compat.pools import (
     cares_for_connections,
     close_idle,
-    enable_pre_ping,
     mark_own,
     open_idle,
     pool_arguments,
@@ -57,7 +56,6 @@ __all__ = [
     "copy_state",
     "downgrade_steps",
     "driver_autocommit",
-    "enable_pre_ping",
     "flushing",
     "has_listeners",
     "in_greenlet",

@@ -28,12 +28,6 @@ def pool_arguments(pool: Pool) -> dict[str, Any] | None:
         return None
 
 
-def enable_pre_ping(pool: Pool) -> None:
-    """Let a pool test connections before their use. Without the name, a lost one fails the next job on it."""
-    if hasattr(pool, "_pre_ping"):
-        pool._pre_ping = True
-
-
 def tests_connections(pool: Pool, event: str) -> bool:
     """Return whether a pool tests connections before their use, by a ping or an own listener of `event`.
 

@@ -23,7 +23,6 @@ def test_an_engine_without_private_names_gets_the_careful_answers() -> None:
     assert compat.connect_isolation_level(BARE) is None
     assert compat.listens(BARE, "begin")
     assert compat.pool_listens(BARE, "checkout")
-    compat.enable_pre_ping(BARE)
 
 
 def test_a_statement_without_private_names_counts_as_one_without_the_clause() -> None:

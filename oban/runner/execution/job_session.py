@@ -164,7 +164,11 @@ class JobSessions:
         """Roll back what was not committed, and return the connection to the pool."""
         uninterruptible = not self.database.dialect.interruptible
         try:
-            await deadlines.within(self._timeout, session.close(), uninterruptible=uninterruptible)
+            if session.in_transaction():
+                await deadlines.within(self._timeout, session.close(), uninterruptible=uninterruptible)
+            else:
+                # The connection is back in the pool, so that nothing can hang.
+                await session.close()
         # The database rolls back even if the connection is lost.
         except Exception as error:
             reason, extra = error_texts.error_line(error), attempt_log.current_fields()

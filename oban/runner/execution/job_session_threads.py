@@ -14,9 +14,10 @@ from weakref import WeakMethod
 
 from greenlet import getcurrent
 from sqlalchemy import event
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
-from oban import clock, compat
+from oban import clock
 from oban.compat import ProviderGreenlet
 from oban.database.aio import Database
 from oban.database.transaction import Notice
@@ -125,7 +126,7 @@ class ThreadSessions:
                 )
             )
         return ThreadSession(
-            self._database, self._timeout, self._factory, self._announce, self._close_idle_session
+            self._database, self._timeout, self._factory, self._announce, self._close_idle_session, self._loop
         )
 
     def _close_idle_session(self) -> bool:
@@ -177,7 +178,7 @@ class ThreadSession:
 
     It has an event loop and a connection of its own. The loop runs only while a statement does, so that
     the job itself can use asyncio. `make_room` closes a connection of the node that nobody uses, if there is
-    one, when the server has none left.
+    one, when the server has none left. The loop is of the kind of `node_loop`, if that is a faster one.
     """
 
     def __init__(
@@ -187,13 +188,12 @@ class ThreadSession:
         factory: SessionFactory | None,
         on_notices: Callable[[list[Notice]], None],
         make_room: Callable[[], bool],
+        node_loop: asyncio.AbstractEventLoop,
     ) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._database = database.with_own_pool(1, None, own_loop=True)
+        self._loop = _new_loop(node_loop)
+        self._database = database.with_own_pool(1, None, own_loop=True, for_sessions=True)
         self._database.on_notices.append(on_notices)
         pool = self._database.engine.sync_engine.pool
-        # After a restart of the server, each pool of one connection would fail a job before it reconnects.
-        compat.enable_pre_ping(pool)
         self._thread: int | None = None
         # SQLAlchemy asks asyncio for the thread's loop when it closes a connection. The pool lives until
         # its connections are closed, and must not refer to this object.
@@ -216,10 +216,18 @@ class ThreadSession:
         session = self._sessions.make()
         try:
             ack = self._run_sync(work, session.sync_session)
-            return ack, self._await(self._sessions.commit_with_outcome(session, ack))
-        finally:
+        except BaseException:
             if not self.is_closed:
                 self._await(self._sessions.close(session))
+            raise
+        # To start and stop the loop costs more than many of the calls in it.
+        return ack, self._await(self._commit_and_close(session, ack))
+
+    async def _commit_and_close(self, session: AsyncSession, ack: Ack) -> bool:
+        try:
+            return await self._sessions.commit_with_outcome(session, ack)
+        finally:
+            await self._sessions.close(session)
 
     def _run_sync(self, work: Callable[[Session], Ack], session: Session) -> Ack:
         """Call `work` in a greenlet, and run the loop for each awaitable that the driver sends out of it."""
@@ -264,6 +272,13 @@ class ThreadSession:
         if not self.is_closed:
             self._await(deadlines.close(self._database, seconds))
             self._loop.close()
+
+
+def _new_loop(node_loop: asyncio.AbstractEventLoop) -> asyncio.AbstractEventLoop:
+    """A loop for a thread: of uvloop if the node runs on it, however the application made that one."""
+    kind = type(node_loop)
+    is_faster = kind.__module__.partition(".")[0] in ("uvloop", "winloop")
+    return kind() if is_faster else asyncio.new_event_loop()
 
 
 def _call_if_alive(method: "WeakMethod[Callable[[], None]]", **_: object) -> None:
