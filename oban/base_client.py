@@ -83,10 +83,10 @@ class BaseClient(JobOperations[CallerT], QueueOperations[CallerT], Generic[Engin
                 for a connection, at least 0.1 (default 30).
             rescue_after: Age in seconds at which an executing job is rescued if its node keeps no heartbeat
                 row, as some other implementations do not, at least 0.1 (default 3600).
-            poll_interval: Seconds between a queue's checks for jobs that nothing announced (default 1).
+            poll_interval: Seconds between a node's checks for jobs that nothing announced (default 1).
             stage_interval: Most seconds between two checks for jobs that have become due (default 1).
             watch_interval: Seconds between checks whether running jobs were cancelled (default 1).
-            control_interval: Seconds between a node's checks of the stored queue commands (default 1).
+            control_interval: Seconds between a node's checks for new commands for queues (default 1).
             prune_interval: Seconds between deletions of jobs past their retention (default 30).
             heartbeat_interval: Seconds between heartbeats, up to half of the lease (default: a quarter).
             election_interval: Seconds between attempts to lead, up to half of the lease (default: a quarter).

@@ -103,6 +103,7 @@ def delete_producers(tx: Transaction, uuids: Sequence[UUID]) -> None:
 
 def producer_uuids(tx: Transaction) -> set[UUID]:
     """The uuids of all producers that have a row, however old it is."""
+    tx.autocommit_next()
     return set(tx.execute(select(_producer.uuid)).scalars())
 
 
@@ -172,6 +173,7 @@ def lease_of_another(tx: Transaction, name: str, identity: str) -> float:
     statement = select(_leader.expires_at, tx.dialect.now()).where(
         _leader.name == name, _leader.node != identity
     )
+    tx.autocommit_next()
     row = tx.execute(statement).one_or_none()
     return 0.0 if row is None else max(0.0, (row[0] - row[1]).total_seconds())
 

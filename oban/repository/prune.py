@@ -61,6 +61,7 @@ def prune(
     """
     expired = _expired(tx.dialect, rule, limit, after, only).with_for_update(skip_locked=True)
     statement = delete(_jobs).where(tx.dialect.in_subquery(_job.id, expired)).returning(_job.id)
+    tx.autocommit_next()
     return len(tx.execute(statement, {} if only is None else {"only": only}).all())
 
 

@@ -125,6 +125,7 @@ def load_states(
     tx: Transaction, name: str, node: str, configured: Mapping[str, QueueOptions]
 ) -> dict[str, QueueState]:
     """The queues that a node runs: those that it is configured with, changed by the settings."""
+    tx.autocommit_next()
     rows = _load_rows(tx, name, node)
     with_settings = sorted({queue for queue, _ in rows if not queue.startswith((ALL, SINCE_START))})
     states = {}

@@ -205,6 +205,7 @@ def discard_exhausted(tx: Transaction, only: Sequence[int] | None = None) -> lis
 
     With `only`, only jobs with these ids.
     """
+    tx.autocommit_next()
     statement = _discard_exhausted_statement(tx.dialect, only is not None)
     return list(tx.execute(statement, {} if only is None else {"only": only}).scalars())
 

@@ -7,12 +7,13 @@ The row of an executing job has the number of the attempt, and the node and the 
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, func, select
+from sqlalchemy import ColumnElement, and_, bindparam, func, select
 
 from oban.database.transaction import Transaction
 from oban.dialects.base import Dialect
 from oban.dialects.expressions import sql_literal
 from oban.models import Job
+from oban.types import TextList
 
 _job = Job.__table__.c
 
@@ -58,6 +59,17 @@ def unknown_runs(tx: Transaction, owner: str, known: Collection[RunKey]) -> list
     )
     runs = sorted((id_, attempt, owner) for id_, attempt in tx.execute(statement))
     return [run for run in runs if run not in known]
+
+
+def runs_of(tx: Transaction, owners: Sequence[str]) -> list[RunKey]:
+    """The current runs of some owners."""
+    dialect = tx.dialect
+    tx.autocommit_next()
+    owner = owner_of(dialect)
+    statement = select(_job.id, _job.attempt, owner).where(
+        _job.state == dialect.state("executing"), dialect.in_ids(owner, bindparam("owners", type_=TextList))
+    )
+    return [(id_, attempt, own) for id_, attempt, own in tx.execute(statement, {"owners": owners})]
 
 
 def load_run(tx: Transaction, run: RunKey) -> Job | None:

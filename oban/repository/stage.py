@@ -1,7 +1,7 @@
 """Stage: make scheduled and retryable jobs available when they are due."""
 
 import functools
-from datetime import datetime
+from typing import Any
 
 from sqlalchemy import BigInteger, ColumnElement, Executable, Update, func, literal, select, update
 
@@ -43,9 +43,9 @@ def stage_statement(dialect: Dialect) -> Update:
 
 def seconds_until_due(tx: Transaction) -> float | None:
     """Seconds until the next job is due by the database's clock, negative if one is; None without jobs."""
-    due_at: datetime | None
-    now: datetime
-    due_at, now = tx.execute(_next_due_statement(tx.dialect)).one()
+    tx.autocommit_next()
+    row: Any = tx.rows(_next_due_statement(tx.dialect), {})[0]
+    due_at, now = row
     return None if due_at is None else (due_at - now).total_seconds()
 
 

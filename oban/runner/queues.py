@@ -3,7 +3,7 @@
 import asyncio
 import contextvars
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from oban.config import Options
 from oban.repository.cluster import Heartbeat, QueueInfo
@@ -51,10 +51,12 @@ class Queues:
         """Every queue of this node as it is now."""
         return [producer.check() for producer in self.producers.values()]
 
-    def wake(self) -> None:
-        """Let every queue look for jobs."""
-        for producer in self.producers.values():
-            producer.wake()
+    def wake(self, queues: Iterable[str] | None = None) -> None:
+        """Let some queues look for jobs, or all of them."""
+        for queue in self.producers if queues is None else queues:
+            # It may have been removed meanwhile.
+            if queue in self.producers:
+                self.producers[queue].wake()
 
     async def apply(self, states: Mapping[str, QueueState]) -> None:
         """Run these queues and no others; returns when they do.

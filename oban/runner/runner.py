@@ -96,7 +96,7 @@ class Runner:
         )
         self.watchdog = LoopWatchdog(self.queues.runs, self._on_loop_closed)
         self.controller = Controller(self.database, options, self.queues)
-        self.stager = Stager(self.database, options, self.queues)
+        self.stager = Stager(self.database, options, self.queues, self.controller)
         self.cancellation = CancellationChecker(self.database, options, self.queues)
         self.leader = Leader(self.database, options)
         self.lifeline = Lifeline(self.database, options, self.leader, self.heartbeat_thread.is_steady)

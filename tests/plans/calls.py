@@ -8,7 +8,7 @@ from typing import Any
 from oban.database.transaction import Transaction
 from oban.errors import JobNotFound
 from oban.models import Job
-from oban.repository import acknowledge, fetch, management, rescue, runs, stage, waiting
+from oban.repository import acknowledge, fetch, management, poll, rescue, runs, stage, waiting
 from oban.repository import prune as prune_module
 from oban.repository.acknowledge import Ack
 from oban.repository.prune import Rule
@@ -99,8 +99,14 @@ def ended_job(tx: Transaction, job_id: int) -> Job | None:
 #: Calls that only read come first, as the others leave dead rows when they are rolled back.
 CALLS: dict[str, Call] = {
     "seconds until due": Call(stage.seconds_until_due, {STAGING}, 1, 5, 1),
+    "poll": Call(
+        lambda tx: poll.poll(tx, "Oban", ("default", "media", "few", "empty")),
+        *({QUEUE, STAGING}, 5, 20, 1),
+        walks=True,
+    ),
     "lost runs": Call(lambda tx: runs.lost_runs(tx, run_keys(50)), {KEY}, 50, 6, 0),
     "unknown runs": Call(lambda tx: runs.unknown_runs(tx, OWNER, ()), {QUEUE}, EXECUTING, 2, 20, walks=True),
+    "runs of owners": Call(lambda tx: runs.runs_of(tx, [OWNER]), {QUEUE}, EXECUTING, 2, 20, walks=True),
     "a claimed job": Call(lambda tx: runs.load_run(tx, run_keys(1)[0]), {KEY}, 1, 6, 1),
     "a job that has ended": Call(lambda tx: ended_job(tx, 1), {KEY}, 1, 6, 1),
     "a job that has not ended": Call(lambda tx: ended_job(tx, 60), {KEY}, 1, 6, 0),

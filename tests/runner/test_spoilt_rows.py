@@ -2,10 +2,11 @@
 
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from sqlalchemy import URL, func, select
 
 from oban import Job, JobState, Oban
-from oban.repository import fetch, rescue, runs, stage
+from oban.repository import fetch, poll, rescue, runs, stage
 from tests.support.internals import database_of
 from tests.support.rows import insert_row
 
@@ -71,6 +72,8 @@ async def test_a_job_that_is_never_due_does_not_hide_when_other_jobs_are_due(url
             # "Never" is far away; all other jobs are already due.
             assert due is not None
             assert (due > timedelta(days=365_000).total_seconds()) == (read == LAST), stored
+            polled = (await database_of(oban).read(poll.poll, "Oban", ())).due_in
+            assert polled == pytest.approx(due, rel=1e-3)
             await oban.delete_job(id_)
 
 

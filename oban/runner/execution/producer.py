@@ -1,6 +1,6 @@
 """`Producer`: fetches the jobs of one queue, runs them, and stores how they ended. Its loop:
 
-1. The producer wakes when jobs are inserted, when a job has ended, and every `poll_interval`.
+1. The producer wakes when jobs are inserted, when a job has ended, and when the stager's poll finds jobs.
 2. `tick` takes a turn: one transaction stores the outcomes that wait, and fetches jobs for the free slots.
    While the queue holds more jobs than fit, two turns of half the limit overlap, so that the jobs of one run
    while the database works on the other.
@@ -8,14 +8,16 @@
    this producer's. When the job has ended, its outcome waits in the acknowledger, and the producer wakes.
 
 A turn that fails may have claimed jobs all the same, if the connection broke before the answer arrived or a
-row could not be read. `_recover_strays` finds these jobs by their owner, the uuid of the producer.
+row could not be read. `_recover_strays` finds these jobs by their owner, the uuid of the producer. A broken
+connection's statement can also claim jobs later: `CancellationChecker` looks for those.
 """
 
 import asyncio
 import logging
+import math
 import sys
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from oban import clock, dialects
 from oban.config import Options
@@ -55,7 +57,7 @@ class Producer(Service):
         executor: Executor,
         node_alive: Callable[[], bool],
     ) -> None:
-        super().__init__(f"producer-{queue}", options.poll_interval)
+        super().__init__(f"producer-{queue}", math.inf)
         self.database = database
         self.queue = queue
         self.node = options.node
@@ -86,15 +88,13 @@ class Producer(Service):
         #: Whether the last fetch returned as many jobs as it could, so that there may be more.
         self._has_backlog = False
         self._may_have_strays = False
-        #: When to look for strays although no turn has failed, by the monotonic clock.
-        self._check_at = clock.monotonic() + options.heartbeat_interval
         #: Whether a fetch failed, but not for the connection, so that one of its rows may be unreadable.
         self._fetch_failed = False
 
     async def tick(self) -> float | None:
         async with self._ticking:
             await self.acknowledger.retry_refused()
-            if self._may_have_strays or clock.monotonic() >= self._check_at:
+            if self._may_have_strays:
                 await self._join_turns()
                 await self._recover_strays()
             if self._has_backlog:
@@ -229,11 +229,18 @@ class Producer(Service):
                 if job is not None:
                     self._start(job, sure_until, is_stray=True)
         self._may_have_strays = False
-        self._check_at = clock.monotonic() + self._options.heartbeat_interval
 
     async def _find_strays(self) -> list[RunKey]:
-        known = {run.key for run in self.runs} | {ack[:3] for ack in self.acknowledger}
-        return await self.database.read(runs.unknown_runs, self.owner, known)
+        return await self.database.read(runs.unknown_runs, self.owner, self._known_runs())
+
+    def _known_runs(self) -> set[RunKey]:
+        return {run.key for run in self.runs} | {ack[:3] for ack in self.acknowledger}
+
+    def compare(self, executing: Iterable[RunKey]) -> None:
+        """Look for strays if one of these runs, which this producer owns by the database, is not known."""
+        if not self._known_runs().issuperset(executing):
+            self._may_have_strays = True
+            self.wake()
 
     # -- for the node ----------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ logger = logging.getLogger("oban.runner")
 
 
 class Service(ABC):
-    """Calls `tick` every `interval` seconds, sooner when woken.
+    """Calls `tick` every `interval` seconds, sooner when woken. With an infinite interval it waits for that.
 
     A tick that raises is logged and repeated after a jittered pause, which grows with each failure.
     """
@@ -34,8 +34,8 @@ class Service(ABC):
 
     @abstractmethod
     async def tick(self) -> float | None:
-        """Do the work that is due now. Returns the seconds until the next tick: None means `interval`, and 0
-        that there is more to do at once."""
+        """Do the work that is due now. Returns the seconds until the next tick: None means `interval`, 0
+        that there is more to do at once, and infinity that only `wake` causes the next tick."""
 
     async def start(self, context: contextvars.Context | None = None) -> None:
         """Start the loop, in `context` or in the caller's own; does nothing if it runs already."""
@@ -98,7 +98,7 @@ class Service(ABC):
             await asyncio.sleep(0)
             return
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(None if seconds == math.inf else seconds):
                 await event.wait()
 
     def _log_failure(self, error: Exception, pause: float) -> None:

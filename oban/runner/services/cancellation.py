@@ -1,5 +1,6 @@
-"""Tells running jobs that they were cancelled, or that they lost their row in another way."""
+"""Compares the runs of a node with the database: jobs that were cancelled, and jobs that run nowhere."""
 
+from oban import clock
 from oban.config import Options
 from oban.database.aio import Database
 from oban.repository import acknowledge, runs
@@ -17,12 +18,18 @@ class CancellationChecker(Service):
     A signal alone does not cancel a run: it may be about an earlier run of a job that was retried since.
     Other implementations send the signal and leave it to the node that runs the job to cancel its row; here,
     `tick` does that for them.
+
+    Every `heartbeat_interval` it also asks which jobs this node executes by the database. The server may have
+    executed a fetch whose connection broke, after the producer looked for the jobs of that fetch.
     """
 
     def __init__(self, database: Database, options: Options, queues: Queues) -> None:
         super().__init__("cancellation", options.watch_interval)
         self.database = database
         self._queues = queues
+        self._strays_interval = options.heartbeat_interval
+        #: When to look for jobs that no producer knows, by the monotonic clock.
+        self._strays_at = clock.monotonic() + self._strays_interval
         #: The ids of jobs that other implementations have asked this node to cancel.
         self._requested: set[int] = set()
 
@@ -38,7 +45,16 @@ class CancellationChecker(Service):
         if running:
             for key in await self.database.read(runs.lost_runs, list(running)):
                 running[key].cancelled = True
-        return None
+        if clock.monotonic() >= self._strays_at:
+            await self._find_strays()
+            self._strays_at = clock.monotonic() + self._strays_interval
+        return max(0.0, min(self.interval, self._strays_at - clock.monotonic()))
+
+    async def _find_strays(self) -> None:
+        producers = list(self._queues.producers.values())
+        executing = await self.database.read(runs.runs_of, [producer.owner for producer in producers])
+        for producer in producers:
+            producer.compare(run for run in executing if run[2] == producer.owner)
 
     def wake_for(self, job_id: int, *, done: bool) -> None:
         """Tick now if the job may run here. Unless its row is cancelled already (`done`), cancel it first."""

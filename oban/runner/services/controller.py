@@ -18,14 +18,17 @@ _OTHER_ACTIONS = ("pkill", "stage", announce.RESIGN)
 
 
 class Controller(Service):
-    """Reads the stored commands and applies them, every `control_interval` and on a signal.
+    """Reads the stored commands and applies them, on a signal and when the stager finds that they changed.
+
+    The stager looks every `control_interval`. The controller also reads them every `heartbeat_interval`, as
+    somebody may have changed a row by hand.
 
     Oban stores a command before it sends the signal. Other implementations only send it, so the controller
     stores their commands first, for this node.
     """
 
     def __init__(self, database: Database, options: Options, queues: Queues) -> None:
-        super().__init__("controller", options.control_interval)
+        super().__init__("controller", max(options.control_interval, options.heartbeat_interval))
         self.database = database
         self._queues = queues
         #: The name, the node and the configured queues, which the repository's functions take.
@@ -33,6 +36,8 @@ class Controller(Service):
         #: How signals address this node.
         self._idents = (queue_settings.ANY_NODE, f"{options.name}.{options.node}")
         self._received: list[QueueCommand] = []
+        #: What the last poll found of the settings.
+        self._polled: object = None
         #: The signal that comes next, if its command is stored already.
         self._stored_signal: object = None
         self._lock = asyncio.Lock()
@@ -61,6 +66,12 @@ class Controller(Service):
             if not isinstance(error, Exception) or self.database.dialect.is_connection_error(error):
                 self._received = received + self._received
             raise
+
+    def on_poll(self, settings: object) -> None:
+        """Tick if `settings` are not those of the last poll, or if a stopped queue can be removed."""
+        if settings != self._polled or any(producer.stopped for producer in self._queues.producers.values()):
+            self._polled = settings
+            self.wake()
 
     def on_signal(self, payload: dict[str, Any]) -> None:
         """Handle a signal. Raises `ConfigError` or `InvalidJob` if it is not a valid command."""

@@ -1,13 +1,17 @@
-"""Makes scheduled and retryable jobs available when they become due."""
+"""Makes scheduled and retryable jobs available when they become due, and polls for the whole node."""
 
+from oban import clock
 from oban.config import Options
 from oban.database.aio import Database
-from oban.repository import stage
+from oban.repository import poll, stage
 from oban.runner.queues import Queues
 from oban.runner.services.base import Service
+from oban.runner.services.controller import Controller
 
 #: Seconds until the next tick while another node stages the jobs that are due.
 _LOCKED_PAUSE = 0.05
+#: Seconds by which a poll can come early: a loop's timers are not exact, and two polls can share a statement.
+_EARLY = 0.005
 
 
 class Stager(Service):
@@ -15,18 +19,44 @@ class Stager(Service):
 
     All nodes do this; each skips the jobs that another one has locked. When jobs have become available, it
     wakes the queues of its node, which then fetch them even if no notification arrives.
+
+    The same statement polls for what no notification announced: every `poll_interval` for jobs, whose queues
+    it wakes, and every `control_interval` for settings of queues, which the controller then reads.
     """
 
-    def __init__(self, database: Database, options: Options, queues: Queues) -> None:
+    def __init__(self, database: Database, options: Options, queues: Queues, controller: Controller) -> None:
         super().__init__("stager", options.stage_interval)
         self.database = database
         self._queues = queues
+        self._controller = controller
+        self._instance = options.name
+        self._poll_interval = options.poll_interval
+        self._control_interval = options.control_interval
+        #: When to poll for jobs, and for settings, by the monotonic clock.
+        self._jobs_at = self._settings_at = 0.0
 
     async def tick(self) -> float | None:
-        due_in = await self.database.read(stage.seconds_until_due)
+        due_in = await self._look()
         if due_in is None or due_in > 0:
-            return None if due_in is None else min(due_in, self.interval)
+            next_poll = min(self._jobs_at, self._settings_at) - clock.monotonic()
+            return max(0.0, min(self.interval, next_poll, self.interval if due_in is None else due_in))
         if await self.database.write(stage.stage):
             self._queues.wake()
             return 0
         return min(_LOCKED_PAUSE, self.interval)
+
+    async def _look(self) -> float | None:
+        """Return the seconds until the next job is due, and poll if it is time to."""
+        now = clock.monotonic()
+        polls_jobs, polls_settings = now + _EARLY >= self._jobs_at, now + _EARLY >= self._settings_at
+        if not (polls_jobs or polls_settings):
+            return await self.database.read(stage.seconds_until_due)
+        queues = tuple(self._queues.producers) if polls_jobs else ()
+        found = await self.database.read(poll.poll, self._instance, queues)
+        if polls_jobs:
+            self._jobs_at = now + self._poll_interval
+            self._queues.wake(found.queues)
+        if polls_settings:
+            self._settings_at = now + self._control_interval
+            self._controller.on_poll(found.settings)
+        return found.due_in
