@@ -111,21 +111,19 @@ MUTANTS = (
     Mutant(
         "a lost run stores what it wrote",
         "oban/runner/execution/job_session.py",
-        """                if await self._store(session, ack):
-                    await session.commit()
-                    return True
+        """        if not self.database.join_sync(session, True, acknowledge.acknowledge, [ack]):
+            return False
+        session.commit()
 """,
-        """                await self._store(session, ack)
-                await session.commit()
-                return True
+        """        self.database.join_sync(session, True, acknowledge.acknowledge, [ack])
+        session.commit()
 """,
         ("tests/runner/test_job_sessions.py",),
     ),
     Mutant(
         "the outcome in another transaction",
         "oban/runner/execution/job_session.py",
-        """                if await self._store(session, ack):
-                    await session.commit()
+        """                if await self._store_and_commit(session, ack):
                     return True
 """,
         """                await session.commit()
@@ -133,6 +131,20 @@ MUTANTS = (
                 return True
 """,
         ("tests/faults/test_own_transaction.py",),
+    ),
+    Mutant(
+        "each free slot is filled on its own",
+        "oban/runner/execution/producer.py",
+        "        return self._has_backlog and 2 * self._free() < self.limit\n",
+        "        return False\n",
+        ("tests/runner/test_gathering.py",),
+    ),
+    Mutant(
+        "a free slot waits until half of them are free",
+        "oban/runner/execution/gathering.py",
+        "        self._timer = None\n        self._wake()\n",
+        "        self._timer = None\n",
+        ("tests/runner/test_gathering.py",),
     ),
     Mutant(
         "a base class decides instead of the most specific one",

@@ -7,11 +7,13 @@ import math
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection, Engine, exc
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
 
 from oban import clock, compat, dialects, error_texts
 from oban.database import job_scope
@@ -19,6 +21,8 @@ from oban.database.aio import Database
 from oban.database.driver_autocommit import send_begins
 from oban.database.engines import DEFAULT_ISOLATION, autocommits
 from oban.database.job_scope import job_session
+from oban.database.loops import enter
+from oban.errors import WrongLoop
 from oban.repository import acknowledge, runs
 from oban.repository.acknowledge import Ack
 from oban.runner import deadlines
@@ -108,8 +112,7 @@ class JobSessions:
         has_only_read = False
         try:
             async with asyncio.timeout(timeout) as deadline:
-                if await self._store(session, ack):
-                    await session.commit()
+                if await self._store_and_commit(session, ack):
                     return True
         except DBAPIError as error:
             # At a stricter isolation level, the database refuses to update a row that was changed meanwhile.
@@ -137,6 +140,24 @@ class JobSessions:
                 )
             )
         return False
+
+    async def _store_and_commit(self, session: AsyncSession, ack: Ack) -> bool:
+        """Store an outcome and commit, unless the run has lost its job; returns whether that was done."""
+        if has_values(ack) or _replaces_commit(session):
+            if not await self._store(session, ack):
+                return False
+            await session.commit()
+            return True
+        with contextlib.suppress(WrongLoop):
+            enter(self._engine.sync_engine.pool, asyncio.get_running_loop())
+        # In one greenlet, because each one takes longer than a statement takes to be sent.
+        return await compat.run_sync(partial(self._acknowledge_and_commit, session.sync_session, ack))
+
+    def _acknowledge_and_commit(self, session: Session, ack: Ack) -> bool:
+        if not self.database.join_sync(session, True, acknowledge.acknowledge, [ack]):
+            return False
+        session.commit()
+        return True
 
     async def _store(self, session: AsyncSession, ack: Ack) -> set[int]:
         """Store an outcome in the session's transaction; returns the ids of the jobs that were changed."""
@@ -202,6 +223,11 @@ class JobSessions:
                 pause = min(2 * pause, MAX_CONNECT_INTERVAL)
 
         engine.connect = wait_and_connect  # type: ignore[method-assign]
+
+
+def _replaces_commit(session: AsyncSession) -> bool:
+    """Whether the application's session commits in a way of its own."""
+    return getattr(session.commit, "__func__", None) is not AsyncSession.commit
 
 
 def _log_wait(error: Exception, source: str) -> None:
