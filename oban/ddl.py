@@ -4,6 +4,7 @@ On PostgreSQL these are the enum of states, the trigger that wakes the runners, 
 The revisions in `migrations/` create the same.
 """
 
+import weakref
 from typing import Any
 
 from sqlalchemy import CheckConstraint, Connection, Table, TwoPhaseTransaction, event, text
@@ -46,6 +47,8 @@ CREATE TRIGGER oban_notify_insert AFTER INSERT ON {schema}oban_jobs
 REFERENCING NEW TABLE AS inserted FOR EACH STATEMENT EXECUTE FUNCTION {schema}oban_notify_insert()
 """
 _MUTE = text("SELECT set_config('oban.notify', 'off', true)")
+#: The key of a reference to the last transaction that was muted, in the `info` of its connection.
+_MUTED = "oban.muted"
 # Most rows of a queue table are dead: vacuum early and without pauses, and leave room for HOT updates.
 _STORAGE = """
 ALTER TABLE {schema}oban_jobs SET (
@@ -60,9 +63,17 @@ ALTER TABLE {schema}oban_jobs SET (
 
 def mute_two_phase(connection: Connection) -> None:
     """Announce nothing in the rest of a transaction that will be prepared: PostgreSQL would refuse that."""
-    prepared = isinstance(connection.get_transaction(), TwoPhaseTransaction)
-    if prepared and connection.dialect.name == "postgresql":
+    transaction = connection.get_transaction()
+    if not isinstance(transaction, TwoPhaseTransaction) or connection.dialect.name != "postgresql":
+        return
+    # A savepoint that is rolled back takes the setting with it.
+    if connection.in_nested_transaction():
         connection.execute(_MUTE)
+        return
+    muted = connection.info.get(_MUTED)
+    if muted is None or muted() is not transaction:
+        connection.execute(_MUTE)
+        connection.info[_MUTED] = weakref.ref(transaction)
 
 
 def notify_source() -> str:

@@ -192,6 +192,19 @@ def dumps_unchecked(value: Any) -> str | None:
     return None if "null" in text or "\\u0000" in text else text
 
 
+def is_unchanged(value: Any) -> bool:
+    """Return whether a document that was checked can be stored as it is, also after changes in place."""
+    return document(value) is not None
+
+
+def document(value: Any) -> str | None:
+    """Encode one document as `dumps_unchecked` does; None also if it may be nested too deeply."""
+    if not value and type(value) in (dict, list):
+        return "[]" if type(value) is list else "{}"
+    text = dumps_unchecked(value)
+    return None if text is None or text.count("{") + text.count("[") >= MAX_DEPTH else text
+
+
 class _TypedOnly(EncodingError):
     """A value that is not JSON, but that typed args would convert."""
 

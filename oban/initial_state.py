@@ -27,9 +27,12 @@ def default_state(context: DefaultExecutionContext | None) -> JobState:
     # first row, and with numbered copies of it for the next ones.
     column = context.current_column
     row = column.index + 1 if hasattr(column, "original") else 0
-    at = parameters.get(f"scheduled_at_m{row}", parameters.get("scheduled_at"))
+    key = f"scheduled_at_m{row}" if f"scheduled_at_m{row}" in parameters else "scheduled_at"
+    at = parameters.get(key)
     if isinstance(at, datetime):
         return state_at(at.replace(tzinfo=at.tzinfo or UTC))
+    if key in parameters:
+        return JobState.AVAILABLE
     # Only the database knows the value of an expression: the stager makes the job available when it is due.
     columns = compat.named_columns(getattr(context.compiled, "statement", None))
     is_expression = any(getattr(column, "key", column) == "scheduled_at" for column in columns)

@@ -23,9 +23,16 @@ from sqlalchemy import (
     literal_column,
     text,
 )
-from sqlalchemy.orm import DeclarativeBase, Mapped, make_transient, mapped_column, validates
+from sqlalchemy.orm import (
+    DeclarativeBase,
+    InstanceState,
+    Mapped,
+    make_transient,
+    mapped_column,
+    validates,
+)
 
-from oban import clock, ddl, fields
+from oban import clock, ddl, encoding, fields
 from oban.detached import Detachable
 from oban.errors import InvalidJob
 from oban.fields import JobFields
@@ -35,6 +42,7 @@ from oban.types import (
     STATES,
     UTC_NOW,
     BigKey,
+    DueTime,
     JobState,
     JSONDocument,
     StateType,
@@ -147,11 +155,13 @@ class Job(Detachable, Base):
     errors: Mapped[list[dict[str, Any]]] = mapped_column(JSONDocument, server_default=text("'[]'"))
     attempted_by: Mapped[list[str]] = mapped_column(TextList, server_default=EMPTY_LIST)
     inserted_at: Mapped[datetime] = mapped_column(UTCDateTime, server_default=UTC_NOW)
-    scheduled_at: Mapped[datetime] = mapped_column(UTCDateTime, server_default=UTC_NOW)
-    attempted_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
-    cancelled_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
-    completed_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
-    discarded_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
+    # None is sent for a job that is due at once, so that one INSERT serves jobs with and without a time.
+    scheduled_at: Mapped[datetime] = mapped_column(DueTime().evaluates_none(), server_default=UTC_NOW)
+    # Without evaluates_none(), each INSERT would send a NULL for those of them that are not set.
+    attempted_at: Mapped[datetime | None] = mapped_column(UTCDateTime().evaluates_none())
+    cancelled_at: Mapped[datetime | None] = mapped_column(UTCDateTime().evaluates_none())
+    completed_at: Mapped[datetime | None] = mapped_column(UTCDateTime().evaluates_none())
+    discarded_at: Mapped[datetime | None] = mapped_column(UTCDateTime().evaluates_none())
 
     #: Set on the instance that a worker gets, while it runs.
     _run: ClassVar[RunStatus | None] = None
@@ -205,7 +215,16 @@ class Job(Detachable, Base):
         state = state_at(checked["scheduled_at"]) if "scheduled_at" in checked else JobState.AVAILABLE
         if "max_attempts" in checked:
             values["_sets_max_attempts"] = True
-        values.update(_DEFAULTS, state=state, args={}, meta={}, tags=[], errors=[], attempted_by=[])
+        values.update(
+            _DEFAULTS,
+            state=state,
+            scheduled_at=None,
+            args={},
+            meta={},
+            tags=[],
+            errors=[],
+            attempted_by=[],
+        )
         values.update(checked)
 
     @validates(*fields.CHECKS)
@@ -248,26 +267,46 @@ class Job(Detachable, Base):
         return f"Job({', '.join(values)})"
 
 
-@event.listens_for(Job, "before_insert")
-def _update_state(_: Any, __: Any, job: Job) -> None:
-    """Set the state again, in case it was assigned after the time."""
-    if job.state == JobState.AVAILABLE and job.scheduled_at:
-        job.state = state_at(job.scheduled_at)
-
-
-@event.listens_for(Job, "before_insert")
-@event.listens_for(Job, "before_update")
-def _check_again(_: Any, __: Any, job: Job) -> None:
+def _check_again(values: dict[str, Any]) -> None:
     """Check lists and dicts again, which can have been changed in place."""
-    for field in ("args", "meta", "tags"):
-        if field in job.__dict__:
-            job.__dict__[field] = fields.CHECKS[field](job.__dict__[field])
+    for field in ("args", "meta"):
+        if (document := values.get(field)) and not encoding.is_unchanged(document):
+            values[field] = fields.CHECKS[field](document)
+    if values.get("tags"):
+        values["tags"] = fields.tags(values["tags"])
 
 
-@event.listens_for(Job, "before_insert")
-def _mute(_: Any, connection: Connection, __: Job) -> None:
-    """Let a session with `twophase` insert jobs: `session.add` passes no function of Oban's."""
+@event.listens_for(Job, "before_insert", raw=True)
+def _prepare_insert(_: Any, connection: Connection, state: InstanceState[Job]) -> None:
+    """Check what can have changed since the job was made."""
+    values = state.dict
+    _check_again(values)
+    if (at := values.get("scheduled_at")) is None:
+        # The row gets the time of the insert, which is then not in `inserted_at`.
+        if values.get("inserted_at") is not None:
+            values.pop("scheduled_at", None)
+    elif values.get("state") == JobState.AVAILABLE:
+        # The state can have been assigned after the time.
+        values["state"] = state_at(at)
+    # A session with `twophase` can insert jobs: `session.add` passes no function of Oban's.
     ddl.mute_two_phase(connection)
+
+
+@event.listens_for(Job, "after_insert", raw=True)
+def _show_due_time(_: Any, __: Any, state: InstanceState[Job]) -> None:
+    """Set the time of a job that is due at once: the statement does not return a column that it sends."""
+    values = state.dict
+    if "scheduled_at" in values and values["scheduled_at"] is None:
+        if "inserted_at" in values:
+            values["scheduled_at"] = values["inserted_at"]
+        else:
+            del values["scheduled_at"]
+            state.expired_attributes.add("scheduled_at")
+
+
+@event.listens_for(Job, "before_update", raw=True)
+def _prepare_update(_: Any, __: Any, state: InstanceState[Job]) -> None:
+    _check_again(state.dict)
 
 
 ddl.attach(Job.__table__)

@@ -200,6 +200,34 @@ class UTCDateTime(TypeDecorator[datetime]):
         return read
 
 
+class _or_now(FunctionElement[Any]):  # noqa: N801
+    """A time that an INSERT replaces with the server's if it is NULL."""
+
+    inherit_cache = True
+
+    def __init__(self, time: ColumnElement[Any], type_: TypeEngine[Any]) -> None:
+        super().__init__(time)
+        self.type = type_
+
+
+@compiles(_or_now)
+def _render_or_now(element: _or_now, compiler: SQLCompiler, **options: Any) -> str:
+    time = compiler.process(element.clauses, **options)
+    # Statements can also be printed without a database.
+    if compiler.isinsert and compiler.dialect.name in UTC_NOW.sql:
+        return f"coalesce({time}, {compiler.process(UTC_NOW)})"
+    return time
+
+
+class DueTime(UTCDateTime):
+    """When a job is due; NULL in an INSERT stands for the server's time."""
+
+    cache_ok = True
+
+    def bind_expression(self, bindvalue: ColumnElement[datetime]) -> ColumnElement[datetime]:
+        return _or_now(bindvalue, self)
+
+
 def aware(value: datetime | None) -> datetime | None:
     """A time without a zone as a time in UTC."""
     # combine() takes a seventh of the time of replace().
@@ -231,10 +259,24 @@ class JSONDocument(TypeDecorator[Any]):
         # Bulk inserts and statements send values that no `Job` has checked. JSON.NULL is no value.
         if value is JSON.NULL:
             return value
+        if encoding.is_unchanged(value):
+            return value
         try:
             return encoding.json_value(value, self.name)
         except EncodingError as error:
             raise _printable(error, value) from None
+
+    def bind_processor(self, dialect: Dialect) -> Any:
+        check_and_encode: Any = super().bind_processor(dialect)
+        if type(self.impl_instance).bind_processor is not JSON.bind_processor:
+            # The driver takes documents rather than texts.
+            return check_and_encode
+
+        def encode(value: Any) -> Any:
+            text = encoding.document(value)
+            return check_and_encode(value) if text is None else text
+
+        return encode
 
     def column_expression(self, column: Any) -> Any:
         return _as_text(column, self)
@@ -256,6 +298,17 @@ class TextList(TypeDecorator[list[str]]):
                     problem = f"must have strings only; {display.shown(item)} is not one"
                     raise _printable(EncodingError("the list", problem), value)
         return value
+
+    def bind_processor(self, dialect: Dialect) -> Any:
+        process: Any = super().bind_processor(dialect)
+        if not isinstance(self.impl_instance, ARRAY):
+            return process
+
+        def check(value: Any) -> Any:
+            # Drivers of PostgreSQL take a list, which ARRAY would copy.
+            return self.process_bind_param(value, dialect) if type(value) is list else process(value)
+
+        return check
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Any:
         # Drivers of PostgreSQL return a list, which ARRAY would copy.

@@ -100,7 +100,7 @@ def _check_new(job: Job) -> None:
     state = values.get("state", JobState.AVAILABLE)
     if state not in _NEW_STATES:
         raise InvalidJob("state", f"of a new job is available, scheduled or suspended, not {state}; {advice}")
-    if state == JobState.SCHEDULED and "scheduled_at" not in values:
+    if state == JobState.SCHEDULED and values.get("scheduled_at") is None:
         raise InvalidJob("state", "is scheduled, but the job has no scheduled_at or schedule_in")
 
 
@@ -182,7 +182,7 @@ def _record(n: int, job: Job, queue: str, worker: str) -> dict[str, Any]:
         record["tags"] = fields.tags(values["tags"])
     if job._schedule_in is not None:
         record["delay"] = job._schedule_in
-    elif "scheduled_at" in values:
+    elif values.get("scheduled_at") is not None:
         at = values["scheduled_at"].replace(tzinfo=None)
         record["scheduled_at"] = at.isoformat(" ", "microseconds")
     if values["state"] == JobState.SUSPENDED:

@@ -13,6 +13,7 @@ from tests.drivers.callers import DRIVERS, Application, Order, is_sqlite
 from tests.support.databases import PostgreSQLFactory, SQLiteFactory
 from tests.support.rows import TABLE
 from tests.support.schema import sync_engine
+from tests.support.statements import recorded
 from tests.support.waiting import eventually
 
 
@@ -94,6 +95,18 @@ async def test_jobs_that_are_only_added_take_part(app: Application) -> None:
     jobs = await app.oban.list_jobs()
     assert [job.queue for job in jobs] == ["first", "second"]
     await app.oban.delete_many_jobs(jobs)
+
+
+async def test_a_flush_silences_its_transaction_once(app: Application) -> None:
+    async with app.session(twophase=True) as session:
+        for _ in range(2):
+            with recorded(app.engine) as seen:
+                session.add(*(new_job() for _ in range(5)))
+                await session.run(lambda sync: sync.flush())
+                session.add(*(new_job() for _ in range(5)))
+                await session.commit()
+            assert len([statement for statement in seen if "oban.notify" in statement]) == 1
+    await app.oban.delete_many_jobs(await app.oban.list_jobs())
 
 
 async def test_a_rollback_leaves_nothing(app: Application) -> None:

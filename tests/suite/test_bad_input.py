@@ -15,10 +15,10 @@ from sqlalchemy.orm import Session
 from oban import Job, Oban, ObanError, Worker
 from oban.errors import InvalidJob, InvalidTarget, JobNotFound, NotEnqueued, SchemaMissing
 from oban.models import Producer
-from tests.suite.statements import recorded
 from tests.support.bad_fields import BAD_FIELDS
 from tests.support.databases import DATABASES, PostgreSQLFactory
 from tests.support.rows import insert_rows, lasting_url, read_rows, row
+from tests.support.statements import recorded
 
 Bad = tuple[Any, type[Exception], str]
 

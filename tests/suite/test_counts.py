@@ -10,9 +10,9 @@ from sqlalchemy.orm import aliased
 
 from oban import InvalidJob, Job, JobState, Oban, SyncOban, filters
 from oban.errors import InvalidTarget
-from tests.suite.statements import recorded
 from tests.support.databases import DATABASES
 from tests.support.rows import STATES, delete_rows, insert_rows, lasting_url, row
+from tests.support.statements import recorded
 
 ZEROS: dict[str, int] = dict.fromkeys(JobState, 0)
 

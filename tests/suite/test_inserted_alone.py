@@ -9,7 +9,7 @@ from sqlalchemy import text
 
 from oban import Job, Oban, Worker
 from oban.errors import EncodingError
-from tests.suite.statements import recorded
+from tests.support.statements import recorded
 
 
 class Anything(Worker, name="tests.anything", queue="some"):

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, create_async_e
 
 from oban import Job, Oban, Worker
 from oban.errors import ConfigError, InvalidTarget, NotEnqueued
-from tests.suite.statements import recorded
+from tests.support.statements import recorded
 
 COUNT = 23
 BATCH = 5

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from oban import Job, Oban, Worker
 from oban.errors import ConfigError, InvalidTarget
 from oban.repository import insert
-from tests.suite.statements import recorded
+from tests.support.statements import recorded
 
 BATCH = 10
 

@@ -14,9 +14,9 @@ from sqlalchemy import URL
 
 from oban import Job, Oban
 from oban.errors import InvalidJob
-from tests.suite.statements import recorded
 from tests.support.databases import DATABASES
 from tests.support.rows import STATES, insert_row, insert_rows, just_now, lasting_url, read_rows, row, shown
+from tests.support.statements import recorded
 
 #: Changes that an update must refuse, and the error messages.
 REFUSED: list[tuple[Any, str]] = [

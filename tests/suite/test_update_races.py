@@ -14,9 +14,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from oban import Job, Oban
 from oban.errors import JobNotFound
 from oban.repository import insert
-from tests.suite.statements import recorded
 from tests.support.databases import DATABASES
 from tests.support.rows import TABLE, delete_rows, insert_row, insert_rows, lasting_url, read_rows, row
+from tests.support.statements import recorded
 from tests.support.waiting import eventually, within
 
 OPERATIONS = ("cancel", "retry", "delete", "update")

@@ -4,20 +4,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import event
+from sqlalchemy import Engine, event
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 
 @contextmanager
-def recorded(engine: AsyncEngine) -> Iterator[list[str]]:
+def recorded(engine: Engine | AsyncEngine) -> Iterator[list[str]]:
     """The statements that are executed inside the block, in order, with white space folded."""
     seen: list[str] = []
+    target = engine.sync_engine if isinstance(engine, AsyncEngine) else engine
 
     def record(_: Any, __: Any, statement: str, *___: Any) -> None:
         seen.append(" ".join(statement.split()))
 
-    event.listen(engine.sync_engine, "before_cursor_execute", record)
+    event.listen(target, "before_cursor_execute", record)
     try:
         yield seen
     finally:
-        event.remove(engine.sync_engine, "before_cursor_execute", record)
+        event.remove(target, "before_cursor_execute", record)
