@@ -170,8 +170,8 @@ MUTANTS = (
     Mutant(
         "an insert overwrites max_attempts that a job sets",
         "oban/repository/insert.py",
-        "[n for n, job in enumerate(jobs) if not job._sets_max_attempts]",
-        "[*range(len(jobs))]",
+        "if max_attempts is not None and not job._sets_max_attempts:\n        record[",
+        "if max_attempts is not None:\n        record[",
         ("tests/suite/test_new_jobs.py",),
     ),
     Mutant(

@@ -8,6 +8,7 @@ from oban.compat.engines import (
     FollowingEngine,
     connect_isolation_level,
     has_listeners,
+    is_observed,
     listens,
     logs_statements,
     root_engine,
@@ -27,6 +28,7 @@ from oban.compat.pools import (
 )
 from oban.compat.sessions import (
     copy_state,
+    executes_directly,
     flushing,
     parse_savepoint,
     savepoint_number,
@@ -56,10 +58,12 @@ __all__ = [
     "copy_state",
     "downgrade_steps",
     "driver_autocommit",
+    "executes_directly",
     "flushing",
     "has_listeners",
     "in_greenlet",
     "is_limited",
+    "is_observed",
     "listens",
     "locks_rows",
     "logs_statements",

@@ -61,6 +61,38 @@ def listens(engine: Engine, event: str) -> bool:
     )
 
 
+#: The events of a connection, and those of its dialect, that a statement sends.
+_STATEMENT_EVENTS = ("before_execute", "after_execute", "before_cursor_execute", "after_cursor_execute")
+_DRIVER_EVENTS = ("do_execute", "handle_error", "do_setinputsizes")
+
+
+def is_observed(connection: Connection) -> bool:
+    """Return whether SQLAlchemy has more to do for a statement on a connection than to let the driver run it.
+
+    It sends the statement to listeners, logs it, begins a transaction, or refuses to go on with one that has
+    ended. Without the names, True.
+    """
+    try:
+        private: Any = connection
+        transaction, nested = private._transaction, private._nested_transaction
+        if (
+            private._dbapi_connection is None
+            or private._echo
+            or private._trans_context_manager is not None
+            or transaction is None
+            or not transaction.is_active
+            or (nested is not None and not nested.is_active)
+        ):
+            return True
+        if not (private._has_events or private.engine._has_events or private.dialect._has_events):
+            return False
+        return any(getattr(private.dispatch, event) for event in _STATEMENT_EVENTS) or any(
+            getattr(private.dialect.dispatch, event) for event in _DRIVER_EVENTS
+        )
+    except AttributeError:
+        return True
+
+
 def logs_statements(engine: Engine) -> bool:
     """Return whether statements are logged; True without the name."""
     log_info: Callable[[], bool] = getattr(engine, "_should_log_info", lambda: True)

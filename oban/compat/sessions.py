@@ -17,6 +17,19 @@ def sessions_listen(event: str) -> bool:
     return bool(getattr(getattr(_session, "dispatch", None), event, True))
 
 
+def executes_directly(session: Session) -> bool:
+    """Return whether a session executes a Core statement as its connection does; False without the names.
+
+    Listeners, options of the session, and an `execute` of the application's own can change the statement.
+    """
+    try:
+        private: Any = session
+        changed = private.dispatch.do_orm_execute or getattr(private, "execution_options", None)
+    except AttributeError:
+        return False
+    return not changed and type(session).execute is Session.execute and "execute" not in vars(session)
+
+
 @contextmanager
 def flushing(session: Session) -> Iterator[None]:
     """Mark a session as flushing, so that a `get_bind` as in SQLAlchemy's documentation chooses the writer.

@@ -173,8 +173,11 @@ class Database(BaseDatabase):
     async def prepare(self) -> None:
         """Set up the database for a runner; raises `SchemaMissing` if there are no tables."""
         if not self.in_memory:
-            with self._translate_errors():
+            try:
                 await self._configure()
+            except Exception as error:
+                self._translate(error)
+                raise
         await self.read(lambda transaction: transaction.execute(select(Job.id).limit(0)))
 
     async def _configure(self) -> None:
@@ -263,7 +266,7 @@ class Database(BaseDatabase):
         return await self._run(work, turns)
 
     async def _run(self, work: Callable[[], T], turns: LoopLock | None) -> T:
-        with self._translate_errors():
+        try:
             if self._shared is not None:
                 turns = self._turns
             if not self.dialect.interruptible:
@@ -276,6 +279,9 @@ class Database(BaseDatabase):
                 return await compat.run_sync(work)
             async with asyncio.timeout(self.timeout):
                 return await compat.run_sync(work)
+        except Exception as error:
+            self._translate(error)
+            raise
 
     def enter_loop(self) -> None:
         """Prepare the engine for the running loop; raises `WrongLoop`."""
@@ -299,7 +305,7 @@ class Database(BaseDatabase):
         # The session may not be on this engine, and then the loop does not matter.
         with suppress(WrongLoop):
             enter(self._sync_engine.pool, asyncio.get_running_loop())
-        with self._translate_errors():
+        try:
             if isinstance(caller, async_scoped_session):
                 caller = caller()
             if isinstance(caller, AsyncSession):
@@ -309,6 +315,9 @@ class Database(BaseDatabase):
                 return await caller.run_sync(
                     lambda connection: self._run_on_connection(connection, writes, function, *args, **kwargs)
                 )
+        except Exception as error:
+            self._translate(error)
+            raise
         raise InvalidTarget(
             f"session must be an AsyncSession or AsyncConnection, not {type(caller).__name__}"
         )

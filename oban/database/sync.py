@@ -69,9 +69,12 @@ class SyncDatabase(BaseDatabase):
         while True:
             transaction = self._begin()
             try:
-                with self._translate_errors(), self._writer:
+                with self._writer:
                     result = self._commit(transaction, function, *args, **kwargs)
-            except DBAPIError as error:
+            except Exception as error:
+                self._translate(error)
+                if not isinstance(error, DBAPIError):
+                    raise
                 time.sleep(retries.pause(error))
             else:
                 self._finish(transaction)
@@ -83,5 +86,9 @@ class SyncDatabase(BaseDatabase):
         """Run a repository function that only reads, as `run` does."""
         if caller is not None:
             return self.join_sync(caller, False, function, *args, **kwargs)
-        with self._translate_errors(), self._reader:
-            return self._query(function, *args, **kwargs)
+        try:
+            with self._reader:
+                return self._query(function, *args, **kwargs)
+        except Exception as error:
+            self._translate(error)
+            raise

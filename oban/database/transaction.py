@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from oban import compat, ddl, dialects
 from oban.database import binding
 from oban.database.binding import Bind
+from oban.database.fast import FAST_PATH
 from oban.database.fast.autocommit_pool import AutocommitConnection, AutocommitPool
 from oban.database.hooks import TransactionHooks
 from oban.dialects.base import Dialect
@@ -239,17 +240,20 @@ class JoinedTransaction(Transaction):
         self._bind = bind
         self._bind_arguments = binding.arguments(session, bind)
         self._hooks = hooks
+        self._connection: Connection | None = None
 
     @property
     def session(self) -> Session:
         return self._session
 
     def connection(self) -> Connection:
-        try:
-            return self._session.connection(bind_arguments={"bind": self._bind})
-        except Exception as error:
-            dialects.check_connecting(self._bind.engine.url, error)
-            raise
+        if self._connection is None:
+            try:
+                self._connection = self._session.connection(bind_arguments={"bind": self._bind})
+            except Exception as error:
+                dialects.check_connecting(self._bind.engine.url, error)
+                raise
+        return self._connection
 
     def mute_two_phase(self) -> None:
         """Announce nothing in a transaction that will be prepared, because the database would refuse that.
@@ -277,6 +281,12 @@ class JoinedTransaction(Transaction):
     ) -> "Result[*tuple[Any, ...]]":
         return self._session.execute(
             statement, parameters, execution_options=options, bind_arguments=self._bind_arguments
+        )
+
+    def rows(self, statement: Executable, parameters: dict[str, Any]) -> Sequence[Row[Any]]:
+        schema = self.prefix or self.mapped_schema()
+        return FAST_PATH.session_rows(
+            self._session, self.connection(), schema, statement, parameters, self.execute
         )
 
     def autocommit_next(self) -> None:

@@ -1,7 +1,7 @@
 """Insert: enqueue one job or many, with one statement per batch."""
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -114,65 +114,68 @@ def insert_all(
     """
     # Jobs that the caller has added to the session were inserted when it was flushed.
     new = [job for job in jobs if not job._is_persistent]
+    if len(new) == 1 and _insert_one(tx, new[0], attach, max_attempts):
+        return
     for start in range(0, len(new), BATCH):
         batch = new[start : start + BATCH]
-        _insert_batch(tx, batch, attach=attach, is_only_batch=len(new) <= BATCH, max_attempts=max_attempts)
+        _insert_batch(tx, batch, attach, max_attempts, is_only_batch=len(new) <= BATCH)
+
+
+def _insert_one(tx: Transaction, job: Job, attach: bool, max_attempts: int | None) -> bool:
+    """Insert a job that is due at once. For any other one, do nothing and return False."""
+    values = job.__dict__
+    parameters = {"first_queue": values["queue"], "first_worker": values["worker"]}
+    record = _record(job, values["queue"], values["worker"], max_attempts)
+    if not _TIMING.isdisjoint(record):
+        return False
+    for column, value in record.items():
+        parameters[f"own_{column}"] = _document(column, value) if column in _DOCUMENTS else value
+    statement = _single_statement(tx.dialect, tuple(record))
+    # Not earlier: a job that is refused would count as a failure of the connection.
+    tx.autocommit_next()
+    rows: Sequence[Any] = tx.rows(statement, parameters)
+    ((id_, inserted_at, scheduled_at, state),) = rows
+    _show_inserted(tx, [job], inserted_at, [(id_, scheduled_at, state)], attach, max_attempts)
+    return True
 
 
 def _insert_batch(
-    tx: Transaction, jobs: list[Job], *, attach: bool, is_only_batch: bool, max_attempts: int | None
+    tx: Transaction, jobs: list[Job], attach: bool, max_attempts: int | None, *, is_only_batch: bool
 ) -> None:
-    dialect = tx.dialect
     first = jobs[0].__dict__
     queue, worker = first["queue"], first["worker"]
-    parameters: dict[str, Any] = {"first_queue": queue, "first_worker": worker}
-    records = [_record(n, job, queue, worker) for n, job in enumerate(jobs)]
-    unset = [] if max_attempts is None else [n for n, job in enumerate(jobs) if not job._sets_max_attempts]
-    for n in unset:
-        records[n]["max_attempts"] = max_attempts
-    returns_lists = dialect.writes_in_cte and len(jobs) > 1
-    if len(jobs) == 1 and _TIMING.isdisjoint(records[0]):
-        _, *columns = records[0]
-        statement = _single_statement(dialect, tuple(columns))
-        parameters |= {f"own_{column}": _parameter(records[0], column) for column in columns}
-    else:
-        statement = _batch_statement(dialect, returns_lists)
-        parameters["jobs"] = _payload(records)
-    # Not earlier: a job that is refused would count as a failure of the connection.
+    records = [_record(job, queue, worker, max_attempts) for job in jobs]
+    for n, record in enumerate(records):
+        record["n"] = n
+    returns_lists = tx.dialect.writes_in_cte and len(jobs) > 1
+    statement = _batch_statement(tx.dialect, returns_lists)
+    payload = _payload(records)
     if is_only_batch:
         tx.autocommit_next()
-    result = tx.rows(statement, parameters)
-    inserted_at = result[0].inserted_at
+    result: Sequence[Any] = tx.rows(
+        statement, {"first_queue": queue, "first_worker": worker, "jobs": payload}
+    )
     # Ids are assigned in the order of the jobs, but RETURNING does not guarantee an order.
     if returns_lists:
-        rows = sorted(zip(*result[0][1:], strict=True))
+        ((inserted_at, *lists),) = result
+        rows = sorted(zip(*lists, strict=True))
     else:
-        rows = sorted((row.id, row.scheduled_at, row.state) for row in result)
-    if attach:
-        # Called before the values change.
-        tx.on_rollback([job._restore_on_rollback() for job in jobs])
-    if unset:
-        tx.after_commit(lambda: _show_max_attempts([jobs[n] for n in unset], max_attempts))
-    tx.after_commit(lambda: _show_rows(jobs, inserted_at, rows))
-    if attach:
-        # In the caller's transaction, that has run by now, and made the instances ones that are stored.
-        tx.session.add_all(jobs)
-    if not dialect.insert_notifies:
-        if delays := [at - inserted_at for _, at, state in rows if state == "scheduled"]:
-            announce_due(tx, min(delays).total_seconds())
-        queues = {job.queue for job, row in zip(jobs, rows, strict=True) if row[2] == "available"}
-        announce_available(tx, queues)
+        inserted_at = result[0].inserted_at
+        rows = sorted((id_, scheduled_at, state) for id_, _, scheduled_at, state in result)
+    _show_inserted(tx, jobs, inserted_at, rows, attach, max_attempts)
 
 
-def _record(n: int, job: Job, queue: str, worker: str) -> dict[str, Any]:
-    """What is sent for the n-th job: `args`, and what differs from the defaults."""
+def _record(job: Job, queue: str, worker: str, max_attempts: int | None) -> dict[str, Any]:
+    """What is sent for a job: `args`, and what differs from the defaults."""
     values = job.__dict__
-    record = {"n": n, "args": values["args"]}
+    record = {"args": values["args"]}
     if values["queue"] != queue:
         record["queue"] = values["queue"]
     if values["worker"] != worker:
         record["worker"] = values["worker"]
-    if values["max_attempts"] != DEFAULT_MAX_ATTEMPTS:
+    if max_attempts is not None and not job._sets_max_attempts:
+        record["max_attempts"] = max_attempts
+    elif values["max_attempts"] != DEFAULT_MAX_ATTEMPTS:
         record["max_attempts"] = values["max_attempts"]
     if values["priority"]:
         record["priority"] = values["priority"]
@@ -190,10 +193,8 @@ def _record(n: int, job: Job, queue: str, worker: str) -> dict[str, Any]:
     return record
 
 
-def _parameter(record: dict[str, Any], column: str) -> Any:
-    value = record[column]
-    if column not in _DOCUMENTS:
-        return value
+def _document(column: str, value: Any) -> str:
+    """The JSON of one document of a job."""
     return encoding.dumps_unchecked(value) or encoding.dumps(encoding.json_object(value, column))
 
 
@@ -207,8 +208,39 @@ def _payload(records: list[dict[str, Any]]) -> str:
     return payload
 
 
-def _show_rows(jobs: list[Job], inserted_at: datetime, rows: list[tuple[int, datetime, str]]) -> None:
-    """Set what the database has decided for each job: id, due time and state, and the time of insertion."""
+def _show_inserted(
+    tx: Transaction,
+    jobs: list[Job],
+    inserted_at: datetime,
+    rows: list[tuple[int, datetime, str]],
+    attach: bool,
+    max_attempts: int | None,
+) -> None:
+    """Let the instances show their rows once the caller sees these, and announce the jobs where needed."""
+    if attach:
+        # Called before the values change.
+        tx.on_rollback([job._restore_on_rollback() for job in jobs])
+    tx.after_commit(functools.partial(_show_rows, jobs, inserted_at, rows, max_attempts))
+    if attach:
+        # In the caller's transaction, that has run by now, and made the instances ones that are stored.
+        tx.session.add_all(jobs)
+    if not tx.dialect.insert_notifies:
+        if delays := [at - inserted_at for _, at, state in rows if state == "scheduled"]:
+            announce_due(tx, min(delays).total_seconds())
+        queues = {job.queue for job, row in zip(jobs, rows, strict=True) if row[2] == "available"}
+        announce_available(tx, queues)
+
+
+def _show_rows(
+    jobs: list[Job],
+    inserted_at: datetime,
+    rows: list[tuple[int, datetime, str]],
+    max_attempts: int | None,
+) -> None:
+    """Set what the database has decided for each job: id, due time and state, and the time of insertion.
+
+    `max_attempts` is what was stored for jobs that do not set it; None if that was the default.
+    """
     # For most jobs, this is also when they are due.
     now = inserted_at.replace(tzinfo=UTC)
     for job, (id_, scheduled_at, state) in zip(jobs, rows, strict=True):
@@ -216,12 +248,9 @@ def _show_rows(jobs: list[Job], inserted_at: datetime, rows: list[tuple[int, dat
         values.update(_UNSET)
         values["id"], values["inserted_at"], values["state"] = id_, now, STATE_BY_VALUE[state]
         values["scheduled_at"] = now if scheduled_at == inserted_at else scheduled_at.replace(tzinfo=UTC)
+        if max_attempts is not None and not job._sets_max_attempts:
+            values["max_attempts"] = max_attempts
         job._mark_persistent()
-
-
-def _show_max_attempts(jobs: list[Job], max_attempts: int | None) -> None:
-    for job in jobs:
-        job.__dict__["max_attempts"] = max_attempts
 
 
 def _default_values(dialect: Dialect) -> dict[str, ColumnElement[Any]]:

@@ -4,16 +4,20 @@
 """
 
 import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine, Executable, Row
+from sqlalchemy.orm import Session
 
 from oban.database.fast import late_state
 from oban.database.fast.autocommit_pool import AutocommitPool, Owners
+from oban.database.fast.in_session import SessionStatements
 from oban.errors import ConfigError
 from oban.models import Job
 
 SWITCH = "OBAN_FAST_PATH"
-PARTS = frozenset({"autocommit", "compiled", "late_state"})
+PARTS = frozenset({"autocommit", "compiled", "in_session", "late_state"})
 
 
 class FastPath:
@@ -21,6 +25,7 @@ class FastPath:
 
     def __init__(self, parts: frozenset[str]) -> None:
         self.parts = parts
+        self._session_statements = SessionStatements() if "in_session" in parts else None
         if "late_state" in parts:
             late_state.install(Job)
 
@@ -45,6 +50,20 @@ class FastPath:
             owners,
             reuse_compiled="compiled" in self.parts,
         )
+
+    def session_rows(
+        self,
+        session: Session,
+        connection: Connection,
+        schema: str | None,
+        statement: Executable,
+        parameters: Mapping[str, Any],
+        execute: Callable[[Executable, Mapping[str, Any]], Any],
+    ) -> Sequence[Row[Any]]:
+        """All rows of a statement in the transaction of a caller's session; see `SessionStatements.rows`."""
+        if self._session_statements is None:
+            return execute(statement, parameters).all()  # type: ignore[no-any-return]
+        return self._session_statements.rows(session, connection, schema, statement, parameters, execute)
 
 
 FAST_PATH = FastPath.from_environment()

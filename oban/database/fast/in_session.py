@@ -1,0 +1,59 @@
+"""Statements in the transaction of a caller's session, run as they ran first where nothing observes them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from sqlalchemy import Connection, Dialect, Executable, Row
+from sqlalchemy.orm import Session
+
+from oban import compat
+from oban.database.fast.compiled import CompiledStatement
+
+#: Execution options of a connection that make no difference to a compiled statement in a known schema.
+_KNOWN_OPTIONS = frozenset({"isolation_level", "schema_translate_map"})
+_NEW = object()
+
+#: The compiled forms of one engine's statements, by statement and schema; None where SQLAlchemy has to
+#: execute it every time.
+_Compiled = dict[tuple[Executable, str | None], CompiledStatement | None]
+
+
+class SessionStatements:
+    """The compiled forms of statements that run in sessions of the application, on any of its engines."""
+
+    def __init__(self) -> None:
+        self._compiled: WeakKeyDictionary[Dialect, _Compiled] = WeakKeyDictionary()
+
+    def rows(
+        self,
+        session: Session,
+        connection: Connection,
+        schema: str | None,
+        statement: Executable,
+        parameters: Mapping[str, Any],
+        execute: Callable[[Executable, Mapping[str, Any]], Any],
+    ) -> Sequence[Row[Any]]:
+        """All rows of a statement on the session's connection.
+
+        `schema` takes the place of the schema that the statement does not name. The session's own `execute`
+        runs the statement until its compiled form is known, and whenever something observes its statements.
+        """
+        options = connection.get_execution_options()
+        if (
+            (options and not _KNOWN_OPTIONS.issuperset(options))
+            or not compat.executes_directly(session)
+            or compat.is_observed(connection)
+        ):
+            return execute(statement, parameters).all()  # type: ignore[no-any-return]
+        dialect = connection.dialect
+        if (known := self._compiled.get(dialect)) is None:
+            known = self._compiled.setdefault(dialect, {})
+        compiled: Any = known.get((statement, schema), _NEW)
+        if isinstance(compiled, CompiledStatement):
+            driver = connection.connection.dbapi_connection
+            return compiled.rows(connection, driver, parameters)  # type: ignore[arg-type]
+        result = execute(statement, parameters)
+        if compiled is _NEW:
+            known[statement, schema] = CompiledStatement.capture(result, parameters)
+        return result.all()  # type: ignore[no-any-return]
