@@ -24,7 +24,8 @@ demo: $(VENV)/.demo ## Run some 1,500 real jobs on SQLite and watch (DATABASE_UR
 
 PYTEST := $(BIN)/python -m pytest
 # Tests of one file run one after another. Three processes use two cores best, as most tests also wait.
-PARALLEL := --numprocesses 3 --dist loadfile
+# The order of the files is that of tests/conftest.py.
+PARALLEL := --numprocesses 3 --dist loadfile --no-loadscope-reorder
 # What depends on how statements are run: the fast path, the SQLAlchemy.
 STATEMENTS := tests/suite tests/runner
 
@@ -33,11 +34,12 @@ test: $(VENV)/.dev ## Run the tests but the slow ones, on SQLite and on a Postgr
 
 test-all: test test-rest ## Run all tests, those of `make test` first
 
+# In the last two, the client calls run through every driver, and nodes through one of PostgreSQL's in each.
 test-rest: $(VENV)/.dev ## Run what `make test` leaves out: slow tests, without the fast path, SQLAlchemy 2.0.40
-	$(PYTEST) $(PARALLEL) -m 'slow and not alone'
+	$(PYTEST) --numprocesses 3 --dist worksteal -m 'slow and not alone'
 	$(PYTEST) -m alone
-	OBAN_FAST_PATH=off $(PYTEST) $(PARALLEL) -m 'not slow' $(STATEMENTS)
-	$(BIN)/tox run -e sqlalchemy20 -- $(PARALLEL) -m 'not slow' $(STATEMENTS) tests/unit tests/drivers tests/fast_path tests/migration tests/plans
+	OBAN_FAST_PATH=off $(PYTEST) $(PARALLEL) -m 'not slow and not execution' -k 'not (runner and asyncpg)' $(STATEMENTS)
+	$(BIN)/tox run -e sqlalchemy20 -- $(PARALLEL) -m 'not slow and not execution' -k 'not (runner and psycopg)' $(STATEMENTS) tests/unit tests/drivers tests/fast_path tests/migration tests/plans
 
 check: $(VENV)/.dev ## Lint, formatting, types, direction of imports
 	$(BIN)/ruff check .

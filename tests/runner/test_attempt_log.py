@@ -23,6 +23,8 @@ from tests.support.jobs import reaches
 from tests.support.options import FAST_POLLING
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.execution
+
 #: What is logged after the job and before the exception, for each action, with the level and the state.
 DISCARDED = "failed, attempt 1 of 20, discarded"
 CANCELLED = "was cancelled, attempt 1 of 20"

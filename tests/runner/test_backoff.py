@@ -20,6 +20,8 @@ from oban.runner.processes.pool import ProcessPool
 from tests.support.jobs import acknowledged, reaches
 from tests.support.options import BRIEF, NO_POLLING
 
+pytestmark = pytest.mark.execution
+
 
 class Fails(Worker):
     """Fails. Its backoff returns or raises what the test has set."""

@@ -20,6 +20,8 @@ from tests.support.jobs import acknowledged, row_of
 from tests.support.options import FAST_POLLING
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.execution
+
 
 class Unprintable(Exception):
     def __str__(self) -> str:

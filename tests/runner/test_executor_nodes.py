@@ -19,6 +19,8 @@ from tests.support.jobs import reaches, row_of
 from tests.support.processes import ROOT
 from tests.support.waiting import eventually, within
 
+pytestmark = pytest.mark.execution
+
 
 @asynccontextmanager
 async def oban_start(url: URL) -> AsyncIterator[Process]:

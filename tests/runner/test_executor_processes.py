@@ -23,6 +23,8 @@ from tests.support.jobs import reaches, row_of
 from tests.support.options import FAST_POLLING
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.execution
+
 
 def made(cls: type[Any]) -> type[Worker]:
     """The class that @worker made, typed as the worker that it is now."""

@@ -17,6 +17,8 @@ from tests.support.jobs import reaches, row_of
 from tests.support.options import BRIEF, FAST_POLLING
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.execution
+
 
 async def wait_for_ever() -> None:
     await asyncio.Event().wait()

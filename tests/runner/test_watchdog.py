@@ -21,6 +21,8 @@ from tests.support.jobs import reaches
 from tests.support.options import BRIEF
 from tests.support.waiting import Deadline, eventually, slowdown
 
+pytestmark = pytest.mark.execution
+
 #: Short, but longer than a thread usually waits for a processor.
 THRESHOLD = 0.2
 

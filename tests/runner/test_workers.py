@@ -14,6 +14,8 @@ from oban.worker import registry
 from tests.support.jobs import reaches
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.execution
+
 
 class SeesItsJob(Worker):
     async def process(self, job: Job) -> Record:
