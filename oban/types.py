@@ -9,7 +9,18 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, ColumnElement, DateTime, Dialect, Integer, Interval, Text
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    BindParameter,
+    ColumnElement,
+    DateTime,
+    Dialect,
+    Integer,
+    Interval,
+    Text,
+    cast,
+)
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import DontWrapMixin
 from sqlalchemy.ext.compiler import compiles
@@ -75,53 +86,8 @@ UTC_NOW = _Default(postgresql="timezone('UTC', now())", sqlite="(strftime('%Y-%m
 EMPTY_LIST = _Default(postgresql="'{}'", sqlite="'[]'")
 
 
-@functools.cache
-def _uncast(driver_type: Any) -> Callable[..., TypeEngine[Any]]:
-    """A driver's type of enums, but without a cast around its parameters: the server infers their type.
-
-    A cast would need the schema of the enum, which is known only when the statement runs.
-    """
-    return type(driver_type.__name__, (driver_type,), {"render_bind_cast": False})
-
-
-class StateType(TypeDecorator[JobState]):
-    """`oban_job_state` on PostgreSQL, text elsewhere; a `JobState` in Python."""
-
-    impl = Text
-    cache_ok = True
-
-    def __init__(self, schema: str | None = None) -> None:
-        super().__init__()
-        self.schema = schema
-
-    def copy(self, **options: Any) -> "StateType":
-        # If the table is copied to another schema, so is the enum.
-        return StateType(options.get("schema", self.schema))
-
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        if dialect.name == "postgresql":
-            driver: Any = type(dialect.type_descriptor(postgresql.ENUM(*STATES, name="oban_job_state")))
-            return _uncast(driver)(*STATES, name="oban_job_state", schema=self.schema, create_type=False)
-        return dialect.type_descriptor(Text())
-
-    def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
-        return None if value is None else parse_state(value).value
-
-    def process_literal_param(self, value: Any, dialect: Dialect) -> str:
-        return parse_state(value).value
-
-    def result_processor(self, dialect: Dialect, coltype: Any) -> Any:
-        # Faster than process_result_value(), which comes after the processing of the driver's enum.
-        return STATE_BY_VALUE.get
-
-
-def _decode(value: Any) -> Any:
-    # SQLite can have a number in a column of any type.
-    return encoding.decode_column(value) if isinstance(value, (str, bytes)) else value
-
-
 class _Wrapped(FunctionElement[Any]):
-    """A column with something around it on PostgreSQL, when it is selected."""
+    """A column that is selected, or a parameter, with something around it on PostgreSQL."""
 
     inherit_cache = True
 
@@ -160,6 +126,97 @@ def _render_clamped(element: _clamped, compiler: SQLCompiler, **options: Any) ->
         return time
     first, last = (f"'{bound.replace(tzinfo=None)}'" for bound in (_FIRST, _LAST))
     return f"CASE WHEN {time} < {first} THEN {first} WHEN {time} > {last} THEN {last} ELSE {time} END"
+
+
+class _state_as_text(_Wrapped):  # noqa: N801
+    """A state as text where it is selected: asyncpg would ask the server about the enum.
+
+    That takes about 30 ms on each new connection.
+    """
+
+    inherit_cache = True
+
+
+class _state_parameter(_Wrapped):  # noqa: N801
+    """A parameter that is not of the enum, for the same reason.
+
+    It becomes a constant in the SQL text, which lets the planner use partial indexes on the state. Where one
+    text serves for many rows it is cast instead.
+    """
+
+    inherit_cache = True
+
+
+@compiles(_state_as_text, "postgresql")
+def _render_state_as_text(element: _state_as_text, compiler: SQLCompiler, **options: Any) -> str:
+    state = _render_argument(element, compiler, **options)
+    # The order of states is that of the enum, so what is compared has to be one.
+    return f"CAST({state} AS TEXT)" if compat.can_select_converted(compiler, StateType) else state
+
+
+def _check_literal(value: object, type_: TypeEngine[Any]) -> None:
+    if isinstance(type_, StateType) and value is not None:
+        parse_state(value)
+
+
+@compiles(_state_parameter, "postgresql")
+def _render_state_parameter(element: _state_parameter, compiler: SQLCompiler, **options: Any) -> str:
+    if options.get("literal_binds") or not compat.repeats(compiler):
+        compat.check_literals(compiler, _check_literal)
+        return _render_argument(element, compiler, **{**options, "literal_execute": True})
+    (parameter,) = element.clauses
+    return compiler.process(cast(cast(parameter, Text), element.type), **options)
+
+
+@functools.cache
+def _uncast(driver_type: Any) -> Callable[..., TypeEngine[Any]]:
+    """A driver's type of enums, but without a cast around its parameters: the server infers their type.
+
+    A cast would need the schema of the enum, which is known only when the statement runs.
+    """
+    return type(driver_type.__name__, (driver_type,), {"render_bind_cast": False})
+
+
+class StateType(TypeDecorator[JobState]):
+    """`oban_job_state` on PostgreSQL, text elsewhere; a `JobState` in Python."""
+
+    impl = Text
+    cache_ok = True
+
+    def __init__(self, schema: str | None = None) -> None:
+        super().__init__()
+        self.schema = schema
+
+    def copy(self, **options: Any) -> "StateType":
+        # If the table is copied to another schema, so is the enum.
+        return StateType(options.get("schema", self.schema))
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        if dialect.name == "postgresql":
+            driver: Any = type(dialect.type_descriptor(postgresql.ENUM(*STATES, name="oban_job_state")))
+            return _uncast(driver)(*STATES, name="oban_job_state", schema=self.schema, create_type=False)
+        return dialect.type_descriptor(Text())
+
+    def column_expression(self, column: ColumnElement[JobState]) -> ColumnElement[JobState]:
+        return _state_as_text(column, self)
+
+    def bind_expression(self, bindparam: BindParameter[JobState]) -> ColumnElement[JobState]:
+        return _state_parameter(bindparam, self)
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
+        return None if value is None else parse_state(value).value
+
+    def process_literal_param(self, value: Any, dialect: Dialect) -> str:
+        return parse_state(value).value
+
+    def result_processor(self, dialect: Dialect, coltype: Any) -> Any:
+        # Faster than process_result_value(), which comes after the processing of the driver's enum.
+        return STATE_BY_VALUE.get
+
+
+def _decode(value: Any) -> Any:
+    # SQLite can have a number in a column of any type.
+    return encoding.decode_column(value) if isinstance(value, (str, bytes)) else value
 
 
 #: The range of Python's datetime. A `timestamp` reaches from 4713 BC to the year 294276, and to infinity.

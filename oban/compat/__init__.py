@@ -38,11 +38,14 @@ from oban.compat.sessions import (
 from oban.compat.sqlite import driver_autocommit, sqlite_autocommit
 from oban.compat.statements import (
     bind_processors,
+    can_select_converted,
+    check_literals,
     compiles_distinct,
     is_limited,
     locks_rows,
     named_columns,
     raise_dbapi_error,
+    repeats,
     row_arguments,
 )
 
@@ -50,7 +53,9 @@ __all__ = [
     "FollowingEngine",
     "ProviderGreenlet",
     "bind_processors",
+    "can_select_converted",
     "cares_for_connections",
+    "check_literals",
     "close_idle",
     "compare_last",
     "compiles_distinct",
@@ -75,6 +80,7 @@ __all__ = [
     "pool_listens",
     "raise_dbapi_error",
     "renew_queue",
+    "repeats",
     "root_engine",
     "row_arguments",
     "run_sync",

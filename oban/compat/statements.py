@@ -3,8 +3,19 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
-from sqlalchemy import Connection, CursorResult, Select
+from sqlalchemy import (
+    ColumnClause,
+    CompoundSelect,
+    Connection,
+    CursorResult,
+    Insert,
+    Label,
+    Select,
+    TextClause,
+)
+from sqlalchemy.sql import visitors
 from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.types import TypeEngine
 
 
 def locks_rows(statement: Select[Any]) -> bool:
@@ -36,6 +47,80 @@ def compiles_distinct(compiler: SQLCompiler) -> bool:
     """
     stack: Any = getattr(compiler, "stack", None)
     return bool(stack) and bool(getattr(stack[-1].get("selectable"), "_distinct", False))
+
+
+def can_select_converted(compiler: SQLCompiler, type_: type[TypeEngine[Any]]) -> bool:
+    """Return whether a column of a type can be converted where the statement being compiled selects it.
+
+    It cannot be where the statement compares what it selects: by the name of the column in ORDER BY or GROUP
+    BY, by DISTINCT, or in a UNION. Without the names, False: asyncpg then asks the server about the type.
+    """
+    try:
+        private: Any = compiler
+        return not any(_compares_selected(entry["selectable"], type_) for entry in private.stack)
+    except (AttributeError, KeyError):
+        return False
+
+
+def _compares_selected(statement: Any, type_: type[TypeEngine[Any]]) -> bool:
+    if isinstance(statement, CompoundSelect):
+        rows = {
+            tuple(isinstance(column.type, type_) for column in each.selected_columns)
+            for each in statement.selects
+        }
+        return len(rows) > 1 or bool(statement._order_by_clauses)
+    if not isinstance(statement, Select):
+        return False
+    order = statement._order_by_clauses
+    if any(_is_name(clause, type_) for clause in (*order, *statement._group_by_clauses)):
+        return True
+    compared = statement._distinct and not statement._distinct_on
+    return compared and any(
+        isinstance(getattr(element, "type", None), type_)
+        for clause in order
+        for element in visitors.iterate(clause)
+    )
+
+
+def _is_name(clause: Any, type_: type[TypeEngine[Any]]) -> bool:
+    """Return whether a clause of ORDER BY or GROUP BY may be the name of a selected column of a type."""
+    while getattr(clause, "__visit_name__", None) in ("unary", "label_reference", "textual_label_reference"):
+        clause = clause.element
+    if isinstance(clause, Label):
+        return isinstance(clause.type, type_)
+    if isinstance(clause, ColumnClause):
+        return clause.table is None
+    return isinstance(clause, (str, TextClause))
+
+
+def repeats(compiler: SQLCompiler) -> bool:
+    """Return whether the clause that is being compiled is executed for many rows, or belongs to an INSERT.
+
+    Without the names, True.
+    """
+    stack: Any = getattr(compiler, "stack", None)
+    if stack is None or getattr(compiler, "for_executemany", True):
+        return True
+    return bool(stack) and isinstance(stack[-1].get("selectable"), Insert)
+
+
+def check_literals(compiler: SQLCompiler, check: Callable[[Any, TypeEngine[Any]], None]) -> None:
+    """Call `check` with each value, and its type, that a statement gets as a literal when it is executed.
+
+    An error of the type itself would become a `CompileError` without its message, and so it does without the
+    name.
+    """
+    private: Any = compiler
+    render = getattr(private, "render_literal_value", None)
+    if render is None or "render_literal_value" in vars(private):
+        return
+
+    def render_checked(value: Any, type_: TypeEngine[Any]) -> str:
+        check(value, type_)
+        text: str = render(value, type_)
+        return text
+
+    private.render_literal_value = render_checked
 
 
 def bind_processors(compiled: Any) -> Mapping[str, Callable[[Any], Any]]:

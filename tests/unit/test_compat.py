@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import URL, Engine, select
 
 from oban import Job, JobState, Oban, compat
+from oban.types import StateType
 from tests.support.jobs import reaches
 from tests.support.workers import Noop
 
@@ -30,6 +31,12 @@ def test_a_statement_without_private_names_counts_as_one_without_the_clause() ->
     assert not compat.is_limited(BARE)
     assert compat.named_columns(BARE) == []
     assert not compat.compiles_distinct(BARE)
+
+
+def test_states_of_a_statement_without_private_names_are_neither_converted_nor_made_constants() -> None:
+    assert not compat.can_select_converted(BARE, StateType)
+    assert compat.repeats(BARE)
+    compat.check_literals(BARE, lambda value, type_: None)
 
 
 def test_a_select_of_this_sqlalchemy_has_the_names() -> None:

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy import URL, BindParameter, ColumnElement, Connection, FromClause, Insert, Select, Table
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, array, insert
 from sqlalchemy.exc import DataError, DBAPIError, InterfaceError, InternalError, OperationalError
+from sqlalchemy.types import TypeDecorator
 
 from oban import ddl, encoding
 from oban.dialects.base import UNREACHABLE, UNWRITABLE, Dialect, InsertTrigger
@@ -87,6 +88,23 @@ def _object(document: Any) -> ColumnElement[Any]:
     return sa.case((is_a("object", document), document), else_=_EMPTY_OBJECT)
 
 
+class _IdList(TypeDecorator[list[int]]):
+    """A list of ids, which is sent as `text[]`.
+
+    asyncpg knows this type, and would ask the server about `bigint[]` on each new connection. The planner
+    still sees constants.
+    """
+
+    impl = ARRAY(sa.Text)
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: sa.Dialect) -> list[str] | None:
+        return None if value is None else [*map(str, value)]
+
+    def bind_expression(self, bindparam: BindParameter[Any]) -> ColumnElement[Any]:
+        return sa.cast(bindparam, ARRAY(sa.BigInteger))
+
+
 class PostgreSQL(Dialect):
     name = "postgresql"
     documents = PostgreSQLDocuments()
@@ -117,7 +135,7 @@ class PostgreSQL(Dialect):
         return insert(table)
 
     def id_list(self, name: str = "ids") -> BindParameter[Any]:
-        return sa.bindparam(name, type_=ARRAY(sa.BigInteger))
+        return sa.bindparam(name, type_=_IdList)
 
     def in_ids(self, column: Any, ids: BindParameter[Any]) -> ColumnElement[bool]:
         return column == sa.any_(ids)  # type: ignore[no-any-return]
