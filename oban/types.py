@@ -19,7 +19,6 @@ from sqlalchemy import (
     Integer,
     Interval,
     Text,
-    cast,
 )
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import DontWrapMixin
@@ -28,8 +27,9 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import ARRAY, TypeDecorator, TypeEngine
 
-from oban import compat, display, encoding, error_texts, fields
+from oban import display, encoding, error_texts, fields
 from oban.errors import EncodingError, InvalidJob
+from oban.type_expressions import FIRST_TIME, as_text, clamped, state_as_text, state_parameter
 
 
 class JobState(enum.StrEnum):
@@ -86,88 +86,6 @@ UTC_NOW = _Default(postgresql="timezone('UTC', now())", sqlite="(strftime('%Y-%m
 EMPTY_LIST = _Default(postgresql="'{}'", sqlite="'[]'")
 
 
-class _Wrapped(FunctionElement[Any]):
-    """A column that is selected, or a parameter, with something around it on PostgreSQL."""
-
-    inherit_cache = True
-
-    def __init__(self, column: ColumnElement[Any], type_: TypeEngine[Any]) -> None:
-        super().__init__(column)
-        self.type = type_
-
-
-class _clamped(_Wrapped):  # noqa: N801
-    """The nearest time that a driver can decode."""
-
-    inherit_cache = True
-
-
-class _as_text(_Wrapped):  # noqa: N801
-    """A document as text: a driver would fail for the whole result if it cannot decode one of them."""
-
-    inherit_cache = True
-
-
-@compiles(_Wrapped)
-def _render_argument(element: _Wrapped, compiler: SQLCompiler, **options: Any) -> str:
-    return compiler.process(element.clauses, **options)
-
-
-@compiles(_as_text, "postgresql")
-def _render_as_text(element: _as_text, compiler: SQLCompiler, **options: Any) -> str:
-    return f"CAST({_render_argument(element, compiler, **options)} AS TEXT)"
-
-
-@compiles(_clamped, "postgresql")
-def _render_clamped(element: _clamped, compiler: SQLCompiler, **options: Any) -> str:
-    time = _render_argument(element, compiler, **options)
-    # SELECT DISTINCT can only be ordered by what it selects, and the ORDER BY has the column itself.
-    if compat.compiles_distinct(compiler):
-        return time
-    first, last = (f"'{bound.replace(tzinfo=None)}'" for bound in (_FIRST, _LAST))
-    return f"CASE WHEN {time} < {first} THEN {first} WHEN {time} > {last} THEN {last} ELSE {time} END"
-
-
-class _state_as_text(_Wrapped):  # noqa: N801
-    """A state as text where it is selected: asyncpg would ask the server about the enum.
-
-    That takes about 30 ms on each new connection.
-    """
-
-    inherit_cache = True
-
-
-class _state_parameter(_Wrapped):  # noqa: N801
-    """A parameter that is not of the enum, for the same reason.
-
-    It becomes a constant in the SQL text, which lets the planner use partial indexes on the state. Where one
-    text serves for many rows it is cast instead.
-    """
-
-    inherit_cache = True
-
-
-@compiles(_state_as_text, "postgresql")
-def _render_state_as_text(element: _state_as_text, compiler: SQLCompiler, **options: Any) -> str:
-    state = _render_argument(element, compiler, **options)
-    # The order of states is that of the enum, so what is compared has to be one.
-    return f"CAST({state} AS TEXT)" if compat.can_select_converted(compiler, StateType) else state
-
-
-def _check_literal(value: object, type_: TypeEngine[Any]) -> None:
-    if isinstance(type_, StateType) and value is not None:
-        parse_state(value)
-
-
-@compiles(_state_parameter, "postgresql")
-def _render_state_parameter(element: _state_parameter, compiler: SQLCompiler, **options: Any) -> str:
-    if options.get("literal_binds") or not compat.repeats(compiler):
-        compat.check_literals(compiler, _check_literal)
-        return _render_argument(element, compiler, **{**options, "literal_execute": True})
-    (parameter,) = element.clauses
-    return compiler.process(cast(cast(parameter, Text), element.type), **options)
-
-
 @functools.cache
 def _uncast(driver_type: Any) -> Callable[..., TypeEngine[Any]]:
     """A driver's type of enums, but without a cast around its parameters: the server infers their type.
@@ -198,10 +116,10 @@ class StateType(TypeDecorator[JobState]):
         return dialect.type_descriptor(Text())
 
     def column_expression(self, column: ColumnElement[JobState]) -> ColumnElement[JobState]:
-        return _state_as_text(column, self)
+        return state_as_text(column, self)
 
     def bind_expression(self, bindparam: BindParameter[JobState]) -> ColumnElement[JobState]:
-        return _state_parameter(bindparam, self)
+        return state_parameter(bindparam, self)
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
         return None if value is None else parse_state(value).value
@@ -217,10 +135,6 @@ class StateType(TypeDecorator[JobState]):
 def _decode(value: Any) -> Any:
     # SQLite can have a number in a column of any type.
     return encoding.decode_column(value) if isinstance(value, (str, bytes)) else value
-
-
-#: The range of Python's datetime. A `timestamp` reaches from 4713 BC to the year 294276, and to infinity.
-_FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 
 
 class UTCDateTime(TypeDecorator[datetime]):
@@ -241,7 +155,7 @@ class UTCDateTime(TypeDecorator[datetime]):
         return Interval() if isinstance(value, timedelta) else self
 
     def column_expression(self, column: ColumnElement[datetime]) -> ColumnElement[datetime]:
-        return _clamped(column, self)
+        return clamped(column, self)
 
     def result_processor(self, dialect: Dialect, coltype: Any) -> Any:
         decode = self.impl_instance.dialect_impl(dialect).result_processor(dialect, coltype)
@@ -252,7 +166,7 @@ class UTCDateTime(TypeDecorator[datetime]):
             try:
                 return aware(decode(value))
             except (ValueError, TypeError):
-                return _FIRST
+                return FIRST_TIME
 
         return read
 
@@ -336,7 +250,7 @@ class JSONDocument(TypeDecorator[Any]):
         return encode
 
     def column_expression(self, column: Any) -> Any:
-        return _as_text(column, self)
+        return as_text(column, self)
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Any:
         return _decode

@@ -104,19 +104,19 @@ def repeats(compiler: SQLCompiler) -> bool:
     return bool(stack) and isinstance(stack[-1].get("selectable"), Insert)
 
 
-def check_literals(compiler: SQLCompiler, check: Callable[[Any, TypeEngine[Any]], None]) -> None:
-    """Call `check` with each value, and its type, that a statement gets as a literal when it is executed.
+def check_literals(compiler: SQLCompiler, checked: Any) -> None:
+    """Let the errors of a type about values that become literals reach the caller.
 
-    An error of the type itself would become a `CompileError` without its message, and so it does without the
-    name.
+    Without the name, SQLAlchemy raises a `CompileError` that does not say what is wrong with the value.
     """
     private: Any = compiler
     render = getattr(private, "render_literal_value", None)
     if render is None or "render_literal_value" in vars(private):
         return
 
-    def render_checked(value: Any, type_: TypeEngine[Any]) -> str:
-        check(value, type_)
+    def render_checked(value: Any, type_: Any) -> str:
+        if isinstance(type_, checked) and value is not None:
+            type_.process_literal_param(value, private.dialect)
         text: str = render(value, type_)
         return text
 

@@ -36,7 +36,7 @@ def test_a_statement_without_private_names_counts_as_one_without_the_clause() ->
 def test_states_of_a_statement_without_private_names_are_neither_converted_nor_made_constants() -> None:
     assert not compat.can_select_converted(BARE, StateType)
     assert compat.repeats(BARE)
-    compat.check_literals(BARE, lambda value, type_: None)
+    compat.check_literals(BARE, StateType)
 
 
 def test_a_select_of_this_sqlalchemy_has_the_names() -> None:

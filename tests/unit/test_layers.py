@@ -11,7 +11,7 @@ import oban
 PACKAGE = Path(oban.__file__).parent
 DATABASES = {"postgresql", "sqlite"}
 #: What can know which database is in use. SQLAlchemy asks a column type what it is on a database.
-KNOWS_THE_DATABASE = ("dialects", "migration", "ddl.py", "types.py")
+KNOWS_THE_DATABASE = ("dialects", "migration", "ddl.py", "types.py", "type_expressions.py")
 ENGINES = {"sqlalchemy.Engine", "sqlalchemy.create_engine", "sqlalchemy.ext.asyncio", "sqlalchemy.pool"}
 
 

@@ -1,0 +1,90 @@
+"""SQL expressions that column types put around columns that are selected, and around parameters."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Text, cast
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.types import TypeEngine
+
+from oban import compat
+
+#: The range of Python's datetime. A `timestamp` reaches from 4713 BC to the year 294276, and to infinity.
+FIRST_TIME, LAST_TIME = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+
+
+class Wrapped(FunctionElement[Any]):
+    """A column that is selected, or a parameter, with something around it on PostgreSQL."""
+
+    inherit_cache = True
+
+    def __init__(self, column: ColumnElement[Any], type_: TypeEngine[Any]) -> None:
+        super().__init__(column)
+        self.type = type_
+
+
+class clamped(Wrapped):  # noqa: N801
+    """The nearest time that a driver can decode."""
+
+    inherit_cache = True
+
+
+class as_text(Wrapped):  # noqa: N801
+    """A document as text: a driver would fail for the whole result if it cannot decode one of them."""
+
+    inherit_cache = True
+
+
+@compiles(Wrapped)
+def _render_argument(element: Wrapped, compiler: SQLCompiler, **options: Any) -> str:
+    return compiler.process(element.clauses, **options)
+
+
+@compiles(as_text, "postgresql")
+def _render_as_text(element: as_text, compiler: SQLCompiler, **options: Any) -> str:
+    return f"CAST({_render_argument(element, compiler, **options)} AS TEXT)"
+
+
+@compiles(clamped, "postgresql")
+def _render_clamped(element: clamped, compiler: SQLCompiler, **options: Any) -> str:
+    time = _render_argument(element, compiler, **options)
+    # SELECT DISTINCT can only be ordered by what it selects, and the ORDER BY has the column itself.
+    if compat.compiles_distinct(compiler):
+        return time
+    first, last = (f"'{bound.replace(tzinfo=None)}'" for bound in (FIRST_TIME, LAST_TIME))
+    return f"CASE WHEN {time} < {first} THEN {first} WHEN {time} > {last} THEN {last} ELSE {time} END"
+
+
+class state_as_text(Wrapped):  # noqa: N801
+    """A state as text: asyncpg would ask the server about the enum, in each new connection and for 30 ms."""
+
+    inherit_cache = True
+
+
+class state_parameter(Wrapped):  # noqa: N801
+    """A state that is not sent as the enum, for the same reason.
+
+    It becomes a constant in the SQL text, which lets the planner use partial indexes on the state. Where one
+    SQL text serves for many rows, it is sent as text.
+    """
+
+    inherit_cache = True
+
+
+@compiles(state_as_text, "postgresql")
+def _render_state_as_text(element: state_as_text, compiler: SQLCompiler, **options: Any) -> str:
+    state = _render_argument(element, compiler, **options)
+    # The order of states is that of the enum, so what is compared has to be one.
+    is_compared = not compat.can_select_converted(compiler, type(element.type))
+    return state if is_compared else f"CAST({state} AS TEXT)"
+
+
+@compiles(state_parameter, "postgresql")
+def _render_state_parameter(element: state_parameter, compiler: SQLCompiler, **options: Any) -> str:
+    if options.get("literal_binds") or not compat.repeats(compiler):
+        compat.check_literals(compiler, type(element.type))
+        return _render_argument(element, compiler, **{**options, "literal_execute": True})
+    (parameter,) = element.clauses
+    return compiler.process(cast(cast(parameter, Text), element.type), **options)
