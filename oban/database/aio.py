@@ -128,7 +128,7 @@ class Database(BaseDatabase):
         keeps = not (for_sessions or compat.cares_for_connections(self.engine.sync_engine.pool))
         kept = connections // 2 if keeps else 0
         wait = POOL_TIMEOUT if timeout is None else timeout
-        engine = with_own_pool(self.engine, connections - kept, wait, session_limits, lifo=for_sessions)
+        engine = with_own_pool(self.engine, connections - kept, wait, session_limits)
         if for_sessions:
             idle.watch(engine.sync_engine)
         own = Database(engine, self.prefix, timeout=timeout, pooled=self.pooled)

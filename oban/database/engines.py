@@ -55,20 +55,21 @@ def _engine_options(
 
 
 def with_own_pool(
-    engine: AsyncEngine, connections: int, timeout: float, statement: str | None, *, lifo: bool = False
+    engine: AsyncEngine, connections: int, timeout: float, statement: str | None
 ) -> AsyncEngine:
     """An engine that connects as `engine` does and calls its listeners, but has a pool of its own.
 
     The pool has up to `connections` connections, and waits up to `timeout` seconds for one of them. It runs
-    `statement` on each new one. With `lifo`, the connection that was returned last is the next one in use.
+    `statement` on each new one. The connection that was returned last is the next one in use: a ping precedes
+    the use of one that has long been idle.
     """
     source = engine.sync_engine
     size: dict[str, Any] = {"pool_size": connections, "max_overflow": 0}
     dialect, pool = source.dialect, source.pool
     if (arguments := compat.pool_arguments(pool)) is not None:
-        pool = AsyncAdaptedQueuePool(**arguments, **size, timeout=timeout, use_lifo=lifo, dialect=dialect)
+        pool = AsyncAdaptedQueuePool(**arguments, **size, timeout=timeout, use_lifo=True, dialect=dialect)
     else:
-        options = {**size, "pool_timeout": timeout, "pool_use_lifo": lifo}
+        options = {**size, "pool_timeout": timeout, "pool_use_lifo": True}
         made = create_async_engine(source.url, **options).sync_engine
         dialect, pool = made.dialect, made.pool
     own = compat.FollowingEngine(source, pool, dialect)

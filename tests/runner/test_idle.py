@@ -92,6 +92,26 @@ async def test_only_the_queues_that_have_jobs_fetch_after_a_poll(
         assert calls.fetched == {"two"}
 
 
+async def test_each_queue_looks_for_jobs_itself_while_polls_fail(
+    url: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with (
+        Oban(url, name="client") as client,
+        Oban(url, queues=QUEUES, **RARE | {"poll_interval": 0.05}) as oban,
+    ):
+        read, failed = runner_of(oban).database.read, []
+
+        async def fails(function: Any, *args: Any, **kwargs: Any) -> Any:
+            if function is poll.poll:
+                failed.append(args)
+                raise OSError("no poll")
+            return await read(function, *args, **kwargs)
+
+        monkeypatch.setattr(runner_of(oban).database, "read", fails)
+        await eventually(lambda: failed)
+        await reaches(client, await client.enqueue(Noop.new(queue="two")), JobState.COMPLETED)
+
+
 async def test_a_poll_finds_queues_with_jobs_that_can_be_fetched(url: URL) -> None:
     async with Oban(url) as oban:
         assert await poll_now(oban, "ready", "running", "later", "spent", "empty") == Found(

@@ -21,7 +21,8 @@ class Stager(Service):
     wakes the queues of its node, which then fetch them even if no notification arrives.
 
     The same statement polls for what no notification announced: every `poll_interval` for jobs, whose queues
-    it wakes, and every `control_interval` for settings of queues, which the controller then reads.
+    it wakes, and every `control_interval` for settings of queues, which the controller then reads. If the
+    statement fails, every queue looks for jobs itself.
     """
 
     def __init__(self, database: Database, options: Options, queues: Queues, controller: Controller) -> None:
@@ -52,7 +53,12 @@ class Stager(Service):
         if not (polls_jobs or polls_settings):
             return await self.database.read(stage.seconds_until_due)
         queues = tuple(self._queues.producers) if polls_jobs else ()
-        found = await self.database.read(poll.poll, self._instance, queues)
+        try:
+            found = await self.database.read(poll.poll, self._instance, queues)
+        except Exception:
+            # The statement may fail for a reason that does not concern the queues.
+            self._queues.wake(queues)
+            raise
         if polls_jobs:
             self._jobs_at = now + self._poll_interval
             self._queues.wake(found.queues)
