@@ -26,7 +26,7 @@ def make_engine(url: str | URL, pooled: bool = False, **options: Any) -> AsyncEn
     engine = create_async_engine(_driver_url(parsed), **_engine_options(parsed, pooled, options, LoopPool))
     # As the user wrote it, with the parameters that became arguments of the driver.
     engine.sync_engine.url = parsed
-    idle.watch(engine.sync_engine)
+    _watch(engine.sync_engine, pooled)
     return engine
 
 
@@ -35,8 +35,26 @@ def make_sync_engine(url: str | URL, pooled: bool = False, **options: Any) -> En
     parsed = dialects.parse_url(url, asynchronous=False)
     engine = create_engine(_driver_url(parsed), **_engine_options(parsed, pooled, options))
     engine.url = parsed
-    idle.watch(engine)
+    _watch(engine, pooled)
     return engine
+
+
+def _watch(engine: Engine, pooled: bool) -> None:
+    """Set up each new connection of an engine for a URL, and check it before its use."""
+    statement = dialects.for_bind(engine).connection_sql(engine.url)
+    # Behind a pooler, the server's sessions are not ours to set up.
+    if statement and not pooled:
+        event.listen(engine.pool, "connect", partial(_run_first, statement))
+    idle.watch(engine)
+
+
+def _run_first(statement: str, connection: DBAPIConnection, _: object) -> None:
+    """Run a statement on a connection that nothing was sent on yet, without a transaction's round trips."""
+    connection.autocommit = True
+    cursor = connection.cursor()
+    cursor.execute(statement)
+    cursor.close()
+    connection.autocommit = False
 
 
 def _driver_url(url: URL) -> URL:

@@ -172,8 +172,15 @@ class Dialect(Expressions):
         """Why the database is not configured as `prepare` has done, in a sentence; None if it is."""
         return None
 
+    def connection_sql(self, url: URL) -> str | None:
+        """A statement for new connections of an engine that is made for a URL."""
+        return None
+
     def session_limits_sql(self, seconds: float) -> str | None:
-        """A statement for new connections: the server ends what takes longer, or is idle in a transaction."""
+        """A statement for new connections of the runner, in addition to what the application does with them.
+
+        The server then ends what takes longer, or is idle in a transaction.
+        """
         return None
 
     def table_schema(self, connection: Connection) -> str | None:

@@ -243,16 +243,25 @@ class PostgreSQL(Dialect):
         options: dict[str, Any] = {"connect_args": arguments} if arguments else {}
         return options | ({parameters.PRE_PING: True} if parameters.pre_ping(url) else {})
 
+    def connection_sql(self, url: URL) -> str | None:
+        # Its statements are short, but many rows in a table can make them look long enough to be compiled. A
+        # parameter of the connection would be refused by PgBouncer, and SET by a server without the setting.
+        if any("jit=" in str(value) for value in url.query.values()):
+            return None
+        return "SELECT set_config('jit', 'off', false) WHERE current_setting('jit', true) = 'on'"
+
     def session_limits_sql(self, seconds: float) -> str | None:
         # The locks of a client that is frozen or cut off would otherwise last until the server gives up the
-        # connection, after hours. Limits of the server that are shorter stay in force.
+        # connection, after hours. Limits of the server that are shorter stay in force, and so does `jit` if
+        # the application, the role or the database has set it.
         limit = math.ceil(seconds * 1000)
         lock = min(LOCK_TIMEOUT, limit)
         return (
-            "SELECT set_config(name, CAST(ms AS text), false) FROM pg_settings JOIN (VALUES"  # noqa: S608
-            f" ('statement_timeout', {limit}), ('idle_in_transaction_session_timeout', {limit}),"
-            f" ('lock_timeout', {lock})) AS limits (name, ms) USING (name)"
-            " WHERE CAST(setting AS bigint) NOT BETWEEN 1 AND ms"
+            "SELECT set_config(name, value, false) FROM pg_settings JOIN (VALUES ('jit', 'off'),"  # noqa: S608
+            f" ('statement_timeout', '{limit}'), ('idle_in_transaction_session_timeout', '{limit}'),"
+            f" ('lock_timeout', '{lock}')) AS limits (name, value) USING (name)"
+            " WHERE CASE name WHEN 'jit' THEN source IN ('default', 'configuration file')"
+            " ELSE CAST(setting AS bigint) NOT BETWEEN 1 AND CAST(value AS bigint) END"
         )
 
     def table_schema(self, connection: Connection) -> str | None:
