@@ -78,7 +78,7 @@ def acknowledge(tx: Transaction, acks: Sequence[Ack]) -> set[int]:
     if not acks:
         return set()
     dialect = tx.dialect
-    changed: set[int] = set(tx.execute(*acknowledge_statement(dialect, acks)).scalars())
+    changed: set[int] = {row[0] for row in tx.rows(*acknowledge_statement(dialect, acks))}
     if late := [ack for ack in acks if ack.id not in changed and ack.error is not None]:
         _add_errors_of_cancelled(tx, late)
     if available := [ack.id for ack in acks if ack.id in changed and ack.outcome in ("released", "rescued")]:
