@@ -155,7 +155,7 @@ class Job(Detachable, Base):
     errors: Mapped[list[dict[str, Any]]] = mapped_column(JSONDocument, server_default=text("'[]'"))
     attempted_by: Mapped[list[str]] = mapped_column(TextList, server_default=EMPTY_LIST)
     inserted_at: Mapped[datetime] = mapped_column(UTCDateTime, server_default=UTC_NOW)
-    # None is sent for a job that is due at once, so that one INSERT serves jobs with and without a time.
+    # NULL is sent for a job that is due at once, so that one INSERT serves jobs with and without a time.
     scheduled_at: Mapped[datetime] = mapped_column(DueTime().evaluates_none(), server_default=UTC_NOW)
     # Without evaluates_none(), each INSERT would send a NULL for those of them that are not set.
     attempted_at: Mapped[datetime | None] = mapped_column(UTCDateTime().evaluates_none())
@@ -215,16 +215,7 @@ class Job(Detachable, Base):
         state = state_at(checked["scheduled_at"]) if "scheduled_at" in checked else JobState.AVAILABLE
         if "max_attempts" in checked:
             values["_sets_max_attempts"] = True
-        values.update(
-            _DEFAULTS,
-            state=state,
-            scheduled_at=None,
-            args={},
-            meta={},
-            tags=[],
-            errors=[],
-            attempted_by=[],
-        )
+        values.update(_DEFAULTS, state=state, args={}, meta={}, tags=[], errors=[], attempted_by=[])
         values.update(checked)
 
     @validates(*fields.CHECKS)
@@ -276,35 +267,39 @@ def _check_again(values: dict[str, Any]) -> None:
         values["tags"] = fields.tags(values["tags"])
 
 
-@event.listens_for(Job, "before_insert", raw=True)
+@event.listens_for(Job, "before_insert", raw=True, propagate=True)
 def _prepare_insert(_: Any, connection: Connection, state: InstanceState[Job]) -> None:
     """Check what can have changed since the job was made."""
     values = state.dict
     _check_again(values)
-    if (at := values.get("scheduled_at")) is None:
-        # The row gets the time of the insert, which is then not in `inserted_at`.
-        if values.get("inserted_at") is not None:
-            values.pop("scheduled_at", None)
-    elif values.get("state") == JobState.AVAILABLE:
+    if (at := values.get("scheduled_at")) is not None:
         # The state can have been assigned after the time.
-        values["state"] = state_at(at)
+        if values.get("state") == JobState.AVAILABLE:
+            values["state"] = state_at(at)
+    elif values.get("inserted_at") is None:
+        # SQLAlchemy inserts rows together as long as they have the same columns.
+        values["scheduled_at"] = None
+    else:
+        # The row gets another time than `inserted_at`, which the INSERT returns if it does not send one.
+        values.pop("scheduled_at", None)
     # A session with `twophase` can insert jobs: `session.add` passes no function of Oban's.
     ddl.mute_two_phase(connection)
 
 
-@event.listens_for(Job, "after_insert", raw=True)
+@event.listens_for(Job, "after_insert", raw=True, propagate=True)
 def _show_due_time(_: Any, __: Any, state: InstanceState[Job]) -> None:
-    """Set the time of a job that is due at once: the statement does not return a column that it sends."""
+    """Set the time of a job that is due at once: an INSERT does not return a column that it sends."""
     values = state.dict
     if "scheduled_at" in values and values["scheduled_at"] is None:
-        if "inserted_at" in values:
+        if "inserted_at" in values and "inserted_at" not in state.committed_state:
             values["scheduled_at"] = values["inserted_at"]
         else:
+            # Nothing was returned, or a listener of the application has set `inserted_at`.
             del values["scheduled_at"]
             state.expired_attributes.add("scheduled_at")
 
 
-@event.listens_for(Job, "before_update", raw=True)
+@event.listens_for(Job, "before_update", raw=True, propagate=True)
 def _prepare_update(_: Any, __: Any, state: InstanceState[Job]) -> None:
     _check_again(state.dict)
 
