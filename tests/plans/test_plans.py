@@ -3,12 +3,14 @@
 from typing import Any
 
 import pytest
-from sqlalchemy import URL
+from sqlalchemy import URL, select
 
+from oban import Job
 from oban.repository import counts
-from tests.plans.calls import CALLS, QUEUE
-from tests.plans.explain import explained
+from tests.plans.calls import CALLS, ENDED, EXHAUSTED, QUEUE, STAGING
+from tests.plans.explain import MODES, explained
 from tests.plans.table import DRAINED, JOBS, vacuum
+from tests.support.rows import MADE
 from tests.support.waiting import eventually
 
 #: Pages that any statement may read, and additional ones for each dead row that it reads.
@@ -39,6 +41,26 @@ async def test_a_statement_reads_few_pages(jobs: URL, condition: str, name: str)
         # Sorts rows that it locks in id order, for example, but not the waiting jobs.
         assert plan.sorted <= 2 * call.rows, shown
         assert plan.buffers <= allowed, shown
+
+
+#: An application's statements, and the partial index that each of them uses.
+APPLICATION = {
+    EXHAUSTED: select(Job.id).where(Job.state == "available", Job.attempt >= Job.max_attempts),
+    STAGING: select(Job.id).where(Job.state.in_(["retryable", "scheduled"]), Job.scheduled_at < MADE),
+    **{
+        index: select(Job.id).where(Job.state == state, Job.__table__.c[f"{state.value}_at"] < MADE)
+        for state, index in ENDED.items()
+    },
+}
+
+
+@pytest.mark.parametrize("index", APPLICATION)
+async def test_a_state_in_an_applications_condition_uses_its_partial_index(
+    jobs: URL, condition: str, index: str
+) -> None:
+    found, plans = await explained(jobs, lambda tx: tx.session.scalars(APPLICATION[index]).all())
+    assert not found
+    assert [plan.indexes for plan in plans] == [[index]] * len(MODES)
 
 
 async def test_the_jobs_of_one_queue_are_counted_by_their_index(jobs: URL, condition: str) -> None:
