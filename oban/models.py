@@ -1,7 +1,8 @@
 """The tables as declarative models: `Job`, `Leader`, `Producer`, `Queue`."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Unpack
 from uuid import UUID
 
@@ -183,6 +184,24 @@ class Job(Detachable, Base):
         return job
 
     @classmethod
+    def _template(cls, checked: Mapping[str, Any]) -> dict[str, Any]:
+        """What new jobs with these checked values have in common, for `_from_template`."""
+        values = vars(cls._from_checked({**checked})).copy()
+        values.pop("_sa_instance_state", None)
+        return values
+
+    @classmethod
+    def _from_template(cls, template: dict[str, Any], args: dict[str, Any]) -> "Job":
+        """Create a new job from a template without tags and meta. It takes half of the time of `_fill`."""
+        job = cls._blank()
+        values = job.__dict__
+        values.update(template)
+        values["args"] = args
+        # Each job needs its own lists and dicts.
+        values["meta"], values["tags"], values["errors"], values["attempted_by"] = {}, [], [], []
+        return job
+
+    @classmethod
     def _from_row(cls, row: Iterable[Any]) -> "Job":
         """Create a detached job from a row with all columns, in the order of the table.
 
@@ -195,15 +214,15 @@ class Job(Detachable, Base):
 
     def _restore_on_rollback(self) -> Callable[[], None]:
         """Return a function that turns the instance back into the new job that it is now."""
-        before = {key: value for key, value in self.__dict__.items() if key != "_sa_instance_state"}
+        before = self.__dict__.copy()
+        before.pop("_sa_instance_state", None)
+        return partial(self._restore, before)
 
-        def restore() -> None:
-            make_transient(self)
-            for key in COLUMN_KEYS:
-                self.__dict__.pop(key, None)
-            self.__dict__.update(before)
-
-        return restore
+    def _restore(self, before: dict[str, Any]) -> None:
+        make_transient(self)
+        for key in COLUMN_KEYS:
+            self.__dict__.pop(key, None)
+        self.__dict__.update(before)
 
     def _fill(self, checked: dict[str, Any]) -> None:
         # Not through the instrumented attributes, which would check each value again and would take most of

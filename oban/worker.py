@@ -102,6 +102,8 @@ class Worker(Generic[A]):
     #: The fields of a new job, and those of them that each job needs a copy of.
     _defaults: ClassVar[Mapping[str, Any]] = {}
     _mutable: ClassVar[Mapping[str, Any]] = {}
+    #: A new job as a dict.
+    _template: ClassVar[dict[str, Any]] = {}
     #: Whether the name begins with `__main__`, and nothing has warned about it yet.
     _is_in_script: ClassVar[bool] = False
     _oban: ClassVar[str] = "Oban"
@@ -148,6 +150,7 @@ class Worker(Generic[A]):
         own = fields.check(options)
         cls.worker_name = fields.worker(f"{module}.{cls.__qualname__}" if name is None else name)
         cls._defaults = {**cls._defaults, **own, "worker": cls.worker_name}
+        cls._template = Job._template(cls._defaults)
         cls._mutable = {field: cls._defaults[field] for field in cls._defaults.keys() & {"tags", "meta"}}
         if oban is not None:
             config.check_name("oban", oban)
@@ -266,15 +269,13 @@ class Worker(Generic[A]):
             stored = cls._arguments.dump(args, cls.worker_name)
         else:
             stored = {} if args is None else fields.args(args)
-        values = {**cls._defaults, "args": stored}
-        if cls._mutable:
-            # Each job needs its own list or dict.
-            values |= deepcopy(cls._mutable)
-        if overrides:
-            values |= fields.check(overrides)
         if cls._is_in_script:
             cls._is_in_script = main_module.job_created(cls.worker_name)
-        return Job._from_checked(values)
+        if not (overrides or cls._mutable):
+            return Job._from_template(cls._template, stored)
+        # Each job needs its own list or dict.
+        own = deepcopy(cls._mutable)
+        return Job._from_checked({**cls._defaults, **own, "args": stored, **fields.check(overrides)})
 
     @classmethod
     def _explanation(cls, call: str, unknown: list[str]) -> str:

@@ -27,6 +27,7 @@ from oban.compat.pools import (
     tests_connections,
 )
 from oban.compat.sessions import (
+    attach_function,
     copy_state,
     executes_directly,
     flushing,
@@ -52,6 +53,7 @@ from oban.compat.statements import (
 __all__ = [
     "FollowingEngine",
     "ProviderGreenlet",
+    "attach_function",
     "bind_processors",
     "can_select_converted",
     "cares_for_connections",

@@ -1,6 +1,6 @@
 """Private names of SQLAlchemy's sessions, savepoints and instances."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import copy
 from typing import Any
@@ -57,6 +57,12 @@ def parse_savepoint(name: str | None) -> int | None:
     """Return the number at the end of a savepoint's name, which is what events report; None without one."""
     digits = (name or "").rpartition("_")[2]
     return int(digits) if digits.isdigit() else None
+
+
+def attach_function(session: Session) -> Callable[[InstanceState[Any]], None] | None:
+    """Return what `add` of a session calls with a state, before the cascades; None without the name."""
+    is_own = type(session).add is not Session.add or type(session).add_all is not Session.add_all
+    return None if is_own else getattr(session, "_save_or_update_impl", None)
 
 
 def set_identity(state: InstanceState[Any], key: Any) -> None:

@@ -29,7 +29,14 @@ class TransactionHooks(ABC):
 
     def add(self, commit: Action | None, undo: list[Action]) -> None:
         """Run `commit` after the commit, or `undo`, the last one first, after a rollback."""
-        self._entries.append((self._innermost(), commit, undo))
+        innermost = self._innermost()
+        if commit is None and self._entries:
+            last, _, actions = self._entries[-1]
+            if last == innermost:
+                # One entry for all calls in a transaction gives the garbage collector less to do.
+                actions.extend(undo)
+                return
+        self._entries.append((innermost, commit, undo))
 
     def committed(self) -> None:
         entries, self._entries = self._entries, []

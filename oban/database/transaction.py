@@ -1,7 +1,7 @@
 """`Transaction`: what every repository function works in, whoever begins and commits it."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Self
 
@@ -97,6 +97,10 @@ class Transaction(ABC):
     ) -> "Result[*tuple[Any, ...]]":
         """Run a statement through the ORM session, which looks for all tables where it always does."""
         return self.session.execute(statement, parameters, execution_options=options)
+
+    def attach(self, instances: Iterable[object]) -> None:
+        """Add instances to the ORM session."""
+        FAST_PATH.add_all(self.session, instances)
 
     def rows(self, statement: Executable, parameters: dict[str, Any]) -> Sequence[Row[Any]]:
         """All rows of a statement that is built once and always gets the same parameter names."""

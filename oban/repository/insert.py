@@ -224,7 +224,7 @@ def _show_inserted(
     tx.after_commit(functools.partial(_show_rows, jobs, inserted_at, rows, max_attempts))
     if attach:
         # In the caller's transaction, that has run by now, and made the instances ones that are stored.
-        tx.session.add_all(jobs)
+        tx.attach(jobs)
     if not tx.dialect.insert_notifies:
         if delays := [at - inserted_at for _, at, state in rows if state == "scheduled"]:
             announce_due(tx, min(delays).total_seconds())
@@ -251,7 +251,8 @@ def _show_rows(
         values["scheduled_at"] = now if scheduled_at == inserted_at else scheduled_at.replace(tzinfo=UTC)
         if max_attempts is not None and not job._sets_max_attempts:
             values["max_attempts"] = max_attempts
-        job._mark_persistent()
+        if "_sa_instance_state" in values:
+            job._mark_persistent()
 
 
 def _default_values(dialect: Dialect) -> dict[str, ColumnElement[Any]]:

@@ -87,6 +87,20 @@ class TestClasses:
         assert Configured.new().meta == {"k": 1}
         assert Configured.new().tags == ["a", "b"]
 
+    def test_jobs_of_a_worker_without_tags_and_meta_do_not_share_any_either(self) -> None:
+        first, second = Plain.new(), Plain.new()
+        for field in ("args", "meta", "tags", "errors", "attempted_by"):
+            assert getattr(first, field) is not getattr(second, field)
+
+    @pytest.mark.parametrize("options", [{}, {"queue": "media", "max_attempts": 5}])
+    def test_a_job_of_a_worker_is_like_one_that_names_the_worker(self, options: Any) -> None:
+        other: Any = type("Other", (Plain,), {}, **options)
+        made = (other.new({"n": 1}), Job(worker=other.worker_name, args={"n": 1}, **options))
+        first, second = (
+            {key: value for key, value in vars(job).items() if key != "_sa_instance_state"} for job in made
+        )
+        assert first == second
+
     def test_a_job_may_be_scheduled(self) -> None:
         at = datetime.now(UTC) + timedelta(hours=1)
         assert Plain.new(scheduled_at=at).scheduled_at == at

@@ -4,13 +4,13 @@
 """
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Executable, Row
 from sqlalchemy.orm import Session
 
-from oban.database.fast import late_state
+from oban.database.fast import in_session, late_state
 from oban.database.fast.autocommit_pool import AutocommitPool, Owners
 from oban.database.fast.in_session import SessionStatements
 from oban.errors import ConfigError
@@ -50,6 +50,13 @@ class FastPath:
             owners,
             reuse_compiled="compiled" in self.parts,
         )
+
+    def add_all(self, session: Session, instances: Iterable[object]) -> None:
+        """Add instances to a session."""
+        if self._session_statements is None:
+            session.add_all(instances)
+        else:
+            in_session.add_all(session, instances)
 
     def session_rows(
         self,
