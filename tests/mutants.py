@@ -95,6 +95,20 @@ MUTANTS = (
         ("tests/faults/test_blocked_loop.py",),
     ),
     Mutant(
+        "a poll starts no job",
+        "oban/runner/services/stager.py",
+        "            self._queues.wake(found.queues)\n",
+        "",
+        ("tests/runner/test_idle.py",),
+    ),
+    Mutant(
+        "changed settings are not noticed",
+        "oban/runner/services/controller.py",
+        "        if settings != self._polled or any(",
+        "        if any(",
+        ("tests/runner/test_idle.py",),
+    ),
+    Mutant(
         "acknowledgements not retried",
         "oban/runner/execution/producer.py",
         "                self.acknowledger.put_back(acks)\n",
