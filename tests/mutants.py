@@ -66,6 +66,13 @@ MUTANTS = (
         ("tests/drivers/test_sqlite_modes.py",),
     ),
     Mutant(
+        "a job in a thread fails because its connection was lost while idle",
+        "oban/runner/execution/job_session_threads.py",
+        "own_loop=True, for_sessions=True)",
+        "own_loop=True)",
+        ("tests/runner/test_thread_sessions.py",),
+    ),
+    Mutant(
         "no fence",
         "oban/repository/runs.py",
         """        _job.attempt == attempt,
