@@ -162,7 +162,7 @@ def replacements(ack: Ack, error: Exception, *, may_fail: bool = True) -> Iterat
 
 def has_values(ack: Ack) -> bool:
     """Whether an outcome has anything that depends on the job, which a database could refuse."""
-    return any(value is not None for value in (ack.value, ack.error, ack.snoozed, ack.meta))
+    return not (ack.value is None and ack.error is None and ack.snoozed is None and ack.meta is None)
 
 
 def log_replaced(ack: Ack, stored: Ack, error: Exception) -> None:

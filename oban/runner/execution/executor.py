@@ -115,11 +115,15 @@ class Executor:
         if "session" not in worker.takes:
             work = around_on_loop(chain, partial(_process_async, worker, **found))(run.job)
             return _end(run, worker, await _with_timeout(run, work, timeout))
-        async with self._sessions.open() as session:
-            process = partial(_process_async, worker, session=session, **found)
-            work = around_on_loop(chain, process)(run.job)
-            ack = _ack(run, worker, from_result(await _with_timeout(run, work, timeout)))
-            return _end_with_session(run, ack, await self._sessions.commit_with_outcome(session, ack))
+        session = self._sessions.make()
+        try:
+            with job_session(session.sync_session):
+                process = partial(_process_async, worker, session=session, **found)
+                work = around_on_loop(chain, process)(run.job)
+                ack = _ack(run, worker, from_result(await _with_timeout(run, work, timeout)))
+                return _end_with_session(run, ack, await self._sessions.commit_with_outcome(session, ack))
+        finally:
+            await self._sessions.close(session)
 
     async def _in_thread(self, run: Run, worker: Worker[Any], timeout: float | None) -> Ack | None:
         loop = asyncio.get_running_loop()

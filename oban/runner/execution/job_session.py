@@ -5,8 +5,7 @@ import contextlib
 import logging
 import math
 import random
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -20,9 +19,6 @@ from oban.database import job_scope
 from oban.database.aio import Database
 from oban.database.driver_autocommit import send_begins
 from oban.database.engines import DEFAULT_ISOLATION, autocommits
-from oban.database.job_scope import job_session
-from oban.database.loops import enter
-from oban.errors import WrongLoop
 from oban.repository import acknowledge, runs
 from oban.repository.acknowledge import Ack
 from oban.runner import deadlines
@@ -78,18 +74,8 @@ class JobSessions:
         self._make_room = make_room
         self._wait_for_connections(self._engine.sync_engine)
 
-    @asynccontextmanager
-    async def open(self) -> AsyncIterator[AsyncSession]:
-        """Open a session for the job of this context, and close it at the end."""
-        session = self.make()
-        try:
-            with job_session(session.sync_session):
-                yield session
-        finally:
-            await self.close(session)
-
     def make(self) -> AsyncSession:
-        """Make a session. It connects when it is first used."""
+        """Make a session, which the caller closes with `close`. It connects when it is first used."""
         return self._factory.make(self._engine, in_thread=self._in_thread)
 
     async def commit_with_outcome(self, session: AsyncSession, ack: Ack) -> bool:
@@ -148,8 +134,6 @@ class JobSessions:
                 return False
             await session.commit()
             return True
-        with contextlib.suppress(WrongLoop):
-            enter(self._engine.sync_engine.pool, asyncio.get_running_loop())
         # In one greenlet, because each one takes longer than a statement takes to be sent.
         return await compat.run_sync(partial(self._acknowledge_and_commit, session.sync_session, ack))
 
