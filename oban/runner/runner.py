@@ -67,7 +67,9 @@ class Runner:
         self._threads = ThreadPoolExecutor(max_workers=MAX_THREADS, thread_name_prefix="oban")
         self._processes = ProcessPool()
         factory = SessionFactory(options.session, database.engine)
-        self._session_pool = SessionPool(database, options.session_connections)
+        self._session_pool = SessionPool(
+            database, options.session_connections, lambda: self._thread_sessions.count
+        )
         self._thread_sessions = ThreadSessions(
             database,
             options.statement_timeout,

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from oban import Job, Oban, Worker
+from tests.support.internals import is_running, session_pool_of
 from tests.support.options import BRIEF
 from tests.support.waiting import eventually
 
@@ -55,8 +56,9 @@ def effect(job: Job, session: Session) -> None:
 
 
 def nothing_leaked(oban: Oban) -> bool:
-    """Whether every connection is back in the application's pool."""
-    return oban.engine.pool.checkedout() == 0  # type: ignore[attr-defined, no-any-return]
+    """Whether every connection is back in the application's pool, and in that of job sessions."""
+    pools = [oban.engine.pool, *([session_pool_of(oban)] if is_running(oban) else [])]
+    return all(pool.checkedout() == 0 for pool in pools)  # type: ignore[attr-defined]
 
 
 def worker(form: str, body: Callable[[Job, Session], Any], **options: Any) -> type[Worker]:

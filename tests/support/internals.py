@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import ClauseElement
+from sqlalchemy import ClauseElement, QueuePool
 
 from oban import Oban, SyncOban, clock
 from oban.cli.supervisor import Supervisor
@@ -47,6 +47,13 @@ def runner_of(oban: Oban) -> Runner:
     """The runner of a started instance with queues. Its `database` has its own pool."""
     assert oban._node._runner is not None
     return oban._node._runner
+
+
+def session_pool_of(oban: Oban) -> QueuePool:
+    """The pool of the sessions of async jobs of a started instance."""
+    pool = runner_of(oban)._session_pool.database.engine.pool
+    assert isinstance(pool, QueuePool)
+    return pool
 
 
 def producer_of(oban: Oban, queue: str = "default") -> Producer:

@@ -202,7 +202,7 @@ class JobSessions:
                         continue
                     if (now := clock.monotonic()) - logged_at >= LOG_INTERVAL:
                         logged_at = now
-                        _log_wait(error, "the pool" if pool_is_empty else "the server")
+                        _log_wait(error, "the pool of job sessions" if pool_is_empty else "the server")
                 compat.wait_for(asyncio.sleep(random.uniform(pause / 2, pause)))  # noqa: S311 - jitter
                 pause = min(2 * pause, MAX_CONNECT_INTERVAL)
 

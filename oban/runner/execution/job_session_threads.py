@@ -67,6 +67,11 @@ class ThreadSessions:
         #: Notified when a session becomes idle, or is closed.
         self._changed = threading.Condition()
 
+    @property
+    def count(self) -> int:
+        """The number of `ThreadSession`s, in use or idle."""
+        return self._count
+
     @contextmanager
     def acquire(self) -> "Iterator[ThreadSession]":
         """Borrow a `ThreadSession` for a job in this thread.
@@ -88,17 +93,21 @@ class ThreadSessions:
                 self._close(session)
 
     def _take(self) -> "ThreadSession | None":
-        """An idle session, or None if another one can be made. Waits while neither is possible."""
+        """An idle session, or None if another one can be made. Waits while neither is possible.
+
+        Raises `TimeoutError` if the job is cancelled meanwhile, or the node ends.
+        """
         logged_at = clock.monotonic()
         with self._changed:
             while not self._idle and self._count >= self._most:
                 if self._closed or ((job := current_job()) is not None and job.cancelled()):
-                    raise AttemptFailed(TimeoutError("the job ended while it waited for a connection"))
+                    raise TimeoutError("the job ended while it waited for a connection")
                 if clock.monotonic() - logged_at >= LOG_INTERVAL:
                     logged_at = clock.monotonic()
-                    extra = attempt_log.current_fields()
                     logger.warning(
-                        "a job waits for one of the %d connections of jobs", self._most, extra=extra
+                        "a job waits for a connection of the pool of job sessions: all %d are in use",
+                        self._most,
+                        extra=attempt_log.current_fields(),
                     )
                 self._changed.wait(WAIT_INTERVAL)
             if self._idle:

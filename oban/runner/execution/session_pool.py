@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import contextvars
 import logging
+from collections.abc import Callable
 from functools import partial
 
 from sqlalchemy import Pool, QueuePool, event
@@ -28,11 +29,13 @@ class SessionPool:
     """A pool of up to `most` connections for the sessions of async jobs, next to the application's pool.
 
     Its connections are opened when they are needed, and stay open. A database in memory has one connection,
-    which the sessions share with everybody. Make it on the event loop of the node.
+    which the sessions share with everybody. Make it on the event loop of the node. `in_threads` returns the
+    number of connections that jobs in threads have.
     """
 
-    def __init__(self, database: Database, most: int) -> None:
+    def __init__(self, database: Database, most: int, in_threads: Callable[[], int]) -> None:
         self._most = most
+        self._in_threads = in_threads
         self._application = database
         #: Where the sessions connect.
         self.database = database.with_own_pool(most, None, for_sessions=True)
@@ -58,7 +61,10 @@ class SessionPool:
         await asyncio.sleep(OPENING_DELAY)
         pool, opened = self._pool, 0
         try:
-            while _count(pool) < self._wanted and await compat.run_sync(partial(compat.open_idle, pool)):
+            # The limit of a queue is for its jobs on the loop and in threads together.
+            while _count(pool) + self._in_threads() < self._wanted:
+                if not await compat.run_sync(partial(compat.open_idle, pool)):
+                    return
                 opened += 1
         # A job that needs a connection opens it, or waits until the server accepts it.
         except Exception as error:
