@@ -5,10 +5,11 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from sqlalchemy import URL, Engine, select
+from sqlalchemy import URL, Engine, select, text
 
 from oban import Job, JobState, Oban, compat
 from oban.types import StateType
+from tests.runner.effects import FORMS, worker
 from tests.support.jobs import reaches
 from tests.support.workers import Noop
 
@@ -24,6 +25,9 @@ def test_an_engine_without_private_names_gets_the_careful_answers() -> None:
     assert compat.connect_isolation_level(BARE) is None
     assert compat.listens(BARE, "begin")
     assert compat.pool_listens(BARE, "checkout")
+    assert not compat.tests_connections(BARE, "checkout")
+    assert not compat.open_idle(BARE)
+    assert not compat.close_idle(BARE)
 
 
 def test_a_statement_without_private_names_counts_as_one_without_the_clause() -> None:
@@ -103,6 +107,8 @@ async def test_a_node_runs_jobs_without_any_of_the_names(url: URL, monkeypatch: 
     monkeypatch.setattr(compat, "pool_listens", lambda *_: True)
     monkeypatch.setattr(compat, "sessions_listen", lambda _: True)
     monkeypatch.setattr(compat, "cares_for_connections", lambda _: True)
+    for name in ("tests_connections", "open_idle", "close_idle"):
+        monkeypatch.setattr(compat, name, lambda *_: False)
     monkeypatch.setattr(compat, "has_listeners", lambda _: True)
     monkeypatch.setattr(compat, "logs_statements", lambda _: True)
     monkeypatch.setattr(compat, "connect_isolation_level", lambda _: None)
@@ -118,3 +124,6 @@ async def test_a_node_runs_jobs_without_any_of_the_names(url: URL, monkeypatch: 
         for job in jobs:
             await reaches(oban, job, JobState.COMPLETED)
         assert await oban.retry_many_jobs(select(Job), everything=True) == 3
+        for form in FORMS:
+            selecting = worker(form, lambda job, session: session.execute(text("SELECT 1")) and None)
+            await reaches(oban, await oban.enqueue(selecting.new()), JobState.COMPLETED)
