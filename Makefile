@@ -39,7 +39,7 @@ test-rest: $(VENV)/.dev ## Run what `make test` leaves out: slow tests, without 
 	$(PYTEST) --numprocesses 3 --dist worksteal -m 'slow and not alone'
 	$(PYTEST) -m alone
 	OBAN_FAST_PATH=off $(PYTEST) $(PARALLEL) -m 'not slow and not execution' -k 'not (runner and asyncpg)' $(STATEMENTS)
-	$(BIN)/tox run -e sqlalchemy20 -- $(PARALLEL) -m 'not slow and not execution' -k 'not (runner and psycopg)' $(STATEMENTS) tests/unit tests/drivers tests/fast_path tests/migration tests/plans
+	$(BIN)/tox run -e sqlalchemy20 -- $(PARALLEL) -m 'not slow and not execution' -k 'not (runner and psycopg) or connections' $(STATEMENTS) tests/unit tests/drivers tests/fast_path tests/migration tests/plans
 
 check: $(VENV)/.dev ## Lint, formatting, types, direction of imports
 	$(BIN)/ruff check .

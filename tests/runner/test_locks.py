@@ -23,8 +23,11 @@ async def test_calls_wait_for_a_locked_database(sqlite_url: URL, caplog: pytest.
             running = await client.enqueue(runs.worker.new())
             waiting = await client.enqueue(Noop.new(schedule_in=3600))
             await runs.begun(1)
-            blocking = sqlite3.connect(str(sqlite_url.database), isolation_level=None)
-            blocking.execute("BEGIN IMMEDIATE")
+            blocking = sqlite3.connect(
+                str(sqlite_url.database), isolation_level=None, check_same_thread=False, timeout=60
+            )
+            # In a thread, as a transaction of the node needs the event loop to end.
+            await asyncio.to_thread(blocking.execute, "BEGIN IMMEDIATE")
             blocking.execute("UPDATE oban_jobs SET priority = 0")
             runs.finish(1)
             calls = asyncio.gather(
