@@ -25,9 +25,10 @@ _PINNED = "oban_bind"
 
 def write_bind(session: Session) -> Bind:
     """Where a session writes jobs; raises `InvalidTarget` if nowhere."""
+    routed = has_router(session)
     for mapper in Job.__mapper__.self_and_descendants:
         try:
-            if not has_router(session):
+            if not routed:
                 return session.get_bind(mapper)
             # As in SQLAlchemy's documentation, it may ask for a flush or for an UPDATE, and take no other
             # arguments.

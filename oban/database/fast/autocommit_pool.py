@@ -140,8 +140,7 @@ class AutocommitPool:
     def _is_usable(self, pooled: AutocommitConnection) -> bool:
         if not self._is_remote:
             return True
-        now = clock.monotonic()
-        idle_for, pooled.used_at = now - pooled.used_at, now
+        idle_for = clock.monotonic() - pooled.used_at
         if idle.is_usable(self._engine.dialect, pooled._dbapi_connection, idle_for):  # type: ignore[arg-type]
             return True
         if idle_for >= idle.PING_AFTER:
@@ -160,6 +159,8 @@ class AutocommitPool:
             if stale:
                 self._close(pooled)
             else:
+                # Not when it was acquired: a statement that takes long is no time in which it was idle.
+                pooled.used_at = clock.monotonic()
                 with self._lock:
                     self._idle.setdefault(pooled.owner, []).append(pooled)
         elif stale or not self._keep(pooled):
