@@ -54,14 +54,19 @@ def postgresql_server() -> Iterator[URL]:
         shutil.rmtree(home, ignore_errors=True)
 
 
-def _administer(url: URL, *statements: LiteralString) -> list[Any]:
-    """Run each statement in its own transaction; returns the first row of the last one."""
+@contextmanager
+def _connected(url: URL) -> Iterator[psycopg.Connection[Any]]:
     # Without an engine, as SQLAlchemy runs a few statements for each new one.
     plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
     with psycopg.connect(plain, autocommit=True) as connection:
+        yield connection
+
+
+def _administer(url: URL, *statements: LiteralString) -> None:
+    """Run each statement in its own transaction."""
+    with _connected(url) as connection:
         for statement in statements:
-            cursor = connection.execute(statement)
-        return list(cursor.fetchone() or ()) if cursor.description else []
+            connection.execute(statement)
 
 
 #: All definitions in a database: if they equal those of the template, only rows were changed. TRUNCATE
@@ -118,7 +123,8 @@ class PostgreSQLFactory:
         self._spare: list[str] = []
         _administer(server, f"CREATE DATABASE {self.template}")
         migration.upgrade(server.set(database=self.template))
-        self._made = _administer(server.set(database=self.template), _MADE)
+        with _connected(server.set(database=self.template)) as connection:
+            self._made = connection.execute(_MADE).fetchone()
 
     def create(self, empty: bool = False) -> URL:
         if self._spare and not empty:
@@ -146,9 +152,12 @@ class PostgreSQLFactory:
         """Empty a database, and return whether its definitions are still those of the template."""
         mine = self.server.set(database=url.database)
         try:
-            if _administer(mine, _LEAVE, _MADE) != self._made:
-                return False
-            _administer(mine, _EMPTY, "SELECT pg_stat_reset()")
+            with _connected(mine) as connection:
+                connection.execute(_LEAVE)
+                if connection.execute(_MADE).fetchone() != self._made:
+                    return False
+                connection.execute(_EMPTY)
+                connection.execute("SELECT pg_stat_reset()")
         except psycopg.Error:
             return False
         return True
