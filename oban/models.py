@@ -10,7 +10,6 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     ColumnElement,
-    Connection,
     Identity,
     Index,
     Integer,
@@ -20,20 +19,18 @@ from sqlalchemy import (
     Table,
     Text,
     Uuid,
-    event,
     literal_column,
     text,
 )
 from sqlalchemy.orm import (
     DeclarativeBase,
-    InstanceState,
     Mapped,
     make_transient,
     mapped_column,
     validates,
 )
 
-from oban import clock, ddl, encoding, fields
+from oban import clock, ddl, fields, flush
 from oban.detached import Detachable
 from oban.errors import InvalidJob
 from oban.fields import JobFields
@@ -158,7 +155,8 @@ class Job(Detachable, Base):
     inserted_at: Mapped[datetime] = mapped_column(UTCDateTime, server_default=UTC_NOW)
     # NULL is sent for a job that is due at once, so that one INSERT serves jobs with and without a time.
     scheduled_at: Mapped[datetime] = mapped_column(DueTime().evaluates_none(), server_default=UTC_NOW)
-    # Without evaluates_none(), each INSERT would send a NULL for those of them that are not set.
+    # Without evaluates_none(), SQLAlchemy would send a NULL for each of these that is not set. `oban.flush`
+    # does so where one of the jobs has such a time.
     attempted_at: Mapped[datetime | None] = mapped_column(UTCDateTime().evaluates_none())
     cancelled_at: Mapped[datetime | None] = mapped_column(UTCDateTime().evaluates_none())
     completed_at: Mapped[datetime | None] = mapped_column(UTCDateTime().evaluates_none())
@@ -277,53 +275,8 @@ class Job(Detachable, Base):
         return f"Job({', '.join(values)})"
 
 
-def _check_again(values: dict[str, Any]) -> None:
-    """Check lists and dicts again, which can have been changed in place."""
-    for field in ("args", "meta"):
-        if (document := values.get(field)) and not encoding.is_unchanged(document):
-            values[field] = fields.CHECKS[field](document)
-    if values.get("tags"):
-        values["tags"] = fields.tags(values["tags"])
-
-
-@event.listens_for(Job, "before_insert", raw=True, propagate=True)
-def _prepare_insert(_: Any, connection: Connection, state: InstanceState[Job]) -> None:
-    """Check what can have changed since the job was made."""
-    values = state.dict
-    _check_again(values)
-    if (at := values.get("scheduled_at")) is not None:
-        # The state can have been assigned after the time.
-        if values.get("state") == JobState.AVAILABLE:
-            values["state"] = state_at(at)
-    elif values.get("inserted_at") is None:
-        # SQLAlchemy inserts rows together as long as they have the same columns.
-        values["scheduled_at"] = None
-    else:
-        # The row gets another time than `inserted_at`, which the INSERT returns if it does not send one.
-        values.pop("scheduled_at", None)
-    # A session with `twophase` can insert jobs: `session.add` passes no function of Oban's.
-    ddl.mute_two_phase(connection)
-
-
-@event.listens_for(Job, "after_insert", raw=True, propagate=True)
-def _show_due_time(_: Any, __: Any, state: InstanceState[Job]) -> None:
-    """Set the time of a job that is due at once: an INSERT does not return a column that it sends."""
-    values = state.dict
-    if "scheduled_at" in values and values["scheduled_at"] is None:
-        if "inserted_at" in values and "inserted_at" not in state.committed_state:
-            values["scheduled_at"] = values["inserted_at"]
-        else:
-            # Nothing was returned, or a listener of the application has set `inserted_at`.
-            del values["scheduled_at"]
-            state.expired_attributes.add("scheduled_at")
-
-
-@event.listens_for(Job, "before_update", raw=True, propagate=True)
-def _prepare_update(_: Any, __: Any, state: InstanceState[Job]) -> None:
-    _check_again(state.dict)
-
-
 ddl.attach(Job.__table__)
+flush.attach(Job)
 
 _MAPPER = Job.__mapper__
 #: The attributes of `Job` that are columns, in the order of the table.

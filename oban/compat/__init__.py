@@ -29,6 +29,7 @@ from oban.compat.pools import (
 from oban.compat.sessions import (
     attach_function,
     copy_state,
+    current_flush,
     executes_directly,
     flushing,
     parse_savepoint,
@@ -63,6 +64,7 @@ __all__ = [
     "compiles_distinct",
     "connect_isolation_level",
     "copy_state",
+    "current_flush",
     "downgrade_steps",
     "driver_autocommit",
     "executes_directly",

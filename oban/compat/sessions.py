@@ -45,6 +45,14 @@ def flushing(session: Session) -> Iterator[None]:
         private._flushing = before
 
 
+def current_flush(session: Session) -> object | None:
+    """Return what stands for the flush that a session executes: an object that belongs to no other flush.
+
+    None without the name: a flush then sends a NULL for each time that a new job does not have.
+    """
+    return getattr(session, "_transaction", None)
+
+
 def savepoint_number(transaction: NestedTransaction) -> int | None:
     """Return the number in a savepoint's name, which is higher than those of earlier savepoints.
 

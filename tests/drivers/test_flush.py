@@ -1,7 +1,7 @@
 """What one flush of new jobs sends, and what the jobs show afterwards, with each kind of driver."""
 
 import math
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -60,6 +60,17 @@ def mixed(count: int = 20) -> list[Job]:
     return jobs
 
 
+def with_past(count: int = 9) -> list[Job]:
+    """Jobs as an import has them: new ones, finished ones and some that failed once."""
+    jobs = mixed(count)
+    for job in jobs[1::3]:
+        job.state, job.attempt, job.attempted_at, job.completed_at = JobState.COMPLETED, 1, LATER, LATER
+    for job in jobs[2::3]:
+        job.state, job.attempt, job.attempted_at = JobState.RETRYABLE, 1, LATER
+        job.errors = [{"attempt": 1, "at": LATER.isoformat(), "error": "boom"}]
+    return jobs
+
+
 def shown(job: Job) -> dict[str, Any]:
     return {column: getattr(job, column) for column in TABLE.c.keys()}  # noqa: SIM118
 
@@ -71,8 +82,11 @@ async def rows(app: Application) -> list[dict[str, Any]]:
         return [dict(row._mapping) for row in found]
 
 
-async def test_one_statement_inserts_jobs_of_all_kinds(app: Application) -> None:
-    jobs = mixed()
+@pytest.mark.parametrize("make", [mixed, with_past])
+async def test_one_statement_inserts_jobs_of_all_kinds(
+    app: Application, make: Callable[[], list[Job]]
+) -> None:
+    jobs = make()
     async with app.session(expire_on_commit=False) as session:
         session.add(Order(customer="Ann"), *jobs)
         with recorded(app.engine) as seen:
@@ -83,9 +97,9 @@ async def test_one_statement_inserts_jobs_of_all_kinds(app: Application) -> None
         # SQLAlchemy sends one row at a time where RETURNING promises no order.
         seen = list(set(seen))
     assert sorted(statement.split(" (")[0] for statement in seen) == INSERTS
+    assert any("completed_at" in statement for statement in seen) == (make is with_past)
     assert [job.args["n"] for job in sorted(jobs, key=lambda job: job.id)] == list(range(len(jobs)))
     assert after == await rows(app)
-    assert {job.state for job in jobs} == {JobState.SUSPENDED, JobState.AVAILABLE, JobState.SCHEDULED}
 
 
 async def test_a_job_shows_the_time_that_the_database_has_set(app: Application) -> None:

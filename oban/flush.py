@@ -1,0 +1,89 @@
+"""What happens to jobs when a session inserts or updates them.
+
+SQLAlchemy inserts rows with one statement as long as they have the same columns, so these functions let all
+jobs of a flush have the same.
+"""
+
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from sqlalchemy import Connection, event
+from sqlalchemy.orm import InstanceState
+
+from oban import compat, ddl, encoding, fields
+from oban.initial_state import state_at
+from oban.types import JobState
+
+#: The times that a job gets by running or by ending, none of which most new jobs have.
+_PAST = ("attempted_at", "cancelled_at", "completed_at", "discarded_at")
+_has_past_by_flush: WeakKeyDictionary[object, bool] = WeakKeyDictionary()
+
+
+def attach(job_class: type[Any]) -> None:
+    """Let these functions see the jobs of a class and of its subclasses."""
+    for name, listener in (
+        ("before_insert", _prepare_insert),
+        ("after_insert", _show_due_time),
+        ("before_update", _prepare_update),
+    ):
+        event.listen(job_class, name, listener, raw=True, propagate=True)
+
+
+def _prepare_insert(_: Any, connection: Connection, state: InstanceState[Any]) -> None:
+    """Check what can have changed since the job was made, and let its row have the columns of the flush."""
+    values = state.dict
+    _check_again(values)
+    if _has_past(state):
+        for field in _PAST:
+            values.setdefault(field, None)
+    if (at := values.get("scheduled_at")) is not None:
+        # The state can have been assigned after the time.
+        if values.get("state") == JobState.AVAILABLE:
+            values["state"] = state_at(at)
+    elif values.get("inserted_at") is None:
+        values["scheduled_at"] = None
+    else:
+        # The row gets another time than `inserted_at`, which the INSERT returns if it does not send one.
+        values.pop("scheduled_at", None)
+    # A session with `twophase` can insert jobs: `session.add` passes no function of Oban's.
+    ddl.mute_two_phase(connection)
+
+
+def _show_due_time(_: Any, __: Any, state: InstanceState[Any]) -> None:
+    """Set the time of a job that is due at once: an INSERT does not return a column that it sends."""
+    values = state.dict
+    if "scheduled_at" in values and values["scheduled_at"] is None:
+        if "inserted_at" in values and "inserted_at" not in state.committed_state:
+            values["scheduled_at"] = values["inserted_at"]
+        else:
+            # Nothing was returned, or a listener of the application has set `inserted_at`.
+            del values["scheduled_at"]
+            state.expired_attributes.add("scheduled_at")
+
+
+def _prepare_update(_: Any, __: Any, state: InstanceState[Any]) -> None:
+    _check_again(state.dict)
+
+
+def _check_again(values: dict[str, Any]) -> None:
+    """Check lists and dicts again, which can have been changed in place."""
+    for field in ("args", "meta"):
+        if (document := values.get(field)) and not encoding.is_unchanged(document):
+            values[field] = fields.CHECKS[field](document)
+    if values.get("tags"):
+        values["tags"] = fields.tags(values["tags"])
+
+
+def _has_past(state: InstanceState[Any]) -> bool:
+    """Return whether a job of the flush that inserts this one has one of these times."""
+    session = state.session
+    flush = None if session is None else compat.current_flush(session)
+    if session is None or flush is None:
+        return True
+    has_past = _has_past_by_flush.get(flush)
+    if has_past is None:
+        job_class = state.mapper.base_mapper.class_
+        jobs = [new.__dict__ for new in session.new if isinstance(new, job_class)]
+        has_past = any(values.get(field) is not None for values in jobs for field in _PAST)
+        _has_past_by_flush[flush] = has_past
+    return has_past
