@@ -66,6 +66,20 @@ MUTANTS = (
         ("tests/drivers/test_sqlite_modes.py",),
     ),
     Mutant(
+        "jobs close their connections",
+        "oban/database/engines.py",
+        '{"pool_size": connections, "max_overflow": 0}',
+        '{"pool_size": 1, "max_overflow": connections - 1}',
+        ("tests/runner/test_job_session_pool.py",),
+    ),
+    Mutant(
+        "a connection of a job that outlives its node stays open",
+        "oban/runner/execution/session_pool.py",
+        'event.listen(self._pool, "checkin", _close_returned)',
+        "pass",
+        ("tests/runner/test_job_session_pool.py",),
+    ),
+    Mutant(
         "a job in a thread fails because its connection was lost while idle",
         "oban/runner/execution/job_session_threads.py",
         "own_loop=True, for_sessions=True)",
