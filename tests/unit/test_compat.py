@@ -5,12 +5,15 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from sqlalchemy import URL, Engine, select, text
+from sqlalchemy import URL, Engine, create_engine, select, text
+from sqlalchemy.orm import Session
 
 from oban import Job, JobState, Oban, compat
+from oban.models import metadata
 from oban.types import StateType
 from tests.runner.effects import FORMS, worker
 from tests.support.jobs import reaches
+from tests.support.statements import recorded
 from tests.support.workers import Noop
 
 #: An object of SQLAlchemy's that has lost its private attributes.
@@ -41,6 +44,21 @@ def test_states_of_a_statement_without_private_names_are_neither_converted_nor_m
     assert not compat.can_select_converted(BARE, StateType)
     assert compat.repeats(BARE)
     compat.check_literals(BARE, StateType)
+
+
+def test_without_private_names_of_sessions_a_flush_sends_a_null_for_each_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert compat.current_flush(BARE) is None
+    engine = create_engine("sqlite://")
+    metadata.create_all(engine)
+    with Session(engine) as session, recorded(engine) as seen:
+        session.add(Job(worker="w"))
+        session.flush()
+        monkeypatch.setattr(compat, "current_flush", lambda _: None)
+        session.add(Job(worker="w"))
+        session.flush()
+    assert ["completed_at" in statement for statement in seen] == [False, True]
 
 
 def test_a_select_of_this_sqlalchemy_has_the_names() -> None:
