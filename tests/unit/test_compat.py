@@ -6,18 +6,28 @@ from typing import Any, cast
 
 import pytest
 from sqlalchemy import URL, Engine, create_engine, select, text
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
-from oban import Job, JobState, Oban, compat
+from oban import Job, JobState, Oban, Worker, compat
 from oban.models import metadata
 from oban.types import StateType
-from tests.runner.effects import FORMS, worker
 from tests.support.jobs import reaches
 from tests.support.statements import recorded
 from tests.support.workers import Noop
 
 #: An object of SQLAlchemy's that has lost its private attributes.
 BARE = cast(Any, SimpleNamespace(dialect=SimpleNamespace()))
+
+
+class Selecting(Worker):
+    async def process(self, job: Job, session: AsyncSession) -> None:
+        await session.execute(text("SELECT 1"))
+
+
+class PlainSelecting(Worker):
+    def process(self, job: Job, session: Session) -> None:
+        session.execute(text("SELECT 1"))
 
 
 def test_an_engine_without_private_names_gets_the_careful_answers() -> None:
@@ -142,6 +152,5 @@ async def test_a_node_runs_jobs_without_any_of_the_names(url: URL, monkeypatch: 
         for job in jobs:
             await reaches(oban, job, JobState.COMPLETED)
         assert await oban.retry_many_jobs(select(Job), everything=True) == 3
-        for form in FORMS:
-            selecting = worker(form, lambda job, session: session.execute(text("SELECT 1")) and None)
+        for selecting in (Selecting, PlainSelecting):
             await reaches(oban, await oban.enqueue(selecting.new()), JobState.COMPLETED)
