@@ -127,8 +127,9 @@ def is_of_wrong_loop(error: Exception) -> bool:
 
 def refuse_of_another(connection: Connection) -> None:
     """Raise `WrongLoop` for a connection of another loop, on which asyncpg can crash the process."""
-    loop, here = _loop_of(connection.connection.driver_connection), running_loop()
-    if loop is not here and None not in (loop, here):
+    if (loop := _loop_of(connection.connection.driver_connection)) is None:
+        return
+    if (here := running_loop()) is not loop and here is not None:
         raise WrongLoop(f"{OF_ANOTHER_LOOP}; {ADVICE}")
 
 

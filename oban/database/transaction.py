@@ -288,9 +288,8 @@ class JoinedTransaction(Transaction):
         )
 
     def rows(self, statement: Executable, parameters: dict[str, Any]) -> Sequence[Row[Any]]:
-        schema = self.prefix or self.mapped_schema()
         return FAST_PATH.session_rows(
-            self._session, self.connection(), schema, statement, parameters, self.execute
+            self._session, self.connection(), self.prefix, statement, parameters, self.execute
         )
 
     def autocommit_next(self) -> None:

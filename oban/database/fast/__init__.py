@@ -62,7 +62,7 @@ class FastPath:
         self,
         session: Session,
         connection: Connection,
-        schema: str | None,
+        prefix: str | None,
         statement: Executable,
         parameters: Mapping[str, Any],
         execute: Callable[[Executable, Mapping[str, Any]], Any],
@@ -70,7 +70,7 @@ class FastPath:
         """All rows of a statement in the transaction of a caller's session; see `SessionStatements.rows`."""
         if self._session_statements is None:
             return execute(statement, parameters).all()  # type: ignore[no-any-return]
-        return self._session_statements.rows(session, connection, schema, statement, parameters, execute)
+        return self._session_statements.rows(session, connection, prefix, statement, parameters, execute)
 
 
 FAST_PATH = FastPath.from_environment()

@@ -47,17 +47,19 @@ class SessionStatements:
         self,
         session: Session,
         connection: Connection,
-        schema: str | None,
+        prefix: str | None,
         statement: Executable,
         parameters: Mapping[str, Any],
         execute: Callable[[Executable, Mapping[str, Any]], Any],
     ) -> Sequence[Row[Any]]:
         """All rows of a statement on the session's connection.
 
-        `schema` takes the place of the schema that the statement does not name. The session's own `execute`
-        runs the statement until its compiled form is known, and whenever something observes its statements.
+        `execute` adds the `prefix`, if there is one. It runs the statement until its compiled form is known,
+        and whenever something observes the session's statements.
         """
-        options = connection.get_execution_options()
+        options, schema = connection.get_execution_options(), prefix
+        if prefix is None and "schema_translate_map" in options:
+            schema = (options["schema_translate_map"] or {}).get(None)
         if (
             (options and not _KNOWN_OPTIONS.issuperset(options))
             or not compat.executes_directly(session)
