@@ -121,7 +121,11 @@ class PostgreSQLFactory:
         self.driver = "asyncpg"
         self.template = f"oban_template_{os.getpid()}"
         self._spare: list[str] = []
-        _administer(server, f"CREATE DATABASE {self.template}")
+        self._empty: set[str] = set()
+        with _connected(server) as connection:
+            # Copying files takes a third of the time that copying pages through the log takes. New in 15.
+            self._strategy = " STRATEGY FILE_COPY" if connection.info.server_version >= 150000 else ""
+            connection.execute(f"CREATE DATABASE {self.template}")
         migration.upgrade(server.set(database=self.template))
         with _connected(server.set(database=self.template)) as connection:
             self._made = connection.execute(_MADE).fetchone()
@@ -132,7 +136,9 @@ class PostgreSQLFactory:
         else:
             name = f"oban_test_{os.getpid()}_{next(_numbers)}"
             template = "template1" if empty else self.template
-            _administer(self.server, f"CREATE DATABASE {name} TEMPLATE {template}")
+            _administer(self.server, f"CREATE DATABASE {name} TEMPLATE {template}{self._strategy}")
+            if empty:
+                self._empty.add(name)
         return self.server.set(drivername=f"postgresql+{self.driver}", database=name)
 
     def through(self, driver: str) -> "PostgreSQLFactory":
@@ -143,7 +149,7 @@ class PostgreSQLFactory:
 
     def drop(self, url: URL) -> None:
         assert url.database is not None
-        if self._emptied(url):
+        if url.database not in self._empty and self._emptied(url):
             self._spare.append(url.database)
         else:
             _administer(self.server, f"DROP DATABASE IF EXISTS {url.database} WITH (FORCE)")
