@@ -89,20 +89,20 @@ def _object(document: Any) -> ColumnElement[Any]:
 
 
 class _IdList(TypeDecorator[list[int]]):
-    """A list of ids, which is sent as `text[]`.
+    """A list of ids, which is sent as one string.
 
-    asyncpg knows this type, and would ask the server about `bigint[]` on each new connection. The planner
-    still sees constants.
+    asyncpg would ask the server about `bigint[]` on each new connection, and sends `text[]` more slowly. The
+    planner still sees constants.
     """
 
-    impl = ARRAY(sa.Text)
+    impl = sa.Text
     cache_ok = True
 
-    def process_bind_param(self, value: Any, dialect: sa.Dialect) -> list[str] | None:
-        return None if value is None else [*map(str, value)]
+    def process_bind_param(self, value: Any, dialect: sa.Dialect) -> str | None:
+        return None if value is None else ",".join(map(str, value))
 
     def bind_expression(self, bindparam: BindParameter[Any]) -> ColumnElement[Any]:
-        return sa.cast(bindparam, ARRAY(sa.BigInteger))
+        return sa.cast(sa.func.string_to_array(bindparam, sql_literal(",")), ARRAY(sa.BigInteger))
 
 
 class PostgreSQL(Dialect):
