@@ -164,6 +164,7 @@ def uuid_digits(uuid: Any) -> ColumnElement[str]:
 
 def database_time(tx: Transaction) -> datetime:
     """The time by the database's clock."""
+    tx.autocommit_next()
     now: datetime = tx.execute(select(tx.dialect.now())).scalar_one()
     return now
 

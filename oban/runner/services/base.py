@@ -13,6 +13,9 @@ from oban import backoff, dialects
 
 logger = logging.getLogger("oban.runner")
 
+#: The longest time that a start waits for the first tick, in seconds.
+FIRST_TICK_TIMEOUT = 0.05
+
 
 class Service(ABC):
     """Calls `tick` every `interval` seconds, sooner when woken. With an infinite interval it waits for that.
@@ -38,11 +41,19 @@ class Service(ABC):
         that there is more to do at once, and infinity that only `wake` causes the next tick."""
 
     async def start(self, context: contextvars.Context | None = None) -> None:
-        """Start the loop, in `context` or in the caller's own; does nothing if it runs already."""
+        """Start the loop, in `context` or in the caller's own; does nothing if it runs already.
+
+        This waits a moment for the first tick, so that services that are started one after another use the
+        same connection. Otherwise, each would open one.
+        """
         if self._running is None:
-            stopping = asyncio.Event()
-            task = asyncio.create_task(self._loop(stopping), name=f"oban-{self.name}", context=context)
+            stopping, ticked = asyncio.Event(), asyncio.Event()
+            loop = self._loop(stopping, ticked)
+            task = asyncio.create_task(loop, name=f"oban-{self.name}", context=context)
             self._running = task, stopping
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(FIRST_TICK_TIMEOUT):
+                    await ticked.wait()
 
     async def stop(self, timeout: float = 5.0) -> None:
         """Stop the loop when the current tick has ended; cancel that after `timeout` seconds."""
@@ -69,7 +80,7 @@ class Service(ABC):
         if self._next_tick > asyncio.get_running_loop().time() + seconds:
             self.wake()
 
-    async def _loop(self, stopping: asyncio.Event) -> None:
+    async def _loop(self, stopping: asyncio.Event, ticked: asyncio.Event) -> None:
         while not stopping.is_set():
             self._woken.clear()
             # A tick may overlook what happens while it works, so `wake_within` must wake it again.
@@ -82,9 +93,11 @@ class Service(ABC):
                 self.failures += 1
                 pause = backoff.pause(self.failures, self.max_backoff)
                 self._log_failure(error, pause)
+                ticked.set()
                 # Wake-ups do not cut this pause short: they go on while the database is away.
                 await self._wait(pause, stopping)
                 continue
+            ticked.set()
             if stopping.is_set():
                 # A loop that was started since may have taken the wake-up that `stop` sent to this one.
                 return

@@ -1,5 +1,6 @@
-"""A service whose database is away keeps trying, and works soon after the database is back."""
+"""A service starts with a tick, keeps trying while its database is away, and works soon after it is back."""
 
+import asyncio
 import re
 
 import pytest
@@ -59,3 +60,34 @@ async def test_only_unexpected_errors_are_logged_with_a_traceback(
     await service.stop()
     assert str(dialects.driver_error(error)) in caplog.text
     assert ("Traceback" in caplog.text) is traced
+
+
+class Working(Service):
+    """Its tick ends when the test says so."""
+
+    def __init__(self) -> None:
+        super().__init__("working", 60.0)
+        self.ends = asyncio.Event()
+        self.has_ticked = False
+
+    async def tick(self) -> float | None:
+        await self.ends.wait()
+        await asyncio.sleep(0)
+        self.has_ticked = True
+        return None
+
+
+async def test_a_start_waits_for_the_first_tick_so_that_the_next_service_can_use_its_connection() -> None:
+    service = Working()
+    service.ends.set()
+    await service.start()
+    assert service.has_ticked
+    await service.stop()
+
+
+async def test_a_start_does_not_wait_for_a_first_tick_that_takes_long() -> None:
+    service = Working()
+    await service.start()
+    assert not service.has_ticked
+    service.ends.set()
+    await service.stop()
