@@ -172,14 +172,14 @@ MUTANTS = (
         "oban/runner/execution/producer.py",
         "        return self._has_backlog and 2 * self._free() < self.limit\n",
         "        return False\n",
-        ("tests/runner/test_gathering.py",),
+        ("tests/runner/test_fetch_delay.py",),
     ),
     Mutant(
         "a free slot waits until half of them are free",
-        "oban/runner/execution/gathering.py",
+        "oban/runner/execution/fetch_delay.py",
         "        self._timer = None\n        self._wake()\n",
         "        self._timer = None\n",
-        ("tests/runner/test_gathering.py",),
+        ("tests/runner/test_fetch_delay.py",),
     ),
     Mutant(
         "a base class decides instead of the most specific one",

@@ -74,8 +74,8 @@ class Runner:
             database,
             options.statement_timeout,
             factory,
-            most=options.session_connections,
-            make_room=partial(self._session_pool.make_room, for_own=False),
+            max_connections=options.session_connections,
+            make_room=partial(self._session_pool.make_room, include_own=True),
         )
         sessions = JobSessions(
             self._session_pool.database, options.statement_timeout, factory, make_room=self._make_room
@@ -94,7 +94,7 @@ class Runner:
             database, options, lambda: self.queues.heartbeats(), lambda: self.watchdog.answered_at
         )
         self.queues = Queues(
-            options, self._make_producer, self.heartbeat_thread, self._budget, self._open_sessions
+            options, self._make_producer, self.heartbeat_thread, self._budget, self._open_ahead
         )
         self.watchdog = LoopWatchdog(self.queues.runs, self._on_loop_closed)
         self.controller = Controller(self.database, options, self.queues)
@@ -109,18 +109,18 @@ class Runner:
         return Producer(self.database, self.options, queue, state, self._executor, may_fetch)
 
     def _make_room(self) -> bool:
-        """Let an idle connection be closed that no session of an async job can use. Returns False: later."""
+        """Close an idle connection soon, other than those of async jobs. Returns False: not closed yet."""
         if not self._thread_sessions.close_idle_session_in(self._threads):
-            self._session_pool.make_room(for_own=True)
+            self._session_pool.make_room(include_own=False)
         return False
 
-    def _open_sessions(self) -> None:
-        """Open connections for the jobs with a session that this node can run on its event loop."""
+    def _open_ahead(self) -> None:
+        """Open connections ahead of the async jobs with a session that this node can run at once."""
         workers = (worker for worker in registry.values() if worker.is_async and "session" in worker.takes)
         by_worker = registry.queues()
         queues = {by_worker[worker.worker_name] for worker in workers}
         running = (producer for producer in self.producers.values() if producer.queue in queues)
-        self._session_pool.open_for(sum(producer.limit for producer in running if not producer.paused))
+        self._session_pool.open_ahead(sum(producer.limit for producer in running if not producer.paused))
 
     @property
     def producers(self) -> dict[str, Producer]:

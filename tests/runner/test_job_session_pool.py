@@ -26,8 +26,8 @@ def selects(job: Job, session: Session) -> None:
     session.execute(text("SELECT 1"))
 
 
-class Gathering:
-    """A worker whose jobs wait until `count` of them have a connection, and note the server's processes."""
+class ConnectedJobs:
+    """A worker whose jobs connect, and then wait for `go`; with the ids of the server's processes."""
 
     def __init__(self, form: str, **options: Any) -> None:
         self.pids: list[int] = []
@@ -133,14 +133,14 @@ async def test_jobs_reuse_connections_where_the_application_pools_none(
 async def test_jobs_use_more_connections_when_their_queue_is_scaled_up(
     emptied_postgresql: URL, form: str
 ) -> None:
-    gathering = Gathering(form)
+    jobs = ConnectedJobs(form)
     engine = create_async_engine(emptied_postgresql, pool_size=1, max_overflow=0)
     async with Oban(engine, queues={"default": 2}, **BRIEF) as oban:
-        await oban.enqueue_many(gathering.worker.new() for _ in range(6))
-        await eventually(lambda: len(gathering.pids) == 2)
+        await oban.enqueue_many(jobs.worker.new() for _ in range(6))
+        await eventually(lambda: len(jobs.pids) == 2)
         await oban.scale_queue("default", 6)
-        await eventually(lambda: len(set(gathering.pids)) == 6)
-        gathering.go.set()
+        await eventually(lambda: len(set(jobs.pids)) == 6)
+        jobs.go.set()
         await oban.wait_until_empty("default")
     await engine.dispose()
 
@@ -149,7 +149,7 @@ async def test_jobs_use_more_connections_when_their_queue_is_scaled_up(
 async def test_connections_are_opened_before_jobs_need_them(
     emptied_postgresql: URL, server: Server, at_once: None, limit: int, expected: int
 ) -> None:
-    gathering = Gathering("async", queue="ahead")
+    jobs = ConnectedJobs("async", queue="ahead")
     engine = create_async_engine(emptied_postgresql)
     async with Oban(engine, queues={"ahead": limit}, **BRIEF) as oban:
         await eventually(lambda: session_pool_of(oban).checkedin() == expected)
@@ -157,12 +157,12 @@ async def test_connections_are_opened_before_jobs_need_them(
         newest = "SELECT max(backend_start) < :now FROM pg_stat_activity WHERE pid = ANY(:pids)"
         async with engine.connect() as connection:
             now = (await connection.execute(text("SELECT clock_timestamp()"))).scalar_one()
-        await oban.enqueue_many(gathering.worker.new() for _ in range(expected))
-        await eventually(lambda: len(set(gathering.pids)) == expected)
+        await oban.enqueue_many(jobs.worker.new() for _ in range(expected))
+        await eventually(lambda: len(set(jobs.pids)) == expected)
         async with engine.connect() as connection:
-            statement = {"now": now, "pids": gathering.pids}
+            statement = {"now": now, "pids": jobs.pids}
             assert (await connection.execute(text(newest), statement)).scalar_one() is True
-        gathering.go.set()
+        jobs.go.set()
         await oban.wait_until_empty("ahead")
     await engine.dispose()
 
@@ -362,11 +362,11 @@ async def test_a_connection_that_was_lost_while_it_was_idle_is_replaced(
 
 
 async def test_a_stop_closes_all_connections(emptied_postgresql: URL, server: Server, form: str) -> None:
-    gathering = Gathering(form)
+    jobs = ConnectedJobs(form)
     async with Oban(emptied_postgresql, **RUNNING) as oban:
-        await oban.enqueue_many(gathering.worker.new() for _ in range(5))
-        await eventually(lambda: len(set(gathering.pids)) == 5)
-        gathering.go.set()
+        await oban.enqueue_many(jobs.worker.new() for _ in range(5))
+        await eventually(lambda: len(set(jobs.pids)) == 5)
+        jobs.go.set()
         await oban.wait_until_empty("default")
         assert server.open() > 5
     await eventually(lambda: server.open() == 0)

@@ -41,9 +41,15 @@ WAIT_INTERVAL = 0.25
 class ThreadSessions:
     """Sessions for the jobs in threads: as many `ThreadSession`s as such jobs have run at once.
 
-    Make it on the event loop of the node. `timeout` and `factory` are as for `JobSessions`. There are up to
-    `most`; further jobs wait for one. `make_room` closes another idle connection of the node soon. It is
-    called on the event loop when the server has no connection left and no `ThreadSession` is idle.
+    Each has one connection. Make it on the event loop of the node.
+
+    Args:
+        database: as for `JobSessions`.
+        timeout: as for `JobSessions`.
+        factory: as for `JobSessions`.
+        max_connections: how many sessions there can be; further jobs wait for one.
+        make_room: closes another idle connection of the node soon. It is called on the event loop when the
+            server has no connection left and no `ThreadSession` is idle.
     """
 
     def __init__(
@@ -52,7 +58,7 @@ class ThreadSessions:
         timeout: float,
         factory: SessionFactory | None = None,
         *,
-        most: int = sys.maxsize,
+        max_connections: int = sys.maxsize,
         make_room: Callable[[], None] = lambda: None,
     ) -> None:
         self._database = database
@@ -61,7 +67,7 @@ class ThreadSessions:
         self._loop = asyncio.get_running_loop()
         self._idle: list[ThreadSession] = []
         self._closed = False
-        self._most = most
+        self._max_connections = max_connections
         self._count = 0
         self._make_room = make_room
         #: Notified when a session becomes idle, or is closed.
@@ -99,14 +105,14 @@ class ThreadSessions:
         """
         logged_at = clock.monotonic()
         with self._changed:
-            while not self._idle and self._count >= self._most:
+            while not self._idle and self._count >= self._max_connections:
                 if self._closed or ((job := current_job()) is not None and job.cancelled()):
                     raise TimeoutError("the job ended while it waited for a connection")
                 if clock.monotonic() - logged_at >= LOG_INTERVAL:
                     logged_at = clock.monotonic()
                     logger.warning(
                         "a job waits for a connection of the pool of job sessions: all %d are in use",
-                        self._most,
+                        self._max_connections,
                         extra=attempt_log.current_fields(),
                     )
                 self._changed.wait(WAIT_INTERVAL)

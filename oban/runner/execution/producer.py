@@ -7,7 +7,8 @@
 3. `_start` starts a task for each job. If the claim was sent long ago, `Claims` asks whether the job is still
    this producer's. When the job has ended, its outcome waits in the acknowledger, and the producer wakes.
 4. A job with a session stores its outcome itself, and leaves only a free slot. While the queue holds more
-   jobs than fit, such slots gather for up to the time that a turn takes, so that one fetch fills several.
+   jobs than fit, the next fetch is delayed by up to the time that a turn takes, so that it fills several
+   slots.
 
 A turn that fails may have claimed jobs all the same, if the connection broke before the answer arrived or a
 row could not be read. `_recover_strays` finds these jobs by their owner, the uuid of the producer. A broken
@@ -34,7 +35,7 @@ from oban.runner.execution import attempt_log
 from oban.runner.execution.acknowledger import Acknowledger
 from oban.runner.execution.claims import Claims
 from oban.runner.execution.executor import Executor
-from oban.runner.execution.gathering import Gathering
+from oban.runner.execution.fetch_delay import FetchDelay
 from oban.runner.execution.run import Run
 from oban.runner.services.base import Service
 
@@ -90,7 +91,7 @@ class Producer(Service):
         self._reserved = 0
         #: Whether the last fetch returned as many jobs as it could, so that there may be more.
         self._has_backlog = False
-        self._gathering = Gathering(self.wake)
+        self._fetch_delay = FetchDelay(self.wake)
         self._may_have_strays = False
         #: Whether a fetch failed, but not for the connection, so that one of its rows may be unreadable.
         self._fetch_failed = False
@@ -116,7 +117,7 @@ class Producer(Service):
         acks = self.acknowledger.take(limit)
         if not acks and demand <= 0:
             return
-        self._gathering.end()
+        self._fetch_delay.cancel()
         self._reserved += demand
         sure_until = self._claims.sure_until()
         started_at = clock.monotonic()
@@ -145,7 +146,7 @@ class Producer(Service):
                 self._start(job, sure_until)
         finally:
             self._reserved -= demand
-            self._gathering.turn_duration = clock.monotonic() - started_at
+            self._fetch_delay.turn_duration = clock.monotonic() - started_at
 
     def _demand(self) -> int:
         """How many jobs to fetch: the free slots, or none for now."""
@@ -153,14 +154,14 @@ class Producer(Service):
         if not may_fetch or self.acknowledger.is_full or not self._node_alive():
             return 0
         # If an outcome waits, there is a turn anyway.
-        if self._gathering.under_way and self._may_gather() and not len(self.acknowledger):
+        if self._fetch_delay.is_running and self._may_delay() and not len(self.acknowledger):
             return 0
         return self._free()
 
     def _free(self) -> int:
         return max(0, self.limit - len(self.runs) - self._reserved)
 
-    def _may_gather(self) -> bool:
+    def _may_delay(self) -> bool:
         """Whether slots can stay free for a moment: jobs wait for them, and more than half are taken."""
         return self._has_backlog and 2 * self._free() < self.limit
 
@@ -184,8 +185,8 @@ class Producer(Service):
             if ack is not None:
                 self.acknowledger.add(ack)
             run.end()
-            if ack is None and self._may_gather():
-                self._gathering.begin()
+            if ack is None and self._may_delay():
+                self._fetch_delay.start()
                 return
             # A turn under way wakes the producer when it ends. Until then, only enough for a second one does.
             if not self._turns or len(self.acknowledger) >= (self.limit + 1) // 4:

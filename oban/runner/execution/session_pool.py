@@ -26,22 +26,26 @@ OPENING_DELAY = 1.0
 
 
 class SessionPool:
-    """A pool of up to `most` connections for the sessions of async jobs, next to the application's pool.
+    """The pool for the sessions of async jobs, separate from the application's.
 
-    Its connections are opened when they are needed, and stay open. A database in memory has one connection,
-    which the sessions share with everybody. Make it on the event loop of the node. `in_threads` returns the
-    number of connections that jobs in threads have.
+    Connections are opened when they are needed, and stay open. A database in memory has only one connection,
+    which the sessions share with everybody. Make it on the event loop of the node.
+
+    Args:
+        database: the database of the application's engine.
+        max_connections: the size of the pool.
+        in_threads: returns how many connections the jobs in threads have.
     """
 
-    def __init__(self, database: Database, most: int, in_threads: Callable[[], int]) -> None:
-        self._most = most
+    def __init__(self, database: Database, max_connections: int, in_threads: Callable[[], int]) -> None:
+        self._max_connections = max_connections
         self._in_threads = in_threads
         self._application = database
         #: Where the sessions connect.
-        self.database = database.with_own_pool(most, None, for_sessions=True)
+        self.database = database.with_own_pool(max_connections, None, for_sessions=True)
         self._is_own = self.database is not database
         self._context = contextvars.copy_context()
-        self._wanted = 0
+        self._target = 0
         self._opening: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
 
@@ -49,11 +53,11 @@ class SessionPool:
     def _pool(self) -> Pool:
         return self.database.engine.sync_engine.pool
 
-    def open_for(self, jobs: int) -> None:
-        """Open connections in the background for jobs of which so many can run at once."""
-        self._wanted = min(jobs, OPENED_AHEAD, self._most)
+    def open_ahead(self, jobs: int) -> None:
+        """Open connections in the background, for up to `jobs` jobs at once."""
+        self._target = min(jobs, OPENED_AHEAD, self._max_connections)
         # A file is opened at once.
-        is_needed = self._wanted and self._is_own and self.database.dialect.is_remote
+        is_needed = self._target and self._is_own and self.database.dialect.is_remote
         if is_needed and (self._opening is None or self._opening.done()):
             self._opening = asyncio.create_task(self._open(), context=self._context.copy())
 
@@ -62,7 +66,7 @@ class SessionPool:
         pool, opened = self._pool, 0
         try:
             # The limit of a queue is for its jobs on the loop and in threads together.
-            while _count(pool) + self._in_threads() < self._wanted:
+            while _count(pool) + self._in_threads() < self._target:
                 if not await compat.run_sync(partial(compat.open_idle, pool)):
                     return
                 opened += 1
@@ -74,15 +78,15 @@ class SessionPool:
                 for _ in range(opened):
                     await compat.run_sync(partial(compat.close_idle, pool))
 
-    def make_room(self, *, for_own: bool) -> None:
-        """Close an idle connection soon, as the server has none left. Call it on the event loop.
+    def make_room(self, *, include_own: bool) -> None:
+        """Close an idle connection of the application's pool soon. Call it on the event loop.
 
-        It is one of this pool, or of the application's pool; with `for_own`, only of the latter, since a
-        session would use an idle one of this pool.
+        With `include_own`, one of this pool is closed first. Sessions of this pool leave that out, as they
+        could use an idle connection themselves.
         """
         if self._closing is None or self._closing.done():
             pools = [self._application.engine.sync_engine.pool]
-            if not for_own:
+            if include_own:
                 pools.insert(0, self._pool)
             self._closing = asyncio.create_task(_close_one(pools), context=self._context.copy())
 

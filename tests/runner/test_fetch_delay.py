@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from oban import Job, Oban, Worker
 from oban.repository import fetch
-from oban.runner.execution.gathering import MAX_PAUSE, Gathering
+from oban.runner.execution.fetch_delay import MAX_DELAY, FetchDelay
 from tests.support.internals import producer_of
 from tests.support.options import NO_POLLING
 from tests.support.waiting import eventually
@@ -65,7 +65,7 @@ def demands(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 @pytest.fixture
 def endless(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let slots wait until half of them are free, however long that takes."""
-    monkeypatch.setattr(Gathering, "pause", 3600.0)
+    monkeypatch.setattr(FetchDelay, "seconds", 3600.0)
 
 
 @pytest.fixture
@@ -128,8 +128,8 @@ async def test_slots_of_jobs_without_a_session_are_filled_with_their_outcomes(
 
 
 def test_a_slot_waits_as_long_as_a_turn_takes_and_no_more_than_the_limit() -> None:
-    gathering = Gathering(lambda: None)
-    gathering.turn_duration = MAX_PAUSE / 2
-    assert gathering.pause == MAX_PAUSE / 2
-    gathering.turn_duration = 60.0
-    assert gathering.pause == MAX_PAUSE
+    delay = FetchDelay(lambda: None)
+    delay.turn_duration = MAX_DELAY / 2
+    assert delay.seconds == MAX_DELAY / 2
+    delay.turn_duration = 60.0
+    assert delay.seconds == MAX_DELAY
