@@ -95,8 +95,8 @@ class BaseClient(JobOperations[CallerT], QueueOperations[CallerT], Generic[Engin
                 sessions of jobs (default: `AsyncSession` with `expire_on_commit=False`). `SyncOban` takes
                 none.
             session_connections: How many connections the sessions of async jobs can use at once on this node,
-                1 to 10,000; those of plain workers can use as many again. Further jobs wait for one
-                (default 50).
+                and how many those of plain workers can use in addition, 1 to 10,000. Further jobs wait
+                for one (default 50).
             middleware: Functions that run around each attempt on this node, async or plain, the outermost
                 first: `async def middleware(job, call_next): return await call_next(job)` (default: none).
             timeout: Seconds that an attempt on this node can take if its worker sets no timeout (default: no

@@ -1,4 +1,4 @@
-"""What happens to jobs when a session inserts or updates them.
+"""Checks and completes jobs when a session inserts or updates them.
 
 SQLAlchemy inserts rows with one statement as long as they have the same columns, so these functions let all
 jobs of a flush have the same.

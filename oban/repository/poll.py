@@ -1,4 +1,4 @@
-"""Poll: whether a node has anything to do that no notification announced, asked for all queues at once."""
+"""Poll: look for work that no notification announced, for all queues of a node at once."""
 
 import functools
 from collections.abc import Iterable
@@ -16,8 +16,8 @@ _job = Job.__table__.c
 _setting = Queue.__table__.c
 
 
-class Found(NamedTuple):
-    """What a poll finds."""
+class PollResult(NamedTuple):
+    """The result of a poll."""
 
     #: Seconds until the next job is due by the database's clock, negative if one is; None without such jobs.
     due_in: float | None
@@ -27,15 +27,15 @@ class Found(NamedTuple):
     queues: tuple[str, ...]
 
 
-def poll(tx: Transaction, name: str, queues: Iterable[str]) -> Found:
-    """Find out when the next job is due, which of these queues have jobs, and the age of the settings."""
+def poll(tx: Transaction, name: str, queues: Iterable[str]) -> PollResult:
+    """Return when the next job is due, which of these queues have jobs, and the version of their settings."""
     parameters = {"name": name, "queues": orjson.dumps([{"queue": queue} for queue in queues]).decode()}
     tx.autocommit_next()
     rows = tx.rows(_poll_statement(tx.dialect), parameters)
     node: Any = rows[0]
     due_in = None if node.due_at is None else (node.due_at - node.now).total_seconds()
     with_jobs = tuple(row.queue for row in rows if row.queue is not None)
-    return Found(due_in, (node.settings, node.changed_at), with_jobs)
+    return PollResult(due_in, (node.settings, node.changed_at), with_jobs)
 
 
 @functools.cache

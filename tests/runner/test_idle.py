@@ -9,7 +9,7 @@ from sqlalchemy import URL, text, update
 from oban import JobState, Oban
 from oban.models import Queue
 from oban.repository import fetch, poll, queue_settings, stage
-from oban.repository.poll import Found
+from oban.repository.poll import PollResult
 from tests.support.internals import database_of, runner_of
 from tests.support.jobs import reaches
 from tests.support.options import BRIEF, NO_POLLING
@@ -56,7 +56,7 @@ class Calls:
             await eventually(lambda: self.counts[function] >= times)
 
 
-async def poll_now(oban: Oban, *queues: str) -> Found:
+async def poll_now(oban: Oban, *queues: str) -> PollResult:
     return await database_of(oban).read(poll.poll, NAME, queues)
 
 
@@ -114,7 +114,7 @@ async def test_each_queue_looks_for_jobs_itself_while_polls_fail(
 
 async def test_a_poll_finds_queues_with_jobs_that_can_be_fetched(url: URL) -> None:
     async with Oban(url) as oban:
-        assert await poll_now(oban, "ready", "running", "later", "spent", "empty") == Found(
+        assert await poll_now(oban, "ready", "running", "later", "spent", "empty") == PollResult(
             None, (0, None), ()
         )
         await oban.enqueue_many([Noop.new(queue="ready") for _ in range(3)])
