@@ -102,6 +102,9 @@ class Queues:
             await self._delete_rows(*new.values())
             return
         for producer in new.values():
+            # During the start of the one before, the node may have begun to stop. It does not wait for this.
+            if self._retired:
+                return
             # In the context in which the node was started, not in that of a request or a job that
             # started the queue.
             await producer.start(self._context.copy())

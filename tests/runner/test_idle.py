@@ -1,5 +1,6 @@
 """A node without work polls for all of its queues in one statement, and misses nothing that changes."""
 
+import re
 from collections import Counter
 from typing import Any
 
@@ -109,6 +110,35 @@ async def test_each_queue_looks_for_jobs_itself_while_polls_fail(
 
         monkeypatch.setattr(runner_of(oban).database, "read", fails)
         await eventually(lambda: failed)
+        await reaches(client, await client.enqueue(Noop.new(queue="two")), JobState.COMPLETED)
+
+
+async def test_polls_go_on_at_their_interval_while_staging_fails(
+    url: URL, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with (
+        Oban(url, name="client") as client,
+        Oban(url, queues=QUEUES, **RARE | {"poll_interval": 0.05}) as oban,
+    ):
+        calls = Calls(oban, monkeypatch)
+        write, read = runner_of(oban).database.write, calls.counts
+
+        async def fails(function: Any, *args: Any, **kwargs: Any) -> Any:
+            if function is stage.stage:
+                raise OSError("no staging")
+            return await write(function, *args, **kwargs)
+
+        monkeypatch.setattr(runner_of(oban).database, "write", fails)
+        await client.enqueue(Noop.new(schedule_in=0.01))
+        await eventually(lambda: "stager failed" in caplog.text)
+        # As after an hour of failures.
+        runner_of(oban).stager.failures = 1000
+        read.clear()
+        await eventually(lambda: read[poll.poll] >= 10)
+        # None of the ticks has only asked when the next job is due.
+        assert read[stage.seconds_until_due] <= 1
+        pauses = re.findall(r"stager failed, trying again in ([\d.]+) s: OSError: no staging", caplog.text)
+        assert max(map(float, pauses)) <= 0.1
         await reaches(client, await client.enqueue(Noop.new(queue="two")), JobState.COMPLETED)
 
 

@@ -4,10 +4,14 @@ import asyncio
 import random
 import threading
 from collections.abc import Awaitable, Callable
+from contextvars import Context
 
+import pytest
 from sqlalchemy import URL
 
 from oban import JobState, Oban
+from oban.repository.queue_settings import QueueState
+from oban.runner.execution.producer import Producer
 from tests.support.internals import runner_of, services_of, start_refresher, stop_refresher
 from tests.support.jobs import reaches
 from tests.support.options import BRIEF
@@ -31,6 +35,23 @@ async def stress(start: Callable[[], Awaitable[None]], stop: Callable[[], Awaita
 
     await asyncio.gather(*(cycles(seed) for seed in range(TASKS)))
     await stop()
+
+
+async def test_no_queue_starts_after_its_node_has_begun_to_stop(
+    url: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Oban(url, queues={"default": 1}, **BRIEF) as oban:
+        queues, start, started = runner_of(oban).queues, Producer.start, []
+
+        async def starts(producer: Producer, context: Context | None = None) -> None:
+            started.append(producer.queue)
+            queues.retire()
+            await start(producer, context)
+
+        monkeypatch.setattr(Producer, "start", starts)
+        await queues.apply(dict.fromkeys(("default", "new", "other"), QueueState(1, False)))
+        assert started == ["new"]
+    assert not loops()
 
 
 def loops() -> list[str]:

@@ -22,7 +22,8 @@ class Stager(Service):
 
     The same statement polls for what no notification announced: every `poll_interval` for jobs, whose queues
     it wakes, and every `control_interval` for settings of queues, which the controller then reads. If the
-    statement fails, every queue looks for jobs itself.
+    statement fails, every queue looks for jobs itself. However often this or the staging fails, the next tick
+    comes within `poll_interval`, and polls.
     """
 
     def __init__(self, database: Database, options: Options, queues: Queues, controller: Controller) -> None:
@@ -32,6 +33,7 @@ class Stager(Service):
         self._controller = controller
         self._instance = options.name
         self._poll_interval = options.poll_interval
+        self.max_backoff = min(self.max_backoff, self._poll_interval)
         self._control_interval = options.control_interval
         #: When to poll for jobs, and for settings, by the monotonic clock.
         self._jobs_at = self._settings_at = 0.0
@@ -49,7 +51,9 @@ class Stager(Service):
     async def _look(self) -> float | None:
         """Return the seconds until the next job is due, and poll if it is time to."""
         now = clock.monotonic()
-        polls_jobs, polls_settings = now + _EARLY >= self._jobs_at, now + _EARLY >= self._settings_at
+        # After a failure, the poll that is due next could come after the pause, too late.
+        polls_jobs = self.failures > 0 or now + _EARLY >= self._jobs_at
+        polls_settings = now + _EARLY >= self._settings_at
         if not (polls_jobs or polls_settings):
             return await self.database.read(stage.seconds_until_due)
         queues = tuple(self._queues.producers) if polls_jobs else ()
