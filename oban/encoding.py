@@ -192,12 +192,7 @@ def dumps_unchecked(value: Any) -> str | None:
     return None if "null" in text or "\\u0000" in text else text
 
 
-def is_unchanged(value: Any) -> bool:
-    """Return whether a document that was checked can be stored as it is, also after changes in place."""
-    return document(value) is not None
-
-
-def document(value: Any) -> str | None:
+def encode_document(value: Any) -> str | None:
     """Encode one document as `dumps_unchecked` does; None also if it may be nested too deeply."""
     if not value and type(value) in (dict, list):
         return "[]" if type(value) is list else "{}"

@@ -15,8 +15,8 @@ from oban.initial_state import state_at
 from oban.types import JobState
 
 #: The times that a job gets by running or by ending, none of which most new jobs have.
-_PAST = ("attempted_at", "cancelled_at", "completed_at", "discarded_at")
-_has_past_by_flush: WeakKeyDictionary[object, bool] = WeakKeyDictionary()
+_RUN_TIMES = ("attempted_at", "cancelled_at", "completed_at", "discarded_at")
+_has_run_times_by_flush: WeakKeyDictionary[object, bool] = WeakKeyDictionary()
 
 
 def attach(job_class: type[Any]) -> None:
@@ -33,8 +33,8 @@ def _prepare_insert(_: Any, connection: Connection, state: InstanceState[Any]) -
     """Check what can have changed since the job was made, and let its row have the columns of the flush."""
     values = state.dict
     _check_again(values)
-    if _has_past(state):
-        for field in _PAST:
+    if _has_run_times(state):
+        for field in _RUN_TIMES:
             values.setdefault(field, None)
     if (at := values.get("scheduled_at")) is not None:
         # The state can have been assigned after the time.
@@ -68,22 +68,22 @@ def _prepare_update(_: Any, __: Any, state: InstanceState[Any]) -> None:
 def _check_again(values: dict[str, Any]) -> None:
     """Check lists and dicts again, which can have been changed in place."""
     for field in ("args", "meta"):
-        if (document := values.get(field)) and not encoding.is_unchanged(document):
+        if (document := values.get(field)) and encoding.encode_document(document) is None:
             values[field] = fields.CHECKS[field](document)
     if values.get("tags"):
         values["tags"] = fields.tags(values["tags"])
 
 
-def _has_past(state: InstanceState[Any]) -> bool:
+def _has_run_times(state: InstanceState[Any]) -> bool:
     """Return whether a job of the flush that inserts this one has one of these times."""
     session = state.session
     flush = None if session is None else compat.current_flush(session)
     if session is None or flush is None:
         return True
-    has_past = _has_past_by_flush.get(flush)
-    if has_past is None:
+    has_run_times = _has_run_times_by_flush.get(flush)
+    if has_run_times is None:
         job_class = state.mapper.base_mapper.class_
         jobs = [new.__dict__ for new in session.new if isinstance(new, job_class)]
-        has_past = any(values.get(field) is not None for values in jobs for field in _PAST)
-        _has_past_by_flush[flush] = has_past
-    return has_past
+        has_run_times = any(values.get(field) is not None for values in jobs for field in _RUN_TIMES)
+        _has_run_times_by_flush[flush] = has_run_times
+    return has_run_times

@@ -83,7 +83,7 @@ def _render_state_as_text(element: state_as_text, compiler: SQLCompiler, **optio
 
 @compiles(state_parameter, "postgresql")
 def _render_state_parameter(element: state_parameter, compiler: SQLCompiler, **options: Any) -> str:
-    if options.get("literal_binds") or not compat.repeats(compiler):
+    if options.get("literal_binds") or not compat.compiles_for_many(compiler):
         compat.check_literals(compiler, type(element.type))
         return _render_argument(element, compiler, **{**options, "literal_execute": True})
     (parameter,) = element.clauses

@@ -230,7 +230,7 @@ class JSONDocument(TypeDecorator[Any]):
         # Bulk inserts and statements send values that no `Job` has checked. JSON.NULL is no value.
         if value is JSON.NULL:
             return value
-        if encoding.is_unchanged(value):
+        if encoding.encode_document(value) is not None:
             return value
         try:
             return encoding.json_value(value, self.name)
@@ -244,7 +244,7 @@ class JSONDocument(TypeDecorator[Any]):
             return check_and_encode
 
         def encode(value: Any) -> Any:
-            text = encoding.document(value)
+            text = encoding.encode_document(value)
             return check_and_encode(value) if text is None else text
 
         return encode

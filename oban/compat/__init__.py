@@ -43,11 +43,11 @@ from oban.compat.statements import (
     can_select_converted,
     check_literals,
     compiles_distinct,
+    compiles_for_many,
     is_limited,
     locks_rows,
     named_columns,
     raise_dbapi_error,
-    repeats,
     row_arguments,
 )
 
@@ -62,6 +62,7 @@ __all__ = [
     "close_idle",
     "compare_last",
     "compiles_distinct",
+    "compiles_for_many",
     "connect_isolation_level",
     "copy_state",
     "current_flush",
@@ -84,7 +85,6 @@ __all__ = [
     "pool_listens",
     "raise_dbapi_error",
     "renew_queue",
-    "repeats",
     "root_engine",
     "row_arguments",
     "run_sync",

@@ -93,7 +93,7 @@ def _is_name(clause: Any, type_: type[TypeEngine[Any]]) -> bool:
     return isinstance(clause, (str, TextClause))
 
 
-def repeats(compiler: SQLCompiler) -> bool:
+def compiles_for_many(compiler: SQLCompiler) -> bool:
     """Return whether the clause that is being compiled is executed for many rows, or belongs to an INSERT.
 
     Without the names, True.

@@ -288,7 +288,9 @@ class JoinedTransaction(Transaction):
         )
 
     def rows(self, statement: Executable, parameters: dict[str, Any]) -> Sequence[Row[Any]]:
-        return FAST_PATH.session_rows(
+        if (statements := FAST_PATH.session_statements) is None:
+            return super().rows(statement, parameters)
+        return statements.rows(
             self._session, self.connection(), self.prefix, statement, parameters, self.execute
         )
 

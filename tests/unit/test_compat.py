@@ -52,7 +52,7 @@ def test_a_statement_without_private_names_counts_as_one_without_the_clause() ->
 
 def test_states_of_a_statement_without_private_names_are_neither_converted_nor_made_constants() -> None:
     assert not compat.can_select_converted(BARE, StateType)
-    assert compat.repeats(BARE)
+    assert compat.compiles_for_many(BARE)
     compat.check_literals(BARE, StateType)
 
 

@@ -4,10 +4,9 @@
 """
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable
 
-from sqlalchemy import Connection, Engine, Executable, Row
+from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from oban.database.fast import in_session, late_state
@@ -25,7 +24,8 @@ class FastPath:
 
     def __init__(self, parts: frozenset[str]) -> None:
         self.parts = parts
-        self._session_statements = SessionStatements() if "in_session" in parts else None
+        #: None if sessions of the application run all statements themselves.
+        self.session_statements = SessionStatements() if "in_session" in parts else None
         if "late_state" in parts:
             late_state.install(Job)
 
@@ -53,24 +53,10 @@ class FastPath:
 
     def add_all(self, session: Session, instances: Iterable[object]) -> None:
         """Add instances to a session."""
-        if self._session_statements is None:
+        if self.session_statements is None:
             session.add_all(instances)
         else:
             in_session.add_all(session, instances)
-
-    def session_rows(
-        self,
-        session: Session,
-        connection: Connection,
-        prefix: str | None,
-        statement: Executable,
-        parameters: Mapping[str, Any],
-        execute: Callable[[Executable, Mapping[str, Any]], Any],
-    ) -> Sequence[Row[Any]]:
-        """All rows of a statement in the transaction of a caller's session; see `SessionStatements.rows`."""
-        if self._session_statements is None:
-            return execute(statement, parameters).all()  # type: ignore[no-any-return]
-        return self._session_statements.rows(session, connection, prefix, statement, parameters, execute)
 
 
 FAST_PATH = FastPath.from_environment()

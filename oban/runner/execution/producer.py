@@ -257,8 +257,8 @@ class Producer(Service):
     def _known_runs(self) -> set[RunKey]:
         return {run.key for run in self.runs} | {ack[:3] for ack in self.acknowledger}
 
-    def compare(self, executing: Iterable[RunKey]) -> None:
-        """Look for strays if one of these runs, which this producer owns by the database, is not known."""
+    def check_executing(self, executing: Iterable[RunKey]) -> None:
+        """Look for strays if this producer does not know one of the runs that it owns in the database."""
         if not self._known_runs().issuperset(executing):
             self._may_have_strays = True
             self.wake()

@@ -54,7 +54,7 @@ class CancellationChecker(Service):
         producers = list(self._queues.producers.values())
         executing = await self.database.read(runs.runs_of, [producer.owner for producer in producers])
         for producer in producers:
-            producer.compare(run for run in executing if run[2] == producer.owner)
+            producer.check_executing(run for run in executing if run[2] == producer.owner)
 
     def wake_for(self, job_id: int, *, done: bool) -> None:
         """Tick now if the job may run here. Unless its row is cancelled already (`done`), cancel it first."""

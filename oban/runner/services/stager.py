@@ -39,7 +39,7 @@ class Stager(Service):
         self._jobs_at = self._settings_at = 0.0
 
     async def tick(self) -> float | None:
-        due_in = await self._look()
+        due_in = await self._poll()
         if due_in is None or due_in > 0:
             next_poll = min(self._jobs_at, self._settings_at) - clock.monotonic()
             return max(0.0, min(self.interval, next_poll, self.interval if due_in is None else due_in))
@@ -48,7 +48,7 @@ class Stager(Service):
             return 0
         return min(_LOCKED_PAUSE, self.interval)
 
-    async def _look(self) -> float | None:
+    async def _poll(self) -> float | None:
         """Return the seconds until the next job is due, and poll if it is time to."""
         now = clock.monotonic()
         # After a failure, the poll that is due next could come after the pause, too late.
