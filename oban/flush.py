@@ -20,7 +20,7 @@ _has_run_times_by_flush: WeakKeyDictionary[object, bool] = WeakKeyDictionary()
 
 
 def attach(job_class: type[Any]) -> None:
-    """Let these functions see the jobs of a class and of its subclasses."""
+    """Listen to the inserts and updates of a class of jobs and of its subclasses."""
     for name, listener in (
         ("before_insert", _prepare_insert),
         ("after_insert", _show_due_time),
@@ -30,7 +30,7 @@ def attach(job_class: type[Any]) -> None:
 
 
 def _prepare_insert(_: Any, connection: Connection, state: InstanceState[Any]) -> None:
-    """Check what can have changed since the job was made, and let its row have the columns of the flush."""
+    """Check what can have changed in place, and give the row the same columns as the others of the flush."""
     values = state.dict
     _check_again(values)
     if _has_run_times(state):

@@ -183,7 +183,7 @@ class Job(Detachable, Base):
 
     @classmethod
     def _template(cls, checked: Mapping[str, Any]) -> dict[str, Any]:
-        """What new jobs with these checked values have in common, for `_from_template`."""
+        """The values that new jobs with these checked fields share, for `_from_template`."""
         values = vars(cls._from_checked({**checked})).copy()
         values.pop("_sa_instance_state", None)
         return values

@@ -58,16 +58,16 @@ def _render_clamped(element: clamped, compiler: SQLCompiler, **options: Any) -> 
 
 
 class state_as_text(Wrapped):  # noqa: N801
-    """A state as text: asyncpg would ask the server about the enum, in each new connection and for 30 ms."""
+    """A state as text: in each new connection, asyncpg would ask the server about the enum, for 30 ms."""
 
     inherit_cache = True
 
 
 class state_parameter(Wrapped):  # noqa: N801
-    """A state that is not sent as the enum, for the same reason.
+    """A state as a constant in the SQL text, for the same reason.
 
-    It becomes a constant in the SQL text, which lets the planner use partial indexes on the state. Where one
-    SQL text serves for many rows, it is sent as text.
+    The constant also lets the planner use partial indexes on the state. Where one SQL text serves for many
+    rows, the state is a parameter that is sent as text.
     """
 
     inherit_cache = True

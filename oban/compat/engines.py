@@ -61,16 +61,16 @@ def listens(engine: Engine, event: str) -> bool:
     )
 
 
-#: The events of a connection, and those of its dialect, that a statement sends.
+#: The events of a statement, on a connection and on its dialect.
 _STATEMENT_EVENTS = ("before_execute", "after_execute", "before_cursor_execute", "after_cursor_execute")
 _DRIVER_EVENTS = ("do_execute", "handle_error", "do_setinputsizes")
 
 
 def is_observed(connection: Connection) -> bool:
-    """Return whether SQLAlchemy has more to do for a statement on a connection than to let the driver run it.
+    """Return whether SQLAlchemy does more with a statement on a connection than let the driver run it.
 
-    It sends the statement to listeners, logs it, begins a transaction, or refuses to go on with one that has
-    ended. Without the names, True.
+    It may call listeners, log the statement, begin a transaction, or refuse to use one that has ended.
+    Without the names, True.
     """
     try:
         private: Any = connection

@@ -28,20 +28,19 @@ def pool_arguments(pool: Pool) -> dict[str, Any] | None:
         return None
 
 
-def tests_connections(pool: Pool, event: str) -> bool:
-    """Return whether a pool tests connections before their use, by a ping or an own listener of `event`.
+def tests_connections(pool: Pool) -> bool:
+    """Return whether a pool tests connections before their use, by a ping or a listener of Oban's own.
 
     Without the names, False: connections may be tested twice.
     """
-    listeners = getattr(getattr(pool, "dispatch", None), event, ())
+    listeners = getattr(getattr(pool, "dispatch", None), "checkout", ())
     return getattr(pool, "_pre_ping", False) or any(hasattr(each, _OWN) for each in listeners)
 
 
 def open_idle(pool: Pool) -> bool:
     """Open one more connection of a queue pool, and leave it idle there; raises what connecting raises.
 
-    Returns False if the pool is full. Without the names, False as well: connections are then opened by those
-    who need them.
+    Returns False if the pool is full. Without the names, False as well: the jobs then open connections.
     """
     try:
         private: Any = pool

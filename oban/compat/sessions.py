@@ -46,7 +46,7 @@ def flushing(session: Session) -> Iterator[None]:
 
 
 def current_flush(session: Session) -> object | None:
-    """Return what stands for the flush that a session executes: an object that belongs to no other flush.
+    """Return an object that identifies the flush that a session executes.
 
     None without the name: a flush then sends a NULL for each time that a new job does not have.
     """
@@ -68,9 +68,12 @@ def parse_savepoint(name: str | None) -> int | None:
 
 
 def attach_function(session: Session) -> Callable[[InstanceState[Any]], None] | None:
-    """Return what `add` of a session calls with a state, before the cascades; None without the name."""
-    is_own = type(session).add is not Session.add or type(session).add_all is not Session.add_all
-    return None if is_own else getattr(session, "_save_or_update_impl", None)
+    """Return the function that `Session.add` calls with the state of an instance, before the cascades.
+
+    None without the name, or if the application's session has an `add` or `add_all` of its own.
+    """
+    is_replaced = type(session).add is not Session.add or type(session).add_all is not Session.add_all
+    return None if is_replaced else getattr(session, "_save_or_update_impl", None)
 
 
 def set_identity(state: InstanceState[Any], key: Any) -> None:

@@ -30,7 +30,7 @@ def watch(engine: Engine) -> None:
 
     Does nothing for a pool that tests its connections already.
     """
-    if dialects.for_bind(engine).is_remote and not compat.tests_connections(engine.pool, "checkout"):
+    if dialects.for_bind(engine).is_remote and not compat.tests_connections(engine.pool):
         listener = partial(_check_out, engine.dialect)
         compat.mark_own(listener)
         event.listen(engine.pool, "checkout", listener)

@@ -217,7 +217,7 @@ def _show_inserted(
     attach: bool,
     max_attempts: int | None,
 ) -> None:
-    """Let the instances show their rows once the caller sees these, and announce the jobs where needed."""
+    """Update the instances once the caller can see the rows, and announce the jobs if no trigger does."""
     if attach:
         # Called before the values change.
         tx.on_rollback([job._restore_on_rollback() for job in jobs])
@@ -238,7 +238,7 @@ def _show_rows(
     rows: list[tuple[int, datetime, str]],
     max_attempts: int | None,
 ) -> None:
-    """Set what the database has decided for each job: id, due time and state, and the time of insertion.
+    """Set what the database has decided for each job: id, state, due time and time of insertion.
 
     `max_attempts` is what was stored for jobs that do not set it; None if that was the default.
     """

@@ -6,11 +6,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
 from sqlalchemy import URL, Engine, create_engine
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from oban import Oban, SyncOban
+from tests.support.databases import Factory
 
 ASYNC = ("asyncpg", "psycopg (async)", "aiosqlite")
 SYNC = ("psycopg", "psycopg2", "pg8000", "sqlite3")
@@ -28,6 +30,13 @@ class Order(Base):
 
     id: Mapped[int] = mapped_column(primary_key=True)
     customer: Mapped[str]
+
+
+def factory_for(driver: str, request: pytest.FixtureRequest) -> Factory:
+    """What makes databases for a driver."""
+    name = "sqlite_factory" if is_sqlite(driver) else "postgresql_factory"
+    factory: Factory = request.getfixturevalue(name)
+    return factory
 
 
 def is_sqlite(driver: str) -> bool:

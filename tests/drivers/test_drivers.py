@@ -10,8 +10,7 @@ from sqlalchemy import URL, func, insert, select
 
 from oban import Job, JobState, Oban, SyncOban, Worker
 from oban.runner.execution.producer import OVERLAPPED_LIMIT
-from tests.drivers.callers import ASYNC, DRIVERS, SYNC, Application, Order, is_sqlite
-from tests.support.databases import Factory
+from tests.drivers.callers import ASYNC, DRIVERS, SYNC, Application, Order, factory_for, is_sqlite
 from tests.support.options import NO_POLLING
 from tests.support.rows import TABLE
 from tests.support.waiting import eventually
@@ -42,8 +41,7 @@ def driver(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def url(driver: str, request: pytest.FixtureRequest) -> Iterator[URL]:
-    name = "sqlite_factory" if is_sqlite(driver) else "postgresql_factory"
-    factory: Factory = request.getfixturevalue(name)
+    factory = factory_for(driver, request)
     made = factory.create()
     yield made
     factory.drop(made)

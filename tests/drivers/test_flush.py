@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from oban import Job, JobState
 from oban.errors import EncodingError
-from tests.drivers.callers import Application, Order, is_sqlite
+from tests.drivers.callers import Application, Order, factory_for, is_sqlite
 from tests.support.databases import Factory
 from tests.support.rows import TABLE
 from tests.support.statements import recorded
@@ -28,8 +28,7 @@ def driver(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def url(driver: str, request: pytest.FixtureRequest) -> Iterator[URL]:
-    name = "sqlite_factory" if is_sqlite(driver) else "postgresql_factory"
-    factory: Factory = request.getfixturevalue(name)
+    factory = factory_for(driver, request)
     made = factory.create()
     yield made
     factory.drop(made)

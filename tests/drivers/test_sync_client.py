@@ -18,7 +18,7 @@ from oban.errors import (
     JobNotFound,
     SchemaMissing,
 )
-from tests.drivers.callers import SYNC, Application, is_sqlite
+from tests.drivers.callers import SYNC, Application, factory_for
 from tests.support.databases import Factory
 
 THREADS = 8
@@ -36,8 +36,7 @@ def ship(number: int) -> None: ...
 @pytest.fixture(scope="module", params=SYNC)
 def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
     """The engine of an application, through each driver."""
-    name = "sqlite_factory" if is_sqlite(request.param) else "postgresql_factory"
-    factory: Factory = request.getfixturevalue(name)
+    factory = factory_for(request.param, request)
     url = factory.create()
     made = Application(request.param, url).engine
     assert isinstance(made, Engine)

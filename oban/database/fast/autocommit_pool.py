@@ -159,7 +159,7 @@ class AutocommitPool:
             if stale:
                 self._close(pooled)
             else:
-                # Not when it was acquired: a statement that takes long is no time in which it was idle.
+                # On release: a connection is not idle while a statement runs.
                 pooled.used_at = clock.monotonic()
                 with self._lock:
                     self._idle.setdefault(pooled.owner, []).append(pooled)

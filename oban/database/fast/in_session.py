@@ -1,4 +1,4 @@
-"""Statements in the transaction of a caller's session, run as they ran first where nothing observes them."""
+"""Runs compiled statements again in the transaction of a caller's session, where nothing observes them."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any

@@ -193,7 +193,7 @@ class ThreadSession:
 
     It has an event loop and a connection of its own. The loop runs only while a statement does, so that
     the job itself can use asyncio. `make_room` closes a connection of the node that nobody uses, if there is
-    one, when the server has none left. The loop is of the kind of `node_loop`, if that is a faster one.
+    one, when the server has none left. The loop is one of uvloop if `node_loop` is.
     """
 
     def __init__(
@@ -290,7 +290,7 @@ class ThreadSession:
 
 
 def _new_loop(node_loop: asyncio.AbstractEventLoop) -> asyncio.AbstractEventLoop:
-    """A loop for a thread: of uvloop if the node runs on it, however the application made that one."""
+    """A new loop, of uvloop if the node runs on that, however the application made the node's."""
     kind = type(node_loop)
     is_faster = kind.__module__.partition(".")[0] in ("uvloop", "winloop")
     return kind() if is_faster else asyncio.new_event_loop()
