@@ -58,16 +58,16 @@ class ListenNotifier(Notifier):
             await self._engine.dispose()
 
     async def _run(self) -> None:
-        task = asyncio.current_task()
-        while True:
+        task: Any = asyncio.current_task()
+        # A driver can raise an error of its own instead of a cancellation, or drop it.
+        while not task.cancelling():
             try:
                 async with self._engine.connect() as connection:
                     await self._listen(connection)
             # Whatever breaks the listener, a new connection and a look at the tables repair it.
             except Exception as error:
                 self._listening.clear()
-                # When its wait for notifications is cancelled, psycopg raises an error of its own.
-                if task is not None and task.cancelling():
+                if task.cancelling():
                     return
                 self._failures += 1
                 pause = backoff.pause(self._failures)

@@ -91,3 +91,31 @@ async def test_a_start_does_not_wait_for_a_first_tick_that_takes_long() -> None:
     assert not service.has_ticked
     service.ends.set()
     await service.stop()
+
+
+class Interrupted(Service):
+    """Its tick replaces a cancellation by `error`, or drops it."""
+
+    def __init__(self, error: Exception | None) -> None:
+        super().__init__("interrupted", 60.0)
+        self.error = error
+
+    async def tick(self) -> float | None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            if self.error is not None:
+                raise self.error from None
+        return None
+
+
+@pytest.mark.parametrize(
+    "error", [ConnectionError("the connection was closed"), None], ids=["replaced", "dropped"]
+)
+async def test_a_cancelled_service_ends_although_its_driver_hides_the_cancellation(
+    error: Exception | None,
+) -> None:
+    await Interrupted(error).start()
+    [task] = [task for task in asyncio.all_tasks() if task.get_name() == "oban-interrupted"]
+    task.cancel()
+    await asyncio.wait_for(task, 10)

@@ -6,6 +6,7 @@ import contextvars
 import logging
 import math
 from abc import ABC, abstractmethod
+from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -81,7 +82,9 @@ class Service(ABC):
             self.wake()
 
     async def _loop(self, stopping: asyncio.Event, ticked: asyncio.Event) -> None:
-        while not stopping.is_set():
+        task: Any = asyncio.current_task()
+        # A driver can raise an error of its own instead of a cancellation, or drop it.
+        while not (stopping.is_set() or task.cancelling()):
             self._woken.clear()
             # A tick may overlook what happens while it works, so `wake_within` must wake it again.
             self._next_tick = math.inf
@@ -95,10 +98,11 @@ class Service(ABC):
                 self._log_failure(error, pause)
                 ticked.set()
                 # Wake-ups do not cut this pause short: they go on while the database is away.
-                await self._wait(pause, stopping)
+                if not task.cancelling():
+                    await self._wait(pause, stopping)
                 continue
             ticked.set()
-            if stopping.is_set():
+            if stopping.is_set() or task.cancelling():
                 # A loop that was started since may have taken the wake-up that `stop` sent to this one.
                 return
             pause = self.interval if pause is None else pause
