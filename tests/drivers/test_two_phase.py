@@ -97,7 +97,7 @@ async def test_jobs_that_are_only_added_take_part(app: Application) -> None:
     await app.oban.delete_many_jobs(jobs)
 
 
-async def test_a_flush_silences_its_transaction_once(app: Application) -> None:
+async def test_a_flush_mutes_its_transaction_once(app: Application) -> None:
     async with app.session(twophase=True) as session:
         for _ in range(2):
             with recorded(app.engine) as seen:
