@@ -42,9 +42,15 @@ def _render_argument(element: Wrapped, compiler: SQLCompiler, **options: Any) ->
     return compiler.process(element.clauses, **options)
 
 
+def _is_distinct(element: Wrapped) -> bool:
+    (column,) = element.clauses
+    return compat.is_distinct_column(column)
+
+
 @compiles(as_text, "postgresql")
 def _render_as_text(element: as_text, compiler: SQLCompiler, **options: Any) -> str:
-    return f"CAST({_render_argument(element, compiler, **options)} AS TEXT)"
+    document = _render_argument(element, compiler, **options)
+    return document if _is_distinct(element) else f"CAST({document} AS TEXT)"
 
 
 @compiles(clamped, "postgresql")
@@ -77,14 +83,19 @@ class state_parameter(Wrapped):  # noqa: N801
 def _render_state_as_text(element: state_as_text, compiler: SQLCompiler, **options: Any) -> str:
     state = _render_argument(element, compiler, **options)
     # The order of states is that of the enum, so what is compared has to be one.
-    is_compared = not compat.can_select_converted(compiler, type(element.type))
+    is_compared = _is_distinct(element) or not compat.can_select_converted(compiler, type(element.type))
     return state if is_compared else f"CAST({state} AS TEXT)"
 
 
 @compiles(state_parameter, "postgresql")
 def _render_state_parameter(element: state_parameter, compiler: SQLCompiler, **options: Any) -> str:
-    if options.get("literal_binds") or not compat.compiles_for_many(compiler):
+    # PostgreSQL compares the condition of ON CONFLICT with those of indexes before it evaluates a cast.
+    infers_index = compat.infers_index(options)
+    is_for_many = compat.executes_many(compiler) if infers_index else compat.compiles_for_many(compiler)
+    if options.get("literal_binds") or not is_for_many:
         compat.check_literals(compiler, type(element.type))
         return _render_argument(element, compiler, **{**options, "literal_execute": True})
+    if infers_index:
+        return _render_argument(element, compiler, **options)
     (parameter,) = element.clauses
     return compiler.process(cast(cast(parameter, Text), element.type), **options)

@@ -12,9 +12,11 @@ from sqlalchemy import (
     Label,
     Select,
     TextClause,
+    UnaryExpression,
 )
-from sqlalchemy.sql import visitors
+from sqlalchemy.sql import operators, visitors
 from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.elements import Grouping
 from sqlalchemy.types import TypeEngine
 
 
@@ -46,7 +48,19 @@ def compiles_distinct(compiler: SQLCompiler) -> bool:
     Without the names, False: on PostgreSQL, a SELECT DISTINCT of jobs that is ordered by a time fails.
     """
     stack: Any = getattr(compiler, "stack", None)
-    return bool(stack) and bool(getattr(stack[-1].get("selectable"), "_distinct", False))
+    return bool(stack) and _is_distinct(stack[-1].get("selectable"))
+
+
+def is_distinct_column(column: Any) -> bool:
+    """Return whether a selected column is a `column.distinct()`, which cannot be in a function or a cast."""
+    while isinstance(column, (Label, Grouping)):
+        column = column.element
+    return isinstance(column, UnaryExpression) and column.operator is operators.distinct_op
+
+
+def _is_distinct(statement: Any) -> bool:
+    columns = getattr(statement, "_raw_columns", ())
+    return bool(getattr(statement, "_distinct", False)) or any(map(is_distinct_column, columns))
 
 
 def can_select_converted(compiler: SQLCompiler, type_: type[TypeEngine[Any]]) -> bool:
@@ -74,7 +88,7 @@ def _compares_selected(statement: Any, type_: type[TypeEngine[Any]]) -> bool:
     order = statement._order_by_clauses
     if any(_is_name(clause, type_) for clause in (*order, *statement._group_by_clauses)):
         return True
-    compared = statement._distinct and not statement._distinct_on
+    compared = _is_distinct(statement) and not statement._distinct_on
     return compared and any(
         isinstance(getattr(element, "type", None), type_)
         for clause in order
@@ -99,9 +113,22 @@ def compiles_for_many(compiler: SQLCompiler) -> bool:
     Without the names, True.
     """
     stack: Any = getattr(compiler, "stack", None)
-    if stack is None or getattr(compiler, "for_executemany", True):
+    if stack is None or executes_many(compiler):
         return True
     return bool(stack) and isinstance(stack[-1].get("selectable"), Insert)
+
+
+def executes_many(compiler: SQLCompiler) -> bool:
+    """Return whether a statement is compiled to be executed for many rows; True without the name."""
+    return bool(getattr(compiler, "for_executemany", True))
+
+
+def infers_index(options: Mapping[str, Any]) -> bool:
+    """Return whether a clause belongs to the condition by which ON CONFLICT finds a partial index.
+
+    Without the name, False: PostgreSQL then finds no index by the state of its jobs.
+    """
+    return options.get("include_table") is False
 
 
 def check_literals(compiler: SQLCompiler, checked: Any) -> None:

@@ -110,6 +110,10 @@ COMPARING: list[tuple[Any, list[Any]]] = [
     (select(label, number).group_by(label).having(state != "cancelled").order_by(label), COUNTS[:-1]),
     (select(state).distinct().order_by(state), EACH),
     (select(state, Job.queue).distinct().order_by(state.desc()), [(each, "default") for each in EACH[::-1]]),
+    (select(state.distinct()).order_by(state), EACH),
+    (select(state.distinct().label("s")).order_by(state), EACH),
+    (select(Job.queue.distinct(), state).order_by(state), [("default", each) for each in EACH]),
+    (select(Job.args.distinct()), [{"path": ["a", 1, None]}]),
     (select(state).union(select(other.state)).order_by("state"), EACH),
     (
         union_all(select(state).where(Job.id == 1), select(type_coerce(other.state, Text)).limit(0)),
@@ -229,6 +233,8 @@ async def test_reads_find_their_jobs_and_look_no_type_up(
             assert type(job.state) is JobState
 
 
+# SQLAlchemy 2.1 advises `select(…).distinct()` instead.
+@pytest.mark.filterwarnings("ignore:Column-expression-level unary distinct")
 async def test_what_is_compared_has_the_order_of_the_enum(app: Application) -> None:
     async with app.session() as session:
         for statement, expected in COMPARING:
@@ -245,6 +251,27 @@ async def test_writes_store_states_and_look_no_type_up(
             assert sorted(plain(await session.execute(statement, parameters))) == sorted(expected), statement
             assert await session.run(states) == stored, statement
         assert introspections == [], statement
+
+
+async def test_on_conflict_finds_an_index_by_the_state_of_its_jobs(app: Application) -> None:
+    index = "CREATE UNIQUE INDEX ON oban_jobs (worker) WHERE state IN ('suspended', 'completed')"
+    unique: Any = postgresql.insert(TABLE).on_conflict_do_nothing(
+        index_elements=["worker"], index_where=state.in_(["suspended", "completed"])
+    )
+    equal: Any = postgresql.insert(Job).on_conflict_do_update(
+        index_elements=["queue"], index_where=state == "suspended", set_={"priority": 3}
+    )
+    async with app.session() as session:
+        await session.execute(text(index))
+        await session.execute(text("CREATE UNIQUE INDEX ON oban_jobs (queue) WHERE state = 'suspended'"))
+        for _ in range(2):
+            await session.execute(unique.values(**new_state))
+            await session.execute(equal.values(worker="other", state="suspended"))
+        many = postgresql.insert(TABLE).on_conflict_do_nothing(
+            index_elements=["queue"], index_where=state == "suspended"
+        )
+        await session.execute(many, [new_state, new_state])
+        assert await session.run(states) == [*STATES, "suspended"]
 
 
 async def test_a_unit_of_work_looks_no_type_up(app: Application, monkeypatch: pytest.MonkeyPatch) -> None:
