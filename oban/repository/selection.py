@@ -97,7 +97,8 @@ def parse_id(target: object) -> int:
             raise NotEnqueued(f"{target!r} was never enqueued, so it has no id")
         return int(state.identity[0])
     if isinstance(target, int) and not isinstance(target, bool):
-        return target
+        # The text of a member of an enum is its name.
+        return int(target)
     raise InvalidTarget(f"a Job or an integer id is needed, not {display.shown(target)}")
 
 

@@ -24,6 +24,19 @@ async def test_a_statement_with_a_limit_and_a_random_order_changes_that_many_job
     assert len(await oban.list_jobs()) == 80
 
 
+async def test_an_integer_with_a_text_of_its_own_is_an_id(oban: Oban) -> None:
+    class Named(int):
+        """As a member of an enum of integers."""
+
+        def __str__(self) -> str:
+            return "Named"
+
+    id_ = Named((await oban.enqueue(Quick.new())).id)
+    assert [job.id for job in await oban.update_many_jobs([id_], {"priority": 3})] == [id_]
+    assert await oban.cancel_many_jobs([id_]) == 1
+    assert await oban.delete_job(id_)
+
+
 async def test_a_time_that_is_set_later_replaces_the_delay_of_a_new_job(oban: Oban) -> None:
     job = Quick.new(schedule_in=60)
     tomorrow = datetime.now(UTC) + timedelta(days=1)
