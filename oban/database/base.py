@@ -99,6 +99,8 @@ class BaseDatabase:
         self._warned = False
         #: Called after a commit with what it announced, on a database without channels.
         self.on_notices: list[Callable[[list[Notice]], None]] = []
+        #: Called when the server has no connection left.
+        self.on_full: Callable[[], None] | None = None
         inherited.follow(self)
 
     def _renew(self) -> None:
@@ -319,6 +321,8 @@ class BaseDatabase:
         """
         if isinstance(error, DBAPIError) and error.connection_invalidated:
             self._autocommit_pool.invalidate_all()
+        if self.on_full is not None and self.dialect.is_full(error.__cause__ or error):
+            self.on_full()
         if isinstance(error, DBAPIError) and self.dialect.is_missing_table(error):
             raise SchemaMissing(self.missing_schema()) from None
         refused_as, url = self.dialect.refused_as, self._sync_engine.url

@@ -39,6 +39,7 @@ def is_current_run(dialect: Dialect, attempt: Any, owner: Any) -> ColumnElement[
 def current_runs(tx: Transaction, ids: Collection[int]) -> set[RunKey]:
     """The current runs of jobs with these ids, on any node."""
     dialect = tx.dialect
+    tx.autocommit_next()
     statement = select(_job.id, _job.attempt, owner_of(dialect)).where(
         dialect.in_ids(_job.id, dialect.id_list()),
         dialect.unindexed_state(_job.state) == sql_literal("executing"),
@@ -54,6 +55,7 @@ def lost_runs(tx: Transaction, runs: Sequence[RunKey]) -> set[RunKey]:
 def unknown_runs(tx: Transaction, owner: str, known: Collection[RunKey]) -> list[RunKey]:
     """The runs of an owner that it does not know, because the answer to its fetch was lost."""
     dialect = tx.dialect
+    tx.autocommit_next()
     statement = select(_job.id, _job.attempt).where(
         _job.state == dialect.state("executing"), owner_of(dialect) == owner
     )
@@ -75,6 +77,7 @@ def runs_of(tx: Transaction, owners: Sequence[str]) -> list[RunKey]:
 def load_run(tx: Transaction, run: RunKey) -> Job | None:
     """The job of a run, as a fetch returns it; None if the run has lost it."""
     id_, attempt, owner = run
+    tx.autocommit_next()
     statement = select(*_job).where(_job.id == id_, is_current_run(tx.dialect, attempt, owner))
     row = tx.execute(statement).one_or_none()
     return None if row is None else Job._from_row(row)

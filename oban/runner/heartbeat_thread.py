@@ -28,10 +28,13 @@ class HeartbeatThread:
         options: Options,
         heartbeats: Callable[[], Sequence[Heartbeat]],
         loop_answered_at: Callable[[], float],
+        on_full: Callable[[], None] | None = None,
     ) -> None:
         timeout = min(options.statement_timeout, options.lease / 4)
         self._database = database.with_own_pool(1, timeout, own_loop=True)
         self._thread = None if self._database is database else _LoopThread()
+        if self._thread is not None:
+            self._database.on_full = on_full
         self._refresher = Refresher(self._database, options, heartbeats, loop_answered_at)
         self.may_fetch = self._refresher.may_fetch
         self.is_steady = self._refresher.is_steady

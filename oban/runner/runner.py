@@ -1,6 +1,7 @@
 """`Runner`: the parts of a node, and the order in which they start and stop."""
 
 import asyncio
+import contextlib
 import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -55,6 +56,9 @@ class Runner:
         connections = min(2 * len(options.queues) + SERVICE_CONNECTIONS, MAX_CONNECTIONS)
         self.database = database.with_own_pool(connections, options.statement_timeout)
         self.options = options
+        if self.database is not database:
+            self.database.on_full = self._make_room_for_services
+        self._loop = asyncio.get_running_loop()
         self._budget = ShutdownBudget(self.database, SHUTDOWN_TIMEOUT)
         self._hurried = asyncio.Event()
         self._unfinished = False
@@ -91,7 +95,11 @@ class Runner:
         self.notifier = notifier.make(self.database, options.notifier, options.listen_url)
         # It calls the functions once it has started, when the queues and the watchdog exist.
         self.heartbeat_thread = HeartbeatThread(
-            database, options, lambda: self.queues.heartbeats(), lambda: self.watchdog.answered_at
+            database,
+            options,
+            lambda: self.queues.heartbeats(),
+            lambda: self.watchdog.answered_at,
+            self._make_room_for_services,
         )
         self.queues = Queues(
             options, self._make_producer, self.heartbeat_thread, self._budget, self._open_ahead
@@ -113,6 +121,20 @@ class Runner:
         if not self._thread_sessions.close_idle_session_in(self._threads):
             self._session_pool.make_room(include_own=False)
         return False
+
+    def _make_room_for_services(self) -> None:
+        """Close an idle connection of job sessions soon. Called from any thread.
+
+        Such connections stay open, so that the node would not get another one to replace one that was lost.
+        """
+
+        def make_room() -> None:
+            if not self._thread_sessions.close_idle_session_in(self._threads):
+                self._session_pool.make_room(include_own=True)
+
+        # The loop may have been closed just now.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(make_room)
 
     def _open_ahead(self) -> None:
         """Open connections ahead of the async jobs with a session that this node can run at once."""

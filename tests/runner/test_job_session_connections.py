@@ -10,14 +10,17 @@ from typing import Any
 
 import pytest
 import sqlalchemy
-from sqlalchemy import URL, create_engine, event, exc, text
+from sqlalchemy import URL, QueuePool, create_engine, event, exc, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import Session
 
 from oban import Job, JobState, Oban, Worker
-from tests.runner.effects import RUNNING, worker
+from oban.errors import DatabaseUnavailable
+from tests.runner.effects import FORMS, RUNNING, worker
+from tests.support.internals import runner_of
 from tests.support.jobs import reaches, row_of
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, quiet
+from tests.support.workers import Runs
 
 SELECT = text("SELECT 1")
 LEAKS = sqlalchemy.__version__ < "2.1"
@@ -249,3 +252,59 @@ async def test_idle_connections_make_room_for_jobs_of_the_other_kind(
             assert (row.attempt, row.errors) == (1, [])
         assert waits(caplog)
     await engine.dispose()
+
+
+async def limit(client: Oban, role: str | None, connections: int | None) -> int:
+    """Limit the connections of a role, to those that it has now by default; returns their number."""
+    async with client.engine.begin() as connection:
+        statement = text("SELECT count(*) FROM pg_stat_activity WHERE usename = :role")
+        count: int = (await connection.execute(statement, {"role": role})).scalar_one()
+        most = count if connections is None else connections
+        await connection.execute(text(f"ALTER ROLE {role} CONNECTION LIMIT {most}"))
+    return count
+
+
+@pytest.mark.parametrize("form", FORMS)
+async def test_idle_connections_make_room_for_the_node_itself(
+    postgresql_url: URL, crowded: URL, form: str
+) -> None:
+    # Several, because each service of the node may need a connection.
+    sleeping = worker(form, lambda job, session: session.execute(text("SELECT pg_sleep(0.1)")) and None)
+    engine = create_async_engine(crowded)
+    async with Oban(postgresql_url) as client, Oban(engine, **RUNNING) as oban:
+        for job in await client.enqueue_many(sleeping.new() for _ in range(5)):
+            await reaches(client, job, JobState.COMPLETED)
+        database = runner_of(oban).database
+        await limit(client, crowded.username, 0)
+        await database.engine.dispose()
+        # The server ends the connections that were closed.
+        await quiet()
+        assert await limit(client, crowded.username, None)
+
+        async def has_connected() -> bool:
+            try:
+                return bool(await database.write(lambda tx: tx.execute(SELECT).scalar_one()))
+            except DatabaseUnavailable:
+                return False
+
+        await eventually(has_connected)
+    await engine.dispose()
+
+
+async def test_a_cancel_reaches_a_job_while_the_node_uses_all_connections_of_its_pool(
+    postgresql_url: URL,
+) -> None:
+    runs = Runs()
+    async with Oban(postgresql_url) as client, Oban(postgresql_url, **RUNNING) as oban:
+        job = await client.enqueue(runs.worker.new())
+        running = await runs.begun(1)
+        engine = runner_of(oban).database.engine
+        pool = engine.sync_engine.pool
+        assert isinstance(pool, QueuePool)
+        in_use = [await engine.connect() for _ in range(pool.size())]
+        # The check needs one of those that are for single statements.
+        assert await client.cancel_job(job)
+        await eventually(running.cancelled)
+        for connection in in_use:
+            await connection.close()
+        runs.finish(1)
