@@ -73,6 +73,13 @@ MUTANTS = (
         ("tests/runner/test_job_session_pool.py",),
     ),
     Mutant(
+        "tasks that wait for a pool are forgotten when Oban uses it for the first time",
+        "oban/database/loops.py",
+        "compat.renew_queue(pool, loop)",
+        "compat.renew_queue(pool)",
+        ("tests/runner/test_job_session_pool.py", "tests/suite/test_loops.py"),
+    ),
+    Mutant(
         "a connection of a job that outlives its node stays open",
         "oban/runner/execution/session_pool.py",
         'event.listen(self._pool, "checkin", _close_returned)',

@@ -88,8 +88,10 @@ def shared_driver_connection(pool: Pool) -> Any:
     return getattr(record, "driver_connection", None)
 
 
-def renew_queue(pool: Pool) -> list[ConnectionPoolEntry]:
+def renew_queue(pool: Pool, loop: object = None) -> list[ConnectionPoolEntry]:
     """Let tasks of another event loop wait for a pool; returns its idle connections.
+
+    Tasks of `loop` that wait for a connection already go on waiting.
 
     Without these names, none are returned. The pool then fails on another loop if tasks had to wait for it.
     """
@@ -100,8 +102,10 @@ def renew_queue(pool: Pool) -> list[ConnectionPoolEntry]:
         entries = []
         while not queue.empty():
             entries.append(queue.get_nowait())
-        # The loop that uses it next creates a new one.
-        adapted.__dict__.pop("_queue", None)
+        # A new queue would never wake tasks that wait already. asyncio notes the loop of the first such task.
+        if loop is None or getattr(queue, "_loop", None) not in (None, loop):
+            # The loop that uses it next creates a new one.
+            adapted.__dict__.pop("_queue", None)
         for entry in entries:
             adapted.put_nowait(entry)
         return entries

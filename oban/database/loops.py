@@ -72,7 +72,7 @@ def enter(pool: Pool, loop: Loop) -> None:
 
 def _move(pool: Pool, loop: Loop) -> None:
     """Let a pool be used on `loop`; raises `WrongLoop`."""
-    entries = compat.renew_queue(pool)
+    entries = compat.renew_queue(pool, loop)
     bound = [(entry, _loop_of(entry.driver_connection)) for entry in entries]
     if any(owner is not None and owner is not loop and owner.is_running() for _, owner in bound):
         raise WrongLoop(

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from sqlalchemy import URL, NullPool, create_engine, event, text
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
-from oban import Job, JobState, Oban, Worker
+from oban import Job, JobState, Oban, Record, Worker
 from oban.database import aio
 from oban.runner.execution import job_session_threads, session_pool
 from tests.runner.effects import FORMS, RUNNING, worker
@@ -262,6 +262,21 @@ async def test_no_more_jobs_than_session_connections_are_connected_at_once(
             row = await reaches(oban, job, JobState.COMPLETED)
             assert (row.attempt, row.errors) == (1, [])
     assert most == 2
+
+
+async def test_jobs_that_wait_for_the_pool_get_the_connection_of_a_job_that_records_a_value(
+    one_table: URL,
+) -> None:
+    class Records(Worker, max_attempts=1):
+        async def process(self, job: Job, session: AsyncSession) -> Record:
+            await session.execute(text("SELECT 1"))
+            await asyncio.sleep(0.01)
+            return Record(1)
+
+    async with Oban(one_table, **RUNNING, session_connections=1) as oban:
+        await oban.enqueue_many(Records.new() for _ in range(5))
+        # The wait for a connection of the pool ends after 30 seconds, and begins again.
+        await oban.wait_until_empty("default", timeout=15)
 
 
 async def test_a_wait_for_the_pool_ends_with_the_timeout_and_with_the_node(

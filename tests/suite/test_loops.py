@@ -212,6 +212,26 @@ def test_a_pool_that_the_application_has_used_on_a_closed_loop_is_cleaned(url: U
     end(oban)
 
 
+def test_tasks_go_on_waiting_for_a_pool_that_oban_uses_for_the_first_time(url: URL) -> None:
+    async def connect(engine: AsyncEngine) -> None:
+        async with engine.connect():
+            pass
+
+    async def main() -> None:
+        engine = create_async_engine(url, pool_size=1, max_overflow=0)
+        async with AsyncSession(engine) as session, asyncio.TaskGroup() as tasks:
+            await session.connection()
+            waiting = tasks.create_task(connect(engine))
+            await asyncio.sleep(0)
+            await Oban(engine).enqueue(Noop.new(), session=session)
+            await session.rollback()
+            # The wait for a connection ends after 30 seconds.
+            await asyncio.wait_for(waiting, 10)
+        await engine.dispose()
+
+    run(main())
+
+
 @pytest.mark.usefixtures("quiet_at_all")
 @pytest.mark.parametrize("target", ["url", "engine"])
 def test_a_node_is_refused_on_another_loop_than_its_own(url: URL, target: str) -> None:
