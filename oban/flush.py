@@ -23,7 +23,8 @@ def attach(job_class: type[Any]) -> None:
     """Listen to the inserts and updates of a class of jobs and of its subclasses."""
     for name, listener in (
         ("before_insert", _prepare_insert),
-        ("after_insert", _show_due_time),
+        ("refresh_flush", _show_due_time),
+        ("after_insert", _expire_due_time),
         ("before_update", _prepare_update),
     ):
         event.listen(job_class, name, listener, raw=True, propagate=True)
@@ -49,16 +50,24 @@ def _prepare_insert(_: Any, connection: Connection, state: InstanceState[Any]) -
     ddl.mute_two_phase(connection)
 
 
-def _show_due_time(_: Any, __: Any, state: InstanceState[Any]) -> None:
-    """Set the time of a job that is due at once: an INSERT does not return a column that it sends."""
+def _show_due_time(state: InstanceState[Any], _: Any, __: Any) -> None:
+    """Set the time of a job that is due at once: an INSERT does not return a column that it sends.
+
+    This event comes when the INSERT has returned values, before any listener for `after_insert`.
+    """
+    values = state.dict
+    # A listener of the application can have set `inserted_at`.
+    is_returned = "inserted_at" in values and "inserted_at" not in state.committed_state
+    if is_returned and "scheduled_at" in values and values["scheduled_at"] is None:
+        values["scheduled_at"] = values["inserted_at"]
+
+
+def _expire_due_time(_: Any, __: Any, state: InstanceState[Any]) -> None:
+    """Let the next access load the time of a job that is due at once, if the INSERT has not returned it."""
     values = state.dict
     if "scheduled_at" in values and values["scheduled_at"] is None:
-        if "inserted_at" in values and "inserted_at" not in state.committed_state:
-            values["scheduled_at"] = values["inserted_at"]
-        else:
-            # Nothing was returned, or a listener of the application has set `inserted_at`.
-            del values["scheduled_at"]
-            state.expired_attributes.add("scheduled_at")
+        del values["scheduled_at"]
+        state.expired_attributes.add("scheduled_at")
 
 
 def _prepare_update(_: Any, __: Any, state: InstanceState[Any]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import URL, create_engine, delete, event, insert, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Mapper, Session
 
 from oban import Job, JobState
 from oban.errors import EncodingError
@@ -256,3 +256,21 @@ def test_a_subclass_of_job_is_inserted_like_a_job(sqlite_factory: Factory) -> No
         assert job.scheduled_at == job.inserted_at is not None
     engine.dispose()
     sqlite_factory.drop(url)
+
+
+async def test_a_listener_for_all_classes_sees_when_a_new_job_is_due(app: Application) -> None:
+    seen: list[bool] = []
+
+    # Listeners of `Mapper` are called before those of a class.
+    def listener(mapper: Any, connection: Any, job: Job) -> None:
+        seen.append(job.__dict__["scheduled_at"] == job.inserted_at)
+
+    event.listen(Mapper, "after_insert", listener)
+    try:
+        async with app.session() as session:
+            for job in (Job(worker="w"), Job(worker="w", scheduled_at=LATER)):
+                session.add(job)
+            await session.run(lambda sync: sync.flush())
+    finally:
+        event.remove(Mapper, "after_insert", listener)
+    assert seen == [True, False]
