@@ -43,12 +43,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     tests of both kinds run at the same time, and to the end if no process ends with a long file.
     """
 
-    def order(item: pytest.Item) -> tuple[bool, int]:
+    def order(item: pytest.Item) -> tuple[bool, bool, int]:
         file = item.nodeid.partition("::")[0]
-        return file.startswith("tests/unit/"), crc32(file.encode())
+        is_mixed = hasattr(config, "workerinput")
+        # It adds a relationship to `Job`, which the other tests of a process must not find.
+        is_last = file == "tests/docs/test_relationships.py"
+        return is_last, is_mixed and file.startswith("tests/unit/"), crc32(file.encode()) if is_mixed else 0
 
-    if hasattr(config, "workerinput"):
-        items.sort(key=order)
+    items.sort(key=order)
 
 
 @pytest.fixture

@@ -90,7 +90,7 @@ def test_the_good_code_defines_workers_that_are_accepted_at_run_time(path: Path)
 
 
 #: Attributes that only the library uses, in addition to loggers.
-_INTERNAL = {"cli", "database", "dialects", "notifier", "repository", "runner", "types"}
+_INTERNAL = {"cli", "database", "dialects", "notifier", "repository", "runner", "type_expressions", "types"}
 
 
 def test_every_type_of_the_public_api_is_written_down() -> None:
