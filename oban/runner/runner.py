@@ -152,7 +152,8 @@ class Runner:
     def _services(self) -> list[Service]:
         of_leader = (self.lifeline, self.pruner) if self.options.leadership else ()
         services = (self.controller, self.stager, self.cancellation, self.leader)
-        return [*self.producers.values(), *services, *of_leader]
+        # The leader is elected last, so that a node that starts neither rescues nor prunes at once.
+        return [*self.producers.values(), *of_leader, *services]
 
     async def start(self) -> None:
         """Start everything. Raises `SchemaMissing`, and the driver's error if the database is unreachable."""
