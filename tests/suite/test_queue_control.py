@@ -147,6 +147,7 @@ def test_the_most_recent_command_wins(
         assert queues_of(engine, node) == {queue: how for queue, how in expected.items() if how}
 
 
+@pytest.mark.slow
 def test_many_commands_have_the_same_effect_as_if_every_node_had_applied_each(engine: Engine) -> None:
     seed = random.randrange(2**32)
     print("seed", seed)

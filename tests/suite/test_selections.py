@@ -3,6 +3,7 @@
 import asyncio
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -68,6 +69,7 @@ async def test_a_json_null_and_the_string_null_stay_different(oban: Oban) -> Non
     assert [row.args for row in await oban.list_jobs()] == [job.args for job in jobs]
 
 
+@pytest.mark.slow
 async def test_batches_of_management_do_not_deadlock_with_a_runner(
     postgresql_factory: PostgreSQLFactory,
 ) -> None:
