@@ -3,7 +3,7 @@
 from functools import partial
 from typing import Any
 
-from sqlalchemy import URL, AsyncAdaptedQueuePool, Engine, Pool, QueuePool, create_engine, event
+from sqlalchemy import URL, AsyncAdaptedQueuePool, Dialect, Engine, Pool, QueuePool, create_engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
@@ -44,17 +44,22 @@ def _watch(engine: Engine, pooled: bool) -> None:
     statement = dialects.for_bind(engine).connection_sql(engine.url)
     # Behind a pooler, the server's sessions are not ours to set up.
     if statement and not pooled:
-        event.listen(engine.pool, "connect", partial(_run_first, statement))
+        event.listen(engine.pool, "connect", partial(_run_first, engine.dialect, statement))
     idle.watch(engine)
 
 
-def _run_first(statement: str, connection: DBAPIConnection, _: object) -> None:
+def _run_first(dialect: Dialect, statement: str, connection: DBAPIConnection, _: object) -> None:
     """Run a statement on a connection that nothing was sent on yet, without a transaction's round trips."""
-    connection.autocommit = True
-    cursor = connection.cursor()
-    cursor.execute(statement)
-    cursor.close()
-    connection.autocommit = False
+    try:
+        connection.autocommit = True
+        cursor = connection.cursor()
+        cursor.execute(statement)
+        cursor.close()
+        connection.autocommit = False
+    except BaseException:
+        # SQLAlchemy leaves a connection open whose listener fails or is interrupted.
+        dialect.do_terminate(connection)
+        raise
 
 
 def _driver_url(url: URL) -> URL:

@@ -131,7 +131,13 @@ class AutocommitPool:
         # A listener of `engine_connect` may have begun a transaction, which the caller commits then. If the
         # driver is in this mode already, SQLAlchemy would leave the mode when the connection is closed.
         if not (connection.in_transaction() or self._dialect.driver_autocommits(connection)):
-            connection.execution_options(isolation_level="AUTOCOMMIT")
+            try:
+                connection.execution_options(isolation_level="AUTOCOMMIT")
+            except BaseException:
+                # Interrupted, so that nobody else would close it.
+                connection.invalidate()
+                connection.close()
+                raise
         # With autocommit=False, sqlite3 is in a transaction all the same, which SQLAlchemy's commit ends.
         driver = connection.connection.driver_connection
         begun = getattr(driver, "in_transaction", False) is True
