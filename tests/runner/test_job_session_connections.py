@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import Session
 
 from oban import Job, JobState, Oban, Worker
+from oban.database.fast import FAST_PATH
 from oban.errors import DatabaseUnavailable
 from tests.runner.effects import FORMS, RUNNING, worker
 from tests.support.internals import runner_of
@@ -264,6 +265,13 @@ async def limit(client: Oban, role: str | None, connections: int | None) -> int:
     return count
 
 
+#: For what a node can do with the connections for single statements that the fast path keeps.
+keeps_connections = pytest.mark.skipif(
+    "autocommit" not in FAST_PATH.parts, reason="without the fast path, a node keeps no such connections"
+)
+
+
+@keeps_connections
 @pytest.mark.parametrize("form", FORMS)
 async def test_idle_connections_make_room_for_the_node_itself(
     postgresql_url: URL, crowded: URL, form: str
@@ -291,6 +299,7 @@ async def test_idle_connections_make_room_for_the_node_itself(
     await engine.dispose()
 
 
+@keeps_connections
 async def test_a_cancel_reaches_a_job_while_the_node_uses_all_connections_of_its_pool(
     postgresql_url: URL,
 ) -> None:
