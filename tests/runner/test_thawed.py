@@ -77,13 +77,17 @@ async def test_only_jobs_that_are_still_its_own_start(
         ):
             frozen = Frozen(oban, cast(Suspended, now), monkeypatch, "write")
             jobs: list[Job] = []
+            enqueued = asyncio.Event()
 
             async def meanwhile() -> None:
+                # The notification can be faster than the answer to the client.
+                await enqueued.wait()
                 await take_over(client, jobs[0])
                 await client.cancel_job(jobs[1])
 
             frozen.meanwhile = meanwhile
             jobs += await client.enqueue_many([runs.worker.new() for _ in range(4)])
+            enqueued.set()
             producer_of(oban).wake()
             await runs.begun(2)
             runs.finish_all()
