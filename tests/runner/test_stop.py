@@ -169,6 +169,8 @@ async def test_jobs_that_are_being_fetched_when_the_stop_comes_finish_too(
     async with Oban(url, name="client") as client:
         oban = Oban(url, queues={"default": 2}, shutdown_grace_period=5)
         await oban.start()
+        # A fetch of the start would not be seen.
+        await eventually(lambda: all(producer.idle for producer in runner_of(oban).producers.values()))
         fetch = SlowFetch(oban, monkeypatch)
         job = await client.enqueue(runs.worker.new())
         await within(fetch.answered.wait(), 10)
@@ -190,6 +192,8 @@ async def test_jobs_that_are_fetched_after_the_grace_period_go_back_and_do_not_r
     async with Oban(url, name="client") as client:
         oban = Oban(url, queues={"default": 2}, shutdown_grace_period=0)
         await oban.start()
+        # A fetch of the start would not be seen.
+        await eventually(lambda: all(producer.idle for producer in runner_of(oban).producers.values()))
         fetch = SlowFetch(oban, monkeypatch)
         job = await client.enqueue(runs.worker.new())
         await within(fetch.answered.wait(), 10)
