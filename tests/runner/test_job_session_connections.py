@@ -265,7 +265,7 @@ async def limit(client: Oban, role: str | None, connections: int | None) -> int:
     return count
 
 
-#: For what a node can do with the connections for single statements that the fast path keeps.
+#: These tests need the connections for single statements that only the fast path keeps outside of the pool.
 keeps_connections = pytest.mark.skipif(
     "autocommit" not in FAST_PATH.parts, reason="without the fast path, a node keeps no such connections"
 )

@@ -19,7 +19,7 @@ FIRST_TICK_TIMEOUT = 0.05
 
 
 class Service(ABC):
-    """Calls `tick` every `interval` seconds, sooner when woken. With an infinite interval it waits for that.
+    """Calls `tick` every `interval` seconds, sooner when woken. If that is infinite, only `wake` causes one.
 
     A tick that raises is logged and repeated after a jittered pause, which grows with each failure.
     """
