@@ -82,6 +82,10 @@ def _render_default(element: _Default, compiler: SQLCompiler, **_: Any) -> str:
 
 #: The server's clock in UTC, whatever the session's time zone is.
 UTC_NOW = _Default(postgresql="timezone('UTC', now())", sqlite="(strftime('%Y-%m-%d %H:%M:%f000', 'now'))")
+#: The id of the current transaction, on a database whose transactions can write at the same time.
+TRANSACTION_ID = _Default(postgresql="CAST(CAST(pg_current_xact_id() AS text) AS bigint)", sqlite="0")
+#: A text that is compared byte by byte on each database.
+KeyText = Text().with_variant(Text(collation="C"), "postgresql")
 #: An empty `TextList`.
 EMPTY_LIST = _Default(postgresql="'{}'", sqlite="'[]'")
 
@@ -254,6 +258,17 @@ class JSONDocument(TypeDecorator[Any]):
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Any:
         return _decode
+
+
+class OptionalDocument(JSONDocument):
+    """A `JSONDocument` that stores None as NULL instead of as the JSON value `null`."""
+
+    impl = JSON(none_as_null=True).with_variant(postgresql.JSONB(none_as_null=True), "postgresql")
+    cache_ok = True
+
+    def bind_processor(self, dialect: Dialect) -> Any:
+        encode: Any = super().bind_processor(dialect)
+        return lambda value: None if value is None else encode(value)
 
 
 class TextList(TypeDecorator[list[str]]):

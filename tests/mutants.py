@@ -197,7 +197,7 @@ MUTANTS = (
     ),
     Mutant(
         "an assigned state stays a string",
-        "oban/models.py",
+        "oban/models/job.py",
         "        return parse_state(value)\n",
         "        return value\n",
         ("tests/unit/test_states.py",),

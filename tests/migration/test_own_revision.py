@@ -64,7 +64,7 @@ def test_it_goes_up_and_down_with_the_application(
     assert (versions(empty_url), versions(empty_url, "alembic_version")) == (["0001"], ["a"])
     project.upgrade()
     assert tables(empty_url) == MADE
-    assert (versions(empty_url), versions(empty_url, "alembic_version")) == (["0004"], ["c"])
+    assert (versions(empty_url), versions(empty_url, "alembic_version")) == (["0006"], ["c"])
     # Autogenerate sees only the application's tables, and nothing to drop.
     project.check()
     made = described(empty_url)
@@ -120,7 +120,7 @@ def test_the_script_creates_the_same(empty_url: URL, url: URL, tmp_path: Path, t
     found, expected = described(empty_url), described(url)
     assert {name: found[name] for name in TABLES} == {name: expected[name] for name in TABLES}
     assert found.get("triggers") == expected.get("triggers")
-    assert (versions(empty_url), versions(empty_url, "alembic_version")) == (["0004"], ["c"])
+    assert (versions(empty_url), versions(empty_url, "alembic_version")) == (["0006"], ["c"])
     run_script(empty_url, project.downgrade("c:base", sql=True))
     assert tables(empty_url) <= {"alembic_version"}
 
@@ -131,7 +131,7 @@ def test_a_script_of_later_revisions_begins_at_the_given_revision(empty_url: URL
     script = project.upgrade("b:c", sql=True)
     assert "CREATE TABLE oban_jobs" not in script
     run_script(empty_url, script)
-    assert versions(empty_url) == ["0004"]
+    assert versions(empty_url) == ["0006"]
     run_script(empty_url, project.downgrade("c:b", sql=True))
     assert versions(empty_url) == ["0001"]
 

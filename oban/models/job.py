@@ -1,29 +1,22 @@
-"""The tables as declarative models: `Job`, `Leader`, `Producer`, `Queue`."""
+"""`Job`, the model of `oban_jobs`."""
 
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Unpack
-from uuid import UUID
+from typing import Any, ClassVar, Protocol, Unpack
 
 from sqlalchemy import (
-    Boolean,
     CheckConstraint,
     ColumnElement,
     Identity,
     Index,
-    Integer,
-    MetaData,
     PrimaryKeyConstraint,
     SmallInteger,
-    Table,
     Text,
-    Uuid,
     literal_column,
     text,
 )
 from sqlalchemy.orm import (
-    DeclarativeBase,
     Mapped,
     make_transient,
     mapped_column,
@@ -35,6 +28,7 @@ from oban.detached import Detachable
 from oban.errors import InvalidJob
 from oban.fields import JobFields
 from oban.initial_state import default_state, state_at
+from oban.models.base import Base
 from oban.types import (
     EMPTY_LIST,
     STATES,
@@ -43,6 +37,8 @@ from oban.types import (
     DueTime,
     JobState,
     JSONDocument,
+    KeyText,
+    OptionalDocument,
     StateType,
     TextList,
     UTCDateTime,
@@ -52,18 +48,6 @@ from oban.types import (
 DEFAULT_MAX_ATTEMPTS = 20
 #: Values of a new job, in addition to empty lists and dicts.
 _DEFAULTS = {"queue": "default", "attempt": 0, "max_attempts": DEFAULT_MAX_ATTEMPTS, "priority": 0}
-
-
-class Base(DeclarativeBase):
-    """Base class of Oban's models, whose `metadata` contains only these tables."""
-
-    metadata: ClassVar[MetaData] = MetaData()
-    if TYPE_CHECKING:
-        __table__: ClassVar[Table]
-
-
-#: Oban's tables, for an application to add to Alembic's `target_metadata`.
-metadata: MetaData = Base.metadata
 
 
 class RunStatus(Protocol):
@@ -109,6 +93,8 @@ class Job(Detachable, Base):
         inserted_at: When the job was enqueued, in UTC like all times.
         attempted_at: When the last attempt started, or None.
         cancelled_at, completed_at, discarded_at: When the job reached this state, or None.
+        unique_key: What a unique job shares with its duplicates; None for other jobs.
+        unique_rule: The rule by which the job is unique, for a retry or an update; None for other jobs.
 
     Raises:
         InvalidJob: A field is unknown, missing or has a wrong value.
@@ -135,6 +121,7 @@ class Job(Detachable, Base):
             for state in ("completed", "cancelled", "discarded")
         ),
         _partial_index("exhausted", "id", where="state = 'available' AND attempt >= max_attempts"),
+        _partial_index(*("unique_key", "unique_key", "state", "inserted_at"), where="unique_key IS NOT NULL"),
         {"sqlite_autoincrement": True},
     )
 
@@ -161,6 +148,8 @@ class Job(Detachable, Base):
     cancelled_at: Mapped[datetime | None] = mapped_column(UTCDateTime().evaluates_none())
     completed_at: Mapped[datetime | None] = mapped_column(UTCDateTime().evaluates_none())
     discarded_at: Mapped[datetime | None] = mapped_column(UTCDateTime().evaluates_none())
+    unique_key: Mapped[str | None] = mapped_column(KeyText)
+    unique_rule: Mapped[dict[str, Any] | None] = mapped_column(OptionalDocument)
 
     #: Set on the instance that a worker gets, while it runs.
     _run: ClassVar[RunStatus | None] = None
@@ -286,53 +275,3 @@ COLUMN_KEYS = [_MAPPER.get_property_by_column(column).key for column in Job.__ta
 def identity_key(job_id: int) -> Any:
     """The key of a job in a session's identity map."""
     return _MAPPER.identity_key_from_primary_key((job_id,))
-
-
-class Leader(Base):
-    """One row of `oban_leaders`: the node that leads the instance `name`, and when its lease ends."""
-
-    __tablename__ = "oban_leaders"
-    __table_args__: Any = (PrimaryKeyConstraint("name", name="oban_leaders_pkey"),)
-
-    name: Mapped[str] = mapped_column(Text)
-    node: Mapped[str] = mapped_column(Text)
-    elected_at: Mapped[datetime] = mapped_column(UTCDateTime)
-    expires_at: Mapped[datetime] = mapped_column(UTCDateTime)
-
-
-class Producer(Base):
-    """One row of `oban_producers`: a queue that a node runs; `updated_at` is its last heartbeat."""
-
-    __tablename__ = "oban_producers"
-    __table_args__: Any = (PrimaryKeyConstraint("uuid", name="oban_producers_pkey"),)
-
-    uuid: Mapped[UUID] = mapped_column(Uuid)
-    name: Mapped[str] = mapped_column(Text)
-    node: Mapped[str] = mapped_column(Text)
-    queue: Mapped[str] = mapped_column(Text)
-    meta: Mapped[dict[str, Any]] = mapped_column(JSONDocument, server_default=text("'{}'"))
-    started_at: Mapped[datetime] = mapped_column(UTCDateTime, server_default=UTC_NOW)
-    updated_at: Mapped[datetime] = mapped_column(UTCDateTime, server_default=UTC_NOW)
-
-
-class Queue(Base):
-    """One row of `oban_queues`: the settings of a queue of the instance `name`.
-
-    `queue` is `*` for the settings of all queues, and `node` is empty for those of all nodes. NULL means that
-    a setting is not set, and a limit of 0 that the configured limit applies.
-    """
-
-    __tablename__ = "oban_queues"
-    __table_args__: Any = (PrimaryKeyConstraint("name", "queue", "node", name="oban_queues_pkey"),)
-
-    name: Mapped[str] = mapped_column(Text)
-    queue: Mapped[str] = mapped_column(Text)
-    node: Mapped[str] = mapped_column(Text, server_default=text("''"))
-    running: Mapped[bool | None] = mapped_column(Boolean)
-    limit: Mapped[int | None] = mapped_column(Integer)
-    paused: Mapped[bool | None] = mapped_column(Boolean)
-    updated_at: Mapped[datetime] = mapped_column(UTCDateTime, server_default=UTC_NOW)
-
-
-# The constructor would do this at its first call, but `Job._from_row` does not call it.
-Base.registry.configure()

@@ -1,0 +1,57 @@
+"""The tables about nodes: who leads, which queues they run, and the settings of queues."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Boolean, Integer, PrimaryKeyConstraint, Text, Uuid, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from oban.models.base import Base
+from oban.types import UTC_NOW, JSONDocument, UTCDateTime
+
+
+class Leader(Base):
+    """One row of `oban_leaders`: the node that leads the instance `name`, and when its lease ends."""
+
+    __tablename__ = "oban_leaders"
+    __table_args__: Any = (PrimaryKeyConstraint("name", name="oban_leaders_pkey"),)
+
+    name: Mapped[str] = mapped_column(Text)
+    node: Mapped[str] = mapped_column(Text)
+    elected_at: Mapped[datetime] = mapped_column(UTCDateTime)
+    expires_at: Mapped[datetime] = mapped_column(UTCDateTime)
+
+
+class Producer(Base):
+    """One row of `oban_producers`: a queue that a node runs; `updated_at` is its last heartbeat."""
+
+    __tablename__ = "oban_producers"
+    __table_args__: Any = (PrimaryKeyConstraint("uuid", name="oban_producers_pkey"),)
+
+    uuid: Mapped[UUID] = mapped_column(Uuid)
+    name: Mapped[str] = mapped_column(Text)
+    node: Mapped[str] = mapped_column(Text)
+    queue: Mapped[str] = mapped_column(Text)
+    meta: Mapped[dict[str, Any]] = mapped_column(JSONDocument, server_default=text("'{}'"))
+    started_at: Mapped[datetime] = mapped_column(UTCDateTime, server_default=UTC_NOW)
+    updated_at: Mapped[datetime] = mapped_column(UTCDateTime, server_default=UTC_NOW)
+
+
+class Queue(Base):
+    """One row of `oban_queues`: the settings of a queue of the instance `name`.
+
+    `queue` is `*` for the settings of all queues, and `node` is empty for those of all nodes. NULL means that
+    a setting is not set, and a limit of 0 that the configured limit applies.
+    """
+
+    __tablename__ = "oban_queues"
+    __table_args__: Any = (PrimaryKeyConstraint("name", "queue", "node", name="oban_queues_pkey"),)
+
+    name: Mapped[str] = mapped_column(Text)
+    queue: Mapped[str] = mapped_column(Text)
+    node: Mapped[str] = mapped_column(Text, server_default=text("''"))
+    running: Mapped[bool | None] = mapped_column(Boolean)
+    limit: Mapped[int | None] = mapped_column(Integer)
+    paused: Mapped[bool | None] = mapped_column(Boolean)
+    updated_at: Mapped[datetime] = mapped_column(UTCDateTime, server_default=UTC_NOW)

@@ -1,0 +1,49 @@
+"""The tables of periodic jobs: the entries, and the ticks for which jobs were inserted."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import BigInteger, Boolean, PrimaryKeyConstraint, Text, false
+from sqlalchemy.orm import Mapped, mapped_column
+
+from oban.models.base import Base
+from oban.types import JSONDocument, OptionalDocument, UTCDateTime
+
+
+class PeriodicEntry(Base):
+    """One row of `oban_periodic`: an entry of the instance `name`, and what operators have changed about it.
+
+    `declared` is the entry as the code, or `add_periodic`, declares it, and the keys of `override` replace
+    some of its keys. `source` is "code" or "runtime". `declared_at` is the start of the node that declared
+    the entry, and `seen_at` the last time that a node did so. No tick up to `last_tick` inserts a job again.
+    """
+
+    __tablename__ = "oban_periodic"
+    __table_args__: Any = (PrimaryKeyConstraint("name", "entry", name="oban_periodic_pkey"),)
+
+    name: Mapped[str] = mapped_column(Text)
+    entry: Mapped[str] = mapped_column(Text)
+    declared: Mapped[dict[str, Any]] = mapped_column(JSONDocument)
+    override: Mapped[dict[str, Any] | None] = mapped_column(OptionalDocument)
+    source: Mapped[str] = mapped_column(Text)
+    paused: Mapped[bool] = mapped_column(Boolean, server_default=false())
+    declared_at: Mapped[datetime] = mapped_column(UTCDateTime)
+    seen_at: Mapped[datetime] = mapped_column(UTCDateTime)
+    last_tick: Mapped[datetime | None] = mapped_column(UTCDateTime)
+    updated_at: Mapped[datetime] = mapped_column(UTCDateTime)
+
+
+class Tick(Base):
+    """One row of `oban_ticks`: a time at which an entry was due, and the job that was inserted for it.
+
+    The primary key is what lets each tick of an entry insert one job only, however many nodes try.
+    """
+
+    __tablename__ = "oban_ticks"
+    __table_args__: Any = (PrimaryKeyConstraint("name", "entry", "tick", name="oban_ticks_pkey"),)
+
+    name: Mapped[str] = mapped_column(Text)
+    entry: Mapped[str] = mapped_column(Text)
+    tick: Mapped[datetime] = mapped_column(UTCDateTime)
+    job_id: Mapped[int | None] = mapped_column(BigInteger)
+    inserted_at: Mapped[datetime] = mapped_column(UTCDateTime)
