@@ -94,8 +94,9 @@ SELECT count(pg_terminate_backend(pid, 10000)) FROM pg_stat_activity
 _EMPTY = """
 DO $$ DECLARE written text; BEGIN
   SELECT string_agg(name, ', ') INTO written
-    FROM unnest(ARRAY['oban_jobs', 'oban_leaders', 'oban_producers', 'oban_queues']) AS name
-   WHERE pg_relation_size(name::regclass) > 0;
+    FROM pg_tables, quote_ident(tablename) AS name
+   WHERE schemaname = 'public' AND starts_with(tablename, 'oban_') AND tablename <> 'oban_alembic_version'
+     AND pg_relation_size(name::regclass) > 0;
   IF written IS NOT NULL THEN
     EXECUTE 'TRUNCATE ' || written;
   END IF;
