@@ -41,7 +41,7 @@ class Adapter(core.Adapter):
         await asyncio.to_thread(migration.upgrade, self.url())
 
     def reset(self, db: Any) -> None:
-        db.execute("TRUNCATE oban_jobs, oban_leaders, oban_producers, oban_queues RESTART IDENTITY")
+        db.execute(f"TRUNCATE {', '.join(migration.metadata.tables)} RESTART IDENTITY")
 
     async def fill(self, db: Any, count: int) -> None:
         db.execute(_WAITING, (core.QUEUE, Noop.worker_name, count))

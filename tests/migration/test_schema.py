@@ -28,8 +28,10 @@ POSTGRESQL_TYPES = {
     **dict.fromkeys(["cancelled_at", "completed_at", "discarded_at"], "timestamp without time zone"),
     "id": "bigint",
     "state": "oban_job_state",
+    "unique_key": "text",
+    "unique_rule": "jsonb",
 }
-NULLABLE = {"attempted_at", "cancelled_at", "completed_at", "discarded_at"}
+NULLABLE = {"attempted_at", "cancelled_at", "completed_at", "discarded_at", "unique_key", "unique_rule"}
 
 
 def test_the_columns_are_those_of_oban(url: URL) -> None:
@@ -69,6 +71,7 @@ def test_constraints_and_indexes_have_their_names(url: URL) -> None:
             "oban_jobs_cancelled_at_index": ["cancelled_at"],
             "oban_jobs_discarded_at_index": ["discarded_at"],
             "oban_jobs_exhausted_index": ["id"],
+            "oban_jobs_unique_key_index": ["unique_key", "state", "inserted_at"],
         }
         for state in ("completed", "cancelled", "discarded"):
             assert f"'{state}'" in condition(indexes[f"oban_jobs_{state}_at_index"])
@@ -76,6 +79,7 @@ def test_constraints_and_indexes_have_their_names(url: URL) -> None:
         assert re.findall(r"'(\w+)'", where) == ["scheduled", "retryable"]
         exhausted = condition(indexes["oban_jobs_exhausted_index"])
         assert re.search(r"state = 'available'.* AND .*attempt >= max_attempts", exhausted)
+        assert "unique_key IS NOT NULL" in condition(indexes["oban_jobs_unique_key_index"])
         assert condition(indexes["oban_jobs_state_queue_priority_scheduled_at_id_index"]) == ""
 
 

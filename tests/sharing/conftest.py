@@ -10,8 +10,9 @@ from oban import Oban
 from tests.sharing import environment
 from tests.sharing.peer import Peer
 from tests.support.databases import PostgreSQLFactory
+from tests.support.schema import TABLES
 
-EMPTY = "TRUNCATE oban_jobs, oban_leaders, oban_producers, oban_queues RESTART IDENTITY"
+EMPTY = f"TRUNCATE {', '.join(sorted(TABLES))} RESTART IDENTITY"
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,9 @@ from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, inspect, text
 
-TABLES = {"oban_jobs", "oban_leaders", "oban_producers", "oban_queues"}
+#: The tables of the first revision, and those of the newest one.
+FIRST = {"oban_jobs", "oban_leaders", "oban_producers"}
+TABLES = FIRST | {"oban_queues", "oban_unique_keys", "oban_periodic", "oban_ticks"}
 VERSION_TABLE = "oban_alembic_version"
 
 

@@ -7,11 +7,11 @@ from oban import migration
 
 
 def upgrade() -> None:
-    migration.upgrade(op, revision="base:0004")
+    migration.upgrade(op, revision="base:0006")
 
 
 def downgrade() -> None:
-    migration.downgrade(op, revision="0004:base")
+    migration.downgrade(op, revision="0006:base")
 
 
 def install(connection: Connection, engine: Engine, url: URL) -> list[str]:
