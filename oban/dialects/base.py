@@ -5,10 +5,10 @@ A dialect knows SQL and its drivers, but no rules about jobs.
 
 from abc import abstractmethod
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import sqlalchemy as sa
-from sqlalchemy import URL, Connection
+from sqlalchemy import URL, Connection, Executable, Result
 from sqlalchemy.exc import DBAPIError
 
 from oban.dialects.documents import Documents
@@ -18,6 +18,12 @@ from oban.dialects.expressions import Expressions
 UNREACHABLE = (OSError, TimeoutError, sa.exc.TimeoutError)
 #: Raised for a value while it becomes JSON or a parameter, before the database sees it.
 UNWRITABLE = (TypeError, ValueError, OverflowError, RecursionError)
+
+
+class Executor(Protocol):
+    """What runs statements in a transaction: a `Connection` of SQLAlchemy's, or a `Transaction`."""
+
+    def execute(self, statement: Executable, parameters: Any = None, /) -> "Result[*tuple[Any, ...]]": ...
 
 
 class InsertTrigger(NamedTuple):
@@ -72,7 +78,7 @@ class Dialect(Expressions):
 
     # -- transactions and signals --------------------------------------------------------------
 
-    def begin_write(self, connection: Connection) -> None:
+    def begin_write(self, connection: Executor) -> None:
         """Where rows cannot be locked, keep other writers out until the end of the transaction."""
 
     def takes_lock(self, statement: str) -> bool:

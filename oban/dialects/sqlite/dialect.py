@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.types import TypeDecorator
 
 from oban import compat, encoding
-from oban.dialects.base import UNREACHABLE, UNWRITABLE, Dialect
+from oban.dialects.base import UNREACHABLE, UNWRITABLE, Dialect, Executor
 from oban.dialects.expressions import HALF, MAX_ERRORS, ColumnType, sql_literal
 from oban.dialects.sqlite import files
 from oban.dialects.sqlite.documents import SQLiteDocuments, json_or_empty
@@ -185,7 +185,7 @@ class SQLite(Dialect):
         # Since `begin_write`, nobody else can change a row that was read.
         return sql_literal("")
 
-    def begin_write(self, connection: Connection) -> None:
+    def begin_write(self, connection: Executor) -> None:
         # Rows cannot be locked, only the whole database. This waits for other writers, while a transaction
         # that has read and wants to write later would fail at once.
         connection.execute(_TAKE_LOCK)

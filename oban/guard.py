@@ -1,0 +1,139 @@
+"""The guard of unique jobs: locks their keys, and finds the jobs that are in the way.
+
+A transaction claims the keys of its unique jobs first. That waits for other transactions that have claimed
+one of them, so that the look for conflicts sees what the other has committed.
+"""
+
+import functools
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import sqlalchemy as sa
+from sqlalchemy import BigInteger, ColumnElement, Executable, Float, Integer, Text
+
+from oban import encoding
+from oban.dialects.base import Dialect, Executor
+from oban.types import STATES, BigKey, KeyText, StateType, UTCDateTime
+
+#: How many keys one statement claims or looks up.
+BATCH = 1000
+
+# The models import this module. Tables of other metadata are found in any schema, too.
+_metadata = sa.MetaData()
+_keys = sa.Table("oban_unique_keys", _metadata, sa.Column("key", KeyText), sa.Column("turn", BigInteger))
+_jobs = sa.Table(
+    "oban_jobs",
+    _metadata,
+    sa.Column("id", BigKey),
+    sa.Column("state", StateType),
+    sa.Column("inserted_at", UTCDateTime),
+    sa.Column("scheduled_at", UTCDateTime),
+    sa.Column("unique_key", KeyText),
+)
+
+
+class Rule(Protocol):
+    """What decides which jobs with the same key are in the way; `oban.unique.Unique` is one."""
+
+    @property
+    def states(self) -> tuple[str, ...]: ...
+
+    @property
+    def period(self) -> float | None: ...
+
+    @property
+    def timestamp(self) -> str: ...
+
+
+class Candidate(NamedTuple):
+    """A unique job that is about to be inserted, or to become unfinished again."""
+
+    key: str
+    rule: Rule
+    #: The id of the job if it is stored already: it is not in its own way.
+    job_id: int | None = None
+
+
+def claim(executor: Executor, dialect: Dialect, keys: Iterable[str]) -> None:
+    """Lock keys until the end of the transaction, and wait for other transactions that have claimed them.
+
+    At READ COMMITTED, the next statement sees the jobs of those transactions. At REPEATABLE READ and
+    SERIALIZABLE, this raises a serialization failure if one of them has committed since the snapshot was
+    taken. Two calls never deadlock with each other, as they lock keys in the same order. On SQLite, this
+    takes the write lock. `executor` is a `Connection` or a `Transaction`.
+    """
+    ordered = sorted(set(keys))
+    if not ordered:
+        return
+    if dialect.single_writer:
+        dialect.begin_write(executor)
+        return
+    statement = _claim_statement(dialect)
+    for batch in _batches(ordered):
+        executor.execute(statement, {"keys": encoding.dumps([{"key": key} for key in batch])})
+
+
+def find_conflicts(executor: Executor, dialect: Dialect, candidates: Sequence[Candidate]) -> list[int | None]:
+    """Return for each candidate the id of a stored job that is in its way, or None.
+
+    Call `claim` with the keys before, in the same transaction. Candidates are not compared with each other.
+    `executor` is a `Connection` or a `Transaction`.
+    """
+    found: list[int | None] = [None] * len(candidates)
+    by_statement: dict[tuple[tuple[str, ...], str | None], list[dict[str, Any]]] = {}
+    for n, (key, rule, job_id) in enumerate(candidates):
+        timestamp = None if rule.period is None else rule.timestamp
+        record = {"n": n, "key": key, "period": rule.period, "job_id": job_id}
+        states = tuple(state for state in reversed(STATES) if state in rule.states)
+        by_statement.setdefault((states, timestamp), []).append(record)
+    for (states, timestamp), records in by_statement.items():
+        if not states:
+            # Another program may have stored a rule with states that Oban does not have.
+            continue
+        statement = _look_statement(dialect, states, timestamp)
+        for batch in _batches(records):
+            for n, id_ in executor.execute(statement, {"candidates": encoding.dumps(batch)}):
+                found[n] = id_
+    return found
+
+
+def _batches(items: Sequence[Any]) -> Iterable[Sequence[Any]]:
+    return (items[start : start + BATCH] for start in range(0, len(items), BATCH))
+
+
+@functools.cache
+def _claim_statement(dialect: Dialect) -> Executable:
+    key = dialect.recordset("keys", {"key": Text}).c.key
+    insert = dialect.insert(_keys).from_select(["key"], sa.select(key).order_by(sa.collate(key, "C")))
+    return insert.on_conflict_do_update(index_elements=["key"], set_={"turn": insert.excluded.turn})  # type: ignore[attr-defined, no-any-return]
+
+
+@functools.cache
+def _look_statement(dialect: Dialect, states: tuple[str, ...], timestamp: str | None) -> Executable:
+    """Look up candidates that have the same states and compare the same time, or none.
+
+    There is a subquery for each state, the first of which that finds a job ends the look-up. Each reads one
+    entry of the index of keys, on every release of the databases and whatever the planner knows.
+    """
+    candidate = dialect.recordset(
+        "candidates", {"n": Integer, "key": Text, "period": Float, "job_id": BigInteger}
+    ).c
+    columns = _jobs.c
+    conditions: list[ColumnElement[bool]] = [
+        columns.unique_key == candidate.key,
+        columns.id != sa.func.coalesce(candidate.job_id, sa.literal_column("0")),
+    ]
+    if timestamp is not None:
+        conditions.append(columns[timestamp] >= dialect.now_minus(candidate.period))
+    # The order is that of the index, backwards. By the id, the planner would walk through the primary key.
+    order = [column.desc() for column in (columns.unique_key, columns.state, columns.inserted_at)]
+    ids = [
+        sa.select(columns.id)
+        .where(*conditions, columns.state == dialect.state(state))
+        .order_by(*order)
+        .limit(sa.literal_column("1"))
+        .scalar_subquery()
+        for state in states
+    ]
+    # NULL is for a single state, as SQLite's coalesce() takes two arguments or more.
+    return sa.select(candidate.n, sa.func.coalesce(*ids, sa.null(), type_=BigInteger))
