@@ -1,0 +1,175 @@
+"""The entries of periodic jobs: what the code declares, what operators change, and the effective result."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import and_, bindparam, case, delete, null, or_, select
+
+from oban import periodic
+from oban.database.transaction import Transaction
+from oban.models import Job, PeriodicEntry
+from oban.periodic import JOB_FIELDS, Periodic
+
+_entries = PeriodicEntry.__table__
+_entry = _entries.c
+
+#: The values of `source`: declared by the code, or added by `add_periodic`.
+CODE, RUNTIME = "code", "runtime"
+#: Such an entry fires when a leader is elected. No time before the declaration has to be left out.
+REBOOT = "@reboot"
+#: Fractions of the lease: how old `seen_at` can be before a node refreshes it, and before a node with older
+#: code takes an entry over, because those with newer code are gone.
+_FRESH, _ABANDONED = 0.25, 0.75
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A row of `oban_periodic`, with the effective values."""
+
+    name: str
+    values: dict[str, Any]
+    override: dict[str, Any]
+    source: str
+    paused: bool
+    declared_at: datetime
+    seen_at: datetime
+    last_tick: datetime | None
+    #: The database's time when the row was read.
+    read_at: datetime
+
+    def is_gone(self, lease: float) -> bool:
+        """Whether no live node declares the entry any more, so that it does not fire."""
+        return self.source == CODE and (self.read_at - self.seen_at).total_seconds() >= lease
+
+    def new_job(self, tick: datetime | None = None) -> Job:
+        """A new job of the entry, for a tick or without one. Raises `InvalidJob` for wrong stored values."""
+        values = {key: self.values[key] for key in JOB_FIELDS if self.values.get(key) is not None}
+        meta = {
+            **(values.pop("meta", None) or {}),
+            "cron": True,
+            "cron_name": self.name,
+            "cron_expr": self.values.get("expression"),
+            "cron_tz": self.values.get("timezone"),
+        }
+        if tick is not None:
+            meta["cron_tick"] = tick.strftime("%Y-%m-%dT%H:%M:%SZ")
+        return Job(**values, meta=meta)
+
+
+def load_entries(tx: Transaction, name: str, entry: str | None = None) -> list[Entry]:
+    """The entries of an instance, or the one of a name, with their effective values, by name."""
+    columns = ("entry", "declared", "override", "source", "paused", "declared_at", "seen_at", "last_tick")
+    statement = select(*(_entry[column] for column in columns), tx.dialect.now().label("read_at"))
+    statement = statement.where(_entry.name == name).order_by(_entry.entry)
+    if entry is not None:
+        statement = statement.where(_entry.entry == entry)
+    return [
+        Entry(
+            name=row.entry,
+            values=periodic.effective(row.declared, row.override),
+            override=row.override if isinstance(row.override, dict) else {},
+            source=row.source,
+            paused=row.paused,
+            declared_at=row.declared_at,
+            seen_at=row.seen_at,
+            last_tick=row.last_tick,
+            read_at=row.read_at,
+        )
+        for row in tx.execute(statement)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Undeclared:
+    """What a node has to declare again, and which of its entries it cannot declare.
+
+    `shadowed` are names of entries that `add_periodic` has added, which the code does not replace.
+    """
+
+    entries: list[Periodic]
+    shadowed: list[str]
+
+
+def find_undeclared(
+    tx: Transaction, name: str, entries: Iterable[Periodic], declared_at: datetime, lease: float
+) -> Undeclared:
+    """Find out, without writing, what `declare` would change. `declared_at` and `lease` are as there."""
+    columns = (_entry.entry, _entry.declared, _entry.source, _entry.declared_at, _entry.seen_at)
+    tx.autocommit_next()
+    rows = tx.execute(select(*columns, tx.dialect.now().label("read_at")).where(_entry.name == name))
+    stored = {row.entry: row for row in rows}
+    found = Undeclared([], [])
+    for entry in entries:
+        if (row := stored.get(entry.name)) is None:
+            found.entries.append(entry)
+            continue
+        age = (row.read_at - row.seen_at).total_seconds()
+        if row.source != CODE:
+            found.shadowed.append(entry.name)
+        elif row.declared_at <= declared_at:
+            if age >= lease * _FRESH or row.declared_at < declared_at or row.declared != entry.declared:
+                found.entries.append(entry)
+        elif age >= lease * _ABANDONED:
+            found.entries.append(entry)
+    return found
+
+
+def declare(
+    tx: Transaction, name: str, entries: Sequence[Periodic], declared_at: datetime, lease: float = 60.0
+) -> None:
+    """Store the entries of a node's code, with one statement.
+
+    What operators have changed (`paused` and `override`) stays, and so does `last_tick`. A new entry starts
+    now. The newest code wins: `declared_at` is the start of the node by the database's clock, and a node does
+    not replace what one that has started later declares, unless that has not been declared for most of a
+    `lease` (seconds). Entries that `add_periodic` has added are not replaced.
+    """
+    if not entries:
+        return
+    now = tx.dialect.now()
+    # In the same order on every node, as each row is locked.
+    rows = [
+        {
+            "name": name,
+            "entry": entry.name,
+            "declared": entry.declared,
+            "source": CODE,
+            "declared_at": declared_at,
+            "seen_at": now,
+            "last_tick": _first_floor(tx, entry.expression),
+            "updated_at": now,
+        }
+        for entry in sorted(entries, key=lambda entry: entry.name)
+    ]
+    insert: Any = tx.dialect.insert(_entries).values(rows)
+    new = insert.excluded
+    is_abandoned = _entry.seen_at <= tx.dialect.now_minus(bindparam("abandoned", lease * _ABANDONED))
+    is_same = _entry.declared == new.declared
+    statement = insert.on_conflict_do_update(
+        index_elements=[_entry.name, _entry.entry],
+        set_={
+            "declared": new.declared,
+            "declared_at": new.declared_at,
+            "seen_at": now,
+            "updated_at": case((is_same, _entry.updated_at), else_=now),
+        },
+        where=and_(_entry.source == CODE, or_(_entry.declared_at <= new.declared_at, is_abandoned)),
+    )
+    # A node that is frozen before its COMMIT would keep the rows locked.
+    tx.autocommit_next()
+    tx.execute(statement)
+
+
+def _first_floor(tx: Transaction, expression: str) -> Any:
+    """The `last_tick` of a new entry: no time before now fires."""
+    return null() if expression == REBOOT else tx.dialect.now()
+
+
+def delete_gone(tx: Transaction, name: str, age: float) -> int:
+    """Delete the entries of the code that no node has declared for `age` seconds; returns how many."""
+    is_gone = _entry.seen_at <= tx.dialect.now_minus(bindparam("age", age))
+    tx.autocommit_next()
+    result: Any = tx.execute(delete(_entries).where(_entry.name == name, _entry.source == CODE, is_gone))
+    return int(result.rowcount)
