@@ -1,17 +1,27 @@
 """The only module that reads the wall clock and the monotonic clock, so that tests can replace them."""
 
+import os
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from typing import TypeVar
+from weakref import WeakMethod
 
 #: A clock that, unlike `time.monotonic()`, goes on while the machine is suspended. On macOS, that is the one
 #: that the system calls monotonic.
 _BOOTTIME: int | None = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC", None))
 
+_MILLISECOND = timedelta(milliseconds=1)
+
 
 class Clock:
     """The machine's clocks. Pass an instance of a subclass to `use` to replace them."""
+
+    #: Whether the database's time follows this clock. If not, this is the clock of one machine, which can be
+    #: wrong, and the database has its own.
+    moves_database = False
 
     def now(self) -> datetime:
         """The current time as an aware UTC datetime."""
@@ -26,7 +36,81 @@ class Clock:
         return self.monotonic() if _BOOTTIME is None else time.clock_gettime(_BOOTTIME)
 
 
+class MovableClock(Clock):
+    """A clock for tests, which moves when it is told to, and moves the time of jobs in the database with it.
+
+    While it is in `use`, everything that this process does with jobs happens at its time: schedules, backoff,
+    snooze, unique periods, periodic jobs and retention. Other processes keep the machine's clock. So do
+    heartbeats, leases, timeouts and all other durations: a node does not look dead because a test has moved
+    the clock by a day.
+
+    Args:
+        start: The first time, with a time zone. The default is the machine's time.
+        ticking: Whether time passes between two moves as well. The default is a clock that stands still.
+
+    Raises:
+        ValueError: `start` has no time zone.
+    """
+
+    moves_database = True
+
+    def __init__(self, start: datetime | None = None, *, ticking: bool = False) -> None:
+        self._ticking = ticking
+        # Held while the clock is moved, so that two threads that advance it move it by the sum.
+        self._lock = threading.RLock()
+        self._set(super().now() if start is None else _utc(start))
+
+    def now(self) -> datetime:
+        """The current time as an aware UTC datetime, in whole milliseconds, as SQLite counts them."""
+        if not self._ticking:
+            return self._at
+        with self._lock:
+            return _whole(self._at + timedelta(seconds=time.monotonic() - self._since))
+
+    def advance(self, by: float | timedelta = 0.0, /, **units: float) -> datetime:
+        """Move the clock forward, or back by a negative amount, and wake the nodes of this process.
+
+        Args:
+            by: Seconds, or a timedelta.
+            units: More of the same, as a timedelta takes it: `days=1`, `hours=2`, `minutes=30`.
+
+        Returns:
+            The new time.
+        """
+        step = (by if isinstance(by, timedelta) else timedelta(seconds=by)) + timedelta(**units)
+        return self._move(lambda: self.now() + step)
+
+    def move_to(self, time: datetime) -> datetime:
+        """Set the clock to a time, which can be in its past, and wake the nodes of this process.
+
+        Args:
+            time: The new time, with a time zone.
+
+        Returns:
+            The new time.
+
+        Raises:
+            ValueError: `time` has no time zone.
+        """
+        at = _utc(time)
+        return self._move(lambda: at)
+
+    def _move(self, target: Callable[[], datetime]) -> datetime:
+        with self._lock:
+            self._set(target())
+            moved_to = self._at
+        if _current is self:
+            _tell()
+        return moved_to
+
+    def _set(self, at: datetime) -> None:
+        self._at, self._since = _whole(at), time.monotonic()
+
+
+C = TypeVar("C", bound=Clock)
+
 _current = Clock()
+_listeners: list[WeakMethod[Callable[[], None]]] = []
 
 
 def now() -> datetime:
@@ -44,12 +128,50 @@ def boottime() -> float:
     return _current.boottime()
 
 
+def moved() -> bool:
+    """Whether the database's time follows the clock in use, so that each statement brings its own time."""
+    return _current.moves_database
+
+
 @contextmanager
-def use(clock: Clock) -> Iterator[Clock]:
-    """Replace the machine's clocks by `clock`, in the whole process, while the block runs."""
+def use(clock: C) -> Iterator[C]:
+    """Replace the machine's clocks by `clock`, in the whole process, while the block runs.
+
+    With a `MovableClock`, the time of jobs in the database follows it, too.
+    """
     global _current
     before, _current = _current, clock
+    _tell()
     try:
         yield clock
     finally:
         _current = before
+        _tell()
+
+
+def subscribe(listener: Callable[[], None]) -> None:
+    """Call a bound method, in any thread, when the current time jumps, for as long as its object exists."""
+    _listeners.append(WeakMethod(listener, _listeners.remove))
+
+
+def _tell() -> None:
+    for reference in tuple(_listeners):
+        if (listener := reference()) is not None:
+            listener()
+
+
+def _utc(at: datetime) -> datetime:
+    if at.tzinfo is None:
+        raise ValueError(
+            f"the time must carry a time zone; {at.isoformat()} does not (datetime.now(UTC) does)"
+        )
+    return at.astimezone(UTC)
+
+
+def _whole(at: datetime) -> datetime:
+    return at - timedelta(microseconds=at.microsecond) + at.microsecond // 1000 * _MILLISECOND
+
+
+if hasattr(os, "register_at_fork"):
+    # The listeners belong to the event loops of the parent.
+    os.register_at_fork(after_in_child=_listeners.clear)

@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 from sqlalchemy import Connection, event
 from sqlalchemy.orm import InstanceState
 
-from oban import compat, ddl, encoding, fields
+from oban import clock, compat, ddl, encoding, fields
 from oban.initial_state import state_at
 from oban.types import JobState
 
@@ -37,6 +37,8 @@ def _prepare_insert(_: Any, connection: Connection, state: InstanceState[Any]) -
     if _has_run_times(state):
         for field in _RUN_TIMES:
             values.setdefault(field, None)
+    if clock.moved():
+        _set_times(values)
     if (at := values.get("scheduled_at")) is not None:
         # The state can have been assigned after the time.
         if values.get("state") == JobState.AVAILABLE:
@@ -48,6 +50,14 @@ def _prepare_insert(_: Any, connection: Connection, state: InstanceState[Any]) -
         values.pop("scheduled_at", None)
     # A session with `twophase` can insert jobs: `session.add` passes no function of Oban's.
     ddl.mute_two_phase(connection)
+
+
+def _set_times(values: dict[str, Any]) -> None:
+    """Set the times that the server would fill in by its own clock, while a test has moved the clock."""
+    now = clock.now()
+    for field in ("inserted_at", "scheduled_at"):
+        if values.get(field) is None:
+            values[field] = now
 
 
 def _show_due_time(state: InstanceState[Any], _: Any, __: Any) -> None:

@@ -5,13 +5,16 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from oban.dialects.base import Dialect
+from oban.dialects.moved import MovedPostgreSQL, MovedSQLite
 from oban.dialects.postgresql.dialect import PostgreSQL
 from oban.dialects.postgresql.parameters import spread_hosts
 from oban.dialects.sqlite.dialect import SQLite
 from oban.errors import ConfigError, DatabaseUnavailable, UnsupportedDatabase
 
 #: Every dialect by SQLAlchemy's name of its database.
-SUPPORTED: dict[str, Dialect] = {dialect.name: dialect for dialect in (PostgreSQL(), SQLite())}
+SUPPORTED: dict[str, Dialect] = {
+    dialect.name: dialect for dialect in (PostgreSQL(MovedPostgreSQL()), SQLite(MovedSQLite()))
+}
 
 #: Other names of databases and drivers in URLs, with SQLAlchemy's.
 _ALIASES = {"postgres": "postgresql", "psycopg3": "psycopg", "psycopg_async": "psycopg"}

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy import URL, Connection, Executable, Result
 from sqlalchemy.exc import DBAPIError
 
+from oban import clock
 from oban.dialects.documents import Documents
 from oban.dialects.expressions import Expressions
 
@@ -41,7 +42,11 @@ class InsertTrigger(NamedTuple):
 
 
 class Dialect(Expressions):
-    """One database. There is one instance of each subclass, in `oban.dialects.SUPPORTED`."""
+    """One database. There is one instance for each, in `oban.dialects.SUPPORTED`, and its moved variant.
+
+    Args:
+        moved: The variant whose `now` is the time of `oban.clock`, for tests that move it.
+    """
 
     #: SQLAlchemy's name of the database: `engine.dialect.name`.
     name: str
@@ -70,6 +75,18 @@ class Dialect(Expressions):
     is_remote: bool
     #: Whether only one transaction can write at a time. The writers of a process then take turns.
     single_writer: bool
+
+    def __init__(self, moved: "Dialect | None" = None) -> None:
+        self._moved = moved
+        #: The dialect whose `now` is the database's own clock, also while a test has moved the clock. Leases
+        #: and heartbeats go by it.
+        self.unmoved: Dialect = self
+        if moved is not None:
+            moved.unmoved = self
+
+    def by_clock(self) -> "Dialect":
+        """The dialect for statements about jobs: this one or, while a test moves the clock, its variant."""
+        return self._moved if self._moved is not None and clock.moved() else self
 
     @property
     def drivers(self) -> list[str]:

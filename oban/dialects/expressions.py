@@ -31,6 +31,8 @@ class Expressions(ABC):
         """The database's clock at the start of the statement, in UTC.
 
         Not at the start of the transaction: a caller's long transaction would give its jobs a past time.
+        While a test moves the clock, `Transaction.dialect` is a variant whose time is `oban.clock.now()`.
+        Heartbeats and leases go by `Dialect.unmoved.now()`, which is always the database's.
         """
 
     @abstractmethod

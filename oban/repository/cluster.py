@@ -90,7 +90,7 @@ def heartbeat(tx: Transaction, heartbeats: Sequence[Heartbeat]) -> None:
     # In the same order on every node, as each row is locked.
     rows = [row._asdict() for row in sorted(heartbeats, key=attrgetter("uuid"))]
     insert: Any = tx.dialect.insert(_producers).values(rows)
-    refreshed = {"meta": insert.excluded.meta, "updated_at": tx.dialect.now()}
+    refreshed = {"meta": insert.excluded.meta, "updated_at": tx.dialect.unmoved.now()}
     # A node that is frozen or cut off before its COMMIT would keep the locks.
     tx.autocommit_next()
     tx.execute(insert.on_conflict_do_update(index_elements=[_producer.uuid], set_=refreshed))
@@ -165,13 +165,13 @@ def uuid_digits(uuid: Any) -> ColumnElement[str]:
 def database_time(tx: Transaction) -> datetime:
     """The time by the database's clock."""
     tx.autocommit_next()
-    now: datetime = tx.execute(select(tx.dialect.now())).scalar_one()
+    now: datetime = tx.execute(select(tx.dialect.unmoved.now())).scalar_one()
     return now
 
 
 def lease_of_another(tx: Transaction, name: str, identity: str) -> float:
     """The seconds until the lease of another node than this one ends; 0 if there is no such lease."""
-    statement = select(_leader.expires_at, tx.dialect.now()).where(
+    statement = select(_leader.expires_at, tx.dialect.unmoved.now()).where(
         _leader.name == name, _leader.node != identity
     )
     tx.autocommit_next()
@@ -187,9 +187,9 @@ def elect(tx: Transaction, name: str, identity: str, lease: float) -> float | No
     parameters = {"instance": name, "identity": identity, "lease": lease}
     # In a longer transaction, a node that is frozen would keep the row locked, and stop all elections.
     tx.autocommit_next()
-    if tx.execute(_elect_statement(tx.dialect), parameters).scalar() is not None:
+    if tx.execute(_elect_statement(tx.dialect.unmoved), parameters).scalar() is not None:
         return None
-    statement = select(_leader.expires_at, tx.dialect.now()).where(_leader.name == name)
+    statement = select(_leader.expires_at, tx.dialect.unmoved.now()).where(_leader.name == name)
     row = tx.execute(statement).one_or_none()
     if row is None:
         return 0.0

@@ -168,6 +168,7 @@ class Runner:
             self.notifier.subscribe("signal", self._on_signal)
             self.notifier.subscribe("signal", self.controller.on_signal)
             self.notifier.subscribe("signal", self.leader.on_signal)
+            clock.subscribe(self._on_clock_moved)
             await self.notifier.start()
             # Makes and starts the producers.
             await self.controller.begin()
@@ -308,6 +309,15 @@ class Runner:
         self._threads.shutdown(wait=False)
         self._session_pool.drop_idle()
         self.database.drop_idle()
+
+    def _on_clock_moved(self) -> None:
+        # Called from any thread, and also once the loop is closed.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._wake_services)
+
+    def _wake_services(self) -> None:
+        for service in self._services():
+            service.wake()
 
     def _on_insert(self, payload: dict[str, Any]) -> None:
         # An empty payload stands for notifications that may have been missed: look for all of them.

@@ -75,7 +75,7 @@ async def test_only_jobs_that_are_still_its_own_start(
             Oban(url, name="client") as client,
             Oban(url, queues={"default": 5}, lease=LEASE, **NO_POLLING) as oban,
         ):
-            frozen = Frozen(oban, cast(Suspended, now), monkeypatch, "write")
+            frozen = Frozen(oban, now, monkeypatch, "write")
             jobs: list[Job] = []
             enqueued = asyncio.Event()
 
@@ -113,7 +113,7 @@ async def test_a_job_whose_claim_was_lost_starts_only_if_it_is_still_its_own(
             Oban(url, queues={"default": 5}, lease=LEASE, **NO_POLLING) as oban,
         ):
             producer = producer_of(oban)
-            frozen = Frozen(oban, cast(Suspended, now), monkeypatch, "read")
+            frozen = Frozen(oban, now, monkeypatch, "read")
             first = await client.enqueue(runs.worker.new(queue="elsewhere"))
             frozen.meanwhile = lambda: take_over(client, first)
             await database_of(client).write(fetch.fetch, "elsewhere", 1, "node", producer.owner)
@@ -190,7 +190,7 @@ async def test_an_answer_that_takes_too_long_as_well_is_asked_for_again(url: URL
             asked = Asked(database_of(client))
 
             def freeze() -> None:
-                cast(Suspended, now).seconds += LEASE if len(asked.asked) == 1 else 0
+                now.seconds += LEASE if len(asked.asked) == 1 else 0
 
             asked.after = freeze
             assert await Claims(cast(Database, asked), "default", LEASE, set(runs)).confirm(runs[0])
@@ -205,7 +205,7 @@ async def test_a_stop_puts_back_a_job_that_nobody_knows_to_be_its_own(
         async with Oban(url, name="client") as client:
             oban = Oban(url, queues={"default": 5}, lease=LEASE, **{**NO_POLLING, "shutdown_grace_period": 0})
             await oban.start()
-            frozen = Frozen(oban, cast(Suspended, now), monkeypatch, "write")
+            frozen = Frozen(oban, now, monkeypatch, "write")
             read = runner_of(oban).database.read
             failed: list[object] = []
 

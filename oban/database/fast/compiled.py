@@ -31,7 +31,10 @@ class CompiledStatement:
 
     @classmethod
     def capture(cls, result: CursorResult[Any], parameters: Mapping[str, Any]) -> Self | None:
-        """The compiled form, read from a first execution; None if the SQL varies from one to the next."""
+        """The compiled form, read from a first execution.
+
+        None if the SQL, or a parameter of the statement's own, varies from one execution to the next.
+        """
         if not isinstance(result, CursorResult) or not result.returns_rows:
             return None
         try:
@@ -48,6 +51,9 @@ class CompiledStatement:
         # A list expands to one parameter for each element, and a Python-side default is new for each row.
         varies = compiled.post_compile_params or compiled.literal_execute_params or compiled.prefetch
         if varies or compiled.escaped_bind_names:
+            return None
+        # A parameter with a function, such as the time by a moved clock, is new for each execution.
+        if any(parameter.callable is not None for parameter in compiled.binds.values()):
             return None
         self = cls.__new__(cls)
         self._sql = context.statement

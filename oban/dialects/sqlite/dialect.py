@@ -90,10 +90,17 @@ class SQLite(Dialect):
     def _shifted(self, modifier: str, seconds: ColumnElement[float]) -> ColumnElement[datetime]:
         return sa.func.strftime(
             sql_literal("%Y-%m-%d %H:%M:%f000"),
-            sql_literal("now"),
+            self._time(),
             sa.func.printf(sql_literal(modifier), seconds),
             type_=UTCDateTime,
         )
+
+    def _time(self) -> ColumnElement[Any]:
+        """The time that functions of dates begin with."""
+        return sql_literal("now")
+
+    def _error_time(self) -> ColumnElement[str]:
+        return sa.literal_column("strftime('%Y-%m-%dT%H:%M:%f000Z', 'now')")
 
     def insert(self, table: Table) -> Insert:
         return insert(table)
@@ -134,7 +141,6 @@ class SQLite(Dialect):
         return json
 
     def append_error(self, errors: Any, attempt: Any, error: Any) -> ColumnElement[Any]:
-        at: ColumnElement[str] = sa.literal_column("strftime('%Y-%m-%dT%H:%M:%f000Z', 'now')")
         entries = json_or_empty(errors, "array")
         middle = sql_literal(f"$[{HALF}]")
         length = sa.func.json_array_length(entries)
@@ -145,7 +151,9 @@ class SQLite(Dialect):
             else_=sa.func.json_remove(entries, middle, middle),
         )
         keys = (sql_literal(key) for key in ("attempt", "at", "error"))
-        entry = sa.func.json_object(*chain.from_iterable(zip(keys, (attempt, at, error), strict=True)))
+        entry = sa.func.json_object(
+            *chain.from_iterable(zip(keys, (attempt, self._error_time(), error), strict=True))
+        )
         return sa.func.json_insert(shortened, sql_literal("$[#]"), entry)
 
     def set_keys(self, document: Any, values: Mapping[str, Any]) -> ColumnElement[Any]:
