@@ -12,9 +12,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from oban import display
 from oban.config import NotifierKind, Options, QueueOptions, Retention
+from oban.enqueue_operations import CallerT, EnqueueOperations, MaybeAwaitable
 from oban.errors import ConfigError, InvalidTarget
 from oban.instances import Instances
-from oban.job_operations import CallerT, JobOperations, MaybeAwaitable
+from oban.job_operations import JobOperations
 from oban.middleware import Middleware
 from oban.models import Job
 from oban.queue_operations import QueueOperations
@@ -23,7 +24,12 @@ from oban.repository.insert import collect_jobs
 EngineT = TypeVar("EngineT")
 
 
-class BaseClient(JobOperations[CallerT], QueueOperations[CallerT], Generic[EngineT, CallerT]):
+class BaseClient(
+    EnqueueOperations[CallerT],
+    JobOperations[CallerT],
+    QueueOperations[CallerT],
+    Generic[EngineT, CallerT],
+):
     """Base of both clients. Subclasses open the database, and run the repository's functions in it."""
 
     _instances: ClassVar[Instances]

@@ -16,12 +16,22 @@ from oban.fields import RetryOptions
 from oban.models import Job
 from oban.notifier import direct_url
 from oban.polling import Polling, Timeout
-from oban.repository import cluster, counts, insert, management, pages, queue_settings, waiting
+from oban.repository import (
+    cluster,
+    counts,
+    insert,
+    management,
+    pages,
+    queue_settings,
+    retry,
+    update,
+    waiting,
+)
 from oban.repository.cluster import QueueInfo
 from oban.repository.counts import JobCounts
-from oban.repository.management import JobChanges
 from oban.repository.queue_settings import ALL, QueueCommand, QueueSettings
 from oban.repository.selection import Target, Targets, check_statement, load_jobs, parse, parse_id, parse_many
+from oban.repository.update import JobChanges
 from oban.runner import Node, sync_calls
 from oban.runner.execution import session_factory
 
@@ -186,7 +196,7 @@ class Oban(BaseClient[AsyncEngine, AsyncCaller]):
         **options: Unpack[RetryOptions],
     ) -> bool:
         changes = fields.check_retry(options)
-        return await self._database.run(session, management.retry_jobs, parse([job_or_id]), changes) == 1
+        return await self._database.run(session, retry.retry_jobs, parse([job_or_id]), changes) == 1
 
     async def retry_many_jobs(
         self,
@@ -198,7 +208,7 @@ class Oban(BaseClient[AsyncEngine, AsyncCaller]):
     ) -> int:
         changes = fields.check_retry(options)
         selection = parse_many(jobs, everything, "retry")
-        return await self._database.run(session, management.retry_jobs, selection, changes)
+        return await self._database.run(session, retry.retry_jobs, selection, changes)
 
     async def delete_job(self, job_or_id: Target, session: AsyncCaller | None = None) -> bool:
         return await self._database.run(session, management.delete_jobs, parse([job_or_id])) == 1
@@ -212,8 +222,8 @@ class Oban(BaseClient[AsyncEngine, AsyncCaller]):
     async def update_job(
         self, job_or_id: Target, changes: JobChanges, session: AsyncCaller | None = None
     ) -> Job:
-        management.check_changes(changes)
-        return (await self._database.run(session, management.update_jobs, parse([job_or_id]), changes))[0]
+        update.check_changes(changes)
+        return (await self._database.run(session, update.update_jobs, parse([job_or_id]), changes))[0]
 
     async def update_many_jobs(
         self,
@@ -223,9 +233,9 @@ class Oban(BaseClient[AsyncEngine, AsyncCaller]):
         *,
         everything: bool = False,
     ) -> list[Job]:
-        management.check_changes(changes)
+        update.check_changes(changes)
         selection = parse_many(jobs, everything, "update")
-        return await self._database.run(session, management.update_jobs, selection, changes)
+        return await self._database.run(session, update.update_jobs, selection, changes)
 
     async def wait(self, job_or_id: Target, timeout: Timeout = None) -> Job:
         job_id = parse_id(job_or_id)

@@ -5,7 +5,7 @@ from typing import Any, Generic
 
 from sqlalchemy import Select
 
-from oban.job_operations import CallerT, MaybeAwaitable
+from oban.enqueue_operations import CallerT, MaybeAwaitable
 from oban.polling import Timeout
 from oban.repository.cluster import QueueInfo
 from oban.repository.counts import JobCounts

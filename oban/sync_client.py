@@ -14,12 +14,22 @@ from oban.errors import ConfigError
 from oban.fields import RetryOptions
 from oban.models import Job
 from oban.polling import Polling, Timeout
-from oban.repository import cluster, counts, insert, management, pages, queue_settings, waiting
+from oban.repository import (
+    cluster,
+    counts,
+    insert,
+    management,
+    pages,
+    queue_settings,
+    retry,
+    update,
+    waiting,
+)
 from oban.repository.cluster import QueueInfo
 from oban.repository.counts import JobCounts
-from oban.repository.management import JobChanges
 from oban.repository.queue_settings import ALL, QueueCommand, QueueSettings
 from oban.repository.selection import Target, Targets, check_statement, load_jobs, parse, parse_id, parse_many
+from oban.repository.update import JobChanges
 
 
 class SyncOban(BaseClient[Engine, SyncCaller]):
@@ -163,7 +173,7 @@ class SyncOban(BaseClient[Engine, SyncCaller]):
         **options: Unpack[RetryOptions],
     ) -> bool:
         changes = fields.check_retry(options)
-        return self._database.run(session, management.retry_jobs, parse([job_or_id]), changes) == 1
+        return self._database.run(session, retry.retry_jobs, parse([job_or_id]), changes) == 1
 
     def retry_many_jobs(
         self,
@@ -175,7 +185,7 @@ class SyncOban(BaseClient[Engine, SyncCaller]):
     ) -> int:
         changes = fields.check_retry(options)
         selection = parse_many(jobs, everything, "retry")
-        return self._database.run(session, management.retry_jobs, selection, changes)
+        return self._database.run(session, retry.retry_jobs, selection, changes)
 
     def delete_job(self, job_or_id: Target, session: SyncCaller | None = None) -> bool:
         return self._database.run(session, management.delete_jobs, parse([job_or_id])) == 1
@@ -187,8 +197,8 @@ class SyncOban(BaseClient[Engine, SyncCaller]):
         return self._database.run(session, management.delete_jobs, selection)
 
     def update_job(self, job_or_id: Target, changes: JobChanges, session: SyncCaller | None = None) -> Job:
-        management.check_changes(changes)
-        return self._database.run(session, management.update_jobs, parse([job_or_id]), changes)[0]
+        update.check_changes(changes)
+        return self._database.run(session, update.update_jobs, parse([job_or_id]), changes)[0]
 
     def update_many_jobs(
         self,
@@ -198,9 +208,9 @@ class SyncOban(BaseClient[Engine, SyncCaller]):
         *,
         everything: bool = False,
     ) -> list[Job]:
-        management.check_changes(changes)
+        update.check_changes(changes)
         selection = parse_many(jobs, everything, "update")
-        return self._database.run(session, management.update_jobs, selection, changes)
+        return self._database.run(session, update.update_jobs, selection, changes)
 
     def wait(self, job_or_id: Target, timeout: Timeout = None) -> Job:
         job_id = parse_id(job_or_id)

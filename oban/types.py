@@ -46,6 +46,8 @@ class JobState(enum.StrEnum):
 
 
 STATES = [state.value for state in JobState]
+#: The states in which a job waits to run.
+PENDING_STATES = (JobState.AVAILABLE, JobState.SCHEDULED, JobState.SUSPENDED, JobState.RETRYABLE)
 STATE_BY_VALUE = {state.value: state for state in JobState}
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from oban.database.transaction import Transaction
 from oban.errors import JobNotFound
 from oban.models import Job
-from oban.repository import acknowledge, fetch, management, poll, rescue, runs, stage, waiting
+from oban.repository import acknowledge, fetch, management, poll, rescue, retry, runs, stage, waiting
 from oban.repository import prune as prune_module
 from oban.repository.acknowledge import Ack
 from oban.repository.prune import Rule
@@ -145,6 +145,6 @@ CALLS: dict[str, Call] = {
         JobState.COMPLETED, excluded_queues=("media",), excluded_workers=("app.Other",)
     ),
     "cancel 50": Call(lambda tx: management.cancel_jobs(tx, parse(numbers(60))), {KEY}, 50, 50, 50),
-    "retry 50": Call(lambda tx: management.retry_jobs(tx, parse(numbers(5))), {KEY}, 50, 50, 50),
+    "retry 50": Call(lambda tx: retry.retry_jobs(tx, parse(numbers(5))), {KEY}, 50, 50, 50),
     "delete 50": Call(lambda tx: management.delete_jobs(tx, parse(numbers(5))), {KEY}, 50, 50, 50),
 }

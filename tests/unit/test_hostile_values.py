@@ -8,8 +8,8 @@ from sqlalchemy.dialects import sqlite
 
 from oban import Job, Oban, Record, Snooze, Worker, display, encoding, filters, job, worker
 from oban.errors import InvalidJob, JobNotFound, ObanError
-from oban.repository.management import check_changes
 from oban.repository.selection import parse, parse_many
+from oban.repository.update import check_changes
 
 pytestmark = pytest.mark.usefixtures("own_registry")
 SQLITE = "sqlite+aiosqlite://"

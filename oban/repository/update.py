@@ -1,0 +1,134 @@
+"""Update fields of jobs."""
+
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from inspect import iscoroutinefunction
+from typing import Any, Protocol, TypeAlias
+
+from sqlalchemy import bindparam, update
+from sqlalchemy.orm import attributes
+from sqlalchemy.orm.attributes import instance_state
+
+from oban import encoding, fields
+from oban.database.transaction import Transaction
+from oban.errors import InvalidJob, JobNotFound
+from oban.fields import JobUpdate
+from oban.initial_state import state_at
+from oban.models import COLUMN_KEYS, Job
+from oban.repository.announce import announce_available, announce_due
+from oban.repository.instances import refresh_instances
+from oban.repository.selection import Selection, lock
+from oban.types import PENDING_STATES, JobState
+
+
+class JobUpdateField:
+    """Nothing is an instance of it. Type checkers show the name where a dict has a field that no job has."""
+
+
+class UntypedChanges(Protocol):
+    """For type checkers, a `dict[str, Any]`, but no dict whose values have a type.
+
+    If changes could be a `Mapping[str, Any]`, a misspelt field in `{"priorty": 1}` would be no error.
+    """
+
+    def __getitem__(self, key: str, /) -> JobUpdateField: ...
+
+
+Changes: TypeAlias = JobUpdate | UntypedChanges
+JobChanges: TypeAlias = Changes | Callable[[Job], Changes]
+
+
+def update_jobs(tx: Transaction, selection: Selection, changes: JobChanges) -> list[Job]:
+    """Change fields of the selected jobs, all or none.
+
+    Args:
+        tx: A transaction.
+        selection: The jobs.
+        changes: A dict, or a function that gets each job as it is under its lock and returns a dict. No other
+            columns are written.
+
+    Returns:
+        The jobs as they are afterwards, each once: in the order of the call, or of their ids for a statement.
+
+    Raises:
+        InvalidJob: A field cannot be set, or has a wrong value.
+        JobNotFound: Some ids belong to no job.
+    """
+    rows = lock(tx, selection, Job, tx.dialect.now().label("now"), populate_existing=True)
+    jobs: dict[int, Job] = {row.id: row.Job for row in rows}
+    if missing := [id_ for id_ in selection.ids if id_ not in jobs]:
+        raise JobNotFound(missing)
+    values = {row.id: _new_values(row.Job, changes, row.now) for row in rows}
+    _write(tx, values)
+    for id_, job in jobs.items():
+        for column, value in values[id_].items():
+            attributes.set_committed_value(job, column, value)
+    _announce(tx, [jobs[id_] for id_ in jobs if values[id_].keys() & {"queue", "scheduled_at", "state"}])
+    refresh_instances(tx, selection, jobs.values(), values)
+    order = jobs if selection.statement is not None else selection.ids
+    return [selection.instances.get(id_, [jobs[id_]])[0] for id_ in order]
+
+
+def check_changes(changes: object) -> None:
+    """Raise `InvalidJob` for changes that no job can have, before any row is touched."""
+    if iscoroutinefunction(changes):
+        raise InvalidJob("changes", "must be a plain function: it runs while the row is locked")
+    if not callable(changes):
+        _check_dict(changes)
+
+
+def _check_dict(changes: object) -> dict[str, Any]:
+    if not isinstance(changes, Mapping):
+        raise InvalidJob("changes", f"must be a dict, not {type(changes).__name__}")
+    return fields.check(changes)
+
+
+def _new_values(job: Job, changes: JobChanges, now: datetime) -> dict[str, Any]:
+    """The column values to write for a locked job."""
+    values = _check_dict(_call(changes, job) if callable(changes) else changes)
+    if "schedule_in" in values:
+        values["scheduled_at"] = now + timedelta(seconds=values.pop("schedule_in"))
+    # A job that waits to run needs an attempt that it has not used.
+    least = job.attempt + (job.state in PENDING_STATES)
+    if values.get("max_attempts", least) < least:
+        raise InvalidJob(
+            "max_attempts",
+            f"must be at least {least}: job {job.id} is {job.state} after {job.attempt} attempts",
+        )
+    if "scheduled_at" in values and job.state in (JobState.AVAILABLE, JobState.SCHEDULED):
+        state = state_at(values["scheduled_at"], now)
+        if state != job.state:
+            values["state"] = state
+    return values
+
+
+def _call(function: Callable[[Job], Changes], job: Job) -> Changes:
+    # The function gets a copy, so that only what it returns can change the row or the session.
+    copy = Job._from_row([encoding.copied(getattr(job, key)) for key in COLUMN_KEYS])
+    changes = function(copy)
+    if instance_state(copy).modified:
+        raise InvalidJob("changes", "must be returned as a dict; an attribute was set instead")
+    return changes
+
+
+def _write(tx: Transaction, values: dict[int, dict[str, Any]]) -> None:
+    """Write column values by id, with one statement for all jobs that get the same columns."""
+    parameters: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for id_, changed in values.items():
+        if changed:
+            parameters.setdefault(tuple(sorted(changed)), []).append({"key": id_, **changed})
+    table = Job.__table__
+    for columns, rows in parameters.items():
+        statement = (
+            update(table)
+            .where(table.c.id == bindparam("key"))
+            .values({column: bindparam(column, type_=table.c[column].type) for column in columns})
+        )
+        tx.execute(statement, rows)
+
+
+def _announce(tx: Transaction, moved: list[Job]) -> None:
+    """Wake the nodes after the queue, the time or the state of some jobs has changed."""
+    announce_available(tx, (job.queue for job in moved if job.state == JobState.AVAILABLE))
+    if any(job.state in (JobState.SCHEDULED, JobState.RETRYABLE) for job in moved):
+        announce_due(tx)
