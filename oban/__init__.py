@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from oban.middleware import CallNext, Middleware
     from oban.models import Job
     from oban.outcomes import Cancel, Discard, Record, Snooze
+    from oban.periodic import Periodic, PeriodicInfo
     from oban.repository.cluster import QueueInfo
     from oban.repository.queue_settings import QueueSettings
     from oban.resources import Resource, injected
@@ -41,6 +42,8 @@ __all__ = [
     "Middleware",
     "Oban",
     "ObanError",
+    "Periodic",
+    "PeriodicInfo",
     "QueueInfo",
     "QueueOptions",
     "QueueSettings",
@@ -68,6 +71,7 @@ _MODULES = {
     "middleware": ["CallNext", "Middleware"],
     "models": ["Job"],
     "outcomes": ["Cancel", "Discard", "Record", "Snooze"],
+    "periodic": ["Periodic", "PeriodicInfo"],
     "repository.cluster": ["QueueInfo"],
     "repository.queue_settings": ["QueueSettings"],
     "resources": ["Resource", "injected"],

@@ -18,6 +18,7 @@ from oban.instances import Instances
 from oban.job_operations import JobOperations
 from oban.middleware import Middleware
 from oban.models import Job
+from oban.periodic_operations import PeriodicOperations
 from oban.queue_operations import QueueOperations
 from oban.repository.insert import collect_jobs
 
@@ -28,6 +29,7 @@ class BaseClient(
     EnqueueOperations[CallerT],
     JobOperations[CallerT],
     QueueOperations[CallerT],
+    PeriodicOperations[CallerT],
     Generic[EngineT, CallerT],
 ):
     """Base of both clients. Subclasses open the database, and run the repository's functions in it."""

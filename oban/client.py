@@ -15,6 +15,7 @@ from oban.database.base import SyncCaller
 from oban.fields import RetryOptions
 from oban.models import Job
 from oban.notifier import direct_url
+from oban.periodic_clients import AsyncPeriodic
 from oban.polling import Polling, Timeout
 from oban.repository import (
     cluster,
@@ -36,7 +37,7 @@ from oban.runner import Node, sync_calls
 from oban.runner.execution import session_factory
 
 
-class Oban(BaseClient[AsyncEngine, AsyncCaller]):
+class Oban(AsyncPeriodic, BaseClient[AsyncEngine, AsyncCaller]):
     """A job queue in a database: enqueues and manages jobs, and runs them if it has queues.
 
     Use it as `async with Oban(engine, queues={"default": 10}) as oban:`, or call `start` and `stop`. A

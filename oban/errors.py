@@ -71,6 +71,18 @@ class JobNotFound(ObanError, LookupError):
         self.ids = ids
 
 
+class PeriodicNotFound(ObanError, LookupError):
+    """There is no periodic entry of this name. `name` is the name."""
+
+    def __init__(self, name: object, hint: str = "") -> None:
+        super().__init__(f"no periodic entry is named {shown(name)}{hint}")
+        self.name = name
+
+
+class PeriodicInCode(ObanError, ValueError):
+    """A call cannot add or delete a periodic entry, because the code of the nodes declares it."""
+
+
 class WrongLoop(ObanError, RuntimeError):
     """An `Oban` that runs jobs, or an engine with a pool, was used on another event loop than its own."""
 

@@ -10,12 +10,11 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal, TypeAlias, TypedDict, get_args
-from zoneinfo import ZoneInfo, available_timezones
+from zoneinfo import ZoneInfo
 
-from cronsim import CronSim, CronSimError
-
-from oban import display, encoding, fields
-from oban.errors import ConfigError, InvalidJob
+from oban import display, encoding, fields, time_zones
+from oban.cron import Cron
+from oban.errors import ConfigError, InvalidJob, PeriodicNotFound
 
 #: What happens with times that have passed while no node could insert their jobs.
 CatchUp: TypeAlias = Literal["skip", "latest", "all"] | int
@@ -23,7 +22,6 @@ CATCH_UP: tuple[str, ...] = get_args(get_args(CatchUp)[0])
 #: The most jobs that one entry can catch up on.
 MAX_CATCH_UP = 10_000
 MAX_NAME = 255
-MAX_EXPRESSION = 255
 DEFAULT_WINDOW = 3600.0
 MAX_WINDOW = 366 * 86_400.0
 
@@ -110,6 +108,53 @@ class Periodic:
         return cls(**value)
 
 
+@dataclass(frozen=True, slots=True)
+class PeriodicInfo:
+    """A periodic entry as it applies now: as it is declared, with the changes of `update_periodic`.
+
+    Attributes:
+        name: The name of the entry.
+        expression: The cron expression.
+        timezone: The name of the time zone that the expression is about.
+        worker, queue, args, priority, max_attempts, tags, meta: The fields of its jobs. `max_attempts` is
+            None if neither the worker nor the entry sets it.
+        catch_up: Which times are made up for that passed while no node could insert jobs.
+        window: How many seconds ago such a time can be.
+        source: "code" for an entry that the code declares, "runtime" for one of `add_periodic`.
+        paused: Whether `pause_periodic` has paused it.
+        override: The values that `update_periodic` has set, by their names.
+        gone: Whether the code of no running node declares it any more. It is deleted after a day.
+        last_tick: The last time for which a job was inserted; None if there was none, or not for a week.
+        last_job_id: The id of that job.
+        next_at: The next time at which it is due; None if there is none, or if it is paused or gone.
+    """
+
+    name: str
+    expression: str
+    timezone: str
+    worker: str
+    queue: str
+    args: dict[str, Any]
+    priority: int
+    max_attempts: int | None
+    tags: list[str]
+    meta: dict[str, Any]
+    catch_up: CatchUp
+    window: float
+    source: str
+    paused: bool
+    override: dict[str, Any]
+    gone: bool
+    last_tick: datetime | None
+    last_job_id: int | None
+    next_at: datetime | None
+
+    @property
+    def overridden(self) -> bool:
+        """Whether `update_periodic` has changed the entry."""
+        return bool(self.override)
+
+
 def parse_entries(value: Any) -> tuple[Periodic, ...]:
     """The option `periodic` of `Oban`. Raises `ConfigError`, also if two entries have the same name."""
     if isinstance(value, (str, bytes, Mapping, Periodic)) or not isinstance(value, Iterable):
@@ -147,6 +192,14 @@ def check_name(value: object) -> str:
         raise ConfigError(str(error)) from None
 
 
+def find_name(value: object) -> str:
+    """The name by which a caller looks for an entry. Raises `PeriodicNotFound` if no entry can have it."""
+    try:
+        return check_name(value)
+    except ConfigError:
+        raise PeriodicNotFound(value) from None
+
+
 def check_timing(values: Mapping[str, Any]) -> dict[str, Any]:
     """Check the keys of `TIMING` that are there, and return their form in the table."""
     return {key: _CHECKS[key](value) for key, value in values.items()}
@@ -177,34 +230,13 @@ def effective(declared: Any, override: Any) -> dict[str, Any]:
 
 
 def _expression(value: object) -> str:
-    if not isinstance(value, str):
-        raise ConfigError(f"a cron expression must be a string, not {type(value).__name__}")
-    if len(value) > MAX_EXPRESSION:
-        raise ConfigError(f"a cron expression can have up to {MAX_EXPRESSION} characters: {value[:80]!r}")
-    stripped = " ".join(value.split())
-    if stripped.startswith("@"):
-        return stripped
-    try:
-        CronSim(stripped, datetime(2000, 1, 1))  # noqa: DTZ001 - only parses
-    except CronSimError as error:
-        raise ConfigError(f"{value!r} is not a cron expression: {error}") from None
-    return stripped
+    return Cron.parse(value).expression
 
 
 def _timezone(value: object) -> str:
-    key = value.key if isinstance(value, ZoneInfo) else value
-    if not isinstance(key, str) or not key:
-        raise ConfigError(
-            f'timezone must be the name of a time zone, such as "Europe/Berlin", not {display.shown(value)}'
-        )
-    try:
-        ZoneInfo(key)
-    # A name can also be a path, of a directory or outside of the zone data.
-    except (LookupError, ValueError, OSError):
-        hint = fields.similar(key, available_timezones())
-        advice = f"; did you mean {hint}?" if hint else '; a name is written as in "Europe/Berlin"'
-        raise ConfigError(f"timezone {display.shown(key)} is not known{advice}") from None
-    return key
+    name = time_zones.name_of(value)
+    time_zones.find(name)
+    return name
 
 
 def _catch_up(value: object) -> CatchUp:

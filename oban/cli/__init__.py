@@ -1,10 +1,11 @@
-"""The command line: `oban start`, `oban install`, `oban uninstall` and `oban --version`."""
+"""The command line: `oban start`, `install`, `uninstall`, `periodic` and `--version`."""
 
 from typing import Any
 
 import click
 
 import oban
+from oban.cli.periodic import periodic
 from oban.cli.schema import install, uninstall
 from oban.cli.start import start
 from oban.errors import ObanError
@@ -30,5 +31,5 @@ def version() -> None:
     click.echo(f"oban {oban.__version__}")
 
 
-for command in (start, install, uninstall):
+for command in (start, install, uninstall, periodic):
     main.add_command(command)

@@ -10,6 +10,8 @@ from oban.dialects.base import InsertTrigger
 
 #: The action of the signal that the leader has resigned. oban-py ignores it.
 RESIGN = "resign"
+#: The action of the signal that periodic entries have changed. oban-py ignores it, too.
+PERIODIC = "periodic"
 
 
 def announce_available(tx: Transaction, queues: Iterable[object]) -> None:
@@ -34,6 +36,12 @@ def announce_cancelled(tx: Transaction, job_ids: Iterable[int]) -> None:
 def announce_resigned(tx: Transaction, name: str, identity: str) -> None:
     """Tell the nodes of an instance that its leader has resigned."""
     tx.notify("signal", [{"action": RESIGN, "name": name, "node": identity}])
+
+
+def announce_periodic(tx: Transaction, name: str) -> None:
+    """Tell the leader of an instance that its periodic entries have changed."""
+    # Nodes of the previous release take an unknown action for a command, unless it is for another node.
+    tx.notify("signal", [{"action": PERIODIC, "name": name, "ident": ""}])
 
 
 def announce_echo(tx: Transaction, token: str) -> None:

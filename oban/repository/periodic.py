@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import and_, bindparam, case, delete, null, or_, select
 
 from oban import periodic
+from oban.cron import Cron
 from oban.database.transaction import Transaction
 from oban.models import Job, PeriodicEntry
 from oban.periodic import JOB_FIELDS, Periodic
@@ -17,8 +18,6 @@ _entry = _entries.c
 
 #: The values of `source`: declared by the code, or added by `add_periodic`.
 CODE, RUNTIME = "code", "runtime"
-#: Such an entry fires when a leader is elected. No time before the declaration has to be left out.
-REBOOT = "@reboot"
 #: Fractions of the lease: how old `seen_at` can be before a node refreshes it, and before a node with older
 #: code takes an entry over, because those with newer code are gone.
 _FRESH, _ABANDONED = 0.25, 0.75
@@ -26,22 +25,25 @@ _FRESH, _ABANDONED = 0.25, 0.75
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A row of `oban_periodic`, with the effective values."""
+    """A row of `oban_periodic`. `values` is the effective entry: `declared` with the keys of `override`."""
 
     name: str
     values: dict[str, Any]
+    declared: dict[str, Any]
     override: dict[str, Any]
     source: str
     paused: bool
     declared_at: datetime
     seen_at: datetime
     last_tick: datetime | None
-    #: The database's time when the row was read.
+    #: The database's time when the row was read, and the seconds since a node has declared the entry. A clock
+    #: that a test moves is no reason to believe that nodes are gone.
     read_at: datetime
+    unseen_for: float
 
     def is_gone(self, lease: float) -> bool:
         """Whether no live node declares the entry any more, so that it does not fire."""
-        return self.source == CODE and (self.read_at - self.seen_at).total_seconds() >= lease
+        return self.source == CODE and self.unseen_for >= lease
 
     def new_job(self, tick: datetime | None = None) -> Job:
         """A new job of the entry, for a tick or without one. Raises `InvalidJob` for wrong stored values."""
@@ -61,7 +63,8 @@ class Entry:
 def load_entries(tx: Transaction, name: str, entry: str | None = None) -> list[Entry]:
     """The entries of an instance, or the one of a name, with their effective values, by name."""
     columns = ("entry", "declared", "override", "source", "paused", "declared_at", "seen_at", "last_tick")
-    statement = select(*(_entry[column] for column in columns), tx.dialect.now().label("read_at"))
+    times = (tx.dialect.now().label("read_at"), tx.dialect.unmoved.now().label("real_time"))
+    statement = select(*(_entry[column] for column in columns), *times)
     statement = statement.where(_entry.name == name).order_by(_entry.entry)
     if entry is not None:
         statement = statement.where(_entry.entry == entry)
@@ -69,13 +72,15 @@ def load_entries(tx: Transaction, name: str, entry: str | None = None) -> list[E
         Entry(
             name=row.entry,
             values=periodic.effective(row.declared, row.override),
-            override=row.override if isinstance(row.override, dict) else {},
+            declared=periodic.effective(row.declared, None),
+            override=periodic.effective(None, row.override),
             source=row.source,
             paused=row.paused,
             declared_at=row.declared_at,
             seen_at=row.seen_at,
             last_tick=row.last_tick,
             read_at=row.read_at,
+            unseen_for=(row.real_time - row.seen_at).total_seconds(),
         )
         for row in tx.execute(statement)
     ]
@@ -98,7 +103,8 @@ def find_undeclared(
     """Find out, without writing, what `declare` would change. `declared_at` and `lease` are as there."""
     columns = (_entry.entry, _entry.declared, _entry.source, _entry.declared_at, _entry.seen_at)
     tx.autocommit_next()
-    rows = tx.execute(select(*columns, tx.dialect.now().label("read_at")).where(_entry.name == name))
+    time = tx.dialect.unmoved.now().label("read_at")
+    rows = tx.execute(select(*columns, time).where(_entry.name == name))
     stored = {row.entry: row for row in rows}
     found = Undeclared([], [])
     for entry in entries:
@@ -128,7 +134,7 @@ def declare(
     """
     if not entries:
         return
-    now = tx.dialect.now()
+    now = tx.dialect.unmoved.now()
     # In the same order on every node, as each row is locked.
     rows = [
         {
@@ -138,14 +144,14 @@ def declare(
             "source": CODE,
             "declared_at": declared_at,
             "seen_at": now,
-            "last_tick": _first_floor(tx, entry.expression),
+            "last_tick": first_floor(tx, entry.expression),
             "updated_at": now,
         }
         for entry in sorted(entries, key=lambda entry: entry.name)
     ]
     insert: Any = tx.dialect.insert(_entries).values(rows)
     new = insert.excluded
-    is_abandoned = _entry.seen_at <= tx.dialect.now_minus(bindparam("abandoned", lease * _ABANDONED))
+    is_abandoned = _entry.seen_at <= tx.dialect.unmoved.now_minus(bindparam("abandoned", lease * _ABANDONED))
     is_same = _entry.declared == new.declared
     statement = insert.on_conflict_do_update(
         index_elements=[_entry.name, _entry.entry],
@@ -162,14 +168,14 @@ def declare(
     tx.execute(statement)
 
 
-def _first_floor(tx: Transaction, expression: str) -> Any:
-    """The `last_tick` of a new entry: no time before now fires."""
-    return null() if expression == REBOOT else tx.dialect.now()
+def first_floor(tx: Transaction, expression: str) -> Any:
+    """The `last_tick` of a new entry: no time before now fires, except the start of the present leader."""
+    return null() if Cron.parse(expression).is_reboot else tx.dialect.now()
 
 
 def delete_gone(tx: Transaction, name: str, age: float) -> int:
     """Delete the entries of the code that no node has declared for `age` seconds; returns how many."""
-    is_gone = _entry.seen_at <= tx.dialect.now_minus(bindparam("age", age))
+    is_gone = _entry.seen_at <= tx.dialect.unmoved.now_minus(bindparam("age", age))
     tx.autocommit_next()
     result: Any = tx.execute(delete(_entries).where(_entry.name == name, _entry.source == CODE, is_gone))
     return int(result.rowcount)

@@ -14,7 +14,7 @@ from oban.runner.services.base import Service
 #: How many commands of other implementations can wait to be stored.
 MAX_RECEIVED = 1000
 #: The actions of signals that are not about queues.
-_OTHER_ACTIONS = ("pkill", "stage", announce.RESIGN)
+_OTHER_ACTIONS = ("pkill", "stage", announce.RESIGN, announce.PERIODIC)
 
 
 class Controller(Service):
