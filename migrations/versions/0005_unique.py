@@ -8,33 +8,36 @@ down_revision = "0004"
 branch_labels = None
 depends_on = None
 
-COLUMNS = ("unique_key", "unique_rule")
+INDEX = "oban_jobs_unique_key_index"
+# False if CREATE INDEX CONCURRENTLY has failed.
+VALID = sa.text("""
+SELECT x.indisvalid FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid
+ WHERE x.indrelid = to_regclass(:jobs) AND i.relname = :index
+""")
 
 
 def upgrade(op: Operations, schema: str | None = None) -> None:
     native = op.get_context().dialect.name == "postgresql"
-    dot = f'"{schema}".' if schema else ""
-    if native:
-        # Without a default, so that no row is written.
-        op.execute(
-            f'ALTER TABLE {dot}oban_jobs ADD COLUMN IF NOT EXISTS unique_key text COLLATE "C",'
-            " ADD COLUMN IF NOT EXISTS unique_rule jsonb"
+    jobs = _jobs(schema)
+    if added := _missing_columns(op, schema):
+        # Nullable and without a default, so that no row is written.
+        if native:
+            columns = ", ".join(f"ADD COLUMN IF NOT EXISTS {name} {type_}" for name, type_ in added.items())
+            op.execute(f"ALTER TABLE {jobs} {columns}")
+        else:
+            for name, type_ in added.items():
+                op.execute(f"ALTER TABLE {jobs} ADD COLUMN {name} {type_}")
+    if not _has_index(op, schema):
+        unique = sa.text("unique_key IS NOT NULL")
+        op.create_index(
+            INDEX,
+            "oban_jobs",
+            ["unique_key", "state", "inserted_at"],
+            schema=schema,
+            if_not_exists=True,
+            postgresql_where=unique,
+            sqlite_where=unique,
         )
-    else:
-        found = _columns(op)
-        for name, type_ in zip(COLUMNS, ("TEXT", "JSON"), strict=True):
-            if name not in found:
-                op.execute(f"ALTER TABLE oban_jobs ADD COLUMN {name} {type_}")
-    unique = sa.text("unique_key IS NOT NULL")
-    op.create_index(
-        "oban_jobs_unique_key_index",
-        "oban_jobs",
-        ["unique_key", "state", "inserted_at"],
-        schema=schema,
-        if_not_exists=True,
-        postgresql_where=unique,
-        sqlite_where=unique,
-    )
     turn = "CAST(CAST(pg_current_xact_id() AS text) AS bigint)" if native else "0"
     op.create_table(
         "oban_unique_keys",
@@ -49,15 +52,44 @@ def upgrade(op: Operations, schema: str | None = None) -> None:
 
 def downgrade(op: Operations, schema: str | None = None) -> None:
     op.drop_table("oban_unique_keys", schema=schema)
-    op.drop_index("oban_jobs_unique_key_index", "oban_jobs", schema=schema)
-    dot = f'"{schema}".' if schema else ""
-    for name in COLUMNS:
-        op.execute(f"ALTER TABLE {dot}oban_jobs DROP COLUMN {name}")
+    op.drop_index(INDEX, "oban_jobs", schema=schema)
+    for name in ("unique_rule", "unique_key"):
+        op.execute(f"ALTER TABLE {_jobs(schema)} DROP COLUMN {name}")
 
 
-def _columns(op: Operations) -> set[str]:
-    """The columns that the table has already: `metadata.create_all` may have created it."""
-    connection = op.get_context().connection
-    if op.get_context().as_sql or connection is None:
-        return set()
-    return {column["name"] for column in sa.inspect(connection).get_columns("oban_jobs")}
+def _jobs(schema: str | None) -> str:
+    return f'"{schema}".oban_jobs' if schema else "oban_jobs"
+
+
+def _connection(op: Operations) -> sa.Connection | None:
+    """The connection, to look at the table; None for a printed script."""
+    context = op.get_context()
+    return None if context.as_sql else context.connection
+
+
+def _missing_columns(op: Operations, schema: str | None) -> dict[str, str]:
+    """The columns to add, with their types.
+
+    On PostgreSQL, ALTER TABLE would wait for every transaction on the table, and stop new ones, even if there
+    were nothing to add.
+    """
+    native = op.get_context().dialect.name == "postgresql"
+    columns = {
+        "unique_key": 'text COLLATE "C"' if native else "TEXT",
+        "unique_rule": "jsonb" if native else "JSON",
+    }
+    if (connection := _connection(op)) is not None:
+        for column in sa.inspect(connection).get_columns("oban_jobs", schema=schema):
+            columns.pop(column["name"], None)
+    return columns
+
+
+def _has_index(op: Operations, schema: str | None) -> bool:
+    """Whether the index is there, so that CREATE INDEX need not wait for writers. Drops an invalid one."""
+    connection = _connection(op)
+    if connection is None or connection.dialect.name != "postgresql":
+        return False
+    valid = connection.scalar(VALID, {"jobs": _jobs(schema), "index": INDEX})
+    if valid is False:
+        op.drop_index(INDEX, "oban_jobs", schema=schema)
+    return bool(valid)

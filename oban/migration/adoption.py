@@ -42,8 +42,8 @@ def adopt(op: Operations, schema: str | None, trigger: Sequence[str]) -> bool:
             f"there is {_names(found)} but no {_names(missing)};"
             " rename or drop these tables, or let Oban use a schema of its own, with a prefix"
         )
-    if "oban_queues" in existing:
-        tables.check_names("oban_queues", shape.QUEUE_COLUMNS)
+    for table in existing & shape.LATER_COLUMNS.keys():
+        tables.check_names(table, shape.LATER_COLUMNS[table])
     changes = [SchemaChange("Existing Oban tables were adopted, with every row.")]
     if connection.dialect.name == "postgresql":
         tables.lock()
@@ -63,7 +63,8 @@ def adopt(op: Operations, schema: str | None, trigger: Sequence[str]) -> bool:
 
 def check_absent(connection: Connection, schema: str | None) -> None:
     """Raise `SchemaMismatch` if there are Oban tables, which no revision created."""
-    if found := {*shape.COLUMNS, "oban_queues"} & set(inspect(connection).get_table_names(schema=schema)):
+    existing = set(inspect(connection).get_table_names(schema=schema))
+    if found := existing & {*shape.COLUMNS, *shape.LATER_COLUMNS}:
         raise SchemaMismatch(
             f"{_names(found)} have no known version, and nothing was removed;"
             " run `oban install` first, which adopts such tables, or drop them yourself"

@@ -71,8 +71,16 @@ INDEXES: dict[str, tuple[list[str], str | None]] = {
         for ended in ("completed", "cancelled", "discarded")
     },
 }
-#: The columns of `oban_queues`: revision 0002 leaves an existing table as it is.
-QUEUE_COLUMNS = {"name", "queue", "node", "running", "limit", "paused", "updated_at"}
+#: The columns of the tables of later revisions, which leave an existing table as it is.
+LATER_COLUMNS = {
+    "oban_queues": {"name", "queue", "node", "running", "limit", "paused", "updated_at"},
+    "oban_unique_keys": {"key", "turn"},
+    "oban_periodic": {
+        *("name", "entry", "declared", "override", "source", "paused"),
+        *("declared_at", "seen_at", "last_tick", "updated_at"),
+    },
+    "oban_ticks": {"name", "entry", "tick", "job_id", "inserted_at"},
+}
 
 _SCHEMA = "(SELECT oid FROM pg_namespace WHERE nspname = coalesce(CAST(:schema AS text), current_schema()))"
 

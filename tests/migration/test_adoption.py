@@ -152,6 +152,7 @@ UNKNOWN = [
     ("ALTER TYPE oban_job_state ADD VALUE 'archived'", "the states of oban_job_state are .*, archived"),
     ("DROP TABLE oban_leaders", "there is oban_jobs, oban_producers but no oban_leaders"),
     ("CREATE TABLE oban_queues (id int)", "oban_queues has no column limit"),
+    ("CREATE TABLE oban_periodic (name text)", "oban_periodic has no column declared"),
     (
         "ALTER TABLE oban_jobs ADD theirs int; UPDATE oban_jobs SET theirs = 1;"
         " ALTER TABLE oban_jobs ALTER theirs SET NOT NULL",

@@ -77,6 +77,9 @@ _POSTGRESQL = {
     " AND NOT tgisinternal",
     "options": "SELECT relname, reloptions, relpersistence FROM pg_class WHERE relkind = 'r'"
     " AND relnamespace = CAST(:schema AS regnamespace)",
+    "collations": "SELECT relname, attname, collname FROM pg_attribute a JOIN pg_class c ON c.oid = attrelid"
+    " JOIN pg_collation o ON o.oid = attcollation WHERE relnamespace = CAST(:schema AS regnamespace)"
+    " AND relkind = 'r' AND NOT attisdropped AND collname <> 'default'",
     "identity": "SELECT table_name, column_name, identity_generation FROM information_schema.columns"
     " WHERE table_schema = :schema AND is_identity = 'YES'",
 }
