@@ -1,0 +1,232 @@
+"""Fire: insert the jobs of periodic entries that are due, each tick once whoever else tries."""
+
+import functools
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, NamedTuple, cast
+
+from sqlalchemy import (
+    BigInteger,
+    Executable,
+    Float,
+    Text,
+    and_,
+    bindparam,
+    delete,
+    exists,
+    false,
+    literal,
+    or_,
+    select,
+    tuple_,
+    update,
+)
+
+from oban import encoding, periodic
+from oban.catch_up import due_ticks
+from oban.cron import Cron
+from oban.database.transaction import Transaction
+from oban.dialects.base import Dialect
+from oban.models import Job, Leader, PeriodicEntry, Tick
+from oban.repository import insert
+from oban.repository.inside import Inside
+from oban.repository.periodic import Entry, load_entries
+from oban.types import UTCDateTime
+
+_entries = PeriodicEntry.__table__
+_entry = _entries.c
+_ticks = Tick.__table__
+_tick = _ticks.c
+_leader = Leader.__table__.c
+
+#: Seconds after which a tick can be deleted, if `last_tick` keeps it from inserting a job again.
+KEEP_TICKS = 7 * 86_400.0
+#: How many ticks one statement deletes.
+PRUNE_BATCH = 1000
+
+
+class FiredTick(NamedTuple):
+    """A tick that has inserted a job, or whose job, a unique one, was there already."""
+
+    entry: str
+    tick: datetime
+    job_id: int
+
+
+@dataclass(slots=True)
+class Fired:
+    """What `fire` has done.
+
+    `entries` are all entries of the instance as they were before, and `failures` the names of those that
+    could not fire, with the errors.
+    """
+
+    now: datetime
+    entries: list[Entry]
+    ticks: list[FiredTick] = field(default_factory=list)
+    failures: list[tuple[str, Exception]] = field(default_factory=list)
+
+
+def read_clock_and_entries(tx: Transaction, name: str) -> tuple[datetime, list[Entry]]:
+    """The time by the database's clock, and all entries of an instance."""
+    entries = load_entries(tx, name)
+    if entries:
+        return entries[0].read_at, entries
+    return cast(datetime, tx.execute(select(tx.dialect.now())).scalar_one()), entries
+
+
+def begin_entries(tx: Transaction, name: str) -> None:
+    """Let the entries that have never fired, except those for a reboot, begin now."""
+    never_fired = [entry.name for entry in load_entries(tx, name) if _has_to_begin(entry)]
+    if never_fired:
+        _move_last_tick(tx, name, never_fired, tx.dialect.now())
+
+
+def _has_to_begin(entry: Entry) -> bool:
+    return entry.last_tick is None and not is_reboot(entry)
+
+
+def is_reboot(entry: Entry) -> bool:
+    """Whether an entry fires when a leader is elected."""
+    return entry.values.get("expression") == "@reboot"
+
+
+def fire(
+    tx: Transaction,
+    name: str,
+    names: Collection[str],
+    lease: float,
+    *,
+    reboot: datetime | None = None,
+    max_attempts: int | None = None,
+) -> Fired:
+    """Insert the jobs of all ticks of some entries that are due and have not inserted one.
+
+    Everything is decided here, by the rows and the database's clock: whoever calls this, however often, each
+    tick of an entry inserts one job. An entry that is paused or that no live node declares does not fire. One
+    whose stored values make no valid job is reported in `failures`; its ticks stay due.
+
+    Args:
+        tx: The transaction, which this has to itself.
+        name: The name of the instance.
+        names: The names of the entries.
+        lease: The seconds after which an entry of the code that no node has declared is gone.
+        reboot: When the leader was elected, if none was for longer than its lease: the tick of `@reboot`.
+        max_attempts: For jobs that do not set it.
+    """
+    tx.dialect.begin_write(tx.connection())
+    # Before anything is read: who has waited for the lock sees what the other transaction has done. Always in
+    # the same order, so that two transactions cannot wait for each other.
+    locked = select(_entry.entry).where(_entry.name == name, _entry.entry.in_(names)).order_by(_entry.entry)
+    tx.execute(locked.with_for_update(key_share=True)).all()
+    now, entries = read_clock_and_entries(tx, name)
+    fired = Fired(now, entries)
+    due: dict[tuple[str, datetime], Job] = {}
+    for entry in entries:
+        if entry.name not in names or entry.paused or entry.is_gone(lease):
+            continue
+        try:
+            ticks = _due_ticks(entry, now, reboot)
+            due.update({(entry.name, tick): entry.new_job(tick) for tick in ticks})
+        # Another program, or another version, can have stored anything.
+        except Exception as error:
+            fired.failures.append((entry.name, error))
+    if due:
+        claimed = _claim(tx, name, due)
+        newest = dict(sorted(due))
+        for tick in sorted(set(newest.values())):
+            _move_last_tick(tx, name, [entry for entry, at in newest.items() if at == tick], tick)
+        fired.ticks = _insert_jobs(tx, name, {key: due[key] for key in claimed}, max_attempts)
+    return fired
+
+
+def _due_ticks(entry: Entry, now: datetime, reboot: datetime | None) -> list[datetime]:
+    timing = periodic.check_timing({key: entry.values[key] for key in periodic.TIMING if key in entry.values})
+    cron = Cron.parse(timing["expression"], timing.get("timezone", "UTC"))
+    if cron.is_reboot:
+        is_new = reboot is not None and (entry.last_tick is None or entry.last_tick < reboot)
+        return [reboot] if reboot is not None and is_new else []
+    if entry.last_tick is None:
+        # It begins when `begin_entries` is called.
+        return []
+    policy = timing.get("catch_up", "latest")
+    return due_ticks(cron, entry.last_tick, now, policy, timing.get("window", periodic.DEFAULT_WINDOW))
+
+
+def _claim(tx: Transaction, name: str, due: Iterable[tuple[str, datetime]]) -> list[tuple[str, datetime]]:
+    """Insert the rows of ticks; returns those that were not there, by time and entry."""
+    records = [{"entry": entry, "tick": _stored(tick)} for entry, tick in sorted(due)]
+    parameters = {"of_instance": name, "ticks": encoding.dumps(records)}
+    claimed = tx.rows(_claim_statement(tx.dialect), parameters)
+    return sorted(((row.entry, row.tick) for row in claimed), key=lambda key: key[::-1])
+
+
+@functools.cache
+def _claim_statement(dialect: Dialect) -> Executable:
+    instance = bindparam("of_instance", type_=Text)
+    due = dialect.recordset("ticks", {"entry": Text, "tick": UTCDateTime}).c
+    of_entry = and_(_entry.name == instance, _entry.entry == due.entry)
+    rows = (
+        select(_entry.name, _entry.entry, due.tick, dialect.now())
+        .select_from(_entries.join(due.entry.table, of_entry))
+        .where(_entry.paused == false(), or_(_entry.last_tick.is_(None), _entry.last_tick < due.tick))
+        .order_by(_entry.entry, due.tick)
+    )
+    columns = ["name", "entry", "tick", "inserted_at"]
+    insert_: Any = dialect.insert(_ticks).from_select(columns, rows)
+    statement: Executable = insert_.on_conflict_do_nothing().returning(_tick.entry, _tick.tick)
+    return statement
+
+
+def _stored(tick: datetime) -> str:
+    return tick.replace(tzinfo=None).isoformat(" ", "microseconds")
+
+
+def _move_last_tick(tx: Transaction, name: str, names: Sequence[str], tick: Any) -> None:
+    is_older = or_(_entry.last_tick.is_(None), _entry.last_tick < tick)
+    statement = update(_entries).where(_entry.name == name, _entry.entry.in_(names), is_older)
+    tx.execute(statement.values(last_tick=tick))
+
+
+def _insert_jobs(
+    tx: Transaction, name: str, jobs: dict[tuple[str, datetime], Job], max_attempts: int | None
+) -> list[FiredTick]:
+    if not jobs:
+        return []
+    insert.insert_all(Inside(tx), list(jobs.values()), max_attempts=max_attempts)
+    fired = [FiredTick(entry, tick, job.id) for (entry, tick), job in jobs.items()]
+    statement = update(_ticks).where(
+        _tick.name == name,
+        _tick.entry == bindparam("of_entry", type_=Text),
+        _tick.tick == bindparam("at", type_=UTCDateTime),
+    )
+    statement = statement.values(job_id=bindparam("inserted", type_=BigInteger))
+    tx.execute(statement, [{"of_entry": entry, "at": tick, "inserted": id_} for entry, tick, id_ in fired])
+    return fired
+
+
+def elected_at(tx: Transaction, name: str, identity: str) -> datetime | None:
+    """When a node was elected as the leader of an instance; None if it is not the leader any more."""
+    statement = select(_leader.elected_at).where(_leader.name == name, _leader.node == identity)
+    tx.autocommit_next()
+    return tx.execute(statement).scalar()
+
+
+def prune_ticks(tx: Transaction, limit: int = PRUNE_BATCH) -> int:
+    """Delete old ticks, of all instances, whose entry is gone or does not need them; returns the number.
+
+    The `last_tick` of an entry keeps the ticks up to it from inserting jobs again.
+    """
+    is_needed = exists().where(
+        _entry.name == _tick.name,
+        _entry.entry == _tick.entry,
+        or_(_entry.last_tick.is_(None), _entry.last_tick < _tick.tick),
+    )
+    is_old = _tick.tick <= tx.dialect.now_minus(literal(KEEP_TICKS, Float))
+    key = (_tick.name, _tick.entry, _tick.tick)
+    # In one order, so that two leaders wait for each other in turn.
+    old = select(*key).where(is_old, ~is_needed).order_by(*key).limit(limit)
+    tx.autocommit_next()
+    result: Any = tx.execute(delete(_ticks).where(tuple_(*key).in_(old)))
+    return int(result.rowcount)
