@@ -25,7 +25,7 @@ from sqlalchemy import (
 
 from oban import encoding, periodic
 from oban.catch_up import due_ticks
-from oban.cron import Cron
+from oban.cron import REBOOT, Cron
 from oban.database.transaction import Transaction
 from oban.dialects.base import Dialect
 from oban.models import Job, Leader, PeriodicEntry, Tick
@@ -89,7 +89,7 @@ def _has_to_begin(entry: Entry) -> bool:
 
 def is_reboot(entry: Entry) -> bool:
     """Whether an entry fires when a leader is elected."""
-    return entry.values.get("expression") == "@reboot"
+    return str(entry.values.get("expression")).strip().lower() == REBOOT
 
 
 def fire(
