@@ -18,6 +18,9 @@ from oban.types import STATES, BigKey, KeyText, StateType, UTCDateTime
 #: How many keys one statement claims or looks up.
 BATCH = 1000
 
+#: The states and the time that a look compares.
+Look = tuple[tuple[str, ...], str | None]
+
 # The models import this module. Tables of other metadata are found in any schema, too.
 _metadata = sa.MetaData()
 _keys = sa.Table("oban_unique_keys", _metadata, sa.Column("key", KeyText), sa.Column("turn", BigInteger))
@@ -80,12 +83,10 @@ def find_conflicts(executor: Executor, dialect: Dialect, candidates: Sequence[Ca
     `executor` is a `Connection` or a `Transaction`.
     """
     found: list[int | None] = [None] * len(candidates)
-    by_statement: dict[tuple[tuple[str, ...], str | None], list[dict[str, Any]]] = {}
+    by_statement: dict[Look, list[dict[str, Any]]] = {}
     for n, (key, rule, job_id) in enumerate(candidates):
-        timestamp = None if rule.period is None else rule.timestamp
         record = {"n": n, "key": key, "period": rule.period, "job_id": job_id}
-        states = tuple(state for state in reversed(STATES) if state in rule.states)
-        by_statement.setdefault((states, timestamp), []).append(record)
+        by_statement.setdefault(look_of(rule), []).append(record)
     for (states, timestamp), records in by_statement.items():
         if not states:
             # Another program may have stored a rule with states that Oban does not have.
@@ -95,6 +96,12 @@ def find_conflicts(executor: Executor, dialect: Dialect, candidates: Sequence[Ca
             for n, id_ in executor.execute(statement, {"candidates": encoding.dumps(batch)}):
                 found[n] = id_
     return found
+
+
+def look_of(rule: Rule) -> Look:
+    """How a rule looks for jobs: in which states, and by which time, if it has a period."""
+    states = tuple(state for state in reversed(STATES) if state in rule.states)
+    return states, None if rule.period is None else rule.timestamp
 
 
 def _batches(items: Sequence[Any]) -> Iterable[Sequence[Any]]:
@@ -110,21 +117,34 @@ def _claim_statement(dialect: Dialect) -> Executable:
 
 @functools.cache
 def _look_statement(dialect: Dialect, states: tuple[str, ...], timestamp: str | None) -> Executable:
-    """Look up candidates that have the same states and compare the same time, or none.
-
-    There is a subquery for each state, the first of which that finds a job ends the look-up. Each reads one
-    entry of the index of keys, on every release of the databases and whatever the planner knows.
-    """
+    """Look up candidates that have the same states and compare the same time, or none."""
     candidate = dialect.recordset(
         "candidates", {"n": Integer, "key": Text, "period": Float, "job_id": BigInteger}
     ).c
+    id_ = conflicting_id(dialect, candidate.key, candidate.period, states, timestamp, candidate.job_id)
+    return sa.select(candidate.n, id_)
+
+
+def conflicting_id(
+    dialect: Dialect,
+    key: ColumnElement[str],
+    period: ColumnElement[float],
+    states: tuple[str, ...],
+    timestamp: str | None,
+    job_id: ColumnElement[int] | None = None,
+) -> ColumnElement[int]:
+    """The id of a stored job with a key that is in some states, or NULL; `job_id` is left out.
+
+    With a `timestamp`, that time of the job is within the period. There is a subquery for each state, the
+    first of which that finds a job ends the look-up. Each reads one entry of the index of keys, on every
+    release of the databases and whatever the planner knows.
+    """
     columns = _jobs.c
-    conditions: list[ColumnElement[bool]] = [
-        columns.unique_key == candidate.key,
-        columns.id != sa.func.coalesce(candidate.job_id, sa.literal_column("0")),
-    ]
+    conditions: list[ColumnElement[bool]] = [columns.unique_key == key]
+    if job_id is not None:
+        conditions.append(columns.id != sa.func.coalesce(job_id, sa.literal_column("0")))
     if timestamp is not None:
-        conditions.append(columns[timestamp] >= dialect.now_minus(candidate.period))
+        conditions.append(columns[timestamp] >= dialect.now_minus(period))
     # The order is that of the index, backwards. By the id, the planner would walk through the primary key.
     order = [column.desc() for column in (columns.unique_key, columns.state, columns.inserted_at)]
     ids = [
@@ -136,4 +156,4 @@ def _look_statement(dialect: Dialect, states: tuple[str, ...], timestamp: str | 
         for state in states
     ]
     # NULL is for a single state, as SQLite's coalesce() takes two arguments or more.
-    return sa.select(candidate.n, sa.func.coalesce(*ids, sa.null(), type_=BigInteger))
+    return sa.func.coalesce(*ids, sa.null(), type_=BigInteger)

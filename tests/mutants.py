@@ -211,7 +211,7 @@ MUTANTS = (
     ),
     Mutant(
         "an insert overwrites max_attempts that a job sets",
-        "oban/repository/insert.py",
+        "oban/repository/insert_batch.py",
         "if max_attempts is not None and not job._sets_max_attempts:\n        record[",
         "if max_attempts is not None:\n        record[",
         ("tests/suite/test_new_jobs.py",),

@@ -64,6 +64,9 @@ class Transaction(ABC):
         It then takes one round trip instead of three.
         """
 
+    def end_autocommit(self) -> None:  # noqa: B027 - in a transaction, there is nothing to end
+        """Let the statements that follow be one transaction, after one that `autocommit_next` was for."""
+
     @abstractmethod
     def after_commit(self, action: Action) -> None:
         """Run `action` once the changes are visible to the caller.
@@ -183,6 +186,11 @@ class OwnTransaction(Transaction):
         if self._autocommit_pool is not None and self._connection is None:
             self._autocommit = self._autocommit_pool.acquire()
             self._connection = self._autocommit.connection
+
+    def end_autocommit(self) -> None:
+        if self._autocommit is not None and self._autocommit_pool is not None:
+            self._autocommit_pool.release(self._autocommit, failed=False)
+            self._autocommit = self._connection = None
 
     def after_commit(self, action: Action) -> None:
         self._after_commit.append(action)
