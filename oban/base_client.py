@@ -158,7 +158,7 @@ class BaseClient(
         """Start running jobs, if there are queues; otherwise do nothing. `SyncOban` runs none.
 
         Raises:
-            SchemaMissing: The tables are not in the database yet.
+            SchemaMissing: The tables are not in the database yet, or of an older version (`SchemaOutdated`).
             DatabaseUnavailable: The database cannot be reached, or refuses the connection.
         """
 

@@ -21,6 +21,10 @@ class SchemaMissing(ObanError, RuntimeError):
     """The database does not have the Oban tables yet: run `oban install`."""
 
 
+class SchemaOutdated(SchemaMissing):
+    """The tables are of an older version of Oban: run `oban install`."""
+
+
 class SchemaMismatch(ObanError, RuntimeError):
     """There are tables of these names that Oban cannot upgrade or adopt as they are."""
 

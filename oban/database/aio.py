@@ -9,12 +9,12 @@ from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary, finalize
 
-from sqlalchemy import URL, Engine, NullPool, event, select
+from sqlalchemy import URL, Engine, NullPool, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_scoped_session
 
 from oban import clock, compat, dialects
-from oban.database import idle, loops
+from oban.database import idle, loops, schema_errors
 from oban.database.base import BaseDatabase, Function, P, Retries, T
 from oban.database.engines import make_engine, with_own_pool
 from oban.database.fast import FAST_PATH
@@ -22,7 +22,6 @@ from oban.database.fast.autocommit_pool import AutocommitPool
 from oban.database.loops import Loop, LoopLock, LoopPool, Loops, before_close, drop_idle, enter
 from oban.database.shared import NOT_FOR_NODES, SharedConnection
 from oban.errors import ConfigError, InvalidTarget, SchemaMissing, WrongLoop
-from oban.models import Job
 
 logger = logging.getLogger("oban.database")
 
@@ -153,7 +152,7 @@ class Database(BaseDatabase):
             raise ConfigError(problem)
         # To connect would create an empty file.
         if self.dialect.missing_file(self.engine.url):
-            raise SchemaMissing(self.missing_schema())
+            raise SchemaMissing(schema_errors.missing(self.dialect, self.engine.url, self.prefix))
         if self.dialect.single_writer:
             await compat.run_sync(self._inspect)
 
@@ -171,14 +170,14 @@ class Database(BaseDatabase):
                 self.in_memory = self.in_memory if in_memory is None else in_memory
 
     async def prepare(self) -> None:
-        """Set up the database for a runner; raises `SchemaMissing` if there are no tables."""
+        """Set up the database for a runner. Raises `SchemaMissing` if tables or columns are missing."""
         if not self.in_memory:
             try:
                 await self._configure()
             except Exception as error:
                 self._translate(error)
                 raise
-        await self.read(lambda transaction: transaction.execute(select(Job.id).limit(0)))
+        await self.read(lambda transaction: transaction.execute(schema_errors.check()))
 
     async def _configure(self) -> None:
         until = clock.monotonic() + (POOL_TIMEOUT if self.timeout is None else self.timeout)

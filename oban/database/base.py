@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, scoped_session
 
 from oban import clock, compat, dialects
-from oban.database import inherited, loops
+from oban.database import inherited, loops, schema_errors
 from oban.database.binding import pinned, write_bind
 from oban.database.driver_autocommit import send_begin
 from oban.database.engines import AUTOCOMMIT_CONNECTIONS, DEFAULT_ISOLATION, autocommits, has_level
@@ -20,7 +20,7 @@ from oban.database.hooks import ConnectionHooks, SessionHooks, TransactionHooks
 from oban.database.job_scope import job_transactions
 from oban.database.shared import SharedConnection
 from oban.database.transaction import JoinedTransaction, Notice, OwnTransaction, Transaction
-from oban.errors import ConfigError, InvalidTarget, SchemaMissing, WouldDeadlock, WrongLoop
+from oban.errors import ConfigError, InvalidTarget, WouldDeadlock, WrongLoop
 from oban.models import Job
 
 logger = logging.getLogger("oban.database")
@@ -323,9 +323,11 @@ class BaseDatabase:
             self._autocommit_pool.invalidate_all()
         if self.on_full is not None and self.dialect.is_full(error.__cause__ or error):
             self.on_full()
-        if isinstance(error, DBAPIError) and self.dialect.is_missing_table(error):
-            raise SchemaMissing(self.missing_schema()) from None
         refused_as, url = self.dialect.refused_as, self._sync_engine.url
+        if isinstance(error, DBAPIError) and (
+            schema_error := schema_errors.explain(error, self.dialect, url, self.prefix)
+        ):
+            raise schema_error from None
         if isinstance(error, DBAPIError) and (problem := refused_as(error, url)):
             raise ConfigError(problem) from error
         if loops.is_of_wrong_loop(error):
@@ -336,15 +338,3 @@ class BaseDatabase:
                 "prepared statements get lost, as they do behind a pooler in transaction mode; %s",
                 _LOST_STATEMENT_ADVICE,
             )
-
-    def missing_schema(self) -> str:
-        """The message for a database that has no Oban tables."""
-        url = dialects.redacted(self._sync_engine.url)
-        where = f" in the schema {self.prefix}" if self.prefix else ""
-        option = f" --prefix {self.prefix}" if self.prefix else ""
-        problem = self.dialect.missing_file(self._sync_engine.url)
-        reason = f"{problem}, so " if problem else ""
-        return (
-            f"{reason}there are no Oban tables{where} in {url}; make them with"
-            f" `oban install --database-url '{url}'{option}` (or `alembic upgrade head`)"
-        )

@@ -214,6 +214,10 @@ class Dialect(Expressions):
     def is_missing_table(self, error: DBAPIError) -> bool:
         """Whether a statement failed because one of Oban's tables does not exist."""
 
+    @abstractmethod
+    def is_missing_column(self, error: DBAPIError) -> bool:
+        """Whether a statement failed because a column does not exist."""
+
     def is_lost_statement(self, error: Exception) -> bool:
         """Whether a prepared statement is unknown to the server, or its name is taken: see `pooled`."""
         return False

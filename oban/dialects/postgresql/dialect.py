@@ -44,6 +44,7 @@ _NOTIFY = sa.text(
 
 # SQLSTATE codes and classes (the first two characters): appendix A of the PostgreSQL manual.
 _UNDEFINED_TABLE = {"42P01", "3F000"}
+_UNDEFINED_COLUMN = "42703"
 _TRANSIENT = {"40001", "40P01"}
 # lock_timeout expired: another transaction keeps the row locked. Worth repeating later, but not at once.
 _LOCKED = "55P03"
@@ -270,6 +271,9 @@ class PostgreSQL(Dialect):
 
     def is_missing_table(self, error: DBAPIError) -> bool:
         return _sqlstate(error) in _UNDEFINED_TABLE
+
+    def is_missing_column(self, error: DBAPIError) -> bool:
+        return _sqlstate(error) == _UNDEFINED_COLUMN
 
     def is_lost_statement(self, error: Exception) -> bool:
         return _sqlstate(error) in _LOST_STATEMENT

@@ -39,6 +39,9 @@ _LOCKED = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _UNUSABLE = _LOCKED | {
     *(sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN)
 }
+# SQLite has no codes for these: SQLITE_ERROR stands for every faulty statement.
+_NO_TABLE = "no such table: oban_"
+_NO_COLUMN = re.compile("no such column|has no column named")
 # With six digits after the point, as SQLAlchemy stores a time, so that strings compare as times do.
 _NOW = "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
 # An UPDATE takes the write lock even if it matches no row.
@@ -304,8 +307,10 @@ class SQLite(Dialect):
         return f"the file's journal mode is {mode}, in which readers and the writer wait for each other"
 
     def is_missing_table(self, error: DBAPIError) -> bool:
-        # There is no code for it: SQLITE_ERROR stands for every faulty statement.
-        return "no such table: oban_" in str(error.orig)
+        return _NO_TABLE in str(error.orig)
+
+    def is_missing_column(self, error: DBAPIError) -> bool:
+        return _NO_COLUMN.search(str(error.orig)) is not None
 
     def is_transient(self, error: DBAPIError) -> bool:
         return _code(error) in _LOCKED
