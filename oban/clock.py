@@ -13,8 +13,6 @@ from weakref import WeakMethod
 #: that the system calls monotonic.
 _BOOTTIME: int | None = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC", None))
 
-_MILLISECOND = timedelta(milliseconds=1)
-
 
 class Clock:
     """The machine's clocks. Pass an instance of a subclass to `use` to replace them."""
@@ -61,7 +59,7 @@ class MovableClock(Clock):
         self._set(super().now() if start is None else _utc(start))
 
     def now(self) -> datetime:
-        """The current time as an aware UTC datetime, in whole milliseconds, as SQLite counts them."""
+        """The current time as an aware UTC datetime, rounded up to milliseconds, which SQLite counts in."""
         if not self._ticking:
             return self._at
         with self._lock:
@@ -169,7 +167,8 @@ def _utc(at: datetime) -> datetime:
 
 
 def _whole(at: datetime) -> datetime:
-    return at - timedelta(microseconds=at.microsecond) + at.microsecond // 1000 * _MILLISECOND
+    # Rounded up, so that a job is due when the clock is moved to its `scheduled_at`.
+    return at + timedelta(microseconds=-at.microsecond % 1000)
 
 
 if hasattr(os, "register_at_fork"):

@@ -116,6 +116,20 @@ MUTANTS = (
         ("tests/faults/test_double_claim.py",),
     ),
     Mutant(
+        "heartbeats are judged by a clock that a test has moved",
+        "oban/repository/cluster.py",
+        "now: datetime = tx.execute(select(tx.dialect.unmoved.now())).scalar_one()",
+        "now: datetime = tx.execute(select(tx.dialect.now())).scalar_one()",
+        ("tests/runner/test_moved_clock.py",),
+    ),
+    Mutant(
+        "a compiled statement is run again with the first time of a moved clock",
+        "oban/database/fast/compiled.py",
+        "if any(parameter.callable is not None for parameter in compiled.binds.values()):",
+        "if any(parameter.callable is None for parameter in ()):",
+        ("tests/fast_path/test_compiled_statements.py",),
+    ),
+    Mutant(
         "heartbeat off",
         "oban/repository/cluster.py",
         "insert.on_conflict_do_update(index_elements=[_producer.uuid], set_=refreshed)",

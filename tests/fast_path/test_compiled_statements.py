@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from sqlalchemy import URL, Integer, Text, bindparam, create_engine, event, insert, literal, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, StatementError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
-from oban import Job, Oban, SyncOban, migration
+from oban import Job, Oban, SyncOban, clock, migration
 from oban.database import idle
 from oban.database.transaction import Transaction
 from oban.types import JobState, UTCDateTime
@@ -22,6 +22,7 @@ from tests.support.internals import (
     idle_connections,
     record_compiled_statements,
 )
+from tests.support.rows import just_now
 
 
 @pytest.fixture
@@ -90,6 +91,29 @@ async def test_a_default_that_is_computed_for_each_row_is_left_to_sqlalchemy(
     ]
     assert [row.state for (row,) in found] == ["available", "scheduled", "available", "scheduled"]
     assert runs == []
+
+
+async def test_statements_with_the_time_of_a_moved_clock_are_left_to_sqlalchemy(
+    oban: Oban, runs: list[str]
+) -> None:
+    async def insertions() -> list[datetime]:
+        alone = await oban.enqueue(Job(worker="w"))
+        async with AsyncSession(oban.engine) as session:
+            in_session = await oban.enqueue(Job(worker="w"), session=session)
+            return [alone.inserted_at, in_session.inserted_at]
+
+    for _ in range(3):
+        await insertions()
+    assert runs
+    with clock.use(clock.MovableClock()) as moving:
+        runs.clear()
+        for hours in range(1, 4):
+            moving.advance(hours=hours)
+            assert await insertions() == [moving.now()] * 2
+    assert runs == []
+    began = datetime.now(UTC)
+    assert all(just_now(at, began) for at in await insertions())
+    assert runs
 
 
 async def test_an_error_is_the_same_as_that_of_sqlalchemy(url: URL, runs: list[str]) -> None:
