@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from oban import filters
     from oban.client import Oban
     from oban.config import QueueOptions, Retention
-    from oban.errors import InvalidJob, JobNotFound, ObanError
+    from oban.errors import InvalidJob, JobNotFound, ObanError, UniqueConflict
     from oban.fields import JobUpdate
     from oban.job_function import job
     from oban.middleware import CallNext, Middleware
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from oban.resources import Resource, injected
     from oban.sync_client import SyncOban
     from oban.types import JobState
+    from oban.unique import Unique, UniqueOptions
     from oban.worker import Worker, current_job
     from oban.worker_decorator import worker
 
@@ -52,6 +53,9 @@ __all__ = [
     "Retention",
     "Snooze",
     "SyncOban",
+    "Unique",
+    "UniqueConflict",
+    "UniqueOptions",
     "Worker",
     "current_job",
     "filters",
@@ -65,7 +69,7 @@ __all__ = [
 _MODULES = {
     "client": ["Oban"],
     "config": ["QueueOptions", "Retention"],
-    "errors": ["InvalidJob", "JobNotFound", "ObanError"],
+    "errors": ["InvalidJob", "JobNotFound", "ObanError", "UniqueConflict"],
     "fields": ["JobUpdate"],
     "job_function": ["job"],
     "middleware": ["CallNext", "Middleware"],
@@ -77,6 +81,7 @@ _MODULES = {
     "resources": ["Resource", "injected"],
     "sync_client": ["SyncOban"],
     "types": ["JobState"],
+    "unique": ["Unique", "UniqueOptions"],
     "worker": ["Worker", "current_job"],
     "worker_decorator": ["worker"],
 }

@@ -75,6 +75,24 @@ class JobNotFound(ObanError, LookupError):
         self.ids = ids
 
 
+class UniqueConflict(ObanError):
+    """A job cannot be stored, because it is unique and another one is in the way.
+
+    `job_id`, or `id`, is the id of that one. It is None for an earlier job of the same flush or statement,
+    which has no id yet.
+    """
+
+    def __init__(self, job_id: int | None) -> None:
+        other = "an earlier job of the same statement" if job_id is None else f"job {shown(job_id)}"
+        super().__init__(f"the job is unique, and {other} is in the way")
+        self.job_id = job_id
+
+    @property
+    def id(self) -> int | None:
+        """The same as `job_id`."""
+        return self.job_id
+
+
 class PeriodicNotFound(ObanError, LookupError):
     """There is no periodic entry of this name. `name` is the name."""
 

@@ -5,13 +5,14 @@ Each returns the value in its normal form and raises `InvalidJob`.
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from difflib import get_close_matches
 from typing import Any, Literal, Required, TypeAlias, TypedDict
 
 from oban import clock, display, encoding
 from oban.errors import InvalidJob
+from oban.suggestions import similar as similar
+from oban.suggestions import suggestion as suggestion
 
 QUEUE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,127}", re.ASCII)
 #: In characters, as is the next one.
@@ -254,17 +255,3 @@ def check_retry(options: Mapping[str, object]) -> dict[str, Any]:
         if option not in known:
             raise InvalidJob(option, f"cannot be set by a retry{suggestion(option, known)}")
     return check({option: value for option, value in options.items() if value is not None})
-
-
-def similar(name: object, known: Iterable[str]) -> str | None:
-    """The known name that is most similar to an unknown one, if any is."""
-    if not isinstance(name, str):
-        return None
-    # No known name is nearly as long, and long strings take long to compare.
-    return next(iter(get_close_matches(name[:100], known, 1)), None)
-
-
-def suggestion(name: object, known: list[str]) -> str:
-    """The end of an error message about an unknown name: the most similar one, or all that are known."""
-    near = similar(name, known)
-    return f"; did you mean {near}?" if near else f"; known are {', '.join(sorted(known))}"

@@ -1,10 +1,9 @@
 """The registry of workers, which finds the class for the name in a row, or for an older name of a worker."""
 
-from collections.abc import Sequence
 from typing import Any, TypeVar
 
-from oban import error_texts, fields, main_module
-from oban.errors import ConfigError, InvalidJob, UnknownWorker
+from oban import error_texts, main_module
+from oban.errors import ConfigError, UnknownWorker
 
 W = TypeVar("W", bound=type[Any])
 
@@ -61,13 +60,5 @@ def names(cls: Any) -> tuple[str, ...]:
     return (cls.worker_name, *cls._aliases)
 
 
-def parse_aliases(value: str | Sequence[str], own_name: str) -> tuple[str, ...]:
-    """The option `aliases`. Raises `ConfigError` unless it is a name or a list of names."""
-    listed = [value] if isinstance(value, str) else value
-    if not isinstance(listed, (list, tuple, set, frozenset)):
-        raise ConfigError(f"aliases must be a name or a list of names, not {type(value).__name__}")
-    try:
-        checked = dict.fromkeys(map(fields.worker, listed))
-    except InvalidJob as error:
-        raise ConfigError(f"aliases: a worker's name {error.problem}") from None
-    return tuple(name for name in checked if name != own_name)
+#: Every worker that this process has defined.
+registry: Registry[type[Any]] = Registry()

@@ -4,45 +4,30 @@ A worker's name in the database is `module.QualifiedName`, unless the option `na
 registered workers run: nothing is ever imported because a row names it.
 """
 
-import inspect
 from collections.abc import Mapping
 from contextvars import ContextVar
 from copy import deepcopy
 from datetime import timedelta
 from typing import Any, ClassVar, Generic, Unpack, cast
 
-from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import Session
 from typing_extensions import TypeVar
 
-from oban import (
-    arguments,
-    backoff,
-    callables,
-    config,
-    display,
-    error_rules,
-    fields,
-    instances,
-    main_module,
-    signatures,
-)
+from oban import arguments, backoff, fields, instances, main_module, worker_definition
 from oban.arguments import Arguments
 from oban.database.aio import AsyncCaller
 from oban.database.base import SyncCaller
 from oban.error_rules import Rules
 from oban.errors import ConfigError, InvalidJob
 from oban.fields import Overrides, WorkerOptions
-from oban.middleware import Layers, layers
+from oban.middleware import Layers
 from oban.models import Job
-from oban.registry import Registry, parse_aliases
+from oban.registry import registry as registry
 from oban.resources import ResourceParameter
 from oban.signatures import PassesError
+from oban.unique import Replacement, Unique
 
 #: The type of a worker's args.
 A = TypeVar("A", default=Mapping[str, Any])
-
-EXECUTORS = ("thread", "process")
 
 
 class Worker(Generic[A]):
@@ -97,6 +82,9 @@ class Worker(Generic[A]):
     own_middleware: ClassVar[Layers] = ()
     #: What `retry_on`, `discard_on`, `cancel_on` and `snooze_on` say about exceptions.
     error_rules: ClassVar[Rules] = {}
+    #: The options `unique` and `replace`.
+    _unique: ClassVar[Unique | None] = None
+    _replace: ClassVar[Replacement] = {}
     #: Why the class is only a base of other workers, if it is.
     _why_base: ClassVar[str | None] = "has no method process"
     #: The fields of a new job, and those of them that each job needs a copy of.
@@ -119,84 +107,7 @@ class Worker(Generic[A]):
 
     def __init_subclass__(cls, **options: Unpack[WorkerOptions]) -> None:
         super().__init_subclass__()
-        try:
-            cls._set_options(options)
-            cls._inspect_process()
-            cls._inspect_timeout()
-            cls._passes_error = signatures.inspect_backoff(cls)
-            if cls._why_base is None:
-                registry.add(cls)
-            elif cls._aliases:
-                raise ConfigError(f"it {cls._why_base}, so it cannot have aliases")
-            else:
-                registry.remove(cls.worker_name)
-        except (ConfigError, InvalidJob) as error:
-            raise ConfigError(f"{cls.__qualname__}: {error}") from error.__cause__
-
-    @classmethod
-    def _set_options(cls, options: WorkerOptions) -> None:
-        config.check_known(options, WorkerOptions.__annotations__)
-        module = main_module.import_name(cls.__module__)
-        name, oban = options.pop("name", None), options.pop("oban", None)
-        executor, aliases = options.pop("executor", None), options.pop("aliases", None)
-        if "timeout" in options:
-            timeout = options.pop("timeout")
-            cls._timeout = None if timeout is None else fields.timeout(timeout)
-            cls._has_timeout = True
-        if (functions := options.pop("middleware", None)) is not None:
-            cls.own_middleware = layers(callables.middleware(functions))
-        # The rules of a base class apply, except for the exceptions that are named again.
-        cls.error_rules = {**cls.error_rules, **error_rules.pop_rules(options)}
-        own = fields.check(options)
-        cls.worker_name = fields.worker(f"{module}.{cls.__qualname__}" if name is None else name)
-        cls._defaults = {**cls._defaults, **own, "worker": cls.worker_name}
-        cls._template = Job._template(cls._defaults)
-        cls._mutable = {field: cls._defaults[field] for field in cls._defaults.keys() & {"tags", "meta"}}
-        if oban is not None:
-            config.check_name("oban", oban)
-            cls._oban = oban
-        cls._is_in_script = name is None and module == cls.__module__ == main_module.MAIN
-        # `@worker` can decorate a worker of this name.
-        previous = registry.get(cls.worker_name)
-        inherited = previous._aliases if previous is not None and previous in cls.__mro__ else ()
-        cls._aliases = inherited if aliases is None else parse_aliases(aliases, cls.worker_name)
-        if executor not in (None, *EXECUTORS):
-            raise ConfigError(f"executor must be {' or '.join(EXECUTORS)}, not {display.shown(executor)}")
-        if executor is not None:
-            cls.in_process = executor == "process"
-        cls.is_async = callables.is_async(cls.process)
-        if cls.is_async and (executor or cls.in_process):
-            raise ConfigError("an async process runs on the event loop; executor is for a plain one")
-
-    @classmethod
-    def _inspect_process(cls) -> None:
-        declared = arguments.declared(cls, Worker, cls._declared)
-        if declared is not cls._declared:
-            cls._declared, cls._arguments = declared, arguments.make(declared)
-        types_by_name: dict[str, tuple[Any, ...]] = {"session": (Session, AsyncSession)}
-        if cls._arguments is not None:
-            types_by_name["args"] = (declared,)
-        cls._why_base = signatures.why_base(cls, Worker)
-        process = signatures.Process()
-        if cls._why_base is None:
-            process = signatures.inspect_process(cls, types_by_name)
-        cls.takes, cls.resource_parameters = process.takes, process.resources
-        if "session" in cls.takes:
-            signatures.check_session(cls.process, cls.is_async, (AsyncSession, Session))
-        if "args" in cls.takes:
-            arguments.check_parameter(cls.process, declared if cls._arguments else dict, cls.__name__)
-        if cls.in_process and (missing := cls.takes - {"args"}):
-            what = "the job's session" if "session" in missing else "what the lifespan yields"
-            raise ConfigError(
-                f"a child process cannot have {what}: remove the parameter {sorted(missing)[0]}, or executor"
-            )
-
-    @classmethod
-    def _inspect_timeout(cls) -> None:
-        if not callable(cls.timeout) or inspect.iscoroutinefunction(cls.timeout):
-            raise ConfigError("timeout must be a plain method")
-        is_overridden = inspect.getattr_static(cls, "timeout") is not Worker.__dict__["timeout"]
-        cls._uses_default_timeout = not (cls._has_timeout or is_overridden)
+        worker_definition.define(cls, Worker, options)
 
     def process(self, job: Job, *args: Any, **kwargs: Any) -> Any:
         """Process one job. Define it as `async def`, or as `def` to run it in a thread.
@@ -334,9 +245,6 @@ class Worker(Generic[A]):
         enqueued: Job = instances.for_sync_calls(cls._oban)._enqueue_sync(job, session)
         return enqueued
 
-
-#: Every worker that this process has defined.
-registry: Registry[type[Worker[Any]]] = Registry()
 
 running: ContextVar[Job | None] = ContextVar("oban.running", default=None)
 

@@ -90,6 +90,7 @@ class Job(Detachable, Base):
         errors: Why attempts failed or were cancelled, as `{"attempt": 1, "at": "…", "error": "…"}`; of more
             than 20, the first and the last 10.
         attempted_by: Node and producer of the last attempt.
+        conflict: Whether a call found this job instead of inserting another one, because that is unique.
         inserted_at: When the job was enqueued, in UTC like all times.
         attempted_at: When the last attempt started, or None.
         cancelled_at, completed_at, discarded_at: When the job reached this state, or None.
@@ -151,6 +152,8 @@ class Job(Detachable, Base):
     unique_key: Mapped[str | None] = mapped_column(KeyText)
     unique_rule: Mapped[dict[str, Any] | None] = mapped_column(OptionalDocument)
 
+    #: Whether the job was not inserted, because it is unique and this row was there.
+    conflict = False
     #: Set on the instance that a worker gets, while it runs.
     _run: ClassVar[RunStatus | None] = None
     #: Seconds, from which `enqueue` computes `scheduled_at` by the database's clock.

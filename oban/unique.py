@@ -1,0 +1,340 @@
+"""Unique jobs: which fields of two jobs are compared, and which existing jobs are in the way of a new one.
+
+Nothing here asks the database. A job's key is the same text for all jobs that are duplicates of each other,
+and its rule says which of the jobs with that key count.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeAlias, TypedDict
+
+from oban import display, encoding, suggestions
+from oban.errors import ConfigError, EncodingError, InvalidJob
+from oban.registry import registry
+
+#: The groups of states. "all" has every state, in the order of `JobState`.
+GROUPS: dict[str, tuple[str, ...]] = {
+    "all": (
+        *("available", "scheduled", "suspended", "executing", "retryable"),
+        *("completed", "discarded", "cancelled"),
+    ),
+    "incomplete": ("available", "scheduled", "suspended", "executing", "retryable"),
+    "scheduled": ("scheduled",),
+    "successful": ("available", "scheduled", "suspended", "executing", "retryable", "completed"),
+    "executing": ("executing",),
+}
+STATES = GROUPS["all"]
+#: The fields that can be compared, and those that are by default.
+FIELDS = ("worker", "queue", "args", "meta")
+DEFAULT_FIELDS = ("worker", "queue", "args")
+#: The fields that hold documents, which `keys` is about.
+DOCUMENTS = ("args", "meta")
+TIMESTAMPS = ("inserted_at", "scheduled_at")
+#: The fields of an existing job that a new one can replace.
+REPLACEABLE = ("args", "max_attempts", "meta", "priority", "queue", "scheduled_at", "tags", "worker")
+#: The arguments of `Unique`.
+OPTIONS = ("period", "fields", "keys", "states", "timestamp")
+#: The longest period, in seconds: 100 years.
+MAX_PERIOD = 36_525 * 86_400.0
+
+#: The fields to replace, by the state of the existing job.
+Replacement: TypeAlias = dict[str, tuple[str, ...]]
+
+
+class UniqueOptions(TypedDict, total=False):
+    """The dict in the option `unique`. See `Unique`; `group` is another word for `states`."""
+
+    period: float | timedelta | None
+    fields: Sequence[str]
+    keys: Sequence[str]
+    states: str | Sequence[str]
+    group: str | Sequence[str]
+    timestamp: str
+
+
+#: The options `unique` and `replace`.
+UniqueOption: TypeAlias = "bool | UniqueOptions | Unique | None"
+ReplaceOption: TypeAlias = Sequence[str] | Mapping[str, Sequence[str]] | None
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class Unique:
+    """Which jobs are duplicates of each other, for the option `unique`.
+
+    A new job is not inserted if there is one with the same values in `fields`, in one of `states` and within
+    `period`.
+
+    Args:
+        period: For how long, in seconds or as a timedelta, a job keeps duplicates out, up to 100 years
+            (default None: as long as it exists).
+        fields: The fields that are compared: "worker", "queue", "args" and "meta" (default: the first three).
+        keys: The keys of args, and of meta if it is one of `fields`, that are compared (default: all).
+        states: The states in which a job keeps duplicates out: a list of states, or the group "all",
+            "incomplete", "scheduled", "successful" or "executing" (default "successful": all states but
+            cancelled and discarded).
+        timestamp: From when `period` counts: "inserted_at" or "scheduled_at" (default "inserted_at").
+
+    Raises:
+        ConfigError: A value cannot be used.
+
+    Example:
+        `Unique(period=60, fields=["worker", "args"], keys=["account_id"], states="incomplete")`
+    """
+
+    period: float | None
+    fields: tuple[str, ...]
+    keys: tuple[str, ...]
+    states: tuple[str, ...]
+    timestamp: str
+
+    def __init__(
+        self,
+        period: float | timedelta | None = None,
+        fields: Iterable[str] = DEFAULT_FIELDS,
+        keys: Iterable[str] = (),
+        states: str | Iterable[str] = "successful",
+        timestamp: str = "inserted_at",
+    ) -> None:
+        checked = {
+            "period": _period(period),
+            "fields": _some_of(fields, FIELDS, "fields"),
+            "keys": _keys(keys),
+            "states": _states(states),
+            "timestamp": _timestamp(timestamp),
+        }
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+        if self.keys and not {*self.fields} & {*DOCUMENTS}:
+            raise ConfigError('unique: keys are those of args or meta: add "args" or "meta" to fields')
+
+    @classmethod
+    def parse(cls, value: object) -> "Unique | None":
+        """The option `unique`: True, a dict of the arguments, or a `Unique`; False and None are None.
+
+        Raises `ConfigError`.
+        """
+        if value is None or value is False:
+            return None
+        if value is True:
+            return _DEFAULT
+        if isinstance(value, cls):
+            return value
+        if not isinstance(value, Mapping):
+            raise ConfigError(
+                'unique must be True, False, a dict such as {"period": 60}, or a Unique,'
+                f" not {display.shown(value)}"
+            )
+        options = {**value}
+        for name in options:
+            if name not in (*OPTIONS, "group"):
+                hint = suggestions.suggestion(name, [*OPTIONS, "group"])
+                raise ConfigError(f"unique: unknown option {display.shown(name)}{hint}")
+        if "group" in options:
+            if "states" in options:
+                raise ConfigError("unique: states and group mean the same: pass one of them")
+            options["states"] = options.pop("group")
+        return cls(**options)
+
+    def key(self, values: Mapping[str, Any]) -> str:
+        """The key of a job with these `worker`, `queue`, `args` and `meta`; only compared ones are needed.
+
+        Two jobs have the same key if the compared values are the same JSON. A number is the same with and
+        without a fraction of zero, because PostgreSQL stores 1e2 as 100. A missing key is not null. Raises
+        `InvalidJob` for values that are not JSON.
+        """
+        compared = {field: _canonical(self._compared(field, values[field])) for field in self.fields}
+        if self.keys:
+            # Jobs that are compared by all of their args are no duplicates of these.
+            compared["keys"] = sorted(self.keys)
+        try:
+            text = json.dumps(
+                compared, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":")
+            ).encode()
+        except (TypeError, ValueError, RecursionError) as error:
+            raise EncodingError(" or ".join(self.fields), f"is not JSON: {error}") from None
+        return hashlib.blake2b(text, digest_size=16).hexdigest()
+
+    def _compared(self, field: str, value: Any) -> Any:
+        if not self.keys or field not in DOCUMENTS or not isinstance(value, Mapping):
+            return value
+        return {key: value[key] for key in self.keys if key in value}
+
+    def rule(self) -> dict[str, Any]:
+        """What is stored with a job, so that programs without its worker can judge a retry or an update."""
+        return {
+            "period": self.period,
+            "fields": [*self.fields],
+            "keys": [*self.keys],
+            "states": [*self.states],
+            "timestamp": self.timestamp,
+        }
+
+    @classmethod
+    def from_rule(cls, rule: object) -> "Unique | None":
+        """The `Unique` of a stored rule, whatever another program has stored; None if it is no rule.
+
+        A missing or wrong part counts as its default. Unknown states are left out.
+        """
+        if not isinstance(rule, Mapping):
+            return None
+        states = rule.get("states")
+        if isinstance(states, list):
+            known = [state for state in STATES if state in states]
+            if not known:
+                return None
+            rule = {**rule, "states": known}
+        parts: dict[str, Any] = {}
+        for name in OPTIONS:
+            try:
+                parts[name] = getattr(cls(**{name: rule[name]}), name)
+            except (ConfigError, KeyError):
+                continue
+        try:
+            return cls(**parts)
+        except ConfigError:
+            # Its keys are of fields that are not compared.
+            return cls(**{**parts, "keys": ()})
+
+
+def _period(value: object) -> float | None:
+    if value is None:
+        return None
+    number = value.total_seconds() if isinstance(value, timedelta) else value
+    if isinstance(number, bool) or not isinstance(number, (int, float)):
+        raise ConfigError(f"unique: period must be seconds or a timedelta, not {display.shown(value)}")
+    # NaN is not in between.
+    if not 0 < number <= MAX_PERIOD:
+        advice = "leave it out for jobs that are unique as long as they exist"
+        limits = f"more than 0 seconds and at most 100 years; {advice}"
+        raise ConfigError(f"unique: period must be {limits}, not {display.shown(value)}")
+    return float(number)
+
+
+def _names(value: object, option: str, example: str) -> tuple[str, ...]:
+    """The strings of a list, each once, and as plain strings: a state can be a `JobState`."""
+    if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
+        raise ConfigError(f"{option} must be a list such as {example}, not {display.shown(value)}")
+    names = [*value]
+    for name in names:
+        if not isinstance(name, str):
+            raise ConfigError(f"{option} must be strings; {display.shown(name)} is not")
+    return tuple(dict.fromkeys(map(str.__str__, names)))
+
+
+def _some_of(value: object, known: tuple[str, ...], option: str) -> tuple[str, ...]:
+    """At least one of the known names, in their order."""
+    names = _names(value, f"unique: {option}", json.dumps(known[:2]))
+    for name in names:
+        if name not in known:
+            hint = suggestions.suggestion(name, [*known])
+            raise ConfigError(f"unique: {option} has {display.shown(name)}, which is not one of them{hint}")
+    if not names:
+        raise ConfigError(f"unique: {option} is empty; pass one of {', '.join(known)}")
+    return tuple(name for name in known if name in names)
+
+
+def _keys(value: object) -> tuple[str, ...]:
+    return tuple(_key(name) for name in _names(value, "unique: keys", '["account_id"]'))
+
+
+def _key(name: str) -> str:
+    try:
+        return encoding.string(name, "unique: keys")
+    except EncodingError as error:
+        raise ConfigError(str(error)) from None
+
+
+def _states(value: object) -> tuple[str, ...]:
+    if not isinstance(value, str):
+        return _some_of(value, STATES, "states")
+    name = str.__str__(value)
+    if name in GROUPS:
+        return GROUPS[name]
+    if name in STATES:
+        raise ConfigError(f'unique: states "{name}" is a state and not a group; pass ["{name}"]')
+    hint = suggestions.suggestion(name, [*GROUPS])
+    raise ConfigError(f"unique: {display.shown(name)} is not a group of states{hint}")
+
+
+def _timestamp(value: object) -> str:
+    if value in TIMESTAMPS:
+        return str(value)
+    raise ConfigError(f"unique: timestamp must be {' or '.join(TIMESTAMPS)}, not {display.shown(value)}")
+
+
+def _canonical(value: Any) -> Any:
+    """The value with integers for floats that are whole numbers."""
+    if isinstance(value, float):
+        return int(value) if math.isfinite(value) and value.is_integer() else value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return int(encoding.from_digits(int(value)))
+    if isinstance(value, Mapping):
+        return {key: _canonical(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_canonical(item) for item in value]
+    return value
+
+
+def parse_replace(value: object) -> Replacement:
+    """The option `replace`: fields to replace, as a list for every state or as a dict by the state.
+
+    The result does not name `scheduled_at` for an executing job, which has started. Raises `ConfigError`.
+    """
+    by_state = value if isinstance(value, Mapping) else dict.fromkeys(STATES, value)
+    replacement: Replacement = {}
+    for state, listed in by_state.items():
+        if state not in STATES:
+            hint = suggestions.suggestion(state, [*STATES])
+            raise ConfigError(f"replace: {display.shown(state)} is not a state{hint}")
+        names = _names(listed, "replace: fields", '["scheduled_at"]')
+        for name in names:
+            if name not in REPLACEABLE:
+                hint = suggestions.suggestion(name, [*REPLACEABLE])
+                raise ConfigError(f"replace: {display.shown(name)} cannot be replaced{hint}")
+        if state == "executing":
+            names = tuple(name for name in names if name != "scheduled_at")
+        if names:
+            replacement[str.__str__(state)] = names
+    return replacement
+
+
+def check(value: object) -> "Unique | bool | None":
+    """The option `unique` of a single job: False turns that of its worker off. Raises `InvalidJob`."""
+    try:
+        return False if value is False else Unique.parse(value)
+    except ConfigError as error:
+        raise InvalidJob("unique", str(error).removeprefix("unique").lstrip(": ")) from None
+
+
+def check_replace(value: object) -> Replacement | None:
+    """The option `replace` of a single job. Raises `InvalidJob`."""
+    try:
+        return None if value is None else parse_replace(value)
+    except ConfigError as error:
+        raise InvalidJob("replace", str(error).removeprefix("replace").lstrip(": ")) from None
+
+
+_DEFAULT = Unique()
+_NO_REPLACEMENT: Replacement = {}
+_UNSET: Any = object()
+
+
+def of_job(values: Mapping[str, Any]) -> tuple[Unique | None, Replacement]:
+    """The rule of a new job, and what it replaces; `values` are its `__dict__`.
+
+    The registered worker decides unless the job has options of its own.
+    """
+    worker = registry.get(values.get("worker", ""))
+    unique = values.get("_unique", _UNSET)
+    if unique is _UNSET:
+        unique = None if worker is None else worker._unique
+    if unique is None:
+        return None, _NO_REPLACEMENT
+    replacement = values.get("_replace")
+    if replacement is None:
+        replacement = _NO_REPLACEMENT if worker is None else worker._replace
+    return unique, replacement
