@@ -46,6 +46,10 @@ CREATE_TRIGGER = """
 CREATE TRIGGER oban_notify_insert AFTER INSERT ON {schema}oban_jobs
 REFERENCING NEW TABLE AS inserted FOR EACH STATEMENT EXECUTE FUNCTION {schema}oban_notify_insert()
 """
+# The rows are updated all the time, and a few of them are deleted.
+_KEYS_STORAGE = """
+ALTER TABLE {schema}oban_unique_keys SET (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02)
+"""
 _MUTE = text("SELECT set_config('oban.notify', 'off', true)")
 #: The key of a reference to the last transaction that was muted, in the `info` of its connection.
 _MUTED = "oban.muted"
@@ -90,6 +94,17 @@ def attach(jobs: Table) -> None:
         if check.name == "known_state":
             # Copying a constraint loses its ddl_if().
             event.listen(check, "after_parent_attach", _only_on_sqlite, propagate=True)
+
+
+def attach_to_keys(keys: Table) -> None:
+    """Make CREATE TABLE of `oban_unique_keys`, and of its copies, also set how the table is stored."""
+    # `Table(postgresql_with=…)` needs SQLAlchemy 2.1.
+    event.listen(keys, "after_create", _set_keys_storage, propagate=True)
+
+
+def _set_keys_storage(keys: Table, connection: Connection, **_: Any) -> None:
+    if connection.dialect.name == "postgresql":
+        _execute(keys, connection, _KEYS_STORAGE)
 
 
 def _only_on_sqlite(check: CheckConstraint, _: Table) -> None:

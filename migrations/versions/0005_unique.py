@@ -46,8 +46,11 @@ def upgrade(op: Operations, schema: str | None = None) -> None:
         sa.PrimaryKeyConstraint("key", name="oban_unique_keys_pkey"),
         schema=schema,
         if_not_exists=True,
-        postgresql_with={"fillfactor": 70, "autovacuum_vacuum_scale_factor": 0.02},
     )
+    if native:
+        # With SQLAlchemy 2.0, CREATE TABLE cannot say it.
+        storage = "fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02"
+        op.execute(f"ALTER TABLE {_table('oban_unique_keys', schema)} SET ({storage})")
 
 
 def downgrade(op: Operations, schema: str | None = None) -> None:
@@ -58,7 +61,11 @@ def downgrade(op: Operations, schema: str | None = None) -> None:
 
 
 def _jobs(schema: str | None) -> str:
-    return f'"{schema}".oban_jobs' if schema else "oban_jobs"
+    return _table("oban_jobs", schema)
+
+
+def _table(name: str, schema: str | None) -> str:
+    return f'"{schema}".{name}' if schema else name
 
 
 def _connection(op: Operations) -> sa.Connection | None:

@@ -5,6 +5,7 @@ from typing import Any
 from sqlalchemy import BigInteger, PrimaryKeyConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
+from oban import ddl
 from oban.models.base import Base
 from oban.types import TRANSACTION_ID, KeyText
 
@@ -17,11 +18,10 @@ class UniqueKey(Base):
     """
 
     __tablename__ = "oban_unique_keys"
-    __table_args__: Any = (
-        PrimaryKeyConstraint("key", name="oban_unique_keys_pkey"),
-        # Its rows are updated all the time, and a few of them are deleted.
-        {"postgresql_with": {"fillfactor": 70, "autovacuum_vacuum_scale_factor": 0.02}},
-    )
+    __table_args__: Any = (PrimaryKeyConstraint("key", name="oban_unique_keys_pkey"),)
 
     key: Mapped[str] = mapped_column(KeyText)
     turn: Mapped[int] = mapped_column(BigInteger, server_default=TRANSACTION_ID)
+
+
+ddl.attach_to_keys(UniqueKey.__table__)

@@ -91,6 +91,9 @@ def test_the_queue_table_is_vacuumed_early_and_every_table_survives_a_crash(
     (jobs,) = [option for option in options if "oban_jobs" in option]
     assert "autovacuum_vacuum_scale_factor=0.0" in jobs
     assert "fillfactor=" in jobs
+    (keys,) = [option for option in options if "oban_unique_keys" in option]
+    assert "fillfactor=70" in keys
+    assert "autovacuum_vacuum_scale_factor=0.02" in keys
 
 
 def test_the_database_fills_in_columns_that_plain_sql_leaves_out(url: URL) -> None:
