@@ -139,16 +139,19 @@ def use(clock: C) -> Iterator[C]:
     """
     global _current
     before, _current = _current, clock
-    _tell()
+    jumps = before.moves_database or clock.moves_database
+    if jumps:
+        _tell()
     try:
         yield clock
     finally:
         _current = before
-        _tell()
+        if jumps:
+            _tell()
 
 
 def subscribe(listener: Callable[[], None]) -> None:
-    """Call a bound method, in any thread, when the current time jumps, for as long as its object exists."""
+    """Call a bound method when the time of jobs jumps, in any thread, for as long as its object exists."""
     _listeners.append(WeakMethod(listener, _listeners.remove))
 
 

@@ -156,6 +156,8 @@ def test_a_listener_hears_of_each_jump_of_the_clock_in_use() -> None:
         moving.advance(60)
         moving.move_to(NEW_YEAR)
         other.advance(60)
+    with clock.use(Stopped(NEW_YEAR)):
+        pass
     minute_later = NEW_YEAR + timedelta(minutes=1)
     assert listener.times[:-1] == [NEW_YEAR, minute_later, NEW_YEAR]
     assert listener.times[-1] > datetime(2024, 1, 1, tzinfo=UTC)
