@@ -91,6 +91,12 @@ def _class_of(declared: Any) -> Any:
     return None if cls in _UNIONS else cls
 
 
+def is_value(args: Any) -> bool:
+    """Whether something is args, a dict or an object of a type that can be declared, and not such a type."""
+    is_object = is_dataclass(args) or hasattr(args, "model_json_schema")
+    return isinstance(args, Mapping) or (is_object and not isinstance(args, type))
+
+
 def check_parameter(process: Any, declared: Any, class_name: str) -> None:
     """Raise `ConfigError` if the annotation of the parameter `args` of `process` is not the declared type.
 

@@ -18,9 +18,11 @@ from oban.instances import Instances
 from oban.job_operations import JobOperations
 from oban.middleware import Middleware
 from oban.models import Job
+from oban.periodic import Periodic
 from oban.periodic_operations import PeriodicOperations
 from oban.queue_operations import QueueOperations
 from oban.repository.insert import collect_jobs
+from oban.worker_entries import declared_entries
 
 EngineT = TypeVar("EngineT")
 
@@ -66,6 +68,7 @@ class BaseClient(
         max_attempts: int | None = None,
         lifespan: Callable[[Any], AbstractAsyncContextManager[Any]] | None = None,
         leadership: bool | None = None,
+        periodic: Sequence[Periodic | Mapping[str, Any]] | None = None,
         **unknown: Never,
     ) -> None:
         """Create a client, which connects when it is first used. None means the default of an option.
@@ -116,6 +119,9 @@ class BaseClient(
                 what it yields: a mapping, or one object (default: none).
             leadership: Whether this node can become the leader, which rescues and prunes jobs. At least one
                 node of the instance has to (default True).
+            periodic: Entries of periodic jobs, in addition to those of workers with the option `cron`:
+                `[Periodic("nightly", "0 3 * * *", Report.new())]`. Nodes with queues declare them when they
+                start (default: none). `SyncOban` takes none.
 
         Raises:
             ConfigError: An option is unknown or has a wrong value, or the engine or URL cannot be used.
@@ -123,6 +129,8 @@ class BaseClient(
         # `unknown` is for the error, which suggests an option; type checkers refuse any value for it.
         options = {key: value for key, value in locals().items() if key not in ("self", "engine", "unknown")}
         self.options: Options = Options.make(**options, **unknown)
+        # Refuses two entries of the same name.
+        declared_entries(self.options.name, self.options.periodic)
         self._open(engine)
         self._instances.register(self.options.name, self)
 

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeAlias, get_args
 from oban import callables, display
 from oban import fields as job_fields
 from oban.errors import ConfigError, InvalidJob
+from oban.periodic import Periodic, parse_entries
 
 #: Schema names that need no quoting and leave room in a notification channel's name (63 bytes).
 PREFIX = re.compile(r"[a-z_][a-z0-9_]{0,39}", re.ASCII)
@@ -156,6 +157,7 @@ class Options:
     max_attempts: int | None = None
     lifespan: Callable[[Any], Any] | None = None
     leadership: bool = True
+    periodic: Sequence[Periodic] = ()
     #: The intervals that were not set.
     _derived: tuple[str, ...] = field(init=False, repr=False, compare=False)
 
@@ -191,6 +193,7 @@ class Options:
         object.__setattr__(self, "retention", Retention.parse(self.retention))
         object.__setattr__(self, "middleware", callables.middleware(self.middleware))
         callables.check_lifespan(self.lifespan)
+        object.__setattr__(self, "periodic", parse_entries(self.periodic))
         _check_integer("session_connections", self.session_connections, 1, MAX_LIMIT)
         if self.timeout is not None:
             self._convert("timeout", least=0.001)

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, Required, TypeAlias, TypedDict
+from zoneinfo import ZoneInfo
 
 from oban import clock, display, encoding
 from oban.errors import InvalidJob
@@ -71,14 +72,17 @@ ErrorClasses: TypeAlias = type[BaseException] | tuple[type[BaseException], ...]
 ErrorDelays: TypeAlias = Mapping[type[BaseException], float | timedelta]
 
 
-class WorkerOptions(JobOptions, total=False):
-    """Options of a class statement, `@worker` and `@job`. None stands for the default, except for `timeout`,
-    where it means no limit.
-    """
+class DecoratorOptions(JobOptions, total=False):
+    """Options of `@worker`. None stands for the default, except for `timeout`, where it means no limit."""
 
     name: str | None
     aliases: str | Sequence[str] | None
     oban: str | None
+    cron: str | None
+    timezone: str | ZoneInfo | None
+    catch_up: Literal["skip", "latest", "all"] | int | None
+    window: float | timedelta | None
+    cron_name: str | None
     timeout: float | timedelta | None
     executor: Literal["thread", "process"] | None
     middleware: Sequence[Callable[[Any, Any], Any]] | None
@@ -86,6 +90,12 @@ class WorkerOptions(JobOptions, total=False):
     discard_on: ErrorClasses | None
     cancel_on: ErrorClasses | None
     snooze_on: ErrorDelays | None
+
+
+class WorkerOptions(DecoratorOptions, total=False):
+    """Options of a class statement and of `@job`."""
+
+    args: Any
 
 
 def queue(value: object) -> str:

@@ -12,6 +12,7 @@ from oban.database.base import SyncCaller
 from oban.errors import ConfigError, InvalidJob
 from oban.fields import Overrides, WorkerOptions
 from oban.models import Job
+from oban.registry import registry
 from oban.signatures import EXTRA_PARAMETERS
 from oban.worker import Worker
 
@@ -47,6 +48,8 @@ class FunctionWorker(Generic[P, R]):
             )
         self.worker: type[Worker] = _worker_class(self, options)
         self._overrides: Overrides = {}
+        if (cron := self.worker._cron) is not None:
+            self._check_cron_args(cron.args)
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function itself, without a job."""
@@ -124,6 +127,14 @@ class FunctionWorker(Generic[P, R]):
             call = f"{self.function.__name__}.with_options({', '.join(options)})"
             advice = f"; options of a job are set with {call}" if options else ""
             raise InvalidJob("args", f"of {self.worker.worker_name}: {error}{advice}") from None
+
+    def _check_cron_args(self, args: Mapping[str, Any] | None) -> None:
+        """Raise `ConfigError` unless the function can be called with the args of periodic jobs."""
+        try:
+            self._bind((), args or {})
+        except InvalidJob as error:
+            registry.remove(self.worker.worker_name)
+            raise ConfigError(f"{self.function.__qualname__}: cron: {error}") from None
 
     def _is_option(self, name: str) -> bool:
         return name in Overrides.__annotations__ and name not in self.signature.parameters

@@ -1,26 +1,16 @@
 """The operations on periodic jobs of `Oban` and of `SyncOban`."""
 
-from typing import Any, Unpack
+from typing import Unpack
 
 from oban.config import Options
 from oban.database.aio import AsyncCaller, Database
 from oban.database.base import SyncCaller
 from oban.database.sync import SyncDatabase
-from oban.fields import args as check_dict
 from oban.models import Job
 from oban.periodic import Periodic, PeriodicChanges, PeriodicInfo, check_changes, find_name
 from oban.periodic_operations import PeriodicOperations
 from oban.repository import periodic_changes
-from oban.worker import registry
-
-
-def check_args(worker: str, args: Any) -> dict[str, Any]:
-    """The args of a worker's jobs as they are stored; the worker checks them if this process has it.
-
-    Raises `InvalidJob`.
-    """
-    cls = registry.get(worker)
-    return check_dict(args) if cls is None else cls.new(args).args
+from oban.worker_entries import check_args
 
 
 class AsyncPeriodic(PeriodicOperations[AsyncCaller]):

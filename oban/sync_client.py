@@ -49,7 +49,7 @@ class SyncOban(SyncPeriodic, BaseClient[Engine, SyncCaller]):
     def _open(self, engine: Engine | str | URL) -> None:
         if self.options.queues:
             raise ConfigError("SyncOban runs no jobs: leave out queues; `oban start` or an Oban runs them")
-        for option in ("session", "middleware", "lifespan"):
+        for option in ("session", "middleware", "lifespan", "periodic"):
             if getattr(self.options, option) not in (None, ()):
                 raise ConfigError(
                     f"SyncOban runs no jobs: leave out {option}; it belongs to the Oban that runs them"

@@ -14,6 +14,7 @@ from typing_extensions import TypeVar
 
 from oban import arguments, backoff, fields, instances, main_module, worker_definition
 from oban.arguments import Arguments
+from oban.cron_options import CronOptions
 from oban.database.aio import AsyncCaller
 from oban.database.base import SyncCaller
 from oban.error_rules import Rules
@@ -49,6 +50,15 @@ class Worker(Generic[A]):
         oban: The name of the instance that `enqueue` uses (default "Oban").
         aliases: An earlier name of the worker, or a list of them: it also runs the jobs that were enqueued
             under these names (default: none). Subclasses do not inherit them.
+        cron: When periodic jobs of the worker are inserted: a cron expression such as `"0 3 * * *"`,
+            `@hourly`, `@daily`, `@weekly`, `@monthly`, `@yearly` or `@reboot` (default: never). Subclasses do
+            not inherit it, nor the next five options, which need it.
+        timezone: The name of the time zone that `cron` is about (default "UTC").
+        args: The args of the periodic jobs, as for `new` (default: empty).
+        cron_name: The name of the periodic entry (default: the worker's name).
+        catch_up: Which of the times are made up for that passed while no node ran: "latest", "skip", "all" or
+            a number of the newest ones (default "latest").
+        window: How long ago such a time can be, in seconds or as a timedelta (default one hour).
         timeout: Seconds, or a timedelta, that an attempt can take; None for no limit (default: the option
             `timeout` of the `Oban` that runs the job). An async attempt is interrupted where it awaits, and a
             child process is killed. An attempt in a thread cannot be interrupted: `job.cancelled()` becomes
@@ -71,6 +81,8 @@ class Worker(Generic[A]):
     worker_name: ClassVar[str] = ""
     #: The option `aliases`.
     _aliases: ClassVar[tuple[str, ...]] = ()
+    #: The options about periodic jobs.
+    _cron: ClassVar[CronOptions | None] = None
     #: Whether `process` is a coroutine function, which runs on the event loop.
     is_async: ClassVar[bool] = False
     #: Whether `process` runs in a child process.

@@ -2,12 +2,22 @@
 
 import inspect
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
-from oban import arguments, callables, config, display, error_rules, fields, main_module, signatures
+from oban import (
+    arguments,
+    callables,
+    config,
+    cron_options,
+    display,
+    error_rules,
+    fields,
+    main_module,
+    signatures,
+)
 from oban.errors import ConfigError, InvalidJob
 from oban.fields import WorkerOptions
 from oban.middleware import layers
@@ -28,9 +38,11 @@ def define(cls: Any, root: type[Any], options: WorkerOptions) -> None:
         _inspect_timeout(cls, root)
         cls._passes_error = signatures.inspect_backoff(cls)
         if cls._why_base is None:
+            cron_options.check_args(cls)
             registry.add(cls)
-        elif cls._aliases:
-            raise ConfigError(f"it {cls._why_base}, so it cannot have aliases")
+        elif cls._aliases or cls._cron:
+            option = "aliases" if cls._aliases else "cron"
+            raise ConfigError(f"it {cls._why_base}, so it cannot have {option}")
         else:
             registry.remove(cls.worker_name)
     except (ConfigError, InvalidJob) as error:
@@ -40,6 +52,7 @@ def define(cls: Any, root: type[Any], options: WorkerOptions) -> None:
 def _set_options(cls: Any, options: WorkerOptions) -> None:
     config.check_known(options, WorkerOptions.__annotations__)
     module = main_module.import_name(cls.__module__)
+    cron = cron_options.pop(cast(dict[str, Any], options))
     name, oban = options.pop("name", None), options.pop("oban", None)
     executor, aliases = options.pop("executor", None), options.pop("aliases", None)
     if "timeout" in options:
@@ -61,8 +74,10 @@ def _set_options(cls: Any, options: WorkerOptions) -> None:
     cls._is_in_script = name is None and module == cls.__module__ == main_module.MAIN
     # `@worker` can decorate a worker of this name.
     previous = registry.get(cls.worker_name)
-    inherited = previous._aliases if previous is not None and previous in cls.__mro__ else ()
+    same = previous if previous is not None and previous in cls.__mro__ else None
+    inherited = () if same is None else same._aliases
     cls._aliases = inherited if aliases is None else _parse_aliases(aliases, cls.worker_name)
+    cls._cron = same._cron if cron is None and same is not None else cron
     if executor not in (None, *EXECUTORS):
         raise ConfigError(f"executor must be {' or '.join(EXECUTORS)}, not {display.shown(executor)}")
     if executor is not None:

@@ -85,4 +85,4 @@ def test_a_database_without_tables_is_an_error_with_the_remedy(sqlite_factory: S
     empty = sqlite_factory.create(empty=True)
     result = run(empty, "list")
     assert result.exit_code == 1
-    assert "make them with `oban install" in result.output
+    assert "`oban install --database-url" in result.output

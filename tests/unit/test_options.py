@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import make_url
 from sqlalchemy.ext.asyncio import async_sessionmaker
 
-from oban import Job, Oban, ObanError, QueueOptions, SyncOban, Worker, job, worker
+from oban import Job, Oban, ObanError, Periodic, QueueOptions, SyncOban, Worker, job, worker
 from oban.config import Options, Retention
 from oban.errors import ConfigError, InstanceNotFound, InvalidJob, UnknownWorker, UnsupportedDatabase
 from oban.worker import registry
@@ -166,6 +166,7 @@ def test_each_keyword_sets_its_option() -> None:
         other |= {"session": async_sessionmaker(), "middleware": (lambda job, call_next: call_next(job),)}
         other |= {"lifespan": lambda oban: contextlib.nullcontext(), "leadership": False}
         other |= {"timeout": 9.0, "max_attempts": 9, "session_connections": 9}
+        other |= {"periodic": (Periodic("a", "@daily", Job(worker="a")),)}
         changed = other.get(field.name, value * 1.1 if isinstance(value, float) else "poll")
         if field.name != "listen_url":
             assert getattr(Oban(SQLITE, **{field.name: changed}).options, field.name) == changed

@@ -1,0 +1,161 @@
+"""Every snippet of `docs/periodic.md` runs unchanged and has the documented effect."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import URL, delete
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from oban import Job, Oban, Periodic, Worker, current_job, job, worker
+from oban.models import PeriodicEntry
+from oban.repository import cluster, periodic
+from oban.worker_entries import declared_entries
+from tests.docs.stage import Page, Snippet, Stage
+from tests.support.internals import database_of
+from tests.support.rows import lasting_url
+
+PAGE = Page("periodic.md")
+
+pytestmark = pytest.mark.usefixtures("own_registry")
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest) -> Iterator[URL]:
+    """One database for all tests of this module, emptied for each."""
+    yield from lasting_url(request)
+
+
+def names(**further: Any) -> dict[str, Any]:
+    """What the snippets import."""
+    return {
+        "__name__": "app",
+        "Oban": Oban,
+        "Periodic": Periodic,
+        "Worker": Worker,
+        "worker": worker,
+        "job": job,
+        "current_job": current_job,
+        "timedelta": timedelta,
+        **further,
+    }
+
+
+def report() -> type[Worker]:
+    class Report(Worker, name="app.Report"):
+        async def process(self, job: Job) -> None: ...
+
+    return Report
+
+
+@pytest.fixture
+async def stage(oban: Oban) -> Stage:
+    """A client of an instance whose code declares the entry `nightly`."""
+    async with oban.engine.begin() as connection:
+        await connection.execute(delete(PeriodicEntry))
+    now = await database_of(oban).read(cluster.database_time)
+    nightly = Periodic("nightly", "0 3 * * *", Job(worker="app.Nightly"))
+    await database_of(oban).write(periodic.declare, "Oban", [nightly], now)
+    stage = Stage(oban)
+    stage.names |= names(Report=report(), engine=oban.engine, AsyncSession=AsyncSession)
+    return stage
+
+
+def declares(snippet: Snippet) -> dict[str, Any]:
+    """The only entry that the workers of a snippet declare."""
+    exec(snippet.compiled(), names())
+    (entry,) = declared_entries("Oban", [])
+    return {"name": entry.name, **entry.declared}
+
+
+#: A part of each snippet that defines a worker, and what it declares.
+DEFINED: dict[str, dict[str, Any]] = {
+    "def check_prices": {"name": "app.check_prices", "expression": "*/5 * * * *", "timezone": "UTC"},
+    "class CheckStock": {"name": "app.CheckStock", "expression": "*/5 * * * *", "queue": "checks"},
+    "class SalesReport": {
+        "expression": "0 3 * * *",
+        "timezone": "Europe/Berlin",
+        "args": {"kind": "sales"},
+        "catch_up": "latest",
+        "window": 3600.0,
+    },
+    "class HourlyTotals": {"expression": "@hourly", "catch_up": "all", "window": 86400.0},
+    "def send_reminders": {"expression": "0 3 * * *", "timezone": "Europe/Berlin", "window": 600.0},
+    "def report(kind)": {
+        "name": "nightly",
+        "worker": "app.report",
+        "queue": "reports",
+        "args": {"kind": "sales"},
+    },
+    "class BusinessHoursReport": {"expression": "0 9 * * mon-fri", "timezone": "America/New_York"},
+    "def poll_feeds": {"expression": "*/5 * * * *", "catch_up": "all", "window": 600.0},
+}
+
+
+@PAGE.shows(*DEFINED)
+def test_a_worker_declares_its_entry(snippet: Snippet) -> None:
+    (expected,) = (values for part, values in DEFINED.items() if part in snippet.code)
+    assert expected.items() <= declares(snippet).items()
+
+
+@PAGE.shows("periodic=[")
+async def test_an_instance_declares_entries(stage: Stage, snippet: Snippet) -> None:
+    await stage.run(snippet)
+    oban = stage.names["oban"]
+    entries = declared_entries("Oban", oban.options.periodic)
+    assert [(entry.name, entry.timezone) for entry in entries] == [
+        ("report: Europe", "Europe/Berlin"),
+        ("report: US", "America/New_York"),
+    ]
+
+
+@PAGE.shows("list_periodic()")
+async def test_entries_are_listed(stage: Stage, snippet: Snippet, capsys: pytest.CaptureFixture[str]) -> None:
+    await stage.run(snippet)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("nightly 0 3 * * * UTC None 20")
+    assert line.endswith(" 03:00:00+00:00")
+
+
+@PAGE.shows("run_periodic(")
+async def test_a_job_is_inserted_now(stage: Stage, snippet: Snippet) -> None:
+    await stage.run(snippet)
+    stored = await stage.job(stage.names["job"].id)
+    assert (stored.worker, stored.state, stored.meta["cron_name"]) == ("app.Nightly", "available", "nightly")
+
+
+@PAGE.shows("resume_periodic(")
+async def test_an_entry_is_paused_and_resumed(stage: Stage, snippet: Snippet) -> None:
+    for step, paused in zip(snippet.code.splitlines(), (True, False), strict=True):
+        await stage.run(Snippet(snippet.page, snippet.line, step))
+        assert [entry.paused for entry in await stage.oban.list_periodic()] == [paused]
+
+
+@PAGE.shows("reset_periodic(")
+async def test_an_entry_is_changed_and_reset(stage: Stage, snippet: Snippet) -> None:
+    expected = [("30 4 * * *", "reports", True), ("0 3 * * *", "default", False)]
+    for step, values in zip(snippet.code.splitlines(), expected, strict=True):
+        await stage.run(Snippet(snippet.page, snippet.line, step))
+        (entry,) = await stage.oban.list_periodic()
+        assert (entry.expression, entry.queue, entry.overridden) == values
+
+
+@PAGE.shows("delete_periodic(")
+async def test_an_entry_is_added_and_deleted(stage: Stage, snippet: Snippet) -> None:
+    *steps, delete_it = snippet.code.splitlines()
+    await stage.run(Snippet(snippet.page, snippet.line, "\n".join(steps)))
+    added = (await stage.oban.list_periodic())[1]
+    assert (added.name, added.source, added.args) == ("report: customer 7", "runtime", {"customer": 7})
+    await stage.run(Snippet(snippet.page, snippet.line, delete_it))
+    assert [entry.name for entry in await stage.oban.list_periodic()] == ["nightly"]
+
+
+@PAGE.shows("session=session")
+async def test_an_entry_is_added_in_a_transaction(stage: Stage, snippet: Snippet) -> None:
+    await stage.run(snippet)
+    assert [entry.name for entry in await stage.oban.list_periodic()] == ["nightly", "report: customer 8"]
+
+
+def test_every_snippet_is_run_by_a_test() -> None:
+    assert sorted(PAGE.shown, key=lambda snippet: snippet.line) == PAGE.snippets
