@@ -1,22 +1,36 @@
-"""Checks and completes jobs when a session inserts or updates them.
+"""Checks and completes jobs when a session inserts or updates them, and judges new unique jobs.
 
 SQLAlchemy inserts rows with one statement as long as they have the same columns, so these functions let all
 jobs of a flush have the same.
 """
 
-from typing import Any
-from weakref import WeakKeyDictionary
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, event
-from sqlalchemy.orm import InstanceState
+from sqlalchemy.orm import InstanceState, Session, attributes
 
-from oban import clock, compat, ddl, encoding, fields
+from oban import clock, compat, ddl, encoding, fields, unique_inserts
 from oban.initial_state import state_at
 from oban.types import JobState
+from oban.unique import Unique, of_job
+from oban.unique_inserts import Conflict, NewJob, UniqueConflict
 
 #: The times that a job gets by running or by ending, none of which most new jobs have.
 _RUN_TIMES = ("attempted_at", "cancelled_at", "completed_at", "discarded_at")
-_has_run_times_by_flush: WeakKeyDictionary[object, bool] = WeakKeyDictionary()
+#: What a job that an INSERT reads without a rule compares.
+_COMPARED = {"queue": "default", "args": {}, "meta": {}}
+
+
+class _Flush(NamedTuple):
+    """What the new jobs of a flush have in common, and its unique jobs."""
+
+    has_run_times: bool
+    unique: dict[InstanceState[Any], tuple[NewJob, Conflict | None]]
+
+
+#: The key of a `_Flush` in the notes about a flush.
+_FLUSH = "oban_flush"
 
 
 def attach(job_class: type[Any]) -> None:
@@ -34,7 +48,8 @@ def _prepare_insert(_: Any, connection: Connection, state: InstanceState[Any]) -
     """Check what can have changed in place, and give the row the same columns as the others of the flush."""
     values = state.dict
     _check_again(values)
-    if _has_run_times(state):
+    flush = _flush_of(state, connection)
+    if flush.has_run_times:
         for field in _RUN_TIMES:
             values.setdefault(field, None)
     if clock.moved():
@@ -48,8 +63,20 @@ def _prepare_insert(_: Any, connection: Connection, state: InstanceState[Any]) -
     else:
         # The row gets another time than `inserted_at`, which the INSERT returns if it does not send one.
         values.pop("scheduled_at", None)
-    # A session with `twophase` can insert jobs: `session.add` passes no function of Oban's.
-    ddl.mute_two_phase(connection)
+    if flush.unique:
+        _set_unique(values, flush.unique.get(state))
+    values.setdefault("unique_key", None)
+    values.setdefault("unique_rule", None)
+
+
+def _set_unique(values: dict[str, Any], judged: tuple[NewJob, Conflict | None] | None) -> None:
+    """Set the columns of a unique job, or raise `UniqueConflict` if another job is in its way."""
+    if judged is None:
+        return
+    job, conflict = judged
+    if conflict is not None:
+        raise UniqueConflict(conflict.job_id)
+    values["unique_key"], values["unique_rule"] = job.key, job.unique.rule()
 
 
 def _set_times(values: dict[str, Any]) -> None:
@@ -93,16 +120,59 @@ def _check_again(values: dict[str, Any]) -> None:
         values["tags"] = fields.tags(values["tags"])
 
 
-def _has_run_times(state: InstanceState[Any]) -> bool:
-    """Return whether a job of the flush that inserts this one has one of these times."""
+def _flush_of(state: InstanceState[Any], connection: Connection) -> _Flush:
+    """Return the flush that inserts a job. The first job of a flush lets all of them be read and judged."""
     session = state.session
-    flush = None if session is None else compat.current_flush(session)
-    if session is None or flush is None:
-        return True
-    has_run_times = _has_run_times_by_flush.get(flush)
-    if has_run_times is None:
-        job_class = state.mapper.base_mapper.class_
-        jobs = [new.__dict__ for new in session.new if isinstance(new, job_class)]
-        has_run_times = any(values.get(field) is not None for values in jobs for field in _RUN_TIMES)
-        _has_run_times_by_flush[flush] = has_run_times
-    return has_run_times
+    notes = None if session is None else compat.current_flush(session)
+    if session is None or notes is None or session.connection_callable is not None:
+        # The session may insert each job on another connection.
+        return _begin([state], connection, has_run_times=True)
+    flush: _Flush | None = notes.get(_FLUSH)
+    if flush is None:
+        flush = notes[_FLUSH] = _read(session, state, connection)
+    return flush
+
+
+def _read(session: Session, state: InstanceState[Any], connection: Connection) -> _Flush:
+    job_class = state.mapper.base_mapper.class_
+    jobs = [new for new in session.new if isinstance(new, job_class)]
+    has_run_times = any(job.__dict__.get(field) is not None for job in jobs for field in _RUN_TIMES)
+    return _begin(map(attributes.instance_state, jobs), connection, has_run_times)
+
+
+def _begin(states: Iterable[InstanceState[Any]], connection: Connection, has_run_times: bool) -> _Flush:
+    # A session with `twophase` can insert jobs: `session.add` passes no function of Oban's.
+    ddl.mute_two_phase(connection)
+    return _Flush(has_run_times, _judge(states, connection))
+
+
+def _judge(
+    states: Iterable[InstanceState[Any]], connection: Connection
+) -> dict[InstanceState[Any], tuple[NewJob, Conflict | None]]:
+    """Judge the unique ones of new jobs with two statements."""
+    unique = {state: job for state in states if (job := _unique_job(state)) is not None}
+    if not unique:
+        return {}
+    conflicts = unique_inserts.judge(connection, [*unique.values()])
+    return dict(zip(unique, zip(unique.values(), conflicts, strict=True), strict=True))
+
+
+def _unique_job(state: InstanceState[Any]) -> NewJob | None:
+    """The key and the rule of a unique job; None for other jobs, and where the application has set a key."""
+    values = state.dict
+    rule = _rule(values)
+    if rule is None:
+        return None
+    _check_again(values)
+    key = rule.key({**_COMPARED, **values})
+    # A key that a job has without an assignment comes from its row, or from a flush that was rolled back.
+    is_set = "unique_key" in state.committed_state and values.get("unique_key") is not None
+    return NewJob(key, rule, values) if not is_set or values["unique_key"] == key else None
+
+
+def _rule(values: dict[str, Any]) -> Unique | None:
+    unique, _ = of_job(values)
+    if unique is None and "_unique" not in values and (rule := values.get("unique_rule")):
+        # A copy that `session.merge` has made has columns only.
+        return Unique.from_rule(rule)
+    return unique

@@ -23,10 +23,8 @@ def default_state(context: DefaultExecutionContext | None) -> JobState:
     if context is None:
         return JobState.AVAILABLE
     parameters = context.get_current_parameters(False)  # type: ignore[no-untyped-call]
-    # `insert(Job).values([…])` numbers the parameters by row. It calls this with the column itself for the
-    # first row, and with numbered copies of it for the next ones.
-    column = context.current_column
-    row = column.index + 1 if hasattr(column, "original") else 0
+    # `insert(Job).values([…])` numbers the parameters by row.
+    row = compat.row_number(context.current_column)
     key = f"scheduled_at_m{row}" if f"scheduled_at_m{row}" in parameters else "scheduled_at"
     at = parameters.get(key)
     if isinstance(at, datetime):

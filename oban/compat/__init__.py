@@ -50,8 +50,11 @@ from oban.compat.statements import (
     is_limited,
     locks_rows,
     named_columns,
+    parameter_names,
+    prefetched_rows,
     raise_dbapi_error,
     row_arguments,
+    row_number,
 )
 
 __all__ = [
@@ -86,13 +89,16 @@ __all__ = [
     "mark_own",
     "named_columns",
     "open_idle",
+    "parameter_names",
     "parse_savepoint",
     "pool_arguments",
     "pool_listens",
+    "prefetched_rows",
     "raise_dbapi_error",
     "renew_queue",
     "root_engine",
     "row_arguments",
+    "row_number",
     "run_sync",
     "savepoint_number",
     "sessions_listen",

@@ -45,12 +45,13 @@ def flushing(session: Session) -> Iterator[None]:
         private._flushing = before
 
 
-def current_flush(session: Session) -> object | None:
-    """Return an object that identifies the flush that a session executes.
+def current_flush(session: Session) -> dict[str, Any] | None:
+    """Return a dict for notes about the flush that a session executes, which ends with it.
 
-    None without the name: a flush then sends a NULL for each time that a new job does not have.
+    None without the name: a flush then sends a NULL for each time that a new job does not have, and judges
+    each unique job with statements of its own.
     """
-    return getattr(session, "_transaction", None)
+    return getattr(getattr(session, "_transaction", None), "__dict__", None)
 
 
 def savepoint_number(transaction: NestedTransaction) -> int | None:

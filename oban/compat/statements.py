@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 from sqlalchemy import (
+    BindParameter,
     ColumnClause,
     CompoundSelect,
     Connection,
@@ -39,7 +40,42 @@ def is_limited(statement: Select[Any]) -> bool:
 def named_columns(statement: Any) -> list[Any]:
     """Return the columns that an INSERT has values for. Without the names, none: a job is available."""
     values, names = getattr(statement, "_values", None), getattr(statement, "_select_names", None)
-    return [*(values or ()), *(names or ())]
+    # All rows of `values([…])` have the columns of the first one.
+    rows = getattr(statement, "_multi_values", None)
+    return [*(values or ()), *(names or ()), *(rows[0][0] if rows else ())]
+
+
+def parameter_names(statement: Any) -> dict[str, str]:
+    """Return the names of the parameters that an INSERT has instead of values, by their columns.
+
+    Without the name, none: a unique job whose worker is such a parameter is then not guarded.
+    """
+    values = getattr(statement, "_values", None) or {}
+    return {
+        getattr(column, "key", column): value.key
+        for column, value in values.items()
+        if isinstance(value, BindParameter) and not value.unique
+    }
+
+
+def prefetched_rows(context: Any, key: str) -> list[int]:
+    """Return the numbers of the rows of an INSERT that need the default of a column.
+
+    Without the name, the first one, which is that of each statement without `values([…])`.
+    """
+    columns = getattr(context.compiled, "insert_prefetch", None)
+    if columns is None:
+        return [0]
+    return [row_number(column) for column in columns if getattr(column, "original", column).key == key]
+
+
+def row_number(column: Any) -> int:
+    """Return for which row of an INSERT a default is needed.
+
+    `insert(Job).values([…])` calls it with the column itself for the first row, and with numbered copies of
+    it for the next ones.
+    """
+    return column.index + 1 if hasattr(column, "original") else 0
 
 
 def compiles_distinct(compiler: SQLCompiler) -> bool:

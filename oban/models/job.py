@@ -44,6 +44,7 @@ from oban.types import (
     UTCDateTime,
     parse_state,
 )
+from oban.unique_defaults import default_key, default_rule
 
 DEFAULT_MAX_ATTEMPTS = 20
 #: Values of a new job, in addition to empty lists and dicts.
@@ -149,8 +150,11 @@ class Job(Detachable, Base):
     cancelled_at: Mapped[datetime | None] = mapped_column(UTCDateTime().evaluates_none())
     completed_at: Mapped[datetime | None] = mapped_column(UTCDateTime().evaluates_none())
     discarded_at: Mapped[datetime | None] = mapped_column(UTCDateTime().evaluates_none())
-    unique_key: Mapped[str | None] = mapped_column(KeyText)
-    unique_rule: Mapped[dict[str, Any] | None] = mapped_column(OptionalDocument)
+    # The flush sets both. The defaults are for other INSERT statements.
+    unique_key: Mapped[str | None] = mapped_column(KeyText.evaluates_none(), insert_default=default_key)
+    unique_rule: Mapped[dict[str, Any] | None] = mapped_column(
+        OptionalDocument().evaluates_none(), insert_default=default_rule
+    )
 
     #: Whether the job was not inserted, because it is unique and this row was there.
     conflict = False

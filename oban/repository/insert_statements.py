@@ -18,6 +18,7 @@ from sqlalchemy import (
     func,
     insert,
     literal_column,
+    null,
     select,
     type_coerce,
 )
@@ -75,6 +76,9 @@ def single_statement(dialect: Dialect, columns: tuple[str, ...]) -> Executable:
         "state": dialect.state("available"),
         "inserted_at": now,
         "scheduled_at": now,
+        # With a default of Python's, the statement could not be run again without SQLAlchemy's execution.
+        "unique_key": null(),
+        "unique_rule": null(),
         **_default_values(dialect),
     }
     for column in columns:
@@ -125,7 +129,7 @@ def batch_statement(dialect: Dialect, returns_lists: bool, is_unique: bool = Fal
     record = record_source(dialect, **more).c
     values = {**stored_values(dialect, record), **{column: record[column] for column in more}}
     rows = select(*values.values()).order_by(record.n)
-    statement = insert(_jobs).from_select([*values], rows).returning(*RETURNED)
+    statement = insert(_jobs).from_select([*values], rows, include_defaults=False).returning(*RETURNED)
     if not returns_lists:
         return statement
     inserted = statement.cte("inserted").c

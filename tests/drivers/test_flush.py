@@ -219,7 +219,7 @@ async def test_a_new_job_can_be_merged(app: Application) -> None:
 
 def test_an_insert_can_be_printed_without_a_database() -> None:
     statement = insert(Job).values(worker="w", scheduled_at=LATER)
-    assert str(statement).endswith("VALUES (:state, :worker, :scheduled_at)")
+    assert str(statement).endswith("VALUES (:state, :worker, :scheduled_at, :unique_key, :unique_rule)")
 
 
 def test_a_database_that_returns_no_rows_is_asked_for_the_time_later(sqlite_factory: Factory) -> None:

@@ -17,7 +17,9 @@ from tests.support.databases import Factory, SQLiteFactory
 from tests.support.internals import break_compiled_statements, database_of, record_compiled_statements
 
 TABLE: Any = Job.__table__
-WITH_KEY = insert(TABLE).values(id=bindparam("key"), worker="w", state="available").returning(TABLE.c.id)
+#: Leaves no column to a default of Python's.
+_VALUES = {"worker": "w", "state": "available", "unique_key": None, "unique_rule": None}
+WITH_KEY = insert(TABLE).values(id=bindparam("key"), **_VALUES).returning(TABLE.c.id)
 
 
 @pytest.fixture
