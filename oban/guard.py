@@ -100,7 +100,7 @@ def find_conflicts(executor: Executor, dialect: Dialect, candidates: Sequence[Ca
 
 def look_of(rule: Rule) -> Look:
     """How a rule looks for jobs: in which states, and by which time, if it has a period."""
-    states = tuple(state for state in reversed(STATES) if state in rule.states)
+    states = tuple(state for state in STATES if state in rule.states)
     return states, None if rule.period is None else rule.timestamp
 
 
@@ -136,24 +136,32 @@ def conflicting_id(
     """The id of a stored job with a key that is in some states, or NULL; `job_id` is left out.
 
     With a `timestamp`, that time of the job is within the period. There is a subquery for each state, the
-    first of which that finds a job ends the look-up. Each reads one entry of the index of keys, on every
-    release of the databases and whatever the planner knows.
+    first of which that finds a job ends the look-up: one that has yet to run, if there is one. Each reads one
+    entry of the index of keys, on every release of the databases and whatever the planner knows.
     """
     columns = _jobs.c
-    conditions: list[ColumnElement[bool]] = [columns.unique_key == key]
+    # The order is that of the index. By the id, the planner would walk through the primary key, and without
+    # an order it may read the table.
+    any_job = (
+        sa.select(columns.id)
+        .where(columns.unique_key == key)
+        .order_by(columns.unique_key, columns.state, columns.inserted_at)
+        .limit(sa.literal_column("1"))
+    )
+    conditions: list[ColumnElement[bool]] = []
     if job_id is not None:
         conditions.append(columns.id != sa.func.coalesce(job_id, sa.literal_column("0")))
     if timestamp is not None:
         conditions.append(columns[timestamp] >= dialect.now_minus(period))
-    # The order is that of the index, backwards. By the id, the planner would walk through the primary key.
-    order = [column.desc() for column in (columns.unique_key, columns.state, columns.inserted_at)]
+    latest_first = [column.desc() for column in (columns.unique_key, columns.state, columns.inserted_at)]
     ids = [
-        sa.select(columns.id)
-        .where(*conditions, columns.state == dialect.state(state))
-        .order_by(*order)
-        .limit(sa.literal_column("1"))
+        any_job.where(columns.state == dialect.state(state), *conditions)
+        .order_by(None)
+        .order_by(*latest_first)
         .scalar_subquery()
         for state in states
     ]
     # NULL is for a single state, as SQLite's coalesce() takes two arguments or more.
-    return sa.func.coalesce(*ids, sa.null(), type_=BigInteger)
+    found = sa.func.coalesce(*ids, sa.null(), type_=BigInteger)
+    # Most keys are new, and have no job in any state.
+    return sa.case((any_job.scalar_subquery().is_not(None), found))

@@ -1,0 +1,279 @@
+"""Inserts jobs of which some are unique. A job that is already there is not inserted, but shown.
+
+Where a statement can write in a CTE, `oban.repository.unique_statement` does it all. Elsewhere, and where
+that statement does not decide, the keys are claimed first: nobody else can then insert such a job until the
+end of the transaction, so that a look and an insert suffice.
+"""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import select
+
+from oban import guard
+from oban.database.transaction import Transaction
+from oban.errors import ObanError
+from oban.guard import Candidate, Look
+from oban.models import COLUMN_KEYS, Job
+from oban.repository.insert_batch import (
+    BATCH,
+    Record,
+    Row,
+    decode_lists,
+    encode_records,
+    insert_records,
+    make_record,
+)
+from oban.repository.instances import reload_instances
+from oban.repository.replace import replace
+from oban.repository.selection import Selection
+from oban.repository.unique_result import Entry, show
+from oban.repository.unique_statement import single_parameters, single_unique_statement, unique_statement
+from oban.unique import Unique, of_job
+
+#: How often a job is judged again because the job in its way has changed meanwhile.
+MAX_ROUNDS = 100
+
+_jobs: Any = Job.__table__
+
+
+def is_unique(values: dict[str, Any]) -> bool:
+    """Whether a job with these values is unique, by its own rule or by that of its worker."""
+    return of_job(values)[0] is not None
+
+
+def insert_unique(tx: Transaction, jobs: list[Job], attach: bool, max_attempts: int | None) -> None:
+    """Insert new jobs of which some are unique, as `oban.repository.insert.insert_all` does."""
+    call = UniqueInsert(tx, jobs, max_attempts)
+    if not call.insert_at_once():
+        call.insert_claimed()
+    call.replace(attach)
+    call.show(attach)
+
+
+class UniqueInsert:
+    """One call that inserts jobs of which some are unique."""
+
+    def __init__(self, tx: Transaction, jobs: list[Job], max_attempts: int | None) -> None:
+        self._tx = tx
+        self._max_attempts = max_attempts
+        self._queue, self._worker = jobs[0].__dict__["queue"], jobs[0].__dict__["worker"]
+        self._entries = [self._entry(job) for job in jobs]
+        #: The stored jobs that are in the way, by id, as they are after a replacement.
+        self._stored: dict[int, dict[str, Any]] = {}
+
+    def _entry(self, job: Job) -> Entry:
+        record = make_record(job, self._queue, self._worker, self._max_attempts)
+        rule, replacement = of_job(job.__dict__)
+        if rule is not None:
+            compared = {field: job.__dict__[field] for field in ("worker", "queue", "args", "meta")}
+            record["unique_key"], record["unique_rule"] = rule.key(compared), rule.rule()
+            if rule.period is not None:
+                record["period"] = rule.period
+        return Entry(job, record, rule, replacement)
+
+    # -- with one statement --------------------------------------------------------------------
+
+    def insert_at_once(self) -> bool:
+        """Insert the jobs with one statement, if that can decide about all of them. Otherwise, do nothing."""
+        if not self._tx.dialect.writes_in_cte or not self._fold():
+            return False
+        sent = [entry for entry in self._entries if entry.first is None]
+        looks = {guard.look_of(entry.rule) for entry in sent if entry.rule is not None}
+        # A replacement is a statement of its own, and the call is all or nothing.
+        replaces = len(self._entries) > 1 and any(entry.replacement for entry in self._entries)
+        if len(sent) > BATCH or len(looks) > 1 or replaces:
+            return False
+        (look,) = looks
+        return look[0] != () and self._send(sent, look)
+
+    def _fold(self) -> bool:
+        """Find the jobs that have the same answer as an earlier one; returns False if some may have not."""
+        firsts: dict[str, Entry] = {}
+        for entry in self._entries:
+            if entry.rule is not None and (first := firsts.setdefault(entry.key, entry)) is not entry:
+                if entry.rule != first.rule or not _covers_always(entry.rule, first.record):
+                    return False
+                entry.first = first
+        return True
+
+    def _send(self, sent: list[Entry], look: Look) -> bool:
+        if len(sent) == 1:
+            statement = single_unique_statement(self._tx.dialect, look)
+            parameters = single_parameters(sent[0].record)
+        else:
+            for n, entry in enumerate(sent):
+                entry.record["n"] = n
+            statement = unique_statement(self._tx.dialect, look)
+            parameters = {"jobs": encode_records([entry.record for entry in sent])}
+        # Not earlier: a job that is refused would count as a failure of the connection.
+        self._tx.autocommit_next()
+        rows: Any = self._tx.rows(
+            statement, {**parameters, "first_queue": self._queue, "first_worker": self._worker}
+        )
+        stored: dict[int, Any] = {}
+        inserted: list[Row] = []
+        for n, *columns, inserted_at, ids, times, states in rows:
+            if n is not None:
+                stored[n] = columns
+            elif ids is not None:
+                inserted = sorted(decode_lists(inserted_at, ids, times, states))
+                now = inserted_at
+        fresh = [entry for n, entry in enumerate(sent) if n not in stored]
+        if len(inserted) < len(fresh):
+            # Another transaction has claimed a key since the statement began. Its job may be in the way.
+            self._tx.end_autocommit()
+            return False
+        for n, columns in stored.items():
+            sent[n].stored = self._keep(columns)
+        # Ids are assigned in the order of the jobs.
+        for entry, row in zip(fresh, inserted, strict=True):
+            entry.inserted, entry.inserted_at = row, now
+        return True
+
+    # -- with claimed keys ---------------------------------------------------------------------
+
+    def insert_claimed(self) -> None:
+        """Claim the keys of all jobs, look for jobs in their way, and insert the rest."""
+        unique = [entry for entry in self._entries if entry.rule is not None]
+        guard.claim(self._tx, self._tx.dialect, [entry.key for entry in unique])
+        self._look(unique)
+        self._compare([entry for entry in unique if entry.stored is None])
+        self._insert([entry for entry in self._entries if entry.stored is None and entry.first is None])
+
+    def _look(self, entries: list[Entry]) -> None:
+        """Find the stored jobs that are in the way."""
+        for _ in range(MAX_ROUNDS):
+            for entry in entries:
+                entry.stored = entry.first = None
+            candidates = [Candidate(entry.key, entry.rule) for entry in entries if entry.rule is not None]
+            ids = guard.find_conflicts(self._tx, self._tx.dialect, candidates)
+            stored = self._load({id_ for id_ in ids if id_ is not None})
+            for entry, id_ in zip(entries, ids, strict=True):
+                entry.stored = None if id_ is None else stored.get(id_)
+            # One that was deleted meanwhile may have been in front of another one.
+            entries = [
+                entry
+                for entry, id_ in zip(entries, ids, strict=True)
+                if id_ is not None and entry.stored is None
+            ]
+            if not entries:
+                return
+        raise self._no_progress(entries[0])
+
+    def _load(self, ids: set[int]) -> dict[int, dict[str, Any]]:
+        if not ids:
+            return {}
+        dialect = self._tx.dialect
+        statement = select(*_jobs.c).where(dialect.in_ids(_jobs.c.id, dialect.id_list()))
+        rows = self._tx.execute(statement, {"ids": sorted(ids)})
+        return {row.id: self._keep(row) for row in rows}
+
+    def _keep(self, columns: Iterable[Any]) -> dict[str, Any]:
+        values = dict(zip(COLUMN_KEYS, columns, strict=True))
+        stored = self._stored.setdefault(values["id"], values)
+        stored.update(values)
+        return stored
+
+    def _compare(self, entries: list[Entry]) -> None:
+        """Find the jobs that an earlier new job of the call is in the way of."""
+        earlier: dict[str, list[Entry]] = {}
+        now = None
+        for entry in entries:
+            firsts = earlier.setdefault(entry.key, [])
+            rule = entry.rule
+            if firsts and rule is not None and not _NEW_STATES.isdisjoint(rule.states):
+                if now is None:
+                    now = self._tx.execute(select(self._tx.dialect.now().label("now"))).scalar_one()
+                entry.first = next((first for first in firsts if _covers(rule, first.record, now)), None)
+            if entry.first is None:
+                firsts.append(entry)
+
+    def _insert(self, entries: list[Entry]) -> None:
+        for start in range(0, len(entries), BATCH):
+            batch = entries[start : start + BATCH]
+            records = [entry.record for entry in batch]
+            inserted_at, rows = insert_records(self._tx, self._queue, self._worker, records, is_unique=True)
+            for entry, row in zip(batch, rows, strict=True):
+                entry.inserted, entry.inserted_at = row, inserted_at
+
+    # -- afterwards ----------------------------------------------------------------------------
+
+    def replace(self, attach: bool) -> None:
+        """Change the jobs that are in the way, as the new jobs ask for it, in the order of the call."""
+        changed: set[int] = set()
+        for entry in self._entries:
+            if entry.first is not None and entry.first.stored is not None:
+                entry.stored, entry.first = entry.first.stored, None
+            if entry.replacement and (id_ := self._replace(entry)) is not None:
+                changed.add(id_)
+        if attach and changed:
+            # The session can have instances of these jobs.
+            reload_instances(self._tx, Selection(), changed, {*COLUMN_KEYS})
+
+    def _replace(self, entry: Entry) -> int | None:
+        """Change the job in the way of an entry; returns its id, or None if there is nothing to change."""
+        for _ in range(MAX_ROUNDS):
+            if (conflict := self._conflict(entry)) is None:
+                return None
+            id_, state = conflict
+            changed = replace(
+                self._tx, entry.job, entry.record, self._max_attempts, id_, state, entry.replacement
+            )
+            if changed is None:
+                return None
+            if changed:
+                self._keep(changed)
+                return conflict[0]
+            # The job has got another state meanwhile.
+            self._tx.end_autocommit()
+            guard.claim(self._tx, self._tx.dialect, [entry.key])
+            self._look([entry])
+            if entry.stored is None:
+                self._insert([entry])
+        raise self._no_progress(entry)
+
+    def _conflict(self, entry: Entry) -> tuple[int, str] | None:
+        """The id and the state of the job in the way."""
+        if entry.stored is not None:
+            return entry.stored["id"], entry.stored["state"]
+        if entry.first is None or entry.first.inserted is None:
+            return None
+        id_, _, state = entry.first.inserted
+        return id_, self._stored[id_]["state"] if id_ in self._stored else state
+
+    def show(self, attach: bool) -> None:
+        """Let the instances show what is stored."""
+        show(self._tx, self._entries, self._stored, attach, self._max_attempts)
+
+    @staticmethod
+    def _no_progress(entry: Entry) -> ObanError:
+        return ObanError(
+            f"{entry.job!r} was not enqueued: a job with the same unique key has changed {MAX_ROUNDS} times"
+            " while it was looked up; enqueue it again"
+        )
+
+
+_NEW_STATES = frozenset({"available", "scheduled", "suspended"})
+
+
+def _covers_always(rule: Unique, record: Record) -> bool:
+    """Whether a new job with a record is certainly in the way of the next one, by its rule."""
+    if "state" in record:
+        possible = {record["state"]}
+    else:
+        possible = {"available", "scheduled"} if record.keys() & {"delay", "scheduled_at"} else {"available"}
+    return possible.issubset(rule.states) and (rule.period is None or rule.timestamp == "inserted_at")
+
+
+def _covers(rule: Unique, record: Record, now: datetime) -> bool:
+    """Whether a job with a record, which is inserted now, is in the way of the next one, by its rule."""
+    due_in = record.get("delay", 0.0)
+    if "delay" not in record and "scheduled_at" in record:
+        at = datetime.fromisoformat(record["scheduled_at"]).replace(tzinfo=UTC)
+        due_in = (at - now).total_seconds()
+    state = record.get("state", "scheduled" if due_in > 0 else "available")
+    if state not in rule.states:
+        return False
+    return rule.period is None or rule.timestamp == "inserted_at" or due_in >= -rule.period
