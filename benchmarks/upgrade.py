@@ -38,7 +38,7 @@ BEFOREHAND = (
     'ALTER TABLE oban_jobs ADD COLUMN IF NOT EXISTS unique_key text COLLATE "C",'
     " ADD COLUMN IF NOT EXISTS unique_rule jsonb",
     "CREATE INDEX CONCURRENTLY IF NOT EXISTS oban_jobs_unique_key_index"
-    " ON oban_jobs (unique_key, state, inserted_at) WHERE unique_key IS NOT NULL",
+    " ON oban_jobs (unique_key, state, inserted_at, scheduled_at) WHERE unique_key IS NOT NULL",
 )
 _ENDED = ", ".join(
     f"CASE WHEN state = '{state}' THEN made END" for state in ("cancelled", "completed", "discarded")

@@ -32,7 +32,8 @@ def upgrade(op: Operations, schema: str | None = None) -> None:
         op.create_index(
             INDEX,
             "oban_jobs",
-            ["unique_key", "state", "inserted_at"],
+            # The last column spares a look-up by `scheduled_at` the rows that are not due within its period.
+            ["unique_key", "state", "inserted_at", "scheduled_at"],
             schema=schema,
             if_not_exists=True,
             postgresql_where=unique,

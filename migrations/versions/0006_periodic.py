@@ -39,6 +39,8 @@ def upgrade(op: Operations, schema: str | None = None) -> None:
         schema=schema,
         if_not_exists=True,
     )
+    # To delete the old ones.
+    op.create_index("oban_ticks_tick_index", "oban_ticks", ["tick"], schema=schema, if_not_exists=True)
 
 
 def downgrade(op: Operations, schema: str | None = None) -> None:

@@ -75,6 +75,8 @@ class Dialect(Expressions):
     is_remote: bool
     #: Whether only one transaction can write at a time. The writers of a process then take turns.
     single_writer: bool
+    #: The column, of every table, by which the rows of one statement are found fastest.
+    row_address: str
 
     def __init__(self, moved: "Dialect | None" = None) -> None:
         self._moved = moved

@@ -123,7 +123,11 @@ class Job(Detachable, Base):
             for state in ("completed", "cancelled", "discarded")
         ),
         _partial_index("exhausted", "id", where="state = 'available' AND attempt >= max_attempts"),
-        _partial_index(*("unique_key", "unique_key", "state", "inserted_at"), where="unique_key IS NOT NULL"),
+        _partial_index(
+            "unique_key",
+            *("unique_key", "state", "inserted_at", "scheduled_at"),
+            where="unique_key IS NOT NULL",
+        ),
         {"sqlite_autoincrement": True},
     )
 

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, Boolean, PrimaryKeyConstraint, Text, false
+from sqlalchemy import BigInteger, Boolean, Index, PrimaryKeyConstraint, Text, false
 from sqlalchemy.orm import Mapped, mapped_column
 
 from oban.models.base import Base
@@ -40,7 +40,10 @@ class Tick(Base):
     """
 
     __tablename__ = "oban_ticks"
-    __table_args__: Any = (PrimaryKeyConstraint("name", "entry", "tick", name="oban_ticks_pkey"),)
+    __table_args__: Any = (
+        PrimaryKeyConstraint("name", "entry", "tick", name="oban_ticks_pkey"),
+        Index("oban_ticks_tick_index", "tick"),
+    )
 
     name: Mapped[str] = mapped_column(Text)
     entry: Mapped[str] = mapped_column(Text)

@@ -17,9 +17,9 @@ from sqlalchemy import (
     exists,
     false,
     literal,
+    literal_column,
     or_,
     select,
-    tuple_,
     update,
 )
 
@@ -224,9 +224,11 @@ def prune_ticks(tx: Transaction, limit: int = PRUNE_BATCH) -> int:
         or_(_entry.last_tick.is_(None), _entry.last_tick < _tick.tick),
     )
     is_old = _tick.tick <= tx.dialect.now_minus(literal(KEEP_TICKS, Float))
-    key = (_tick.name, _tick.entry, _tick.tick)
-    # In one order, so that two leaders wait for each other in turn.
-    old = select(*key).where(is_old, ~is_needed).order_by(*key).limit(limit)
+    row: Any = literal_column(tx.dialect.row_address)
+    limited = tx.dialect.index_limit(literal(limit, BigInteger))
+    old = select(row).select_from(_ticks).where(is_old, ~is_needed).order_by(_tick.tick).limit(limited)
+    # Two leaders do not wait for each other.
+    old = old.with_for_update(of=_ticks, skip_locked=True)
     tx.autocommit_next()
-    result: Any = tx.execute(delete(_ticks).where(tuple_(*key).in_(old)))
+    result: Any = tx.execute(delete(_ticks).where(tx.dialect.in_subquery(row, old)))
     return int(result.rowcount)

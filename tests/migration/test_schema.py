@@ -71,7 +71,7 @@ def test_constraints_and_indexes_have_their_names(url: URL) -> None:
             "oban_jobs_cancelled_at_index": ["cancelled_at"],
             "oban_jobs_discarded_at_index": ["discarded_at"],
             "oban_jobs_exhausted_index": ["id"],
-            "oban_jobs_unique_key_index": ["unique_key", "state", "inserted_at"],
+            "oban_jobs_unique_key_index": ["unique_key", "state", "inserted_at", "scheduled_at"],
         }
         for state in ("completed", "cancelled", "discarded"):
             assert f"'{state}'" in condition(indexes[f"oban_jobs_{state}_at_index"])

@@ -1,8 +1,6 @@
 """The calls of a node that read or change the table of jobs."""
 
-from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 from oban.database.transaction import Transaction
@@ -15,6 +13,8 @@ from oban.repository.prune import Rule
 from oban.repository.runs import RunKey
 from oban.repository.selection import parse
 from oban.types import JobState
+from tests.plans import unique_calls
+from tests.plans.call import Call
 from tests.plans.table import EXECUTING, LIVE
 
 QUEUE = "oban_jobs_state_queue_priority_scheduled_at_id_index"
@@ -29,22 +29,6 @@ ENDED = {
 UNSTAGED = 20_000
 OWNER = f"{LIVE}03"
 DAY, LEASE, AGE = 86400.0, 60.0, 3600.0
-
-
-@dataclass
-class Call:
-    """A call of a repository function by the runner, the indexes that it must use, and its cost limit.
-
-    It reads or changes up to `rows` jobs, may read `pages` pages for each, and returns `found` of them.
-    """
-
-    run: Callable[[Transaction], Any]
-    indexes: set[str]
-    rows: int
-    pages: int
-    found: int
-    #: Whether it reads dead rows of one state and queue that an old snapshot can still see.
-    walks: bool = False
 
 
 def run_keys(count: int) -> list[RunKey]:
@@ -147,4 +131,5 @@ CALLS: dict[str, Call] = {
     "cancel 50": Call(lambda tx: management.cancel_jobs(tx, parse(numbers(60))), {KEY}, 50, 50, 50),
     "retry 50": Call(lambda tx: retry.retry_jobs(tx, parse(numbers(5))), {KEY}, 50, 50, 50),
     "delete 50": Call(lambda tx: management.delete_jobs(tx, parse(numbers(5))), {KEY}, 50, 50, 50),
+    **unique_calls.CALLS,
 }

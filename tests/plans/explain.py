@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from oban.database.engines import make_engine
 from oban.database.transaction import Transaction
+from tests.plans.table import LARGE
 from tests.support.transactions import joined
 
 T = TypeVar("T")
@@ -39,15 +40,15 @@ class Plan:
 
     @property
     def indexes(self) -> list[str]:
-        """The indexes on jobs that were used."""
-        return sorted(
-            {node["Index Name"] for node in self.nodes if "oban_jobs" in node.get("Index Name", "")}
-        )
+        """The indexes on large tables that were used."""
+        names = {node.get("Index Name", "") for node in self.nodes}
+        return sorted(name for name in names if name.startswith(LARGE))
 
     @property
     def scans(self) -> list[str]:
-        """The nodes that scanned the whole table."""
-        return [node["Node Type"] for node in self.nodes if "Seq" in node["Node Type"] and _of_jobs(node)]
+        """The nodes that scanned a large table."""
+        large = [node for node in self.nodes if node.get("Relation Name") in LARGE]
+        return [node["Node Type"] for node in large if "Seq" in node["Node Type"]]
 
     @property
     def sorted(self) -> int:
@@ -70,10 +71,6 @@ def _below(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from _below(child)
 
 
-def _of_jobs(node: dict[str, Any]) -> bool:
-    return node.get("Relation Name") == "oban_jobs"
-
-
 def _input(node: dict[str, Any]) -> int:
     return max(int(child["Actual Rows"] * child["Actual Loops"]) for child in node["Plans"])
 
@@ -94,7 +91,7 @@ def _explaining(session: Session, plans: list[Plan]) -> Iterator[None]:
     connection = session.connection()
 
     def explain(_: Any, __: Any, sql: str, parameters: Any, *___: Any) -> None:
-        if "oban_jobs" not in sql or isinstance(parameters, list):
+        if not any(table in sql for table in LARGE) or isinstance(parameters, list):
             return
         values = ", ".join(map(_literal, parameters))
         cursor = connection.connection.cursor()
@@ -118,7 +115,7 @@ def _explaining(session: Session, plans: list[Plan]) -> Iterator[None]:
 
 
 async def explained(url: URL, call: Callable[[Transaction], T]) -> tuple[T, list[Plan]]:
-    """Run a call and roll it back; returns its result, and the plans of its statements on jobs."""
+    """Run a call and roll it back; returns its result, and the plans of its statements on large tables."""
     plans: list[Plan] = []
 
     def explain(session: Session) -> T:

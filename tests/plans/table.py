@@ -1,4 +1,4 @@
-"""Fills a table with a million jobs by SQL, and sets up the statistics that the planner has of it."""
+"""Fills the tables by SQL, one of them with a million jobs, and sets up the planner's statistics of them."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -13,11 +13,19 @@ LIVE, DEAD = "11111111-1111-4111-8111-1111111111", "22222222-2222-4222-8222-2222
 PRODUCERS = 10
 #: The number of jobs that are fetched and completed during an old snapshot, which leaves two dead rows each.
 DRAINED = 100_000
+#: The key of 110,000 completed jobs, and of no others.
+BUSY_KEY = "busy"
+#: Keys without a job. They come first in the table, and were last claimed by a transaction that has ended.
+UNUSED_KEYS = 100_000
+#: The entries of periodic jobs of one instance among others, and the ticks of each: one a minute, none old.
+ENTRIES, OTHER_ENTRIES, TICKS = 10, 10_000, 10_000
+#: The tables whose size must not matter.
+LARGE = ("oban_jobs", "oban_unique_keys", "oban_periodic", "oban_ticks")
 
 # By the last digits of their numbers, so jobs of each kind are spread over the table.
 _FILL = f"""
 INSERT INTO oban_jobs (state, queue, worker, attempt, priority, args, attempted_by, inserted_at,
-                       scheduled_at, attempted_at, completed_at, cancelled_at, discarded_at)
+                       scheduled_at, attempted_at, completed_at, cancelled_at, discarded_at, unique_key)
 SELECT state::oban_job_state, queue, 'app.Worker', CASE WHEN ran THEN 1 ELSE 0 END, n / 100 % 4,
        '{{"account": 123456, "kind": "report"}}',
        CASE WHEN ran THEN ARRAY['node', CASE WHEN n % 5000 < 2500 THEN '{LIVE}' ELSE '{DEAD}' END
@@ -26,7 +34,8 @@ SELECT state::oban_job_state, queue, 'app.Worker', CASE WHEN ran THEN 1 ELSE 0 E
                   THEN now + interval '1 hour' + n * interval '1 second' ELSE made END,
        CASE WHEN ran THEN made END,
        CASE state WHEN 'completed' THEN made END, CASE state WHEN 'cancelled' THEN made END,
-       CASE state WHEN 'discarded' THEN made END
+       CASE state WHEN 'discarded' THEN made END,
+       CASE WHEN state = 'completed' AND n % 5 = 1 THEN '{BUSY_KEY}' END
   FROM (SELECT n, timezone('UTC', now()) AS now,
                timezone('UTC', now()) - interval '60 minutes' - ({JOBS} - n) * interval '0.5 seconds' AS made,
                CASE WHEN n % 2500 = 0 THEN 'executing' WHEN n % 100 < 56 THEN 'completed'
@@ -38,9 +47,30 @@ SELECT state::oban_job_state, queue, 'app.Worker', CASE WHEN ran THEN 1 ELSE 0 E
           FROM generate_series(1, {JOBS}) AS n) AS numbered,
        LATERAL (SELECT state NOT IN ('available', 'scheduled', 'cancelled') AS ran) AS more
 """
+_KEYS = f"""
+INSERT INTO oban_unique_keys (key, turn)
+SELECT md5(n::text), 3 FROM generate_series(1, {UNUSED_KEYS}) AS n
+UNION ALL SELECT '{BUSY_KEY}', 3
+"""
+_PERIODIC = f"""
+INSERT INTO oban_periodic (name, entry, declared, source, declared_at, seen_at, last_tick, updated_at)
+SELECT CASE WHEN n <= {ENTRIES} THEN 'Oban' ELSE 'other-' || n % 100 END, 'entry-' || n,
+       '{{"expression": "* * * * *", "worker": "app.Worker"}}', 'code', now, now,
+       date_trunc('minute', now), now
+  FROM generate_series(1, {ENTRIES + OTHER_ENTRIES}) AS n,
+       LATERAL (SELECT timezone('UTC', now()) AS now) AS clock
+"""
+_TICKS = f"""
+INSERT INTO oban_ticks (name, entry, tick, job_id, inserted_at)
+SELECT name, entry, last_tick - n * interval '1 minute', n, last_tick - n * interval '1 minute'
+  FROM oban_periodic, generate_series(0, {TICKS} - 1) AS n
+ WHERE name = 'Oban' ORDER BY n DESC
+"""
 _INDEXES = "SELECT indexdef, indexname FROM pg_indexes WHERE tablename = 'oban_jobs' AND indexname !~ 'pkey'"
 #: The rows that earlier tests have rolled back are dead as well.
-VACUUM = "VACUUM (INDEX_CLEANUP ON) oban_jobs"
+VACUUM = f"VACUUM (INDEX_CLEANUP ON) {', '.join(LARGE)}"
+ANALYZE = f"ANALYZE {', '.join(LARGE)}"
+_OIDS = ", ".join(f"'{table}'::regclass" for table in LARGE)
 _PRODUCER_ROWS = f"""
 INSERT INTO oban_producers (uuid, name, node, queue, updated_at)
 SELECT (digits || to_char(n, 'FM00'))::uuid, 'Oban', 'node', 'default',
@@ -70,13 +100,14 @@ def fill(url: URL) -> None:
     with _connected(url) as run:
         indexes = run(_INDEXES)
         run(
-            "ALTER TABLE oban_jobs SET (autovacuum_enabled = off)",
             "ALTER TABLE oban_jobs SET UNLOGGED",
             "ALTER TABLE oban_jobs DISABLE TRIGGER USER",
             *(f"DROP INDEX {name}" for _, name in indexes),
             _FILL,
             *(definition for definition, _ in indexes),
             _PRODUCER_ROWS,
+            *(_KEYS, _PERIODIC, _TICKS),
+            *(f"ALTER TABLE {table} SET (autovacuum_enabled = off)" for table in LARGE),
             "VACUUM ANALYZE oban_producers",
         )
 
@@ -89,14 +120,14 @@ def vacuum(url: URL) -> None:
 
 @contextmanager
 def _loaded(url: URL) -> Iterator[None]:
-    """There are no statistics, as the table and its indexes were just created and filled."""
+    """There are no statistics, as the tables and their indexes were just created and filled."""
     with _connected(url) as run:
         run(
             VACUUM,
-            "DELETE FROM pg_statistic WHERE starelid = 'oban_jobs'::regclass",
+            f"DELETE FROM pg_statistic WHERE starelid IN ({_OIDS})",
             "UPDATE pg_class SET reltuples = -1, relpages = 0, relallvisible = 0"
-            " WHERE oid = 'oban_jobs'::regclass"
-            " OR oid IN (SELECT indexrelid FROM pg_index WHERE indrelid = 'oban_jobs'::regclass)",
+            f" WHERE oid IN ({_OIDS})"
+            f" OR oid IN (SELECT indexrelid FROM pg_index WHERE indrelid IN ({_OIDS}))",
         )
     yield
 
@@ -104,7 +135,7 @@ def _loaded(url: URL) -> Iterator[None]:
 @contextmanager
 def _analyzed(url: URL) -> Iterator[None]:
     with _connected(url) as run:
-        run(VACUUM, "ANALYZE oban_jobs")
+        run(VACUUM, ANALYZE)
     yield
 
 
@@ -115,7 +146,7 @@ def _idle(url: URL) -> Iterator[None]:
         run(
             VACUUM,
             "UPDATE oban_jobs SET state = 'suspended' WHERE state = 'executing'",
-            "ANALYZE oban_jobs",
+            ANALYZE,
             "UPDATE oban_jobs SET state = 'executing' WHERE state = 'suspended'",
         )
     yield
@@ -127,7 +158,7 @@ def _bloated(url: URL) -> Iterator[None]:
     first = "WHERE queue = 'media' ORDER BY priority, scheduled_at, id"
     some = f"id IN (SELECT id FROM oban_jobs {first} LIMIT {DRAINED})"
     with _connected(url) as run, _connected(url) as other:
-        run(VACUUM, "ANALYZE oban_jobs")
+        run(VACUUM, ANALYZE)
         other("BEGIN ISOLATION LEVEL REPEATABLE READ", "SELECT 1")
         run(
             f"UPDATE oban_jobs SET state = 'executing' WHERE state = 'available' AND {some}",

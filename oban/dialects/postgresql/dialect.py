@@ -120,7 +120,7 @@ class PostgreSQL(Dialect):
     isolation = "READ COMMITTED"
     begin_statement = "BEGIN ISOLATION LEVEL READ COMMITTED"
     is_remote = True
-    single_writer = False
+    single_writer, row_address = False, "ctid"
 
     def now(self) -> ColumnElement[datetime]:
         # Unlike clock_timestamp(), it is stable within a statement, so an index can be used for it.

@@ -79,7 +79,7 @@ class SQLite(Dialect):
     isolation = None
     begin_statement = "BEGIN"
     is_remote = False
-    single_writer = True
+    single_writer, row_address = True, "rowid"
 
     def now(self) -> ColumnElement[datetime]:
         return sa.literal_column(_NOW, UTCDateTime)
