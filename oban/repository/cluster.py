@@ -170,13 +170,17 @@ def database_time(tx: Transaction) -> datetime:
 
 
 def lease_of_another(tx: Transaction, name: str, identity: str) -> float:
-    """The seconds until the lease of another node than this one ends; 0 if there is no such lease."""
-    statement = select(_leader.expires_at, tx.dialect.unmoved.now()).where(
-        _leader.name == name, _leader.node != identity
-    )
+    """The seconds until the lease of another node than this one ends.
+
+    Negative if it has ended, minus infinity if there is none, and 0 if the last one was this node's own.
+    """
+    columns = (_leader.node, _leader.expires_at, tx.dialect.unmoved.now())
     tx.autocommit_next()
-    row = tx.execute(statement).one_or_none()
-    return 0.0 if row is None else max(0.0, (row[0] - row[1]).total_seconds())
+    row = tx.execute(select(*columns).where(_leader.name == name)).one_or_none()
+    if row is None:
+        return -math.inf
+    node, expires_at, now = row
+    return 0.0 if node == identity else (expires_at - now).total_seconds()
 
 
 def elect(tx: Transaction, name: str, identity: str, lease: float) -> float | None:

@@ -9,11 +9,12 @@ from sqlalchemy import BigInteger, Executable, Text, bindparam, cast, func, lite
 
 from oban.database.transaction import Transaction
 from oban.dialects.base import Dialect
-from oban.models import Job, Queue
+from oban.models import Job, PeriodicEntry, Queue
 from oban.repository.stage import is_waiting
 
 _job = Job.__table__.c
 _setting = Queue.__table__.c
+_entry = PeriodicEntry.__table__.c
 
 
 class PollResult(NamedTuple):
@@ -25,17 +26,21 @@ class PollResult(NamedTuple):
     settings: tuple[int, str | None]
     #: The queues that have jobs to fetch.
     queues: tuple[str, ...]
+    #: The number of the instance's periodic entries, and the latest time at which one was changed.
+    periodic: tuple[int, str | None] = (0, None)
 
 
 def poll(tx: Transaction, name: str, queues: Iterable[str]) -> PollResult:
-    """Return when the next job is due, which of these queues have jobs, and the version of their settings."""
+    """Return when a job is due, which of these queues have jobs, and whether settings and entries changed."""
     parameters = {"name": name, "queues": orjson.dumps([{"queue": queue} for queue in queues]).decode()}
     tx.autocommit_next()
     rows = tx.rows(_poll_statement(tx.dialect), parameters)
     node: Any = rows[0]
     due_in = None if node.due_at is None else (node.due_at - node.now).total_seconds()
     with_jobs = tuple(row.queue for row in rows if row.queue is not None)
-    return PollResult(due_in, (node.settings, node.changed_at), with_jobs)
+    return PollResult(
+        due_in, (node.settings, node.changed_at), with_jobs, (node.entries, node.entry_changed_at)
+    )
 
 
 @functools.cache
@@ -54,7 +59,8 @@ def _poll_statement(dialect: Dialect) -> Executable:
         .scalar_subquery()
     )
     with_jobs = select(asked.queue).where(first.is_not(None)).subquery("with_jobs")
-    of_instance = _setting.name == bindparam("name", type_=Text)
+    name = bindparam("name", type_=Text)
+    of_instance, has_name = _setting.name == name, _entry.name == name
     node: Any = (
         select(
             select(func.min(_job.scheduled_at)).where(is_waiting(dialect)).scalar_subquery().label("due_at"),
@@ -65,6 +71,11 @@ def _poll_statement(dialect: Dialect) -> Executable:
             .where(of_instance)
             .scalar_subquery()
             .label("changed_at"),
+            select(func.count()).where(has_name).scalar_subquery().label("entries"),
+            select(cast(func.max(_entry.updated_at), Text))
+            .where(has_name)
+            .scalar_subquery()
+            .label("entry_changed_at"),
         )
     ).subquery("node")
     return select(*node.c, with_jobs.c.queue).select_from(node.outerjoin(with_jobs, true()))

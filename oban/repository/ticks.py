@@ -78,12 +78,13 @@ def read_clock_and_entries(tx: Transaction, name: str) -> tuple[datetime, list[E
 
 def begin_entries(tx: Transaction, name: str) -> None:
     """Let the entries that have never fired, except those for a reboot, begin now."""
-    never_fired = [entry.name for entry in load_entries(tx, name) if _has_to_begin(entry)]
+    never_fired = [entry.name for entry in load_entries(tx, name) if has_to_begin(entry)]
     if never_fired:
         _move_last_tick(tx, name, never_fired, tx.dialect.now())
 
 
-def _has_to_begin(entry: Entry) -> bool:
+def has_to_begin(entry: Entry) -> bool:
+    """Whether an entry has never fired, and does not know since when it could have."""
     return entry.last_tick is None and not is_reboot(entry)
 
 
@@ -111,8 +112,10 @@ def fire(
         tx: The transaction, which this has to itself.
         name: The name of the instance.
         names: The names of the entries.
-        lease: The seconds after which an entry of the code that no node has declared is gone.
-        reboot: When the leader was elected, if none was for longer than its lease: the tick of `@reboot`.
+        lease: The seconds after which an entry of the code that no node has declared is gone. An entry for a
+            reboot does not fire if a term has ended, or begun, within the lease before `reboot`.
+        reboot: When the leader was elected, if there was none for longer than the lease or an earlier one
+            has resigned: the tick of `@reboot`.
         max_attempts: For jobs that do not set it.
     """
     tx.dialect.begin_write(tx.connection())
@@ -127,7 +130,7 @@ def fire(
         if entry.name not in names or entry.paused or entry.is_gone(lease):
             continue
         try:
-            ticks = _due_ticks(entry, now, reboot)
+            ticks = due_ticks_of(entry, now, lease, reboot)
             due.update({(entry.name, tick): entry.new_job(tick) for tick in ticks})
         # Another program, or another version, can have stored anything.
         except Exception as error:
@@ -141,17 +144,22 @@ def fire(
     return fired
 
 
-def _due_ticks(entry: Entry, now: datetime, reboot: datetime | None) -> list[datetime]:
+def due_ticks_of(entry: Entry, now: datetime, lease: float, reboot: datetime | None) -> list[datetime]:
+    """The ticks of an entry that are due. Raises an error if its stored values are invalid.
+
+    `lease` and `reboot` are as for `fire`.
+    """
     timing = periodic.check_timing({key: entry.values[key] for key in periodic.TIMING if key in entry.values})
     cron = Cron.parse(timing["expression"], timing.get("timezone", "UTC"))
+    last_tick = entry.last_tick
     if cron.is_reboot:
-        is_new = reboot is not None and (entry.last_tick is None or entry.last_tick < reboot)
-        return [reboot] if reboot is not None and is_new else []
-    if entry.last_tick is None:
+        was_vacant = reboot and (last_tick is None or (reboot - last_tick).total_seconds() > lease)
+        return [reboot] if reboot and was_vacant else []
+    if last_tick is None:
         # It begins when `begin_entries` is called.
         return []
     policy = timing.get("catch_up", "latest")
-    return due_ticks(cron, entry.last_tick, now, policy, timing.get("window", periodic.DEFAULT_WINDOW))
+    return due_ticks(cron, last_tick, now, policy, timing.get("window", periodic.DEFAULT_WINDOW))
 
 
 def _claim(tx: Transaction, name: str, due: Iterable[tuple[str, datetime]]) -> list[tuple[str, datetime]]:
@@ -211,6 +219,12 @@ def elected_at(tx: Transaction, name: str, identity: str) -> datetime | None:
     statement = select(_leader.elected_at).where(_leader.name == name, _leader.node == identity)
     tx.autocommit_next()
     return tx.execute(statement).scalar()
+
+
+def end_term(tx: Transaction, name: str, names: Sequence[str]) -> None:
+    """Note in entries for a reboot that there was a leader until now."""
+    # By the same clock as `elected_at`.
+    _move_last_tick(tx, name, names, tx.dialect.unmoved.now())
 
 
 def prune_ticks(tx: Transaction, limit: int = PRUNE_BATCH) -> int:

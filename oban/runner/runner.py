@@ -33,8 +33,10 @@ from oban.runner.services.controller import Controller
 from oban.runner.services.leader import Leader
 from oban.runner.services.lifeline import Lifeline
 from oban.runner.services.pruner import Pruner
+from oban.runner.services.scheduler import Scheduler
 from oban.runner.services.stager import Stager
 from oban.worker import registry
+from oban.worker_entries import declared_entries
 
 logger = logging.getLogger("oban.runner")
 
@@ -111,6 +113,10 @@ class Runner:
         self.leader = Leader(self.database, options)
         self.lifeline = Lifeline(self.database, options, self.leader, self.heartbeat_thread.is_steady)
         self.pruner = Pruner(self.database, options, self.leader)
+        entries = partial(declared_entries, options.name, options.periodic)
+        self.scheduler = Scheduler(self.database, options, self.leader, entries)
+        self.leader.on_elected = self.scheduler.wake
+        self.stager.on_periodic = self.scheduler.on_poll
 
     def _make_producer(self, queue: str, state: QueueState) -> Producer:
         may_fetch = self.heartbeat_thread.may_fetch
@@ -151,7 +157,7 @@ class Runner:
 
     def _services(self) -> list[Service]:
         of_leader = (self.lifeline, self.pruner) if self.options.leadership else ()
-        services = (self.controller, self.stager, self.cancellation, self.leader)
+        services = (self.controller, self.stager, self.cancellation, self.scheduler, self.leader)
         # The leader is elected last, so that a node that starts neither rescues nor prunes at once.
         return [*self.producers.values(), *of_leader, *services]
 
@@ -168,6 +174,7 @@ class Runner:
             self.notifier.subscribe("signal", self._on_signal)
             self.notifier.subscribe("signal", self.controller.on_signal)
             self.notifier.subscribe("signal", self.leader.on_signal)
+            self.notifier.subscribe("signal", self.scheduler.on_signal)
             clock.subscribe(self._on_clock_moved)
             await self.notifier.start()
             # Makes and starts the producers.

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -31,6 +32,7 @@ from oban.runner.services.leader import Leader
 from oban.runner.services.lifeline import Lifeline
 from oban.runner.services.pruner import Pruner
 from oban.runner.services.refresher import Refresher
+from oban.runner.services.scheduler import Scheduler
 
 
 def database_of(oban: Oban) -> Database:
@@ -94,6 +96,21 @@ def ended_producers(refresher: Refresher) -> set[UUID]:
 def producers_seen(lifeline: Lifeline) -> Collection[UUID]:
     """The producers of which the lifeline of a leader remembers a heartbeat."""
     return lifeline._last_seen
+
+
+def forget_lead(leader: Leader) -> None:
+    """Let a leader believe that its lease has ended."""
+    leader._leads_until = 0.0
+
+
+def next_tick_of(oban: Oban) -> datetime | None:
+    """When the leader's next periodic entry is due, as a started instance knows it."""
+    return runner_of(oban).scheduler._timetable.next_tick()
+
+
+def believe_time(patch: pytest.MonkeyPatch, scheduler: Scheduler, time: datetime) -> None:
+    """Let a scheduler take a time for the database's."""
+    patch.setattr(scheduler, "_now", lambda: time)
 
 
 def hears(notifier: ListenNotifier) -> bool:

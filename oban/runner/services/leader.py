@@ -4,6 +4,7 @@ import asyncio
 import logging
 import random
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 from oban import clock
@@ -20,6 +21,10 @@ LOOK_PAUSE = 1.0
 #: Seconds over which the nodes spread their first looks after a leader has resigned, so that most of them
 #: find a new one.
 SPREAD = 0.2
+
+
+def _do_nothing() -> None:
+    pass
 
 
 class Leader(Service):
@@ -46,6 +51,12 @@ class Leader(Service):
         if options.notifier == "poll":
             self._look_interval = min(self.interval, options.control_interval)
         self._leads_until = 0.0
+        #: The number of times that this node was elected, and whether there was no leader for longer than the
+        #: lease before, as far as rows tell: a leader that resigns leaves none.
+        self.term = 0
+        self.follows_vacancy = False
+        #: Called when this node is elected.
+        self.on_elected: Callable[[], None] = _do_nothing
         self._resigning = False
         self._looked_at = 0.0
         self._next_look: asyncio.TimerHandle | None = None
@@ -58,6 +69,7 @@ class Leader(Service):
         return clock.monotonic() < self._leads_until
 
     async def tick(self) -> float | None:
+        was_vacant: bool | None = None
         if not self.leads:
             self._looked_at = clock.monotonic()
             ends_in = await self.database.read(cluster.lease_of_another, self.instance, self.identity)
@@ -66,6 +78,7 @@ class Leader(Service):
                 return None
             if ends_in > 0:
                 return self._pause(ends_in)
+            was_vacant = ends_in < -self.lease
         # The lease begins when the database grants it, which is later than this.
         asked_at = clock.monotonic()
         try:
@@ -73,8 +86,15 @@ class Leader(Service):
         except BaseException:
             self._leads_until = 0.0
             raise
-        self._leads_until = asked_at + self.lease * 0.9 if retry_after is None else 0.0
-        return None if retry_after is None else self._pause(retry_after)
+        if retry_after is not None:
+            self._leads_until = 0.0
+            return self._pause(retry_after)
+        self._leads_until = asked_at + self.lease * 0.9
+        if was_vacant is not None:
+            self.term += 1
+            self.follows_vacancy = was_vacant
+            self.on_elected()
+        return None
 
     def _pause(self, ends_in: float) -> float:
         return min(self._look_interval, ends_in + random.uniform(0.01, 0.1))  # noqa: S311 - jitter

@@ -1,5 +1,7 @@
 """Makes scheduled and retryable jobs available when they become due, and polls for the whole node."""
 
+from collections.abc import Callable
+
 from oban import clock
 from oban.config import Options
 from oban.database.aio import Database
@@ -21,7 +23,8 @@ class Stager(Service):
     wakes the queues of its node, which then fetch them even if no notification arrives.
 
     The same statement polls for what no notification announced: every `poll_interval` for jobs, whose queues
-    it wakes, and every `control_interval` for settings of queues, which the controller then reads. If the
+    it wakes, and every `control_interval` for settings of queues and for changes of periodic entries, which
+    the controller and the scheduler then read. If the
     statement fails, every queue looks for jobs itself. However often this or the staging fails, the next tick
     comes within `poll_interval`, and polls.
     """
@@ -31,6 +34,8 @@ class Stager(Service):
         self.database = database
         self._queues = queues
         self._controller = controller
+        #: Called with what a poll finds about periodic entries.
+        self.on_periodic: Callable[[tuple[int, str | None]], None] | None = None
         self._instance = options.name
         self._poll_interval = options.poll_interval
         self.max_backoff = min(self.max_backoff, self._poll_interval)
@@ -69,4 +74,6 @@ class Stager(Service):
         if polls_settings:
             self._settings_at = now + self._control_interval
             self._controller.on_poll(found.settings)
+            if self.on_periodic is not None:
+                self.on_periodic(found.periodic)
         return found.due_in

@@ -1,0 +1,132 @@
+"""When the leader has to look at which periodic entry again."""
+
+import logging
+from collections.abc import Collection, Iterable, Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+from oban import backoff, clock, dialects
+from oban.cron import Cron
+from oban.repository import ticks
+from oban.repository.periodic import Entry
+
+logger = logging.getLogger("oban.scheduler")
+
+#: The longest pause, in seconds, before an entry that could not fire tries again.
+MAX_PAUSE = 30.0
+
+
+class _Next(NamedTuple):
+    """When an entry is due next, and the values from which that follows."""
+
+    timing: tuple[object, ...]
+    at: datetime | None
+
+
+class _Failure(NamedTuple):
+    """How often in a row an entry could not fire, why, and when it tries again by the monotonic clock."""
+
+    attempts: int
+    message: str
+    retry_at: float
+
+
+class Timetable:
+    """The next tick of each entry, by the database's clock, and the pauses of those that could not fire.
+
+    It is no more than a guess: what is due is decided when it is fired.
+    """
+
+    def __init__(self) -> None:
+        self._next: dict[str, _Next] = {}
+        self._failures: dict[str, _Failure] = {}
+        #: The names of the entries that fire after a reboot.
+        self.reboots: list[str] = []
+
+    def update(
+        self,
+        now: datetime,
+        entries: Iterable[Entry],
+        lease: float,
+        reboot: datetime | None,
+        fired: Collection[str] = (),
+    ) -> None:
+        """Note when entries are due after `now`. Those that have just `fired` have nothing due any more.
+
+        `lease` and `reboot` are as for `oban.repository.ticks.fire`.
+        """
+        entries = list(entries)
+        self.reboots = [entry.name for entry in entries if ticks.is_reboot(entry)]
+        before, self._next = self._next, {}
+        for entry in entries:
+            timing = (entry.values, entry.last_tick)
+            old = before.get(entry.name)
+            if entry.paused or entry.is_gone(lease):
+                at = None
+            elif old and old.at and old.timing == timing and old.at > now and entry.name not in fired:
+                # It takes a while to compute.
+                at = old.at
+            else:
+                at = _next_tick(entry, now, lease, reboot, fired)
+            self._next[entry.name] = _Next(timing, at)
+        self._failures = {name: one for name, one in self._failures.items() if name in self._next}
+
+    def due(self, now: datetime) -> list[str]:
+        """The names of the entries that seem to be due."""
+        time = clock.monotonic()
+        return [
+            name
+            for name, upcoming in self._next.items()
+            if (time >= failure.retry_at if (failure := self._failures.get(name)) else _is_due(upcoming, now))
+        ]
+
+    def next_tick(self) -> datetime | None:
+        """The next time at which an entry is due."""
+        times = [one.at for name, one in self._next.items() if one.at and name not in self._failures]
+        return min(times, default=None)
+
+    def next_retry(self) -> float | None:
+        """When the next entry that could not fire tries again, by the monotonic clock."""
+        return min((failure.retry_at for failure in self._failures.values()), default=None)
+
+    def note_failures(self, tried: Iterable[str], failures: Sequence[tuple[str, Exception]]) -> None:
+        """Log which of the entries that were tried could not fire, and let them try again later."""
+        errors = dict(failures)
+        for name in tried:
+            before = self._failures.pop(name, None)
+            if (error := errors.get(name)) is None:
+                continue
+            attempts = before.attempts + 1 if before else 1
+            pause = backoff.pause(attempts, MAX_PAUSE)
+            message = f"{type(error).__name__}: {dialects.driver_error(error)}"
+            self._failures[name] = _Failure(attempts, message, clock.monotonic() + pause)
+            # Not again with each attempt.
+            if before is None or before.message != message:
+                logger.error(
+                    "the periodic entry %s cannot insert its jobs, and tries again: %s", name, message
+                )
+
+    def has_failures(self, names: Iterable[str]) -> bool:
+        """Whether one of some entries could not fire."""
+        return not self._failures.keys().isdisjoint(names)
+
+    def forget_failures(self) -> None:
+        """Let the entries that could not fire try again now, as somebody may have mended them."""
+        self._failures = {name: one._replace(retry_at=0.0) for name, one in self._failures.items()}
+
+
+def _is_due(upcoming: _Next, now: datetime) -> bool:
+    return upcoming.at is not None and upcoming.at <= now
+
+
+def _next_tick(
+    entry: Entry, now: datetime, lease: float, reboot: datetime | None, fired: Collection[str]
+) -> datetime | None:
+    try:
+        if entry.name not in fired and ticks.due_ticks_of(entry, now, lease, reboot):
+            return now
+        cron = Cron.parse(entry.values.get("expression"), entry.values.get("timezone", "UTC"))
+        return cron.next_after(now if entry.last_tick is None else max(now, entry.last_tick))
+    # The attempt to fire it tells what is wrong.
+    except Exception:
+        return now
