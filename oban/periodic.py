@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal, TypeAlias, TypedDict, get_args
 from zoneinfo import ZoneInfo
 
-from oban import display, encoding, fields, time_zones
+from oban import display, encoding, fields, time_zones, unique
 from oban.cron import Cron
 from oban.errors import ConfigError, InvalidJob, PeriodicNotFound
 
@@ -25,7 +25,8 @@ MAX_NAME = 255
 DEFAULT_WINDOW = 3600.0
 MAX_WINDOW = 366 * 86_400.0
 
-#: The keys of `declared` that are fields of the jobs, and those that are about the times.
+#: The keys of `declared` that are fields of the jobs, and those about the times. A unique job has its rule in
+#: `unique` as well, and what it replaces in `replace`.
 JOB_FIELDS = ("worker", "queue", "args", "priority", "max_attempts", "tags", "meta")
 TIMING = ("expression", "timezone", "catch_up", "window")
 
@@ -278,4 +279,14 @@ def _job_fields(job: Any) -> dict[str, Any]:
     if values.get("state") != "available":
         raise ConfigError(f"the state of its job must be available, not {values.get('state')}")
     kept = [key for key in JOB_FIELDS if key != "max_attempts" or values.get("_sets_max_attempts")]
-    return {key: deepcopy(values[key]) for key in kept}
+    return {**{key: deepcopy(values[key]) for key in kept}, **_uniqueness(values)}
+
+
+def _uniqueness(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The rule of a unique job. It is stored because the leader may not know the worker."""
+    rule, replacement = unique.of_job(values)
+    if rule is None:
+        # The job can turn off what its worker says.
+        return {"unique": None} if "_unique" in values else {}
+    replaced = {state: [*names] for state, names in replacement.items()}
+    return {"unique": rule.rule(), **({"replace": replaced} if replaced else {})}

@@ -12,6 +12,7 @@ from oban.cron import Cron
 from oban.database.transaction import Transaction
 from oban.models import Job, PeriodicEntry
 from oban.periodic import JOB_FIELDS, Periodic
+from oban.unique import Unique, parse_replace
 
 _entries = PeriodicEntry.__table__
 _entry = _entries.c
@@ -57,7 +58,11 @@ class Entry:
         }
         if tick is not None:
             meta["cron_tick"] = tick.strftime("%Y-%m-%dT%H:%M:%SZ")
-        return Job(**values, meta=meta)
+        job = Job(**values, meta=meta)
+        if "unique" in self.values:
+            job.__dict__["_unique"] = Unique.from_rule(self.values["unique"])
+            job.__dict__["_replace"] = parse_replace(self.values.get("replace") or {})
+        return job
 
 
 def load_entries(tx: Transaction, name: str, entry: str | None = None) -> list[Entry]:

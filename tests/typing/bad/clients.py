@@ -4,7 +4,7 @@ from sqlalchemy import create_engine, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session, sessionmaker
 
-from oban import Job, JobUpdate, Oban, QueueOptions, Retention, SyncOban, Worker
+from oban import Job, JobUpdate, Oban, Periodic, QueueOptions, Retention, SyncOban, Worker
 
 
 class Plain(Worker):
@@ -85,6 +85,11 @@ async def manage(oban: Oban, session: AsyncSession, wrong: Session, job: Job) ->
     await oban.start_queue("media", limit="5")  # error
     await oban.scale_queue("media")  # error
     await oban.pause_queue("media", nod="a")  # error
+    await oban.pause_periodic(5)  # error
+    await oban.update_periodic("a", expresion="@daily")  # error
+    await oban.update_periodic("a", catch_up="last")  # error
+    await oban.add_periodic("a")  # error
+    Periodic("a", "@daily", job, catch_up="last")  # error
     oban.check_queue("media").limit  # error  # noqa: B018
     oban.no_such()  # error
     (await oban.cancel_job(1)).no_such()  # error

@@ -20,6 +20,14 @@ class WrongQueue(Worker, queue=1):  # error
     pass
 
 
+class WrongCron(Worker, cron=5):  # error
+    pass
+
+
+class WrongCatchUp(Worker, cron="@daily", catch_up="last"):  # error
+    pass
+
+
 class WrongPriority(Worker, priority="high"):  # error
     pass
 

@@ -20,6 +20,8 @@ from oban import (
     JobUpdate,
     Oban,
     ObanError,
+    Periodic,
+    PeriodicInfo,
     QueueInfo,
     QueueOptions,
     QueueSettings,
@@ -105,6 +107,16 @@ async def manage(oban: Oban, session: AsyncSession, connection: AsyncConnection)
     await oban.pause_queue("media", node="a", session=session)
     await oban.start_queue("media", limit=5, paused=True)
     await oban.scale_queue("media", None)
+    assert_type(await oban.list_periodic(), list[PeriodicInfo])
+    assert_type(await oban.run_periodic("a", session=session), Job)
+    assert_type(await oban.update_periodic("a", expression="@daily", args={"n": 1}), PeriodicInfo)
+    assert_type(await oban.reset_periodic("a"), PeriodicInfo)
+    entry = Periodic("a", "@daily", Plain.new(), timezone="Europe/Berlin", catch_up=3, window=60)
+    assert_type(await oban.add_periodic(entry, session=connection), PeriodicInfo)
+    await oban.pause_periodic("a")
+    await oban.delete_periodic("a")
+    assert_type((await oban.list_periodic())[0].next_at, datetime | None)
+    assert_type((await oban.list_periodic())[0].overridden, bool)
     assert_type(oban.check_queue("media"), QueueInfo | None)
     assert_type(oban.check_all_queues(), list[QueueInfo])
     assert_type(oban.is_leader, bool)
@@ -130,6 +142,8 @@ def manage_sync(session: Session, connection: Connection, scoped: scoped_session
         assert_type(oban.wait(5, timeout=1).recorded, Any)
         oban.wait_until_empty()
         oban.pause_queue("media", session=session)
+        assert_type(oban.list_periodic(session=scoped), list[PeriodicInfo])
+        assert_type(oban.run_periodic("a"), Job)
         assert_type(oban.check_queue("media"), QueueInfo | None)
         assert_type(SyncOban.get_instance("Other"), SyncOban)
         assert_type(oban.engine, Engine)
