@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from oban.periodic import Periodic, PeriodicInfo
     from oban.repository.cluster import QueueInfo
     from oban.repository.queue_settings import QueueSettings
+    from oban.repository.retry import RetryOutcome
     from oban.resources import Resource, injected
     from oban.sync_client import SyncOban
     from oban.types import JobState
@@ -51,6 +52,7 @@ __all__ = [
     "Record",
     "Resource",
     "Retention",
+    "RetryOutcome",
     "Snooze",
     "SyncOban",
     "Unique",
@@ -78,6 +80,7 @@ _MODULES = {
     "periodic": ["Periodic", "PeriodicInfo"],
     "repository.cluster": ["QueueInfo"],
     "repository.queue_settings": ["QueueSettings"],
+    "repository.retry": ["RetryOutcome"],
     "resources": ["Resource", "injected"],
     "sync_client": ["SyncOban"],
     "types": ["JobState"],

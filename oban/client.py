@@ -31,6 +31,7 @@ from oban.repository import (
 from oban.repository.cluster import QueueInfo
 from oban.repository.counts import JobCounts
 from oban.repository.queue_settings import ALL, QueueCommand, QueueSettings
+from oban.repository.retry import RetryOutcome
 from oban.repository.selection import Target, Targets, check_statement, load_jobs, parse, parse_id, parse_many
 from oban.repository.update import JobChanges
 from oban.runner import Node, sync_calls
@@ -194,10 +195,13 @@ class Oban(AsyncPeriodic, BaseClient[AsyncEngine, AsyncCaller]):
         self,
         job_or_id: Target,
         session: AsyncCaller | None = None,
+        *,
+        outcomes: list[RetryOutcome] | None = None,
         **options: Unpack[RetryOptions],
     ) -> bool:
         changes = fields.check_retry(options)
-        return await self._database.run(session, retry.retry_jobs, parse([job_or_id]), changes) == 1
+        selection = parse([job_or_id])
+        return await self._database.run(session, retry.retry_jobs, selection, changes, outcomes) == 1
 
     async def retry_many_jobs(
         self,
@@ -205,11 +209,12 @@ class Oban(AsyncPeriodic, BaseClient[AsyncEngine, AsyncCaller]):
         session: AsyncCaller | None = None,
         *,
         everything: bool = False,
+        outcomes: list[RetryOutcome] | None = None,
         **options: Unpack[RetryOptions],
     ) -> int:
         changes = fields.check_retry(options)
         selection = parse_many(jobs, everything, "retry")
-        return await self._database.run(session, retry.retry_jobs, selection, changes)
+        return await self._database.run(session, retry.retry_jobs, selection, changes, outcomes)
 
     async def delete_job(self, job_or_id: Target, session: AsyncCaller | None = None) -> bool:
         return await self._database.run(session, management.delete_jobs, parse([job_or_id])) == 1

@@ -10,6 +10,7 @@ from oban.enqueue_operations import CallerT, MaybeAwaitable
 from oban.fields import RetryOptions
 from oban.models import Job
 from oban.polling import Timeout
+from oban.repository.retry import RetryOutcome
 from oban.repository.selection import Target, Targets
 from oban.repository.update import JobChanges
 
@@ -139,6 +140,8 @@ class JobOperations(ABC, Generic[CallerT]):
         self,
         job_or_id: Target,
         session: CallerT | None = None,
+        *,
+        outcomes: list[RetryOutcome] | None = None,
         **options: Unpack[RetryOptions],
     ) -> MaybeAwaitable[bool]:
         """Make a job run again, now, or for the first time before it is due.
@@ -153,9 +156,15 @@ class JobOperations(ABC, Generic[CallerT]):
 
         If a job is cancelled and retried while it still executes, the outcome of the old attempt is ignored.
 
+        A unique job is left unchanged, too, if its rule finds another job with the same key, in the states
+        and within the period of the rule. If `queue` is passed and the queue is one of the compared fields,
+        the job gets a new key, by which it is judged.
+
         Args:
             job_or_id: A job or its id.
             session: The caller's session or connection, to retry the job in its transaction.
+            outcomes: A list that the call extends by a `RetryOutcome(id, outcome, other_id)`. The outcome is
+                "changed", "unchanged", "missing", or "conflict" with the id of the job in the way.
             options: `scheduled_at`, or `schedule_in` or `scheduled_in`: when the job runs, as for a new job
                 (default: now). `queue` and `priority`: those that the job gets (default: they stay).
 
@@ -175,11 +184,14 @@ class JobOperations(ABC, Generic[CallerT]):
         session: CallerT | None = None,
         *,
         everything: bool = False,
+        outcomes: list[RetryOutcome] | None = None,
         **options: Unpack[RetryOptions],
     ) -> MaybeAwaitable[int]:
         """Retry many jobs in one transaction; see `retry_job`, which takes the same options.
 
-        The other arguments and errors are those of `cancel_many_jobs`.
+        Of several unique jobs that are in each other's way, only the first one becomes available. `outcomes`
+        gets a `RetryOutcome` for each job, in the order of `jobs`, or of their ids for a statement. The other
+        arguments and errors are those of `cancel_many_jobs`.
 
         Returns:
             The number of jobs that were changed. Duplicates count once; unknown ids do not count.
@@ -219,6 +231,9 @@ class JobOperations(ABC, Generic[CallerT]):
         `scheduled`, and a `scheduled` job whose time has come becomes `available`. An `executing` job is
         updated, too, but its current attempt goes on with the values that it started with.
 
+        A change of a field that a unique job is compared by gives it a new key. Unless it is `completed`,
+        `discarded` or `cancelled`, the new key is judged as that of a new job is.
+
         Args:
             job_or_id: A job or its id.
             changes: A `JobUpdate`, which is a dict such as `{"priority": 0, "schedule_in": 60}`, or a plain
@@ -232,6 +247,7 @@ class JobOperations(ABC, Generic[CallerT]):
         Raises:
             InvalidJob: A field does not exist, cannot be changed or has a wrong value.
             JobNotFound: There is no such job; `ids` has all that do not exist.
+            UniqueConflict: The rule of the job finds another job with the new key, whose id is `job_id`.
             InvalidTarget: `job_or_id` is neither a `Job` nor an integer.
             NotEnqueued: The `Job` was never enqueued.
         """
@@ -247,7 +263,8 @@ class JobOperations(ABC, Generic[CallerT]):
     ) -> MaybeAwaitable[list[Job]]:
         """Change fields of many jobs in one transaction; see `update_job`, which raises the same errors.
 
-        If anything is raised, also by the function, no job is changed.
+        If anything is raised, also by the function, no job is changed. `UniqueConflict` is also raised if two
+        of the jobs would be in each other's way, or if one would get a key that another has before the call.
 
         Args:
             jobs: Jobs and ids, or a `select(Job)`.

@@ -29,6 +29,7 @@ from oban.repository import (
 from oban.repository.cluster import QueueInfo
 from oban.repository.counts import JobCounts
 from oban.repository.queue_settings import ALL, QueueCommand, QueueSettings
+from oban.repository.retry import RetryOutcome
 from oban.repository.selection import Target, Targets, check_statement, load_jobs, parse, parse_id, parse_many
 from oban.repository.update import JobChanges
 
@@ -171,10 +172,13 @@ class SyncOban(SyncPeriodic, BaseClient[Engine, SyncCaller]):
         self,
         job_or_id: Target,
         session: SyncCaller | None = None,
+        *,
+        outcomes: list[RetryOutcome] | None = None,
         **options: Unpack[RetryOptions],
     ) -> bool:
         changes = fields.check_retry(options)
-        return self._database.run(session, retry.retry_jobs, parse([job_or_id]), changes) == 1
+        selection = parse([job_or_id])
+        return self._database.run(session, retry.retry_jobs, selection, changes, outcomes) == 1
 
     def retry_many_jobs(
         self,
@@ -182,11 +186,12 @@ class SyncOban(SyncPeriodic, BaseClient[Engine, SyncCaller]):
         session: SyncCaller | None = None,
         *,
         everything: bool = False,
+        outcomes: list[RetryOutcome] | None = None,
         **options: Unpack[RetryOptions],
     ) -> int:
         changes = fields.check_retry(options)
         selection = parse_many(jobs, everything, "retry")
-        return self._database.run(session, retry.retry_jobs, selection, changes)
+        return self._database.run(session, retry.retry_jobs, selection, changes, outcomes)
 
     def delete_job(self, job_or_id: Target, session: SyncCaller | None = None) -> bool:
         return self._database.run(session, management.delete_jobs, parse([job_or_id])) == 1

@@ -48,6 +48,8 @@ class JobState(enum.StrEnum):
 STATES = [state.value for state in JobState]
 #: The states in which a job waits to run.
 PENDING_STATES = (JobState.AVAILABLE, JobState.SCHEDULED, JobState.SUSPENDED, JobState.RETRYABLE)
+#: The states of a job that has ended, which only a retry makes run again.
+ENDED_STATES = (JobState.COMPLETED, JobState.CANCELLED, JobState.DISCARDED)
 STATE_BY_VALUE = {state.value: state for state in JobState}
 
 
@@ -68,7 +70,7 @@ BigKey = BigInteger().with_variant(Integer, "sqlite")
 
 
 class _Default(FunctionElement[Any]):
-    """A server default, by the name of the database."""
+    """SQL by the name of the database, such as a server default."""
 
     inherit_cache = False
 
@@ -86,6 +88,10 @@ def _render_default(element: _Default, compiler: SQLCompiler, **_: Any) -> str:
 UTC_NOW = _Default(postgresql="timezone('UTC', now())", sqlite="(strftime('%Y-%m-%d %H:%M:%f000', 'now'))")
 #: The id of the current transaction, on a database whose transactions can write at the same time.
 TRANSACTION_ID = _Default(postgresql="CAST(CAST(pg_current_xact_id() AS text) AS bigint)", sqlite="0")
+#: The id of the oldest transaction that was under way when the statement began. Later ones have larger ids.
+OLDEST_TRANSACTION = _Default(
+    postgresql="CAST(CAST(pg_snapshot_xmin(pg_current_snapshot()) AS text) AS bigint)", sqlite="0"
+)
 #: A text that is compared byte by byte on each database.
 KeyText = Text().with_variant(Text(collation="C"), "postgresql")
 #: An empty `TextList`.

@@ -4,10 +4,9 @@ These are the instances that were passed to the call, and those in the caller's 
 """
 
 import itertools
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Mapping
 
-from sqlalchemy import Row, select, update
+from sqlalchemy import select
 from sqlalchemy.orm import attributes, lazyload
 from sqlalchemy.orm.attributes import instance_state
 
@@ -18,15 +17,6 @@ from oban.repository.selection import Selection
 
 #: In the `info` of an instance: `Selection.locked_at` of the call whose row it shows.
 _SHOWS = "oban.shows"
-
-
-def write_to_rows(tx: Transaction, selection: Selection, rows: Sequence[Row[Any]], **values: Any) -> None:
-    """Write the same column expressions to all of some locked rows."""
-    if ids := [row.id for row in rows]:
-        dialect = tx.dialect
-        statement = update(Job).where(dialect.in_ids(Job.id, dialect.id_list())).values(values)
-        tx.orm_execute(statement, {"ids": ids}, synchronize_session=False)
-        reload_instances(tx, selection, ids, values)
 
 
 def reload_instances(

@@ -5,8 +5,8 @@ from sqlalchemy import delete, select
 from oban.database.transaction import Transaction
 from oban.models import Job
 from oban.repository.announce import announce_cancelled
-from oban.repository.instances import write_to_rows
 from oban.repository.selection import MAX_ID, Selection, load_jobs, lock
+from oban.repository.write import write_same
 from oban.types import PENDING_STATES, JobState
 
 #: The states that cancel and delete apply to.
@@ -28,7 +28,7 @@ def cancel_jobs(tx: Transaction, selection: Selection) -> int:
     """
     dialect = tx.dialect
     rows = lock(tx, selection, Job.state, states=CANCEL_STATES)
-    write_to_rows(tx, selection, rows, state=dialect.state("cancelled"), cancelled_at=dialect.now())
+    write_same(tx, selection, rows, state=dialect.state("cancelled"), cancelled_at=dialect.now())
     announce_cancelled(tx, [row.id for row in rows if row.state == JobState.EXECUTING])
     return len(rows)
 

@@ -54,15 +54,22 @@ def prune(
     limit: int,
     after: Finished | None = None,
     only: Sequence[int] | None = None,
+    keys: set[str] | None = None,
 ) -> int:
     """Delete up to `limit` jobs whose retention has ended, the first to finish first; returns their number.
 
-    `after` restricts this to jobs that finished after another one, and `only` to some ids.
+    `after` restricts this to jobs that finished after another one, and `only` to some ids. The keys of
+    unique jobs are added to `keys`.
     """
     expired = _expired(tx.dialect, rule, limit, after, only).with_for_update(skip_locked=True)
-    statement = delete(_jobs).where(tx.dialect.in_subquery(_job.id, expired)).returning(_job.id)
+    statement = (
+        delete(_jobs).where(tx.dialect.in_subquery(_job.id, expired)).returning(_job.id, _job.unique_key)
+    )
     tx.autocommit_next()
-    return len(tx.execute(statement, {} if only is None else {"only": only}).all())
+    rows = tx.execute(statement, {} if only is None else {"only": only}).all()
+    if keys is not None:
+        keys.update(row.unique_key for row in rows if row.unique_key is not None)
+    return len(rows)
 
 
 def prunable(tx: Transaction, rule: Rule, limit: int, after: Finished | None = None) -> list[Finished]:

@@ -1,50 +1,79 @@
 """Retry jobs."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
-from sqlalchemy import case
+from sqlalchemy import Row, case, select
 
 from oban import fields
 from oban.database.transaction import Transaction
 from oban.initial_state import state_at
 from oban.models import Job
 from oban.repository.announce import announce_available, announce_due
-from oban.repository.instances import write_to_rows
-from oban.repository.selection import Selection, lock
+from oban.repository.selection import MAX_ID, Selection, lock
+from oban.repository.uniqueness import Contender, find_conflicts, new_key
+from oban.repository.write import write_each, write_same
 from oban.types import JobState
+from oban.unique import Unique
 
 RETRY_STATES = tuple(set(JobState) - {JobState.AVAILABLE, JobState.EXECUTING})
 
 
-def retry_jobs(tx: Transaction, selection: Selection, changes: Mapping[str, Any] | None = None) -> int:
+class RetryOutcome(NamedTuple):
+    """What a retry did with one of the jobs that the call named."""
+
+    id: int
+    #: "changed"; "unchanged", as its state or its number of attempts does not allow a retry; "missing", as
+    #: there is no such job; or "conflict", as another job with the same key is in the way.
+    outcome: Literal["changed", "unchanged", "missing", "conflict"]
+    #: The job that is in the way, for a conflict.
+    other_id: int | None = None
+
+
+def retry_jobs(
+    tx: Transaction,
+    selection: Selection,
+    changes: Mapping[str, Any] | None = None,
+    outcomes: list[RetryOutcome] | None = None,
+) -> int:
     """Make the selected jobs that are neither available nor executing available; returns the number changed.
 
     `max_attempts` is raised where no attempt is left, and a recorded value is removed. A job that has used as
-    many attempts as the column can store is left unchanged.
+    many attempts as the column can store is left unchanged, and so is a unique job with another one in its
+    way.
 
     Args:
         tx: A transaction.
         selection: The jobs.
         changes: A queue, a priority and a time, all checked. With a future time, the jobs become scheduled.
+        outcomes: A list that is extended, after the commit if the transaction is Oban's own, by the outcome
+            of each selected job, in the order of the call or of the ids.
     """
     dialect = tx.dialect
-    locked = lock(tx, selection, Job.queue, Job.attempt, dialect.now().label("now"), states=RETRY_STATES)
+    columns = (Job.queue, Job.attempt, Job.unique_key, dialect.now().label("now"))
+    locked = lock(tx, selection, *columns, states=RETRY_STATES, claims_keys=True)
     # SQLite stores values of any type in a column, if another program writes them.
-    rows = [
+    rows: Sequence[Row[Any]] = [
         row for row in locked if isinstance(row.attempt, (int, float)) and row.attempt < fields.MAX_ATTEMPTS
     ]
+    values = {"scheduled_at": dialect.now(), **(changes or {})}
+    state, conflicts = JobState.AVAILABLE, {}
+    if rows:
+        now = rows[0].now
+        if "schedule_in" in values:
+            values["scheduled_at"] = now + timedelta(seconds=values.pop("schedule_in"))
+        if isinstance(values["scheduled_at"], datetime):
+            state = state_at(values["scheduled_at"], now)
+        conflicts = _judge(tx, selection, rows, values, state)
+        rows = [row for row in rows if row.id not in conflicts]
+    if outcomes is not None:
+        found = _outcomes(tx, selection, {row.id for row in rows}, conflicts)
+        tx.after_commit(lambda: outcomes.extend(found))
     if not rows:
         return 0
-    values = {"scheduled_at": dialect.now(), **(changes or {})}
-    state, now = JobState.AVAILABLE, rows[0].now
-    if "schedule_in" in values:
-        values["scheduled_at"] = now + timedelta(seconds=values.pop("schedule_in"))
-    if isinstance(values["scheduled_at"], datetime):
-        state = state_at(values["scheduled_at"], now)
     is_recorded = dialect.has_key(Job.meta, "recorded")
-    write_to_rows(
+    write_same(
         tx,
         selection,
         rows,
@@ -59,5 +88,65 @@ def retry_jobs(tx: Transaction, selection: Selection, changes: Mapping[str, Any]
     if state == JobState.AVAILABLE:
         announce_available(tx, [values["queue"]] if "queue" in values else (row.queue for row in rows))
     else:
-        announce_due(tx, max(0.0, (values["scheduled_at"] - now).total_seconds()))
+        announce_due(tx, max(0.0, (values["scheduled_at"] - rows[0].now).total_seconds()))
     return len(rows)
+
+
+def _judge(
+    tx: Transaction,
+    selection: Selection,
+    rows: Sequence[Row[Any]],
+    values: Mapping[str, Any],
+    state: JobState,
+) -> dict[int, int]:
+    """Return the jobs that cannot be retried, each with the job in its way; write the new keys of others."""
+    claimed = {row.unique_key for row in rows if row.claimed}
+    ids = [row.id for row in rows if isinstance(row.unique_key, str)]
+    if not ids:
+        return {}
+    now = rows[0].now
+    scheduled_at = values["scheduled_at"] if isinstance(values["scheduled_at"], datetime) else now
+    contenders, new_keys = [], {}
+    for job in _load_unique(tx, selection, ids):
+        # Another program may have stored a rule that Oban cannot read: its job is retried like any other.
+        if (rule := Unique.from_rule(job.unique_rule)) is None:
+            continue
+        if key := new_key(rule, job, values):
+            new_keys[job.id] = {"unique_key": key}
+        contenders.append(
+            Contender(job.id, key or job.unique_key, rule, state.value, job.inserted_at, scheduled_at)
+        )
+    conflicts = find_conflicts(tx, contenders, now, claimed)
+    write_each(tx, {id_: changed for id_, changed in new_keys.items() if id_ not in conflicts})
+    return conflicts
+
+
+def _load_unique(tx: Transaction, selection: Selection, ids: list[int]) -> list[Row[Any]]:
+    """What the keys and the rules of locked jobs need, in the order of the call."""
+    dialect, table = tx.dialect, Job.__table__
+    columns = ("id", "unique_key", "unique_rule", "worker", "queue", "args", "meta", "inserted_at")
+    statement = select(*(table.c[name] for name in columns)).where(
+        dialect.in_ids(table.c.id, dialect.id_list())
+    )
+    by_id = {row.id: row for row in tx.execute(statement, {"ids": ids})}
+    return [by_id[id_] for id_ in selection.found if id_ in by_id]
+
+
+def _outcomes(
+    tx: Transaction, selection: Selection, changed: set[int], conflicts: Mapping[int, int]
+) -> list[RetryOutcome]:
+    rest = [id_ for id_ in selection.found if id_ not in changed and id_ not in conflicts]
+    existing: set[int] = set()
+    if ids := [id_ for id_ in rest if 0 < id_ <= MAX_ID]:
+        dialect, table = tx.dialect, Job.__table__
+        statement = select(table.c.id).where(dialect.in_ids(table.c.id, dialect.id_list()))
+        existing = set(tx.execute(statement, {"ids": ids}).scalars())
+
+    def outcome(id_: int) -> RetryOutcome:
+        if id_ in changed:
+            return RetryOutcome(id_, "changed")
+        if id_ in conflicts:
+            return RetryOutcome(id_, "conflict", conflicts[id_])
+        return RetryOutcome(id_, "unchanged" if id_ in existing else "missing")
+
+    return [outcome(id_) for id_ in selection.found]

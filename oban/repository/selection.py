@@ -27,6 +27,7 @@ from oban import compat, display
 from oban.database.transaction import Transaction
 from oban.errors import InvalidTarget, NotEnqueued
 from oban.models import Job
+from oban.repository.uniqueness import claiming_keys
 from oban.types import JobState
 
 Target = Job | int
@@ -46,6 +47,8 @@ class Selection:
 
     targets: list[Target] = field(default_factory=list)
     statement: Select[Any] | None = None
+    #: Set by `lock`: the distinct ids in the order of the call, or those that the statement has found.
+    found: Sequence[int] = ()
     #: Set by `lock`. Of two calls that locked the same row, the later one has the larger number.
     locked_at: int = 0
 
@@ -186,17 +189,19 @@ def lock(
     selection: Selection,
     *columns: Any,
     states: Iterable[JobState] | None = None,
+    claims_keys: bool = False,
     **options: Any,
 ) -> Sequence[Row[Any]]:
     """Lock the selected jobs, or those of them in some states, in id order.
 
     Two calls for the same jobs then wait for each other instead of deadlocking. Each row has `id`, `version`
-    and then `columns`; `options` are execution options.
+    and then `columns`; `options` are execution options. With `claims_keys`,
+    the keys of the jobs are claimed before, and each row has `claimed`; see `claiming_keys`.
     """
     dialect = tx.dialect
     dialect.begin_write(tx.connection())
     found = {} if selection.statement is None else _find_versions(tx, selection.statement)
-    ids = selection.ids if selection.statement is None else sorted(found)
+    ids = selection.found = selection.ids if selection.statement is None else sorted(found)
     statement = (
         select(Job.id, dialect.version().label("version"), *columns)
         .where(dialect.in_ids(Job.id, dialect.id_list()))
@@ -205,6 +210,8 @@ def lock(
         # Without the application's relationships that are always loaded.
         .options(lazyload("*"))
     )
+    if claims_keys:
+        statement = claiming_keys(dialect, statement)
     if states is not None:
         state = dialect.unindexed_state(Job.state)
         statement = statement.where(state.in_([each.value for each in states]))

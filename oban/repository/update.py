@@ -1,24 +1,26 @@
 """Update fields of jobs."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from inspect import iscoroutinefunction
 from typing import Any, Protocol, TypeAlias
 
-from sqlalchemy import bindparam, update
 from sqlalchemy.orm import attributes
 from sqlalchemy.orm.attributes import instance_state
 
 from oban import encoding, fields
 from oban.database.transaction import Transaction
-from oban.errors import InvalidJob, JobNotFound
+from oban.errors import InvalidJob, JobNotFound, UniqueConflict
 from oban.fields import JobUpdate
 from oban.initial_state import state_at
 from oban.models import COLUMN_KEYS, Job
 from oban.repository.announce import announce_available, announce_due
 from oban.repository.instances import refresh_instances
 from oban.repository.selection import Selection, lock
-from oban.types import PENDING_STATES, JobState
+from oban.repository.uniqueness import Contender, find_conflicts, new_key
+from oban.repository.write import write_each
+from oban.types import ENDED_STATES, PENDING_STATES, JobState
+from oban.unique import Unique
 
 
 class JobUpdateField:
@@ -53,13 +55,16 @@ def update_jobs(tx: Transaction, selection: Selection, changes: JobChanges) -> l
     Raises:
         InvalidJob: A field cannot be set, or has a wrong value.
         JobNotFound: Some ids belong to no job.
+        UniqueConflict: Another job with the key that a job would get is in the way.
     """
     rows = lock(tx, selection, Job, tx.dialect.now().label("now"), populate_existing=True)
     jobs: dict[int, Job] = {row.id: row.Job for row in rows}
     if missing := [id_ for id_ in selection.ids if id_ not in jobs]:
         raise JobNotFound(missing)
     values = {row.id: _new_values(row.Job, changes, row.now) for row in rows}
-    _write(tx, values)
+    if any(job.unique_key is not None for job in jobs.values()):
+        _judge(tx, [jobs[id_] for id_ in selection.found if id_ in jobs], values, rows[0].now)
+    write_each(tx, values)
     for id_, job in jobs.items():
         for column, value in values[id_].items():
             attributes.set_committed_value(job, column, value)
@@ -67,6 +72,26 @@ def update_jobs(tx: Transaction, selection: Selection, changes: JobChanges) -> l
     refresh_instances(tx, selection, jobs.values(), values)
     order = jobs if selection.statement is not None else selection.ids
     return [selection.instances.get(id_, [jobs[id_]])[0] for id_ in order]
+
+
+def _judge(tx: Transaction, jobs: Iterable[Job], values: dict[int, dict[str, Any]], now: datetime) -> None:
+    """Add their new keys to the values of unique jobs, or raise `UniqueConflict`."""
+    contenders = []
+    for job in jobs:
+        changed = values[job.id]
+        rule = None if not isinstance(job.unique_key, str) else Unique.from_rule(job.unique_rule)
+        # Another program may have stored a rule that Oban cannot read: the key stays as it is.
+        if rule is None or (key := new_key(rule, job, changed)) is None:
+            continue
+        changed["unique_key"] = key
+        state = JobState(changed.get("state", job.state))
+        # A job that has finished does not run again unless it is retried, which judges it.
+        if state not in ENDED_STATES:
+            scheduled_at = changed.get("scheduled_at", job.scheduled_at)
+            contenders.append(Contender(job.id, key, rule, state.value, job.inserted_at, scheduled_at))
+    conflicts = find_conflicts(tx, contenders, now)
+    if conflicts:
+        raise UniqueConflict(next(iter(conflicts.values())))
 
 
 def check_changes(changes: object) -> None:
@@ -109,22 +134,6 @@ def _call(function: Callable[[Job], Changes], job: Job) -> Changes:
     if instance_state(copy).modified:
         raise InvalidJob("changes", "must be returned as a dict; an attribute was set instead")
     return changes
-
-
-def _write(tx: Transaction, values: dict[int, dict[str, Any]]) -> None:
-    """Write column values by id, with one statement for all jobs that get the same columns."""
-    parameters: dict[tuple[str, ...], list[dict[str, Any]]] = {}
-    for id_, changed in values.items():
-        if changed:
-            parameters.setdefault(tuple(sorted(changed)), []).append({"key": id_, **changed})
-    table = Job.__table__
-    for columns, rows in parameters.items():
-        statement = (
-            update(table)
-            .where(table.c.id == bindparam("key"))
-            .values({column: bindparam(column, type_=table.c[column].type) for column in columns})
-        )
-        tx.execute(statement, rows)
 
 
 def _announce(tx: Transaction, moved: list[Job]) -> None:

@@ -14,9 +14,7 @@ from oban.repository.instances import refresh_instances, shown_by
 from oban.repository.management import get_job
 from oban.repository.selection import MAX_ID, Selection
 from oban.repository.stage import is_waiting
-from oban.types import JobState
-
-ENDED_STATES = (JobState.COMPLETED, JobState.CANCELLED, JobState.DISCARDED)
+from oban.types import ENDED_STATES
 
 _job = Job.__table__.c
 _STATE = select(_job.state).where(_job.id == bindparam("job_id"))

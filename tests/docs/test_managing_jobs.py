@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from sqlalchemy import URL
 
-from oban import Job, Oban
+from oban import Job, Oban, Unique, UniqueConflict
 from tests.docs.stage import JOB, NUMBERED, Page, Snippet, Stage
-from tests.support.rows import delete_rows, insert_row, just_now, lasting_url, read_row
+from tests.support.rows import TABLE, delete_rows, insert_row, just_now, lasting_url, read_row, row
 from tests.support.waiting import eventually
 
 PAGE = Page("managing_jobs.md")
@@ -33,9 +33,9 @@ def stage(oban: Oban) -> Stage:
     return Stage(oban)
 
 
-def test_the_page_has_thirteen_snippets_and_each_of_them_is_run_by_one_test() -> None:
-    assert len(PAGE.snippets) == 13
-    assert PAGE.text.count("```python") == 13
+def test_the_page_has_fifteen_snippets_and_each_of_them_is_run_by_one_test() -> None:
+    assert len(PAGE.snippets) == 15
+    assert PAGE.text.count("```python") == 15
     assert sorted(PAGE.shown, key=lambda snippet: snippet.line) == PAGE.snippets
 
 
@@ -131,6 +131,45 @@ async def test_jobs_are_retried_later_and_in_another_queue(stage: Stage, snippet
     assert (job.queue, job.priority) == ("slow", 9)
     assert (await stage.job(789)).scheduled_at == datetime(2091, 7, 1, 8, 30, tzinfo=UTC)
     assert await stage.states() == ["scheduled"] * 3
+
+
+def unique_columns(args: dict[str, Any]) -> dict[str, Any]:
+    made = row(args=args)
+    return {"args": args, "unique_key": Unique().key(made), "unique_rule": Unique().rule()}
+
+
+@PAGE.shows("outcomes=outcomes")
+async def test_a_retry_says_which_job_is_in_the_way(
+    stage: Stage, snippet: Snippet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await stage.set("available", "discarded", "discarded", job="completed")
+    for id_, number in ((123, 1), (456, 1), (789, 2), (JOB, 2)):
+        async with stage.oban.engine.begin() as connection:
+            statement = TABLE.update().where(TABLE.c.id == id_).values(unique_columns({"id": number}))
+            await connection.execute(statement)
+    await stage.run(snippet)
+    expected = "".join(
+        f"Job {id_} was not retried: job {other} is in its way\n" for id_, other in ((456, 123), (789, JOB))
+    )
+    assert capsys.readouterr().out == expected
+    assert stage.names["outcomes"][0] == (123, "unchanged", None)
+    assert await stage.states() == ["available", "discarded", "discarded"]
+
+
+@PAGE.shows("except UniqueConflict")
+async def test_an_update_that_makes_a_duplicate_is_refused(
+    stage: Stage, snippet: Snippet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await insert_row(stage.oban.engine, "scheduled", id=123, **unique_columns({"account_id": 1}))
+    await stage.run(snippet)
+    assert capsys.readouterr().out == ""
+    await insert_row(stage.oban.engine, "scheduled", id=456, **unique_columns({"account_id": 1}))
+    stage.names["UniqueConflict"] = UniqueConflict
+    await stage.oban.update_job(123, {"args": {"account_id": 8}})
+    await stage.oban.update_job(456, {"args": {"account_id": 7}})
+    await stage.run(snippet)
+    assert capsys.readouterr().out == "Job 456 has these args already\n"
+    assert (await stage.job(123)).args == {"account_id": 8}
 
 
 @PAGE.shows("oban.delete_job(123)")

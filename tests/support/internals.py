@@ -145,6 +145,11 @@ def retry_refused_now(pruner: Pruner) -> None:
     pruner._retry_refused_at = clock.monotonic()
 
 
+def walk_keys_now(pruner: Pruner) -> None:
+    """Let the next tick begin a walk through all keys of unique jobs."""
+    pruner._walk_at = clock.monotonic()
+
+
 def look_for_strays(producer: Producer) -> None:
     """Let a producer look for jobs that it has claimed without knowing of them."""
     producer._may_have_strays = True

@@ -1,4 +1,4 @@
-"""Deletes finished jobs when their retention has ended."""
+"""Deletes finished jobs when their retention has ended, and the keys that unique jobs have left."""
 
 import dataclasses
 import math
@@ -8,7 +8,7 @@ from datetime import datetime
 from oban import clock
 from oban.config import Options, Retention
 from oban.database.aio import Database
-from oban.repository import prune
+from oban.repository import prune, unique_keys
 from oban.repository.prune import Rule
 from oban.runner.bisection import bisect_jobs
 from oban.runner.services.base import Service
@@ -17,13 +17,17 @@ from oban.worker import registry
 
 #: Seconds after which the pruner tries again to delete the jobs that it could not delete.
 RETRY_REFUSED_AFTER = 3600.0
+#: Seconds between two walks through all keys of unique jobs.
+KEYS_INTERVAL = 3600.0
 
 
 class Pruner(Service):
     """Deletes jobs on the leader, every `prune_interval`, sooner while there are more of them.
 
     Each statement deletes up to `retention.limit` jobs of one rule: of one state, in general or with the
-    retention of one queue or worker.
+    retention of one queue or worker. The keys of these jobs are deleted as well. All other keys without a
+    job, for example of jobs that were deleted with `delete_job`, are found by a walk through all keys once an
+    hour.
     """
 
     def __init__(self, database: Database, options: Options, leader: Leader) -> None:
@@ -38,6 +42,11 @@ class Pruner(Service):
         #: later ones are looked at, so that jobs like this one do not fill every batch.
         self._past: dict[int, tuple[datetime, int]] = {}
         self._retry_refused_at = math.inf
+        #: Keys of jobs that were deleted.
+        self._keys: set[str] = set()
+        #: When the next walk through all keys begins, and the last key of the walk under way.
+        self._walk_at = -math.inf
+        self._walked: str | None = None
 
     async def tick(self) -> float | None:
         if clock.monotonic() >= self._retry_refused_at:
@@ -56,6 +65,10 @@ class Pruner(Service):
             if found >= size:
                 has_more = True
                 self.size = min(self.limit, size + size // 8 + 1)
+        # Only transactions that write at the same time need keys.
+        if not self.database.dialect.single_writer and self.leader.leads:
+            await self._delete_keys()
+            has_more |= await self._walk_keys()
         # Not at once: other statements get their turn in between.
         return min(1.0, self.interval) if has_more else None
 
@@ -63,14 +76,14 @@ class Pruner(Service):
         """Delete up to `size` jobs of a rule; returns the number found, deleted or not."""
         past = self._past.get(index)
         try:
-            return await self.database.write(prune.prune, rule, size, past)
+            return await self.database.write(prune.prune, rule, size, past, None, self._keys)
         except Exception as error:
             if self.database.dialect.is_retryable(error):
                 raise
         found = await self.database.read(prune.prunable, rule, size, past)
 
         async def delete(ids: Sequence[int]) -> None:
-            await self.database.write(prune.prune, rule, len(ids), only=ids)
+            await self.database.write(prune.prune, rule, len(ids), None, ids, self._keys)
 
         refused = await bisect_jobs(self.database.dialect, [id_ for _, id_ in found], "deleted", delete)
         if refused:
@@ -78,6 +91,28 @@ class Pruner(Service):
             retry_at = clock.monotonic() + RETRY_REFUSED_AFTER
             self._retry_refused_at = min(self._retry_refused_at, retry_at)
         return len(found)
+
+    async def _delete_keys(self) -> None:
+        """Delete the keys of jobs that were deleted, unless other jobs have them."""
+        keys = sorted(self._keys)
+        claimed: list[str] = []
+        for start in range(0, len(keys), unique_keys.BATCH):
+            batch = keys[start : start + unique_keys.BATCH]
+            claimed += await self.database.write(unique_keys.delete_keys, batch)
+        # The walk finds those that do not fit.
+        self._keys = set(claimed[: unique_keys.BATCH])
+
+    async def _walk_keys(self) -> bool:
+        """Take the next step of a walk through all keys; returns whether there is another one."""
+        if self._walked is None:
+            if clock.monotonic() < self._walk_at:
+                return False
+            self._walk_at = clock.monotonic() + KEYS_INTERVAL
+        keys = await self.database.read(unique_keys.keys_after, self._walked or "")
+        if keys:
+            self._keys.update(await self.database.write(unique_keys.delete_keys, keys))
+        self._walked = keys[-1] if len(keys) == unique_keys.BATCH else None
+        return self._walked is not None
 
 
 def _with_aliases(retention: Retention) -> Retention:
