@@ -6,6 +6,8 @@ from typing import Any
 
 from sqlalchemy import URL, create_engine
 
+from oban.unique import Unique
+
 JOBS = 1_000_000
 EXECUTING = 400
 #: Prefixes of the uuids of producers: half of the executing jobs have a live one, half a dead one.
@@ -13,8 +15,9 @@ LIVE, DEAD = "11111111-1111-4111-8111-1111111111", "22222222-2222-4222-8222-2222
 PRODUCERS = 10
 #: The number of jobs that are fetched and completed during an old snapshot, which leaves two dead rows each.
 DRAINED = 100_000
-#: The key of 110,000 completed jobs, and of no others.
-BUSY_KEY = "busy"
+#: What 110,000 completed jobs have in common, and their key.
+BUSY_ARGS: dict[str, Any] = {"account": 123456, "kind": "report"}
+BUSY_KEY = Unique().key({"worker": "app.Worker", "queue": "default", "args": BUSY_ARGS})
 #: Keys without a job. They come first in the table, and were last claimed by a transaction that has ended.
 UNUSED_KEYS = 100_000
 #: The entries of periodic jobs of one instance among others, and the ticks of each: one a minute, none old.
