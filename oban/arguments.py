@@ -21,6 +21,8 @@ _DICTS: tuple[Any, ...] = (dict, Mapping, MutableMapping)
 _UNIONS: tuple[Any, ...] = (Union, types.UnionType)
 #: How many problems an error lists, and how many characters of each.
 _MAX_PROBLEMS, _MAX_LENGTH = 5, 120
+#: How many references and unions of a JSON schema are followed.
+_MAX_DEPTH = 10
 
 
 def declared(cls: type[Any], root: type[Any], inherited: Any) -> Any:
@@ -170,6 +172,15 @@ class Arguments:
             problem = error_texts.log_safe(str(error).partition("\n")[0], 500)
             raise ConfigError(f"its args cannot be {self._name}: {problem}") from error
 
+    def names(self) -> frozenset[str] | None:
+        """The keys that dumped args can have; None if they can have any, or if that is not known."""
+        try:
+            schema = self._adapter.json_schema(mode="serialization", by_alias=True)
+        # There is no schema of some types that can be dumped.
+        except Exception:
+            return None
+        return _property_names(schema, schema.get("$defs", {}), 0)
+
     def parse(self, args: dict[str, Any], owner: str) -> Any:
         """The object that stored args stand for.
 
@@ -222,6 +233,21 @@ class Arguments:
         if len(problems) > _MAX_PROBLEMS:
             shown.append(f"and {len(problems) - _MAX_PROBLEMS:,} more")
         return InvalidJob("args", f"of {owner} do not fit {self._name}: {'; '.join(shown)}")
+
+
+def _property_names(schema: Any, definitions: Mapping[str, Any], depth: int) -> frozenset[str] | None:
+    """The names of the properties of an object with this JSON schema; None if it can have others."""
+    if depth > _MAX_DEPTH or not isinstance(schema, dict):
+        return None
+    if "$ref" in schema:
+        name = schema["$ref"].rpartition("/")[2]
+        return _property_names(definitions.get(name), definitions, depth + 1)
+    if members := schema.get("anyOf") or schema.get("oneOf"):
+        known = [_property_names(member, definitions, depth + 1) for member in members]
+        return frozenset().union(*known) if None not in known else None  # type: ignore[arg-type]
+    if schema.get("type") != "object" or schema.get("additionalProperties", False) is not False:
+        return None
+    return frozenset(schema.get("properties", ()))
 
 
 def _dumps(args: dict[str, Any]) -> str:

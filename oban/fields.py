@@ -10,10 +10,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, Required, TypeAlias, TypedDict
 from zoneinfo import ZoneInfo
 
-from oban import clock, display, encoding
+from oban import clock, display, encoding, unique
 from oban.errors import InvalidJob
 from oban.suggestions import similar as similar
 from oban.suggestions import suggestion as suggestion
+from oban.unique import UniqueOption
+from oban.unique_options import ReplaceOption
 
 QUEUE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,127}", re.ASCII)
 #: In characters, as is the next one.
@@ -35,12 +37,23 @@ class JobOptions(TypedDict, total=False):
     meta: dict[str, Any]
 
 
-class Overrides(JobOptions, total=False):
-    """Options of a single job; they override those of its worker."""
+class UniqueJobOptions(TypedDict, total=False):
+    """The options of unique jobs. None stands for the worker's, or for that of its base class."""
+
+    unique: UniqueOption
+    replace: ReplaceOption
+
+
+class Times(TypedDict, total=False):
+    """When a job is due."""
 
     scheduled_at: datetime
     schedule_in: float | timedelta
     scheduled_in: float | timedelta
+
+
+class Overrides(JobOptions, UniqueJobOptions, Times, total=False):
+    """Options of a single job; they override those of its worker."""
 
 
 class JobFields(Overrides, total=False):
@@ -50,7 +63,7 @@ class JobFields(Overrides, total=False):
     args: Mapping[str, Any]
 
 
-class JobUpdate(Overrides, total=False):
+class JobUpdate(JobOptions, Times, total=False):
     """The fields that `update_job` and `update_many_jobs` can change."""
 
     worker: str
@@ -72,7 +85,7 @@ ErrorClasses: TypeAlias = type[BaseException] | tuple[type[BaseException], ...]
 ErrorDelays: TypeAlias = Mapping[type[BaseException], float | timedelta]
 
 
-class DecoratorOptions(JobOptions, total=False):
+class DecoratorOptions(JobOptions, UniqueJobOptions, total=False):
     """Options of `@worker`. None stands for the default, except for `timeout`, where it means no limit."""
 
     name: str | None
@@ -144,7 +157,7 @@ def tags(value: object) -> list[str]:
     """Up to 100 strings of up to 255 characters: sorted, trimmed, in lower case, not blank and unique."""
     if not isinstance(value, (list, tuple, set, frozenset)):
         raise InvalidJob("tags", f"must be a list of strings, not {type(value).__name__}")
-    unique: set[str] = set()
+    distinct: set[str] = set()
     for item in value:
         if not isinstance(item, str):
             raise InvalidJob("tags", f"must be strings; {display.shown(item)} is not")
@@ -152,10 +165,10 @@ def tags(value: object) -> list[str]:
         if len(tag) > MAX_TAG:
             raise InvalidJob("tags", f"has one of more than {MAX_TAG} characters: {tag[:20]!r}…")
         if tag:
-            unique.add(tag)
-    if len(unique) > MAX_TAGS:
-        raise InvalidJob("tags", f"are {len(unique)}; at most {MAX_TAGS} are stored")
-    return sorted(unique)
+            distinct.add(tag)
+    if len(distinct) > MAX_TAGS:
+        raise InvalidJob("tags", f"are {len(distinct)}; at most {MAX_TAGS} are stored")
+    return sorted(distinct)
 
 
 def utc(value: object, field: str = "scheduled_at") -> datetime:
@@ -233,6 +246,8 @@ SETTABLE: dict[str, Callable[[object], Any]] = {
     **CHECKS,
     "schedule_in": schedule_in,
     "scheduled_in": lambda value: schedule_in(value, "scheduled_in"),
+    "unique": unique.check,
+    "replace": unique.check_replace,
 }
 #: The fields that set when a job is due, of which a job can have one.
 TIMES = ("schedule_in", "scheduled_in", "scheduled_at")

@@ -100,9 +100,9 @@ class FunctionWorker(Generic[P, R]):
         """Return the same function, whose jobs get other fields: `with_options(schedule_in=60).enqueue(…)`.
 
         Args:
-            overrides: `queue`, `priority`, `max_attempts`, `tags`, `meta`, and `scheduled_at` (a datetime
-                with a time zone) or `schedule_in` (seconds or a timedelta). Of the last two, the last call
-                decides.
+            overrides: `queue`, `priority`, `max_attempts`, `tags`, `meta`, `unique`, `replace`, and
+                `scheduled_at` (a datetime with a time zone) or `schedule_in` (seconds or a timedelta). Of the
+                last two, the last call decides.
 
         Raises:
             InvalidJob: A field does not exist, has a wrong value, or is determined by the function (`args`
@@ -118,6 +118,11 @@ class FunctionWorker(Generic[P, R]):
             before = {field: value for field, value in before.items() if field not in fields.TIMES}
         other._overrides = cast(Overrides, before | checked)
         return other
+
+    def arg_names(self) -> frozenset[str] | None:
+        """The keys that the args of a job can have."""
+        # Those of `*args` and `**kwargs` are a list and a dict under these names.
+        return frozenset(self.signature.parameters)
 
     def _bind(self, args: Any, kwargs: Any) -> dict[str, Any]:
         try:
@@ -205,5 +210,6 @@ def _worker_class(owner: FunctionWorker[..., Any], options: WorkerOptions) -> ty
         "__qualname__": function.__qualname__,
         "__doc__": function.__doc__,
         "process": process,
+        "_arg_names": classmethod(lambda _: owner.arg_names()),
     }
     return type(function.__name__, (Worker,), members, **options)

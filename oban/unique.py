@@ -7,58 +7,35 @@ and its rule says which of the jobs with that key count.
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeAlias, TypedDict
+from typing import Any, Literal, TypeAlias
 
 from oban import display, encoding, suggestions
+from oban import unique_options as options
 from oban.errors import ConfigError, EncodingError, InvalidJob
 from oban.registry import registry
-
-#: The groups of states. "all" has every state, in the order of `JobState`.
-GROUPS: dict[str, tuple[str, ...]] = {
-    "all": (
-        *("available", "scheduled", "suspended", "executing", "retryable"),
-        *("completed", "discarded", "cancelled"),
-    ),
-    "incomplete": ("available", "scheduled", "suspended", "executing", "retryable"),
-    "scheduled": ("scheduled",),
-    "successful": ("available", "scheduled", "suspended", "executing", "retryable", "completed"),
-    "executing": ("executing",),
-}
-STATES = GROUPS["all"]
-#: The fields that can be compared, and those that are by default.
-FIELDS = ("worker", "queue", "args", "meta")
-DEFAULT_FIELDS = ("worker", "queue", "args")
-#: The fields that hold documents, which `keys` is about.
-DOCUMENTS = ("args", "meta")
-TIMESTAMPS = ("inserted_at", "scheduled_at")
-#: The fields of an existing job that a new one can replace.
-REPLACEABLE = ("args", "max_attempts", "meta", "priority", "queue", "scheduled_at", "tags", "worker")
-#: The arguments of `Unique`.
-OPTIONS = ("period", "fields", "keys", "states", "timestamp")
-#: The longest period, in seconds: 100 years.
-MAX_PERIOD = 36_525 * 86_400.0
+from oban.unique_options import (
+    DEFAULT_FIELDS,
+    DOCUMENTS,
+    FIELDS,
+    OPTIONS,
+    REPLACEABLE,
+    STATES,
+    FieldName,
+    GroupName,
+    StateName,
+    TimestampName,
+)
+from oban.unique_options import (
+    UniqueOptions as UniqueOptions,
+)
 
 #: The fields to replace, by the state of the existing job.
 Replacement: TypeAlias = dict[str, tuple[str, ...]]
-
-
-class UniqueOptions(TypedDict, total=False):
-    """The dict in the option `unique`. See `Unique`; `group` is another word for `states`."""
-
-    period: float | timedelta | None
-    fields: Sequence[str]
-    keys: Sequence[str]
-    states: str | Sequence[str]
-    group: str | Sequence[str]
-    timestamp: str
-
-
-#: The options `unique` and `replace`.
+#: The option `unique`.
 UniqueOption: TypeAlias = "bool | UniqueOptions | Unique | None"
-ReplaceOption: TypeAlias = Sequence[str] | Mapping[str, Sequence[str]] | None
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -94,17 +71,17 @@ class Unique:
     def __init__(
         self,
         period: float | timedelta | None = None,
-        fields: Iterable[str] = DEFAULT_FIELDS,
-        keys: Iterable[str] = (),
-        states: str | Iterable[str] = "successful",
-        timestamp: str = "inserted_at",
+        fields: Sequence[FieldName] = DEFAULT_FIELDS,
+        keys: Sequence[str] = (),
+        states: GroupName | Sequence[StateName] = "successful",
+        timestamp: TimestampName = "inserted_at",
     ) -> None:
         checked = {
-            "period": _period(period),
-            "fields": _some_of(fields, FIELDS, "fields"),
-            "keys": _keys(keys),
-            "states": _states(states),
-            "timestamp": _timestamp(timestamp),
+            "period": options.check_period(period),
+            "fields": options.check_names(fields, FIELDS, "fields"),
+            "keys": options.check_keys(keys),
+            "states": options.check_states(states),
+            "timestamp": options.check_timestamp(timestamp),
         }
         for name, value in checked.items():
             object.__setattr__(self, name, value)
@@ -128,16 +105,16 @@ class Unique:
                 'unique must be True, False, a dict such as {"period": 60}, or a Unique,'
                 f" not {display.shown(value)}"
             )
-        options = {**value}
-        for name in options:
+        arguments = {**value}
+        for name in arguments:
             if name not in (*OPTIONS, "group"):
                 hint = suggestions.suggestion(name, [*OPTIONS, "group"])
                 raise ConfigError(f"unique: unknown option {display.shown(name)}{hint}")
-        if "group" in options:
-            if "states" in options:
+        if "group" in arguments:
+            if "states" in arguments:
                 raise ConfigError("unique: states and group mean the same: pass one of them")
-            options["states"] = options.pop("group")
-        return cls(**options)
+            arguments["states"] = arguments.pop("group")
+        return cls(**arguments)
 
     def key(self, values: Mapping[str, Any]) -> str:
         """The key of a job with these `worker`, `queue`, `args` and `meta`; only compared ones are needed.
@@ -200,72 +177,6 @@ class Unique:
             return cls(**{**parts, "keys": ()})
 
 
-def _period(value: object) -> float | None:
-    if value is None:
-        return None
-    number = value.total_seconds() if isinstance(value, timedelta) else value
-    if isinstance(number, bool) or not isinstance(number, (int, float)):
-        raise ConfigError(f"unique: period must be seconds or a timedelta, not {display.shown(value)}")
-    # NaN is not in between.
-    if not 0 < number <= MAX_PERIOD:
-        advice = "leave it out for jobs that are unique as long as they exist"
-        limits = f"more than 0 seconds and at most 100 years; {advice}"
-        raise ConfigError(f"unique: period must be {limits}, not {display.shown(value)}")
-    return float(number)
-
-
-def _names(value: object, option: str, example: str) -> tuple[str, ...]:
-    """The strings of a list, each once, and as plain strings: a state can be a `JobState`."""
-    if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
-        raise ConfigError(f"{option} must be a list such as {example}, not {display.shown(value)}")
-    names = [*value]
-    for name in names:
-        if not isinstance(name, str):
-            raise ConfigError(f"{option} must be strings; {display.shown(name)} is not")
-    return tuple(dict.fromkeys(map(str.__str__, names)))
-
-
-def _some_of(value: object, known: tuple[str, ...], option: str) -> tuple[str, ...]:
-    """At least one of the known names, in their order."""
-    names = _names(value, f"unique: {option}", json.dumps(known[:2]))
-    for name in names:
-        if name not in known:
-            hint = suggestions.suggestion(name, [*known])
-            raise ConfigError(f"unique: {option} has {display.shown(name)}, which is not one of them{hint}")
-    if not names:
-        raise ConfigError(f"unique: {option} is empty; pass one of {', '.join(known)}")
-    return tuple(name for name in known if name in names)
-
-
-def _keys(value: object) -> tuple[str, ...]:
-    return tuple(_key(name) for name in _names(value, "unique: keys", '["account_id"]'))
-
-
-def _key(name: str) -> str:
-    try:
-        return encoding.string(name, "unique: keys")
-    except EncodingError as error:
-        raise ConfigError(str(error)) from None
-
-
-def _states(value: object) -> tuple[str, ...]:
-    if not isinstance(value, str):
-        return _some_of(value, STATES, "states")
-    name = str.__str__(value)
-    if name in GROUPS:
-        return GROUPS[name]
-    if name in STATES:
-        raise ConfigError(f'unique: states "{name}" is a state and not a group; pass ["{name}"]')
-    hint = suggestions.suggestion(name, [*GROUPS])
-    raise ConfigError(f"unique: {display.shown(name)} is not a group of states{hint}")
-
-
-def _timestamp(value: object) -> str:
-    if value in TIMESTAMPS:
-        return str(value)
-    raise ConfigError(f"unique: timestamp must be {' or '.join(TIMESTAMPS)}, not {display.shown(value)}")
-
-
 def _canonical(value: Any) -> Any:
     """The value with integers for floats that are whole numbers."""
     if isinstance(value, float):
@@ -290,7 +201,7 @@ def parse_replace(value: object) -> Replacement:
         if state not in STATES:
             hint = suggestions.suggestion(state, [*STATES])
             raise ConfigError(f"replace: {display.shown(state)} is not a state{hint}")
-        names = _names(listed, "replace: fields", '["scheduled_at"]')
+        names = options.check_strings(listed, "replace: fields", '["scheduled_at"]')
         for name in names:
             if name not in REPLACEABLE:
                 hint = suggestions.suggestion(name, [*REPLACEABLE])
@@ -302,8 +213,8 @@ def parse_replace(value: object) -> Replacement:
     return replacement
 
 
-def check(value: object) -> "Unique | bool | None":
-    """The option `unique` of a single job: False turns that of its worker off. Raises `InvalidJob`."""
+def check(value: object) -> "Unique | Literal[False] | None":
+    """The option `unique` of a single job; False turns that of its worker off. Raises `InvalidJob`."""
     try:
         return False if value is False else Unique.parse(value)
     except ConfigError as error:
@@ -316,6 +227,17 @@ def check_replace(value: object) -> Replacement | None:
         return None if value is None else parse_replace(value)
     except ConfigError as error:
         raise InvalidJob("replace", str(error).removeprefix("replace").lstrip(": ")) from None
+
+
+def check_known_keys(unique: Unique | None, known: Collection[str] | None) -> None:
+    """Raise `ConfigError` if a key is no key of the args. `known` are all that they can have."""
+    # It can be one of meta.
+    if unique is None or known is None or "args" not in unique.fields or "meta" in unique.fields:
+        return
+    for name in unique.keys:
+        if name not in known:
+            hint = suggestions.suggestion(name, [*known])
+            raise ConfigError(f"unique: keys has {display.shown(name)}, but its args have no such key{hint}")
 
 
 _DEFAULT = Unique()

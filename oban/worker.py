@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Generic, Unpack, cast
 
 from typing_extensions import TypeVar
 
-from oban import arguments, backoff, fields, instances, main_module, worker_definition
+from oban import arguments, backoff, fields, instances, main_module, unique, worker_definition
 from oban.arguments import Arguments
 from oban.cron_options import CronOptions
 from oban.database.aio import AsyncCaller
@@ -46,6 +46,11 @@ class Worker(Generic[A]):
             `Oban` that enqueues it, or 20).
         tags: Up to 100 strings of up to 255 characters (default: none).
         meta: A dict of JSON values (default: empty).
+        unique: Whether a job is not inserted if there is a duplicate of it: True, a dict of the arguments of
+            `Unique`, or a `Unique` (default: False). `enqueue` then returns the duplicate, with `conflict`
+            true.
+        replace: The fields of a duplicate that the new job replaces: a list, or a dict of lists by the state
+            of the duplicate, such as `{"scheduled": ["scheduled_at"]}` (default: none).
         name: The worker's name in the database (default: `module.QualifiedName`).
         oban: The name of the instance that `enqueue` uses (default "Oban").
         aliases: An earlier name of the worker, or a list of them: it also runs the jobs that were enqueued
@@ -172,8 +177,9 @@ class Worker(Generic[A]):
         Args:
             args: An object of the declared type or a dict that fits it, else a dict (default: empty).
             overrides: Fields of the job that differ from the worker's options: `queue`, `priority`,
-                `max_attempts`, `tags`, `meta`, and `scheduled_at` (a datetime with a time zone) or
-                `schedule_in` (seconds or a timedelta; `scheduled_in` is the same).
+                `max_attempts`, `tags`, `meta`, `unique` (False turns the worker's off), `replace`, and
+                `scheduled_at` (a datetime with a time zone) or `schedule_in` (seconds or a timedelta;
+                `scheduled_in` is the same).
 
         Raises:
             InvalidJob: The args do not fit the declared type, or a field does not exist or has a wrong value.
@@ -196,9 +202,24 @@ class Worker(Generic[A]):
             cls._is_in_script = main_module.job_created(cls.worker_name)
         if not (overrides or cls._mutable):
             return Job._from_template(cls._template, stored)
+        checked = fields.check(overrides)
+        if checked.get("unique"):
+            cls._check_keys(checked["unique"])
         # Each job needs its own list or dict.
         own = deepcopy(cls._mutable)
-        return Job._from_checked({**cls._defaults, **own, "args": stored, **fields.check(overrides)})
+        return Job._from_checked({**cls._defaults, **own, "args": stored, **checked})
+
+    @classmethod
+    def _check_keys(cls, rule: Unique) -> None:
+        try:
+            unique.check_known_keys(rule, cls._arg_names())
+        except ConfigError as error:
+            raise InvalidJob("unique", str(error).removeprefix("unique: ")) from None
+
+    @classmethod
+    def _arg_names(cls) -> frozenset[str] | None:
+        """The keys that the stored args can have; None if that is not known."""
+        return None if cls._arguments is None else cls._arguments.names()
 
     @classmethod
     def _explanation(cls, call: str, unknown: list[str]) -> str:
@@ -225,6 +246,8 @@ class Worker(Generic[A]):
         cls, /, args: A | None = None, session: AsyncCaller | None = None, **overrides: Unpack[Overrides]
     ) -> Job:
         """Create a job for this worker, enqueue it with the `Oban` of the option `oban`, and return it.
+
+        If the job is unique and there is a duplicate, the duplicate is returned, with `conflict` true.
 
         Args:
             args: The args, as for `new`.

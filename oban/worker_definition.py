@@ -23,6 +23,7 @@ from oban.fields import WorkerOptions
 from oban.middleware import layers
 from oban.models import Job
 from oban.registry import registry
+from oban.unique import Unique, check_known_keys, parse_replace
 
 EXECUTORS = ("thread", "process")
 
@@ -36,6 +37,7 @@ def define(cls: Any, root: type[Any], options: WorkerOptions) -> None:
         _set_options(cls, options)
         _inspect_process(cls, root)
         _inspect_timeout(cls, root)
+        check_known_keys(cls._unique, cls._arg_names())
         cls._passes_error = signatures.inspect_backoff(cls)
         if cls._why_base is None:
             cron_options.check_args(cls)
@@ -63,6 +65,7 @@ def _set_options(cls: Any, options: WorkerOptions) -> None:
         cls.own_middleware = layers(callables.middleware(functions))
     # The rules of a base class apply, except for the exceptions that are named again.
     cls.error_rules = {**cls.error_rules, **error_rules.pop_rules(options)}
+    _set_unique(cls, options.pop("unique", None), options.pop("replace", None))
     own = fields.check(options)
     cls.worker_name = fields.worker(f"{module}.{cls.__qualname__}" if name is None else name)
     cls._defaults = {**cls._defaults, **own, "worker": cls.worker_name}
@@ -85,6 +88,18 @@ def _set_options(cls: Any, options: WorkerOptions) -> None:
     cls.is_async = callables.is_async(cls.process)
     if cls.is_async and (executor or cls.in_process):
         raise ConfigError("an async process runs on the event loop; executor is for a plain one")
+
+
+def _set_unique(cls: Any, unique: object, replacement: object) -> None:
+    """Set the options `unique` and `replace`, which apply to subclasses until they set another value."""
+    if unique is not None:
+        cls._unique = Unique.parse(unique)
+        if cls._unique is None:
+            cls._replace = {}
+    if replacement is not None:
+        cls._replace = parse_replace(replacement)
+        if cls._unique is None:
+            raise ConfigError("replace is for unique jobs: pass unique as well, such as unique=True")
 
 
 def _inspect_process(cls: Any, root: type[Any]) -> None:

@@ -44,6 +44,7 @@ from oban.types import (
     UTCDateTime,
     parse_state,
 )
+from oban.unique import of_job
 from oban.unique_defaults import default_key, default_rule
 
 DEFAULT_MAX_ATTEMPTS = 20
@@ -67,7 +68,7 @@ class Job(Detachable, Base):
     """One row of `oban_jobs`: a unit of work, from when it is enqueued until it is pruned.
 
     `MyWorker.new(…)` makes a job of a worker. `Job(…)` makes one of any worker, by its name; it checks and
-    copies the values. The arguments, except `schedule_in`, are also attributes.
+    copies the values. The arguments, except `schedule_in`, `unique` and `replace`, are also attributes.
 
     Args:
         worker: Name of the worker that processes the job, a string of up to 255 characters. Required.
@@ -82,6 +83,10 @@ class Job(Detachable, Base):
         scheduled_at: When the job is due, a datetime with a time zone (default now); UTC in the attribute.
         schedule_in: Instead of `scheduled_at`: seconds from now, or a timedelta; a negative one means now.
             `scheduled_in` is another name for it.
+        unique: Whether the job is not inserted if there is a duplicate of it: True, a dict of the arguments
+            of `Unique`, or a `Unique`; False turns the worker's option off (default: the worker's).
+        replace: The fields of a duplicate that this job replaces: a list, or a dict of lists by the state of
+            the duplicate (default: the worker's).
 
     Attributes:
         id: The primary key; None before the job is enqueued.
@@ -233,7 +238,19 @@ class Job(Detachable, Base):
         if "max_attempts" in checked:
             values["_sets_max_attempts"] = True
         values.update(_DEFAULTS, state=state, args={}, meta={}, tags=[], errors=[], attempted_by=[])
+        if "unique" in checked or "replace" in checked:
+            self._set_unique(checked)
         values.update(checked)
+
+    def _set_unique(self, checked: dict[str, Any]) -> None:
+        values = self.__dict__
+        unique, replacement = checked.pop("unique", None), checked.pop("replace", None)
+        if unique is not None:
+            values["_unique"] = unique or None
+        if replacement is not None:
+            values["_replace"] = replacement
+        if replacement and of_job({**values, "worker": checked["worker"]})[0] is None:
+            raise InvalidJob("replace", "is for unique jobs: pass unique as well")
 
     @validates(*fields.CHECKS)
     def _check(self, field: str, value: object) -> Any:

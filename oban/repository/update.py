@@ -105,6 +105,9 @@ def check_changes(changes: object) -> None:
 def _check_dict(changes: object) -> dict[str, Any]:
     if not isinstance(changes, Mapping):
         raise InvalidJob("changes", f"must be a dict, not {type(changes).__name__}")
+    for field in ("unique", "replace"):
+        if field in changes:
+            raise InvalidJob(field, "is for new jobs and cannot be updated")
     return fields.check(changes)
 
 

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from sqlalchemy import URL, select, text, update
@@ -76,7 +76,9 @@ async def test_a_retry_goes_by_the_states_of_the_rule(oban: Oban) -> None:
 
 
 @pytest.mark.parametrize("timestamp", ["inserted_at", "scheduled_at"])
-async def test_a_retry_goes_by_the_period_of_the_rule(oban: Oban, timestamp: str) -> None:
+async def test_a_retry_goes_by_the_period_of_the_rule(
+    oban: Oban, timestamp: Literal["inserted_at", "scheduled_at"]
+) -> None:
     rule = Unique(period=60, timestamp=timestamp)
     times = {"inserted_at": datetime.now(UTC), "scheduled_at": datetime.now(UTC)}
     for age, expected in ((30, False), (90, True)):

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oban import Job, Unique, UniqueConflict, encoding, unique
+from oban import Job, Unique, UniqueConflict, encoding, unique, unique_options
 from oban.errors import ConfigError, InvalidJob, ObanError
-from oban.types import STATES
+from oban.types import STATES, JobState
 
 
 def key(args: Any, **options: Any) -> str:
@@ -53,11 +53,14 @@ def test_a_dict_sets_what_differs_from_the_defaults() -> None:
 
 
 def test_groups_are_those_of_other_editions_and_have_every_state() -> None:
-    assert list(unique.GROUPS["all"]) == STATES
-    assert {*unique.GROUPS} == {"all", "incomplete", "scheduled", "successful", "executing"}
-    for name, states in unique.GROUPS.items():
-        assert Unique(states=name).states == states
-        assert Unique(states=[*reversed(states)]).states == states
+    assert list(unique_options.GROUPS["all"]) == STATES
+    assert {*unique_options.GROUPS} == {"all", "incomplete", "scheduled", "successful", "executing"}
+    for name, states in unique_options.GROUPS.items():
+        for value in (name, [*reversed(states)], [JobState(state) for state in states]):
+            rule = Unique.parse({"states": value})
+            assert rule is not None
+            assert rule.states == states
+            assert all(type(state) is str for state in rule.states)
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,7 @@ async def manage(oban: Oban, session: AsyncSession, wrong: Session, job: Job) ->
     await oban.update_job(job, lambda job: {"args": job.no_such})  # error
     await oban.update_many_jobs(select(Job), {"queue": "x"}, session=wrong)  # error
     await oban.update_job(job, {"priorty": 1})  # error
+    await oban.update_job(job, {"unique": True})  # error
     await oban.update_job(job, {"priority": "1"})  # error
     await oban.update_job(job, {"priority": 1, "state": "completed"})  # error
     await oban.update_job(job, {"meta": job.meta, "arg": job.args})  # error

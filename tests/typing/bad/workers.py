@@ -4,7 +4,7 @@ from datetime import datetime
 
 from sqlalchemy.orm import Session
 
-from oban import Cancel, Discard, Job, Snooze, Worker, current_job, worker
+from oban import Cancel, Discard, Job, Snooze, Unique, Worker, current_job, worker
 
 
 class Plain(Worker):
@@ -13,6 +13,10 @@ class Plain(Worker):
 
 
 class Misspelt(Worker, quue="media"):  # error
+    pass
+
+
+class WrongUnique(Worker, unique="incomplete"):  # error
     pass
 
 
@@ -88,6 +92,16 @@ async def enqueue(session: Session) -> None:
     Plain.new({}, prioriti=1)  # error
     Plain.new({}, priority="1")  # error
     Plain.new({}, max_attempts=None)  # error
+    Plain.new({}, unique=60)  # error
+    Plain.new({}, unique={"perod": 60})  # error
+    Plain.new({}, unique={"states": "incomplte"})  # error
+    Plain.new({}, unique={"states": ["runing"]})  # error
+    Plain.new({}, unique={"fields": ["arg"]})  # error
+    Plain.new({}, unique={"keys": 3})  # error
+    Plain.new({}, unique=True, replace=["scheduled"])  # error
+    Plain.new({}, unique=True, replace={"schedule": ["args"]})  # error
+    Unique(period="60")  # error
+    Unique(timestamp="completed_at")  # error
     Plain.new({}, tags="a")  # error
     Plain.new({}, meta=1)  # error
     Plain.new({}, scheduled_at="tomorrow")  # error

@@ -6,7 +6,20 @@ from typing import Any, assert_type
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import Session
 
-from oban import Cancel, Discard, Job, JobState, Record, Snooze, Worker, current_job, job, worker
+from oban import (
+    Cancel,
+    Discard,
+    Job,
+    JobState,
+    Record,
+    Snooze,
+    Unique,
+    UniqueOptions,
+    Worker,
+    current_job,
+    job,
+    worker,
+)
 
 
 class Plain(Worker):
@@ -54,6 +67,35 @@ class Configured(
 
 class Derived(Configured, executor=None, priority=1):
     pass
+
+
+class Once(
+    Worker,
+    unique={"period": timedelta(minutes=5), "keys": ["account_id"], "states": "incomplete"},
+    replace={"scheduled": ["scheduled_at", "args"], JobState.AVAILABLE: ["args"]},
+):
+    async def process(self, job: Job) -> bool:
+        return job.conflict
+
+
+class NeverTwice(Once, unique=Unique(states=["executing", JobState.RETRYABLE]), replace=None):
+    pass
+
+
+FOR_A_MINUTE: UniqueOptions = {"period": 60, "fields": ["worker", "args"], "timestamp": "scheduled_at"}
+
+
+def unique_jobs() -> list[Job]:
+    states = [JobState.EXECUTING]
+    return [
+        Once.new({}, unique=True, replace=["scheduled_at"]),
+        Once.new({}, unique=False),
+        Once.new({}, unique=FOR_A_MINUTE),
+        Plain.new({}, unique={"states": states}),
+        Plain.new({}, unique={"group": "scheduled"}, replace={"scheduled": ("args",)}),
+        Job(worker="typing.Other", unique=Unique(60)),
+        Job(worker="typing.Other", unique=None, replace=None),
+    ]
 
 
 class InProcess(Worker, executor="process", timeout=1.5, tags=("a", "b")):
