@@ -1,7 +1,8 @@
 """A node in its own process: `python -m tests.faults.node '{"url": …, "options": {…}}'`.
 
 The keys are `url`; `options`, keyword arguments of `Oban`; `skew`, by how many seconds its wall clock is
-wrong; `connect_args` of the driver; and `modules` that define workers. The node prints "ready" on stderr
+wrong; `fast`, how its time of jobs passes (see `fast_time`); `connect_args` of the driver; and `modules` that
+define workers. The node prints "ready" on stderr
 when it runs jobs. It stops at SIGTERM and SIGINT like `oban start`, and ends with the process that started
 it, even while it is frozen.
 """
@@ -16,6 +17,9 @@ import logging
 import os
 import signal
 import sys
+import threading
+import time
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -33,6 +37,35 @@ class Skewed(clock.Clock):
 
     def now(self) -> datetime:
         return super().now() + self._off
+
+
+def fast_time(fast: dict[str, Any]) -> datetime:
+    """The time of jobs now: it was `start` at `since`, and passes `speed` times as fast as real time.
+
+    It is the same in all processes.
+    """
+    start = datetime.fromisoformat(fast["start"])
+    return start + timedelta(seconds=(time.time() - fast["since"]) * fast["speed"])
+
+
+def move_fast(moving: clock.MovableClock, fast: dict[str, Any]) -> None:
+    while True:
+        time.sleep(0.1)
+        moving.move_to(fast_time(fast))
+
+
+@contextlib.contextmanager
+def clock_of(config: dict[str, Any]) -> Iterator[None]:
+    """The clock of this process."""
+    if "skew" in config:
+        with clock.use(Skewed(config["skew"])):
+            yield
+    elif "fast" in config:
+        with clock.use(clock.MovableClock(fast_time(config["fast"]))) as moving:
+            threading.Thread(target=move_fast, args=(moving, config["fast"]), daemon=True).start()
+            yield
+    else:
+        yield
 
 
 def die_with_parent() -> None:
@@ -92,7 +125,7 @@ def run(config: dict[str, Any]) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     for module in config.get("modules", ["tests.faults.workers"]):
         importlib.import_module(module)
-    with clock.use(Skewed(config["skew"])) if "skew" in config else contextlib.nullcontext():
+    with clock_of(config):
         asyncio.run(main(config))
     # Like `oban start`, as Python would wait for a job in a thread.
     logging.shutdown()
