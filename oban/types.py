@@ -225,6 +225,17 @@ def _printable(error: EncodingError, value: object) -> EncodingError:
     return error if display.can_be_printed(value) else _Unprintable(error.field, error.problem)
 
 
+def _wrapped(check_and_wrap: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Put psycopg's wrapper around the text of a document: the driver encodes three times more slowly."""
+    wrapper = type(check_and_wrap({}))
+
+    def wrap(value: Any) -> Any:
+        text = encoding.encode_document(value)
+        return check_and_wrap(value) if text is None else wrapper(text, str)
+
+    return wrap
+
+
 class JSONDocument(TypeDecorator[Any]):
     """`jsonb` on PostgreSQL, JSON text elsewhere. A document that cannot be decoded is an `Undecodable`.
 
@@ -253,7 +264,7 @@ class JSONDocument(TypeDecorator[Any]):
         check_and_encode: Any = super().bind_processor(dialect)
         if type(self.impl_instance).bind_processor is not JSON.bind_processor:
             # The driver takes documents rather than texts.
-            return check_and_encode
+            return _wrapped(check_and_encode) if dialect.driver == "psycopg" else check_and_encode
 
         def encode(value: Any) -> Any:
             text = encoding.encode_document(value)
