@@ -1,5 +1,6 @@
 """Fills the tables by SQL, one of them with a million jobs, and sets up the planner's statistics of them."""
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -19,16 +20,18 @@ DRAINED = 100_000
 BUSY_ARGS: dict[str, Any] = {"account": 123456, "kind": "report"}
 BUSY_KEY = Unique().key({"worker": "app.Worker", "queue": "default", "args": BUSY_ARGS})
 #: Keys without a job. They come first in the table, and were last claimed by a transaction that has ended.
-UNUSED_KEYS = 100_000
+UNUSED_KEYS, UNUSED_KEY = 100_000, "unused-"
 #: The entries of periodic jobs of one instance among others, and the ticks of each: one a minute, none old.
 ENTRIES, OTHER_ENTRIES, TICKS = 10, 10_000, 10_000
 #: The tables whose size must not matter.
 LARGE = ("oban_jobs", "oban_unique_keys", "oban_periodic", "oban_ticks")
 
+_RULE = json.dumps(Unique().rule())
 # By the last digits of their numbers, so jobs of each kind are spread over the table.
 _FILL = f"""
 INSERT INTO oban_jobs (state, queue, worker, attempt, priority, args, attempted_by, inserted_at,
-                       scheduled_at, attempted_at, completed_at, cancelled_at, discarded_at, unique_key)
+                       scheduled_at, attempted_at, completed_at, cancelled_at, discarded_at,
+                       unique_key, unique_rule)
 SELECT state::oban_job_state, queue, 'app.Worker', CASE WHEN ran THEN 1 ELSE 0 END, n / 100 % 4,
        '{{"account": 123456, "kind": "report"}}',
        CASE WHEN ran THEN ARRAY['node', CASE WHEN n % 5000 < 2500 THEN '{LIVE}' ELSE '{DEAD}' END
@@ -38,7 +41,7 @@ SELECT state::oban_job_state, queue, 'app.Worker', CASE WHEN ran THEN 1 ELSE 0 E
        CASE WHEN ran THEN made END,
        CASE state WHEN 'completed' THEN made END, CASE state WHEN 'cancelled' THEN made END,
        CASE state WHEN 'discarded' THEN made END,
-       CASE WHEN state = 'completed' AND n % 5 = 1 THEN '{BUSY_KEY}' END
+       CASE WHEN is_busy THEN '{BUSY_KEY}' END, CASE WHEN is_busy THEN '{_RULE}'::jsonb END
   FROM (SELECT n, timezone('UTC', now()) AS now,
                timezone('UTC', now()) - interval '60 minutes' - ({JOBS} - n) * interval '0.5 seconds' AS made,
                CASE WHEN n % 2500 = 0 THEN 'executing' WHEN n % 100 < 56 THEN 'completed'
@@ -48,11 +51,12 @@ SELECT state::oban_job_state, queue, 'app.Worker', CASE WHEN ran THEN 1 ELSE 0 E
                CASE WHEN n % 50000 = 60 THEN 'few' WHEN n % 100 < 76 THEN 'default'
                     WHEN n % 100 < 88 THEN 'media' ELSE 'mailers' END AS queue
           FROM generate_series(1, {JOBS}) AS n) AS numbered,
-       LATERAL (SELECT state NOT IN ('available', 'scheduled', 'cancelled') AS ran) AS more
+       LATERAL (SELECT state NOT IN ('available', 'scheduled', 'cancelled') AS ran,
+                       state = 'completed' AND n % 5 = 1 AS is_busy) AS more
 """
 _KEYS = f"""
 INSERT INTO oban_unique_keys (key, turn)
-SELECT md5(n::text), 3 FROM generate_series(1, {UNUSED_KEYS}) AS n
+SELECT '{UNUSED_KEY}' || n, 3 FROM generate_series(1, {UNUSED_KEYS}) AS n
 UNION ALL SELECT '{BUSY_KEY}', 3
 """
 _PERIODIC = f"""

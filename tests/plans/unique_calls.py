@@ -3,10 +3,11 @@
 from oban import guard
 from oban.database.transaction import Transaction
 from oban.guard import Candidate
-from oban.repository import insert, periodic, ticks
+from oban.repository import insert, periodic, retry, ticks, unique_keys
+from oban.repository.selection import parse
 from oban.unique import Unique
 from tests.plans.call import Call
-from tests.plans.table import BUSY_ARGS, BUSY_KEY, ENTRIES
+from tests.plans.table import BUSY_ARGS, BUSY_KEY, ENTRIES, UNUSED_KEY
 from tests.support.unique_jobs import unique_job
 
 KEY = "oban_jobs_pkey"
@@ -17,6 +18,7 @@ TICK = "oban_ticks_pkey"
 ENTRY = "oban_periodic_pkey"
 
 
+KEYS = unique_keys.BATCH
 YEAR = 365 * 86400.0
 RULES = {
     "for ever": Unique(),
@@ -49,6 +51,15 @@ def claim(count: int) -> Call:
     return Call(run, {CLAIMS}, count, 10, count, on_sqlite=False)
 
 
+def delete_keys(count: int) -> Call:
+    """Delete keys that no job has, and keep the one that most jobs have."""
+    keys = [
+        BUSY_KEY,
+        *(f"{UNUSED_KEY}{n}" for n in range(1, count)),
+    ]
+    return Call(lambda tx: unique_keys.delete_keys(tx, keys), {CLAIMS, UNIQUE}, count, 15, 0, on_sqlite=False)
+
+
 def insert_jobs(count: int, rule: Unique, conflicts: int) -> Call:
     """Insert unique jobs, the first of them with the busy key."""
 
@@ -76,6 +87,18 @@ CALLS: dict[str, Call] = {
     "insert 1 unique job": insert_jobs(1, RULES["for ever"], 1),
     "insert 50 unique jobs": insert_jobs(50, RULES["for ever"], 1),
     "insert 50 unique jobs, a minute": insert_jobs(50, RULES["a minute"], 0),
+    "retry 50 unique jobs": Call(
+        lambda tx: retry.retry_jobs(tx, parse(range(1, 5000, 100))), {UNIQUE, CLAIMS, KEY}, 50, 50, 0
+    ),
+    "delete 1,000 keys": delete_keys(1000),
+    "walk through the keys": Call(
+        lambda tx: unique_keys.keys_after(tx, ""),
+        {CLAIMS},
+        unique_keys.BATCH,
+        1,
+        unique_keys.BATCH,
+        on_sqlite=False,
+    ),
     "effective entries": Call(lambda tx: periodic.load_entries(tx, "Oban"), {ENTRY}, ENTRIES, 1, ENTRIES),
     "prune ticks": Call(ticks.prune_ticks, {TICKS, TICK, ENTRY}, 0, 0, 0),
 }
