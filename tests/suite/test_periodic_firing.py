@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import URL, insert, text
 
-from oban import Oban, clock
+from oban import Job, Oban, Periodic, clock
 from oban.clock import MovableClock
 from oban.models import PeriodicEntry, Tick
 from oban.repository import ticks
@@ -254,13 +254,14 @@ async def test_a_reboot_fires_once_for_each_election(oban: Oban, now: MovableClo
     await declare(oban, entry("boot", "@reboot"), entry("a"))
     assert (await fire(oban)).ticks == []
     for _ in range(2):
-        fired = (await fire(oban, reboot=START + MINUTE)).ticks
+        fired = (await fire(oban, lease=60, reboot=START + MINUTE)).ticks
     assert fired == []
     now.advance(hours=1)
-    (second,) = (await fire(oban, "boot", reboot=now.now())).ticks
+    (second,) = (await fire(oban, "boot", lease=60, reboot=now.now())).ticks
     assert (second.entry, second.tick) == ("boot", now.now())
-    # An election before the last one counts no more.
-    assert (await fire(oban, "boot", reboot=START + 2 * MINUTE)).ticks == []
+    # Neither an election before the last one nor one within a lease after it counts.
+    for reboot in (START + 2 * MINUTE, now.now() + MINUTE):
+        assert (await fire(oban, "boot", lease=60, reboot=reboot)).ticks == []
     assert len(await ticks_of(oban, "boot")) == 2
 
 
@@ -302,3 +303,23 @@ async def test_old_ticks_are_pruned_unless_they_are_needed(oban: Oban, now: Mova
     # Nor does a clock that is set back by a week fire them again.
     now.advance(-week)
     assert (await fire(oban, "a")).ticks == []
+
+
+async def test_a_unique_job_that_is_there_counts_as_the_job_of_the_tick(
+    oban: Oban, now: MovableClock
+) -> None:
+    job = Job(worker="app.Worker", unique={"period": None, "states": ["available"]})
+    await declare(oban, Periodic("once", "* * * * *", job, catch_up="all"), entry("a", catch_up="all"))
+    stored = await oban.enqueue(Job(worker="app.Worker", unique={"period": None, "states": ["available"]}))
+    now.advance(minutes=3)
+    fired = await fire(oban)
+    assert [(tick.entry, tick.job_id) for tick in fired.ticks if tick.entry == "once"] == [
+        ("once", stored.id)
+    ] * 3
+    assert await ticks_of(oban, "a") == times(3)
+    assert [job_id for name, _, job_id in await tick_rows(oban) if name == "once"] == [stored.id] * 3
+    # When the job is no longer in the way, the next tick inserts one; its duplicates get that.
+    await oban.cancel_job(stored.id)
+    now.advance(minutes=2)
+    (first, second) = (tick.job_id for tick in (await fire(oban, "once")).ticks)
+    assert first == second != stored.id
