@@ -117,8 +117,8 @@ class BaseClient(
             lifespan: A function that takes this client and returns an async context manager, which is
                 entered when a node with queues starts, and exited after its jobs have ended. Workers get
                 what it yields: a mapping, or one object (default: none).
-            leadership: Whether this node can become the leader, which rescues and prunes jobs. At least one
-                node of the instance has to (default True).
+            leadership: Whether this node can become the leader, which rescues and prunes jobs and inserts
+                periodic ones. At least one node of the instance has to (default True).
             periodic: Entries of periodic jobs, in addition to those of workers with the option `cron`:
                 `[Periodic("nightly", "0 3 * * *", Report.new())]`. Nodes with queues declare them when they
                 start (default: none). `SyncOban` takes none.
@@ -155,7 +155,7 @@ class BaseClient(
 
     @property
     def is_leader(self) -> bool:
-        """Whether this node is the leader of its instance, which rescues and prunes jobs.
+        """Whether this node leads its instance: it rescues and prunes jobs, and inserts periodic ones.
 
         Always false with `leadership=False`, and for a client without queues.
         """

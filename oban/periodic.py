@@ -125,7 +125,7 @@ class PeriodicInfo:
         paused: Whether `pause_periodic` has paused it.
         override: The values that `update_periodic` has set, by their names.
         gone: Whether the code of no running node declares it any more. It is deleted after a day.
-        last_tick: The last time for which a job was inserted; None if there was none, or not for a week.
+        last_tick: The last time for which a job was inserted; None if there was none.
         last_job_id: The id of that job.
         next_at: The next time at which it is due; None if there is none, or if it is paused or gone.
     """

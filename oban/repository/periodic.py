@@ -22,6 +22,9 @@ CODE, RUNTIME = "code", "runtime"
 #: Fractions of the lease: how old `seen_at` can be before a node refreshes it, and before a node with older
 #: code takes an entry over, because those with newer code are gone.
 _FRESH, _ABANDONED = 0.25, 0.75
+#: The most seconds between two declarations, however long the lease is. Otherwise a client that does not know
+#: the lease of the nodes would take entries for gone.
+MAX_INTERVAL = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,10 +120,11 @@ def find_undeclared(
             found.entries.append(entry)
             continue
         age = (row.read_at - row.seen_at).total_seconds()
+        is_stale = age >= min(lease * _FRESH, MAX_INTERVAL)
         if row.source != CODE:
             found.shadowed.append(entry.name)
         elif row.declared_at <= declared_at:
-            if age >= lease * _FRESH or row.declared_at < declared_at or row.declared != entry.declared:
+            if is_stale or row.declared_at < declared_at or row.declared != entry.declared:
                 found.entries.append(entry)
         elif age >= lease * _ABANDONED:
             found.entries.append(entry)

@@ -230,12 +230,13 @@ def end_term(tx: Transaction, name: str, names: Sequence[str]) -> None:
 def prune_ticks(tx: Transaction, limit: int = PRUNE_BATCH) -> int:
     """Delete old ticks, of all instances, whose entry is gone or does not need them; returns the number.
 
-    The `last_tick` of an entry keeps the ticks up to it from inserting jobs again.
+    The `last_tick` of an entry keeps the ticks up to it from inserting jobs again. The tick of that time is
+    needed, because `list_periodic` shows its job.
     """
     is_needed = exists().where(
         _entry.name == _tick.name,
         _entry.entry == _tick.entry,
-        or_(_entry.last_tick.is_(None), _entry.last_tick < _tick.tick),
+        or_(_entry.last_tick.is_(None), _entry.last_tick <= _tick.tick),
     )
     is_old = _tick.tick <= tx.dialect.now_minus(literal(KEEP_TICKS, Float))
     row: Any = literal_column(tx.dialect.row_address)

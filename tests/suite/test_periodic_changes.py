@@ -13,6 +13,7 @@ from oban import Job, Oban, SyncOban, Worker
 from oban.errors import ConfigError, InvalidJob, PeriodicInCode, PeriodicNotFound
 from oban.models import PeriodicEntry, Tick
 from oban.periodic import Periodic, PeriodicInfo
+from oban.registry import registry
 from oban.repository import cluster, periodic
 from tests.support.databases import DATABASES
 from tests.support.internals import database_of
@@ -239,7 +240,7 @@ class Pages:
     pages: int = 1
 
 
-class Typed(Worker[Pages]):
+class Typed(Worker[Pages], unique=True):
     """A worker that this process has, in contrast to that of `nightly`."""
 
     async def process(self, job: Job) -> None: ...
@@ -271,6 +272,23 @@ async def test_a_job_of_an_entry_runs_now(client: Any, oban: Oban) -> None:
     # It is no tick.
     async with oban.engine.connect() as connection:
         assert (await connection.execute(select(func.count()).select_from(Tick))).scalar_one() == 0
+
+
+async def test_a_unique_job_is_inserted_once_whether_or_not_the_process_knows_its_worker(
+    client: Any, oban: Oban
+) -> None:
+    for number, unique in enumerate((True, False)):
+        job = Typed.new(Pages("long"), unique=unique)
+        await client.add_periodic(Periodic(f"typed {number}", "@daily", job))
+    registered = registry.pop(Typed.worker_name)
+    try:
+        first, second = [await client.run_periodic("typed 0") for _ in range(2)]
+        assert (first.conflict, second.conflict, second.id) == (False, True, first.id)
+        # The job has turned uniqueness off.
+        third = await client.run_periodic("typed 1")
+        assert (third.conflict, third.id == first.id) == (False, False)
+    finally:
+        registry[Typed.worker_name] = registered
 
 
 async def test_an_added_entry_survives_and_is_replaced_and_deleted(client: Any, oban: Oban) -> None:

@@ -45,8 +45,8 @@ async def declare(oban: Oban, declared_at: datetime, *entries: Periodic) -> None
     await database_of(oban).write(periodic.declare, "Oban", entries, declared_at, 60.0)
 
 
-async def undeclared(oban: Oban, declared_at: datetime, *entries: Periodic) -> list[str]:
-    found = await database_of(oban).read(periodic.find_undeclared, "Oban", entries, declared_at, 60.0)
+async def undeclared(oban: Oban, declared_at: datetime, *entries: Periodic, lease: float = 60.0) -> list[str]:
+    found = await database_of(oban).read(periodic.find_undeclared, "Oban", entries, declared_at, lease)
     return [entry.name for entry in found.entries]
 
 
@@ -138,7 +138,9 @@ async def test_nothing_is_written_while_all_is_declared_and_fresh(oban: Oban) ->
     # Older code does not replace it.
     assert await undeclared(oban, start - MINUTE, nightly(catch_up="skip")) == []
     await change(oban, seen_at=await now(oban) - timedelta(seconds=20))
-    assert await undeclared(oban, start, nightly()) == ["nightly"]
+    for lease in (60.0, 3600.0):
+        assert await undeclared(oban, start, nightly(), lease=lease) == ["nightly"]
+    assert await undeclared(oban, start - MINUTE, nightly(), lease=60.0) == []
 
 
 async def test_an_entry_that_was_added_at_runtime_is_not_replaced_by_the_code(oban: Oban) -> None:

@@ -326,3 +326,19 @@ def test_a_function_has_to_take_the_args_of_its_entry() -> None:
     with pytest.raises(ConfigError, match=r"send: cron: .*unexpected keyword argument 'cc'"):
         job(cron="@daily", name="app.send", args={"to": "a@b.c", "cc": "x"})(send)
     assert declared() == {}
+
+
+def test_the_rule_of_a_unique_worker_is_part_of_the_entry() -> None:
+    defined(cron="@daily", unique={"period": 60, "states": "incomplete"}, replace={"scheduled": ["args"]})
+    found = declared()["app.Defined"]
+    assert found["unique"] == {
+        "period": 60.0,
+        "fields": ["worker", "queue", "args"],
+        "keys": [],
+        "states": ["available", "scheduled", "suspended", "executing", "retryable"],
+        "timestamp": "inserted_at",
+    }
+    assert found["replace"] == {"scheduled": ["args"]}
+    off = Periodic("off", "@daily", defined(unique=True).new(unique=False))
+    assert off.declared["unique"] is None
+    assert "replace" not in off.declared

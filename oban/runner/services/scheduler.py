@@ -104,8 +104,9 @@ class Scheduler(Service):
         # Workers can be defined while the node runs.
         if entries := self._find_entries():
             await self._declare_entries(entries)
-        self._declare_at = clock.monotonic() + self._options.heartbeat_interval
-        return self._options.heartbeat_interval
+        pause = min(self._options.heartbeat_interval, periodic.MAX_INTERVAL)
+        self._declare_at = clock.monotonic() + pause
+        return pause
 
     def _find_entries(self) -> Sequence[Periodic]:
         try:
