@@ -1,6 +1,8 @@
 """An upgrade of tables with jobs keeps every row, and need not stop those who use the tables."""
 
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from sqlalchemy import URL, text
@@ -10,11 +12,13 @@ from benchmarks import upgrade
 from oban import migration
 from tests.support.alembic_commands import here
 from tests.support.databases import PostgreSQLFactory
-from tests.support.schema import described, sync_engine
+from tests.support.schema import described, run_script, sync_engine
 
 #: The tables, indexes and columns of revisions 0005 and 0006.
 BEFORE = "0004"
 JOBS = 400
+RULE = '{"states": ["available"]}'
+TIME = r"\d+-\d+-\d+T[\d:.]+Z"
 
 
 @pytest.fixture
@@ -58,15 +62,46 @@ def test_many_jobs_stay_as_they_are(empty_url: URL) -> None:
             assert not step.locks.keys() & {"ShareLock", "AccessExclusiveLock"}
 
 
-@pytest.mark.parametrize("start", ["0001", "0002", "0003", "0004", "0005"])
-def test_each_revision_goes_up_and_down_one_by_one(empty_url: URL, start: str) -> None:
-    migration.upgrade(empty_url, revision=start)
-    at_start = without_order(empty_url)
-    migration.upgrade(empty_url, revision=f"{int(start) + 1:04}")
-    migration.downgrade(empty_url, revision=start)
-    assert without_order(empty_url) == at_start
+def test_each_revision_goes_up_and_down_one_by_one(empty_url: URL) -> None:
+    made = {}
+    revisions = [f"{number:04}" for number in range(1, 7)]
+    for revision in revisions:
+        migration.upgrade(empty_url, revision=revision)
+        made[revision] = without_order(empty_url)
+    for revision in reversed(revisions):
+        migration.downgrade(empty_url, revision=revision)
+        assert without_order(empty_url) == made[revision]
     migration.upgrade(empty_url)
     here("check", url=empty_url)
+
+
+def rows_after(url: URL, revision: str) -> list[tuple[object, ...]]:
+    """What the statements of the previous release leave, when their jobs are unique on the newest tables."""
+    migration.upgrade(url, revision=revision)
+    script = (Path(__file__).parent / f"previous/{url.get_backend_name()}.sql").read_text()
+    inserts, others = script.split("-- Everything is inserted.")
+    run_script(url, inserts)
+    if revision == "head":
+        execute(url, f"UPDATE oban_jobs SET unique_key = 'key of ' || id, unique_rule = '{RULE}'")
+    run_script(url, others)
+    columns = "id, state, queue, worker, attempt, max_attempts, priority, args, tags, errors, attempted_by"
+    with sync_engine(url).connect() as connection:
+        found = connection.exec_driver_sql(f"SELECT {columns} FROM oban_jobs ORDER BY id").all()
+        if revision == "head":
+            unique = connection.exec_driver_sql(
+                "SELECT id, unique_key, unique_rule FROM oban_jobs ORDER BY id"
+            )
+            kept = [(row.unique_key, str(row.unique_rule).replace("'", '"')) for row in unique]
+            assert kept == [(f"key of {row.id}", RULE) for row in found]
+    # Errors have the time at which they were recorded.
+    return [tuple(re.sub(TIME, "", str(value)) for value in row) for row in found]
+
+
+def test_statements_of_the_previous_release_do_the_same_on_the_newest_tables(empty_url: URL) -> None:
+    newest = rows_after(empty_url, "head")
+    assert {row[1] for row in newest} == {"available", "executing", "retryable", "completed", "cancelled"}
+    migration.downgrade(empty_url)
+    assert rows_after(empty_url, BEFORE) == newest
 
 
 def test_nothing_waits_after_the_statements_of_the_documentation(older: URL, lasting_jobs: URL) -> None:
