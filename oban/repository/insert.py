@@ -8,7 +8,7 @@ from oban.errors import InvalidJob, InvalidTarget
 from oban.models import Job
 from oban.repository.insert_batch import BATCH, encode_document, insert_records, make_record, show_inserted
 from oban.repository.insert_statements import DOCUMENTS, single_statement
-from oban.repository.unique_insert import insert_unique, is_unique
+from oban.repository.unique_insert import any_unique, insert_unique
 from oban.types import JobState
 
 __all__ = ["BATCH", "collect_jobs", "insert_all"]
@@ -73,10 +73,9 @@ def insert_all(
     """
     # Jobs that the caller has added to the session were inserted when it was flushed.
     new = [job for job in jobs if not job._is_persistent]
-    for job in new:
-        if is_unique(job.__dict__):
-            insert_unique(tx, new, attach, max_attempts)
-            return
+    if any_unique(new):
+        insert_unique(tx, new, attach, max_attempts)
+        return
     if len(new) == 1 and _insert_one(tx, new[0], attach, max_attempts):
         return
     for start in range(0, len(new), BATCH):

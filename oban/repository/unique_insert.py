@@ -38,9 +38,18 @@ MAX_ROUNDS = 100
 _jobs: Any = Job.__table__
 
 
-def is_unique(values: dict[str, Any]) -> bool:
-    """Whether a job with these values is unique, by its own rule or by that of its worker."""
-    return of_job(values)[0] is not None
+def any_unique(jobs: Iterable[Job]) -> bool:
+    """Whether one of some new jobs is unique, by its own rule or by that of its worker."""
+    known: dict[str, bool] = {}
+    for job in jobs:
+        values = job.__dict__
+        if "_unique" in values:
+            is_unique = of_job(values)[0] is not None
+        elif (is_unique := known.get(values["worker"])) is None:  # type: ignore[assignment]
+            is_unique = known[values["worker"]] = of_job(values)[0] is not None
+        if is_unique:
+            return True
+    return False
 
 
 def insert_unique(tx: Transaction, jobs: list[Job], attach: bool, max_attempts: int | None) -> None:
