@@ -20,6 +20,16 @@ class EnqueueOperations(ABC, Generic[CallerT]):
 
     Without `session`, each call is a transaction of its own. With it, the call takes part in the caller's
     transaction: it neither commits nor rolls back, and the nodes are notified when the caller commits.
+
+    A unique job that is a duplicate is not inserted. Its instance then shows the stored job, or the earlier
+    one of the same call, with `conflict` true; in a session that has an instance of that job, it is detached.
+    It is new again after a rollback. If the connection is lost after the commit, a repeated call finds the
+    job that the first one has inserted.
+
+    A call waits for other transactions that have inserted a duplicate: if these roll back, it inserts the
+    job. At REPEATABLE READ and SERIALIZABLE, it raises a serialization failure if one of them has committed
+    since the transaction began. Two transactions that enqueue the same unique jobs in several calls, in
+    another order, can deadlock; pass all jobs in one call, which goes by the keys' order.
     """
 
     @abstractmethod

@@ -3,17 +3,12 @@
 from typing import Any
 
 from oban import Job
-from oban.unique import Unique, parse_replace
 
 
-def unique_job(n: object = 1, rule: object = True, replace: Any = None, **fields: Any) -> Job:
+def unique_job(n: object = 1, rule: Any = True, replace: Any = None, **fields: Any) -> Job:
     """A job that is unique by a rule, with `{"n": n}` as its args."""
-    job = Job(**{"worker": "tests.Unique", "args": {"n": n}, **fields})
-    values = job.__dict__
-    values["_unique"] = Unique.parse(rule)
-    if replace is not None:
-        values["_replace"] = parse_replace(replace)
-    return job
+    values: dict[str, Any] = {"worker": "tests.Unique", "args": {"n": n}, **fields}
+    return Job(**values, unique=rule, replace=replace)
 
 
 def refused_job() -> Job:
