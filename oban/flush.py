@@ -165,14 +165,13 @@ def _unique_job(state: InstanceState[Any]) -> NewJob | None:
         return None
     _check_again(values)
     key = rule.key({**_COMPARED, **values})
-    # A key that a job has without an assignment comes from its row, or from a flush that was rolled back.
-    is_set = "unique_key" in state.committed_state and values.get("unique_key") is not None
-    return NewJob(key, rule, values) if not is_set or values["unique_key"] == key else None
+    # A key that was not assigned comes from the job's row, or from a flush that was rolled back.
+    is_assigned = "unique_key" in state.committed_state
+    return None if is_assigned and values.get("unique_key") != key else NewJob(key, rule, values)
 
 
 def _rule(values: dict[str, Any]) -> Unique | None:
-    unique, _ = of_job(values)
-    if unique is None and "_unique" not in values and (rule := values.get("unique_rule")):
+    if (rule := values.get("unique_rule")) and "_unique" not in values:
         # A copy that `session.merge` has made has columns only.
         return Unique.from_rule(rule)
-    return unique
+    return of_job(values)[0]

@@ -247,6 +247,11 @@ class Job(Detachable, Base):
         unique, replacement = checked.pop("unique", None), checked.pop("replace", None)
         if unique is not None:
             values["_unique"] = unique or None
+            # bulk_save_objects() and session.merge() only read columns.
+            if unique:
+                values["unique_rule"] = unique.rule()
+            else:
+                values["unique_key"] = None
         if replacement is not None:
             values["_replace"] = replacement
         if replacement and of_job({**values, "worker": checked["worker"]})[0] is None:
