@@ -11,11 +11,16 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from oban import Job, JobUpdate, Oban, RetryOutcome, SyncOban
 from oban.errors import UniqueConflict
+from oban.repository import acknowledge, fetch, rescue, stage
+from oban.repository.acknowledge import Ack
 from oban.unique import Unique
+from tests.support.internals import database_of
 from tests.support.rows import TABLE, delete_rows, insert_rows, lasting_url, read_rows, row
 from tests.support.statements import recorded
+from tests.support.waiting import eventually, within
 
 BY_ALL = Unique()
+OWNER = "5f3a8a52-3f0e-4f3b-9a67-1c8b7d1a2e01"
 
 
 @pytest.fixture(scope="module", params=["sqlite", "asyncpg"])
@@ -259,7 +264,7 @@ async def test_an_update_goes_by_the_states_and_the_period_of_the_rule(oban: Oba
 
 async def test_what_attempts_have_written_to_meta_is_not_compared(oban: Oban) -> None:
     rule = Unique(fields=["worker", "queue", "meta"])
-    meta = {"recorded": True, "return": "AA==", "snoozed": 2, "tenant": 7}
+    meta = {"recorded": True, "return": "AA==", "snoozed": 2, "rescued": 1, "tenant": 7}
     key = unique("available", rule, meta={"tenant": 7}, queue="b")["unique_key"]
     (id_,) = await insert_rows(oban.engine, unique("completed", rule, meta=meta))
     await oban.update_job(id_, {"queue": "b"})
@@ -275,6 +280,35 @@ async def test_cancel_and_delete_never_judge(oban: Oban) -> None:
         assert await oban.cancel_many_jobs(ids[:2]) == 2
         assert await oban.delete_many_jobs(ids) == 4
     assert not [each for each in statements if "oban_unique_keys" in each]
+
+
+async def test_what_a_node_does_on_its_own_never_judges(oban: Oban) -> None:
+    # Duplicates of each other in all states that a node moves jobs out of, such as other programs may insert.
+    past = datetime.now(UTC) - timedelta(hours=3)
+    states = ("available", "scheduled", "retryable", "executing")
+    await insert_rows(
+        oban.engine,
+        *[
+            unique(state, scheduled_at=past, attempted_at=past if state == "executing" else None)
+            for state in states
+        ],
+    )
+    write = database_of(oban).write
+    with recorded(oban.engine) as statements:
+        assert await write(stage.stage) == 2
+        assert len(await write(rescue.rescue, 60.0, 3600.0)) == 1
+        jobs = await write(fetch.fetch, "default", 10, "node", OWNER)
+        assert len(jobs) == 4
+        endings = [("completed", None), ("failed", 0.0), ("snoozed", 0.0), ("cancelled", None)]
+        acks = [
+            Ack(job.id, job.attempt, OWNER, outcome, delay=delay)
+            for job, (outcome, delay) in zip(jobs, endings, strict=True)
+        ]
+        assert await write(acknowledge.acknowledge, acks) == {job.id for job in jobs}
+        assert await write(stage.stage) == 2
+    assert not [each for each in statements if "oban_unique_keys" in each]
+    counts = (await oban.count_jobs())["default"]
+    assert (counts["available"], counts["completed"], counts["cancelled"]) == (2, 1, 1)
 
 
 def test_a_sync_client_returns_the_same_outcomes(url: URL) -> None:
@@ -307,6 +341,41 @@ async def test_of_retries_at_the_same_time_one_wins(oban: Oban) -> None:
         ids = await insert_rows(oban.engine, *made)
         changed = await asyncio.gather(*(oban.retry_job(id_) for id_ in ids))
         assert sorted(changed) == [False, False, False, True]
+
+
+async def test_of_retries_and_inserts_at_the_same_time_one_wins(oban: Oban) -> None:
+    for number in range(4):
+        (id_,) = await insert_rows(oban.engine, unique("discarded", args={"id": number}))
+
+        async def inserted(number: int = number) -> bool:
+            job = Job(worker="tests.Nobody", args={"id": number}, unique=BY_ALL)
+            return not (await oban.enqueue(job)).conflict
+
+        won = await asyncio.gather(*(oban.retry_job(id_) if n % 2 else inserted() for n in range(8)))
+        assert won.count(True) == 1
+
+
+@pytest.mark.parametrize("url", ["asyncpg"], indirect=True)
+async def test_a_retry_waits_for_an_insert_that_has_claimed_its_key(oban: Oban) -> None:
+    (old,) = await insert_rows(oban.engine, unique("discarded"))
+    outcomes: list[RetryOutcome] = []
+    async with AsyncSession(oban.engine) as session:
+        other = await oban.enqueue(Job(worker="tests.Nobody", args={"id": 1}, unique=BY_ALL), session=session)
+        other_id = other.id
+        retrying = asyncio.create_task(oban.retry_job(old, outcomes=outcomes))
+        await eventually(lambda: waits_for_lock(oban))
+        await session.commit()
+        assert await within(retrying) is False
+    assert outcomes == [RetryOutcome(old, "conflict", other_id)]
+
+
+async def waits_for_lock(oban: Oban) -> bool:
+    query = (
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    async with oban.engine.connect() as connection:
+        return bool((await connection.execute(text(query))).scalar_one())
 
 
 async def test_retries_in_opposite_order_do_not_deadlock(oban: Oban) -> None:
