@@ -322,6 +322,27 @@ MUTANTS = (
         '    elif not everything and action == "delete" and _selects_all(selection.statement):\n',
         ("tests/suite/test_statements.py",),
     ),
+    Mutant(
+        "older code replaces the entries of newer code",
+        "oban/repository/periodic.py",
+        "or_(_entry.declared_at <= new.declared_at, is_abandoned)",
+        "or_(_entry.declared_at != new.declared_at, is_abandoned)",
+        ("tests/suite/test_periodic_declaring.py",),
+    ),
+    Mutant(
+        "a resumed entry makes up for the time in which it was paused",
+        "oban/repository/periodic_changes.py",
+        "    floor = case((_entry.paused, _from_now(tx)), else_=_entry.last_tick)\n",
+        "    floor = _entry.last_tick\n",
+        ("tests/suite/test_periodic_changes.py",),
+    ),
+    Mutant(
+        "a call takes over an entry that the code declares",
+        "oban/repository/periodic_changes.py",
+        "or_(_entry.source != CODE, is_gone)",
+        "or_(_entry.source == CODE, is_gone)",
+        ("tests/suite/test_periodic_changes.py",),
+    ),
 )
 
 

@@ -214,9 +214,8 @@ def remove(tx: Transaction, name: str, entry: str, lease: float) -> None:
 
 def _is_not_in_code(tx: Transaction, lease: float) -> ColumnElement[bool]:
     """Whether an entry was added at run time, or is one of the code that no live node declares."""
-    return or_(
-        _entry.source != CODE, _entry.seen_at <= tx.dialect.unmoved.now_minus(bindparam("lease", lease))
-    )
+    is_gone = _entry.seen_at <= tx.dialect.unmoved.now_minus(bindparam("lease", lease))
+    return or_(_entry.source != CODE, is_gone)
 
 
 def run_now(

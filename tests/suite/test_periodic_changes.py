@@ -372,3 +372,23 @@ async def test_changes_in_a_session_are_made_when_it_commits(oban: Oban, url: UR
         await oban.reset_periodic("nightly", session=session)
         await session.commit()
     assert (await the(oban)).paused
+
+
+async def test_each_change_tells_the_leader_and_nobody_else(sqlite_url: URL) -> None:
+    heard: list[Any] = []
+    entry = Periodic("nightly", "0 3 * * *", Job(worker="app.Report"))
+    async with Oban(sqlite_url) as oban:
+        database_of(oban).on_notices.append(heard.extend)
+        await oban.add_periodic(entry)
+        await oban.update_periodic("nightly", queue="slow")
+        await oban.reset_periodic("nightly")
+        await oban.pause_periodic("nightly")
+        await oban.resume_periodic("nightly")
+        await oban.delete_periodic("nightly")
+        # Without the ident, nodes of the previous release would take it for a command for queues.
+        assert heard == [("signal", {"action": "periodic", "name": "Oban", "ident": ""})] * 6
+        await oban.add_periodic(entry)
+        heard.clear()
+        await oban.list_periodic()
+        await oban.run_periodic("nightly")
+        assert heard == [("insert", {"queue": "default"})]

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import URL, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from oban import Job, Oban, Worker, migration
+from oban import Job, Oban, Periodic, Worker, migration
 from oban.errors import InvalidTarget
 from tests.support.options import BRIEF
 from tests.support.waiting import eventually
@@ -97,3 +97,18 @@ async def test_the_jobs_of_the_schema_are_counted(private: Oban) -> None:
         for statement in (None, select(Job), select(Job).where(Job.queue == "default")):
             assert (await private.count_jobs(statement))["default"]["available"] == 1
             assert await other.count_jobs(statement) == {}
+
+
+async def test_periodic_entries_are_in_the_schema_of_the_client(private: Oban) -> None:
+    entry = Periodic("nightly", "0 3 * * *", Second.new())
+    async with AsyncSession(private.engine) as session:
+        await private.add_periodic(entry, session=session)
+        await private.update_periodic("nightly", session=session, queue="slow")
+        await private.pause_periodic("nightly", session=session)
+        await private.run_periodic("nightly", session=session)
+        await session.commit()
+    assert [(info.queue, info.paused) for info in await private.list_periodic()] == [("slow", True)]
+    assert await counts(private) == (0, 1)
+    assert await Oban(private.engine, name="private").list_periodic() == []
+    await private.delete_periodic("nightly")
+    assert await private.list_periodic() == []
