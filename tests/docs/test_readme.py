@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import select
 
 from oban import Job, JobState, Oban
+from oban.worker_entries import declared_entries
 from tests.docs.commands import OBAN, URL, commands, define, run
 from tests.docs.snippets import fenced
 from tests.support.processes import ROOT
@@ -24,12 +25,15 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.usefixtures("own_registry")
 async def test_the_readme_enqueues_runs_and_manages(folder: Path) -> None:
     installed = [command for command in commands("README.md") if command[:2] == ["oban", "install"]]
     assert len(installed) == 1
     run(installed[0], folder)
     names = define("README.md")
 
+    (nightly,) = declared_entries("Oban", [])
+    assert nightly.declared["worker"] == names["nightly_report"].worker.worker_name
     await names["main"]()
     async with Oban(URL) as client:
         listed = await client.list_jobs()
