@@ -35,12 +35,10 @@ async def application(request: pytest.FixtureRequest) -> AsyncIterator[Applicati
 
 async def test_a_client_says_so_at_its_first_call(application: Application) -> None:
     oban = application.oban
-    # The insert of a job that is not unique needs nothing new.
-    job = await oban.enqueue(Job(worker="any"))
     calls: list[Any] = [
-        lambda: oban.get_job(job.id),
+        lambda: oban.enqueue(Job(worker="any")),
+        lambda: oban.get_job(1),
         lambda: oban.list_jobs(),
-        lambda: oban.update_job(job.id, {"priority": 1}),
     ]
     for call in calls:
         with pytest.raises(SchemaOutdated, match=f"older version of Oban: there is no {COLUMN}") as caught:
@@ -51,9 +49,9 @@ async def test_a_client_says_so_at_its_first_call(application: Application) -> N
         assert caught.value.__suppress_context__
     async with application.session() as transaction:
         with pytest.raises(SchemaOutdated, match=COLUMN):
-            await oban.get_job(job.id, session=transaction.own)
+            await oban.enqueue(Job(worker="any"), session=transaction.own)
     migration.upgrade(application.url)
-    assert (await oban.get_job(job.id)).worker == "any"
+    assert (await oban.enqueue(Job(worker="any"))).id
 
 
 #: Statements of an application or of Oban, and what their errors say about the tables.

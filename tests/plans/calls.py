@@ -85,7 +85,7 @@ CALLS: dict[str, Call] = {
     "seconds until due": Call(stage.seconds_until_due, {STAGING}, 1, 5, 1),
     "poll": Call(
         lambda tx: poll.poll(tx, "Oban", ("default", "media", "few", "empty")),
-        *({QUEUE, STAGING}, 5, 20, 1),
+        *({QUEUE, STAGING, unique_calls.ENTRY}, 5, 20, 1),
         walks=True,
     ),
     "lost runs": Call(lambda tx: runs.lost_runs(tx, run_keys(50)), {KEY}, 50, 6, 0),
