@@ -24,6 +24,11 @@ class Noop(Worker, name=WORKER, queue=QUEUE):
         """Never runs here."""
 
 
+class Once(Worker, name=f"{WORKER}.Once", queue=QUEUE, unique=True):
+    async def process(self, job: Job) -> None:
+        """Never runs here."""
+
+
 async def insert(url: URL, meter: Meter, side: str, how: str) -> None:
     """Measure one of the functions below; `how` is "one", "many", "session" or "add-all"."""
     # The number of jobs in each call; with a session, one transaction inserts all of them.
@@ -40,24 +45,33 @@ async def insert(url: URL, meter: Meter, side: str, how: str) -> None:
         await connection.close()
 
 
-def ours(oban: Oban) -> dict[str, Insert]:
+async def insert_unique(url: URL, meter: Meter, _: str, how: str, conflict: bool = False) -> None:
+    """Measure the same with unique jobs, "one" or "many"; with `conflict`, all of them are there already."""
+    async with Oban(url) as oban:
+        insert = ours(oban, Once)[how]
+        if conflict:
+            await ours(oban, Once)["many"](range(meter.jobs))
+        await _measure(meter, insert, 1 if how == "one" else BATCH, warm_up=range(-WARM_UP, 0))
+
+
+def ours(oban: Oban, worker: type[Worker] = Noop) -> dict[str, Insert]:
     """Return the ways to insert with the library."""
 
     async def one(numbers: range) -> None:
         for n in numbers:
-            await oban.enqueue(Noop.new({"n": n}))
+            await oban.enqueue(worker.new({"n": n}))
 
     async def many(numbers: range) -> None:
-        await oban.enqueue_many([Noop.new({"n": n}) for n in numbers])
+        await oban.enqueue_many([worker.new({"n": n}) for n in numbers])
 
     async def session(numbers: range) -> None:
         async with AsyncSession(oban.engine) as session, session.begin():
             for n in numbers:
-                await oban.enqueue(Noop.new({"n": n}), session=session)
+                await oban.enqueue(worker.new({"n": n}), session=session)
 
     async def add_all(numbers: range) -> None:
         async with AsyncSession(oban.engine) as session, session.begin():
-            session.add_all([Noop.new({"n": n}) for n in numbers])
+            session.add_all([worker.new({"n": n}) for n in numbers])
 
     return {"one": one, "many": many, "session": session, "add-all": add_all}
 
@@ -93,8 +107,8 @@ def by_hand_lite(lite: sqlite3.Connection) -> Insert:
     return statement
 
 
-async def _measure(meter: Meter, insert: Insert, size: int) -> None:
-    await insert(range(WARM_UP))
+async def _measure(meter: Meter, insert: Insert, size: int, warm_up: range = range(WARM_UP)) -> None:
+    await insert(warm_up)
     meter.start()
     for first in range(0, meter.jobs, size):
         await insert(range(first, min(first + size, meter.jobs)))

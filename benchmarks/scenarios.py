@@ -85,6 +85,21 @@ def _insert(how: str, promise: float | None, jobs: int = 20_000, **options: Any)
     )
 
 
+def _unique(how: str, promise: float, *, conflict: bool = False) -> Scenario:
+    """Insert unique jobs that are new, or that are all there."""
+    against = "insert-one" if how == "one" else "insert-many"
+    return Scenario(
+        name=f"unique-conflict-{how}" if conflict else f"unique-{how}",
+        jobs=2_000 if how == "one" else 20_000,
+        measure=partial(insert.insert_unique, how=how, conflict=conflict),
+        waits=False,
+        sides=PAIR[:1],
+        databases=BOTH,
+        metrics=_rate(promise),
+        against=against,
+    )
+
+
 def _memory(name: str, measure: Measure, jobs: int, **options: Any) -> Scenario:
     metric = Metric("peak MiB", 1.1 if "against" in options else None, False)
     return Scenario(
@@ -116,6 +131,10 @@ SCENARIOS = [
     _insert("many", 0.5, databases=BOTH),
     _insert("session", 0.65, 5_000),
     _insert("add-all", 0.35),
+    _unique("one", 0.3),
+    _unique("one", 0.5, conflict=True),
+    _unique("many", 0.2),
+    _unique("many", 0.15, conflict=True),
     Scenario(name="latency", jobs=300, measure=waiting.latency, waits=False, metrics=_times(1.3, None)),
     Scenario(
         name="scheduled",
