@@ -323,6 +323,27 @@ MUTANTS = (
         ("tests/suite/test_statements.py",),
     ),
     Mutant(
+        "a time that the clock shows twice is due twice",
+        "oban/cron.py",
+        "            earliest = max(earliest, shown)\n",
+        "",
+        ("tests/unit/test_cron_ticks.py",),
+    ),
+    Mutant(
+        "a clock that was set back makes a tick due again",
+        "oban/catch_up.py",
+        "cron.newest(max(last_tick, begin), now, count)",
+        "cron.newest(begin, now, count)",
+        ("tests/unit/test_catch_up.py",),
+    ),
+    Mutant(
+        "a leader fires an entry that was paused meanwhile",
+        "oban/repository/ticks.py",
+        "if entry.name not in names or entry.paused or entry.is_gone(lease):",
+        "if entry.name not in names or entry.is_gone(lease):",
+        ("tests/suite/test_periodic_firing.py",),
+    ),
+    Mutant(
         "older code replaces the entries of newer code",
         "oban/repository/periodic.py",
         "or_(_entry.declared_at <= new.declared_at, is_abandoned)",

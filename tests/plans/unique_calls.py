@@ -1,8 +1,13 @@
 """The calls for unique and periodic jobs. Their tables are large, and one key has most of the jobs."""
 
+from datetime import UTC, datetime
+
+from sqlalchemy import update
+
 from oban import guard
 from oban.database.transaction import Transaction
 from oban.guard import Candidate
+from oban.models import PeriodicEntry
 from oban.repository import insert, periodic, retry, ticks, unique_keys
 from oban.repository.selection import parse
 from oban.unique import Unique
@@ -30,6 +35,16 @@ RULES = {
 #: No index is ordered by this time, so all entries of a key in these states are read, but none of the rows.
 SCHEDULES = Unique(period=60, timestamp="scheduled_at")
 BUSY_PAGES = 2500
+
+
+def fire_due(tx: Transaction) -> int:
+    """Fire all entries of the instance, which are due for a reboot."""
+    columns = PeriodicEntry.__table__.c
+    declared = {"expression": "@reboot", "worker": "app.Worker"}
+    changed = update(PeriodicEntry.__table__).where(columns.name == "Oban")
+    tx.execute(changed.values(declared=declared, last_tick=None))
+    names = [f"entry-{number}" for number in range(1, ENTRIES + 1)]
+    return len(ticks.fire(tx, "Oban", names, YEAR, reboot=datetime.now(UTC)).ticks)
 
 
 def look(key: str, rule: Unique, found: int, count: int = 1) -> Call:
@@ -100,5 +115,6 @@ CALLS: dict[str, Call] = {
         on_sqlite=False,
     ),
     "effective entries": Call(lambda tx: periodic.load_entries(tx, "Oban"), {ENTRY}, ENTRIES, 1, ENTRIES),
+    "fire due entries": Call(fire_due, {ENTRY, TICK, KEY}, ENTRIES, 30, ENTRIES),
     "prune ticks": Call(ticks.prune_ticks, {TICKS, TICK, ENTRY}, 0, 0, 0),
 }
