@@ -29,8 +29,8 @@ class _Flush(NamedTuple):
     unique: dict[InstanceState[Any], tuple[NewJob, Conflict | None]]
 
 
-#: The key of a `_Flush` in the notes about a flush.
-_FLUSH = "oban_flush"
+#: The key of each connection's `_Flush` in the notes about a flush.
+_FLUSHES = "oban_flushes"
 
 
 def attach(job_class: type[Any]) -> None:
@@ -123,19 +123,22 @@ def _check_again(values: dict[str, Any]) -> None:
 def _flush_of(state: InstanceState[Any], connection: Connection) -> _Flush:
     """Return the flush that inserts a job. The first job of a flush lets all of them be read and judged."""
     session = state.session
-    notes = None if session is None else compat.current_flush(session)
-    if session is None or notes is None or session.connection_callable is not None:
-        # The session may insert each job on another connection.
+    if session is None:
         return _begin([state], connection, has_run_times=True)
-    flush: _Flush | None = notes.get(_FLUSH)
-    if flush is None:
-        flush = notes[_FLUSH] = _read(session, state, connection)
+    if (notes := compat.current_flush(session)) is None:
+        return _read(session, state, connection)._replace(has_run_times=True)
+    # A session can insert its jobs on several connections.
+    flushes: dict[Connection, _Flush] = notes.setdefault(_FLUSHES, {})
+    if (flush := flushes.get(connection)) is None:
+        flush = flushes[connection] = _read(session, state, connection)
     return flush
 
 
 def _read(session: Session, state: InstanceState[Any], connection: Connection) -> _Flush:
-    job_class = state.mapper.base_mapper.class_
-    jobs = [new for new in session.new if isinstance(new, job_class)]
+    mapper = state.mapper.base_mapper
+    jobs = [new for new in session.new if isinstance(new, mapper.class_)]
+    if (choose := session.connection_callable) is not None:
+        jobs = [job for job in jobs if choose(mapper, job) is connection]
     has_run_times = any(job.__dict__.get(field) is not None for job in jobs for field in _RUN_TIMES)
     return _begin(map(attributes.instance_state, jobs), connection, has_run_times)
 

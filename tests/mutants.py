@@ -38,6 +38,20 @@ class Mutant(NamedTuple):
 
 MUTANTS = (
     Mutant(
+        "a session does not wait for another one that has claimed the key",
+        "oban/unique_inserts.py",
+        "    guard.claim(executor, dialect, (job.key for job in jobs))\n",
+        "",
+        ("tests/suite/test_unique_sessions.py",),
+    ),
+    Mutant(
+        "two jobs of a flush are not compared",
+        "oban/unique_inserts.py",
+        "            earlier.setdefault(job.key, []).append(job)\n",
+        "",
+        ("tests/suite/test_unique_sessions.py",),
+    ),
+    Mutant(
         "a thawed node starts what it has claimed",
         "oban/runner/execution/producer.py",
         "        if clock.boottime() >= run.sure_until and not await self._confirm(run):\n",

@@ -48,8 +48,8 @@ def flushing(session: Session) -> Iterator[None]:
 def current_flush(session: Session) -> dict[str, Any] | None:
     """Return a dict for notes about the flush that a session executes, which ends with it.
 
-    None without the name: a flush then sends a NULL for each time that a new job does not have, and judges
-    each unique job with statements of its own.
+    None without the name: a flush then sends a NULL for each time that a new job does not have, and reads
+    and judges all of its new jobs again for each of them.
     """
     return getattr(getattr(session, "_transaction", None), "__dict__", None)
 

@@ -11,9 +11,10 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
-from oban import Job, JobState, Oban, Unique, UniqueConflict, Worker, migration
+from oban import Job, JobState, Oban, Unique, UniqueConflict, Worker, compat, migration
 from oban.dialects import for_bind
 from oban.errors import InvalidTarget
+from tests.support.databases import SQLiteFactory
 from tests.support.rows import TABLE, read_rows
 from tests.support.statements import recorded
 
@@ -281,6 +282,37 @@ async def test_a_subclass_of_job_is_judged_like_a_job(session: AsyncSession) -> 
     session.add_all([Special(worker=Once.worker_name), *once(3)])
     await session.flush()
     session.add(Special(worker=Once.worker_name, args={"n": 3}))
+    with pytest.raises(UniqueConflict):
+        await session.flush()
+
+
+async def test_each_connection_of_a_flush_has_its_own_keys(sqlite_factory: SQLiteFactory) -> None:
+    urls = [sqlite_factory.create() for _ in range(2)]
+    engines = [create_engine(url.set(drivername="sqlite+pysqlite")) for url in urls]
+    with Session(engines[0]) as session:
+        connections = [session.connection(bind_arguments={"bind": engine}) for engine in engines]
+        # As `ShardedSession` does it.
+        choose: Any = lambda _, job: connections[job.priority]  # noqa: E731
+        session.connection_callable = choose
+        first, second = (Once.new({}, priority=number) for number in range(2))
+        # An id is for one of the databases.
+        second.id = 100
+        add_all(session, [first, second])
+        with pytest.raises(UniqueConflict):
+            add_all(session, [*once(1), *once(1)])
+        session.rollback()
+    for engine, url in zip(engines, urls, strict=True):
+        engine.dispose()
+        sqlite_factory.drop(url)
+
+
+async def test_without_private_names_of_sessions_a_flush_is_guarded_all_the_same(
+    session: AsyncSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compat, "current_flush", lambda _: None)
+    session.add_all(once(1, 2))
+    await session.flush()
+    session.add_all(once(3, 3))
     with pytest.raises(UniqueConflict):
         await session.flush()
 

@@ -47,6 +47,8 @@ def test_a_statement_without_private_names_counts_as_one_without_the_clause() ->
     assert not compat.locks_rows(BARE)
     assert not compat.is_limited(BARE)
     assert compat.named_columns(BARE) == []
+    assert compat.parameter_names(BARE) == {}
+    assert compat.prefetched_rows(SimpleNamespace(compiled=BARE), "unique_key") == [0]
     assert not compat.compiles_distinct(BARE)
 
 
