@@ -42,7 +42,10 @@ def run(context: MigrationContext, prefix: str | None) -> None:
                 raise SchemaMismatch(
                     f"the tables were made by a newer version of Oban ({', '.join(newer)}); update this one"
                 )
-            if destination != "base" and not context.get_current_heads():
+            current = set(context.get_current_heads())
+            # Each revision creates something. Whoever finds the newest one needs no privilege.
+            creates = current != {script().get_current_head()} if destination == "head" else not current
+            if creates and destination != "base":
                 place.prepare(context.connection, prefix)
         if context.as_sql and prefix and destination != "base":
             place.prepare_in_script(context, prefix)

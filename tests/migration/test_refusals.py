@@ -103,6 +103,24 @@ def test_tables_of_another_role_are_named(weak: URL, bare_postgresql: URL) -> No
     assert "must be owner of" in refused("uninstall", weak)
 
 
+def test_an_owner_of_older_tables_needs_the_privilege_to_create_as_well(
+    weak: URL, bare_postgresql: URL
+) -> None:
+    migration.upgrade(bare_postgresql, revision="0004")
+    owned = [*(f"TABLE {table}" for table in tables(bare_postgresql)), "FUNCTION oban_notify_insert()"]
+    execute(bare_postgresql, *(f"ALTER {kind} OWNER TO weak" for kind in owned))
+    before = described(bare_postgresql)
+    assert refused("install", weak).endswith(
+        ": run GRANT USAGE, CREATE ON SCHEMA public TO weak as the schema's owner"
+    )
+    assert described(bare_postgresql) == before
+    execute(bare_postgresql, "GRANT CREATE ON SCHEMA public TO weak")
+    migration.upgrade(weak)
+    execute(bare_postgresql, "REVOKE CREATE ON SCHEMA public FROM weak")
+    # The newest tables need nothing.
+    assert migration.upgrade(weak) == []
+
+
 @pytest.mark.parametrize("command", ["install", "uninstall"])
 def test_a_newer_schema_is_left_alone(empty_url: URL, command: str) -> None:
     migration.upgrade(empty_url)
