@@ -21,6 +21,7 @@ _DICTS: tuple[Any, ...] = (dict, Mapping, MutableMapping)
 _UNIONS: tuple[Any, ...] = (Union, types.UnionType)
 #: How many problems an error lists, and how many characters of each.
 _MAX_PROBLEMS, _MAX_LENGTH = 5, 120
+_UNKNOWN = object()
 #: How many references and unions of a JSON schema are followed.
 _MAX_DEPTH = 10
 
@@ -154,7 +155,7 @@ def _dump(adapter: Any, value: object) -> Any:
 class Arguments:
     """Converts args of one declared type to JSON values and back."""
 
-    __slots__ = ("_adapter", "_invalid", "_name")
+    __slots__ = ("_adapter", "_invalid", "_name", "_names")
 
     def __init__(self, declared: Any) -> None:
         try:
@@ -164,6 +165,7 @@ class Arguments:
                 "args of a declared type need pydantic 2: pip install 'oban-sqlalchemy[pydantic]'"
             ) from None
         self._name = show(declared)
+        self._names: Any = _UNKNOWN
         self._invalid = ValidationError
         try:
             self._adapter: TypeAdapter[Any] = TypeAdapter(declared)
@@ -174,6 +176,13 @@ class Arguments:
 
     def names(self) -> frozenset[str] | None:
         """The keys that dumped args can have; None if they can have any, or if that is not known."""
+        # A schema takes long to make, and calls can set keys for each job.
+        if self._names is _UNKNOWN:
+            self._names = self._find_names()
+        found: frozenset[str] | None = self._names
+        return found
+
+    def _find_names(self) -> frozenset[str] | None:
         try:
             schema = self._adapter.json_schema(mode="serialization", by_alias=True)
         # There is no schema of some types that can be dumped.

@@ -76,7 +76,7 @@ def _integer(digits: str) -> int | float:
         return value
     if abs(value) > _MAX_FLOAT:
         raise ValueError(f"an integer of {len(digits)} digits")
-    return from_digits(value)
+    return _float_of(value)
 
 
 def _finite(digits: str) -> float:
@@ -93,7 +93,7 @@ def _no_constant(name: str) -> float:
 _decode = json.JSONDecoder(parse_int=_integer, parse_float=_finite, parse_constant=_no_constant).decode
 
 
-def from_digits(value: int) -> int | float:
+def _float_of(value: int) -> int | float:
     """A float if `jsonb` wrote one out as these digits, as it does with 1e22; else the integer."""
     if abs(value) < _MAX_FLOAT and Decimal(repr(float(value))) == value:
         return float(value)
@@ -224,7 +224,7 @@ def _copy(value: object, depth: int, weight: list[int]) -> Any:
         return string(value, "")
     if isinstance(value, int):
         if not _MIN_INT <= value <= _MAX_INT:
-            if isinstance(number := from_digits(value), float):
+            if isinstance(number := _float_of(value), float):
                 return number
             raise EncodingError("", "is an integer of more than 64 bits; store it as a string")
         return int(value)

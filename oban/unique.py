@@ -6,13 +6,13 @@ and its rule says which of the jobs with that key count.
 
 import hashlib
 import json
-import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any, Literal, TypeAlias
 
-from oban import display, encoding, suggestions
+from oban import display, suggestions
 from oban import unique_options as options
 from oban.errors import ConfigError, EncodingError, InvalidJob
 from oban.registry import registry
@@ -120,23 +120,21 @@ class Unique:
         """The key of a job with these `worker`, `queue`, `args` and `meta`; only compared ones are needed.
 
         Two jobs have the same key if the compared values are the same JSON. A number is the same with and
-        without a fraction of zero, because PostgreSQL stores 1e2 as 100. A missing key is not null. Raises
-        `InvalidJob` for values that are not JSON.
+        without a fraction of zero, because PostgreSQL stores 1e20 as digits. A missing key is not null.
+        Raises `InvalidJob` for values that are not JSON.
         """
-        compared = {field: _canonical(self._compared(field, values[field])) for field in self.fields}
-        if self.keys:
-            # Jobs that are compared by all of their args are no duplicates of these.
-            compared["keys"] = sorted(self.keys)
         try:
-            text = json.dumps(
-                compared, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":")
-            ).encode()
+            compared = {field: _canonical(self._compared(field, values[field])) for field in self.fields}
+            if self.keys:
+                # Jobs that are compared by all of their args are no duplicates of these.
+                compared["keys"] = sorted(self.keys)
+            text = _encode(compared).encode()
         except (TypeError, ValueError, RecursionError) as error:
             raise EncodingError(" or ".join(self.fields), f"is not JSON: {error}") from None
         return hashlib.blake2b(text, digest_size=16).hexdigest()
 
     def _compared(self, field: str, value: Any) -> Any:
-        if not self.keys or field not in DOCUMENTS or not isinstance(value, Mapping):
+        if not self.keys or field not in DOCUMENTS or not isinstance(value, dict):
             return value
         return {key: value[key] for key in self.keys if key in value}
 
@@ -164,11 +162,16 @@ class Unique:
             if not known:
                 return None
             rule = {**rule, "states": known}
+        stored = {name: rule[name] for name in OPTIONS if name in rule}
+        try:
+            return cls(**stored)
+        except ConfigError:
+            pass
         parts: dict[str, Any] = {}
-        for name in OPTIONS:
+        for name, value in stored.items():
             try:
-                parts[name] = getattr(cls(**{name: rule[name]}), name)
-            except (ConfigError, KeyError):
+                parts[name] = getattr(cls(**{name: value}), name)
+            except ConfigError:
                 continue
         try:
             return cls(**parts)
@@ -177,17 +180,29 @@ class Unique:
             return cls(**{**parts, "keys": ()})
 
 
+_encode = json.JSONEncoder(sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+
+
 def _canonical(value: Any) -> Any:
     """The value with integers for floats that are whole numbers."""
+    if value is None or isinstance(value, (str, bool)):
+        return value
+    if isinstance(value, int):
+        # A job cannot have an integer of more than 64 bits, but a float that equals it.
+        is_float = 64 < value.bit_length() < 1024 and int(float(value)) == value
+        return _whole(float(value)) if is_float else int(value)
     if isinstance(value, float):
-        return int(value) if math.isfinite(value) and value.is_integer() else value
-    if isinstance(value, int) and not isinstance(value, bool):
-        return int(encoding.from_digits(int(value)))
-    if isinstance(value, Mapping):
+        return _whole(value) if value.is_integer() else value
+    if isinstance(value, dict):
         return {key: _canonical(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_canonical(item) for item in value]
     return value
+
+
+def _whole(value: float) -> int:
+    """The integer that `jsonb` makes of a float: the shortest digits that stand for it, and zeros."""
+    return int(value) if abs(value) < 2**53 else int(Decimal(repr(value)))
 
 
 def parse_replace(value: object) -> Replacement:

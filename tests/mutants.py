@@ -295,6 +295,27 @@ MUTANTS = (
         ("tests/suite/test_pages.py",),
     ),
     Mutant(
+        "a float has another key once jsonb has stored it",
+        "oban/unique.py",
+        "int(value) if abs(value) < 2**53 else int(Decimal(repr(value)))",
+        "int(value)",
+        ("tests/suite/test_unique_key_of_rows.py",),
+    ),
+    Mutant(
+        "a job without a rule of its own ignores that of its worker",
+        "oban/unique.py",
+        "None if worker is None else worker._unique",
+        "None",
+        ("tests/unit/test_unique_options.py",),
+    ),
+    Mutant(
+        "a job that is compared by one key keeps out a job that is compared by all",
+        "oban/unique.py",
+        '                compared["keys"] = sorted(self.keys)\n',
+        "                pass\n",
+        ("tests/unit/test_unique.py",),
+    ),
+    Mutant(
         "two jobs of one call with the same key are retried",
         "oban/repository/uniqueness.py",
         "allowed.in_the_way_of(contender, now) if stored is None else stored",
