@@ -119,10 +119,9 @@ def fire(
         max_attempts: For jobs that do not set it.
     """
     tx.dialect.begin_write(tx.connection())
-    # Before anything is read: who has waited for the lock sees what the other transaction has done. Always in
-    # the same order, so that two transactions cannot wait for each other.
-    locked = select(_entry.entry).where(_entry.name == name, _entry.entry.in_(names)).order_by(_entry.entry)
-    tx.execute(locked.with_for_update(key_share=True)).all()
+    # Before anything is read: who has waited for the lock sees what the other transaction has done.
+    records = [{"n": n, "entry": entry} for n, entry in enumerate(sorted(names))]
+    tx.rows(_lock_statement(tx.dialect), {"of_instance": name, "names": encoding.dumps(records)})
     now, entries = read_clock_and_entries(tx, name)
     fired = Fired(now, entries)
     due: dict[tuple[str, datetime], Job] = {}
@@ -142,6 +141,22 @@ def fire(
             _move_last_tick(tx, name, [entry for entry, at in newest.items() if at == tick], tick)
         fired.ticks = _insert_jobs(tx, name, {key: due[key] for key in claimed}, max_attempts)
     return fired
+
+
+@functools.cache
+def _lock_statement(dialect: Dialect) -> Executable:
+    """Lock entries in the order of `names`, so that no two transactions wait for each other.
+
+    `declare` locks them in the same order. That of the database's collation can be another one.
+    """
+    wanted = dialect.recordset("names", {"n": BigInteger, "entry": Text}).c
+    return (
+        select(_entry.entry)
+        .select_from(_entries.join(wanted.entry.table, _entry.entry == wanted.entry))
+        .where(_entry.name == bindparam("of_instance", type_=Text))
+        .order_by(wanted.n)
+        .with_for_update(key_share=True, of=_entries)
+    )
 
 
 def due_ticks_of(entry: Entry, now: datetime, lease: float, reboot: datetime | None) -> list[datetime]:
