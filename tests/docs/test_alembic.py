@@ -76,7 +76,8 @@ def test_the_revision_of_the_page_is_the_newest(empty_url: URL) -> None:
 def test_the_statements_to_run_before_an_upgrade_are_those_whose_locks_are_tested() -> None:
     (block,) = fenced("docs/alembic.md", "sql")
     statements = [" ".join(statement.split()) for statement in block.split(";") if statement.strip()]
-    assert statements == ["SET lock_timeout = '2s'", *BEFOREHAND]
+    columns, index = BEFOREHAND
+    assert statements == ["SET lock_timeout = '2s'", columns, "RESET lock_timeout", index]
 
 
 def test_the_revision_of_the_page_takes_a_schema(postgresql: URL, tmp_path: Path) -> None:
