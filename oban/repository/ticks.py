@@ -119,9 +119,10 @@ def fire(
         max_attempts: For jobs that do not set it.
     """
     tx.dialect.begin_write(tx.connection())
-    # Before anything is read: who has waited for the lock sees what the other transaction has done.
-    records = [{"n": n, "entry": entry} for n, entry in enumerate(sorted(names))]
-    tx.rows(_lock_statement(tx.dialect), {"of_instance": name, "names": encoding.dumps(records)})
+    if not tx.dialect.single_writer:
+        # Before anything is read: who has waited for the lock sees what the other transaction has done.
+        records = [{"n": n, "entry": entry} for n, entry in enumerate(sorted(names))]
+        tx.rows(_lock_statement(tx.dialect), {"of_instance": name, "names": encoding.dumps(records)})
     now, entries = read_clock_and_entries(tx, name)
     fired = Fired(now, entries)
     due: dict[tuple[str, datetime], Job] = {}
