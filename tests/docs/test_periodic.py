@@ -73,6 +73,15 @@ def declares(snippet: Snippet) -> dict[str, Any]:
 DEFINED: dict[str, dict[str, Any]] = {
     "def check_prices": {"name": "app.check_prices", "expression": "*/5 * * * *", "timezone": "UTC"},
     "class CheckStock": {"name": "app.CheckStock", "expression": "*/5 * * * *", "queue": "checks"},
+    "def refresh_cache": {
+        "unique": {
+            "period": None,
+            "fields": ["worker", "queue", "args"],
+            "keys": [],
+            "states": ["available", "scheduled", "suspended", "executing", "retryable"],
+            "timestamp": "inserted_at",
+        },
+    },
     "class SalesReport": {
         "expression": "0 3 * * *",
         "timezone": "Europe/Berlin",
