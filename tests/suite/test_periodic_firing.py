@@ -12,7 +12,6 @@ from oban import Job, Oban, Periodic, clock
 from oban.clock import MovableClock
 from oban.models import PeriodicEntry, Tick
 from oban.repository import ticks
-from tests.support.databases import DATABASES
 from tests.support.internals import database_of
 from tests.support.periodic import (
     START,
@@ -30,9 +29,9 @@ from tests.support.rows import lasting_url
 MINUTE = timedelta(minutes=1)
 
 
-@pytest.fixture(scope="module", params=DATABASES)
+@pytest.fixture(scope="module", params=["sqlite", "asyncpg"])
 def url(request: pytest.FixtureRequest) -> Iterator[URL]:
-    """One database for all tests of this module, emptied for each."""
+    """One database for all tests of this module, emptied for each. Those of the scheduler use each driver."""
     yield from lasting_url(request)
 
 
