@@ -113,6 +113,7 @@ class FunctionWorker(Generic[P, R]):
                 raise InvalidJob(field, f"of {self.worker.worker_name} is not an option")
         other = copy(self)
         checked, before = fields.check(overrides), dict(self._overrides)
+        self.worker._check_keys(checked.get("unique"))
         if not checked.keys().isdisjoint(fields.TIMES):
             # The last call decides when the job is due.
             before = {field: value for field, value in before.items() if field not in fields.TIMES}

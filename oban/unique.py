@@ -6,7 +6,7 @@ and its rule says which of the jobs with that key count.
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
@@ -244,10 +244,14 @@ def check_replace(value: object) -> Replacement | None:
         raise InvalidJob("replace", str(error).removeprefix("replace").lstrip(": ")) from None
 
 
-def check_known_keys(unique: Unique | None, known: Collection[str] | None) -> None:
-    """Raise `ConfigError` if a key is no key of the args. `known` are all that they can have."""
-    # It can be one of meta.
-    if unique is None or known is None or "args" not in unique.fields or "meta" in unique.fields:
+def check_known_keys(
+    unique: Unique | Literal[False] | None, find_known: Callable[[], Collection[str] | None]
+) -> None:
+    """Raise `ConfigError` if a key is no key of the args. `find_known` returns all, if they are known."""
+    # With meta, it can be a key of that.
+    if not unique or not unique.keys or "args" not in unique.fields or "meta" in unique.fields:
+        return
+    if (known := find_known()) is None:
         return
     for name in unique.keys:
         if name not in known:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 from copy import deepcopy
 from datetime import timedelta
-from typing import Any, ClassVar, Generic, Unpack, cast
+from typing import Any, ClassVar, Generic, Literal, Unpack, cast
 
 from typing_extensions import TypeVar
 
@@ -210,9 +210,10 @@ class Worker(Generic[A]):
         return Job._from_checked({**cls._defaults, **own, "args": stored, **checked})
 
     @classmethod
-    def _check_keys(cls, rule: Unique) -> None:
+    def _check_keys(cls, rule: Unique | Literal[False] | None) -> None:
+        """Raise `InvalidJob` if the option `unique` of a job names a key that the args cannot have."""
         try:
-            unique.check_known_keys(rule, cls._arg_names())
+            unique.check_known_keys(rule, cls._arg_names)
         except ConfigError as error:
             raise InvalidJob("unique", str(error).removeprefix("unique: ")) from None
 

@@ -37,7 +37,7 @@ def define(cls: Any, root: type[Any], options: WorkerOptions) -> None:
         _set_options(cls, options)
         _inspect_process(cls, root)
         _inspect_timeout(cls, root)
-        check_known_keys(cls._unique, cls._arg_names())
+        check_known_keys(cls._unique, cls._arg_names)
         cls._passes_error = signatures.inspect_backoff(cls)
         if cls._why_base is None:
             cron_options.check_args(cls)

@@ -220,4 +220,4 @@ def test_a_key_that_a_function_does_not_take_is_an_error() -> None:
     with pytest.raises(ConfigError, match="keys has 'user', but its args have no such key"):
         job(unique={"keys": ["user"]})(greet)
     with pytest.raises(InvalidJob, match="keys has 'user', but its args have no such key"):
-        job(greet).with_options(unique={"keys": ["user"]}).new(1)
+        job(greet).with_options(unique={"keys": ["user"]})
