@@ -323,11 +323,11 @@ MUTANTS = (
         ("tests/suite/test_unique_retry.py",),
     ),
     Mutant(
-        "a retry does not wait for an insert of the same key",
+        "an update does not claim the new key",
         "oban/repository/uniqueness.py",
-        '>= literal_column("0")',
-        '>= literal_column("1")',
-        ("tests/suite/test_retry_options.py",),
+        "{contender.key for contender in contenders} - set(claimed)",
+        "set()",
+        ("tests/suite/test_unique_retry.py",),
     ),
     Mutant(
         "a key that a running transaction has claimed is deleted",

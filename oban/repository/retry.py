@@ -100,7 +100,6 @@ def _judge(
     state: JobState,
 ) -> dict[int, int]:
     """Return the jobs that cannot be retried, each with the job in its way; write the new keys of others."""
-    claimed = {row.unique_key for row in rows if row.claimed}
     ids = [row.id for row in rows if isinstance(row.unique_key, str)]
     if not ids:
         return {}
@@ -116,7 +115,7 @@ def _judge(
         contenders.append(
             Contender(job.id, key or job.unique_key, rule, state.value, job.inserted_at, scheduled_at)
         )
-    conflicts = find_conflicts(tx, contenders, now, claimed)
+    conflicts = find_conflicts(tx, contenders, now, selection.claimed)
     write_each(tx, {id_: changed for id_, changed in new_keys.items() if id_ not in conflicts})
     return conflicts
 

@@ -1,7 +1,7 @@
 """Which jobs a call applies to: ids, jobs or a `select(Job)`, turned into locked rows."""
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -27,7 +27,7 @@ from oban import compat, display
 from oban.database.transaction import Transaction
 from oban.errors import InvalidTarget, NotEnqueued
 from oban.models import Job
-from oban.repository.uniqueness import claiming_keys
+from oban.repository.uniqueness import claim_keys, no_keys
 from oban.types import JobState
 
 Target = Job | int
@@ -49,6 +49,8 @@ class Selection:
     statement: Select[Any] | None = None
     #: Set by `lock`: the distinct ids in the order of the call, or those that the statement has found.
     found: Sequence[int] = ()
+    #: Set by `lock` with `claims_keys`: the keys that it has claimed.
+    claimed: Collection[str] = ()
     #: Set by `lock`. Of two calls that locked the same row, the later one has the larger number.
     locked_at: int = 0
 
@@ -196,7 +198,7 @@ def lock(
 
     Two calls for the same jobs then wait for each other instead of deadlocking. Each row has `id`, `version`
     and then `columns`; `options` are execution options. With `claims_keys`,
-    the keys of the jobs are claimed before, and each row has `claimed`; see `claiming_keys`.
+    the keys of the jobs are claimed before.
     """
     dialect = tx.dialect
     dialect.begin_write(tx.connection())
@@ -210,13 +212,18 @@ def lock(
         # Without the application's relationships that are always loaded.
         .options(lazyload("*"))
     )
-    if claims_keys:
-        statement = claiming_keys(dialect, statement)
     if states is not None:
         state = dialect.unindexed_state(Job.state)
         statement = statement.where(state.in_([each.value for each in states]))
     ids = [id_ for id_ in ids if 0 < id_ <= MAX_ID]
-    rows = tx.orm_execute(statement, {"ids": ids}, **options).all()
+    if claims_keys and not dialect.single_writer:
+        # Jobs without keys are locked at once. If any has one, the statement finds and locks nothing.
+        rows = tx.orm_execute(statement.where(no_keys(dialect)), {"ids": ids}, **options).all()
+        selection.claimed = () if rows or not ids else claim_keys(tx, ids)
+        if selection.claimed:
+            rows = tx.orm_execute(statement, {"ids": ids}, **options).all()
+    else:
+        rows = tx.orm_execute(statement, {"ids": ids}, **options).all()
     selection.locked_at = next(_lock_numbers)
     # The lock may have waited for a transaction that changed a row after the statement had found it.
     changed = {row.id for row in rows if found.get(row.id, row.version) != row.version}

@@ -4,11 +4,12 @@ Only these two and inserts judge uniqueness. To cancel, delete, stage, fetch, ac
 job never does.
 """
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Select, func, literal_column, select, true
+from sqlalchemy import ColumnElement, Executable, FromClause, select, true
 
 from oban import guard
 from oban.database.transaction import Transaction
@@ -32,28 +33,36 @@ class Contender(NamedTuple):
     scheduled_at: datetime
 
 
-def claiming_keys(dialect: Dialect, statement: Select[Any]) -> Select[Any]:
-    """Let a statement that locks the jobs of the parameter `ids` claim their keys before; see `guard.claim`.
+@functools.cache
+def no_keys(dialect: Dialect) -> ColumnElement[bool]:
+    """Whether none of the jobs of the parameter `ids` is unique."""
+    jobs, is_named = _named(dialect)
+    return ~select(jobs.c.id).where(is_named).exists()
 
-    An insert claims keys and then locks the job that it replaces, if it replaces one. Whoever locks jobs
-    first can deadlock with it. As a part of the statement, the claim costs jobs without keys no round trip.
-    `claimed` says of each row whether its key was claimed: it was not if another transaction has changed the
-    key since the statement began.
+
+def claim_keys(tx: Transaction, ids: Sequence[int]) -> set[str]:
+    """Claim the keys of some jobs, as `guard.claim` does, and return them.
+
+    This has to come before the jobs are locked. An insert claims keys and then locks the job that it
+    replaces, if it replaces one, and whoever locks jobs first can deadlock with it.
     """
-    if dialect.single_writer:
-        return statement.add_columns(true().label("claimed"))
+    return set(tx.execute(_claim_statement(tx.dialect), {"ids": ids}).scalars())
+
+
+@functools.cache
+def _claim_statement(dialect: Dialect) -> Executable:
+    jobs, is_named = _named(dialect)
+    named = select(jobs.c.unique_key).where(is_named).distinct().order_by(jobs.c.unique_key)
+    insert: Any = dialect.insert(_keys).from_select(["key"], named)
+    upsert = insert.on_conflict_do_update(index_elements=["key"], set_={"turn": insert.excluded.turn})
+    return upsert.returning(_keys.c.key)  # type: ignore[no-any-return]
+
+
+def _named(dialect: Dialect) -> tuple[FromClause, ColumnElement[bool]]:
     jobs = Job.__table__.alias()
     # `IS TRUE` keeps the planner from reading the whole partial index on keys instead of these few rows.
     has_key = jobs.c.unique_key.is_not(None).is_(true())
-    named = select(jobs.c.unique_key).where(dialect.in_ids(jobs.c.id, dialect.id_list()), has_key)
-    insert: Any = dialect.insert(_keys).from_select(["key"], named.distinct().order_by(jobs.c.unique_key))
-    upsert = insert.on_conflict_do_update(index_elements=["key"], set_={"turn": insert.excluded.turn})
-    claimed = upsert.returning(_keys.c.key).cte("claimed")
-    keys = select(func.array_agg(claimed.c.key)).scalar_subquery()
-    is_claimed = func.array_position(keys, Job.unique_key).is_not(None)
-    # The condition is computed once, before the first row is read and locked.
-    all_claimed = select(func.count()).select_from(claimed).scalar_subquery() >= literal_column("0")
-    return statement.where(all_claimed).add_columns(is_claimed.label("claimed"))
+    return jobs, dialect.in_ids(jobs.c.id, dialect.id_list()) & has_key
 
 
 def new_key(rule: Unique, job: Any, changes: Mapping[str, Any]) -> str | None:

@@ -369,6 +369,20 @@ async def test_a_retry_waits_for_an_insert_that_has_claimed_its_key(oban: Oban) 
     assert outcomes == [RetryOutcome(old, "conflict", other_id)]
 
 
+@pytest.mark.parametrize("url", ["asyncpg"], indirect=True)
+async def test_an_update_waits_for_an_insert_that_has_claimed_its_new_key(oban: Oban) -> None:
+    (id_,) = await insert_rows(oban.engine, unique("available", args={"id": 2}))
+    async with AsyncSession(oban.engine) as session:
+        other = await oban.enqueue(Job(worker="tests.Nobody", args={"id": 1}, unique=BY_ALL), session=session)
+        other_id = other.id
+        updating = asyncio.create_task(oban.update_job(id_, {"args": {"id": 1}}))
+        await eventually(lambda: waits_for_lock(oban))
+        await session.commit()
+        with pytest.raises(UniqueConflict) as raised:
+            await within(updating)
+    assert raised.value.job_id == other_id
+
+
 async def waits_for_lock(oban: Oban) -> bool:
     query = (
         "SELECT count(*) FROM pg_stat_activity"

@@ -42,8 +42,8 @@ class Pruner(Service):
         #: later ones are looked at, so that jobs like this one do not fill every batch.
         self._past: dict[int, tuple[datetime, int]] = {}
         self._retry_refused_at = math.inf
-        #: Keys of jobs that were deleted.
-        self._keys: set[str] = set()
+        #: Keys of jobs that were deleted. Only transactions that write at the same time need keys.
+        self._keys: set[str] | None = None if database.dialect.single_writer else set()
         #: When the next walk through all keys begins, and the last key of the walk under way.
         self._walk_at = -math.inf
         self._walked: str | None = None
@@ -65,10 +65,9 @@ class Pruner(Service):
             if found >= size:
                 has_more = True
                 self.size = min(self.limit, size + size // 8 + 1)
-        # Only transactions that write at the same time need keys.
-        if not self.database.dialect.single_writer and self.leader.leads:
-            await self._delete_keys()
-            has_more |= await self._walk_keys()
+        if self._keys is not None and self.leader.leads:
+            self._keys = await self._delete_keys(self._keys)
+            has_more |= await self._walk_keys(self._keys)
         # Not at once: other statements get their turn in between.
         return min(1.0, self.interval) if has_more else None
 
@@ -92,26 +91,30 @@ class Pruner(Service):
             self._retry_refused_at = min(self._retry_refused_at, retry_at)
         return len(found)
 
-    async def _delete_keys(self) -> None:
-        """Delete the keys of jobs that were deleted, unless other jobs have them."""
-        keys = sorted(self._keys)
+    async def _delete_keys(self, keys: set[str]) -> set[str]:
+        """Delete keys of deleted jobs, unless other jobs have them; returns those to try again."""
+        ordered = sorted(keys)
+        # If this fails, the next walk finds them.
+        keys.clear()
         claimed: list[str] = []
-        for start in range(0, len(keys), unique_keys.BATCH):
-            batch = keys[start : start + unique_keys.BATCH]
+        for start in range(0, len(ordered), unique_keys.BATCH):
+            batch = ordered[start : start + unique_keys.BATCH]
             claimed += await self.database.write(unique_keys.delete_keys, batch)
-        # The walk finds those that do not fit.
-        self._keys = set(claimed[: unique_keys.BATCH])
+        return set(claimed[: unique_keys.BATCH])
 
-    async def _walk_keys(self) -> bool:
-        """Take the next step of a walk through all keys; returns whether there is another one."""
-        if self._walked is None:
-            if clock.monotonic() < self._walk_at:
-                return False
-            self._walk_at = clock.monotonic() + KEYS_INTERVAL
+    async def _walk_keys(self, claimed: set[str]) -> bool:
+        """Take the next step of a walk through all keys; returns whether there is another one.
+
+        Adds the keys that could not be deleted yet.
+        """
+        if self._walked is None and clock.monotonic() < self._walk_at:
+            return False
         keys = await self.database.read(unique_keys.keys_after, self._walked or "")
         if keys:
-            self._keys.update(await self.database.write(unique_keys.delete_keys, keys))
+            claimed.update(await self.database.write(unique_keys.delete_keys, keys))
         self._walked = keys[-1] if len(keys) == unique_keys.BATCH else None
+        if self._walked is None:
+            self._walk_at = clock.monotonic() + KEYS_INTERVAL
         return self._walked is not None
 
 
