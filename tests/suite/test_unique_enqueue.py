@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 
-from oban import Job, JobState, Oban, SyncOban
+from oban import Job, JobState, Oban, SyncOban, Worker
 from tests.support.databases import DATABASES
 from tests.support.rows import TABLE, delete_rows, lasting_url
 from tests.support.unique_jobs import refused_job
@@ -389,3 +389,38 @@ async def test_a_debounced_job_that_becomes_due_runs_at_once(url: URL) -> None:
             return bool(row.attempt == 1)
 
         await eventually(ran)
+
+
+# -- workers ---------------------------------------------------------------------------------
+
+
+class Report(Worker, unique={"keys": ["account"]}, replace={"available": ["args"]}, oban="unique"):
+    """A worker whose jobs are unique by one key of their args."""
+
+    async def process(self, job: Job) -> None:
+        """Never runs here."""
+
+
+async def test_the_worker_decides_unless_the_call_does(url: URL) -> None:
+    async with Oban(url, name="unique") as oban:
+        first = await Report.enqueue({"account": 1, "page": 1})
+        second = await Report.enqueue({"account": 1, "page": 2})
+        assert second.id == first.id
+        assert second.conflict
+        assert second.args["page"] == 2
+        assert not (await Report.enqueue({"account": 1}, unique=False)).conflict
+        assert not (await Report.enqueue({"account": 1}, unique={"fields": ["worker", "args"]})).conflict
+        assert (await oban.enqueue(Report.new({"account": 1, "page": 3}))).id == first.id
+
+
+def test_plain_code_enqueues_unique_jobs(url: URL) -> None:
+    engine = create_engine(url.set(drivername=SYNC_DRIVERS[url.get_backend_name()]))
+    with SyncOban(engine, name="unique") as oban:
+        first = Report.enqueue_sync({"account": 1, "page": 1})
+        with Session(engine) as session, session.begin():
+            second = Report.enqueue_sync({"account": 1, "page": 2}, session=session)
+            assert second.conflict
+            assert (second.id, second.args["page"]) == (first.id, 2)
+        assert oban.enqueue_stream(Report.new({"account": n % 3}) for n in range(9)) == 9
+        assert len(oban.list_jobs()) == 3
+    engine.dispose()
