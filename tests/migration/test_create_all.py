@@ -45,6 +45,19 @@ def test_an_upgrade_recognises_it(empty_url: URL, url: URL) -> None:
     assert is_empty(empty_url)
 
 
+def test_an_upgrade_adds_what_an_older_version_did_not_create(empty_url: URL, url: URL) -> None:
+    # As `create_all` of the version before revision 0005 has left them.
+    migration.upgrade(empty_url, revision="0004")
+    with sync_engine(empty_url).begin() as connection:
+        connection.execute(text(f"DROP TABLE {VERSION_TABLE}"))
+        connection.execute(text("INSERT INTO oban_jobs (worker) VALUES ('any')"))
+    assert migration.upgrade(empty_url) == ["Existing Oban tables were adopted, with every row."]
+    assert without_sql(empty_url) == without_sql(url)
+    here("check", url=empty_url)
+    with sync_engine(empty_url).begin() as connection:
+        assert connection.scalar(text("SELECT count(*) FROM oban_jobs WHERE unique_key IS NULL")) == 1
+
+
 def test_an_upgrade_creates_dropped_tables_again(empty_url: URL) -> None:
     migration.upgrade(empty_url)
     metadata.drop_all(sync_engine(empty_url))
