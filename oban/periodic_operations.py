@@ -48,6 +48,8 @@ class PeriodicOperations(ABC, Generic[CallerT]):
     def run_periodic(self, name: str, session: CallerT | None = None) -> MaybeAwaitable[Job]:
         """Insert a job of an entry now, also if it is paused. Its next time inserts another one as usual.
 
+        The job's `meta` tells the entry, but no `cron_tick`, because the job is for none of its times.
+
         If the job is unique and there is one already, that one is returned, with `conflict` true.
 
         Args:
