@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import timedelta
 
 import pytest
@@ -74,6 +75,27 @@ async def test_the_existing_job_is_found_until_it_is_cancelled(stage: Stage) -> 
     first, welcome = stage.names["first"], stage.names["Welcome"]
     await stage.oban.cancel_job(first)
     assert not (await welcome.enqueue({"user": 7})).conflict
+
+
+async def test_a_default_is_compared_only_if_it_is_stored(stage: Stage) -> None:
+    @dataclass
+    class Args:
+        to: str
+        subject: str = "Hi"
+
+    class Typed(Worker[Args], unique=True):
+        async def process(self, job: Job) -> None: ...
+
+    @job(unique=True)
+    async def send(to: str, subject: str = "Hi") -> None: ...
+
+    PAGE.says('`send("a")` and `send("a", subject="Hi")` differ even if "Hi" is the default.')
+    assert [(await send.enqueue("a")).conflict, (await send.enqueue("a", subject="Hi")).conflict] == [
+        False
+    ] * 2
+    assert (await send.enqueue(to="a")).conflict
+    assert not (await Typed.enqueue(Args("a"))).conflict
+    assert (await Typed.enqueue(Args("a", subject="Hi"))).conflict
 
 
 @PAGE.shows("invoice = await oban.enqueue")
