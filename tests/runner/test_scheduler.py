@@ -440,7 +440,10 @@ async def simulate(url: URL, minutes: int, seed: int, start: datetime = START) -
                 now.move_to(start + minute * MINUTE + timedelta(seconds=step))
                 if minute % 10 == 0:
                     leaders[minute // 10 % 2] = scheduler(oban, *entries, lease=1e6)
-                await asyncio.gather(*(leader.tick() for leader in leaders))
+                # Mostly both at once, but each also alone.
+                leading = leaders if chance.random() < 0.6 else [chance.choice(leaders)]
+                await asyncio.gather(*(leader.tick() for leader in leading))
+            await asyncio.gather(*(leader.tick() for leader in leaders))
             fired = await fired_ticks(oban)
             assert set(fired.values()) == {1}
             expected = [f"{start + minute * MINUTE:%Y-%m-%dT%H:%M:%SZ}" for minute in range(1, minutes + 1)]
