@@ -245,6 +245,20 @@ MUTANTS = (
         ("tests/suite/test_new_jobs.py",),
     ),
     Mutant(
+        "a key is claimed whatever the snapshot shows of it",
+        "oban/repository/unique_statement.py",
+        "where=_keys.c.turn == turn",
+        "where=_keys.c.turn.is_not(None)",
+        ("tests/suite/test_unique_races.py",),
+    ),
+    Mutant(
+        "a batch that has lost a key inserts its other jobs",
+        "oban/repository/unique_statement.py",
+        "free_count == claimed_count)",
+        "free_count >= claimed_count)",
+        ("tests/suite/test_unique_races.py",),
+    ),
+    Mutant(
         "a middleware loses an outcome",
         "oban/middleware.py",
         "            if isinstance(self.result, OUTCOMES):\n",

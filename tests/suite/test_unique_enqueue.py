@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 
 from oban import Job, JobState, Oban, SyncOban, Worker
+from oban.errors import UniqueConflict
 from tests.support.databases import DATABASES
 from tests.support.rows import TABLE, delete_rows, lasting_url
 from tests.support.unique_jobs import refused_job
@@ -230,6 +231,19 @@ async def test_a_refused_job_of_a_batch_leaves_nothing_behind(oban: Oban) -> Non
         await oban.enqueue_many([unique(1), Job(worker="w"), refused_job()])
     assert await stored(oban.engine) == []
     assert not (await oban.enqueue(unique(1))).conflict
+
+
+async def test_a_job_that_a_flush_has_refused_can_be_enqueued(oban: Oban, engine: AsyncEngine) -> None:
+    before = await oban.enqueue(unique(1))
+    job = unique(1)
+    async with AsyncSession(engine) as session:
+        session.add(job)
+        with pytest.raises(UniqueConflict):
+            await session.flush()
+        await session.rollback()
+        await oban.enqueue(job, session=session)
+        assert job.conflict
+        assert job.id == before.id
 
 
 # -- sessions --------------------------------------------------------------------------------
