@@ -339,6 +339,7 @@ async def test_an_engine_of_the_application_is_not_closed(url: URL) -> None:
 def test_a_second_ctrl_c_under_asyncio_run_puts_the_jobs_back(url: URL, seconds: float) -> None:
     """asyncio.run() cancels the main task at the first one, and every task at the second."""
     stages: list[str] = []
+    thread_ended = threading.Event()
 
     class Long(Worker):
         async def process(self, job: Job) -> None:
@@ -350,6 +351,7 @@ def test_a_second_ctrl_c_under_asyncio_run_puts_the_jobs_back(url: URL, seconds:
             stages.append("begun")
             while not job.cancelled():
                 time.sleep(0.01)
+            thread_ended.set()
 
     async def application() -> None:
         async with Oban(url, queues={"default": 5}, shutdown_grace_period=30) as oban:
@@ -361,6 +363,8 @@ def test_a_second_ctrl_c_under_asyncio_run_puts_the_jobs_back(url: URL, seconds:
 
     with pytest.raises(KeyboardInterrupt):
         asyncio.run(application())
+    # Python waits for the thread before it ends.
+    assert thread_ended.wait(5)
 
     async def left() -> list[tuple[JobState, int, int]]:
         async with Oban(url) as client:

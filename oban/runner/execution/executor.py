@@ -97,6 +97,8 @@ class Executor:
                 return _fail(run, worker, AttemptFailed(run.timeout_error(run.timed_out)))
             if not run.releasing:
                 return _fail(run, worker, error)
+            # asyncio.run() has cancelled the task at a second Ctrl-C: a thread of the job does not notice.
+            run.cancelled = True
             ack = Ack(*run.key, "released")
             attempt_log.ended(run, ack)
             return ack
