@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from typing import Any, Literal, TypeAlias, get_args
 
-from oban import callables, display
+from oban import callables, display, suggestions
 from oban import fields as job_fields
 from oban.errors import ConfigError, InvalidJob
 from oban.periodic import Periodic, parse_entries
@@ -224,7 +224,7 @@ def check_known(options: Iterable[str], known: Iterable[str]) -> None:
     for option in options:
         if option not in known:
             raise ConfigError(
-                f"unknown option {display.shown(option)}{job_fields.suggestion(option, list(known))}"
+                f"unknown option {display.shown(option)}{suggestions.suggestion(option, list(known))}"
             )
 
 

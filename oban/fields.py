@@ -10,10 +10,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, Required, TypeAlias, TypedDict
 from zoneinfo import ZoneInfo
 
-from oban import clock, display, encoding, unique
+from oban import clock, display, encoding, suggestions, unique
 from oban.errors import InvalidJob
-from oban.suggestions import similar as similar
-from oban.suggestions import suggestion as suggestion
 from oban.unique import UniqueOption
 from oban.unique_options import ReplaceOption
 
@@ -263,7 +261,7 @@ def check(values: Mapping[str, object]) -> dict[str, Any]:
     for field, value in values.items():
         if field not in SETTABLE:
             name = field if isinstance(field, str) else display.shown(field)
-            raise InvalidJob(name[:100], f"cannot be set{suggestion(field, list(SETTABLE))}")
+            raise InvalidJob(name[:100], f"cannot be set{suggestions.suggestion(field, list(SETTABLE))}")
         checked[field] = SETTABLE[field](value)
     times = [field for field in TIMES if field in checked]
     if len(times) > 1:
@@ -278,5 +276,5 @@ def check_retry(options: Mapping[str, object]) -> dict[str, Any]:
     known = list(RetryOptions.__annotations__)
     for option in options:
         if option not in known:
-            raise InvalidJob(option, f"cannot be set by a retry{suggestion(option, known)}")
+            raise InvalidJob(option, f"cannot be set by a retry{suggestions.suggestion(option, known)}")
     return check({option: value for option, value in options.items() if value is not None})

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, event
 from sqlalchemy.orm import InstanceState, Session, attributes
 
-from oban import clock, compat, ddl, encoding, fields, unique_inserts
+from oban import clock, compat, ddl, encoding, fields, insert_guard
 from oban.initial_state import state_at
+from oban.insert_guard import Conflict, NewJob, UniqueConflict
 from oban.types import JobState
 from oban.unique import Unique, of_job
-from oban.unique_inserts import Conflict, NewJob, UniqueConflict
 
 #: The times that a job gets by running or by ending, none of which most new jobs have.
 _RUN_TIMES = ("attempted_at", "cancelled_at", "completed_at", "discarded_at")
@@ -156,7 +156,7 @@ def _judge(
     unique = {state: job for state in states if (job := _unique_job(state)) is not None}
     if not unique:
         return {}
-    conflicts = unique_inserts.judge(connection, [*unique.values()])
+    conflicts = insert_guard.judge(connection, [*unique.values()])
     return dict(zip(unique, zip(unique.values(), conflicts, strict=True), strict=True))
 
 

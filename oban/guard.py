@@ -18,8 +18,8 @@ from oban.types import STATES, BigKey, KeyText, StateType, UTCDateTime
 #: How many keys one statement claims or looks up.
 BATCH = 1000
 
-#: The states and the time that a look compares.
-Look = tuple[tuple[str, ...], str | None]
+#: What a look-up compares besides keys: the states, and the time if there is a period.
+Lookup = tuple[tuple[str, ...], str | None]
 
 # The models import this module. Tables of other metadata are found in any schema, too.
 _metadata = sa.MetaData()
@@ -83,22 +83,22 @@ def find_conflicts(executor: Executor, dialect: Dialect, candidates: Sequence[Ca
     `executor` is a `Connection` or a `Transaction`.
     """
     found: list[int | None] = [None] * len(candidates)
-    by_statement: dict[Look, list[dict[str, Any]]] = {}
+    by_statement: dict[Lookup, list[dict[str, Any]]] = {}
     for n, (key, rule, job_id) in enumerate(candidates):
         record = {"n": n, "key": key, "period": rule.period, "job_id": job_id}
-        by_statement.setdefault(look_of(rule), []).append(record)
+        by_statement.setdefault(lookup_of(rule), []).append(record)
     for (states, timestamp), records in by_statement.items():
         if not states:
             # Another program may have stored a rule with states that Oban does not have.
             continue
-        statement = _look_statement(dialect, states, timestamp)
+        statement = _lookup_statement(dialect, states, timestamp)
         for batch in _batches(records):
             for n, id_ in executor.execute(statement, {"candidates": encoding.dumps(batch)}):
                 found[n] = id_
     return found
 
 
-def look_of(rule: Rule) -> Look:
+def lookup_of(rule: Rule) -> Lookup:
     """How a rule looks for jobs: in which states, and by which time, if it has a period."""
     states = tuple(state for state in STATES if state in rule.states)
     return states, None if rule.period is None else rule.timestamp
@@ -116,7 +116,7 @@ def _claim_statement(dialect: Dialect) -> Executable:
 
 
 @functools.cache
-def _look_statement(dialect: Dialect, states: tuple[str, ...], timestamp: str | None) -> Executable:
+def _lookup_statement(dialect: Dialect, states: tuple[str, ...], timestamp: str | None) -> Executable:
     """Look up candidates that have the same states and compare the same time, or none."""
     candidate = dialect.recordset(
         "candidates", {"n": Integer, "key": Text, "period": Float, "job_id": BigInteger}

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal, TypeAlias, TypedDict, get_args
 from zoneinfo import ZoneInfo
 
-from oban import display, encoding, fields, time_zones, unique
+from oban import display, encoding, fields, suggestions, time_zones, unique
 from oban.cron import Cron
 from oban.errors import ConfigError, InvalidJob, PeriodicNotFound
 
@@ -101,7 +101,7 @@ class Periodic:
         known = [name for name, item in cls.__dataclass_fields__.items() if item.init]
         for key in value:
             if key not in known:
-                hint = fields.suggestion(key, known)
+                hint = suggestions.suggestion(key, known)
                 raise ConfigError(f"periodic: unknown option {display.shown(key)}{hint}")
         for key in ("name", "expression", "job"):
             if key not in value:
@@ -214,7 +214,7 @@ def check_changes(changes: Mapping[str, Any]) -> dict[str, Any]:
     known = list(PeriodicChanges.__annotations__)
     for key in changes:
         if key not in known:
-            raise ConfigError(f"{display.shown(key)} cannot be updated{fields.suggestion(key, known)}")
+            raise ConfigError(f"{display.shown(key)} cannot be updated{suggestions.suggestion(key, known)}")
     chosen = {key: value for key, value in changes.items() if value is not None}
     if not chosen:
         raise ConfigError(f"nothing to update: pass one of {', '.join(known)}")

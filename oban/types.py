@@ -27,7 +27,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import ARRAY, TypeDecorator, TypeEngine
 
-from oban import display, encoding, error_texts, fields
+from oban import display, encoding, error_texts, fields, suggestions
 from oban.errors import EncodingError, InvalidJob
 from oban.type_expressions import FIRST_TIME, as_text, clamped, state_as_text, state_parameter
 
@@ -60,7 +60,7 @@ def parse_state(value: object) -> JobState:
     # Another enum of strings has the hash of its member's name.
     name = str.__str__(value)
     if (state := STATE_BY_VALUE.get(name)) is None:
-        hint = fields.suggestion(name.lower(), STATES)
+        hint = suggestions.suggestion(name.lower(), STATES)
         raise InvalidJob("state", f"{error_texts.log_safe(repr(name))} is not a state{hint}")
     return state
 

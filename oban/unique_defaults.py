@@ -6,10 +6,10 @@ from typing import Any
 from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.exc import DBAPIError
 
-from oban import compat, unique_inserts
+from oban import compat, insert_guard
 from oban.errors import InvalidJob
+from oban.insert_guard import NewJob, UniqueConflict
 from oban.unique import Unique, of_job
-from oban.unique_inserts import NewJob, UniqueConflict
 
 #: The columns that can be compared, with what the database fills in.
 _COMPARED: dict[str, Any] = {"worker": None, "queue": "default", "args": {}, "meta": {}}
@@ -57,7 +57,7 @@ def _judge(context: DefaultExecutionContext) -> _Found:
     if not jobs:
         return {}
     try:
-        conflicts = unique_inserts.judge(context.root_connection, jobs, _schemas(context))
+        conflicts = insert_guard.judge(context.root_connection, jobs, _schemas(context))
     except DBAPIError as error:
         # SQLAlchemy puts its own error around it again, which would be a StatementError around this one.
         original = error.orig or error

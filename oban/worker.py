@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Generic, Literal, Unpack, cast
 
 from typing_extensions import TypeVar
 
-from oban import arguments, backoff, fields, instances, main_module, unique, worker_definition
+from oban import arguments, backoff, fields, instances, main_module, suggestions, unique, worker_definition
 from oban.arguments import Arguments
 from oban.cron_options import CronOptions
 from oban.database.aio import AsyncCaller
@@ -228,7 +228,7 @@ class Worker(Generic[A]):
         example = arguments.example(cls._declared, unknown)
         kind = "a dict" if example.startswith("{") else "an object"
         advice = f"pass args as {kind}: {cls.__name__}.{call}({example})"
-        similar = fields.similar(unknown[0], fields.SETTABLE)
+        similar = suggestions.similar(unknown[0], fields.SETTABLE)
         return f"did you mean {similar}? If it is one of the args, {advice}" if similar else advice
 
     @classmethod

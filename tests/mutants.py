@@ -39,14 +39,14 @@ class Mutant(NamedTuple):
 MUTANTS = (
     Mutant(
         "a session does not wait for another one that has claimed the key",
-        "oban/unique_inserts.py",
+        "oban/insert_guard.py",
         "    guard.claim(executor, dialect, (job.key for job in jobs))\n",
         "",
         ("tests/suite/test_unique_sessions.py",),
     ),
     Mutant(
         "two jobs of a flush are not compared",
-        "oban/unique_inserts.py",
+        "oban/insert_guard.py",
         "            earlier.setdefault(job.key, []).append(job)\n",
         "",
         ("tests/suite/test_unique_sessions.py",),
@@ -132,7 +132,7 @@ MUTANTS = (
     Mutant(
         "heartbeats are judged by a clock that a test has moved",
         "oban/repository/cluster.py",
-        "now: datetime = tx.execute(select(tx.dialect.unmoved.now())).scalar_one()",
+        "now: datetime = tx.execute(select(tx.dialect.real_clock.now())).scalar_one()",
         "now: datetime = tx.execute(select(tx.dialect.now())).scalar_one()",
         ("tests/runner/test_moved_clock.py",),
     ),
@@ -331,15 +331,15 @@ MUTANTS = (
     ),
     Mutant(
         "two jobs of one call with the same key are retried",
-        "oban/repository/uniqueness.py",
-        "allowed.in_the_way_of(contender, now) if stored is None else stored",
+        "oban/repository/unique_changes.py",
+        "allowed.in_the_way_of(job, now) if stored is None else stored",
         "stored",
         ("tests/suite/test_unique_retry.py",),
     ),
     Mutant(
         "an update does not claim the new key",
-        "oban/repository/uniqueness.py",
-        "{contender.key for contender in contenders} - set(claimed)",
+        "oban/repository/unique_changes.py",
+        "{job.key for job in changed_jobs} - set(claimed)",
         "set()",
         ("tests/suite/test_unique_retry.py",),
     ),

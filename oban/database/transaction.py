@@ -37,7 +37,7 @@ class Transaction(ABC):
     """
 
     def __init__(self, dialect: Dialect, prefix: str | None) -> None:
-        self.dialect = dialect.by_clock()
+        self.dialect = dialect.for_current_clock()
         self.prefix = prefix
         #: What this process is to be told after the commit, on a database without channels.
         self.notices: list[Notice] = []

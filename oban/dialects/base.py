@@ -80,13 +80,13 @@ class Dialect(Expressions):
 
     def __init__(self, moved: "Dialect | None" = None) -> None:
         self._moved = moved
-        #: The dialect whose `now` is the database's own clock, also while a test has moved the clock. Leases
-        #: and heartbeats go by it.
-        self.unmoved: Dialect = self
+        #: The dialect whose `now` is the database's own clock, whatever a test does. Leases and heartbeats go
+        #: by it.
+        self.real_clock: Dialect = self
         if moved is not None:
-            moved.unmoved = self
+            moved.real_clock = self
 
-    def by_clock(self) -> "Dialect":
+    def for_current_clock(self) -> "Dialect":
         """The dialect for statements about jobs: this one or, while a test moves the clock, its variant."""
         return self._moved if self._moved is not None and clock.moved() else self
 

@@ -32,7 +32,7 @@ class Expressions(ABC):
 
         Not at the start of the transaction: a caller's long transaction would give its jobs a past time.
         While a test moves the clock, `Transaction.dialect` is a variant whose time is `oban.clock.now()`.
-        Heartbeats and leases go by `Dialect.unmoved.now()`, which is always the database's.
+        Heartbeats and leases go by `Dialect.real_clock.now()`, which is always the database's.
         """
 
     @abstractmethod

@@ -90,7 +90,7 @@ def heartbeat(tx: Transaction, heartbeats: Sequence[Heartbeat]) -> None:
     # In the same order on every node, as each row is locked.
     rows = [row._asdict() for row in sorted(heartbeats, key=attrgetter("uuid"))]
     insert: Any = tx.dialect.insert(_producers).values(rows)
-    refreshed = {"meta": insert.excluded.meta, "updated_at": tx.dialect.unmoved.now()}
+    refreshed = {"meta": insert.excluded.meta, "updated_at": tx.dialect.real_clock.now()}
     # A node that is frozen or cut off before its COMMIT would keep the locks.
     tx.autocommit_next()
     tx.execute(insert.on_conflict_do_update(index_elements=[_producer.uuid], set_=refreshed))
@@ -165,7 +165,7 @@ def uuid_digits(uuid: Any) -> ColumnElement[str]:
 def database_time(tx: Transaction) -> datetime:
     """The time by the database's clock."""
     tx.autocommit_next()
-    now: datetime = tx.execute(select(tx.dialect.unmoved.now())).scalar_one()
+    now: datetime = tx.execute(select(tx.dialect.real_clock.now())).scalar_one()
     return now
 
 
@@ -174,7 +174,7 @@ def lease_of_another(tx: Transaction, name: str, identity: str) -> float:
 
     Negative if it has ended, minus infinity if there is none, and 0 if the last one was this node's own.
     """
-    columns = (_leader.node, _leader.expires_at, tx.dialect.unmoved.now())
+    columns = (_leader.node, _leader.expires_at, tx.dialect.real_clock.now())
     tx.autocommit_next()
     row = tx.execute(select(*columns).where(_leader.name == name)).one_or_none()
     if row is None:
@@ -191,9 +191,9 @@ def elect(tx: Transaction, name: str, identity: str, lease: float) -> float | No
     parameters = {"instance": name, "identity": identity, "lease": lease}
     # In a longer transaction, a node that is frozen would keep the row locked, and stop all elections.
     tx.autocommit_next()
-    if tx.execute(_elect_statement(tx.dialect.unmoved), parameters).scalar() is not None:
+    if tx.execute(_elect_statement(tx.dialect.real_clock), parameters).scalar() is not None:
         return None
-    statement = select(_leader.expires_at, tx.dialect.unmoved.now()).where(_leader.name == name)
+    statement = select(_leader.expires_at, tx.dialect.real_clock.now()).where(_leader.name == name)
     row = tx.execute(statement).one_or_none()
     if row is None:
         return 0.0

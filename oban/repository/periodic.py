@@ -71,7 +71,7 @@ class Entry:
 def load_entries(tx: Transaction, name: str, entry: str | None = None) -> list[Entry]:
     """The entries of an instance, or the one of a name, with their effective values, by name."""
     columns = ("entry", "declared", "override", "source", "paused", "declared_at", "seen_at", "last_tick")
-    times = (tx.dialect.now().label("read_at"), tx.dialect.unmoved.now().label("real_time"))
+    times = (tx.dialect.now().label("read_at"), tx.dialect.real_clock.now().label("real_time"))
     statement = select(*(_entry[column] for column in columns), *times)
     statement = statement.where(_entry.name == name).order_by(_entry.entry)
     if entry is not None:
@@ -111,7 +111,7 @@ def find_undeclared(
     """Find out, without writing, what `declare` would change. `declared_at` and `lease` are as there."""
     columns = (_entry.entry, _entry.declared, _entry.source, _entry.declared_at, _entry.seen_at)
     tx.autocommit_next()
-    time = tx.dialect.unmoved.now().label("read_at")
+    time = tx.dialect.real_clock.now().label("read_at")
     rows = tx.execute(select(*columns, time).where(_entry.name == name))
     stored = {row.entry: row for row in rows}
     found = Undeclared([], [])
@@ -143,7 +143,7 @@ def declare(
     """
     if not entries:
         return
-    now = tx.dialect.unmoved.now()
+    now = tx.dialect.real_clock.now()
     # In the same order on every node, as each row is locked.
     rows = [
         {
@@ -153,14 +153,16 @@ def declare(
             "source": CODE,
             "declared_at": declared_at,
             "seen_at": now,
-            "last_tick": first_floor(tx, entry.expression),
+            "last_tick": initial_last_tick(tx, entry.expression),
             "updated_at": now,
         }
         for entry in sorted(entries, key=lambda entry: entry.name)
     ]
     insert: Any = tx.dialect.insert(_entries).values(rows)
     new = insert.excluded
-    is_abandoned = _entry.seen_at <= tx.dialect.unmoved.now_minus(bindparam("abandoned", lease * _ABANDONED))
+    is_abandoned = _entry.seen_at <= tx.dialect.real_clock.now_minus(
+        bindparam("abandoned", lease * _ABANDONED)
+    )
     is_same = _entry.declared == new.declared
     statement = insert.on_conflict_do_update(
         index_elements=[_entry.name, _entry.entry],
@@ -177,14 +179,14 @@ def declare(
     tx.execute(statement)
 
 
-def first_floor(tx: Transaction, expression: str) -> Any:
+def initial_last_tick(tx: Transaction, expression: str) -> Any:
     """The `last_tick` of a new entry: no time before now fires, except the start of the present leader."""
     return null() if Cron.parse(expression).is_reboot else tx.dialect.now()
 
 
 def delete_gone(tx: Transaction, name: str, age: float) -> int:
     """Delete the entries of the code that no node has declared for `age` seconds; returns how many."""
-    is_gone = _entry.seen_at <= tx.dialect.unmoved.now_minus(bindparam("age", age))
+    is_gone = _entry.seen_at <= tx.dialect.real_clock.now_minus(bindparam("age", age))
     tx.autocommit_next()
     result: Any = tx.execute(delete(_entries).where(_entry.name == name, _entry.source == CODE, is_gone))
     return int(result.rowcount)

@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, bindparam, case, delete, null, or_, select, update
 
-from oban import fields, periodic
+from oban import periodic, suggestions
 from oban.cron import Cron
 from oban.database.transaction import Transaction
 from oban.errors import ConfigError, PeriodicInCode, PeriodicNotFound
@@ -13,7 +13,7 @@ from oban.models import Job, PeriodicEntry, Tick
 from oban.periodic import Periodic, PeriodicInfo
 from oban.repository import insert
 from oban.repository.announce import announce_periodic
-from oban.repository.periodic import CODE, RUNTIME, Entry, first_floor, load_entries
+from oban.repository.periodic import CODE, RUNTIME, Entry, initial_last_tick, load_entries
 
 _entries = PeriodicEntry.__table__
 _entry = _entries.c
@@ -116,7 +116,7 @@ def _change(tx: Transaction, name: str, entry: str, values: dict[str, Any]) -> N
 def _not_found(tx: Transaction, name: str, entry: str) -> PeriodicNotFound:
     known = list(tx.execute(select(_entry.entry).where(_entry.name == name)).scalars())
     hint = f"; the instance {name!r} has none at all: a node stores those of its code at its start"
-    return PeriodicNotFound(entry, fields.suggestion(entry, known) if known else hint)
+    return PeriodicNotFound(entry, suggestions.suggestion(entry, known) if known else hint)
 
 
 def _locked(tx: Transaction, name: str, entry: str) -> Entry:
@@ -169,7 +169,7 @@ def add(tx: Transaction, name: str, entry: Periodic, lease: float) -> PeriodicIn
 
     Raises `PeriodicInCode` if a node has declared the entry in the last `lease` seconds.
     """
-    now = tx.dialect.unmoved.now()
+    now = tx.dialect.real_clock.now()
     insert_: Any = tx.dialect.insert(_entries).values(
         name=name,
         entry=entry.name,
@@ -177,7 +177,7 @@ def add(tx: Transaction, name: str, entry: Periodic, lease: float) -> PeriodicIn
         source=RUNTIME,
         declared_at=now,
         seen_at=now,
-        last_tick=first_floor(tx, entry.expression),
+        last_tick=initial_last_tick(tx, entry.expression),
         updated_at=now,
     )
     new = insert_.excluded
@@ -214,7 +214,7 @@ def remove(tx: Transaction, name: str, entry: str, lease: float) -> None:
 
 def _is_not_in_code(tx: Transaction, lease: float) -> ColumnElement[bool]:
     """Whether an entry was added at run time, or is one of the code that no live node declares."""
-    is_gone = _entry.seen_at <= tx.dialect.unmoved.now_minus(bindparam("lease", lease))
+    is_gone = _entry.seen_at <= tx.dialect.real_clock.now_minus(bindparam("lease", lease))
     return or_(_entry.source != CODE, is_gone)
 
 

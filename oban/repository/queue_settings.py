@@ -268,7 +268,7 @@ def _store(tx: Transaction, name: str, command: QueueCommand) -> None:
 
 def _upsert(tx: Transaction, name: str, queue: str, node: str, settings: Mapping[str, Any]) -> None:
     dialect = tx.dialect
-    values = {"name": name, "queue": queue, "node": node, "updated_at": dialect.unmoved.now(), **settings}
+    values = {"name": name, "queue": queue, "node": node, "updated_at": dialect.real_clock.now(), **settings}
     insert: Any = dialect.insert(_queues).values(**values)
     changed = {column: insert.excluded[column] for column in ("updated_at", *settings)}
     tx.execute(insert.on_conflict_do_update(index_elements=_KEY, set_=changed))

@@ -193,7 +193,7 @@ def _delete_stale_statement(dialect: Dialect) -> Executable:
         .where(
             _one_of(dialect, uuid_digits(_producer.uuid), "stale"),
             # It may have sent a heartbeat since its row was read.
-            _producer.updated_at <= dialect.unmoved.now_minus(bindparam("lease", type_=Float)),
+            _producer.updated_at <= dialect.real_clock.now_minus(bindparam("lease", type_=Float)),
             ~exists(owned),
         )
         .returning(_producer.uuid)

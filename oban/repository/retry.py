@@ -12,7 +12,7 @@ from oban.initial_state import state_at
 from oban.models import Job
 from oban.repository.announce import announce_available, announce_due
 from oban.repository.selection import MAX_ID, Selection, lock
-from oban.repository.uniqueness import Contender, find_conflicts, new_key
+from oban.repository.unique_changes import ChangedJob, find_conflicts, new_key
 from oban.repository.write import write_each, write_same
 from oban.types import JobState
 from oban.unique import Unique
@@ -105,17 +105,17 @@ def _judge(
         return {}
     now = rows[0].now
     scheduled_at = values["scheduled_at"] if isinstance(values["scheduled_at"], datetime) else now
-    contenders, new_keys = [], {}
+    changed_jobs, new_keys = [], {}
     for job in _load_unique(tx, selection, ids):
         # Another program may have stored a rule that Oban cannot read: its job is retried like any other.
         if (rule := Unique.from_rule(job.unique_rule)) is None:
             continue
         if key := new_key(rule, job, values):
             new_keys[job.id] = {"unique_key": key}
-        contenders.append(
-            Contender(job.id, key or job.unique_key, rule, state.value, job.inserted_at, scheduled_at)
+        changed_jobs.append(
+            ChangedJob(job.id, key or job.unique_key, rule, state.value, job.inserted_at, scheduled_at)
         )
-    conflicts = find_conflicts(tx, contenders, now, selection.claimed)
+    conflicts = find_conflicts(tx, changed_jobs, now, selection.claimed)
     write_each(tx, {id_: changed for id_, changed in new_keys.items() if id_ not in conflicts})
     return conflicts
 

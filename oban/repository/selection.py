@@ -27,7 +27,7 @@ from oban import compat, display
 from oban.database.transaction import Transaction
 from oban.errors import InvalidTarget, NotEnqueued
 from oban.models import Job
-from oban.repository.uniqueness import claim_keys, no_keys
+from oban.repository.unique_changes import claim_keys, no_keys
 from oban.types import JobState
 
 Target = Job | int

@@ -30,7 +30,7 @@ from oban.database.transaction import Transaction
 from oban.dialects.base import Dialect
 from oban.models import Job, Leader, PeriodicEntry, Tick
 from oban.repository import insert
-from oban.repository.inside import Inside
+from oban.repository.inner_transaction import InnerTransaction
 from oban.repository.periodic import Entry, load_entries
 from oban.types import UTCDateTime
 
@@ -218,7 +218,7 @@ def _insert_jobs(
 ) -> list[FiredTick]:
     if not jobs:
         return []
-    insert.insert_all(Inside(tx), list(jobs.values()), max_attempts=max_attempts)
+    insert.insert_all(InnerTransaction(tx), list(jobs.values()), max_attempts=max_attempts)
     fired = [FiredTick(entry, tick, job.id) for (entry, tick), job in jobs.items()]
     statement = update(_ticks).where(
         _tick.name == name,
@@ -240,7 +240,7 @@ def elected_at(tx: Transaction, name: str, identity: str) -> datetime | None:
 def end_term(tx: Transaction, name: str, names: Sequence[str]) -> None:
     """Note in entries for a reboot that there was a leader until now."""
     # By the same clock as `elected_at`.
-    _move_last_tick(tx, name, names, tx.dialect.unmoved.now())
+    _move_last_tick(tx, name, names, tx.dialect.real_clock.now())
 
 
 def prune_ticks(tx: Transaction, limit: int = PRUNE_BATCH) -> int:

@@ -14,7 +14,7 @@ from sqlalchemy import select
 from oban import guard
 from oban.database.transaction import Transaction
 from oban.errors import ObanError
-from oban.guard import Candidate, Look
+from oban.guard import Candidate, Lookup
 from oban.models import COLUMN_KEYS, Job
 from oban.repository.insert_batch import (
     BATCH,
@@ -28,7 +28,7 @@ from oban.repository.insert_batch import (
 from oban.repository.instances import reload_instances
 from oban.repository.replace import replace
 from oban.repository.selection import Selection
-from oban.repository.unique_result import Entry, show
+from oban.repository.unique_result import Item, show
 from oban.repository.unique_statement import single_parameters, single_unique_statement, unique_statement
 from oban.unique import Unique, of_job
 
@@ -68,11 +68,11 @@ class UniqueInsert:
         self._tx = tx
         self._max_attempts = max_attempts
         self._queue, self._worker = jobs[0].__dict__["queue"], jobs[0].__dict__["worker"]
-        self._entries = [self._entry(job) for job in jobs]
+        self._items = [self._item(job) for job in jobs]
         #: The stored jobs that are in the way, by id, as they are after a replacement.
         self._stored: dict[int, dict[str, Any]] = {}
 
-    def _entry(self, job: Job) -> Entry:
+    def _item(self, job: Job) -> Item:
         record = make_record(job, self._queue, self._worker, self._max_attempts)
         rule, replacement = of_job(job.__dict__)
         if rule is not None:
@@ -80,7 +80,7 @@ class UniqueInsert:
             record["unique_key"], record["unique_rule"] = rule.key(compared), rule.rule()
             if rule.period is not None:
                 record["period"] = rule.period
-        return Entry(job, record, rule, replacement)
+        return Item(job, record, rule, replacement)
 
     # -- with one statement --------------------------------------------------------------------
 
@@ -88,34 +88,34 @@ class UniqueInsert:
         """Insert the jobs with one statement, if that can decide about all of them. Otherwise, do nothing."""
         if not self._tx.dialect.writes_in_cte or not self._fold():
             return False
-        sent = [entry for entry in self._entries if entry.first is None]
-        looks = {guard.look_of(entry.rule) for entry in sent if entry.rule is not None}
+        sent = [item for item in self._items if item.earlier is None]
+        lookups = {guard.lookup_of(item.rule) for item in sent if item.rule is not None}
         # A replacement is a statement of its own, and the call is all or nothing.
-        replaces = len(self._entries) > 1 and any(entry.replacement for entry in self._entries)
-        if len(sent) > BATCH or len(looks) > 1 or replaces:
+        replaces = len(self._items) > 1 and any(item.replacement for item in self._items)
+        if len(sent) > BATCH or len(lookups) > 1 or replaces:
             return False
-        (look,) = looks
-        return look[0] != () and self._send(sent, look)
+        (lookup,) = lookups
+        return lookup[0] != () and self._send(sent, lookup)
 
     def _fold(self) -> bool:
-        """Find the jobs that have the same answer as an earlier one; returns False if some may have not."""
-        firsts: dict[str, Entry] = {}
-        for entry in self._entries:
-            if entry.rule is not None and (first := firsts.setdefault(entry.key, entry)) is not entry:
-                if entry.rule != first.rule or not _covers_always(entry.rule, first.record):
+        """Find the duplicates within the call; returns False if only the database can tell."""
+        firsts: dict[str, Item] = {}
+        for item in self._items:
+            if item.rule is not None and (first := firsts.setdefault(item.key, item)) is not item:
+                if item.rule != first.rule or not _covers_always(item.rule, first.record):
                     return False
-                entry.first = first
+                item.earlier = first
         return True
 
-    def _send(self, sent: list[Entry], look: Look) -> bool:
+    def _send(self, sent: list[Item], lookup: Lookup) -> bool:
         if len(sent) == 1:
-            statement = single_unique_statement(self._tx.dialect, look)
+            statement = single_unique_statement(self._tx.dialect, lookup)
             parameters = single_parameters(sent[0].record)
         else:
-            for n, entry in enumerate(sent):
-                entry.record["n"] = n
-            statement = unique_statement(self._tx.dialect, look)
-            parameters = {"jobs": encode_records([entry.record for entry in sent])}
+            for n, item in enumerate(sent):
+                item.record["n"] = n
+            statement = unique_statement(self._tx.dialect, lookup)
+            parameters = {"jobs": encode_records([item.record for item in sent])}
         # Not earlier: a job that is refused would count as a failure of the connection.
         self._tx.autocommit_next()
         rows: Any = self._tx.rows(
@@ -129,7 +129,7 @@ class UniqueInsert:
             elif ids is not None:
                 inserted = sorted(decode_lists(inserted_at, ids, times, states))
                 now = inserted_at
-        fresh = [entry for n, entry in enumerate(sent) if n not in stored]
+        fresh = [item for n, item in enumerate(sent) if n not in stored]
         if len(inserted) < len(fresh):
             # Another transaction has claimed a key since the statement began. Its job may be in the way.
             self._tx.end_autocommit()
@@ -137,39 +137,37 @@ class UniqueInsert:
         for n, columns in stored.items():
             sent[n].stored = self._keep(columns)
         # Ids are assigned in the order of the jobs.
-        for entry, row in zip(fresh, inserted, strict=True):
-            entry.inserted, entry.inserted_at = row, now
+        for item, row in zip(fresh, inserted, strict=True):
+            item.inserted, item.inserted_at = row, now
         return True
 
     # -- with claimed keys ---------------------------------------------------------------------
 
     def insert_claimed(self) -> None:
         """Claim the keys of all jobs, look for jobs in their way, and insert the rest."""
-        unique = [entry for entry in self._entries if entry.rule is not None]
-        guard.claim(self._tx, self._tx.dialect, [entry.key for entry in unique])
+        unique = [item for item in self._items if item.rule is not None]
+        guard.claim(self._tx, self._tx.dialect, [item.key for item in unique])
         self._look(unique)
-        self._compare([entry for entry in unique if entry.stored is None])
-        self._insert([entry for entry in self._entries if entry.stored is None and entry.first is None])
+        self._compare([item for item in unique if item.stored is None])
+        self._insert([item for item in self._items if item.stored is None and item.earlier is None])
 
-    def _look(self, entries: list[Entry]) -> None:
+    def _look(self, items: list[Item]) -> None:
         """Find the stored jobs that are in the way."""
         for _ in range(MAX_ROUNDS):
-            for entry in entries:
-                entry.stored = entry.first = None
-            candidates = [Candidate(entry.key, entry.rule) for entry in entries if entry.rule is not None]
+            for item in items:
+                item.stored = item.earlier = None
+            candidates = [Candidate(item.key, item.rule) for item in items if item.rule is not None]
             ids = guard.find_conflicts(self._tx, self._tx.dialect, candidates)
             stored = self._load({id_ for id_ in ids if id_ is not None})
-            for entry, id_ in zip(entries, ids, strict=True):
-                entry.stored = None if id_ is None else stored.get(id_)
+            for item, id_ in zip(items, ids, strict=True):
+                item.stored = None if id_ is None else stored.get(id_)
             # One that was deleted meanwhile may have been in front of another one.
-            entries = [
-                entry
-                for entry, id_ in zip(entries, ids, strict=True)
-                if id_ is not None and entry.stored is None
+            items = [
+                item for item, id_ in zip(items, ids, strict=True) if id_ is not None and item.stored is None
             ]
-            if not entries:
+            if not items:
                 return
-        raise self._no_progress(entries[0])
+        raise self._no_progress(items[0])
 
     def _load(self, ids: set[int]) -> dict[int, dict[str, Any]]:
         if not ids:
@@ -185,50 +183,50 @@ class UniqueInsert:
         stored.update(values)
         return stored
 
-    def _compare(self, entries: list[Entry]) -> None:
+    def _compare(self, items: list[Item]) -> None:
         """Find the jobs that an earlier new job of the call is in the way of."""
-        earlier: dict[str, list[Entry]] = {}
+        by_key: dict[str, list[Item]] = {}
         now = None
-        for entry in entries:
-            firsts = earlier.setdefault(entry.key, [])
-            rule = entry.rule
-            if firsts and rule is not None and not _NEW_STATES.isdisjoint(rule.states):
+        for item in items:
+            inserted = by_key.setdefault(item.key, [])
+            rule = item.rule
+            if inserted and rule is not None and not _NEW_STATES.isdisjoint(rule.states):
                 if now is None:
                     now = self._tx.execute(select(self._tx.dialect.now().label("now"))).scalar_one()
-                entry.first = next((first for first in firsts if _covers(rule, first.record, now)), None)
-            if entry.first is None:
-                firsts.append(entry)
+                item.earlier = next((new for new in inserted if _covers(rule, new.record, now)), None)
+            if item.earlier is None:
+                inserted.append(item)
 
-    def _insert(self, entries: list[Entry]) -> None:
-        for start in range(0, len(entries), BATCH):
-            batch = entries[start : start + BATCH]
-            records = [entry.record for entry in batch]
+    def _insert(self, items: list[Item]) -> None:
+        for start in range(0, len(items), BATCH):
+            batch = items[start : start + BATCH]
+            records = [item.record for item in batch]
             inserted_at, rows = insert_records(self._tx, self._queue, self._worker, records, is_unique=True)
-            for entry, row in zip(batch, rows, strict=True):
-                entry.inserted, entry.inserted_at = row, inserted_at
+            for item, row in zip(batch, rows, strict=True):
+                item.inserted, item.inserted_at = row, inserted_at
 
     # -- afterwards ----------------------------------------------------------------------------
 
     def replace(self, attach: bool) -> None:
         """Change the jobs that are in the way, as the new jobs ask for it, in the order of the call."""
         changed: set[int] = set()
-        for entry in self._entries:
-            if entry.first is not None and entry.first.stored is not None:
-                entry.stored, entry.first = entry.first.stored, None
-            if entry.replacement and (id_ := self._replace(entry)) is not None:
+        for item in self._items:
+            if item.earlier is not None and item.earlier.stored is not None:
+                item.stored, item.earlier = item.earlier.stored, None
+            if item.replacement and (id_ := self._replace(item)) is not None:
                 changed.add(id_)
         if attach and changed:
             # The session can have instances of these jobs.
             reload_instances(self._tx, Selection(), changed, {*COLUMN_KEYS})
 
-    def _replace(self, entry: Entry) -> int | None:
-        """Change the job in the way of an entry; returns its id, or None if there is nothing to change."""
+    def _replace(self, item: Item) -> int | None:
+        """Change the job in the way of an item; returns its id, or None if there is nothing to change."""
         for _ in range(MAX_ROUNDS):
-            if (conflict := self._conflict(entry)) is None:
+            if (conflict := self._conflict(item)) is None:
                 return None
             id_, state = conflict
             changed = replace(
-                self._tx, entry.job, entry.record, self._max_attempts, id_, state, entry.replacement
+                self._tx, item.job, item.record, self._max_attempts, id_, state, item.replacement
             )
             if changed is None:
                 return None
@@ -237,29 +235,29 @@ class UniqueInsert:
                 return conflict[0]
             # The job has got another state meanwhile.
             self._tx.end_autocommit()
-            guard.claim(self._tx, self._tx.dialect, [entry.key])
-            self._look([entry])
-            if entry.stored is None:
-                self._insert([entry])
-        raise self._no_progress(entry)
+            guard.claim(self._tx, self._tx.dialect, [item.key])
+            self._look([item])
+            if item.stored is None:
+                self._insert([item])
+        raise self._no_progress(item)
 
-    def _conflict(self, entry: Entry) -> tuple[int, str] | None:
+    def _conflict(self, item: Item) -> tuple[int, str] | None:
         """The id and the state of the job in the way."""
-        if entry.stored is not None:
-            return entry.stored["id"], entry.stored["state"]
-        if entry.first is None or entry.first.inserted is None:
+        if item.stored is not None:
+            return item.stored["id"], item.stored["state"]
+        if item.earlier is None or item.earlier.inserted is None:
             return None
-        id_, _, state = entry.first.inserted
+        id_, _, state = item.earlier.inserted
         return id_, self._stored[id_]["state"] if id_ in self._stored else state
 
     def show(self, attach: bool) -> None:
         """Let the instances show what is stored."""
-        show(self._tx, self._entries, self._stored, attach, self._max_attempts)
+        show(self._tx, self._items, self._stored, attach, self._max_attempts)
 
     @staticmethod
-    def _no_progress(entry: Entry) -> ObanError:
+    def _no_progress(item: Item) -> ObanError:
         return ObanError(
-            f"{entry.job!r} was not enqueued: a job with the same unique key has changed {MAX_ROUNDS} times"
+            f"{item.job!r} was not enqueued: a job with the same unique key has changed {MAX_ROUNDS} times"
             " while it was looked up; enqueue it again"
         )
 

@@ -23,7 +23,7 @@ _CONTAINERS = ("args", "meta", "tags", "errors", "attempted_by", "unique_rule")
 
 
 @dataclass(eq=False, slots=True)
-class Entry:
+class Item:
     """One job of a call, and what has become of it."""
 
     job: Job
@@ -35,8 +35,8 @@ class Entry:
     inserted_at: datetime | None = None
     #: The columns of the stored job that is in the way.
     stored: dict[str, Any] | None = None
-    #: An earlier job of the call that is in the way, or for which the same one is.
-    first: "Entry | None" = None
+    #: An earlier job of the call with the same key. It is in the way, or `stored` is in the way of both.
+    earlier: "Item | None" = None
 
     @property
     def key(self) -> str:
@@ -46,7 +46,7 @@ class Entry:
 
 def show(
     tx: Transaction,
-    entries: Sequence[Entry],
+    items: Sequence[Item],
     stored: Mapping[int, dict[str, Any]],
     attach: bool,
     max_attempts: int | None,
@@ -55,40 +55,40 @@ def show(
 
     `stored` has the jobs that are in the way, by id, and those that the call has changed.
     """
-    new = [entry for entry in entries if entry.inserted is not None]
-    conflicts = [entry for entry in entries if entry.inserted is None]
-    for inserted_at, group in groupby(new, key=lambda entry: entry.inserted_at):
+    new = [item for item in items if item.inserted is not None]
+    conflicts = [item for item in items if item.inserted is None]
+    for inserted_at, group in groupby(new, key=lambda item: item.inserted_at):
         batch = list(group)
-        rows = [entry.inserted for entry in batch if entry.inserted is not None]
+        rows = [item.inserted for item in batch if item.inserted is not None]
         if inserted_at is not None:
-            show_inserted(tx, [entry.job for entry in batch], inserted_at, rows, attach, max_attempts)
+            show_inserted(tx, [item.job for item in batch], inserted_at, rows, attach, max_attempts)
     if attach and conflicts:
         # Called before the values change.
-        tx.on_rollback([_undo(entry.job) for entry in conflicts])
+        tx.on_rollback([_undo(item.job) for item in conflicts])
     tx.after_commit(partial(_show, new, conflicts, stored))
     if attach:
-        _attach(tx, [entry.job for entry in conflicts])
+        _attach(tx, [item.job for item in conflicts])
 
 
-def _show(new: Iterable[Entry], conflicts: Iterable[Entry], stored: Mapping[int, dict[str, Any]]) -> None:
-    for entry in new:
-        record, values = entry.record, entry.job.__dict__
+def _show(new: Iterable[Item], conflicts: Iterable[Item], stored: Mapping[int, dict[str, Any]]) -> None:
+    for item in new:
+        record, values = item.record, item.job.__dict__
         if "unique_key" in record:
             values["unique_key"], values["unique_rule"] = record["unique_key"], record["unique_rule"]
         if values["id"] in stored:
             # A later job of the call has changed it.
-            _become(entry.job, stored[values["id"]])
-    for entry in conflicts:
-        values = entry.job.__dict__
+            _become(item.job, stored[values["id"]])
+    for item in conflicts:
+        values = item.job.__dict__
         for field in _OF_NEW_JOBS:
             values.pop(field, None)
-        if entry.stored is not None:
-            _become(entry.job, entry.stored)
-        elif entry.first is not None:
-            first = entry.first.job.__dict__
-            _become(entry.job, {key: first[key] for key in COLUMN_KEYS})
+        if item.stored is not None:
+            _become(item.job, item.stored)
+        elif item.earlier is not None:
+            shown = item.earlier.job.__dict__
+            _become(item.job, {key: shown[key] for key in COLUMN_KEYS})
         values["conflict"] = True
-        entry.job._mark_persistent()
+        item.job._mark_persistent()
 
 
 def _become(job: Job, columns: Mapping[str, Any]) -> None:

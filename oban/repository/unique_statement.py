@@ -25,7 +25,7 @@ from sqlalchemy import (
 )
 
 from oban.dialects.base import Dialect
-from oban.guard import Look, conflicting_id
+from oban.guard import Lookup, conflicting_id
 from oban.models import Job, UniqueKey
 from oban.repository.insert_batch import Record, encode_document
 from oban.repository.insert_statements import (
@@ -52,14 +52,14 @@ _PARAMETERS: dict[str, Any] = {
 
 
 @functools.cache
-def unique_statement(dialect: Dialect, look: Look) -> Executable:
+def unique_statement(dialect: Dialect, lookup: Lookup) -> Executable:
     """Insert records whose keys differ and whose rules look for the same, unless a job is in the way.
 
     Returns a row for each record that is not inserted, with its `n` and the columns of the job in its way,
     and one row with `n` NULL and the lists of the inserted jobs: all of the other records, or none if a key
     was claimed meanwhile.
     """
-    states, timestamp = look
+    states, timestamp = lookup
     source = record_source(dialect, **UNIQUE_COLUMNS, period=Float).c
     record = select(*source).cte("record").prefix_with("MATERIALIZED").c
     conflict = conflicting_id(dialect, record.unique_key, record.period, states, timestamp)
@@ -78,12 +78,12 @@ def unique_statement(dialect: Dialect, look: Look) -> Executable:
 
 
 @functools.cache
-def single_unique_statement(dialect: Dialect, look: Look) -> Executable:
+def single_unique_statement(dialect: Dialect, lookup: Lookup) -> Executable:
     """Do the same for one unique job, whose record is sent as parameters; see `single_parameters`.
 
     The database needs less time for it, as it decodes, sorts and joins nothing.
     """
-    states, timestamp = look
+    states, timestamp = lookup
     record = _Parameters(dialect)
     conflict = conflicting_id(dialect, record.unique_key, record.period, states, timestamp)
     judged = _judge(literal_column("0"), record.unique_key, conflict, true())

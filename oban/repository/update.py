@@ -17,7 +17,7 @@ from oban.models import COLUMN_KEYS, Job
 from oban.repository.announce import announce_available, announce_due
 from oban.repository.instances import refresh_instances
 from oban.repository.selection import Selection, lock
-from oban.repository.uniqueness import Contender, find_conflicts, new_key
+from oban.repository.unique_changes import ChangedJob, find_conflicts, new_key
 from oban.repository.write import write_each
 from oban.types import ENDED_STATES, PENDING_STATES, JobState
 from oban.unique import Unique
@@ -76,7 +76,7 @@ def update_jobs(tx: Transaction, selection: Selection, changes: JobChanges) -> l
 
 def _judge(tx: Transaction, jobs: Iterable[Job], values: dict[int, dict[str, Any]], now: datetime) -> None:
     """Add their new keys to the values of unique jobs, or raise `UniqueConflict`."""
-    contenders = []
+    changed_jobs = []
     for job in jobs:
         changed = values[job.id]
         rule = None if not isinstance(job.unique_key, str) else Unique.from_rule(job.unique_rule)
@@ -88,8 +88,8 @@ def _judge(tx: Transaction, jobs: Iterable[Job], values: dict[int, dict[str, Any
         # A job that has finished does not run again unless it is retried, which judges it.
         if state not in ENDED_STATES:
             scheduled_at = changed.get("scheduled_at", job.scheduled_at)
-            contenders.append(Contender(job.id, key, rule, state.value, job.inserted_at, scheduled_at))
-    conflicts = find_conflicts(tx, contenders, now)
+            changed_jobs.append(ChangedJob(job.id, key, rule, state.value, job.inserted_at, scheduled_at))
+    conflicts = find_conflicts(tx, changed_jobs, now)
     if conflicts:
         raise UniqueConflict(next(iter(conflicts.values())))
 

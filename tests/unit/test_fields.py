@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from oban import Job, Worker, fields
+from oban import Job, Worker, fields, suggestions
 from oban.clock import Clock, use
 from oban.errors import InvalidJob
 from tests.support.bad_fields import BAD_FIELD_IDS, BAD_FIELDS
@@ -230,6 +230,6 @@ def test_a_time_that_does_not_behave_as_one_is_refused(value: Any, problem: str)
 
 
 def test_a_suggestion_names_the_nearest_field_or_all() -> None:
-    assert fields.suggestion("prioritty", list(SETTABLE)) == "; did you mean priority?"
-    assert fields.suggestion("zzz", ["b", "a"]) == "; known are a, b"
-    assert fields.suggestion(None, ["b", "a"]) == "; known are a, b"
+    assert suggestions.suggestion("prioritty", list(SETTABLE)) == "; did you mean priority?"
+    assert suggestions.suggestion("zzz", ["b", "a"]) == "; known are a, b"
+    assert suggestions.suggestion(None, ["b", "a"]) == "; known are a, b"

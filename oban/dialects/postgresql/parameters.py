@@ -7,7 +7,7 @@ from urllib.parse import unquote
 
 from sqlalchemy import URL
 
-from oban import fields
+from oban import suggestions
 from oban.dialects.postgresql import translation
 from oban.errors import ConfigError
 
@@ -158,6 +158,6 @@ def _unknown(key: str, known: Iterable[str]) -> str:
     problem = f"the database URL has the unknown parameter {key}"
     if advice := _FOREIGN.get(key.lower()):
         return f"{problem}; {advice}"
-    near = fields.similar(key.lower(), known)
+    near = suggestions.similar(key.lower(), known)
     hint = f"did you mean {near}? A" if near else "a"
     return f"{problem}; {hint} setting of the server is written as options=-c{key}%3D…"

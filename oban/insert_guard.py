@@ -67,7 +67,7 @@ def judge(
     Stored jobs and earlier ones of the list can be in the way. `schemas` is a `schema_translate_map`, if it
     is not the connection's own. Raises `InvalidTarget` in AUTOCOMMIT mode.
     """
-    dialect = dialects.for_bind(connection).by_clock()
+    dialect = dialects.for_bind(connection).for_current_clock()
     if dialect.driver_autocommits(connection) and not dialect.in_transaction(connection):
         raise _NoTransaction(
             "a unique job cannot be inserted in AUTOCOMMIT mode, where nothing keeps a duplicate out until it"

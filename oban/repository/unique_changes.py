@@ -22,7 +22,7 @@ from oban.unique import Unique
 _keys = UniqueKey.__table__
 
 
-class Contender(NamedTuple):
+class ChangedJob(NamedTuple):
     """A unique job as a call is about to leave it."""
 
     job_id: int
@@ -92,48 +92,48 @@ def _as_inserted(meta: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def find_conflicts(
-    tx: Transaction, contenders: Sequence[Contender], now: datetime, claimed: Iterable[str] = ()
+    tx: Transaction, changed_jobs: Sequence[ChangedJob], now: datetime, claimed: Iterable[str] = ()
 ) -> dict[int, int]:
     """Find the jobs that their rules do not allow; returns for each of them the id of a job in its way.
 
-    That is a stored job, or a contender that comes before it and is allowed. Keys that are not among the
-    `claimed` ones are claimed, with the jobs locked already. Calls that change keys can therefore deadlock
-    with calls that retry several jobs of these keys. The database ends one of them, and Oban repeats it if
-    the transaction is its own.
+    A stored job can be in the way, or an earlier one of the list that is allowed. Keys that are not among the
+    `claimed` ones are claimed here, while the jobs are locked already, so that a call that changes keys can
+    deadlock with one that retries several jobs of these keys. The database ends one of them, and Oban repeats
+    it if the transaction is its own.
     """
-    guard.claim(tx, tx.dialect, {contender.key for contender in contenders} - set(claimed))
-    candidates = [Candidate(each.key, each.rule, each.job_id) for each in contenders]
+    guard.claim(tx, tx.dialect, {job.key for job in changed_jobs} - set(claimed))
+    candidates = [Candidate(each.key, each.rule, each.job_id) for each in changed_jobs]
     conflicts: dict[int, int] = {}
     allowed = _Allowed()
-    for contender, stored in zip(contenders, guard.find_conflicts(tx, tx.dialect, candidates), strict=True):
-        other = allowed.in_the_way_of(contender, now) if stored is None else stored
+    for job, stored in zip(changed_jobs, guard.find_conflicts(tx, tx.dialect, candidates), strict=True):
+        other = allowed.in_the_way_of(job, now) if stored is None else stored
         if other is None:
-            allowed.add(contender)
+            allowed.add(job)
         else:
-            conflicts[contender.job_id] = other
+            conflicts[job.job_id] = other
     return conflicts
 
 
 class _Allowed:
-    """The contenders that are allowed so far: of each key and state, the latest by each timestamp."""
+    """The jobs that are allowed so far: of each key and state, the latest by each timestamp."""
 
     def __init__(self) -> None:
         self._latest: dict[tuple[str, str, str], tuple[datetime, int]] = {}
 
-    def add(self, contender: Contender) -> None:
+    def add(self, job: ChangedJob) -> None:
         for timestamp in ("inserted_at", "scheduled_at"):
-            at = getattr(contender, timestamp)
+            at = getattr(job, timestamp)
             # SQLite stores values of any type in a column, if another program writes them.
             if not isinstance(at, datetime):
                 continue
-            entry = (at, contender.job_id)
-            place = (contender.key, contender.state, timestamp)
-            self._latest[place] = max(entry, self._latest.get(place, entry))
+            latest = (at, job.job_id)
+            place = (job.key, job.state, timestamp)
+            self._latest[place] = max(latest, self._latest.get(place, latest))
 
-    def in_the_way_of(self, contender: Contender, now: datetime) -> int | None:
-        rule = contender.rule
+    def in_the_way_of(self, job: ChangedJob, now: datetime) -> int | None:
+        rule = job.rule
         for state in rule.states:
-            if found := self._latest.get((contender.key, state, rule.timestamp)):
+            if found := self._latest.get((job.key, state, rule.timestamp)):
                 at, id_ = found
                 if rule.period is None or (now - at).total_seconds() <= rule.period:
                     return id_

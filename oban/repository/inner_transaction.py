@@ -1,4 +1,4 @@
-"""A transaction of Oban's own in which a function calls others and needs what they have changed at once."""
+"""A view of a transaction, for functions that need the ids of the jobs that they insert before the commit."""
 
 from typing import Any
 
@@ -8,11 +8,11 @@ from sqlalchemy.orm import Session
 from oban.database.transaction import Action, Transaction
 
 
-class Inside(Transaction):
+class InnerTransaction(Transaction):
     """The same transaction, in which actions that would wait for the commit run at once.
 
-    Instances then show what was inserted before the commit, so they must not leave the function that made
-    them: the transaction can be rolled back.
+    The instances show their rows before the commit, so they must not leave the function that made them: the
+    transaction can be rolled back.
     """
 
     def __init__(self, tx: Transaction) -> None:
