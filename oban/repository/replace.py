@@ -14,7 +14,7 @@ from oban.models import Job
 from oban.repository.announce import announce_available, announce_due
 from oban.repository.insert_batch import Record, encode_document
 from oban.repository.insert_statements import COLUMNS, DOCUMENTS
-from oban.types import JobState, StateType, UTCDateTime
+from oban.types import JobState, KeyText, StateType, UTCDateTime
 
 #: The fields to replace, by the state that the stored job has.
 Replacement = Mapping[str, Sequence[str]]
@@ -34,7 +34,8 @@ def replace(
 ) -> Sequence[Any] | None:
     """Change a stored job to what a new one has in the fields that are replaced in its state.
 
-    The key of the stored job stays: the new job has the same, so their compared values are equal.
+    The key of the stored job stays: the new job has the same, so their compared values are equal. A stored
+    job that was updated meanwhile, and has another key by now, is not changed.
 
     Args:
         tx: A transaction.
@@ -46,13 +47,14 @@ def replace(
         replacement: The fields to replace, by state.
 
     Returns:
-        The new row; an empty one if the job is not in that state any more; None if nothing is replaced.
+        The new row; an empty one if the job does not have that state or that key any more; None if nothing
+        is replaced.
     """
     state = JobState(state).value
     changed = tuple(field for field in replacement.get(state, ()) if _applies(field, state))
     if not changed:
         return None
-    parameters: dict[str, Any] = {"job_id": job_id}
+    parameters: dict[str, Any] = {"job_id": job_id, "key": record["unique_key"]}
     when = "now"
     for field in changed:
         if field == "scheduled_at":
@@ -117,6 +119,8 @@ def _statement(dialect: Dialect, state: str, changed: tuple[str, ...], when: str
         .where(
             _jobs.c.id == bindparam("job_id", type_=BigInteger),
             dialect.unindexed_state(_jobs.c.state) == sql_literal(state),
+            # Not `=`, for which the planner may read all jobs of the key.
+            _jobs.c.unique_key.is_not_distinct_from(bindparam("key", type_=KeyText)),
         )
         .values(values)
         .returning(*_jobs.c)

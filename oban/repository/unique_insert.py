@@ -233,7 +233,7 @@ class UniqueInsert:
             if changed:
                 self._keep(changed)
                 return conflict[0]
-            # The job has got another state meanwhile.
+            # The job has got another state or another key meanwhile.
             self._tx.end_autocommit()
             guard.claim(self._tx, self._tx.dialect, [item.key])
             self._look([item])

@@ -27,6 +27,12 @@ async def count_rows(engine: AsyncEngine) -> tuple[int, int]:
         return rows, keys
 
 
+async def waits_for_lock(engine: AsyncEngine) -> bool:
+    blocked = select(func.count()).select_from(text("pg_locks WHERE NOT granted"))
+    async with engine.connect() as connection:
+        return bool((await connection.execute(blocked)).scalar_one())
+
+
 @pytest.fixture
 async def callers(url: URL) -> AsyncIterator[list[Oban]]:
     """Clients with connections of their own."""
@@ -81,13 +87,7 @@ async def test_the_loser_waits_for_the_end_of_the_other_transaction(
         first = await oban.enqueue(unique_job(), session=connection)
         jobs = [unique_job(), Job(worker="plain"), unique_job(2)] if many else [unique_job()]
         waiting = asyncio.create_task(other.enqueue_many(jobs))
-        blocked = select(func.count()).select_from(text("pg_locks WHERE NOT granted"))
-
-        async def is_blocked() -> bool:
-            async with engine.connect() as second:
-                return bool((await second.execute(blocked)).scalar_one())
-
-        await eventually(is_blocked)
+        await eventually(lambda: waits_for_lock(engine))
         await (connection.commit() if commits else connection.rollback())
     await waiting
     assert jobs[0].conflict is commits
@@ -121,6 +121,27 @@ async def test_an_old_snapshot_gets_a_serialization_failure_rather_than_a_duplic
     assert not jobs[0].conflict
     assert jobs[0].id is None
     assert await count_rows(engine) == (2, 2)
+    await engine.dispose()
+    await other.engine.dispose()
+
+
+@pytest.mark.parametrize("many", [False, True])
+async def test_a_job_that_gets_another_key_meanwhile_is_not_replaced(server: URL, many: bool) -> None:
+    engine = create_async_engine(server)
+    oban, other = Oban(engine), Oban(server)
+    stored = await oban.enqueue(unique_job(1))
+    async with engine.connect() as connection:
+        await oban.update_job(stored.id, {"args": {"n": 2}}, session=connection)
+        jobs = [unique_job(1, replace=["args", "priority"], priority=5), *[unique_job(3)] * many]
+        waiting = asyncio.create_task(other.enqueue_many(jobs))
+        await eventually(lambda: waits_for_lock(engine))
+        await connection.commit()
+    await waiting
+    assert [job.conflict for job in jobs] == [False] * len(jobs)
+    updated = await oban.get_job(stored.id)
+    assert updated is not None
+    assert (updated.args, updated.priority) == ({"n": 2}, 0)
+    assert await count_rows(engine) == (1 + len(jobs), 1 + len(jobs))
     await engine.dispose()
     await other.engine.dispose()
 
