@@ -12,14 +12,12 @@ from sqlalchemy.orm import InstanceState, Session, attributes
 
 from oban import clock, compat, ddl, encoding, fields, insert_guard
 from oban.initial_state import state_at
-from oban.insert_guard import Conflict, NewJob, UniqueConflict
+from oban.insert_guard import COMPARED, Conflict, NewJob, UniqueConflict
 from oban.types import JobState
 from oban.unique import Unique, of_job
 
 #: The times that a job gets by running or by ending, none of which most new jobs have.
 _RUN_TIMES = ("attempted_at", "cancelled_at", "completed_at", "discarded_at")
-#: What a job that an INSERT reads without a rule compares.
-_COMPARED = {"queue": "default", "args": {}, "meta": {}}
 
 
 class _Flush(NamedTuple):
@@ -167,7 +165,7 @@ def _unique_job(state: InstanceState[Any]) -> NewJob | None:
     if rule is None:
         return None
     _check_again(values)
-    key = rule.key({**_COMPARED, **values})
+    key = rule.key({**COMPARED, **values})
     # A key that was not assigned comes from the job's row, or from a flush that was rolled back.
     is_assigned = "unique_key" in state.committed_state
     return None if is_assigned and values.get("unique_key") != key else NewJob(key, rule, values)

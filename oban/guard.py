@@ -6,7 +6,7 @@ one of them, so that the look for conflicts sees what the other has committed.
 
 import functools
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy import BigInteger, ColumnElement, Executable, Float, Integer, Text
@@ -14,6 +14,7 @@ from sqlalchemy import BigInteger, ColumnElement, Executable, Float, Integer, Te
 from oban import encoding
 from oban.dialects.base import Dialect, Executor
 from oban.types import STATES, BigKey, KeyText, StateType, UTCDateTime
+from oban.unique import Unique
 
 #: How many keys one statement claims or looks up.
 BATCH = 1000
@@ -23,7 +24,8 @@ Lookup = tuple[tuple[str, ...], str | None]
 
 # The models import this module. Tables of other metadata are found in any schema, too.
 _metadata = sa.MetaData()
-_keys = sa.Table("oban_unique_keys", _metadata, sa.Column("key", KeyText), sa.Column("turn", BigInteger))
+#: The table of keys.
+KEYS = sa.Table("oban_unique_keys", _metadata, sa.Column("key", KeyText), sa.Column("turn", BigInteger))
 _jobs = sa.Table(
     "oban_jobs",
     _metadata,
@@ -35,24 +37,11 @@ _jobs = sa.Table(
 )
 
 
-class Rule(Protocol):
-    """What decides which jobs with the same key are in the way; `oban.unique.Unique` is one."""
-
-    @property
-    def states(self) -> tuple[str, ...]: ...
-
-    @property
-    def period(self) -> float | None: ...
-
-    @property
-    def timestamp(self) -> str: ...
-
-
 class Candidate(NamedTuple):
     """A unique job that is about to be inserted, or to become unfinished again."""
 
     key: str
-    rule: Rule
+    rule: Unique
     #: The id of the job if it is stored already: it is not in its own way.
     job_id: int | None = None
 
@@ -98,7 +87,7 @@ def find_conflicts(executor: Executor, dialect: Dialect, candidates: Sequence[Ca
     return found
 
 
-def lookup_of(rule: Rule) -> Lookup:
+def lookup_of(rule: Unique) -> Lookup:
     """How a rule looks for jobs: in which states, and by which time, if it has a period."""
     states = tuple(state for state in STATES if state in rule.states)
     return states, None if rule.period is None else rule.timestamp
@@ -111,8 +100,15 @@ def _batches(items: Sequence[Any]) -> Iterable[Sequence[Any]]:
 @functools.cache
 def _claim_statement(dialect: Dialect) -> Executable:
     key = dialect.recordset("keys", {"key": Text}).c.key
-    insert = dialect.insert(_keys).from_select(["key"], sa.select(key).order_by(sa.collate(key, "C")))
-    return insert.on_conflict_do_update(index_elements=["key"], set_={"turn": insert.excluded.turn})  # type: ignore[attr-defined, no-any-return]
+    statement: Executable = claim_from(dialect, sa.select(key).order_by(sa.collate(key, "C")))
+    return statement
+
+
+def claim_from(dialect: Dialect, keys: sa.Select[Any], where: ColumnElement[bool] | None = None) -> Any:
+    """The statement that claims the keys of a query, which sorts them; `where` is about rows that exist."""
+    insert: Any = dialect.insert(KEYS).from_select(["key"], keys)
+    turn = {"turn": insert.excluded.turn}
+    return insert.on_conflict_do_update(index_elements=["key"], set_=turn, where=where)
 
 
 @functools.cache

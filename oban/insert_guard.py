@@ -13,6 +13,9 @@ from oban.initial_state import state_at
 from oban.types import JobState
 from oban.unique import Unique
 
+#: The columns that can be compared, with what the database fills in.
+COMPARED: Mapping[str, Any] = {"worker": None, "queue": "default", "args": {}, "meta": {}}
+
 
 class UniqueConflict(errors.UniqueConflict, DontWrapMixin):
     """A `UniqueConflict` that reaches the caller as it is, without a `StatementError` around it."""

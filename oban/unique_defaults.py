@@ -8,11 +8,9 @@ from sqlalchemy.exc import DBAPIError
 
 from oban import compat, insert_guard
 from oban.errors import InvalidJob
-from oban.insert_guard import NewJob, UniqueConflict
+from oban.insert_guard import COMPARED, NewJob, UniqueConflict
 from oban.unique import Unique, of_job
 
-#: The columns that can be compared, with what the database fills in.
-_COMPARED: dict[str, Any] = {"worker": None, "queue": "default", "args": {}, "meta": {}}
 #: Further values that decide which job is in the way of a later one of the statement.
 _JUDGED = ("state", "scheduled_at", "inserted_at")
 #: The key, and the rule as it is stored, by the row: the identity of its parameters, and its number in them.
@@ -91,12 +89,12 @@ def _unique_rows(
             if unique is None:
                 continue
             values = {}
-            for field in (*_COMPARED, *_JUDGED):
+            for field in (*COMPARED, *_JUDGED):
                 name = names.get(field, field) + suffix
                 if name in parameters:
                     values[field] = parameters[name]
                 elif field not in expressions:
-                    values[field] = _COMPARED.get(field)
+                    values[field] = COMPARED.get(field)
             if values.keys() >= {*unique.fields} and isinstance(values.get("args", {}), dict):
                 yield (id(parameters), number), unique, values
 

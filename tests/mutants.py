@@ -247,8 +247,8 @@ MUTANTS = (
     Mutant(
         "a key is claimed whatever the snapshot shows of it",
         "oban/repository/unique_statement.py",
-        "where=_keys.c.turn == turn",
-        "where=_keys.c.turn.is_not(None)",
+        "free, KEYS.c.turn == turn",
+        "free, KEYS.c.turn.is_not(None)",
         ("tests/suite/test_unique_races.py",),
     ),
     Mutant(

@@ -24,12 +24,11 @@ _tick = Tick.__table__.c
 CheckArgs = Callable[[str, Any], dict[str, Any]]
 
 
-def list_infos(tx: Transaction, name: str, lease: float) -> list[PeriodicInfo]:
-    """All entries of an instance, by name. Entries not declared for `lease` seconds are gone."""
-    return _infos(tx, name, lease)
+def list_infos(tx: Transaction, name: str, lease: float, entry: str | None = None) -> list[PeriodicInfo]:
+    """The entries of an instance, or the one of a name, by name.
 
-
-def _infos(tx: Transaction, name: str, lease: float, entry: str | None = None) -> list[PeriodicInfo]:
+    Entries of the code that no node has declared for `lease` seconds are gone.
+    """
     statement = select(_entry.entry, _newest(_tick.tick), _newest(_tick.job_id)).where(_entry.name == name)
     if entry is not None:
         statement = statement.where(_entry.entry == entry)
@@ -161,7 +160,7 @@ def _store_override(
     if any(values.get(key) != row.values.get(key) for key in ("expression", "timezone")):
         changed["last_tick"] = _from_now(tx)
     _change(tx, name, row.name, changed)
-    return _infos(tx, name, lease, row.name)[0]
+    return list_infos(tx, name, lease, row.name)[0]
 
 
 def add(tx: Transaction, name: str, entry: Periodic, lease: float) -> PeriodicInfo:
@@ -191,7 +190,7 @@ def add(tx: Transaction, name: str, entry: Periodic, lease: float) -> PeriodicIn
             f"the code declares a periodic entry {entry.name!r}: choose another name, or use update_periodic"
         )
     announce_periodic(tx, name)
-    return _infos(tx, name, lease, entry.name)[0]
+    return list_infos(tx, name, lease, entry.name)[0]
 
 
 def remove(tx: Transaction, name: str, entry: str, lease: float) -> None:

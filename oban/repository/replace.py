@@ -1,7 +1,7 @@
 """Changes a stored unique job to what the new job has in some fields, instead of inserting that one."""
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import BigInteger, Executable, Float, Text, bindparam, case, cast, literal_column, update
@@ -15,9 +15,7 @@ from oban.repository.announce import announce_available, announce_due
 from oban.repository.insert_batch import Record, encode_document
 from oban.repository.insert_statements import COLUMNS, DOCUMENTS
 from oban.types import JobState, KeyText, StateType, UTCDateTime
-
-#: The fields to replace, by the state that the stored job has.
-Replacement = Mapping[str, Sequence[str]]
+from oban.unique import Replacement
 
 _jobs: Any = Job.__table__
 _PENDING = (JobState.AVAILABLE, JobState.SCHEDULED, JobState.SUSPENDED, JobState.RETRYABLE)
@@ -51,8 +49,7 @@ def replace(
         is replaced.
     """
     state = JobState(state).value
-    changed = tuple(field for field in replacement.get(state, ()) if _applies(field, state))
-    if not changed:
+    if not (changed := replacement.get(state)):
         return None
     parameters: dict[str, Any] = {"job_id": job_id, "key": record["unique_key"]}
     when = "now"
@@ -74,11 +71,6 @@ def replace(
         elif row.state in (JobState.SCHEDULED, JobState.RETRYABLE):
             announce_due(tx)
     return row
-
-
-def _applies(field: str, state: str) -> bool:
-    # A job that runs has been due already.
-    return not (field == "scheduled_at" and state == JobState.EXECUTING)
 
 
 def _value(job: Job, field: str, max_attempts: int | None) -> Any:

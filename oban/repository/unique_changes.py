@@ -16,10 +16,8 @@ from oban.database.transaction import Transaction
 from oban.dialects.base import Dialect
 from oban.errors import InvalidJob
 from oban.guard import Candidate
-from oban.models import Job, UniqueKey
+from oban.models import Job
 from oban.unique import Unique
-
-_keys = UniqueKey.__table__
 
 
 class ChangedJob(NamedTuple):
@@ -53,9 +51,8 @@ def claim_keys(tx: Transaction, ids: Sequence[int]) -> set[str]:
 def _claim_statement(dialect: Dialect) -> Executable:
     jobs, is_named = _named(dialect)
     named = select(jobs.c.unique_key).where(is_named).distinct().order_by(jobs.c.unique_key)
-    insert: Any = dialect.insert(_keys).from_select(["key"], named)
-    upsert = insert.on_conflict_do_update(index_elements=["key"], set_={"turn": insert.excluded.turn})
-    return upsert.returning(_keys.c.key)  # type: ignore[no-any-return]
+    statement: Executable = guard.claim_from(dialect, named).returning(guard.KEYS.c.key)
+    return statement
 
 
 def _named(dialect: Dialect) -> tuple[FromClause, ColumnElement[bool]]:

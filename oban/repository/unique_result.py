@@ -13,8 +13,7 @@ from oban import encoding
 from oban.database.transaction import Transaction
 from oban.models import COLUMN_KEYS, Job, identity_key
 from oban.repository.insert_batch import Record, Row, show_inserted
-from oban.repository.replace import Replacement
-from oban.unique import Unique
+from oban.unique import Replacement, Unique
 
 #: What only a new job has.
 _OF_NEW_JOBS = ("_schedule_in", "_sets_max_attempts", "_unique", "_replace")

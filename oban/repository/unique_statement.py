@@ -25,8 +25,8 @@ from sqlalchemy import (
 )
 
 from oban.dialects.base import Dialect
-from oban.guard import Lookup, conflicting_id
-from oban.models import Job, UniqueKey
+from oban.guard import KEYS, Lookup, claim_from, conflicting_id
+from oban.models import Job
 from oban.repository.insert_batch import Record, encode_document
 from oban.repository.insert_statements import (
     COLUMNS,
@@ -40,7 +40,6 @@ from oban.repository.insert_statements import (
 from oban.types import UTCDateTime
 
 _jobs: Any = Job.__table__
-_keys: Any = UniqueKey.__table__
 _PARAMETERS: dict[str, Any] = {
     "state": Text,
     "scheduled_at": UTCDateTime,
@@ -128,17 +127,9 @@ def _judge(n: Any, key: Any, conflict: Any, is_unique: Any) -> Any:
 
 def _claim(dialect: Dialect, free: Any) -> Any:
     """Claim keys in their order, as `oban.guard.claim` does, but none that is newer than the snapshot."""
-    insert: Any = dialect.insert(_keys).from_select(["key"], free)
-    seen = _keys.alias("seen").c
+    seen = KEYS.alias("seen").c
     turn = select(seen.turn).where(seen.key == literal_column("excluded.key")).scalar_subquery()
-    return (
-        insert.on_conflict_do_update(
-            index_elements=["key"], set_={"turn": insert.excluded.turn}, where=_keys.c.turn == turn
-        )
-        .returning(_keys.c.key)
-        .cte("claimed")
-        .c
-    )
+    return claim_from(dialect, free, KEYS.c.turn == turn).returning(KEYS.c.key).cte("claimed").c
 
 
 def _values(dialect: Dialect, record: Any) -> dict[str, Any]:
