@@ -18,6 +18,7 @@ from oban.errors import ConfigError, EncodingError, InvalidJob
 from oban.registry import registry
 from oban.unique_options import (
     DEFAULT_FIELDS,
+    DEFAULT_STATES,
     DOCUMENTS,
     FIELDS,
     OPTIONS,
@@ -54,6 +55,7 @@ class Unique:
             "incomplete", "scheduled", "successful" or "executing" (default "successful": all states but
             cancelled and discarded).
         timestamp: From when `period` counts: "inserted_at" or "scheduled_at" (default "inserted_at").
+        group: Another word for `states`.
 
     Raises:
         ConfigError: A value cannot be used.
@@ -73,9 +75,15 @@ class Unique:
         period: float | timedelta | None = None,
         fields: Sequence[FieldName] = DEFAULT_FIELDS,
         keys: Sequence[str] = (),
-        states: GroupName | Sequence[StateName] = "successful",
+        states: GroupName | Sequence[StateName] = DEFAULT_STATES,
         timestamp: TimestampName = "inserted_at",
+        group: GroupName | Sequence[StateName] | None = None,
     ) -> None:
+        if group is not None:
+            # The default is an object of its own, so this finds states that are equal to it as well.
+            if states is not DEFAULT_STATES:
+                raise ConfigError("unique: states and group mean the same: pass one of them")
+            states = group
         checked = {
             "period": options.check_period(period),
             "fields": options.check_names(fields, FIELDS, "fields"),

@@ -34,6 +34,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "executing": ("executing",),
 }
 STATES = GROUPS["all"]
+DEFAULT_STATES: Sequence[StateName] = GROUPS["successful"]  # type: ignore[assignment]
 #: The fields that can be compared, and those that are by default.
 FIELDS: tuple[FieldName, ...] = get_args(FieldName)
 DEFAULT_FIELDS: tuple[FieldName, ...] = ("worker", "queue", "args")

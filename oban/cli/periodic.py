@@ -46,7 +46,10 @@ def list_(**instance: Any) -> None:
     """List the periodic entries, with their last and their next time."""
     entries = _call(**instance, function=lambda oban: oban.list_periodic())
     if not entries:
-        click.echo(f"The instance {instance['name']} has no periodic entries.")
+        click.echo(
+            f"The instance {instance['name']} has no periodic entries."
+            " A node stores those of its code when it starts."
+        )
         return
     for line in _table([_HEADINGS, *map(_cells, entries)]):
         click.echo(line)
@@ -93,6 +96,11 @@ def resume(entry: str, **instance: Any) -> None:
 @click.argument("entry")
 @_of_instance
 def run(entry: str, **instance: Any) -> None:
-    """Insert a job of ENTRY now."""
+    """Insert a job of ENTRY now, also if it is paused."""
     job = _call(**instance, function=lambda oban: oban.run_periodic(entry))
+    if job.conflict:
+        raise click.ClickException(
+            f"no job of {entry} was inserted: it is unique, and job {job.id}, which is {job.state},"
+            " is in the way"
+        )
     click.echo(f"Job {job.id} of {entry} is in the queue {job.queue}.")

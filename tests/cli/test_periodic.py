@@ -60,7 +60,10 @@ def test_entries_are_listed_in_aligned_columns(url: URL, client: SyncOban) -> No
 
 def test_an_instance_without_entries_says_so(url: URL) -> None:
     result = run(url, "list")
-    assert (result.exit_code, result.output) == (0, "The instance shop has no periodic entries.\n")
+    assert (result.exit_code, result.output) == (
+        0,
+        "The instance shop has no periodic entries. A node stores those of its code when it starts.\n",
+    )
 
 
 def test_entries_are_paused_resumed_and_run(url: URL, client: SyncOban) -> None:
@@ -72,6 +75,19 @@ def test_entries_are_paused_resumed_and_run(url: URL, client: SyncOban) -> None:
     (job,) = client.list_jobs()
     assert (job.worker, job.meta["cron_name"]) == ("app.Report", "nightly")
     assert result.output == f"Job {job.id} of nightly is in the queue default.\n"
+
+
+def test_a_run_that_a_unique_job_keeps_out_is_an_error(url: URL, client: SyncOban) -> None:
+    client.add_periodic(Periodic("sync", "@hourly", Job(worker="app.Sync", unique=True)))
+    assert run(url, "run", "sync").exit_code == 0
+    (job,) = client.list_jobs()
+    result = run(url, "run", "sync")
+    assert result.exit_code == 1
+    assert result.output == (
+        f"Error: no job of sync was inserted: it is unique, and job {job.id}, which is available, is in the"
+        " way\n"
+    )
+    assert len(client.list_jobs()) == 1
 
 
 @pytest.mark.parametrize("command", ["pause", "resume", "run"])

@@ -52,6 +52,18 @@ def test_a_dict_sets_what_differs_from_the_defaults() -> None:
     assert Unique.parse(rule) is rule
 
 
+def test_group_is_another_word_for_states_of_an_object_as_well() -> None:
+    assert Unique(60, group="incomplete") == Unique(60, states="incomplete")
+    assert Unique(group=["scheduled"]).states == ("scheduled",)
+    assert Unique(group="successful") == Unique.parse(True)
+
+
+@pytest.mark.parametrize("states", ["all", "successful", ["scheduled"]])
+def test_states_and_group_of_an_object_exclude_each_other(states: Any) -> None:
+    with pytest.raises(ConfigError, match="unique: states and group mean the same: pass one of them"):
+        Unique(states=states, group="all")
+
+
 def test_groups_are_those_of_other_editions_and_have_every_state() -> None:
     assert list(unique_options.GROUPS["all"]) == STATES
     assert {*unique_options.GROUPS} == {"all", "incomplete", "scheduled", "successful", "executing"}
