@@ -1,30 +1,20 @@
 """With every driver, the times that the database sets in jobs are those of a clock that the test moves."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import URL, select
+from sqlalchemy import select
 
 from oban import Job, JobState, clock
-from tests.drivers.callers import DRIVERS, Application, factory_for
+from tests.drivers.callers import Application
 from tests.support.rows import just_now
 from tests.support.statements import recorded
 
 #: Neither the machine nor the server is here.
 START = datetime(2031, 5, 1, 12, 30, 0, 250_000, UTC)
 MINUTE = timedelta(minutes=1)
-
-
-@pytest.fixture(params=DRIVERS)
-async def app(request: pytest.FixtureRequest) -> AsyncIterator[Application]:
-    factory = factory_for(request.param, request)
-    url: URL = factory.create()
-    application = Application(request.param, url)
-    yield application
-    await application.dispose()
-    factory.drop(url)
 
 
 @pytest.fixture
@@ -37,19 +27,21 @@ def times(*jobs: Job) -> list[tuple[JobState, datetime, datetime]]:
     return [(job.state, job.inserted_at, job.scheduled_at) for job in jobs]
 
 
-async def test_new_jobs_get_their_times_from_the_clock(app: Application, moving: clock.MovableClock) -> None:
+async def test_new_jobs_get_their_times_from_the_clock(
+    application: Application, moving: clock.MovableClock
+) -> None:
     due_now = (JobState.AVAILABLE, START, START)
     due_later = (JobState.SCHEDULED, START, START + MINUTE)
     one, later = Job(worker="w"), Job(worker="w", schedule_in=60)
-    await app.oban.enqueue(one)
-    await app.oban.enqueue(later)
+    await application.oban.enqueue(one)
+    await application.oban.enqueue(later)
     assert times(one, later) == [due_now, due_later]
     many = [Job(worker="w"), Job(worker="w", schedule_in=60), Job(worker="w", scheduled_at=START)]
-    await app.oban.enqueue_many(many)
+    await application.oban.enqueue_many(many)
     assert times(*many) == [due_now, due_later, due_now]
     added = [Job(worker="w"), Job(worker="w", schedule_in=60), Job(worker="w")]
     added[2].inserted_at = START - MINUTE
-    async with app.session(expire_on_commit=False) as session:
+    async with application.session(expire_on_commit=False) as session:
         session.add(*added)
         await session.commit()
         rows = (await session.execute(select(Job).order_by(Job.id))).scalars().all()
@@ -58,13 +50,13 @@ async def test_new_jobs_get_their_times_from_the_clock(app: Application, moving:
 
 
 async def test_a_statement_that_is_repeated_takes_the_new_time(
-    app: Application, moving: clock.MovableClock
+    application: Application, moving: clock.MovableClock
 ) -> None:
     for _ in range(4):
         in_own_transaction, in_session = Job(worker="w"), Job(worker="w")
-        await app.oban.enqueue(in_own_transaction)
-        async with app.session(expire_on_commit=False) as session:
-            await app.oban.enqueue(in_session, session=session.own)
+        await application.oban.enqueue(in_own_transaction)
+        async with application.session(expire_on_commit=False) as session:
+            await application.oban.enqueue(in_session, session=session.own)
             await session.commit()
         for job in (in_own_transaction, in_session):
             assert times(job) == [(JobState.AVAILABLE, moving.now(), moving.now())]
@@ -72,31 +64,31 @@ async def test_a_statement_that_is_repeated_takes_the_new_time(
 
 
 async def test_jobs_are_changed_at_the_time_of_the_clock(
-    app: Application, moving: clock.MovableClock
+    application: Application, moving: clock.MovableClock
 ) -> None:
     job = Job(worker="w", schedule_in=7200)
-    await app.oban.enqueue(job)
+    await application.oban.enqueue(job)
     at: Any = moving.advance(hours=1)
-    await app.oban.retry_job(job)
-    assert (await app.oban.get_job(job.id)).scheduled_at == at
-    await app.oban.cancel_job(job)
-    assert (await app.oban.get_job(job.id)).cancelled_at == at
+    await application.oban.retry_job(job)
+    assert (await application.oban.get_job(job.id)).scheduled_at == at
+    await application.oban.cancel_job(job)
+    assert (await application.oban.get_job(job.id)).cancelled_at == at
     at = moving.advance(hours=1)
-    await app.oban.retry_job(job, schedule_in=60)
-    assert times(await app.oban.get_job(job.id)) == [(JobState.SCHEDULED, START, at + MINUTE)]
-    await app.oban.update_job(job, {"schedule_in": 120})
-    assert (await app.oban.get_job(job.id)).scheduled_at == at + 2 * MINUTE
-    await app.oban.update_job(job, {"scheduled_at": at})
-    assert (await app.oban.get_job(job.id)).state == JobState.AVAILABLE
+    await application.oban.retry_job(job, schedule_in=60)
+    assert times(await application.oban.get_job(job.id)) == [(JobState.SCHEDULED, START, at + MINUTE)]
+    await application.oban.update_job(job, {"schedule_in": 120})
+    assert (await application.oban.get_job(job.id)).scheduled_at == at + 2 * MINUTE
+    await application.oban.update_job(job, {"scheduled_at": at})
+    assert (await application.oban.get_job(job.id)).state == JobState.AVAILABLE
 
 
-async def test_the_database_has_its_own_time_before_and_after(app: Application) -> None:
+async def test_the_database_has_its_own_time_before_and_after(application: Application) -> None:
     before, during, after = Job(worker="w"), Job(worker="w"), Job(worker="w")
     began = datetime.now(UTC)
-    await app.oban.enqueue(before)
+    await application.oban.enqueue(before)
     with clock.use(clock.MovableClock(START)):
-        await app.oban.enqueue(during)
-    await app.oban.enqueue(after)
+        await application.oban.enqueue(during)
+    await application.oban.enqueue(after)
     assert during.inserted_at == START
     assert just_now(before.inserted_at, began)
     assert just_now(after.inserted_at, before.inserted_at)
@@ -109,16 +101,18 @@ class WrongClock(clock.Clock):
         return super().now() + timedelta(hours=1)
 
 
-async def test_without_a_movable_clock_statements_take_the_time_of_the_database(app: Application) -> None:
+async def test_without_a_movable_clock_statements_take_the_time_of_the_database(
+    application: Application,
+) -> None:
     async def sent() -> list[str]:
-        with recorded(app.engine) as statements:
-            await app.oban.enqueue(Job(worker="w"))
-            await app.oban.enqueue_many([Job(worker="w", schedule_in=60), Job(worker="w")])
-            async with app.session() as session:
+        with recorded(application.engine) as statements:
+            await application.oban.enqueue(Job(worker="w"))
+            await application.oban.enqueue_many([Job(worker="w", schedule_in=60), Job(worker="w")])
+            async with application.session() as session:
                 session.add(job := Job(worker="w"))
                 await session.commit()
-                await app.oban.cancel_job(job, session=session.own)
-                await app.oban.retry_job(job, session=session.own)
+                await application.oban.cancel_job(job, session=session.own)
+                await application.oban.retry_job(job, session=session.own)
         return statements
 
     as_usual = await sent()

@@ -1,25 +1,14 @@
 """Periodic entries are managed through every driver, in own transactions and in the caller's."""
 
-from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import pytest
 
 from oban import Job, Periodic
 from oban.errors import PeriodicNotFound
-from tests.drivers.callers import DRIVERS, Application, factory_for
+from tests.drivers.callers import Application
 
 ENTRY = Periodic("nightly", "0 3 * * *", Job(worker="app.Report", args={"kind": "ä"}), timezone="Asia/Tokyo")
-
-
-@pytest.fixture(params=DRIVERS)
-async def application(request: pytest.FixtureRequest) -> AsyncIterator[Application]:
-    factory = factory_for(request.param, request)
-    url = factory.create()
-    made = Application(request.param, url)
-    yield made
-    await made.dispose()
-    factory.drop(url)
 
 
 async def test_each_call_works(application: Application) -> None:

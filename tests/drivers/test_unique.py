@@ -1,6 +1,5 @@
 """Unique jobs through every driver, and in a schema of their own."""
 
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,20 +8,10 @@ from sqlalchemy import URL, text
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 from oban import Job, Oban, migration
-from tests.drivers.callers import DRIVERS, Application, factory_for
+from tests.drivers.callers import Application
 from tests.support.unique_jobs import unique_job
 
 AT = datetime(2031, 2, 3, 4, 5, 6, 789000, tzinfo=UTC)
-
-
-@pytest.fixture(params=DRIVERS)
-async def application(request: pytest.FixtureRequest) -> AsyncIterator[Application]:
-    factory = factory_for(request.param, request)
-    url = factory.create()
-    made = Application(request.param, url)
-    yield made
-    await made.dispose()
-    factory.drop(url)
 
 
 async def test_every_driver_sends_the_parameters_of_unique_jobs(application: Application) -> None:

@@ -5,12 +5,13 @@ import random
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
-from sqlalchemy import URL, func, select, text
+from sqlalchemy import URL, func, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from oban import Job, Oban
 from tests.support.databases import DATABASES
+from tests.support.locks import waits_for_lock
 from tests.support.rows import TABLE
 from tests.support.statements import recorded
 from tests.support.unique_jobs import unique_job
@@ -25,12 +26,6 @@ async def count_rows(engine: AsyncEngine) -> tuple[int, int]:
     async with engine.connect() as connection:
         rows, keys = (await connection.execute(statement)).one()
         return rows, keys
-
-
-async def waits_for_lock(engine: AsyncEngine) -> bool:
-    blocked = select(func.count()).select_from(text("pg_locks WHERE NOT granted"))
-    async with engine.connect() as connection:
-        return bool((await connection.execute(blocked)).scalar_one())
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from oban.repository import acknowledge, fetch, rescue, stage
 from oban.repository.acknowledge import Ack
 from oban.unique import Unique
 from tests.support.internals import database_of
+from tests.support.locks import waits_for_lock
 from tests.support.rows import TABLE, delete_rows, insert_rows, lasting_url, read_rows, row
 from tests.support.statements import recorded
 from tests.support.waiting import eventually, within
@@ -363,7 +364,7 @@ async def test_a_retry_waits_for_an_insert_that_has_claimed_its_key(oban: Oban) 
         other = await oban.enqueue(Job(worker="tests.Nobody", args={"id": 1}, unique=BY_ALL), session=session)
         other_id = other.id
         retrying = asyncio.create_task(oban.retry_job(old, outcomes=outcomes))
-        await eventually(lambda: waits_for_lock(oban))
+        await eventually(lambda: waits_for_lock(oban.engine))
         await session.commit()
         assert await within(retrying) is False
     assert outcomes == [RetryOutcome(old, "conflict", other_id)]
@@ -376,20 +377,11 @@ async def test_an_update_waits_for_an_insert_that_has_claimed_its_new_key(oban: 
         other = await oban.enqueue(Job(worker="tests.Nobody", args={"id": 1}, unique=BY_ALL), session=session)
         other_id = other.id
         updating = asyncio.create_task(oban.update_job(id_, {"args": {"id": 1}}))
-        await eventually(lambda: waits_for_lock(oban))
+        await eventually(lambda: waits_for_lock(oban.engine))
         await session.commit()
         with pytest.raises(UniqueConflict) as raised:
             await within(updating)
     assert raised.value.job_id == other_id
-
-
-async def waits_for_lock(oban: Oban) -> bool:
-    query = (
-        "SELECT count(*) FROM pg_stat_activity"
-        " WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    )
-    async with oban.engine.connect() as connection:
-        return bool((await connection.execute(text(query))).scalar_one())
 
 
 async def test_retries_in_opposite_order_do_not_deadlock(oban: Oban) -> None:

@@ -15,8 +15,10 @@ from oban import Job, JobState, Oban, Unique, UniqueConflict, Worker, compat, mi
 from oban.dialects import for_bind
 from oban.errors import InvalidTarget
 from tests.support.databases import SQLiteFactory
+from tests.support.locks import waits_for_lock
 from tests.support.rows import TABLE, read_rows
 from tests.support.statements import recorded
+from tests.support.waiting import eventually
 
 
 class Once(Worker, unique=True):
@@ -147,13 +149,14 @@ async def test_the_new_jobs_of_a_flush_are_judged_with_one_statement_each(
         assert len(inserts) == 1
 
 
-@pytest.mark.parametrize("way", ["add_all", "insert, many", "insert, values", "bulk_save_objects"])
 async def test_jobs_that_are_not_unique_take_no_other_statement(
-    way: str, engine: AsyncEngine, session: AsyncSession
+    engine: AsyncEngine, session: AsyncSession
 ) -> None:
-    with recorded(engine) as seen:
-        await session.run_sync(WAYS[way], [Often.new({"n": n}) for n in range(5)])
-    assert all(statement.startswith("INSERT INTO oban_jobs") for statement in seen)
+    for way in ("add_all", "insert, many", "insert, values", "bulk_save_objects"):
+        with recorded(engine) as seen:
+            await session.run_sync(WAYS[way], [Often.new({"n": n}) for n in range(5)])
+        assert seen, way
+        assert all(statement.startswith("INSERT INTO oban_jobs") for statement in seen), way
 
 
 @pytest.mark.parametrize("way", ["add_all", "insert, many"])
@@ -375,6 +378,7 @@ async def test_sessions_and_enqueue_at_once_leave_one_job(oban: Oban, engine: As
     assert [row["args"] for row in rows.values()] == [{"n": n} for n in range(rounds)]
 
 
+@pytest.mark.parametrize("factory", ["asyncpg"], indirect=True)
 @pytest.mark.parametrize("way", ["add_all", "insert, many"])
 async def test_the_loser_against_a_transaction_that_rolls_back_is_inserted(
     way: str, engine: AsyncEngine, session: AsyncSession
@@ -387,7 +391,7 @@ async def test_the_loser_against_a_transaction_that_rolls_back_is_inserted(
             await other.run_sync(WAYS[way], once(1))
 
     waiting = asyncio.create_task(insert_another())
-    await asyncio.sleep(0)
+    await eventually(lambda: waits_for_lock(engine))
     await session.rollback()
     await waiting
     assert len(await read_rows(engine)) == 1
