@@ -224,10 +224,21 @@ async def test_announcements_that_are_turned_off_are_no_problem(
     assert logged(caplog) == []
 
 
-async def test_a_node_works_on_the_tables_of_the_revision_before(
+def definition(url: URL) -> str:
+    """The statement that creates the trigger's function as it is now."""
+    with sync_engine(url).begin() as connection:
+        statement = "SELECT pg_get_functiondef('oban_notify_insert'::regproc)"
+        return str(connection.exec_driver_sql(statement).scalar_one())
+
+
+async def test_wake_ups_arrive_with_the_function_of_an_older_revision(
     empty: URL, caplog: pytest.LogCaptureFixture
 ) -> None:
     migration.upgrade(empty, revision="0003")
+    older = definition(empty)
+    migration.upgrade(empty)
+    newest = definition(empty)
+    execute(empty, older)
     async with (
         Oban(empty, queues={"default": 2}, **NO_POLLING) as node,
         Oban(empty, name="client") as client,
@@ -235,5 +246,6 @@ async def test_a_node_works_on_the_tables_of_the_revision_before(
         await wake_ups_arrive(node, client)
         assert "is not that of this version of Oban" in caplog.text
         await asyncio.to_thread(migration.upgrade, empty)
+        assert definition(empty) == newest != older
         await reaches(node, await client.enqueue(Noop.new()), JobState.COMPLETED)
     assert len(logged(caplog)) == 1
