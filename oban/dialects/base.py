@@ -261,6 +261,10 @@ class Dialect(Expressions):
     def is_bad_value(self, error: BaseException) -> bool:
         """Whether a statement failed, and will always fail, because of a value in its parameters."""
 
+    def is_locked(self, error: BaseException) -> bool:
+        """Whether a statement gave up because another transaction keeps one of its rows locked."""
+        return False
+
     def is_retryable(self, error: BaseException) -> bool:
         """Whether the failure is not the statement's fault, so that the same statement can succeed later."""
         if self.is_connection_error(error):

@@ -1,17 +1,35 @@
 """The entries of periodic jobs: what the code declares, what operators change, and the effective result."""
 
+import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import and_, bindparam, case, delete, null, or_, select
+from sqlalchemy import (
+    BigInteger,
+    Executable,
+    Float,
+    Text,
+    and_,
+    bindparam,
+    case,
+    delete,
+    literal_column,
+    null,
+    or_,
+    select,
+    true,
+)
 
-from oban import periodic
+from oban import encoding, periodic
 from oban.cron import Cron
 from oban.database.transaction import Transaction
+from oban.dialects.base import Dialect
+from oban.dialects.expressions import sql_literal
 from oban.models import Job, PeriodicEntry
 from oban.periodic import JOB_FIELDS, Periodic
+from oban.types import JSONDocument, UTCDateTime
 from oban.unique import Unique, parse_replace
 
 _entries = PeriodicEntry.__table__
@@ -133,38 +151,61 @@ def find_undeclared(
 
 def declare(
     tx: Transaction, name: str, entries: Sequence[Periodic], declared_at: datetime, lease: float = 60.0
-) -> None:
-    """Store the entries of a node's code, with one statement.
+) -> int:
+    """Store the entries of a node's code, with one statement; returns how many were stored.
 
     What operators have changed (`paused` and `override`) stays, and so does `last_tick`. A new entry starts
     now. The newest code wins: `declared_at` is the start of the node by the database's clock, and a node does
     not replace what one that has started later declares, unless that has not been declared for most of a
-    `lease` (seconds). Entries that `add_periodic` has added are not replaced.
+    `lease` (seconds). Entries that `add_periodic` has added are not replaced, and neither are those whose row
+    another transaction has locked: this would keep the others locked while it waits.
     """
     if not entries:
-        return
-    now = tx.dialect.real_clock.now()
+        return 0
     # In the same order on every node, as each row is locked.
     rows = [
         {
-            "name": name,
             "entry": entry.name,
             "declared": entry.declared,
-            "source": CODE,
-            "declared_at": declared_at,
-            "seen_at": now,
-            "last_tick": initial_last_tick(tx, entry.expression),
-            "updated_at": now,
+            "is_reboot": int(Cron.parse(entry.expression).is_reboot),
         }
         for entry in sorted(entries, key=lambda entry: entry.name)
     ]
-    insert: Any = tx.dialect.insert(_entries).values(rows)
+    parameters = {
+        "entries": encoding.dumps([{"n": n, **row} for n, row in enumerate(rows)]),
+        "of_instance": name,
+        "started": declared_at,
+        "abandoned": lease * _ABANDONED,
+    }
+    # A node that is frozen before its COMMIT would keep the rows locked.
+    tx.autocommit_next()
+    return len(tx.rows(_declare_statement(tx.dialect), parameters))
+
+
+@functools.cache
+def _declare_statement(dialect: Dialect) -> Executable:
+    name, started = bindparam("of_instance", type_=Text), bindparam("started", type_=UTCDateTime)
+    types: Any = {"n": BigInteger, "entry": Text, "declared": JSONDocument, "is_reboot": BigInteger}
+    record = dialect.recordset("entries", types).c
+    now = dialect.real_clock.now()
+    floor = case((record.is_reboot == literal_column("1"), null()), else_=dialect.now())
+    rows = select(name, record.entry, record.declared, sql_literal(CODE), started, now, floor, now)
+    stored = select(_entry.entry).where(_entry.name == name)
+    if dialect.single_writer:
+        rows = rows.where(true())
+    else:
+        wanted = dialect.recordset("entries", {"entry": Text}).c
+        locked = stored.where(_entry.entry.in_(select(wanted.entry)))
+        locked = locked.with_for_update(key_share=True, skip_locked=True, of=_entries)
+        free = locked.cte("free").prefix_with("MATERIALIZED")
+        is_new = ~stored.where(_entry.entry == record.entry).exists()
+        rows = rows.where(or_(record.entry.in_(select(free.c.entry)), is_new))
+    columns = ["name", "entry", "declared", "source", "declared_at", "seen_at", "last_tick", "updated_at"]
+    insert: Any = dialect.insert(_entries).from_select(columns, rows.order_by(record.n))
     new = insert.excluded
-    is_abandoned = _entry.seen_at <= tx.dialect.real_clock.now_minus(
-        bindparam("abandoned", lease * _ABANDONED)
-    )
+    is_abandoned = _entry.seen_at <= dialect.real_clock.now_minus(bindparam("abandoned", type_=Float))
     is_same = _entry.declared == new.declared
-    statement = insert.on_conflict_do_update(
+    statement: Executable = insert.on_conflict_do_update(
         index_elements=[_entry.name, _entry.entry],
         set_={
             "declared": new.declared,
@@ -173,10 +214,8 @@ def declare(
             "updated_at": case((is_same, _entry.updated_at), else_=now),
         },
         where=and_(_entry.source == CODE, or_(_entry.declared_at <= new.declared_at, is_abandoned)),
-    )
-    # A node that is frozen before its COMMIT would keep the rows locked.
-    tx.autocommit_next()
-    tx.execute(statement)
+    ).returning(_entry.entry)
+    return statement
 
 
 def initial_last_tick(tx: Transaction, expression: str) -> Any:
@@ -187,6 +226,10 @@ def initial_last_tick(tx: Transaction, expression: str) -> Any:
 def delete_gone(tx: Transaction, name: str, age: float) -> int:
     """Delete the entries of the code that no node has declared for `age` seconds; returns how many."""
     is_gone = _entry.seen_at <= tx.dialect.real_clock.now_minus(bindparam("age", age))
+    gone = select(_entry.entry).where(_entry.name == name, _entry.source == CODE, is_gone)
+    gone = gone.with_for_update(skip_locked=True)
     tx.autocommit_next()
-    result: Any = tx.execute(delete(_entries).where(_entry.name == name, _entry.source == CODE, is_gone))
+    result: Any = tx.execute(
+        delete(_entries).where(_entry.name == name, tx.dialect.in_subquery(_entry.entry, gone))
+    )
     return int(result.rowcount)

@@ -46,6 +46,10 @@ KEEP_TICKS = 7 * 86_400.0
 PRUNE_BATCH = 1000
 
 
+class EntryLocked(Exception):
+    """An entry did not fire, because a transaction that is still open has changed it."""
+
+
 class FiredTick(NamedTuple):
     """A tick that has inserted a job, or whose job, a unique one, was there already."""
 
@@ -78,9 +82,10 @@ def read_clock_and_entries(tx: Transaction, name: str) -> tuple[datetime, list[E
 
 def begin_entries(tx: Transaction, name: str) -> None:
     """Let the entries that have never fired, except those for a reboot, begin now."""
+    tx.dialect.begin_write(tx.connection())
     never_fired = [entry.name for entry in load_entries(tx, name) if has_to_begin(entry)]
-    if never_fired:
-        _move_last_tick(tx, name, never_fired, tx.dialect.now())
+    if free := _lock(tx, name, never_fired):
+        _move_last_tick(tx, name, sorted(free), tx.dialect.now())
 
 
 def has_to_begin(entry: Entry) -> bool:
@@ -106,7 +111,8 @@ def fire(
 
     Everything is decided here, by the rows and the database's clock: whoever calls this, however often, each
     tick of an entry inserts one job. An entry that is paused or that no live node declares does not fire. One
-    whose stored values make no valid job is reported in `failures`; its ticks stay due.
+    whose stored values make no valid job is reported in `failures`, and so is one whose row another
+    transaction has locked, for which the other entries do not wait. Its ticks stay due.
 
     Args:
         tx: The transaction, which this has to itself.
@@ -119,15 +125,16 @@ def fire(
         max_attempts: For jobs that do not set it.
     """
     tx.dialect.begin_write(tx.connection())
-    if not tx.dialect.single_writer:
-        # Before anything is read: who has waited for the lock sees what the other transaction has done.
-        records = [{"n": n, "entry": entry} for n, entry in enumerate(sorted(names))]
-        tx.rows(_lock_statement(tx.dialect), {"of_instance": name, "names": encoding.dumps(records)})
+    # Before anything is read: who gets the lock sees what an earlier transaction has done.
+    free = _lock(tx, name, names)
     now, entries = read_clock_and_entries(tx, name)
     fired = Fired(now, entries)
     due: dict[tuple[str, datetime], Job] = {}
     for entry in entries:
         if entry.name not in names or entry.paused or entry.is_gone(lease):
+            continue
+        if entry.name not in free:
+            fired.failures.append((entry.name, EntryLocked("a transaction that is open has changed it")))
             continue
         try:
             ticks = due_ticks_of(entry, now, lease, reboot)
@@ -144,19 +151,23 @@ def fire(
     return fired
 
 
+def _lock(tx: Transaction, name: str, names: Collection[str]) -> Collection[str]:
+    """Lock entries, and return the names of those that no other transaction has locked."""
+    if tx.dialect.single_writer or not names:
+        return names
+    parameters = {"of_instance": name, "names": encoding.dumps([{"entry": entry} for entry in names])}
+    return {row.entry for row in tx.rows(_lock_statement(tx.dialect), parameters)}
+
+
 @functools.cache
 def _lock_statement(dialect: Dialect) -> Executable:
-    """Lock entries in the order of `names`, so that no two transactions wait for each other.
-
-    `declare` locks them in the same order. That of the database's collation can be another one.
-    """
-    wanted = dialect.recordset("names", {"n": BigInteger, "entry": Text}).c
+    wanted = dialect.recordset("names", {"entry": Text}).c
     return (
         select(_entry.entry)
         .select_from(_entries.join(wanted.entry.table, _entry.entry == wanted.entry))
         .where(_entry.name == bindparam("of_instance", type_=Text))
-        .order_by(wanted.n)
-        .with_for_update(key_share=True, of=_entries)
+        # Who does not wait needs no order of locks.
+        .with_for_update(key_share=True, of=_entries, skip_locked=True)
     )
 
 
@@ -239,8 +250,9 @@ def elected_at(tx: Transaction, name: str, identity: str) -> datetime | None:
 
 def end_term(tx: Transaction, name: str, names: Sequence[str]) -> None:
     """Note in entries for a reboot that there was a leader until now."""
-    # By the same clock as `elected_at`.
-    _move_last_tick(tx, name, names, tx.dialect.real_clock.now())
+    if free := _lock(tx, name, names):
+        # By the same clock as `elected_at`.
+        _move_last_tick(tx, name, sorted(free), tx.dialect.real_clock.now())
 
 
 def prune_ticks(tx: Transaction, limit: int = PRUNE_BATCH) -> int:

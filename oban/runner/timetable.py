@@ -1,7 +1,7 @@
 """When the leader has to look at which periodic entry again."""
 
 import logging
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -14,6 +14,8 @@ logger = logging.getLogger("oban.scheduler")
 
 #: The longest pause, in seconds, before an entry that could not fire tries again.
 MAX_PAUSE = 30.0
+#: The attempt at which a lock that still keeps an entry from firing is logged, after about a second.
+_LONG_LOCKED = 4
 
 
 class _Next(NamedTuple):
@@ -40,8 +42,9 @@ class Timetable:
     def __init__(self) -> None:
         self._next: dict[str, _Next] = {}
         self._failures: dict[str, _Failure] = {}
-        #: The names of the entries that fire after a reboot.
+        #: The names of the entries that fire after a reboot, and of those with unique jobs.
         self.reboots: list[str] = []
+        self.uniques: set[str] = set()
 
     def update(
         self,
@@ -57,6 +60,7 @@ class Timetable:
         """
         entries = list(entries)
         self.reboots = [entry.name for entry in entries if ticks.is_reboot(entry)]
+        self.uniques = {entry.name for entry in entries if entry.values.get("unique")}
         before, self._next = self._next, {}
         for entry in entries:
             timing = (entry.values, entry.last_tick)
@@ -89,19 +93,29 @@ class Timetable:
         """When the next entry that could not fire tries again, by the monotonic clock."""
         return min((failure.retry_at for failure in self._failures.values()), default=None)
 
-    def note_failures(self, tried: Iterable[str], failures: Sequence[tuple[str, Exception]]) -> None:
-        """Log which of the entries that were tried could not fire, and let them try again later."""
+    def note_failures(
+        self,
+        tried: Iterable[str],
+        failures: Sequence[tuple[str, Exception]],
+        is_locked: Callable[[Exception], bool],
+    ) -> None:
+        """Log which of the entries that were tried could not fire, and let them try again later.
+
+        `is_locked` says whether an error is about a lock of another transaction, which ends soon as a rule.
+        """
         errors = dict(failures)
         for name in tried:
             before = self._failures.pop(name, None)
             if (error := errors.get(name)) is None:
                 continue
             attempts = before.attempts + 1 if before else 1
-            pause = backoff.pause(attempts, MAX_PAUSE)
+            locked = is_locked(error)
+            pause = backoff.pause(attempts, backoff.LONGEST_PAUSE if locked else MAX_PAUSE)
             message = f"{type(error).__name__}: {dialects.driver_error(error)}"
             self._failures[name] = _Failure(attempts, message, clock.monotonic() + pause)
             # Not again with each attempt.
-            if before is None or before.message != message:
+            is_new = before is None or before.message != message
+            if attempts == _LONG_LOCKED if locked else is_new:
                 logger.error(
                     "the periodic entry %s cannot insert its jobs, and tries again: %s", name, message
                 )

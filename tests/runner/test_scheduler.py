@@ -19,22 +19,12 @@ from oban.runner.services.leader import Leader
 from oban.runner.services.scheduler import Scheduler
 from tests.support.internals import believe_time, database_of, forget_lead, next_tick_of
 from tests.support.options import BRIEF
-from tests.support.periodic import START, change, entry, fired_ticks, load, tick_rows
+from tests.support.periodic import START, Leads, change, entry, fired_ticks, load, tick_rows
 from tests.support.statements import recorded
 from tests.support.waiting import eventually, quiet
 from tests.support.workers import Noop
 
 MINUTE = timedelta(minutes=1)
-
-
-class Leads(Leader):
-    """A leader by order of the test, whatever the table says."""
-
-    leading = True
-
-    @property
-    def leads(self) -> bool:
-        return self.leading
 
 
 def scheduler(oban: Oban, *entries: Periodic, leads: bool = True, **options: Any) -> Scheduler:

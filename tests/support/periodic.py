@@ -12,12 +12,23 @@ from oban.models import PeriodicEntry, Tick
 from oban.periodic import Periodic
 from oban.repository import periodic, ticks
 from oban.repository.ticks import Fired
+from oban.runner.services.leader import Leader
 from tests.support.internals import database_of
 
 #: When tests begin: a Sunday, in UTC.
 START = datetime(2025, 3, 9, tzinfo=UTC)
 #: A lease longer than any test lasts by its own clock.
 LEASE = 1e9
+
+
+class Leads(Leader):
+    """A leader by order of the test, whatever the table says."""
+
+    leading = True
+
+    @property
+    def leads(self) -> bool:
+        return self.leading
 
 
 def entry(

@@ -315,9 +315,11 @@ class PostgreSQL(Dialect):
         original = getattr(error, "orig", None) or error
         return self.is_connection_error(error) and _FULL.search(str(original)) is not None
 
+    def is_locked(self, error: BaseException) -> bool:
+        return isinstance(error, DBAPIError) and _sqlstate(error) == _LOCKED
+
     def is_retryable(self, error: BaseException) -> bool:
-        locked = isinstance(error, DBAPIError) and _sqlstate(error) == _LOCKED
-        return locked or super().is_retryable(error)
+        return self.is_locked(error) or super().is_retryable(error)
 
     def is_bad_value(self, error: BaseException) -> bool:
         if isinstance(error, DBAPIError):

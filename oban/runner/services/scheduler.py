@@ -23,6 +23,10 @@ MAX_SLEEP = 30.0
 #: Seconds by which a tick is late on purpose, because a loop's timers and the distance between two clocks are
 #: not exact, and a transaction that comes too early inserts nothing.
 _LATE = 0.01
+#: Seconds until entries that another transaction has locked are declared again.
+DECLARE_AGAIN = 1.0
+#: Seconds for which entries that are locked are looked for among those that fire together.
+MAX_LOCKED = 5.0
 #: Seconds between two looks for old ticks and for entries that are not in the code any more, and before the
 #: first of them.
 CLEAN_INTERVAL = 3600.0
@@ -101,10 +105,10 @@ class Scheduler(Service):
         """Declare the entries of the code if it is time to; returns the seconds until the next time."""
         if (left := self._declare_at - clock.monotonic()) > 0:
             return left
-        # Workers can be defined while the node runs.
-        if entries := self._find_entries():
-            await self._declare_entries(entries)
         pause = min(self._options.heartbeat_interval, periodic.MAX_INTERVAL)
+        # Workers can be defined while the node runs.
+        if (entries := self._find_entries()) and not await self._declare_entries(entries):
+            pause = min(pause, DECLARE_AGAIN)
         self._declare_at = clock.monotonic() + pause
         return pause
 
@@ -115,13 +119,17 @@ class Scheduler(Service):
             logger.error("the periodic entries of the code cannot be declared: %s", error)
             return ()
 
-    async def _declare_entries(self, entries: Sequence[Periodic]) -> None:
+    async def _declare_entries(self, entries: Sequence[Periodic]) -> bool:
+        """Declare what is not, or not any more; returns whether all of it was stored."""
         name, lease = self._options.name, self._options.lease
         if self._declared_at is None:
             self._declared_at = await self.database.read(cluster.database_time)
         found = await self.database.read(periodic.find_undeclared, name, entries, self._declared_at, lease)
+        stored = 0
         if found.entries:
-            await self.database.write(periodic.declare, name, found.entries, self._declared_at, lease)
+            stored = await self.database.write(
+                periodic.declare, name, found.entries, self._declared_at, lease
+            )
             # One of them may be new, or was gone.
             self._load_at = 0.0
         for shadowed in set(found.shadowed).difference(self._shadowed):
@@ -131,6 +139,7 @@ class Scheduler(Service):
                 shadowed,
             )
         self._shadowed = found.shadowed
+        return stored == len(found.entries)
 
     async def _lead(self) -> float:
         """Fire what is due; returns the seconds until something else has to be done."""
@@ -188,18 +197,42 @@ class Scheduler(Service):
     async def _fire(self, names: list[str]) -> None:
         """Fire entries, and those that the database refuses to store apart from the others."""
         failures: list[tuple[str, Exception]] = []
-        is_outage = self.database.dialect.is_retryable
+        give_up_at = clock.monotonic() + MAX_LOCKED
 
         async def fire(some: Sequence[str]) -> None:
-            failures.extend(await self._fire_together(some))
+            try:
+                failures.extend(await self._fire_together(some))
+            except Exception as error:
+                if len(some) > 1 or not self._is_locked(error):
+                    raise
+                failures.append((some[0], error))
 
+        def is_outage(error: Exception) -> bool:
+            if self._is_locked(error):
+                # Perhaps it is a lock of a whole table.
+                return clock.monotonic() >= give_up_at
+            return self.database.dialect.is_retryable(error)
+
+        unique = self._timetable.uniques.intersection(names)
+        tried: Sequence[str] = ()
         try:
-            await fire(names)
-        except Exception as error:
-            if is_outage(error):
-                raise
-            failures += await bisect_failures(list(names), fire, is_outage)
-        self._timetable.note_failures(names, failures)
+            # A transaction that is open can keep the key of a unique job locked.
+            for some in ([name for name in names if name not in unique], sorted(unique)):
+                if not some:
+                    continue
+                try:
+                    await fire(some)
+                except Exception as error:
+                    if is_outage(error):
+                        raise
+                    failures += await bisect_failures(some, fire, is_outage)
+            tried = names
+        finally:
+            # In an outage, only those whose own fault is known.
+            self._timetable.note_failures(tried or [name for name, _ in failures], failures, self._is_locked)
+
+    def _is_locked(self, error: Exception) -> bool:
+        return isinstance(error, ticks.EntryLocked) or self.database.dialect.is_locked(error)
 
     async def _fire_together(self, names: Sequence[str]) -> list[tuple[str, Exception]]:
         """Fire entries in one transaction; returns those whose values make no valid job."""
@@ -215,7 +248,9 @@ class Scheduler(Service):
             max_attempts=options.max_attempts,
         )
         self._note_time(fired.now)
-        self._timetable.update(fired.now, fired.entries, options.lease, self._reboot, names)
+        waiting = [name for name, error in fired.failures if self._is_locked(error)]
+        done = set(names).difference(waiting)
+        self._timetable.update(fired.now, fired.entries, options.lease, self._reboot, done)
         return fired.failures
 
     async def _clean(self) -> None:
