@@ -1,7 +1,7 @@
 """Judges the unique jobs that a session or an INSERT statement is about to insert."""
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Executable, Result
@@ -42,11 +42,9 @@ class NewJob(NamedTuple):
         """Whether it is in the way of a later job with the same key and this rule."""
         due = _time(self.values.get("scheduled_at"))
         state = self.values.get("state") or (state_at(due) if due else JobState.AVAILABLE)
-        if state not in rule.states or rule.period is None:
-            return state in rule.states
-        # The database fills in the current time.
         at = _time(self.values.get(rule.timestamp))
-        return at is None or at >= clock.now() - timedelta(seconds=rule.period)
+        # The database fills in the current time.
+        return rule.counts(state, 0.0 if at is None else (clock.now() - at).total_seconds())
 
 
 class _Executor:

@@ -146,6 +146,13 @@ class Unique:
             return value
         return {key: value[key] for key in self.keys if key in value}
 
+    def counts(self, state: str, age: float) -> bool:
+        """Whether a job with the same key is in the way of a new one.
+
+        `state` is its state, and `age` how many seconds ago its `timestamp` is, negative if that is later.
+        """
+        return state in self.states and (self.period is None or age <= self.period)
+
     def rule(self) -> dict[str, Any]:
         """What is stored with a job, so that programs without its worker can judge a retry or an update."""
         return {

@@ -132,6 +132,6 @@ class _Allowed:
         for state in rule.states:
             if found := self._latest.get((job.key, state, rule.timestamp)):
                 at, id_ = found
-                if rule.period is None or (now - at).total_seconds() <= rule.period:
+                if rule.counts(state, (now - at).total_seconds()):
                     return id_
         return None

@@ -281,6 +281,4 @@ def _covers(rule: Unique, record: Record, now: datetime) -> bool:
         at = datetime.fromisoformat(record["scheduled_at"]).replace(tzinfo=UTC)
         due_in = (at - now).total_seconds()
     state = record.get("state", "scheduled" if due_in > 0 else "available")
-    if state not in rule.states:
-        return False
-    return rule.period is None or rule.timestamp == "inserted_at" or due_in >= -rule.period
+    return rule.counts(state, 0.0 if rule.timestamp == "inserted_at" else -due_in)
