@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
-from sqlalchemy import URL, func, insert, select
+from sqlalchemy import URL, func, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 from oban import Job, Oban, UniqueConflict
@@ -132,6 +132,26 @@ async def test_eight_processes_leave_one_job_of_each_key(sqlite_url: URL, rng: r
         stored = {job.args["key"] for job in await oban.list_jobs()}
     assert sum(map(int, outputs)) == KEYS
     assert len(stored) == KEYS
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("adds", [False, True])
+async def test_a_hundred_thousand_unique_jobs_fit_into_one_transaction(
+    postgresql_url: URL, adds: bool
+) -> None:
+    jobs = jobs_of([*range(100_000)])
+    async with Oban(postgresql_url) as oban, AsyncSession(oban.engine) as session:
+        if adds:
+            session.add_all(jobs)
+            await session.flush()
+        else:
+            await oban.enqueue_many(jobs, session=session)
+        locks = "pg_locks WHERE pid = pg_backend_pid()"
+        # Locks of rows are stored in the rows: the table of locks has a fixed size.
+        assert (await session.execute(select(func.count()).select_from(text(locks)))).scalar_one() < 50
+        await session.commit()
+        stored = (await session.execute(select(func.count()).select_from(TABLE))).scalar_one()
+    assert stored == len(jobs)
 
 
 @pytest.mark.timeout(120)
