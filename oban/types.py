@@ -48,6 +48,8 @@ class JobState(enum.StrEnum):
 STATES = [state.value for state in JobState]
 #: The states in which a job waits to run.
 PENDING_STATES = (JobState.AVAILABLE, JobState.SCHEDULED, JobState.SUSPENDED, JobState.RETRYABLE)
+#: The states that a new job can have.
+NEW_STATES = (JobState.AVAILABLE, JobState.SCHEDULED, JobState.SUSPENDED)
 #: The states of a job that has ended, which only a retry makes run again.
 ENDED_STATES = (JobState.COMPLETED, JobState.CANCELLED, JobState.DISCARDED)
 STATE_BY_VALUE = {state.value: state for state in JobState}

@@ -9,7 +9,7 @@ from oban.models import Job
 from oban.repository.insert_batch import BATCH, encode_document, insert_records, make_record, show_inserted
 from oban.repository.insert_statements import DOCUMENTS, single_statement
 from oban.repository.unique_insert import any_unique, insert_unique
-from oban.types import JobState
+from oban.types import NEW_STATES, JobState
 
 __all__ = ["BATCH", "collect_jobs", "insert_all"]
 
@@ -18,7 +18,6 @@ _TIMING = {"state", "scheduled_at", "delay"}
 _ENDED = ("attempted_at", "cancelled_at", "completed_at", "discarded_at")
 #: The fields that an insert does not store, because each new job has the same value in them.
 _NOT_STORED = ("attempt", "errors", "attempted_by", "inserted_at", *_ENDED)
-_NEW_STATES = (JobState.AVAILABLE, JobState.SCHEDULED, JobState.SUSPENDED)
 
 
 def collect_jobs(jobs: Iterable[Job] | Job, *more: Job) -> list[Job]:
@@ -56,7 +55,7 @@ def _check_new(job: Job) -> None:
         if values.get(field):
             raise InvalidJob(field, f"of a new job cannot be set: it has not run yet; {advice}")
     state = values.get("state", JobState.AVAILABLE)
-    if state not in _NEW_STATES:
+    if state not in NEW_STATES:
         raise InvalidJob("state", f"of a new job is available, scheduled or suspended, not {state}; {advice}")
     if state == JobState.SCHEDULED and values.get("scheduled_at") is None:
         raise InvalidJob("state", "is scheduled, but the job has no scheduled_at or schedule_in")

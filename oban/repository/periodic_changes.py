@@ -104,7 +104,7 @@ def _change(tx: Transaction, name: str, entry: str, values: dict[str, Any]) -> N
     statement = (
         update(_entries)
         .where(_entry.name == name, _entry.entry == entry)
-        .values(**values, updated_at=tx.dialect.now())
+        .values(**values, updated_at=tx.dialect.real_clock.now())
         .returning(_entry.entry)
     )
     if tx.execute(statement).one_or_none() is None:

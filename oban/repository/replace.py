@@ -14,11 +14,10 @@ from oban.models import Job
 from oban.repository.announce import announce_available, announce_due
 from oban.repository.insert_batch import Record, encode_document
 from oban.repository.insert_statements import COLUMNS, DOCUMENTS
-from oban.types import JobState, KeyText, StateType, UTCDateTime
+from oban.types import PENDING_STATES, JobState, KeyText, StateType, UTCDateTime
 from oban.unique import Replacement
 
 _jobs: Any = Job.__table__
-_PENDING = (JobState.AVAILABLE, JobState.SCHEDULED, JobState.SUSPENDED, JobState.RETRYABLE)
 
 
 def replace(
@@ -103,7 +102,7 @@ def _statement(dialect: Dialect, state: str, changed: tuple[str, ...], when: str
             values[field] = bindparam(f"new_{field}", type_=COLUMNS[field])
     if "max_attempts" in values:
         # A job that waits to run needs an attempt that it has not used.
-        least = _jobs.c.attempt + literal_column("1" if state in _PENDING else "0")
+        least = _jobs.c.attempt + literal_column("1" if state in PENDING_STATES else "0")
         most = values["max_attempts"]
         values["max_attempts"] = case((most < least, least), else_=most)
     return (

@@ -30,6 +30,7 @@ from oban.repository.replace import replace
 from oban.repository.selection import Selection
 from oban.repository.unique_result import Item, show
 from oban.repository.unique_statement import single_parameters, single_unique_statement, unique_statement
+from oban.types import NEW_STATES
 from oban.unique import Unique, of_job
 
 #: How often a job is judged again because the job in its way has changed meanwhile.
@@ -190,7 +191,7 @@ class UniqueInsert:
         for item in items:
             inserted = by_key.setdefault(item.key, [])
             rule = item.rule
-            if inserted and rule is not None and not _NEW_STATES.isdisjoint(rule.states):
+            if inserted and rule is not None and any(state in NEW_STATES for state in rule.states):
                 if now is None:
                     now = self._tx.execute(select(self._tx.dialect.now().label("now"))).scalar_one()
                 item.earlier = next((new for new in inserted if _covers(rule, new.record, now)), None)
@@ -260,9 +261,6 @@ class UniqueInsert:
             f"{item.job!r} was not enqueued: a job with the same unique key has changed {MAX_ROUNDS} times"
             " while it was looked up; enqueue it again"
         )
-
-
-_NEW_STATES = frozenset({"available", "scheduled", "suspended"})
 
 
 def _covers_always(rule: Unique, record: Record) -> bool:

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import URL, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from oban import Job, Oban, SyncOban, Worker
+from oban import Job, Oban, SyncOban, Worker, clock
 from oban.errors import ConfigError, InvalidJob, PeriodicInCode, PeriodicNotFound
 from oban.models import PeriodicEntry, Tick
 from oban.periodic import Periodic, PeriodicInfo
@@ -17,7 +17,7 @@ from oban.registry import registry
 from oban.repository import cluster, periodic
 from tests.support.databases import DATABASES
 from tests.support.internals import database_of
-from tests.support.rows import delete_rows, lasting_url, read_row
+from tests.support.rows import delete_rows, just_now, lasting_url, read_row
 
 DAY = timedelta(days=1)
 
@@ -349,6 +349,14 @@ async def test_an_unknown_name_is_refused_with_a_similar_one(client: Any, oban: 
         await connection.execute(delete(PeriodicEntry))
     with pytest.raises(PeriodicNotFound, match="the instance 'Oban' has none at all"):
         await client.pause_periodic("nightly")
+
+
+async def test_a_poll_notices_a_change_although_a_test_has_moved_the_clock(oban: Oban, client: Any) -> None:
+    with clock.use(clock.MovableClock(datetime(2031, 1, 1, tzinfo=UTC))):
+        await client.pause_periodic("nightly")
+    async with oban.engine.connect() as connection:
+        changed_at = (await connection.execute(select(PeriodicEntry.updated_at))).scalar_one()
+    assert just_now(changed_at)
 
 
 async def test_changes_in_a_session_are_made_when_it_commits(oban: Oban, url: URL, client: Any) -> None:
