@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import URL
+from sqlalchemy import URL, text
 
 from oban import Job, JobState, Oban, Worker
 from oban.errors import ConfigError
@@ -117,6 +117,15 @@ async def test_functions_and_plain_classes_run_in_processes_that_are_used_again(
     # A job sees nothing of the job before it.
     await recorded(oban, await oban.enqueue(InProcess.new({"do": "look"})))
     assert await recorded(oban, await oban.enqueue(InProcess.new({"do": "pid"}))) == [pid, "none"]
+
+
+async def test_a_key_that_another_program_has_stored_as_bytes_goes_to_no_process(oban: Oban) -> None:
+    job = await oban.enqueue(InProcess.new({"do": "pid"}, queue="later"))
+    async with oban.engine.begin() as connection:
+        columns = {"unique_key": b"\xff", "unique_rule": b"\xff", "queue": "default"}
+        sets = ", ".join(f"{column} = :{column}" for column in columns)
+        await connection.execute(text(f"UPDATE oban_jobs SET {sets}"), columns)
+    assert await recorded(oban, job)
 
 
 async def test_a_renamed_function_runs_in_a_process_and_snoozes_with_meta(oban: Oban) -> None:

@@ -58,8 +58,9 @@ def encode_job(job: Job) -> list[Any]:
 def _json_value(value: Any) -> Any:
     if isinstance(value, datetime):
         return value.isoformat()
-    # Undecodable args and meta were refused before. No worker needs the other columns, such as errors.
-    return None if isinstance(value, encoding.Undecodable) else value
+    # Undecodable args and meta were refused before. No worker needs the other columns, such as errors, or a
+    # unique key, which SQLite stores as bytes if another program writes them.
+    return None if isinstance(value, (encoding.Undecodable, bytes)) else value
 
 
 def decode_job(values: list[Any]) -> Job:
