@@ -22,14 +22,14 @@ class EnqueueOperations(ABC, Generic[CallerT]):
     transaction: it neither commits nor rolls back, and the nodes are notified when the caller commits.
 
     A unique job that is a duplicate is not inserted. Its instance then shows the stored job, or the earlier
-    one of the same call, with `conflict` true; in a session that has an instance of that job, it is detached.
-    It is new again after a rollback. If the connection is lost after the commit, a repeated call finds the
-    job that the first one has inserted.
+    one of the same call, with `conflict` true. It joins `session`, unless that has an instance of the stored
+    job already. After a rollback, it is a new job again. If the connection is lost after the commit, a
+    repeated call finds the job that the first one has inserted.
 
     A call waits for other transactions that have inserted a duplicate: if these roll back, it inserts the
     job. At REPEATABLE READ and SERIALIZABLE, it raises a serialization failure if one of them has committed
     since the transaction began. Two transactions that enqueue the same unique jobs in several calls, in
-    another order, can deadlock; pass all jobs in one call, which goes by the keys' order.
+    different orders, can deadlock; one call with all jobs cannot, as it locks their keys in one order.
     """
 
     @abstractmethod

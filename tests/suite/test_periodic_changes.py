@@ -15,16 +15,15 @@ from oban.models import PeriodicEntry, Tick
 from oban.periodic import Periodic, PeriodicInfo
 from oban.registry import registry
 from oban.repository import cluster, periodic
-from tests.support.databases import DATABASES
 from tests.support.internals import database_of
 from tests.support.rows import delete_rows, just_now, lasting_url, read_row
 
 DAY = timedelta(days=1)
 
 
-@pytest.fixture(scope="module", params=DATABASES)
+@pytest.fixture(scope="module", params=["sqlite", "asyncpg"])
 def url(request: pytest.FixtureRequest) -> Iterator[URL]:
-    """One database for all tests of this module, emptied for each."""
+    """One database for all tests of this module, emptied for each. The sync client uses psycopg."""
     yield from lasting_url(request)
 
 

@@ -12,7 +12,6 @@ from oban.models import PeriodicEntry
 from oban.periodic import Periodic
 from oban.repository import cluster, periodic
 from oban.repository.periodic import Entry
-from tests.support.databases import DATABASES
 from tests.support.internals import database_of
 from tests.support.rows import lasting_url
 from tests.support.statements import recorded
@@ -20,9 +19,9 @@ from tests.support.statements import recorded
 MINUTE = timedelta(minutes=1)
 
 
-@pytest.fixture(scope="module", params=DATABASES)
+@pytest.fixture(scope="module", params=["sqlite", "asyncpg"])
 def url(request: pytest.FixtureRequest) -> Iterator[URL]:
-    """One database for all tests of this module, emptied for each."""
+    """One database for all tests of this module, emptied for each. Those of the scheduler use each driver."""
     yield from lasting_url(request)
 
 
