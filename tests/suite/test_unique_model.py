@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, event
 from sqlalchemy.orm import Session
 
 from oban import Job, RetryOutcome, SyncOban, UniqueConflict, Worker, clock
@@ -203,6 +203,9 @@ class Comparison:
 def client(factory: Factory) -> Iterator[SyncOban]:
     url = factory.create()
     engine = create_engine(sync_engine(url).url)
+    if url.get_backend_name() == "sqlite":
+        # Thousands of commits would wait for the disk.
+        event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous = OFF"))
     with SyncOban(engine) as oban:
         yield oban
     engine.dispose()
