@@ -1,7 +1,7 @@
 """The guard of unique jobs: locks their keys, and finds the jobs that are in the way.
 
 A transaction claims the keys of its unique jobs first. That waits for other transactions that have claimed
-one of them, so that the look for conflicts sees what the other has committed.
+one of them, so that the look-up of conflicts sees what the other one has committed.
 """
 
 import functools
@@ -38,7 +38,7 @@ _jobs = sa.Table(
 
 
 class Candidate(NamedTuple):
-    """A unique job that is about to be inserted, or to become unfinished again."""
+    """A unique job that is about to be inserted, to be retried, or to get another key."""
 
     key: str
     rule: Unique
