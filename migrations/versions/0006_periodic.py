@@ -22,6 +22,7 @@ def upgrade(op: Operations, schema: str | None = None) -> None:
         sa.Column("paused", sa.Boolean(), nullable=False, server_default=sa.false()),
         sa.Column("declared_at", sa.DateTime(), nullable=False),
         sa.Column("seen_at", sa.DateTime(), nullable=False),
+        sa.Column("lease", sa.Double()),
         sa.Column("last_tick", sa.DateTime()),
         sa.Column("updated_at", sa.DateTime(), nullable=False),
         sa.PrimaryKeyConstraint("name", "entry", name="oban_periodic_pkey"),

@@ -77,7 +77,7 @@ LATER_COLUMNS = {
     "oban_unique_keys": {"key", "turn"},
     "oban_periodic": {
         *("name", "entry", "declared", "override", "source", "paused"),
-        *("declared_at", "seen_at", "last_tick", "updated_at"),
+        *("declared_at", "seen_at", "lease", "last_tick", "updated_at"),
     },
     "oban_ticks": {"name", "entry", "tick", "job_id", "inserted_at"},
 }

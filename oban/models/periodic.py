@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, Boolean, Index, PrimaryKeyConstraint, Text, false
+from sqlalchemy import BigInteger, Boolean, Double, Index, PrimaryKeyConstraint, Text, false
 from sqlalchemy.orm import Mapped, mapped_column
 
 from oban.models.base import Base
@@ -15,7 +15,8 @@ class PeriodicEntry(Base):
 
     `declared` is the entry as the code, or `add_periodic`, declares it, and the keys of `override` replace
     some of its keys. `source` is "code" or "runtime". `declared_at` is the start of the node that declared
-    the entry, and `seen_at` the last time that a node did so. No tick up to `last_tick` inserts a job again.
+    the entry, `seen_at` the last time that a node did so, and `lease` that node's lease in seconds, after
+    which the entry is gone. No tick up to `last_tick` inserts a job again.
     """
 
     __tablename__ = "oban_periodic"
@@ -29,6 +30,7 @@ class PeriodicEntry(Base):
     paused: Mapped[bool] = mapped_column(Boolean, server_default=false())
     declared_at: Mapped[datetime] = mapped_column(UTCDateTime)
     seen_at: Mapped[datetime] = mapped_column(UTCDateTime)
+    lease: Mapped[float | None] = mapped_column(Double)
     last_tick: Mapped[datetime | None] = mapped_column(UTCDateTime)
     updated_at: Mapped[datetime] = mapped_column(UTCDateTime)
 

@@ -8,13 +8,15 @@ from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    Double,
     Executable,
-    Float,
     Text,
     and_,
     bindparam,
     case,
+    cast,
     delete,
+    func,
     literal_column,
     null,
     or_,
@@ -27,6 +29,7 @@ from oban.cron import Cron
 from oban.database.transaction import Transaction
 from oban.dialects.base import Dialect
 from oban.dialects.expressions import sql_literal
+from oban.errors import InvalidJob
 from oban.models import Job, PeriodicEntry
 from oban.periodic import JOB_FIELDS, Periodic
 from oban.types import JSONDocument, UTCDateTime
@@ -40,8 +43,7 @@ CODE, RUNTIME = "code", "runtime"
 #: Fractions of the lease: how old `seen_at` can be before a node refreshes it, and before a node with older
 #: code takes an entry over, because those with newer code are gone.
 _FRESH, _ABANDONED = 0.25, 0.75
-#: The most seconds between two declarations, however long the lease is. Otherwise a client that does not know
-#: the lease of the nodes would take entries for gone.
+#: The most seconds between two declarations, however long the lease is.
 MAX_INTERVAL = 15.0
 
 
@@ -57,6 +59,8 @@ class Entry:
     paused: bool
     declared_at: datetime
     seen_at: datetime
+    #: The lease of the node that has declared the entry, in seconds.
+    lease: float | None
     last_tick: datetime | None
     #: The database's time when the row was read, and the seconds since a node has declared the entry. A clock
     #: that a test moves is no reason to believe that nodes are gone.
@@ -64,14 +68,20 @@ class Entry:
     unseen_for: float
 
     def is_gone(self, lease: float) -> bool:
-        """Whether no live node declares the entry any more, so that it does not fire."""
-        return self.source == CODE and self.unseen_for >= lease
+        """Whether no live node declares the entry any more, so that it does not fire.
+
+        `lease` counts if the row does not tell that of the node that has declared it.
+        """
+        return self.source == CODE and self.unseen_for >= (self.lease or lease)
 
     def new_job(self, tick: datetime | None = None) -> Job:
         """A new job of the entry, for a tick or without one. Raises `InvalidJob` for wrong stored values."""
         values = {key: self.values[key] for key in JOB_FIELDS if self.values.get(key) is not None}
+        own = values.pop("meta", {})
+        if not isinstance(own, dict):
+            raise InvalidJob("meta", f"must be a dict, not {type(own).__name__}")
         meta = {
-            **(values.pop("meta", None) or {}),
+            **own,
             "cron": True,
             "cron_name": self.name,
             "cron_expr": self.values.get("expression"),
@@ -88,7 +98,10 @@ class Entry:
 
 def load_entries(tx: Transaction, name: str, entry: str | None = None) -> list[Entry]:
     """The entries of an instance, or the one of a name, with their effective values, by name."""
-    columns = ("entry", "declared", "override", "source", "paused", "declared_at", "seen_at", "last_tick")
+    columns = (
+        *("entry", "declared", "override", "source", "paused"),
+        *("declared_at", "seen_at", "lease", "last_tick"),
+    )
     times = (tx.dialect.now().label("read_at"), tx.dialect.real_clock.now().label("real_time"))
     statement = select(*(_entry[column] for column in columns), *times)
     statement = statement.where(_entry.name == name).order_by(_entry.entry)
@@ -104,12 +117,18 @@ def load_entries(tx: Transaction, name: str, entry: str | None = None) -> list[E
             paused=row.paused,
             declared_at=row.declared_at,
             seen_at=row.seen_at,
+            lease=_number(row.lease),
             last_tick=row.last_tick,
             read_at=row.read_at,
             unseen_for=(row.real_time - row.seen_at).total_seconds(),
         )
         for row in tx.execute(statement)
     ]
+
+
+def _number(lease: Any) -> float | None:
+    # SQLite can have a text in any column.
+    return lease if isinstance(lease, float) and lease > 0 else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +146,7 @@ def find_undeclared(
     tx: Transaction, name: str, entries: Iterable[Periodic], declared_at: datetime, lease: float
 ) -> Undeclared:
     """Find out, without writing, what `declare` would change. `declared_at` and `lease` are as there."""
-    columns = (_entry.entry, _entry.declared, _entry.source, _entry.declared_at, _entry.seen_at)
+    columns = (_entry.entry, _entry.declared, _entry.source, _entry.declared_at, _entry.seen_at, _entry.lease)
     tx.autocommit_next()
     time = tx.dialect.real_clock.now().label("read_at")
     rows = tx.execute(select(*columns, time).where(_entry.name == name))
@@ -142,9 +161,10 @@ def find_undeclared(
         if row.source != CODE:
             found.shadowed.append(entry.name)
         elif row.declared_at <= declared_at:
-            if is_stale or row.declared_at < declared_at or row.declared != entry.declared:
+            is_same = (row.declared_at, row.declared, row.lease) == (declared_at, entry.declared, lease)
+            if is_stale or not is_same:
                 found.entries.append(entry)
-        elif age >= lease * _ABANDONED:
+        elif age >= (_number(row.lease) or lease) * _ABANDONED:
             found.entries.append(entry)
     return found
 
@@ -156,9 +176,10 @@ def declare(
 
     What operators have changed (`paused` and `override`) stays, and so does `last_tick`. A new entry starts
     now. The newest code wins: `declared_at` is the start of the node by the database's clock, and a node does
-    not replace what one that has started later declares, unless that has not been declared for most of a
-    `lease` (seconds). Entries that `add_periodic` has added are not replaced, and neither are those whose row
-    another transaction has locked: this would keep the others locked while it waits.
+    not replace what one that has started later declares, unless that has not been declared for most of the
+    other node's lease. `lease` is that of this node, in seconds. Entries that `add_periodic` has added are
+    not replaced, and neither are those whose row another transaction has locked: this would keep the others
+    locked while it waits.
     """
     if not entries:
         return 0
@@ -175,7 +196,7 @@ def declare(
         "entries": encoding.dumps([{"n": n, **row} for n, row in enumerate(rows)]),
         "of_instance": name,
         "started": declared_at,
-        "abandoned": lease * _ABANDONED,
+        "lease": lease,
     }
     # A node that is frozen before its COMMIT would keep the rows locked.
     tx.autocommit_next()
@@ -185,11 +206,12 @@ def declare(
 @functools.cache
 def _declare_statement(dialect: Dialect) -> Executable:
     name, started = bindparam("of_instance", type_=Text), bindparam("started", type_=UTCDateTime)
+    lease = cast(bindparam("lease", type_=Double), Double)
     types: Any = {"n": BigInteger, "entry": Text, "declared": JSONDocument, "is_reboot": BigInteger}
     record = dialect.recordset("entries", types).c
     now = dialect.real_clock.now()
     floor = case((record.is_reboot == literal_column("1"), null()), else_=dialect.now())
-    rows = select(name, record.entry, record.declared, sql_literal(CODE), started, now, floor, now)
+    rows = select(name, record.entry, record.declared, sql_literal(CODE), started, now, lease, floor, now)
     stored = select(_entry.entry).where(_entry.name == name)
     if dialect.single_writer:
         rows = rows.where(true())
@@ -200,10 +222,13 @@ def _declare_statement(dialect: Dialect) -> Executable:
         free = locked.cte("free").prefix_with("MATERIALIZED")
         is_new = ~stored.where(_entry.entry == record.entry).exists()
         rows = rows.where(or_(record.entry.in_(select(free.c.entry)), is_new))
-    columns = ["name", "entry", "declared", "source", "declared_at", "seen_at", "last_tick", "updated_at"]
+    columns = [
+        *("name", "entry", "declared", "source", "declared_at", "seen_at", "lease", "last_tick", "updated_at")
+    ]
     insert: Any = dialect.insert(_entries).from_select(columns, rows.order_by(record.n))
     new = insert.excluded
-    is_abandoned = _entry.seen_at <= dialect.real_clock.now_minus(bindparam("abandoned", type_=Float))
+    abandoned_after = func.coalesce(_entry.lease, lease) * literal_column(str(_ABANDONED))
+    is_abandoned = _entry.seen_at <= dialect.real_clock.now_minus(abandoned_after)
     is_same = _entry.declared == new.declared
     statement: Executable = insert.on_conflict_do_update(
         index_elements=[_entry.name, _entry.entry],
@@ -211,6 +236,7 @@ def _declare_statement(dialect: Dialect) -> Executable:
             "declared": new.declared,
             "declared_at": new.declared_at,
             "seen_at": now,
+            "lease": new.lease,
             "updated_at": case((is_same, _entry.updated_at), else_=now),
         },
         where=and_(_entry.source == CODE, or_(_entry.declared_at <= new.declared_at, is_abandoned)),

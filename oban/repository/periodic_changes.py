@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy import ColumnElement, bindparam, case, delete, null, or_, select, update
+from sqlalchemy import ColumnElement, Double, bindparam, case, delete, func, null, or_, select, update
 
 from oban import periodic, suggestions
 from oban.cron import Cron
@@ -27,7 +27,8 @@ CheckArgs = Callable[[str, Any], dict[str, Any]]
 def list_infos(tx: Transaction, name: str, lease: float, entry: str | None = None) -> list[PeriodicInfo]:
     """The entries of an instance, or the one of a name, by name.
 
-    Entries of the code that no node has declared for `lease` seconds are gone.
+    Entries of the code that no node has declared for the lease of the last one that did are gone. `lease`, in
+    seconds, counts for rows that do not tell it.
     """
     statement = select(_entry.entry, _newest(_tick.tick), _newest(_tick.job_id)).where(_entry.name == name)
     if entry is not None:
@@ -166,7 +167,7 @@ def _store_override(
 def add(tx: Transaction, name: str, entry: Periodic, lease: float) -> PeriodicInfo:
     """Store an entry that no code declares. One that was added before is replaced, and goes on.
 
-    Raises `PeriodicInCode` if a node has declared the entry in the last `lease` seconds.
+    Raises `PeriodicInCode` if the entry is one of the code and not gone; `lease` is as for `list_infos`.
     """
     now = tx.dialect.real_clock.now()
     insert_: Any = tx.dialect.insert(_entries).values(
@@ -182,7 +183,9 @@ def add(tx: Transaction, name: str, entry: Periodic, lease: float) -> PeriodicIn
     new = insert_.excluded
     statement = insert_.on_conflict_do_update(
         index_elements=[_entry.name, _entry.entry],
-        set_={key: new[key] for key in ("declared", "source", "declared_at", "seen_at", "updated_at")},
+        set_={
+            key: new[key] for key in ("declared", "source", "declared_at", "seen_at", "lease", "updated_at")
+        },
         where=_is_not_in_code(tx, lease),
     ).returning(_entry.entry)
     if tx.execute(statement).one_or_none() is None:
@@ -213,7 +216,8 @@ def remove(tx: Transaction, name: str, entry: str, lease: float) -> None:
 
 def _is_not_in_code(tx: Transaction, lease: float) -> ColumnElement[bool]:
     """Whether an entry was added at run time, or is one of the code that no live node declares."""
-    is_gone = _entry.seen_at <= tx.dialect.real_clock.now_minus(bindparam("lease", lease))
+    gone_after = func.coalesce(_entry.lease, bindparam("default_lease", lease, Double))
+    is_gone = _entry.seen_at <= tx.dialect.real_clock.now_minus(gone_after)
     return or_(_entry.source != CODE, is_gone)
 
 

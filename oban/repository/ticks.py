@@ -118,8 +118,9 @@ def fire(
         tx: The transaction, which this has to itself.
         name: The name of the instance.
         names: The names of the entries.
-        lease: The seconds after which an entry of the code that no node has declared is gone. An entry for a
-            reboot does not fire if a term has ended, or begun, within the lease before `reboot`.
+        lease: The seconds after which an entry of the code that no node has declared is gone, if its row does
+            not tell the lease of the node that has declared it. An entry for a reboot does not fire if a term
+            has ended, or begun, within the lease before `reboot`.
         reboot: When the leader was elected, if there was none for longer than the lease or an earlier one
             has resigned: the tick of `@reboot`.
         max_attempts: For jobs that do not set it.
@@ -177,7 +178,7 @@ def due_ticks_of(entry: Entry, now: datetime, lease: float, reboot: datetime | N
     `lease` and `reboot` are as for `fire`.
     """
     timing = periodic.check_timing({key: entry.values[key] for key in periodic.TIMING if key in entry.values})
-    cron = Cron.parse(timing["expression"], timing.get("timezone", "UTC"))
+    cron = Cron.parse(timing.get("expression"), timing.get("timezone", "UTC"))
     last_tick = entry.last_tick
     if cron.is_reboot:
         was_vacant = reboot and (last_tick is None or (reboot - last_tick).total_seconds() > lease)

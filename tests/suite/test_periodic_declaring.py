@@ -8,9 +8,10 @@ import pytest
 from sqlalchemy import URL, delete, select, update
 
 from oban import Job, Oban
+from oban.errors import PeriodicInCode
 from oban.models import PeriodicEntry
 from oban.periodic import Periodic
-from oban.repository import cluster, periodic
+from oban.repository import cluster, periodic, periodic_changes
 from oban.repository.periodic import Entry
 from tests.support.internals import database_of
 from tests.support.rows import lasting_url
@@ -172,6 +173,28 @@ async def test_entries_that_no_node_declares_are_gone_and_deleted_after_a_while(
     assert await database_of(oban).write(periodic.delete_gone, "Oban", 60.0) == 1
     async with oban.engine.connect() as connection:
         assert (await connection.execute(select(PeriodicEntry.entry))).all() == []
+
+
+async def test_the_lease_of_the_node_that_declares_an_entry_counts(oban: Oban) -> None:
+    start, database = await now(oban), database_of(oban)
+    await database.write(periodic.declare, "Oban", [nightly()], start, 3600.0)
+    await change(oban, seen_at=start - MINUTE)
+    assert not (await load(oban)).is_gone(2.0)
+    (info,) = await database.read(periodic_changes.list_infos, "Oban", 2.0)
+    assert not info.gone
+    with pytest.raises(PeriodicInCode):
+        await database.write(periodic_changes.remove, "Oban", "nightly", 2.0)
+    with pytest.raises(PeriodicInCode):
+        await database.write(periodic_changes.add, "Oban", nightly(), 2.0)
+    # Nor does a node with older code and a short lease take it over.
+    older = [nightly("0 5 * * *")]
+    assert await undeclared(oban, start - MINUTE, *older, lease=2.0) == []
+    assert await database.write(periodic.declare, "Oban", older, start - MINUTE, 2.0) == 0
+    assert await undeclared(oban, start, nightly(), lease=30.0) == ["nightly"]
+    await database.write(periodic.declare, "Oban", [nightly()], start, 30.0)
+    await change(oban, seen_at=start - MINUTE)
+    assert (await load(oban)).is_gone(3600.0)
+    await database.write(periodic_changes.remove, "Oban", "nightly", 3600.0)
 
 
 async def test_the_job_of_an_entry_says_where_it_comes_from(oban: Oban) -> None:

@@ -177,7 +177,7 @@ async def test_an_override_applies(oban: Oban, now: MovableClock) -> None:
 
 
 async def test_an_entry_that_no_node_declares_does_not_fire(oban: Oban, now: MovableClock) -> None:
-    await declare(oban, entry("code"), entry("runtime"))
+    await declare(oban, entry("code"), entry("runtime"), lease=60)
     await change(oban, "runtime", source="runtime")
     now.advance(MINUTE)
     assert [tick.entry for tick in (await fire(oban, lease=60)).ticks] == ["code", "runtime"]
@@ -187,8 +187,8 @@ async def test_an_entry_that_no_node_declares_does_not_fire(oban: Oban, now: Mov
     now.advance(MINUTE)
     assert [tick.entry for tick in (await fire(oban, lease=60)).ticks] == ["runtime"]
     # A node declares it again: what it missed is made up for.
-    await declare(oban, entry("code"))
-    assert [tick.entry for tick in (await fire(oban, lease=60)).ticks] == ["code"]
+    await declare(oban, entry("code"), lease=60)
+    assert [tick.entry for tick in (await fire(oban)).ticks] == ["code"]
 
 
 async def test_only_the_named_entries_of_the_instance_fire(oban: Oban, now: MovableClock) -> None:

@@ -45,8 +45,8 @@ async def empty_periodic(oban: Oban) -> None:
             await connection.execute(delete(model))
 
 
-async def declare(oban: Oban, *entries: Periodic) -> None:
-    await database_of(oban).write(periodic.declare, "Oban", entries, START, LEASE)
+async def declare(oban: Oban, *entries: Periodic, lease: float = LEASE) -> None:
+    await database_of(oban).write(periodic.declare, "Oban", entries, START, lease)
 
 
 async def fire(oban: Oban, *names: str, lease: float = LEASE, **options: Any) -> Fired:
