@@ -52,6 +52,13 @@ MUTANTS = (
         ("tests/suite/test_unique_sessions.py",),
     ),
     Mutant(
+        "a job is replaced although it has got another key",
+        "oban/repository/replace.py",
+        '            _jobs.c.unique_key.is_not_distinct_from(bindparam("key", type_=KeyText)),\n',
+        "",
+        ("tests/suite/test_unique_races.py",),
+    ),
+    Mutant(
         "a thawed node starts what it has claimed",
         "oban/runner/execution/producer.py",
         "        if clock.boottime() >= run.sure_until and not await self._confirm(run):\n",
