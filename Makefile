@@ -29,6 +29,9 @@ PARALLEL := --numprocesses 3 --dist loadfile --no-loadscope-reorder
 # What depends on how statements are run: the fast path, the SQLAlchemy.
 STATEMENTS := tests/suite tests/runner
 
+# Else each of the processes that tests start would compile the library again, and each of pytest-xdist the tests.
+test test-rest: export PYTHONDONTWRITEBYTECODE :=
+
 test: $(VENV)/.dev ## Run the tests but the slow ones, on SQLite and on a PostgreSQL that they start (ARGS=… for some)
 	$(PYTEST) $(or $(ARGS),$(PARALLEL) -m 'not slow')
 
