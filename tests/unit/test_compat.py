@@ -70,6 +70,7 @@ def test_without_private_names_of_sessions_a_flush_sends_a_null_for_each_time(
         monkeypatch.setattr(compat, "current_flush", lambda _: None)
         session.add(Job(worker="w"))
         session.flush()
+    engine.dispose()
     assert ["completed_at" in statement for statement in seen] == [False, True]
 
 

@@ -5,6 +5,7 @@ import math
 import sqlite3
 import unicodedata
 from collections.abc import Callable
+from contextlib import closing
 from datetime import timedelta
 from typing import Any
 
@@ -236,7 +237,7 @@ def test_a_value_that_is_nested_as_deeply_as_possible_has_a_key() -> None:
 @given(DOCUMENTS)
 def test_a_document_of_sqlite_has_the_key_that_it_had_before(document: Any) -> None:
     stored = encoding.json_object(document, "args")
-    with sqlite3.connect(":memory:") as connection:
+    with closing(sqlite3.connect(":memory:")) as connection:
         (text,) = connection.execute("SELECT json(?)", (encoding.dumps(stored),)).fetchone()
     assert key(encoding.loads(text)) == key(stored) == key(document)
 
