@@ -91,7 +91,9 @@ async def test_a_job_that_fails_on_one_side_is_retried_until_the_other_completes
     for job in await client.list_jobs():
         assert job.attempted_by[0] != job.args["fails"]
         assert job.attempt == ran[job.id]
-        assert [entry["attempt"] for entry in job.errors] == list(range(1, job.attempt))
+        # One side can get the job many times in a row. Of more than 20 errors, 10 at each end stay.
+        failed, stored = list(range(1, job.attempt)), [entry["attempt"] for entry in job.errors]
+        assert (stored[:10], stored[-10:]) == (failed[:10], failed[-10:])
     assert max(ran.values()) > 1
 
 
