@@ -14,7 +14,7 @@ from tests.faults.cluster import Cluster
 from tests.faults.history import Fault
 from tests.faults.proxy import Moment, Proxy
 from tests.faults.server import Server
-from tests.faults.transactional import DEATHS, KINDS, POINTS, SLOW, TABLE, Plain
+from tests.faults.transactional import BEGUN, DEATHS, KINDS, POINTS, SLOW, TABLE, Plain
 from tests.support.jobs import reaches
 from tests.support.waiting import eventually
 
@@ -96,6 +96,8 @@ async def test_runs_that_lost_their_job_leave_no_effect(url: URL, tmp_path: Path
         await client.enqueue_many(jobs)
         frozen, other, _ = cluster.nodes
         lost = await all_running_on(client, frozen.name)
+        # A node that is frozen between the fetch and the start of a job does not start it later.
+        await eventually(lambda: frozen.log.count(BEGUN) >= len(lost))
         cancelled = rng.sample(await all_running_on(client, other.name), 4)
         assert await client.cancel_many_jobs(cancelled) == len(cancelled)
         await frozen.freeze(3 * LEASE)

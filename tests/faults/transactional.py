@@ -7,6 +7,7 @@ time at which the job killed its process, so it does that only once.
 import asyncio
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -83,6 +84,10 @@ class Plain(Worker, name="faults.Plain", max_attempts=100):
             die_once(job)
 
 
+#: What the next two write to the log of their node when their first attempt has begun.
+BEGUN = "begun:"
+
+
 class Slow(Worker, name="faults.Slow"):
     """Takes `args["seconds"]` in its first attempt, and writes its effect before or after that."""
 
@@ -90,6 +95,7 @@ class Slow(Worker, name="faults.Slow"):
         if job.args["first"]:
             await session.execute(_EFFECT, effect(job))
         if job.attempt == 1:
+            print(BEGUN, job.id, file=sys.stderr, flush=True)
             await asyncio.sleep(job.args["seconds"])
         if not job.args["first"]:
             await session.execute(_EFFECT, effect(job))
@@ -102,6 +108,7 @@ class ThreadSlow(Worker, name="faults.ThreadSlow"):
         if job.args["first"]:
             session.execute(_EFFECT, effect(job))
         if job.attempt == 1:
+            print(BEGUN, job.id, file=sys.stderr, flush=True)
             time.sleep(job.args["seconds"])
         if not job.args["first"]:
             session.execute(_EFFECT, effect(job))
