@@ -35,7 +35,7 @@ class Clock:
 
 
 class MovableClock(Clock):
-    """A clock for tests, which moves when it is told to, and moves the time of jobs in the database with it.
+    """A clock that a test moves, and the time of jobs in the database with it.
 
     While it is in `use`, everything that this process does with jobs happens at its time: schedules, backoff,
     snooze, unique periods, periodic jobs and retention. Other processes keep the machine's clock. So do

@@ -53,7 +53,6 @@ _BAD_VALUE_CLASSES = {"22", "54"}
 _LOST_STATEMENT = {"26000", "42P05"}
 # 57 includes query_canceled: neither statement_timeout nor an administrator means a faulty statement.
 _CONNECTION_CLASSES = {"08", "53", "57", "58", "28", "3D"}
-
 _TOO_MANY_CONNECTIONS = "53300"
 #: What the server says then, for drivers that get no code for a refused connection, and what poolers say.
 _FULL = re.compile(
