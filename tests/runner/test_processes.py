@@ -3,6 +3,7 @@
 from collections import Counter
 from pathlib import Path
 
+import pytest
 from sqlalchemy import URL, func, select
 
 from oban import Job, JobState, Oban
@@ -14,6 +15,7 @@ from tests.support.waiting import eventually, quiet
 JOBS = 5000
 
 
+@pytest.mark.slow
 async def test_two_processes_run_each_of_5000_jobs_once(url: URL, tmp_path: Path) -> None:
     async with (
         Oban(url) as client,

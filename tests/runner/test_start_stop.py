@@ -63,6 +63,7 @@ def background_threads() -> list[str]:
     return sorted(one.name for one in threading.enumerate() if one.name.startswith("oban-"))
 
 
+@pytest.mark.slow
 async def test_every_service_can_be_started_and_stopped_500_times_by_10_tasks(url: URL) -> None:
     async with Oban(url, queues={"default": 2}, **BRIEF) as oban:
         before = loops()

@@ -2,12 +2,14 @@
 
 import asyncio
 
+import pytest
 from sqlalchemy import URL
 
 from oban import Job, Oban
 from tests.support.waiting import within
 
 
+@pytest.mark.slow
 async def test_a_cancelled_call_keeps_no_lock_and_enqueues_all_or_nothing(url: URL) -> None:
     async with Oban(url) as oban:
         await oban.enqueue(Job(worker="warm"))
