@@ -45,14 +45,19 @@ class Frozen:
         #: What other nodes do meanwhile.
         self.meanwhile: Callable[[], Any] = lambda: asyncio.sleep(0)
         self._real = getattr(runner_of(oban).database, name)
+        #: Keeps a second turn, which fetches the later jobs, from being the one that is frozen.
+        self._lock = asyncio.Lock()
         monkeypatch.setattr(runner_of(oban).database, name, self)
 
     async def __call__(self, function: Any, *args: Any, **kwargs: Any) -> Any:
-        result = await self._real(function, *args, **kwargs)
-        if function in (fetch.acknowledge_and_fetch, repository.load_run) and result and self.left:
-            self.left -= 1
-            await self.meanwhile()
-            self.now.seconds += LEASE
+        if function not in (fetch.acknowledge_and_fetch, repository.load_run):
+            return await self._real(function, *args, **kwargs)
+        async with self._lock:
+            result = await self._real(function, *args, **kwargs)
+            if result and self.left:
+                self.left -= 1
+                await self.meanwhile()
+                self.now.seconds += LEASE
         return result
 
 
