@@ -40,7 +40,7 @@ class BaseClient(
 
     def __init__(
         self,
-        engine: EngineT | str | URL,
+        engine: EngineT | CallerT | str | URL,
         *,
         name: str | None = None,
         node: str | None = None,
@@ -76,7 +76,10 @@ class BaseClient(
         Where seconds are mentioned, an option takes a number of them or a timedelta.
 
         Args:
-            engine: The application's engine, or a database URL, for which an engine is created.
+            engine: The application's engine, or a database URL, for which an engine is created. With a
+                session or connection of the application's instead, each call without `session` runs in a
+                savepoint of its transaction, and nothing is committed: for tests and scripts, as such a
+                client takes no queues.
             name: Instance name, by which workers and `get_instance` find the client (default "Oban").
             node: Name of this node, stored in `attempted_by` (default: the host name).
             prefix: Schema of the tables, on PostgreSQL only (default: the connection's).
@@ -135,7 +138,7 @@ class BaseClient(
         self._instances.register(self.options.name, self)
 
     @abstractmethod
-    def _open(self, engine: EngineT | str | URL) -> None:
+    def _open(self, engine: EngineT | CallerT | str | URL) -> None:
         """Set up the database of this client; raises `ConfigError`."""
 
     @classmethod

@@ -3,15 +3,16 @@
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Self, Unpack
 
 from sqlalchemy import URL, Select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from oban import display, fields, instances
+from oban import display, fields, insert_hook, instances
 from oban.base_client import BaseClient, async_batches, check_size
-from oban.database.aio import AsyncCaller, Database
-from oban.database.base import SyncCaller
+from oban.database.aio import Database
+from oban.database.joined import AsyncCaller, SyncCaller
 from oban.fields import RetryOptions
 from oban.models import Job
 from oban.notifier import direct_url
@@ -53,7 +54,7 @@ class Oban(AsyncPeriodic, BaseClient[AsyncEngine, AsyncCaller]):
 
     _instances = instances.async_clients
 
-    def _open(self, engine: AsyncEngine | str | URL) -> None:
+    def _open(self, engine: AsyncEngine | AsyncCaller | str | URL) -> None:
         self._database = Database(engine, self.options.prefix, pooled=self.options.behind_pooler)
         session_factory.check(self.options.session)
         # Raises ConfigError for a URL that cannot serve this database.
@@ -101,26 +102,39 @@ class Oban(AsyncPeriodic, BaseClient[AsyncEngine, AsyncCaller]):
 
     async def enqueue(self, job: Job, session: AsyncCaller | None = None) -> Job:
         jobs = insert.collect_jobs([job])
-        await self._insert(session, jobs)
+        await self._insert(session, jobs, attach=session is not None)
         return job
 
-    def _insert(self, session: AsyncCaller | None, jobs: list[Job]) -> Coroutine[Any, Any, None]:
-        return self._database.run(
-            session,
-            insert.insert_all,
-            jobs,
-            attach=session is not None,
-            max_attempts=self.options.max_attempts,
+    def _insert(
+        self, session: AsyncCaller | None, jobs: list[Job], *, attach: bool
+    ) -> Coroutine[Any, Any, None]:
+        insertion = self._database.run(
+            session, insert.insert_all, jobs, attach=attach, max_attempts=self.options.max_attempts
         )
+        return insertion if insert_hook.hook is None else self._insert_with_hook(insertion, session, jobs)
+
+    async def _insert_with_hook(self, insertion: Coroutine[Any, Any, None], *arguments: Any) -> None:
+        await insertion
+        if (hook := insert_hook.hook) is not None:
+            await hook.after_async(self, *arguments)
 
     def _enqueue_sync(self, job: Job, session: SyncCaller | None) -> Job:
-        return sync_calls.enqueue(self._database, self.options, job, session)
+        jobs, most = insert.collect_jobs([job]), self.options.max_attempts
+        call = partial(self._insert, None, jobs, attach=False)
+        if session is not None:
+            # Here, rather than on the event loop: the session belongs to this thread.
+            self._database.join_sync(session, True, insert.insert_all, jobs, attach=True, max_attempts=most)
+            if (hook := insert_hook.hook) is None:
+                return job
+            call = partial(hook.after_async, self, session, jobs)
+        sync_calls.wait_for(self._database, self.options.name, call)
+        return job
 
     async def enqueue_many(
         self, jobs: Iterable[Job] | Job, *more: Job, session: AsyncCaller | None = None
     ) -> list[Job]:
         new = insert.collect_jobs(jobs, *more)
-        await self._insert(session, new)
+        await self._insert(session, new, attach=session is not None)
         return new
 
     async def enqueue_stream(
@@ -132,7 +146,7 @@ class Oban(AsyncPeriodic, BaseClient[AsyncEngine, AsyncCaller]):
     ) -> int:
         count = 0
         async for part in async_batches(jobs, batch):
-            await self._database.run(session, insert.insert_all, part, max_attempts=self.options.max_attempts)
+            await self._insert(session, part, attach=False)
             count += len(part)
             # Free these jobs before the next batch is collected.
             del part

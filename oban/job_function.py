@@ -7,8 +7,7 @@ from functools import update_wrapper
 from typing import Any, Generic, ParamSpec, TypeVar, Unpack, cast, overload
 
 from oban import callables, display, fields, resources
-from oban.database.aio import AsyncCaller
-from oban.database.base import SyncCaller
+from oban.database.joined import AsyncCaller, SyncCaller
 from oban.errors import ConfigError, InvalidJob
 from oban.fields import Overrides, WorkerOptions
 from oban.models import Job

@@ -3,8 +3,8 @@
 from typing import Unpack
 
 from oban.config import Options
-from oban.database.aio import AsyncCaller, Database
-from oban.database.base import SyncCaller
+from oban.database.aio import Database
+from oban.database.joined import AsyncCaller, SyncCaller
 from oban.database.sync import SyncDatabase
 from oban.models import Job
 from oban.periodic import Periodic, PeriodicChanges, PeriodicInfo, check_changes, find_name

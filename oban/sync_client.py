@@ -6,9 +6,9 @@ from typing import Any, Self, Unpack
 
 from sqlalchemy import URL, Engine, Select
 
-from oban import display, fields, instances
+from oban import display, fields, insert_hook, instances
 from oban.base_client import BaseClient, batches, check_size
-from oban.database.base import SyncCaller
+from oban.database.joined import SyncCaller
 from oban.database.sync import SyncDatabase
 from oban.errors import ConfigError
 from oban.fields import RetryOptions
@@ -47,7 +47,7 @@ class SyncOban(SyncPeriodic, BaseClient[Engine, SyncCaller]):
 
     _instances = instances.sync_clients
 
-    def _open(self, engine: Engine | str | URL) -> None:
+    def _open(self, engine: Engine | SyncCaller | str | URL) -> None:
         if self.options.queues:
             raise ConfigError("SyncOban runs no jobs: leave out queues; `oban start` or an Oban runs them")
         for option in ("session", "middleware", "lifespan", "periodic"):
@@ -78,17 +78,15 @@ class SyncOban(SyncPeriodic, BaseClient[Engine, SyncCaller]):
 
     def enqueue(self, job: Job, session: SyncCaller | None = None) -> Job:
         jobs = insert.collect_jobs([job])
-        self._insert(session, jobs)
+        self._insert(session, jobs, attach=session is not None)
         return job
 
-    def _insert(self, session: SyncCaller | None, jobs: list[Job]) -> None:
+    def _insert(self, session: SyncCaller | None, jobs: list[Job], *, attach: bool) -> None:
         self._database.run(
-            session,
-            insert.insert_all,
-            jobs,
-            attach=session is not None,
-            max_attempts=self.options.max_attempts,
+            session, insert.insert_all, jobs, attach=attach, max_attempts=self.options.max_attempts
         )
+        if (hook := insert_hook.hook) is not None:
+            hook.after_sync(self, session, jobs)
 
     def _enqueue_sync(self, job: Job, session: SyncCaller | None) -> Job:
         return self.enqueue(job, session)
@@ -97,7 +95,7 @@ class SyncOban(SyncPeriodic, BaseClient[Engine, SyncCaller]):
         self, jobs: Iterable[Job] | Job, *more: Job, session: SyncCaller | None = None
     ) -> list[Job]:
         new = insert.collect_jobs(jobs, *more)
-        self._insert(session, new)
+        self._insert(session, new, attach=session is not None)
         return new
 
     def enqueue_stream(
@@ -109,7 +107,7 @@ class SyncOban(SyncPeriodic, BaseClient[Engine, SyncCaller]):
     ) -> int:
         count = 0
         for part in batches(jobs, batch):
-            self._database.run(session, insert.insert_all, part, max_attempts=self.options.max_attempts)
+            self._insert(session, part, attach=False)
             count += len(part)
             # Free these jobs before the next batch is collected.
             del part

@@ -15,8 +15,7 @@ from typing_extensions import TypeVar
 from oban import arguments, backoff, fields, instances, main_module, suggestions, unique, worker_definition
 from oban.arguments import Arguments
 from oban.cron_options import CronOptions
-from oban.database.aio import AsyncCaller
-from oban.database.base import SyncCaller
+from oban.database.joined import AsyncCaller, SyncCaller
 from oban.error_rules import Rules
 from oban.errors import ConfigError, InvalidJob
 from oban.fields import Overrides, WorkerOptions

@@ -19,13 +19,12 @@ from oban.database.base import BaseDatabase, Function, P, Retries, T
 from oban.database.engines import make_engine, with_own_pool
 from oban.database.fast import FAST_PATH
 from oban.database.fast.autocommit_pool import AutocommitPool
+from oban.database.joined import AsyncCaller, JoinedCaller, split_async
 from oban.database.loops import Loop, LoopLock, LoopPool, Loops, before_close, drop_idle, enter
-from oban.database.shared import NOT_FOR_NODES, SharedConnection
+from oban.database.shared import SharedConnection
 from oban.errors import ConfigError, InvalidTarget, SchemaMissing, WrongLoop
 
 logger = logging.getLogger("oban.database")
-
-AsyncCaller = AsyncSession | async_scoped_session[Any] | AsyncConnection
 
 #: Seconds that the server gives a statement beyond the timeout here, which should be the one that ends it.
 SERVER_TIMEOUT_MARGIN = 1.0
@@ -36,14 +35,15 @@ POOL_TIMEOUT = 30.0
 
 
 #: The locks with which calls on engines with one connection take turns.
-_turns: WeakKeyDictionary[SharedConnection, LoopLock] = WeakKeyDictionary()
+_turns: WeakKeyDictionary[SharedConnection | JoinedCaller, LoopLock] = WeakKeyDictionary()
 
 
 class Database(BaseDatabase):
     """One instance's access to its database under asyncio.
 
     Args:
-        engine: the application's `AsyncEngine`, or a URL. Oban makes an engine for a URL, and disposes of it.
+        engine: the application's `AsyncEngine`, or a session or connection whose transaction all calls join,
+            or a URL. Oban makes an engine for a URL, and disposes of it.
         prefix: the schema of the tables.
         timeout: seconds that one of our own transactions can take, including the wait for a connection.
         pooled: whether a pooler in transaction mode may be in between. Then nothing relies on a session of
@@ -57,12 +57,13 @@ class Database(BaseDatabase):
 
     def __init__(
         self,
-        engine: AsyncEngine | str | URL,
+        engine: AsyncEngine | AsyncCaller | str | URL,
         prefix: str | None = None,
         *,
         timeout: float | None = None,
         pooled: bool = False,
     ) -> None:
+        engine, joined = split_async(engine)
         owned = not isinstance(engine, AsyncEngine)
         if isinstance(engine, (str, URL)):
             engine = make_engine(engine, pooled)
@@ -74,7 +75,7 @@ class Database(BaseDatabase):
             )
             problem = f"an AsyncEngine or a database URL is needed, not {type(engine).__name__}{advice}"
             raise ConfigError(problem)
-        super().__init__(engine.sync_engine, owned=owned, prefix=prefix, pooled=pooled)
+        super().__init__(engine.sync_engine, owned=owned, prefix=prefix, pooled=pooled, joined=joined)
         self.engine = engine
         self.timeout = timeout
         #: The loop of the runner that shares the engine: on another one, drivers mix up their connections.
@@ -147,7 +148,7 @@ class Database(BaseDatabase):
             SchemaMissing: the file does not exist.
         """
         if self._shared is not None:
-            raise ConfigError(NOT_FOR_NODES)
+            raise ConfigError(self._shared.not_for_nodes)
         if problem := self.dialect.refusal(self.engine.url):
             raise ConfigError(problem)
         # To connect would create an empty file.

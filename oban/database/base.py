@@ -3,7 +3,7 @@
 import logging
 import random
 from collections.abc import Callable
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
@@ -18,6 +18,7 @@ from oban.database.fast import FAST_PATH
 from oban.database.fast.autocommit_pool import Owners
 from oban.database.hooks import ConnectionHooks, SessionHooks, TransactionHooks
 from oban.database.job_scope import job_transactions
+from oban.database.joined import JoinedCaller, SyncCaller
 from oban.database.shared import SharedConnection
 from oban.database.transaction import JoinedTransaction, Notice, OwnTransaction, Transaction
 from oban.errors import ConfigError, InvalidTarget, WouldDeadlock, WrongLoop
@@ -27,7 +28,6 @@ logger = logging.getLogger("oban.database")
 
 P = ParamSpec("P")
 T = TypeVar("T")
-SyncCaller = Session | scoped_session[Any] | Connection
 #: A repository function.
 Function = Callable[Concatenate[Transaction, P], T]
 
@@ -78,7 +78,9 @@ class BaseDatabase:
     #: The owners of the connections in the autocommit pool.
     _owners = Owners()
 
-    def __init__(self, engine: Engine, *, owned: bool, prefix: str | None, pooled: bool) -> None:
+    def __init__(
+        self, engine: Engine, *, owned: bool, prefix: str | None, pooled: bool, joined: JoinedCaller | None
+    ) -> None:
         self._sync_engine = engine
         self._owns_engine = owned
         self.dialect = dialects.by_name(engine.dialect.name)
@@ -88,8 +90,8 @@ class BaseDatabase:
         self.in_memory = self.dialect.is_memory(engine.url)
         #: Whether the driver is in a transaction before the first statement that writes. Known to a node.
         self.begins_early = False
-        #: The connection of the engine, if all its users share one.
-        self._shared = SharedConnection.of(engine)
+        #: The connection that calls without `session=` share with the application, if they have to.
+        self._shared: SharedConnection | JoinedCaller | None = joined or SharedConnection.of(engine)
         # An application's engine keeps all of its connections in its own pool.
         keeps = owned and not self.in_memory
         kept = AUTOCOMMIT_CONNECTIONS if keeps and not compat.cares_for_connections(engine.pool) else 0
@@ -172,7 +174,7 @@ class BaseDatabase:
         with self._begin() as transaction:
             return function(transaction, *args, **kwargs)
 
-    def _transaction_to_join(self, shared: SharedConnection) -> Connection | None:
+    def _transaction_to_join(self, shared: SharedConnection | JoinedCaller) -> Connection | None:
         """The application's transaction that a call without `session=` is in, as it shares its connection."""
         connection = shared.transaction(self.dialect)
         if connection is None:
@@ -298,7 +300,7 @@ class BaseDatabase:
 
     def _check_deadlock(self, *, writes: bool) -> None:
         """Raise `WouldDeadlock` where a job would wait for the lock that its own session has."""
-        if not self.dialect.single_writer:
+        if not self.dialect.single_writer or isinstance(self._shared, JoinedCaller):
             return
         for begun in job_transactions():
             engine = begun.connection.engine

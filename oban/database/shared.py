@@ -16,18 +16,18 @@ from oban.database import inherited
 from oban.dialects.base import Dialect
 from oban.errors import InvalidTarget
 
-NOT_FOR_NODES = (
-    "the engine's pool gives one connection to everybody at once, so that the transactions of jobs would mix:"
-    " leave out queues=, or use a file instead of a database in memory, poolclass=AsyncAdaptedQueuePool with"
-    " pool_size=1 and max_overflow=0, or pass the URL instead of the engine"
-)
-
 
 class SharedConnection:
     """The one connection of an engine, or one for each thread with `SingletonThreadPool`."""
 
     _of: ClassVar[WeakKeyDictionary[Engine, "SharedConnection"]] = WeakKeyDictionary()
     _making: ClassVar[threading.Lock] = threading.Lock()
+    not_for_nodes = (
+        "the engine's pool gives one connection to everybody at once, so that the transactions of jobs would"
+        " mix: leave out queues=, or use a file instead of a database in memory,"
+        " poolclass=AsyncAdaptedQueuePool with pool_size=1 and max_overflow=0, or pass the URL instead of the"
+        " engine"
+    )
 
     def __init__(self, engine: Engine) -> None:
         #: A call locks it. It is reentrant because event handlers of the application can make calls, too.

@@ -7,8 +7,9 @@ from contextlib import nullcontext
 from sqlalchemy import URL, Engine
 from sqlalchemy.exc import DBAPIError
 
-from oban.database.base import BaseDatabase, Function, P, Retries, SyncCaller, T
+from oban.database.base import BaseDatabase, Function, P, Retries, T
 from oban.database.engines import make_sync_engine
+from oban.database.joined import SyncCaller, split_sync
 from oban.errors import ConfigError
 
 
@@ -16,7 +17,8 @@ class SyncDatabase(BaseDatabase):
     """One instance's access to its database without asyncio, from any number of threads.
 
     Args:
-        engine: the application's `Engine`, or a URL. Oban makes an engine for a URL, and disposes of it.
+        engine: the application's `Engine`, or a session or connection whose transaction all calls join, or
+            a URL. Oban makes an engine for a URL, and disposes of it.
         prefix: the schema of the tables.
         pooled: as for `Database`.
 
@@ -25,8 +27,9 @@ class SyncDatabase(BaseDatabase):
     """
 
     def __init__(
-        self, engine: Engine | str | URL, prefix: str | None = None, *, pooled: bool = False
+        self, engine: Engine | SyncCaller | str | URL, prefix: str | None = None, *, pooled: bool = False
     ) -> None:
+        engine, joined = split_sync(engine)
         owned = not isinstance(engine, Engine)
         if isinstance(engine, (str, URL)):
             engine = make_sync_engine(engine, pooled)
@@ -34,7 +37,7 @@ class SyncDatabase(BaseDatabase):
             raise ConfigError(f"an Engine or a database URL is needed, not {type(engine).__name__}")
         elif engine.dialect.is_async:
             raise ConfigError(f"the driver {engine.driver} works with asyncio only; use Oban for this engine")
-        super().__init__(engine, owned=owned, prefix=prefix, pooled=pooled)
+        super().__init__(engine, owned=owned, prefix=prefix, pooled=pooled, joined=joined)
         self.engine = engine
         self._make_locks()
 

@@ -5,40 +5,29 @@ import concurrent.futures
 import contextvars
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from oban import compat, display
-from oban.config import Options
 from oban.database.aio import Database
-from oban.database.base import SyncCaller
 from oban.database.loops import Loop, running_loop
 from oban.errors import InstanceNotFound, WouldDeadlock
-from oban.models import Job
-from oban.repository import insert
-
-T = TypeVar("T")
 
 #: Seconds between two checks of a waiting thread whether the event loop still runs.
 LOOP_CHECK_INTERVAL = 1.0
 
 
-def enqueue(database: Database, options: Options, job: Job, session: SyncCaller | None) -> Job:
-    """Enqueue a job through a node, as `SyncOban.enqueue` does.
+def wait_for(database: Database, name: str, call: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+    """Wait in sync code while the event loop of a node runs a call, such as one that enqueues a job.
 
-    With a session, the job is inserted here, in its transaction. Otherwise the node's event loop inserts it.
+    Args:
+        database: That of the node.
+        name: Its instance name, for the error.
+        call: Makes the coroutine.
 
     Raises:
         InstanceNotFound: the node has stopped, or its event loop has ended.
         WouldDeadlock: this is the event loop, which would wait for itself.
     """
-    jobs, most = insert.collect_jobs([job]), options.max_attempts
-    if session is not None:
-        database.join_sync(session, True, insert.insert_all, jobs, attach=True, max_attempts=most)
-        return job
-
-    def call() -> Coroutine[Any, Any, Any]:
-        return database.run(None, insert.insert_all, jobs, attach=False, max_attempts=most)
-
     here = running_loop()
     if here is not None:
         if here is not database.loop or not compat.in_greenlet():
@@ -49,9 +38,8 @@ def enqueue(database: Database, options: Options, job: Job, session: SyncCaller 
         compat.wait_for(call())
     elif (loop := database.loop) is None or not _run_on(loop, call):
         raise InstanceNotFound(
-            f"the Oban named {display.shown(options.name)} has stopped, or its event loop has ended"
+            f"the Oban named {display.shown(name)} has stopped, or its event loop has ended"
         )
-    return job
 
 
 def _run_on(loop: Loop, call: Callable[[], Coroutine[Any, Any, Any]]) -> bool:

@@ -9,8 +9,7 @@ from sqlalchemy import Engine
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from oban import Job, Oban, SyncOban
-from oban.database.aio import AsyncCaller
-from oban.database.base import SyncCaller
+from oban.database.joined import AsyncCaller, SyncCaller
 
 #: Differences by design: ASGI, entering and leaving a client, its sessions, engine and iterables.
 ASYNC_ONLY = {"asgi_lifespan"}

@@ -1,0 +1,97 @@
+"""Clients on a session or connection of the application, whose transaction all their calls join.
+
+A call runs in a savepoint of that transaction, and the application commits it or rolls it back. Tests use
+this, as do scripts with a transaction of their own.
+"""
+
+import threading
+from typing import Any, TypeAlias
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_scoped_session
+from sqlalchemy.orm import Session, scoped_session
+
+from oban.database.binding import write_bind
+from oban.dialects.base import Dialect
+from oban.errors import InvalidTarget
+
+AsyncCaller: TypeAlias = AsyncSession | async_scoped_session[Any] | AsyncConnection
+SyncCaller: TypeAlias = Session | scoped_session[Any] | Connection
+
+
+class JoinedCaller:
+    """The session or connection of a client that has no engine of its own."""
+
+    not_for_nodes = (
+        "this Oban works in the transaction of a session or connection, which jobs that run at the same time"
+        " cannot share: leave out queues=, or pass the engine"
+    )
+
+    def __init__(self, caller: AsyncCaller | SyncCaller) -> None:
+        self._caller = caller
+        #: A call locks it. It is reentrant because event handlers of the application can make calls, too.
+        self.lock = threading.RLock()
+
+    def renew(self) -> None:
+        """Make a lock for a forked child, as a thread of its parent may have the one that it inherits."""
+        self.lock = threading.RLock()
+
+    @property
+    def engine(self) -> Engine:
+        """The engine that the session or connection belongs to."""
+        caller = _sync(self._caller)
+        return (caller if isinstance(caller, Connection) else write_bind(caller)).engine
+
+    def transaction(self, dialect: Dialect) -> Connection:
+        """The connection, in a transaction; the session is flushed."""
+        caller = _sync(self._caller)
+        if isinstance(caller, Connection):
+            return _begun(caller, dialect)
+        if isinstance(bind := write_bind(caller), Connection):
+            # Before the session begins a savepoint in it.
+            _begun(bind, dialect)
+        caller.flush()
+        return _begun(caller.connection(bind_arguments={"bind": bind}), dialect)
+
+    def check(self, engine: Engine, dialect: Dialect) -> None:
+        """Nothing: there is always a transaction to join."""
+
+
+def split_async(engine: Any) -> tuple[Any, JoinedCaller | None]:
+    """The engine of what an `Oban` was created with and, for a session or connection, how to join it."""
+    if isinstance(engine, AsyncConnection):
+        return engine.engine, JoinedCaller(engine)
+    if isinstance(engine, (AsyncSession, async_scoped_session)):
+        joined = JoinedCaller(engine)
+        return AsyncEngine(joined.engine), joined
+    return engine, None
+
+
+def split_sync(engine: Any) -> tuple[Any, JoinedCaller | None]:
+    """Do the same for a `SyncOban`."""
+    if not isinstance(engine, (Session, scoped_session, Connection)):
+        return engine, None
+    joined = JoinedCaller(engine)
+    return joined.engine, joined
+
+
+def _sync(caller: AsyncCaller | SyncCaller) -> Session | Connection:
+    if isinstance(caller, (scoped_session, async_scoped_session)):
+        caller = caller()
+    if isinstance(caller, AsyncSession):
+        return caller.sync_session
+    if not isinstance(caller, AsyncConnection):
+        return caller  # type: ignore[return-value]
+    if caller.sync_connection is None:
+        raise InvalidTarget("the connection is not open: use `async with engine.connect() as connection`")
+    return caller.sync_connection
+
+
+def _begun(connection: Connection, dialect: Dialect) -> Connection:
+    if not connection.in_transaction():
+        connection.begin()
+    if dialect.single_writer and not dialect.in_transaction(connection):
+        # The driver would begin none before the first statement that writes, and a savepoint outside of a
+        # transaction is committed when it is released.
+        connection.exec_driver_sql(dialect.begin_statement)
+    return connection

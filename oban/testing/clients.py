@@ -1,0 +1,64 @@
+"""Finds the client that a helper works with, and so whether the helper is awaited."""
+
+from typing import TypeAlias
+
+from sqlalchemy import Connection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
+from sqlalchemy.orm import Session, scoped_session
+
+from oban import display, instances
+from oban.client import Oban
+from oban.database.joined import AsyncCaller, SyncCaller
+from oban.database.loops import running_loop
+from oban.errors import ConfigError, InvalidTarget
+from oban.sync_client import SyncOban
+
+#: What a helper takes as `session`.
+Caller: TypeAlias = AsyncCaller | SyncCaller
+
+
+def resolve(oban: object = "Oban", session: object = None) -> Oban | SyncOban:
+    """Return the client that a helper works with.
+
+    Args:
+        oban: A client, or the name of the newest one.
+        session: The session or connection that the helper was called with.
+
+    Returns:
+        For a name, the `Oban` if `session` is one of asyncio, the `SyncOban` if it is a sync one, and without
+        a session the `Oban` if an event loop runs in this thread, or else the `SyncOban`.
+
+    Raises:
+        InstanceNotFound: There is no such client in this process.
+        ConfigError: `oban` is neither a client nor a name.
+        InvalidTarget: The client and the session are of different kinds.
+    """
+    if isinstance(oban, (Oban, SyncOban)):
+        return _checked(oban, session)
+    if not isinstance(oban, str):
+        raise ConfigError(f"oban must be an Oban, a SyncOban or a name, not {display.shown(oban)}")
+    is_async = running_loop() is not None if session is None else _is_async(session)
+    client: Oban | SyncOban
+    if session is None and is_async and instances.async_clients.find(oban) is None:
+        # A test with an event loop, of code that uses none.
+        client = instances.sync_clients.find(oban) or instances.async_clients.get(oban)
+    else:
+        client = (instances.async_clients if is_async else instances.sync_clients).get(oban)
+    return client
+
+
+def _checked(client: Oban | SyncOban, session: object) -> Oban | SyncOban:
+    if session is not None and _is_async(session) != isinstance(client, Oban):
+        kind, needed = type(session).__name__, "an AsyncSession or AsyncConnection"
+        if isinstance(client, SyncOban):
+            needed = "a Session or Connection"
+        raise InvalidTarget(f"session must be {needed} for {type(client).__name__}, not {kind}")
+    return client
+
+
+def _is_async(session: object) -> bool:
+    if isinstance(session, (AsyncSession, async_scoped_session, AsyncConnection)):
+        return True
+    if isinstance(session, (Session, scoped_session, Connection)):
+        return False
+    raise InvalidTarget(f"session must be a session or connection, not {type(session).__name__}")
