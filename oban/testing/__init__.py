@@ -3,3 +3,33 @@
 They run the real code on the test's database. Each is awaited with an `Oban`, and returns its value at once
 with a `SyncOban`.
 """
+
+import importlib
+
+# As in `typing`, whose import is not needed otherwise.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from oban.testing.rollback import rolled_back
+
+__all__ = ["rolled_back"]
+
+#: Where the public names are. Each is imported when it is first used, because pytest imports the plugin of
+#: this package also for tests that have nothing to do with jobs.
+_MODULES = {
+    "rollback": ["rolled_back"],
+}
+_MODULE_OF = {name: f"{__name__}.{module}" for module, names in _MODULES.items() for name in names}
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+# Type checkers would believe that a module with this function has every attribute.
+if not TYPE_CHECKING:
+
+    def __getattr__(name):
+        if name not in _MODULE_OF:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = globals()[name] = getattr(importlib.import_module(_MODULE_OF[name]), name)
+        return value

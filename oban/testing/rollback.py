@@ -1,0 +1,122 @@
+"""Connections whose transaction is rolled back at the end of a test."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    asynccontextmanager,
+    contextmanager,
+)
+from functools import partial
+from typing import NoReturn, overload
+
+from sqlalchemy import Connection, Engine, event
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from oban import dialects
+from oban.database.driver_autocommit import send_begin
+from oban.database.engines import DEFAULT_ISOLATION, autocommits
+from oban.dialects.base import Dialect
+from oban.errors import ObanError
+
+#: How many seconds a rollback can take before the connection is closed without it.
+ROLLBACK_TIMEOUT = 10.0
+
+
+@overload
+def rolled_back(engine: Engine) -> AbstractContextManager[Connection]: ...
+@overload
+def rolled_back(engine: AsyncEngine) -> AbstractAsyncContextManager[AsyncConnection]: ...
+def rolled_back(
+    engine: Engine | AsyncEngine,
+) -> AbstractContextManager[Connection] | AbstractAsyncContextManager[AsyncConnection]:
+    """Open a connection whose transaction is rolled back when the block ends.
+
+    Bind the application's sessions to the connection with `join_transaction_mode="create_savepoint"`, so that
+    their commits only end savepoints, and create the client on it: `Oban(connection)`. On SQLite, the block
+    sends the BEGIN that the driver would not send before a savepoint.
+
+    The block ends the same way if the test fails, is cancelled, has left the transaction aborted or has lost
+    the connection.
+
+    Args:
+        engine: The engine to connect with. The tables have to exist already.
+
+    Returns:
+        A context manager that yields the connection: for `with` if `engine` is an `Engine`, for `async with`
+        if it is an `AsyncEngine`. In unittest, pass it to `enterContext` or `enterAsyncContext`.
+
+    Raises:
+        DatabaseUnavailable: The database cannot be reached. Raised when the block begins.
+        ObanError: The block calls `commit` on the connection itself.
+    """
+    return _sync(engine) if isinstance(engine, Engine) else _async(engine)
+
+
+@contextmanager
+def _sync(engine: Engine) -> Iterator[Connection]:
+    connection = dialects.connect(engine)
+    try:
+        _begin(connection)
+        yield connection
+    finally:
+        try:
+            connection.close()
+        except Exception:
+            # The server rolls back the transaction of a connection that ends.
+            if not connection.closed:
+                connection.invalidate()
+                connection.close()
+
+
+@asynccontextmanager
+async def _async(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    connection = engine.connect()
+    try:
+        await connection.start()
+    except Exception as error:
+        dialects.check_connecting(engine.url, error)
+        raise
+    try:
+        await connection.run_sync(_begin)
+        yield connection
+    finally:
+        # A cancelled test has to roll back as well.
+        await asyncio.shield(asyncio.ensure_future(_close(connection)))
+
+
+async def _close(connection: AsyncConnection) -> None:
+    try:
+        async with asyncio.timeout(ROLLBACK_TIMEOUT):
+            await connection.close()
+    except Exception:
+        if not connection.closed:
+            await connection.invalidate()
+            await connection.close()
+
+
+def _begin(connection: Connection) -> None:
+    dialect = dialects.for_bind(connection)
+    if autocommits(connection.engine):
+        connection.execution_options(isolation_level=dialect.isolation or DEFAULT_ISOLATION)
+    event.listen(connection, "commit", _refuse_commit)
+    send_begin(connection, dialect)
+    if dialect.single_writer:
+        # The driver begins no transaction before a savepoint, whose release would then commit it.
+        event.listen(connection, "begin", partial(_send_begin, dialect))
+    connection.begin()
+
+
+def _send_begin(dialect: Dialect, connection: Connection) -> None:
+    if not dialect.in_transaction(connection):
+        connection.exec_driver_sql(dialect.begin_statement)
+
+
+def _refuse_commit(connection: Connection) -> NoReturn:
+    # SQLAlchemy takes the transaction for ended, and would leave it to the next user of the connection.
+    connection.connection.rollback()
+    raise ObanError(
+        "this connection cannot commit, because its transaction is rolled back after the test; commit a"
+        ' session on it with join_transaction_mode="create_savepoint", or a savepoint of begin_nested()'
+    )

@@ -1,0 +1,5 @@
+"""Fixtures of tests/testing."""
+
+from tests.support.fixtures import server_url
+
+__all__ = ["server_url"]
