@@ -9,14 +9,18 @@ import importlib
 # As in `typing`, whose import is not needed otherwise.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from oban.testing.periodic_jobs import insert_periodic_jobs
     from oban.testing.rollback import rolled_back
+    from oban.testing.time_travel import travel
 
-__all__ = ["rolled_back"]
+__all__ = ["insert_periodic_jobs", "rolled_back", "travel"]
 
 #: Where the public names are. Each is imported when it is first used, because pytest imports the plugin of
 #: this package also for tests that have nothing to do with jobs.
 _MODULES = {
+    "periodic_jobs": ["insert_periodic_jobs"],
     "rollback": ["rolled_back"],
+    "time_travel": ["travel"],
 }
 _MODULE_OF = {name: f"{__name__}.{module}" for module, names in _MODULES.items() for name in names}
 

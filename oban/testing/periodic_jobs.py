@@ -1,0 +1,93 @@
+"""Inserts the jobs of periodic entries in a test, as the leader of an instance does."""
+
+from collections.abc import Coroutine, Sequence
+from typing import Any, overload
+
+from sqlalchemy import Float, Select, literal, select, update
+
+from oban.client import Oban
+from oban.database.joined import AsyncCaller, SyncCaller
+from oban.database.transaction import Transaction
+from oban.models import Job, PeriodicEntry
+from oban.periodic import Periodic
+from oban.repository import cluster, periodic, ticks
+from oban.sync_client import SyncOban
+from oban.testing import clients
+from oban.worker_entries import declared_entries
+
+_entry = PeriodicEntry.__table__.c
+
+#: How long ago, in seconds, an entry begins when it is declared. A time of this minute is due then.
+_BEGUN = 60.0
+
+
+@overload
+def insert_periodic_jobs(
+    *, oban: Oban | str = "Oban", session: AsyncCaller | None = None
+) -> Coroutine[Any, Any, list[Job]]: ...
+@overload
+def insert_periodic_jobs(*, oban: SyncOban, session: SyncCaller | None = None) -> list[Job]: ...
+@overload
+def insert_periodic_jobs(*, oban: str = "Oban", session: SyncCaller) -> list[Job]: ...
+def insert_periodic_jobs(
+    *, oban: Oban | SyncOban | str = "Oban", session: AsyncCaller | SyncCaller | None = None
+) -> Coroutine[Any, Any, list[Job]] | list[Job]:
+    """Insert the jobs of all periodic entries that are due, as a running node does.
+
+    The entries are those of workers with `cron=`, of `Oban(periodic=[…])` and of `add_periodic`. The first
+    call declares those of the code, as a node does when it starts. A time of the minute before it is due
+    then, and no earlier one. A later call inserts the jobs of the times since the call before, as far as
+    `catch_up` and `window` of an entry allow. Each time inserts a job once.
+
+    An entry for `@reboot` inserts none here: pass its name to `run_periodic`.
+
+    Args:
+        oban: A client, or the name of the newest one (default "Oban").
+        session: The session or connection to insert the jobs with (default: as the client does by itself).
+
+    Returns:
+        The jobs, in the order of their ids. With an `Oban`, this has to be awaited.
+
+    Raises:
+        InstanceNotFound: There is no such client in this process.
+        ConfigError: Two entries of the code have the same name, or the stored timing of one is wrong.
+        InvalidJob: The stored values of an entry make no valid job.
+    """
+    client = clients.resolve(oban, session)
+    options = client.options
+    entries = declared_entries(options.name, options.periodic)
+    arguments: Any = (options.name, entries, options.lease, options.max_attempts)
+    if isinstance(client, Oban):
+        return _insert(client, session, arguments)
+    return client.list_jobs(_jobs(client._database.run(session, _fire, *arguments)), session)  # type: ignore[arg-type]
+
+
+async def _insert(client: Oban, session: Any, arguments: Any) -> list[Job]:
+    return await client.list_jobs(_jobs(await client._database.run(session, _fire, *arguments)), session)
+
+
+def _jobs(ids: set[int]) -> Select[Any]:
+    return select(Job).where(Job.id.in_(sorted(ids))).order_by(Job.id)
+
+
+def _fire(
+    tx: Transaction, name: str, entries: Sequence[Periodic], lease: float, max_attempts: int | None
+) -> set[int]:
+    """Declare the entries of the code, and fire all that are due; returns the ids of the jobs."""
+    known = {entry.name for entry in periodic.load_entries(tx, name)}
+    periodic.declare(tx, name, entries, cluster.database_time(tx), lease)
+    if new := sorted({entry.name for entry in entries} - known):
+        begun = update(PeriodicEntry.__table__).where(
+            # Those for `@reboot` have no time at which they begin.
+            _entry.name == name,
+            _entry.entry.in_(new),
+            _entry.last_tick.is_not(None),
+        )
+        tx.execute(begun.values(last_tick=tx.dialect.now_minus(literal(_BEGUN, Float))))
+    fired = ticks.fire(
+        tx, name, [entry.name for entry in periodic.load_entries(tx, name)], lease, max_attempts=max_attempts
+    )
+    for entry, error in fired.failures:
+        error.add_note(f"The periodic entry {entry} could not insert a job.")
+        raise error
+    return {tick.job_id for tick in fired.ticks}
