@@ -13,7 +13,7 @@ from oban.compat.engines import (
     logs_statements,
     root_engine,
 )
-from oban.compat.greenlets import ProviderGreenlet, in_greenlet, run_sync, spawn, wait_for
+from oban.compat.greenlets import ProviderGreenlet, drive, in_greenlet, run_sync, spawn, wait_for
 from oban.compat.migrations import compare_last, downgrade_steps, upgrade_steps
 from oban.compat.pools import (
     cares_for_connections,
@@ -73,6 +73,7 @@ __all__ = [
     "copy_state",
     "current_flush",
     "downgrade_steps",
+    "drive",
     "driver_autocommit",
     "executes_directly",
     "executes_many",

@@ -35,6 +35,25 @@ async def spawn(function: Callable[[], T]) -> T:
     return result
 
 
+def drive(function: Callable[[], T], wait: Callable[[Any], Any]) -> T:
+    """Run a sync function in a greenlet of a thread without a running event loop.
+
+    `wait` gets each awaitable that a driver waits for there, and returns its value.
+    """
+    worker = ProviderGreenlet(function)
+    worker.gr_context = getcurrent().gr_context
+    awaited: Any = worker.switch()
+    while not worker.dead:
+        try:
+            value = wait(awaited)
+        except BaseException as error:
+            awaited = worker.throw(type(error), error, error.__traceback__)
+        else:
+            awaited = worker.switch(value)
+    result: T = awaited
+    return result
+
+
 #: Runs sync code that uses SQLAlchemy on an asyncio driver. Without `greenlet_spawn`, `spawn` does the same.
 run_sync: Callable[[Callable[[], T]], Awaitable[T]] = getattr(util, "greenlet_spawn", spawn)
 

@@ -15,12 +15,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, a
 
 from oban import clock, compat, dialects
 from oban.database import idle, loops, schema_errors
-from oban.database.base import BaseDatabase, Function, P, Retries, T
+from oban.database.base import BaseDatabase, Function, P, T
 from oban.database.engines import make_engine, with_own_pool
 from oban.database.fast import FAST_PATH
 from oban.database.fast.autocommit_pool import AutocommitPool
 from oban.database.joined import AsyncCaller, JoinedCaller, split_async
 from oban.database.loops import Loop, LoopLock, LoopPool, Loops, before_close, drop_idle, enter
+from oban.database.retries import Retries
 from oban.database.shared import SharedConnection
 from oban.errors import ConfigError, InvalidTarget, SchemaMissing, WrongLoop
 
@@ -238,7 +239,7 @@ class Database(BaseDatabase):
     async def write(self, function: Function[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a repository function in a transaction of our own, again if it lost to another one."""
         self._check_deadlock(writes=True)
-        retries = Retries(self)
+        retries = Retries(self.dialect)
         while True:
             transaction = self._begin()
             try:

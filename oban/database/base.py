@@ -1,15 +1,16 @@
 """What the asyncio and the sync database share: transactions, the caller's included, and errors."""
 
 import logging
-import random
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, scoped_session
 
-from oban import clock, compat, dialects
+from oban import compat, dialects
 from oban.database import inherited, loops, schema_errors
 from oban.database.binding import pinned, write_bind
 from oban.database.driver_autocommit import send_begin
@@ -31,17 +32,6 @@ T = TypeVar("T")
 #: A repository function.
 Function = Callable[Concatenate[Transaction, P], T]
 
-#: How often a transaction is tried if the database rolls it back in favor of another one. After
-#: `RETRY_WINDOW` seconds it is not tried again. The pause before the next try is random, with a limit in
-#: seconds that doubles each time.
-MAX_TRIES = 10
-FIRST_PAUSE = 0.02
-RETRY_WINDOW = 5.0
-
-_LOCKED_ADVICE = (
-    "SQLite has one writer at a time, and another transaction has not ended: if it is that of a session or"
-    " connection of yours, pass it as session=, or commit it before this call"
-)
 _LOST_STATEMENT_ADVICE = (
     "pass the URL instead of an engine, with notifier='poll' or listen_url=…, or make the engine with"
     " connect_args={'statement_cache_size': 0, 'prepared_statement_cache_size': 0,"
@@ -50,29 +40,7 @@ _LOST_STATEMENT_ADVICE = (
 )
 
 
-class Retries:
-    """Decides whether a transaction that failed is tried again, and after which pause."""
-
-    def __init__(self, database: "BaseDatabase") -> None:
-        self._database = database
-        self._since = clock.monotonic()
-        self._tries = 0
-
-    def pause(self, error: DBAPIError) -> float:
-        """Seconds to wait before the next try; raises `error` if there is none."""
-        self._tries += 1
-        dialect = self._database.dialect
-        late = clock.monotonic() - self._since >= RETRY_WINDOW
-        if not dialect.is_transient(error):
-            raise error
-        if self._tries >= MAX_TRIES or late:
-            if dialect.single_writer:
-                error.add_detail(_LOCKED_ADVICE)
-            raise error
-        return random.uniform(0, FIRST_PAUSE) * 2.0 ** (self._tries - 1)  # noqa: S311 - jitter
-
-
-class BaseDatabase:
+class BaseDatabase(ABC):
     """One instance's access to its database: the engine, the prefix, and how functions get a transaction."""
 
     #: The owners of the connections in the autocommit pool.
@@ -104,6 +72,10 @@ class BaseDatabase:
         #: Called when the server has no connection left.
         self.on_full: Callable[[], None] | None = None
         inherited.follow(self)
+
+    @abstractmethod
+    def _make_locks(self) -> None:
+        """Make the locks with which calls take turns."""
 
     def _renew(self) -> None:
         """Make a pool of its own for this process, which was forked from the one that made this object."""
@@ -173,6 +145,22 @@ class BaseDatabase:
                 raise
         with self._begin() as transaction:
             return function(transaction, *args, **kwargs)
+
+    @property
+    def joins(self) -> bool:
+        """Whether calls without `session=` join a transaction of the application."""
+        return isinstance(self._shared, JoinedCaller)
+
+    @contextmanager
+    def joining(self, caller: Connection) -> Iterator[None]:
+        """Let all calls without `session=` join the transaction of a connection while the block runs."""
+        shared, self._shared = self._shared, JoinedCaller(caller)
+        self._make_locks()
+        try:
+            yield
+        finally:
+            self._shared = shared
+            self._make_locks()
 
     def _transaction_to_join(self, shared: SharedConnection | JoinedCaller) -> Connection | None:
         """The application's transaction that a call without `session=` is in, as it shares its connection."""
@@ -300,7 +288,8 @@ class BaseDatabase:
 
     def _check_deadlock(self, *, writes: bool) -> None:
         """Raise `WouldDeadlock` where a job would wait for the lock that its own session has."""
-        if not self.dialect.single_writer or isinstance(self._shared, JoinedCaller):
+        # Where the connection is shared, the call is part of the job's transaction.
+        if not self.dialect.single_writer or self._shared is not None:
             return
         for begun in job_transactions():
             engine = begun.connection.engine

@@ -7,9 +7,10 @@ from contextlib import nullcontext
 from sqlalchemy import URL, Engine
 from sqlalchemy.exc import DBAPIError
 
-from oban.database.base import BaseDatabase, Function, P, Retries, T
+from oban.database.base import BaseDatabase, Function, P, T
 from oban.database.engines import make_sync_engine
 from oban.database.joined import SyncCaller, split_sync
+from oban.database.retries import Retries
 from oban.errors import ConfigError
 
 
@@ -68,7 +69,7 @@ class SyncDatabase(BaseDatabase):
         if caller is not None:
             return self.join_sync(caller, True, function, *args, **kwargs)
         self._check_deadlock(writes=True)
-        retries = Retries(self)
+        retries = Retries(self.dialect)
         while True:
             transaction = self._begin()
             try:

@@ -103,9 +103,14 @@ def _claim_available(dialect: Dialect, limit: Any, *returned: ColumnElement[Any]
         .limit(limit)
         .with_for_update(skip_locked=True)
     )
+    return claim_where(dialect, dialect.in_subquery(_job.id, available), *returned)
+
+
+def claim_where(dialect: Dialect, condition: ColumnElement[bool], *returned: ColumnElement[Any]) -> Update:
+    """The statement that begins an attempt of the jobs that fulfil a condition."""
     return (
         update(_jobs)
-        .where(dialect.in_subquery(_job.id, available))
+        .where(condition)
         .values(
             state=dialect.state("executing"),
             attempt=_job.attempt + literal_column("1"),

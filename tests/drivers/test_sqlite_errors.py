@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
 from oban import Job, Oban, SyncOban, migration
-from oban.database import base
+from oban.database import retries
 from oban.errors import DatabaseUnavailable, SchemaMissing
 from tests.support.databases import SQLiteFactory
 
@@ -22,7 +22,7 @@ BRIEF = {"connect_args": {"timeout": 0.01}}
 
 @pytest.fixture
 def url(sqlite_factory: SQLiteFactory, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr(base, "MAX_TRIES", 2)
+    monkeypatch.setattr(retries, "MAX_TRIES", 2)
     made = sqlite_factory.create()
     yield made
     sqlite_factory.drop(made)

@@ -4,7 +4,7 @@ import asyncio
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor as Threads
 from functools import partial
 from typing import Any
 
@@ -19,8 +19,6 @@ from oban.models import DEFAULT_MAX_ATTEMPTS, Job
 from oban.repository.acknowledge import Ack
 from oban.resources import Resources
 from oban.runner.execution import attempt_log
-from oban.runner.execution.job_session import JobSessions
-from oban.runner.execution.job_session_threads import ThreadSessions
 from oban.runner.execution.outcome import (
     AttemptFailed,
     Outcome,
@@ -28,10 +26,11 @@ from oban.runner.execution.outcome import (
     from_result,
     hide_own_frames,
     is_outcome,
-    process_arguments,
 )
+from oban.runner.execution.process_call import call_process, process_async, process_with_session
 from oban.runner.execution.process_run import process_in_child
 from oban.runner.execution.run import Run
+from oban.runner.execution.session_sources import AsyncSessions, SyncSessions
 from oban.runner.execution.thread_run import Process, ThreadRun
 from oban.runner.processes.pool import ProcessPool
 from oban.worker import Worker, registry, running
@@ -46,10 +45,10 @@ class Executor:
 
     def __init__(
         self,
-        threads: ThreadPoolExecutor,
+        threads: Threads,
         processes: ProcessPool,
-        sessions: JobSessions,
-        thread_sessions: ThreadSessions,
+        sessions: AsyncSessions,
+        thread_sessions: SyncSessions,
         middleware: Sequence[Middleware] = (),
         timeout: float | None = None,
     ) -> None:
@@ -115,14 +114,14 @@ class Executor:
     async def _on_loop(self, run: Run, worker: Worker[Any], timeout: float | None) -> Ack | None:
         chain, found = self._middleware + worker.own_middleware, self._found(worker)
         if "session" not in worker.takes:
-            work = around_on_loop(chain, partial(_process_async, worker, **found))(run.job)
+            work = around_on_loop(chain, partial(process_async, worker, **found))(run.job)
             return _end(run, worker, await _with_timeout(run, work, timeout))
         session = self._sessions.make()
         try:
             with job_session(session.sync_session):
-                process = partial(_process_async, worker, session=session, **found)
+                process = partial(process_async, worker, session=session, **found)
                 work = around_on_loop(chain, process)(run.job)
-                ack = _ack(run, worker, from_result(await _with_timeout(run, work, timeout)))
+                ack = _ack_result(run, worker, await _with_timeout(run, work, timeout))
                 return _end_with_session(run, ack, await self._sessions.commit_with_outcome(session, ack))
         finally:
             await self._sessions.close(session)
@@ -137,7 +136,7 @@ class Executor:
         if has_session:
             call = partial(self._call_with_session, run, worker, found)
         else:
-            call = partial(_call, worker, found)
+            call = partial(call_process, worker, found)
         try:
             ended = await thread_run.execute(self._threads, call)
         finally:
@@ -164,10 +163,10 @@ class Executor:
         """As `_call`, but commits what `process` writes; returns what is left to be stored."""
 
         def work(session: Session) -> Ack:
-            result = process_within(partial(_process_with_session, worker, session, found))
+            result = process_within(partial(process_with_session, worker, session, found))
             if run.timed_out is not None:
                 raise _timeout_error(run, run.timed_out, None)
-            return _ack(run, worker, from_result(result))
+            return _ack_result(run, worker, result)
 
         with self._thread_sessions.acquire() as thread_session:
             return _end_with_session(run, *thread_session.run(work))
@@ -252,40 +251,9 @@ def _timeout_error(run: Run, timeout: float, error: BaseException | None) -> Att
     return AttemptFailed(reason, error_texts.error_text(error) + "\n\n")
 
 
-def _process(worker: Worker[Any], job: Job, /, **extra: Any) -> Any:
-    try:
-        return worker.process(job, **process_arguments(worker, job), **extra)
-    finally:
-        if forks.is_child:
-            forks.leave()
-
-
-async def _process_async(worker: Worker[Any], job: Job, /, **extra: Any) -> Any:
-    try:
-        return await worker.process(job, **process_arguments(worker, job), **extra)
-    finally:
-        # Before a session of the parent, which is this child's as well, is committed or rolled back.
-        if forks.is_child:
-            forks.leave()
-
-
-def _process_with_session(worker: Worker[Any], session: Session, found: dict[str, Any], job: Job) -> Any:
-    with job_session(session):
-        result = _process(worker, job, session=session, **found)
-    if inspect.isawaitable(result):
-        if inspect.iscoroutine(result):
-            result.close()
-        raise AttemptFailed(TypeError("process with a session returned an awaitable; make it async"))
-    return result
-
-
-def _call(worker: Worker[Any], found: dict[str, Any], process_within: Callable[[Process], Any]) -> Any:
-    return process_within(partial(_process, worker, **found))
-
-
 def _end(run: Run, worker: Worker[Any], result: object) -> Ack:
     """The end of a run whose `process` returned `result`."""
-    ack = _ack(run, worker, from_result(result))
+    ack = _ack_result(run, worker, result)
     attempt_log.ended(run, ack)
     return ack
 
@@ -300,7 +268,7 @@ def _end_with_session(run: Run, ack: Ack, is_committed: bool) -> Ack | None:
 def _fail(run: Run, worker: Worker[Any] | None, error: BaseException) -> Ack:
     """The end of a run that raised `error`."""
     hide_own_frames(error)
-    reason = error.error if type(error) is AttemptFailed else error
+    run.error = reason = error.error if type(error) is AttemptFailed else error
     ack = _ack(run, worker, from_error(error, _rules(worker)), reason)
     attempt_log.ended(run, ack, reason)
     return ack
@@ -309,6 +277,11 @@ def _fail(run: Run, worker: Worker[Any] | None, error: BaseException) -> Ack:
 def _rules(worker: Worker[Any] | None) -> Rules:
     # `__new__` of a worker class can return anything.
     return worker.error_rules if worker is not None and issubclass(type(worker), Worker) else {}
+
+
+def _ack_result(run: Run, worker: Worker[Any], result: object) -> Ack:
+    run.result = result
+    return _ack(run, worker, from_result(result))
 
 
 def _ack(run: Run, worker: Worker[Any] | None, outcome: Outcome, error: BaseException | None = None) -> Ack:

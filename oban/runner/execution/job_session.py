@@ -44,6 +44,7 @@ class JobSessions:
         database: where the sessions connect.
         timeout: seconds that storing an outcome can take, and closing a session as well.
         factory: makes the sessions.
+        connection: of the application, whose transaction the sessions join, each in a savepoint.
         in_thread: whether the jobs run in a thread, where they have a connection of their own. On the event
             loop, a job waits for a connection of the pool for as long as it takes.
         make_room: closes a connection of this node that nobody uses, and returns whether it is closed
@@ -56,11 +57,13 @@ class JobSessions:
         timeout: float,
         factory: SessionFactory | None = None,
         *,
+        connection: Connection | None = None,
         in_thread: bool = False,
         make_room: Callable[[], bool] = lambda: False,
     ) -> None:
         self.database = database
         self._factory = factory or SessionFactory()
+        self._connection = connection
         self._in_thread = in_thread
         self._timeout = timeout
         options: dict[str, Any] = {}
@@ -76,7 +79,7 @@ class JobSessions:
 
     def make(self) -> AsyncSession:
         """Make a session, which the caller closes with `close`. It connects when it is first used."""
-        return self._factory.make(self._engine, in_thread=self._in_thread)
+        return self._factory.make(self._engine, self._connection, in_thread=self._in_thread)
 
     async def commit_with_outcome(self, session: AsyncSession, ack: Ack) -> bool:
         """Store the outcome of a run in the transaction of its session, and commit.

@@ -12,13 +12,11 @@ from functools import partial
 from typing import TypeVar
 from weakref import WeakMethod
 
-from greenlet import getcurrent
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
-from oban import clock
-from oban.compat import ProviderGreenlet
+from oban import clock, compat
 from oban.database.aio import Database
 from oban.database.transaction import Notice
 from oban.errors import ConfigError
@@ -246,28 +244,21 @@ class ThreadSession:
 
     def _run_sync(self, work: Callable[[Session], Ack], session: Session) -> Ack:
         """Call `work` in a greenlet, and run the loop for each awaitable that the driver sends out of it."""
-        runner = ProviderGreenlet(work)
-        runner.gr_context = getcurrent().gr_context
         previous = _thread_loop()
         self._thread = threading.get_ident()
         try:
             self._set_loop()
-            result = runner.switch(session)
-            while not runner.dead:
-                try:
-                    value = self._await(result)
-                except BaseException as error:
-                    self._set_loop()
-                    result = runner.throw(type(error), error, error.__traceback__)
-                else:
-                    # If the job has called asyncio.run() since, the thread has no loop.
-                    self._set_loop()
-                    result = runner.switch(value)
+            return compat.drive(partial(work, session), self._await_within)
         finally:
             self._thread = None
             asyncio.set_event_loop(previous)
-        ack: Ack = result
-        return ack
+
+    def _await_within(self, awaitable: Awaitable[T]) -> T:
+        try:
+            return self._await(awaitable)
+        finally:
+            # If the job has called asyncio.run() since, the thread has no loop.
+            self._set_loop()
 
     def _set_loop(self) -> None:
         """Let sync code of the driver find the loop while a job runs, as it does on a running one."""

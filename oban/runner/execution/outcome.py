@@ -23,9 +23,11 @@ _AROUND_JOBS = {
     "oban.runner.execution.executor",
     "oban.runner.execution.job_session_threads",
     "oban.runner.execution.outcome",
+    "oban.runner.execution.process_call",
     "oban.runner.execution.process_run",
     "oban.runner.execution.thread_run",
     "oban.runner.processes.child",
+    "oban.testing.sessions",
 }
 #: Used like this because a class can replace the attribute, and this must not raise.
 _traceback: Any = BaseException.__dict__["__traceback__"]

@@ -3,7 +3,7 @@
 import asyncio
 import math
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from oban.models import Job
 from oban.repository.runs import RunKey
@@ -30,8 +30,9 @@ class Run:
     """
 
     __slots__ = (
-        *("_cancelled", "confirm", "is_logged", "job", "key", "max_attempts", "node", "on_cancel", "queue"),
-        *("releasing", "snoozed", "started_at", "sure_until", "task", "timed_out", "worker"),
+        *("_cancelled", "confirm", "error", "is_logged", "job", "key", "max_attempts", "node", "on_cancel"),
+        *("queue", "releasing", "result", "snoozed", "started_at", "sure_until", "task", "timed_out"),
+        "worker",
     )
 
     def __init__(
@@ -68,7 +69,10 @@ class Run:
         self.started_at: float | None = None
         #: Whether the log has a record of how the run ended.
         self.is_logged = False
-        self.task: asyncio.Task[None] | None = None
+        #: What `process` has returned, if it is not None, or the exception that the run has failed with.
+        self.result: Any = None
+        self.error: BaseException | None = None
+        self.task: asyncio.Task[Any] | None = None
         values["_run"] = self
 
     @property
@@ -114,4 +118,4 @@ class Run:
     def end(self) -> None:
         """Break the reference cycles with the job and the task, so that no garbage collection is needed."""
         self.job.__dict__["_run"] = _ENDED[self.cancelled]
-        self.task = self.on_cancel = None
+        self.task = self.on_cancel = self.result = self.error = None

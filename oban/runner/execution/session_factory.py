@@ -68,22 +68,39 @@ class SessionFactory:
         if isinstance(factory, (async_sessionmaker, sessionmaker)):
             self._binds = factory.kw.get("binds") or {}
 
-    def make(self, engine: AsyncEngine, *, in_thread: bool) -> AsyncSession:
+    def make(
+        self, engine: AsyncEngine, connection: Connection | None = None, *, in_thread: bool
+    ) -> AsyncSession:
         """Make a session that uses `engine`, except for classes and tables that are bound to another one.
+
+        With a connection of the engine, it works in a savepoint of the transaction there.
 
         Raises:
             AttemptFailed: in a thread, the session uses an engine of the event loop.
         """
+        target: Engine | Connection = engine.sync_engine if connection is None else connection
         if self._factory is None:
-            return AsyncSession(engine, expire_on_commit=False)
+            session = AsyncSession(engine, expire_on_commit=False)
+        else:
+            session = self._of_application(engine, target, in_thread=in_thread)
+        if connection is not None:
+            session.sync_session.bind = connection
+            session.sync_session.join_transaction_mode = "create_savepoint"
+        return session
+
+    def _of_application(
+        self, engine: AsyncEngine, target: Engine | Connection, *, in_thread: bool
+    ) -> AsyncSession:
+        assert self._factory is not None  # noqa: S101 - for type checkers
         # One connection for all that is bound to the application's engine: one transaction.
-        binds = {key: engine if self._is_own(bind) else bind for key, bind in self._binds.items()}
+        own: Any = engine if isinstance(target, Engine) else target
+        binds = {key: own if self._is_own(bind) else bind for key, bind in self._binds.items()}
         session = self._factory(binds=binds) if binds else self._factory()
         sync_session = session.sync_session
         if has_router(sync_session):
-            self._reroute(sync_session, engine.sync_engine, in_thread=in_thread)
+            self._reroute(sync_session, target, in_thread=in_thread)
         if not self._binds_jobs_elsewhere(sync_session, engine.sync_engine):
-            sync_session.bind = engine.sync_engine
+            sync_session.bind = target
         sync_session.autobegin = True
         if in_thread:
             used = {write_bind(sync_session), *(bind.sync_engine for bind in binds.values())}
@@ -102,14 +119,14 @@ class SessionFactory:
             return False
         return write_bind(session) is engine
 
-    def _reroute(self, session: Session, engine: Engine, *, in_thread: bool) -> None:
+    def _reroute(self, session: Session, target: Engine | Connection, *, in_thread: bool) -> None:
         """Let a `get_bind` of the application return the runner's engine instead of the application's."""
         route = session.get_bind
 
         def get_bind(*args: Any, **options: Any) -> Engine | Connection:
             bind = route(*args, **options)
-            if self._is_own(bind) or bind is engine:
-                return engine
+            if self._is_own(bind) or bind is target:
+                return target
             if in_thread:
                 raise _of_the_loop()
             return bind

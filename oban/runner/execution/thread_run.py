@@ -4,7 +4,7 @@ import asyncio
 import contextvars
 import inspect
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor as Threads
 from queue import Empty, SimpleQueue
 from typing import Any, TypeAlias
 
@@ -39,9 +39,7 @@ class ThreadRun:
         #: Whether async middleware runs now, which the timeout can interrupt.
         self._in_middleware = False
 
-    async def execute(
-        self, threads: ThreadPoolExecutor, call: Callable[[Callable[[Process], Any]], Any]
-    ) -> Result:
+    async def execute(self, threads: Threads, call: Callable[[Callable[[Process], Any]], Any]) -> Result:
         """Call `call(process_within)` in a thread.
 
         It calls `process_within(process)`, which runs the middleware around `process` and returns the result.

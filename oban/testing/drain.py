@@ -1,0 +1,201 @@
+"""`drain_queue`: runs the jobs of a queue, and counts how they ended."""
+
+from collections import Counter, deque
+from collections.abc import Coroutine
+from datetime import datetime
+from functools import partial
+from typing import Any, Literal, overload
+
+from oban import display, fields
+from oban.client import Oban
+from oban.database.joined import AsyncCaller, SyncCaller
+from oban.errors import ConfigError
+from oban.repository import drain as repository
+from oban.sync_client import SyncOban
+from oban.testing import clients, runs
+from oban.testing.caller_thread import CallerThread
+from oban.testing.runs import JobRunner
+from oban.types import JobState
+
+#: How a run can end, by the state of its job afterwards.
+OUTCOMES = (
+    JobState.CANCELLED,
+    JobState.COMPLETED,
+    JobState.DISCARDED,
+    JobState.RETRYABLE,
+    JobState.SCHEDULED,
+)
+#: How often a job can snooze in one drain, which would not end if it always did.
+MAX_SNOOZES = 100
+
+
+@overload
+def drain_queue(
+    queue: str = "default",
+    *,
+    oban: Oban | str = "Oban",
+    session: AsyncCaller | None = None,
+    with_scheduled: bool | datetime = True,
+    with_recursion: bool = True,
+    with_safety: bool = False,
+    with_limit: int | None = None,
+) -> Coroutine[Any, Any, dict[str, int]]: ...
+@overload
+def drain_queue(
+    queue: str = "default",
+    *,
+    oban: SyncOban,
+    session: SyncCaller | None = None,
+    with_scheduled: bool | datetime = True,
+    with_recursion: bool = True,
+    with_safety: bool = False,
+    with_limit: int | None = None,
+) -> dict[str, int]: ...
+def drain_queue(
+    queue: str = "default",
+    *,
+    oban: Oban | SyncOban | str = "Oban",
+    session: Any = None,
+    with_scheduled: bool | datetime = True,
+    with_recursion: bool = True,
+    with_safety: bool = False,
+    with_limit: int | None = None,
+) -> Any:
+    """Run the jobs that wait in a queue, one after another, in the order in which a node starts them.
+
+    Each runs as on a node: with its session, middleware, resources and timeout, and its outcome is stored.
+    With `session`, or an `oban` that was created with a session or connection, all of that happens in the
+    caller's transaction, which stays uncommitted, and so do calls of the jobs without `session=`.
+
+    Args:
+        queue: The queue (default "default").
+        oban: The client or its name (default "Oban"). Await the result of an `Oban`.
+        session: The caller's session or connection (default: none). Its instances of the jobs that ran are
+            refreshed.
+        with_scheduled: Whether to run jobs that are due later as well, or until when they are due
+            (default True).
+        with_recursion: Whether to run jobs that become available meanwhile as well: those that jobs
+            enqueue, and with `with_scheduled` those that fail or snooze, until nothing waits. Otherwise each
+            job that waits at the start has one attempt (default True).
+        with_safety: Whether to go on after a job that raises. Otherwise the exception is raised, after the
+            outcome is stored (default False). Options of the worker such as `discard_on` still count as
+            outcomes.
+        with_limit: How many attempts there are at most (default: no limit).
+
+    Returns:
+        How many attempts ended in each state: `{"completed": 2, "cancelled": 0, "discarded": 0,
+        "retryable": 1, "scheduled": 0}`.
+
+    Raises:
+        InstanceNotFound: There is no such client in this process.
+        RuntimeError: A job has snoozed 100 times.
+        ConfigError: An argument has a wrong value.
+        Exception: What a job has raised, without `with_safety`.
+
+    Example:
+        `assert await drain_queue("mailers") == {"completed": 1, "cancelled": 0, …}`
+    """
+    client = clients.resolve(oban, session)
+    drain = Drain(
+        fields.queue(queue),
+        until=_until(with_scheduled),
+        recursive=with_recursion,
+        safe=with_safety,
+        limit=_limit(with_limit),
+    )
+    if isinstance(client, Oban):
+        return _drain(client, session, drain)
+    return _drain_sync(client, session, drain)
+
+
+async def _drain(client: Oban, session: Any, drain: "Drain") -> dict[str, int]:
+    try:
+        async with runs.on_loop(client, session) as runner:
+            return await drain.run(runner)
+    finally:
+        if session is not None:
+            await runs.run_in(client._database, session, repository.show_jobs, (), drain.ids)
+
+
+def _drain_sync(client: SyncOban, session: Any, drain: "Drain") -> dict[str, int]:
+    thread = CallerThread()
+
+    async def run() -> dict[str, int]:
+        async with runs.beside_thread(client, thread) as runner:
+            return await drain.run(runner)
+
+    try:
+        with runs.joining(client, session):
+            return thread.run(run)
+    finally:
+        if session is not None:
+            client._database.run(session, repository.show_jobs, (), drain.ids)
+
+
+class Drain:
+    """One drain, with its options. `ids` are the jobs that have run."""
+
+    def __init__(
+        self,
+        queue: str,
+        *,
+        until: datetime | Literal["all", "none"],
+        recursive: bool,
+        safe: bool,
+        limit: int | None,
+    ) -> None:
+        self.ids: set[int] = set()
+        self._queue = queue
+        self._until = until
+        self._recursive = recursive
+        self._safe = safe
+        self._limit = limit
+        self._snoozes: Counter[int] = Counter()
+
+    async def run(self, runner: JobRunner) -> dict[str, int]:
+        """Run jobs until none waits; returns the number of attempts by the state that they ended in."""
+        counts = dict.fromkeys(map(str, OUTCOMES), 0)
+        find = partial(runner.run_in_transaction, repository.waiting_jobs, self._queue, self._until)
+        waiting = deque(await find(1 if self._recursive else self._limit))
+        attempts = 0
+        while waiting and attempts != self._limit:
+            job_id = waiting.popleft()
+            attempt = await runner.run(job_id)
+            if attempt is not None:
+                attempts += 1
+                self.ids.add(job_id)
+                if attempt.job is not None:
+                    state = str(attempt.job.state)
+                    counts[state] = counts.get(state, 0) + 1
+                    self._check_snoozes(job_id, state)
+                if attempt.error is not None and not self._safe:
+                    raise attempt.error
+            if self._recursive:
+                waiting.extend(await find(1))
+        return counts
+
+    def _check_snoozes(self, job_id: int, state: str) -> None:
+        self._snoozes[job_id] += state == JobState.SCHEDULED
+        if self._recursive and self._snoozes[job_id] >= MAX_SNOOZES:
+            raise RuntimeError(
+                f"job {job_id} has snoozed {MAX_SNOOZES} times, and would run again at once: pass"
+                " with_recursion=False, with_limit=…, or with_scheduled=False"
+            )
+
+
+def _until(with_scheduled: object) -> datetime | Literal["all", "none"]:
+    if isinstance(with_scheduled, bool):
+        return "all" if with_scheduled else "none"
+    if isinstance(with_scheduled, datetime):
+        if with_scheduled.tzinfo is None:
+            raise ConfigError(f"with_scheduled must carry a time zone; {with_scheduled.isoformat()} does not")
+        return with_scheduled
+    raise ConfigError(f"with_scheduled must be a bool or a datetime, not {display.shown(with_scheduled)}")
+
+
+def _limit(with_limit: object) -> int | None:
+    if with_limit is None or (
+        isinstance(with_limit, int) and not isinstance(with_limit, bool) and with_limit > 0
+    ):
+        return with_limit
+    raise ConfigError(f"with_limit must be a positive number of attempts, not {display.shown(with_limit)}")
