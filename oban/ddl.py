@@ -50,6 +50,8 @@ REFERENCING NEW TABLE AS inserted FOR EACH STATEMENT EXECUTE FUNCTION {schema}ob
 _KEYS_STORAGE = """
 ALTER TABLE {schema}oban_unique_keys SET (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02)
 """
+# Of a column that is declared as an identity, or as serial by other implementations.
+_SEQUENCE = text("SELECT pg_get_serial_sequence(:jobs, 'id')")
 _MUTE = text("SELECT set_config('oban.notify', 'off', true)")
 #: The key of a reference to the last transaction that was muted, in the `info` of its connection.
 _MUTED = "oban.muted"
@@ -78,6 +80,16 @@ def mute_two_phase(connection: Connection) -> None:
     if muted is None or muted() is not transaction:
         connection.execute(_MUTE)
         connection.info[_MUTED] = weakref.ref(transaction)
+
+
+def restart_ids(jobs: Table, connection: Connection, schema: str | None) -> None:
+    """Give the next job the id 1, unless the transaction is rolled back."""
+    if connection.dialect.name == "postgresql":
+        dot = f"{connection.dialect.identifier_preparer.quote_schema(schema)}." if schema else ""
+        sequence = connection.scalar(_SEQUENCE, {"jobs": f"{dot}{jobs.name}"})
+        connection.execute(text(f"ALTER SEQUENCE {sequence} RESTART"))
+    else:
+        connection.execute(text("DELETE FROM sqlite_sequence WHERE name = :name"), {"name": jobs.name})
 
 
 def notify_source() -> str:

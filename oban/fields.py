@@ -138,7 +138,7 @@ def worker(value: object) -> str:
     return encoding.string(value, "worker")
 
 
-def _integer(value: object, field: str, least: int, most: int) -> int:
+def integer(value: object, field: str, least: int, most: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
         raise InvalidJob(field, f"must be an integer, not {type(value).__name__}")
     if not least <= value <= most:
@@ -231,9 +231,9 @@ def timeout(value: object) -> float:
 #: By name, the check of each field that a user can set.
 CHECKS: dict[str, Callable[[object], Any]] = {
     "args": args,
-    "max_attempts": lambda value: _integer(value, "max_attempts", 1, MAX_ATTEMPTS),
+    "max_attempts": lambda value: integer(value, "max_attempts", 1, MAX_ATTEMPTS),
     "meta": lambda value: encoding.json_object(value, "meta"),
-    "priority": lambda value: _integer(value, "priority", 0, MAX_PRIORITY),
+    "priority": lambda value: integer(value, "priority", 0, MAX_PRIORITY),
     "queue": queue,
     "scheduled_at": utc,
     "tags": tags,

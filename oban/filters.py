@@ -43,7 +43,7 @@ def worker(*workers: type[Worker[Any]] | FunctionWorker[..., Any] | str, of: Of 
         InvalidArgument: No worker is passed, or an argument is not a worker.
         InvalidJob: A name is blank or longer than 255 characters.
     """
-    names = [name for item in _at_least_one(workers, "a worker") for name in _worker_names(item)]
+    names = [name for item in _at_least_one(workers, "a worker") for name in worker_names(item)]
     return cast(Condition, of.worker.in_(names))
 
 
@@ -253,7 +253,8 @@ def _at_least_one(items: tuple[Any, ...], what: str) -> tuple[Any, ...]:
     return items
 
 
-def _worker_names(worker: object) -> Iterable[str]:
+def worker_names(worker: object) -> Iterable[str]:
+    """The names that jobs of a worker have in their rows; raises `InvalidArgument` or `InvalidJob`."""
     if isinstance(worker, FunctionWorker):
         worker = worker.worker
     if isinstance(worker, type) and issubclass(worker, Worker):

@@ -19,20 +19,22 @@ class Polling:
     Args:
         timeout: Seconds or a timedelta; None to go on for ever.
         failure: The message of the `TimeoutError`, without the time.
+        longest: The longest pause, in seconds.
 
     Raises:
         InvalidArgument: The timeout is negative, not finite, or not a number.
     """
 
-    def __init__(self, timeout: Timeout, failure: str) -> None:
+    def __init__(self, timeout: Timeout, failure: str, longest: float = LONGEST_PAUSE) -> None:
         self._timeout = None if timeout is None else _seconds(timeout)
         self._failure = failure
+        self._longest = longest
         self._began = clock.monotonic()
         self._next = FIRST_PAUSE
 
     def pause(self) -> float:
         """Seconds until the next look; raises `TimeoutError` if the timeout has passed."""
-        pause, self._next = self._next, min(2 * self._next, LONGEST_PAUSE)
+        pause, self._next = self._next, min(2 * self._next, self._longest)
         if self._timeout is None:
             return pause
         left = self._began + self._timeout - clock.monotonic()

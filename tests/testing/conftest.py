@@ -1,10 +1,12 @@
 """Fixtures of tests/testing."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
+from sqlalchemy import text
 
-from tests.support.databases import Factory
+from oban import Oban, migration
+from tests.support.databases import Factory, PostgreSQLFactory
 from tests.support.fixtures import server_url
 from tests.testing.applications import KINDS, Backend
 
@@ -20,3 +22,15 @@ def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
     yield made
     made.close()
     factory.drop(url)
+
+
+@pytest.fixture
+async def server_of_prefix(postgresql_factory: PostgreSQLFactory) -> AsyncIterator[Oban]:
+    """A client on PostgreSQL, whose tables are in the schema `jobs`."""
+    url = postgresql_factory.create(empty=True)
+    async with Oban(url, prefix="jobs") as oban:
+        async with oban.engine.begin() as connection:
+            await connection.execute(text("CREATE SCHEMA jobs"))
+            await connection.run_sync(migration.upgrade, prefix="jobs")
+        yield oban
+    postgresql_factory.drop(url)

@@ -1,0 +1,124 @@
+"""Why an assertion about enqueued jobs has failed: which jobs are there, the nearest match first."""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from sqlalchemy import func, select
+
+from oban import display, suggestions
+from oban.database.transaction import Transaction
+from oban.models import Job
+from oban.registry import registry
+from oban.testing.matching import Filter, OneOf, find
+from oban.types import JobState
+
+_job = Job.__table__.c
+#: How many jobs a message shows, and how many differences of each.
+SHOWN = 5
+#: How many jobs are compared: the newest ones in general, and those that match all filters but one.
+_COMPARED = 50
+_ONLY_COMMITTED = (
+    "It sees only what was committed. To see the jobs of a transaction that is open, pass its session as"
+    " session=."
+)
+
+
+class Place(NamedTuple):
+    """Where jobs were looked for: which client, on which database, in which transaction."""
+
+    client: str
+    transaction: str
+    #: Whether jobs of open transactions are not seen there.
+    only_committed: bool
+    #: For how many seconds.
+    seconds: float
+
+    def __str__(self) -> str:
+        period = f" for {self.seconds:g} seconds" if self.seconds else ""
+        return f"{self.client} has looked{period} {self.transaction}."
+
+
+class Instead(NamedTuple):
+    """The jobs that are there instead of the one that was wanted."""
+
+    #: Filters whose delays have become times.
+    filters: Sequence[Filter]
+    nearest: Sequence[Job]
+    counts: dict[str, int]
+
+
+def find_instead(tx: Transaction, filters: Sequence[Filter]) -> Instead:
+    """Find the jobs that are nearest to what was wanted."""
+    candidates = {job.id: job for job in find(tx, (), _COMPARED)}
+    for one in filters:
+        others = [each for each in filters if each is not one]
+        candidates.update((job.id, job) for job in find(tx, others, SHOWN))
+        if one.name == "worker":
+            candidates.update((job.id, job) for job in find(tx, [one], _COMPARED))
+    counted = tx.execute(select(_job.state, func.count()).group_by(_job.state))
+    counts = {str(state): number for state, number in counted}
+
+    def rank(job: Job) -> tuple[float, int]:
+        return sum(each.distance(job) for each in filters), -job.id
+
+    return Instead(filters, sorted(candidates.values(), key=rank)[:SHOWN], counts)
+
+
+def not_enqueued(wanted: Sequence[Filter], instead: Instead, place: Place) -> str:
+    """The message of an assertion that found no job."""
+    total = sum(instead.counts.values())
+    lines = ["no enqueued job matches", *_wanted(wanted), "", str(place)]
+    if place.only_committed:
+        lines.append(_ONLY_COMMITTED)
+    lines += _about_workers(wanted, instead.nearest)
+    if not total:
+        return "\n".join([*lines, "There are no jobs at all."])
+    lines += [f"These jobs are there, the nearest match first ({_counted(instead.counts)}):", ""]
+    for job in instead.nearest:
+        lines += _described(job)
+        differences = [text for each in instead.filters for text in each.differences(job)]
+        lines += (f"      {text}" for text in differences[:SHOWN])
+        if len(differences) > SHOWN:
+            lines.append(f"      and {len(differences) - SHOWN} more differences")
+    if total > len(instead.nearest):
+        lines.append(f"  and {total - len(instead.nearest):,} more")
+    return "\n".join(lines)
+
+
+def enqueued_after_all(unwanted: Sequence[Filter], jobs: Sequence[Job], place: Place) -> str:
+    """The message of an assertion that found jobs which should not be there."""
+    lines = ["no enqueued job should match", *_wanted(unwanted), "", f"{place} These jobs match:", ""]
+    for job in jobs[:SHOWN]:
+        lines += _described(job)
+    if len(jobs) > SHOWN:
+        lines.append("  and more")
+    return "\n".join(lines)
+
+
+def _wanted(filters: Iterable[Filter]) -> list[str]:
+    return [f"  {each.label}: {each}" for each in filters]
+
+
+def _described(job: Job) -> list[str]:
+    worker, queue = display.shown(job.worker, 100), display.shown(job.queue, 60)
+    lines = [f"  job {job.id} of {worker} in the queue {queue}, {job.state}"]
+    for name in ("args", "meta"):
+        if document := getattr(job, name):
+            lines.append(f"      {name}: {display.shown(document, 160)}")
+    return lines
+
+
+def _counted(counts: dict[str, int]) -> str:
+    return ", ".join(f"{counts[state]:,} {state}" for state in JobState if counts.get(state))
+
+
+def _about_workers(filters: Iterable[Filter], jobs: Iterable[Job]) -> list[str]:
+    """A hint about names that no worker of this process has, nor a job. They can be right all the same."""
+    wanted = [each for each in filters if isinstance(each, OneOf) and each.name == "worker"]
+    known = {*registry, *(job.worker for job in jobs)}
+    lines = []
+    for name in (name for each in wanted for name in each.values if name not in known):
+        near = suggestions.similar(name, known)
+        hint = f"; did you mean {display.shown(near, 100)}?" if near else "."
+        lines.append(f"No worker of this process is named {display.shown(name, 100)}{hint}")
+    return lines[:SHOWN]
