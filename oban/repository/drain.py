@@ -4,7 +4,7 @@ from collections.abc import Collection
 from datetime import datetime
 from typing import Literal
 
-from sqlalchemy import and_, or_, select
+from sqlalchemy import ColumnElement, and_, or_, select
 
 from oban.database.transaction import Transaction
 from oban.models import COLUMN_KEYS, Job
@@ -14,24 +14,28 @@ from oban.repository.selection import Selection
 
 _job = Job.__table__.c
 
-_DUE_LATER = ("scheduled", "retryable")
+_SCHEDULED = ("scheduled", "retryable")
 
 
 def waiting_jobs(
-    tx: Transaction, queue: str, scheduled: datetime | Literal["all", "none"], limit: int | None = None
+    tx: Transaction, queue: str, scheduled: datetime | Literal["all", "due"], limit: int | None = None
 ) -> list[int]:
     """The ids of the jobs of a queue that wait for a run, in the order to start them.
 
-    `scheduled` tells which of the jobs that are due later are among them: those up to a time, all, or none.
+    `scheduled` tells which of the scheduled and retryable jobs are among them: those that are due by a time,
+    all of them, or those that are due now.
     """
     dialect = tx.dialect
-    waits = _job.state == dialect.state("available")
-    if scheduled != "none":
-        is_later = _job.state.in_([dialect.state(state) for state in _DUE_LATER])
-        waits = or_(waits, is_later if scheduled == "all" else and_(is_later, _job.scheduled_at <= scheduled))
+    later: ColumnElement[bool] = _job.state.in_([dialect.state(state) for state in _SCHEDULED])
+    if scheduled != "all":
+        later = and_(later, _job.scheduled_at <= (dialect.now() if scheduled == "due" else scheduled))
     statement = (
         select(_job.id)
-        .where(waits, _job.queue == queue, _job.attempt < _job.max_attempts)
+        .where(
+            or_(_job.state == dialect.state("available"), later),
+            _job.queue == queue,
+            _job.attempt < _job.max_attempts,
+        )
         .order_by(_job.priority, _job.scheduled_at, _job.id)
         .limit(limit)
     )
@@ -41,7 +45,7 @@ def waiting_jobs(
 def claim_job(tx: Transaction, job_id: int, node: str, owner: str) -> Job | None:
     """Begin an attempt of a job that waits for one, due or not, and return it; None if it does not wait."""
     dialect = tx.dialect
-    states = [dialect.state(state) for state in ("available", *_DUE_LATER)]
+    states = [dialect.state(state) for state in ("available", *_SCHEDULED)]
     waits = and_(_job.id == job_id, _job.state.in_(states), _job.attempt < _job.max_attempts)
     rows = tx.rows(claim_where(dialect, waits, *_job), {"node": node, "owner": owner})
     return Job._from_row(rows[0]) if rows else None

@@ -73,7 +73,7 @@ def drain_queue(
         session: The caller's session or connection (default: none). Its instances of the jobs that ran are
             refreshed.
         with_scheduled: Whether to run jobs that are due later as well, or until when they are due
-            (default True).
+            (default True). Otherwise those run that are due now, by the clock of the test if it moves one.
         with_recursion: Whether to run jobs that become available meanwhile as well: those that jobs
             enqueue, and with `with_scheduled` those that fail or snooze, until nothing waits. Otherwise each
             job that waits at the start has one attempt (default True).
@@ -139,7 +139,7 @@ class Drain:
         self,
         queue: str,
         *,
-        until: datetime | Literal["all", "none"],
+        until: datetime | Literal["all", "due"],
         recursive: bool,
         safe: bool,
         limit: int | None,
@@ -183,9 +183,9 @@ class Drain:
             )
 
 
-def _until(with_scheduled: object) -> datetime | Literal["all", "none"]:
+def _until(with_scheduled: object) -> datetime | Literal["all", "due"]:
     if isinstance(with_scheduled, bool):
-        return "all" if with_scheduled else "none"
+        return "all" if with_scheduled else "due"
     if isinstance(with_scheduled, datetime):
         if with_scheduled.tzinfo is None:
             raise ConfigError(f"with_scheduled must carry a time zone; {with_scheduled.isoformat()} does not")
