@@ -1,6 +1,7 @@
 """Runs one test with an `Oban` and with a `SyncOban`, in a transaction that is rolled back."""
 
 import asyncio
+import contextvars
 import functools
 import inspect
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
@@ -91,7 +92,9 @@ class Backend:
     def run(self, test: Callable[[Application], Coroutine[Any, Any, None]], **options: Any) -> None:
         """Run a test with a new client in a transaction, which is rolled back."""
         if isinstance(self.engine, AsyncEngine):
-            self._runner.run(self._run_async(self.engine, test, options))
+            # In the context of this test, with its fixtures; that of the runner is that of the first one.
+            context = contextvars.copy_context()
+            self._runner.run(self._run_async(self.engine, test, options), context=context)
             return
         with testing.rolled_back(self.engine) as connection:
             client = SyncOban(connection, **options)
