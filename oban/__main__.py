@@ -1,5 +1,6 @@
 """The command `oban`, also as `python -m oban`."""
 
+import gc
 import sys
 
 from oban import stop_signals
@@ -10,8 +11,12 @@ def main() -> None:
     if sys.argv[1:2] == ["start"]:
         # Before the imports, which take most of the time of a start.
         stop_signals.exit_on_signals()
+    # Imports leave no garbage. Collections during them and at the end take a sixth of the time of a command.
+    gc.disable()
     from oban.cli import main as command
 
+    gc.freeze()
+    gc.enable()
     command()
 
 

@@ -6,7 +6,10 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from click.testing import CliRunner, Result
 from sqlalchemy import URL
+
+from oban.cli import main
 
 WORKERS = """
 import asyncio
@@ -31,7 +34,16 @@ def text(url: URL) -> str:
     return url.render_as_string(hide_password=False)
 
 
+def invoke(*arguments: str, **environment: str) -> Result:
+    """Run a command in this process, which takes a tenth of the time of a process of its own."""
+    result = CliRunner().invoke(main, arguments, env=environment)
+    # Any other exception would be a traceback.
+    assert isinstance(result.exception, SystemExit | None), result.exception
+    return result
+
+
 def oban(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a command in a process of its own, for tests of the process."""
     return subprocess.run(
         [sys.executable, "-m", "oban", *arguments],
         env={**os.environ, **environment},

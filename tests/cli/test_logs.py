@@ -12,7 +12,7 @@ from sqlalchemy import URL
 
 from oban.cli.logs import Console
 from oban.errors import ConfigError
-from tests.cli.support import node, oban, text, until
+from tests.cli.support import invoke, node, oban, text, until
 
 TO_STDERR = {"class": "logging.StreamHandler", "formatter": "own"}
 DICT = {"version": 1, "formatters": {"own": {"format": "own %(message)s"}}}
@@ -290,6 +290,6 @@ def test_an_error_is_left_to_the_command_if_lines_are_text(capsys: pytest.Captur
 
 
 def test_an_unknown_format_is_refused() -> None:
-    result = oban("start", "--database-url", "sqlite://", "--log-format", "xml")
-    assert result.returncode == 2
+    result = invoke("start", "--database-url", "sqlite://", "--log-format", "xml")
+    assert result.exit_code == 2
     assert "'xml' is not one of 'text', 'json', 'app'" in result.stderr

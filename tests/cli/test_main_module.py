@@ -63,14 +63,12 @@ def python(*arguments: str, **environment: str) -> tuple[list[str], str]:
     return ended.stdout.split(), ended.stderr
 
 
-async def test_a_module_that_is_run_with_m_enqueues_what_a_node_can_import(url: URL) -> None:
-    drivers = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg"}
-    sync_url = url.set(drivername=drivers[url.get_backend_name()])
-    names, warnings = python("-m", "app.mail", URL=text(sync_url))
+async def test_a_module_that_is_run_with_m_enqueues_what_a_node_can_import(sqlite_url: URL) -> None:
+    names, warnings = python("-m", "app.mail", URL=text(sqlite_url.set(drivername="sqlite")))
     assert names == ["app.mail.Send", "app.mail.Send", "app.mail.send", "named"]
     assert warnings == "the end\n"
-    async with Oban(url) as oban:
-        with node("--database-url", text(url), "--import", "app.mail"):
+    async with Oban(sqlite_url) as oban:
+        with node("--database-url", text(sqlite_url), "--import", "app.mail"):
 
             async def completed() -> bool:
                 return {row.state for row in await oban.list_jobs()} == {JobState.COMPLETED}

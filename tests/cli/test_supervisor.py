@@ -257,9 +257,11 @@ async def all_run(client: Oban, jobs: Sequence[Job]) -> set[str]:
     return {row.attempted_by[0] for row in await rows(client, JobState.EXECUTING)}
 
 
-async def test_a_node_that_is_killed_is_replaced_and_all_stop_together(url: URL) -> None:
-    async with Oban(url) as client:
-        with node(*command(url, "--queues", "default:1", "--shutdown-grace-period", "0.5")) as process:
+async def test_a_node_that_is_killed_is_replaced_and_all_stop_together(postgresql_url: URL) -> None:
+    async with Oban(postgresql_url) as client:
+        with node(
+            *command(postgresql_url, "--queues", "default:1", "--shutdown-grace-period", "0.5")
+        ) as process:
             printed = Lines(process)
             await printed.until(*BOTH)
             killed = printed.pid("web-1")
@@ -277,10 +279,10 @@ async def test_a_node_that_is_killed_is_replaced_and_all_stop_together(url: URL)
         assert states == {(JobState.AVAILABLE, 0, 0)}
 
 
-async def test_the_end_of_the_supervisor_stops_its_nodes(url: URL) -> None:
-    async with Oban(url) as client:
+async def test_the_end_of_the_supervisor_stops_its_nodes(sqlite_url: URL) -> None:
+    async with Oban(sqlite_url) as client:
         jobs = [await client.enqueue(Job(worker="slow")) for _ in range(2)]
-        with node(*command(url, "--queues", "default:1", "--shutdown-grace-period", "0")) as process:
+        with node(*command(sqlite_url, "--queues", "default:1", "--shutdown-grace-period", "0")) as process:
             printed = Lines(process)
             await printed.until(*BOTH)
             await all_run(client, jobs)

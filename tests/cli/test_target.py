@@ -12,7 +12,7 @@ from sqlalchemy import URL
 from oban import Job, JobState, Oban
 from oban.cli import main, target
 from oban.errors import ConfigError
-from tests.cli.support import node, text, until
+from tests.cli.support import invoke, node, text, until
 from tests.cli.support import oban as command
 from tests.support.waiting import eventually
 
@@ -170,9 +170,10 @@ async def test_an_instance_that_runs_already_is_refused(oban: Oban, monkeypatch:
             await target.load("app.jobs:oban")
 
 
-def test_start_without_a_target_and_without_a_url_asks_for_one_of_them() -> None:
-    result = command("start")
-    assert result.returncode == 2
+def test_start_without_a_target_and_without_a_url_asks_for_one_of_them(started: list[Oban]) -> None:
+    result = invoke("start")
+    assert result.exit_code == 2
+    assert started == []
     assert "Missing option '--database-url', or a TARGET such as app.jobs:oban" in result.stderr
 
 
@@ -184,11 +185,11 @@ def test_the_command_ends_with_one_line_about_a_wrong_target() -> None:
 
 
 async def test_an_async_factory_runs_on_the_loop_of_its_node(
-    url: URL, monkeypatch: pytest.MonkeyPatch
+    sqlite_url: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("APP_URL", text(url))
+    monkeypatch.setenv("APP_URL", text(sqlite_url))
     with node("app.jobs:make") as process:
-        async with Oban(url) as client:
+        async with Oban(sqlite_url) as client:
             job = await client.enqueue(Job(worker="loop"))
 
             async def completed() -> Job | None:
@@ -211,8 +212,8 @@ def test_a_signal_ends_a_factory_that_does_not_return(folder: Path) -> None:
         assert process.wait(10) == 0
 
 
-async def test_each_process_imports_the_target(url: URL, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("APP_URL", text(url))
+async def test_each_process_imports_the_target(sqlite_url: URL, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("APP_URL", text(sqlite_url))
     with node("app.jobs:oban", "--processes", "2", "--node", "web") as process:
         for _ in range(2):
             last = (await asyncio.to_thread(until, process, "runs media:2"))[-1]

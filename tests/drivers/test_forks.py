@@ -17,7 +17,7 @@ from sqlalchemy import URL, create_engine
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from oban import Job, JobUpdate, Oban, SyncOban, migration
-from tests.support.databases import Factory, PostgreSQLFactory
+from tests.support.databases import ADMINISTRATOR, Factory, PostgreSQLFactory
 from tests.support.internals import hold_writer
 from tests.support.options import NO_POLLING
 
@@ -50,7 +50,8 @@ def sessions(url: URL) -> set[int]:
     plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
     with psycopg.connect(plain) as connection:
         rows = connection.execute(
-            "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
+            f" AND pid <> pg_backend_pid() AND application_name <> '{ADMINISTRATOR}'"
         )
         return {pid for (pid,) in rows}
 

@@ -13,10 +13,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from oban import Job, Oban, SyncOban
 from oban.database import idle
 from oban.errors import EncodingError
+from tests.support.databases import ADMINISTRATOR
 from tests.support.internals import runner_of
 from tests.support.waiting import eventually
 
-OTHERS = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+OTHERS = (
+    "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    f" AND application_name <> '{ADMINISTRATOR}'"
+)
 
 
 class Pooled:

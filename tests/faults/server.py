@@ -115,5 +115,7 @@ class Server:
         self._remove()
 
     def _remove(self) -> None:
+        if self._factory is not None:
+            self._factory.disconnect()
         self.stop("immediate")
         shutil.rmtree(self.home, ignore_errors=True)

@@ -20,6 +20,7 @@ from tests.faults import recording
 from tests.faults.cluster import Cluster
 from tests.faults.history import History
 from tests.faults.workers import Pause
+from tests.support.databases import ADMINISTRATOR
 from tests.support.settings import FULL
 from tests.support.waiting import eventually
 
@@ -35,6 +36,7 @@ LATER = 60.0
 END = (
     "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
     " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    f" AND application_name <> '{ADMINISTRATOR}'"
 )
 END_LISTENERS = f"{END} AND query LIKE 'LISTEN %'"
 

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import URL
 
 from tests.runner.effects import FORMS, effects_table
-from tests.support.databases import DATABASES, Factory, PostgreSQLFactory, SQLiteFactory, empty_postgresql
+from tests.support.databases import DATABASES, Factory, PostgreSQLFactory, SQLiteFactory
 
 
 @pytest.fixture(scope="session")
@@ -21,9 +21,9 @@ def shared_postgresql(postgresql_factory: PostgreSQLFactory) -> Iterator[URL]:
 
 
 @pytest.fixture
-def emptied_postgresql(shared_postgresql: URL) -> URL:
+def emptied_postgresql(shared_postgresql: URL, postgresql_factory: PostgreSQLFactory) -> URL:
     """The shared PostgreSQL database, emptied."""
-    empty_postgresql(shared_postgresql)
+    postgresql_factory.empty(shared_postgresql)
     return shared_postgresql
 
 

@@ -10,17 +10,18 @@ from sqlalchemy import URL, NullPool, event, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from oban import JobState, Oban
+from tests.support.databases import ADMINISTRATOR
 from tests.support.internals import producer_of
 from tests.support.jobs import reaches
 from tests.support.options import BRIEF
 from tests.support.waiting import eventually
 from tests.support.workers import Noop
 
-COUNT = text(
-    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
-    " AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+CONNECTIONS = (
+    f"FROM pg_stat_activity WHERE datname = current_database() AND application_name <> '{ADMINISTRATOR}'"
 )
-NAMES = text("SELECT DISTINCT application_name FROM pg_stat_activity WHERE datname = current_database()")
+COUNT = text(f"SELECT count(*) {CONNECTIONS} AND pid <> pg_backend_pid() AND backend_type = 'client backend'")
+NAMES = text(f"SELECT DISTINCT application_name {CONNECTIONS}")
 
 
 async def connections(watch: AsyncEngine) -> int:

@@ -16,6 +16,7 @@ from oban import Job, JobState, Oban, Record, Worker
 from oban.database import aio
 from oban.runner.execution import job_session_threads, session_pool
 from tests.runner.effects import FORMS, RUNNING, worker
+from tests.support.databases import ADMINISTRATOR
 from tests.support.internals import session_pool_of
 from tests.support.jobs import reaches, row_of
 from tests.support.options import BRIEF
@@ -67,7 +68,10 @@ class Server:
 
     def open(self) -> int:
         """How many connections are open."""
-        return self._scalar("SELECT count(*) FROM pg_stat_activity WHERE datname = :name")
+        return self._scalar(
+            "SELECT count(*) FROM pg_stat_activity"
+            f" WHERE datname = :name AND application_name <> '{ADMINISTRATOR}'"
+        )
 
     async def made(self) -> int:
         """How many connections were ever made, once all are closed: a process counts its own at its end."""

@@ -27,7 +27,7 @@ from sqlalchemy.orm import Session
 
 from oban import Job, JobState, Oban, SyncOban, migration
 from oban.errors import ConfigError, InvalidTarget
-from tests.support.databases import PostgreSQLFactory, SQLiteFactory, empty_postgresql
+from tests.support.databases import PostgreSQLFactory, SQLiteFactory
 from tests.support.sqlite_modes import HAS_AUTOCOMMIT
 from tests.support.workers import Noop
 
@@ -79,7 +79,7 @@ async def engine(request: pytest.FixtureRequest) -> AsyncIterator[AsyncEngine]:
     """An engine whose pool shares its connection, with the schema and a table of the application's."""
     if request.param in DRIVERS:
         url: URL = request.getfixturevalue("postgresql_url")
-        empty_postgresql(url)
+        request.getfixturevalue("postgresql_factory").empty(url)
         made = create_async_engine(url.set(drivername=f"postgresql+{request.param}"), poolclass=StaticPool)
         async with made.begin() as connection:
             await connection.exec_driver_sql("TRUNCATE orders")

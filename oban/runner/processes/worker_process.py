@@ -249,7 +249,8 @@ class WorkerProcess(asyncio.Protocol):
 
 def _popen(descriptor: int) -> "subprocess.Popen[bytes]":
     program = (
-        f"import sys; sys.path[:] = {sys.path!r}; "
+        # The imports leave no garbage.
+        f"import gc, sys; gc.disable(); sys.path[:] = {sys.path!r}; "
         # The node decides when it ends.
         "from oban import stop_signals; stop_signals.outlive_signals(); "
         f"from oban.runner.processes.child import main; main({descriptor}, {os.getpid()})"
