@@ -181,6 +181,9 @@ class BaseDatabase(ABC):
         if "attach" in kwargs:
             # Jobs that are enqueued are new again after a rollback, as with `session=`.
             kwargs["attach"] = True
+        if self.dialect.driver_autocommits(connection):
+            # There is no savepoint without a transaction.
+            self._check_begun(connection)
         with connection.begin_nested():
             return self._run_on_connection(connection, writes, function, *args, **kwargs)
 
