@@ -22,6 +22,11 @@ class Instances:
         live = [reference for reference in self._clients.get(name, ()) if reference() is not None]
         self._clients[name] = [*live, ref(client)]
 
+    def forget(self, client: Any) -> None:
+        """Remove a client, so that an older one of its name is the newest again."""
+        for name, references in self._clients.items():
+            self._clients[name] = [reference for reference in references if reference() is not client]
+
     def find(self, name: str, is_meant: Callable[[Any], bool] = lambda _: True) -> Any:
         """Return the newest client of a name that is meant, or None."""
         for reference in reversed(self._clients.get(name, ())):

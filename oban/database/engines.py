@@ -74,6 +74,9 @@ def _engine_options(
         defaults["poolclass"] = pool
         defaults["pool_size"] = IDLE_CONNECTIONS - AUTOCOMMIT_CONNECTIONS
     required = dialects.by_name(url.get_backend_name()).engine_options(url, pooled)
+    if "poolclass" in options:
+        # The size is that of another pool.
+        required = {key: value for key, value in required.items() if key not in ("pool_size", "max_overflow")}
     return {**defaults, **required, **options}
 
 

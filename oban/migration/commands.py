@@ -128,20 +128,27 @@ def _run(target: Target, prefix: str | None, range_: _Range, messages: list[str]
     return True
 
 
-def with_connection(url: URL, action: Callable[[Connection], T]) -> T:
-    """Call `action` in one transaction on a new connection. Also works within a running event loop."""
+def with_connection(url: URL, action: Callable[[Connection], T], *, autocommit: bool = False) -> T:
+    """Call `action` on a new connection, in one transaction unless `autocommit` is set.
+
+    Also works within a running event loop.
+    """
     dialect = dialects.by_name(url.get_backend_name())
     if dialect.sync_driver is not None:
         url = url.set(drivername=f"{dialect.name}+{dialect.sync_driver}")
     # There can be a pooler in between, and a migration gains nothing from prepared statements.
-    arguments = dialect.engine_options(url, pooled=True).get("connect_args", {})
+    options: dict[str, Any] = {
+        "connect_args": dialect.engine_options(url, pooled=True).get("connect_args", {})
+    }
+    if autocommit:
+        options["isolation_level"] = "AUTOCOMMIT"
     url = dialect.driver_url(url)
     if url.get_driver_name() in dialect.sync_drivers:
-        with create_engine(url, poolclass=NullPool, connect_args=arguments).begin() as connection:
+        with create_engine(url, poolclass=NullPool, **options).begin() as connection:
             return action(connection)
 
     async def run() -> T:
-        engine = create_async_engine(url, poolclass=NullPool, connect_args=arguments)
+        engine = create_async_engine(url, poolclass=NullPool, **options)
         async with engine.begin() as connection:
             return await connection.run_sync(action)
 

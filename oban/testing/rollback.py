@@ -12,7 +12,7 @@ from functools import partial
 from typing import NoReturn, overload
 
 from sqlalchemy import Connection, Engine, event
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
 from oban import dialects
 from oban.database.driver_autocommit import send_begin
@@ -87,13 +87,19 @@ async def _async(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
 
 
 async def _close(connection: AsyncConnection) -> None:
+    if not await closed(connection) and not connection.closed:
+        await connection.invalidate()
+        await connection.close()
+
+
+async def closed(target: AsyncConnection | AsyncSession) -> bool:
+    """Close a connection or session, which rolls back; False if that failed or took too long."""
     try:
         async with asyncio.timeout(ROLLBACK_TIMEOUT):
-            await connection.close()
+            await target.close()
     except Exception:
-        if not connection.closed:
-            await connection.invalidate()
-            await connection.close()
+        return False
+    return True
 
 
 def _begin(connection: Connection) -> None:

@@ -12,6 +12,9 @@ from tests.testing.applications import KINDS, Backend
 
 __all__ = ["server_url"]
 
+# Its tests are run by tests/testing/test_project.py, in processes of their own.
+collect_ignore = ["project"]
+
 
 @pytest.fixture(scope="session", params=KINDS)
 def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
