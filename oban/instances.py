@@ -28,9 +28,12 @@ class Instances:
             self._clients[name] = [reference for reference in references if reference() is not client]
 
     def find(self, name: str, is_meant: Callable[[Any], bool] = lambda _: True) -> Any:
-        """Return the newest client of a name that is meant, or None."""
+        """Return the newest client of a name that is meant, or None.
+
+        One on a connection that is closed, as it is after a test, is not found.
+        """
         for reference in reversed(self._clients.get(name, ())):
-            if (client := reference()) is not None and is_meant(client):
+            if (client := reference()) is not None and is_meant(client) and not client._database.is_over:
                 return client
         return None
 

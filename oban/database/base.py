@@ -147,6 +147,11 @@ class BaseDatabase(ABC):
             return function(transaction, *args, **kwargs)
 
     @property
+    def is_over(self) -> bool:
+        """Whether it was created with a connection that is closed."""
+        return isinstance(self._shared, JoinedCaller) and self._shared.is_over
+
+    @property
     def joins(self) -> bool:
         """Whether calls without `session=` join a transaction of the application."""
         return isinstance(self._shared, JoinedCaller)

@@ -42,6 +42,17 @@ class JoinedCaller:
         caller = _sync(self._caller)
         return (caller if isinstance(caller, Connection) else write_bind(caller)).engine
 
+    @property
+    def is_over(self) -> bool:
+        """Whether its connection is closed, so that no call can use it any more."""
+        caller: Any = self._caller
+        if isinstance(caller, (AsyncSession, Session)):
+            caller = caller.bind
+        if isinstance(caller, AsyncConnection):
+            # Before it is started, it is not closed.
+            caller = caller.sync_connection
+        return isinstance(caller, Connection) and caller.closed
+
     def transaction(self, dialect: Dialect) -> Connection:
         """The connection, in a transaction; the session is flushed."""
         caller = _sync(self._caller)
