@@ -72,7 +72,7 @@ def all_enqueued(
             assert await all_enqueued(queue="media") == []
     """
     wanted = parse(filters)
-    return _run(oban, session, _find(wanted, None))
+    return _run("all_enqueued", clients.resolve(oban, session), session, _find(wanted, None))
 
 
 @overload
@@ -114,7 +114,8 @@ def assert_enqueued(
         oban: A client, or the name of one (default "Oban").
         session: The caller's session or connection, to look in its transaction (default: that of the client).
         timeout: Seconds, or a timedelta, to wait for a job at most (default 0: look once). They pass on the
-            machine's clock, also while a test moves that of jobs.
+            machine's clock, also while a test moves that of jobs. In a transaction on SQLite, only jobs of
+            the same transaction can appear.
         filters: What the job has to match, all of it; see `EnqueuedFilters`. Without `state`, a job counts
             that is available, scheduled or suspended.
 
@@ -137,7 +138,9 @@ def assert_enqueued(
     __tracebackhide__ = True
     wanted, seconds = parse(filters), _seconds(timeout)
     client = clients.resolve(oban, session)
-    return _run(client, session, _assert(wanted, seconds, _place(client, session, seconds)))
+    return _run(
+        "assert_enqueued", client, session, _assert(wanted, seconds, _place(client, session, seconds))
+    )
 
 
 @overload
@@ -178,7 +181,8 @@ def refute_enqueued(
     Args:
         oban: A client, or the name of one (default "Oban").
         session: The caller's session or connection, to look in its transaction (default: that of the client).
-        timeout: Seconds, or a timedelta, during which no job may appear (default 0: look once).
+        timeout: Seconds, or a timedelta, during which no job may appear (default 0: look once). A job that
+            a node has started before the next look, which is up to 50 ms later, counts only with `state`.
         filters: What a job has to match, all of it; see `EnqueuedFilters`. Without `state`, a job counts that
             is available, scheduled or suspended.
 
@@ -197,7 +201,9 @@ def refute_enqueued(
     __tracebackhide__ = True
     unwanted, seconds = parse(filters), _seconds(timeout)
     client = clients.resolve(oban, session)
-    return _run(client, session, _refute(unwanted, seconds, _place(client, session, seconds)))
+    return _run(
+        "refute_enqueued", client, session, _refute(unwanted, seconds, _place(client, session, seconds))
+    )
 
 
 def _find(wanted: Sequence[Filter], most: int | None) -> Steps[list[Job]]:
@@ -239,14 +245,15 @@ def _refute(unwanted: Sequence[Filter], seconds: float, place: Place) -> Steps[N
         raise AssertionError(explanation.enqueued_after_all(unwanted, jobs, place))
 
 
-def _run(oban: object, session: object, steps: Steps[T]) -> Any:
-    """Take the steps at once with a `SyncOban`, or return a coroutine that takes them."""
+def _run(helper: str, client: Oban | SyncOban, session: Any, steps: Steps[T]) -> Any:
+    """Take the steps of a helper at once with a `SyncOban`, or return a coroutine that takes them."""
     __tracebackhide__ = True
-    client = clients.resolve(oban, session)
-    caller: Any = session
     if isinstance(client, SyncOban):
-        return _take(client, caller, steps)
-    return _take_async(client, caller, steps)
+        return _take(client, session, steps)
+    coroutine = _take_async(client, session, steps)
+    # For the warning that it was never awaited.
+    coroutine.__qualname__ = helper
+    return coroutine
 
 
 def _take(client: SyncOban, session: SyncCaller | None, steps: Steps[T]) -> T:

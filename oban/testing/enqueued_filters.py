@@ -11,9 +11,9 @@ from oban.job_function import FunctionWorker
 from oban.repository.selection import MAX_ID
 from oban.testing.matching import Filter, Near, OneOf, Part, Tags
 from oban.types import NEW_STATES, JobState, parse_state
-from oban.worker import Worker
 
-WorkerOrName: TypeAlias = type[Worker[Any]] | FunctionWorker[..., Any] | str
+#: mypy does not see that a class under `@worker` is a `type[Worker]`.
+WorkerOrName: TypeAlias = type[Any] | FunctionWorker[..., Any] | str
 #: A time, also with the tolerance in seconds or as a timedelta.
 Time: TypeAlias = datetime | tuple[datetime, float | timedelta]
 #: A delay, also with the tolerance.

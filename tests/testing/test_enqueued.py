@@ -122,6 +122,19 @@ async def test_an_async_assertion_waits_for_a_job(url: URL) -> None:
             await within(refuting)
 
 
+async def test_an_assertion_waits_for_another_task_in_the_same_transaction(url: URL) -> None:
+    engine = create_async_engine(url)
+    async with engine.connect() as connection:
+        oban = Oban(connection)
+        waiting = asyncio.ensure_future(assert_enqueued(oban=oban, args={"n": 19}, timeout=3600))
+        for number in range(20):
+            await oban.enqueue(Job(worker="a", args={"n": number}))
+            # Gives the other task a turn, also between the statements of an enqueue.
+            await asyncio.sleep(0.002)
+        assert (await within(waiting)).args == {"n": 19}
+    await engine.dispose()
+
+
 def test_a_sync_assertion_waits_for_a_job(url: URL) -> None:
     oban = SyncOban(sync_url(url), name="waiting")
     found: list[Job] = []
@@ -191,6 +204,15 @@ async def test_tables_in_a_schema_are_looked_at(server_of_prefix: Oban) -> None:
         await assert_enqueued(oban=oban, session=session)
     async with oban.engine.connect() as connection:
         await assert_enqueued(oban=Oban(connection, prefix="jobs"), args={"n": 1})
+
+
+@pytest.mark.parametrize("helper", [all_enqueued, assert_enqueued, refute_enqueued])
+async def test_a_helper_that_is_not_awaited_is_named_in_the_warning(helper: Any, url: URL) -> None:
+    oban = Oban(url)
+    forgotten = [helper(oban=oban)]
+    with pytest.warns(RuntimeWarning, match=f"coroutine '{helper.__name__}' was never awaited"):
+        forgotten.clear()
+    await oban.stop()
 
 
 async def test_a_coroutine_that_is_cancelled_stops_waiting(url: URL) -> None:
