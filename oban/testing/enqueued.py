@@ -250,7 +250,7 @@ def _run(helper: str, client: Oban | SyncOban, session: Any, steps: Steps[T]) ->
     __tracebackhide__ = True
     if isinstance(client, SyncOban):
         return _take(client, session, steps)
-    coroutine = _take_async(client, session, steps)
+    coroutine: Any = _take_async(client, session, steps)
     # For the warning that it was never awaited.
     coroutine.__qualname__ = helper
     return coroutine

@@ -22,7 +22,7 @@ Condition: TypeAlias = ColumnElement[bool]
 
 _columns = Job.__table__.c
 #: How many rows a statement reads at once.
-_PAGE = 500
+PAGE = 2000
 #: How many values of a document are compared in SQL.
 _MAX_CONDITIONS = 10
 _FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
@@ -122,8 +122,11 @@ class Part(Filter):
 
     def conditions(self) -> list[Condition]:
         value_at = filters.args if self.name == "args" else filters.meta
-        leaves = [(path, value) for path, value in _leaves((), self.wanted) if _is_scalar(value)]
-        return [value_at(*path) == value for path, value in leaves[:_MAX_CONDITIONS]]
+        leaves = [leaf for leaf in _leaves((), self.wanted) if leaf[0]]
+        return [
+            value_at(*path).exists() if isinstance(value, (dict, list)) else value_at(*path) == value
+            for path, value in leaves[:_MAX_CONDITIONS]
+        ]
 
     def differences(self, job: Job) -> list[str]:
         return [text for text, _ in self._compare(job)]
@@ -204,7 +207,7 @@ def find(tx: Transaction, wanted: Sequence[Filter], most: int | None = None) -> 
     """
     statement = select(*_columns).order_by(_columns.id.desc())
     statement = statement.where(*(condition for each in wanted for condition in each.conditions()))
-    size = _PAGE if most is None else min(most, _PAGE)
+    size = PAGE if most is None else min(most, PAGE)
     page, found = statement.limit(size), list[Job]()
     while True:
         jobs = [Job._from_row(row) for row in tx.execute(page)]
@@ -212,21 +215,17 @@ def find(tx: Transaction, wanted: Sequence[Filter], most: int | None = None) -> 
         if len(jobs) < size or (most is not None and len(found) >= most):
             return found[:most]
         # SQL does not know all conditions, so any number of rows can turn out not to match.
-        size = _PAGE
+        size = PAGE
         page = statement.where(_columns.id < jobs[-1].id).limit(size)
 
 
-def _leaves(path: tuple[str, ...], value: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """The values in nested dicts that are no dicts, or are empty ones, with their paths."""
-    if isinstance(value, dict) and (value or not path):
-        for key, item in value.items():
+def _leaves(path: tuple[str | int, ...], value: Any) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+    """The values in nested dicts and lists that are neither, or are empty ones, with their paths."""
+    if value and isinstance(value, (dict, list)):
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
             yield from _leaves((*path, key), item)
     else:
         yield path, value
-
-
-def _is_scalar(value: Any) -> bool:
-    return not isinstance(value, (dict, list))
 
 
 def _count(value: Any) -> int:

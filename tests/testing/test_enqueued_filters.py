@@ -8,11 +8,11 @@ from datetime import UTC, date, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, create_engine, insert, text
+from sqlalchemy import Connection, create_engine, insert, text, update
 
 from oban import Job, JobState, SyncOban, Worker, clock, job
 from oban.errors import ConfigError, ObanError
-from oban.testing import all_enqueued, assert_enqueued, refute_enqueued
+from oban.testing import all_enqueued, assert_enqueued, matching, refute_enqueued
 from tests.support.databases import Factory
 from tests.support.rows import row
 from tests.support.statements import recorded
@@ -40,6 +40,8 @@ class Order:
     day: date
 
 
+#: More values than are compared in SQL.
+LONG = {f"key{number}": number for number in range(20)}
 #: The jobs that the cases look for: what each has, and what all others do not have.
 JOBS: dict[str, dict[str, Any]] = {
     "mail": {"worker": MAIL, "args": {"to": "ada", "cc": None, "n": 1, "yes": True}, "queue": "mailers"},
@@ -147,7 +149,10 @@ MEANT: list[tuple[dict[str, Any], list[str]]] = [
     ({"args": Order(7, date(2030, 1, 1))}, ["typed"]),
     ({"args": Order(8, date(2030, 1, 1))}, []),
     ({"args": {"order": {"lines": [{"sku": Sku.X}, {"sku": "y"}]}}}, ["nested"]),
-    ({"args": {f"key{number}": number for number in range(30)}}, []),
+    ({"args": LONG}, []),
+    ({"args": {"order": {"lines": [{"n": 1}, {"sku": "y", "n": 1}]}}}, []),
+    ({"args": {"order": {"lines": [[], {"sku": "y"}]}}}, []),
+    ({"args": {"to": ["a"]}}, []),
     ({"meta": {"by": {"name": "ada"}}}, ["typed"]),
     ({"meta": {"name": "old"}, "args": {"to": "bob"}}, ["old"]),
     # numbers
@@ -261,22 +266,87 @@ def test_an_unknown_client_is_refused() -> None:
         all_enqueued(oban="nobody")  # type: ignore[unused-coroutine]
 
 
-def test_a_large_table_is_not_read_to_find_a_few_jobs(oban: SyncOban, connection: Connection) -> None:
+def test_a_large_table_is_not_read_to_find_a_few_jobs(
+    oban: SyncOban, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(matching, "PAGE", 100)
+    table: Any = Job.__table__
     with connection.begin_nested() as savepoint:
-        table: Any = Job.__table__
-        columns = row(worker="tests.enqueued.Many", args={"n": 1}, queue="many")
-        connection.execute(insert(table), [columns] * 1200)
+        columns = row(worker="tests.enqueued.Many", args={"n": 1, **LONG}, queue="many")
+        connection.execute(insert(table), [columns] * 250)
+        nested = {"order": {"lines": [{"sku": "x"}, {}]}}
         with recorded(connection.engine) as statements:
             assert found(oban, worker=Mail, args={"to": "bob"}) == ["old"]
-            refute_enqueued(oban=oban, queue="mailers", args={"order": {"lines": [{"sku": "x"}, {}]}})
+            assert found(oban, args=nested) == ["nested"]
+            refute_enqueued(oban=oban, queue="mailers", args=nested)
             assert_enqueued(oban=oban, worker="tests.enqueued.Many")
-        # Each asked once, for the rows that it needs.
-        selects = [statement for statement in statements if statement.startswith("SELECT")]
-        assert len(selects) == 3
-        # What SQL does not compare is compared in all rows, page by page.
-        nested = {"order": {"lines": [{"sku": "x"}, {}]}}
-        assert found(oban, args=nested) == ["nested"]
-        assert len(all_enqueued(oban=oban, queue="many")) == 1200
+        # One page each, with the rows that match.
+        assert len([each for each in statements if each.startswith("SELECT")]) == 4
+        # Further pages follow if there are more, also of jobs that match only what SQL compares.
+        assert len(all_enqueued(oban=oban, queue="many")) == 250
+        assert found(oban, args={**LONG, "n": 2}) == []
+        connection.execute(update(table).where(table.c.worker == MAIL).values(args={**LONG, "n": 2}))
+        assert found(oban, args={**LONG, "n": 2}) == ["mail"]
+        assert assert_enqueued(oban=oban, args={**LONG, "n": 2}).worker == MAIL
+        savepoint.rollback()
+
+
+#: Values that databases and Python compare in ways of their own, or whose keys mean something in a path.
+DOCUMENTS: list[Any] = [
+    *(None, True, False, 0, 1, 1.5, -7, 2**53 + 1, 2**63 - 1, 1e300, "", "1", "null", "true", "ä\U0001f4a9"),
+    *(
+        'a"b',
+        "a'b",
+        "\\",
+        "%s",
+        ":x",
+        [],
+        {},
+        [[]],
+        [{}],
+        [None],
+        [1],
+        [True],
+        [1, 2],
+        [2, 1],
+        ["1"],
+        [[1], {}],
+    ),
+    *({"0": 1}, {"": 1}, {"a.b": 1}, {"$": {"[0]": 1}}, {"a": None}, {"a": {}}, {"a": []}, {"a": [{"b": 1}]}),
+    *(
+        {"a": {"b": 1}},
+        {"a": {"b": 1, "c": 2}},
+        {"a": {"b": True}},
+        {"a": [{"b": 1, "c": [3]}]},
+        {'a"b': {"'": 1}},
+    ),
+]
+
+
+def is_part(wanted: Any, actual: Any) -> bool:
+    """Whether a value matches, as the documentation says it."""
+    if isinstance(wanted, dict):
+        return isinstance(actual, dict) and all(
+            key in actual and is_part(value, actual[key]) for key, value in wanted.items()
+        )
+    if isinstance(wanted, list):
+        return isinstance(actual, list) and [*map(is_part, wanted, actual)] == [True] * max(
+            len(wanted), len(actual)
+        )
+    return type(wanted) is type(actual) and wanted == actual
+
+
+def test_parts_of_documents_match_in_the_same_way_on_every_database(
+    oban: SyncOban, connection: Connection
+) -> None:
+    with connection.begin_nested() as savepoint:
+        rows = [
+            row(args={"v": value}, worker="parts", meta={"name": str(n)}) for n, value in enumerate(DOCUMENTS)
+        ]
+        connection.execute(insert(Job.__table__), rows)
+        for wanted in DOCUMENTS:
+            expected = [str(n) for n, value in enumerate(DOCUMENTS) if is_part(wanted, value)]
+            assert found(oban, worker="parts", args={"v": wanted}) == expected, wanted
         savepoint.rollback()
 
 
