@@ -43,6 +43,12 @@ class JoinedCaller:
         return (caller if isinstance(caller, Connection) else write_bind(caller)).engine
 
     @property
+    def session(self) -> Session | None:
+        """The session, if it is one. Calls run on its connection, and do not see its instances."""
+        caller = _sync(self._caller)
+        return caller if isinstance(caller, Session) else None
+
+    @property
     def is_over(self) -> bool:
         """Whether its connection is closed, so that no call can use it any more."""
         caller: Any = self._caller

@@ -4,10 +4,11 @@ from collections.abc import Coroutine
 from typing import Any, overload
 
 from sqlalchemy import delete
+from sqlalchemy.orm import Session
 
 from oban import ddl
 from oban.client import Oban
-from oban.database.joined import AsyncCaller, SyncCaller
+from oban.database.joined import AsyncCaller, JoinedCaller, SyncCaller
 from oban.database.transaction import Transaction
 from oban.errors import ConfigError
 from oban.models import Base, Job, metadata
@@ -59,16 +60,22 @@ def reset_oban(
             "this Oban runs jobs, whose rows reset_oban would delete and whose ids it would give to other"
             " jobs: stop it first"
         )
-    return client._database.run(caller, delete_everything)
+    shared = client._database._shared
+    joined = shared.session if isinstance(shared, JoinedCaller) else None
+    return client._database.run(caller, delete_everything, joined)
 
 
-def delete_everything(tx: Transaction) -> None:
-    """Empty all tables, and restart the ids of jobs. Others who insert a job wait for this transaction."""
+def delete_everything(tx: Transaction, joined: Session | None) -> None:
+    """Empty all tables, and restart the ids of jobs. Others who insert a job wait for this transaction.
+
+    The instances of `joined`, which is on the same connection, are forgotten as well.
+    """
     tx.dialect.begin_write(tx.connection())
     for table in metadata.sorted_tables:
         tx.execute(delete(table))
     ddl.restart_ids(Job.__table__, tx.connection(), tx.prefix or tx.mapped_schema())
     # New jobs get the ids of these.
-    for instance in list(tx.session.identity_map.values()):
-        if isinstance(instance, Base):
-            tx.session.expunge(instance)
+    for session in (tx.session, *([joined] if joined is not None else ())):
+        for instance in list(session.identity_map.values()):
+            if isinstance(instance, Base):
+                session.expunge(instance)

@@ -102,6 +102,20 @@ def test_in_the_transaction_of_a_session_new_jobs_are_not_taken_for_deleted_ones
     assert [job.worker for job in sync_oban.list_jobs()] == ["new"]
 
 
+def test_a_client_in_a_session_resets_its_instances_too(sync_oban: SyncOban) -> None:
+    with Session(sync_oban.engine) as session:
+        inner = SyncOban(session)
+        old = Job(worker="old")
+        session.add(old)
+        session.flush()
+        reset_oban(inner)
+        new = Job(worker="new")
+        session.add(new)
+        session.flush()
+        assert session.get(Job, 1) is new
+        assert (new.id, new.worker) == (1, "new")
+
+
 async def test_a_client_in_a_transaction_resets_within_it(oban: Oban) -> None:
     await oban.enqueue(Job(worker="a"))
     async with oban.engine.connect() as connection:
