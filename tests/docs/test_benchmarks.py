@@ -11,7 +11,7 @@ import asyncpg  # type: ignore[import-untyped]
 import pytest
 from sqlalchemy import URL
 
-from benchmarks import databases, raw, report, waiting
+from benchmarks import databases, fixtures, raw, report, waiting
 from benchmarks.__main__ import main
 from benchmarks.databases import Filling
 from benchmarks.meter import CPU, RATE, SERVER, Meter
@@ -111,6 +111,17 @@ def test_a_run_prints_and_writes_its_figures_and_leaves_nothing_behind(
     assert [line["side"] for line in document["summary"]] == ["ours", "raw"]
     assert len(document["runs"]) == 2
     assert asyncio.run(_ask(url, made)) == before
+
+
+@pytest.mark.slow
+def test_the_cost_of_each_fixture_is_reported(
+    postgresql_factory: PostgreSQLFactory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = postgresql_factory.server.render_as_string(hide_password=False)
+    fixtures.main(["--tests", "2", "--rounds", "1", "--database-url", server])
+    printed = capsys.readouterr().out
+    row = r"^\| ([\w, ]+) \| [\d.]+ \| [\d.]+ \| -?[\d.]+ \(-?[\d.]+--?[\d.]+\) \| \d+ \|$"
+    assert re.findall(row, printed, re.MULTILINE) == list(fixtures.VARIANTS), printed
 
 
 def test_a_side_that_cannot_be_measured_ends_the_run(
