@@ -195,12 +195,8 @@ def test_a_filter_finds(filters: dict[str, Any], names: list[str], oban: SyncOba
     assert found(oban, **filters) == names
     if names:
         assert assert_enqueued(oban=oban, **filters).meta["name"] == names[-1]
-        with pytest.raises(AssertionError, match="no enqueued job should match"):
-            refute_enqueued(oban=oban, **filters)
     else:
         refute_enqueued(oban=oban, **filters)
-        with pytest.raises(AssertionError, match="no enqueued job matches"):
-            assert_enqueued(oban=oban, **filters)
 
 
 def test_a_job_is_found_by_its_id_and_times(oban: SyncOban) -> None:

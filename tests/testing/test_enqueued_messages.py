@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, StaticPool, create_engine, insert
+from sqlalchemy import Connection, Engine, StaticPool, create_engine, insert
 
 from oban import Job, JobState, SyncOban, Worker, clock, migration
-from oban.testing import assert_enqueued, refute_enqueued
+from oban.testing import assert_enqueued, refute_enqueued, rolled_back
 from tests.support.rows import row
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
@@ -23,13 +23,18 @@ class Remind(Worker, name="tests.messages.Remind"):
     async def process(self, job: Job) -> None: ...
 
 
-@pytest.fixture
-def connection() -> Iterator[Connection]:
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Engine]:
     engine = create_engine("sqlite://")
-    with engine.connect() as connection:
-        migration.upgrade(connection)
-        yield connection
+    migration.upgrade(engine)
+    yield engine
     engine.dispose()
+
+
+@pytest.fixture
+def connection(engine: Engine) -> Iterator[Connection]:
+    with rolled_back(engine) as connection:
+        yield connection
 
 
 @pytest.fixture
