@@ -34,6 +34,7 @@ from oban.runner.processes.pool import ProcessPool
 from oban.sync_client import SyncOban
 from oban.testing.caller_thread import CallerThread
 from oban.testing.sessions import BlockingSessions, LoopSessions, WithoutOutcome
+from oban.testing.stand_ins import for_async_workers, for_plain_workers
 from oban.worker import registry
 
 #: The node in `attempted_by` of jobs that tests run.
@@ -143,6 +144,7 @@ async def on_loop(client: Oban, session: Any = None, *, has_rows: bool = True) -
         threads = ThreadPoolExecutor(1, "oban-testing")
         stack.callback(threads.shutdown, wait=False)
         stack.enter_context(_serving(database))
+        stack.enter_context(for_plain_workers(client))
         async with executing(threads, sessions, LoopSessions(sessions), client) as executor:
             yield JobRunner(executor, partial(database.run, None), database.dialect)
 
@@ -178,8 +180,9 @@ async def beside_thread(
 
     connection = await run_in_transaction(_connection) if database.joins else None
     sessions = BlockingSessions(database, connection or database.engine, has_rows=has_rows)
-    async with executing(thread, sessions, sessions, client) as executor:
-        yield JobRunner(executor, run_in_transaction, database.dialect)
+    with for_async_workers(client, thread):
+        async with executing(thread, sessions, sessions, client) as executor:
+            yield JobRunner(executor, run_in_transaction, database.dialect)
 
 
 @contextmanager
