@@ -235,15 +235,13 @@ async def lifespan(oban: Any) -> AsyncIterator[dict[str, Any]]:
     ran.append("closed")
 
 
-class Mails(Worker):
-    """Takes a resource."""
-
-    async def process(self, job: Job, mailer: Mailer) -> str:
-        return mailer.host
-
-
 @with_clients(lifespan=lifespan)
 async def test_workers_get_the_resources_of_the_client(app: Application, own_registry: None) -> None:
+    # Nodes of other tests, which have no mailer, would refuse to start with this worker.
+    class Mails(Worker):
+        async def process(self, job: Job, mailer: Mailer) -> str:
+            return mailer.host
+
     assert await app.testing.process_job(Mails.new()) == "smtp.example.com"
     assert ran == ["opened", "closed"]
 
