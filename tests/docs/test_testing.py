@@ -1,5 +1,7 @@
-"""The application and the tests of `docs/testing.md` are written to files, and pass under pytest."""
+"""The shop of the pages about tests is written to files, and its tests pass under pytest."""
 
+import inspect
+import os
 import re
 import subprocess
 import sys
@@ -7,16 +9,44 @@ from pathlib import Path
 
 import pytest
 
+from oban import testing
+from oban.testing import plugin
+from oban.testing.enqueued_filters import EnqueuedFilters
 from tests.docs.snippets import fenced
 from tests.support.databases import PostgreSQLFactory
+from tests.support.processes import ROOT
 
-PAGE = "docs/testing.md"
-SNIPPETS = fenced(PAGE, "python")
+GUIDE = "docs/testing.md"
+PAGES = [GUIDE, *(f"docs/testing_{name}.md" for name in ("clock", "setup", "nodes"))]
+RECIPES = "docs/testing_recipes.md"
+#: Prints the message that the guide shows.
+FAILING = """
+import pytest
+import test_message
 
 
-def write_project(folder: Path) -> None:
-    """Write each snippet to the file that its first line names; several of one file follow each other."""
-    for snippet in SNIPPETS:
+async def test_it(oban, oban_session, monkeypatch):
+    monkeypatch.setattr(test_message.pytest, "raises", lambda *_, **__: Printing())
+    await test_message.test_a_failing_assertion_explains_itself(oban, oban_session)
+
+
+class Printing:
+    def __enter__(self):
+        pass
+
+    def __exit__(self, kind, error, trace):
+        print(f"<{error}>")
+        return True
+"""
+
+
+def write(folder: Path, pages: list[str]) -> int:
+    """Write the files of some pages, and return how many tests they have.
+
+    Several snippets of one file follow each other.
+    """
+    count = 0
+    for snippet in (snippet for page in pages for snippet in fenced(page, "python")):
         first, _, code = snippet.partition("\n")
         name = re.fullmatch(r"# ([\w/]+\.py)", first)
         assert name, first
@@ -24,20 +54,68 @@ def write_project(folder: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a") as file:
             file.write(code + "\n\n")
-    (configuration,) = fenced(PAGE, "ini")
+        count += len(re.findall(r"^ *(?:async )?def test_", code, re.MULTILINE))
+    (configuration,) = fenced(GUIDE, "ini")
     (folder / "pytest.ini").write_text(configuration)
+    return count
 
 
-def test_every_test_of_the_page_passes(
-    tmp_path: Path, postgresql_factory: PostgreSQLFactory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write_project(tmp_path)
-    url = postgresql_factory.create(empty=True)
-    monkeypatch.setenv("TEST_DATABASE_URL", url.render_as_string(hide_password=False))
-    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
-    command = [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
-    postgresql_factory.drop(url)
-    tests = sum(len(re.findall(r"^(?:async )?def test_", snippet, re.MULTILINE)) for snippet in SNIPPETS)
+def run(project: Path, *arguments: str, **variables: str) -> str:
+    """Run the tests of the project; returns what pytest prints."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("OBAN_")}
+    environment.pop("PYTEST_ADDOPTS", None)
+    command = [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", *arguments]
+    done = subprocess.run(
+        command, cwd=project, env=environment | variables, capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert f"\n{tests} passed" in done.stdout
+    return done.stdout
+
+
+def test_the_tests_of_the_pages_pass_and_a_failing_assertion_prints_what_the_guide_says(
+    tmp_path: Path,
+) -> None:
+    count = write(tmp_path, PAGES)
+    (tmp_path / "tests/test_z_shown.py").write_text(FAILING)
+    output = run(tmp_path, "-rP")
+    assert f"\n{count + 1} passed" in output
+    (message,) = re.findall(r"^<(.*?)>$", output, re.MULTILINE | re.DOTALL)
+    assert fenced(GUIDE, "text") == [message + "\n"]
+
+
+def names_in_table(page: str, heading: str) -> dict[str, str]:
+    """The second cell of the rows of the tables below a heading, by each name in the first cell."""
+    section = (ROOT / page).read_text().partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (`.*?) \| (.*?) \|", section, re.MULTILINE)
+    return {name: second for first, second in rows for name in re.findall(r"`(\w+)", first)}
+
+
+def test_the_tables_have_every_helper_filter_option_and_fixture() -> None:
+    assert names_in_table("docs/reference.md", "Helpers for tests").keys() == set(testing.__all__)
+    assert names_in_table(GUIDE, "What was enqueued").keys() == EnqueuedFilters.__annotations__.keys()
+    options = inspect.signature(testing.drain_queue).parameters
+    documented = names_in_table(GUIDE, "Run what was enqueued")
+    assert documented.keys() == options.keys()
+    for name, default in documented.items():
+        assert name in ("oban", "session") or default == f"`{options[name].default!r}`".replace("'", '"')
+    fixtures = names_in_table(GUIDE, "The first test")
+    fixtures |= names_in_table("docs/testing_setup.md", "Fixtures to override")
+    assert fixtures.keys() == {name for name in vars(plugin) if name.startswith(("oban", "sync_oban"))}
+
+
+# It imports several frameworks.
+@pytest.mark.slow
+def test_the_tests_of_the_pages_and_the_recipes_pass(tmp_path: Path) -> None:
+    count = write(tmp_path, [*PAGES, RECIPES])
+    assert f"\n{count} passed" in run(tmp_path)
+
+
+@pytest.mark.slow
+def test_they_pass_on_postgresql_in_two_processes(
+    tmp_path: Path, postgresql_factory: PostgreSQLFactory
+) -> None:
+    count = write(tmp_path, [*PAGES, RECIPES])
+    url = postgresql_factory.create(empty=True)
+    output = run(tmp_path, "-n", "2", OBAN_TEST_DATABASE_URL=url.render_as_string(hide_password=False))
+    assert f"\n{count} passed" in output
+    postgresql_factory.drop(url)
