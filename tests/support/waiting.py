@@ -51,6 +51,7 @@ async def eventually(
     """
     deadline = Deadline(timeout)
     seen = progress() if progress else None
+    pause = 0.005
     while True:
         result = condition()
         value = await result if inspect.isawaitable(result) else result
@@ -62,7 +63,9 @@ async def eventually(
         if deadline.passed():
             shown = f", stuck at {seen!r}" if progress else ""
             raise AssertionError(f"not within {timeout} s{shown}: {condition}")
-        await asyncio.sleep(0.005)
+        await asyncio.sleep(pause)
+        # Many conditions query the database: the longer one takes, the less often it is checked.
+        pause = min(pause * 1.25, 0.04)
 
 
 async def within(awaitable: Awaitable[T], seconds: float = 10.0) -> T:
