@@ -41,8 +41,8 @@ test-all: test test-rest ## Run all tests, those of `make test` first
 test-rest: $(VENV)/.dev ## Run what `make test` leaves out: slow tests, without the fast path, SQLAlchemy 2.0.40
 	$(PYTEST) --numprocesses 3 --dist worksteal -m 'slow and not alone'
 	$(PYTEST) -m alone
-	OBAN_FAST_PATH=off $(PYTEST) $(PARALLEL) -m 'not slow and not execution' -k 'not asyncpg' $(STATEMENTS)
-	$(BIN)/tox run -e sqlalchemy20 -- $(PARALLEL) -m 'not slow and not execution' -k 'not ((runner or suite) and psycopg) or connections' $(STATEMENTS) tests/unit tests/drivers tests/fast_path tests/migration tests/plans
+	OBAN_FAST_PATH=off $(PYTEST) $(PARALLEL) --each-driver -m 'not slow and not execution' -k 'not asyncpg' $(STATEMENTS)
+	$(BIN)/tox run -e sqlalchemy20 -- $(PARALLEL) --each-driver -m 'not slow and not execution' -k 'not ((runner or suite) and psycopg) or connections' $(STATEMENTS) tests/unit tests/drivers tests/fast_path tests/migration tests/plans
 
 check: $(VENV)/.dev ## Lint, formatting, types, direction of imports
 	$(BIN)/ruff check .

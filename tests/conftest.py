@@ -36,7 +36,41 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.enable()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--each-driver",
+        action="store_true",
+        help="do not count half of the tests marked as `execution` or `either_driver` as slow",
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--each-driver"):
+        _spread_over_drivers(items)
+    _sort(config, items)
+
+
+def _spread_over_drivers(items: list[pytest.Item]) -> None:
+    """Mark tests as slow with one of PostgreSQL's drivers, if the driver makes no difference to them.
+
+    Half of these tests stay with asyncpg, and the other half with psycopg.
+    """
+    drivers = ("asyncpg", "psycopg")
+    alike: dict[str, dict[str, pytest.Item]] = {}
+    for item in items:
+        if not any(item.iter_markers("execution")) and not any(item.iter_markers("either_driver")):
+            continue
+        name, _, parameters = item.nodeid.partition("[")
+        used = [driver for driver in drivers if driver in parameters]
+        if len(used) == 1:
+            alike.setdefault(f"{name}[{parameters.replace(used[0], '')}", {})[used[0]] = item
+    for key, found in alike.items():
+        if len(found) == len(drivers):
+            found[drivers[crc32(key.encode()) % 2]].add_marker(pytest.mark.slow)
+
+
+def _sort(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mix the files of all folders for the processes of pytest-xdist, and put the short files last.
 
     Some folders have the tests that mostly wait, others those that mostly compute. The cores are used best if

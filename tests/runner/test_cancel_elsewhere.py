@@ -14,6 +14,8 @@ from tests.support.rows import insert_rows, row
 from tests.support.waiting import eventually, quiet
 from tests.support.workers import Runs
 
+pytestmark = pytest.mark.either_driver
+
 
 async def test_a_cancel_from_a_client_reaches_the_node_at_once(url: URL) -> None:
     async with (

@@ -18,6 +18,8 @@ from tests.support.jobs import reaches
 from tests.support.options import FAST_POLLING
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.either_driver
+
 assert issubclass(Decorated, Worker)
 
 #: The state, the end of the error in the row, and the seconds until the job runs again.

@@ -23,6 +23,8 @@ from tests.support.transactions import uncommitted
 from tests.support.waiting import eventually, quiet, within
 from tests.support.workers import Noop
 
+pytestmark = pytest.mark.either_driver
+
 
 class Monotonic(clock.Clock):
     """A monotonic clock that the test sets."""

@@ -31,6 +31,8 @@ from tests.support.options import BRIEF, FAST_POLLING
 from tests.support.waiting import eventually
 from tests.support.workers import Noop, Runs
 
+pytestmark = pytest.mark.either_driver
+
 #: Short, but a heartbeat has to be stored within a quarter of the lease, also on a busy machine.
 LEASE: dict[str, Any] = {"lease": 2.0, "rescue_interval": 0.1, **FAST_POLLING}
 

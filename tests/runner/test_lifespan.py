@@ -20,7 +20,7 @@ from tests.support.jobs import reaches
 from tests.support.options import BRIEF
 from tests.support.waiting import eventually, within
 
-pytestmark = pytest.mark.usefixtures("own_registry")
+pytestmark = [pytest.mark.usefixtures("own_registry"), pytest.mark.either_driver]
 
 
 class Client:

@@ -19,6 +19,8 @@ from tests.support.jobs import reaches
 from tests.support.options import BRIEF
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.either_driver
+
 request_id: contextvars.ContextVar[str] = contextvars.ContextVar("request_id", default="none")
 user: contextvars.ContextVar[str] = contextvars.ContextVar("user", default="none")
 

@@ -20,6 +20,8 @@ from tests.support.options import NO_POLLING
 from tests.support.waiting import eventually
 from tests.support.workers import Noop, Runs
 
+pytestmark = pytest.mark.either_driver
+
 START = datetime(2031, 5, 1, 12, 30, tzinfo=UTC)
 DAY = timedelta(days=1)
 

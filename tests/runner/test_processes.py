@@ -12,6 +12,8 @@ from tests.runner.processes import node
 from tests.support.jobs import reaches, row_of
 from tests.support.waiting import eventually, quiet
 
+pytestmark = pytest.mark.either_driver
+
 JOBS = 5000
 
 

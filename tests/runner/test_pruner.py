@@ -19,6 +19,8 @@ from tests.support.options import BRIEF
 from tests.support.waiting import eventually
 from tests.support.workers import Noop
 
+pytestmark = pytest.mark.either_driver
+
 HOUR = 3600.0
 DAY = 24 * HOUR
 

@@ -22,6 +22,8 @@ from tests.support.options import BRIEF, FAST_POLLING, NO_POLLING
 from tests.support.waiting import eventually, quiet
 from tests.support.workers import Noop, Runs
 
+pytestmark = pytest.mark.either_driver
+
 #: Nothing is found by polling.
 DEAF: dict[str, Any] = {**NO_POLLING, "control_interval": 30.0}
 #: Everything is found by polling.

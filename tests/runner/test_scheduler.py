@@ -25,6 +25,8 @@ from tests.support.statements import recorded
 from tests.support.waiting import eventually, quiet
 from tests.support.workers import Noop
 
+pytestmark = pytest.mark.either_driver
+
 MINUTE = timedelta(minutes=1)
 
 

@@ -23,6 +23,8 @@ from tests.support.jobs import reaches
 from tests.support.routers import ByStatement
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.either_driver
+
 SQLITE = "sqlite+aiosqlite://"
 
 

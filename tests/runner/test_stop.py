@@ -22,6 +22,8 @@ from tests.support.options import BRIEF, NO_POLLING
 from tests.support.waiting import eventually, quiet, within
 from tests.support.workers import Noop, Runs
 
+pytestmark = pytest.mark.either_driver
+
 #: A grace period so long that a test that waits for it fails.
 PATIENT: dict[str, Any] = {"shutdown_grace_period": 50.0}
 

@@ -17,6 +17,8 @@ from tests.support.options import BRIEF
 from tests.support.waiting import eventually, within
 from tests.support.workers import Noop, Runs
 
+pytestmark = pytest.mark.either_driver
+
 tenant = contextvars.ContextVar("tenant", default="nobody")
 
 

@@ -24,6 +24,8 @@ from tests.support.options import NO_POLLING
 from tests.support.waiting import eventually
 from tests.support.workers import Runs
 
+pytestmark = pytest.mark.either_driver
+
 LEASE = 60.0
 
 

@@ -17,6 +17,8 @@ from oban import Job, JobState, Oban, Record, Worker
 from tests.support.jobs import reaches
 from tests.support.options import FAST_POLLING
 
+pytestmark = pytest.mark.either_driver
+
 
 @dataclass
 class Meeting:
