@@ -151,7 +151,8 @@ def for_worker(url: str, worker: str) -> str:
         name, mark, parameters = str(parsed.database).partition("?")
         path = PurePath(name)
         own = parsed.set(database=f"{path.with_stem(f'{path.stem}_{worker}')}{mark}{parameters}")
-    return own.render_as_string(hide_password=False)
+    # As the user wrote it, who may have named no driver.
+    return own.set(drivername=url.strip().partition(":")[0]).render_as_string(hide_password=False)
 
 
 def _create_database(base: URL, own: URL, worker: str) -> None:

@@ -1,36 +1,15 @@
 """The pytest plugin in a project of its own, `project/`, whose tests run in processes of their own."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.databases import PostgreSQLFactory
+from tests.testing.subprocesses import run, run_pytest
 
-PROJECT = Path(__file__).parent / "project"
 #: How many tests the project has, without those in failing.py.
 TESTS = 30
-
-
-def run(*arguments: str, database: str | None = None, folder: Path = PROJECT) -> tuple[int, str]:
-    """Run Python in a project, and return its exit code and what it prints."""
-    # What this run of pytest has set is not for the other one.
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST", "OBAN"))}
-    if database is not None:
-        environment["OBAN_TEST_DATABASE_URL"] = database
-    command = [sys.executable, *arguments]
-    done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=250, check=False
-    )
-    return done.returncode, done.stdout + done.stderr
-
-
-def run_pytest(*arguments: str, database: str | None = None, folder: Path = PROJECT) -> tuple[int, str]:
-    # Nothing is written to the checkout.
-    return run("-m", "pytest", "-p", "no:cacheprovider", *arguments, database=database, folder=folder)
 
 
 @pytest.fixture
