@@ -52,9 +52,9 @@ class SyncOban(SyncPeriodic, BaseClient[Engine, SyncCaller]):
             raise ConfigError("SyncOban runs no jobs: leave out queues; `oban start` or an Oban runs them")
         self._database = SyncDatabase(engine, self.options.prefix, pooled=self.options.behind_pooler)
         # In the transaction of a test, `oban.testing` uses the other ones.
-        refused = ["session"] if self._database.joins else ["session", "middleware", "lifespan", "periodic"]
-        for option in refused:
-            if getattr(self.options, option) not in (None, ()):
+        for_tests = () if self._database.joined is None else ("middleware", "lifespan", "periodic")
+        for option in ("session", "middleware", "lifespan", "periodic"):
+            if option not in for_tests and getattr(self.options, option) not in (None, ()):
                 raise ConfigError(
                     f"SyncOban runs no jobs: leave out {option}; it belongs to the Oban that runs them"
                 )

@@ -147,14 +147,14 @@ class BaseDatabase(ABC):
             return function(transaction, *args, **kwargs)
 
     @property
-    def is_over(self) -> bool:
-        """Whether it was created with a connection that is closed."""
-        return isinstance(self._shared, JoinedCaller) and self._shared.is_over
+    def joined(self) -> JoinedCaller | None:
+        """The session or connection of the application whose transaction calls without `session=` join."""
+        return self._shared if isinstance(self._shared, JoinedCaller) else None
 
     @property
-    def joins(self) -> bool:
-        """Whether calls without `session=` join a transaction of the application."""
-        return isinstance(self._shared, JoinedCaller)
+    def is_over(self) -> bool:
+        """Whether it was created with a connection that is closed."""
+        return self.joined is not None and self.joined.is_over
 
     @contextmanager
     def joining(self, caller: Connection) -> Iterator[None]:

@@ -51,6 +51,17 @@ def drain_queue(
     with_safety: bool = False,
     with_limit: int | None = None,
 ) -> dict[str, int]: ...
+@overload
+def drain_queue(
+    queue: str = "default",
+    *,
+    oban: str = "Oban",
+    session: SyncCaller,
+    with_scheduled: bool | datetime = True,
+    with_recursion: bool = True,
+    with_safety: bool = False,
+    with_limit: int | None = None,
+) -> dict[str, int]: ...
 def drain_queue(
     queue: str = "default",
     *,
@@ -70,8 +81,8 @@ def drain_queue(
     Args:
         queue: The queue (default "default").
         oban: The client or its name (default "Oban"). Await the result of an `Oban`.
-        session: The caller's session or connection (default: none). Its instances of the jobs that ran are
-            refreshed.
+        session: The caller's session or connection (default: that of the client, if it has one). Instances
+            of jobs in it show how these ended.
         with_scheduled: Whether to run jobs that are due later as well, or until when they are due
             (default True). Otherwise those run that are due now, by the clock of the test if it moves one.
         with_recursion: Whether to run jobs that become available meanwhile as well: those that jobs
@@ -113,8 +124,8 @@ async def _drain(client: Oban, session: Any, drain: "Drain") -> dict[str, int]:
         async with runs.on_loop(client, session) as runner:
             return await drain.run(runner)
     finally:
-        if session is not None:
-            await runs.run_in(client._database, session, repository.show_jobs, (), drain.ids)
+        if (caller := _session(client, session)) is not None:
+            await runs.run_in(client._database, caller, repository.show_jobs, (), drain.ids)
 
 
 def _drain_sync(client: SyncOban, session: Any, drain: "Drain") -> dict[str, int]:
@@ -128,8 +139,14 @@ def _drain_sync(client: SyncOban, session: Any, drain: "Drain") -> dict[str, int
         with runs.joining(client, session):
             return thread.run(run)
     finally:
-        if session is not None:
-            client._database.run(session, repository.show_jobs, (), drain.ids)
+        if (caller := _session(client, session)) is not None:
+            client._database.run(caller, repository.show_jobs, (), drain.ids)
+
+
+def _session(client: Oban | SyncOban, session: Any) -> Any:
+    """The session or connection of a call, or else the session that its client was created with."""
+    joined = client._database.joined
+    return joined.session if session is None and joined is not None else session
 
 
 class Drain:

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias, TypeVar, Unpack, overload
 
 from oban import display, fields
 from oban.client import Oban
-from oban.database.joined import AsyncCaller, JoinedCaller, SyncCaller
+from oban.database.joined import AsyncCaller, SyncCaller
 from oban.database.transaction import Transaction
 from oban.errors import ConfigError, InvalidJob
 from oban.models import Job
@@ -300,7 +300,7 @@ def _place(client: Oban | SyncOban, session: object, seconds: float) -> Place:
     only_committed = False
     if session is not None:
         transaction = "in the transaction of session="
-    elif isinstance(database._shared, JoinedCaller):
+    elif database.joined is not None:
         transaction = "in the transaction that it was created in"
     elif database._shared is not None:
         transaction = "on the connection that everybody shares"

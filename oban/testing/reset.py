@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from oban import ddl
 from oban.client import Oban
-from oban.database.joined import AsyncCaller, JoinedCaller, SyncCaller
+from oban.database.joined import AsyncCaller, SyncCaller
 from oban.database.transaction import Transaction
 from oban.errors import ConfigError
 from oban.models import Base, Job, metadata
@@ -60,9 +60,8 @@ def reset_oban(
             "this Oban runs jobs, whose rows reset_oban would delete and whose ids it would give to other"
             " jobs: stop it first"
         )
-    shared = client._database._shared
-    joined = shared.session if isinstance(shared, JoinedCaller) else None
-    return client._database.run(caller, delete_everything, joined)
+    joined = client._database.joined
+    return client._database.run(caller, delete_everything, joined.session if joined is not None else None)
 
 
 def delete_everything(tx: Transaction, joined: Session | None) -> None:

@@ -136,7 +136,7 @@ async def on_loop(client: Oban, session: Any = None, *, has_rows: bool = True) -
         if session is not None:
             connection = await run_in(database, session, _connection)
             stack.enter_context(database.joining(connection))
-        elif database.joins:
+        elif database.joined is not None:
             connection = await database.run(None, _connection)
         factory = SessionFactory(options.session, database.engine)
         kind = JobSessions if has_rows else WithoutOutcome
@@ -178,7 +178,7 @@ async def beside_thread(
         call = partial(database.run, None, function, *args)
         return asyncio.get_running_loop().run_in_executor(thread, call)
 
-    connection = await run_in_transaction(_connection) if database.joins else None
+    connection = await run_in_transaction(_connection) if database.joined is not None else None
     sessions = BlockingSessions(database, connection or database.engine, has_rows=has_rows)
     with for_async_workers(client, thread):
         async with executing(thread, sessions, sessions, client) as executor:
