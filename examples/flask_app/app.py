@@ -31,10 +31,14 @@ class Database:
     session: scoped_session[Session]
 
 
-def create_app() -> Flask:
+def connect() -> Database:
     engine = create_engine(os.environ.get("DATABASE_URL", "sqlite:///orders.db"))
-    database = Database(SyncOban(engine), scoped_session(sessionmaker(engine, expire_on_commit=False)))
     atexit.register(engine.dispose)
+    return Database(SyncOban(engine), scoped_session(sessionmaker(engine, expire_on_commit=False)))
+
+
+def create_app(database: Database | None = None) -> Flask:
+    database = database or connect()
     app = Flask(__name__)
     app.extensions["database"] = database
     app.register_blueprint(views)
@@ -46,10 +50,11 @@ def create_app() -> Flask:
     @app.cli.command("install")
     def install() -> None:
         """Create the tables."""
-        with engine.begin() as connection:
+        with database.session.begin():
+            connection = database.session.connection()
             migration.upgrade(connection)
             Base.metadata.create_all(connection)
-        click.echo(f"installed in {engine.url!r}")
+        click.echo(f"installed in {connection.engine.url!r}")
 
     return app
 

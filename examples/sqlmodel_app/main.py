@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from oban import Job, JobState
+from oban import Job, JobState, Oban
 
 from .database import engine, sessions
 from .jobs import CountMembers, MemberArgs, SendWelcome, oban
@@ -41,8 +41,13 @@ async def get_session() -> AsyncIterator[AsyncSession]:
         yield session
 
 
+def get_oban() -> Oban:
+    return oban
+
+
 # The scope "function" commits before the response is sent, not after it.
 Session = Annotated[AsyncSession, Depends(get_session, scope="function")]
+Queue = Annotated[Oban, Depends(get_oban)]
 Id = Annotated[int, Path(gt=0, lt=2**31)]
 
 
@@ -89,7 +94,7 @@ class ReportShown(BaseModel):
 
 
 @app.post("/report", response_model=ReportShown)
-async def report() -> Any:
+async def report(oban: Queue) -> Any:
     """Let a node count the members, and wait for what it records."""
     job = await oban.enqueue(CountMembers.new(meta={"request_id": request_id.get()}))
     try:
@@ -127,7 +132,7 @@ async def show_jobs(state: JobState, session: Session) -> Sequence[Job]:
 
 
 @app.post("/jobs/{job_id}/retry", response_model=JobShown)
-async def retry_job(job_id: Id, session: Session) -> Job:
+async def retry_job(job_id: Id, session: Session, oban: Queue) -> Job:
     job = await oban.get_job(job_id, session=session)
     if job is None:
         raise HTTPException(404, f"there is no job {job_id}")

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from sqlalchemy import URL
 
-from tests.examples.processes import EXAMPLES, Process, finish, until
+from tests.examples.processes import EXAMPLES, Process, until
 from tests.examples.processes import text as shown
 from tests.support.databases import Factory
 
@@ -154,7 +154,3 @@ def test_the_server_and_the_node_stop_when_asked(application: Application) -> No
         process.terminate()
         assert process.ended() == 0
         assert not re.search("ERROR|CRITICAL", process.printed()), process.printed()
-
-
-def test_the_tests_of_the_application_pass() -> None:
-    finish("-m", *COMMANDS[-1], "-p", "no:cacheprovider")

@@ -103,10 +103,6 @@ def test_a_report_waits_for_what_a_job_records(application: Application) -> None
     assert after == {key: before[key] + 1 for key in ("members", "welcomed")}
 
 
-def test_the_tests_of_the_application_pass() -> None:
-    finish("-m", *COMMANDS[-1], "-p", "no:cacheprovider")
-
-
 def test_a_failed_job_says_why_and_is_repaired_and_retried_over_http(application: Application) -> None:
     application.mail.refused.add("dan@example.com")
     dan = application.sign_up("Dan", **{"X-Request-ID": "dans-request"})

@@ -1,41 +1,47 @@
-"""An application on a database with its migrations, once for all tests; each test gets empty tables."""
+"""The application in the transaction of a test, with the fixtures of Oban's plugin for pytest."""
 
-import os
-from collections.abc import Iterator
-from pathlib import Path
+from typing import Any
 
-import flask_migrate
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from sqlalchemy import delete
+from flask_sqlalchemy import SQLAlchemy
+from sqlalchemy import Connection, MetaData
 
 from flask_sqlalchemy_app.app import create_app
-from flask_sqlalchemy_app.database import db
-from flask_sqlalchemy_app.models import Invoice, Rate
-from oban import Job
+from flask_sqlalchemy_app.database import Base, db
+from flask_sqlalchemy_app.jobs import in_app_context
+from oban import SyncOban
 
 
 @pytest.fixture(scope="session")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flask]:
-    folder: Path = tmp_path_factory.mktemp("database")
-    # A file, because a database in memory would belong to one connection, which the jobs do not have.
-    os.environ["DATABASE_URL"] = os.environ.get("TEST_DATABASE_URL", f"sqlite:///{folder}/test.db")
-    app = create_app()
+def oban_metadata() -> MetaData:
+    return Base.metadata
+
+
+@pytest.fixture(scope="session")
+def unbound() -> Flask:
+    """The application, whose own engine no test uses."""
+    app = create_app(SQLALCHEMY_DATABASE_URI="sqlite://")
     with app.app_context():
-        flask_migrate.upgrade()
-    yield app
-    with app.app_context():
-        db.engine.dispose()
+        # So that a commit ends a savepoint.
+        db.session.configure(join_transaction_mode="create_savepoint")
+    return app
 
 
 @pytest.fixture
-def app(migrated: Flask) -> Flask:
-    with migrated.app_context():
-        for model in (Job, Invoice, Rate):
-            db.session.execute(delete(model))
-        db.session.commit()
-    return migrated
+def oban_options(unbound: Flask) -> dict[str, Any]:
+    return {"middleware": [in_app_context(unbound)]}
+
+
+@pytest.fixture
+def app(
+    unbound: Flask, sync_oban: SyncOban, sync_oban_connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> Flask:
+    """The application, each `db.session` of which works in the transaction of the test."""
+    monkeypatch.setattr(SQLAlchemy, "engines", {None: sync_oban_connection})
+    monkeypatch.setitem(unbound.extensions, "oban", sync_oban)
+    return unbound
 
 
 @pytest.fixture

@@ -1,31 +1,30 @@
 """What requests store, without running any job."""
 
 import pytest
-from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
-from flask_sqlalchemy_app.database import db
 from flask_sqlalchemy_app.jobs import Calculate
 from flask_sqlalchemy_app.models import Invoice
-from oban import Job, SyncOban
+from oban import SyncOban
+from oban.testing import assert_enqueued, refute_enqueued
 
 ORDER = {"email": "ann@example.com", "country": "DE", "net": 10_000}
 
 
-def test_an_invoice_is_stored_with_the_job_that_calculates_it(app: Flask, client: FlaskClient) -> None:
+def test_an_invoice_is_stored_with_the_job_that_calculates_it(
+    client: FlaskClient, sync_oban: SyncOban
+) -> None:
     answer = client.post("/invoices", json=ORDER)
     assert answer.status_code == 201
     invoice = answer.get_json()
     assert invoice == {**ORDER, "id": invoice["id"], "gross": None, "sent": False}
-    with app.app_context():
-        (job,) = db.session.scalars(select(Job))
-        assert (job.worker, job.queue) == (Calculate.worker_name, "invoices")
-        assert job.args == {"invoice_id": invoice["id"]}
+    assert_enqueued(oban=sync_oban, worker=Calculate, queue="invoices", args={"invoice_id": invoice["id"]})
 
 
 def test_a_request_that_fails_leaves_neither_an_invoice_nor_a_job(
-    app: Flask, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+    client: FlaskClient, sync_oban: SyncOban, sync_oban_session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     enqueue = SyncOban.enqueue
 
@@ -35,9 +34,8 @@ def test_a_request_that_fails_leaves_neither_an_invoice_nor_a_job(
 
     monkeypatch.setattr(SyncOban, "enqueue", fail_afterwards)
     assert client.post("/invoices", json=ORDER).status_code == 500
-    with app.app_context():
-        assert db.session.scalars(select(Invoice)).all() == []
-        assert db.session.scalars(select(Job)).all() == []
+    refute_enqueued(oban=sync_oban)
+    assert sync_oban_session.scalars(select(Invoice)).all() == []
 
 
 @pytest.mark.parametrize("bad", [{"email": "nobody"}, {"country": "Germany"}, {"net": 0}])

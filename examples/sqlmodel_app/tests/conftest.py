@@ -1,51 +1,77 @@
-"""A database with the application's migrations, and a client of its HTTP interface."""
+"""The application in the transaction of a test, with the fixtures of Oban's plugin for pytest."""
 
-import os
-import tempfile
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
 
 import httpx
 import pytest
-from alembic import command
-from alembic.config import Config
-from sqlmodel import delete
+from sqlalchemy import MetaData
+from sqlalchemy.ext.asyncio import AsyncConnection, async_sessionmaker
+from sqlmodel import SQLModel
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from oban import Job
+from oban import Oban
+from sqlmodel_app.database import sessions
+from sqlmodel_app.logs import restore_request_id
+from sqlmodel_app.mail import Mail
+from sqlmodel_app.main import app, get_oban, get_session
 
-# Set before the import of the application, which reads it.
-FOLDER = tempfile.TemporaryDirectory()
-os.environ["DATABASE_URL"] = os.environ.get("TEST_DATABASE_URL", f"sqlite+aiosqlite:///{FOLDER.name}/test.db")
-
-from sqlmodel_app.database import engine, sessions  # noqa: E402
-from sqlmodel_app.main import app  # noqa: E402
-from sqlmodel_app.models import Member  # noqa: E402
+from .provider import Provider
 
 
 @pytest.fixture(scope="session")
-def migrated() -> Iterator[Config]:
-    """The tables, created as in production; the configuration of Alembic."""
-    config = Config(Path(__file__).parents[1] / "alembic.ini")
-    command.upgrade(config, "head")
-    yield config
-    FOLDER.cleanup()
+def oban_metadata() -> MetaData:
+    return SQLModel.metadata
 
 
 @pytest.fixture
-async def session(migrated: Config) -> AsyncIterator[AsyncSession]:
-    """A session on empty tables, to prepare and look at rows."""
-    async with sessions() as session:
-        await session.exec(delete(Job))
-        await session.exec(delete(Member))
-        await session.commit()
+def provider() -> Provider:
+    return Provider()
+
+
+@pytest.fixture
+def oban_options(provider: Provider) -> dict[str, Any]:
+    """As in `sqlmodel_app.jobs`, but for the mail provider."""
+
+    @asynccontextmanager
+    async def lifespan(_: Oban) -> AsyncIterator[Mail]:
+        transport = httpx.MockTransport(provider)
+        async with httpx.AsyncClient(transport=transport, base_url="http://mail.test") as http:
+            yield Mail(http)
+
+    return {"session": sessions, "middleware": [restore_request_id], "lifespan": lifespan}
+
+
+@pytest.fixture
+def sessions_of_test(oban_connection: AsyncConnection) -> async_sessionmaker[AsyncSession]:
+    """SQLModel's sessions in the transaction of the test. Their commits end savepoints."""
+    return async_sessionmaker(
+        oban_connection,
+        class_=AsyncSession,
+        expire_on_commit=False,
+        join_transaction_mode="create_savepoint",
+    )
+
+
+@pytest.fixture
+async def session(sessions_of_test: async_sessionmaker[AsyncSession]) -> AsyncIterator[AsyncSession]:
+    """A session to prepare and look at rows."""
+    async with sessions_of_test() as session:
         yield session
-    # Connections belong to the event loop of one test.
-    await engine.dispose()
 
 
 @pytest.fixture
-async def client(session: AsyncSession) -> AsyncIterator[httpx.AsyncClient]:
+async def client(
+    oban: Oban, sessions_of_test: async_sessionmaker[AsyncSession]
+) -> AsyncIterator[httpx.AsyncClient]:
     """Sends requests to the application without a server."""
+
+    async def get_session_of_test() -> AsyncIterator[AsyncSession]:
+        async with sessions_of_test.begin() as session:
+            yield session
+
+    app.dependency_overrides = {get_oban: lambda: oban, get_session: get_session_of_test}
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
         yield client
+    app.dependency_overrides = {}

@@ -1,0 +1,24 @@
+"""The application in the transaction of a test, with the fixtures of Oban's plugin for pytest."""
+
+import pytest
+from flask.testing import FlaskClient
+from sqlalchemy import Connection, MetaData
+from sqlalchemy.orm import scoped_session, sessionmaker
+
+from flask_app.app import Database, create_app
+from flask_app.models import Base
+from oban import SyncOban
+
+
+@pytest.fixture(scope="session")
+def oban_metadata() -> MetaData:
+    return Base.metadata
+
+
+@pytest.fixture
+def client(sync_oban: SyncOban, sync_oban_connection: Connection) -> FlaskClient:
+    """Sends requests to the application without a server. The commits of its session end savepoints."""
+    factory = sessionmaker(
+        sync_oban_connection, join_transaction_mode="create_savepoint", expire_on_commit=False
+    )
+    return create_app(Database(sync_oban, scoped_session(factory))).test_client()
