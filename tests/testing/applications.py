@@ -4,11 +4,12 @@ import asyncio
 import contextvars
 import functools
 import inspect
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
 from sqlalchemy import URL, Connection, Engine, create_engine
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
@@ -17,6 +18,7 @@ from oban import Oban, SyncOban, testing
 
 #: The database, and the kind of client.
 KINDS = ("sqlite-async", "sqlite-sync", "postgresql-async", "postgresql-sync")
+ASYNC = ("sqlite-async", "postgresql-async")
 
 
 class Awaited:
@@ -124,15 +126,18 @@ def _steps(test: Coroutine[Any, Any, None]) -> Iterator[Any]:
 
 
 def with_clients(
-    test: Callable[..., Coroutine[Any, Any, None]] | None = None, /, **options: Any
+    test: Callable[..., Coroutine[Any, Any, None]] | None = None,
+    /,
+    kinds: Sequence[str] = KINDS,
+    **options: Any,
 ) -> Callable[..., Any]:
-    """Decorate a test that takes `app` and awaits its methods, so that it runs with each kind of client.
+    """Decorate a test that takes `app` and awaits its methods, so that it runs with some kinds of clients.
 
     `options` are those of the client. On SQLite and PostgreSQL, an `Oban` runs in an event loop, and a
     `SyncOban` without one.
     """
     if test is None:
-        return functools.partial(with_clients, **options)
+        return functools.partial(with_clients, kinds=kinds, **options)
 
     @functools.wraps(test)
     def run(**fixtures: Any) -> None:
@@ -143,4 +148,4 @@ def with_clients(
     parameters = [each for each in signature.parameters.values() if each.name != "app"]
     backend = inspect.Parameter("backend", inspect.Parameter.KEYWORD_ONLY)
     run.__signature__ = signature.replace(parameters=[*parameters, backend])  # type: ignore[attr-defined]
-    return run
+    return run if kinds is KINDS else pytest.mark.parametrize("backend", kinds, indirect=True)(run)

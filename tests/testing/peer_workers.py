@@ -92,3 +92,10 @@ class SucceedsThirdTime(Worker):
         ran.append(job.attempt)
         if job.attempt < 3:
             raise Boom("no luck")
+
+
+class InProcess(Worker, executor="process"):
+    """Runs in a child process, which has no part in the transaction of the test."""
+
+    def process(self, job: Job) -> Any:
+        return ACTIONS[job.args["do"]]()
