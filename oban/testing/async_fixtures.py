@@ -29,7 +29,7 @@ def async_fixture(function: Callable[..., AsyncIterator[Any]]) -> Any:
     parameters = dict(inspect.signature(function).parameters)
     parameters["request"] = inspect.Parameter("request", inspect.Parameter.POSITIONAL_OR_KEYWORD)
     request_twin.__signature__ = inspect.Signature(list(parameters.values()))  # type: ignore[attr-defined]
-    request_twin.__doc__ = function.__doc__
+    request_twin.__doc__, request_twin.__module__ = function.__doc__, function.__module__
     return pytest.fixture(name=name)(request_twin)
 
 

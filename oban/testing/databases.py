@@ -189,9 +189,8 @@ def _exists(url: URL) -> bool:
 def _run(url: URL, action: Callable[[Connection], None], *, autocommit: bool = False) -> None:
     try:
         with_connection(url, action, autocommit=autocommit)
-    except (DBAPIError, OSError) as error:
-        if unavailable := dialects.unavailable(url, error):
-            raise unavailable from error
+    except Exception as error:
+        dialects.check_connecting(url, error)
         raise
 
 
