@@ -251,6 +251,19 @@ async def test_a_drain_in_a_session_is_part_of_its_transaction(app: Application)
     assert ran == [None]
 
 
+@with_clients
+async def test_a_unique_job_can_be_enqueued_again_once_it_has_run(app: Application) -> None:
+    def once() -> Job:
+        return Acts.new(unique={"period": None, "states": ["available", "scheduled", "executing"]})
+
+    # Procrastinate raises an error for the second one.
+    first, second = await app.oban.enqueue(once()), await app.oban.enqueue(once())
+    assert (second.conflict, second.id) == (True, first.id)
+    assert await app.testing.drain_queue() == counts(completed=1)
+    third = await app.oban.enqueue(once())
+    assert (third.conflict, third.id == first.id) == (False, False)
+
+
 @with_clients(name="Batch")
 async def test_the_instance_can_be_named(app: Application) -> None:
     await enqueue(app, Acts.new())

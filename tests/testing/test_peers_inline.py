@@ -284,6 +284,7 @@ async def test_a_manual_block_only_inserts(app: Application) -> None:
 
 @with_clients
 async def test_the_args_went_through_json(app: Application) -> None:
+    # With Celery's eager tasks, they did not by default, so that a mistake appears in production only.
     job = await app.oban.enqueue(Acts.new({"ref": (1, 2)}))
     assert (ran, job.args) == ([[1, 2]], {"ref": [1, 2]})
 

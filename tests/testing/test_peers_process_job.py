@@ -157,6 +157,15 @@ async def test_a_stored_job_can_run_without_being_changed(app: Application) -> N
 
 
 @with_clients
+async def test_a_job_that_has_ended_can_run_as_well(app: Application) -> None:
+    # River, which stores what comes of it, refuses this.
+    stored = await app.oban.enqueue(Acts.new())
+    await app.testing.drain_queue()
+    assert await app.testing.process_job(await app.oban.get_job(stored.id)) is None
+    assert len(ran) == 2
+
+
+@with_clients
 async def test_what_is_no_job_is_refused(app: Application) -> None:
     with pytest.raises(InvalidTarget, match=r"a Job is needed, not .*; MyWorker.new\(…\) makes one"):
         await app.testing.process_job(Acts)
