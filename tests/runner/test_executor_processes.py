@@ -311,18 +311,19 @@ async def test_a_job_in_a_process_that_outlasts_the_grace_period_is_told_and_goe
     assert (row.state, row.attempt, row.errors) == (JobState.AVAILABLE, 0, [])
 
 
-async def test_starting_and_stopping_again_and_again_leaves_no_process_and_no_descriptor(
-    sqlite_url: URL,
+@pytest.mark.parametrize("times", [1, pytest.param(10, marks=pytest.mark.slow)])
+async def test_starting_and_stopping_again_leaves_no_process_and_no_descriptor(
+    sqlite_url: URL, times: int
 ) -> None:
     async def once() -> None:
         async with Oban(sqlite_url, queues={"default": 3}, **FAST_POLLING) as oban:
-            await oban.enqueue_many([InProcess.new({"do": "nothing"}) for _ in range(2)])
+            await oban.enqueue(InProcess.new({"do": "nothing"}))
             first = await oban.enqueue(InProcess.new({"do": "die", "code": 1}))
             await reaches(oban, first, JobState.RETRYABLE)
 
     await once()
     before = descriptors()
-    for _ in range(2):
+    for _ in range(times):
         await once()
         assert (children(), waiting()) == (set(), [])
     # The thread of SQLite's driver closes the file a little later.

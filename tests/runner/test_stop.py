@@ -281,12 +281,13 @@ async def test_stopping_twice_or_without_a_start_does_nothing(url: URL) -> None:
     assert await other_tasks() == set()
 
 
-async def test_starting_and_stopping_again_and_again_leaves_nothing(url: URL) -> None:
+@pytest.mark.parametrize("times", [3, pytest.param(20, marks=pytest.mark.slow)])
+async def test_starting_and_stopping_again_and_again_leaves_nothing(url: URL, times: int) -> None:
     engine = create_async_engine(url)
     before = set(threading.enumerate())
     runs = Runs()
     oban = Oban(engine, queues={"default": 2, "media": 3}, **NO_POLLING)
-    for number in range(1, 9):
+    for number in range(1, times + 1):
         await oban.start()
         await oban.start()
         await oban.enqueue(runs.worker.new())
@@ -298,7 +299,7 @@ async def test_starting_and_stopping_again_and_again_leaves_nothing(url: URL) ->
     await engine.dispose()
     # aiosqlite's connections are threads, which end soon after they are closed.
     await eventually(lambda: {t for t in threading.enumerate() if t not in before} == set())
-    assert len(runs.jobs) == 8
+    assert len(runs.jobs) == times
 
 
 async def test_starting_twice_at_once_starts_once(url: URL) -> None:

@@ -74,15 +74,16 @@ async def meeting(oban: Oban, other: Oban, call: Callable[[], Any], *statements:
 # -- the callable and the lock -----------------------------------------------------------------
 
 
-async def test_two_concurrent_counters_lose_no_step(oban: Oban, other: Oban) -> None:
+@pytest.mark.parametrize("steps", [50, pytest.param(500, marks=pytest.mark.slow)])
+async def test_two_concurrent_counters_lose_no_step(oban: Oban, other: Oban, steps: int) -> None:
     id_ = await insert_row(oban.engine, meta={"count": 0})
 
     async def count(client: Oban) -> None:
-        for _ in range(200):
+        for _ in range(steps):
             await client.update_job(id_, lambda job: {"meta": {"count": job.meta["count"] + 1}})
 
     await asyncio.gather(count(oban), count(other))
-    assert (await read_rows(oban.engine))[id_]["meta"] == {"count": 400}
+    assert (await read_rows(oban.engine))[id_]["meta"] == {"count": 2 * steps}
 
 
 async def test_two_counters_over_many_jobs_lose_no_step(oban: Oban, other: Oban) -> None:
@@ -177,9 +178,10 @@ async def call(client: Oban, operation: str, jobs: Any, session: AsyncSession) -
         await getattr(client, f"{operation}_many_jobs")(jobs, session=session)
 
 
+@pytest.mark.parametrize("times", [10, pytest.param(50, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("second", [*OPERATIONS, "select"])
 async def test_overlapping_batches_in_opposite_order_never_deadlock(
-    oban: Oban, other: Oban, url: URL, second: str
+    oban: Oban, other: Oban, url: URL, second: str, times: int
 ) -> None:
     # The rows are not in the order of their ids in the table.
     ids = list(range(1, 61))
@@ -191,7 +193,7 @@ async def test_overlapping_batches_in_opposite_order_never_deadlock(
     backwards = select(Job).order_by(Job.id.desc()).limit(60)
 
     async def batches(client: Oban, operation: str, jobs: Any) -> None:
-        for _ in range(25):
+        for _ in range(times):
             # With `session=`, as the library would repeat its own transaction after a deadlock.
             async with AsyncSession(client.engine) as session:
                 await call(client, operation, jobs, session)
@@ -208,18 +210,19 @@ async def test_overlapping_batches_in_opposite_order_never_deadlock(
     )
 
 
-async def test_overlapping_calls_that_commit_all_end(oban: Oban, other: Oban) -> None:
+@pytest.mark.parametrize("times", [6, pytest.param(50, marks=pytest.mark.slow)])
+async def test_overlapping_calls_that_commit_all_end(oban: Oban, other: Oban, times: int) -> None:
     ids = await insert_rows(oban.engine, *[row(meta={"count": 0}) for _ in range(40)])
 
     async def rounds(client: Oban, jobs: list[int]) -> None:
-        for _ in range(15):
+        for _ in range(times):
             await client.cancel_many_jobs(jobs)
             await client.update_many_jobs(jobs, lambda job: {"meta": {"count": job.meta["count"] + 1}})
             await client.retry_many_jobs(jobs)
 
     await asyncio.gather(rounds(oban, ids), rounds(other, ids[::-1]), rounds(other, ids[10:30]))
     counts = [found["meta"]["count"] for found in (await read_rows(oban.engine)).values()]
-    assert counts == [30] * 10 + [45] * 20 + [30] * 10
+    assert counts == [2 * times] * 10 + [3 * times] * 20 + [2 * times] * 10
 
 
 # -- transactions that are repeated ------------------------------------------------------------
