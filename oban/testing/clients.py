@@ -10,7 +10,7 @@ from oban import display, instances
 from oban.client import Oban
 from oban.database.joined import AsyncCaller, SyncCaller
 from oban.database.loops import running_loop
-from oban.errors import ConfigError, InvalidTarget
+from oban.errors import ConfigError, InstanceNotFound, InvalidTarget
 from oban.sync_client import SyncOban
 
 #: What a helper takes as `session`.
@@ -38,13 +38,30 @@ def resolve(oban: object = "Oban", session: object = None) -> Oban | SyncOban:
     if not isinstance(oban, str):
         raise ConfigError(f"oban must be an Oban, a SyncOban or a name, not {display.shown(oban)}")
     is_async = running_loop() is not None if session is None else _is_async(session)
-    client: Oban | SyncOban
-    if session is None and is_async and instances.async_clients.find(oban) is None:
+    client: Oban | SyncOban | None = (instances.async_clients if is_async else instances.sync_clients).find(
+        oban
+    )
+    if client is None and session is None and is_async:
         # A test with an event loop, of code that uses none.
-        client = instances.sync_clients.find(oban) or instances.async_clients.get(oban)
-    else:
-        client = (instances.async_clients if is_async else instances.sync_clients).get(oban)
+        client = instances.sync_clients.find(oban)
+    if client is None:
+        raise _not_found(oban, is_async)
     return client
+
+
+def _not_found(name: str, is_async: bool) -> InstanceNotFound:
+    shown = display.shown(name)
+    if not is_async and instances.async_clients.find(name) is not None:
+        return InstanceNotFound(
+            f"there is no SyncOban named {shown} in this process, only an Oban: await the helper in an"
+            f" `async def` test, or request the fixture sync_oban, or create SyncOban(…, name={shown})"
+        )
+    kind = "Oban" if is_async else "SyncOban"
+    fixture = "oban" if is_async else "sync_oban"
+    return InstanceNotFound(
+        f"there is no {kind} named {shown} in this process: request the fixture {fixture}, or create"
+        f" {kind}(…, name={shown})"
+    )
 
 
 def _checked(client: Oban | SyncOban, session: object) -> Oban | SyncOban:

@@ -128,6 +128,10 @@ async def _drain(client: Oban, session: Any, drain: "Drain") -> dict[str, int]:
             await runs.run_in(client._database, caller, repository.show_jobs, (), drain.ids)
 
 
+# For the warning that it was never awaited.
+_drain.__qualname__ = "drain_queue"
+
+
 def _drain_sync(client: SyncOban, session: Any, drain: "Drain") -> dict[str, int]:
     thread = CallerThread()
 

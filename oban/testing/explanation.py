@@ -22,6 +22,11 @@ _ONLY_COMMITTED = (
     " session=."
 )
 
+_NO_JOBS = (
+    "There are no jobs at all. One that was added to a session is there after its flush or commit, or is seen"
+    " with session=."
+)
+
 
 class Place(NamedTuple):
     """Where jobs were looked for: which client, on which database, in which transaction."""
@@ -72,7 +77,7 @@ def not_enqueued(wanted: Sequence[Filter], instead: Instead, place: Place) -> st
         lines.append(_ONLY_COMMITTED)
     lines += _about_workers(wanted, instead.nearest)
     if not total:
-        return "\n".join([*lines, "There are no jobs at all."])
+        return "\n".join([*lines, _NO_JOBS])
     lines += [f"These jobs are there, the nearest match first ({_counted(instead.counts)}):", ""]
     for job in instead.nearest:
         lines += _described(job)

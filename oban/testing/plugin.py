@@ -73,7 +73,8 @@ def _mode(marker: pytest.Mark) -> AbstractContextManager[None]:
         return mode_everywhere(*marker.args, **marker.kwargs)
     except TypeError as error:
         raise pytest.UsageError(
-            f'use the marker oban as in @pytest.mark.oban(mode="inline", with_safety=False): {error}'
+            f'use the marker oban as in @pytest.mark.oban(mode="inline", with_safety=False):'
+            f" {str(error).replace('mode_everywhere', 'mode')}"
         ) from None
 
 

@@ -96,6 +96,10 @@ async def _process(client: Oban | None, job: Job) -> Any:
         threads.shutdown(wait=False)
 
 
+# For the warning that it was never awaited.
+_process.__qualname__ = "process_job"
+
+
 def _process_sync(client: SyncOban | None, job: Job) -> Any:
     thread = CallerThread()
 

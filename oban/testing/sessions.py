@@ -127,7 +127,10 @@ class NoSessions:
     def make(self) -> AsyncSession:
         """Raise `AttemptFailed`."""
         raise AttemptFailed(
-            ConfigError("the worker takes a session, but there is no Oban or SyncOban for it in this test")
+            ConfigError(
+                "the worker takes a session, and there is no Oban or SyncOban for it: request the fixture"
+                " oban in an async test, or sync_oban in another one"
+            )
         )
 
     async def commit_with_outcome(self, session: AsyncSession, ack: Ack) -> bool:

@@ -1,4 +1,4 @@
-"""Which client calls find after tests whose connections are closed, even if something still refers to it."""
+"""Which client calls and helpers find, and what they say if there is none."""
 
 from typing import Any
 
@@ -8,7 +8,8 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
 from oban import Oban, SyncOban, Worker
-from oban.errors import InstanceNotFound
+from oban.errors import ConfigError, InstanceNotFound
+from oban.testing import assert_enqueued, drain_queue, process_job
 
 
 class Noop(Worker, oban="Over"):
@@ -49,3 +50,39 @@ async def test_an_async_client_on_a_closed_connection_is_not_found() -> None:
         await Noop.enqueue()
     assert Oban(AsyncSession(engine), name="Over") is Oban.get_instance("Over")
     await engine.dispose()
+
+
+class NeedsSession(Worker):
+    """Takes a session."""
+
+    def process(self, job: Any, session: Session) -> None:
+        """Nothing."""
+
+
+async def test_a_helper_without_a_client_says_which_fixture_is_missing() -> None:
+    with pytest.raises(InstanceNotFound, match=r"no Oban named 'Nobody' .* request the fixture oban, or"):
+        await assert_enqueued(oban="Nobody")
+    with pytest.raises(ConfigError, match="request the fixture oban in an async test"):
+        await process_job(NeedsSession.new())
+
+
+def test_a_sync_helper_without_a_client_says_so_and_that_there_is_one_of_the_other_kind() -> None:
+    helper: Any = drain_queue
+    with pytest.raises(
+        InstanceNotFound, match=r"no SyncOban named 'Nobody' .* request the fixture sync_oban"
+    ):
+        helper(oban="Nobody")
+    oban = Oban(AsyncSession(create_async_engine("sqlite+aiosqlite://")), name="Async")
+    with pytest.raises(InstanceNotFound, match="only an Oban: await the helper in an `async def` test"):
+        helper(oban=oban.options.name)
+
+
+async def test_the_warning_about_a_missing_await_names_the_helper() -> None:
+    oban = Oban(AsyncSession(create_async_engine("sqlite+aiosqlite://")), name="Over")
+    coroutines: dict[str, Any] = {
+        "drain_queue": drain_queue(oban=oban),
+        "process_job": process_job(Noop.new()),
+    }
+    for name, coroutine in coroutines.items():
+        assert coroutine.__qualname__ == name
+        coroutine.close()

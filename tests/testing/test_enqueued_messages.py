@@ -91,7 +91,8 @@ def test_without_any_job_the_message_says_so(oban: SyncOban) -> None:
         "  state: available, scheduled or suspended\n"
         "\n"
         "The SyncOban named 'shop', on sqlite, has looked in the transaction that it was created in.\n"
-        "There are no jobs at all."
+        "There are no jobs at all. One that was added to a session is there after its flush or commit, or is"
+        " seen with session=."
     )
 
 
