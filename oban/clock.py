@@ -21,13 +21,16 @@ class Clock:
     #: wrong, and the database has its own.
     moves_database = False
 
+    # In a class, where freezegun does not replace it: a wait in a test has to end while the time is frozen.
+    _monotonic = staticmethod(time.monotonic)
+
     def now(self) -> datetime:
         """The current time as an aware UTC datetime."""
         return datetime.now(UTC)
 
     def monotonic(self) -> float:
         """Seconds since some point in the past; they never go back."""
-        return time.monotonic()
+        return self._monotonic()
 
     def boottime(self) -> float:
         """Like `monotonic`, but where the system has such a clock, it goes on during a suspend."""
@@ -63,7 +66,7 @@ class MovableClock(Clock):
         if not self._ticking:
             return self._at
         with self._lock:
-            return _whole(self._at + timedelta(seconds=time.monotonic() - self._since))
+            return _whole(self._at + timedelta(seconds=self._monotonic() - self._since))
 
     def advance(self, by: float | timedelta = 0.0, /, **units: float) -> datetime:
         """Move the clock forward, or back by a negative amount, and wake the nodes of this process.
@@ -102,7 +105,7 @@ class MovableClock(Clock):
         return moved_to
 
     def _set(self, at: datetime) -> None:
-        self._at, self._since = _whole(at), time.monotonic()
+        self._at, self._since = _whole(at), self._monotonic()
 
 
 C = TypeVar("C", bound=Clock)

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import threading
+import time
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -185,3 +186,14 @@ def test_a_forked_child_keeps_the_time_but_not_the_listeners() -> None:
             os._exit(0 if as_expected else 1)
         assert os.waitpid(child, 0)[1] == 0
         assert clock.now() == NEW_YEAR
+
+
+def test_durations_go_on_when_a_library_freezes_the_time_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = time.monotonic
+    with clock.use(clock.MovableClock(ticking=True)) as ticking:
+        began, before, end = clock.monotonic(), ticking.now(), read() + 10
+        monkeypatch.setattr(time, "monotonic", lambda: began)
+        while ticking.now() == before and read() < end:
+            pass
+        assert before < ticking.now() < before + timedelta(minutes=1)
+        assert began < clock.monotonic() < began + 60
