@@ -12,6 +12,9 @@ from sqlmodel_app.models import Member
 
 from .provider import Provider
 
+# Without it, the helpers would use the `Oban` of sqlmodel_app.jobs, and its database.
+pytestmark = pytest.mark.usefixtures("oban")
+
 
 @pytest.fixture
 async def ann(session: AsyncSession) -> Member:
@@ -21,7 +24,6 @@ async def ann(session: AsyncSession) -> Member:
     return member
 
 
-@pytest.mark.usefixtures("oban")
 async def test_a_member_is_welcomed(session: AsyncSession, ann: Member, provider: Provider) -> None:
     assert await process_job(SendWelcome.new(MemberArgs(ann.id))) is None
     assert provider.accepted == [f"welcome-{ann.id}"]
@@ -29,13 +31,11 @@ async def test_a_member_is_welcomed(session: AsyncSession, ann: Member, provider
     assert ann.welcomed
 
 
-@pytest.mark.usefixtures("oban")
 async def test_a_member_who_has_left_is_not_welcomed(provider: Provider) -> None:
     assert await process_job(SendWelcome.new(MemberArgs(1))) == Cancel("the member has left")
     assert provider.accepted == []
 
 
-@pytest.mark.usefixtures("oban")
 async def test_members_are_counted(session: AsyncSession, ann: Member) -> None:
     session.add(Member(name="Bob", email="bob@example.com", welcomed=True))
     await session.commit()
@@ -68,7 +68,6 @@ async def test_the_log_says_why_a_job_of_a_request_is_discarded(
     assert vars(record)["request_id"] == "r-7"
 
 
-@pytest.mark.usefixtures("oban")
 async def test_a_refusal_says_why(ann: Member, provider: Provider) -> None:
     provider.status = 422
     with pytest.raises(Refused, match=r"ann@example\.com: no such mailbox"):
