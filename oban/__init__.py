@@ -1,4 +1,10 @@
-"""A SQLAlchemy-native job queue that lives in your application's own database."""
+"""A SQLAlchemy-native job queue that lives in your application's own database.
+
+PYTEST_DONT_REWRITE
+"""
+
+# The last line of the docstring is for programs that import this package and then run pytest. Without
+# it, pytest warns that it cannot rewrite the assertions of a package with a plugin.
 
 import importlib
 import importlib.util

@@ -1,6 +1,9 @@
 """The distribution is called `oban-sqlalchemy`: `oban` on the package index is another project."""
 
+import os
 import re
+import subprocess
+import sys
 import tarfile
 import zipfile
 from pathlib import Path
@@ -22,6 +25,26 @@ def test_the_wheel_carries_the_name_and_the_license(tmp_path: Path) -> None:
         assert wheel.read(f"{info}/licenses/LICENSE") == LICENSE
         assert b"\nName: oban-sqlalchemy\n" in wheel.read(f"{info}/METADATA")
         assert "oban/__init__.py" in wheel.namelist()
+
+
+def test_a_program_can_import_the_installed_package_before_it_runs_pytest(tmp_path: Path) -> None:
+    (built,) = WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"])
+    zipfile.ZipFile(built).extractall(tmp_path / "installed")
+    (tmp_path / "test_nothing.py").write_text("def test_nothing():\n    pass\n")
+    arguments = ["-q", "-p", "no:cacheprovider", "-p", "no:asyncio", "test_nothing.py"]
+    code = f"import sys, oban, pytest; print(oban.__file__); sys.exit(pytest.main({arguments}))"
+    run = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(tmp_path / "installed")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert run.stdout.startswith(str(tmp_path / "installed"))
+    assert "1 passed" in run.stdout
+    assert "warning" not in run.stdout
 
 
 def test_the_sdist_carries_the_license(tmp_path: Path) -> None:
