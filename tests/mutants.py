@@ -420,6 +420,34 @@ MUTANTS = (
         "or_(_entry.source == CODE, is_gone)",
         ("tests/suite/test_periodic_changes.py",),
     ),
+    Mutant(
+        "a client of a test that is over is found",
+        "oban/instances.py",
+        " and not client._database.is_over",
+        "",
+        ("tests/testing/test_clients.py",),
+    ),
+    Mutant(
+        "a duplicate runs in inline mode",
+        "oban/testing/modes.py",
+        "    return [job for job in jobs if not job.conflict]\n",
+        "    return jobs\n",
+        ("tests/testing/test_peers_inline.py",),
+    ),
+    Mutant(
+        "a drain until a time runs jobs that are due after it",
+        "oban/repository/drain.py",
+        '    if scheduled != "all":\n',
+        '    if scheduled == "due":\n',
+        ("tests/testing/test_peers_drain.py",),
+    ),
+    Mutant(
+        "a periodic entry of a test begins when it is declared",
+        "oban/testing/periodic_jobs.py",
+        "_BEGUN = 60.0\n",
+        "_BEGUN = 0.0\n",
+        ("tests/testing/test_periodic_jobs.py",),
+    ),
 )
 
 
