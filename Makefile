@@ -23,9 +23,10 @@ demo: $(VENV)/.demo ## Run some 1,500 real jobs on SQLite and watch (DATABASE_UR
 	@$(BIN)/python examples/demo.py $(if $(DATABASE_URL),--database-url '$(DATABASE_URL)') $(if $(FOLDER),--folder '$(FOLDER)')
 
 PYTEST := $(BIN)/python -m pytest
-# Tests of one file run one after another. Three processes use two cores best, as most tests also wait.
-# The order of the files is that of tests/conftest.py.
-PARALLEL := --numprocesses 3 --dist loadfile --no-loadscope-reorder
+# Four processes use two cores best, as the tests wait for more than half of their time.
+PROCESSES := 4
+# Tests of one file run one after another. The order of the files is that of tests/conftest.py.
+PARALLEL := --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
 # What depends on how statements are run: the fast path, the SQLAlchemy.
 STATEMENTS := tests/suite tests/runner
 
@@ -39,7 +40,7 @@ test-all: test test-rest ## Run all tests, those of `make test` first
 
 # In the last two, client calls and nodes run through one driver of PostgreSQL each.
 test-rest: $(VENV)/.dev ## Run what `make test` leaves out: slow tests, without the fast path, SQLAlchemy 2.0.40
-	$(PYTEST) --numprocesses 3 --dist worksteal -m 'slow and not alone'
+	$(PYTEST) --numprocesses $(PROCESSES) --dist worksteal -m 'slow and not alone'
 	$(PYTEST) -m alone
 	OBAN_FAST_PATH=off $(PYTEST) $(PARALLEL) --each-driver -m 'not slow and not execution' -k 'not asyncpg' $(STATEMENTS)
 	$(BIN)/tox run -e sqlalchemy20 -- $(PARALLEL) --each-driver -m 'not slow and not execution' -k 'not ((runner or suite) and psycopg) or connections' $(STATEMENTS) tests/unit tests/drivers tests/fast_path tests/migration tests/plans
