@@ -151,6 +151,7 @@ ALLOWED = {
     "cli/target.py: import_module": "the operator, on the command line",
     "cli/target.py: pkgutil": "lists the names of modules, for a suggestion",
     "__init__.py: import_module": "the modules of this package",
+    "testing/__init__.py: import_module": "the modules of this package",
     "cli/node.py: import_module": "the operator, on the command line; uvloop",
     "encoding.py: marshal.dumps": "refuses what is not a plain value; nothing is loaded",
     "runner/processes/child.py: import_module": "the registry of the parent process",
