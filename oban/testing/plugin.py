@@ -16,8 +16,8 @@ from oban.testing.async_fixtures import async_fixture
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, MetaData
-    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
-    from sqlalchemy.orm import Session
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_sessionmaker
+    from sqlalchemy.orm import Session, sessionmaker
 
     from oban import Oban, SyncOban
     from oban.clock import MovableClock
@@ -154,14 +154,34 @@ def sync_oban_connection(
         yield connection
 
 
-@async_fixture
-async def oban_session(oban_connection: "AsyncConnection") -> "AsyncIterator[AsyncSession]":
-    """An `AsyncSession` on `oban_connection`, whose commits end savepoints."""
-    from sqlalchemy.ext.asyncio import AsyncSession
+@pytest.fixture
+def oban_sessionmaker(oban_connection: "AsyncConnection") -> "async_sessionmaker[AsyncSession]":
+    """Makes sessions as `oban_session`, for applications that open their own."""
+    from sqlalchemy.ext.asyncio import async_sessionmaker
 
+    return async_sessionmaker(
+        oban_connection, join_transaction_mode="create_savepoint", expire_on_commit=False
+    )
+
+
+@pytest.fixture
+def sync_oban_sessionmaker(sync_oban_connection: "Connection") -> "sessionmaker[Session]":
+    """Makes sessions as `sync_oban_session`, for applications that open their own."""
+    from sqlalchemy.orm import sessionmaker
+
+    return sessionmaker(
+        sync_oban_connection, join_transaction_mode="create_savepoint", expire_on_commit=False
+    )
+
+
+@async_fixture
+async def oban_session(
+    oban_sessionmaker: "async_sessionmaker[AsyncSession]",
+) -> "AsyncIterator[AsyncSession]":
+    """An `AsyncSession` on `oban_connection`, whose commits end savepoints."""
     from oban.testing.rollback import closed
 
-    session = AsyncSession(oban_connection, join_transaction_mode="create_savepoint", expire_on_commit=False)
+    session = oban_sessionmaker()
     try:
         yield session
     finally:
@@ -169,11 +189,9 @@ async def oban_session(oban_connection: "AsyncConnection") -> "AsyncIterator[Asy
 
 
 @pytest.fixture
-def sync_oban_session(sync_oban_connection: "Connection") -> "Iterator[Session]":
+def sync_oban_session(sync_oban_sessionmaker: "sessionmaker[Session]") -> "Iterator[Session]":
     """A `Session` on `sync_oban_connection`, whose commits end savepoints."""
-    from sqlalchemy.orm import Session
-
-    session = Session(sync_oban_connection, join_transaction_mode="create_savepoint", expire_on_commit=False)
+    session = sync_oban_sessionmaker()
     yield session
     # The test can have lost the connection.
     with suppress(Exception):

@@ -33,9 +33,9 @@ def rolled_back(
 ) -> AbstractContextManager[Connection] | AbstractAsyncContextManager[AsyncConnection]:
     """Open a connection whose transaction is rolled back when the block ends.
 
-    Bind the application's sessions to the connection with `join_transaction_mode="create_savepoint"`, so that
-    their commits only end savepoints, and create the client on it: `Oban(connection)`. On SQLite, the block
-    sends the BEGIN that the driver would not send before a savepoint.
+    Bind the application's sessions to the connection, so that they commit and roll back savepoints only, and
+    create the client on it: `Oban(connection)`. On SQLite, the block sends the BEGIN that the driver would
+    not send before a savepoint.
 
     The block ends the same way if the test fails, is cancelled, has left the transaction aborted or has lost
     the connection.
@@ -112,6 +112,9 @@ def _begin(connection: Connection) -> None:
         # The driver begins no transaction before a savepoint, whose release would then commit it.
         event.listen(connection, "begin", partial(_send_begin, dialect))
     connection.begin()
+    # Within a savepoint, sessions on the connection join with savepoints by default. Otherwise, a rollback of
+    # one that was made without `join_transaction_mode` would silently undo all that the test did before.
+    connection.begin_nested()
 
 
 def _send_begin(dialect: Dialect, connection: Connection) -> None:

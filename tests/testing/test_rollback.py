@@ -48,6 +48,19 @@ def test_it_does_the_same_without_asyncio(url: URL, options: dict[str, str]) -> 
     engine.dispose()
 
 
+async def test_a_session_without_a_mode_rolls_back_only_what_it_has_done(engine: AsyncEngine) -> None:
+    async with rolled_back(engine) as connection:
+        await Oban(connection).enqueue(Noop.new())
+        async with AsyncSession(connection) as session:
+            session.add(Noop.new())
+            await session.rollback()
+            session.add(Noop.new())
+            await session.commit()
+        assert await connection.scalar(COUNT) == 2
+    async with rolled_back(engine) as connection:
+        assert await connection.scalar(COUNT) == 0
+
+
 async def test_a_failing_test_is_rolled_back_and_its_error_is_raised(engine: AsyncEngine) -> None:
     async def fails(statement: str) -> None:
         async with rolled_back(engine) as connection:

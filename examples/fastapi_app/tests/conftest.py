@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 from sqlalchemy import MetaData
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_sessionmaker
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from fastapi_app.main import app, get_oban, get_session
 from fastapi_app.models import Base
@@ -18,17 +18,16 @@ def oban_metadata() -> MetaData:
 
 
 @pytest.fixture
-async def client(oban: Oban, oban_connection: AsyncConnection) -> AsyncIterator[httpx.AsyncClient]:
+async def client(
+    oban: Oban, oban_sessionmaker: async_sessionmaker[AsyncSession]
+) -> AsyncIterator[httpx.AsyncClient]:
     """Sends requests to the application without a server, and without its lifespan.
 
     Each request has a session of its own, whose commit ends a savepoint.
     """
-    sessions = async_sessionmaker(
-        oban_connection, join_transaction_mode="create_savepoint", expire_on_commit=False
-    )
 
     async def get_session_of_test() -> AsyncIterator[AsyncSession]:
-        async with sessions.begin() as session:
+        async with oban_sessionmaker.begin() as session:
             yield session
 
     app.dependency_overrides = {get_oban: lambda: oban, get_session: get_session_of_test}

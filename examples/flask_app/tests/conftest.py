@@ -2,8 +2,8 @@
 
 import pytest
 from flask.testing import FlaskClient
-from sqlalchemy import Connection, MetaData
-from sqlalchemy.orm import scoped_session, sessionmaker
+from sqlalchemy import MetaData
+from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from flask_app.app import Database, create_app
 from flask_app.models import Base
@@ -16,9 +16,6 @@ def oban_metadata() -> MetaData:
 
 
 @pytest.fixture
-def client(sync_oban: SyncOban, sync_oban_connection: Connection) -> FlaskClient:
+def client(sync_oban: SyncOban, sync_oban_sessionmaker: sessionmaker[Session]) -> FlaskClient:
     """Sends requests to the application without a server. The commits of its session end savepoints."""
-    factory = sessionmaker(
-        sync_oban_connection, join_transaction_mode="create_savepoint", expire_on_commit=False
-    )
-    return create_app(Database(sync_oban, scoped_session(factory))).test_client()
+    return create_app(Database(sync_oban, scoped_session(sync_oban_sessionmaker))).test_client()

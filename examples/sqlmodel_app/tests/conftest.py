@@ -46,12 +46,7 @@ def oban_options(provider: Provider) -> dict[str, Any]:
 @pytest.fixture
 def sessions_of_test(oban_connection: AsyncConnection) -> async_sessionmaker[AsyncSession]:
     """SQLModel's sessions in the transaction of the test. Their commits end savepoints."""
-    return async_sessionmaker(
-        oban_connection,
-        class_=AsyncSession,
-        expire_on_commit=False,
-        join_transaction_mode="create_savepoint",
-    )
+    return async_sessionmaker(oban_connection, class_=AsyncSession, expire_on_commit=False)
 
 
 @pytest.fixture
