@@ -16,7 +16,20 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
-from oban import CallNext, Cancel, Discard, Job, JobState, Record, Snooze, Worker, current_job, job, testing
+from oban import (
+    CallNext,
+    Cancel,
+    Discard,
+    Job,
+    JobState,
+    Record,
+    Snooze,
+    Worker,
+    current_job,
+    instances,
+    job,
+    testing,
+)
 from oban.errors import ConfigError, InvalidJob, InvalidTarget, UnknownWorker
 from tests.testing.applications import Application, with_clients
 from tests.testing.peer_workers import Acts, Boom, PlainActs, PlainSlow, Slow, SucceedsThirdTime, ran
@@ -268,14 +281,21 @@ async def test_the_timeout_of_the_client_counts_for_workers_without_one(app: App
         await app.testing.process_job(Unlimited.new())
 
 
-async def test_no_client_is_needed_without_a_session() -> None:
+@pytest.fixture
+def no_clients(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide the clients that other tests have left in this process."""
+    for name in ("async_clients", "sync_clients"):
+        monkeypatch.setattr(instances, name, instances.Instances("Oban"))
+
+
+async def test_no_client_is_needed_without_a_session(no_clients: None) -> None:
     assert await testing.process_job(echo.new("ada")) == "ada"
     assert await testing.process_job(plain_echo.new("ada")) == "ada"
     with pytest.raises(ConfigError, match="there is no Oban or SyncOban"):
         await testing.process_job(Writes.new())
 
 
-def test_no_client_and_no_event_loop_are_needed() -> None:
+def test_no_client_and_no_event_loop_are_needed(no_clients: None) -> None:
     process: Any = testing.process_job
     assert process(echo.new("ada")) == "ada"
     assert process(plain_echo.new("ada")) == "ada"
