@@ -448,6 +448,27 @@ MUTANTS = (
         "_BEGUN = 0.0\n",
         ("tests/testing/test_periodic_jobs.py",),
     ),
+    Mutant(
+        "a savepoint of a test on SQLite is committed when it is released",
+        "oban/testing/rollback.py",
+        '        event.listen(connection, "begin", partial(_send_begin, dialect))\n',
+        "        pass\n",
+        ("tests/testing/test_rollback.py",),
+    ),
+    Mutant(
+        "a commit that is refused leaves its transaction open",
+        "oban/testing/rollback.py",
+        "    connection.connection.rollback()\n",
+        "",
+        ("tests/testing/test_rollback.py",),
+    ),
+    Mutant(
+        "a fixture is on another event loop than its test",
+        "oban/testing/async_fixtures.py",
+        """_name(name, scope or request.config.getini("asyncio_default_test_loop_scope"))""",
+        """_name(name, "function")""",
+        ("tests/testing/test_plugin.py",),
+    ),
 )
 
 

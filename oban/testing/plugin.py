@@ -205,7 +205,7 @@ def oban(oban_bind: Any, oban_options: dict[str, Any]) -> "Iterator[Oban]":
 
     client = Oban(oban_bind, **oban_options)
     yield client
-    # The application's own client is the newest of its name again.
+    # The application's own client is the newest of its name again, also if the connection stays open.
     instances.async_clients.forget(client)
 
 

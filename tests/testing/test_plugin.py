@@ -92,16 +92,19 @@ async def _end(connection: AsyncConnection) -> None:
 
 
 @pytest.fixture
-def application() -> Iterator[tuple[Oban, SyncOban]]:
+def clients() -> Iterator[list[object]]:
     """The application's own clients, which are the newest ones again after the test."""
-    clients = Oban("sqlite://"), SyncOban("sqlite://")
-    yield clients
-    assert (instances.async_clients.get("Oban"), instances.sync_clients.get("Oban")) == clients
+    own = [Oban("sqlite://"), SyncOban("sqlite://")]
+    alive: list[object] = [*own]
+    yield alive
+    assert [instances.async_clients.get("Oban"), instances.sync_clients.get("Oban")] == own
 
 
 async def test_workers_use_the_client_of_the_test(
-    application: tuple[Oban, SyncOban], oban: Oban, sync_oban: SyncOban
+    clients: list[object], oban: Oban, sync_oban: SyncOban
 ) -> None:
+    # Something can refer to them after the test.
+    clients += [oban, sync_oban]
     await Noop.enqueue()
     await asyncio.to_thread(Noop.enqueue_sync)
     assert (len(await oban.list_jobs()), len(sync_oban.list_jobs())) == (1, 1)
