@@ -88,8 +88,8 @@ class Database(BaseDatabase):
 
     def _make_locks(self) -> None:
         self._writer = LoopLock() if self.dialect.single_writer else None
-        if self._shared is not None:
-            self._turns = _turns.setdefault(self._shared, LoopLock())
+        if self._own_shared is not None:
+            self._turns = _turns.setdefault(self._own_shared, LoopLock())
         several_loops = isinstance(self._sync_engine.pool, (NullPool, LoopPool))
         #: Until an engine has connected that several loops can use at once: SQLAlchemy sets it up on one.
         self._first_use = LoopLock() if several_loops else None
@@ -104,8 +104,8 @@ class Database(BaseDatabase):
         self.loop = None
         loops.renew_lock()
         # All who share the connection share the lock: the first of them makes it.
-        if self._shared is not None and _turns.get(self._shared) is self._turns:
-            _turns[self._shared] = LoopLock()
+        if self._own_shared is not None and _turns.get(self._own_shared) is self._turns:
+            _turns[self._own_shared] = LoopLock()
         self._make_locks()
 
     def with_own_pool(
@@ -268,8 +268,8 @@ class Database(BaseDatabase):
 
     async def _run(self, work: Callable[[], T], turns: LoopLock | None) -> T:
         try:
-            if self._shared is not None:
-                turns = self._turns
+            if (shared := self._shared) is not None:
+                turns = self._turns if shared is self._own_shared else _turns.setdefault(shared, LoopLock())
             if not self.dialect.interruptible:
                 return await _uninterrupted(work, turns or nullcontext())
             if turns is not None:

@@ -2,8 +2,7 @@
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, Engine
@@ -19,7 +18,7 @@ from oban.database.fast import FAST_PATH
 from oban.database.fast.autocommit_pool import Owners
 from oban.database.hooks import ConnectionHooks, SessionHooks, TransactionHooks
 from oban.database.job_scope import job_transactions
-from oban.database.joined import JoinedCaller, SyncCaller
+from oban.database.joined import JoinedCaller, SyncCaller, joined_here
 from oban.database.shared import SharedConnection
 from oban.database.transaction import JoinedTransaction, Notice, OwnTransaction, Transaction
 from oban.errors import ConfigError, InvalidTarget, WouldDeadlock, WrongLoop
@@ -58,8 +57,7 @@ class BaseDatabase(ABC):
         self.in_memory = self.dialect.is_memory(engine.url)
         #: Whether the driver is in a transaction before the first statement that writes. Known to a node.
         self.begins_early = False
-        #: The connection that calls without `session=` share with the application, if they have to.
-        self._shared: SharedConnection | JoinedCaller | None = joined or SharedConnection.of(engine)
+        self._own_shared: SharedConnection | JoinedCaller | None = joined or SharedConnection.of(engine)
         # An application's engine keeps all of its connections in its own pool.
         keeps = owned and not self.in_memory
         kept = AUTOCOMMIT_CONNECTIONS if keeps and not compat.cares_for_connections(engine.pool) else 0
@@ -81,8 +79,8 @@ class BaseDatabase(ABC):
         """Make a pool of its own for this process, which was forked from the one that made this object."""
         engine = self._sync_engine
         self._autocommit_pool.renew()
-        if self._shared is not None:
-            self._shared.renew()
+        if self._own_shared is not None:
+            self._own_shared.renew()
         # A copy of a database in memory can be used, but not without the thread that asyncio's driver has.
         if not self.in_memory or engine.dialect.is_async:
             inherited.leave_alone(engine.pool)
@@ -147,6 +145,11 @@ class BaseDatabase(ABC):
             return function(transaction, *args, **kwargs)
 
     @property
+    def _shared(self) -> SharedConnection | JoinedCaller | None:
+        """The connection that calls without `session=` share with the application, if they have to."""
+        return joined_here(self) or self._own_shared
+
+    @property
     def joined(self) -> JoinedCaller | None:
         """The session or connection of the application whose transaction calls without `session=` join."""
         return self._shared if isinstance(self._shared, JoinedCaller) else None
@@ -155,17 +158,6 @@ class BaseDatabase(ABC):
     def is_over(self) -> bool:
         """Whether it was created with a connection that is closed."""
         return self.joined is not None and self.joined.is_over
-
-    @contextmanager
-    def joining(self, caller: Connection) -> Iterator[None]:
-        """Let all calls without `session=` join the transaction of a connection while the block runs."""
-        shared, self._shared = self._shared, JoinedCaller(caller)
-        self._make_locks()
-        try:
-            yield
-        finally:
-            self._shared = shared
-            self._make_locks()
 
     def _transaction_to_join(self, shared: SharedConnection | JoinedCaller) -> Connection | None:
         """The application's transaction that a call without `session=` is in, as it shares its connection."""

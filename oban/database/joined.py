@@ -5,6 +5,9 @@ this, as do scripts with a transaction of their own.
 """
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, TypeAlias
 
 from sqlalchemy import Connection, Engine
@@ -72,6 +75,36 @@ class JoinedCaller:
 
     def check(self, engine: Engine, dialect: Dialect) -> None:
         """Nothing: there is always a transaction to join."""
+
+
+#: The callers that databases join in this context, the innermost last. A database whose block has ended is
+#: None, for the tasks that have outlived it.
+_joining: ContextVar[tuple[list[Any], ...]] = ContextVar("oban.database.joining", default=())
+
+
+def joined_here(database: object) -> JoinedCaller | None:
+    """The caller whose transaction the calls of a database without `session=` join in this context."""
+    joined: JoinedCaller
+    for owner, joined in reversed(_joining.get()):
+        if owner is database:
+            return joined
+    return None
+
+
+@contextmanager
+def joining(database: object, caller: Connection) -> Iterator[None]:
+    """Let all calls of a database without `session=` join the transaction of a connection.
+
+    That is for this context, the tasks that it starts and the jobs that it runs. Other tasks and threads can
+    use the same client with another transaction at the same time.
+    """
+    entry = [database, JoinedCaller(caller)]
+    token = _joining.set((*_joining.get(), entry))
+    try:
+        yield
+    finally:
+        entry[0] = None
+        _joining.reset(token)
 
 
 def split_async(engine: Any) -> tuple[Any, JoinedCaller | None]:

@@ -2,14 +2,15 @@
 
 import threading
 import time
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 from sqlalchemy import URL, Engine
 from sqlalchemy.exc import DBAPIError
 
 from oban.database.base import BaseDatabase, Function, P, T
 from oban.database.engines import make_sync_engine
-from oban.database.joined import SyncCaller, split_sync
+from oban.database.joined import SyncCaller, joined_here, split_sync
 from oban.database.retries import Retries
 from oban.errors import ConfigError
 
@@ -44,12 +45,17 @@ class SyncDatabase(BaseDatabase):
 
     def _make_locks(self) -> None:
         #: The writers of this process take turns, and all who share one connection.
-        self._reader = nullcontext() if self._shared is None else self._shared.lock
+        self._reader = nullcontext() if self._own_shared is None else self._own_shared.lock
         self._writer = self._reader
         #: A fork waits for this lock, unless the thread that forks has it.
         self._fork_lock = None
-        if self.dialect.single_writer and not self._shared:
+        if self.dialect.single_writer and not self._own_shared:
             self._writer = self._fork_lock = threading.RLock()
+
+    def _turn(self, lock: AbstractContextManager[Any]) -> AbstractContextManager[Any]:
+        """The lock for a call: in a block of `joining`, that of the caller."""
+        joined = joined_here(self)
+        return lock if joined is None else joined.lock
 
     def _renew(self) -> None:
         super()._renew()
@@ -73,7 +79,7 @@ class SyncDatabase(BaseDatabase):
         while True:
             transaction = self._begin()
             try:
-                with self._writer:
+                with self._turn(self._writer):
                     result = self._commit(transaction, function, *args, **kwargs)
             except Exception as error:
                 self._translate(error)
@@ -91,7 +97,7 @@ class SyncDatabase(BaseDatabase):
         if caller is not None:
             return self.join_sync(caller, False, function, *args, **kwargs)
         try:
-            with self._reader:
+            with self._turn(self._reader):
                 return self._query(function, *args, **kwargs)
         except Exception as error:
             self._translate(error)

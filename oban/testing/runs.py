@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from functools import partial
 from typing import Any, NamedTuple, Protocol
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection
 from sqlalchemy.orm import Session
@@ -16,6 +17,8 @@ from oban import compat, error_rules
 from oban.client import Oban
 from oban.config import Options
 from oban.database.aio import Database
+from oban.database.joined import joining as joining_caller
+from oban.database.loops import Loop
 from oban.database.transaction import Transaction
 from oban.dialects.base import Dialect
 from oban.errors import UnknownWorker
@@ -39,6 +42,8 @@ from oban.worker import registry
 
 #: The node in `attempted_by` of jobs that tests run.
 NODE = "testing"
+#: The loop of a database before the blocks of `_serving` that run now, which can overlap, and their number.
+_serving_blocks: WeakKeyDictionary[Database, tuple[Loop | None, int]] = WeakKeyDictionary()
 
 
 class InTransaction(Protocol):
@@ -135,7 +140,7 @@ async def on_loop(client: Oban, session: Any = None, *, has_rows: bool = True) -
         connection = None
         if session is not None:
             connection = await run_in(database, session, _connection)
-            stack.enter_context(database.joining(connection))
+            stack.enter_context(joining_caller(database, connection))
         elif database.joined is not None:
             connection = await database.run(None, _connection)
         factory = SessionFactory(options.session, database.engine)
@@ -159,12 +164,17 @@ async def run_in(database: Database, session: Any, function: Callable[..., Any],
 @contextmanager
 def _serving(database: Database) -> Iterator[None]:
     """Let plain workers use `enqueue_sync`, which needs the event loop of a node."""
-    before = database.loop
+    before, blocks = _serving_blocks.get(database, (database.loop, 0))
+    _serving_blocks[database] = before, blocks + 1
     database.loop = asyncio.get_running_loop()
     try:
         yield
     finally:
-        database.loop = before
+        before, blocks = _serving_blocks.pop(database)
+        if blocks == 1:
+            database.loop = before
+        else:
+            _serving_blocks[database] = before, blocks - 1
 
 
 @asynccontextmanager
@@ -192,7 +202,7 @@ def joining(client: SyncOban, session: Any) -> Iterator[None]:
         yield
         return
     database = client._database
-    with database.joining(database.run(session, _connection)):
+    with joining_caller(database, database.run(session, _connection)):
         yield
 
 

@@ -15,7 +15,8 @@ from oban.database.sync import SyncDatabase
 from oban.errors import ConfigError
 from oban.repository import acknowledge
 from oban.repository.acknowledge import Ack
-from oban.runner.execution.job_session import JobSessions
+from oban.repository.runs import lost_runs
+from oban.runner.execution.job_session import JobSessions, row_changed
 from oban.runner.execution.outcome import AttemptFailed
 from oban.runner.execution.session_sources import AsyncSessions
 
@@ -116,7 +117,9 @@ class BlockingSessions:
     def _commit(self, session: Session, ack: Ack) -> bool:
         if self._has_rows and not self._database.join_sync(session, True, acknowledge.acknowledge, [ack]):
             session.rollback()
-            return False
+            if (key := ack[:3]) in self._database.run(None, lost_runs, [key]):
+                return False
+            raise AttemptFailed(row_changed())
         session.commit()
         return True
 

@@ -5,6 +5,7 @@ that the application made for its own database.
 """
 
 import asyncio
+import contextvars
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
@@ -54,7 +55,8 @@ class _AsyncStandIn:
         call = partial(
             method, *map(_sync, args), **{option: _sync(value) for option, value in options.items()}
         )
-        return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+        context = contextvars.copy_context()
+        return await asyncio.get_running_loop().run_in_executor(self._thread, context.run, call)
 
 
 def _sync(value: Any) -> Any:

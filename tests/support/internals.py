@@ -201,6 +201,11 @@ def hold_writer(oban: SyncOban) -> AbstractContextManager[Any]:
     return oban._database._writer
 
 
+def loop_of(oban: Oban) -> Any:
+    """The event loop that the calls of a client have to be on, if there is one."""
+    return oban._database.loop
+
+
 def socket_of(asyncpg_connection: Any) -> Any:
     """The socket of a connection of asyncpg."""
     return asyncpg_connection._transport.get_extra_info("socket")

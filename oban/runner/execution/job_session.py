@@ -122,12 +122,7 @@ class JobSessions:
             return await self.commit_with_outcome(session, ack)
         key = ack[:3]
         if key not in await self.database.run(session, runs.lost_runs, [key]):
-            raise conflict or AttemptFailed(
-                RuntimeError(
-                    "the job's own transaction has changed its row, so that its outcome cannot be stored;"
-                    " return Cancel(…) to cancel the job"
-                )
-            )
+            raise conflict or AttemptFailed(row_changed())
         return False
 
     async def _store_and_commit(self, session: AsyncSession, ack: Ack) -> bool:
@@ -210,6 +205,14 @@ class JobSessions:
                 pause = min(2 * pause, MAX_CONNECT_INTERVAL)
 
         engine.connect = wait_and_connect  # type: ignore[method-assign]
+
+
+def row_changed() -> RuntimeError:
+    """The error of a job that no longer has its row, which is there after the rollback."""
+    return RuntimeError(
+        "the job's own transaction has changed its row, so that its outcome cannot be stored;"
+        " return Cancel(…) to cancel the job"
+    )
 
 
 def _replaces_commit(session: AsyncSession) -> bool:

@@ -1,0 +1,120 @@
+"""Tests that use one client for several transactions, or several of its jobs, at once."""
+
+import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
+from typing import Any
+
+import pytest
+from sqlalchemy import URL, create_engine, text
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.orm import Session
+
+from oban import Job, JobState, Oban, SyncOban, Worker, testing
+from tests.support.databases import PostgreSQLFactory
+from tests.support.internals import loop_of
+from tests.testing.applications import Application, with_clients
+
+#: Both parents run.
+barrier: ContextVar[Any] = ContextVar("barrier")
+
+
+class Child(Worker):
+    """Does nothing."""
+
+    def process(self, job: Job) -> None:
+        """Nothing."""
+
+
+class Parent(Worker):
+    """Enqueues a child while a parent in another transaction does so, too."""
+
+    async def process(self, job: Job, session: AsyncSession) -> None:
+        session.add(Job(worker="written", args=job.args))
+        await asyncio.wait_for(barrier.get().wait(), 10)
+        await Child.enqueue(job.args)
+
+
+class PlainParent(Worker):
+    """Does the same in a thread."""
+
+    def process(self, job: Job, session: Session) -> None:
+        session.add(Job(worker="written", args=job.args))
+        barrier.get().wait()
+        Child.enqueue_sync(job.args)
+
+
+@pytest.fixture
+def url(postgresql_factory: PostgreSQLFactory) -> URL:
+    return postgresql_factory.create()
+
+
+def _found(jobs: list[Job]) -> list[tuple[str, object]]:
+    return sorted((job.worker.rpartition(".")[2], job.args["who"]) for job in jobs)
+
+
+@pytest.mark.parametrize("how", ["inline", "drain"])
+async def test_tasks_use_one_client_in_transactions_of_their_own(url: URL, how: str) -> None:
+    barrier.set(asyncio.Barrier(2))
+    engine = create_async_engine(url)
+    oban = Oban(engine)
+
+    async def use(who: int) -> list[tuple[str, object]]:
+        async with AsyncSession(engine) as session:
+            with testing.mode("inline" if how == "inline" else "manual"):
+                await oban.enqueue(Parent.new({"who": who}), session=session)
+            if how == "drain":
+                await testing.drain_queue(oban=oban, session=session, with_recursion=False)
+            return _found(await oban.list_jobs(session=session))
+
+    for who, found in enumerate(await asyncio.gather(use(0), use(1))):
+        assert found == [("Child", who), ("Parent", who), ("written", who)]
+    assert loop_of(oban) is None
+    await oban.enqueue(Child.new({"who": 2}))
+    assert _found(await oban.list_jobs()) == [("Child", 2)]
+    await engine.dispose()
+
+
+def test_threads_use_one_client_in_transactions_of_their_own(url: URL) -> None:
+    both_run = threading.Barrier(2, timeout=10)
+    engine = create_engine(url.set(drivername="postgresql+psycopg"))
+    oban = SyncOban(engine)
+
+    def use(who: int) -> list[tuple[str, object]]:
+        barrier.set(both_run)
+        with Session(engine) as session:
+            with testing.mode("inline"):
+                oban.enqueue(PlainParent.new({"who": who}), session=session)
+            return _found(oban.list_jobs(session=session))
+
+    with ThreadPoolExecutor(2) as threads:
+        for who, found in enumerate(threads.map(use, range(2))):
+            assert found == [("Child", who), ("PlainParent", who), ("written", who)]
+    assert oban.list_jobs() == []
+    engine.dispose()
+
+
+class Drops(Worker, max_attempts=2):
+    """Deletes its own row."""
+
+    def process(self, job: Job, session: Session) -> None:
+        session.execute(text(f"DELETE FROM oban_jobs WHERE id = {job.id}"))
+
+
+class AsyncDrops(Worker, max_attempts=2):
+    """Does the same on the event loop."""
+
+    async def process(self, job: Job, session: AsyncSession) -> None:
+        await session.execute(text(f"DELETE FROM oban_jobs WHERE id = {job.id}"))
+
+
+@pytest.mark.parametrize("worker", [Drops, AsyncDrops])
+@with_clients
+async def test_a_job_that_deletes_its_row_fails(app: Application, worker: type[Worker]) -> None:
+    job = await app.oban.enqueue(worker.new())
+    counts = await app.testing.drain_queue(with_safety=True, with_recursion=False)
+    assert counts["retryable"] == 1
+    stored = await app.oban.get_job(job.id)
+    assert stored.state == JobState.RETRYABLE
+    assert "has changed its row" in stored.errors[-1]["error"]
