@@ -13,7 +13,6 @@ from oban.errors import ConfigError
 from oban.repository import drain as repository
 from oban.sync_client import SyncOban
 from oban.testing import clients, runs
-from oban.testing.caller_thread import CallerThread
 from oban.testing.runs import JobRunner
 from oban.types import JobState
 
@@ -133,15 +132,8 @@ _drain.__qualname__ = "drain_queue"
 
 
 def _drain_sync(client: SyncOban, session: Any, drain: "Drain") -> dict[str, int]:
-    thread = CallerThread()
-
-    async def run() -> dict[str, int]:
-        async with runs.beside_thread(client, thread) as runner:
-            return await drain.run(runner)
-
     try:
-        with runs.joining(client, session):
-            return thread.run(run)
+        return runs.beside_thread(client, drain.run, session)
     finally:
         if (caller := _session(client, session)) is not None:
             client._database.run(caller, repository.show_jobs, (), drain.ids)

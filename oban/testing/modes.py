@@ -13,7 +13,6 @@ from oban.models import Job
 from oban.repository import drain as repository
 from oban.sync_client import SyncOban
 from oban.testing import runs
-from oban.testing.caller_thread import CallerThread
 from oban.testing.runs import Attempt, JobRunner
 
 ModeName: TypeAlias = Literal["inline", "manual"]
@@ -91,23 +90,12 @@ class _Hook:
         if (mode := _mode()).inline and (new := _new(jobs)):
             async with runs.on_loop(client, session) as runner:
                 attempts = await _run(runner, new, mode)
-            database = client._database
-            if session is None:
-                await database.run(None, repository.show_jobs, new, _ids(new))
-            else:
-                await runs.run_in(database, session, repository.show_jobs, new, _ids(new))
+            await runs.run_in(client._database, session, repository.show_jobs, new, _ids(new))
             _raise_first(attempts, mode)
 
     def after_sync(self, client: SyncOban, session: Any, jobs: list[Job]) -> None:
         if (mode := _mode()).inline and (new := _new(jobs)):
-            thread = CallerThread()
-
-            async def run() -> list[Attempt]:
-                async with runs.beside_thread(client, thread) as runner:
-                    return await _run(runner, new, mode)
-
-            with runs.joining(client, session):
-                attempts = thread.run(run)
+            attempts = runs.beside_thread(client, lambda runner: _run(runner, new, mode), session)
             client._database.run(session, repository.show_jobs, new, _ids(new))
             _raise_first(attempts, mode)
 

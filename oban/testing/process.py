@@ -101,12 +101,11 @@ _process.__qualname__ = "process_job"
 
 
 def _process_sync(client: SyncOban | None, job: Job) -> Any:
+    if client is not None:
+        return runs.beside_thread(client, lambda runner: _execute(runner.executor, job), has_rows=False)
     thread = CallerThread()
 
     async def process() -> Any:
-        if client is not None:
-            async with runs.beside_thread(client, thread, has_rows=False) as runner:
-                return await _execute(runner.executor, job)
         async with runs.executing(thread, NoSessions(), NoSessions(), None) as executor:
             return await _execute(executor, job)
 

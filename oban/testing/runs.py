@@ -5,9 +5,9 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import Executor as Threads
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, nullcontext
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection
@@ -17,7 +17,7 @@ from oban import compat, error_rules
 from oban.client import Oban
 from oban.config import Options
 from oban.database.aio import Database
-from oban.database.joined import joining as joining_caller
+from oban.database.joined import joining
 from oban.database.loops import Loop
 from oban.database.transaction import Transaction
 from oban.dialects.base import Dialect
@@ -39,6 +39,8 @@ from oban.testing.caller_thread import CallerThread
 from oban.testing.sessions import BlockingSessions, LoopSessions, WithoutOutcome
 from oban.testing.stand_ins import for_async_workers, for_plain_workers
 from oban.worker import registry
+
+T = TypeVar("T")
 
 #: The node in `attempted_by` of jobs that tests run.
 NODE = "testing"
@@ -65,7 +67,7 @@ class JobRunner:
     """Runs jobs of a client, one after another.
 
     Args:
-        executor: That which runs them.
+        executor: Executes them.
         run_in_transaction: Runs a repository function.
         dialect: Judges errors.
     """
@@ -140,7 +142,7 @@ async def on_loop(client: Oban, session: Any = None, *, has_rows: bool = True) -
         connection = None
         if session is not None:
             connection = await run_in(database, session, _connection)
-            stack.enter_context(joining_caller(database, connection))
+            stack.enter_context(joining(database, connection))
         elif database.joined is not None:
             connection = await database.run(None, _connection)
         factory = SessionFactory(options.session, database.engine)
@@ -177,33 +179,30 @@ def _serving(database: Database) -> Iterator[None]:
             _serving_blocks[database] = before, blocks - 1
 
 
-@asynccontextmanager
-async def beside_thread(
-    client: SyncOban, thread: CallerThread, *, has_rows: bool = True
-) -> AsyncIterator[JobRunner]:
-    """Run jobs of a `SyncOban` on this event loop, while a thread does what needs the database."""
+def beside_thread(
+    client: SyncOban,
+    use: Callable[[JobRunner], Awaitable[T]],
+    session: Any = None,
+    *,
+    has_rows: bool = True,
+) -> T:
+    """Run jobs of a `SyncOban`: `use` runs on an event loop, and its database calls run in this thread."""
     database = client._database
+    thread = CallerThread()
 
     def run_in_transaction(function: Callable[..., Any], /, *args: Any) -> Awaitable[Any]:
         call = partial(database.run, None, function, *args)
         return asyncio.get_running_loop().run_in_executor(thread, call)
 
-    connection = await run_in_transaction(_connection) if database.joined is not None else None
-    sessions = BlockingSessions(database, connection or database.engine, has_rows=has_rows)
-    with for_async_workers(client, thread):
-        async with executing(thread, sessions, sessions, client) as executor:
-            yield JobRunner(executor, run_in_transaction, database.dialect)
+    async def run() -> T:
+        connection = await run_in_transaction(_connection) if database.joined is not None else None
+        sessions = BlockingSessions(database, connection or database.engine, has_rows=has_rows)
+        with for_async_workers(client, thread):
+            async with executing(thread, sessions, sessions, client) as executor:
+                return await use(JobRunner(executor, run_in_transaction, database.dialect))
 
-
-@contextmanager
-def joining(client: SyncOban, session: Any) -> Iterator[None]:
-    """Let a `SyncOban` join the transaction of a session while its jobs run; of none, if it is None."""
-    if session is None:
-        yield
-        return
-    database = client._database
-    with joining_caller(database, database.run(session, _connection)):
-        yield
+    with nullcontext() if session is None else joining(database, database.run(session, _connection)):
+        return thread.run(run)
 
 
 def _connection(tx: Transaction) -> Connection:
