@@ -76,10 +76,9 @@ class BaseClient(
         Where seconds are mentioned, an option takes a number of them or a timedelta.
 
         Args:
-            engine: The application's engine, or a database URL, for which an engine is created. With a
-                session or connection of the application's instead, each call without `session` runs in a
-                savepoint of its transaction, and nothing is committed: for tests and scripts, as such a
-                client takes no queues.
+            engine: The application's engine, or a database URL, for which an engine is created. It can also
+                be a session or connection, in a test or a script. Then each call without `session` runs in a
+                savepoint of its transaction, nothing is committed, and the client takes no queues.
             name: Instance name, by which workers and `get_instance` find the client (default "Oban").
             node: Name of this node, stored in `attempted_by` (default: the host name).
             prefix: Schema of the tables, on PostgreSQL only (default: the connection's).

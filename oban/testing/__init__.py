@@ -1,7 +1,7 @@
 """Helpers for the tests of applications with jobs.
 
-They run the real code on the test's database. Each is awaited with an `Oban`, and returns its value at once
-with a `SyncOban`.
+They run the real code on the test's database. Those that use a client are awaited with an `Oban`, and return
+their value at once with a `SyncOban`.
 """
 
 import importlib

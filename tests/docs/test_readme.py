@@ -119,9 +119,3 @@ def test_every_make_target_in_the_documents_exists() -> None:
     for document in ("README.md", "CONTRIBUTING.md"):
         named = set(re.findall(r"`?make ([a-z-]+)", (ROOT / document).read_text()))
         assert named <= targets | {"it"}
-
-
-def test_links_between_documents_lead_to_files() -> None:
-    for document in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"):
-        for link in re.findall(r"\]\(([^)#:]+)\)", (ROOT / document).read_text()):
-            assert (ROOT / link).exists(), f"{document}: {link}"
