@@ -111,12 +111,8 @@ class Oban(AsyncPeriodic, BaseClient[AsyncEngine, AsyncCaller]):
         insertion = self._database.run(
             session, insert.insert_all, jobs, attach=attach, max_attempts=self.options.max_attempts
         )
-        return insertion if insert_hook.hook is None else self._insert_with_hook(insertion, session, jobs)
-
-    async def _insert_with_hook(self, insertion: Coroutine[Any, Any, None], *arguments: Any) -> None:
-        await insertion
-        if (hook := insert_hook.hook) is not None:
-            await hook.after_async(self, *arguments)
+        hook = insert_hook.hook
+        return insertion if hook is None else hook.around_async(self, insertion, session, jobs)
 
     def _enqueue_sync(self, job: Job, session: SyncCaller | None) -> Job:
         jobs, most = insert.collect_jobs([job]), self.options.max_attempts
@@ -124,7 +120,7 @@ class Oban(AsyncPeriodic, BaseClient[AsyncEngine, AsyncCaller]):
         if session is not None:
             # Here, rather than on the event loop: the session belongs to this thread.
             self._database.join_sync(session, True, insert.insert_all, jobs, attach=True, max_attempts=most)
-            if (hook := insert_hook.hook) is None:
+            if (hook := insert_hook.hook) is None or not hook.is_needed():
                 return job
             call = partial(hook.after_async, self, session, jobs)
         sync_calls.wait_for(self._database, self.options.name, call)

@@ -1,6 +1,6 @@
 """Whether jobs run as soon as they are enqueued: the modes "inline" and "manual"."""
 
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ from oban.repository import drain as repository
 from oban.sync_client import SyncOban
 from oban.testing import runs
 from oban.testing.runs import Attempt, JobRunner
+from oban.testing.turns import turn
 
 ModeName: TypeAlias = Literal["inline", "manual"]
 
@@ -85,6 +86,19 @@ def _make(mode: object, with_safety: bool) -> _Mode:
 
 class _Hook:
     """Runs jobs that were just inserted, if the mode is "inline"."""
+
+    def is_needed(self) -> bool:
+        return _mode().inline
+
+    async def around_async(
+        self, client: Oban, insertion: Awaitable[None], session: Any, jobs: list[Job]
+    ) -> None:
+        if not _mode().inline:
+            await insertion
+            return
+        async with turn(client._database):
+            await insertion
+            await self.after_async(client, session, jobs)
 
     async def after_async(self, client: Oban, session: Any, jobs: list[Job]) -> None:
         if (mode := _mode()).inline and (new := _new(jobs)):

@@ -38,6 +38,7 @@ from oban.sync_client import SyncOban
 from oban.testing.caller_thread import CallerThread
 from oban.testing.sessions import BlockingSessions, LoopSessions, WithoutOutcome
 from oban.testing.stand_ins import for_async_workers, for_plain_workers
+from oban.testing.turns import turn
 from oban.worker import registry
 
 T = TypeVar("T")
@@ -138,22 +139,23 @@ async def on_loop(client: Oban, session: Any = None, *, has_rows: bool = True) -
     `has_rows`, the outcomes of jobs are not stored.
     """
     database, options = client._database, client.options
-    with ExitStack() as stack:
-        connection = None
-        if session is not None:
-            connection = await run_in(database, session, _connection)
-            stack.enter_context(joining(database, connection))
-        elif database.joined is not None:
-            connection = await database.run(None, _connection)
-        factory = SessionFactory(options.session, database.engine)
-        kind = JobSessions if has_rows else WithoutOutcome
-        sessions = kind(database, options.statement_timeout, factory, connection=connection)
-        threads = ThreadPoolExecutor(1, "oban-testing")
-        stack.callback(threads.shutdown, wait=False)
-        stack.enter_context(_serving(database))
-        stack.enter_context(for_plain_workers(client))
-        async with executing(threads, sessions, LoopSessions(sessions), client) as executor:
-            yield JobRunner(executor, partial(database.run, None), database.dialect)
+    async with turn(database):
+        with ExitStack() as stack:
+            connection = None
+            if session is not None:
+                connection = await run_in(database, session, _connection)
+                stack.enter_context(joining(database, connection))
+            elif database.joined is not None:
+                connection = await database.run(None, _connection)
+            factory = SessionFactory(options.session, database.engine)
+            kind = JobSessions if has_rows else WithoutOutcome
+            sessions = kind(database, options.statement_timeout, factory, connection=connection)
+            threads = ThreadPoolExecutor(1, "oban-testing")
+            stack.callback(threads.shutdown, wait=False)
+            stack.enter_context(_serving(database))
+            stack.enter_context(for_plain_workers(client))
+            async with executing(threads, sessions, LoopSessions(sessions), client) as executor:
+                yield JobRunner(executor, partial(database.run, None), database.dialect)
 
 
 async def run_in(database: Database, session: Any, function: Callable[..., Any], *args: Any) -> Any:

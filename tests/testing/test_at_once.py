@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from oban import Job, JobState, Oban, SyncOban, Worker, testing
 from tests.support.databases import PostgreSQLFactory
 from tests.support.internals import loop_of
-from tests.testing.applications import Application, with_clients
+from tests.testing.applications import ASYNC, Application, with_clients
 
 #: Both parents run.
 barrier: ContextVar[Any] = ContextVar("barrier")
@@ -118,3 +118,44 @@ async def test_a_job_that_deletes_its_row_fails(app: Application, worker: type[W
     stored = await app.oban.get_job(job.id)
     assert stored.state == JobState.RETRYABLE
     assert "has changed its row" in stored.errors[-1]["error"]
+
+
+class Writes(Worker):
+    """Writes with its session, and lets other tasks go on meanwhile."""
+
+    async def process(self, job: Job, session: AsyncSession) -> None:
+        for _ in range(2):
+            session.add(Job(worker="written", args=job.args))
+            await session.flush()
+            await asyncio.sleep(0)
+        if job.args["depth"]:
+            await _enqueue_two(job.args["depth"] - 1)
+
+
+async def _enqueue_two(depth: int) -> None:
+    await asyncio.gather(*(Writes.enqueue({"who": who, "depth": depth}) for who in range(2)))
+
+
+@with_clients(kinds=ASYNC)
+async def test_jobs_that_tasks_enqueue_at_once_run_one_after_another(app: Application) -> None:
+    with testing.mode("inline"):
+        await _enqueue_two(depth=1)
+    found = [(job.worker.rpartition(".")[2], job.state) for job in await app.oban.list_jobs()]
+    assert sorted(found) == [("Writes", "completed")] * 6 + [("written", "available")] * 12
+
+
+@with_clients(kinds=ASYNC)
+async def test_drains_at_once_run_one_after_another(app: Application) -> None:
+    await app.oban.enqueue_many([Writes.new({"who": who, "depth": 0}, queue="q") for who in range(4)])
+    counts = await asyncio.gather(*(app.testing.drain_queue("q") for _ in range(2)))
+    assert [each["completed"] for each in counts] == [4, 0]
+
+
+async def test_outside_of_inline_mode_a_sync_session_enqueues_on_the_event_loop(url: URL) -> None:
+    engine = create_engine(url.set(drivername="postgresql+psycopg"))
+    async with Oban(url, queues={"other": 1}) as node:
+        with testing.mode("manual"), Session(engine) as session:
+            Child.enqueue_sync({"who": 0}, session=session)
+            session.commit()
+        assert _found(await node.list_jobs()) == [("Child", 0)]
+    engine.dispose()
