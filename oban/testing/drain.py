@@ -181,8 +181,8 @@ class Drain:
                     state = str(attempt.job.state)
                     counts[state] = counts.get(state, 0) + 1
                     self._check_snoozes(job_id, state)
-                if attempt.error is not None and not self._safe:
-                    raise attempt.error
+                if (error := attempt.error_to_raise(self._safe)) is not None:
+                    raise error
             if self._recursive:
                 waiting.extend(await find(1))
         return counts

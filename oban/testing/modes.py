@@ -136,11 +136,11 @@ async def _run(runner: JobRunner, jobs: list[Job], mode: _Mode) -> list[Attempt]
         attempt = await runner.run(job_id)
         if attempt is not None:
             attempts.append(attempt)
-            if attempt.error is not None and not mode.safe:
+            if attempt.error_to_raise(mode.safe) is not None:
                 break
     return attempts
 
 
 def _raise_first(attempts: list[Attempt], mode: _Mode) -> None:
-    if not mode.safe and attempts and (error := attempts[-1].error) is not None:
+    if attempts and (error := attempts[-1].error_to_raise(mode.safe)) is not None:
         raise error

@@ -63,6 +63,10 @@ class Attempt(NamedTuple):
     #: What the worker has raised, unless that is an outcome, or one of its options tells what to do then.
     error: BaseException | None
 
+    def error_to_raise(self, safe: bool) -> BaseException | None:
+        """What ends the test. With safety, only Ctrl+C does, which interrupts a plain job of a sync test."""
+        return self.error if not safe or isinstance(self.error, KeyboardInterrupt) else None
+
 
 class JobRunner:
     """Runs jobs of a client, one after another.

@@ -194,3 +194,20 @@ async def test_with_a_url_in_memory_jobs_commit() -> None:
     workers = [job.worker for job in await oban.list_jobs() if job.queue != "own"]
     assert workers == ["committed", "at the end"] * 2
     await oban.stop()
+
+
+class Interrupted(Worker):
+    """Runs when somebody presses Ctrl+C."""
+
+    def process(self, job: Job) -> None:
+        raise KeyboardInterrupt
+
+
+@with_clients
+async def test_an_interrupt_ends_the_test_with_safety_as_well(app: Application) -> None:
+    with testing.mode("inline"), pytest.raises(KeyboardInterrupt):
+        await app.oban.enqueue(Interrupted.new())
+    await app.oban.enqueue(Interrupted.new())
+    with pytest.raises(KeyboardInterrupt):
+        await app.testing.drain_queue(with_safety=True, with_scheduled=False)
+    assert {job.state for job in await app.oban.list_jobs()} == {"retryable"}
