@@ -1,6 +1,7 @@
 """Finds the client that a helper works with, and so whether the helper is awaited."""
 
-from typing import TypeAlias
+from collections.abc import Coroutine
+from typing import Any, TypeAlias, TypeVar
 
 from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
@@ -12,6 +13,8 @@ from oban.database.joined import AsyncCaller, SyncCaller
 from oban.database.loops import running_loop
 from oban.errors import ConfigError, InstanceNotFound, InvalidTarget
 from oban.sync_client import SyncOban
+
+T = TypeVar("T")
 
 #: What a helper takes as `session`.
 Caller: TypeAlias = AsyncCaller | SyncCaller
@@ -47,6 +50,12 @@ def resolve(oban: object = "Oban", session: object = None) -> Oban | SyncOban:
     if client is None:
         raise _not_found(oban, is_async)
     return client
+
+
+def named(coroutine: Coroutine[Any, Any, T], helper: str) -> Coroutine[Any, Any, T]:
+    """Name a coroutine after the helper that returns it, for the warning that it was never awaited."""
+    coroutine.__qualname__ = helper  # type: ignore[attr-defined]
+    return coroutine
 
 
 def _not_found(name: str, is_async: bool) -> InstanceNotFound:

@@ -74,22 +74,25 @@ def drain_queue(
     """Run the jobs that wait in a queue, one after another, in the order in which a node starts them.
 
     Each runs as on a node: with its session, middleware, resources and timeout, and its outcome is stored.
-    With `session`, or an `oban` that was created with a session or connection, all of that happens in the
-    caller's transaction, which stays uncommitted, and so do calls of the jobs without `session=`.
+    With `session`, or an `oban` that was created with a session or connection, all of that happens in its
+    transaction, which is not committed. Calls of the jobs without `session=` belong to it as well.
+
+    Await it with an `Oban`; with a `SyncOban`, it returns at once.
 
     Args:
         queue: The queue (default "default").
-        oban: The client or its name (default "Oban"). Await the result of an `Oban`.
-        session: The caller's session or connection (default: that of the client, if it has one). Instances
-            of jobs in it show how these ended.
-        with_scheduled: Whether to run jobs that are due later as well, or until when they are due
-            (default True). Otherwise those run that are due now, by the clock of the test if it moves one.
-        with_recursion: Whether to run jobs that become available meanwhile as well: those that jobs
-            enqueue, and with `with_scheduled` those that fail or snooze, until nothing waits. Otherwise each
-            job that waits at the start has one attempt (default True).
-        with_safety: Whether to go on after a job that raises. Otherwise the exception is raised, after the
-            outcome is stored (default False). Options of the worker such as `discard_on` still count as
-            outcomes.
+        oban: A client, or the name of one (default "Oban").
+        session: The caller's session or connection, to run the jobs in its transaction (default: the
+            client's). Instances of the jobs in it show how these ended.
+        with_scheduled: Whether to run jobs that are due later as well, or a datetime, to run those that are
+            due by then (default True). With False, only jobs run that are due now, by the clock of the test
+            if it moves one.
+        with_recursion: Whether to go on until no job waits (default True): with the jobs that these jobs
+            enqueue and, with `with_scheduled`, those that fail or snooze. Otherwise each job that waits at
+            the start has one attempt.
+        with_safety: Whether an exception of a job is only stored as its outcome (default False). Otherwise it
+            is also raised, after it was stored, unless an option of the worker such as `discard_on` says what
+            to do then.
         with_limit: How many attempts there are at most (default: no limit).
 
     Returns:
@@ -97,13 +100,17 @@ def drain_queue(
         "retryable": 1, "scheduled": 0}`.
 
     Raises:
-        InstanceNotFound: There is no such client in this process.
-        RuntimeError: A job has snoozed 100 times.
         ConfigError: An argument has a wrong value.
+        InstanceNotFound: There is no client of this name in this process.
+        InvalidTarget: `session` is not a session or connection that the client can use.
+        RuntimeError: A job has snoozed 100 times.
         Exception: What a job has raised, without `with_safety`.
 
     Example:
-        `assert await drain_queue("mailers") == {"completed": 1, "cancelled": 0, …}`
+        ::
+
+            counts = await drain_queue("mailers")
+            assert counts["completed"] == 1
     """
     client = clients.resolve(oban, session)
     drain = Drain(
@@ -114,7 +121,7 @@ def drain_queue(
         limit=_limit(with_limit),
     )
     if isinstance(client, Oban):
-        return _drain(client, session, drain)
+        return clients.named(_drain(client, session, drain), "drain_queue")
     return _drain_sync(client, session, drain)
 
 
@@ -125,10 +132,6 @@ async def _drain(client: Oban, session: Any, drain: "Drain") -> dict[str, int]:
     finally:
         if (caller := _session(client, session)) is not None:
             await runs.run_in(client._database, caller, repository.show_jobs, (), drain.ids)
-
-
-# For the warning that it was never awaited.
-_drain.__qualname__ = "drain_queue"
 
 
 def _drain_sync(client: SyncOban, session: Any, drain: "Drain") -> dict[str, int]:

@@ -48,21 +48,21 @@ def all_enqueued(
 ) -> Any:
     """Find the jobs that are enqueued, the newest first.
 
-    It is awaited if `oban` is an `Oban`, or if it is a name and an event loop runs in this thread.
+    Await it with an `Oban`; with a `SyncOban`, it returns at once.
 
     Args:
         oban: A client, or the name of one (default "Oban").
-        session: The caller's session or connection, to look in its transaction (default: that of the client).
-        filters: What the jobs have to match, all of it; see `EnqueuedFilters`. Without `state`, jobs are
-            found that are available, scheduled or suspended.
+        session: The caller's session or connection, to look in its transaction (default: the client's).
+        filters: A job has to match all of them; see `EnqueuedFilters`. Without `state`, it has to be
+            available, scheduled or suspended.
 
     Returns:
         The jobs as they are stored. They are in no session.
 
     Raises:
         ConfigError: A filter is unknown or has a wrong value.
-        InstanceNotFound: There is no client of this name.
-        InvalidTarget: `session` is none that the client can use.
+        InstanceNotFound: There is no client of this name in this process.
+        InvalidTarget: `session` is not a session or connection that the client can use.
 
     Example:
         ::
@@ -108,25 +108,25 @@ def assert_enqueued(
 ) -> Any:
     """Check that a job is enqueued, and return it.
 
-    It is awaited if `oban` is an `Oban`, or if it is a name and an event loop runs in this thread.
+    Await it with an `Oban`; with a `SyncOban`, it returns at once.
 
     Args:
         oban: A client, or the name of one (default "Oban").
-        session: The caller's session or connection, to look in its transaction (default: that of the client).
-        timeout: Seconds, or a timedelta, to wait for a job at most (default 0: look once). They pass on the
-            machine's clock, also while a test moves that of jobs. In a transaction on SQLite, only jobs of
+        session: The caller's session or connection, to look in its transaction (default: the client's).
+        timeout: Seconds, or a timedelta, to wait for a job at most (default 0: look once), by the machine's
+            clock, also while a test moves that of jobs. In a transaction on SQLite, only jobs of
             the same transaction can appear.
-        filters: What the job has to match, all of it; see `EnqueuedFilters`. Without `state`, a job counts
-            that is available, scheduled or suspended.
+        filters: The job has to match all of them; see `EnqueuedFilters`. Without `state`, it has to be
+            available, scheduled or suspended.
 
     Returns:
         The newest job that matches, as it is stored. It is in no session.
 
     Raises:
-        AssertionError: No job matches. The message has those that are there, the nearest match first.
+        AssertionError: No job matches. The message shows the jobs that are there, the nearest match first.
         ConfigError: A filter is unknown or has a wrong value, or `timeout` is negative.
-        InstanceNotFound: There is no client of this name.
-        InvalidTarget: `session` is none that the client can use.
+        InstanceNotFound: There is no client of this name in this process.
+        InvalidTarget: `session` is not a session or connection that the client can use.
 
     Example:
         ::
@@ -174,23 +174,23 @@ def refute_enqueued(
     timeout: float | timedelta = 0,
     **filters: Unpack[EnqueuedFilters],
 ) -> Any:
-    """Check that no job is enqueued which matches all of the filters.
+    """Check that no job that matches the filters is enqueued.
 
-    It is awaited if `oban` is an `Oban`, or if it is a name and an event loop runs in this thread.
+    Await it with an `Oban`; with a `SyncOban`, it returns at once.
 
     Args:
         oban: A client, or the name of one (default "Oban").
-        session: The caller's session or connection, to look in its transaction (default: that of the client).
+        session: The caller's session or connection, to look in its transaction (default: the client's).
         timeout: Seconds, or a timedelta, during which no job may appear (default 0: look once). A job that
             a node has started before the next look, which is up to 50 ms later, counts only with `state`.
-        filters: What a job has to match, all of it; see `EnqueuedFilters`. Without `state`, a job counts that
-            is available, scheduled or suspended.
+        filters: A job that matches all of them is an error; see `EnqueuedFilters`. Without `state`, only jobs
+            count that are available, scheduled or suspended.
 
     Raises:
-        AssertionError: A job matches. The message has the newest ones that do.
+        AssertionError: A job matches. The message shows the newest ones that do.
         ConfigError: A filter is unknown or has a wrong value, or `timeout` is negative.
-        InstanceNotFound: There is no client of this name.
-        InvalidTarget: `session` is none that the client can use.
+        InstanceNotFound: There is no client of this name in this process.
+        InvalidTarget: `session` is not a session or connection that the client can use.
 
     Example:
         ::
@@ -250,10 +250,7 @@ def _run(helper: str, client: Oban | SyncOban, session: Any, steps: Steps[T]) ->
     __tracebackhide__ = True
     if isinstance(client, SyncOban):
         return _take(client, session, steps)
-    coroutine: Any = _take_async(client, session, steps)
-    # For the warning that it was never awaited.
-    coroutine.__qualname__ = helper
-    return coroutine
+    return clients.named(_take_async(client, session, steps), helper)
 
 
 def _take(client: SyncOban, session: SyncCaller | None, steps: Steps[T]) -> T:

@@ -40,24 +40,24 @@ def mode(mode: ModeName, *, with_safety: bool = True) -> Iterator[None]:
     enqueues run within it. Duplicates of unique jobs, and jobs that are inserted without these calls, such as
     by `session.add`, do not run.
 
-    With "manual", jobs are only inserted, as without this, which is for a part of a test in inline mode.
+    With "manual", jobs are only inserted, as they are without a mode: for a part of a test in inline mode.
 
     The mode is that of this context: of the task or thread, and of tasks that it starts.
 
     Args:
         mode: "inline" or "manual".
-        with_safety: Whether what a job raises is only stored as its outcome. Otherwise `enqueue` also raises
-            it then (default True).
+        with_safety: Whether an exception of a job is only stored as its outcome (default True). Otherwise
+            `enqueue` also raises it, after it was stored.
 
     Raises:
         ConfigError: The mode does not exist.
 
     Example:
-        ```python
-        with testing.mode("inline"):
-            job = await Confirm.enqueue({"order": 7})
-        assert job.state == "completed"
-        ```
+        ::
+
+            with testing.mode("inline"):
+                job = await Confirm.enqueue({"order": 7})
+            assert job.state == "completed"
     """
     token = _current.set(_make(mode, with_safety))
     try:

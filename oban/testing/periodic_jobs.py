@@ -35,21 +35,24 @@ def insert_periodic_jobs(
     """Insert the jobs of all periodic entries that are due, as a running node does.
 
     The entries are those of workers with `cron=`, of `Oban(periodic=[…])` and of `add_periodic`. The first
-    call declares those of the code, as a node does when it starts. A time of the minute before it is due
-    then, and no earlier one. A later call inserts the jobs of the times since the call before, as far as
-    `catch_up` and `window` of an entry allow. Each time inserts a job once.
+    call declares those of the code, as a node does when it starts. An entry is then due if it has a time in
+    the minute before the call. At a later call, an entry is due if it had a time since the previous one, as
+    far as its `catch_up` and `window` allow. No time inserts a job twice.
 
-    An entry for `@reboot` inserts none here: pass its name to `run_periodic`.
+    An entry for `@reboot` is never due here: pass its name to `run_periodic`.
+
+    Await it with an `Oban`; with a `SyncOban`, it returns at once.
 
     Args:
-        oban: A client, or the name of the newest one (default "Oban").
-        session: The session or connection to insert the jobs with (default: as the client does by itself).
+        oban: A client, or the name of one (default "Oban").
+        session: The caller's session or connection, to insert in its transaction (default: the client's).
 
     Returns:
-        The jobs, in the order of their ids. With an `Oban`, this has to be awaited.
+        The jobs, in the order of their ids.
 
     Raises:
-        InstanceNotFound: There is no such client in this process.
+        InstanceNotFound: There is no client of this name in this process.
+        InvalidTarget: `session` is not a session or connection that the client can use.
         ConfigError: Two entries of the code have the same name, or the stored timing of one is wrong.
         InvalidJob: The stored values of an entry make no valid job.
     """
@@ -58,7 +61,7 @@ def insert_periodic_jobs(
     entries = declared_entries(options.name, options.periodic)
     arguments: Any = (options.name, entries, options.lease, options.max_attempts)
     if isinstance(client, Oban):
-        return _insert(client, session, arguments)
+        return clients.named(_insert(client, session, arguments), "insert_periodic_jobs")
     return client.list_jobs(_jobs(client._database.run(session, _fire, *arguments)), session)  # type: ignore[arg-type]
 
 

@@ -31,13 +31,16 @@ def process_job(job: Job, *, oban: Oban | SyncOban | str = "Oban") -> Any:
     """Run a job as a node does, with its session, typed args, middleware, resources and timeout.
 
     Nothing is stored about the job, which is usually a new one, such as `MyWorker.new({"id": 1})`. The worker
-    gets a copy of it that executes: in its first attempt, unless `job.attempt` says another one. What the
-    worker writes with its session is committed if the job completes, or rolled back, as on a node.
+    gets a copy of it in the state "executing", in its first attempt unless `job.attempt` has another number.
+    What the worker writes with its session is committed if the job completes, and else rolled back, as on a
+    node.
+
+    Await it with an `Oban`; with a `SyncOban`, it returns at once. A worker without a session needs no
+    client: without one, await it where an event loop runs.
 
     Args:
         job: The job.
-        oban: The client or its name (default "Oban"). A worker without a session needs none in the process.
-            Await the result of an `Oban`, and without a client wherever an event loop runs.
+        oban: A client, or the name of one (default "Oban").
 
     Returns:
         What `process` has returned, or the `Cancel`, `Discard` or `Snooze` that it has raised.
@@ -45,18 +48,23 @@ def process_job(job: Job, *, oban: Oban | SyncOban | str = "Oban") -> Any:
     Raises:
         InvalidTarget: `job` is not a `Job`.
         InvalidJob: The args or the meta of the job are not JSON values, or do not fit the declared type.
+        UnknownWorker: No worker of this process has the job's worker name.
+        ConfigError: The worker takes a session, and there is no client.
+        InstanceNotFound: There is no client of this name in this process, and it is not the default one.
         TimeoutError: The job has exceeded its timeout.
         Exception: What `process` or a middleware has raised.
 
     Example:
-        `assert await process_job(Report.new({"day": "2026-01-31"})) == Record(2)`
+        ::
+
+            assert await process_job(Report.new({"day": "2026-01-31"})) == Record(2)
     """
     if not isinstance(job, Job):
         raise InvalidTarget(f"a Job is needed, not {display.shown(job)}; MyWorker.new(…) makes one")
     executing = _executing(job)
     client = _client(oban)
     if isinstance(client, Oban) or (client is None and running_loop() is not None):
-        return _process(client, executing)
+        return clients.named(_process(client, executing), "process_job")
     return _process_sync(client, executing)
 
 
@@ -94,10 +102,6 @@ async def _process(client: Oban | None, job: Job) -> Any:
             return await _execute(executor, job)
     finally:
         threads.shutdown(wait=False)
-
-
-# For the warning that it was never awaited.
-_process.__qualname__ = "process_job"
 
 
 def _process_sync(client: SyncOban | None, job: Job) -> Any:

@@ -30,20 +30,20 @@ def reset_oban(
     """Delete everything that Oban has stored in the database, and count the ids of jobs from 1 again.
 
     All jobs are deleted, in whatever state they are, and what is stored about unique jobs, periodic jobs,
-    queues and nodes, of every client of these tables. Rows of the application that refer to a job are treated
-    as their foreign keys say. A test in a transaction that is rolled back does not need this.
+    queues and nodes, of every client of these tables. The foreign keys of the application's tables decide
+    what happens to rows that refer to a job. A test in a transaction that is rolled back does not need this.
 
-    It is awaited if `oban` is an `Oban`, or if it is a name and an event loop runs in this thread.
+    Await it with an `Oban`; with a `SyncOban`, it returns at once.
 
     Args:
         oban: A client, or the name of one (default "Oban").
         session: The caller's session or connection, to delete in its transaction (default: the client's,
-            which is committed unless the client was created in a transaction).
+            which commits unless it was created with a session or connection).
 
     Raises:
         ConfigError: The client is running jobs. Stop it before, and other nodes of the database as well.
-        InstanceNotFound: There is no client of this name.
-        InvalidTarget: `session` is none that the client can use.
+        InstanceNotFound: There is no client of this name in this process.
+        InvalidTarget: `session` is not a session or connection that the client can use.
 
     Example:
         ::
@@ -55,19 +55,22 @@ def reset_oban(
     """
     client = clients.resolve(oban, session)
     caller: Any = session
-    if isinstance(client, Oban) and client._runs_jobs:
+    joined = client._database.joined
+    joined_session = None if joined is None else joined.session
+    if isinstance(client, SyncOban):
+        return client._database.run(caller, delete_everything, joined_session)
+    if client._runs_jobs:
         raise ConfigError(
             "this Oban runs jobs, whose rows reset_oban would delete and whose ids it would give to other"
             " jobs: stop it first"
         )
-    joined = client._database.joined
-    return client._database.run(caller, delete_everything, joined.session if joined is not None else None)
+    return clients.named(client._database.run(caller, delete_everything, joined_session), "reset_oban")
 
 
 def delete_everything(tx: Transaction, joined: Session | None) -> None:
-    """Empty all tables, and restart the ids of jobs. Others who insert a job wait for this transaction.
+    """Empty all tables, and restart the ids of jobs. Calls that insert jobs wait for this transaction.
 
-    The instances of `joined`, which is on the same connection, are forgotten as well.
+    The session that the client works in, which is on the same connection, forgets its instances as well.
     """
     tx.dialect.begin_write(tx.connection())
     for table in metadata.sorted_tables:

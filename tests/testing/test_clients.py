@@ -1,5 +1,6 @@
 """Which client calls and helpers find, and what they say if there is none."""
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -9,7 +10,15 @@ from sqlalchemy.orm import Session
 
 from oban import Oban, SyncOban, Worker
 from oban.errors import ConfigError, InstanceNotFound
-from oban.testing import assert_enqueued, drain_queue, process_job
+from oban.testing import (
+    all_enqueued,
+    assert_enqueued,
+    drain_queue,
+    insert_periodic_jobs,
+    process_job,
+    refute_enqueued,
+    reset_oban,
+)
 
 
 class Noop(Worker, oban="Over"):
@@ -79,10 +88,13 @@ def test_a_sync_helper_without_a_client_says_so_and_that_there_is_one_of_the_oth
 
 async def test_the_warning_about_a_missing_await_names_the_helper() -> None:
     oban = Oban(AsyncSession(create_async_engine("sqlite+aiosqlite://")), name="Over")
-    coroutines: dict[str, Any] = {
-        "drain_queue": drain_queue(oban=oban),
-        "process_job": process_job(Noop.new()),
-    }
-    for name, coroutine in coroutines.items():
-        assert coroutine.__qualname__ == name
-        coroutine.close()
+    calls: list[partial[Any]] = [partial(process_job, Noop.new(), oban=oban)]
+    for helper in (
+        *(all_enqueued, assert_enqueued, refute_enqueued),
+        *(drain_queue, insert_periodic_jobs, reset_oban),
+    ):
+        calls.append(partial(helper, oban=oban))
+    for call in calls:
+        forgotten = [call()]
+        with pytest.warns(RuntimeWarning, match=f"coroutine '{call.func.__name__}' was never awaited"):
+            forgotten.clear()

@@ -206,15 +206,6 @@ async def test_tables_in_a_schema_are_looked_at(server_of_prefix: Oban) -> None:
         await assert_enqueued(oban=Oban(connection, prefix="jobs"), args={"n": 1})
 
 
-@pytest.mark.parametrize("helper", [all_enqueued, assert_enqueued, refute_enqueued])
-async def test_a_helper_that_is_not_awaited_is_named_in_the_warning(helper: Any, url: URL) -> None:
-    oban = Oban(url)
-    forgotten = [helper(oban=oban)]
-    with pytest.warns(RuntimeWarning, match=f"coroutine '{helper.__name__}' was never awaited"):
-        forgotten.clear()
-    await oban.stop()
-
-
 async def test_a_coroutine_that_is_cancelled_stops_waiting(url: URL) -> None:
     async with Oban(url) as oban:
         with suppress(TimeoutError):
