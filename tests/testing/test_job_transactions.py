@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session
 
 from oban import Job, JobState, Oban, Record, Worker, migration, testing
@@ -211,3 +211,33 @@ async def test_an_interrupt_ends_the_test_with_safety_as_well(app: Application) 
     with pytest.raises(KeyboardInterrupt):
         await app.testing.drain_queue(with_safety=True, with_scheduled=False)
     assert {job.state for job in await app.oban.list_jobs()} == {"retryable"}
+
+
+class ByBind(Worker):
+    """Writes to the table that the session factory binds."""
+
+    async def process(self, job: Job, session: AsyncSession) -> None:
+        session.add(Job(worker="written"))
+
+
+class PlainByBind(Worker):
+    """Does the same in a thread."""
+
+    def process(self, job: Job, session: Session) -> None:
+        session.add(Job(worker="written"))
+
+
+@pytest.mark.parametrize("worker", [ByBind, PlainByBind])
+@pytest.mark.parametrize("key", [Job, Job.__table__], ids=["class", "table"])
+@with_clients(kinds=ASYNC)
+async def test_binds_of_the_session_factory_lead_to_the_connection(
+    app: Application, worker: type[Worker], key: Any
+) -> None:
+    assert isinstance(app.client, Oban)
+    binds = {key: app.client.engine}
+    async with app.session() as session:
+        oban = Oban(session.own, session=async_sessionmaker(binds=binds))
+        with testing.mode("inline"):
+            job = await oban.enqueue(worker.new())
+        assert (job.state, job.errors) == (JobState.COMPLETED, [])
+        assert len(await oban.list_jobs()) == 2

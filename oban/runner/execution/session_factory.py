@@ -93,10 +93,13 @@ class SessionFactory:
     ) -> AsyncSession:
         assert self._factory is not None  # noqa: S101 - for type checkers
         # One connection for all that is bound to the application's engine: one transaction.
-        own: Any = engine if isinstance(target, Engine) else target
-        binds = {key: own if self._is_own(bind) else bind for key, bind in self._binds.items()}
+        binds = {key: engine if self._is_own(bind) else bind for key, bind in self._binds.items()}
         session = self._factory(binds=binds) if binds else self._factory()
         sync_session = session.sync_session
+        if isinstance(target, Connection):
+            # `binds` of an `AsyncSession` takes no sync connection.
+            for key in (key for key, bind in binds.items() if bind is engine):
+                sync_session.bind_mapper(key, target)
         if has_router(sync_session):
             self._reroute(sync_session, target, in_thread=in_thread)
         if not self._binds_jobs_elsewhere(sync_session, engine.sync_engine):
