@@ -463,6 +463,13 @@ MUTANTS = (
         ("tests/testing/test_rollback.py",),
     ),
     Mutant(
+        "another event loop uses the connection of a test",
+        "oban/testing/rollback.py",
+        """        event.listen(connection.sync_connection, "before_cursor_execute", _refuse_other_loop)\n""",
+        "",
+        ("tests/testing/test_rollback.py",),
+    ),
+    Mutant(
         "a fixture is on another event loop than its test",
         "oban/testing/async_fixtures.py",
         """_name(name, scope or request.config.getini("asyncio_default_test_loop_scope"))""",

@@ -125,12 +125,12 @@ def is_of_wrong_loop(error: Exception) -> bool:
     return any(part in text for part in ("to a different loop", "different event loop", "loop is closed"))
 
 
-def refuse_of_another(connection: Connection) -> None:
+def refuse_of_another(connection: Connection, advice: str = ADVICE) -> None:
     """Raise `WrongLoop` for a connection of another loop, on which asyncpg can crash the process."""
     if (loop := _loop_of(connection.connection.driver_connection)) is None:
         return
     if (here := running_loop()) is not loop and here is not None:
-        raise WrongLoop(f"{OF_ANOTHER_LOOP}; {ADVICE}")
+        raise WrongLoop(f"{OF_ANOTHER_LOOP}; {advice}")
 
 
 def _loop_of(driver: Any) -> Loop | None:

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Engine, event
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
 from oban import dialects
+from oban.database import loops
 from oban.database.driver_autocommit import send_begin
 from oban.database.engines import DEFAULT_ISOLATION, autocommits
 from oban.dialects.base import Dialect
@@ -22,6 +23,12 @@ from oban.errors import ObanError
 
 #: How many seconds a rollback can take before the connection is closed without it.
 ROLLBACK_TIMEOUT = 10.0
+
+_LOOP_ADVICE = (
+    "code that runs on another loop than the test, as in TestClient, asyncio.run or a fixture with another"
+    " loop_scope, cannot use the connection of the test: send requests with httpx.AsyncClient and"
+    " ASGITransport, or open the connection with rolled_back on that loop"
+)
 
 
 @overload
@@ -80,6 +87,7 @@ async def _async(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
         raise
     try:
         await connection.run_sync(_begin)
+        event.listen(connection.sync_connection, "before_cursor_execute", _refuse_other_loop)
         yield connection
     finally:
         # A cancelled test has to roll back as well.
@@ -120,6 +128,10 @@ def _begin(connection: Connection) -> None:
 def _send_begin(dialect: Dialect, connection: Connection) -> None:
     if not dialect.in_transaction(connection):
         connection.exec_driver_sql(dialect.begin_statement)
+
+
+def _refuse_other_loop(connection: Connection, *_: object) -> None:
+    loops.refuse_of_another(connection, _LOOP_ADVICE)
 
 
 def _refuse_commit(connection: Connection) -> NoReturn:

@@ -10,9 +10,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 from sqlalchemy.orm import Session
 
 from oban import Job, Oban, SyncOban
-from oban.errors import DatabaseUnavailable, ObanError
+from oban.errors import DatabaseUnavailable, ObanError, WrongLoop
 from oban.testing import rollback, rolled_back
-from tests.support.databases import Factory
+from tests.support.databases import Factory, PostgreSQLFactory
 from tests.support.schema import sync_engine
 from tests.support.workers import Noop
 
@@ -153,3 +153,26 @@ async def test_a_database_that_cannot_be_reached() -> None:
             pass
     with pytest.raises(DatabaseUnavailable), rolled_back(create_engine(url.replace("asyncpg", "psycopg"))):
         pass
+
+
+async def test_the_connection_refuses_another_event_loop(asyncpg_factory: PostgreSQLFactory) -> None:
+    url = asyncpg_factory.create()
+    engine = create_async_engine(url)
+
+    async with rolled_back(engine) as connection:
+        oban = Oban(connection)
+
+        async def query() -> None:
+            async with AsyncSession(connection) as session:
+                await session.execute(text("SELECT 1"))
+
+        async def list_jobs() -> None:
+            await oban.list_jobs()
+
+        # asyncpg can crash when two loops use its connection.
+        for use in (query, list_jobs):
+            with pytest.raises(WrongLoop, match="another loop than the test, as in TestClient"):
+                await asyncio.to_thread(asyncio.run, use())
+        assert await oban.list_jobs() == []
+    await engine.dispose()
+    asyncpg_factory.drop(url)
