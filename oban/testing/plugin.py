@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from oban.testing import async_fixtures
+from oban.testing import advice, async_fixtures
 from oban.testing.async_fixtures import async_fixture
 
 if TYPE_CHECKING:
@@ -63,6 +63,13 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object
         if (mode := item.stash.get(_MODE, None)) is not None:
             del item.stash[_MODE]
             mode.__exit__(None, None, None)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
+    if call.excinfo is not None:
+        advice.add_to(call.excinfo.value, item)
+    return (yield)
 
 
 def _mode(marker: pytest.Mark) -> AbstractContextManager[None]:

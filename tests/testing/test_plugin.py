@@ -174,3 +174,35 @@ def test_tests_without_an_event_loop_of_asyncio_are_told_what_to_do(tmp_path: Pa
     assert "the fixture oban_connection works with asyncio, and anyio runs this test with trio" in output
     assert "2 errors" in output
     assert code == 1
+
+
+FORGOTTEN = """
+from oban import Oban, SyncOban, Worker
+
+application = Oban("sqlite+aiosqlite:///application.db")
+
+class Charge(Worker):
+    async def process(self, job):
+        pass
+
+async def test_without_a_fixture():
+    await Charge.enqueue()
+
+def test_with_the_fixture_of_the_other_kind(oban):
+    Charge.enqueue_sync()
+
+async def test_with_the_client_of_the_application(oban):
+    await application.enqueue(Charge.new())
+"""
+
+
+def test_tests_that_do_not_use_the_fixtures_everywhere_are_told_so(tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text(FORGOTTEN)
+    _, output = run_pytest("-o", "asyncio_mode=auto", "--tb=short", folder=tmp_path)
+    assert "3 failed" in output
+    for advice in (
+        "request the fixture oban, or sync_oban in a test without asyncio",
+        "This test uses the fixture oban, which is for code with asyncio: for other code, request sync_oban",
+        "This is not the database of the fixtures that this test uses",
+    ):
+        assert output.count(advice) == 1
