@@ -1,20 +1,24 @@
 """`drain_queue`: runs the jobs of a queue, and counts how they ended."""
 
+import logging
 from collections import Counter, deque
 from collections.abc import Coroutine
 from datetime import datetime
 from functools import partial
 from typing import Any, Literal, overload
 
-from oban import display, fields
+from oban import display, fields, suggestions
 from oban.client import Oban
 from oban.database.joined import AsyncCaller, SyncCaller
 from oban.errors import ConfigError
+from oban.registry import registry
 from oban.repository import drain as repository
 from oban.sync_client import SyncOban
 from oban.testing import clients, runs
 from oban.testing.runs import JobRunner
 from oban.types import JobState
+
+logger = logging.getLogger(__name__)
 
 #: How a run can end, by the state of its job afterwards.
 OUTCOMES = (
@@ -188,7 +192,15 @@ class Drain:
                     raise error
             if self._recursive:
                 waiting.extend(await find(1))
+        if not attempts:
+            self._log_unknown_queue()
         return counts
+
+    def _log_unknown_queue(self) -> None:
+        queues = sorted(set(registry.queues().values()))
+        if queues and self._queue not in queues:
+            shown, hint = display.shown(self._queue), suggestions.suggestion(self._queue, queues)
+            logger.warning("drain_queue has run nothing, and no worker has the queue %s%s", shown, hint)
 
     def _check_snoozes(self, job_id: int, state: str) -> None:
         self._snoozes[job_id] += state == JobState.SCHEDULED

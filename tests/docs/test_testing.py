@@ -15,6 +15,7 @@ from oban.testing.enqueued_filters import EnqueuedFilters
 from tests.docs.snippets import fenced
 from tests.support.databases import PostgreSQLFactory
 from tests.support.processes import ROOT
+from tests.testing.subprocesses import run_pytest
 
 GUIDE = "docs/testing.md"
 PAGES = [GUIDE, *(f"docs/testing_{name}.md" for name in ("clock", "setup", "nodes"))]
@@ -119,3 +120,14 @@ def test_they_pass_on_postgresql_in_two_processes(
     output = run(tmp_path, "-n", "2", OBAN_TEST_DATABASE_URL=url.render_as_string(hide_password=False))
     assert f"\n{count} passed" in output
     postgresql_factory.drop(url)
+
+
+def test_a_forgotten_await_fails_a_test_with_the_configuration_of_the_guide(tmp_path: Path) -> None:
+    (configuration,) = fenced(GUIDE, "ini")
+    (tmp_path / "pytest.ini").write_text(configuration)
+    (tmp_path / "test_it.py").write_text(
+        "from oban.testing import assert_enqueued\n\nasync def test_it(oban):\n    assert_enqueued()\n"
+    )
+    code, output = run_pytest(folder=tmp_path)
+    assert code == 1
+    assert "coroutine 'assert_enqueued' was never awaited" in output

@@ -2,7 +2,9 @@
 
 from datetime import timedelta
 
-from oban import Job, Worker, testing
+import pytest
+
+from oban import Job, Oban, Worker, testing
 from tests.testing.applications import Application, with_clients
 
 
@@ -28,3 +30,19 @@ async def test_scheduled_jobs_and_retries_run_once_they_are_due(app: Application
             moving.advance(step)
             seen.append(await ended())
     assert seen == [[], [], ["retryable"], [], ["discarded"]]
+
+
+async def test_a_drain_of_a_queue_that_no_worker_has_says_so(
+    oban: Oban, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Mail(Worker, name="tests.Mail", queue="newsletters"):
+        async def process(self, job: Job) -> None:
+            pass
+
+    await oban.enqueue(Mail.new())
+    await testing.drain_queue("newsleters", oban=oban)
+    assert "no worker has the queue 'newsleters'; did you mean newsletters?" in caplog.text
+    caplog.clear()
+    for _ in range(2):
+        await testing.drain_queue("newsletters", oban=oban)
+    assert caplog.text == ""
