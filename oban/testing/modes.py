@@ -104,13 +104,13 @@ class _Hook:
         if (mode := _mode()).inline and (new := _new(jobs)):
             async with runs.on_loop(client, session) as runner:
                 attempts = await _run(runner, new, mode)
-            await runs.run_in(client._database, session, repository.show_jobs, new, _ids(new))
+            await runs.run_in(client._database, session, repository.show_jobs, jobs, _ids(jobs))
             _raise_first(attempts, mode)
 
     def after_sync(self, client: SyncOban, session: Any, jobs: list[Job]) -> None:
         if (mode := _mode()).inline and (new := _new(jobs)):
             attempts = runs.beside_thread(client, lambda runner: _run(runner, new, mode), session)
-            client._database.run(session, repository.show_jobs, new, _ids(new))
+            client._database.run(session, repository.show_jobs, jobs, _ids(jobs))
             _raise_first(attempts, mode)
 
 

@@ -159,3 +159,18 @@ async def test_outside_of_inline_mode_a_sync_session_enqueues_on_the_event_loop(
             session.commit()
         assert _found(await node.list_jobs()) == [("Child", 0)]
     engine.dispose()
+
+
+class Once(Worker, unique={"period": 60}):
+    """Does nothing."""
+
+    def process(self, job: Job) -> None:
+        """Nothing."""
+
+
+@with_clients
+async def test_duplicates_of_one_call_show_how_their_job_ended(app: Application) -> None:
+    with testing.mode("inline"):
+        first, second = await app.oban.enqueue_many([Once.new(), Once.new()])
+    assert (first.conflict, second.conflict, second.id) == (False, True, first.id)
+    assert first.state == second.state == JobState.COMPLETED
