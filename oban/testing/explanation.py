@@ -21,10 +21,9 @@ _ONLY_COMMITTED = (
     "It sees only what was committed. To see the jobs of a transaction that is open, pass its session as"
     " session=."
 )
-
 _NO_JOBS = (
-    "There are no jobs at all. One that was added to a session is there after its flush or commit, or is seen"
-    " with session=."
+    "There are no jobs at all. A job that was added to a session appears after a flush or commit of the"
+    " session; pass the session as session= to flush it here."
 )
 
 

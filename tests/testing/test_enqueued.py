@@ -3,7 +3,6 @@
 import asyncio
 import inspect
 import threading
-import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from datetime import timedelta
@@ -64,17 +63,6 @@ async def helpers(request: pytest.FixtureRequest, url: URL) -> AsyncIterator[Hel
         await async_engine.dispose()
 
 
-async def test_the_newest_job_comes_first(helpers: Helpers) -> None:
-    await helpers.refute()
-    assert await helpers.all() == []
-    jobs = [await helpers.enqueue("a", args={"n": n}, schedule_in=60 * n) for n in range(3)]
-    assert [job.id for job in await helpers.all(worker="a")] == [job.id for job in reversed(jobs)]
-    newest = await helpers.check(worker="a")
-    assert (newest.id, newest.args, newest.state) == (jobs[2].id, {"n": 2}, "scheduled")
-    assert (await helpers.check(scheduled_in=60)).id == jobs[1].id
-    await helpers.refute(worker="b")
-
-
 async def test_a_delay_is_counted_from_the_moved_clock(helpers: Helpers) -> None:
     with clock.use(clock.MovableClock()) as moving:
         await helpers.enqueue("a", schedule_in=timedelta(days=1))
@@ -82,24 +70,6 @@ async def test_a_delay_is_counted_from_the_moved_clock(helpers: Helpers) -> None
         moving.advance(hours=23)
         await helpers.check(scheduled_in=3600)
         await helpers.refute(scheduled_in=timedelta(days=1))
-
-
-async def test_a_failing_assertion_says_what_is_there(helpers: Helpers) -> None:
-    await helpers.enqueue("a", args={"n": 1})
-    with pytest.raises(AssertionError, match=r"args\['n'\] is 1, not 2"):
-        await helpers.check(worker="a", args={"n": 2})
-    with pytest.raises(AssertionError, match="job 1 of 'a' in the queue 'default', available"):
-        await helpers.refute(worker="a")
-
-
-async def test_a_timeout_passes_while_no_job_matches(helpers: Helpers) -> None:
-    # The moved clock stands still.
-    with clock.use(clock.MovableClock()):
-        began = time.monotonic()
-        await helpers.refute(timeout=0.06)
-        with pytest.raises(AssertionError, match=r"has looked for 0\.06 seconds"):
-            await helpers.check(timeout=timedelta(milliseconds=60))
-        assert time.monotonic() - began >= 0.12
 
 
 async def test_a_job_that_is_there_is_not_waited_for(helpers: Helpers) -> None:

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Connection, create_engine, insert, text, update
 
 from oban import Job, JobState, SyncOban, Worker, clock, job
-from oban.errors import ConfigError, ObanError
+from oban.errors import ConfigError
 from oban.testing import all_enqueued, assert_enqueued, matching, refute_enqueued
 from tests.support.databases import Factory
 from tests.support.rows import row
@@ -256,11 +256,6 @@ def test_a_wrong_timeout_is_refused(timeout: Any) -> None:
     for helper in (assert_enqueued, refute_enqueued):
         with pytest.raises(ConfigError, match="timeout must"):
             helper(oban="nobody", timeout=timeout)
-
-
-def test_an_unknown_client_is_refused() -> None:
-    with pytest.raises(ObanError, match="there is no SyncOban named 'nobody'"):
-        all_enqueued(oban="nobody")  # type: ignore[unused-coroutine]
 
 
 def test_a_large_table_is_not_read_to_find_a_few_jobs(

@@ -91,8 +91,8 @@ def test_without_any_job_the_message_says_so(oban: SyncOban) -> None:
         "  state: available, scheduled or suspended\n"
         "\n"
         "The SyncOban named 'shop', on sqlite, has looked in the transaction that it was created in.\n"
-        "There are no jobs at all. One that was added to a session is there after its flush or commit, or is"
-        " seen with session=."
+        "There are no jobs at all. A job that was added to a session appears after a flush or commit of the"
+        " session; pass the session as session= to flush it here."
     )
 
 

@@ -9,8 +9,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session
 
-from oban import Job, JobState, Oban, Record, Worker, migration, testing
-from tests.testing.applications import ASYNC, Application, with_clients
+from oban import Job, JobState, Oban, Record, SyncOban, Worker, migration, testing
+from tests.testing.applications import ASYNC, Application, Awaited, with_clients
 from tests.testing.peer_workers import Acts, Boom, InProcess
 
 
@@ -155,6 +155,17 @@ async def test_jobs_in_child_processes_run(app: Application) -> None:
         await app.oban.enqueue_many(jobs)
     assert [str(job.state) for job in jobs] == ["completed", "cancelled", "retryable"]
     assert jobs[0].recorded == {"answer": 42}
+
+
+@with_clients
+async def test_the_session_of_a_client_shows_how_drained_jobs_ended(app: Application) -> None:
+    async with app.session() as session:
+        session.own.add(job := Noop.new())
+        client = Oban(session.own) if app.is_async else SyncOban(session.own)
+        # Flushes the session.
+        assert len(await Awaited(client).list_jobs()) == 1
+        counts = await app.testing.drain_queue(oban=client)
+        assert (counts["completed"], job.state) == (1, "completed")
 
 
 @with_clients

@@ -246,6 +246,7 @@ async def test_a_drain_in_a_session_is_part_of_its_transaction(app: Application)
         await app.oban.enqueue(job, session=session.own)
         assert await app.testing.drain_queue(session=session.own) == counts(completed=1)
         assert (job.state, job.recorded) == (JobState.COMPLETED, {"answer": 42})
+        assert job in session.own
         await session.awaited.rollback()
     assert await app.oban.list_jobs() == []
     assert ran == [None]

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 
 from oban import Job, Oban, Periodic, SyncOban, Worker, models
-from oban.errors import ConfigError, InstanceNotFound
+from oban.errors import ConfigError
 from oban.testing import reset_oban
 from tests.support.databases import PostgreSQLFactory, SQLiteFactory
 from tests.support.options import BRIEF
@@ -163,8 +163,3 @@ async def test_a_client_that_runs_jobs_is_refused_until_it_has_stopped(sqlite_fa
     await reset_oban(oban)
     await oban.stop()
     sqlite_factory.drop(url)
-
-
-async def test_an_unknown_client_is_refused() -> None:
-    with pytest.raises(InstanceNotFound):
-        await reset_oban("nobody")
