@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine, Generator, Sequence
 from datetime import timedelta
 from typing import Any, TypeAlias, TypeVar, Unpack, overload
 
-from oban import display, fields
+from oban import dialects, display, fields, instances
 from oban.client import Oban
 from oban.database.joined import AsyncCaller, SyncCaller
 from oban.database.transaction import Transaction
@@ -304,4 +304,14 @@ def _place(client: Oban | SyncOban, session: object, seconds: float) -> Place:
     else:
         transaction, only_committed = "in a transaction of its own", True
     name = f"The {type(client).__name__} named {display.shown(client.options.name, 60)}"
-    return Place(f"{name}, on {database.dialect.name},", transaction, only_committed, seconds)
+    client_name = f"{name}, on {database.dialect.name},"
+    return Place(client_name, transaction, only_committed, seconds, _elsewhere(client))
+
+
+def _elsewhere(client: Oban | SyncOban) -> str | None:
+    """The database of the application's own client, which a test can have used instead of its fixture."""
+    if client._database.joined is None:
+        return None
+    registered = instances.async_clients if isinstance(client, Oban) else instances.sync_clients
+    other = registered.find(client.options.name, lambda each: each._database.joined is None)
+    return None if other is None else dialects.redacted(other._database._sync_engine.url)

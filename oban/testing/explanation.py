@@ -25,6 +25,9 @@ _NO_JOBS = (
     "There are no jobs at all. A job that was added to a session appears after a flush or commit of the"
     " session; pass the session as session= to flush it here."
 )
+_NO_JOBS_HERE = (
+    "Another client of this name is on {}: jobs that it has enqueued, or a session on its engine, are there."
+)
 
 
 class Place(NamedTuple):
@@ -36,6 +39,8 @@ class Place(NamedTuple):
     only_committed: bool
     #: For how many seconds.
     seconds: float
+    #: The database of another client of this name, whose jobs are not seen there.
+    elsewhere: str | None = None
 
     def __str__(self) -> str:
         period = f" for {self.seconds:g} seconds" if self.seconds else ""
@@ -76,6 +81,8 @@ def not_enqueued(wanted: Sequence[Filter], instead: Instead, place: Place) -> st
         lines.append(_ONLY_COMMITTED)
     lines += _about_workers(wanted, instead.nearest)
     if not total:
+        if place.elsewhere:
+            lines.append(_NO_JOBS_HERE.format(place.elsewhere))
         return "\n".join([*lines, _NO_JOBS])
     lines += [f"These jobs are there, the nearest match first ({_counted(instead.counts)}):", ""]
     for job in instead.nearest:

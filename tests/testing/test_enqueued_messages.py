@@ -96,6 +96,15 @@ def test_without_any_job_the_message_says_so(oban: SyncOban) -> None:
     )
 
 
+def test_without_any_job_the_message_names_the_database_of_the_application(
+    oban: SyncOban, tmp_path: Path
+) -> None:
+    application = SyncOban(f"sqlite:///{tmp_path}/shop.db", name="shop")
+    assert "Another client of this name is on sqlite" in (text := message(oban))
+    assert f"{tmp_path}/shop.db: jobs that it has enqueued" in text
+    del application
+
+
 def test_a_refuted_job_is_shown(oban: SyncOban) -> None:
     for number in range(7):
         oban.enqueue(Confirm.new({"order": number}))
