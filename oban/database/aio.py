@@ -148,8 +148,8 @@ class Database(BaseDatabase):
             ConfigError: no node can run on this database, or with this engine.
             SchemaMissing: the file does not exist.
         """
-        if self._shared is not None:
-            raise ConfigError(self._shared.not_for_nodes)
+        if self.shared is not None:
+            raise ConfigError(self.shared.not_for_nodes)
         if problem := self.dialect.refusal(self.engine.url):
             raise ConfigError(problem)
         # To connect would create an empty file.
@@ -268,7 +268,7 @@ class Database(BaseDatabase):
 
     async def _run(self, work: Callable[[], T], turns: LoopLock | None) -> T:
         try:
-            if (shared := self._shared) is not None:
+            if (shared := self.shared) is not None:
                 turns = self._turns if shared is self._own_shared else _turns.setdefault(shared, LoopLock())
             if not self.dialect.interruptible:
                 return await _uninterrupted(work, turns or nullcontext())

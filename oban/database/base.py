@@ -96,7 +96,7 @@ class BaseDatabase(ABC):
             self.prefix,
             set_up=self._set_up,
             autocommit_pool=self._autocommit_pool if self._may_autocommit() else None,
-            is_shared=self._shared is not None,
+            is_shared=self.shared is not None,
         )
 
     def _set_up(self, connection: Connection) -> None:
@@ -113,7 +113,7 @@ class BaseDatabase(ABC):
         """Whether a single statement means the same in autocommit as in a transaction."""
         engine = self._sync_engine
         # A pooler may send the messages of one statement to different servers.
-        if self.pooled or self._shared is not None or not has_level(engine, self.dialect.isolation):
+        if self.pooled or self.shared is not None or not has_level(engine, self.dialect.isolation):
             return False
         # A listener can set something for a transaction, such as a role. In autocommit, it would be reset
         # before the statement.
@@ -124,7 +124,8 @@ class BaseDatabase(ABC):
         self, transaction: OwnTransaction, function: Function[P, T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Run a function in a transaction of our own and commit it; the caller calls `_finish` then."""
-        if self._shared is not None and (joined := self._transaction_to_join(self._shared)) is not None:
+        shared = self.shared
+        if shared is not None and (joined := self._transaction_to_join(shared)) is not None:
             return self._run_in_savepoint(joined, True, function, *args, **kwargs)
         with transaction:
             result = function(transaction, *args, **kwargs)
@@ -133,7 +134,8 @@ class BaseDatabase(ABC):
 
     def _query(self, function: Function[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a function that only reads."""
-        if self._shared is not None and (joined := self._transaction_to_join(self._shared)) is not None:
+        shared = self.shared
+        if shared is not None and (joined := self._transaction_to_join(shared)) is not None:
             return self._run_in_savepoint(joined, False, function, *args, **kwargs)
         try:
             with self._begin() as transaction:
@@ -145,19 +147,21 @@ class BaseDatabase(ABC):
             return function(transaction, *args, **kwargs)
 
     @property
-    def _shared(self) -> SharedConnection | JoinedCaller | None:
+    def shared(self) -> SharedConnection | JoinedCaller | None:
         """The connection that calls without `session=` share with the application, if they have to."""
         return joined_here(self) or self._own_shared
 
     @property
     def joined(self) -> JoinedCaller | None:
         """The session or connection of the application whose transaction calls without `session=` join."""
-        return self._shared if isinstance(self._shared, JoinedCaller) else None
+        shared = self.shared
+        return shared if isinstance(shared, JoinedCaller) else None
 
     @property
     def is_over(self) -> bool:
         """Whether it was created with a connection that is closed."""
-        return self.joined is not None and self.joined.is_over
+        joined = self.joined
+        return joined is not None and joined.is_over
 
     def _transaction_to_join(self, shared: SharedConnection | JoinedCaller) -> Connection | None:
         """The application's transaction that a call without `session=` is in, as it shares its connection."""
@@ -289,7 +293,7 @@ class BaseDatabase(ABC):
     def _check_deadlock(self, *, writes: bool) -> None:
         """Raise `WouldDeadlock` where a job would wait for the lock that its own session has."""
         # Where the connection is shared, the call is part of the job's transaction.
-        if not self.dialect.single_writer or self._shared is not None:
+        if not self.dialect.single_writer or self.shared is not None:
             return
         for begun in job_transactions():
             engine = begun.connection.engine

@@ -1,8 +1,8 @@
 """Async fixtures for tests that pytest-asyncio or anyio runs.
 
 pytest-asyncio sets up an `async def` fixture only in its auto mode, and not always on the event loop of the
-test. So each async fixture is a plain one that requests its twin: a fixture for anyio, or one that belongs to
-pytest-asyncio and to the loop of the test. That needs nothing but the public interfaces of both.
+test. So each async fixture is a plain one that requests a variant of itself: one for anyio, or one for
+pytest-asyncio that runs on the loop of the test. That needs only the public interfaces of both.
 """
 
 import inspect
@@ -22,19 +22,19 @@ def async_fixture(function: Callable[..., AsyncIterator[Any]]) -> Any:
     assert isinstance(function, FunctionType)  # noqa: S101
     _functions[name := function.__name__] = function
 
-    def request_twin(request: pytest.FixtureRequest, **_: Any) -> Any:
-        return request.getfixturevalue(_twin(request, name))
+    def request_variant(request: pytest.FixtureRequest, **_: Any) -> Any:
+        return request.getfixturevalue(_variant(request, name))
 
-    # The twin's arguments are arguments here as well, so that pytest knows them when it collects the test.
+    # The variant's arguments are arguments here as well, so that pytest knows them when it collects the test.
     parameters = dict(inspect.signature(function).parameters)
     parameters["request"] = inspect.Parameter("request", inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    request_twin.__signature__ = inspect.Signature(list(parameters.values()))  # type: ignore[attr-defined]
-    request_twin.__doc__, request_twin.__module__ = function.__doc__, function.__module__
-    return pytest.fixture(name=name)(request_twin)
+    request_variant.__signature__ = inspect.Signature(list(parameters.values()))  # type: ignore[attr-defined]
+    request_variant.__doc__, request_variant.__module__ = function.__doc__, function.__module__
+    return pytest.fixture(name=name)(request_variant)
 
 
-def _twin(request: pytest.FixtureRequest, name: str) -> str:
-    """The name of the twin for the test that requests the fixture."""
+def _variant(request: pytest.FixtureRequest, name: str) -> str:
+    """The name of the variant for the test that requests the fixture."""
     marker = request.node.get_closest_marker("asyncio")
     if marker is None and "anyio_backend" in request.fixturenames:
         _check_backend(request, name)
@@ -51,19 +51,19 @@ def _twin(request: pytest.FixtureRequest, name: str) -> str:
     return _name(name, scope or request.config.getini("asyncio_default_test_loop_scope"))
 
 
-def register_twins(config: pytest.Config) -> None:
-    """Define the twins, before tests are collected."""
-    twins = ModuleType("oban.testing.twins")
+def register_variants(config: pytest.Config) -> None:
+    """Define the variants, before tests are collected."""
+    variants = ModuleType("oban.testing.variants")
     for name, function in _functions.items():
-        setattr(twins, _name(name, "anyio"), pytest.fixture(_copy(function)))
+        setattr(variants, _name(name, "anyio"), pytest.fixture(_copy(function)))
     if config.pluginmanager.hasplugin("asyncio"):
         import pytest_asyncio
 
         for name, function in _functions.items():
             for scope in LOOP_SCOPES:
                 made = pytest_asyncio.fixture(loop_scope=scope)(_copy(function))
-                setattr(twins, _name(name, scope), made)
-    config.pluginmanager.register(twins, twins.__name__)
+                setattr(variants, _name(name, scope), made)
+    config.pluginmanager.register(variants, variants.__name__)
 
 
 def _name(name: str, runner: str) -> str:

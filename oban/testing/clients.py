@@ -1,7 +1,7 @@
 """Finds the client that a helper works with, and so whether the helper is awaited."""
 
 from collections.abc import Coroutine
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
@@ -9,15 +9,11 @@ from sqlalchemy.orm import Session, scoped_session
 
 from oban import display, instances
 from oban.client import Oban
-from oban.database.joined import AsyncCaller, SyncCaller
 from oban.database.loops import running_loop
 from oban.errors import ConfigError, InstanceNotFound, InvalidTarget
 from oban.sync_client import SyncOban
 
 T = TypeVar("T")
-
-#: What a helper takes as `session`.
-Caller: TypeAlias = AsyncCaller | SyncCaller
 
 
 def resolve(oban: object = "Oban", session: object = None) -> Oban | SyncOban:

@@ -16,7 +16,7 @@ from oban.polling import Polling
 from oban.sync_client import SyncOban
 from oban.testing import clients, explanation
 from oban.testing.enqueued_filters import EnqueuedFilters, parse
-from oban.testing.explanation import SHOWN, Instead, Place
+from oban.testing.explanation import SHOWN, NearestJobs, Place
 from oban.testing.matching import Filter, at_database_time, find
 
 T = TypeVar("T")
@@ -231,18 +231,18 @@ def _assert(wanted: Sequence[Filter], seconds: float, place: Place) -> Steps[Job
     if jobs := (yield from _wait_for(wanted, seconds, 1)):
         return jobs[0]
 
-    def look(tx: Transaction) -> Instead:
-        return explanation.find_instead(tx, at_database_time(tx, wanted))
+    def look(tx: Transaction) -> NearestJobs:
+        return explanation.find_nearest(tx, at_database_time(tx, wanted))
 
-    instead = yield look
-    raise AssertionError(explanation.not_enqueued(wanted, instead, place))
+    nearest = yield look
+    raise AssertionError(explanation.not_enqueued(wanted, nearest, place))
 
 
 def _refute(unwanted: Sequence[Filter], seconds: float, place: Place) -> Steps[None]:
     __tracebackhide__ = True
     # One more than a message shows, so that it can say that there are more.
     if jobs := (yield from _wait_for(unwanted, seconds, SHOWN + 1)):
-        raise AssertionError(explanation.enqueued_after_all(unwanted, jobs, place))
+        raise AssertionError(explanation.unexpectedly_enqueued(unwanted, jobs, place))
 
 
 def _run(helper: str, client: Oban | SyncOban, session: Any, steps: Steps[T]) -> Any:
@@ -299,7 +299,7 @@ def _place(client: Oban | SyncOban, session: object, seconds: float) -> Place:
         transaction = "in the transaction of session="
     elif database.joined is not None:
         transaction = "in the transaction that it was created in"
-    elif database._shared is not None:
+    elif database.shared is not None:
         transaction = "on the connection that everybody shares"
     else:
         transaction, only_committed = "in a transaction of its own", True

@@ -47,16 +47,16 @@ class Place(NamedTuple):
         return f"{self.client} has looked{period} {self.transaction}."
 
 
-class Instead(NamedTuple):
-    """The jobs that are there instead of the one that was wanted."""
+class NearestJobs(NamedTuple):
+    """The jobs that are nearest to the one that was wanted, and how many there are in all, by state."""
 
     #: Filters whose delays have become times.
     filters: Sequence[Filter]
-    nearest: Sequence[Job]
+    jobs: Sequence[Job]
     counts: dict[str, int]
 
 
-def find_instead(tx: Transaction, filters: Sequence[Filter]) -> Instead:
+def find_nearest(tx: Transaction, filters: Sequence[Filter]) -> NearestJobs:
     """Find the jobs that are nearest to what was wanted."""
     candidates = {job.id: job for job in find(tx, (), _COMPARED)}
     for one in filters:
@@ -70,33 +70,33 @@ def find_instead(tx: Transaction, filters: Sequence[Filter]) -> Instead:
     def rank(job: Job) -> tuple[float, int]:
         return sum(each.distance(job) for each in filters), -job.id
 
-    return Instead(filters, sorted(candidates.values(), key=rank)[:SHOWN], counts)
+    return NearestJobs(filters, sorted(candidates.values(), key=rank)[:SHOWN], counts)
 
 
-def not_enqueued(wanted: Sequence[Filter], instead: Instead, place: Place) -> str:
+def not_enqueued(wanted: Sequence[Filter], nearest: NearestJobs, place: Place) -> str:
     """The message of an assertion that found no job."""
-    total = sum(instead.counts.values())
+    total = sum(nearest.counts.values())
     lines = ["no enqueued job matches", *_wanted(wanted), "", str(place)]
     if place.only_committed:
         lines.append(_ONLY_COMMITTED)
-    lines += _about_workers(wanted, instead.nearest)
+    lines += _about_workers(wanted, nearest.jobs)
     if not total:
         if place.elsewhere:
             lines.append(_NO_JOBS_HERE.format(place.elsewhere))
         return "\n".join([*lines, _NO_JOBS])
-    lines += [f"These jobs are there, the nearest match first ({_counted(instead.counts)}):", ""]
-    for job in instead.nearest:
+    lines += [f"These jobs are there, the nearest match first ({_counted(nearest.counts)}):", ""]
+    for job in nearest.jobs:
         lines += _described(job)
-        differences = [text for each in instead.filters for text in each.differences(job)]
+        differences = [text for each in nearest.filters for text in each.differences(job)]
         lines += (f"      {text}" for text in differences[:SHOWN])
         if len(differences) > SHOWN:
             lines.append(f"      and {len(differences) - SHOWN} more differences")
-    if total > len(instead.nearest):
-        lines.append(f"  and {total - len(instead.nearest):,} more")
+    if total > len(nearest.jobs):
+        lines.append(f"  and {total - len(nearest.jobs):,} more")
     return "\n".join(lines)
 
 
-def enqueued_after_all(unwanted: Sequence[Filter], jobs: Sequence[Job], place: Place) -> str:
+def unexpectedly_enqueued(unwanted: Sequence[Filter], jobs: Sequence[Job], place: Place) -> str:
     """The message of an assertion that found jobs which should not be there."""
     lines = ["no enqueued job should match", *_wanted(unwanted), "", f"{place} These jobs match:", ""]
     for job in jobs[:SHOWN]:

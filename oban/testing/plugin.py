@@ -40,7 +40,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", MARKER)
-    async_fixtures.register_twins(config)
+    async_fixtures.register_variants(config)
 
 
 # -- the marker ----------------------------------------------------------------------------------
