@@ -15,7 +15,6 @@ from oban.testing.enqueued_filters import EnqueuedFilters
 from tests.docs.snippets import fenced
 from tests.support.databases import PostgreSQLFactory
 from tests.support.processes import ROOT
-from tests.testing.subprocesses import run_pytest
 
 GUIDE = "docs/testing.md"
 PAGES = [GUIDE, *(f"docs/testing_{name}.md" for name in ("clock", "setup", "nodes"))]
@@ -61,15 +60,19 @@ def write(folder: Path, pages: list[str]) -> int:
     return count
 
 
-def run(project: Path, *arguments: str, **variables: str) -> str:
-    """Run the tests of the project; returns what pytest prints."""
+#: Turns warnings into errors.
+STRICT = ("-W", "error")
+
+
+def run(project: Path, *arguments: str, code: int = 0, **variables: str) -> str:
+    """Run the tests of the project; returns what pytest prints, which ends with this exit code."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("OBAN_")}
     environment.pop("PYTEST_ADDOPTS", None)
-    command = [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", *arguments]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
     done = subprocess.run(
         command, cwd=project, env=environment | variables, capture_output=True, text=True, timeout=120
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == code, done.stdout + done.stderr
     return done.stdout
 
 
@@ -78,7 +81,7 @@ def test_the_tests_of_the_pages_pass_and_a_failing_assertion_prints_what_the_gui
 ) -> None:
     count = write(tmp_path, PAGES)
     (tmp_path / "tests/test_z_shown.py").write_text(FAILING)
-    output = run(tmp_path, "-rP")
+    output = run(tmp_path, *STRICT, "-rP")
     assert f"\n{count + 1} passed" in output
     (message,) = re.findall(r"^<(.*?)>$", output, re.MULTILINE | re.DOTALL)
     assert fenced(GUIDE, "text") == [message + "\n"]
@@ -108,7 +111,7 @@ def test_the_tables_have_every_helper_filter_option_and_fixture() -> None:
 @pytest.mark.slow
 def test_the_tests_of_the_pages_and_the_recipes_pass(tmp_path: Path) -> None:
     count = write(tmp_path, [*PAGES, RECIPES])
-    assert f"\n{count} passed" in run(tmp_path)
+    assert f"\n{count} passed" in run(tmp_path, *STRICT)
 
 
 @pytest.mark.slow
@@ -117,7 +120,9 @@ def test_they_pass_on_postgresql_in_two_processes(
 ) -> None:
     count = write(tmp_path, [*PAGES, RECIPES])
     url = postgresql_factory.create(empty=True)
-    output = run(tmp_path, "-n", "2", OBAN_TEST_DATABASE_URL=url.render_as_string(hide_password=False))
+    output = run(
+        tmp_path, *STRICT, "-n", "2", OBAN_TEST_DATABASE_URL=url.render_as_string(hide_password=False)
+    )
     assert f"\n{count} passed" in output
     postgresql_factory.drop(url)
 
@@ -128,6 +133,4 @@ def test_a_forgotten_await_fails_a_test_with_the_configuration_of_the_guide(tmp_
     (tmp_path / "test_it.py").write_text(
         "from oban.testing import assert_enqueued\n\nasync def test_it(oban):\n    assert_enqueued()\n"
     )
-    code, output = run_pytest(folder=tmp_path)
-    assert code == 1
-    assert "coroutine 'assert_enqueued' was never awaited" in output
+    assert "coroutine 'assert_enqueued' was never awaited" in run(tmp_path, code=1)

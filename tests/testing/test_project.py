@@ -94,8 +94,9 @@ def test_a_project_that_does_not_use_the_plugin_imports_nothing_for_it(tmp_path:
     (tmp_path / "test_nothing.py").write_text(
         "import sys\n\n\ndef test_nothing():\n"
         "    assert {'sqlalchemy', 'alembic', 'orjson'}.isdisjoint(sys.modules)\n"
-        "    assert [name for name in sys.modules if name.split('.')[0] == 'oban'] == [\n"
-        "        'oban', 'oban.testing', 'oban.testing.async_fixtures', 'oban.testing.plugin'\n    ]\n"
+        "    assert {name for name in sys.modules if name.split('.')[0] == 'oban'} == {\n"
+        "        'oban', 'oban.testing', 'oban.testing.advice', 'oban.testing.async_fixtures',\n"
+        "        'oban.testing.plugin',\n    }\n"
     )
     code, output = run_pytest(
         *("-W", "error", "--strict-markers", "--override-ini", "asyncio_default_fixture_loop_scope=function"),
