@@ -210,6 +210,7 @@ def oban(oban_bind: Any, oban_options: dict[str, Any]) -> "Iterator[Oban]":
     """An `Oban` whose calls, and those of the workers, are rolled back after the test."""
     from oban import Oban, instances
 
+    advice.check_bind("oban_bind", oban_bind)
     client = Oban(oban_bind, **oban_options)
     yield client
     # The application's own client is the newest of its name again, also if the connection stays open.
@@ -221,6 +222,7 @@ def sync_oban(sync_oban_bind: Any, oban_options: dict[str, Any]) -> "Iterator[Sy
     """A `SyncOban` whose calls, and those of the workers, are rolled back after the test."""
     from oban import SyncOban, instances
 
+    advice.check_bind("sync_oban_bind", sync_oban_bind)
     client = SyncOban(sync_oban_bind, **oban_options)
     yield client
     instances.sync_clients.forget(client)

@@ -25,9 +25,9 @@ from oban.errors import ObanError
 ROLLBACK_TIMEOUT = 10.0
 
 _LOOP_ADVICE = (
-    "code that runs on another loop than the test, as in TestClient, asyncio.run or a fixture with another"
-    " loop_scope, cannot use the connection of the test: send requests with httpx.AsyncClient and"
-    " ASGITransport, or open the connection with rolled_back on that loop"
+    "code that runs on another loop than the test, as in TestClient, asyncio.run, IsolatedAsyncioTestCase or"
+    " a fixture with another loop_scope, cannot use the connection of the test: send requests with"
+    " httpx.AsyncClient and ASGITransport, or open the connection with rolled_back on that loop"
 )
 
 

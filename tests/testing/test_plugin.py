@@ -177,6 +177,9 @@ def test_tests_without_an_event_loop_of_asyncio_are_told_what_to_do(tmp_path: Pa
 
 
 FORGOTTEN = """
+import pytest
+from sqlalchemy.exc import DBAPIError
+
 from oban import Oban, SyncOban, Worker
 
 application = Oban("sqlite+aiosqlite:///application.db")
@@ -193,16 +196,31 @@ def test_with_the_fixture_of_the_other_kind(oban):
 
 async def test_with_the_client_of_the_application(oban):
     await application.enqueue(Charge.new())
+
+class TestBind:
+    @pytest.fixture
+    def oban_bind(self):
+        return application.engine
+
+    async def test_with_the_engine_of_the_application(self, oban):
+        pass
+
+async def test_after_an_error_of_the_database(oban, oban_session):
+    error = DBAPIError(None, None, Exception())
+    error.orig.sqlstate = "25P02"
+    raise error
 """
 
 
 def test_tests_that_do_not_use_the_fixtures_everywhere_are_told_so(tmp_path: Path) -> None:
     (tmp_path / "test_it.py").write_text(FORGOTTEN)
     _, output = run_pytest("-o", "asyncio_mode=auto", "--tb=short", folder=tmp_path)
-    assert "3 failed" in output
+    assert "4 failed, 1 error" in output
     for advice in (
         "request the fixture oban, or sync_oban in a test without asyncio",
         "This test uses the fixture oban, which is for code with asyncio: for other code, request sync_oban",
         "This is not the database of the fixtures that this test uses",
+        "the fixture oban_bind has to return the AsyncSession or AsyncConnection whose transaction",
+        "All of this test is one transaction",
     ):
         assert output.count(advice) == 1
