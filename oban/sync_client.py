@@ -51,7 +51,7 @@ class SyncOban(SyncPeriodic, BaseClient[Engine, SyncCaller]):
         if self.options.queues:
             raise ConfigError("SyncOban runs no jobs: leave out queues; `oban start` or an Oban runs them")
         self._database = SyncDatabase(engine, self.options.prefix, pooled=self.options.behind_pooler)
-        # In the transaction of a test, `oban.testing` uses the other ones.
+        # `oban.testing` runs the jobs of a test with these.
         for_tests = () if self._database.joined is None else ("middleware", "lifespan", "periodic")
         for option in ("session", "middleware", "lifespan", "periodic"):
             if option not in for_tests and getattr(self.options, option) not in (None, ()):

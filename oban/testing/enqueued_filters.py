@@ -24,7 +24,7 @@ TOLERANCE = 1.0
 
 
 class EnqueuedFilters(TypedDict, total=False):
-    """What can be asked about enqueued jobs. A job has to match all of the filters that are passed.
+    """The filters of enqueued jobs. A job has to match all of those that are passed.
 
     Attributes:
         worker: A worker's class, `@job` function or name, or a list of them. A class or a function also finds
@@ -40,7 +40,7 @@ class EnqueuedFilters(TypedDict, total=False):
         attempt: How many attempts have started.
         id: The id of the job.
         scheduled_at: When the job is due, within a second; or a tuple of the time and another tolerance, as
-            seconds or a timedelta. So are the other times.
+            seconds or a timedelta. The other times take the same values.
         scheduled_in: The seconds from now, or the timedelta, until the job is due, within a second; or a
             tuple of that and another tolerance.
         schedule_in: Another name for `scheduled_in`.

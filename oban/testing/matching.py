@@ -45,7 +45,7 @@ class Filter(ABC):
 
     @abstractmethod
     def conditions(self) -> list[Condition]:
-        """Conditions that every job that matches fulfills."""
+        """Conditions that every matching job fulfils."""
 
     @abstractmethod
     def differences(self, job: Job) -> list[str]:

@@ -163,7 +163,7 @@ def sync_oban_connection(
 
 @pytest.fixture
 def oban_sessionmaker(oban_connection: "AsyncConnection") -> "async_sessionmaker[AsyncSession]":
-    """Makes sessions as `oban_session`, for applications that open their own."""
+    """Makes sessions like `oban_session`, for applications that open their own."""
     from sqlalchemy.ext.asyncio import async_sessionmaker
 
     return async_sessionmaker(
@@ -173,7 +173,7 @@ def oban_sessionmaker(oban_connection: "AsyncConnection") -> "async_sessionmaker
 
 @pytest.fixture
 def sync_oban_sessionmaker(sync_oban_connection: "Connection") -> "sessionmaker[Session]":
-    """Makes sessions as `sync_oban_session`, for applications that open their own."""
+    """Makes sessions like `sync_oban_session`, for applications that open their own."""
     from sqlalchemy.orm import sessionmaker
 
     return sessionmaker(

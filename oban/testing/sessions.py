@@ -75,7 +75,7 @@ class BlockingSessions:
     """Sessions of jobs on a sync driver, for plain workers and for async ones.
 
     Args:
-        database: That of the `SyncOban`.
+        database: The database of the `SyncOban`.
         bind: The test's connection, or else the engine.
         has_rows: Whether the jobs have rows, in which their outcomes are stored.
     """

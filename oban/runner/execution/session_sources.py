@@ -1,4 +1,4 @@
-"""What an executor needs of those who make the sessions of jobs."""
+"""The interfaces through which an executor gets the sessions of jobs."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
