@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_scoped_session
@@ -20,6 +20,9 @@ from oban.errors import InvalidTarget
 
 AsyncCaller: TypeAlias = AsyncSession | async_scoped_session[Any] | AsyncConnection
 SyncCaller: TypeAlias = Session | scoped_session[Any] | Connection
+#: The same for `isinstance`.
+ASYNC_CALLERS: Final = (AsyncSession, async_scoped_session, AsyncConnection)
+SYNC_CALLERS: Final = (Session, scoped_session, Connection)
 
 
 class JoinedCaller:
@@ -109,17 +112,15 @@ def joining(database: object, caller: Connection) -> Iterator[None]:
 
 def split_async(engine: Any) -> tuple[Any, JoinedCaller | None]:
     """The engine of what an `Oban` was created with and, for a session or connection, how to join it."""
-    if isinstance(engine, AsyncConnection):
-        return engine.engine, JoinedCaller(engine)
-    if isinstance(engine, (AsyncSession, async_scoped_session)):
-        joined = JoinedCaller(engine)
-        return AsyncEngine(joined.engine), joined
-    return engine, None
+    if not isinstance(engine, ASYNC_CALLERS):
+        return engine, None
+    joined = JoinedCaller(engine)
+    return engine.engine if isinstance(engine, AsyncConnection) else AsyncEngine(joined.engine), joined
 
 
 def split_sync(engine: Any) -> tuple[Any, JoinedCaller | None]:
     """Do the same for a `SyncOban`."""
-    if not isinstance(engine, (Session, scoped_session, Connection)):
+    if not isinstance(engine, SYNC_CALLERS):
         return engine, None
     joined = JoinedCaller(engine)
     return joined.engine, joined

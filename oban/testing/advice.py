@@ -60,16 +60,11 @@ def _is_in_failed_transaction(error: BaseException) -> bool:
 
 def check_bind(fixture: str, bind: Any) -> None:
     """Raise `pytest.UsageError` unless a fixture that a project overrides returns a session or connection."""
-    from sqlalchemy import Connection
-    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
-    from sqlalchemy.orm import Session, scoped_session
+    from oban.database.joined import ASYNC_CALLERS, SYNC_CALLERS
 
-    if fixture == "oban_bind":
-        kinds: tuple[type[Any], ...] = (AsyncSession, AsyncConnection, async_scoped_session)
-    else:
-        kinds = (Session, Connection, scoped_session)
+    kinds = ASYNC_CALLERS if fixture == "oban_bind" else SYNC_CALLERS
     if not isinstance(bind, kinds):
-        session, connection, _ = (kind.__name__ for kind in kinds)
+        session, _, connection = (kind.__name__ for kind in kinds)
         raise pytest.UsageError(
             f"the fixture {fixture} has to return the {session} or {connection} whose transaction is rolled"
             f" back after the test, not {type(bind).__name__}"

@@ -3,12 +3,9 @@
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
-from sqlalchemy.orm import Session, scoped_session
-
 from oban import display, instances
 from oban.client import Oban
+from oban.database.joined import ASYNC_CALLERS, SYNC_CALLERS
 from oban.database.loops import running_loop
 from oban.errors import ConfigError, InstanceNotFound, InvalidTarget
 from oban.sync_client import SyncOban
@@ -79,8 +76,8 @@ def _checked(client: Oban | SyncOban, session: object) -> Oban | SyncOban:
 
 
 def _is_async(session: object) -> bool:
-    if isinstance(session, (AsyncSession, async_scoped_session, AsyncConnection)):
+    if isinstance(session, ASYNC_CALLERS):
         return True
-    if isinstance(session, (Session, scoped_session, Connection)):
+    if isinstance(session, SYNC_CALLERS):
         return False
     raise InvalidTarget(f"session must be a session or connection, not {type(session).__name__}")
