@@ -269,8 +269,15 @@ class BaseDatabase(ABC):
         if writes and self.dialect.driver_autocommits(connection):
             self._check_begun(connection)
         session.flush()
-        with pinned(session):
-            result = function(transaction, *args, **kwargs)
+        try:
+            with pinned(session):
+                result = function(transaction, *args, **kwargs)
+        except DBAPIError as error:
+            # The session can be on another database than this client.
+            url = connection.engine.url
+            if schema_error := schema_errors.explain(error, self.dialect, url, self.prefix):
+                raise schema_error from None
+            raise
         if elsewhere:
             # On its own, the session would load and write them in the schema where it looks for tables.
             for job in [each for each in session.identity_map.values() if isinstance(each, Job)]:

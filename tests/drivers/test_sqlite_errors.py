@@ -2,11 +2,12 @@
 
 import os
 import traceback
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import URL, create_engine, text
+from sqlalchemy import URL, Connection, create_engine, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
@@ -15,6 +16,7 @@ from oban import Job, Oban, SyncOban, migration
 from oban.database import retries
 from oban.errors import DatabaseUnavailable, SchemaMissing
 from tests.support.databases import SQLiteFactory
+from tests.support.schema import sync_engine
 
 HINT = "pass it as session="
 BRIEF = {"connect_args": {"timeout": 0.01}}
@@ -91,3 +93,22 @@ async def test_a_file_that_a_uri_names_is_not_missing(url: URL) -> None:
 def test_an_installation_names_a_missing_directory(tmp_path: Path) -> None:
     with pytest.raises(DatabaseUnavailable, match=rf"\(the directory {tmp_path}/no does not exist\)"):
         migration.upgrade(f"sqlite:///{tmp_path}/no/app.db")
+
+
+@pytest.mark.parametrize("kind", [Session, Connection])
+def test_missing_tables_are_those_of_the_database_of_the_session(
+    url: URL, tmp_path: Path, kind: type[Session | Connection]
+) -> None:
+    with closing(create_engine(f"sqlite:///{tmp_path}/other.db").connect()) as connection:
+        caller = connection if kind is Connection else Session(connection)
+        with pytest.raises(SchemaMissing, match=f"no Oban tables in .*{tmp_path}/other.db; make"):
+            SyncOban(sync_engine(url)).enqueue(Job(worker="a"), session=caller)
+    connection.engine.dispose()
+
+
+async def test_they_are_also_those_of_an_async_session(url: URL, tmp_path: Path) -> None:
+    engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/other.db")
+    async with AsyncSession(engine) as session:
+        with pytest.raises(SchemaMissing, match=f"no Oban tables in .*{tmp_path}/other.db; make"):
+            await Oban(url).enqueue(Job(worker="a"), session=session)
+    await engine.dispose()
