@@ -26,7 +26,8 @@ _NO_JOBS = (
     " session; pass the session as session= to flush it here."
 )
 _NO_JOBS_HERE = (
-    "Another client of this name is on {}: jobs that it has enqueued, or a session on its engine, are there."
+    "Another client of this name is on {}; jobs of that client, and of sessions on its engine, are not seen"
+    " here."
 )
 
 

@@ -101,7 +101,7 @@ def test_without_any_job_the_message_names_the_database_of_the_application(
 ) -> None:
     application = SyncOban(f"sqlite:///{tmp_path}/shop.db", name="shop")
     assert "Another client of this name is on sqlite" in (text := message(oban))
-    assert f"{tmp_path}/shop.db: jobs that it has enqueued" in text
+    assert f"{tmp_path}/shop.db; jobs of that client" in text
     del application
 
 
