@@ -160,7 +160,7 @@ class Executor:
     def _call_with_session(
         self, run: Run, worker: Worker[Any], found: dict[str, Any], process_within: Callable[[Process], Any]
     ) -> Ack | None:
-        """As `_call`, but commits what `process` writes; returns what is left to be stored."""
+        """As `call_process`, but commits what `process` writes; returns what is left to be stored."""
 
         def work(session: Session) -> Ack:
             result = process_within(partial(process_with_session, worker, session, found))
