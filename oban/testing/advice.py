@@ -23,6 +23,11 @@ _ABORTED: Final = (
     "All of this test is one transaction, in which PostgreSQL runs nothing after a statement has failed: roll"
     " back the session, or the savepoint, that has run it."
 )
+_OTHER_LOOP: Final = (
+    "A connection of a test works on one event loop. asyncio.run and TestClient start another one: call"
+    " helpers through the portal of the TestClient, or send requests with httpx.AsyncClient and"
+    " ASGITransport instead."
+)
 #: The SQLSTATE of a statement in such a transaction.
 _IN_FAILED_TRANSACTION: Final = "25P02"
 
@@ -48,6 +53,8 @@ def _note(error: BaseException, used: set[str], sync_used: set[str]) -> str | No
             return _OTHER_KIND.format(used="oban", kind="with", needed="sync_oban")
         if not used:
             return _OTHER_KIND.format(used="sync_oban", kind="without", needed="oban")
+    if isinstance(error, errors.WrongLoop) and "TestClient" not in str(error):
+        return _OTHER_LOOP
     return _ABORTED if (used or sync_used) and _is_in_failed_transaction(error) else None
 
 

@@ -56,7 +56,8 @@ def _not_found(name: str, is_async: bool) -> InstanceNotFound:
     if not is_async and instances.async_clients.find(name) is not None:
         return InstanceNotFound(
             f"there is no SyncOban named {shown} in this process, only an Oban: await the helper in an"
-            f" `async def` test, or request the fixture sync_oban, or create SyncOban(…, name={shown})"
+            " `async def` test, call it through the portal of a TestClient, or request the fixture"
+            f" sync_oban, or create SyncOban(…, name={shown})"
         )
     kind = "Oban" if is_async else "SyncOban"
     fixture = "oban" if is_async else "sync_oban"

@@ -181,6 +181,7 @@ import pytest
 from sqlalchemy.exc import DBAPIError
 
 from oban import Oban, SyncOban, Worker
+from oban.errors import WrongLoop
 
 application = Oban("sqlite+aiosqlite:///application.db")
 
@@ -205,6 +206,9 @@ class TestBind:
     async def test_with_the_engine_of_the_application(self, oban):
         pass
 
+async def test_on_another_loop(oban):
+    raise WrongLoop("the engine is used on another event loop")
+
 async def test_after_an_error_of_the_database(oban, oban_session):
     error = DBAPIError(None, None, Exception())
     error.orig.sqlstate = "25P02"
@@ -215,12 +219,13 @@ async def test_after_an_error_of_the_database(oban, oban_session):
 def test_tests_that_do_not_use_the_fixtures_everywhere_are_told_so(tmp_path: Path) -> None:
     (tmp_path / "test_it.py").write_text(FORGOTTEN)
     _, output = run_pytest("-o", "asyncio_mode=auto", "--tb=short", folder=tmp_path)
-    assert "4 failed, 1 error" in output
+    assert "5 failed, 1 error" in output
     for advice in (
         "request the fixture oban, or sync_oban in a test without asyncio",
         "This test uses the fixture oban, which is for code with asyncio: for other code, request sync_oban",
         "This is not the database of the fixtures that this test uses",
         "the fixture oban_bind has to return the AsyncSession or AsyncConnection whose transaction",
         "All of this test is one transaction",
+        "A connection of a test works on one event loop",
     ):
         assert output.count(advice) == 1
