@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 from sqlalchemy import text
 
-from oban import Oban, migration
+from oban import Oban, instances, migration
 from tests.support.databases import Factory, PostgreSQLFactory
 from tests.support.fixtures import server_url
 from tests.testing.applications import KINDS, Backend
@@ -37,3 +37,10 @@ async def server_of_prefix(postgresql_factory: PostgreSQLFactory) -> AsyncIterat
             await connection.run_sync(migration.upgrade, prefix="jobs")
         yield oban
     postgresql_factory.drop(url)
+
+
+@pytest.fixture
+def no_clients(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide the clients that other tests have left in this process."""
+    monkeypatch.setattr(instances, "async_clients", instances.Instances("Oban"))
+    monkeypatch.setattr(instances, "sync_clients", instances.Instances("SyncOban"))

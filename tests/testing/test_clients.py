@@ -68,7 +68,7 @@ class NeedsSession(Worker):
         """Nothing."""
 
 
-async def test_a_helper_without_a_client_says_which_fixture_is_missing() -> None:
+async def test_a_helper_without_a_client_says_which_fixture_is_missing(no_clients: None) -> None:
     with pytest.raises(InstanceNotFound, match=r"no Oban named 'Nobody' .* request the fixture oban, or"):
         await assert_enqueued(oban="Nobody")
     with pytest.raises(ConfigError, match="request the fixture oban in an async test"):

@@ -26,7 +26,6 @@ from oban import (
     Snooze,
     Worker,
     current_job,
-    instances,
     job,
     testing,
 )
@@ -279,13 +278,6 @@ class Unlimited(Worker):
 async def test_the_timeout_of_the_client_counts_for_workers_without_one(app: Application) -> None:
     with pytest.raises(TimeoutError):
         await app.testing.process_job(Unlimited.new())
-
-
-@pytest.fixture
-def no_clients(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hide the clients that other tests have left in this process."""
-    for name in ("async_clients", "sync_clients"):
-        monkeypatch.setattr(instances, name, instances.Instances("Oban"))
 
 
 async def test_no_client_is_needed_without_a_session(no_clients: None) -> None:
