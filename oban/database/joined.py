@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 from sqlalchemy import Connection, Engine
@@ -80,17 +81,23 @@ class JoinedCaller:
         """Nothing: there is always a transaction to join."""
 
 
-#: The callers that databases join in this context, the innermost last. A database whose block has ended is
-#: None, for the tasks that have outlived it.
-_joining: ContextVar[tuple[list[Any], ...]] = ContextVar("oban.database.joining", default=())
+@dataclass
+class _Block:
+    """A block of `joining`. Its database is None once it has ended, for tasks that outlive it."""
+
+    database: object
+    joined: JoinedCaller
+
+
+#: The blocks of this context, the innermost last.
+_blocks: ContextVar[tuple[_Block, ...]] = ContextVar("oban.database.joining", default=())
 
 
 def joined_here(database: object) -> JoinedCaller | None:
     """The caller whose transaction the calls of a database without `session=` join in this context."""
-    joined: JoinedCaller
-    for owner, joined in reversed(_joining.get()):
-        if owner is database:
-            return joined
+    for block in reversed(_blocks.get()):
+        if block.database is database:
+            return block.joined
     return None
 
 
@@ -101,13 +108,13 @@ def joining(database: object, caller: Connection) -> Iterator[None]:
     That is for this context, the tasks that it starts and the jobs that it runs. Other tasks and threads can
     use the same client with another transaction at the same time.
     """
-    entry = [database, JoinedCaller(caller)]
-    token = _joining.set((*_joining.get(), entry))
+    block = _Block(database, JoinedCaller(caller))
+    token = _blocks.set((*_blocks.get(), block))
     try:
         yield
     finally:
-        entry[0] = None
-        _joining.reset(token)
+        block.database = None
+        _blocks.reset(token)
 
 
 def split_async(engine: Any) -> tuple[Any, JoinedCaller | None]:
