@@ -5,7 +5,7 @@ from collections import Counter, deque
 from collections.abc import Coroutine
 from datetime import datetime
 from functools import partial
-from typing import Any, Literal, overload
+from typing import Any, Literal, TypedDict, Unpack, overload
 
 from oban import display, fields, suggestions
 from oban.client import Oban
@@ -32,43 +32,43 @@ OUTCOMES = (
 MAX_SNOOZES = 100
 
 
+class DrainOptions(TypedDict, total=False):
+    """The options of `drain_queue`, which documents them."""
+
+    with_scheduled: bool | datetime
+    with_recursion: bool
+    with_safety: bool
+    with_limit: int | None
+
+
 @overload
 def drain_queue(
     queue: str = "default",
-    *,
     oban: Oban | str = "Oban",
+    *,
     session: AsyncCaller | None = None,
-    with_scheduled: bool | datetime = True,
-    with_recursion: bool = True,
-    with_safety: bool = False,
-    with_limit: int | None = None,
+    **options: Unpack[DrainOptions],
 ) -> Coroutine[Any, Any, dict[str, int]]: ...
 @overload
 def drain_queue(
-    queue: str = "default",
-    *,
-    oban: SyncOban,
-    session: SyncCaller | None = None,
-    with_scheduled: bool | datetime = True,
-    with_recursion: bool = True,
-    with_safety: bool = False,
-    with_limit: int | None = None,
+    queue: str, oban: SyncOban, *, session: SyncCaller | None = None, **options: Unpack[DrainOptions]
 ) -> dict[str, int]: ...
 @overload
 def drain_queue(
-    queue: str = "default",
     *,
-    oban: str = "Oban",
-    session: SyncCaller,
-    with_scheduled: bool | datetime = True,
-    with_recursion: bool = True,
-    with_safety: bool = False,
-    with_limit: int | None = None,
+    queue: str = "default",
+    oban: SyncOban,
+    session: SyncCaller | None = None,
+    **options: Unpack[DrainOptions],
+) -> dict[str, int]: ...
+@overload
+def drain_queue(
+    queue: str = "default", oban: str = "Oban", *, session: SyncCaller, **options: Unpack[DrainOptions]
 ) -> dict[str, int]: ...
 def drain_queue(
     queue: str = "default",
-    *,
     oban: Oban | SyncOban | str = "Oban",
+    *,
     session: Any = None,
     with_scheduled: bool | datetime = True,
     with_recursion: bool = True,
