@@ -63,6 +63,13 @@ class Frozen:
         return result
 
 
+async def freeze(oban: Oban, now: Suspended, monkeypatch: pytest.MonkeyPatch, name: str) -> Frozen:
+    """Freeze a node in a turn that begins after this."""
+    # The turn of its start may still be under way.
+    await producer_of(oban).settled()
+    return Frozen(oban, now, monkeypatch, name)
+
+
 async def take_over(client: Oban, job: Job) -> None:
     """Rescue a job of another node, and complete it."""
     database, row = database_of(client), await row_of(client, job)
@@ -82,7 +89,7 @@ async def test_only_jobs_that_are_still_its_own_start(
             Oban(url, name="client") as client,
             Oban(url, queues={"default": 5}, lease=LEASE, **NO_POLLING) as oban,
         ):
-            frozen = Frozen(oban, now, monkeypatch, "write")
+            frozen = await freeze(oban, now, monkeypatch, "write")
             jobs: list[Job] = []
             enqueued = asyncio.Event()
 
@@ -120,7 +127,7 @@ async def test_a_job_whose_claim_was_lost_starts_only_if_it_is_still_its_own(
             Oban(url, queues={"default": 5}, lease=LEASE, **NO_POLLING) as oban,
         ):
             producer = producer_of(oban)
-            frozen = Frozen(oban, now, monkeypatch, "read")
+            frozen = await freeze(oban, now, monkeypatch, "read")
             first = await client.enqueue(runs.worker.new(queue="elsewhere"))
             frozen.meanwhile = lambda: take_over(client, first)
             await database_of(client).write(fetch.fetch, "elsewhere", 1, "node", producer.owner)
@@ -212,7 +219,7 @@ async def test_a_stop_puts_back_a_job_that_nobody_knows_to_be_its_own(
         async with Oban(url, name="client") as client:
             oban = Oban(url, queues={"default": 5}, lease=LEASE, **{**NO_POLLING, "shutdown_grace_period": 0})
             await oban.start()
-            frozen = Frozen(oban, now, monkeypatch, "write")
+            frozen = await freeze(oban, now, monkeypatch, "write")
             read = runner_of(oban).database.read
             failed: list[object] = []
 
