@@ -20,8 +20,8 @@ def wait_for(database: Database, name: str, call: Callable[[], Coroutine[Any, An
     """Wait in sync code while the event loop of a node runs a call, such as one that enqueues a job.
 
     Args:
-        database: That of the node.
-        name: Its instance name, for the error.
+        database: The database of the node.
+        name: The instance name, for the error.
         call: Makes the coroutine.
 
     Raises:

@@ -33,8 +33,9 @@ class CallerThread(Executor):
         """Run a coroutine on an event loop in another thread, and this executor's calls here meanwhile."""
         answer: Future[T] = Future()
         context = contextvars.copy_context()
+        # A daemon, so that Python does not wait for it after this thread was interrupted and serves no calls.
         thread = threading.Thread(
-            target=context.run, args=(self._run_loop, make, answer), name="oban-testing"
+            target=context.run, args=(self._run_loop, make, answer), name="oban-testing", daemon=True
         )
         thread.start()
         try:
