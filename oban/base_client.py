@@ -14,6 +14,7 @@ from oban import display
 from oban.config import NotifierKind, Options, QueueOptions, Retention
 from oban.enqueue_operations import CallerT, EnqueueOperations, MaybeAwaitable
 from oban.errors import ConfigError, InvalidTarget
+from oban.inspection_operations import InspectionOperations
 from oban.instances import Instances
 from oban.job_operations import JobOperations
 from oban.middleware import Middleware
@@ -32,6 +33,7 @@ class BaseClient(
     JobOperations[CallerT],
     QueueOperations[CallerT],
     PeriodicOperations[CallerT],
+    InspectionOperations[CallerT],
     Generic[EngineT, CallerT],
 ):
     """Base of both clients. Subclasses open the database, and run the repository's functions in it."""

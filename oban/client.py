@@ -14,6 +14,7 @@ from oban.base_client import BaseClient, async_batches, check_size
 from oban.database.aio import Database
 from oban.database.joined import AsyncCaller, SyncCaller
 from oban.fields import RetryOptions
+from oban.inspection_clients import AsyncInspection
 from oban.models import Job
 from oban.notifier import direct_url
 from oban.periodic_clients import AsyncPeriodic
@@ -39,7 +40,7 @@ from oban.runner import Node, sync_calls
 from oban.runner.execution import session_factory
 
 
-class Oban(AsyncPeriodic, BaseClient[AsyncEngine, AsyncCaller]):
+class Oban(AsyncPeriodic, AsyncInspection, BaseClient[AsyncEngine, AsyncCaller]):
     """A job queue in a database: enqueues and manages jobs, and runs them if it has queues.
 
     Use it as `async with Oban(engine, queues={"default": 10}) as oban:`, or call `start` and `stop`. A

@@ -12,6 +12,7 @@ from oban.database.joined import SyncCaller
 from oban.database.sync import SyncDatabase
 from oban.errors import ConfigError
 from oban.fields import RetryOptions
+from oban.inspection_clients import SyncInspection
 from oban.models import Job
 from oban.periodic_clients import SyncPeriodic
 from oban.polling import Polling, Timeout
@@ -34,7 +35,7 @@ from oban.repository.selection import Target, Targets, check_statement, load_job
 from oban.repository.update import JobChanges
 
 
-class SyncOban(SyncPeriodic, BaseClient[Engine, SyncCaller]):
+class SyncOban(SyncPeriodic, SyncInspection, BaseClient[Engine, SyncCaller]):
     """`Oban` without asyncio, for Flask, scripts and threads: enqueues and manages jobs, and runs none.
 
     Any number of threads can use it. Jobs are run by `oban start`, or by an `Oban` with queues. Most methods

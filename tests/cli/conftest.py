@@ -1,6 +1,7 @@
 """A folder with an application in it, for every test of the command line."""
 
 import asyncio
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from sqlalchemy import URL
 from oban import Oban
 from tests.cli.support import WORKERS
 from tests.support.databases import PostgreSQLFactory, SQLiteFactory
+from tests.support.terminal import Terminals, start_terminals
 
 
 @pytest.fixture(autouse=True)
@@ -18,9 +20,16 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "app").mkdir()
     (tmp_path / "app" / "workers.py").write_text(WORKERS)
     monkeypatch.chdir(tmp_path)
-    for name in ("OBAN_DATABASE_URL", "OBAN_LISTEN_URL"):
-        monkeypatch.delenv(name, raising=False)
+    for name in [name for name in os.environ if name.startswith("OBAN_") and name != "OBAN_FAST_PATH"]:
+        monkeypatch.delenv(name)
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def terminals() -> Iterator[Terminals]:
+    """Runs commands in terminals."""
+    with start_terminals() as running:
+        yield running
 
 
 @pytest.fixture

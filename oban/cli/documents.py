@@ -1,0 +1,26 @@
+"""The types of what each command prints with `--json`, and their JSON Schema."""
+
+from typing import Any
+
+from oban.periodic import PeriodicInfo
+
+#: By command. docs/command_line.schema.json has the schema of each, which a test compares.
+DOCUMENTS: dict[str, Any] = {
+    "periodic list": list[PeriodicInfo],
+}
+
+
+def json_schema() -> dict[str, Any]:
+    """One JSON Schema, with a definition for the output of each command."""
+    from pydantic import TypeAdapter
+
+    inputs = [(command, "serialization", TypeAdapter(type_)) for command, type_ in DOCUMENTS.items()]
+    references, schema = TypeAdapter.json_schemas(inputs)  # type: ignore[arg-type]
+    commands = {command: reference for (command, _), reference in references.items()}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "What the commands of oban print with --json",
+        "type": "object",
+        "properties": commands,
+        **schema,
+    }
