@@ -35,6 +35,9 @@ class Notifier(ABC):
     payload means that anything may have changed.
     """
 
+    #: How it notices what other processes do: `listen`, `data_version` or `poll`.
+    kind: str
+
     def __init__(self, database: Database) -> None:
         self.database = database
         self._handlers: defaultdict[str, list[Handler]] = defaultdict(list)
@@ -43,6 +46,11 @@ class Notifier(ABC):
         self._started = False
         #: Receives in the background, if the notifier needs that.
         self._task: asyncio.Task[None] | None = None
+
+    @property
+    def hears(self) -> bool | None:
+        """Whether notifications arrive; None if that is not known. Can be read from any thread."""
+        return None
 
     def subscribe(self, channel: str, handler: Handler) -> None:
         """Call `handler` with each payload of a channel, on the event loop."""

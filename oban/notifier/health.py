@@ -36,6 +36,8 @@ class Health:
         self._database = database
         self._listen_url = listen_url
         self._known: dict[str, str] = {}
+        #: Whether the last echo has arrived; None while none was sent on this connection.
+        self.echoed: bool | None = None
         self._token = f"oban-echo-{uuid.uuid4()}"
         self._received = asyncio.Event()
         self._stopped = asyncio.Event()
@@ -44,6 +46,7 @@ class Health:
     def start(self, schema: str | None, pooled: bool) -> None:
         """Check now and from time to time. `pooled` says that the listener goes through a pooler."""
         self._stopped.clear()
+        self.echoed = None
         self._task = asyncio.create_task(self._run(schema, pooled), name="oban-listen-health")
 
     async def stop(self) -> None:
@@ -79,7 +82,10 @@ class Health:
         if trigger is not None:
             self._log("trigger", _trigger_problem(trigger, f"{schema}.oban_jobs"))
         if not self._stopped.is_set() and (trigger is None or not trigger.muted):
-            self._log("echo", await self._echo_problem(pooled))
+            problem = await self._echo_problem(pooled)
+            if not self._stopped.is_set():
+                self.echoed = not problem
+            self._log("echo", problem)
 
     async def _echo_problem(self, pooled: bool) -> str:
         self._received.clear()

@@ -34,6 +34,8 @@ class ListenNotifier(Notifier):
     at the tables once. `url` leads to the database directly, if the engine goes through a pooler.
     """
 
+    kind = "listen"
+
     def __init__(self, database: Database, url: str | URL | None = None) -> None:
         super().__init__(database)
         self._url = direct_url(database, url)
@@ -41,6 +43,12 @@ class ListenNotifier(Notifier):
         self._listening = asyncio.Event()
         self._failures = 0
         self._health = Health(database, self._url)
+
+    @property
+    def hears(self) -> bool | None:
+        if not self._listening.is_set():
+            return False if self._failures else None
+        return self._health.echoed
 
     async def _open(self) -> None:
         if self._url is not None:

@@ -27,6 +27,8 @@ _TOTAL_CHANGES = select(func.total_changes())
 class PollNotifier(Notifier):
     """Receives the notices of this process's own commits, and only if the library announces them itself."""
 
+    kind = "poll"
+
     async def _open(self) -> None:
         self._loop = asyncio.get_running_loop()
         self.database.on_notices.append(self._on_notices)
@@ -49,14 +51,21 @@ class PollNotifier(Notifier):
 class DataVersionNotifier(PollNotifier):
     """Receives the notices of this process, and detects other commits within `interval` seconds."""
 
+    kind = "data_version"
     interval = POLL_INTERVAL
     _total_changes: int | None = None
+    _hears: bool | None = None
+
+    @property
+    def hears(self) -> bool | None:
+        return self._hears
 
     async def _open(self) -> None:
         await super()._open()
         engine = self.database.engine
         if self.database.in_memory:
             event.listen(engine.sync_engine, "commit", self._on_commit)
+            self._hears = True
         else:
             self._task = asyncio.create_task(self._watch(), name="oban-data-version")
 
@@ -81,6 +90,7 @@ class DataVersionNotifier(PollNotifier):
                     await self._poll(connection)
             # Nothing must end the polling, not even a full pool.
             except Exception as error:
+                self._hears = False
                 logger.warning("polling the database for changes failed: %s", dialects.driver_error(error))
                 await asyncio.sleep(RETRY_PAUSE)
 
@@ -88,6 +98,7 @@ class DataVersionNotifier(PollNotifier):
         seen = None
         while self._started:
             version = await connection.run_sync(self._data_version)
+            self._hears = True
             if version != seen:
                 seen = version
                 self.wake_all()

@@ -113,10 +113,11 @@ def check_cluster(tx: Transaction, name: str, queue: str | None = None) -> list[
     if queue is not None:
         statement = statement.where(Producer.queue == queue)
     statement = statement.order_by(Producer.queue, Producer.node, Producer.started_at, Producer.uuid)
-    return [_queue_info(row) for row in tx.orm_execute(statement).scalars()]
+    return [queue_info(row) for row in tx.orm_execute(statement).scalars()]
 
 
-def _queue_info(row: Producer) -> QueueInfo:
+def queue_info(row: Producer) -> QueueInfo:
+    """The queue of a producer's row."""
     # Other implementations can store anything in `meta`.
     meta = row.meta if isinstance(row.meta, dict) else {}
     limit, running = meta.get("local_limit"), meta.get("running")
@@ -145,11 +146,12 @@ def stale_producers(tx: Transaction, lease: float, observed_for: ObservedFor = a
     return [
         uuid
         for uuid, heartbeat_at, meta in rows
-        if (own := _lease(meta, lease)) <= observed and (now - heartbeat_at).total_seconds() >= own
+        if (own := lease_of(meta, lease)) <= observed and (now - heartbeat_at).total_seconds() >= own
     ]
 
 
-def _lease(meta: object, least: float) -> float:
+def lease_of(meta: object, least: float) -> float:
+    """The lease of a producer with this `meta`, in seconds, and at least `least`."""
     # Other implementations can store anything in `meta`.
     own = meta.get("lease") if isinstance(meta, dict) else None
     if isinstance(own, bool) or not isinstance(own, (int, float)):

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import threading
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -29,13 +29,14 @@ class HeartbeatThread:
         heartbeats: Callable[[], Sequence[Heartbeat]],
         loop_answered_at: Callable[[], float],
         on_full: Callable[[], None] | None = None,
+        facts: Callable[[], Mapping[str, Any]] = dict,
     ) -> None:
         timeout = min(options.statement_timeout, options.lease / 4)
         self._database = database.with_own_pool(1, timeout, own_loop=True)
         self._thread = None if self._database is database else _LoopThread()
         if self._thread is not None:
             self._database.on_full = on_full
-        self._refresher = Refresher(self._database, options, heartbeats, loop_answered_at)
+        self._refresher = Refresher(self._database, options, heartbeats, loop_answered_at, facts)
         self.may_fetch = self._refresher.may_fetch
         self.is_steady = self._refresher.is_steady
 

@@ -24,6 +24,7 @@ from oban.runner.execution.session_pool import SessionPool
 from oban.runner.heartbeat_thread import HeartbeatThread
 from oban.runner.lifespan import Lifespan
 from oban.runner.loop_watchdog import LoopWatchdog
+from oban.runner.node_facts import node_facts
 from oban.runner.processes import child
 from oban.runner.processes.pool import ProcessPool
 from oban.runner.queues import Queues
@@ -102,6 +103,7 @@ class Runner:
             lambda: self.queues.heartbeats(),
             lambda: self.watchdog.answered_at,
             self._make_room_for_services,
+            partial(node_facts, self.notifier),
         )
         self.queues = Queues(
             options, self._make_producer, self.heartbeat_thread, self._budget, self._open_ahead

@@ -2,7 +2,8 @@
 
 import asyncio
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 from uuid import UUID
 
 from oban import clock
@@ -21,7 +22,8 @@ class Refresher(Service):
 
     It runs on another event loop than the jobs (see `HeartbeatThread`), so that a job that blocks its loop
     does not look like a dead node. `loop_answered_at` returns when the jobs' loop last answered, by the
-    monotonic clock: after `MAX_BLOCKED_LEASES` the heartbeats stop, and the jobs are rescued.
+    monotonic clock: after `MAX_BLOCKED_LEASES` the heartbeats stop, and the jobs are rescued. `facts` returns
+    what all heartbeats tell about the node.
     """
 
     def __init__(
@@ -30,6 +32,7 @@ class Refresher(Service):
         options: Options,
         heartbeats: Callable[[], Sequence[Heartbeat]],
         loop_answered_at: Callable[[], float],
+        facts: Callable[[], Mapping[str, Any]] = dict,
     ) -> None:
         super().__init__("refresher", options.heartbeat_interval)
         self.database = database
@@ -37,6 +40,7 @@ class Refresher(Service):
         # A heartbeat that fails must be repeated before the lease is over.
         self.max_backoff = min(self.interval, self.max_backoff)
         self._heartbeats = heartbeats
+        self._facts = facts
         self._loop_answered_at = loop_answered_at
         self._sent_at = -math.inf
         self._steady_since = 0.0
@@ -67,8 +71,9 @@ class Refresher(Service):
                     f"the event loop has been blocked for more than {MAX_BLOCKED_LEASES} leases"
                 )
             # The leader may have another lease; it judges each producer by the longer one.
+            shared = {**self._facts(), "lease": self.lease}
             heartbeats = [
-                heartbeat._replace(meta={**heartbeat.meta, "lease": self.lease})
+                heartbeat._replace(meta={**heartbeat.meta, **shared})
                 for heartbeat in self._heartbeats()
                 if heartbeat.uuid not in self._ended
             ]

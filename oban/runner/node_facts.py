@@ -1,0 +1,25 @@
+"""What a node tells about itself in its heartbeats."""
+
+import os
+from typing import Any
+
+from oban import clock
+from oban.notifier import Notifier
+from oban.registry import registry
+from oban.version import __version__
+
+#: A node with more workers does not list them: each heartbeat of each of its queues would carry the list.
+MAX_WORKERS = 500
+
+
+def node_facts(notifier: Notifier) -> dict[str, Any]:
+    """The part of `oban_producers.meta` that all producers of a node share. Called from another thread."""
+    facts: dict[str, Any] = {
+        "clock": clock.now().isoformat(),
+        "listener": {"kind": notifier.kind, "hears": notifier.hears},
+        "version": __version__,
+        "pid": os.getpid(),
+    }
+    if len(workers := sorted(registry)) <= MAX_WORKERS:
+        facts["workers"] = workers
+    return facts
