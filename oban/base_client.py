@@ -70,6 +70,7 @@ class BaseClient(
         max_attempts: int | None = None,
         lifespan: Callable[[Any], AbstractAsyncContextManager[Any]] | None = None,
         leadership: bool | None = None,
+        history: bool | None = None,
         periodic: Sequence[Periodic | Mapping[str, Any]] | None = None,
         **unknown: Never,
     ) -> None:
@@ -123,6 +124,8 @@ class BaseClient(
                 what it yields: a mapping, or one object (default: none).
             leadership: Whether this node can become the leader, which rescues and prunes jobs and inserts
                 periodic ones. At least one node of the instance has to (default True).
+            history: Whether this client stores a row for each attempt of a job that ends here, for
+                `list_attempts` (default True).
             periodic: Entries of periodic jobs, in addition to those of workers with the option `cron`:
                 `[Periodic("nightly", "0 3 * * *", Report.new())]`. Nodes with queues declare them when they
                 start (default: none). `SyncOban` takes none.

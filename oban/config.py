@@ -157,6 +157,7 @@ class Options:
     max_attempts: int | None = None
     lifespan: Callable[[Any], Any] | None = None
     leadership: bool = True
+    history: bool = True
     periodic: Sequence[Periodic] = ()
     #: The intervals that were not set.
     _derived: tuple[str, ...] = field(init=False, repr=False, compare=False)
@@ -170,6 +171,7 @@ class Options:
                 f"notifier must be {' or '.join(NOTIFIERS)}, not {display.shown(self.notifier)}"
             )
         check_bool("leadership", self.leadership)
+        check_bool("history", self.history)
         # A `URL` has a drivername, and this module does not import SQLAlchemy.
         is_url = isinstance(self.listen_url, str) or hasattr(self.listen_url, "drivername")
         if self.listen_url is not None and not (is_url and str(self.listen_url).strip()):

@@ -50,6 +50,14 @@ REFERENCING NEW TABLE AS inserted FOR EACH STATEMENT EXECUTE FUNCTION {schema}ob
 _KEYS_STORAGE = """
 ALTER TABLE {schema}oban_unique_keys SET (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02)
 """
+# Rows are only inserted, and deleted in the order of their insertion. VACUUM also adds new rows to the BRIN
+# index. Without a key, a publication of the table would make each DELETE fail.
+_ATTEMPTS_STORAGE = """
+ALTER TABLE {schema}oban_attempts SET (
+  autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.02
+)
+"""
+_ATTEMPTS_IDENTITY = "ALTER TABLE {schema}oban_attempts REPLICA IDENTITY FULL"
 # Of a column that is declared as an identity, or as serial by other implementations.
 _SEQUENCE = text("SELECT pg_get_serial_sequence(:jobs, 'id')")
 _MUTE = text("SELECT set_config('oban.notify', 'off', true)")
@@ -117,6 +125,16 @@ def attach_to_keys(keys: Table) -> None:
 def _set_keys_storage(keys: Table, connection: Connection, **_: Any) -> None:
     if connection.dialect.name == "postgresql":
         _execute(keys, connection, _KEYS_STORAGE)
+
+
+def attach_to_attempts(attempts: Table) -> None:
+    """Do the same for CREATE TABLE of `oban_attempts`."""
+    event.listen(attempts, "after_create", _set_attempts_storage, propagate=True)
+
+
+def _set_attempts_storage(attempts: Table, connection: Connection, **_: Any) -> None:
+    if connection.dialect.name == "postgresql":
+        _execute(attempts, connection, _ATTEMPTS_STORAGE, _ATTEMPTS_IDENTITY)
 
 
 def _only_on_sqlite(check: CheckConstraint, _: Table) -> None:

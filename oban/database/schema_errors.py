@@ -8,7 +8,7 @@ from sqlalchemy.exc import DBAPIError
 from oban import dialects
 from oban.dialects.base import Dialect
 from oban.errors import SchemaMissing, SchemaOutdated
-from oban.models import Job, PeriodicEntry, Tick, UniqueKey
+from oban.models import Attempt, Job, PeriodicEntry, Tick, UniqueKey
 
 #: The tables and the columns of `oban_jobs` that revisions after 0004 have added, with these revisions.
 ADDED = {
@@ -17,13 +17,14 @@ ADDED = {
     "oban_unique_keys": "0005",
     "oban_periodic": "0006",
     "oban_ticks": "0006",
+    "oban_attempts": "0007",
 }
 _ADDED = re.compile(rf"\b({'|'.join(ADDED)})\b")
 
 
 def check() -> Select[tuple[str | None, object]]:
     """A statement that fails if anything of `ADDED` is missing. It returns nothing, and is not executed."""
-    tables = (exists(select(table.__table__)) for table in (UniqueKey, PeriodicEntry, Tick))
+    tables = (exists(select(table.__table__)) for table in (UniqueKey, PeriodicEntry, Tick, Attempt))
     return select(Job.unique_key, Job.unique_rule).where(or_(*tables)).limit(0)
 
 

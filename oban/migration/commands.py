@@ -44,7 +44,7 @@ def upgrade(target: Target, *, prefix: str | None = None, revision: str = "head"
         prefix: The schema of the tables. It is created if it does not exist; otherwise, the right to create
             schemas is not needed.
         revision: The revision to stop at. In Alembic's offline mode, which prints a script, it can be a
-            range such as "0001:0006". A range without a start begins where an earlier call in the same
+            range such as "0001:0007". A range without a start begins where an earlier call in the same
             script ended, or from nothing.
 
     Returns:
@@ -70,7 +70,7 @@ def downgrade(target: Target, *, prefix: str | None = None, revision: str = "bas
     Args:
         target: As for `upgrade`.
         prefix: The schema of the tables.
-        revision: The revision to go back to. Alembic's offline mode needs a range, such as "0006:base".
+        revision: The revision to go back to. Alembic's offline mode needs a range, such as "0007:base".
 
     Raises:
         SchemaMismatch: There are tables, but no revision of Oban created them. They are left alone.

@@ -80,6 +80,10 @@ LATER_COLUMNS = {
         *("declared_at", "seen_at", "lease", "last_tick", "updated_at"),
     },
     "oban_ticks": {"name", "entry", "tick", "job_id", "inserted_at"},
+    "oban_attempts": {
+        *("job_id", "attempt", "outcome", "node", "producer", "started_at", "ended_at"),
+        *("error", "log", "progress", "trace"),
+    },
 }
 
 _SCHEMA = "(SELECT oid FROM pg_namespace WHERE nspname = coalesce(CAST(:schema AS text), current_schema()))"

@@ -2,6 +2,7 @@
 
 from sqlalchemy import MetaData
 
+from oban.models.attempt import Attempt
 from oban.models.base import Base
 from oban.models.cluster import Leader, Producer, Queue
 from oban.models.job import COLUMN_KEYS, DEFAULT_MAX_ATTEMPTS, Job, identity_key
@@ -11,6 +12,7 @@ from oban.models.unique import UniqueKey
 __all__ = [
     "COLUMN_KEYS",
     "DEFAULT_MAX_ATTEMPTS",
+    "Attempt",
     "Base",
     "Job",
     "Leader",

@@ -67,6 +67,10 @@ class Ack(NamedTuple):
     rescued: int | None = None
     #: What is put into `meta`, instead of the values above: JSON text of an object that is not empty.
     meta: str | None = None
+    #: The last progress that the attempt reported, as JSON text.
+    progress: str | None = None
+    #: The last lines of the attempt's log, as the JSON text of a list.
+    log: str | None = None
 
 
 def acknowledge(tx: Transaction, acks: Sequence[Ack]) -> set[int]:
@@ -138,6 +142,8 @@ def _outcomes_statement(dialect: Dialect) -> Update:
             "snoozed": BigInteger,
             "rescued": BigInteger,
             "meta": Text,
+            "progress": Text,
+            "log": Text,
         },
     ).c
     now = dialect.now()

@@ -81,7 +81,7 @@ def test_the_statements_to_run_before_an_upgrade_are_those_whose_locks_are_teste
 
 
 def test_the_revision_of_the_page_takes_a_schema(postgresql: URL, tmp_path: Path) -> None:
-    call = 'migration.upgrade(op, prefix="jobs", revision="base:0006")'
+    call = 'migration.upgrade(op, prefix="jobs", revision="base:0007")'
     PAGE.says(call)
     project = Project(tmp_path, postgresql, "async", THEIRS_ALONE, options(FILTER))
     project.write("a", None, [call], ['migration.downgrade(op, prefix="jobs")'])
@@ -112,8 +112,8 @@ def test_autogenerate_writes_the_revision(
 ) -> None:
     strict = f"{options(HOOKS)}, compare_type=True, compare_server_default=True"
     project = Project(tmp_path, empty_url, template, f"{MODELS}\n{snippet.code}", strict)
-    assert 'oban.migration.upgrade(op, revision="base:0006")' in project.autogenerate()
-    PAGE.says('`oban.migration.upgrade(op, revision="base:0006")`')
+    assert 'oban.migration.upgrade(op, revision="base:0007")' in project.autogenerate()
+    PAGE.says('`oban.migration.upgrade(op, revision="base:0007")`')
     project.upgrade()
     assert tables(empty_url) == MADE | {"orders"}
     project.check()

@@ -83,7 +83,7 @@ def test_the_modules_work_on_tables_of_the_migration(
         for command in commands("docs/sqlmodel.md"):
             project.finish(*command)
         (revision,) = (project.folder / "migrations/versions").glob("*.py")
-        assert 'oban.migration.upgrade(op, revision="base:0006")' in revision.read_text()
+        assert 'oban.migration.upgrade(op, revision="base:0007")' in revision.read_text()
         assert "3 passed" in project.finish("pytest", "-q")
     finally:
         factory.drop(url)

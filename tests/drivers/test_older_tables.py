@@ -58,6 +58,7 @@ async def test_a_client_says_so_at_its_first_call(application: Application) -> N
 STATEMENTS = {
     "SELECT entry FROM oban_periodic": "no table oban_periodic, which revision 0006 adds; .* --prefix jobs",
     "DELETE FROM oban_ticks": "no table oban_ticks, which revision 0006 adds",
+    "DELETE FROM oban_attempts": "no table oban_attempts, which revision 0007 adds",
     "INSERT INTO oban_unique_keys (key) VALUES ('a')": "no table oban_unique_keys, which revision 0005 adds",
     "SELECT unique_key FROM oban_jobs": "no column oban_jobs.unique_key, which revision 0005 adds",
     "UPDATE oban_jobs SET unique_rule = NULL": "no column oban_jobs.unique_rule",
@@ -85,7 +86,7 @@ async def test_the_error_of_a_statement_tells_what_is_missing(application: Appli
                 assert isinstance(found, SchemaOutdated) == ("older version" in str(found))
 
 
-@pytest.mark.parametrize(("revision", "missing"), [("0004", "0005"), ("0005", "0006")])
+@pytest.mark.parametrize(("revision", "missing"), [("0004", "0005"), ("0005", "0006"), ("0006", "0007")])
 async def test_a_node_does_not_start(empty_url: URL, revision: str, missing: str) -> None:
     migration.upgrade(empty_url, revision=revision)
     oban = Oban(empty_url, queues={"default": 1})

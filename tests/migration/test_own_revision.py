@@ -42,7 +42,7 @@ def with_revisions(project: Project, prefix: str = "") -> Project:
         "c",
         "b",
         [f"migration.upgrade(op, revision='0001:head'{option})"],
-        [f"migration.downgrade(op, revision='0006:0001'{option})"],
+        [f"migration.downgrade(op, revision='0007:0001'{option})"],
     )
     return project
 
@@ -67,7 +67,7 @@ def test_it_goes_up_and_down_with_the_application(
     assert (versions(empty_url), versions(empty_url, "alembic_version")) == (["0001"], ["a"])
     project.upgrade()
     assert tables(empty_url) == MADE
-    assert (versions(empty_url), versions(empty_url, "alembic_version")) == (["0006"], ["c"])
+    assert (versions(empty_url), versions(empty_url, "alembic_version")) == (["0007"], ["c"])
     # Autogenerate sees only the application's tables, and nothing to drop.
     project.check()
     made = described(empty_url)
@@ -123,7 +123,7 @@ def test_the_script_creates_the_same(empty_url: URL, url: URL, tmp_path: Path, t
     found, expected = described(empty_url), described(url)
     assert {name: found[name] for name in TABLES} == {name: expected[name] for name in TABLES}
     assert found.get("triggers") == expected.get("triggers")
-    assert (versions(empty_url), versions(empty_url, "alembic_version")) == (["0006"], ["c"])
+    assert (versions(empty_url), versions(empty_url, "alembic_version")) == (["0007"], ["c"])
     run_script(empty_url, project.downgrade("c:base", sql=True))
     assert tables(empty_url) <= {"alembic_version"}
 
@@ -134,7 +134,7 @@ def test_a_script_of_later_revisions_begins_at_the_given_revision(empty_url: URL
     script = project.upgrade("b:c", sql=True)
     assert "CREATE TABLE oban_jobs" not in script
     run_script(empty_url, script)
-    assert versions(empty_url) == ["0006"]
+    assert versions(empty_url) == ["0007"]
     run_script(empty_url, project.downgrade("c:b", sql=True))
     assert versions(empty_url) == ["0001"]
 
@@ -142,7 +142,7 @@ def test_a_script_of_later_revisions_begins_at_the_given_revision(empty_url: URL
 def test_a_downgrade_script_needs_a_revision_to_begin_at(empty_url: URL, tmp_path: Path) -> None:
     project = Project(tmp_path, empty_url, "generic", THEIRS_ALONE)
     project.write("a", None, ["migration.upgrade(op)"], ["migration.downgrade(op)"])
-    with pytest.raises(ConfigError, match='name the revision to start from, such as revision="0006:base"'):
+    with pytest.raises(ConfigError, match='name the revision to start from, such as revision="0007:base"'):
         project.downgrade("a:base", sql=True)
 
 

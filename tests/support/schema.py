@@ -7,7 +7,7 @@ from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, inspect
 
 #: The tables of the first revision, and those of the newest one.
 FIRST = {"oban_jobs", "oban_leaders", "oban_producers"}
-TABLES = FIRST | {"oban_queues", "oban_unique_keys", "oban_periodic", "oban_ticks"}
+TABLES = FIRST | {"oban_queues", "oban_unique_keys", "oban_periodic", "oban_ticks", "oban_attempts"}
 VERSION_TABLE = "oban_alembic_version"
 
 
@@ -76,6 +76,11 @@ _POSTGRESQL = {
     " JOIN pg_class c ON c.oid = tgrelid WHERE relnamespace = CAST(:schema AS regnamespace)"
     " AND NOT tgisinternal",
     "options": "SELECT relname, reloptions, relpersistence FROM pg_class WHERE relkind = 'r'"
+    " AND relnamespace = CAST(:schema AS regnamespace)",
+    # The reflected ones show no method.
+    "other indexes": "SELECT indexname, replace(indexdef, schemaname || '.', '') FROM pg_indexes"
+    " WHERE schemaname = :schema AND indexdef NOT LIKE '% USING btree %'",
+    "replica identities": "SELECT relname, relreplident FROM pg_class WHERE relreplident = 'f'"
     " AND relnamespace = CAST(:schema AS regnamespace)",
     "collations": "SELECT relname, attname, collname FROM pg_attribute a JOIN pg_class c ON c.oid = attrelid"
     " JOIN pg_collation o ON o.oid = attcollation WHERE relnamespace = CAST(:schema AS regnamespace)"

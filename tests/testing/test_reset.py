@@ -35,6 +35,7 @@ async def fill(oban: Oban) -> None:
         (models.Leader, {"name": "Oban", "node": "n", "elected_at": NOW, "expires_at": NOW}),
         (models.Producer, {"uuid": uuid4(), "name": "Oban", "node": "n", "queue": "q"}),
         (models.Tick, {"name": "Oban", "entry": "nightly", "tick": NOW, "inserted_at": NOW}),
+        (models.Attempt, {"job_id": 1, "attempt": 1, "outcome": "completed", "ended_at": NOW}),
     ]
     async with oban.engine.begin() as connection:
         for model, values in rows:

@@ -38,7 +38,11 @@ BAD_OPTIONS: list[tuple[dict[str, Any], str]] = [
         ({"queues": {"default": {"paused": value}}}, "queue 'default': paused must be True or False, not")
         for value in [None, 1, "no", *NOTHING[1:]]
     ),
-    *(({"leadership": value}, "leadership must be True or False, not") for value in [1, "no", *NOTHING[1:]]),
+    *(
+        ({option: value}, f"{option} must be True or False, not")
+        for option in ("leadership", "history")
+        for value in [1, "no", *NOTHING[1:]]
+    ),
     *(
         ({option: value}, f"{option} must be (at least 0.001|seconds or a timedelta|finite)")
         for option in ("heartbeat_interval", "election_interval", "rescue_interval")
@@ -164,7 +168,7 @@ def test_each_keyword_sets_its_option() -> None:
         value = getattr(defaults, field.name)
         other: Any = {"prefix": None, "queues": {"a": QueueOptions()}, "retention": Retention(limit=1)}
         other |= {"session": async_sessionmaker(), "middleware": (lambda job, call_next: call_next(job),)}
-        other |= {"lifespan": lambda oban: contextlib.nullcontext(), "leadership": False}
+        other |= {"lifespan": lambda oban: contextlib.nullcontext(), "leadership": False, "history": False}
         other |= {"timeout": 9.0, "max_attempts": 9, "session_connections": 9}
         other |= {"periodic": (Periodic("a", "@daily", Job(worker="a")),)}
         changed = other.get(field.name, value * 1.1 if isinstance(value, float) else "poll")

@@ -7,11 +7,11 @@ from oban import migration
 
 
 def upgrade() -> None:
-    migration.upgrade(op, revision="base:0006")
+    migration.upgrade(op, revision="base:0007")
 
 
 def downgrade() -> None:
-    migration.downgrade(op, revision="0006:base")
+    migration.downgrade(op, revision="0007:base")
 
 
 def install(connection: Connection, engine: Engine, url: URL) -> list[str]:

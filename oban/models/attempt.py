@@ -1,0 +1,55 @@
+"""The history of jobs: the attempts that have ended."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import BigInteger, Index, SmallInteger, Text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from oban import ddl
+from oban.models.base import Base
+from oban.types import OptionalDocument, UTCDateTime
+
+
+class Attempt(Base):
+    """One row of `oban_attempts`: an attempt of a job, stored when it ended.
+
+    The table has no key, which would cost every attempt more than its row does. An attempt that is snoozed or
+    released does not count, so that there can be several rows of a job with the same `attempt`.
+    """
+
+    __tablename__ = "oban_attempts"
+    __table_args__: Any = (
+        Index(
+            "oban_attempts_job_id_index",
+            "job_id",
+            postgresql_using="brin",
+            postgresql_with={"pages_per_range": 8},
+            postgresql_ops={"job_id": "int8_minmax_multi_ops"},
+        ),
+    )
+    # What tells instances apart in a session.
+    __mapper_args__: Any = {"primary_key": ("job_id", "attempt", "ended_at")}  # noqa: RUF012
+
+    job_id: Mapped[int] = mapped_column(BigInteger)
+    #: The number of the attempt.
+    attempt: Mapped[int] = mapped_column(SmallInteger)
+    #: How it ended: completed, failed, cancelled, snoozed, discarded, released or rescued.
+    outcome: Mapped[str] = mapped_column(Text)
+    #: The node that ran it; None if the row of the job named none.
+    node: Mapped[str | None] = mapped_column(Text)
+    #: The uuid of the node's producer.
+    producer: Mapped[str | None] = mapped_column(Text)
+    started_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
+    ended_at: Mapped[datetime] = mapped_column(UTCDateTime)
+    #: The text that the attempt has added to the job's `errors`.
+    error: Mapped[str | None] = mapped_column(Text)
+    #: The last lines of the attempt's log, each with the keys `at`, `level` and `text`.
+    log: Mapped[list[dict[str, Any]] | None] = mapped_column(OptionalDocument)
+    #: The last progress that the attempt reported.
+    progress: Mapped[dict[str, Any] | None] = mapped_column(OptionalDocument)
+    #: Reserved for the trace that the attempt belongs to.
+    trace: Mapped[str | None] = mapped_column(Text)
+
+
+ddl.attach_to_attempts(Attempt.__table__)
