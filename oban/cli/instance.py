@@ -1,36 +1,55 @@
-"""Which instance a command is about: the options that say so, and a client of it."""
+"""Which instance a command is about, by its settings, and a client of it."""
 
 import asyncio
 import functools
-import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from oban.cli import target as targets
-from oban.cli.schema import prefix
+from oban.cli.options import DEFAULTS, with_settings
 from oban.client import Oban
-from oban.config import Options
+
+if TYPE_CHECKING:
+    from oban.cli.settings import Settings
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 
-_OPTIONS = ("app", "database_url", "prefix", "name")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Instance:
-    """The instance that a command is about: the application's own `Oban`, or a database and a name."""
+    """The instance that a command is about: the application's own `Oban`, or a database and options."""
 
-    #: One of these two is set. A URL takes precedence.
+    #: One of these two is set.
     app: str | None
     database_url: str | None
-    prefix: str | None
-    name: str
+    #: Arguments for the `Oban` of a URL.
+    options: Mapping[str, Any]
+    #: The folders from which `app` is imported, besides installed packages.
+    folders: tuple[str, ...]
+
+    @classmethod
+    def of(cls, settings: "Settings") -> "Instance":
+        """The instance that settings describe; raises `UsageError` if they describe none."""
+        app = settings.app
+        url = None if app else settings.values.get("database_url")
+        if app is None and url is None:
+            raise click.UsageError(
+                "No database: use --database-url, --app such as app.jobs:oban, the environment variable"
+                f" OBAN_DATABASE_URL, or a configuration file.{settings.hint()}"
+            )
+        options = {key: value for key, value in settings.options.items() if key != "queues"}
+        return cls(app=app, database_url=url, options=options, folders=settings.folders)
+
+    @property
+    def name(self) -> str:
+        """The name of the instance. That of the application's own `Oban` is not known yet."""
+        return str(self.options.get("name", DEFAULTS.name)) if self.app is None else self.app
 
     def call(self, function: Callable[[Oban], Awaitable[T]]) -> T:
         """Call an async function with a client of the instance, on an event loop of its own."""
@@ -44,14 +63,13 @@ class Instance:
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Oban]:
         """A client of the instance. It runs no jobs, also if the application's `Oban` has queues."""
-        if self.database_url is not None:
-            async with Oban(self.database_url, prefix=self.prefix, name=self.name) as oban:
+        if self.app is None:
+            async with Oban(self.database_url or "", **self.options) as oban:
                 yield oban
             return
         # As `python -m` does: the application need not be installed.
-        if os.getcwd() not in sys.path:
-            sys.path.insert(0, os.getcwd())
-        oban = await targets.load(self.app or "")
+        sys.path[:0] = [folder for folder in self.folders if folder not in sys.path]
+        oban = await targets.load(self.app)
         try:
             yield oban
         finally:
@@ -62,33 +80,8 @@ def of_instance(function: F) -> F:
     """Add the options that choose an instance. The command gets them as `instance`, an `Instance`."""
 
     @functools.wraps(function)
-    def command(**options: Any) -> Any:
-        chosen = {option: options.pop(option) for option in _OPTIONS}
-        if chosen["database_url"] is None and chosen["app"] is None:
-            raise click.UsageError(
-                "No database: use --database-url, --app such as app.jobs:oban, or the environment variable"
-                " OBAN_DATABASE_URL."
-            )
-        return function(instance=Instance(**chosen), **options)
+    def command(settings: "Settings", **options: Any) -> Any:
+        return function(instance=Instance.of(settings), **options)
 
-    decorated: Any = command
-    for option in (
-        click.option("--name", default=Options().name, show_default=True, help="The name of the instance."),
-        prefix,
-        click.option(
-            "--database-url",
-            envvar="OBAN_DATABASE_URL",
-            metavar="URL",
-            help="Such as postgresql+asyncpg://user@host/name or sqlite+aiosqlite:///file.db"
-            " (default: the environment variable OBAN_DATABASE_URL).",
-        ),
-        click.option(
-            "--app",
-            metavar="TARGET",
-            envvar="OBAN_APP",
-            help="Instead of a URL: the application's own Oban, or a function that returns it, such as"
-            " app.jobs:oban.",
-        ),
-    ):
-        decorated = option(decorated)
+    decorated: Any = with_settings("app", "database_url", "prefix", "name")(command)
     return decorated  # type: ignore[no-any-return]

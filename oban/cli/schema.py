@@ -1,37 +1,24 @@
-"""`oban install` and `oban uninstall`, and the options that all commands share."""
+"""`oban install` and `oban uninstall`."""
 
 import sys
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
-F = TypeVar("F", bound=Callable[..., Any])
+from oban.cli.options import with_settings
 
-
-def database_url(*, required: bool = True) -> Callable[[F], F]:
-    """The option `--database-url`."""
-    return click.option(
-        "--database-url",
-        envvar="OBAN_DATABASE_URL",
-        required=required,
-        metavar="URL",
-        help="Such as postgresql+asyncpg://user@host/name or sqlite+aiosqlite:///file.db"
-        " (default: the environment variable OBAN_DATABASE_URL).",
-    )
-
-
-prefix = click.option("--prefix", metavar="SCHEMA", help="The schema of the tables (PostgreSQL only).")
+if TYPE_CHECKING:
+    from oban.cli.settings import Settings
 
 
 @click.command()
-@database_url()
-@prefix
-def install(database_url: str, prefix: str | None) -> None:
+@with_settings("database_url", "prefix")
+def install(settings: "Settings") -> None:
     """Create the tables, or update them to this version.
 
     Tables of oban-py 0.6 and 0.7 are updated, too, and keep all rows.
     """
+    database_url, prefix = _database(settings)
     from oban import migration  # Importing Alembic takes as long as the rest of a command.
 
     for sentence in migration.upgrade(database_url, prefix=prefix):
@@ -40,14 +27,21 @@ def install(database_url: str, prefix: str | None) -> None:
 
 
 @click.command()
-@database_url()
-@prefix
+@with_settings("database_url", "prefix")
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
-def uninstall(database_url: str, prefix: str | None, yes: bool) -> None:
+def uninstall(settings: "Settings", yes: bool) -> None:
     """Drop the tables with all jobs. In a terminal, ask for confirmation first."""
+    database_url, prefix = _database(settings)
     if not yes and sys.stdin is not None and sys.stdin.isatty():
         click.confirm("Drop the Oban tables and every job in them?", abort=True)
     from oban import migration
 
     removed = migration.downgrade(database_url, prefix=prefix)
     click.echo("The Oban tables were dropped." if removed else "No Oban tables are installed.")
+
+
+def _database(settings: "Settings") -> tuple[str, str | None]:
+    url = settings.values.get("database_url")
+    if not url:
+        raise click.UsageError(f"Missing option '--database-url'.{settings.hint()}")
+    return url, settings.values.get("prefix")

@@ -1,5 +1,7 @@
 """The dialects of the databases, a folder for each. `by_name` and `for_bind` find the one to use."""
 
+from pathlib import Path
+
 from sqlalchemy import URL, Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -42,6 +44,19 @@ def redacted(url: URL) -> str:
     }
     rendered = url.set(query=query).render_as_string(hide_password=True)
     return rendered.replace("%2A%2A%2A", "***")
+
+
+def url_in(folder: Path, url: str) -> str:
+    """A database URL whose path to a file is relative to a folder, as one for the current folder."""
+    try:
+        parsed = make_url(url)
+    # Whoever uses the URL describes the error.
+    except (ArgumentError, ValueError):
+        return url
+    path = parsed.database
+    if parsed.get_backend_name() != "sqlite" or not path or path.startswith((":memory:", "file:")):
+        return url
+    return parsed.set(database=str(folder / path)).render_as_string(hide_password=False)
 
 
 def driver_error(error: BaseException) -> BaseException:

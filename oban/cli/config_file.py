@@ -1,0 +1,148 @@
+"""The configuration file: which one it is, what it contains, and the lines of its keys."""
+
+import os
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from oban import display
+from oban.errors import ConfigError
+
+#: The table of pyproject.toml. The other files contain nothing else, so their keys are at the top.
+_TABLE = ("tool", "oban")
+_POSITION = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfigFile:
+    """A configuration file that has been read."""
+
+    path: Path
+    #: The table with the settings.
+    table: tuple[str, ...]
+    values: Mapping[str, Any]
+    text: str
+
+    @property
+    def name(self) -> str:
+        """The path as messages show it: relative to the current folder where the file is below that."""
+        return _shown(self.path)
+
+    def line(self, *keys: str) -> int | None:
+        """The line of a key, or of the innermost table or value around it that has a line of its own."""
+        lines = dict(_lines(self.text))
+        path = (*self.table, *keys)
+        while len(path) > len(self.table):
+            if path in lines:
+                return lines[path]
+            path = path[:-1]
+        return None
+
+    def place(self, *keys: str) -> str:
+        """The file and the line of a key, for messages."""
+        line = self.line(*keys)
+        return f"{self.name}, line {line}" if line else self.name
+
+
+def choose(path: str | None) -> ConfigFile | None:
+    """Read the file at this path, or else the nearest one in the current folder and those above it.
+
+    Of two files in one folder, oban.toml takes precedence over pyproject.toml.
+
+    Returns:
+        None if there is no path, and no file with settings is found.
+
+    Raises:
+        ConfigError: The file cannot be read, is not valid TOML, or has no settings where they belong.
+    """
+    if path is not None:
+        chosen = _read(Path(path).absolute())
+        if chosen is None:
+            raise ConfigError(f"{path}: there is no table [tool.oban]")
+        return chosen
+    try:
+        current = Path.cwd()
+    except FileNotFoundError:
+        # The current folder has been deleted.
+        return None
+    for folder in (current, *current.parents):
+        for name in ("oban.toml", "pyproject.toml"):
+            if os.path.isfile(folder / name) and (found := _read(folder / name)) is not None:
+                return found
+    return None
+
+
+def _read(path: Path) -> ConfigFile | None:
+    """Read a file; returns None for a pyproject.toml without settings."""
+    shown = _shown(path)
+    is_pyproject = path.name == "pyproject.toml"
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{shown} cannot be read: {error.strerror}") from None
+    if is_pyproject and b"oban" not in content:
+        # Its errors are the business of other tools.
+        return None
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ConfigError(f"{shown}, line {line}: the file is not UTF-8") from None
+    try:
+        values: Any = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        position = _POSITION.search(str(error))
+        line = int(position[1] or text.rstrip().count("\n") + 1) if position else 1
+        problem = str(error)[: position.start()] if position else str(error)
+        raise ConfigError(f"{shown}, line {line}: the file is not valid TOML: {problem}") from None
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{shown}: the file is not valid TOML: {error}") from None
+    table = _TABLE if is_pyproject or "tool" in values else ()
+    for depth, key in enumerate(table):
+        if isinstance(values, dict) and key not in values:
+            return None
+        values = values[key] if isinstance(values, dict) else None
+        if not isinstance(values, dict):
+            name = ".".join(table[: depth + 1])
+            raise ConfigError(f"{shown}: {name} must be a table, not {display.shown(values)}")
+    return ConfigFile(path=path, table=table, values=values, text=text)
+
+
+def _shown(path: Path) -> str:
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except (ValueError, FileNotFoundError):
+        return str(path)
+
+
+def _lines(text: str) -> Iterator[tuple[tuple[str, ...], int]]:
+    """The path of each table and each value of a valid TOML file, with the line at which it begins."""
+    table: tuple[str, ...] = ()
+    statement, first = "", 1
+    for number, line in enumerate(text.splitlines(keepends=True), 1):
+        statement += line
+        try:
+            parsed = tomllib.loads(statement)
+        except tomllib.TOMLDecodeError:
+            # An array or a string goes on in the next line.
+            continue
+        paths = list(_paths(parsed))
+        if statement.lstrip().startswith("["):
+            table = max(paths, key=len)
+            yield table, first
+        else:
+            for path in paths:
+                yield (*table, *path), first
+        statement, first = "", number + 1
+
+
+def _paths(values: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    for key, value in values.items():
+        yield (key,)
+        for inner in value if isinstance(value, list) else [value]:
+            if isinstance(inner, dict):
+                for path in _paths(inner):
+                    yield (key, *path)

@@ -1,0 +1,184 @@
+"""The options of commands that are settings as well."""
+
+import functools
+import json
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from oban import QueueOptions
+from oban.cli.logs import FORMATS, LEVELS
+from oban.config import NOTIFIERS, Options
+
+if TYPE_CHECKING:
+    from oban.cli.settings import Settings
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+MAX_PROCESSES = 256
+DEFAULTS = Options()
+
+
+def _parse_queues(
+    ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
+) -> dict[str, int] | None:
+    """Queue names and limits, such as `default:10,media:2`, from all occurrences of the option."""
+    queues: dict[str, int] = {}
+    for item in ",".join(values).split(",") if values else ():
+        queue, colon, limit = item.strip().partition(":")
+        if not queue or (colon and not (limit.isascii() and limit.isdigit())):
+            raise click.BadParameter(f"{item!r} is not NAME:LIMIT, such as default:10", ctx, param)
+        if queue in queues:
+            raise click.BadParameter(f"{queue!r} is listed twice", ctx, param)
+        queues[queue] = int(limit) if colon else QueueOptions().limit
+    return queues or None
+
+
+_config = click.option(
+    "--config",
+    metavar="FILE",
+    help="The configuration file.  [default: OBAN_CONFIG, else the nearest oban.toml or pyproject.toml with"
+    " [tool.oban] in the current folder and those above it]",
+)
+
+#: By setting.
+_OPTIONS: dict[str, Callable[[F], F]] = {
+    "app": click.option(
+        "--app",
+        metavar="TARGET",
+        help="Instead of a URL: the application's own Oban, or a function that returns it, such as"
+        " app.jobs:oban.",
+    ),
+    "database_url": click.option(
+        "--database-url",
+        metavar="URL",
+        help="Such as postgresql+asyncpg://user@host/name or sqlite+aiosqlite:///file.db"
+        " (default: the environment variable OBAN_DATABASE_URL).",
+    ),
+    "prefix": click.option("--prefix", metavar="SCHEMA", help="The schema of the tables (PostgreSQL only)."),
+    "queues": click.option(
+        "--queues",
+        multiple=True,
+        callback=_parse_queues,
+        metavar="NAME:LIMIT,…",
+        help="The queues to run, and how many jobs of each run at once. Can be repeated."
+        "  [default: the queues of TARGET, else default:10]",
+    ),
+    "import": click.option(
+        "--import",
+        multiple=True,
+        metavar="MODULE",
+        help="A module that defines workers. Only imported workers can run. Can be repeated.",
+    ),
+    "name": click.option("--name", help=f"The name of the instance.  [default: {DEFAULTS.name}]"),
+    "node": click.option(
+        "--node", help="The name of this node.  [default: the node of TARGET, else the host name]"
+    ),
+    "processes": click.option(
+        "--processes",
+        type=click.IntRange(1, MAX_PROCESSES),
+        help="How many nodes to run, named NODE-1, NODE-2, …, each in a child process that is restarted when"
+        " it dies.  [default: 1]",
+    ),
+    "lease": click.option(
+        "--lease",
+        type=float,
+        metavar="SECONDS",
+        help="Time without a heartbeat after which this node counts as dead and its jobs are rescued."
+        f"  [default: {DEFAULTS.lease}]",
+    ),
+    "shutdown_grace_period": click.option(
+        "--shutdown-grace-period",
+        type=click.FloatRange(min=0),
+        metavar="SECONDS",
+        help="How long running jobs can continue after SIGTERM or Ctrl-C, before they go back to the queue."
+        f"  [default: {DEFAULTS.shutdown_grace_period}]",
+    ),
+    "notifier": click.option(
+        "--notifier",
+        type=click.Choice(NOTIFIERS),
+        help="How the node hears of changes; poll works through a pooler in transaction mode."
+        f"  [default: {DEFAULTS.notifier}]",
+    ),
+    "listen_url": click.option(
+        "--listen-url",
+        metavar="URL",
+        help="A direct URL for LISTEN, past a pooler (default: the environment variable OBAN_LISTEN_URL).",
+    ),
+    "log_level": click.option(
+        "--log-level",
+        type=click.Choice(LEVELS),
+        help="The least level of Oban's own log records. The application configures its other loggers."
+        "  [default: info]",
+    ),
+    "log_format": click.option(
+        "--log-format",
+        type=click.Choice(FORMATS),
+        help="How to write log records to stderr: as lines of text, or as one JSON object per line. With app,"
+        " the handlers of the application write them.  [default: text]",
+    ),
+}
+
+
+def add(*keys: str) -> Callable[[F], F]:
+    """Add `--config` and the options of these settings, all of them if none is named."""
+
+    def decorate(function: F) -> F:
+        for key in reversed(keys or tuple(_OPTIONS)):
+            function = _OPTIONS[key](function)
+        return _config(function)
+
+    return decorate
+
+
+def arguments(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings among the parameters of a command whose options were used."""
+    used = {key: value for key, value in values.items() if key in _OPTIONS and value not in (None, ())}
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in used.items()}
+
+
+def with_settings(*keys: str) -> Callable[[F], F]:
+    """Add the options of these settings. The command gets all settings as `settings`, a `Settings`."""
+
+    def decorate(function: F) -> F:
+        @functools.wraps(function)
+        def command(**values: Any) -> Any:
+            used = arguments(values)
+            rest = {key: value for key, value in values.items() if key not in _OPTIONS}
+            return function(settings=load(used, rest.pop("config")), **rest)
+
+        decorated: Any = add(*keys)(command)
+        return decorated  # type: ignore[no-any-return]
+
+    return decorate
+
+
+def load(used: Mapping[str, Any], config: str | None, *, search: bool = True) -> "Settings":
+    """Load the settings, of which the command line has set some."""
+    # Importing pydantic-settings takes a fifth of the time of a command.
+    from oban.cli import settings
+
+    return settings.load(used, config, search=search)
+
+
+def passed(values: Mapping[str, Any]) -> tuple[list[str], dict[str, str]]:
+    """Arguments and environment variables by which a child process gets the same settings.
+
+    URLs can contain passwords, and every user can see the arguments of a process.
+    """
+    from oban.cli.settings import flag, variable
+
+    arguments, variables = [], {}
+    for key, value in values.items():
+        if key == "node":
+            continue
+        if key == "import":
+            arguments += [argument for module in value for argument in (flag(key), module)]
+        elif key == "queues" and all(isinstance(limit, int) for limit in value.values()):
+            arguments += [flag(key), ",".join(f"{queue}:{limit}" for queue, limit in value.items())]
+        elif key in _OPTIONS and key != "queues" and not key.endswith("_url"):
+            arguments += [flag(key), str(value)]
+        else:
+            variables[variable(key)] = value if isinstance(value, str) else json.dumps(value)
+    return arguments, variables

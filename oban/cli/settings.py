@@ -1,0 +1,342 @@
+"""The settings of commands: from arguments, the environment and a file, in this order of precedence.
+
+Importing pydantic-settings takes a fifth of the time of a command, so commands import this module late.
+"""
+
+import json
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, Literal, get_type_hints
+
+import click
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, create_model
+from pydantic.fields import FieldInfo
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from oban import dialects, display, suggestions
+from oban.cli import config_file
+from oban.cli.config_file import ConfigFile
+from oban.cli.logs import FORMATS, LEVELS
+from oban.cli.options import MAX_PROCESSES
+from oban.config import Options, QueueOptions
+from oban.errors import ConfigError
+
+ENVIRONMENT = "OBAN_"
+#: Variables that are no settings.
+_OTHER_VARIABLES = ("OBAN_CONFIG", "OBAN_FAST_PATH", "OBAN_TEST_DATABASE_URL")
+#: The options that override those of the application's own `Oban`. It has made its engine with all others.
+OVERRIDES = ("queues", "node", "lease", "shutdown_grace_period")
+#: Options of `Oban` that are Python objects.
+_IN_CODE = ("session", "middleware", "lifespan", "periodic")
+#: The periods of a retention, which can also be the word "forever", and its tables of exceptions.
+_PERIODS, _EXCEPTIONS = ("completed", "cancelled", "discarded"), ("queues", "workers")
+_FOREVER = "forever"
+_PERIOD = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", re.ASCII)
+_UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
+
+
+def _parse_period(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    match = _PERIOD.fullmatch(value)
+    if match is None or match[2] not in _UNITS:
+        raise ValueError("must be a number of seconds, or a period such as 90s, 15m, 6h or 7d")
+    return float(match[1]) * _UNITS[match[2]]
+
+
+def _parse_queues(value: Any) -> Any:
+    """Queue names and limits, such as `default:10,media:2`."""
+    if not isinstance(value, str):
+        return value
+    queues: dict[str, Any] = {}
+    for item in value.split(","):
+        queue, colon, limit = item.strip().partition(":")
+        if not queue or queue in queues or (colon and not (limit.isascii() and limit.isdigit())):
+            raise ValueError("must be names and limits, such as default:10,media:2, each name once")
+        queues[queue] = int(limit) if colon else QueueOptions().limit
+    return queues
+
+
+def _split(value: Any) -> Any:
+    return [item.strip() for item in value.split(",")] if isinstance(value, str) else value
+
+
+def _types() -> dict[str, Any]:
+    """The type of each setting: of those of the command line itself, and of the options of `Oban`."""
+    one_of: Any = Literal
+    types: dict[str, Any] = {
+        "app": str,
+        "database_url": str,
+        "import": Annotated[list[str], BeforeValidator(_split)],
+        "processes": int,
+        "log_level": one_of[LEVELS],
+        "log_format": one_of[FORMATS],
+    }
+    seconds = Annotated[float, BeforeValidator(_parse_period)]
+    # `Options` checks what is in these tables.
+    special = {
+        "queues": Annotated[dict[str, Any], BeforeValidator(_parse_queues)],
+        "retention": dict[str, Any],
+    }
+    hints = get_type_hints(Options)
+    for option in fields(Options):
+        if option.init and option.name not in _IN_CODE:
+            hint = hints[option.name]
+            types[option.name] = special.get(option.name, seconds if hint in (float, float | None) else hint)
+    return types
+
+
+TYPES = _types()
+OPTIONS = tuple(option.name for option in fields(Options) if option.name in TYPES)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Where a value comes from: an argument, a variable or a file."""
+
+    kind: Literal["argument", "environment", "file"]
+    #: Such as `--lease`, `OBAN_LEASE` or `oban.toml, line 3`.
+    place: str
+
+    def __str__(self) -> str:
+        return self.place
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The settings that are set somewhere, checked."""
+
+    values: Mapping[str, Any]
+    origins: Mapping[str, Origin]
+    file: ConfigFile | None
+
+    @property
+    def app(self) -> str | None:
+        """The application's own `Oban`, unless an argument names a database instead.
+
+        The URL of the environment does not take precedence, because the application may read it itself.
+
+        Raises:
+            UsageError: An argument is an option that the application's own `Oban` has.
+        """
+        origins, app = self.origins, self.values.get("app")
+        is_argument = {key for key, origin in origins.items() if origin.kind == "argument"}
+        if app is None or ("database_url" in is_argument and "app" not in is_argument):
+            return None
+        for key in ("database_url", *OPTIONS):
+            if key in is_argument and key not in OVERRIDES:
+                raise click.UsageError(
+                    f"{flag(key)} cannot be combined with {app}: it is an option of that Oban."
+                )
+        return str(app)
+
+    @property
+    def overrides(self) -> dict[str, Any]:
+        """The options that override those of the application's own `Oban`."""
+        return {key: self.values[key] for key in OVERRIDES if key in self.values}
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """The folders of the application: that of the file, and the current one."""
+        own = () if self.file is None else (str(self.file.path.parent),)
+        return tuple(dict.fromkeys((*own, os.getcwd())))
+
+    def hint(self) -> str:
+        """The end of an error message about a missing setting: variables with similar names."""
+        return "".join(f" {name} is not a setting{near}" for name, near in similar_variables())
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Arguments for `Oban`, besides the URL."""
+        return {key: self.values[key] for key in OPTIONS if key in self.values}
+
+
+class _Environment(EnvSettingsSource):
+    """Variables such as OBAN_LEASE. Those that are empty count as not set."""
+
+    def prepare_field_value(
+        self, field_name: str, field: FieldInfo, value: Any, value_is_complex: bool
+    ) -> Any:
+        # The base class would merge tables of several sources.
+        if not isinstance(value, str) or field_name in self.current_state:
+            return None
+        try:
+            if value.lstrip().startswith("{"):
+                return json.loads(value)
+            # "30" becomes a number here: the values of other sources have types, which the model requires.
+            return TypeAdapter[Any](field.annotation or str).validate_python(value, strict=False)
+        except ValueError:
+            # The model describes the error.
+            return value
+
+
+class _File(InitSettingsSource):
+    def __call__(self) -> dict[str, Any]:
+        return {key: value for key, value in super().__call__().items() if key not in self.current_state}
+
+
+def load(arguments: Mapping[str, Any], config: str | None = None, *, search: bool = True) -> Settings:
+    """Load the settings.
+
+    Args:
+        arguments: The values of the options that were used, by setting.
+        config: The configuration file. If None, the variable OBAN_CONFIG names it, or it is searched for.
+        search: Whether there can be a file at all.
+
+    Raises:
+        ConfigError: The file cannot be read, a key is unknown, or a value is wrong.
+    """
+    file = config_file.choose(config or os.environ.get("OBAN_CONFIG") or None) if search else None
+
+    class Sources(BaseSettings):
+        model_config = SettingsConfigDict(
+            env_prefix=ENVIRONMENT, env_ignore_empty=True, extra="forbid", strict=True
+        )
+
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            *_: Any,
+            **__: Any,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            sources = (init_settings, _Environment(settings_cls))
+            return (*sources, _File(settings_cls, dict(file.values))) if file else sources
+
+    definitions: dict[str, Any] = {key: (type_ | None, None) for key, type_ in TYPES.items()}
+    definitions["processes"] = (int | None, Field(default=None, ge=1, le=MAX_PROCESSES))
+    model = create_model("Settings", __base__=Sources, **definitions)
+    try:
+        made: BaseSettings = model(**arguments)
+    except ValidationError as error:
+        problems = [
+            _problem(str(each["loc"][0]), each, _origin(each["loc"], arguments, file))
+            for each in error.errors(include_url=False)
+        ]
+        raise ConfigError("\n".join(problems)) from None
+    values = {key: getattr(made, key) for key in TYPES if getattr(made, key) is not None}
+    origins = {key: _origin((key,), arguments, file) for key in values}
+    _check(values, arguments, file)
+    for key in ("database_url", "listen_url"):
+        if file is not None and key in values and origins[key].kind == "file":
+            values[key] = dialects.url_in(file.path.parent, values[key])
+    if "retention" in values:
+        values["retention"] = _parse_retention(values["retention"])
+    return Settings(values=values, origins=origins, file=file)
+
+
+def similar_variables() -> list[tuple[str, str]]:
+    """The variables that look like those of settings, each with the end of a sentence about it."""
+    known = [variable(key) for key in TYPES]
+    unknown = sorted(
+        name for name in os.environ if name.startswith(ENVIRONMENT) and name.upper() not in known
+    )
+    near = [(name, suggestions.similar(name, known)) for name in unknown if name not in _OTHER_VARIABLES]
+    return [(name, f"; did you mean {similar}?") for name, similar in near if similar]
+
+
+def variable(key: str) -> str:
+    """The environment variable of a setting."""
+    return f"{ENVIRONMENT}{key.upper()}"
+
+
+def flag(key: str) -> str:
+    """The option of a setting."""
+    return f"--{key.replace('_', '-')}"
+
+
+def _origin(path: tuple[int | str, ...], arguments: Mapping[str, Any], file: ConfigFile | None) -> Origin:
+    key, *inner = map(str, path)
+    if key in arguments:
+        return Origin(kind="argument", place=flag(key))
+    names = {name.upper() for name, value in os.environ.items() if value}
+    if key in TYPES and variable(key) in names:
+        return Origin(kind="environment", place=variable(key))
+    return Origin(kind="file", place=file.place(key, *inner) if file else key)
+
+
+def _problem(key: str, error: Any, origin: Origin) -> str:
+    if error["type"] == "extra_forbidden":
+        if key in _IN_CODE:
+            text = f"{key} takes Python objects, which a file cannot contain: set it in code, and use app"
+        else:
+            text = f"unknown option {display.shown(key)}{suggestions.suggestion(key, list(TYPES))}"
+        return f"{origin}: {text}"
+    cause = error.get("ctx", {}).get("error")
+    path = ".".join(map(str, error["loc"]))
+    text = f"{path} {cause}" if cause else error["msg"].replace("Input", path, 1)
+    # A URL can contain a password.
+    value = "" if key.endswith("_url") else f", not {display.shown(error['input'])}"
+    return f"{origin}: {text}{value}"
+
+
+def _check(values: Mapping[str, Any], arguments: Mapping[str, Any], file: ConfigFile | None) -> None:
+    """Check the options as `Oban` does; the error names the place of the value that causes it."""
+    options = {key: values[key] for key in OPTIONS if key in values}
+    if (error := _refusal(options)) is None:
+        return
+    lease = {key: options[key] for key in options if key == "lease"}
+    if lease and (refusal := _refusal(lease)):
+        raise ConfigError(f"{_origin(('lease',), arguments, file)}: {refusal}")
+    for key, value in options.items():
+        # Intervals are compared with the lease.
+        found = _culprit(lambda part: _refusal({**lease, **part}), {key: value})
+        if found:
+            path, refusal = found
+            raise ConfigError(f"{_origin(path, arguments, file)}: {refusal}")
+    involved = [key for key in options if re.search(rf"\b{key}\b", str(error))]
+    places = ", ".join(f"{key} is from {_origin((key,), arguments, file)}" for key in involved)
+    raise ConfigError(f"{error} ({places})")
+
+
+def _refusal(options: Mapping[str, Any]) -> ConfigError | None:
+    """The reason why `Oban` refuses some options."""
+    try:
+        if "retention" in options:
+            options = {**options, "retention": _parse_retention(options["retention"])}
+        Options.make(**options)
+    except ConfigError as error:
+        return error
+    return None
+
+
+def _culprit(
+    check: Callable[[Mapping[str, Any]], ConfigError | None], part: Mapping[str, Any]
+) -> tuple[tuple[str, ...], ConfigError] | None:
+    """The path of the innermost value that is wrong on its own, and the reason."""
+    for key, value in part.items():
+        if refusal := check({key: value}):
+            inner = isinstance(value, dict) and _culprit(lambda part, key=key: check({key: part}), value)  # type: ignore[misc]
+            path, reason = inner or ((), refusal)
+            return (key, *path), reason
+    return None
+
+
+def _parse_retention(values: Any, path: str = "retention") -> Any:
+    """The periods of a retention, and of its exceptions, as numbers, and "forever" as None."""
+    if not isinstance(values, dict):
+        return values
+    parsed = {}
+    for key, value in values.items():
+        if key in _PERIODS:
+            try:
+                parsed[key] = None if value == _FOREVER else _parse_period(value)
+            except ValueError as error:
+                reason = f"{path}: {key} {error}, or {_FOREVER}, not {display.shown(value)}"
+                raise ConfigError(reason) from None
+        elif key in _EXCEPTIONS and isinstance(value, dict):
+            parsed[key] = {
+                name: _parse_retention(each, f"{path}: {key}: {name}") for name, each in value.items()
+            }
+        else:
+            parsed[key] = value
+    return parsed
