@@ -29,8 +29,10 @@ if TYPE_CHECKING:
     from oban.outcomes import Cancel, Discard, Record, Snooze
     from oban.periodic import Periodic, PeriodicInfo
     from oban.repository.cluster import QueueInfo
+    from oban.repository.nodes import NodeInfo
     from oban.repository.queue_settings import QueueSettings
     from oban.repository.retry import RetryOutcome
+    from oban.repository.stats import Stats
     from oban.resources import Resource, injected
     from oban.sync_client import SyncOban
     from oban.types import JobState
@@ -48,6 +50,7 @@ __all__ = [
     "JobState",
     "JobUpdate",
     "Middleware",
+    "NodeInfo",
     "Oban",
     "ObanError",
     "Periodic",
@@ -60,6 +63,7 @@ __all__ = [
     "Retention",
     "RetryOutcome",
     "Snooze",
+    "Stats",
     "SyncOban",
     "Unique",
     "UniqueConflict",
@@ -85,8 +89,10 @@ _MODULES = {
     "outcomes": ["Cancel", "Discard", "Record", "Snooze"],
     "periodic": ["Periodic", "PeriodicInfo"],
     "repository.cluster": ["QueueInfo"],
+    "repository.nodes": ["NodeInfo"],
     "repository.queue_settings": ["QueueSettings"],
     "repository.retry": ["RetryOutcome"],
+    "repository.stats": ["Stats"],
     "resources": ["Resource", "injected"],
     "sync_client": ["SyncOban"],
     "types": ["JobState"],

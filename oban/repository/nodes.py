@@ -5,13 +5,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import select
 
 from oban.database.transaction import Transaction
-from oban.models import Producer
+from oban.models import Leader, Producer
 from oban.repository import cluster
 from oban.repository.cluster import QueueInfo
+
+_leader = Leader.__table__.c
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,8 @@ class NodeInfo:
         workers: The names and aliases of its workers, sorted; None if it does not tell, as there are too
             many.
         queues: The queues that it runs, by name.
+        heartbeat_age: How many seconds ago its last heartbeat was, by the database's clock.
+        leader: Whether it, or another process of its name, leads the instance.
     """
 
     node: str
@@ -47,31 +52,49 @@ class NodeInfo:
     hears: bool | None
     workers: tuple[str, ...] | None
     queues: tuple[QueueInfo, ...]
+    heartbeat_age: float
+    leader: bool
 
 
 def list_nodes(tx: Transaction, name: str) -> list[NodeInfo]:
     """The nodes of an instance, by name and process id, also those that died without a rescue so far."""
     now = cluster.database_time(tx)
+    leader = leader_name(tx, name)
     statement = select(Producer).where(Producer.name == name)
     rows = sorted(tx.orm_execute(statement).scalars(), key=_process)
-    return [_node_info(list(group), now) for _, group in itertools.groupby(rows, key=_process)]
+    return [_node_info(list(group), now, leader) for _, group in itertools.groupby(rows, key=_process)]
+
+
+def leader_name(tx: Transaction, name: str) -> str | None:
+    """The name of the node that leads an instance; None if none does."""
+    is_leader = (_leader.name == name, _leader.expires_at > tx.dialect.real_clock.now())
+    identity: str | None = tx.execute(select(_leader.node).where(*is_leader)).scalar()
+    if identity is None:
+        return None
+    node, _, last = identity.rpartition("/")
+    try:
+        UUID(last)
+    except ValueError:
+        # Other implementations store the name alone.
+        return identity
+    return node or identity
 
 
 def _process(row: Producer) -> tuple[str, int]:
     return row.node, _value(_meta(row), "pid", int) or 0
 
 
-def _node_info(rows: Sequence[Producer], now: datetime) -> NodeInfo:
+def _node_info(rows: Sequence[Producer], now: datetime, leader: str | None) -> NodeInfo:
     # A queue that has stopped since has an older heartbeat.
     last = max(rows, key=lambda row: row.updated_at)
     meta = _meta(last)
-    lease = cluster.lease_of(meta, 0.0)
+    lease, age = cluster.lease_of(meta, 0.0), (now - last.updated_at).total_seconds()
     listener = _value(meta, "listener", dict) or {}
     return NodeInfo(
         node=last.node,
         pid=_value(meta, "pid", int),
         version=_value(meta, "version", str),
-        alive=(now - last.updated_at).total_seconds() < lease,
+        alive=age < lease,
         updated_at=last.updated_at,
         lease=lease,
         clock_skew=_skew(meta, last.updated_at),
@@ -79,6 +102,8 @@ def _node_info(rows: Sequence[Producer], now: datetime) -> NodeInfo:
         hears=_value(listener, "hears", bool),
         workers=_names(_value(meta, "workers", list)),
         queues=tuple(sorted(map(cluster.queue_info, rows), key=lambda info: (info.queue, info.started_at))),
+        heartbeat_age=age,
+        leader=age < lease and last.node == leader,
     )
 
 
