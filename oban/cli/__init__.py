@@ -1,10 +1,11 @@
-"""The command line: `oban start`, `install`, `uninstall`, `periodic` and `--version`."""
+"""The command line: `oban start`, `install`, `uninstall`, `config`, `periodic` and `--version`."""
 
 from typing import Any
 
 import click
 
 import oban
+from oban.cli.config import config
 from oban.cli.periodic import periodic
 from oban.cli.schema import install, uninstall
 from oban.cli.start import start
@@ -31,5 +32,5 @@ def version() -> None:
     click.echo(f"oban {oban.__version__}")
 
 
-for command in (start, install, uninstall, periodic):
+for command in (start, install, uninstall, config, periodic):
     main.add_command(command)

@@ -31,6 +31,14 @@ class ConfigFile:
         """The path as messages show it: relative to the current folder where the file is below that."""
         return _shown(self.path)
 
+    @property
+    def shadowed(self) -> str | None:
+        """The pyproject.toml in the same folder, if its settings are not used because of this file."""
+        other = self.path.with_name("pyproject.toml")
+        if self.path == other or not os.path.isfile(other):
+            return None
+        return _shown(other) if _read(other) else None
+
     def line(self, *keys: str) -> int | None:
         """The line of a key, or of the innermost table or value around it that has a line of its own."""
         lines = dict(_lines(self.text))

@@ -2,10 +2,12 @@
 
 from typing import Any
 
+from oban.cli.config import Config
 from oban.periodic import PeriodicInfo
 
 #: By command. docs/command_line.schema.json has the schema of each, which a test compares.
 DOCUMENTS: dict[str, Any] = {
+    "config": Config,
     "periodic list": list[PeriodicInfo],
 }
 

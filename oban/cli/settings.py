@@ -7,11 +7,11 @@ import json
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
-from typing import Annotated, Any, Literal, get_type_hints
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import click
-from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, create_model
+from pydantic import Field, TypeAdapter, ValidationError, create_model
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
@@ -24,78 +24,15 @@ from pydantic_settings import (
 from oban import dialects, display, suggestions
 from oban.cli import config_file
 from oban.cli.config_file import ConfigFile
-from oban.cli.logs import FORMATS, LEVELS
 from oban.cli.options import MAX_PROCESSES
-from oban.config import Options, QueueOptions
+from oban.cli.setting_types import IN_CODE, OPTIONS, OVERRIDES, TYPES, parse_retention
+from oban.config import Options
 from oban.errors import ConfigError
 
 ENVIRONMENT = "OBAN_"
 #: Variables that are no settings.
 _OTHER_VARIABLES = ("OBAN_CONFIG", "OBAN_FAST_PATH", "OBAN_TEST_DATABASE_URL")
-#: The options that override those of the application's own `Oban`. It has made its engine with all others.
-OVERRIDES = ("queues", "node", "lease", "shutdown_grace_period")
-#: Options of `Oban` that are Python objects.
-_IN_CODE = ("session", "middleware", "lifespan", "periodic")
-#: The periods of a retention, which can also be the word "forever", and its tables of exceptions.
-_PERIODS, _EXCEPTIONS = ("completed", "cancelled", "discarded"), ("queues", "workers")
-_FOREVER = "forever"
-_PERIOD = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", re.ASCII)
-_UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
-
-
-def _parse_period(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    match = _PERIOD.fullmatch(value)
-    if match is None or match[2] not in _UNITS:
-        raise ValueError("must be a number of seconds, or a period such as 90s, 15m, 6h or 7d")
-    return float(match[1]) * _UNITS[match[2]]
-
-
-def _parse_queues(value: Any) -> Any:
-    """Queue names and limits, such as `default:10,media:2`."""
-    if not isinstance(value, str):
-        return value
-    queues: dict[str, Any] = {}
-    for item in value.split(","):
-        queue, colon, limit = item.strip().partition(":")
-        if not queue or queue in queues or (colon and not (limit.isascii() and limit.isdigit())):
-            raise ValueError("must be names and limits, such as default:10,media:2, each name once")
-        queues[queue] = int(limit) if colon else QueueOptions().limit
-    return queues
-
-
-def _split(value: Any) -> Any:
-    return [item.strip() for item in value.split(",")] if isinstance(value, str) else value
-
-
-def _types() -> dict[str, Any]:
-    """The type of each setting: of those of the command line itself, and of the options of `Oban`."""
-    one_of: Any = Literal
-    types: dict[str, Any] = {
-        "app": str,
-        "database_url": str,
-        "import": Annotated[list[str], BeforeValidator(_split)],
-        "processes": int,
-        "log_level": one_of[LEVELS],
-        "log_format": one_of[FORMATS],
-    }
-    seconds = Annotated[float, BeforeValidator(_parse_period)]
-    # `Options` checks what is in these tables.
-    special = {
-        "queues": Annotated[dict[str, Any], BeforeValidator(_parse_queues)],
-        "retention": dict[str, Any],
-    }
-    hints = get_type_hints(Options)
-    for option in fields(Options):
-        if option.init and option.name not in _IN_CODE:
-            hint = hints[option.name]
-            types[option.name] = special.get(option.name, seconds if hint in (float, float | None) else hint)
-    return types
-
-
-TYPES = _types()
-OPTIONS = tuple(option.name for option in fields(Options) if option.name in TYPES)
+_OF_OBAN = ("database_url", *OPTIONS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +68,7 @@ class Settings:
         is_argument = {key for key, origin in origins.items() if origin.kind == "argument"}
         if app is None or ("database_url" in is_argument and "app" not in is_argument):
             return None
-        for key in ("database_url", *OPTIONS):
+        for key in _OF_OBAN:
             if key in is_argument and key not in OVERRIDES:
                 raise click.UsageError(
                     f"{flag(key)} cannot be combined with {app}: it is an option of that Oban."
@@ -142,6 +79,13 @@ class Settings:
     def overrides(self) -> dict[str, Any]:
         """The options that override those of the application's own `Oban`."""
         return {key: self.values[key] for key in OVERRIDES if key in self.values}
+
+    @property
+    def unused(self) -> dict[str, Origin]:
+        """The settings without an effect, because the application's own `Oban` has options of its own."""
+        if self.app is None:
+            return {}
+        return {key: self.origins[key] for key in self.values if key in _OF_OBAN and key not in OVERRIDES}
 
     @property
     def folders(self) -> tuple[str, ...]:
@@ -230,7 +174,7 @@ def load(arguments: Mapping[str, Any], config: str | None = None, *, search: boo
         if file is not None and key in values and origins[key].kind == "file":
             values[key] = dialects.url_in(file.path.parent, values[key])
     if "retention" in values:
-        values["retention"] = _parse_retention(values["retention"])
+        values["retention"] = parse_retention(values["retention"])
     return Settings(values=values, origins=origins, file=file)
 
 
@@ -266,7 +210,7 @@ def _origin(path: tuple[int | str, ...], arguments: Mapping[str, Any], file: Con
 
 def _problem(key: str, error: Any, origin: Origin) -> str:
     if error["type"] == "extra_forbidden":
-        if key in _IN_CODE:
+        if key in IN_CODE:
             text = f"{key} takes Python objects, which a file cannot contain: set it in code, and use app"
         else:
             text = f"unknown option {display.shown(key)}{suggestions.suggestion(key, list(TYPES))}"
@@ -302,7 +246,7 @@ def _refusal(options: Mapping[str, Any]) -> ConfigError | None:
     """The reason why `Oban` refuses some options."""
     try:
         if "retention" in options:
-            options = {**options, "retention": _parse_retention(options["retention"])}
+            options = {**options, "retention": parse_retention(options["retention"])}
         Options.make(**options)
     except ConfigError as error:
         return error
@@ -319,24 +263,3 @@ def _culprit(
             path, reason = inner or ((), refusal)
             return (key, *path), reason
     return None
-
-
-def _parse_retention(values: Any, path: str = "retention") -> Any:
-    """The periods of a retention, and of its exceptions, as numbers, and "forever" as None."""
-    if not isinstance(values, dict):
-        return values
-    parsed = {}
-    for key, value in values.items():
-        if key in _PERIODS:
-            try:
-                parsed[key] = None if value == _FOREVER else _parse_period(value)
-            except ValueError as error:
-                reason = f"{path}: {key} {error}, or {_FOREVER}, not {display.shown(value)}"
-                raise ConfigError(reason) from None
-        elif key in _EXCEPTIONS and isinstance(value, dict):
-            parsed[key] = {
-                name: _parse_retention(each, f"{path}: {key}: {name}") for name, each in value.items()
-            }
-        else:
-            parsed[key] = value
-    return parsed

@@ -94,6 +94,8 @@ def start(
             link.set_inheritable(False)
         if watch and processes > 1:
             raise ConfigError("--watch runs one node: leave out --processes")
+        if not has_supervisor:
+            _warn(settings, app)
         if has_children:
             names = [f"{node}-{number}" for number in range(1, processes + 1)] if processes > 1 else [node]
             _supervise(settings, app, names, watch, chosen)
@@ -106,6 +108,21 @@ def start(
         gc.collect()
         gc.freeze()
         nodes.run(instance, link, console, announced)
+
+
+def _warn(settings: "Settings", app: str | None) -> None:
+    from oban.cli.settings import similar_variables
+
+    for name, near in similar_variables():
+        logger.warning("%s is not a setting%s", name, near)
+    # `oban install` uses the URL and the prefix. The environment may be meant for other commands, too.
+    unused = [
+        f"{key} ({origin})"
+        for key, origin in settings.unused.items()
+        if origin.kind == "file" and key not in ("database_url", "prefix")
+    ]
+    if unused:
+        logger.warning("%s has options of its own: no effect has %s", app, ", ".join(unused))
 
 
 def _label(settings: "Settings", key: str) -> str:

@@ -46,6 +46,14 @@ def redacted(url: URL) -> str:
     return rendered.replace("%2A%2A%2A", "***")
 
 
+def shown(url: str | URL) -> str:
+    """A database URL without its passwords, and nothing of one that cannot be parsed."""
+    try:
+        return redacted(make_url(spread_hosts(url) if isinstance(url, str) else url))
+    except (ArgumentError, ValueError):
+        return "***"
+
+
 def url_in(folder: Path, url: str) -> str:
     """A database URL whose path to a file is relative to a folder, as one for the current folder."""
     try:

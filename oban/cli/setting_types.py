@@ -1,0 +1,98 @@
+"""The settings of commands: their types, and how periods, queues and retentions are written."""
+
+import re
+from dataclasses import fields
+from typing import Annotated, Any, Literal, get_type_hints
+
+from pydantic import BeforeValidator
+
+from oban import display
+from oban.cli.logs import FORMATS, LEVELS
+from oban.config import Options, QueueOptions
+from oban.errors import ConfigError
+
+#: The options that override those of the application's own `Oban`. It has made its engine with all others.
+OVERRIDES = ("queues", "node", "lease", "shutdown_grace_period")
+#: Options of `Oban` that are Python objects.
+IN_CODE = ("session", "middleware", "lifespan", "periodic")
+#: The periods of a retention, which can also be the word "forever", and its tables of exceptions.
+_PERIODS, _EXCEPTIONS = ("completed", "cancelled", "discarded"), ("queues", "workers")
+_FOREVER = "forever"
+_PERIOD = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", re.ASCII)
+_UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
+
+
+def _parse_period(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    match = _PERIOD.fullmatch(value)
+    if match is None or match[2] not in _UNITS:
+        raise ValueError("must be a number of seconds, or a period such as 90s, 15m, 6h or 7d")
+    return float(match[1]) * _UNITS[match[2]]
+
+
+def _parse_queues(value: Any) -> Any:
+    """Queue names and limits, such as `default:10,media:2`."""
+    if not isinstance(value, str):
+        return value
+    queues: dict[str, Any] = {}
+    for item in value.split(","):
+        queue, colon, limit = item.strip().partition(":")
+        if not queue or queue in queues or (colon and not (limit.isascii() and limit.isdigit())):
+            raise ValueError("must be names and limits, such as default:10,media:2, each name once")
+        queues[queue] = int(limit) if colon else QueueOptions().limit
+    return queues
+
+
+def _split(value: Any) -> Any:
+    return [item.strip() for item in value.split(",")] if isinstance(value, str) else value
+
+
+def _types() -> dict[str, Any]:
+    """The type of each setting: of those of the command line itself, and of the options of `Oban`."""
+    one_of: Any = Literal
+    types: dict[str, Any] = {
+        "app": str,
+        "database_url": str,
+        "import": Annotated[list[str], BeforeValidator(_split)],
+        "processes": int,
+        "log_level": one_of[LEVELS],
+        "log_format": one_of[FORMATS],
+    }
+    seconds = Annotated[float, BeforeValidator(_parse_period)]
+    # `Options` checks what is in these tables.
+    special = {
+        "queues": Annotated[dict[str, Any], BeforeValidator(_parse_queues)],
+        "retention": dict[str, Any],
+    }
+    hints = get_type_hints(Options)
+    for option in fields(Options):
+        if option.init and option.name not in IN_CODE:
+            hint = hints[option.name]
+            types[option.name] = special.get(option.name, seconds if hint in (float, float | None) else hint)
+    return types
+
+
+TYPES = _types()
+OPTIONS = tuple(option.name for option in fields(Options) if option.name in TYPES)
+
+
+def parse_retention(values: Any, path: str = "retention") -> Any:
+    """The periods of a retention, and of its exceptions, as numbers, and "forever" as None."""
+    if not isinstance(values, dict):
+        return values
+    parsed = {}
+    for key, value in values.items():
+        if key in _PERIODS:
+            try:
+                parsed[key] = None if value == _FOREVER else _parse_period(value)
+            except ValueError as error:
+                reason = f"{path}: {key} {error}, or {_FOREVER}, not {display.shown(value)}"
+                raise ConfigError(reason) from None
+        elif key in _EXCEPTIONS and isinstance(value, dict):
+            parsed[key] = {
+                name: parse_retention(each, f"{path}: {key}: {name}") for name, each in value.items()
+            }
+        else:
+            parsed[key] = value
+    return parsed
