@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from oban.models import Job
     from oban.outcomes import Cancel, Discard, Record, Snooze
     from oban.periodic import Periodic, PeriodicInfo
+    from oban.progress import Progress
     from oban.repository.cluster import QueueInfo
     from oban.repository.nodes import NodeInfo
     from oban.repository.queue_settings import QueueSettings
@@ -55,6 +56,7 @@ __all__ = [
     "ObanError",
     "Periodic",
     "PeriodicInfo",
+    "Progress",
     "QueueInfo",
     "QueueOptions",
     "QueueSettings",
@@ -88,6 +90,7 @@ _MODULES = {
     "models": ["Job"],
     "outcomes": ["Cancel", "Discard", "Record", "Snooze"],
     "periodic": ["Periodic", "PeriodicInfo"],
+    "progress": ["Progress"],
     "repository.cluster": ["QueueInfo"],
     "repository.nodes": ["NodeInfo"],
     "repository.queue_settings": ["QueueSettings"],

@@ -59,6 +59,7 @@ class BaseClient(
         stage_interval: float | timedelta | None = None,
         watch_interval: float | timedelta | None = None,
         control_interval: float | timedelta | None = None,
+        progress_interval: float | timedelta | None = None,
         prune_interval: float | timedelta | None = None,
         heartbeat_interval: float | timedelta | None = None,
         election_interval: float | timedelta | None = None,
@@ -71,6 +72,7 @@ class BaseClient(
         lifespan: Callable[[Any], AbstractAsyncContextManager[Any]] | None = None,
         leadership: bool | None = None,
         history: bool | None = None,
+        log_lines: int | None = None,
         periodic: Sequence[Periodic | Mapping[str, Any]] | None = None,
         **unknown: Never,
     ) -> None:
@@ -103,6 +105,8 @@ class BaseClient(
             stage_interval: Most seconds between two checks for jobs that have become due (default 1).
             watch_interval: Seconds between checks whether running jobs were cancelled (default 1).
             control_interval: Seconds between a node's checks for new commands for queues (default 1).
+            progress_interval: Least seconds between two statements in which a node stores the progress of its
+                jobs (default 1).
             prune_interval: Seconds between deletions of jobs past their retention (default 30).
             heartbeat_interval: Seconds between heartbeats, up to half of the lease (default: a quarter).
             election_interval: Seconds between attempts to lead, up to half of the lease (default: a quarter).
@@ -126,6 +130,8 @@ class BaseClient(
                 periodic ones. At least one node of the instance has to (default True).
             history: Whether this client stores a row for each attempt of a job that ends here, for
                 `list_attempts` (default True).
+            log_lines: How many lines of `job.log` are kept with each attempt, up to 10,000; 0 for none
+                (default 100).
             periodic: Entries of periodic jobs, in addition to those of workers with the option `cron`:
                 `[Periodic("nightly", "0 3 * * *", Report.new())]`. Nodes with queues declare them when they
                 start (default: none). `SyncOban` takes none.

@@ -145,6 +145,7 @@ class Options:
     stage_interval: float = 1.0
     watch_interval: float = 1.0
     control_interval: float = 1.0
+    progress_interval: float = 1.0
     prune_interval: float = 30.0
     # None until `__post_init__`.
     heartbeat_interval: float = None  # type: ignore[assignment]
@@ -158,6 +159,7 @@ class Options:
     lifespan: Callable[[Any], Any] | None = None
     leadership: bool = True
     history: bool = True
+    log_lines: int = 100
     periodic: Sequence[Periodic] = ()
     #: The intervals that were not set.
     _derived: tuple[str, ...] = field(init=False, repr=False, compare=False)
@@ -197,6 +199,7 @@ class Options:
         callables.check_lifespan(self.lifespan)
         object.__setattr__(self, "periodic", parse_entries(self.periodic))
         _check_integer("session_connections", self.session_connections, 1, MAX_LIMIT)
+        _check_integer("log_lines", self.log_lines, 0, MAX_LIMIT)
         if self.timeout is not None:
             self._convert("timeout", least=0.001)
         if self.max_attempts is not None:
@@ -204,6 +207,11 @@ class Options:
 
     def _convert(self, option: str, least: float) -> None:
         object.__setattr__(self, option, _seconds(option, getattr(self, option), least))
+
+    @property
+    def kept_lines(self) -> int:
+        """How many lines of a job's log are kept. Without a history, there is no place for them."""
+        return self.log_lines if self.history else 0
 
     @classmethod
     def make(cls, **values: Any) -> "Options":

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, ClassVar, Protocol, Unpack
+from typing import Any, ClassVar, Unpack
 
 from sqlalchemy import (
     CheckConstraint,
@@ -29,6 +29,7 @@ from oban.errors import InvalidJob
 from oban.fields import JobFields
 from oban.initial_state import default_state, state_at
 from oban.models.base import Base
+from oban.models.in_worker import InWorker
 from oban.types import (
     EMPTY_LIST,
     STATES,
@@ -52,19 +53,12 @@ DEFAULT_MAX_ATTEMPTS = 20
 _DEFAULTS = {"queue": "default", "attempt": 0, "max_attempts": DEFAULT_MAX_ATTEMPTS, "priority": 0}
 
 
-class RunStatus(Protocol):
-    """What an executing job can ask about its own run."""
-
-    @property
-    def cancelled(self) -> bool: ...
-
-
 def _partial_index(name: str, *columns: str, where: str) -> Index:
     condition: ColumnElement[bool] = literal_column(where)
     return Index(f"oban_jobs_{name}_index", *columns, postgresql_where=condition, sqlite_where=condition)
 
 
-class Job(Detachable, Base):
+class Job(InWorker, Detachable, Base):
     """One row of `oban_jobs`: a unit of work, from when it is enqueued until it is pruned.
 
     `MyWorker.new(…)` makes a job of a worker. `Job(…)` makes one of any worker, by its name; it checks and
@@ -79,7 +73,7 @@ class Job(Detachable, Base):
             unless the `Oban` that enqueues it has another one).
         tags: Up to 100 strings of up to 255 characters, stored in lower case (default none).
         meta: Anything else about the job, a dict of JSON values (default `{}`). Oban sets the keys
-            `recorded`, `return`, `snoozed` and `rescued`.
+            `progress`, `recorded`, `return`, `snoozed` and `rescued`.
         scheduled_at: When the job is due, a datetime with a time zone (default now); UTC in the attribute.
         schedule_in: Instead of `scheduled_at`: seconds from now, or a timedelta; a negative one means now.
             `scheduled_in` is another name for it.
@@ -167,8 +161,6 @@ class Job(Detachable, Base):
 
     #: Whether the job was not inserted, because it is unique and this row was there.
     conflict = False
-    #: Set on the instance that a worker gets, while it runs.
-    _run: ClassVar[RunStatus | None] = None
     #: Seconds, from which `enqueue` computes `scheduled_at` by the database's clock.
     _schedule_in: ClassVar[float | None] = None
     #: Whether the job's worker or its maker has set `max_attempts`, so that no default replaces it.
@@ -272,18 +264,6 @@ class Job(Detachable, Base):
     @validates("state")
     def _check_state(self, _: str, value: object) -> JobState:
         return parse_state(value)
-
-    def cancelled(self) -> bool:
-        """Return whether the job was cancelled or, in a worker, whether the attempt should stop.
-
-        In a worker it becomes true within `watch_interval` (1 second) after the job is cancelled on any node,
-        deleted, rescued, or retried after a cancel. It also becomes true when the attempt exceeds its timeout
-        in a thread, and when the node's grace period ends. Elsewhere, and for a copy of the job, it is true
-        if `state` is `cancelled`; the database is not asked.
-        """
-        if self._run is not None:
-            return self._run.cancelled
-        return self.state == JobState.CANCELLED
 
     @property
     def recorded(self) -> Any:

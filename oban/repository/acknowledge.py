@@ -154,6 +154,13 @@ def _outcomes_statement(dialect: Dialect) -> Update:
     is_discarded = or_(outcome_is["discarded"], and_(runs_again, _job.attempt >= _job.max_attempts))
 
     recorded = {"recorded": sql_literal("true"), "return": ack.value}
+    meta = case(
+        (ack.value.is_not(None), dialect.set_keys(_job.meta, recorded)),
+        (ack.meta.is_not(None), dialect.merge(_job.meta, ack.meta)),
+        (ack.snoozed.is_not(None), dialect.set_keys(_job.meta, {"snoozed": ack.snoozed})),
+        (ack.rescued.is_not(None), dialect.set_keys(_job.meta, {"rescued": ack.rescued})),
+        else_=_job.meta,
+    )
 
     def now_if(condition: ColumnElement[bool], column: Any) -> Any:
         return case((condition, now), else_=column)
@@ -176,11 +183,7 @@ def _outcomes_statement(dialect: Dialect) -> Update:
                 else_=_job.errors,
             ),
             meta=case(
-                (ack.value.is_not(None), dialect.set_keys(_job.meta, recorded)),
-                (ack.meta.is_not(None), dialect.merge(_job.meta, ack.meta)),
-                (ack.snoozed.is_not(None), dialect.set_keys(_job.meta, {"snoozed": ack.snoozed})),
-                (ack.rescued.is_not(None), dialect.set_keys(_job.meta, {"rescued": ack.rescued})),
-                else_=_job.meta,
+                (ack.progress.is_not(None), dialect.set_keys(meta, {"progress": ack.progress})), else_=meta
             ),
             scheduled_at=case(
                 (and_(ack.delay.is_not(None), ~is_discarded), dialect.now_plus(ack.delay)),

@@ -84,7 +84,7 @@ def _key(rule: Unique, values: dict[str, Any]) -> str | None:
 
 def _as_inserted(meta: Mapping[str, Any]) -> dict[str, Any]:
     """Meta without what attempts have written to it, and what a new job therefore does not have."""
-    written = {"rescued", "snoozed"} | ({"recorded", "return"} if "recorded" in meta else set())
+    written = {"progress", "rescued", "snoozed"} | ({"recorded", "return"} if "recorded" in meta else set())
     return {key: value for key, value in meta.items() if key not in written}
 
 

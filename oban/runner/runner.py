@@ -33,6 +33,7 @@ from oban.runner.services.cancellation import CancellationChecker
 from oban.runner.services.controller import Controller
 from oban.runner.services.leader import Leader
 from oban.runner.services.lifeline import Lifeline
+from oban.runner.services.progress import ProgressWriter
 from oban.runner.services.pruner import Pruner
 from oban.runner.services.scheduler import Scheduler
 from oban.runner.services.stager import Stager
@@ -112,6 +113,7 @@ class Runner:
         self.controller = Controller(self.database, options, self.queues)
         self.stager = Stager(self.database, options, self.queues, self.controller)
         self.cancellation = CancellationChecker(self.database, options, self.queues)
+        self.progress = ProgressWriter(self.database, options)
         self.leader = Leader(self.database, options)
         self.lifeline = Lifeline(self.database, options, self.leader, self.heartbeat_thread.is_steady)
         self.pruner = Pruner(self.database, options, self.leader)
@@ -122,7 +124,8 @@ class Runner:
 
     def _make_producer(self, queue: str, state: QueueState) -> Producer:
         may_fetch = self.heartbeat_thread.may_fetch
-        return Producer(self.database, self.options, queue, state, self._executor, may_fetch)
+        note = self.progress.note
+        return Producer(self.database, self.options, queue, state, self._executor, may_fetch, note)
 
     def _make_room(self) -> bool:
         """Close an idle connection soon, other than those of async jobs. Returns False: not closed yet."""
@@ -159,9 +162,9 @@ class Runner:
 
     def _services(self) -> list[Service]:
         of_leader = (self.lifeline, self.pruner) if self.options.leadership else ()
-        services = (self.controller, self.stager, self.cancellation, self.scheduler, self.leader)
+        services = (self.controller, self.stager, self.cancellation, self.progress, self.scheduler)
         # The leader is elected last, so that a node that starts neither rescues nor prunes at once.
-        return [*self.producers.values(), *of_leader, *services]
+        return [*self.producers.values(), *of_leader, *services, self.leader]
 
     async def start(self) -> None:
         """Start everything. Raises `SchemaMissing`, and the driver's error if the database is unreachable."""

@@ -30,6 +30,7 @@ from oban.runner.execution.acknowledger import log_replaced, replacements
 from oban.runner.execution.executor import Executor
 from oban.runner.execution.job_session import JobSessions
 from oban.runner.execution.outcome import is_outcome
+from oban.runner.execution.report import Reporting
 from oban.runner.execution.run import Run
 from oban.runner.execution.session_factory import SessionFactory
 from oban.runner.execution.session_sources import AsyncSessions, SyncSessions
@@ -75,12 +76,16 @@ class JobRunner:
         executor: Executes them.
         run_in_transaction: Runs a repository function.
         dialect: Judges errors.
+        options: Those of the client.
     """
 
-    def __init__(self, executor: Executor, run_in_transaction: InTransaction, dialect: Dialect) -> None:
+    def __init__(
+        self, executor: Executor, run_in_transaction: InTransaction, dialect: Dialect, options: Options
+    ) -> None:
         self.executor = executor
         self.run_in_transaction = run_in_transaction
         self._dialect = dialect
+        self._reporting = Reporting(options.kept_lines)
         self._owner = str(uuid.uuid4())
 
     async def run(self, job_id: int) -> Attempt | None:
@@ -88,7 +93,7 @@ class JobRunner:
         job = await self.run_in_transaction(drain.claim_job, job_id, NODE, self._owner)
         if job is None:
             return None
-        run = Run(job, self._owner, NODE)
+        run = Run(job, self._owner, NODE, reporting=self._reporting)
         ack = await execute(self.executor, run)
         if ack is not None:
             await self._store(ack)
@@ -159,7 +164,7 @@ async def on_loop(client: Oban, session: Any = None, *, has_rows: bool = True) -
             stack.enter_context(_serving(database))
             stack.enter_context(for_plain_workers(client))
             async with executing(threads, sessions, LoopSessions(sessions), client) as executor:
-                yield JobRunner(executor, partial(database.run, None), database.dialect)
+                yield JobRunner(executor, partial(database.run, None), database.dialect, options)
 
 
 async def run_in(database: Database, session: Any, function: Callable[..., Any], *args: Any) -> Any:
@@ -205,7 +210,8 @@ def beside_thread(
         sessions = BlockingSessions(database, connection or database.engine, has_rows=has_rows)
         with for_async_workers(client, thread):
             async with executing(thread, sessions, sessions, client) as executor:
-                return await use(JobRunner(executor, run_in_transaction, database.dialect))
+                runner = JobRunner(executor, run_in_transaction, database.dialect, client.options)
+                return await use(runner)
 
     with nullcontext() if session is None else joining(database, database.run(session, _connection)):
         return thread.run(run)

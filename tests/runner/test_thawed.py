@@ -254,12 +254,11 @@ async def test_a_job_does_not_begin_in_a_child_process_before_it_is_sure_to_be_i
     monkeypatch.setattr(Claims, "confirm", counting)
     frozen: list[ProcessRun] = []
 
-    def freeze(worker: Any, job: Job, timeout: float | None, sure_until: float) -> ProcessRun:
+    def freeze(worker: Any, job: Job, timeout: float | None, run: Run) -> ProcessRun:
         if not frozen:
             # The node and its child processes freeze while the first child starts.
-            (run,) = producer_of(oban).runs
-            sure_until = run.sure_until = clock.boottime()
-        frozen.append(ProcessRun(worker, job, timeout, sure_until))
+            run.sure_until = clock.boottime()
+        frozen.append(ProcessRun(worker, job, timeout, run))
         return frozen[-1]
 
     monkeypatch.setattr(process_run, "ProcessRun", freeze)

@@ -106,6 +106,10 @@ BAD_OPTIONS: list[tuple[dict[str, Any], str]] = [
         ({"session_connections": value}, "session_connections must be an integer from 1 to 10000, not")
         for value in [*NOTHING, True, -1, 10_001, 5.0, "5"]
     ),
+    *(
+        ({"log_lines": value}, "log_lines must be an integer from 0 to 10000, not")
+        for value in [True, -1, 10_001, 5.0, "5"]
+    ),
     ({"statement_timeout": 0}, "statement_timeout must be at least 0.1 and less"),
     ({"retention": {"complete": 1}}, r"unknown option 'complete'; did you mean completed\?"),
 ]
@@ -169,7 +173,7 @@ def test_each_keyword_sets_its_option() -> None:
         other: Any = {"prefix": None, "queues": {"a": QueueOptions()}, "retention": Retention(limit=1)}
         other |= {"session": async_sessionmaker(), "middleware": (lambda job, call_next: call_next(job),)}
         other |= {"lifespan": lambda oban: contextlib.nullcontext(), "leadership": False, "history": False}
-        other |= {"timeout": 9.0, "max_attempts": 9, "session_connections": 9}
+        other |= {"timeout": 9.0, "max_attempts": 9, "session_connections": 9, "log_lines": 9}
         other |= {"periodic": (Periodic("a", "@daily", Job(worker="a")),)}
         changed = other.get(field.name, value * 1.1 if isinstance(value, float) else "poll")
         if field.name != "listen_url":

@@ -144,12 +144,16 @@ class Acknowledger:
 def replacements(ack: Ack, error: Exception, *, may_fail: bool = True) -> Iterator[Ack]:
     """The outcomes to store instead of one that the database refused, the best one first.
 
-    The job ends as it did, without what it recorded and with the reason in `errors`, or without any new
-    entry. With `may_fail`, the last one is a failure, for a database that refuses the new state itself.
+    The job ends as it did, without what it reported. If that is refused as well, then without what it
+    recorded and with the reason in `errors`, or without any new entry. With `may_fail`, the last one is a
+    failure, for a database that refuses the new state itself.
     """
     reason = f"the outcome could not be stored: {type(dialects.driver_error(error)).__name__}"
     if ack.outcome == "completed":
         reason = f"the job was completed, but {reason}"
+    if ack.progress is not None or ack.log is not None:
+        ack = ack._replace(progress=None, log=None)
+        yield ack
     if ack.meta is not None:
         yield ack._replace(error=reason, meta=None)
     bare = ack._replace(error=reason, value=None, snoozed=None, meta=None)
@@ -162,7 +166,10 @@ def replacements(ack: Ack, error: Exception, *, may_fail: bool = True) -> Iterat
 
 def has_values(ack: Ack) -> bool:
     """Whether an outcome has anything that depends on the job, which a database could refuse."""
-    return not (ack.value is None and ack.error is None and ack.snoozed is None and ack.meta is None)
+    return not (
+        (ack.value is None and ack.error is None and ack.snoozed is None and ack.meta is None)
+        and (ack.progress is None and ack.log is None)
+    )
 
 
 def log_replaced(ack: Ack, stored: Ack, error: Exception) -> None:
@@ -182,4 +189,5 @@ def log_replaced(ack: Ack, stored: Ack, error: Exception) -> None:
 
 
 def _characters(ack: Ack) -> int:
-    return len(ack.error or "") + len(ack.value or "") + len(ack.meta or "")
+    texts = len(ack.error or "") + len(ack.value or "") + len(ack.meta or "")
+    return texts + len(ack.progress or "") + len(ack.log or "")

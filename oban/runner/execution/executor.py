@@ -88,7 +88,7 @@ class Executor:
                 result = await around_on_loop(chain, worker.process)(job)
             else:
                 result = await worker.process(job)
-            if result is None and not (is_verbose or run.is_lost):
+            if result is None and run.report is None and not (is_verbose or run.is_lost):
                 return Ack(*run.key, "completed")
             return _end(run, worker, result)
         except asyncio.CancelledError as error:
@@ -98,7 +98,7 @@ class Executor:
                 return _fail(run, worker, error)
             # asyncio.run() has cancelled the task at a second Ctrl-C: a thread of the job does not notice.
             run.cancelled = True
-            ack = Ack(*run.key, "released")
+            ack = run.ack("released")
             attempt_log.ended(run, ack)
             return ack
         # KeyboardInterrupt and SystemExit as well: a job must not stop the node.
@@ -261,8 +261,8 @@ def _end(run: Run, worker: Worker[Any], result: object) -> Ack:
 def _end_with_session(run: Run, ack: Ack, is_committed: bool) -> Ack | None:
     """The end of a run whose outcome was committed with its session, or rolled back because it is lost."""
     attempt_log.ended(run, ack, is_committed=is_committed)
-    # A job that was cancelled stores the reason that its worker returned.
-    return None if is_committed or ack.error is None else ack
+    # A job that was cancelled stores the reason that its worker returned, and what it has reported.
+    return None if is_committed or (ack.error is None and run.report is None) else ack
 
 
 def _fail(run: Run, worker: Worker[Any] | None, error: BaseException) -> Ack:
@@ -297,7 +297,7 @@ def _ack(run: Run, worker: Worker[Any] | None, outcome: Outcome, error: BaseExce
             if meta := outcome.get("meta"):
                 # A worker may copy the old count from the meta that it has seen.
                 outcome["meta"] = encoding.dumps({**meta, "snoozed": count})
-    return Ack(*run.key, **outcome)
+    return run.ack(**outcome)
 
 
 def _backoff(run: Run, worker: Worker[Any] | None, error: BaseException | None) -> float | None:

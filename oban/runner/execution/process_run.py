@@ -15,7 +15,7 @@ async def process_in_child(
 ) -> object:
     """Return what `process` of a worker returns in a child process, or raise what it raises."""
     while True:
-        result = await _run(processes, run, ProcessRun(type(worker), job, timeout, run.sure_until))
+        result = await _run(processes, run, ProcessRun(type(worker), job, timeout, run))
         if result.value is not UNSURE:
             return result.unwrap()
         # It took long until the child process was ready for the job.

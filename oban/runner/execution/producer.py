@@ -36,6 +36,7 @@ from oban.runner.execution.acknowledger import Acknowledger
 from oban.runner.execution.claims import Claims
 from oban.runner.execution.executor import Executor
 from oban.runner.execution.fetch_delay import FetchDelay
+from oban.runner.execution.report import Reporting
 from oban.runner.execution.run import Run
 from oban.runner.services.base import Service
 
@@ -60,6 +61,7 @@ class Producer(Service):
         state: QueueState,
         executor: Executor,
         node_alive: Callable[[], bool],
+        on_progress: Callable[[Run], None] = lambda run: None,
     ) -> None:
         super().__init__(f"producer-{queue}", math.inf)
         self.database = database
@@ -83,6 +85,7 @@ class Producer(Service):
         self._options = options
         self._executor = executor
         self._node_alive = node_alive
+        self._reporting = Reporting(options.kept_lines, on_progress)
         self._ticking = asyncio.Lock()
         #: The overlapping turns, and the error of one that failed.
         self._turns: set[asyncio.Task[None]] = set()
@@ -166,7 +169,7 @@ class Producer(Service):
         return self._has_backlog and 2 * self._free() < self.limit
 
     def _start(self, job: Job, sure_until: float, *, is_stray: bool = False) -> None:
-        run = Run(job, self.owner, self.node, sure_until, self._confirm)
+        run = Run(job, self.owner, self.node, sure_until, self._confirm, self._reporting)
         run.releasing = not self.fetching
         if self.closed or (is_stray and not self.fetching):
             self.abandon(run)
@@ -321,7 +324,7 @@ class Producer(Service):
     def abandon(self, run: Run) -> None:
         """Put back a job that was not started, or that continues after it was interrupted."""
         self.runs.discard(run)
-        ack = Ack(*run.key, "released")
+        ack = run.ack("released")
         self.acknowledger.add(ack)
         attempt_log.ended(run, ack)
 

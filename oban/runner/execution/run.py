@@ -2,20 +2,36 @@
 
 import asyncio
 import math
+import threading
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
 from oban.models import Job
+from oban.progress import Progress
+from oban.repository.acknowledge import Ack
 from oban.repository.runs import RunKey
+from oban.runner.execution.report import Report, Reporting, checked_line
 
 
 class _EndedRun(NamedTuple):
-    """What `job.cancelled()` asks once the run has ended."""
+    """What a job asks once its run has ended, to which nothing can be reported any more."""
 
     cancelled: bool
 
+    @property
+    def progress(self) -> None:
+        return None
+
+    def set_progress(self, done: float, total: float | None, message: str | None) -> None:
+        pass
+
+    def add_line(self, level: int, make_text: Callable[[], str]) -> None:
+        pass
+
 
 _ENDED = (_EndedRun(False), _EndedRun(True))
+_REPORTING = Reporting()
+_creating = threading.Lock()
 
 
 class Run:
@@ -27,12 +43,13 @@ class Run:
         node: The name of this node.
         sure_until: Until when, by `clock.boottime`, no other node can have rescued the job.
         confirm: Asks after that whether the run still has its job.
+        reporting: What becomes of the progress and the log of the job.
     """
 
     __slots__ = (
-        *("_cancelled", "confirm", "error", "is_logged", "job", "key", "max_attempts", "node", "on_cancel"),
-        *("queue", "releasing", "result", "snoozed", "started_at", "sure_until", "task", "timed_out"),
-        "worker",
+        *("_cancelled", "_reporting", "confirm", "error", "is_logged", "job", "key", "max_attempts", "node"),
+        *("on_cancel", "queue", "releasing", "report", "result", "snoozed", "started_at", "sure_until"),
+        *("task", "timed_out", "worker"),
     )
 
     def __init__(
@@ -42,11 +59,15 @@ class Run:
         node: str,
         sure_until: float = math.inf,
         confirm: "Callable[[Run], Awaitable[bool]] | None" = None,
+        reporting: Reporting = _REPORTING,
     ) -> None:
         self.job = job
         self.node = node
         self.sure_until = sure_until
         self.confirm = confirm
+        self._reporting = reporting
+        #: What the job has reported, if anything.
+        self.report: Report | None = None
         # All that is needed later is read here, because the worker can change the instance, and an update
         # can load a later attempt into it. It is read from the dict because mapped attributes are slow.
         values = job.__dict__
@@ -95,10 +116,55 @@ class Run:
         return self._cancelled and self.timed_out is None and not self.releasing
 
     @property
+    def has_ended(self) -> bool:
+        """Whether `end` was called."""
+        return self.job.__dict__.get("_run") is not self
+
+    @property
+    def max_lines(self) -> int:
+        """How many lines of the job's log are kept."""
+        return self._reporting.max_lines
+
+    @property
     def is_last(self) -> bool:
         """Whether the job has no attempt left after this one."""
         # SQLite stores anything that another program writes.
         return isinstance(self.max_attempts, int) and self.key[1] >= self.max_attempts
+
+    @property
+    def progress(self) -> Progress | None:
+        """The last progress that the job has reported."""
+        return None if self.report is None else self.report.progress
+
+    def set_progress(self, done: float, total: float | None, message: str | None) -> None:
+        """Take over what `job.progress(…)` was called with, in any thread."""
+        self.begin_report().set_progress(done, total, message)
+        self._reporting.on_progress(self)
+
+    def add_line(self, level: int, make_text: Callable[[], str]) -> None:
+        """Keep a line of the job's log, in any thread."""
+        if self.max_lines:
+            self.begin_report().add_line(level, make_text)
+
+    def receive(self, progress: object, lines: list[dict[str, Any]]) -> None:
+        """Take over what a child process has sent. Raises an error for a message that a job has made up."""
+        report = self.begin_report()
+        report.extend(checked_line(line) for line in lines)
+        if progress is not None:
+            report.receive_progress(progress)
+            self._reporting.on_progress(self)
+
+    def begin_report(self) -> Report:
+        """Return the report, which is made when it is first needed."""
+        if self.report is None:
+            with _creating:
+                self.report = self.report or Report(self.job, self.max_lines, self.started_at)
+        return self.report
+
+    def ack(self, outcome: str, **fields: Any) -> Ack:
+        """Make the outcome of the run, with what the job has reported."""
+        ack = Ack(*self.key, outcome, **fields)
+        return ack if self.report is None else self.report.add_to(ack)
 
     def time_out(self, timeout: float) -> None:
         """Tell the job that its timeout has passed."""

@@ -26,6 +26,7 @@ from oban import clock, error_texts, forks, instances
 from oban.errors import ConfigError, UnknownWorker
 from oban.runner.execution.outcome import AttemptFailed, process_arguments
 from oban.runner.processes import protocol, remote
+from oban.runner.processes.child_run import ChildRun, Reporter
 from oban.worker import Worker, registry, running
 
 #: Seconds between two checks whether the node is still there: another process may keep its end of the
@@ -50,14 +51,6 @@ class _Unsure(Exception):
     """The job may belong to another node by now, so that its own node has to ask."""
 
 
-class ChildRun:
-    """One run of a job in this process: what the node requested, and what `job.cancelled()` returns."""
-
-    def __init__(self, request: dict[str, Any]) -> None:
-        self.request = request
-        self.cancelled = False
-
-
 class ChildMain:
     """Receives runs from the node, executes them, and sends back how they ended."""
 
@@ -68,6 +61,9 @@ class ChildMain:
         self._last_run: ChildRun | None = None
         self._busy = False
         self._import_error: str | None = None
+        #: Held while a message is sent, which several threads do.
+        self._sending = threading.Lock()
+        self._reporter = Reporter(self._send)
 
     # -- the thread that listens -----------------------------------------------------------------
 
@@ -75,7 +71,7 @@ class ChildMain:
         try:
             while message := self._receive():
                 if "job" in message:
-                    self._last_run = ChildRun(message)
+                    self._last_run = ChildRun(message, self._reporter)
                     self._runs.put(self._last_run)
                 elif self._last_run is not None and self._last_run.request["number"] == message["cancelled"]:
                     self._last_run.cancelled = True
@@ -111,6 +107,9 @@ class ChildMain:
             self._busy = True
             ending = self._execute(run)
             with contextlib.suppress(OSError):
+                # The node takes nothing for a run after its outcome.
+                self._reporter.send()
+                self._reporter.begin(None)
                 self._send({"number": run.request["number"], **ending})
             self._busy = False
 
@@ -150,7 +149,7 @@ class ChildMain:
     def _process(self, run: ChildRun) -> dict[str, Any]:
         worker_class = self._load_worker(run.request)
         job = protocol.decode_job(run.request["job"])
-        job.__dict__["_run"] = run
+        run.begin(job)
         running.set(job)
         # This process and its node may have been frozen since the job was claimed.
         if (sure_until := run.request["sure_until"]) is not None and clock.boottime() >= sure_until:
@@ -176,7 +175,8 @@ class ChildMain:
             raise AttemptFailed(error, f"{self._import_error}\n\n" if self._import_error else "") from None
 
     def _send(self, message: dict[str, Any]) -> None:
-        self._connection.sendall(protocol.pack(message))
+        with self._sending:
+            self._connection.sendall(protocol.pack(message))
 
 
 async def _await(result: Awaitable[Any]) -> Any:

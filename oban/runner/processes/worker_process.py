@@ -17,6 +17,7 @@ from typing import Any
 
 from oban.models import Job
 from oban.runner.execution.outcome import AttemptFailed, Result
+from oban.runner.execution.run import Run
 from oban.runner.processes import protocol, remote
 from oban.worker import Worker
 
@@ -36,18 +37,16 @@ UNSURE = object()
 class ProcessRun:
     """One run of a job in a child process.
 
-    `timeout` is in seconds, from when the job begins. After `sure_until`, by `clock.boottime`, it does not
-    begin, and ends with `UNSURE`.
+    `timeout` is in seconds, from when the job begins. After `sure_until` of the run, by `clock.boottime`, it
+    does not begin, and ends with `UNSURE`.
     """
 
     #: How it ended; set by the process in which it runs.
     ending: asyncio.Future[Result]
 
-    def __init__(
-        self, worker: type[Worker], job: Job, timeout: float | None, sure_until: float = math.inf
-    ) -> None:
+    def __init__(self, worker: type[Worker], job: Job, timeout: float | None, run: Run) -> None:
         self.worker = worker
-        self.sure_until = sure_until
+        self.run = run
         self.job = job
         self.timeout = timeout
         self.number = next(_numbers)
@@ -117,7 +116,12 @@ class WorkerProcess(asyncio.Protocol):
         name = run.worker.worker_name
         self._set_timer(START_TIMEOUT, ChildProcessError(f"{name} did not begin within {START_TIMEOUT:g} s"))
         worker = {"module": run.worker.__module__, "name": name}
-        limits = {"sure_until": run.sure_until if math.isfinite(run.sure_until) else None}
+        sure_until = run.run.sure_until
+        limits = {
+            "sure_until": sure_until if math.isfinite(sure_until) else None,
+            "max_lines": run.run.max_lines,
+            "started_at": run.run.started_at,
+        }
         self.send({"number": run.number, "job": protocol.encode_job(run.job), **worker, **limits})
         run.process = self
         if run.cancelled:
@@ -197,6 +201,9 @@ class WorkerProcess(asyncio.Protocol):
             run.begun = True
             name = run.worker.worker_name
             self._set_timer(run.timeout, TimeoutError(f"{name} timed out after {run.timeout or 0:g} s"))
+            return
+        if "lines" in message:
+            run.run.receive(message["progress"], message["lines"])
             return
         ending = Result(UNSURE) if "unsure" in message else remote.decode(message["outcome"])
         if not run.ending.done():
