@@ -465,7 +465,7 @@ async def test_a_longer_lease_is_judged_after_heartbeats_were_possible_for_that_
         assert isinstance(now, Monotonic)
         leader = Leader(database_of(oban), Options(lease=1000))
         await leader.tick()
-        lifeline = Lifeline(database_of(oban), Options(lease=2, rescue_after=1e8), leader, lambda: True)
+        lifeline = Lifeline(database_of(oban), Options(lease=20, rescue_after=1e8), leader, lambda: True)
         job = await orphan(oban, owner=await producer_row(oban, seconds=100, meta={"lease": 60}))
         for _ in range(2):
             await lifeline.tick()
