@@ -1,11 +1,13 @@
-"""The command line: `oban start`, `install`, `uninstall`, `config`, `periodic` and `--version`."""
+"""The command line: `oban`, with its commands."""
 
 from typing import Any
 
 import click
 
 import oban
+from oban.cli.completion import completion
 from oban.cli.config import config
+from oban.cli.jobs import jobs
 from oban.cli.periodic import periodic
 from oban.cli.schema import install, uninstall
 from oban.cli.start import start
@@ -32,5 +34,14 @@ def version() -> None:
     click.echo(f"oban {oban.__version__}")
 
 
-for command in (start, install, uninstall, config, periodic):
+COMMANDS = (
+    start,
+    install,
+    uninstall,
+    config,
+    jobs,
+    periodic,
+    completion,
+)
+for command in COMMANDS:
     main.add_command(command)

@@ -3,11 +3,19 @@
 from typing import Any
 
 from oban.cli.config import Config
+from oban.cli.job_documents import Changes, JobDocument
 from oban.periodic import PeriodicInfo
 
 #: By command. docs/command_line.schema.json has the schema of each, which a test compares.
 DOCUMENTS: dict[str, Any] = {
     "config": Config,
+    "jobs list": list[JobDocument],
+    "jobs show": JobDocument,
+    "jobs wait": JobDocument,
+    "jobs cancel": Changes,
+    "jobs retry": Changes,
+    "jobs delete": Changes,
+    "jobs update": Changes,
     "periodic list": list[PeriodicInfo],
 }
 

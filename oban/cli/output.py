@@ -56,7 +56,8 @@ def document(type_: Any, value: Any) -> None:
     from pydantic import TypeAdapter  # Importing it takes as long as the rest of a command.
 
     text = json.dumps(TypeAdapter(type_).dump_python(value, mode="json"), indent=2, ensure_ascii=False)
-    click.echo(text.encode("utf-8", "backslashreplace").decode("utf-8"))
+    # In JSON, characters that a terminal would obey can only be in strings, where an escape is the same.
+    click.echo("\n".join(line if line.isprintable() else _json_escaped(line) for line in text.split("\n")))
 
 
 def table(columns: Sequence[Column], rows: Iterable[Sequence[str | Text]]) -> None:
@@ -72,10 +73,22 @@ def table(columns: Sequence[Column], rows: Iterable[Sequence[str | Text]]) -> No
         )
     for row in cells:
         grid.add_row(*(row[index] for index in shown))
-    with console.capture() as capture:
-        console.print(grid)
-    for line in capture.get().splitlines():
-        click.echo(line.rstrip(), color=console.is_terminal)
+    _print(console, grid)
+
+
+def write(text: Text) -> None:
+    """Print a text of one or more lines. In a terminal, those that are too long are continued on the next."""
+    console = _console()
+    if console.is_terminal:
+        text.overflow = "fold"
+        _print(console, text)
+    else:
+        click.echo(text.plain, color=False)
+
+
+def printable(text: str) -> str:
+    """A text of several lines with escapes for what a terminal would obey, such as control characters."""
+    return "\n".join(_escaped(line.removesuffix("\r")) for line in text.expandtabs().split("\n"))
 
 
 def state(value: str) -> Text:
@@ -100,6 +113,23 @@ def confirm(question: str, *, yes: bool) -> None:
     if sys.stdin is None or not sys.stdin.isatty():
         raise click.UsageError(f"{question} Confirm with --yes, as the input is not a terminal.")
     click.confirm(question, abort=True, err=True)
+
+
+def _escaped(line: str) -> str:
+    if line.isprintable():
+        return line
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in line)
+
+
+def _json_escaped(line: str) -> str:
+    return "".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in line)
+
+
+def _print(console: Console, what: Table | Text) -> None:
+    with console.capture() as capture:
+        console.print(what)
+    for line in capture.get().splitlines():
+        click.echo(line.rstrip(), color=console.is_terminal)
 
 
 def _console() -> Console:

@@ -1,0 +1,204 @@
+"""`oban jobs cancel`, `retry`, `delete` and `update`."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+
+import click
+
+from oban import fields
+from oban.cli import output
+from oban.cli.instance import of_instance
+from oban.cli.job_actions import CANCEL, DELETE, RETRY, UPDATE, each, left_by_retry, run
+from oban.cli.job_documents import Changes
+from oban.cli.job_filters import Choice, Duration, json_object, targeted
+from oban.client import Oban
+from oban.errors import InvalidJob
+from oban.repository.retry import RetryOutcome
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _changing(function: F) -> F:
+    """Add the arguments and options of a command that changes jobs."""
+    decorated: Any = function
+    for option in (
+        output.json_option,
+        of_instance,
+        click.option("--yes", "-y", is_flag=True, help="Do not ask for confirmation."),
+        click.option(
+            "--dry-run", is_flag=True, help="Change nothing; show how many jobs would change, by state."
+        ),
+        targeted,
+    ):
+        decorated = option(decorated)
+    return decorated  # type: ignore[no-any-return]
+
+
+def _timed(function: F) -> F:
+    """Add the options that say when jobs run."""
+    decorated = click.option(
+        "--scheduled-at",
+        metavar="TIME",
+        help="When the jobs run, such as 2026-01-30T08:00+01:00; UTC without an offset.",
+    )(function)
+    return click.option(
+        "--schedule-in",
+        metavar="DURATION",
+        type=Duration(seconds=True),
+        help="How long from now the jobs run, such as 10m.",
+    )(decorated)
+
+
+_set_queue = click.option("--set-queue", metavar="NAME", help="The queue that the jobs move to.")
+_set_priority = click.option(
+    "--set-priority", metavar="NUMBER", type=click.IntRange(0, 9), help="Their new priority, 0 (first) to 9."
+)
+
+
+@click.command()
+@_changing
+def cancel(**options: Any) -> None:
+    """Cancel jobs that have not ended: those with an ID, or those that the filters find.
+
+    A job that is executing is told to stop.
+    """
+
+    async def change(oban: Oban, choice: Choice) -> Changes:
+        if choice.only_ids:
+            return await each(oban, choice, oban.cancel_job)
+        number = await oban.cancel_many_jobs(choice.statement(), everything=choice.everything)
+        return Changes(dry_run=False, changed=number)
+
+    run(CANCEL, change, **options)
+
+
+@click.command()
+@_changing
+def delete(**options: Any) -> None:
+    """Delete jobs for good: those with an ID, or those that the filters find.
+
+    A job that is executing is left alone.
+    """
+
+    async def change(oban: Oban, choice: Choice) -> Changes:
+        if choice.only_ids:
+            return await each(oban, choice, oban.delete_job)
+        number = await oban.delete_many_jobs(choice.statement(), everything=choice.everything)
+        return Changes(dry_run=False, changed=number)
+
+    run(DELETE, change, **options)
+
+
+@click.command()
+@_changing
+@_timed
+@_set_queue
+@_set_priority
+def retry(
+    schedule_in: timedelta | None,
+    scheduled_at: str | None,
+    set_queue: str | None,
+    set_priority: int | None,
+    **options: Any,
+) -> None:
+    """Make jobs run again: those with an ID, or those that the filters find.
+
+    A job that has used its attempts gets one more. Jobs that are available or executing are left alone, and
+    so is a unique job if another one with the same key is in its way.
+    """
+    changes: Any = {
+        "schedule_in": schedule_in,
+        "scheduled_at": _time(scheduled_at),
+        "queue": set_queue,
+        "priority": set_priority,
+    }
+    _check(fields.check_retry, changes)
+
+    async def change(oban: Oban, choice: Choice) -> Changes:
+        outcomes: list[RetryOutcome] = []
+        jobs = list(choice.ids) if choice.only_ids else choice.statement()
+        number = await oban.retry_many_jobs(jobs, everything=choice.everything, outcomes=outcomes, **changes)
+        named = [
+            outcome
+            for outcome in outcomes
+            if outcome.outcome == "conflict" or (choice.only_ids and outcome.outcome != "changed")
+        ]
+        unchanged = [outcome.id for outcome in named if outcome.outcome == "unchanged"]
+        states = {id_: job.state for id_ in unchanged if (job := await oban.get_job(id_)) is not None}
+        left_alone = [left_by_retry(outcome, states) for outcome in named]
+        return Changes(dry_run=False, changed=number, left_alone=left_alone)
+
+    run(RETRY, change, **options)
+
+
+@click.command()
+@_changing
+@_timed
+@_set_queue
+@_set_priority
+@click.option("--set-worker", metavar="NAME", help="Their new worker.")
+@click.option("--set-tag", metavar="TAG", multiple=True, help="Their new tag, instead of all that they have.")
+@click.option(
+    "--set-max-attempts", metavar="NUMBER", type=int, help="How many attempts they have, 1 to 32767."
+)
+@click.option("--set-args", metavar="JSON", help="Their new args, a JSON object, instead of those they have.")
+@click.option("--set-meta", metavar="JSON", help="Their new meta, a JSON object, instead of what they have.")
+def update(
+    schedule_in: timedelta | None,
+    scheduled_at: str | None,
+    set_queue: str | None,
+    set_priority: int | None,
+    set_worker: str | None,
+    set_tag: tuple[str, ...],
+    set_max_attempts: int | None,
+    set_args: str | None,
+    set_meta: str | None,
+    **options: Any,
+) -> None:
+    """Change fields of jobs in any state: those with an ID, or those that the filters find.
+
+    Either all of them are changed or none. An attempt that is under way goes on with the values that it
+    began with.
+    """
+    given = {
+        "schedule_in": schedule_in,
+        "scheduled_at": _time(scheduled_at),
+        "queue": set_queue,
+        "priority": set_priority,
+        "worker": set_worker,
+        "tags": list(set_tag) or None,
+        "max_attempts": set_max_attempts,
+        "args": None if set_args is None else json_object("--set-args", set_args),
+        "meta": None if set_meta is None else json_object("--set-meta", set_meta),
+    }
+    changes: Any = {name: value for name, value in given.items() if value is not None}
+    if not changes:
+        raise click.UsageError("Nothing is to be changed: pass an option such as --set-priority 0.")
+    _check(fields.check, changes)
+
+    async def change(oban: Oban, choice: Choice) -> Changes:
+        jobs = list(choice.ids) if choice.only_ids else choice.statement()
+        updated = await oban.update_many_jobs(jobs, changes, everything=choice.everything)
+        return Changes(dry_run=False, changed=len(updated))
+
+    run(UPDATE, change, **options)
+
+
+def _time(text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        raise click.UsageError(
+            f"--scheduled-at: {text!r} is not a time such as 2026-01-30T08:00 or 2026-01-30T08:00+01:00."
+        ) from None
+    return time if time.tzinfo is not None else time.replace(tzinfo=UTC)
+
+
+def _check(check: Callable[[Any], object], changes: Any) -> None:
+    try:
+        check(changes)
+    except InvalidJob as error:
+        raise click.UsageError(f"{error}.") from error

@@ -1,0 +1,128 @@
+"""What the commands `oban jobs …` print with `--json`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+from typing import Any
+
+import orjson
+
+from oban import display
+from oban.models import Job
+
+#: pydantic writes documents that are up to 255 levels deep, with the job around them.
+_MAX_DEPTH = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobDocument:
+    """A job. What another program has stored and JSON has no value for is a string, or null for a number."""
+
+    id: int
+    state: str | None
+    queue: str
+    worker: str
+    args: Any
+    meta: Any
+    tags: list[str]
+    priority: int | None
+    attempt: int | None
+    max_attempts: int | None
+    attempted_by: list[str]
+    errors: Any
+    inserted_at: datetime | None
+    scheduled_at: datetime | None
+    attempted_at: datetime | None
+    completed_at: datetime | None
+    cancelled_at: datetime | None
+    discarded_at: datetime | None
+    unique_key: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeftAlone:
+    """A job that a command has not changed, and why."""
+
+    id: int
+    #: "state", "attempts", "missing" or "conflict".
+    reason: str
+    #: Its state, if that is why.
+    state: str | None = None
+    #: The job that is in the way of a unique job.
+    other_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changes:
+    """What a command did to jobs, or would do."""
+
+    dry_run: bool
+    #: How many jobs were changed, or would be.
+    changed: int
+    #: In a dry run, by state: how many jobs would be changed, and how many would be left alone.
+    would_change: dict[str, int] | None = None
+    would_leave: dict[str, int] | None = None
+    #: Of the jobs whose ids were passed, those that were left alone; and all that were in conflict.
+    left_alone: list[LeftAlone] = field(default_factory=list)
+
+
+_FIELDS = [each.name for each in fields(JobDocument)]
+_DOCUMENTS = ("args", "meta", "errors")
+_NUMBERS = ("priority", "attempt", "max_attempts")
+_TEXTS = ("queue", "worker")
+_LISTS = ("tags", "attempted_by")
+
+
+def job_document(job: Job) -> JobDocument:
+    """A job for `--json`, whatever its row contains."""
+    return JobDocument(**{name: _value(name, getattr(job, name)) for name in _FIELDS})
+
+
+def _value(name: str, value: Any) -> Any:
+    if name in _DOCUMENTS:
+        return json_able(value)
+    if name in _NUMBERS:
+        return value if isinstance(value, int) else None
+    if name in _TEXTS:
+        return text(value)
+    if name in _LISTS:
+        return texts(value)
+    if name == "unique_key":
+        return None if value is None else text(value)
+    return value
+
+
+def text(value: object) -> str:
+    """The value of a column of texts; SQLite can have any other value in it."""
+    return _encodable(value) if isinstance(value, str) else display.shown(value)
+
+
+def texts(value: object) -> list[str]:
+    """The value of a column of lists of texts, which can have NULLs and other lists in it."""
+    return [text(item) for item in value] if isinstance(value, list) else []
+
+
+def json_able(value: Any) -> Any:
+    """A stored document as JSON that every parser reads."""
+    try:
+        orjson.dumps(value)
+    # Surrogates, too many levels, or the `Undecodable` in place of what is not JSON.
+    except (TypeError, ValueError, RecursionError):
+        return _json_able(value, _MAX_DEPTH)
+    return value
+
+
+def _json_able(value: Any, depth: int) -> Any:
+    if isinstance(value, str):
+        return _encodable(value)
+    if value is None or isinstance(value, (int, float)):
+        return value
+    if depth == 0 or not isinstance(value, (list, Mapping)):
+        return _encodable(display.shown(value))
+    if isinstance(value, list):
+        return [_json_able(item, depth - 1) for item in value]
+    return {_encodable(str(key)): _json_able(item, depth - 1) for key, item in value.items()}
+
+
+def _encodable(value: str) -> str:
+    return value.encode("utf-8", "backslashreplace").decode()
