@@ -8,9 +8,13 @@ import oban
 from oban.cli.completion import completion
 from oban.cli.config import config
 from oban.cli.jobs import jobs
+from oban.cli.nodes import nodes
 from oban.cli.periodic import periodic
+from oban.cli.periodic_changes import add, delete, reset, update
+from oban.cli.queues import queues
 from oban.cli.schema import install, uninstall
 from oban.cli.start import start
+from oban.cli.stats import stats
 from oban.errors import ObanError
 
 
@@ -41,7 +45,12 @@ COMMANDS = (
     config,
     jobs,
     periodic,
+    queues,
+    nodes,
+    stats,
     completion,
 )
 for command in COMMANDS:
     main.add_command(command)
+for command in (add, update, reset, delete):
+    periodic.add_command(command)

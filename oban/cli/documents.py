@@ -5,6 +5,9 @@ from typing import Any
 from oban.cli.config import Config
 from oban.cli.job_documents import Changes, JobDocument
 from oban.periodic import PeriodicInfo
+from oban.repository.nodes import NodeInfo
+from oban.repository.queue_settings import QueueSettings
+from oban.repository.stats import QueueStats, Stats
 
 #: By command. docs/command_line.schema.json has the schema of each, which a test compares.
 DOCUMENTS: dict[str, Any] = {
@@ -16,7 +19,13 @@ DOCUMENTS: dict[str, Any] = {
     "jobs retry": Changes,
     "jobs delete": Changes,
     "jobs update": Changes,
+    "nodes": list[NodeInfo],
     "periodic list": list[PeriodicInfo],
+    **{f"periodic {verb}": PeriodicInfo for verb in ("show", "pause", "resume", "add", "update", "reset")},
+    "periodic run": JobDocument,
+    "queues list": list[QueueStats],
+    **{f"queues {verb}": list[QueueSettings] for verb in ("pause", "resume", "scale", "start", "stop")},
+    "stats": Stats,
 }
 
 

@@ -1,12 +1,22 @@
-"""`oban periodic list`, `pause`, `resume` and `run`."""
+"""`oban periodic`: list, show, pause, resume and run the periodic entries of an instance."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
 
 import click
 
+from oban import suggestions
 from oban.cli import output
 from oban.cli.documents import DOCUMENTS
 from oban.cli.instance import Instance, of_instance
+from oban.cli.job_documents import job_document
 from oban.cli.output import Column
-from oban.periodic import PeriodicInfo
+from oban.client import Oban
+from oban.error_texts import log_safe
+from oban.errors import PeriodicNotFound
+from oban.models import Job
+from oban.periodic import PeriodicInfo, find_name
 
 _COLUMNS = (
     Column("NAME"),
@@ -22,7 +32,7 @@ _COLUMNS = (
 
 @click.group()
 def periodic() -> None:
-    """List and control the periodic jobs of an instance."""
+    """List, control and change the periodic jobs of an instance."""
 
 
 @periodic.command("list")
@@ -43,40 +53,118 @@ def list_(instance: Instance, as_json: bool) -> None:
 
 
 def _cells(entry: PeriodicInfo) -> tuple[str, ...]:
-    state = "gone" if entry.gone else "paused" if entry.paused else "active"
-    if entry.overridden:
-        state += ", changed"
     texts = (entry.name, entry.expression, entry.timezone, entry.worker, entry.queue)
-    return (*texts, state, output.time(entry.last_tick), output.time(entry.next_at))
+    return (*texts, _state(entry), output.time(entry.last_tick), output.time(entry.next_at))
+
+
+def _state(entry: PeriodicInfo) -> str:
+    state = "gone" if entry.gone else "paused" if entry.paused else "active"
+    return f"{state}, changed" if entry.overridden else state
 
 
 @periodic.command()
 @click.argument("entry")
 @of_instance
-def pause(entry: str, instance: Instance) -> None:
+@output.json_option
+def show(entry: str, instance: Instance, as_json: bool) -> None:
+    """Show all that is known about ENTRY, and what `oban periodic update` has changed."""
+    info = instance.call(lambda oban: find(oban, entry))
+    if as_json:
+        output.document(DOCUMENTS["periodic show"], info)
+    else:
+        for name, value in _lines(info):
+            click.echo(f"{name + ':':<16}{log_safe(value, 10_000)}")
+
+
+def _lines(info: PeriodicInfo) -> Iterator[tuple[str, str]]:
+    yield "Name", info.name
+    yield "State", _state(info)
+    yield "Source", "the code of a node" if info.source == "code" else "added at run time"
+    yield "Expression", info.expression
+    yield "Time zone", info.timezone
+    yield "Last (UTC)", _last(info)
+    yield "Next (UTC)", output.time(info.next_at)
+    yield "Catch up", f"{info.catch_up}, within {output.duration(info.window)}"
+    yield "Worker", info.worker
+    yield "Queue", info.queue
+    yield "Priority", str(info.priority)
+    yield "Max attempts", "-" if info.max_attempts is None else str(info.max_attempts)
+    yield "Args", _json(info.args)
+    yield "Tags", ", ".join(info.tags) or "-"
+    yield "Meta", _json(info.meta)
+    yield "Changed", _json(info.override) if info.override else "-"
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _last(info: PeriodicInfo) -> str:
+    by_job = "" if info.last_job_id is None else f", job {info.last_job_id}"
+    return f"{output.time(info.last_tick)}{by_job}"
+
+
+async def find(oban: Oban, entry: str) -> PeriodicInfo:
+    """An entry by its name; raises `PeriodicNotFound`."""
+    name = find_name(entry)
+    entries = await oban.list_periodic()
+    found = next((info for info in entries if info.name == name), None)
+    if found is None:
+        known = [info.name for info in entries]
+        raise PeriodicNotFound(name, suggestions.suggestion(name, known) if known else "")
+    return found
+
+
+@periodic.command()
+@click.argument("entry")
+@of_instance
+@output.json_option
+def pause(entry: str, instance: Instance, as_json: bool) -> None:
     """Let ENTRY insert no jobs until it is resumed."""
-    instance.call(lambda oban: oban.pause_periodic(entry))
-    click.echo(f"{entry} is paused.")
+
+    async def call(oban: Oban) -> PeriodicInfo:
+        await oban.pause_periodic(entry)
+        return await find(oban, entry)
+
+    info = instance.call(call)
+    _report("pause", info, f"{log_safe(entry)} is paused.", as_json)
 
 
 @periodic.command()
 @click.argument("entry")
 @of_instance
-def resume(entry: str, instance: Instance) -> None:
+@output.json_option
+def resume(entry: str, instance: Instance, as_json: bool) -> None:
     """Let ENTRY insert jobs again, from its next time on."""
-    instance.call(lambda oban: oban.resume_periodic(entry))
-    click.echo(f"{entry} is active.")
+
+    async def call(oban: Oban) -> PeriodicInfo:
+        await oban.resume_periodic(entry)
+        return await find(oban, entry)
+
+    info = instance.call(call)
+    _report("resume", info, f"{log_safe(entry)} is active.", as_json)
+
+
+def _report(verb: str, info: PeriodicInfo, text: str, as_json: bool) -> None:
+    if as_json:
+        output.document(DOCUMENTS[f"periodic {verb}"], info)
+    else:
+        click.echo(text)
 
 
 @periodic.command()
 @click.argument("entry")
 @of_instance
-def run(entry: str, instance: Instance) -> None:
+@output.json_option
+def run(entry: str, instance: Instance, as_json: bool) -> None:
     """Insert a job of ENTRY now, also if it is paused."""
-    job = instance.call(lambda oban: oban.run_periodic(entry))
+    job: Job = instance.call(lambda oban: oban.run_periodic(entry))
     if job.conflict:
         raise click.ClickException(
-            f"no job of {entry} was inserted: it is unique, and job {job.id}, which is {job.state},"
+            f"no job of {log_safe(entry)} was inserted: it is unique, and job {job.id}, which is {job.state},"
             " is in the way"
         )
-    click.echo(f"Job {job.id} of {entry} is in the queue {job.queue}.")
+    if as_json:
+        output.document(DOCUMENTS["periodic run"], job_document(job))
+    else:
+        click.echo(f"Job {job.id} of {log_safe(entry)} is in the queue {log_safe(job.queue)}.")
