@@ -13,6 +13,8 @@ from oban.errors import ConfigError
 
 #: The table of pyproject.toml. The other files contain nothing else, so their keys are at the top.
 _TABLE = ("tool", "oban")
+#: Without this, a pyproject.toml has no settings: `[tool.oban]`, or `oban` in `[tool]`.
+_MENTION = re.compile(rb"""tool["' \t]*\.["' \t]*oban\b|^\s*["']?oban\b""", re.MULTILINE)
 _POSITION = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
 
 
@@ -67,7 +69,7 @@ def choose(path: str | None) -> ConfigFile | None:
         ConfigError: The file cannot be read, is not valid TOML, or has no settings where they belong.
     """
     if path is not None:
-        chosen = _read(Path(path).absolute())
+        chosen = _read(Path(path).absolute(), is_chosen=True)
         if chosen is None:
             raise ConfigError(f"{path}: there is no table [tool.oban]")
         return chosen
@@ -83,7 +85,7 @@ def choose(path: str | None) -> ConfigFile | None:
     return None
 
 
-def _read(path: Path) -> ConfigFile | None:
+def _read(path: Path, *, is_chosen: bool = False) -> ConfigFile | None:
     """Read a file; returns None for a pyproject.toml without settings."""
     shown = _shown(path)
     is_pyproject = path.name == "pyproject.toml"
@@ -91,8 +93,8 @@ def _read(path: Path) -> ConfigFile | None:
         content = path.read_bytes()
     except OSError as error:
         raise ConfigError(f"{shown} cannot be read: {error.strerror}") from None
-    if is_pyproject and b"oban" not in content:
-        # Its errors are the business of other tools.
+    if is_pyproject and not is_chosen and not _MENTION.search(content):
+        # Errors of the file are the business of other tools.
         return None
     try:
         text = content.decode("utf-8-sig")

@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any, Literal
 
 import click
@@ -180,12 +181,14 @@ def load(arguments: Mapping[str, Any], config: str | None = None, *, search: boo
 
 def similar_variables() -> list[tuple[str, str]]:
     """The variables that look like those of settings, each with the end of a sentence about it."""
-    known = [variable(key) for key in TYPES]
-    unknown = sorted(
-        name for name in os.environ if name.startswith(ENVIRONMENT) and name.upper() not in known
-    )
-    near = [(name, suggestions.similar(name, known)) for name in unknown if name not in _OTHER_VARIABLES]
-    return [(name, f"; did you mean {similar}?") for name, similar in near if similar]
+    found = []
+    for name in sorted(os.environ):
+        key = name.removeprefix(ENVIRONMENT).lower()
+        if name.startswith(ENVIRONMENT) and key not in TYPES and name not in _OTHER_VARIABLES:
+            # Applications and their tests have such variables as well.
+            near = get_close_matches(key[:100], TYPES, 1, 0.75)
+            found += [(name, f"; did you mean {variable(similar)}?") for similar in near]
+    return found
 
 
 def variable(key: str) -> str:

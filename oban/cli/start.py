@@ -122,7 +122,7 @@ def _warn(settings: "Settings", app: str | None) -> None:
         if origin.kind == "file" and key not in ("database_url", "prefix")
     ]
     if unused:
-        logger.warning("%s has options of its own: no effect has %s", app, ", ".join(unused))
+        logger.warning("%s has options of its own, so these have no effect: %s", app, ", ".join(unused))
 
 
 def _label(settings: "Settings", key: str) -> str:
