@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from oban import filters
     from oban.client import Oban
     from oban.config import QueueOptions, Retention
+    from oban.diagnosis.explanation import Explanation, Reason
     from oban.errors import InvalidJob, JobNotFound, ObanError, UniqueConflict
     from oban.fields import JobUpdate
     from oban.job_function import job
@@ -45,6 +46,7 @@ __all__ = [
     "CallNext",
     "Cancel",
     "Discard",
+    "Explanation",
     "InvalidJob",
     "Job",
     "JobNotFound",
@@ -60,6 +62,7 @@ __all__ = [
     "QueueInfo",
     "QueueOptions",
     "QueueSettings",
+    "Reason",
     "Record",
     "Resource",
     "Retention",
@@ -83,6 +86,7 @@ __all__ = [
 _MODULES = {
     "client": ["Oban"],
     "config": ["QueueOptions", "Retention"],
+    "diagnosis.explanation": ["Explanation", "Reason"],
     "errors": ["InvalidJob", "JobNotFound", "ObanError", "UniqueConflict"],
     "fields": ["JobUpdate"],
     "job_function": ["job"],

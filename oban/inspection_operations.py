@@ -3,13 +3,36 @@
 from abc import ABC, abstractmethod
 from typing import Generic
 
+from oban.diagnosis.explanation import Explanation
 from oban.enqueue_operations import CallerT, MaybeAwaitable
 from oban.repository.nodes import NodeInfo
+from oban.repository.selection import Target
 from oban.repository.stats import Stats
 
 
 class InspectionOperations(ABC, Generic[CallerT]):
     """Ask what the jobs, queues and nodes of this instance do, and why. These calls change nothing."""
+
+    @abstractmethod
+    def why(self, job_or_id: Target, session: CallerT | None = None) -> MaybeAwaitable[Explanation]:
+        """Explain why a job does not run: all reasons, the decisive one first, and what to do about each.
+
+        It can be asked about any job: one that runs, one that has ended and one that does not exist, too.
+        It reads what the nodes have told the database, in one statement that takes a few milliseconds however
+        many jobs there are. A node tells what it does when that changes, and every `heartbeat_interval`.
+
+        Args:
+            job_or_id: A job or its id.
+            session: The caller's session or connection, to read in its transaction.
+
+        Returns:
+            An `Explanation` with the `state` of the job, whether it `runs`, and its `reasons`, each with a
+            `code`, a `text`, `advice` and `commands`. `print` shows it as text.
+
+        Raises:
+            InvalidTarget: `job_or_id` is neither a `Job` nor an integer.
+            NotEnqueued: The `Job` was never enqueued.
+        """
 
     @abstractmethod
     def stats(

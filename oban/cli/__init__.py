@@ -15,6 +15,7 @@ from oban.cli.queues import queues
 from oban.cli.schema import install, uninstall
 from oban.cli.start import start
 from oban.cli.stats import stats
+from oban.cli.why import why
 from oban.errors import ObanError
 
 
@@ -49,6 +50,7 @@ COMMANDS = (
     nodes,
     stats,
     completion,
+    why,
 )
 for command in COMMANDS:
     main.add_command(command)

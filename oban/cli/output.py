@@ -2,6 +2,7 @@
 
 import json
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple, TypeVar
@@ -18,6 +19,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 #: The width of output that goes to a file or another program, where nothing is cut off.
 _UNLIMITED = 100_000
 _GAP = 2
+#: The longest line of a text in a wide terminal, and the shortest one in a narrow terminal.
+_LONGEST_LINE, _SHORTEST_LINE = 100, 20
 
 STATE_STYLES = {
     "available": "cyan",
@@ -89,6 +92,30 @@ def write(text: Text) -> None:
 def printable(text: str) -> str:
     """A text of several lines with escapes for what a terminal would obey, such as control characters."""
     return "\n".join(_escaped(line.removesuffix("\r")) for line in text.expandtabs().split("\n"))
+
+
+def paragraph(text: str, *, indent: int = 0, style: str = "") -> None:
+    """Print a text. In a terminal, its lines are broken between words, and up to `_LONGEST_LINE` long."""
+    console = _console()
+    text, margin = log_safe(text, 10_000), " " * indent
+    if console.is_terminal:
+        width = max(_SHORTEST_LINE, min(console.width, _LONGEST_LINE))
+        text = textwrap.fill(
+            text, width, initial_indent=margin, subsequent_indent=margin, break_on_hyphens=False
+        )
+    else:
+        text = margin + text
+    with console.capture() as capture:
+        console.print(Text(text, style), soft_wrap=True)
+    click.echo(capture.get().rstrip("\n"), color=console.is_terminal)
+
+
+def command_line(command: str, *, indent: int = 0) -> None:
+    """Print a command to run. It stays one line, so that it can be copied from any terminal."""
+    console = _console()
+    with console.capture() as capture:
+        console.print(Text(" " * indent + log_safe(command, 10_000), "bold cyan"), soft_wrap=True)
+    click.echo(capture.get().rstrip("\n"), color=console.is_terminal)
 
 
 def state(value: str) -> Text:

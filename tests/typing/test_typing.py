@@ -92,7 +92,8 @@ def test_the_good_code_defines_workers_that_are_accepted_at_run_time(path: Path)
 
 
 #: Attributes that only the library uses, in addition to loggers.
-_INTERNAL = {"cli", "database", "dialects", "notifier", "repository", "runner", "type_expressions", "types"}
+_INTERNAL = {"cli", "database", "diagnosis", "dialects", "notifier", "repository", "runner"}
+_INTERNAL |= {"type_expressions", "types"}
 
 
 def _is_internal(_: str, package: str, *names: str) -> bool:

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import (
 from sqlalchemy.orm import Session, scoped_session
 
 from oban import (
+    Explanation,
     Job,
     JobState,
     JobUpdate,
@@ -25,6 +26,7 @@ from oban import (
     QueueInfo,
     QueueOptions,
     QueueSettings,
+    Reason,
     Retention,
     SyncOban,
     Worker,
@@ -108,6 +110,8 @@ async def manage(oban: Oban, session: AsyncSession, connection: AsyncConnection)
     await oban.start_queue("media", limit=5, paused=True)
     await oban.scale_queue("media", None)
     assert_type(await oban.list_periodic(), list[PeriodicInfo])
+    assert_type(await oban.why(1), Explanation)
+    assert_type((await oban.why(1)).reasons, tuple[Reason, ...])
     assert_type(await oban.run_periodic("a", session=session), Job)
     assert_type(await oban.update_periodic("a", expression="@daily", args={"n": 1}), PeriodicInfo)
     assert_type(await oban.reset_periodic("a"), PeriodicInfo)
@@ -143,6 +147,7 @@ def manage_sync(session: Session, connection: Connection, scoped: scoped_session
         oban.wait_until_empty()
         oban.pause_queue("media", session=session)
         assert_type(oban.list_periodic(session=scoped), list[PeriodicInfo])
+        assert_type(oban.why(1, session=scoped), Explanation)
         assert_type(oban.run_periodic("a"), Job)
         assert_type(oban.check_queue("media"), QueueInfo | None)
         assert_type(SyncOban.get_instance("Other"), SyncOban)

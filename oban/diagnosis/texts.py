@@ -1,0 +1,97 @@
+"""Parts of sentences about jobs and nodes, and the commands that advice names."""
+
+import shlex
+from collections.abc import Collection, Iterable
+from datetime import datetime
+
+from oban import error_texts
+from oban.config import Options
+
+#: How many names or ids a sentence lists.
+MOST_LISTED = 5
+
+
+def named(value: object) -> str:
+    """A name in a sentence, in quotes if it has spaces or cannot be printed."""
+    text = value if isinstance(value, str) else repr(value)
+    return error_texts.log_safe(text if text and not text.isspace() and " " not in text else repr(text), 100)
+
+
+def listed(names: Collection[object]) -> str:
+    """The first few names, and how many more there are."""
+    shown = [named(name) for name in list(names)[:MOST_LISTED]]
+    more = len(names) - len(shown)
+    return ", ".join(shown) + (f" and {more:,} more" if more > 0 else "")
+
+
+def counted(number: int, noun: str) -> str:
+    return f"1 {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def duration(seconds: float) -> str:
+    """A duration in its largest unit, such as `3 minutes`."""
+    for unit, length in (("day", 86_400), ("hour", 3600), ("minute", 60)):
+        if seconds >= 2 * length:
+            return counted(int(seconds // length), unit)
+    return counted(max(0, int(seconds)), "second")
+
+
+def at(time: object) -> str:
+    """A time in UTC, to the second."""
+    return f"{time:%Y-%m-%d %H:%M:%S} UTC" if isinstance(time, datetime) else "an unknown time"
+
+
+def since(time: object, now: datetime) -> str:
+    """A time and how long ago it was."""
+    return (
+        f"{at(time)}, {duration((now - time).total_seconds())} ago"
+        if isinstance(time, datetime)
+        else at(time)
+    )
+
+
+def last_error(errors: object) -> str:
+    """The last entry of `errors`, as one line; empty if there is none."""
+    entry = errors[-1] if isinstance(errors, list) and errors else None
+    text = entry.get("error") if isinstance(entry, dict) else None
+    if not isinstance(text, str) or not text.strip():
+        return ""
+    # A traceback ends with the exception; a reason is a line of its own.
+    lines = [line for line in text.strip().splitlines() if line.strip()]
+    is_traceback = lines[0].startswith(("Traceback", "  + Exception Group"))
+    return error_texts.log_safe((lines[-1] if is_traceback else lines[0]).strip(), 300)
+
+
+class Commands:
+    """Makes the commands for one instance, or for the instance of a node."""
+
+    def __init__(self, options: Options) -> None:
+        self._prefix, self._name = options.prefix, options.name
+        self._default_name = Options.__dataclass_fields__["name"].default
+
+    def jobs(self, verb: str, job_id: int, *arguments: str) -> str:
+        return self._command("jobs", verb, str(job_id), *arguments, *self._schema())
+
+    def queues(self, verb: str, queue: str, *arguments: str, instance: str | None = None) -> str:
+        name = self._name if instance is None else instance
+        of_instance = () if name == self._default_name else ("--name", name)
+        return self._command("queues", verb, queue, *arguments, *of_instance, *self._schema())
+
+    def start(self, queue: str | None = None) -> str:
+        queues = () if queue is None else ("--queues", f"{queue}:10")
+        return self._command("start", *queues, *self._schema())
+
+    def _schema(self) -> Iterable[str]:
+        return () if self._prefix is None else ("--prefix", self._prefix)
+
+    @staticmethod
+    def _command(*words: str) -> str:
+        return " ".join(["oban", *map(_quoted, words)])
+
+
+def _quoted(word: str) -> str:
+    if word.isprintable():
+        return shlex.quote(word)
+    # The shells that people use read this as the word.
+    escaped = word.encode("unicode_escape").decode().replace("'", "\\'")
+    return f"$'{escaped}'"

@@ -1,0 +1,342 @@
+"""What decides whether a job runs, read by one statement and so as it was at one moment.
+
+It is bounded: the job is read by its key, the jobs before it up to a number, and the rows of nodes and of
+settings are few.
+"""
+
+import functools
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import orjson
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    FromClause,
+    Row,
+    ScalarSelect,
+    Select,
+    Text,
+    and_,
+    bindparam,
+    case,
+    cast,
+    func,
+    literal,
+    literal_column,
+    or_,
+    select,
+    tuple_,
+)
+
+from oban import guard
+from oban.database.transaction import Transaction
+from oban.dialects.base import Dialect
+from oban.guard import Candidate
+from oban.models import Job, Leader, Producer, Queue
+from oban.repository.cluster import lease_of, uuid_digits
+from oban.repository.management import CANCEL_STATES
+from oban.repository.queue_settings import ALL, SINCE_START
+from oban.types import PENDING_STATES
+from oban.unique import Unique
+
+#: How many of the jobs before a job are counted.
+MOST_AHEAD = 1000
+#: How many executing jobs of a queue, and how many rows of nodes and of settings, are read.
+_MOST_EXECUTING, _MOST_ROWS = 10_000, 1000
+#: The share of its lease after which a node that sends no heartbeats fetches no jobs: see `Refresher`.
+_FETCHING_SHARE = 0.75
+#: What a row of the result is about.
+_KINDS = orjson.dumps([{"kind": kind} for kind in ("job", "node", "setting", "leader", "owner")]).decode()
+_ID = bindparam("id", type_=BigInteger)
+
+
+class QueueNode(NamedTuple):
+    """A queue on a node, by its row in `oban_producers`."""
+
+    uuid: str
+    name: str
+    node: str
+    queue: str
+    #: Only read for nodes of the job's queue and for the node that executes it.
+    meta: dict[str, Any]
+    #: Seconds since its last heartbeat, and after how many it counts as dead.
+    silence: float
+    lease: float
+
+    @property
+    def is_alive(self) -> bool:
+        return self.silence < self.lease
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether another implementation runs it, which stores no lease."""
+        return "lease" not in self.meta
+
+    @property
+    def fetches(self) -> bool:
+        """Whether its heartbeats are so recent that it may fetch jobs."""
+        return self.silence < self.lease * (1 if self.is_foreign else _FETCHING_SHARE)
+
+    @property
+    def paused(self) -> bool:
+        return self.meta.get("paused") is True
+
+    @property
+    def limit(self) -> int | None:
+        limit = self.meta.get("local_limit")
+        return limit if isinstance(limit, int) and not isinstance(limit, bool) else None
+
+    @property
+    def workers(self) -> frozenset[str] | None:
+        """The names of the workers that it knows; None if it does not tell."""
+        return _strings(self.meta.get("workers"))
+
+    @property
+    def running(self) -> frozenset[int] | None:
+        """The jobs that it ran at its last heartbeat; None if it does not tell."""
+        running = self.meta.get("running")
+        return (
+            frozenset(id_ for id_ in running if isinstance(id_, int)) if isinstance(running, list) else None
+        )
+
+
+def _strings(value: object) -> frozenset[str] | None:
+    return frozenset(item for item in value if isinstance(item, str)) if isinstance(value, list) else None
+
+
+@dataclass(slots=True)
+class Facts:
+    """A job and what decides whether it runs. Columns of the job can have values of any type on SQLite."""
+
+    now: datetime
+    #: None if there is no such job.
+    job: Job | None = None
+    #: The state as it is stored, which may be one that Oban does not have.
+    stored_state: str = ""
+    #: The largest id of a job; None without jobs.
+    newest_id: int | None = None
+    #: How many jobs are fetched, or staged, before it: at most `MOST_AHEAD`, and one more if there are more.
+    ahead: int = 0
+    nodes: list[QueueNode] = field(default_factory=list)
+    #: The settings of the job's queue and of all queues, by instance, queue and node.
+    settings: dict[tuple[str, str, str], Row[Any]] = field(default_factory=dict)
+    #: The name of a node that leads, if any does.
+    leader: str | None = None
+    #: How many jobs of the queue each producer executes, by the digits of its uuid.
+    executing: dict[str, int] = field(default_factory=dict)
+
+
+def read_facts(tx: Transaction, job_id: int, lease: float) -> Facts:
+    """Read what decides whether a job runs; `lease` is the least lease of a node, in seconds."""
+    tx.autocommit_next()
+    rows = tx.execute(_statement(tx.dialect), {"id": job_id, "kinds": _KINDS}).all()
+    tx.end_autocommit()
+    facts = Facts(rows[0].now)
+    for row in rows:
+        match row.kind:
+            case "job":
+                facts.newest_id = row.newest_id
+                if row.job_id is not None:
+                    facts.job = Job._from_row([row._mapping[f"job_{key}"] for key in _job_keys])
+                    facts.stored_state, facts.ahead = row.stored_state, row.ahead or 0
+            case "node" if row.node_uuid is not None:
+                facts.nodes.append(_queue_node(row, lease))
+            case "setting" if row.setting_name is not None:
+                facts.settings[row.setting_name, row.setting_queue, row.setting_node] = row
+            case "leader" if row.leader is not None:
+                facts.leader = row.leader
+            case "owner" if row.owner is not None:
+                facts.executing[row.owner.replace("-", "")] = row.executing
+    facts.nodes.sort(key=lambda node: (node.node, node.queue, node.silence))
+    return facts
+
+
+class Conflict(NamedTuple):
+    """A unique job that is in the way of another one."""
+
+    job_id: int
+    state: str
+    #: Whether it is out of the way once it is cancelled.
+    ends_by_cancel: bool
+
+
+def conflict(tx: Transaction, job: Job) -> Conflict | None:
+    """The job that keeps a unique job from being retried, if there is one."""
+    # Another program may have stored a rule that Oban cannot read: its job is retried like any other.
+    if not isinstance(job.unique_key, str) or (rule := Unique.from_rule(job.unique_rule)) is None:
+        return None
+    (other_id,) = guard.find_conflicts(tx, tx.dialect, [Candidate(job.unique_key, rule, job.id)])
+    if other_id is None:
+        return None
+    state = tx.execute(select(Job.state).where(Job.id == other_id)).scalar()
+    if state is None:
+        return None
+    return Conflict(other_id, state.value, state in CANCEL_STATES and "cancelled" not in rule.states)
+
+
+def _queue_node(row: Row[Any], lease: float) -> QueueNode:
+    meta = row.node_meta if isinstance(row.node_meta, dict) else {}
+    silence = (row.real_now - row.node_updated_at).total_seconds()
+    own = lease_of(meta, lease)
+    return QueueNode(row.node_uuid, row.node_name, row.node_node, row.node_queue, meta, silence, own)
+
+
+_job_keys = [column.name for column in Job.__table__.columns]
+
+
+@functools.cache
+def _statement(dialect: Dialect) -> Select[Any]:
+    kind = dialect.recordset("kinds", {"kind": Text}).c.kind
+    jobs = Job.__table__.alias("job")
+    job, real_now = jobs.c, dialect.real_clock.now()
+    nodes, settings, owners = _nodes(dialect), _settings(), _owners(dialect)
+    leader = (
+        select(Leader.node)
+        .where(Leader.expires_at > real_now)
+        .order_by(Leader.name)
+        .limit(1)
+        .subquery("leads")
+    )
+    tables: Any = kind.table
+    for name, source, condition in (
+        ("job", jobs, job.id == _ID),
+        ("node", nodes, None),
+        ("setting", settings, None),
+        ("leader", leader, None),
+        ("owner", owners, None),
+    ):
+        is_kind = kind == literal_column(f"'{name}'")
+        tables = tables.outerjoin(source, is_kind if condition is None else and_(is_kind, condition))
+    return select(
+        kind,
+        dialect.now().label("now"),
+        real_now.label("real_now"),
+        *(column.label(f"job_{column.name}") for column in job),
+        cast(job.state, Text).label("stored_state"),
+        case((kind == literal_column("'job'"), _newest_id())).label("newest_id"),
+        _ahead(dialect, jobs).label("ahead"),
+        *(column.label(f"node_{column.name}") for column in nodes.c),
+        *(column.label(f"setting_{column.name}") for column in settings.c),
+        leader.c.node.label("leader"),
+        *owners.c,
+    ).select_from(tables)
+
+
+def _of_job(column: str, states: Collection[str] | None = None) -> ScalarSelect[Any]:
+    """A column of the job, if it is in one of some states."""
+    this = Job.__table__.alias("this").c
+    statement = select(this[column]).where(this.id == _ID)
+    if states is not None:
+        statement = statement.where(cast(this.state, Text).in_([literal_column(f"'{s}'") for s in states]))
+    return statement.scalar_subquery()
+
+
+def _newest_id() -> ScalarSelect[Any]:
+    return select(func.max(Job.__table__.alias("newest").c.id)).scalar_subquery()
+
+
+def _nodes(dialect: Dialect) -> FromClause:
+    producer = Producer.__table__.c
+    this = Job.__table__.alias("owned").c
+    owner = select(dialect.second_element(this.attempted_by)).where(this.id == _ID).scalar_subquery()
+    uuid = uuid_digits(producer.uuid)
+    # Those of other queues can be long, and are not needed.
+    is_relevant = or_(producer.queue == _of_job("queue"), uuid == uuid_digits(owner))
+    return (
+        select(
+            uuid.label("uuid"),
+            *(producer.name, producer.node, producer.queue, producer.updated_at),
+            case((is_relevant, producer.meta)).label("meta"),
+        )
+        .order_by(producer.updated_at.desc())
+        .limit(literal(_MOST_ROWS, BigInteger))
+        .subquery("nodes")
+    )
+
+
+def _settings() -> FromClause:
+    setting, queue = Queue.__table__.c, _of_job("queue")
+    since_start = literal(SINCE_START, Text).concat(queue)
+    applies = or_(setting.queue == literal(ALL, Text), setting.queue == queue, setting.queue == since_start)
+    columns = ("name", "queue", "node", "running", "limit", "paused", "updated_at")
+    return (
+        select(*(setting[column] for column in columns))
+        .where(applies)
+        .limit(literal(_MOST_ROWS, BigInteger))
+        .subquery("settings")
+    )
+
+
+def _owners(dialect: Dialect) -> FromClause:
+    """How many jobs of the queue each producer executes, if the job waits for a place."""
+    other = Job.__table__.alias("other").c
+    some = (
+        select(func.coalesce(dialect.second_element(other.attempted_by), literal_column("''")).label("owner"))
+        .where(
+            other.state == dialect.state("executing"),
+            other.queue == _of_job("queue", [state.value for state in PENDING_STATES]),
+        )
+        .limit(dialect.index_limit(literal(_MOST_EXECUTING, BigInteger)))
+        .subquery("some")
+    )
+    return select(some.c.owner, func.count().label("executing")).group_by(some.c.owner).subquery("owners")
+
+
+def _ahead(dialect: Dialect, jobs: FromClause) -> ColumnElement[Any]:
+    """How many jobs come before the job: of those to fetch for an available one, of those to stage if due."""
+    job, other = jobs.c, Job.__table__.alias("before").c
+    to_fetch = (
+        select(other.id)
+        .where(
+            other.state == dialect.state("available"),
+            other.queue == job.queue,
+            other.attempt < other.max_attempts,
+            _precedes(other, job, "priority", "scheduled_at", "id"),
+        )
+        .order_by(other.priority, other.scheduled_at, other.id)
+    )
+    waits = dialect.hint_partial_index(
+        other.state.in_([dialect.state("scheduled"), dialect.state("retryable")])
+    )
+    to_stage = (
+        select(other.id)
+        .where(waits, _precedes(other, job, "scheduled_at", "id"))
+        .order_by(other.scheduled_at, other.id)
+    )
+    state = cast(job.state, Text)
+    is_due = and_(
+        state.in_([literal_column("'scheduled'"), literal_column("'retryable'")]),
+        job.scheduled_at <= dialect.now(),
+    )
+    return case(
+        (state == literal_column("'available'"), _count(dialect, to_fetch, jobs)),
+        (is_due, _count(dialect, to_stage, jobs)),
+    )
+
+
+def _precedes(other: Any, job: Any, *columns: str) -> ColumnElement[bool]:
+    return tuple_(*(other[name] for name in columns)) < tuple_(*(job[name] for name in columns))
+
+
+def _count(dialect: Dialect, before: Select[Any], jobs: FromClause) -> ScalarSelect[Any]:
+    limit = dialect.index_limit(literal(MOST_AHEAD + 1, BigInteger))
+    counted = before.limit(limit).correlate(jobs).subquery()
+    return select(func.count()).select_from(counted).correlate(jobs).scalar_subquery()
+
+
+def settings_of(facts: Facts, node: QueueNode) -> Sequence[tuple[str, Row[Any] | None]]:
+    """The rows that can pause the job's queue on a node, the first of which that sets `paused` decides.
+
+    Each comes with what it stands for.
+    """
+    name, queue = node.name, node.queue
+    return [
+        ("since start", facts.settings.get((name, SINCE_START + queue, node.node))),
+        ("queue on node", facts.settings.get((name, queue, node.node))),
+        ("queue", facts.settings.get((name, queue, ""))),
+        ("node", facts.settings.get((name, ALL, node.node))),
+        ("all", facts.settings.get((name, ALL, ""))),
+    ]

@@ -1,0 +1,129 @@
+"""Jobs, nodes and settings for tests of `why`, and what its advice does."""
+
+import re
+import shlex
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import URL, insert
+
+from oban import Explanation, Job, Oban, SyncOban, Worker
+from oban.models import Leader, Producer
+from tests.support.jobs import reaches
+from tests.support.rows import insert_rows, row
+
+QUEUE = "mail"
+#: What a node of ours stores besides what it runs.
+LEASE = 60.0
+
+
+class Explained(Worker, name="tests.Explained", queue=QUEUE):
+    async def process(self, job: Job) -> None:
+        pass
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass
+class Scene:
+    """A database with jobs, and with nodes that run or only look as if they did."""
+
+    oban: Oban
+    url: URL
+    stack: AsyncExitStack
+    #: Values that the expected texts name.
+    names: dict[str, Any] = field(default_factory=dict)
+
+    async def job(self, state: str = "available", **columns: Any) -> int:
+        """Insert a job, which waits in the queue unless it is changed."""
+        values = {"queue": QUEUE, "worker": Explained.worker_name, **columns}
+        if state == "available":
+            values.setdefault("scheduled_at", now())
+        (id_,) = await insert_rows(self.oban.engine, row(state, **values))
+        return id_
+
+    async def node(self, **options: Any) -> Oban:
+        """Start a node."""
+        values: dict[str, Any] = {"node": "worker-1", "queues": {QUEUE: 1}, "poll_interval": 0.05, **options}
+        values |= {"control_interval": 0.05, "stage_interval": 0.05}
+        return await self.stack.enter_async_context(Oban(self.oban.engine, **values))
+
+    async def heartbeat(
+        self, node: str = "worker-1", queue: str = QUEUE, *, age: float = 0, name: str = "Oban", **meta: Any
+    ) -> str:
+        """Insert the row of a node that sent its last heartbeat `age` seconds ago; returns its uuid."""
+        ours = {"local_limit": 10, "limit": 10, "paused": False, "running": [], "lease": LEASE}
+        made = uuid.uuid4()
+        sent_at = now() - timedelta(seconds=age)
+        values = {key: value for key, value in {**ours, **meta}.items() if value is not None}
+        await self._insert(
+            Producer, uuid=made, name=name, node=node, queue=queue, meta=values, updated_at=sent_at
+        )
+        return str(made)
+
+    async def leader(self) -> None:
+        times = {"elected_at": now(), "expires_at": now() + timedelta(minutes=1)}
+        await self._insert(Leader, name="Oban", node="worker-1", **times)
+
+    async def executing(self, owner: str = "", node: str = "worker-1", **columns: Any) -> int:
+        """Insert a job that a node executes, since two minutes."""
+        values = {"attempted_by": [node, owner], "attempted_at": now() - timedelta(minutes=2), **columns}
+        return await self.job("executing", **values)
+
+    async def _insert(self, model: Any, **values: Any) -> None:
+        async with self.oban.engine.begin() as connection:
+            await connection.execute(insert(model.__table__).values(**values))
+
+    async def why(self, job_id: int, **options: Any) -> Explanation:
+        """Ask `Oban` and `SyncOban`, which have to agree."""
+        client = Oban(self.oban.engine, **options) if options else self.oban
+        explanation = await client.why(job_id)
+        driver = "sqlite" if self.url.drivername.startswith("sqlite") else "postgresql+psycopg"
+        with SyncOban(self.url.set(drivername=driver), **options) as sync:
+            assert without_numbers(sync.why(job_id)) == without_numbers(explanation)
+        return explanation
+
+    async def follow(self, command: str) -> None:
+        """Do what a command does."""
+        program, group, verb, *arguments = shlex.split(command)
+        assert program == "oban"
+        options = dict(zip(arguments[1::2], arguments[2::2], strict=True))
+        name = options.pop("--name", "Oban")
+        oban = self.oban if name == "Oban" else Oban(self.oban.engine, name=name)
+        match group, verb, options:
+            case "jobs", "update", {"--set-max-attempts": number}:
+                await oban.update_job(int(arguments[0]), {"max_attempts": int(number)})
+            case "jobs", "update", {"--set-queue": queue}:
+                await oban.update_job(int(arguments[0]), {"queue": queue})
+            case "jobs", "update", {"--set-priority": number}:
+                await oban.update_job(int(arguments[0]), {"priority": int(number)})
+            case "jobs", "cancel" | "retry" | "delete", {}:
+                assert await getattr(oban, f"{verb}_job")(int(arguments[0]))
+            case "queues", "scale", {}:
+                queue, limit = arguments
+                await oban.scale_queue(queue, int(limit))
+            case "queues", "resume" | "start", _:
+                await getattr(oban, f"{verb}_queue")(arguments[0], node=options.get("--node"))
+            case _:
+                raise AssertionError(f"no test follows {command}")
+
+    async def runs(self, job_id: int) -> None:
+        """Wait until the job has run."""
+        await reaches(self.oban, job_id, "completed")  # type: ignore[arg-type]
+
+
+@asynccontextmanager
+async def scene(oban: Oban, url: URL) -> AsyncIterator[Scene]:
+    async with AsyncExitStack() as stack:
+        yield Scene(oban, url, stack)
+
+
+def without_numbers(explanation: Explanation) -> str:
+    """An explanation without the numbers that differ from one second to the next."""
+    return re.sub(r"\d+", "#", repr(explanation))
