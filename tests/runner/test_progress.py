@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import URL, text
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
 from oban import Job, JobState, Oban, Progress, Worker
 from oban.repository import progress as repository
@@ -23,6 +23,8 @@ from tests.support.reporting_workers import (
     OnLoop,
     WithSession,
     WithSessionInThread,
+    report,
+    until_released,
 )
 from tests.support.waiting import eventually
 
@@ -216,6 +218,60 @@ async def test_nobody_waits_for_a_row_that_is_locked(postgresql_url: URL, tmp_pa
 
 def producer_runs(oban: Oban) -> list[Any]:
     return list(runner_of(oban).queues.runs())
+
+
+class ChoosesLevel(Worker):
+    """Chooses the isolation level of its session itself."""
+
+    async def process(self, job: Job, session: AsyncSession) -> None:
+        await session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
+        await session.execute(text("SELECT count(*) FROM oban_jobs"))
+        report(job)
+        await until_released(job)
+
+
+@pytest.mark.parametrize(
+    ("kind", "level"),
+    [
+        (WithSession, "REPEATABLE READ"),
+        (WithSessionInThread, "SERIALIZABLE"),
+        (ChoosesLevel, "READ COMMITTED"),
+        (WithSession, "AUTOCOMMIT"),
+    ],
+)
+async def test_progress_fails_no_job_at_a_stricter_isolation_level(
+    emptied_postgresql: URL, tmp_path: Path, kind: type[Worker], level: str
+) -> None:
+    options: dict[str, Any] = {**FAST_POLLING, "progress_interval": 0.02}
+    args = {"gate": str(tmp_path / "gate")}
+    async with (
+        engine_at(emptied_postgresql, level) as engine,
+        Oban(engine, queues={"default": 2}, **options) as oban,
+    ):
+        job, free = await oban.enqueue_many([kind.new({**args, **READING}), OnLoop.new({**args, **READING})])
+        # Both workers have reported, and their transactions have begun.
+        await eventually(lambda: [run.progress is not None for run in producer_runs(oban)] == [True, True])
+        for run in producer_runs(oban):
+            run.job.progress(4)
+        # The other job tells when a statement was sent.
+        await shows(oban, free, 4, None, None, 1)
+        assert (await row_of(oban, job)).last_progress is None
+        (tmp_path / "gate").touch()
+        row = await reaches(oban, job, JobState.COMPLETED, JobState.RETRYABLE)
+        assert (row.state, row.errors, values(row.last_progress)) == (
+            JobState.COMPLETED,
+            [],
+            (4, None, None, 1),
+        )
+
+
+@contextlib.asynccontextmanager
+async def engine_at(url: URL, level: str) -> AsyncIterator[AsyncEngine]:
+    engine = create_async_engine(url, isolation_level=level)
+    try:
+        yield engine
+    finally:
+        await engine.dispose()
 
 
 async def test_a_lost_job_stores_nothing_and_fails_nothing(oban: Oban, tmp_path: Path) -> None:

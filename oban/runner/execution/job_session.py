@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from sqlalchemy import Connection, Engine, exc
+from sqlalchemy import Connection, Engine, event, exc
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
@@ -25,6 +25,7 @@ from oban.runner import deadlines
 from oban.runner.execution import attempt_log
 from oban.runner.execution.acknowledger import has_values, log_replaced, replacements
 from oban.runner.execution.outcome import AttemptFailed
+from oban.runner.execution.run import Run
 from oban.runner.execution.session_factory import SessionFactory
 from oban.worker import current_job
 
@@ -74,12 +75,21 @@ class JobSessions:
         send_begins(self._engine.sync_engine, database.dialect)
         if database.begins_early:
             job_scope.watch(self._engine.sync_engine)
+        event.listen(self._engine.sync_engine, "set_connection_execution_options", self._options_set)
         self._make_room = make_room
         self._wait_for_connections(self._engine.sync_engine)
 
     def make(self) -> AsyncSession:
         """Make a session, which the caller closes with `close`. It connects when it is first used."""
         return self._factory.make(self._engine, self._connection, in_thread=self._in_thread)
+
+    def _options_set(self, _: Connection, options: dict[str, Any]) -> None:
+        """Note that the job of this context chooses an isolation level for its session."""
+        job = current_job()
+        run = None if job is None else job.__dict__.get("_run")
+        level = options.get("isolation_level")
+        if isinstance(run, Run) and level not in (None, self.database.dialect.isolation):
+            run.is_isolated = True
 
     async def commit_with_outcome(self, session: AsyncSession, ack: Ack) -> bool:
         """Store the outcome of a run in the transaction of its session, and commit.

@@ -47,9 +47,9 @@ class Run:
     """
 
     __slots__ = (
-        *("_cancelled", "_reporting", "confirm", "error", "is_logged", "job", "key", "max_attempts", "node"),
-        *("on_cancel", "queue", "releasing", "report", "result", "snoozed", "started_at", "sure_until"),
-        *("task", "timed_out", "worker"),
+        *("_cancelled", "_reporting", "confirm", "error", "is_isolated", "is_logged", "job", "key"),
+        *("max_attempts", "node", "on_cancel", "queue", "releasing", "report", "result", "snoozed"),
+        *("started_at", "sure_until", "task", "timed_out", "worker"),
     )
 
     def __init__(
@@ -90,6 +90,8 @@ class Run:
         self.started_at: float | None = None
         #: Whether the log has a record of how the run ended.
         self.is_logged = False
+        #: Whether its session has begun a transaction that would not see changes of the row.
+        self.is_isolated = False
         #: What `process` has returned, if it is not None, or the exception that the run has failed with.
         self.result: Any = None
         self.error: BaseException | None = None
@@ -164,7 +166,13 @@ class Run:
     def ack(self, outcome: str, **fields: Any) -> Ack:
         """Make the outcome of the run, with what the job has reported."""
         ack = Ack(*self.key, outcome, **fields)
-        return ack if self.report is None else self.report.add_to(ack)
+        if self.report is None:
+            return ack
+        if outcome == "completed" and self.is_lost:
+            # The outcome changes nothing. Only those of other kinds look for the attempt of a job that was
+            # cancelled, to add the report to it.
+            ack = ack._replace(outcome="cancelled")
+        return self.report.add_to(ack)
 
     def time_out(self, timeout: float) -> None:
         """Tell the job that its timeout has passed."""

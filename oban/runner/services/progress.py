@@ -81,7 +81,7 @@ class ProgressWriter(Service):
             if run.report is not None:
                 # From here on, newer progress is noted again.
                 run.report.is_noted = False
-        running = [run for run in noted if not (run.has_ended or run.cancelled)]
+        running = [run for run in noted if not (run.has_ended or run.cancelled or run.is_isolated)]
         if self._are_writable_beside_sessions():
             return running
         return [run for run in running if not _has_session(run)]
