@@ -17,6 +17,7 @@ from oban.cli.job_documents import job_document, json_able, text
 from oban.cli.job_filters import ID, Choice, Duration, filtered
 from oban.cli.output import Column
 from oban.client import Oban
+from oban.errors import JobNotFound
 from oban.models import Job
 from oban.types import JobState
 
@@ -127,6 +128,8 @@ def wait(job_id: int, timeout: timedelta | None, instance: Instance, as_json: bo
             return await oban.wait(job_id, timeout), True
         except TimeoutError:
             return await oban.get_job(job_id), False
+        except JobNotFound:
+            return None, False
 
     job, has_ended = instance.call(look)
     if job is None:
@@ -186,7 +189,7 @@ def _tell_end(job: Job) -> None:
     if job.state == JobState.COMPLETED and isinstance(job.meta, dict) and job.recorded is not None:
         click.echo(f"It recorded {output.printable(_one_line(job.recorded))}")
     elif job.state != JobState.COMPLETED and (error := last_error(job)):
-        click.echo(f"Its last error is {error}")
+        click.echo(f"Its last error is {output.printable(error)}")
 
 
 def _missing(job_id: int) -> click.ClickException:

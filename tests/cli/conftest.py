@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import URL
 
 from oban import Oban
+from tests.cli.shop import Shop
 from tests.cli.support import WORKERS
 from tests.support.databases import PostgreSQLFactory, SQLiteFactory
 from tests.support.terminal import Terminals, start_terminals
@@ -46,6 +47,18 @@ def postgresql_url(postgresql_factory: PostgreSQLFactory) -> Iterator[URL]:
     made = postgresql_factory.create()
     yield made
     postgresql_factory.drop(made)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def shop(request: pytest.FixtureRequest, terminals: Terminals) -> Shop:
+    """Runs commands with a fresh database, one of each kind."""
+    return Shop(request.getfixturevalue(f"{request.param}_url"), terminals)
+
+
+@pytest.fixture
+def sqlite_shop(sqlite_url: URL, terminals: Terminals) -> Shop:
+    """The same, for tests that do not depend on the database."""
+    return Shop(sqlite_url, terminals)
 
 
 @pytest.fixture
