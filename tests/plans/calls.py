@@ -1,12 +1,24 @@
 """The calls of a node that read or change the table of jobs."""
 
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from oban.database.transaction import Transaction
 from oban.errors import JobNotFound
 from oban.models import Job
-from oban.repository import acknowledge, fetch, management, poll, rescue, retry, runs, stage, waiting
+from oban.repository import (
+    acknowledge,
+    fetch,
+    job_facts,
+    management,
+    poll,
+    rescue,
+    retry,
+    runs,
+    stage,
+    waiting,
+)
 from oban.repository import prune as prune_module
 from oban.repository.acknowledge import Ack
 from oban.repository.prune import Rule
@@ -107,6 +119,16 @@ CALLS: dict[str, Call] = {
     "delete stale producers": Call(
         lambda tx: rescue.delete_stale_producers(tx, LEASE), {QUEUE}, EXECUTING, 5, 0, walks=True
     ),
+    **{
+        f"facts of {what}": Call(
+            partial(job_facts.read_facts, job_id=id_, lease=LEASE),
+            *({QUEUE, KEY, STAGING}, EXECUTING, 5, 1),
+            walks=True,
+            # It names the table several times; another test reads that plan.
+            on_sqlite=False,
+        )
+        for what, id_ in {"the last job": 999_988, "an ended job": 1, "a job that is due": 300_091}.items()
+    },
     "discard exhausted": Call(rescue.discard_exhausted, {EXHAUSTED, KEY}, 0, 0, 0),
     **{f"fetch {demand}": fetching("default", demand) for demand in (1, 10, 50, 200, 1000)},
     "fetch 50 of a drained queue": fetching("media", 50),

@@ -7,6 +7,7 @@ import pytest
 from sqlalchemy import Connection, create_engine, event
 from sqlalchemy.orm import Session
 
+from oban.repository import job_facts
 from tests.plans.calls import CALLS
 from tests.plans.table import EXECUTING, LARGE
 from tests.support.databases import SQLiteFactory
@@ -63,3 +64,30 @@ def test_a_statement_uses_its_index(connection: Connection, name: str) -> None:
             assert "TEMP B-TREE" not in step or call.rows == EXECUTING, sql
     assert used
     assert used <= call.indexes
+
+
+def test_the_facts_of_a_job_are_found_by_indexes(connection: Connection) -> None:
+    statements = []
+
+    def record(_: object, __: object, sql: str, parameters: tuple[object, ...], *___: object) -> None:
+        statements.append((sql, parameters))
+
+    event.listen(connection, "before_cursor_execute", record)
+    try:
+        with Session(connection) as session:
+            job_facts.read_facts(joined(session), 1, 60.0)
+    finally:
+        event.remove(connection, "before_cursor_execute", record)
+        connection.rollback()
+    ((sql, parameters),) = statements
+    cursor = connection.connection.cursor()
+    cursor.execute(f"EXPLAIN QUERY PLAN {sql}", parameters)
+    steps = [str(row[3]) for row in cursor.fetchall()]
+    # `AS` names each use of the table of jobs.
+    uses = re.findall(r'FROM oban_jobs AS "?(\w+)', sql) + re.findall(r'JOIN oban_jobs AS "?(\w+)', sql)
+    assert {"job", "this", "newest", "before", "other"} <= {*uses}
+    for use in uses:
+        found = [step for step in steps if re.match(rf"(SCAN|SEARCH) {use}\b", step)]
+        assert found, (use, steps)
+        assert all(step.startswith("SEARCH") for step in found), found
+    assert any("oban_jobs_staging_index" in step for step in steps), steps

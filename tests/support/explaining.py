@@ -1,5 +1,6 @@
 """Jobs, nodes and settings for tests of `why`, and what its advice does."""
 
+import asyncio
 import re
 import shlex
 import uuid
@@ -9,9 +10,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from click.testing import CliRunner
 from sqlalchemy import URL, insert
 
 from oban import Explanation, Job, Oban, SyncOban, Worker
+from oban.cli import main
 from oban.models import Leader, Producer
 from tests.support.jobs import reaches
 from tests.support.rows import insert_rows, row
@@ -90,28 +93,13 @@ class Scene:
         return explanation
 
     async def follow(self, command: str) -> None:
-        """Do what a command does."""
-        program, group, verb, *arguments = shlex.split(command)
+        """Run a command."""
+        program, *arguments = shlex.split(command)
         assert program == "oban"
-        options = dict(zip(arguments[1::2], arguments[2::2], strict=True))
-        name = options.pop("--name", "Oban")
-        oban = self.oban if name == "Oban" else Oban(self.oban.engine, name=name)
-        match group, verb, options:
-            case "jobs", "update", {"--set-max-attempts": number}:
-                await oban.update_job(int(arguments[0]), {"max_attempts": int(number)})
-            case "jobs", "update", {"--set-queue": queue}:
-                await oban.update_job(int(arguments[0]), {"queue": queue})
-            case "jobs", "update", {"--set-priority": number}:
-                await oban.update_job(int(arguments[0]), {"priority": int(number)})
-            case "jobs", "cancel" | "retry" | "delete", {}:
-                assert await getattr(oban, f"{verb}_job")(int(arguments[0]))
-            case "queues", "scale", {}:
-                queue, limit = arguments
-                await oban.scale_queue(queue, int(limit))
-            case "queues", "resume" | "start", _:
-                await getattr(oban, f"{verb}_queue")(arguments[0], node=options.get("--node"))
-            case _:
-                raise AssertionError(f"no test follows {command}")
+        arguments += ["--database-url", self.url.render_as_string(hide_password=False)]
+        # The command has an event loop of its own.
+        result = await asyncio.to_thread(CliRunner().invoke, main, arguments)
+        assert result.exit_code == 0, result.output
 
     async def runs(self, job_id: int) -> None:
         """Wait until the job has run."""
