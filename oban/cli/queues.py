@@ -235,10 +235,11 @@ def _command(
         await send(oban)
         warnings = []
         if not (new or queue == ALL):
-            warnings += _unknown(f"The queue {log_safe(queue)}", queue, sorted(queues_ - {ALL}))
+            warnings += _unknown(f"runs the queue {log_safe(queue)}", queue, sorted(queues_ - {ALL}))
         if node is not None:
-            warnings += _unknown(f"The node {log_safe(node)}", node, sorted({info.node for info in infos}))
-        return await oban.list_queue_settings(queue), warnings
+            warnings += _unknown(f"is named {log_safe(node)}", node, sorted({info.node for info in infos}))
+        stored = await oban.list_queue_settings()
+        return [row for row in stored if row.queue == queue], warnings
 
     settings, warnings = instance.call(call)
     if as_json:
@@ -256,4 +257,4 @@ def _unknown(what: str, name: str, known: Sequence[str]) -> list[str]:
         return []
     near = suggestions.similar(name, known)
     hint = f" Did you mean {log_safe(near)}?" if near else ""
-    return [f"{what} is not running anywhere. The command is stored, and applies when it does.{hint}"]
+    return [f"No node {what} now. The command is stored for later.{hint}"]

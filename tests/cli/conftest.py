@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import URL
 
-from oban import Oban
+from oban import Oban, SyncOban
 from tests.cli.shop import Shop
 from tests.cli.support import WORKERS
 from tests.support.databases import PostgreSQLFactory, SQLiteFactory
@@ -72,3 +72,13 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Oban]:
     monkeypatch.setattr("gc.freeze", lambda: None)
     monkeypatch.setattr("sys.path", [*sys.path])
     return made
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def operated(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[SyncOban]:
+    """A client of the database that commands use, for tests of what they show of it."""
+    url: URL = request.getfixturevalue(f"{request.param}_url")
+    monkeypatch.setenv("OBAN_DATABASE_URL", url.render_as_string(hide_password=False))
+    driver = "psycopg" if request.param == "postgresql" else "pysqlite"
+    with SyncOban(url.set(drivername=f"{request.param}+{driver}")) as client:
+        yield client

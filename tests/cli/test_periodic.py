@@ -1,17 +1,21 @@
-"""`oban periodic`: entries are listed in a table, paused, resumed and run."""
+"""`oban periodic`: entries are listed in a table, shown, paused, resumed, run, added, changed and deleted."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from pydantic import TypeAdapter
 from sqlalchemy import URL, create_engine, insert
 
 from oban import Job, Periodic, SyncOban
 from oban.cli import main
+from oban.cli.documents import DOCUMENTS
 from oban.models import Tick
-from tests.cli.support import text
+from tests.cli.support import invoke, text
 from tests.support.databases import SQLiteFactory
+from tests.support.terminal import Terminals
 
 
 @pytest.fixture
@@ -90,7 +94,7 @@ def test_a_run_that_a_unique_job_keeps_out_is_an_error(url: URL, client: SyncOba
     assert len(client.list_jobs()) == 1
 
 
-@pytest.mark.parametrize("command", ["pause", "resume", "run"])
+@pytest.mark.parametrize("command", ["pause", "resume", "run", "show", "reset", "delete"])
 def test_an_unknown_entry_is_an_error_with_a_similar_name(url: URL, client: SyncOban, command: str) -> None:
     result = run(url, command, "nightl")
     assert result.exit_code == 1
@@ -102,3 +106,118 @@ def test_a_database_without_tables_is_an_error_with_the_remedy(sqlite_factory: S
     result = run(empty, "list")
     assert result.exit_code == 1
     assert "`oban install --database-url" in result.output
+
+
+ADD = (
+    *("periodic", "add", "nightly", "0 3 * * *", "app.Report", "--timezone", "Asia/Tokyo", "--queue", "slow"),
+    *("--args", '{"kind": "daily"}', "--tag", "Big", "--tag", "money", "--priority", "2"),
+    *("--max-attempts", "5", "--meta", '{"by": "me"}', "--catch-up", "3", "--window", "7200"),
+)
+
+
+def next_night() -> str:
+    """The next time at which it is 3:00 in Tokyo, in UTC."""
+    now = datetime.now(UTC)
+    at = now.replace(hour=18, minute=0, second=0, microsecond=0)
+    return f"{at + timedelta(days=1 if at <= now else 0):%Y-%m-%d %H:%M:%S}"
+
+
+def test_an_entry_is_added_shown_changed_reset_and_deleted(operated: SyncOban, terminals: Terminals) -> None:
+    def said(*arguments: str) -> str:
+        code, lines = terminals.run(*arguments, columns=120)
+        assert code == 0, lines
+        return "\n".join(lines)
+
+    assert said(*ADD) == f"nightly was added. Its next time is {next_night()} UTC."
+    assert said("periodic", "show", "nightly").splitlines() == [
+        "Name:           nightly",
+        "State:          active",
+        "Source:         added at run time",
+        "Expression:     0 3 * * *",
+        "Time zone:      Asia/Tokyo",
+        "Last (UTC):     -",
+        f"Next (UTC):     {next_night()}",
+        "Catch up:       3, within 2h",
+        "Worker:         app.Report",
+        "Queue:          slow",
+        "Priority:       2",
+        "Max attempts:   5",
+        'Args:           {"kind": "daily"}',
+        "Tags:           big, money",
+        'Meta:           {"by": "me"}',
+        "Changed:        -",
+    ]
+    update = ("periodic", "update", "nightly", "--expression", "@hourly", "--queue", "fast")
+    assert said(*update).startswith("nightly was changed. Its next time is ")
+    shown = said("periodic", "show", "nightly").splitlines()
+    assert [shown[1], shown[3], shown[9]] == [
+        "State:          active, changed",
+        "Expression:     @hourly",
+        "Queue:          fast",
+    ]
+    assert said("periodic", "pause", "nightly") == "nightly is paused."
+    assert said("periodic", "reset", "nightly") == "nightly is as it was declared. It is paused."
+    assert said("periodic", "delete", "nightly") == "nightly was deleted."
+    assert operated.list_periodic() == []
+
+
+@pytest.mark.parametrize(
+    ("columns", "headings"),
+    [
+        (120, "NAME EXPRESSION TIMEZONE WORKER QUEUE STATE LAST (UTC) NEXT (UTC)"),
+        (60, "NAME EXPRESSION STATE"),
+    ],
+)
+def test_a_narrow_terminal_shows_fewer_columns(
+    operated: SyncOban, terminals: Terminals, columns: int, headings: str
+) -> None:
+    job = Job(worker="app.Report")
+    operated.add_periodic(Periodic("the nightly report", "0 3 * * *", job, timezone="Asia/Tokyo"))
+    operated.pause_periodic("the nightly report")
+    code, lines = terminals.run("periodic", "list", columns=columns)
+    assert (code, len(lines)) == (0, 2)
+    assert set(lines[0].split()) >= set(headings.split())
+    assert lines[1].startswith("the nightly report  0 3 * * *  ")
+    assert "paused" in lines[1]
+    assert max(map(len, lines)) <= columns
+
+
+def test_each_command_prints_json(operated: SyncOban) -> None:
+    def parsed(*arguments: str) -> Any:
+        result = invoke("periodic", *arguments, "--json")
+        assert result.exit_code == 0, result.output
+        return TypeAdapter(DOCUMENTS[f"periodic {arguments[0]}"]).validate_json(result.stdout)
+
+    added = parsed(*ADD[1:])
+    assert (added.name, added.args, added.tags) == ("nightly", {"kind": "daily"}, ["big", "money"])
+    assert (added.catch_up, added.window, added.max_attempts) == (3, 7200, 5)
+    assert parsed("show", "nightly") == operated.list_periodic()[0] == added
+    assert parsed("pause", "nightly").paused
+    assert not parsed("resume", "nightly").paused
+    assert parsed("update", "nightly", "--catch-up", "skip").override == {"catch_up": "skip"}
+    assert parsed("reset", "nightly").override == {}
+    job = parsed("run", "nightly")
+    assert [job.id] == [found.id for found in operated.list_jobs()]
+    assert (job.queue, job.state, job.args) == ("slow", "available", {"kind": "daily"})
+
+
+#: Arguments, the exit code, and the end of the error.
+WRONG: list[tuple[tuple[str, ...], int, str]] = [
+    (("update", "nightly"), 2, "Nothing to update: pass one of the options, such as --expression."),
+    (("update", "nightly", "--args", "[1]"), 2, 'it must be a JSON object, such as {"id": 7}'),
+    (("update", "nightly", "--meta", "{"), 2, "it is not JSON: Expecting property name"),
+    (("add", "new", "0 3 * *", "app.Report"), 1, "an expression has five"),
+    (("add", "new", "@daily", "app.Report", "--catch-up", "5x"), 1, "catch_up"),
+    (("add", "new", "@daily", "app.Report", "--timezone", "Mars/Base"), 1, "Mars/Base"),
+    (("add", "new", "@daily", "app.Report", "--priority", "99"), 1, "priority"),
+]
+
+
+@pytest.mark.parametrize("operated", ["sqlite"], indirect=True)
+def test_wrong_values_are_refused_with_the_reason(operated: SyncOban) -> None:
+    operated.add_periodic(Periodic("nightly", "0 3 * * *", Job(worker="app.Report")))
+    for arguments, code, error in WRONG:
+        result = invoke("periodic", *arguments)
+        assert (result.exit_code, error in result.output) == (code, True), result.output
+    (entry,) = operated.list_periodic()
+    assert (entry.name, entry.override) == ("nightly", {})
