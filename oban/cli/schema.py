@@ -4,7 +4,10 @@ import sys
 from typing import TYPE_CHECKING
 
 import click
+from sqlalchemy import URL
 
+from oban import Oban
+from oban.cli.instance import Instance
 from oban.cli.options import with_settings
 
 if TYPE_CHECKING:
@@ -12,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@with_settings("database_url", "prefix")
+@with_settings("app", "database_url", "prefix")
 def install(settings: "Settings") -> None:
     """Create the tables, or update them to this version.
 
@@ -27,7 +30,7 @@ def install(settings: "Settings") -> None:
 
 
 @click.command()
-@with_settings("database_url", "prefix")
+@with_settings("app", "database_url", "prefix")
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 def uninstall(settings: "Settings", yes: bool) -> None:
     """Drop the tables with all jobs. In a terminal, ask for confirmation first."""
@@ -40,8 +43,13 @@ def uninstall(settings: "Settings", yes: bool) -> None:
     click.echo("The Oban tables were dropped." if removed else "No Oban tables are installed.")
 
 
-def _database(settings: "Settings") -> tuple[str, str | None]:
-    url = settings.values.get("database_url")
-    if not url:
-        raise click.UsageError(f"Missing option '--database-url'.{settings.hint()}")
-    return url, settings.values.get("prefix")
+def _database(settings: "Settings") -> tuple[str | URL, str | None]:
+    """The URL of the instance's database, and the prefix of its tables."""
+    instance = Instance.of(settings)
+    if instance.app is None:
+        return instance.database_url or "", instance.options.get("prefix")
+    return instance.call(_of_app)
+
+
+async def _of_app(oban: Oban) -> tuple[URL, str | None]:
+    return oban.engine.url, oban.options.prefix

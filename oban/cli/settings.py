@@ -43,6 +43,7 @@ class Origin:
     kind: Literal["argument", "environment", "file"]
     #: Such as `--lease`, `OBAN_LEASE` or `oban.toml, line 3`.
     place: str
+    line: int | None = None
 
     def __str__(self) -> str:
         return self.place
@@ -163,11 +164,9 @@ def load(arguments: Mapping[str, Any], config: str | None = None, *, search: boo
     try:
         made: BaseSettings = model(**arguments)
     except ValidationError as error:
-        problems = [
-            _problem(str(each["loc"][0]), each, _origin(each["loc"], arguments, file))
-            for each in error.errors(include_url=False)
-        ]
-        raise ConfigError("\n".join(problems)) from None
+        found = [(_origin(each["loc"], arguments, file), each) for each in error.errors(include_url=False)]
+        found.sort(key=lambda problem: problem[0].line or 0)
+        raise ConfigError("\n".join(_problem(origin, each) for origin, each in found)) from None
     values = {key: getattr(made, key) for key in TYPES if getattr(made, key) is not None}
     origins = {key: _origin((key,), arguments, file) for key in values}
     _check(values, arguments, file)
@@ -208,10 +207,13 @@ def _origin(path: tuple[int | str, ...], arguments: Mapping[str, Any], file: Con
     names = {name.upper() for name, value in os.environ.items() if value}
     if key in TYPES and variable(key) in names:
         return Origin(kind="environment", place=variable(key))
-    return Origin(kind="file", place=file.place(key, *inner) if file else key)
+    place, line = (file.place(key, *inner), file.line(key, *inner)) if file else (key, None)
+    return Origin(kind="file", place=place, line=line)
 
 
-def _problem(key: str, error: Any, origin: Origin) -> str:
+def _problem(origin: Origin, error: Any) -> str:
+    """A sentence about an error of pydantic."""
+    key = str(error["loc"][0])
     if error["type"] == "extra_forbidden":
         if key in IN_CODE:
             text = f"{key} takes Python objects, which a file cannot contain: set it in code, and use app"

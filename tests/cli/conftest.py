@@ -1,8 +1,6 @@
 """A folder with an application in it, for every test of the command line."""
 
-import asyncio
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +9,7 @@ from sqlalchemy import URL
 
 from oban import Oban, SyncOban
 from tests.cli.shop import Shop
-from tests.cli.support import WORKERS
+from tests.cli.support import WORKERS, record_starts
 from tests.support.databases import PostgreSQLFactory, SQLiteFactory
 from tests.support.terminal import Terminals, start_terminals
 
@@ -64,14 +62,7 @@ def sqlite_shop(sqlite_url: URL, terminals: Terminals) -> Shop:
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> list[Oban]:
     """The instances that `oban start` would run, in this process."""
-    made: list[Oban] = []
-    monkeypatch.setattr("oban.cli.node.run", lambda instance, *_: made.append(asyncio.run(instance)))
-    # What only a separate process can change.
-    monkeypatch.setattr("oban.stop_signals.exit_on_signals", lambda: None)
-    monkeypatch.setattr("oban.cli.logs.Console.apply", lambda self: None)
-    monkeypatch.setattr("gc.freeze", lambda: None)
-    monkeypatch.setattr("sys.path", [*sys.path])
-    return made
+    return record_starts(monkeypatch)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -318,3 +318,11 @@ def test_a_wrong_argument_is_named_with_its_option() -> None:
     result = invoke("config", "--lease", "0")
     assert result.exit_code == 1
     assert result.stderr.startswith("Error: --lease: lease must be at least 0.1")
+
+
+def test_install_creates_the_tables_of_an_app(app: str, folder: Path) -> None:
+    assert invoke("install", "--app", app, OBAN_DATABASE_URL="sqlite:///other.db").exit_code == 0
+    assert (folder / "own.db").exists()
+    assert not (folder / "other.db").exists()
+    result = invoke("uninstall", "--yes", "--app", app)
+    assert (result.exit_code, result.stdout) == (0, "The Oban tables were dropped.\n")
