@@ -6,7 +6,7 @@ from typing import Any
 
 from oban.config import Options
 from oban.diagnosis.explanation import Reason
-from oban.diagnosis.texts import Commands, at, duration, named, since
+from oban.diagnosis.texts import Commands, after, at, duration, named, since
 from oban.models import Job
 from oban.repository.job_facts import Facts, QueueNode
 
@@ -113,26 +113,26 @@ def _lost(
             f"The node {named(node.node)} was lost while it ran the job: its last heartbeat is"
             f" {duration(node.silence)} old, and it counts as dead after {duration(node.lease)}."
         )
-        due = max(facts.now, started_at + timedelta(seconds=node.lease)) if started_at else facts.now
-        return Reason("node_dead", text, f"{_when(due, facts, options.rescue_interval)} {sooner}", again)
+        due = after(started_at, node.lease, facts.now)
+        return Reason("node_dead", text, f"{_when(job, due, facts, options)} {sooner}", again)
     who = f"the node {named(name)}" if name else "a node that it does not name"
     text = f"It executes on {who}, since {since(started_at, facts.now)}, but no node sends heartbeats for it."
-    due = (
-        started_at + timedelta(seconds=max(options.rescue_after, options.lease)) if started_at else facts.now
-    )
+    due = after(started_at, max(options.rescue_after, options.lease), facts.now)
     advice = (
         "Either its node's heartbeats were deleted, or another implementation runs it, which stores none."
-        f" {_when(max(due, facts.now), facts, options.rescue_interval)}"
+        f" {_when(job, due, facts, options)}"
     )
     return Reason("node_unknown", text, f"{advice} {sooner}", again)
 
 
-def _when(due: datetime, facts: Facts, interval: float) -> str:
+def _when(job: Job, due: datetime, facts: Facts, options: Options) -> str:
+    is_last = isinstance(job.attempt, int) and job.attempt == job.max_attempts
+    then = "it is discarded then, as this was its last attempt" if is_last else "it runs again then"
     if due <= facts.now:
-        return (
-            f"The leader rescues it at its next look, about every {duration(interval)}: it runs again then."
-        )
-    return f"The leader rescues it soon after {at(due)}, in {duration((due - facts.now).total_seconds())}."
+        interval = duration(options.rescue_interval)
+        return f"The leader rescues it at its next look, about every {interval}: {then}."
+    seconds = (due - facts.now).total_seconds()
+    return f"The leader rescues it soon after {at(due)}, in {duration(seconds)}: {then}."
 
 
 def no_leader(consequence: str, commands: Commands) -> Reason:

@@ -2,10 +2,11 @@
 
 import shlex
 from collections.abc import Collection, Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from oban import error_texts
 from oban.config import Options
+from oban.type_expressions import LAST_TIME
 
 #: How many names or ids a sentence lists.
 MOST_LISTED = 5
@@ -39,6 +40,13 @@ def duration(seconds: float) -> str:
 def at(time: object) -> str:
     """A time in UTC, to the second."""
     return f"{time:%Y-%m-%d %H:%M:%S} UTC" if isinstance(time, datetime) else "an unknown time"
+
+
+def after(time: object, seconds: float, least: datetime) -> datetime:
+    """The time so many seconds after another one, and not before `least`."""
+    if not isinstance(time, datetime) or time == LAST_TIME:
+        return least
+    return max(least, time + timedelta(seconds=seconds))
 
 
 def since(time: object, now: datetime) -> str:

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator
 
-from oban import suggestions
+from oban import fields, suggestions
 from oban.config import Options
 from oban.diagnosis.executing import no_leader
 from oban.diagnosis.explanation import Reason
 from oban.diagnosis.queue_state import paused, stopped
 from oban.diagnosis.texts import Commands, at, counted, duration, last_error, listed, named
+from oban.errors import InvalidJob
 from oban.models import Job
 from oban.repository.job_facts import MOST_AHEAD, Facts, QueueNode
 from oban.type_expressions import LAST_TIME
@@ -142,7 +143,17 @@ def _without_node(
     yield from of_commands
     if of_commands and alive:
         return
-    start = (commands.start(job.queue),)
+    try:
+        start = (commands.start(fields.queue(job.queue)),)
+    except InvalidJob:
+        yield Reason(
+            "no_node",
+            f"No node can run the queue {named(job.queue)}: another program has stored a name that a queue"
+            " cannot have.",
+            "Move the job to another queue:",
+            (commands.jobs("update", job.id, "--set-queue", "default"),),
+        )
+        return
     text = f"No live node runs the queue {named(job.queue)}."
     if dead:
         latest = min(dead, key=lambda node: node.silence)

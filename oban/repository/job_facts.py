@@ -181,7 +181,9 @@ def _queue_node(row: Row[Any], lease: float) -> QueueNode:
     meta = row.node_meta if isinstance(row.node_meta, dict) else {}
     silence = (row.real_now - row.node_updated_at).total_seconds()
     own = lease_of(meta, lease)
-    return QueueNode(row.node_uuid, row.node_name, row.node_node, row.node_queue, meta, silence, own)
+    # SQLite stores values of any type in a column, if another program writes them.
+    name, node, queue = map(str, (row.node_name, row.node_node, row.node_queue))
+    return QueueNode(row.node_uuid, name, node, queue, meta, silence, own)
 
 
 _job_keys = [column.name for column in Job.__table__.columns]

@@ -404,6 +404,18 @@ async def silent(stage: Scene) -> int:
     return await stage.job()
 
 
+@case(
+    "a queue with a name that no queue has",
+    codes=["no_node"],
+    texts=["No node can run the queue 'my mail': another program has stored a name", "Move the job"],
+    commands=["oban jobs update {id} --set-queue default"],
+    follows=1,
+    node={"queues": {"default": 1}},
+)
+async def impossible_queue(stage: Scene) -> int:
+    return await stage.job(queue="my mail")
+
+
 # -- paused queues -------------------------------------------------------------------------------
 
 
@@ -763,7 +775,7 @@ async def without_leader(stage: Scene) -> int:
         "It executes on the node elixir@1, since ",
         "but no node sends heartbeats for it.",
         "The leader rescues it soon after ",
-        ", in 57 minutes.",
+        ", in 57 minutes: it runs again then.",
     ],
     commands=["oban jobs cancel {id}", "oban jobs retry {id}"],
     follows=2,
@@ -772,6 +784,17 @@ async def without_leader(stage: Scene) -> int:
 async def without_heartbeats(stage: Scene) -> int:
     await stage.leader()
     return await stage.executing("0b5f3a86-30e4-4c3a-9a67-1c8b7d1a2e01", "elixir@1")
+
+
+@case(
+    "on a dead node, in its last attempt",
+    codes=["node_dead"],
+    texts=["The leader rescues it soon after ", ": it is discarded then, as this was its last attempt."],
+)
+async def last_attempt_on_dead_node(stage: Scene) -> int:
+    await stage.leader()
+    owner = await stage.heartbeat(age=70)
+    return await stage.executing(owner, attempted_at=now() - timedelta(seconds=20), attempt=20)
 
 
 @case("on nobody", codes=["node_unknown"], texts=["It executes on a node that it does not name, since "])

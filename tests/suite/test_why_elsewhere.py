@@ -1,0 +1,73 @@
+"""`why` explains rows that only another program writes, and jobs in another schema."""
+
+from typing import Any
+
+import pytest
+from sqlalchemy import URL
+
+from oban import Oban, migration
+from tests.support.explaining import Explained, scene
+
+
+async def test_the_commands_name_the_schema(server_url: URL) -> None:
+    migration.upgrade(server_url, prefix="private")
+    async with Oban(server_url, prefix="private") as oban:
+        job = await oban.enqueue(Explained.new(schedule_in=60))
+        commands = [reason.commands for reason in (await oban.why(job)).reasons]
+        (missing,) = (await oban.why(job.id + 1)).reasons
+    assert commands == [
+        (f"oban jobs retry {job.id} --prefix private",),
+        ("oban start --queues mail:10 --prefix private",),
+    ]
+    assert f"the newest job of this schema private is {job.id}." in missing.text
+
+
+def stored_values(id_: int, **values: Any) -> str:
+    """SQL that stores what no `Job` can have."""
+    changes = ", ".join(f"{column} = {value}" for column, value in values.items())
+    return f"UPDATE oban_jobs SET {changes} WHERE id = {id_}"
+
+
+BAD_ROWS: dict[str, tuple[dict[str, str], list[str], str]] = {
+    "numbers": (
+        {"attempt": "'none'", "priority": "'x'"},
+        ["bad_row", "no_node"],
+        "another program has stored values that Oban does not: attempt is 'none'; priority is 'x'.",
+    ),
+    "documents": (
+        {"args": "'{'", "errors": "'?'"},
+        ["bad_row", "no_node"],
+        "args is not JSON; errors is not JSON.",
+    ),
+    "times": ({"scheduled_at": "'soon'"}, ["bad_row", "no_node"], "scheduled_at is not a time."),
+    "bytes": (
+        {"queue": "x'ff'", "worker": "x'00'"},
+        ["bad_row", "no_node"],
+        r"queue is b'\xff'; worker is b'\x00'.",
+    ),
+    "a state": ({"state": "'waiting'"}, ["unknown_state"], "the state waiting, which Oban does not have."),
+    "a state and a number": (
+        {"state": "'waiting'", "attempt": "'a'"},
+        ["unknown_state", "bad_row"],
+        "attempt is 'a'.",
+    ),
+    "executing": (
+        {"state": "'executing'", "attempted_by": "'?'", "attempted_at": "'?'", "meta": "'?'"},
+        ["no_leader", "bad_row", "node_unknown"],
+        "meta is not JSON; attempted_by is not JSON.",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD_ROWS)
+async def test_a_row_that_only_another_program_writes_is_explained(sqlite_url: URL, name: str) -> None:
+    values, codes, expected = BAD_ROWS[name]
+    async with Oban(sqlite_url) as oban, scene(oban, sqlite_url) as stage:
+        job_id = await stage.job()
+        async with oban.engine.begin() as connection:
+            await connection.exec_driver_sql("PRAGMA ignore_check_constraints = on")
+            await connection.exec_driver_sql(stored_values(job_id, **values))
+        explanation = await stage.why(job_id)
+    assert sorted(reason.code for reason in explanation.reasons) == sorted(codes)
+    assert expected.lower() in str(explanation).lower()
+    assert not explanation.runs
