@@ -15,6 +15,7 @@ from oban.cli.queues import queues
 from oban.cli.schema import install, uninstall
 from oban.cli.start import start
 from oban.cli.stats import stats
+from oban.cli.top.command import top
 from oban.cli.why import why
 from oban.errors import ObanError
 
@@ -49,6 +50,7 @@ COMMANDS = (
     queues,
     nodes,
     stats,
+    top,
     completion,
     why,
 )

@@ -4,6 +4,7 @@ from typing import Any
 
 from oban.cli.config import Config
 from oban.cli.job_documents import Changes, JobDocument
+from oban.cli.top.snapshot import Snapshot
 from oban.diagnosis.explanation import Explanation
 from oban.periodic import PeriodicInfo
 from oban.repository.nodes import NodeInfo
@@ -28,6 +29,7 @@ DOCUMENTS: dict[str, Any] = {
     **{f"queues {verb}": list[QueueSettings] for verb in ("pause", "resume", "scale", "start", "stop")},
     "stats": Stats,
     "why": list[Explanation],
+    "top": Snapshot,
 }
 
 

@@ -1,5 +1,6 @@
 """Commands in a terminal: what the screen shows, and keys to press."""
 
+import fcntl
 import json
 import os
 import select
@@ -8,6 +9,7 @@ import socket
 import struct
 import subprocess
 import sys
+import termios
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Self
@@ -86,6 +88,15 @@ class Terminal:
     def press(self, keys: str) -> None:
         """Type characters, or an escape sequence such as `"\\x1b[B"` for the key Down."""
         os.write(self._file, keys.encode())
+
+    def resize(self, columns: int, rows: int) -> None:
+        """Change the size of the terminal, as a window manager does."""
+        self.screen.resize(rows, columns)
+        fcntl.ioctl(self._file, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def kill(self, number: int) -> None:
+        """Send the command a signal."""
+        os.kill(self._pid, number)
 
     def wait_for(self, shown: str | Callable[[str], object]) -> str:
         """Wait until the screen contains a text, or fulfils a condition. Returns what it shows."""

@@ -1,0 +1,99 @@
+"""`oban top`."""
+
+import asyncio
+import signal
+import sys
+from typing import Any
+
+import click
+
+from oban.cli import output
+from oban.cli.documents import DOCUMENTS
+from oban.cli.instance import Instance, of_instance
+from oban.cli.top import plain
+from oban.cli.top.snapshot import Snapshot
+from oban.cli.top.source import Source
+from oban.client import Oban
+
+_INSTALL = (
+    "`oban top` needs the package textual: pip install 'oban-sqlalchemy[top]'. Without it, --once prints what"
+    " it would show."
+)
+
+
+@click.command()
+@click.option(
+    "--interval",
+    type=click.FloatRange(0.5, 3600),
+    default=2.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How often the view is refreshed.",
+)
+@click.option(
+    "--filter",
+    "filter_",
+    default="",
+    metavar="TEXT",
+    help="Only queues and workers whose names contain this.",
+)
+@click.option("--once", is_flag=True, help="Print the tables once, and end.")
+@of_instance
+@output.json_option
+def top(instance: Instance, interval: float, filter_: str, once: bool, as_json: bool) -> None:
+    """Watch the queues, the executing jobs, the failures and the nodes, and act on them.
+
+    Press ? for the keys.
+    """
+    if as_json or once:
+        snapshot = instance.call(lambda oban: _read(oban, filter_))
+        if as_json:
+            output.document(DOCUMENTS["top"], snapshot)
+        else:
+            plain.print_snapshot(snapshot)
+        return
+    try:
+        from oban.cli.top.screen import Top
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "textual":
+            raise
+        raise click.ClickException(_INSTALL) from None
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise click.UsageError(
+            "The live view needs a terminal. Use --once to print it once, or --json for other programs."
+        )
+    if received := instance.call(lambda oban: _watch(oban, Top, interval, filter_)):
+        sys.exit(128 + received)
+
+
+async def _read(oban: Oban, filter_: str) -> Snapshot:
+    source = Source(oban)
+    try:
+        return await source.read(filter_)
+    finally:
+        await source.close()
+
+
+async def _watch(oban: Oban, view: Any, interval: float, filter_: str) -> int:
+    """Show the live view until it ends. Returns the signal that ended it, or 0."""
+    source = Source(oban)
+    received = 0
+    try:
+        # Before the screen changes: what is wrong with the options is an ordinary error.
+        app = view(oban, source, await source.read(filter_), interval, filter_)
+
+        def end(number: int) -> None:
+            nonlocal received
+            received = number
+            app.exit()
+
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+            loop.add_signal_handler(number, end, number)
+        # The terminal's own selection of text goes on to work.
+        await app.run_async(mouse=False)
+        if app.return_code:
+            sys.exit(app.return_code)
+        return received
+    finally:
+        await source.close()
