@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import click
@@ -92,9 +92,7 @@ def _config(settings: "Settings") -> Config:
         place = of_app
         if key in settings.origins and _is_set(settings.values, path) and (not of_app or key in OVERRIDES):
             origin = settings.origins[key]
-            kind = origin.kind
-            is_in_file = settings.file and kind == "file"
-            place = settings.file.place(*path) if settings.file and is_in_file else origin.place
+            kind, place = origin.kind, str(replace(origin, path=path))
         found.append(ConfigValue(key=_joined(path), value=value, source=kind, place=place))
     warnings = [f"{name} is not a setting{near}" for name, near in similar_variables()]
     if app:

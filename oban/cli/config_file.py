@@ -5,6 +5,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,12 @@ from oban.errors import ConfigError
 _TABLE = ("tool", "oban")
 #: Without this, a pyproject.toml has no settings: `[tool.oban]`, or `oban` in `[tool]`.
 _MENTION = re.compile(rb"""tool["' \t]*\.["' \t]*oban\b|^\s*["']?oban\b""", re.MULTILINE)
+#: The end of an array, a table or a string of several lines.
+_CLOSING = re.compile(r"""[\]}]|\"{3}|'{3}""")
 _POSITION = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class ConfigFile:
     """A configuration file that has been read."""
 
@@ -43,13 +46,16 @@ class ConfigFile:
 
     def line(self, *keys: str) -> int | None:
         """The line of a key, or of the innermost table or value around it that has a line of its own."""
-        lines = dict(_lines(self.text))
         path = (*self.table, *keys)
         while len(path) > len(self.table):
-            if path in lines:
-                return lines[path]
+            if path in self._lines:
+                return self._lines[path]
             path = path[:-1]
         return None
+
+    @cached_property
+    def _lines(self) -> dict[tuple[str, ...], int]:
+        return dict(_lines(self.text))
 
     def place(self, *keys: str) -> str:
         """The file and the line of a key, for messages."""
@@ -134,6 +140,8 @@ def _lines(text: str) -> Iterator[tuple[tuple[str, ...], int]]:
     statement, first = "", 1
     for number, line in enumerate(text.splitlines(keepends=True), 1):
         statement += line
+        if number > first and not _CLOSING.search(line):
+            continue
         try:
             parsed = tomllib.loads(statement)
         except tomllib.TOMLDecodeError:

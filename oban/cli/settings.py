@@ -41,12 +41,19 @@ class Origin:
     """Where a value comes from: an argument, a variable or a file."""
 
     kind: Literal["argument", "environment", "file"]
-    #: Such as `--lease`, `OBAN_LEASE` or `oban.toml, line 3`.
-    place: str
-    line: int | None = None
+    #: The key, and those in its tables.
+    path: tuple[str, ...]
+    file: ConfigFile | None = None
+
+    @property
+    def line(self) -> int | None:
+        return None if self.file is None else self.file.line(*self.path)
 
     def __str__(self) -> str:
-        return self.place
+        """The place, such as `--lease`, `OBAN_LEASE` or `oban.toml, line 3`."""
+        if self.file is not None:
+            return self.file.place(*self.path)
+        return flag(self.path[0]) if self.kind == "argument" else variable(self.path[0])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,14 +208,13 @@ def flag(key: str) -> str:
 
 
 def _origin(path: tuple[int | str, ...], arguments: Mapping[str, Any], file: ConfigFile | None) -> Origin:
-    key, *inner = map(str, path)
-    if key in arguments:
-        return Origin(kind="argument", place=flag(key))
+    keys = tuple(map(str, path))
+    if keys[0] in arguments:
+        return Origin(kind="argument", path=keys)
     names = {name.upper() for name, value in os.environ.items() if value}
-    if key in TYPES and variable(key) in names:
-        return Origin(kind="environment", place=variable(key))
-    place, line = (file.place(key, *inner), file.line(key, *inner)) if file else (key, None)
-    return Origin(kind="file", place=place, line=line)
+    if keys[0] in TYPES and variable(keys[0]) in names:
+        return Origin(kind="environment", path=keys)
+    return Origin(kind="file", path=keys, file=file)
 
 
 def _problem(origin: Origin, error: Any) -> str:

@@ -191,7 +191,7 @@ def test_a_file_with_a_byte_order_mark_and_windows_line_ends_is_read(name: str) 
     Path(name).write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
     found = load()
     assert found.values == {"lease": 5}
-    assert found.origins["lease"].place == f"{name}, line {FILES[name].count(chr(10)) + 1}"
+    assert str(found.origins["lease"]) == f"{name}, line {FILES[name].count(chr(10)) + 1}"
 
 
 @pytest.mark.parametrize(
@@ -234,7 +234,7 @@ def test_the_nearest_file_is_used(name: str, folder: Path, monkeypatch: pytest.M
     monkeypatch.chdir(inner)
     write(name, "lease = 5", folder)
     assert load().values == {"lease": 5}
-    assert load().origins["lease"].place == f"{folder / name}, line {FILES[name].count(chr(10)) + 1}"
+    assert str(load().origins["lease"]) == f"{folder / name}, line {FILES[name].count(chr(10)) + 1}"
     # Files without settings do not end the search, whatever is wrong with them.
     (folder / "a" / "pyproject.toml").write_text("[project\ndependencies = ['oban-sqlalchemy']")
     assert load().values == {"lease": 5}
