@@ -77,6 +77,10 @@ class InProcess(Worker, executor="process"):
         return end(job)
 
 
+class SlowInProcess(InProcess, timeout=0.5):
+    pass
+
+
 class WithSession(Worker):
     async def process(self, job: Job, session: AsyncSession) -> Any:
         await session.execute(text("SELECT 1"))
