@@ -31,10 +31,6 @@ def load(**arguments: Any) -> settings.Settings:
     return settings.load(arguments)
 
 
-def table(name: str, path: str) -> str:
-    return path if name == "oban.toml" else f"tool.oban.{path}"
-
-
 def test_every_option_of_oban_is_a_setting_or_an_object_in_code() -> None:
     options = {option for option, field in Options.__dataclass_fields__.items() if field.init}
     assert options - set(TYPES) == set(IN_CODE)
@@ -80,10 +76,8 @@ def test_every_option_of_oban_is_a_setting_or_an_object_in_code() -> None:
         ),
     ],
 )
-def test_a_setting_has_its_type(name: str, text: str, key: str, value: Any) -> None:
-    if name == "pyproject.toml":
-        text = text.replace("[queues", "[tool.oban.queues").replace("[retention", "[tool.oban.retention")
-    write(name, text)
+def test_a_setting_has_its_type(text: str, key: str, value: Any) -> None:
+    write("oban.toml", text)
     found = load().values
     assert list(found) == [key]
     wanted = {"default": 10, "media": {"limit": 2, "paused": True}} if value is None else value
@@ -134,8 +128,8 @@ def test_a_setting_has_its_type(name: str, text: str, key: str, value: Any) -> N
         ('name = """\n\n"""\nlaese = 6', 4, "unknown option 'laese'; did you mean lease?"),
     ],
 )
-def test_an_error_names_the_file_the_line_and_the_key(name: str, text: str, line: int, problem: str) -> None:
-    first = write(name, text)
+def test_an_error_names_the_file_the_line_and_the_key(text: str, line: int, problem: str) -> None:
+    first = write(name := "pyproject.toml", text)
     with pytest.raises(ConfigError) as error:
         load()
     problems = str(error.value).splitlines()

@@ -19,6 +19,11 @@ def test_the_package_imports_nothing_that_takes_long() -> None:
     assert run(code) == "set()\n"
 
 
+def test_the_command_line_imports_only_what_every_command_needs() -> None:
+    code = "import sys, oban.cli; print({'pydantic', 'pydantic_settings', 'alembic'} & sys.modules.keys())"
+    assert run(code) == "set()\n"
+
+
 def test_every_public_name_is_listed_and_can_be_imported() -> None:
     assert set(oban.__all__) <= set(dir(oban))
     names: dict[str, object] = {}
