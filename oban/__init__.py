@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from oban.periodic import Periodic, PeriodicInfo
     from oban.progress import Progress
     from oban.repository.cluster import QueueInfo
+    from oban.repository.health_findings import Finding, Health, Thresholds
     from oban.repository.nodes import NodeInfo
     from oban.repository.queue_settings import QueueSettings
     from oban.repository.retry import RetryOutcome
@@ -47,6 +48,8 @@ __all__ = [
     "Cancel",
     "Discard",
     "Explanation",
+    "Finding",
+    "Health",
     "InvalidJob",
     "Job",
     "JobNotFound",
@@ -70,6 +73,7 @@ __all__ = [
     "Snooze",
     "Stats",
     "SyncOban",
+    "Thresholds",
     "Unique",
     "UniqueConflict",
     "UniqueOptions",
@@ -96,6 +100,7 @@ _MODULES = {
     "periodic": ["Periodic", "PeriodicInfo"],
     "progress": ["Progress"],
     "repository.cluster": ["QueueInfo"],
+    "repository.health_findings": ["Finding", "Health", "Thresholds"],
     "repository.nodes": ["NodeInfo"],
     "repository.queue_settings": ["QueueSettings"],
     "repository.retry": ["RetryOutcome"],

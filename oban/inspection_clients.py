@@ -1,5 +1,8 @@
 """The answers of `Oban` and of `SyncOban` to questions about their instance."""
 
+import asyncio
+from collections.abc import Collection
+
 from oban.config import Options
 from oban.database.aio import Database
 from oban.database.joined import AsyncCaller, SyncCaller
@@ -8,6 +11,8 @@ from oban.diagnosis.explain import explain
 from oban.diagnosis.explanation import Explanation
 from oban.inspection_operations import InspectionOperations
 from oban.repository import nodes, stats
+from oban.repository.health import Examination
+from oban.repository.health_findings import Health, Thresholds
 from oban.repository.nodes import NodeInfo
 from oban.repository.selection import Target, parse_id
 from oban.repository.stats import Stats
@@ -29,6 +34,20 @@ class AsyncInspection(InspectionOperations[AsyncCaller]):
     async def why(self, job_or_id: Target, session: AsyncCaller | None = None) -> Explanation:
         return await self._database.read_in(session, explain, parse_id(job_or_id), self.options)
 
+    async def health(
+        self, thresholds: Thresholds | None = None, *, skip: Collection[str] = (), timeout: float = 10.0
+    ) -> Health:
+        examination = Examination(self.options.name, thresholds, skip, timeout, self._database.missing_file())
+        for check in examination.checks():
+            try:
+                async with asyncio.timeout(examination.left):
+                    found = await self._database.read(examination.run, check)
+            except Exception as error:
+                examination.fail(check, error)
+            else:
+                examination.add(found)
+        return examination.result()
+
 
 class SyncInspection(InspectionOperations[SyncCaller]):
     """The answers of `SyncOban`."""
@@ -45,3 +64,16 @@ class SyncInspection(InspectionOperations[SyncCaller]):
 
     def why(self, job_or_id: Target, session: SyncCaller | None = None) -> Explanation:
         return self._database.read_in(session, explain, parse_id(job_or_id), self.options)
+
+    def health(
+        self, thresholds: Thresholds | None = None, *, skip: Collection[str] = (), timeout: float = 10.0
+    ) -> Health:
+        examination = Examination(self.options.name, thresholds, skip, timeout, self._database.missing_file())
+        for check in examination.checks():
+            try:
+                found = self._database.read_in(None, examination.run, check)
+            except Exception as error:
+                examination.fail(check, error)
+            else:
+                examination.add(found)
+        return examination.result()

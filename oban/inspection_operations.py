@@ -1,10 +1,12 @@
 """The questions about an instance that `Oban` and `SyncOban` answer, with the documentation for both."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Collection
 from typing import Generic
 
 from oban.diagnosis.explanation import Explanation
 from oban.enqueue_operations import CallerT, MaybeAwaitable
+from oban.repository.health_findings import Health, Thresholds
 from oban.repository.nodes import NodeInfo
 from oban.repository.selection import Target
 from oban.repository.stats import Stats
@@ -64,4 +66,27 @@ class InspectionOperations(ABC, Generic[CallerT]):
 
         Args:
             session: The caller's session or connection, to read in its transaction.
+        """
+
+    @abstractmethod
+    def health(
+        self, thresholds: Thresholds | None = None, *, skip: Collection[str] = (), timeout: float = 10.0
+    ) -> MaybeAwaitable[Health]:
+        """Check the database, the tables, the nodes and the queues of this instance, as `oban check` does.
+
+        The checks read a few rows and the statistics of the database, also with millions of jobs, and take
+        no locks that others wait for. What this role may not read, or takes too long, is "unknown". If the
+        database cannot be reached, that is the only finding.
+
+        Args:
+            thresholds: From which figures on something is a problem (default: `Thresholds()`).
+            skip: Codes of checks to leave out, such as "bloat" (default: none).
+            timeout: Seconds for all checks (default 10). A server that does not answer keeps a `SyncOban`
+                waiting for as long as its driver does.
+
+        Returns:
+            A `Health`, whose `severity` is "ok", "warning", "critical" or "unknown".
+
+        Raises:
+            InvalidArgument: There is no check with a code of `skip`, or an argument is of another type.
         """

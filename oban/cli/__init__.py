@@ -5,6 +5,7 @@ from typing import Any
 import click
 
 import oban
+from oban.cli.check import check
 from oban.cli.completion import completion
 from oban.cli.config import config
 from oban.cli.jobs import jobs
@@ -44,6 +45,7 @@ COMMANDS = (
     start,
     install,
     uninstall,
+    check,
     config,
     jobs,
     periodic,

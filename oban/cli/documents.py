@@ -7,12 +7,14 @@ from oban.cli.job_documents import Changes, JobDocument
 from oban.cli.top.snapshot import Snapshot
 from oban.diagnosis.explanation import Explanation
 from oban.periodic import PeriodicInfo
+from oban.repository.health_findings import Health
 from oban.repository.nodes import NodeInfo
 from oban.repository.queue_settings import QueueSettings
 from oban.repository.stats import QueueStats, Stats
 
 #: By command. docs/command_line.schema.json has the schema of each, which a test compares.
 DOCUMENTS: dict[str, Any] = {
+    "check": Health,
     "config": Config,
     "jobs list": list[JobDocument],
     "jobs show": JobDocument,

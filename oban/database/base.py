@@ -151,6 +151,10 @@ class BaseDatabase(ABC):
         """The connection that calls without `session=` share with the application, if they have to."""
         return joined_here(self) or self._own_shared
 
+    def missing_file(self) -> str | None:
+        """Which file of a database that Oban opens itself does not exist, as a clause; None if none."""
+        return self.dialect.missing_file(self._sync_engine.url) if self._owns_engine else None
+
     @property
     def joined(self) -> JoinedCaller | None:
         """The session or connection of the application whose transaction calls without `session=` join."""

@@ -7,15 +7,22 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from oban.dialects.base import Dialect
+from oban.dialects.diagnostics import Diagnostics
 from oban.dialects.moved import MovedPostgreSQL, MovedSQLite
+from oban.dialects.postgresql.diagnostics import PostgreSQLDiagnostics
 from oban.dialects.postgresql.dialect import PostgreSQL
 from oban.dialects.postgresql.parameters import spread_hosts
+from oban.dialects.sqlite.diagnostics import SQLiteDiagnostics
 from oban.dialects.sqlite.dialect import SQLite
 from oban.errors import ConfigError, DatabaseUnavailable, UnsupportedDatabase
 
 #: Every dialect by SQLAlchemy's name of its database.
 SUPPORTED: dict[str, Dialect] = {
     dialect.name: dialect for dialect in (PostgreSQL(MovedPostgreSQL()), SQLite(MovedSQLite()))
+}
+_DIAGNOSTICS: dict[str, Diagnostics] = {
+    "postgresql": PostgreSQLDiagnostics(),
+    "sqlite": SQLiteDiagnostics(),
 }
 
 #: Other names of databases and drivers in URLs, with SQLAlchemy's.
@@ -28,6 +35,11 @@ def by_name(name: str) -> Dialect:
         return SUPPORTED[name]
     except KeyError:
         raise UnsupportedDatabase(f"{name} is not supported; use {' or '.join(SUPPORTED)}") from None
+
+
+def diagnostics(dialect: Dialect) -> Diagnostics:
+    """The questions about the health of a dialect's database."""
+    return _DIAGNOSTICS[dialect.name]
 
 
 def for_bind(bind: Connection | Engine) -> Dialect:

@@ -94,10 +94,7 @@ class _Tables:
         return self.connection.execute(query, {"schema": self.schema}).all()
 
     def unqualified(self, expression: str | None) -> str | None:
-        """An expression as PostgreSQL prints it if the schema is on the search path."""
-        for dot in (f"{self.schema}.", self.dot) if self.schema else ():
-            expression = expression and expression.replace(dot, "")
-        return expression
+        return shape.unqualified(expression, self.schema)
 
     def qualified(self, expression: str) -> str:
         return expression.replace("::oban", f"::{self.dot}oban")
@@ -167,7 +164,9 @@ class _Tables:
         for name, (type_, _) in expected.items():
             found_type = found[name].type + ("" if found[name].required else "?")
             if found_type != type_:
-                raise self.mismatch(f"{table}.{name} is {_sql_type(found_type)}, not {_sql_type(type_)}")
+                raise self.mismatch(
+                    f"{table}.{name} is {shape.sql_type(found_type)}, not {shape.sql_type(type_)}"
+                )
         if table == "oban_jobs" and not found["id"].identity:
             raise self.mismatch("oban_jobs.id is not GENERATED AS IDENTITY")
         for name in sorted(found.keys() - expected.keys()):
@@ -230,10 +229,6 @@ class _Tables:
             if not (index.usable and same):
                 drop = f"DROP INDEX {self.dot}{name}"
                 yield SchemaChange(f"The index {name} was rebuilt.", [drop, create])
-
-
-def _sql_type(type_: str) -> str:
-    return f"{type_.rstrip('?')} {'NULL' if type_.endswith('?') else 'NOT NULL'}"
 
 
 def _names(names: Iterable[str]) -> str:

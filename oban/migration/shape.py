@@ -129,3 +129,15 @@ FOUND_TRIGGER = _query("""
 SELECT count(*) FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid
  WHERE c.relnamespace = {schema} AND c.relname = 'oban_jobs' AND t.tgname = 'oban_notify_insert'
 """)
+
+
+def unqualified(expression: str | None, schema: str | None) -> str | None:
+    """An expression as PostgreSQL prints it if the schema is on the search path."""
+    for dot in (f"{schema}.", f'"{schema}".') if schema else ():
+        expression = expression and expression.replace(dot, "")
+    return expression
+
+
+def sql_type(type_: str) -> str:
+    """A type of `COLUMNS` as it is written in SQL."""
+    return f"{type_.rstrip('?')} {'NULL' if type_.endswith('?') else 'NOT NULL'}"

@@ -10,10 +10,10 @@ import uuid
 
 from sqlalchemy import URL
 
-from oban import ddl, dialects
+from oban import dialects
 from oban.database.aio import Database
-from oban.dialects.base import InsertTrigger
 from oban.repository import announce
+from oban.repository.trigger import CONSEQUENCE, trigger_problem
 
 logger = logging.getLogger("oban.notifier")
 
@@ -23,7 +23,6 @@ CHECK_INTERVAL = 60.0
 ECHO_TIMEOUT = 5.0
 #: Seconds that a check can take to end.
 STOP_TIMEOUT = 1.0
-_CONSEQUENCE = "so jobs are only found by polling (poll_interval, stage_interval)"
 
 
 class Health:
@@ -80,12 +79,13 @@ class Health:
     async def _check(self, schema: str | None, pooled: bool) -> None:
         trigger = await self._database.read(announce.insert_trigger, schema)
         if trigger is not None:
-            self._log("trigger", _trigger_problem(trigger, f"{schema}.oban_jobs"))
+            problem = trigger_problem(trigger, f"{schema}.oban_jobs")
+            self._log("trigger", "" if problem is None else f"{problem.text}; {problem.advice}")
         if not self._stopped.is_set() and (trigger is None or not trigger.muted):
-            problem = await self._echo_problem(pooled)
+            silence = await self._echo_problem(pooled)
             if not self._stopped.is_set():
-                self.echoed = not problem
-            self._log("echo", problem)
+                self.echoed = not silence
+            self._log("echo", silence)
 
     async def _echo_problem(self, pooled: bool) -> str:
         self._received.clear()
@@ -100,16 +100,16 @@ class Health:
     def _silence(self, pooled: bool) -> str:
         if pooled:
             return (
-                f"notifications do not arrive through the pooler, {_CONSEQUENCE}; set listen_url to a URL"
+                f"notifications do not arrive through the pooler, {CONSEQUENCE}; set listen_url to a URL"
                 " that leads to the database directly, or notifier='poll'"
             )
         if self._listen_url is not None:
             return (
-                f"notifications do not arrive, {_CONSEQUENCE}: listen_url leads to another database than the"
+                f"notifications do not arrive, {CONSEQUENCE}: listen_url leads to another database than the"
                 " engine, or to a standby server"
             )
         return (
-            f"notifications do not arrive, {_CONSEQUENCE}: the listening connection is to another server than"
+            f"notifications do not arrive, {CONSEQUENCE}: the listening connection is to another server than"
             " those that write; set listen_url to a URL of that server"
         )
 
@@ -122,26 +122,3 @@ class Health:
             self._known[kind] = problem
         else:
             self._known.pop(kind, None)
-
-
-def _trigger_problem(trigger: InsertTrigger, table: str) -> str:
-    """Return why the trigger does not announce inserted jobs, and what to do; empty if it does."""
-    name = ddl.TRIGGER
-    if trigger.mode is None:
-        return f"{table} has no trigger {name}, {_CONSEQUENCE}; run `oban install`, which creates it again"
-    if trigger.mode == "D" or (trigger.mode == "R" and not trigger.replica):
-        return (
-            f"the trigger {name} of {table} is disabled, {_CONSEQUENCE}; run"
-            f" ALTER TABLE {table} ENABLE TRIGGER {name}"
-        )
-    if trigger.mode == "O" and trigger.replica:
-        return (
-            f"session_replication_role is replica, which disables the trigger {name} of {table},"
-            f" {_CONSEQUENCE}; reset it, or run ALTER TABLE {table} ENABLE ALWAYS TRIGGER {name}"
-        )
-    if trigger.source != ddl.notify_source():
-        return (
-            f"the function {name} of {table} is not that of this version of Oban, so some jobs may only be"
-            " found by polling; run `oban install`"
-        )
-    return ""

@@ -152,7 +152,9 @@ def load_stats(tx: Transaction, name: str, count_limit: int | None = None) -> St
     at: datetime = tx.execute(select(tx.dialect.now())).scalar_one()
     rows = tx.execute(_recent_statement(tx.dialect), {"most": MAX_RECENT + 1})
     recent = {kind: (hour, minute) for kind, hour, minute in rows}
-    oldest = _oldest(tx, [queue for queue, by_state in counts.items() if by_state[JobState.AVAILABLE]])
+    oldest = oldest_available(
+        tx, [queue for queue, by_state in counts.items() if by_state[JobState.AVAILABLE]]
+    )
     nodes = list_nodes(tx, name)
     settings = list_settings(tx, name)
     infos = sorted((info for node in nodes if node.alive for info in node.queues), key=_queue_and_node)
@@ -217,7 +219,7 @@ def _finished(hour: int, minute: int) -> Finished:
     return Finished(min(minute, MAX_RECENT), min(hour, MAX_RECENT), hour > MAX_RECENT)
 
 
-def _oldest(tx: Transaction, queues: Iterable[str]) -> dict[str, datetime]:
+def oldest_available(tx: Transaction, queues: Iterable[str]) -> dict[str, datetime]:
     """When the oldest available job of each of these queues was due."""
     asked = [{"queue": queue, "priority": priority} for queue in queues for priority in _PRIORITIES]
     found: dict[str, datetime] = {}
