@@ -138,8 +138,9 @@ def _lines(text: str) -> Iterator[tuple[tuple[str, ...], int]]:
     """The path of each table and each value of a valid TOML file, with the line at which it begins."""
     table: tuple[str, ...] = ()
     statement, first = "", 1
-    for number, line in enumerate(text.splitlines(keepends=True), 1):
-        statement += line
+    # TOML knows fewer line ends than `splitlines`.
+    for number, line in enumerate(text.split("\n"), 1):
+        statement += line + "\n"
         if number > first and not _CLOSING.search(line):
             continue
         try:

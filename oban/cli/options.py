@@ -144,9 +144,9 @@ def with_settings(*keys: str) -> Callable[[F], F]:
     def decorate(function: F) -> F:
         @functools.wraps(function)
         def command(**values: Any) -> Any:
-            used = arguments(values)
-            rest = {key: value for key, value in values.items() if key not in _OPTIONS}
-            return function(settings=load(used, rest.pop("config")), **rest)
+            # The command can have an option of its own with the name of another setting.
+            own = {key: values.pop(key) for key in keys or tuple(_OPTIONS)}
+            return function(settings=load(arguments(own), values.pop("config")), **values)
 
         decorated: Any = add(*keys)(command)
         return decorated  # type: ignore[no-any-return]

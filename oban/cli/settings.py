@@ -7,6 +7,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Literal
@@ -34,6 +35,8 @@ ENVIRONMENT = "OBAN_"
 #: Variables that are no settings.
 _OTHER_VARIABLES = ("OBAN_CONFIG", "OBAN_FAST_PATH", "OBAN_TEST_DATABASE_URL")
 _OF_OBAN = ("database_url", *OPTIONS)
+#: Settings that a variable can contain as JSON.
+_TABLES = ("queues", "retention")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,8 +102,11 @@ class Settings:
     @property
     def folders(self) -> tuple[str, ...]:
         """The folders of the application: that of the file, and the current one."""
-        own = () if self.file is None else (str(self.file.path.parent),)
-        return tuple(dict.fromkeys((*own, os.getcwd())))
+        found = [] if self.file is None else [str(self.file.path.parent)]
+        # The current folder can have been deleted.
+        with suppress(FileNotFoundError):
+            found.append(os.getcwd())
+        return tuple(dict.fromkeys(found))
 
     def hint(self) -> str:
         """The end of an error message about a missing setting: variables with similar names."""
@@ -122,7 +128,7 @@ class _Environment(EnvSettingsSource):
         if not isinstance(value, str) or field_name in self.current_state:
             return None
         try:
-            if value.lstrip().startswith("{"):
+            if field_name in _TABLES and value.lstrip().startswith("{"):
                 return json.loads(value)
             # "30" becomes a number here: the values of other sources have types, which the model requires.
             return TypeAdapter[Any](field.annotation or str).validate_python(value, strict=False)
@@ -228,7 +234,9 @@ def _problem(origin: Origin, error: Any) -> str:
         return f"{origin}: {text}"
     cause = error.get("ctx", {}).get("error")
     path = ".".join(map(str, error["loc"]))
-    text = f"{path} {cause}" if cause else error["msg"].replace("Input", path, 1)
+    text = (
+        f"{path} {cause}" if cause else error["msg"].replace("Input", path, 1).replace("dictionary", "table")
+    )
     # A URL can contain a password.
     value = "" if key.endswith("_url") else f", not {display.shown(error['input'])}"
     return f"{origin}: {text}{value}"

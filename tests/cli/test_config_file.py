@@ -108,7 +108,7 @@ def test_a_setting_has_its_type(text: str, key: str, value: Any) -> None:
         ('name = ""', 1, "name must be a string that is not blank"),
         ("import = [1]", 1, "import.0 should be a valid string, not 1"),
         ('queues = "a:b"', 1, "queues must be names and limits, such as default:10,media:2"),
-        ("queues = 3", 1, "queues should be a valid dictionary, not 3"),
+        ("queues = 3", 1, "queues should be a valid table, not 3"),
         ("queues = { a = 1, b = 0 }", 1, "queue 'b': limit must be an integer from 1 to 10000, not 0"),
         ("queues.a = 1\nqueues.b = 0", 2, "queue 'b': limit must be an integer from 1 to 10000, not 0"),
         ("queues.a = 1\nqueues.b.limt = 5", 2, "queue 'b': unknown option 'limt'; did you mean limit?"),
@@ -125,6 +125,7 @@ def test_a_setting_has_its_type(text: str, key: str, value: Any) -> None:
         ("lease = 20\nheartbeat_interval = 15", 2, "heartbeat_interval must be at most half of the lease of"),
         ("heartbeat_interval = 15\nlease = 0", 2, "lease must be at least 0.1"),
         ("name = [\n  1,\n]\nlease = 5\nlaese = 6", 5, "unknown option 'laese'; did you mean lease?"),
+        ("# a\u2028b\nlaese = 6", 2, "unknown option 'laese'; did you mean lease?"),
         ('name = """\n\n"""\nlaese = 6', 4, "unknown option 'laese'; did you mean lease?"),
     ],
 )
@@ -266,7 +267,7 @@ def test_without_a_file_or_even_a_folder_nothing_is_set(
     (tmp_path / "gone").mkdir()
     monkeypatch.chdir(tmp_path / "gone")
     (tmp_path / "gone").rmdir()
-    assert load().values == {}
+    assert (load().values, load().folders) == ({}, ())
 
 
 @pytest.mark.parametrize(

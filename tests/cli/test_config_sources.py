@@ -96,7 +96,7 @@ def test_a_variable_is_converted_to_the_type_of_its_setting(
         ("OBAN_QUEUES", "a:b", "queues must be names and limits"),
         ("OBAN_QUEUES", '{"a": {"limt": 1}}', "queue 'a': unknown option 'limt'; did you mean limit?"),
         ("OBAN_QUEUES", '{"a"', "queue '{\"a\"' is not a queue name"),
-        ("OBAN_RETENTION", "6h", "retention should be a valid dictionary, not '6h'"),
+        ("OBAN_RETENTION", "6h", "retention should be a valid table, not '6h'"),
         ("OBAN_LOG_FORMAT", "xml", "log_format should be 'text', 'json' or 'app', not 'xml'"),
     ],
 )
