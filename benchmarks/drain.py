@@ -30,7 +30,12 @@ Finished = Callable[[], Awaitable[object]]
 
 
 async def ours(
-    url: URL, limit: int, body: Body, finished: Finished, middleware: Sequence[Middleware] = ()
+    url: URL,
+    limit: int,
+    body: Body,
+    finished: Finished,
+    middleware: Sequence[Middleware] = (),
+    history: bool = True,
 ) -> None:
     """Run jobs with the library until `finished` returns."""
 
@@ -38,7 +43,7 @@ async def ours(
         async def process(self, job: Job) -> None:
             body(job.args["n"])
 
-    async with Oban(url, queues={QUEUE: limit}, middleware=middleware):
+    async with Oban(url, queues={QUEUE: limit}, middleware=middleware, history=history):
         await finished()
 
 
@@ -100,6 +105,7 @@ SIDES: dict[str, Callable[[URL, int, Body, Finished], Awaitable[None]]] = {
     "raw-fused": by_hand(raw.drain_fused),
     "ours-writing": ours_writing,
     "ours-threads": ours_threads,
+    "ours-without-history": partial(ours, history=False),
     "ours-async": partial(ours, middleware=[async_middleware]),
     "ours-plain": partial(ours, middleware=[plain_middleware]),
     "raw-writing": by_hand(raw.drain_writing),
@@ -122,7 +128,7 @@ async def drain(
 
     With `snapshot`, a transaction that is older than the drain stays open. A `variant` is the second part of
     a name in `SIDES`: with "writing", each job writes a row; with "threads", a plain worker does; with
-    "async" or "plain", it has such a middleware.
+    "async" or "plain", it has such a middleware; "without-history" stores no attempts.
     """
     async with counting(url) as left, old_snapshot(url) if snapshot else contextlib.nullcontext():
         if (waiting := await left()) != meter.jobs:

@@ -57,6 +57,7 @@ class Oban(AsyncPeriodic, AsyncInspection, BaseClient[AsyncEngine, AsyncCaller])
 
     def _open(self, engine: AsyncEngine | AsyncCaller | str | URL) -> None:
         self._database = Database(engine, self.options.prefix, pooled=self.options.behind_pooler)
+        self._database.history = self.options.history
         session_factory.check(self.options.session)
         # Raises ConfigError for a URL that cannot serve this database.
         direct_url(self._database, self.options.listen_url)

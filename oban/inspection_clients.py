@@ -10,11 +10,12 @@ from oban.database.sync import SyncDatabase
 from oban.diagnosis.explain import explain
 from oban.diagnosis.explanation import Explanation
 from oban.inspection_operations import InspectionOperations
-from oban.repository import nodes, stats
+from oban.models import Attempt
+from oban.repository import attempts, nodes, stats
 from oban.repository.health import Examination
 from oban.repository.health_findings import Health, Thresholds
 from oban.repository.nodes import NodeInfo
-from oban.repository.selection import Target, parse_id
+from oban.repository.selection import Target, parse, parse_id
 from oban.repository.stats import Stats
 
 
@@ -48,6 +49,9 @@ class AsyncInspection(InspectionOperations[AsyncCaller]):
                 examination.add(found)
         return examination.result()
 
+    async def list_attempts(self, job_or_id: Target, session: AsyncCaller | None = None) -> list[Attempt]:
+        return await self._database.read_in(session, attempts.list_attempts, parse([job_or_id]))
+
 
 class SyncInspection(InspectionOperations[SyncCaller]):
     """The answers of `SyncOban`."""
@@ -77,3 +81,6 @@ class SyncInspection(InspectionOperations[SyncCaller]):
             else:
                 examination.add(found)
         return examination.result()
+
+    def list_attempts(self, job_or_id: Target, session: SyncCaller | None = None) -> list[Attempt]:
+        return self._database.read_in(session, attempts.list_attempts, parse([job_or_id]))

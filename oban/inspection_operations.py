@@ -6,6 +6,7 @@ from typing import Generic
 
 from oban.diagnosis.explanation import Explanation
 from oban.enqueue_operations import CallerT, MaybeAwaitable
+from oban.models import Attempt
 from oban.repository.health_findings import Health, Thresholds
 from oban.repository.nodes import NodeInfo
 from oban.repository.selection import Target
@@ -89,4 +90,27 @@ class InspectionOperations(ABC, Generic[CallerT]):
 
         Raises:
             InvalidArgument: There is no check with a code of `skip`, or an argument is of another type.
+        """
+
+    @abstractmethod
+    def list_attempts(
+        self, job_or_id: Target, session: CallerT | None = None
+    ) -> MaybeAwaitable[list[Attempt]]:
+        """Read the history of a job: the attempts that have ended, the first one first.
+
+        An attempt that was snoozed or released does not count, so that several ones can have the same
+        number. An attempt under way has no row yet.
+
+        Args:
+            job_or_id: A job or its id.
+            session: The caller's session or connection, to read in its transaction.
+
+        Returns:
+            Instances that belong to no session. The list is empty for a job without history: no attempt has
+            ended yet, the attempts ended with `history=False` or on a node of another implementation, or
+            there is no such job.
+
+        Raises:
+            InvalidTarget: `job_or_id` is neither a job nor an integer.
+            NotEnqueued: The job was never enqueued, so it has no id.
         """

@@ -52,6 +52,7 @@ class SyncOban(SyncPeriodic, SyncInspection, BaseClient[Engine, SyncCaller]):
         if self.options.queues:
             raise ConfigError("SyncOban runs no jobs: leave out queues; `oban start` or an Oban runs them")
         self._database = SyncDatabase(engine, self.options.prefix, pooled=self.options.behind_pooler)
+        self._database.history = self.options.history
         # `oban.testing` runs the jobs of a test with these.
         for_tests = () if self._database.joined is None else ("middleware", "lifespan", "periodic")
         for option in ("session", "middleware", "lifespan", "periodic"):

@@ -65,6 +65,8 @@ class BaseDatabase(ABC):
         self.prefix = prefix
         self.pooled = pooled
         self._warned = False
+        #: Whether attempts that end in a transaction of this database are stored.
+        self.history = True
         #: Called after a commit with what it announced, on a database without channels.
         self.on_notices: list[Callable[[list[Notice]], None]] = []
         #: Called when the server has no connection left.
@@ -97,6 +99,7 @@ class BaseDatabase(ABC):
             set_up=self._set_up,
             autocommit_pool=self._autocommit_pool if self._may_autocommit() else None,
             is_shared=self.shared is not None,
+            history=self.history,
         )
 
     def _set_up(self, connection: Connection) -> None:
@@ -258,7 +261,7 @@ class BaseDatabase(ABC):
         bind = write_bind(session)
         if dialects.for_bind(bind) is not self.dialect:
             raise InvalidTarget(f"the session is not on {self.dialect.name}, as this Oban is")
-        transaction = JoinedTransaction(session, bind, self.dialect, self.prefix, hooks)
+        transaction = JoinedTransaction(session, bind, self.dialect, self.prefix, hooks, self.history)
         transaction.mute_two_phase()
         elsewhere = self.prefix is not None and transaction.mapped_schema() != self.prefix
         if elsewhere and any(isinstance(instance, Job) for instance in (*session.new, *session.dirty)):

@@ -36,9 +36,11 @@ class Transaction(ABC):
     announces changes, and it neither commits nor rolls back.
     """
 
-    def __init__(self, dialect: Dialect, prefix: str | None) -> None:
+    def __init__(self, dialect: Dialect, prefix: str | None, history: bool) -> None:
         self.dialect = dialect.for_current_clock()
         self.prefix = prefix
+        #: Whether attempts that end in this transaction are stored in `oban_attempts`.
+        self.history = history
         #: What this process is to be told after the commit, on a database without channels.
         self.notices: list[Notice] = []
 
@@ -138,11 +140,12 @@ class OwnTransaction(Transaction):
         set_up: Callable[[Connection], None],
         autocommit_pool: AutocommitPool | None,
         is_shared: bool = False,
+        history: bool = True,
     ) -> None:
         """`set_up` lets a connection begin transactions at the right level; `autocommit_pool` is None where a
         statement cannot commit on its own. With `is_shared`, others use the connection meanwhile, and a
         savepoint tells whether they have ended the transaction."""
-        super().__init__(dialect, prefix)
+        super().__init__(dialect, prefix, history)
         self._engine = engine
         self._set_up = set_up
         self._autocommit_pool = autocommit_pool
@@ -246,8 +249,9 @@ class JoinedTransaction(Transaction):
         dialect: Dialect,
         prefix: str | None,
         hooks: Callable[[], TransactionHooks],
+        history: bool = True,
     ) -> None:
-        super().__init__(dialect, prefix)
+        super().__init__(dialect, prefix, history)
         self._session = session
         self._bind = bind
         self._bind_arguments = binding.arguments(session, bind)

@@ -77,6 +77,8 @@ class Dialect(Expressions):
     single_writer: bool
     #: The column, of every table, by which the rows of one statement are found fastest.
     row_address: str
+    #: Whether the index of `oban_attempts` knows only which blocks of the table have ids in which ranges.
+    has_range_index: bool
 
     def __init__(self, moved: "Dialect | None" = None) -> None:
         self._moved = moved

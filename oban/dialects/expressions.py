@@ -74,8 +74,11 @@ class Expressions(ABC):
         """
 
     @abstractmethod
-    def second_element(self, strings: Any) -> ColumnElement[str]:
-        """The second string of a list, or NULL if there is none. `attempted_by` is `[node, uuid]`."""
+    def element(self, strings: Any, index: int) -> ColumnElement[str]:
+        """A string of a list, the first one with index 0; NULL if the list has fewer.
+
+        `attempted_by` is `[node, uuid]`.
+        """
 
     @abstractmethod
     def string_list(self, *items: ColumnElement[str]) -> ColumnElement[Any]:

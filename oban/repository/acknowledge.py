@@ -1,16 +1,19 @@
 """Acknowledge: record how attempts ended, in one statement for many of them."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
+    CTE,
     BigInteger,
     ColumnElement,
+    Executable,
     Float,
+    Insert,
     SmallInteger,
     Text,
-    Update,
     and_,
     bindparam,
     case,
@@ -27,6 +30,7 @@ from oban.database.transaction import Transaction
 from oban.dialects.base import Dialect
 from oban.dialects.expressions import sql_literal
 from oban.models import Job
+from oban.repository import attempts
 from oban.repository.announce import announce_available, announce_due
 from oban.repository.runs import is_current_run
 from oban.types import JobState
@@ -82,9 +86,13 @@ def acknowledge(tx: Transaction, acks: Sequence[Ack]) -> set[int]:
     if not acks:
         return set()
     dialect = tx.dialect
-    changed: set[int] = {row[0] for row in tx.rows(*acknowledge_statement(dialect, acks))}
-    if late := [ack for ack in acks if ack.id not in changed and ack.error is not None]:
-        _add_errors_of_cancelled(tx, late)
+    acknowledgement, parameters = acknowledge_statement(dialect, acks, tx.history)
+    if acknowledgement.before is not None:
+        tx.execute(acknowledgement.before, parameters)
+    changed: set[int] = {row[0] for row in tx.rows(acknowledgement.statement, parameters)}
+    if late := [ack for ack in acks if ack.id not in changed]:
+        _add_errors_of_cancelled(tx, [ack for ack in late if ack.error is not None])
+        attempts.complete_cancelled(tx, late)
     if available := [ack.id for ack in acks if ack.id in changed and ack.outcome in ("released", "rescued")]:
         queues = select(_job.queue).where(dialect.in_ids(_job.id, dialect.id_list())).distinct()
         announce_available(tx, tx.execute(queues, {"ids": available}).scalars())
@@ -93,33 +101,72 @@ def acknowledge(tx: Transaction, acks: Sequence[Ack]) -> set[int]:
     return changed
 
 
-def acknowledge_statement(dialect: Dialect, acks: Sequence[Ack]) -> tuple[Update, dict[str, Any]]:
-    """The statement that stores outcomes and returns the ids of the changed rows, with its parameters."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Acknowledgement:
+    """The statement that stores outcomes and returns the ids of the changed rows, and its parts."""
+
+    statement: Executable
+    #: The outcomes, and the attempts that they end, as parts of another statement.
+    acknowledged: CTE
+    attempts: CTE | None = None
+    #: Stores the attempts before the outcomes, where one statement cannot do both; with the same parameters.
+    before: Insert | None = None
+
+
+def acknowledge_statement(
+    dialect: Dialect, acks: Sequence[Ack], history: bool
+) -> tuple[Acknowledgement, dict[str, Any]]:
+    """The statement for some outcomes, with its parameters."""
     _, attempt, owner, *_ = acks[0]
     # Most batches: all completed, without a value, in attempts of the same number.
     completed = Ack(0, attempt, owner, "completed")[1:]
     if all(ack[1:] == completed for ack in acks):
         ids = sorted(ack.id for ack in acks)
-        return _complete_statement(dialect), {"ids": ids, "acked_attempt": attempt, "acked_owner": owner}
+        parameters = {"ids": ids, "acked_attempt": attempt, "acked_owner": owner}
+        return _complete_statement(dialect, history), parameters
     records = [
         {name: value for name, value in ack._asdict().items() if value is not None} for ack in sorted(acks)
     ]
-    return _outcomes_statement(dialect), {"acks": encoding.dumps(records)}
+    return _outcomes_statement(dialect, history), {"acks": encoding.dumps(records)}
 
 
 @functools.cache
-def _complete_statement(dialect: Dialect) -> Update:
+def _complete_statement(dialect: Dialect, history: bool) -> Acknowledgement:
     has_id = dialect.in_ids(_job.id, dialect.id_list())
     attempt, owner = bindparam("acked_attempt", type_=SmallInteger), bindparam("acked_owner", type_=Text)
-    return (
-        update(_jobs)
-        .where(
-            has_id if dialect.single_writer else _locked_in_order(dialect, has_id),
-            is_current_run(dialect, attempt, owner),
-        )
-        .values(state=dialect.state("completed"), completed_at=dialect.now())
-        .returning(_job.id)
+    conditions = (
+        has_id if dialect.single_writer else _locked_in_order(dialect, has_id),
+        is_current_run(dialect, attempt, owner),
     )
+    values = {"state": dialect.state("completed"), "completed_at": dialect.now()}
+    reported = {"attempt": _job.attempt, "outcome": sql_literal("completed")}
+    return _acknowledgement(dialect, conditions, values, reported if history else None)
+
+
+def _acknowledgement(
+    dialect: Dialect,
+    conditions: Sequence[ColumnElement[bool]],
+    values: Mapping[str, ColumnElement[Any]],
+    reported: Mapping[str, ColumnElement[Any]] | None,
+) -> Acknowledgement:
+    """The statement that writes values to the jobs of some runs.
+
+    `reported` are the columns of their attempts that do not come from the jobs, or None to store no attempts.
+    """
+    outcomes = update(_jobs).where(*conditions).values(values)
+    if reported is None or not dialect.writes_in_cte:
+        statement, before = outcomes.returning(_job.id), None
+        if reported is not None:
+            columns = {**attempts.columns_of(dialect, _job), **reported, "ended_at": dialect.now()}
+            before = attempts.insert_statement(columns, *conditions)
+        return Acknowledgement(statement, statement.cte("acknowledged"), before=before)
+    returned = (column.label(name) for name, column in reported.items())
+    acknowledged = outcomes.returning(_job.id, _job.attempted_by, _job.attempted_at, *returned).cte(
+        "acknowledged"
+    )
+    columns = attempts.columns_of(dialect, acknowledged.c) | {name: acknowledged.c[name] for name in reported}
+    stored = attempts.insert_statement(columns | {"ended_at": dialect.now()}).cte("attempts")
+    return Acknowledgement(select(acknowledged.c.id).add_cte(stored), acknowledged, stored)
 
 
 def _locked_in_order(dialect: Dialect, condition: ColumnElement[bool]) -> ColumnElement[bool]:
@@ -128,7 +175,7 @@ def _locked_in_order(dialect: Dialect, condition: ColumnElement[bool]) -> Column
 
 
 @functools.cache
-def _outcomes_statement(dialect: Dialect) -> Update:
+def _outcomes_statement(dialect: Dialect, history: bool) -> Acknowledgement:
     ack = dialect.recordset(
         "acks",
         {
@@ -165,40 +212,46 @@ def _outcomes_statement(dialect: Dialect) -> Update:
     def now_if(condition: ColumnElement[bool], column: Any) -> Any:
         return case((condition, now), else_=column)
 
-    return (
-        update(_jobs)
-        .where(is_locked, _job.id == ack.id, is_current_run(dialect, ack.attempt, ack.owner))
-        .values(
-            state=case(
-                (is_discarded, dialect.state("discarded")),
-                *((outcome_is[outcome], dialect.state(state)) for outcome, state in OUTCOMES.items()),
-                else_=_job.state,
-            ),
-            attempt=case(
-                (or_(outcome_is["snoozed"], outcome_is["released"]), _job.attempt - literal_column("1")),
-                else_=_job.attempt,
-            ),
-            errors=case(
-                (ack.error.is_not(None), dialect.append_error(_job.errors, _job.attempt, ack.error)),
-                else_=_job.errors,
-            ),
-            meta=case(
-                (ack.progress.is_not(None), dialect.set_keys(meta, {"progress": ack.progress})), else_=meta
-            ),
-            scheduled_at=case(
-                (and_(ack.delay.is_not(None), ~is_discarded), dialect.now_plus(ack.delay)),
-                else_=_job.scheduled_at,
-            ),
-            completed_at=now_if(outcome_is["completed"], _job.completed_at),
-            cancelled_at=now_if(outcome_is["cancelled"], _job.cancelled_at),
-            discarded_at=now_if(is_discarded, _job.discarded_at),
-        )
-        .returning(_job.id)
-    )
+    conditions = (is_locked, _job.id == ack.id, is_current_run(dialect, ack.attempt, ack.owner))
+    values: dict[str, ColumnElement[Any]] = {
+        "state": case(
+            (is_discarded, dialect.state("discarded")),
+            *((outcome_is[outcome], dialect.state(state)) for outcome, state in OUTCOMES.items()),
+            else_=_job.state,
+        ),
+        "attempt": case(
+            (or_(outcome_is["snoozed"], outcome_is["released"]), _job.attempt - literal_column("1")),
+            else_=_job.attempt,
+        ),
+        "errors": case(
+            (ack.error.is_not(None), dialect.append_error(_job.errors, _job.attempt, ack.error)),
+            else_=_job.errors,
+        ),
+        "meta": case(
+            (ack.progress.is_not(None), dialect.set_keys(meta, {"progress": ack.progress})), else_=meta
+        ),
+        "scheduled_at": case(
+            (and_(ack.delay.is_not(None), ~is_discarded), dialect.now_plus(ack.delay)),
+            else_=_job.scheduled_at,
+        ),
+        "completed_at": now_if(outcome_is["completed"], _job.completed_at),
+        "cancelled_at": now_if(outcome_is["cancelled"], _job.cancelled_at),
+        "discarded_at": now_if(is_discarded, _job.discarded_at),
+    }
+    reported = {
+        "attempt": ack.attempt,
+        "outcome": ack.outcome,
+        "error": ack.error,
+        "log": dialect.json_document(ack.log),
+        "progress": dialect.json_document(ack.progress),
+    }
+    return _acknowledgement(dialect, conditions, values, reported if history else None)
 
 
 def _add_errors_of_cancelled(tx: Transaction, acks: list[Ack]) -> None:
     """Add the errors of runs to those of their jobs that were cancelled while they executed."""
+    if not acks:
+        return
     dialect = tx.dialect
     rows = tx.execute(
         select(_job.id, _job.attempt, _job.attempted_by, _job.errors)

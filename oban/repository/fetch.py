@@ -21,7 +21,7 @@ from sqlalchemy import (
 from oban.database.transaction import Transaction
 from oban.dialects.base import Dialect
 from oban.models import Job
-from oban.repository.acknowledge import Ack, acknowledge, acknowledge_statement
+from oban.repository.acknowledge import Ack, Acknowledgement, acknowledge, acknowledge_statement
 
 # Statements on the table, not on the class: an ORM update computes its cache key at each execution, and loads
 # what it returns through the session.
@@ -59,7 +59,7 @@ def acknowledge_and_fetch(
         tx.autocommit_next()
         if not acks:
             return fetch(tx, queue, demand, node, owner)
-        acknowledgement, parameters = acknowledge_statement(dialect, acks)
+        acknowledgement, parameters = acknowledge_statement(dialect, acks, tx.history)
         parameters |= {"queue_name": queue, "demand": demand, "node": node, "owner": owner}
         return _jobs_to_start(tx.rows(_acknowledge_and_fetch_statement(dialect, acknowledgement), parameters))
     acknowledge(tx, acks)
@@ -82,12 +82,13 @@ def _claim_statement(dialect: Dialect) -> Update:
 
 
 @functools.cache
-def _acknowledge_and_fetch_statement(dialect: Dialect, acknowledgement: Update) -> Update:
-    acknowledged = acknowledgement.cte("acknowledged")
+def _acknowledge_and_fetch_statement(dialect: Dialect, acknowledgement: Acknowledgement) -> Update:
     # The limit refers to the CTE, so PostgreSQL acknowledges before it fetches. In the other order, the
     # statement would wait for executing rows while it has locked available ones, and could deadlock.
-    count = select(func.count()).select_from(acknowledged).scalar_subquery()
-    return _claim_available(dialect, _DEMAND + literal_column("0") * count, *_job)
+    count = select(func.count()).select_from(acknowledgement.acknowledged).scalar_subquery()
+    statement = _claim_available(dialect, _DEMAND + literal_column("0") * count, *_job)
+    stored = acknowledgement.attempts
+    return statement if stored is None else statement.add_cte(stored)
 
 
 def _claim_available(dialect: Dialect, limit: Any, *returned: ColumnElement[Any]) -> Update:

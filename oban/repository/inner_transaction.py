@@ -16,7 +16,7 @@ class InnerTransaction(Transaction):
     """
 
     def __init__(self, tx: Transaction) -> None:
-        super().__init__(tx.dialect, tx.prefix)
+        super().__init__(tx.dialect, tx.prefix, tx.history)
         self._tx = tx
         self.notices = tx.notices
 

@@ -245,7 +245,7 @@ def _newest_id() -> ScalarSelect[Any]:
 def _nodes(dialect: Dialect) -> FromClause:
     producer = Producer.__table__.c
     this = Job.__table__.alias("owned").c
-    owner = select(dialect.second_element(this.attempted_by)).where(this.id == _ID).scalar_subquery()
+    owner = select(dialect.element(this.attempted_by, 1)).where(this.id == _ID).scalar_subquery()
     uuid = uuid_digits(producer.uuid)
     # Those of other queues can be long, and are not needed.
     is_relevant = or_(producer.queue == _of_job("queue"), uuid == uuid_digits(owner))
@@ -278,7 +278,7 @@ def _owners(dialect: Dialect) -> FromClause:
     """How many jobs of the queue each producer executes, if the job waits for a place."""
     other = Job.__table__.alias("other").c
     some = (
-        select(func.coalesce(dialect.second_element(other.attempted_by), literal_column("''")).label("owner"))
+        select(func.coalesce(dialect.element(other.attempted_by, 1), literal_column("''")).label("owner"))
         .where(
             other.state == dialect.state("executing"),
             other.queue == _of_job("queue", [state.value for state in PENDING_STATES]),

@@ -5,6 +5,7 @@ from sqlalchemy import delete, select
 from oban.database.transaction import Transaction
 from oban.models import Job
 from oban.repository.announce import announce_cancelled
+from oban.repository.attempts import add_cancelled, delete_attempts
 from oban.repository.selection import MAX_ID, Selection, load_jobs, lock
 from oban.repository.write import write_same
 from oban.types import PENDING_STATES, JobState
@@ -29,16 +30,19 @@ def cancel_jobs(tx: Transaction, selection: Selection) -> int:
     dialect = tx.dialect
     rows = lock(tx, selection, Job.state, states=CANCEL_STATES)
     write_same(tx, selection, rows, state=dialect.state("cancelled"), cancelled_at=dialect.now())
-    announce_cancelled(tx, [row.id for row in rows if row.state == JobState.EXECUTING])
+    executing = [row.id for row in rows if row.state == JobState.EXECUTING]
+    add_cancelled(tx, executing)
+    announce_cancelled(tx, executing)
     return len(rows)
 
 
 def delete_jobs(tx: Transaction, selection: Selection) -> int:
-    """Delete the selected jobs that are not executing; returns the number deleted."""
+    """Delete the selected jobs that are not executing, and their attempts; returns the number deleted."""
     dialect = tx.dialect
     ids = [row.id for row in lock(tx, selection, states=DELETE_STATES)]
     if ids:
         statement = delete(Job).where(dialect.in_ids(Job.id, dialect.id_list()))
         # "fetch" makes instances in the caller's session deleted ones.
         tx.orm_execute(statement, {"ids": ids}, synchronize_session="fetch")
+        delete_attempts(tx, ids)
     return len(ids)

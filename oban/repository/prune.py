@@ -10,6 +10,7 @@ from oban.config import Retention
 from oban.database.transaction import Transaction
 from oban.dialects.base import Dialect
 from oban.models import Job
+from oban.repository.attempts import delete_attempts
 from oban.types import JobState
 
 _jobs = Job.__table__
@@ -56,7 +57,9 @@ def prune(
     only: Sequence[int] | None = None,
     keys: set[str] | None = None,
 ) -> int:
-    """Delete up to `limit` jobs whose retention has ended, the first to finish first; returns their number.
+    """Delete up to `limit` jobs whose retention has ended, the first to finish first, and their attempts.
+
+    Returns the number of jobs.
 
     `after` restricts this to jobs that finished after another one, and `only` to some ids. The keys of
     unique jobs are added to `keys`.
@@ -65,8 +68,8 @@ def prune(
     statement = (
         delete(_jobs).where(tx.dialect.in_subquery(_job.id, expired)).returning(_job.id, _job.unique_key)
     )
-    tx.autocommit_next()
     rows = tx.execute(statement, {} if only is None else {"only": only}).all()
+    delete_attempts(tx, [row.id for row in rows])
     if keys is not None:
         keys.update(row.unique_key for row in rows if row.unique_key is not None)
     return len(rows)

@@ -28,6 +28,7 @@ from sqlalchemy import (
     update,
 )
 
+from oban import encoding
 from oban.database.transaction import Transaction
 from oban.dialects.base import Dialect
 from oban.models import Job, Producer
@@ -92,7 +93,8 @@ def rescue(
         count = before + 1 if isinstance(before, int) and 0 <= before < 2**31 else 1
         is_last = attempt >= max_attempts
         reason = f"the node {node!r} was lost while it ran attempt {attempt} of {max_attempts}"
-        acks.append(Ack(id_, attempt, owner, "rescued", error=reason if is_last else None, rescued=count))
+        ack = Ack(id_, attempt, owner, "rescued", error=reason if is_last else None, rescued=count)
+        acks.append(ack._replace(progress=_progress_of(meta, attempt)))
         rescued.append(Rescued(id_, worker, queue, attempt, max_attempts, node, discarded=is_last))
     # The wait for the locks may have kept live producers from sending heartbeats, too.
     if not still_steady():
@@ -163,6 +165,13 @@ def _orphans_statement(dialect: Dialect) -> Select[Any]:
 
 def _one_of(dialect: Dialect, owner: ColumnElement[str], name: str) -> ColumnElement[bool]:
     return dialect.in_ids(owner, bindparam(name, type_=TextList))
+
+
+def _progress_of(meta: object, attempt: int) -> str | None:
+    """The last progress that an attempt has stored, as JSON text."""
+    progress = meta.get("progress") if isinstance(meta, dict) else None
+    is_own = isinstance(progress, dict) and progress.get("attempt") == attempt
+    return encoding.dumps(progress) if is_own else None
 
 
 def _node_and_owner(attempted_by: object) -> tuple[str, str]:

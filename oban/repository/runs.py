@@ -24,7 +24,7 @@ RunKey = tuple[int, int, str]
 
 def owner_of(dialect: Dialect) -> ColumnElement[str]:
     """The uuid of the producer that a job was last fetched by; NULL if the row has none."""
-    return dialect.second_element(_job.attempted_by)
+    return dialect.element(_job.attempted_by, 1)
 
 
 def is_current_run(dialect: Dialect, attempt: Any, owner: Any) -> ColumnElement[bool]:

@@ -18,6 +18,7 @@ from tests.support.transactions import joined
 
 T = TypeVar("T")
 MODES = ("custom", "generic")
+ATTEMPTS = "oban_attempts"
 
 
 @dataclass
@@ -91,7 +92,7 @@ def _explaining(session: Session, plans: list[Plan]) -> Iterator[None]:
     connection = session.connection()
 
     def explain(_: Any, __: Any, sql: str, parameters: Any, *___: Any) -> None:
-        if not any(table in sql for table in LARGE) or isinstance(parameters, list):
+        if not any(table in sql for table in (*LARGE, ATTEMPTS)) or isinstance(parameters, list):
             return
         values = ", ".join(map(_literal, parameters))
         cursor = connection.connection.cursor()

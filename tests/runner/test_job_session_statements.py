@@ -18,11 +18,13 @@ from tests.support.wire import Wiretap
 #: More jobs than psycopg runs before it prepares a statement.
 WARM = 8
 ONE_AT_A_TIME: dict[str, Any] = {"queues": {"default": 1}, **NO_POLLING}
-#: The beginnings of the statements of a job below.
-TRANSACTION = [
+#: The beginnings of the statements of a job below. On SQLite, another one stores the attempt.
+WRITES = ["INSERT INTO effects (name)", "INSERT INTO effects (name)"]
+TRANSACTION = ["BEGIN", *WRITES, "WITH acknowledged AS (UPDATE", "COMMIT"]
+SQLITE_TRANSACTION = [
     "BEGIN",
-    "INSERT INTO effects (name)",
-    "INSERT INTO effects (name)",
+    *WRITES,
+    "INSERT INTO oban_attempts (job_id,",
     "UPDATE oban_jobs SET state='completed',",
     "COMMIT",
 ]
@@ -90,4 +92,6 @@ async def test_a_warm_job_runs_the_statements_of_its_transaction_only(sqlite_url
             ran = statements[before:]
         await engine.dispose()
     [own] = {connection for connection, statement in ran if "INTO effects" in statement}
-    assert [shortened(statement) for connection, statement in ran if connection == own] == (2 * TRANSACTION)
+    assert [shortened(statement) for connection, statement in ran if connection == own] == (
+        2 * SQLITE_TRANSACTION
+    )

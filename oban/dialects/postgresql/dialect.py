@@ -119,7 +119,7 @@ class PostgreSQL(Dialect):
     isolation = "READ COMMITTED"
     begin_statement = "BEGIN ISOLATION LEVEL READ COMMITTED"
     is_remote = True
-    single_writer, row_address = False, "ctid"
+    single_writer, row_address, has_range_index = False, "ctid", True
 
     def now(self) -> ColumnElement[datetime]:
         # Unlike clock_timestamp(), it is stable within a statement, so an index can be used for it.
@@ -157,8 +157,8 @@ class PostgreSQL(Dialect):
         rows = sa.func.jsonb_to_recordset(sa.cast(sa.bindparam(payload, type_=sa.Text), JSONB))
         return rows.table_valued(*typed).render_derived(name="r", with_types=True)
 
-    def second_element(self, strings: Any) -> ColumnElement[str]:
-        return sa.type_coerce(strings, ARRAY(sa.Text))[2]
+    def element(self, strings: Any, index: int) -> ColumnElement[str]:
+        return sa.type_coerce(strings, ARRAY(sa.Text))[sa.literal_column(str(index + 1))]
 
     def string_list(self, *items: ColumnElement[str]) -> ColumnElement[Any]:
         return array(items, type_=sa.Text)

@@ -79,7 +79,7 @@ class SQLite(Dialect):
     isolation = None
     begin_statement = "BEGIN"
     is_remote = False
-    single_writer, row_address = True, "rowid"
+    single_writer, row_address, has_range_index = True, "rowid", False
 
     def now(self) -> ColumnElement[datetime]:
         return sa.literal_column(_NOW, UTCDateTime)
@@ -125,14 +125,14 @@ class SQLite(Dialect):
         )
         return sa.select(*values).subquery("r")
 
-    def second_element(self, strings: Any) -> ColumnElement[str]:
-        second = sql_literal("$[1]")
+    def element(self, strings: Any, index: int) -> ColumnElement[str]:
+        path = sql_literal(f"$[{index}]")
         return sa.case(
             # json_type() and json_extract() fail the whole statement for text that is not JSON.
             (sa.func.json_valid(strings) == sa.literal_column("0"), sa.null()),
             (
-                sa.func.json_type(strings, second) == sql_literal("text"),
-                sa.func.json_extract(strings, second, type_=sa.Text),
+                sa.func.json_type(strings, path) == sql_literal("text"),
+                sa.func.json_extract(strings, path, type_=sa.Text),
             ),
             else_=sa.null(),
         )
