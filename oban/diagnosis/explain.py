@@ -6,15 +6,16 @@
 - one that executes: where, and whether that node is alive (`executing`).
 """
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
-from oban import fields
+from oban import error_texts, fields
 from oban.config import Options
 from oban.database.transaction import Transaction
 from oban.diagnosis import executing, waiting
 from oban.diagnosis.explanation import Explanation, Reason
-from oban.diagnosis.texts import Commands, counted, last_error, named, since
+from oban.diagnosis.texts import Commands, counted, duration, last_error, named, since
 from oban.encoding import Undecodable
 from oban.models import Job
 from oban.repository import job_facts
@@ -56,6 +57,8 @@ def explain(tx: Transaction, job_id: int, options: Options) -> Explanation:
             reasons.extend(_ended(job, facts, commands))
     if job.state in (*ENDED_STATES, JobState.SUSPENDED, JobState.SCHEDULED, JobState.RETRYABLE):
         reasons.extend(_against_retry(tx, job, commands))
+    if {reason.code for reason in reasons} & {"not_fetched", "not_staged"}:
+        reasons = [*_locked(tx, job), *reasons]
     return Explanation(job.id, job.state, _text(job.queue), _text(job.worker), runs, tuple(reasons))
 
 
@@ -105,6 +108,20 @@ def _ended(job: Job, facts: Facts, commands: Commands) -> Iterator[Reason]:
 
 def _of(used: int, most: int) -> str:
     return f"{used} of {counted(most, 'attempt')}"
+
+
+def _locked(tx: Transaction, job: Job) -> Iterator[Reason]:
+    """The reason that a transaction has locked the job's row: the nodes skip such rows."""
+    if (locker := job_facts.locker(tx, job.id)) is None:
+        return
+    who = error_texts.log_safe(locker.what)
+    age = "" if math.isnan(locker.seconds) else f", whose transaction began {duration(locker.seconds)} ago"
+    yield Reason(
+        "locked",
+        f"A transaction has locked its row, and the nodes skip it until that ends: {who}{age}.",
+        "Commit that transaction or roll it back, where the application has left it open. Else end its"
+        f" session, with the SQL: {locker.remedy}",
+    )
 
 
 def _against_retry(tx: Transaction, job: Job, commands: Commands) -> Iterator[Reason]:

@@ -27,7 +27,7 @@ class FileSpace(NamedTuple):
 
 
 class OpenTransaction(NamedTuple):
-    """A transaction, or something like it, that holds back the removal of dead rows."""
+    """A transaction, or something like it, that holds back the removal of dead rows, or has locked a row."""
 
     #: Who has opened it, as a clause: "process 123 (role app, psql, idle in transaction)".
     what: str
@@ -69,4 +69,8 @@ class Diagnostics(ABC):
 
     def transactions(self, connection: Connection, seconds: float) -> Transactions | None:
         """The transactions that are older than some seconds; None where they hold nothing back."""
+        return None
+
+    def locker(self, connection: Connection, schema: str | None, job_id: int) -> OpenTransaction | None:
+        """The transaction that has locked the row of a job; None if there is none, or no row has locks."""
         return None

@@ -31,9 +31,10 @@ from sqlalchemy import (
     union_all,
 )
 
-from oban import guard
+from oban import dialects, guard
 from oban.database.transaction import Transaction
 from oban.dialects.base import Dialect
+from oban.dialects.diagnostics import OpenTransaction
 from oban.guard import Candidate
 from oban.models import Job, Leader, Producer, Queue
 from oban.repository.cluster import lease_of, uuid_digits
@@ -175,6 +176,11 @@ def conflict(tx: Transaction, job: Job) -> Conflict | None:
     if state is None:
         return None
     return Conflict(other_id, state.value, state in CANCEL_STATES and "cancelled" not in rule.states)
+
+
+def locker(tx: Transaction, job_id: int) -> OpenTransaction | None:
+    """The transaction that has locked a job, so that no node can fetch it; None if none is known."""
+    return dialects.diagnostics(tx.dialect).locker(tx.connection(), tx.schema(), job_id)
 
 
 def _queue_node(row: Row[Any], lease: float) -> QueueNode:

@@ -1,12 +1,13 @@
 """`why` explains rows that only another program writes, and jobs in another schema."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import URL
+from sqlalchemy import URL, select
 
-from oban import Oban, migration
-from tests.support.explaining import Explained, scene
+from oban import Job, Oban, migration
+from tests.support.explaining import Explained, now, scene
 
 
 async def test_the_commands_name_the_schema(server_url: URL) -> None:
@@ -71,3 +72,23 @@ async def test_a_row_that_only_another_program_writes_is_explained(sqlite_url: U
     assert sorted(reason.code for reason in explanation.reasons) == sorted(codes)
     assert expected.lower() in str(explanation).lower()
     assert not explanation.runs
+
+
+@pytest.mark.parametrize("state", ["available", "scheduled"])
+async def test_a_transaction_that_has_locked_the_row_is_named(server_url: URL, state: str) -> None:
+    async with Oban(server_url) as oban, scene(oban, server_url) as stage:
+        job_id = await stage.job(state, scheduled_at=now() - timedelta(minutes=5))
+        async with oban.engine.connect() as connection:
+            pid = (await connection.exec_driver_sql("SELECT pg_backend_pid()")).scalar()
+            locks = select(Job.id).where(Job.id == job_id).with_for_update()
+            await connection.execute(locks)
+            await stage.node()
+            locked, other = (await stage.why(job_id)).reasons
+            assert (locked.code, other.code[:4]) == ("locked", "not_")
+            assert f"the nodes skip it until that ends: process {pid} (role " in locked.text
+            assert "idle in transaction), whose transaction began " in locked.text
+            assert locked.advice.endswith(f"with the SQL: SELECT pg_terminate_backend({pid})")
+            # In the transaction that has the lock, it is no obstacle.
+            own = await oban.why(job_id, session=connection)
+            assert [reason.code for reason in own.reasons] == [other.code]
+        await stage.runs(job_id)

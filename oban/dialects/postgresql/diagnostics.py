@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
@@ -43,6 +44,16 @@ _PREPARED = sa.text("""
 SELECT gid, CAST(owner AS text) AS role, extract(epoch FROM clock_timestamp() - prepared) AS seconds
   FROM pg_prepared_xacts WHERE database = current_database() ORDER BY prepared
 """)
+# A row that several transactions have locked in shared modes is not found: its `xmax` names none of them.
+_LOCKER = """
+SELECT l.pid, CAST(usename AS text) AS role, application_name AS application, a.state,
+       extract(epoch FROM clock_timestamp() - xact_start) AS seconds
+  FROM {table} j
+  JOIN pg_locks l ON l.locktype = 'transactionid' AND l.mode = 'ExclusiveLock' AND l.granted
+   AND l.transactionid = j.xmax AND l.pid <> pg_backend_pid()
+  LEFT JOIN pg_stat_activity a ON a.pid = l.pid
+ WHERE j.id = :id
+"""
 _GRANT = "GRANT pg_read_all_stats TO "
 
 
@@ -70,7 +81,7 @@ class PostgreSQLDiagnostics(Diagnostics):
         sessions = connection.execute(_SESSIONS).all()
         found = [
             OpenTransaction(
-                f"process {row.pid} (role {row.role}{_named(row.application)}, {row.state})",
+                _session(row),
                 float(row.seconds),
                 f"SELECT pg_terminate_backend({row.pid})",
             )
@@ -88,6 +99,20 @@ class PostgreSQLDiagnostics(Diagnostics):
         ]
         role = connection.scalar(sa.text("SELECT quote_ident(current_user)"))
         return Transactions(found + prepared, sum(row.seconds is None for row in sessions), f"{_GRANT}{role}")
+
+    def locker(self, connection: Connection, schema: str | None, job_id: int) -> OpenTransaction | None:
+        quote = connection.dialect.identifier_preparer.quote
+        table = "oban_jobs" if schema is None else f"{quote(schema)}.oban_jobs"
+        row = connection.execute(sa.text(_LOCKER.format(table=table)), {"id": job_id}).first()
+        if row is None:
+            return None
+        # The age is hidden from other roles.
+        seconds = math.nan if row.seconds is None else float(row.seconds)
+        return OpenTransaction(_session(row), seconds, f"SELECT pg_terminate_backend({row.pid})")
+
+
+def _session(row: Any) -> str:
+    return f"process {row.pid} (role {row.role}{_named(row.application)}, {row.state})"
 
 
 def _named(application: str | None) -> str:
