@@ -3,7 +3,7 @@
 from typing import Any
 
 from oban.cli.config import Config
-from oban.cli.job_documents import Changes, JobDocument
+from oban.cli.job_documents import Changes, JobDetails, JobDocument
 from oban.cli.top.snapshot import Snapshot
 from oban.diagnosis.explanation import Explanation
 from oban.periodic import PeriodicInfo
@@ -17,7 +17,7 @@ DOCUMENTS: dict[str, Any] = {
     "check": Health,
     "config": Config,
     "jobs list": list[JobDocument],
-    "jobs show": JobDocument,
+    "jobs show": JobDetails,
     "jobs wait": JobDocument,
     "jobs cancel": Changes,
     "jobs retry": Changes,

@@ -1,8 +1,9 @@
 """What `oban jobs show` prints about a job."""
 
 import json
-from collections.abc import Iterator
-from datetime import UTC, datetime
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from rich.highlighter import JSONHighlighter
@@ -11,23 +12,48 @@ from rich.text import Text
 from oban import display
 from oban.cli import output
 from oban.cli.job_documents import json_able, text, texts
-from oban.models import Job
+from oban.cli.output import Column
+from oban.models import Attempt, Job
+from oban.progress import Progress
 
 #: How much of a document or a traceback is shown, in characters. `--json` prints all of it.
 _LONGEST = 20_000
 _LABEL = 14
+#: How many attempts are shown.
+_ATTEMPTS = 20
+_COLUMNS = (
+    Column("ATTEMPT", right=True),
+    Column("OUTCOME"),
+    Column("BEGAN (UTC)", rank=2),
+    Column("TOOK", rank=1, right=True),
+    Column("NODE", rank=3),
+    Column("ERROR", rank=4),
+)
+_STYLES = {
+    "completed": "green",
+    "failed": "magenta",
+    "discarded": "red",
+    "rescued": "yellow",
+}
 
 
-def show_job(job: Job) -> None:
-    """Print everything about a job, for people."""
+def show_job(job: Job, attempts: Sequence[Attempt]) -> None:
+    """Print everything about a job and its attempts, for people."""
     output.write(_heading(job))
     for label, value in _fields(job):
         output.write(Text.assemble((label.ljust(_LABEL), "bright_black"), value))
     for title, document in (("Args", job.args), ("Meta", _without_progress(job.meta))):
         if document not in ({}, None):
             _section(title, _highlighted(document))
+    if attempts:
+        output.write(_title("Attempts"))
+        output.table(_COLUMNS, map(_cells, attempts[-_ATTEMPTS:]))
+        if (more := len(attempts) - _ATTEMPTS) > 0:
+            output.write(Text(f"{more:,} earlier ones, which --json prints"))
     if error := _last_error(job):
         _section(_error_title(error), Text(_cut(output.printable(_error_text(error)))))
+    if lines := _log(attempts):
+        _section(f"Log of attempt {attempts[-1].attempt}", Text(_cut(output.printable("\n".join(lines)))))
 
 
 def last_error(job: Job) -> str:
@@ -37,18 +63,14 @@ def last_error(job: Job) -> str:
     return lines[-1].strip() if lines else ""
 
 
-def progress(job: Job) -> str | None:
-    """The progress that the job's last attempt has reported, such as `3 of 10 (30 %): reading`."""
-    stored = job.meta.get("progress") if isinstance(job.meta, dict) else None
-    if not isinstance(stored, dict) or stored.get("attempt") != job.attempt:
+def progress_text(progress: Progress | None) -> str | None:
+    """How far an attempt has come, such as `3 of 10 (30%): reading`."""
+    if progress is None:
         return None
-    done, total, message = (stored.get(key) for key in ("done", "total", "message"))
-    shown = display.shown(done, 40)
-    if total is not None:
-        shown += f" of {display.shown(total, 40)}"
-        if isinstance(done, (int, float)) and isinstance(total, (int, float)) and total > 0:
-            shown += f" ({done / total:.0%})"
-    return f"{shown}: {message}" if isinstance(message, str) and message else shown
+    shown = f"{progress.done:,}" if progress.total is None else f"{progress.done:,} of {progress.total:,}"
+    if progress.fraction is not None:
+        shown += f" ({progress.fraction:.0%})"
+    return f"{shown}: {progress.message}" if progress.message else shown
 
 
 def _heading(job: Job) -> Text:
@@ -68,7 +90,7 @@ def _texts(job: Job) -> Iterator[tuple[str, str | None]]:
     yield "priority", str(job.priority)
     yield "attempt", f"{job.attempt} of {job.max_attempts}"
     yield "tags", ", ".join(texts(job.tags)) or None
-    yield "progress", progress(job)
+    yield "progress", progress_text(job.last_progress)
     yield "inserted", _time(job.inserted_at)
     yield "due", _time(job.scheduled_at)
     yield "last attempt", _time(job.attempted_at)
@@ -101,8 +123,41 @@ def _without_progress(meta: Any) -> Any:
 
 
 def _section(title: str, content: Text) -> None:
-    output.write(Text.assemble("\n", (title, "bold")))
+    output.write(_title(title))
     output.write(content)
+
+
+def _title(title: str) -> Text:
+    return Text.assemble("\n", (title, "bold"))
+
+
+def _cells(attempt: Attempt) -> tuple[str | Text, ...]:
+    took = "-" if attempt.started_at is None else _took(attempt.ended_at - attempt.started_at)
+    lines = text(attempt.error).strip().splitlines() if attempt.error is not None else []
+    outcome = Text(output.printable(text(attempt.outcome)), style=_STYLES.get(text(attempt.outcome), ""))
+    node = "-" if attempt.node is None else text(attempt.node)
+    last_line = output.printable(lines[-1].strip()) if lines else ""
+    return str(attempt.attempt), outcome, output.time(attempt.started_at), took, node, last_line
+
+
+def _took(duration: timedelta) -> str:
+    seconds = duration.total_seconds()
+    return f"{seconds:.3f} s" if seconds < 60 else _duration(seconds)
+
+
+def _log(attempts: Sequence[Attempt]) -> list[str]:
+    """The lines of the log of the last attempt, such as `22:17:31 INFO 3 pages`."""
+    lines = attempts[-1].log if attempts else None
+    return [_line(line) for line in lines] if isinstance(lines, list) else []
+
+
+def _line(line: Any) -> str:
+    if not isinstance(line, dict):
+        return display.shown(line)
+    at, level, words = (text(line.get(key)) for key in ("at", "level", "text"))
+    with suppress(ValueError):
+        at = f"{datetime.fromisoformat(at):%H:%M:%S}"
+    return f"{at} {level} {words}"
 
 
 def _highlighted(document: Any) -> Text:

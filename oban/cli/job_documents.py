@@ -1,6 +1,6 @@
 """What the commands `oban jobs …` print with `--json`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from oban import display
-from oban.models import Job
+from oban.models import Attempt, Job
 
 #: pydantic writes documents that are up to 255 levels deep, with the job around them.
 _MAX_DEPTH = 200
@@ -37,6 +37,30 @@ class JobDocument:
     cancelled_at: datetime | None
     discarded_at: datetime | None
     unique_key: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptDocument:
+    """An attempt that has ended."""
+
+    attempt: int | None
+    outcome: str
+    node: str | None
+    producer: str | None
+    started_at: datetime | None
+    ended_at: datetime | None
+    error: str | None
+    #: The last lines of its log, each with the keys `at`, `level` and `text`.
+    log: Any
+    progress: Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobDetails(JobDocument):
+    """A job with its history."""
+
+    #: Those that have ended, the first one first.
+    attempts: list[AttemptDocument]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +100,25 @@ _LISTS = ("tags", "attempted_by")
 def job_document(job: Job) -> JobDocument:
     """A job for `--json`, whatever its row contains."""
     return JobDocument(**{name: _value(name, getattr(job, name)) for name in _FIELDS})
+
+
+def job_details(job: Job, attempts: Sequence[Attempt]) -> JobDetails:
+    """A job with its history for `--json`."""
+    values = {name: _value(name, getattr(job, name)) for name in _FIELDS}
+    return JobDetails(**values, attempts=[_attempt(each) for each in attempts])
+
+
+def _attempt(attempt: Attempt) -> AttemptDocument:
+    optional = {name: getattr(attempt, name) for name in ("node", "producer", "error")}
+    return AttemptDocument(
+        attempt=attempt.attempt if isinstance(attempt.attempt, int) else None,
+        outcome=text(attempt.outcome),
+        started_at=attempt.started_at,
+        ended_at=attempt.ended_at,
+        log=json_able(attempt.log),
+        progress=json_able(attempt.progress),
+        **{name: None if value is None else text(value) for name, value in optional.items()},
+    )
 
 
 def _value(name: str, value: Any) -> Any:

@@ -13,12 +13,12 @@ from oban.cli.documents import DOCUMENTS
 from oban.cli.instance import Instance, of_instance
 from oban.cli.job_changes import cancel, delete, retry, update
 from oban.cli.job_details import last_error, show_job
-from oban.cli.job_documents import job_document, json_able, text
+from oban.cli.job_documents import job_details, job_document, json_able, text
 from oban.cli.job_filters import ID, Choice, Duration, filtered
 from oban.cli.output import Column
 from oban.client import Oban
 from oban.errors import JobNotFound
-from oban.models import Job
+from oban.models import Attempt, Job
 from oban.types import JobState
 
 _COLUMNS = (
@@ -92,18 +92,18 @@ def list_(instance: Instance, choice: Choice, limit: int, sort: str, as_json: bo
 @of_instance
 @output.json_option
 def show(job_id: int, instance: Instance, as_json: bool) -> None:
-    """Show everything about the job ID."""
+    """Show everything about the job ID, with the attempts that have ended and the log of the last one."""
 
-    async def read(oban: Oban) -> Job | None:
-        return await oban.get_job(job_id)
+    async def read(oban: Oban) -> tuple[Job | None, list[Attempt]]:
+        return await oban.get_job(job_id), await oban.list_attempts(job_id)
 
-    job = instance.call(read)
+    job, attempts = instance.call(read)
     if job is None:
         raise _missing(job_id)
     if as_json:
-        output.document(DOCUMENTS["jobs show"], job_document(job))
+        output.document(DOCUMENTS["jobs show"], job_details(job, attempts))
     else:
-        show_job(job)
+        show_job(job, attempts)
 
 
 @jobs.command()

@@ -69,7 +69,6 @@ def test_every_command_prints_a_valid_document(busy_shop: Shop) -> None:
         for arguments in ARGUMENTS.get(command, [""]):
             words = [*command.split(), *shlex.split(arguments), "--json"]
             result = invoke(*words, **busy_shop.environment)
-            assert result.exit_code != 2, (words, result.output)
             assert result.stdout, (words, result.output)
             validate(command, json.loads(result.stdout))
 

@@ -5,8 +5,10 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import insert
 
-from oban.cli.job_documents import JobDocument
+from oban.cli.job_documents import JobDetails
+from oban.models import Attempt
 from tests.cli.shop import Shop
 from tests.support.rows import MADE, TABLE, row
 
@@ -15,6 +17,9 @@ TRACEBACK = (
 )
 ERROR = {"attempt": 3, "at": "2024-03-09T22:18:30.000000Z", "error": TRACEBACK}
 
+
+HOSTILE = "\x1b[2J\x1b]0;x\x07\x9b31m[bold red]x[/]\u202eabc\u200f\ttab"
+PROGRESS = {"attempt": 3, "done": 3, "total": 10, "message": "reading", "at": "2024-03-09T22:18:00+00:00"}
 
 _WIDE = """\
 ID  STATE      QUEUE    WORKER         ATTEMPT  WHEN (UTC)           ERROR                         ARGS
@@ -99,7 +104,7 @@ def shown(shop: Shop, job_id: int, columns: int = 120) -> list[str]:
 
 
 def test_everything_about_a_job_is_shown(shop: Shop) -> None:
-    meta = {"source": "api", "progress": {"attempt": 3, "done": 3, "total": 10, "message": "reading"}}
+    meta = {"source": "api", "progress": PROGRESS}
     job_id = shop.add(
         "discarded",
         worker="app.SendEmail",
@@ -142,6 +147,78 @@ def test_everything_about_a_job_is_shown(shop: Shop) -> None:
     ]
 
 
+def add_attempts(shop: Shop, job_id: int, *attempts: dict[str, Any]) -> None:
+    values = {
+        "job_id": job_id,
+        "node": "node-1",
+        "started_at": MADE,
+        "ended_at": MADE + timedelta(seconds=2.5),
+    }
+    with shop.connected() as connection:
+        for number, attempt in enumerate(attempts, 1):
+            connection.execute(insert(Attempt).values(attempt=number, **{**values, **attempt}))
+
+
+def test_the_attempts_and_the_log_of_the_last_one_are_shown(shop: Shop) -> None:
+    job_id = shop.add("completed", attempt=3)
+    at = "2024-03-09T22:15:31.500000+00:00"
+    log = [{"at": at, "level": "INFO", "text": "3 pages"}, {"at": at, "level": "ERROR", "text": "a\nb"}]
+    add_attempts(
+        shop,
+        job_id,
+        {
+            "outcome": "failed",
+            "error": TRACEBACK,
+            "log": [{"at": at, "level": "INFO", "text": "the first one"}],
+        },
+        {"outcome": "rescued", "node": None, "ended_at": MADE + timedelta(hours=2)},
+        {"outcome": "completed", "log": log, "started_at": None, "ended_at": MADE + timedelta(hours=3)},
+    )
+    lines = shown(shop, job_id)
+    assert lines[lines.index("Attempts") :] == [
+        "Attempts",
+        "ATTEMPT  OUTCOME    BEGAN (UTC)             TOOK  NODE    ERROR",
+        "      1  failed     2024-03-09 22:15:30  2.500 s  node-1  ValueError: no such customer",
+        "      2  rescued    2024-03-09 22:15:30  2 hours  -",
+        "      3  completed  -                          -  node-1",
+        "",
+        "Log of attempt 3",
+        "22:15:31 INFO 3 pages",
+        "22:15:31 ERROR a",
+        "b",
+    ]
+    narrow = shown(shop, job_id, columns=60)
+    assert "ATTEMPT  OUTCOME    BEGAN (UTC)             TOOK  NODE" in narrow
+    first, *_ = shop.json("show", str(job_id))["attempts"]
+    assert (first["attempt"], first["outcome"], first["error"]) == (1, "failed", TRACEBACK)
+
+
+def test_of_many_attempts_the_last_ones_are_shown(sqlite_shop: Shop) -> None:
+    job_id = sqlite_shop.add("completed")
+    add_attempts(sqlite_shop, job_id, *({"outcome": "snoozed"} for _ in range(25)))
+    output = sqlite_shop.invoke("show", str(job_id)).stdout
+    assert output.count("snoozed") == 20
+    assert "5 earlier ones, which --json prints" in output
+    assert len(sqlite_shop.json("show", str(job_id))["attempts"]) == 25
+
+
+def test_attempts_that_other_programs_have_spoilt_are_shown(sqlite_shop: Shop) -> None:
+    job_id = sqlite_shop.add("completed")
+    add_attempts(sqlite_shop, job_id, {"outcome": HOSTILE, "node": HOSTILE, "error": HOSTILE})
+    for sql in (
+        "log = '{}'",
+        "log = 'nonsense', progress = 'x'",
+        'log = \'[1, null, {}, {"at": 3, "level": [], "text": "\x1b[2J"}]\'',
+        "attempt = 'x', outcome = x'00', node = 7, error = 7, started_at = 'soon', ended_at = 7",
+    ):
+        with sqlite_shop.connected() as connection:
+            connection.exec_driver_sql(f"UPDATE oban_attempts SET {sql}")
+        result = sqlite_shop.invoke("show", str(job_id))
+        assert result.exit_code == 0, sql
+        assert all(char == "\n" or char.isprintable() for char in result.stdout), sql
+        assert len(sqlite_shop.json("show", str(job_id))["attempts"]) == 1, sql
+
+
 def test_long_lines_are_continued_in_a_narrow_terminal(sqlite_shop: Shop) -> None:
     job_id = sqlite_shop.add(args={"text": "word " * 20 + "z" * 100})
     lines = shown(sqlite_shop, job_id, columns=60)
@@ -171,6 +248,7 @@ def test_a_job_that_does_not_exist_is_an_error(shop: Shop, command: str) -> None
 def test_json_has_every_column_of_a_job(shop: Shop) -> None:
     job_id = shop.add("completed", tags=["vip"], meta={"a": "é"})
     document = shop.json("show", str(job_id))
+    assert document.pop("attempts") == []
     assert shop.json("list") == [document]
     assert document.keys() >= {column.key for column in TABLE.c} - {"unique_rule"}
     assert document["inserted_at"] == "2024-03-09T22:15:30.123456Z"
@@ -218,9 +296,6 @@ def test_waiting_ends_when_the_job_does(shop: Shop) -> None:
         assert terminal.finish() == 0
 
 
-HOSTILE = "\x1b[2J\x1b]0;x\x07\x9b31m[bold red]x[/]\u202eabc\u200f\ttab"
-
-
 def test_texts_of_jobs_cannot_control_the_terminal(shop: Shop) -> None:
     job_id = shop.add(
         "discarded",
@@ -265,7 +340,7 @@ SPOILT = {
         f"""args = '{{"a": {_DEEP}}}'""",
         "meta = '[1]'",
         """meta = '{"progress": 3}'""",
-        """meta = '{"progress": {"attempt": 1, "done": [1], "total": "x", "message": {}}}'""",
+        """meta = '{"progress": {"attempt": 1, "at": "2024-01-01", "done": [1], "message": {}}}'""",
         """errors = '{"a": 1}'""",
         "errors = 'null'",
         """errors = '[1, null, "x", {}]'""",
@@ -300,5 +375,5 @@ def test_rows_that_other_programs_have_spoilt_are_shown(shop: Shop) -> None:
             assert result.exit_code == 0, (sql, result.output)
             assert str(job_id) in result.output, sql
         document = shop.json("show", str(job_id))
-        assert document.keys() == JobDocument.__dataclass_fields__.keys(), sql
+        assert document.keys() == JobDetails.__dataclass_fields__.keys(), sql
     assert len(shop.json("list", "--limit", "100")) == len(spoilt)
