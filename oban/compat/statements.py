@@ -186,6 +186,11 @@ def check_literals(compiler: SQLCompiler, checked: Any) -> None:
     private.render_literal_value = render_checked
 
 
+def mark_condition(element: Any) -> None:
+    """Let an expression be a condition as it is. Without the name, SQLite gets `… = 1`, and uses no index."""
+    element._is_implicitly_boolean = True
+
+
 def bind_processors(compiled: Any) -> Mapping[str, Callable[[Any], Any]]:
     """Return what turns values into driver parameters. An AttributeError turns the fast path off."""
     processors: Mapping[str, Callable[[Any], Any]] = compiled._bind_processors

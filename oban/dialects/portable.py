@@ -9,6 +9,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeEngine
 
+from oban import compat
 from oban.dialects import SUPPORTED
 from oban.dialects.documents import Documents, step
 
@@ -32,6 +33,8 @@ def per_database(
     """An expression that compiles to what `build` makes for the database that the statement runs on."""
     element = _PerDatabase(*(build(dialect.documents) for dialect in SUPPORTED.values()))
     element.type = type_
+    if isinstance(type_, Boolean):
+        compat.mark_condition(element)
     return element
 
 
