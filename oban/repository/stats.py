@@ -148,10 +148,9 @@ def check_limit(count_limit: object) -> int | None:
 
 def load_stats(tx: Transaction, name: str, count_limit: int | None = None) -> Stats:
     """The statistics of an instance."""
-    counts = count_jobs(tx, None, None) if count_limit is None else _count_some(tx, count_limit)
+    counts = count_jobs(tx, None, None) if count_limit is None else count_some(tx, count_limit)
     at: datetime = tx.execute(select(tx.dialect.now())).scalar_one()
-    rows = tx.execute(_recent_statement(tx.dialect), {"most": MAX_RECENT + 1})
-    recent = {kind: (hour, minute) for kind, hour, minute in rows}
+    recent = count_recent(tx, MAX_RECENT + 1)
     oldest = oldest_available(
         tx, [queue for queue, by_state in counts.items() if by_state[JobState.AVAILABLE]]
     )
@@ -213,6 +212,15 @@ def _status(nodes: tuple[QueueNode, ...]) -> QueueStatus:
     if not paused:
         return "idle"
     return "paused" if all(paused) else "partly paused" if any(paused) else "running"
+
+
+def count_recent(tx: Transaction, most: int) -> dict[str, tuple[int, int]]:
+    """By "due", how many jobs are due; by a final state, those of the last hour and of the last minute.
+
+    Up to `most` are counted of each, the newest first.
+    """
+    rows = tx.execute(_recent_statement(tx.dialect), {"most": most})
+    return {kind: (hour, minute) for kind, hour, minute in rows}
 
 
 def _finished(hour: int, minute: int) -> Finished:
@@ -283,7 +291,7 @@ def _finished_select(dialect: Dialect, state: JobState) -> Select[Any]:
     return select(sql_literal(state.value), func.count(), in_minute).select_from(lately)
 
 
-def _count_some(tx: Transaction, count_limit: int) -> JobCounts:
+def count_some(tx: Transaction, count_limit: int) -> JobCounts:
     """As `count_jobs`, but only up to one more than `count_limit` jobs of each queue and state."""
     counts: JobCounts = {}
     rows = tx.execute(_some_statement(tx.dialect), {"count_limit": count_limit + 1})
@@ -314,7 +322,8 @@ def _some_statement(dialect: Dialect) -> Executable:
     some = (
         select(_job.id)
         .where(_job.state == pairs.c.state, _job.queue == pairs.c.queue)
-        .limit(bindparam("count_limit", type_=BigInteger))
+        .order_by(_job.priority, _job.scheduled_at, _job.id)
+        .limit(dialect.index_limit(bindparam("count_limit", type_=BigInteger)))
         .correlate(pairs)
         .subquery("some")
     )

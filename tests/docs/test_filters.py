@@ -8,12 +8,12 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import URL, select, text
+from sqlalchemy import URL, create_engine, select, text
 
 from oban import Job, Oban, Worker, filters
 from tests.docs.snippets import fenced
 from tests.docs.stage import Page, Snippet, Stage
-from tests.support.databases import PostgreSQLFactory
+from tests.support.databases import PostgreSQLFactory, SQLiteFactory
 from tests.support.rows import delete_rows, insert_rows, lasting_url, read_rows, row
 
 PAGE = Page("filters.md")
@@ -137,13 +137,30 @@ def test_the_table_names_every_filter() -> None:
 
 
 async def test_the_indexes_can_be_made(postgresql_factory: PostgreSQLFactory) -> None:
-    (sql,) = fenced("docs/filters.md", "sql")
+    sql, _ = fenced("docs/filters.md", "sql")
     url = postgresql_factory.create()
     async with Oban(url) as oban, oban.engine.connect() as connection:
         await connection.execution_options(isolation_level="AUTOCOMMIT")
         for statement in filter(str.strip, sql.split(";")):
             await connection.execute(text(statement))
     postgresql_factory.drop(url)
+
+
+def test_the_index_of_a_path_is_used(sqlite_factory: SQLiteFactory) -> None:
+    _, sql = fenced("docs/filters.md", "sql")
+    url = sqlite_factory.create()
+    engine = create_engine(url.set(drivername="sqlite"))
+    with engine.connect() as connection:
+        connection.execute(text(sql))
+        for value in (7, "x", True, 1.5):
+            condition = filters.args("customer", "id") == value
+            statement = select(Job.id).where(condition).order_by(Job.id.desc()).limit(20)
+            compiled = statement.compile(engine, compile_kwargs={"literal_binds": True})
+            plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {compiled}").all()
+            assert "USING INDEX oban_jobs_customer_index" in plan[0][3]
+            assert not any("ORDER BY" in step[3] for step in plan)
+    engine.dispose()
+    sqlite_factory.drop(url)
 
 
 def test_every_snippet_is_run_by_a_test() -> None:

@@ -1,13 +1,20 @@
 """Every snippet of `docs/queues.md` runs unchanged and has the documented effect."""
 
+import re
+import shlex
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from sqlalchemy import URL, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from oban import Job, Oban
+from oban import Job, Oban, SyncOban
+from oban.cli import main
 from tests.docs.stage import Page, Snippet, Stage
+from tests.support.databases import SQLiteFactory
+from tests.support.processes import ROOT
 from tests.support.rows import delete_rows, insert_row, lasting_url
 from tests.support.waiting import eventually
 
@@ -164,6 +171,36 @@ async def test_the_most_recent_command_wins(stage: Stage, commands: str, running
         )
 
     await eventually(lambda: runs() == running)
+
+
+def test_commands_do_what_the_page_says(
+    sqlite_factory: SQLiteFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = sqlite_factory.create()
+    monkeypatch.setenv("OBAN_DATABASE_URL", made.render_as_string(hide_password=False))
+    client = SyncOban(made.set(drivername="sqlite"))
+    rows = re.findall(
+        r"^\| (`oban queues .*`) \| (`.*`) \|$", (ROOT / "docs/queues.md").read_text(), re.MULTILINE
+    )
+    assert len(rows) == 7
+
+    def stored() -> list[tuple[Any, ...]]:
+        entries = client.list_queue_settings()
+        return [(row.queue, row.node, row.running, row.limit, row.paused) for row in entries]
+
+    for commands, calls in rows:
+        pairs = zip(re.findall("`(.*?)`", commands), re.findall("`(.*?)`", calls), strict=True)
+        for command, call in pairs:
+            client.resume_all_queues()
+            client.stop_queue("media")
+            result = CliRunner().invoke(main, [*shlex.split(command)[1:], *["--yes"] * ("--all" in command)])
+            assert result.exit_code == 0, result.output
+            after = stored()
+            client.resume_all_queues()
+            client.stop_queue("media")
+            eval(f"client.{call}", {"client": client})
+            assert stored() == after, command
+    sqlite_factory.drop(made)
 
 
 def test_every_snippet_is_run_by_a_test() -> None:

@@ -17,6 +17,7 @@ from oban.repository import (
     retry,
     runs,
     stage,
+    stats,
     waiting,
 )
 from oban.repository import prune as prune_module
@@ -129,6 +130,16 @@ CALLS: dict[str, Call] = {
         )
         for what, id_ in {"the last job": 999_988, "an ended job": 1, "a job that is due": 300_091}.items()
     },
+    # It walks the dead rows of two states.
+    "count up to 50 of each queue and state": Call(
+        lambda tx: stats.count_some(tx, 50), {QUEUE}, 10 * 51, 50, 1, walks=True
+    ),
+    "oldest available": Call(
+        lambda tx: stats.oldest_available(tx, ["default", "media", "mailers", "few"]),
+        *({QUEUE}, 40, 5, 1),
+        walks=True,
+    ),
+    "count recent": Call(lambda tx: stats.count_recent(tx, 100), {STAGING, *ENDED.values()}, 400, 5, 1),
     "discard exhausted": Call(rescue.discard_exhausted, {EXHAUSTED, KEY}, 0, 0, 0),
     **{f"fetch {demand}": fetching("default", demand) for demand in (1, 10, 50, 200, 1000)},
     "fetch 50 of a drained queue": fetching("media", 50),
