@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
+import click
 import pytest
+from click.testing import CliRunner
 from sqlalchemy import URL
 
 from oban import Oban
@@ -326,3 +328,14 @@ def test_install_creates_the_tables_of_an_app(app: str, folder: Path) -> None:
     assert not (folder / "other.db").exists()
     result = invoke("uninstall", "--yes", "--app", app)
     assert (result.exit_code, result.stdout) == (0, "The Oban tables were dropped.\n")
+
+
+def test_a_command_keeps_an_option_of_its_own_with_the_name_of_a_setting() -> None:
+    @click.command()
+    @options.with_settings("name")
+    @click.option("--node")
+    def command(settings: settings.Settings, node: str) -> None:
+        click.echo(f"{node} {dict(settings.values)}")
+
+    result = CliRunner().invoke(command, ["--node", "web", "--name", "Shop"])
+    assert result.stdout == "web {'name': 'Shop'}\n"
