@@ -1,6 +1,7 @@
 """`oban top`."""
 
 import asyncio
+import logging
 import signal
 import sys
 from typing import Any
@@ -90,10 +91,13 @@ async def _watch(oban: Oban, view: Any, interval: float, filter_: str) -> int:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
             loop.add_signal_handler(number, end, number)
-        # The terminal's own selection of text goes on to work.
+        # A handler that the application has made would write into the middle of the screen.
+        logging.disable()
+        # Without the mouse, the terminal's own selection of text works.
         await app.run_async(mouse=False)
         if app.return_code:
             sys.exit(app.return_code)
         return received
     finally:
+        logging.disable(logging.NOTSET)
         await source.close()

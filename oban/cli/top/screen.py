@@ -29,6 +29,8 @@ TIMEOUT = 10.0
 NOTICE = 6.0
 #: Seconds after which the header says that the database has not answered yet.
 SLOW = 3.0
+#: The pause after a refresh is at least this many times as long as the refresh.
+_REST = 4.0
 MIN_INTERVAL, MAX_INTERVAL = 0.5, 3600.0
 #: From this many lines on, blank lines separate the tables.
 _ROOMY = 28
@@ -100,10 +102,11 @@ class Top(App[None]):
     # -- what is shown -------------------------------------------------------------------------
 
     async def _refresh_forever(self) -> None:
-        """Refresh, one after another: a database that is slow gets no more to do."""
+        """Refresh, one after another. One that takes long is followed by a longer pause."""
+        pause = self._interval
         while True:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), self._interval)
+                await asyncio.wait_for(self._wake.wait(), pause)
             self._wake.clear()
             self._reading_since = time.monotonic()
             filter_ = self._filter
@@ -116,8 +119,8 @@ class Top(App[None]):
                 self._problem = ""
                 self._snapshot = snapshot
                 self._limits.clear()
-            finally:
-                self._reading_since = None
+            pause = max(self._interval, _REST * (time.monotonic() - self._reading_since))
+            self._reading_since = None
             self._show()
 
     def _show(self) -> None:

@@ -45,8 +45,8 @@ class Source:
     def __init__(self, oban: Oban) -> None:
         self._oban = oban
         # The server ends a statement, or a transaction, if this process is stopped in the middle of it.
-        dialect = dialects.for_bind(oban.engine.sync_engine)
-        limits = None if oban.options.behind_pooler else dialect.session_limits_sql(TIMEOUT)
+        self._dialect = dialects.for_bind(oban.engine.sync_engine)
+        limits = None if oban.options.behind_pooler else self._dialect.session_limits_sql(TIMEOUT)
         #: With one connection.
         self.engine = with_own_pool(oban.engine, 1, TIMEOUT, limits)
         #: The first line of the last error, by job and attempt: errors are long, and do not change.
@@ -89,10 +89,14 @@ class Source:
     async def _completed(self, session: AsyncSession, now: datetime) -> dict[str, int]:
         """How many jobs of each queue were completed within the last seconds."""
         lately = Job.completed_at >= now - timedelta(seconds=_WINDOW)
-        statement = select(Job).where(filters.state(JobState.COMPLETED), lately)
+        statement = select(Job).where(self._has_ended_in(JobState.COMPLETED), lately)
         latest = statement.order_by(Job.completed_at.desc()).limit(_MOST_COMPLETED)
         counts = await self._oban.count_jobs(latest, session)
         return {queue: by_state[JobState.COMPLETED] for queue, by_state in counts.items()}
+
+    def _has_ended_in(self, state: JobState) -> ColumnElement[bool]:
+        """A condition for the index of the times at which jobs have ended in this state."""
+        return self._dialect.hint_partial_index(Job.state == self._dialect.state(state.value))
 
     async def _executing(self, session: AsyncSession, filter_: str) -> list[Job]:
         statement = (
@@ -107,11 +111,11 @@ class Source:
     async def _failures(self, session: AsyncSession, filter_: str) -> list[Job]:
         found: list[Job] = []
         # In the order of an index: neither statement reads more than `_AMONG` jobs.
-        for state, order in (
-            (JobState.DISCARDED, [Job.discarded_at.desc()]),
-            (JobState.RETRYABLE, [Job.queue, Job.priority, Job.scheduled_at, Job.id]),
+        for condition, order in (
+            (self._has_ended_in(JobState.DISCARDED), [Job.discarded_at.desc()]),
+            (filters.state(JobState.RETRYABLE), [Job.queue, Job.priority, Job.scheduled_at, Job.id]),
         ):
-            latest = select(Job).where(filters.state(state)).order_by(*order).limit(_AMONG)
+            latest = select(Job).where(condition).order_by(*order).limit(_AMONG)
             among: Any = aliased(Job, latest.subquery())
             statement = (
                 select(among)
