@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import ClassVar
 
+from rich.console import RenderableType
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -81,6 +82,7 @@ class Reader(ModalScreen[str | None]):
     DEFAULT_CSS = """
     Reader > #title { height: 1; width: 100%; text-style: bold reverse; }
     Reader > VerticalScroll { height: 1fr; background: ansi_default; scrollbar-size-vertical: 1; }
+    Reader #text { width: 100%; }
     Reader > #keys { height: 1; width: 100%; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -107,7 +109,7 @@ class Reader(ModalScreen[str | None]):
             yield Static(self._text, id="text")
         yield Static(self._keys, id="keys")
 
-    def show(self, text: Text) -> None:
+    def show(self, text: RenderableType) -> None:
         """Replace the text."""
         self.query_one("#text", Static).update(text)
 

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased, load_only
 
 from oban import dialects, filters
+from oban.cli.job_documents import text, texts
 from oban.cli.top.snapshot import ExecutingRow, FailureRow, JobProgress, NodeRow, QueueRow, Snapshot
 from oban.client import Oban
 from oban.database.engines import with_own_pool
@@ -141,11 +142,11 @@ class Source:
     def _failure_row(self, job: Job, now: datetime) -> FailureRow:
         return FailureRow(
             id=job.id,
-            worker=job.worker,
-            queue=job.queue,
+            worker=text(job.worker),
+            queue=text(job.queue),
             state=job.state.value,
-            attempt=job.attempt,
-            max_attempts=job.max_attempts,
+            attempt=_count(job.attempt),
+            max_attempts=_count(job.max_attempts),
             age=_age(_failed_at(job), now),
             error=self._errors.get((job.id, job.attempt), ""),
         )
@@ -174,22 +175,27 @@ def _failed_at(job: Job) -> datetime:
     return job.__dict__.get("discarded_at") or job.attempted_at or datetime.min.replace(tzinfo=UTC)
 
 
+def _count(value: object) -> int:
+    # SQLite stores values of any type in each column, if another program writes them.
+    return value if isinstance(value, int) else 0
+
+
 def _last_line(errors: object) -> str:
     # Other programs can store anything.
     last = errors[-1] if isinstance(errors, list) and errors else None
-    text = last.get("error") if isinstance(last, dict) else last
-    return first_line(_message(text)) if isinstance(text, str) else ""
+    error = last.get("error") if isinstance(last, dict) else last
+    return first_line(_message(error)) if isinstance(error, str) else ""
 
 
-def _message(text: str) -> str:
+def _message(error: str) -> str:
     """The part of an error that begins with the type of the exception, after the traceback."""
-    lines = text.splitlines()
+    lines = error.splitlines()
     places = [number for number, line in enumerate(lines) if line.startswith('  File "')]
     if not places:
-        return text
+        return error
     # The line of code, and marks below it, are indented further.
     rest = itertools.dropwhile(lambda line: line.startswith("    "), lines[places[-1] + 1 :])
-    return "\n".join(rest) or text
+    return "\n".join(rest) or error
 
 
 def _age(at: datetime | None, now: datetime) -> float | None:
@@ -197,14 +203,13 @@ def _age(at: datetime | None, now: datetime) -> float | None:
 
 
 def _executing_row(job: Job, now: datetime) -> ExecutingRow:
-    by = job.attempted_by
     return ExecutingRow(
         id=job.id,
-        worker=job.worker,
-        queue=job.queue,
-        node=str(by[0]) if by else None,
-        attempt=job.attempt,
-        max_attempts=job.max_attempts,
+        worker=text(job.worker),
+        queue=text(job.queue),
+        node=next(iter(texts(job.attempted_by)), None),
+        attempt=_count(job.attempt),
+        max_attempts=_count(job.max_attempts),
         running_for=_age(job.attempted_at, now),
         progress=_progress(job),
     )
