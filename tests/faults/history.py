@@ -3,7 +3,7 @@
 This module does no I/O; `tests.faults.recording` records histories.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from math import inf
@@ -87,6 +87,8 @@ class History:
     changes: list[Change]
     ledger: list[Entry]
     faults: list[Fault] = field(default_factory=list)
+    #: The rows of `oban_attempts`: job, attempt, node and owner of each. None if they were not read.
+    stored: list[tuple[int, int, str | None, str | None]] | None = None
 
     def repeated_effects(self) -> int:
         """The number of effects beyond one per job."""
@@ -155,6 +157,7 @@ def check(
     checker.owners()
     checker.stops()
     checker.nothing_lost(expect, at_rest)
+    checker.attempts_stored()
     return sorted(checker.found, key=lambda violation: (violation.rule, violation.job or 0))
 
 
@@ -292,6 +295,23 @@ class _Checker:
             for entry in self.history.ledger:
                 if entry.node == fault.node and entry.at > fault.until:
                     self.broken("I10", entry.job, f"{entry.what} on {fault.node} after it had stopped")
+
+    def attempts_stored(self) -> None:
+        """I11: each attempt that has ended has one row, and no other has any."""
+        if self.history.stored is None:
+            return
+        deleted = {change.job for change in self.history.changes if change.new is None}
+        ended = Counter(
+            (change.job, change.old_attempt, change.node, change.owner)
+            for change in self.history.changes
+            if change.old == "executing" and change.new not in ("executing", None)
+        )
+        rows = Counter(self.history.stored)
+        for key in ended.keys() | rows.keys():
+            expected = 0 if key[0] in deleted else ended[key]
+            if rows[key] != expected:
+                text = f"has {rows[key]} rows instead of {expected} for attempt {key[1]} of {key[2]}"
+                self.broken("I11", key[0], text)
 
     def nothing_lost(self, expect: Iterable[int], at_rest: bool) -> None:
         """I1: every inserted job exists, and ends."""

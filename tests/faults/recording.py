@@ -103,4 +103,10 @@ def read(url: URL, faults: Iterable[Fault] = ()) -> History:
         entries = connection.execute(
             text("SELECT at, job, attempt, node, owner, what, run FROM oban_ledger ORDER BY seq")
         ).all()
-    return History([Change(*row) for row in changes], [Entry(*row) for row in entries], list(faults))
+        stored = connection.execute(text("SELECT job_id, attempt, node, producer FROM oban_attempts")).all()
+    return History(
+        [Change(*row) for row in changes],
+        [Entry(*row) for row in entries],
+        list(faults),
+        [(row[0], row[1], row[2], row[3]) for row in stored],
+    )

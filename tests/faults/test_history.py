@@ -270,3 +270,19 @@ def test_effects_beyond_one_per_job_are_counted() -> None:
     written = a_good_history()
     # The failed, the snoozed, the cancelled and the frozen job ended twice.
     assert History(written.changes, written.ledger).repeated_effects() == 4
+
+
+def test_attempts_without_a_row_or_with_two_are_found() -> None:
+    written = a_good_history().change("available", job=77).change(None, job=77)
+    ended = [
+        (change.job, change.old_attempt, change.node, change.owner)
+        for change in written.changes
+        if change.old == "executing" and change.new != "executing"
+    ]
+
+    def found(*rows: tuple[int, int, str | None, str | None]) -> list[Violation]:
+        return check(History(written.changes, written.ledger, written.faults, [*rows]), lease=LEASE)
+
+    assert found(*ended) == []
+    for rows in (ended[1:], [*ended, ended[-1]], [*ended, (77, 1, "a", "a")]):
+        assert [violation.rule for violation in found(*rows)] == ["I11"]
