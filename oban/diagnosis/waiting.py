@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from oban import fields, suggestions
+from oban import clock, fields, suggestions
 from oban.config import Options
 from oban.diagnosis.executing import no_leader
 from oban.diagnosis.explanation import Reason
@@ -38,7 +38,7 @@ def scheduled(job: Job, facts: Facts, options: Options, commands: Commands) -> I
         yield Reason(
             job.state.value,
             f"{failed}It is not due before {at(job.scheduled_at)}, in {duration(seconds)}: the clock of the"
-            f" database says {at(facts.now)}.",
+            f" database says {at(facts.now)}.{_skew(facts)}",
             "Wait, or retry it to run it now:",
             at_once,
         )
@@ -48,6 +48,16 @@ def scheduled(job: Job, facts: Facts, options: Options, commands: Commands) -> I
     if seconds <= 0 and alive and not exhausted:
         yield _unstaged(job, facts, -seconds, failed, at_once)
     yield from queue_reasons(job, facts, options, commands, is_due=False)
+
+
+def _skew(facts: Facts) -> str:
+    """A sentence about a clock of this computer that differs from that of the database."""
+    ahead = (clock.now() - facts.now).total_seconds()
+    if abs(ahead) < PATIENCE:
+        return ""
+    return (
+        f" The clock of this computer is {duration(abs(ahead))} {'ahead of' if ahead > 0 else 'behind'} it."
+    )
 
 
 def _unstaged(job: Job, facts: Facts, overdue: float, failed: str, at_once: tuple[str, ...]) -> Reason:

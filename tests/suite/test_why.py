@@ -1,6 +1,6 @@
 """`why` names each reason why a job does not run, with advice that lets it run."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 from sqlalchemy import URL
 
-from oban import JobState, Oban
+from oban import Job, JobState, Oban, SyncOban
 from oban.errors import InvalidTarget, NotEnqueued
-from tests.support.explaining import QUEUE, Explained, Scene, now, scene
-from tests.support.jobs import row_of
+from tests.support.databases import DATABASES
+from tests.support.explaining import QUEUE, Explained, Scene, now, scene, sync_client
+from tests.support.jobs import reaches, row_of
+from tests.support.rows import lasting_url
 from tests.support.waiting import eventually
 
 SetUp = Callable[[Scene], Awaitable[int]]
@@ -46,9 +48,21 @@ def case(name: str, **options: Any) -> Callable[[SetUp], SetUp]:
     return add
 
 
+@pytest.fixture(scope="module", params=DATABASES)
+def url(request: pytest.FixtureRequest) -> Iterator[URL]:
+    """One database for all tests of this module, emptied for each."""
+    yield from lasting_url(request)
+
+
+@pytest.fixture(scope="module")
+def sync(url: URL) -> Iterator[SyncOban]:
+    with sync_client(url) as made:
+        yield made
+
+
 @pytest.fixture
-async def stage(oban: Oban, url: URL) -> AsyncIterator[Scene]:
-    async with scene(oban, url) as made:
+async def stage(oban: Oban, url: URL, sync: SyncOban) -> AsyncIterator[Scene]:
+    async with scene(oban, url, sync) as made:
         yield made
 
 
@@ -856,6 +870,36 @@ async def test_a_job_that_does_not_exist_is_explained(stage: Scene) -> None:
     assert "completed and cancelled jobs after 1 day and discarded ones after 7 days" in deleted
     for impossible in (0, -1, 2**63):
         assert "There is no job" in await reason(impossible)
+
+
+@pytest.mark.parametrize(("minutes", "shown"), [(5, "4 minutes ahead of"), (-5, "5 minutes behind")])
+async def test_a_clock_that_differs_from_that_of_the_database_is_told(
+    stage: Scene, monkeypatch: pytest.MonkeyPatch, minutes: int, shown: str
+) -> None:
+    job = await stage.oban.enqueue(Explained.new(schedule_in=60))
+    skewed = timedelta(minutes=minutes, seconds=-2)
+    monkeypatch.setattr("oban.clock.now", lambda: datetime.now(UTC) + skewed)
+    explanation = await stage.why(job.id)
+    assert f"The clock of this computer is {shown} it." in explanation.reasons[0].text
+
+
+async def test_a_node_tells_which_workers_it_knows(stage: Scene, own_registry: None) -> None:
+    node = await stage.node()
+    job = await stage.oban.enqueue(Job(worker="tests.Lost", queue=QUEUE))
+    await reaches(stage.oban, job, JobState.RETRYABLE)
+    failed, unknown = (await stage.why(job.id)).reasons
+    assert (failed.code, unknown.code) == ("retryable", "worker_unknown")
+    assert failed.text.startswith("Attempt 1 of 20 failed: UnknownWorker: no worker named 'tests.Lost'")
+    assert unknown.text.startswith("No node that runs the queue mail knows the worker tests.Lost.")
+    await node.stop()
+
+    class Lost(Explained, name="tests.Lost"):
+        pass
+
+    async with Oban(stage.oban.engine, node="worker-1", queues={QUEUE: 1}):
+        assert [reason.code for reason in (await stage.why(job.id)).reasons] == ["retryable"]
+        await stage.follow(f"oban jobs retry {job.id}")
+        await stage.runs(job.id)
 
 
 async def test_no_more_than_a_thousand_jobs_are_counted(stage: Scene) -> None:

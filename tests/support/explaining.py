@@ -4,18 +4,18 @@ import asyncio
 import re
 import shlex
 import uuid
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from click.testing import CliRunner
-from sqlalchemy import URL, insert
+from sqlalchemy import URL, delete, insert
 
 from oban import Explanation, Job, Oban, SyncOban, Worker
 from oban.cli import main
-from oban.models import Leader, Producer
+from oban.models import Leader, Producer, Queue
 from tests.support.jobs import reaches
 from tests.support.rows import insert_rows, row
 
@@ -39,6 +39,7 @@ class Scene:
 
     oban: Oban
     url: URL
+    sync: SyncOban
     stack: AsyncExitStack
     #: Values that the expected texts name.
     names: dict[str, Any] = field(default_factory=dict)
@@ -83,13 +84,10 @@ class Scene:
         async with self.oban.engine.begin() as connection:
             await connection.execute(insert(model.__table__).values(**values))
 
-    async def why(self, job_id: int, **options: Any) -> Explanation:
+    async def why(self, job_id: int) -> Explanation:
         """Ask `Oban` and `SyncOban`, which have to agree."""
-        client = Oban(self.oban.engine, **options) if options else self.oban
-        explanation = await client.why(job_id)
-        driver = "sqlite" if self.url.drivername.startswith("sqlite") else "postgresql+psycopg"
-        with SyncOban(self.url.set(drivername=driver), **options) as sync:
-            assert without_numbers(sync.why(job_id)) == without_numbers(explanation)
+        explanation = await self.oban.why(job_id)
+        assert without_numbers(self.sync.why(job_id)) == without_numbers(explanation)
         return explanation
 
     async def follow(self, command: str) -> None:
@@ -106,10 +104,23 @@ class Scene:
         await reaches(self.oban, job_id, "completed")  # type: ignore[arg-type]
 
 
+@contextmanager
+def sync_client(url: URL) -> Iterator[SyncOban]:
+    driver = "sqlite" if "sqlite" in url.drivername else "postgresql+psycopg"
+    with SyncOban(url.set(drivername=driver)) as made:
+        yield made
+
+
 @asynccontextmanager
-async def scene(oban: Oban, url: URL) -> AsyncIterator[Scene]:
+async def scene(oban: Oban, url: URL, sync: SyncOban | None = None) -> AsyncIterator[Scene]:
+    """A scene without jobs and nodes."""
     async with AsyncExitStack() as stack:
-        yield Scene(oban, url, stack)
+        if sync is None:
+            sync = stack.enter_context(sync_client(url))
+        async with oban.engine.begin() as connection:
+            for model in (Job, Producer, Leader, Queue):
+                await connection.execute(delete(model))
+        yield Scene(oban, url, sync, stack)
 
 
 def without_numbers(explanation: Explanation) -> str:
