@@ -17,6 +17,7 @@ from sqlalchemy import URL, create_engine, select
 
 from benchmarks import databases
 from benchmarks.databases import Database, Filling
+from benchmarks.meter import cpu_of_server
 from benchmarks.scenarios import BOTH
 from oban import Job, Oban, filters
 
@@ -56,12 +57,11 @@ WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHER
 }
 #: The indexes that docs/filters.md recommends if jobs are often searched by their args.
 _INDEXES = {
-    "postgresql": ["CREATE INDEX bench_args ON oban_jobs USING gin (args jsonb_path_ops)"],
-    "sqlite": [
-        f"CREATE INDEX bench_{key} ON oban_jobs"
-        f" (CASE WHEN json_valid(args) = 1 THEN json_extract(args, '$.{key}') END)"
+    "postgresql": {"bench_args": "USING gin (args jsonb_path_ops)"},
+    "sqlite": {
+        f"bench_{key}": f"(CASE WHEN json_valid(args) = 1 THEN json_extract(args, '$.{key}') END)"
         for key in ("order", "account", "kind")
-    ],
+    },
 }
 _DRIVERS = {"postgresql": "postgresql+psycopg", "sqlite": "sqlite"}
 
@@ -70,21 +70,27 @@ Question = Callable[[Oban], Awaitable[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """How long one question took: the median and the 95th percentile, in milliseconds."""
+    """How long one question took, in milliseconds.
+
+    The median, the 95th percentile, and the mean of the CPU time, which other programs do not change.
+    """
 
     database: str
     question: str
     indexed: bool
     p50: float
     p95: float
+    cpu: float
 
     def __str__(self) -> str:
         question = f"{self.question}{', with an index on args' if self.indexed else ''}"
         met = "met" if self.p95 < PROMISE else "only the median" if self.p50 < PROMISE else "missed"
-        return f"{self.database:<10}  {question:<60}  {self.p50:8.1f}  {self.p95:8.1f}  {met}"
+        return (
+            f"{self.database:<10}  {question:<60}  {self.p50:8.1f}  {self.p95:8.1f}  {self.cpu:8.1f}  {met}"
+        )
 
 
-HEAD = f"{'':<10}  {'':<60}  {'p50 ms':>8}  {'p95 ms':>8}  under {PROMISE} ms"
+HEAD = f"{'':<10}  {'':<60}  {'p50 ms':>8}  {'p95 ms':>8}  {'CPU ms':>8}  under {PROMISE} ms"
 
 
 def newest(*conditions: Any) -> Question:
@@ -123,15 +129,12 @@ def fill(url: URL, rows: int) -> None:
     engine.dispose()
 
 
-def add_indexes(url: URL) -> None:
-    """Create the indexes that the documentation recommends."""
-    name = url.get_backend_name()
-    engine = create_engine(url.set(drivername=_DRIVERS[name]), isolation_level="AUTOCOMMIT")
+def execute(url: URL, *statements: str) -> None:
+    """Run statements that cannot be in a transaction."""
+    engine = create_engine(url.set(drivername=_DRIVERS[url.get_backend_name()]), isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
-        for statement in _INDEXES[name]:
+        for statement in statements:
             connection.exec_driver_sql(statement)
-        if name == "postgresql":
-            connection.exec_driver_sql("VACUUM (ANALYZE) oban_jobs")
     engine.dispose()
 
 
@@ -139,25 +142,39 @@ def measure(database: Database, rows: int, rounds: int) -> Iterator[Answer]:
     """Ask all questions about a table of this size, without an index on args and with one."""
     url = database.prepare(Filling())
     fill(url, rows)
-    yield from asyncio.run(_ask(url, {**LISTS, **BY_ARGS, **STATS}, rounds, indexed=False))
-    add_indexes(url)
-    yield from asyncio.run(_ask(url, BY_ARGS, rounds, indexed=True))
+    yield from asyncio.run(_ask(url, {**LISTS, **BY_ARGS, **STATS}, rounds, database.server, indexed=False))
+    indexes = _INDEXES[url.get_backend_name()]
+    execute(url, *(f"CREATE INDEX {name} ON oban_jobs {on}" for name, on in indexes.items()))
+    yield from asyncio.run(_ask(url, BY_ARGS, rounds, database.server, indexed=True))
+    # The database can be prepared for other jobs afterwards.
+    execute(url, *(f"DROP INDEX {name}" for name in indexes))
 
 
-async def _ask(url: URL, questions: dict[str, Question], rounds: int, *, indexed: bool) -> list[Answer]:
+async def _ask(
+    url: URL, questions: dict[str, Question], rounds: int, server: int | None, *, indexed: bool
+) -> list[Answer]:
     answers = []
-    async with Oban(url) as oban:
-        for name, question in questions.items():
-            # The first time, pages are read from the disk, and the statement is compiled.
-            await question(oban)
-            times = []
-            for _ in range(rounds):
-                before = time.perf_counter()
+    for name, question in questions.items():
+        times, used = [], 0.0
+        # The first time, pages are read from the disk, and the statement is compiled.
+        for number in range(rounds + 1):
+            # A new connection, as each command has. PostgreSQL plans a statement differently when it is
+            # repeated on one.
+            async with Oban(url) as oban:
+                await oban.get_job(1)
+                before, cpu = time.perf_counter(), _cpu(server)
                 await question(oban)
-                times.append(1000 * (time.perf_counter() - before))
-            p95 = quantiles(times, n=20, method="inclusive")[-1] if len(times) > 1 else times[0]
-            answers.append(Answer(url.get_backend_name(), name, indexed, median(times), p95))
+                if number:
+                    times.append(1000 * (time.perf_counter() - before))
+                    used += 1000 * (_cpu(server) - cpu)
+        p95 = quantiles(times, n=20, method="inclusive")[-1] if len(times) > 1 else times[0]
+        answers.append(Answer(url.get_backend_name(), name, indexed, median(times), p95, used / rounds))
     return answers
+
+
+def _cpu(server: int | None) -> float:
+    """The CPU seconds of this process, and of the server if it runs on this machine."""
+    return time.process_time() + (0.0 if server is None else cpu_of_server(server))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

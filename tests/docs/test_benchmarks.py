@@ -11,7 +11,7 @@ import asyncpg  # type: ignore[import-untyped]
 import pytest
 from sqlalchemy import URL
 
-from benchmarks import databases, fixtures, raw, report, waiting
+from benchmarks import databases, fixtures, operate, raw, report, waiting
 from benchmarks.__main__ import main
 from benchmarks.databases import Filling
 from benchmarks.meter import CPU, RATE, SERVER, Meter
@@ -189,3 +189,16 @@ def test_a_plot_without_matplotlib_is_refused_before_anything_is_measured(
     with pytest.raises(SystemExit, match="2"):
         main(["--plot", str(tmp_path / "plot.svg")])
     assert "oban-sqlalchemy[bench]" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["postgresql", "sqlite"])
+def test_the_questions_of_an_operator_are_measured(
+    name: str, postgresql: databases.PostgreSQL, tmp_path: Path
+) -> None:
+    database = postgresql if name == "postgresql" else databases.SQLite(tmp_path)
+    answers = list(operate.measure(database, rows=2_000, rounds=1))
+    asked = [*operate.LISTS, *operate.BY_ARGS, *operate.STATS]
+    assert [answer.question for answer in answers] == [*asked, *operate.BY_ARGS]
+    assert [answer.indexed for answer in answers] == [False] * len(asked) + [True] * len(operate.BY_ARGS)
+    assert all(0 < answer.p50 <= answer.p95 for answer in answers)
+    assert str(answers[0]).startswith(f"{name:<10}  list ")
