@@ -434,12 +434,12 @@ async def test_a_trigger_that_announces_nothing_is_found(fresh_postgresql: URL, 
 
 
 async def test_a_node_without_heartbeats_is_found(oban: Oban, engine: Engine) -> None:
-    send_heartbeat(engine, age=90, meta={"lease": 60, "pid": 7, "running": [1, 2]})
+    send_heartbeat(engine, age=600, started_at=ago(hours=1), meta={"lease": 60, "pid": 7, "running": [1, 2]})
     send_heartbeat(engine, number=2, node="n2")
     lead(engine, "n2")
     found = problem(await oban.health(), "stale_node")
     assert found.text == (
-        "The node n1 (process 7) has sent no heartbeat for 90 s, and its lease was 60 s: it is dead, frozen"
+        "The node n1 (process 7) has sent no heartbeat for 10 min, and its lease was 60 s: it is dead, frozen"
         " or cut off from the database. 2 jobs were running there."
     )
 
@@ -509,7 +509,7 @@ async def test_nodes_without_a_leader_are_found(oban: Oban, engine: Engine) -> N
 # -- the queues --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("minutes", "severity"), [(1, "ok"), (10, "warning"), (120, "critical")])
+@pytest.mark.parametrize(("minutes", "severity"), [(3, "ok"), (10, "warning"), (120, "critical")])
 async def test_jobs_that_wait_for_long_are_found(
     oban: Oban, engine: Engine, minutes: float, severity: str
 ) -> None:
@@ -523,7 +523,7 @@ async def test_jobs_that_wait_for_long_are_found(
     health = await oban.health()
     found = of(health, "oldest_job")[0]
     assert (health.severity, found.severity) == (severity, severity)
-    age = {1: "60 s", 10: "10 min", 120: "2 h"}[int(minutes)]
+    age = {3: "3 min", 10: "10 min", 120: "2 h"}[int(minutes)]
     assert f"has waited for {age}." in found.text
 
 
