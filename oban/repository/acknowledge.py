@@ -92,7 +92,7 @@ def acknowledge(tx: Transaction, acks: Sequence[Ack]) -> set[int]:
     changed: set[int] = {row[0] for row in tx.rows(acknowledgement.statement, parameters)}
     if late := [ack for ack in acks if ack.id not in changed]:
         _add_errors_of_cancelled(tx, [ack for ack in late if ack.error is not None])
-        attempts.complete_cancelled(tx, late)
+        attempts.complete_late(tx, late)
     if available := [ack.id for ack in acks if ack.id in changed and ack.outcome in ("released", "rescued")]:
         queues = select(_job.queue).where(dialect.in_ids(_job.id, dialect.id_list())).distinct()
         announce_available(tx, tx.execute(queues, {"ids": available}).scalars())

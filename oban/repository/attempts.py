@@ -14,10 +14,12 @@ from sqlalchemy import (
     Text,
     Update,
     bindparam,
+    case,
     delete,
     func,
     insert,
     literal_column,
+    or_,
     select,
     update,
 )
@@ -72,8 +74,8 @@ def _cancelled_statement(dialect: Dialect) -> Insert:
     return insert_statement(columns, dialect.in_ids(_job.id, dialect.id_list()))
 
 
-def complete_cancelled(tx: Transaction, acks: "Sequence[Ack]") -> None:
-    """Add what runs report to the rows that were stored when their jobs were cancelled."""
+def complete_late(tx: Transaction, acks: "Sequence[Ack]") -> None:
+    """Add what runs report to the rows that were stored when their jobs were cancelled or rescued."""
     reported = [ack for ack in acks if not (ack.error is None and ack.log is None and ack.progress is None)]
     if reported and tx.history:
         ids = [ack.id for ack in reported]
@@ -92,17 +94,19 @@ def _complete_statement(dialect: Dialect) -> Update:
     }
     ack = dialect.recordset("acks", columns).c
     log, progress = dialect.json_document(ack.log), dialect.json_document(ack.progress)
+    is_cancelled = _attempt.outcome == sql_literal("cancelled")
     return (
         update(_attempts)
         .where(
             *_of_jobs(dialect, lambda job_id: job_id == ack.id),
             _attempt.attempt == ack.attempt,
             func.coalesce(_attempt.producer, sql_literal("")) == ack.owner,
-            _attempt.outcome == sql_literal("cancelled"),
+            or_(is_cancelled, _attempt.outcome == sql_literal("rescued")),
         )
         # The acknowledgement may be repeated, if the answer to the first one was lost.
         .values(
-            error=func.coalesce(_attempt.error, ack.error),
+            # The job of a rescued attempt does not get the error either.
+            error=case((is_cancelled, func.coalesce(_attempt.error, ack.error)), else_=_attempt.error),
             log=func.coalesce(_attempt.log, log),
             progress=func.coalesce(_attempt.progress, progress),
         )

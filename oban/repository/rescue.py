@@ -6,6 +6,7 @@ has locked, so two leaders at once do no harm.
 
 import functools
 from collections.abc import Callable, Collection, Sequence
+from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -32,6 +33,7 @@ from oban import encoding
 from oban.database.transaction import Transaction
 from oban.dialects.base import Dialect
 from oban.models import Job, Producer
+from oban.progress import Progress
 from oban.repository.acknowledge import Ack, acknowledge
 from oban.repository.cluster import ObservedFor, always_observed, stale_producers, uuid_digits
 from oban.repository.runs import owner_of
@@ -87,14 +89,14 @@ def rescue(
     acks, rescued = [], []
     conditions = () if only is None else (_job.id.in_(only),)
     orphans = _lock_orphans(tx, lease, max_age, vanished, observed_for, *conditions)
-    for id_, worker, queue, attempt, max_attempts, meta, attempted_by in orphans:
+    for id_, worker, queue, attempt, max_attempts, meta, attempted_by, attempted_at in orphans:
         node, owner = _node_and_owner(attempted_by)
         before = meta.get("rescued") if isinstance(meta, dict) else None
         count = before + 1 if isinstance(before, int) and 0 <= before < 2**31 else 1
         is_last = attempt >= max_attempts
         reason = f"the node {node!r} was lost while it ran attempt {attempt} of {max_attempts}"
-        ack = Ack(id_, attempt, owner, "rescued", error=reason if is_last else None, rescued=count)
-        acks.append(ack._replace(progress=_progress_of(meta, attempt)))
+        error, progress = reason if is_last else None, _progress(meta, attempt, attempted_at)
+        acks.append(Ack(id_, attempt, owner, "rescued", error, rescued=count, progress=progress))
         rescued.append(Rescued(id_, worker, queue, attempt, max_attempts, node, discarded=is_last))
     # The wait for the locks may have kept live producers from sending heartbeats, too.
     if not still_steady():
@@ -142,7 +144,8 @@ def _orphans_statement(dialect: Dialect) -> Select[Any]:
     started_at = func.coalesce(_job.attempted_at, _job.scheduled_at)
     return (
         select(
-            *(_job.id, _job.worker, _job.queue, _job.attempt, _job.max_attempts, _job.meta, _job.attempted_by)
+            *(_job.id, _job.worker, _job.queue, _job.attempt, _job.max_attempts, _job.meta),
+            *(_job.attempted_by, _job.attempted_at),
         )
         .where(
             _job.state == dialect.state("executing"),
@@ -167,11 +170,15 @@ def _one_of(dialect: Dialect, owner: ColumnElement[str], name: str) -> ColumnEle
     return dialect.in_ids(owner, bindparam(name, type_=TextList))
 
 
-def _progress_of(meta: object, attempt: int) -> str | None:
-    """The last progress that an attempt has stored, as JSON text."""
-    progress = meta.get("progress") if isinstance(meta, dict) else None
-    is_own = isinstance(progress, dict) and progress.get("attempt") == attempt
-    return encoding.dumps(progress) if is_own else None
+def _progress(meta: object, attempt: int, attempted_at: object) -> str | None:
+    """The last progress that the interrupted attempt has stored, as JSON text."""
+    stored = meta.get("progress") if isinstance(meta, dict) else None
+    progress = Progress.parse(stored)
+    if progress is None or progress.attempt != attempt:
+        return None
+    # An attempt that was snoozed does not count, and the one after it has the same number.
+    is_own = isinstance(attempted_at, datetime) and progress.at >= attempted_at
+    return encoding.dumps(stored) if is_own else None
 
 
 def _node_and_owner(attempted_by: object) -> tuple[str, str]:

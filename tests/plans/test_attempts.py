@@ -29,7 +29,7 @@ LATE = [Ack(id_, 1, OWNER, "failed", error="late") for id_ in range(90_000, 90_4
 CALLS: dict[str, tuple[Any, int, int]] = {
     "list": (lambda tx: attempts.list_attempts(tx, parse([77_777])), 1, 150),
     "list none": (lambda tx: attempts.list_attempts(tx, parse([JOBS + 1])), 0, 150),
-    "complete": (lambda tx: attempts.complete_cancelled(tx, LATE), 200, 300),
+    "complete": (lambda tx: attempts.complete_late(tx, LATE), 200, 300),
     "delete the oldest 10,000": (lambda tx: attempts.delete_attempts(tx, range(1, 10_001)), 10_000, 500),
     "delete 1,000 in 5 places": (
         lambda tx: attempts.delete_attempts(
