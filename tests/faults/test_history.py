@@ -277,12 +277,13 @@ def test_attempts_without_a_row_or_with_two_are_found() -> None:
     ended = [
         (change.job, change.old_attempt, change.node, change.owner)
         for change in written.changes
-        if change.old == "executing" and change.new != "executing"
+        # Job 9 is deleted.
+        if change.old == "executing" and change.new != "executing" and change.job != 9
     ]
 
     def found(*rows: tuple[int, int, str | None, str | None]) -> list[Violation]:
         return check(History(written.changes, written.ledger, written.faults, [*rows]), lease=LEASE)
 
     assert found(*ended) == []
-    for rows in (ended[1:], [*ended, ended[-1]], [*ended, (77, 1, "a", "a")]):
+    for rows in (ended[1:], [*ended, ended[0]], [*ended, (77, 1, "a", "a")]):
         assert [violation.rule for violation in found(*rows)] == ["I11"]
