@@ -38,6 +38,27 @@ class Mutant(NamedTuple):
 
 MUTANTS = (
     Mutant(
+        "progress waits for a row that somebody has locked",
+        "oban/repository/progress.py",
+        "ids.with_for_update(skip_locked=True)",
+        "ids.with_for_update()",
+        ("tests/runner/test_progress.py",),
+    ),
+    Mutant(
+        "progress is stored beside a transaction that does not see it",
+        "oban/runner/execution/job_session.py",
+        "            run.is_isolated = True\n",
+        "            run.is_isolated = False\n",
+        ("tests/runner/test_progress.py",),
+    ),
+    Mutant(
+        "the lines of a child process arrive after its outcome",
+        "oban/runner/processes/child.py",
+        "                self._reporter.send()\n",
+        "",
+        ("tests/runner/test_job_log.py",),
+    ),
+    Mutant(
         "a session does not wait for another one that has claimed the key",
         "oban/insert_guard.py",
         "    guard.claim(executor, dialect, (job.key for job in jobs))\n",

@@ -102,6 +102,19 @@ async def test_a_warning_has_a_traceback(
     assert texts == ["a does not answer", "b does not answer"]
 
 
+@PAGE.shows("list_attempts")
+async def test_lines_are_read(stage: Stage, snippet: Snippet, capsys: pytest.CaptureFixture[str]) -> None:
+    class Logs(Worker, name="docs.progress.Logs"):
+        async def process(self, job: Job) -> None:
+            job.log.info("half of it")
+
+    job = await stage.oban.enqueue(Logs.new())
+    stage.names["job"] = await reaches(stage.oban, job, JobState.COMPLETED)
+    await stage.run(snippet)
+    number, _, *line = capsys.readouterr().out.split()
+    assert (number, line) == ("1", ["INFO", "half", "of", "it"])
+
+
 def test_the_limits_are_those_of_the_code() -> None:
     assert (report.MAX_LINE, report.MAX_LOG, report.DEFAULT_LINES) == (8 * 1024, 16 * 1024, 100)
     PAGE.says("up to 16 KB. A line is cut after 8 KB.")
