@@ -1,19 +1,25 @@
 """Every snippet of `docs/periodic.md` runs unchanged and has the documented effect."""
 
+import re
+import shlex
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from sqlalchemy import URL, delete
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from oban import Job, Oban, Periodic, Worker, current_job, job, worker
+from oban import Job, Oban, Periodic, SyncOban, Worker, current_job, job, worker
+from oban.cli import main
 from oban.models import PeriodicEntry
 from oban.repository import cluster, periodic
 from oban.worker_entries import declared_entries
 from tests.docs.stage import Page, Snippet, Stage
+from tests.support.databases import SQLiteFactory
 from tests.support.internals import database_of
+from tests.support.processes import ROOT
 from tests.support.rows import lasting_url
 
 PAGE = Page("periodic.md")
@@ -164,6 +170,23 @@ async def test_an_entry_is_added_and_deleted(stage: Stage, snippet: Snippet) -> 
 async def test_an_entry_is_added_in_a_transaction(stage: Stage, snippet: Snippet) -> None:
     await stage.run(snippet)
     assert [entry.name for entry in await stage.oban.list_periodic()] == ["nightly", "report: customer 8"]
+
+
+def test_the_commands_of_the_page_work(
+    sqlite_factory: SQLiteFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = sqlite_factory.create()
+    monkeypatch.setenv("OBAN_DATABASE_URL", made.render_as_string(hide_password=False))
+    with SyncOban(made.set(drivername="sqlite")) as client:
+        client.add_periodic(Periodic("nightly", "0 3 * * *", Job(worker="app.Report")))
+    found = re.findall("`oban (periodic [^`]*)`", (ROOT / "docs/periodic.md").read_text())
+    commands = [shlex.split(command) for command in found]
+    verbs = {"list", "show", "run", "pause", "resume", "update", "reset", "add", "delete"}
+    assert {command[1] for command in commands} == verbs
+    for command in commands:
+        result = CliRunner().invoke(main, command)
+        assert result.exit_code == 0, result.output
+    sqlite_factory.drop(made)
 
 
 def test_every_snippet_is_run_by_a_test() -> None:
