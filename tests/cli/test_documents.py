@@ -5,8 +5,8 @@ import shlex
 from typing import Any
 from uuid import UUID
 
-import jsonschema
 import pytest
+from jsonschema import Draft202012Validator, ValidationError
 from sqlalchemy import insert
 
 from oban import Job, Periodic, SyncOban
@@ -61,7 +61,11 @@ def busy_shop(shop: Shop) -> Shop:
 
 def validate(command: str, document: Any) -> None:
     schema = {"$schema": SCHEMA["$schema"], "$defs": SCHEMA["$defs"], **SCHEMA["properties"][command]}
-    jsonschema.validate(document, schema, format_checker=jsonschema.FormatChecker())
+    Draft202012Validator(schema, format_checker=Draft202012Validator.FORMAT_CHECKER).validate(document)
+
+
+def test_the_schema_is_valid() -> None:
+    Draft202012Validator.check_schema(SCHEMA)
 
 
 def test_every_command_prints_a_valid_document(busy_shop: Shop) -> None:
@@ -88,5 +92,5 @@ def test_every_command_with_json_is_documented() -> None:
 
 
 def test_a_wrong_document_is_refused() -> None:
-    with pytest.raises(jsonschema.ValidationError):
+    with pytest.raises(ValidationError):
         validate("jobs list", [{"id": "seven"}])

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import insert
 
-from oban.cli.job_documents import JobDetails
+from oban.cli.job_documents import JobDocument
 from oban.models import Attempt
 from tests.cli.shop import Shop
 from tests.support.rows import MADE, TABLE, row
@@ -367,13 +367,13 @@ SPOILT = {
 
 def test_rows_that_other_programs_have_spoilt_are_shown(shop: Shop) -> None:
     spoilt = [*SPOILT["both"], *SPOILT[shop.url.get_backend_name()]]
-    for sql in spoilt:
-        job_id = shop.add("executing")
+    ids = shop.add_all(row("executing") for _ in spoilt)
+    for job_id, sql in zip(ids, spoilt, strict=True):
         shop.spoil(job_id, sql)
-        for command in (("list", "--limit", "1"), ("show", str(job_id))):
-            result = shop.invoke(*command)
-            assert result.exit_code == 0, (sql, result.output)
-            assert str(job_id) in result.output, sql
-        document = shop.json("show", str(job_id))
-        assert document.keys() == JobDetails.__dataclass_fields__.keys(), sql
-    assert len(shop.json("list", "--limit", "100")) == len(spoilt)
+        result = shop.invoke("show", str(job_id))
+        assert result.exit_code == 0, (sql, result.output)
+        assert result.stdout.startswith(f"Job {job_id} is "), sql
+    assert len(shop.invoke("list").stdout.splitlines()) == 1 + len(spoilt)
+    documents = shop.json("list")
+    assert [document["id"] for document in documents] == ids[::-1]
+    assert all(document.keys() == JobDocument.__dataclass_fields__.keys() for document in documents)
