@@ -63,9 +63,10 @@ def _attempts(attempts: Iterable[Attempt]) -> Iterator[RenderableType]:
             took = f", after {(attempt.ended_at - attempt.started_at).total_seconds():.1f} s"
         title = f"Attempt {attempt.attempt}: {attempt.outcome} at {output.time(attempt.ended_at)} UTC{took}"
         node = "" if attempt.node is None else f" on {log_safe(attempt.node)}"
-        lines = [] if attempt.error is None else _lines(attempt.error)
+        lines: list[str] = []
         for entry in attempt.log if isinstance(attempt.log, list) else []:
             lines += _lines(_log_line(entry))
+        lines += [] if attempt.error is None else _lines(attempt.error)
         yield from _section(output.printable(title + node), lines)
 
 
