@@ -6,6 +6,7 @@
 - one that executes: where, and whether that node is alive (`executing`).
 """
 
+import dataclasses
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -15,10 +16,10 @@ from oban.config import Options
 from oban.database.transaction import Transaction
 from oban.diagnosis import executing, waiting
 from oban.diagnosis.explanation import Explanation, Reason
-from oban.diagnosis.texts import Commands, counted, duration, last_error, named, since
+from oban.diagnosis.texts import Commands, counted, duration, last_error, listed, named, since
 from oban.encoding import Undecodable
 from oban.models import Job
-from oban.repository import job_facts
+from oban.repository import job_facts, job_obstacles
 from oban.repository.job_facts import Facts
 from oban.repository.selection import MAX_ID
 from oban.type_expressions import FIRST_TIME
@@ -31,7 +32,8 @@ def explain(tx: Transaction, job_id: int, options: Options) -> Explanation:
     facts = job_facts.read_facts(tx, job_id if 0 < job_id <= MAX_ID else 0, options.lease)
     job = facts.job
     if job is None:
-        return Explanation(job_id, None, None, None, False, (_missing(job_id, facts, options),))
+        missing = _with_schemas(tx, _missing(job_id, facts, options))
+        return Explanation(job_id, None, None, None, False, (missing,))
     reasons: list[Reason] = [*_bad_row(job, facts, commands)]
     runs = False
     match job.state:
@@ -59,6 +61,8 @@ def explain(tx: Transaction, job_id: int, options: Options) -> Explanation:
         reasons.extend(_against_retry(tx, job, commands))
     if {reason.code for reason in reasons} & {"not_fetched", "not_staged"}:
         reasons = [*_locked(tx, job), *reasons]
+    if not any(node.is_alive for node in facts.nodes):
+        reasons = [_with_schemas(tx, reason) if reason.code == "no_node" else reason for reason in reasons]
     return Explanation(job.id, job.state, _text(job.queue), _text(job.worker), runs, tuple(reasons))
 
 
@@ -110,9 +114,17 @@ def _of(used: int, most: int) -> str:
     return f"{used} of {counted(most, 'attempt')}"
 
 
+def _with_schemas(tx: Transaction, reason: Reason) -> Reason:
+    """The reason, with the schemas in which the job, or a node, may be instead."""
+    if not (schemas := job_obstacles.other_schemas(tx)):
+        return reason
+    text = f"{reason.text} Other tables of Oban, with jobs and nodes of their own, are in: {listed(schemas)}."
+    return dataclasses.replace(reason, text=text)
+
+
 def _locked(tx: Transaction, job: Job) -> Iterator[Reason]:
     """The reason that a transaction has locked the job's row: the nodes skip such rows."""
-    if (locker := job_facts.locker(tx, job.id)) is None:
+    if (locker := job_obstacles.locker(tx, job.id)) is None:
         return
     who = error_texts.log_safe(locker.what)
     age = "" if math.isnan(locker.seconds) else f", whose transaction began {duration(locker.seconds)} ago"
@@ -132,7 +144,7 @@ def _against_retry(tx: Transaction, job: Job, commands: Commands) -> Iterator[Re
             f"A retry changes nothing: it has used {job.attempt:,} attempts, and no job can have more.",
             "Enqueue a new job with the same args.",
         )
-    elif (conflict := job_facts.conflict(tx, job)) is not None:
+    elif (conflict := job_obstacles.conflict(tx, job)) is not None:
         other = conflict.job_id
         text = (
             f"A retry changes nothing for now: the job is unique, and job {other}, which is"

@@ -74,3 +74,7 @@ class Diagnostics(ABC):
     def locker(self, connection: Connection, schema: str | None, job_id: int) -> OpenTransaction | None:
         """The transaction that has locked the row of a job; None if there is none, or no row has locks."""
         return None
+
+    def schemas(self, connection: Connection) -> list[str]:
+        """The schemas that have a table of jobs; none where tables are in no schema."""
+        return []

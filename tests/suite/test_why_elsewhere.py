@@ -16,6 +16,10 @@ async def test_the_commands_name_the_schema(server_url: URL) -> None:
         job = await oban.enqueue(Explained.new(schedule_in=60))
         commands = [reason.commands for reason in (await oban.why(job)).reasons]
         (missing,) = (await oban.why(job.id + 1)).reasons
+        _, no_node = (await oban.why(job)).reasons
+    hint = "Other tables of Oban, with jobs and nodes of their own, are in: public."
+    assert hint in missing.text
+    assert no_node.text.endswith(hint)
     assert commands == [
         (f"oban jobs retry {job.id} --prefix private",),
         ("oban start --queues mail:10 --prefix private",),

@@ -54,6 +54,10 @@ SELECT l.pid, CAST(usename AS text) AS role, application_name AS application, a.
   LEFT JOIN pg_stat_activity a ON a.pid = l.pid
  WHERE j.id = :id
 """
+_SCHEMAS = sa.text("""
+SELECT CAST(nspname AS text) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+ WHERE relname = 'oban_jobs' AND relkind = 'r' ORDER BY nspname LIMIT 20
+""")
 _GRANT = "GRANT pg_read_all_stats TO "
 
 
@@ -99,6 +103,9 @@ class PostgreSQLDiagnostics(Diagnostics):
         ]
         role = connection.scalar(sa.text("SELECT quote_ident(current_user)"))
         return Transactions(found + prepared, sum(row.seconds is None for row in sessions), f"{_GRANT}{role}")
+
+    def schemas(self, connection: Connection) -> list[str]:
+        return list(connection.execute(_SCHEMAS).scalars())
 
     def locker(self, connection: Connection, schema: str | None, job_id: int) -> OpenTransaction | None:
         quote = connection.dialect.identifier_preparer.quote
