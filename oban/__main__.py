@@ -15,6 +15,8 @@ def main() -> None:
     gc.disable()
     from oban.cli import main as command
 
+    # Imports the module of the command.
+    command.commands.get(sys.argv[1] if len(sys.argv) > 1 else "")
     gc.freeze()
     gc.enable()
     command()

@@ -1,24 +1,56 @@
 """The command line: `oban`, with its commands."""
 
+import importlib
+from collections.abc import Iterator, MutableMapping
 from typing import Any
 
 import click
 
 import oban
-from oban.cli.check import check
-from oban.cli.completion import completion
-from oban.cli.config import config
-from oban.cli.jobs import jobs
-from oban.cli.nodes import nodes
-from oban.cli.periodic import periodic
-from oban.cli.periodic_changes import add, delete, reset, update
-from oban.cli.queues import queues
-from oban.cli.schema import install, uninstall
-from oban.cli.start import start
-from oban.cli.stats import stats
-from oban.cli.top.command import top
-from oban.cli.why import why
 from oban.errors import ObanError
+
+#: The module of each command. A command has the name of its function.
+MODULES = {
+    "start": "start",
+    "install": "schema",
+    "uninstall": "schema",
+    "check": "check",
+    "config": "config",
+    "jobs": "jobs",
+    "periodic": "periodic_changes",
+    "queues": "queues",
+    "nodes": "nodes",
+    "stats": "stats",
+    "top": "top.command",
+    "completion": "completion",
+    "why": "why",
+}
+
+
+class _Commands(MutableMapping[str, click.Command]):
+    """The commands by name. The module of a command is imported when the command is looked up."""
+
+    def __init__(self) -> None:
+        self._commands: dict[str, click.Command | None] = dict.fromkeys(MODULES)
+
+    def __getitem__(self, name: str) -> click.Command:
+        found = self._commands[name]
+        if found is None:
+            module = importlib.import_module(f"oban.cli.{MODULES[name]}")
+            found = self._commands[name] = getattr(module, name)
+        return found
+
+    def __setitem__(self, name: str, command: click.Command) -> None:
+        self._commands[name] = command
+
+    def __delitem__(self, name: str) -> None:
+        del self._commands[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._commands)
+
+    def __len__(self) -> int:
+        return len(self._commands)
 
 
 class _Group(click.Group):
@@ -29,7 +61,7 @@ class _Group(click.Group):
             raise click.ClickException(str(error)) from error
 
 
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_Group, commands=_Commands(), context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(oban.__version__, prog_name="oban", message="%(prog)s %(version)s")
 def main() -> None:
     """A SQLAlchemy-native job queue that lives in your application's own database."""
@@ -39,24 +71,3 @@ def main() -> None:
 def version() -> None:
     """Print the version."""
     click.echo(f"oban {oban.__version__}")
-
-
-COMMANDS = (
-    start,
-    install,
-    uninstall,
-    check,
-    config,
-    jobs,
-    periodic,
-    queues,
-    nodes,
-    stats,
-    top,
-    completion,
-    why,
-)
-for command in COMMANDS:
-    main.add_command(command)
-for command in (add, update, reset, delete):
-    periodic.add_command(command)

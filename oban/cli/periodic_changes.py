@@ -10,6 +10,7 @@ import click
 from oban.cli import output
 from oban.cli.documents import DOCUMENTS
 from oban.cli.instance import Instance, of_instance
+from oban.cli.periodic import periodic
 from oban.error_texts import log_safe
 from oban.fields import JobFields
 from oban.models import Job
@@ -73,7 +74,7 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
 )
 
 
-@click.command()
+@periodic.command()
 @click.argument("entry")
 @click.argument("expression")
 @click.argument("worker")
@@ -94,7 +95,7 @@ def add(
     _report("add", instance.call(lambda oban: oban.add_periodic(new)), "was added", as_json)
 
 
-@click.command()
+@periodic.command()
 @click.argument("entry")
 @click.option("--expression", help="The cron expression.")
 @_fields
@@ -112,7 +113,7 @@ def update(
     _report("update", info, "was changed", as_json)
 
 
-@click.command()
+@periodic.command()
 @click.argument("entry")
 @of_instance
 @output.json_option
@@ -122,7 +123,7 @@ def reset(entry: str, instance: Instance, as_json: bool) -> None:
     _report("reset", info, "is as it was declared", as_json)
 
 
-@click.command()
+@periodic.command()
 @click.argument("entry")
 @of_instance
 def delete(entry: str, instance: Instance) -> None:

@@ -1,6 +1,7 @@
 """A folder with an application in it, for every test of the command line."""
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "app").mkdir()
     (tmp_path / "app" / "workers.py").write_text(WORKERS)
     monkeypatch.chdir(tmp_path)
+    # Commands in this process import the application of the test, not that of the test before.
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    for module in [name for name in sys.modules if name.split(".")[0] == "app"]:
+        monkeypatch.delitem(sys.modules, module)
     for name in [name for name in os.environ if name.startswith("OBAN_") and name != "OBAN_FAST_PATH"]:
         monkeypatch.delenv(name)
     return tmp_path

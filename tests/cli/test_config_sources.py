@@ -2,7 +2,6 @@
 
 import json
 import signal
-import sys
 from pathlib import Path
 from typing import NoReturn
 
@@ -23,11 +22,8 @@ oban = Oban("sqlite+aiosqlite:///{folder}/own.db", name="App", node="web", lease
 
 
 @pytest.fixture
-def app(folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def app(folder: Path) -> str:
     (folder / "app" / "jobs.py").write_text(APP.format(folder=folder))
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    for module in [name for name in sys.modules if name.split(".")[0] == "app"]:
-        monkeypatch.delitem(sys.modules, module)
     return "app.jobs:oban"
 
 

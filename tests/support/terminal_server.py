@@ -64,5 +64,6 @@ def run(
 
 
 if __name__ == "__main__":
-    assert oban.cli
+    # Imports the modules of all commands.
+    assert all(oban.cli.main.commands.values())
     serve(socket.socket(fileno=int(sys.argv[1])))
