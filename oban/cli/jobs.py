@@ -7,7 +7,9 @@ from typing import Any
 import click
 from rich.text import Text
 from sqlalchemy import Select
+from sqlalchemy.exc import SQLAlchemyError
 
+from oban import error_texts
 from oban.cli import output
 from oban.cli.documents import DOCUMENTS
 from oban.cli.instance import Instance, of_instance
@@ -42,7 +44,17 @@ _ORDERS: dict[str, Any] = {
 TIMED_OUT = 3
 
 
-@click.group()
+class _Group(click.Group):
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        # Such as a timeout or a missing privilege. Whatever the command was about to change is rolled back.
+        except SQLAlchemyError as error:
+            cause = error_texts.error_line(getattr(error, "orig", None) or error)
+            raise click.ClickException(f"the database has refused a statement: {cause}") from error
+
+
+@click.group(cls=_Group)
 def jobs() -> None:
     """List, show and change jobs, and wait for them."""
 

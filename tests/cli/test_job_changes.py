@@ -11,6 +11,7 @@ from oban import Job, SyncOban
 from oban.cli.job_actions import CANCEL, DELETE, RETRY, UPDATE
 from tests.cli.shop import Shop
 from tests.support.rows import STATES, row
+from tests.support.terminal import Terminals
 
 ACTIONS = {"cancel": CANCEL, "retry": RETRY, "delete": DELETE, "update": UPDATE}
 #: The change that an update needs.
@@ -285,6 +286,24 @@ def test_an_update_of_a_job_that_does_not_exist_changes_none(shop: Shop) -> None
     result = shop.invoke("update", "1", "99", "--set-priority", "9")
     assert (result.exit_code, result.output) == (1, "Error: no job has the id 99\n")
     assert shop.rows() == before
+
+
+@pytest.mark.parametrize("verb", ["cancel", "delete"])
+def test_a_change_that_the_database_refuses_is_an_error(
+    postgresql_url: URL, terminals: Terminals, verb: str
+) -> None:
+    shop = Shop(postgresql_url, terminals)
+    shop.add_all([row("scheduled"), row("scheduled")])
+    with shop.connected() as connection:
+        connection.exec_driver_sql(f"ALTER DATABASE {postgresql_url.database} SET lock_timeout = '50ms'")
+    with shop.connected() as connection:
+        connection.exec_driver_sql("SELECT 1 FROM oban_jobs WHERE id = 2 FOR UPDATE")
+        results = [shop.invoke(verb, "1", "2"), shop.invoke(verb, "--all", "--yes")]
+    for result in results:
+        assert result.exit_code == 1
+        assert result.stderr.startswith("Error: the database has refused a statement: ")
+        assert "lock timeout" in result.stderr
+    assert set(shop.states().values()) == {"scheduled"}
 
 
 def test_rows_that_other_programs_have_spoilt_can_be_changed(shop: Shop) -> None:
