@@ -16,7 +16,7 @@ import pytest
 from sqlalchemy import URL, create_engine, insert
 from sqlalchemy import text as sql
 
-from oban import Job, Oban, SyncOban
+from oban import Job, Oban, SyncOban, migration
 from oban.cli.documents import json_schema
 from oban.cli.top.columns import Column, fit
 from oban.cli.top.layout import divide
@@ -343,6 +343,22 @@ def test_it_never_starts_the_queues_of_an_application(sqlite_url: URL, folder: P
         assert result.output.startswith("shop")
         assert client.check_cluster() == []
         assert client.get_job(job.id).state == "available"  # type: ignore[union-attr]
+
+
+def test_a_schema_of_its_own_is_read(postgresql_url: URL) -> None:
+    migration.upgrade(postgresql_url, prefix="own")
+    with SyncOban(sync(postgresql_url), prefix="own") as client:
+        client.enqueue(Job(worker="app.Mail"))
+        engine = create_engine(sync(postgresql_url)).execution_options(schema_translate_map={None: "own"})
+        with engine.begin() as connection:
+            connection.execute(insert(Job).values(**failure("Refused: no")))
+            connection.execute(insert(Job).values(**row("app.Film", "executing")))
+        engine.dispose()
+    options = ("--database-url", text(postgresql_url), "--prefix", "own")
+    document = json.loads(invoke("top", "--json", *options).output)
+    assert [queue["available"] for queue in document["queues"]] == [1, 0]
+    assert [job["worker"] for job in document["executing"]] == ["app.Film"]
+    assert [job["error"] for job in document["failures"]] == ["Refused: no"]
 
 
 async def test_a_refresh_takes_as_many_statements_however_many_jobs_there_are(url: URL, oban: Oban) -> None:

@@ -84,7 +84,10 @@ class Top(App[None]):
         self._notice = Text()
         self._notice_until = 0.0
         self._wake = asyncio.Event()
-        #: The limits that keys have set since the last refresh, by queue.
+        #: Actions run one after another, in the order of the keys.
+        self._turns = asyncio.Lock()
+        self._acted_at = 0.0
+        #: The limits that keys have set and that no refresh has read yet, by queue.
         self._limits: dict[str, int] = {}
 
     def compose(self) -> ComposeResult:
@@ -118,7 +121,8 @@ class Top(App[None]):
             else:
                 self._problem = ""
                 self._snapshot = snapshot
-                self._limits.clear()
+                if self._acted_at < self._reading_since:
+                    self._limits.clear()
             pause = max(self._interval, _REST * (time.monotonic() - self._reading_since))
             self._reading_since = None
             self._show()
@@ -284,9 +288,12 @@ class Top(App[None]):
         self._show_lines()
 
     def _run(self, action: Awaitable[str | tuple[bool, str]]) -> None:
+        self._acted_at = time.monotonic()
+
         async def run() -> None:
-            async with asyncio.timeout(TIMEOUT):
+            async with self._turns, asyncio.timeout(TIMEOUT):
                 result = await action
+            self._acted_at = time.monotonic()
             good, text = (True, result) if isinstance(result, str) else result
             self.notice(text, good=good)
             self._refresh_soon()
