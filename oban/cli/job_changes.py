@@ -59,9 +59,9 @@ _set_priority = click.option(
 @click.command()
 @_changing
 def cancel(**options: Any) -> None:
-    """Cancel jobs that have not ended: those with an ID, or those that the filters find.
+    """Cancel jobs that have not ended.
 
-    A job that is executing is told to stop.
+    Pass their IDs, or filters that find them. A job that is executing is told to stop.
     """
 
     async def change(oban: Oban, choice: Choice) -> Changes:
@@ -76,9 +76,9 @@ def cancel(**options: Any) -> None:
 @click.command()
 @_changing
 def delete(**options: Any) -> None:
-    """Delete jobs for good: those with an ID, or those that the filters find.
+    """Delete jobs for good.
 
-    A job that is executing is left alone.
+    Pass their IDs, or filters that find them. A job that is executing is left alone.
     """
 
     async def change(oban: Oban, choice: Choice) -> Changes:
@@ -102,10 +102,11 @@ def retry(
     set_priority: int | None,
     **options: Any,
 ) -> None:
-    """Make jobs run again: those with an ID, or those that the filters find.
+    """Make jobs run again.
 
-    A job that has used its attempts gets one more. Jobs that are available or executing are left alone, and
-    so is a unique job if another one with the same key is in its way.
+    Pass their IDs, or filters that find them. A job that has used its attempts gets one more. Jobs that are
+    available or executing are left alone, and so is a unique job if another one with the same key is in its
+    way.
     """
     changes: Any = {
         "schedule_in": schedule_in,
@@ -156,10 +157,10 @@ def update(
     set_meta: str | None,
     **options: Any,
 ) -> None:
-    """Change fields of jobs in any state: those with an ID, or those that the filters find.
+    """Change fields of jobs in any state.
 
-    Either all of them are changed or none. An attempt that is under way goes on with the values that it
-    began with.
+    Pass their IDs, or filters that find them. Either all of them are changed or none. An attempt that is
+    under way goes on with the values that it began with.
     """
     given = {
         "schedule_in": schedule_in,

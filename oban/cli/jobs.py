@@ -104,7 +104,10 @@ def list_(instance: Instance, choice: Choice, limit: int, sort: str, as_json: bo
 @of_instance
 @output.json_option
 def show(job_id: int, instance: Instance, as_json: bool) -> None:
-    """Show everything about the job ID, with the attempts that have ended and the log of the last one."""
+    """Show everything about a job.
+
+    That includes its attempts, its last error, and the log of its last attempt.
+    """
 
     async def read(oban: Oban) -> tuple[Job | None, list[Attempt]]:
         return await oban.get_job(job_id), await oban.list_attempts(job_id)
