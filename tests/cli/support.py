@@ -1,17 +1,14 @@
 """An application for the tests of the command line, and its processes."""
 
-import asyncio
 import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-import pytest
 from click.testing import CliRunner, Result
 from sqlalchemy import URL
 
-from oban import Oban
 from oban.cli import main
 
 WORKERS = """
@@ -31,18 +28,6 @@ class Slow(Worker, name="slow"):
         print("slow has begun", flush=True)
         await asyncio.sleep(3600)
 """
-
-
-def record_starts(monkeypatch: pytest.MonkeyPatch) -> list[Oban]:
-    """Collect the instances that `oban start` would run, in this process."""
-    made: list[Oban] = []
-    monkeypatch.setattr("oban.cli.node.run", lambda instance, *_: made.append(asyncio.run(instance)))
-    # What only a separate process can change.
-    monkeypatch.setattr("oban.stop_signals.exit_on_signals", lambda: None)
-    monkeypatch.setattr("oban.cli.logs.Console.apply", lambda self: None)
-    monkeypatch.setattr("gc.freeze", lambda: None)
-    monkeypatch.setattr("sys.path", [*sys.path])
-    return made
 
 
 def text(url: URL) -> str:

@@ -14,9 +14,9 @@ from oban import Oban
 from oban.cli import main, settings
 from oban.cli.setting_types import TYPES
 from oban.config import Options
-from tests.cli.support import record_starts
 from tests.docs.snippets import fenced
 from tests.support.processes import ROOT
+from tests.support.starts import record_starts
 
 PAGE = "docs/configuration.md"
 OBAN_TOML, PYPROJECT, OWN, WRONG = fenced(PAGE, "toml")
