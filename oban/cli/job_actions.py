@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import click
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from oban.amounts import counted
 from oban.cli import output
 from oban.cli.documents import DOCUMENTS
 from oban.cli.instance import Instance
@@ -57,7 +58,9 @@ def run(
             return
         if plan.would_leave:
             click.echo(f"These are left alone: {_by_state(plan.would_leave)}.", err=True)
-        question = f"{action.verb.capitalize()} {_jobs(plan.changed)} ({_by_state(plan.would_change)})?"
+        question = (
+            f"{action.verb.capitalize()} {counted(plan.changed, 'job')} ({_by_state(plan.would_change)})?"
+        )
         output.confirm(question, yes=yes)
     _report(action, instance.call(lambda oban: change(oban, choice)), choice, as_json)
 
@@ -125,15 +128,15 @@ def _report(action: Action, changes: Changes, choice: Choice, as_json: bool) -> 
 def _tell(action: Action, changes: Changes, choice: Choice) -> None:
     if changes.dry_run:
         by_state = f": {_by_state(changes.would_change)}" if changes.would_change else ""
-        click.echo(f"{_jobs(changes.changed)} would be {action.done}{by_state}.")
+        click.echo(f"{counted(changes.changed, 'job')} would be {action.done}{by_state}.")
         if changes.would_leave:
             click.echo(
-                f"{_jobs(sum(changes.would_leave.values()))} would be left alone:"
+                f"{counted(sum(changes.would_leave.values()), 'job')} would be left alone:"
                 f" {_by_state(changes.would_leave)}."
             )
     elif changes.changed:
         was = "was" if changes.changed == 1 else "were"
-        click.echo(f"{_jobs(changes.changed)} {was} {action.done}.")
+        click.echo(f"{counted(changes.changed, 'job')} {was} {action.done}.")
     else:
         click.echo(f"No job was {action.done}.", err=True)
     for left in changes.left_alone[:_NAMED]:
@@ -155,7 +158,3 @@ def _why(action: Action, left: LeftAlone) -> str:
 
 def _by_state(counts: Mapping[str, int] | None) -> str:
     return ", ".join(f"{number:,} {state}" for state, number in (counts or {}).items())
-
-
-def _jobs(number: int) -> str:
-    return f"{number:,} job" if number == 1 else f"{number:,} jobs"

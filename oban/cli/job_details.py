@@ -10,6 +10,7 @@ from rich.highlighter import JSONHighlighter
 from rich.text import Text
 
 from oban import display
+from oban.amounts import duration
 from oban.cli import output
 from oban.cli.job_documents import json_able, text, texts
 from oban.cli.output import Column
@@ -104,16 +105,8 @@ def _time(value: datetime | None) -> str | None:
     if value is None:
         return None
     seconds = (datetime.now(UTC) - value).total_seconds()
-    distance = _duration(abs(seconds))
+    distance = duration(abs(seconds))
     return f"{output.time(value)} UTC ({f'{distance} ago' if seconds >= 0 else f'in {distance}'})"
-
-
-def _duration(seconds: float) -> str:
-    """A duration in its largest unit, such as `2 hours`."""
-    for unit, size in (("day", 86_400), ("hour", 3_600), ("minute", 60), ("second", 1)):
-        if (number := int(seconds // size)) or unit == "second":
-            return f"{number:,} {unit}" if number == 1 else f"{number:,} {unit}s"
-    raise AssertionError("unreachable")
 
 
 def _without_progress(meta: Any) -> Any:
@@ -140,9 +133,9 @@ def _cells(attempt: Attempt) -> tuple[str | Text, ...]:
     return str(attempt.attempt), outcome, output.time(attempt.started_at), took, node, last_line
 
 
-def _took(duration: timedelta) -> str:
-    seconds = duration.total_seconds()
-    return f"{seconds:.3f} s" if seconds < 60 else _duration(seconds)
+def _took(time: timedelta) -> str:
+    seconds = time.total_seconds()
+    return f"{seconds:.3f} s" if seconds < 60 else duration(seconds)
 
 
 def _log(attempts: Sequence[Attempt]) -> list[str]:

@@ -3,6 +3,7 @@
 import click
 from rich.text import Text
 
+from oban.amounts import short_duration
 from oban.cli import output
 from oban.cli.documents import DOCUMENTS
 from oban.cli.instance import Instance, of_instance
@@ -52,7 +53,7 @@ def _cells(node: NodeInfo) -> tuple[str | Text, ...]:
     return (
         node.node,
         Text(status, style=style),
-        output.duration(node.heartbeat_age),
+        short_duration(node.heartbeat_age),
         str(sum(len(info.running) for info in node.queues)),
         queues or "-",
         _clock(node.clock_skew),

@@ -128,16 +128,6 @@ def time(value: datetime | None) -> str:
     return "-" if value is None else f"{value:%Y-%m-%d %H:%M:%S}"
 
 
-def duration(seconds: float) -> str:
-    """A number of seconds in its two largest units, such as `12m 5s`."""
-    whole = max(0, int(seconds))
-    for size, unit, part, smaller in ((86400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s")):
-        if whole >= size:
-            rest = whole % size // part
-            return f"{whole // size}{unit}" + (f" {rest}{smaller}" if rest else "")
-    return f"{whole}s"
-
-
 def confirm(question: str, *, yes: bool) -> None:
     """Ask for confirmation, unless the option `--yes` was used.
 

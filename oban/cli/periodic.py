@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from oban import suggestions
+from oban.amounts import duration
 from oban.cli import output
 from oban.cli.documents import DOCUMENTS
 from oban.cli.instance import Instance, of_instance
@@ -84,7 +85,7 @@ def _lines(info: PeriodicInfo) -> Iterator[tuple[str, str]]:
     yield "Time zone", info.timezone
     yield "Last (UTC)", _last(info)
     yield "Next (UTC)", output.time(info.next_at)
-    yield "Catch up", f"{info.catch_up}, within {output.duration(info.window)}"
+    yield "Catch up", f"{info.catch_up}, within {duration(info.window)}"
     yield "Worker", info.worker
     yield "Queue", info.queue
     yield "Priority", str(info.priority)

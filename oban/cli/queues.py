@@ -7,6 +7,7 @@ import click
 from rich.text import Text
 
 from oban import suggestions
+from oban.amounts import short_duration
 from oban.cli import output
 from oban.cli.documents import DOCUMENTS
 from oban.cli.instance import Instance, of_instance
@@ -82,13 +83,12 @@ def cells(queue: QueueStats) -> tuple[str | Text, ...]:
     def number(state: str) -> str:
         return f"{queue.counts[state]:,}{'+' if state in queue.truncated else ''}"
 
-    age = queue.oldest_available_age
     return (
         queue.queue,
         Text(queue.status, style=_STYLES[queue.status]),
         number("available"),
         number("executing"),
-        "-" if age is None else output.duration(age),
+        short_duration(queue.oldest_available_age),
         number("scheduled"),
         number("retryable"),
         str(len(queue.nodes)),

@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
+from oban.amounts import duration
 from oban.config import Options
 from oban.diagnosis.explanation import Reason
-from oban.diagnosis.texts import Commands, after, at, duration, named, since
+from oban.diagnosis.texts import Commands, after, at, named, since
 from oban.models import Job
 from oban.repository.job_facts import Facts, QueueNode
 

@@ -12,11 +12,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from oban import error_texts, fields
+from oban.amounts import counted, duration
 from oban.config import Options
 from oban.database.transaction import Transaction
 from oban.diagnosis import executing, waiting
 from oban.diagnosis.explanation import Explanation, Reason
-from oban.diagnosis.texts import Commands, counted, duration, last_error, listed, named, since
+from oban.diagnosis.texts import Commands, last_error, listed, named, since
 from oban.encoding import Undecodable
 from oban.models import Job
 from oban.repository import job_facts, job_obstacles

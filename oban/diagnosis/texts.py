@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterable
 from datetime import datetime, timedelta
 
 from oban import error_texts
+from oban.amounts import duration
 from oban.config import Options
 from oban.type_expressions import LAST_TIME
 
@@ -23,18 +24,6 @@ def listed(names: Collection[object]) -> str:
     shown = [named(name) for name in list(names)[:MOST_LISTED]]
     more = len(names) - len(shown)
     return ", ".join(shown) + (f" and {more:,} more" if more > 0 else "")
-
-
-def counted(number: int, noun: str) -> str:
-    return f"1 {noun}" if number == 1 else f"{number:,} {noun}s"
-
-
-def duration(seconds: float) -> str:
-    """A duration in its largest unit, such as `3 minutes`."""
-    for unit, length in (("day", 86_400), ("hour", 3600), ("minute", 60)):
-        if seconds >= 2 * length:
-            return counted(int(seconds // length), unit)
-    return counted(max(0, int(seconds)), "second")
 
 
 def at(time: object) -> str:

@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 
 from oban import clock, fields, suggestions
+from oban.amounts import counted, duration
 from oban.config import Options
 from oban.diagnosis.executing import no_leader
 from oban.diagnosis.explanation import Reason
 from oban.diagnosis.queue_state import paused, stopped
-from oban.diagnosis.texts import Commands, at, counted, duration, last_error, listed, named
+from oban.diagnosis.texts import Commands, at, last_error, listed, named
 from oban.errors import InvalidJob
 from oban.models import Job
 from oban.repository.job_facts import MOST_AHEAD, Facts, QueueNode

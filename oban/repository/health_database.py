@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 
 from oban import dialects
+from oban.amounts import duration, size
 from oban.database.transaction import Transaction
 from oban.models import metadata
 from oban.repository import nodes
-from oban.repository.health_findings import SEVERITIES, Finding, Severity, Thresholds, duration, size
+from oban.repository.health_findings import SEVERITIES, Finding, Severity, Thresholds
 
 #: Fewer dead rows, or less free space, are no problem, whatever their number.
 MIN_DEAD_SHARE = 0.2

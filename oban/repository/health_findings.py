@@ -113,23 +113,6 @@ class Thresholds:
         return "critical" if value >= critical else "warning" if value >= warning else "ok"
 
 
-def duration(seconds: float) -> str:
-    """Seconds for people, in the largest unit of which there are at least two."""
-    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60)):
-        if abs(seconds) >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s" if abs(seconds) >= 10 else f"{seconds:.1f} s"
-
-
-def size(bytes_: float) -> str:
-    """Bytes for people."""
-    for unit in ("bytes", "kB", "MB"):
-        if bytes_ < 1024:
-            return f"{bytes_:.0f} {unit}"
-        bytes_ /= 1024
-    return f"{bytes_:.1f} GB"
-
-
 def sentence(text: str) -> str:
     """A clause as a sentence. The name of a table at its beginning stays as it is."""
     first = text.partition(" ")[0]

@@ -8,11 +8,12 @@ from typing import NamedTuple
 from sqlalchemy import BigInteger, Executable, func, literal, select
 
 from oban import suggestions
+from oban.amounts import duration
 from oban.database.transaction import Transaction
 from oban.dialects.base import Dialect
 from oban.models import Job, Producer
 from oban.repository import cluster, stats
-from oban.repository.health_findings import Finding, Thresholds, duration
+from oban.repository.health_findings import Finding, Thresholds
 from oban.repository.stage import is_waiting
 
 _job = Job.__table__.c
@@ -57,7 +58,7 @@ def check_queues(tx: Transaction, name: str, thresholds: Thresholds) -> Iterator
         text = "No available job waits in a queue that a node runs."
         if waiting:
             age, queue = max(waiting)
-            text = f"The oldest available job, of the queue {queue}, has waited for {duration(max(age, 0))}."
+            text = f"The oldest available job, of the queue {queue}, has waited for {duration(age)}."
         yield Finding(code, "ok", text)
 
 
@@ -72,7 +73,7 @@ def check_unserved(tx: Transaction, name: str, thresholds: Thresholds) -> Iterat
         yield Finding(
             code,
             "critical" if thresholds.judge("oldest_job", age) == "critical" else "warning",
-            f"No live node runs the queue {queue}, whose oldest job has waited for {duration(max(age, 0))}."
+            f"No live node runs the queue {queue}, whose oldest job has waited for {duration(age)}."
             + (f" Did you mean {near}?" if (near := suggestions.similar(queue, runs)) else ""),
             f"Start a node with --queues {queue}:10, or let the nodes that run start it, with `oban queues"
             f" start {queue}`. If the name is wrong, move the jobs with `oban jobs update --queue {queue}`.",

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 
+from oban.amounts import counted, duration
 from oban.database.transaction import Transaction
 from oban.repository import nodes
-from oban.repository.health_findings import Finding, Thresholds, duration
+from oban.repository.health_findings import Finding, Thresholds
 from oban.repository.nodes import NodeInfo
 
 
@@ -17,8 +18,8 @@ def check_heartbeats(tx: Transaction, name: str, thresholds: Thresholds) -> Iter
             code,
             "warning",
             f"{_named(node)} has sent no heartbeat for {duration(node.heartbeat_age)}, and its lease was"
-            f" {duration(node.lease)}: it is dead, frozen or cut off from the database. {_jobs(running)}"
-            " running there.",
+            f" {duration(node.lease)}: it is dead, frozen or cut off from the database."
+            f" {counted(running, 'job')} {'was' if running == 1 else 'were'} running there.",
             "See why it has ended, and start it again. The leader rescues its jobs, and then removes it from"
             " this list; without a node that leads, nobody does.",
         )
@@ -38,17 +39,16 @@ def check_clocks(tx: Transaction, name: str, thresholds: Thresholds) -> Iterator
             yield Finding(
                 code,
                 severity,
-                f"{_named(node)} has a clock that is {duration(abs(skew))} {direction} the database's: jobs"
-                f" that it enqueues with schedule_in run too {effect}.",
+                f"{_named(node)} has a clock that is {duration(abs(skew), 1)} {direction} the database's:"
+                f" jobs that it enqueues with schedule_in run too {effect}.",
                 "Synchronize the clocks of that machine and of the database server, with NTP, say.",
             )
     if not any(thresholds.judge("clock_skew", skew) != "ok" for skew in skews):
-        text = (
-            f"The clocks of {_nodes(len(skews))} are within {duration(max(skews))} of the database's clock."
-            if skews
-            else ""
-        )
-        yield Finding(code, "ok", text or "No node that runs tells its clock.")
+        text = "No node that runs tells its clock."
+        if skews:
+            within = duration(max(skews), 1)
+            text = f"The clocks of {counted(len(skews), 'node')} are within {within} of the database's clock."
+        yield Finding(code, "ok", text)
 
 
 def check_listeners(tx: Transaction, name: str, thresholds: Thresholds) -> Iterator[Finding]:
@@ -67,7 +67,7 @@ def check_listeners(tx: Transaction, name: str, thresholds: Thresholds) -> Itera
         yield Finding(code, "warning", text, advice)
     if not any(node.hears is False for node in found):
         hearing = sum(node.hears is True for node in found)
-        text = f"{hearing} of {_nodes(len(found))} hear notifications, and none is deaf."
+        text = f"{hearing} of {counted(len(found), 'node')} hear notifications, and none is deaf."
         yield Finding(code, "ok", text if found else "No node runs.")
 
 
@@ -79,13 +79,13 @@ def check_leader(tx: Transaction, name: str, thresholds: Thresholds) -> Iterator
     if leader is not None:
         yield Finding(code, "ok", f"The node {leader} leads the instance.")
     elif settled:
-        lease = max(node.lease for node in settled)
+        lease = duration(max(node.lease for node in settled))
+        have_run = f"{counted(len(settled), 'node')} {'has' if len(settled) == 1 else 'have'} run"
         yield Finding(
             code,
             "warning",
-            f"No node leads the instance {name}, although {_nodes(len(settled), ' has', ' have')} run for"
-            f" more than a lease of {duration(lease)}: nobody rescues jobs, deletes old ones or inserts"
-            " periodic ones.",
+            f"No node leads the instance {name}, although {have_run} for more than a lease of {lease}: nobody"
+            " rescues jobs, deletes old ones or inserts periodic ones.",
             "Run at least one node without leadership=False, and look for errors of oban.leader in the logs.",
         )
     else:
@@ -104,11 +104,3 @@ def _runs_for(node: NodeInfo) -> float:
 def _named(node: NodeInfo) -> str:
     process = "" if node.pid is None else f" (process {node.pid})"
     return f"The node {node.node}{process}"
-
-
-def _nodes(number: int, one: str = "", many: str = "") -> str:
-    return f"1 node{one}" if number == 1 else f"{number} nodes{many}"
-
-
-def _jobs(number: int) -> str:
-    return "1 job was" if number == 1 else f"{number} jobs were"

@@ -66,7 +66,7 @@ def test_a_critical_finding_has_the_exit_code_2_and_comes_first(url: URL) -> Non
     result = invoke("check", "--database-url", text(url))
     lines = result.stdout.splitlines()
     assert result.exit_code == 2
-    waits = "No live node runs the queue mail, whose oldest job has waited for 2 h."
+    waits = "No live node runs the queue mail, whose oldest job has waited for 2 hours."
     assert lines[:3] == [f"CRITICAL: {waits} (1 more)", "", f"critical unserved_queue: {waits}"]
     assert "warning schema_drift: oban_jobs has no index oban_jobs_staging_index." in lines
     skipped = invoke("check", "--database-url", text(url), "--skip", "unserved_queue")
@@ -174,7 +174,7 @@ def test_texts_fit_the_terminal(url: URL, terminals: Terminals, columns: int) ->
     assert code == 2
     words = " ".join(" ".join(lines).split())
     assert words.startswith(
-        "CRITICAL: No live node runs the queue mail, whose oldest job has waited for 2 h."
+        "CRITICAL: No live node runs the queue mail, whose oldest job has waited for 2 hours."
     )
     assert "warning schema_drift: oban_jobs has no index oban_jobs_staging_index." in words
     assert len(lines[0]) > 50 if columns == 160 else len(lines) > 8

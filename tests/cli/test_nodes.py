@@ -50,10 +50,10 @@ def test_a_wide_terminal_shows_all_columns(shop: SyncOban, terminals: Terminals)
     assert code == 0
     assert lines == [
         "NODE   STATUS  HEARTBEAT  RUNNING  QUEUES                 CLOCK  LISTENER  VERSION  PID",
-        "web-1  leader      2h 3m        4  mail 5, media paused   +0.0s  listen    0.1.0     71",
-        "web-2  alive       2h 3m        2  mail 5                +90.2s  deaf      0.1.0     72",
-        "web-3  dead        2h 3m        2  mail 5                 +0.0s  listen    0.1.0     73",
-        "web-4  alive       2h 3m        0  mail ?                     -  -         -          -",
+        "web-1  leader      2h03m        4  mail 5, media paused   +0.0s  listen    0.1.0     71",
+        "web-2  alive       2h03m        2  mail 5                +90.2s  deaf      0.1.0     72",
+        "web-3  dead        2h03m        2  mail 5                 +0.0s  listen    0.1.0     73",
+        "web-4  alive       2h03m        0  mail ?                     -  -         -          -",
     ]
 
 
@@ -62,10 +62,10 @@ def test_a_narrow_terminal_shows_what_matters_most(shop: SyncOban, terminals: Te
     assert code == 0
     assert lines == [
         "NODE   STATUS  HEARTBEAT  RUNNING  QUEUES",
-        "web-1  leader      2h 3m        4  mail 5, media paused",
-        "web-2  alive       2h 3m        2  mail 5",
-        "web-3  dead        2h 3m        2  mail 5",
-        "web-4  alive       2h 3m        0  mail ?",
+        "web-1  leader      2h03m        4  mail 5, media paused",
+        "web-2  alive       2h03m        2  mail 5",
+        "web-3  dead        2h03m        2  mail 5",
+        "web-4  alive       2h03m        0  mail ?",
     ]
 
 

@@ -137,7 +137,7 @@ def test_an_entry_is_added_shown_changed_reset_and_deleted(operated: SyncOban, t
         "Time zone:      Asia/Tokyo",
         "Last (UTC):     -",
         f"Next (UTC):     {next_night()}",
-        "Catch up:       3, within 2h",
+        "Catch up:       3, within 2 hours",
         "Worker:         app.Report",
         "Queue:          slow",
         "Priority:       2",

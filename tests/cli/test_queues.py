@@ -55,7 +55,7 @@ def test_a_wide_terminal_shows_jobs_nodes_and_settings(shop: SyncOban, terminals
     assert lines == [
         "QUEUE  STATUS         AVAILABLE  EXECUTING  OLDEST  SCHEDULED  RETRYABLE  NODES  LIMIT  SETTINGS",
         "fast   running                0          0       -          0          0      1      5  -",
-        "mail   partly paused          3          0   2h 3m          1          1      2     10"
+        "mail   partly paused          3          0   2h03m          1          1      2     10"
         "  limit 7, paused on web-2",
         "media  paused                 0          1       -          0          0      1      5"
         "  paused, resumed on web-9",
@@ -70,7 +70,7 @@ def test_a_narrow_terminal_shows_what_matters_most(shop: SyncOban, terminals: Te
     assert lines == [
         "QUEUE  STATUS         AVAILABLE  EXECUTING  OLDEST",
         "fast   running                0          0       -",
-        "mail   partly paused          3          0   2h 3m",
+        "mail   partly paused          3          0   2h03m",
         "media  paused                 0          1       -",
         "old    idle                   0          0       -",
         "Stored for all queues: resumed on web-9.",

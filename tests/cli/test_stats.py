@@ -62,7 +62,7 @@ def test_a_wide_terminal_shows_everything(shop: SyncOban, terminals: Terminals) 
         *STATES,
         "QUEUE  STATUS   AVAILABLE  EXECUTING  OLDEST  SCHEDULED  RETRYABLE  NODES  LIMIT  SETTINGS"
         "  DISCARDED  COMPLETED",
-        "mail   running          3          0   2h 3m          0          0      1      5  -       "
+        "mail   running          3          0   2h03m          0          0      1      5  -       "
         "          0          3",
         "media  idle             0          0       -          0          1      0      -  -       "
         "          1          0",
@@ -76,7 +76,7 @@ def test_a_narrow_terminal_shows_what_matters_most(shop: SyncOban, terminals: Te
     assert lines == [
         *STATES,
         "QUEUE  STATUS   AVAILABLE  EXECUTING  OLDEST  SETTINGS",
-        "mail   running          3          0   2h 3m  -",
+        "mail   running          3          0   2h03m  -",
         "media  idle             0          0       -  -",
         *LINES,
     ]

@@ -21,7 +21,7 @@ from oban.cli.documents import json_schema
 from oban.cli.top.columns import Column, fit
 from oban.cli.top.layout import divide
 from oban.cli.top.source import Source
-from oban.cli.top.tables import duration, number
+from oban.cli.top.tables import number
 from tests.cli.support import invoke, text
 from tests.support.databases import SQLiteFactory
 from tests.support.statements import recorded
@@ -387,22 +387,6 @@ async def test_a_refresh_takes_as_many_statements_however_many_jobs_there_are(ur
     snapshot = await source.read()
     await source.close()
     assert (len(snapshot.executing), len(snapshot.failures)) == (200, 100)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "shown"),
-    [
-        (None, "-"),
-        (-1, "0s"),
-        (59.9, "59s"),
-        (125, "2m05s"),
-        (12_000, "3h20m"),
-        (100_000, "1d03h"),
-        (1e7, "115d"),
-    ],
-)
-def test_durations(seconds: float | None, shown: str) -> None:
-    assert duration(seconds) == shown
 
 
 @pytest.mark.parametrize(

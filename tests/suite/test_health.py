@@ -439,8 +439,8 @@ async def test_a_node_without_heartbeats_is_found(oban: Oban, engine: Engine) ->
     lead(engine, "n2")
     found = problem(await oban.health(), "stale_node")
     assert found.text == (
-        "The node n1 (process 7) has sent no heartbeat for 10 min, and its lease was 60 s: it is dead, frozen"
-        " or cut off from the database. 2 jobs were running there."
+        "The node n1 (process 7) has sent no heartbeat for 10 minutes, and its lease was 60 seconds: it is"
+        " dead, frozen or cut off from the database. 2 jobs were running there."
     )
 
 
@@ -457,11 +457,15 @@ class Shifted(clock.Clock):
 @pytest.mark.parametrize(
     ("by", "severity", "expected"),
     [
-        (20, "warning", "20 s ahead of the database's: jobs that it enqueues with schedule_in run too late"),
+        (
+            20,
+            "warning",
+            "20 seconds ahead of the database's: jobs that it enqueues with schedule_in run too late",
+        ),
         (
             -7200,
             "critical",
-            "2 h behind the database's: jobs that it enqueues with schedule_in run too early",
+            "2 hours behind the database's: jobs that it enqueues with schedule_in run too early",
         ),
     ],
 )
@@ -497,7 +501,7 @@ async def test_a_node_that_cannot_watch_its_file_is_found(oban: Oban, engine: En
 async def test_nodes_without_a_leader_are_found(oban: Oban, engine: Engine) -> None:
     send_heartbeat(engine)
     assert problem(await oban.health(), "leader").text.startswith(
-        "No node leads the instance Oban, although 1 node has run for more than a lease of 60 s"
+        "No node leads the instance Oban, although 1 node has run for more than a lease of 60 seconds"
     )
     # One of them may be elected soon.
     with engine.begin() as connection:
@@ -523,7 +527,7 @@ async def test_jobs_that_wait_for_long_are_found(
     health = await oban.health()
     found = of(health, "oldest_job")[0]
     assert (health.severity, found.severity) == (severity, severity)
-    age = {3: "3 min", 10: "10 min", 120: "2 h"}[int(minutes)]
+    age = {3: "3 minutes", 10: "10 minutes", 120: "2 hours"}[int(minutes)]
     assert f"has waited for {age}." in found.text
 
 
@@ -573,4 +577,4 @@ async def test_due_jobs_that_nobody_makes_available_are_found(oban: Oban, engine
     lead(engine)
     await insert_rows(oban.engine, row("scheduled", scheduled_at=ago(minutes=10)))
     found = problem(await oban.health(), "staging")
-    assert "has been due for 10 min, and no node has made it available" in found.text
+    assert "has been due for 10 minutes, and no node has made it available" in found.text

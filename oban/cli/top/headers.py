@@ -4,6 +4,7 @@ from typing import Any
 
 from rich.text import Text
 
+from oban.amounts import counted
 from oban.cli.top.snapshot import Snapshot
 from oban.cli.top.tables import EXECUTING, FAILURES, QUEUES, number
 from oban.error_texts import log_safe
@@ -56,7 +57,7 @@ def summary(snapshot: Snapshot) -> list[Text]:
         Text("no leader", style="red" if nodes else "dim")
         if leader is None
         else Text(f"leader {log_safe(leader, 30)}"),
-        Text("1 node" if nodes == 1 else f"{nodes} nodes"),
+        Text(counted(nodes, "node")),
         Text(f"{number(running)}{of} executing"),
         Text(f"{done:.1f} done/s"),
     ]

@@ -6,6 +6,7 @@ from typing import Any, Generic, TypeVar
 
 from rich.text import Text
 
+from oban.amounts import short_duration
 from oban.cli import output
 from oban.cli.top.columns import Column
 from oban.cli.top.snapshot import ExecutingRow, FailureRow, JobProgress, NodeRow, QueueRow, Snapshot
@@ -61,20 +62,6 @@ def rate(value: float) -> str:
     return "-" if value <= 0 else f"{value:.1f}" if value < 100 else number(value)
 
 
-def duration(seconds: float | None) -> str:
-    """Seconds in at most six characters, such as 59s, 2m05s, 3h20m or 12d"""
-    if seconds is None:
-        return "-"
-    left = max(0, int(seconds))
-    if left < 60:
-        return f"{left}s"
-    if left < 3600:
-        return f"{left // 60}m{left % 60:02}s"
-    if left < 86_400:
-        return f"{left // 3600}h{left % 3600 // 60:02}m"
-    return f"{left // 86_400}d{left % 86_400 // 3600:02}h" if left < 864_000 else f"{left // 86_400}d"
-
-
 def _text(value: object, style: str = "") -> Text:
     return Text(log_safe(value), style=style)
 
@@ -127,7 +114,7 @@ def _queue(row: QueueRow) -> tuple[Text, ...]:
         _count(row, "executing", "yellow"),
         _count(row, "retryable", "magenta"),
         _count(row, "scheduled"),
-        Text(duration(row.oldest), style="" if row.oldest is not None else "dim"),
+        Text(short_duration(row.oldest), style="" if row.oldest is not None else "dim"),
         Text(_limit(row)),
         Text(str(row.nodes), style="" if row.nodes else "dim"),
         Text(rate(row.completed_per_second), style="" if row.completed_per_second > 0 else "dim"),
@@ -141,7 +128,7 @@ def _executing(row: ExecutingRow) -> tuple[Text, ...]:
         _text(row.queue),
         _text(row.node or "-"),
         Text(f"{row.attempt}/{row.max_attempts}", style="dim" if row.attempt <= 1 else ""),
-        Text(duration(row.running_for)),
+        Text(short_duration(row.running_for)),
         bar(row.progress),
         _text((row.progress and row.progress.message) or ""),
     )
@@ -154,7 +141,7 @@ def _failure(row: FailureRow) -> tuple[Text, ...]:
         _text(row.queue),
         output.state(row.state),
         Text(f"{row.attempt}/{row.max_attempts}"),
-        Text(duration(row.age)),
+        Text(short_duration(row.age)),
         _text(row.error),
     )
 
@@ -162,7 +149,7 @@ def _failure(row: FailureRow) -> tuple[Text, ...]:
 def _heartbeat(row: NodeRow) -> Text:
     late = row.heartbeat >= row.lease * _LATE
     style = "yellow" if row.alive and late else "" if row.alive else "red"
-    return Text(duration(row.heartbeat), style=style)
+    return Text(short_duration(row.heartbeat), style=style)
 
 
 def _node(row: NodeRow) -> tuple[Text, ...]:
@@ -171,7 +158,7 @@ def _node(row: NodeRow) -> tuple[Text, ...]:
         Text("leader" if row.leader else "" if row.alive else "dead", style="cyan" if row.alive else "red"),
         _heartbeat(row),
         Text(f"{row.running}/{row.places}"),
-        Text(duration(row.up)),
+        Text(short_duration(row.up)),
         Text("-" if row.pid is None else str(row.pid)),
         _text(", ".join(map(log_safe, row.queues))),
     )
