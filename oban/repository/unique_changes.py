@@ -17,6 +17,7 @@ from oban.dialects.base import Dialect
 from oban.errors import InvalidJob
 from oban.guard import Candidate
 from oban.models import Job
+from oban.progress import Progress
 from oban.unique import Unique
 
 
@@ -84,7 +85,10 @@ def _key(rule: Unique, values: dict[str, Any]) -> str | None:
 
 def _as_inserted(meta: Mapping[str, Any]) -> dict[str, Any]:
     """Meta without what attempts have written to it, and what a new job therefore does not have."""
-    written = {"progress", "rescued", "snoozed"} | ({"recorded", "return"} if "recorded" in meta else set())
+    written = {"rescued", "snoozed"} | ({"recorded", "return"} if "recorded" in meta else set())
+    # An application can have a key of this name for something else.
+    if Progress.parse(meta.get("progress")) is not None:
+        written.add("progress")
     return {key: value for key, value in meta.items() if key not in written}
 
 

@@ -272,6 +272,22 @@ async def test_what_attempts_have_written_to_meta_is_not_compared(oban: Oban) ->
     assert (await read_rows(oban.engine, [id_]))[id_]["unique_key"] == key
 
 
+async def test_only_the_progress_of_attempts_is_left_out_of_the_comparison(oban: Oban) -> None:
+    rule = Unique(fields=["worker", "queue", "meta"])
+    progress = {"attempt": 1, "done": 1, "total": None, "message": None, "at": "2030-01-01T00:00:00+00:00"}
+    own = {"progress": "half"}
+    reported, other = await insert_rows(
+        oban.engine,
+        unique("completed", rule, meta={"progress": progress}),
+        unique("completed", rule, meta={"progress": "none"}),
+    )
+    await oban.update_job(reported, {"queue": "b"})
+    await oban.update_job(other, {"meta": own})
+    rows = await read_rows(oban.engine, [reported, other])
+    keys = unique("available", rule, meta={}, queue="b"), unique("available", rule, meta=own)
+    assert [rows[id_]["unique_key"] for id_ in (reported, other)] == [key["unique_key"] for key in keys]
+
+
 # -- everything else ---------------------------------------------------------------------------
 
 
