@@ -1,5 +1,6 @@
 """Texts about errors and values that can be stored in `errors`, or written to a line of a log."""
 
+import itertools
 import traceback
 
 import orjson
@@ -8,6 +9,8 @@ import orjson
 MAX_ERROR = 8192
 #: Takes the place of the message of an exception whose methods fail.
 UNPRINTABLE = "<the exception could not be printed>"
+#: The beginning of the traceback of an exception group, whose further lines begin with a bar.
+_GROUP = "  + Exception Group Traceback"
 
 
 #: Read like this because a subclass can replace the attribute.
@@ -91,3 +94,23 @@ def first_line(text: str) -> str:
     # As a plain str, because the methods of a subclass can do anything. A longer line is cut anyway.
     lines = str.__str__(text)[:1000].strip().splitlines()
     return log_safe(lines[0].rstrip(), 500) if lines else ""
+
+
+def last_error(errors: object) -> str:
+    """What the last entry of a job's `errors` says, in one line; empty if it says nothing."""
+    # Other programs can store anything.
+    entry = errors[-1] if isinstance(errors, list) and errors else None
+    error = entry.get("error") if isinstance(entry, dict) else entry
+    return stored_error_line(error) if isinstance(error, str) else ""
+
+
+def stored_error_line(error: str) -> str:
+    """The line of a stored error that has the type of the exception and its message, after the traceback."""
+    lines = error.splitlines()
+    if lines and lines[0].startswith(_GROUP):
+        lines = [line.removeprefix("  | ") for line in lines if line.startswith("  | ")]
+    places = [number for number, line in enumerate(lines) if line.startswith('  File "')]
+    if places:
+        # The line of code, and marks below it, are indented further.
+        lines = [*itertools.dropwhile(lambda line: line.startswith("    "), lines[places[-1] + 1 :])]
+    return first_line("\n".join(lines)) or first_line(error)

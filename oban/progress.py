@@ -40,6 +40,13 @@ class Progress:
         """The part that is done, from 0.0 to 1.0; None if the total is unknown or 0."""
         return min(1.0, self.done / self.total) if self.total else None
 
+    def __str__(self) -> str:
+        """How far the attempt has come, such as `3 of 10 (30%): reading`."""
+        shown = f"{self.done:,}" if self.total is None else f"{self.done:,} of {self.total:,}"
+        if self.fraction is not None:
+            shown += f" ({self.fraction:.0%})"
+        return f"{shown}: {self.message}" if self.message else shown
+
     @classmethod
     def parse(cls, stored: object) -> "Progress | None":
         """The progress that `document` has stored; None for anything else, which other programs can store."""

@@ -14,8 +14,8 @@ from oban.amounts import duration
 from oban.cli import output
 from oban.cli.job_documents import json_able, text, texts
 from oban.cli.output import Column
+from oban.error_texts import stored_error_line
 from oban.models import Attempt, Job
-from oban.progress import Progress
 
 #: How much of a document or a traceback is shown, in characters. `--json` prints all of it.
 _LONGEST = 20_000
@@ -57,23 +57,6 @@ def show_job(job: Job, attempts: Sequence[Attempt]) -> None:
         _section(f"Log of attempt {attempts[-1].attempt}", Text(_cut(output.printable("\n".join(lines)))))
 
 
-def last_error(job: Job) -> str:
-    """The last line of a job's last error, such as `ValueError: no such customer`; empty without one."""
-    error = _last_error(job)
-    lines = [line for line in _error_text(error).splitlines() if line.strip()] if error else []
-    return lines[-1].strip() if lines else ""
-
-
-def progress_text(progress: Progress | None) -> str | None:
-    """How far an attempt has come, such as `3 of 10 (30%): reading`."""
-    if progress is None:
-        return None
-    shown = f"{progress.done:,}" if progress.total is None else f"{progress.done:,} of {progress.total:,}"
-    if progress.fraction is not None:
-        shown += f" ({progress.fraction:.0%})"
-    return f"{shown}: {progress.message}" if progress.message else shown
-
-
 def _heading(job: Job) -> Text:
     state = "unknown" if job.state is None else job.state.value
     return Text.assemble((f"Job {job.id}", "bold"), " is ", output.state(state))
@@ -91,7 +74,7 @@ def _texts(job: Job) -> Iterator[tuple[str, str | None]]:
     yield "priority", str(job.priority)
     yield "attempt", f"{job.attempt} of {job.max_attempts}"
     yield "tags", ", ".join(texts(job.tags)) or None
-    yield "progress", progress_text(job.last_progress)
+    yield "progress", None if job.last_progress is None else str(job.last_progress)
     yield "inserted", _time(job.inserted_at)
     yield "due", _time(job.scheduled_at)
     yield "last attempt", _time(job.attempted_at)
@@ -126,11 +109,10 @@ def _title(title: str) -> Text:
 
 def _cells(attempt: Attempt) -> tuple[str | Text, ...]:
     took = "-" if attempt.started_at is None else _took(attempt.ended_at - attempt.started_at)
-    lines = text(attempt.error).strip().splitlines() if attempt.error is not None else []
     outcome = Text(output.printable(text(attempt.outcome)), style=_STYLES.get(text(attempt.outcome), ""))
     node = "-" if attempt.node is None else text(attempt.node)
-    last_line = output.printable(lines[-1].strip()) if lines else ""
-    return str(attempt.attempt), outcome, output.time(attempt.started_at), took, node, last_line
+    error = "" if attempt.error is None else stored_error_line(text(attempt.error))
+    return str(attempt.attempt), outcome, output.time(attempt.started_at), took, node, error
 
 
 def _took(time: timedelta) -> str:

@@ -14,7 +14,7 @@ from oban.cli import output
 from oban.cli.documents import DOCUMENTS
 from oban.cli.instance import Instance, of_instance
 from oban.cli.job_changes import cancel, delete, retry, update
-from oban.cli.job_details import last_error, show_job
+from oban.cli.job_details import show_job
 from oban.cli.job_documents import job_details, job_document, json_able, text
 from oban.cli.job_filters import ID, Choice, Duration, filtered
 from oban.cli.output import Column
@@ -173,7 +173,7 @@ def _cells(job: Job) -> tuple[str | Text, ...]:
         text(job.worker),
         f"{job.attempt}/{job.max_attempts}",
         output.time(_when(job)),
-        _short(last_error(job)),
+        _short(error_texts.last_error(job.errors)),
         _short(_one_line(job.args)),
     )
 
@@ -203,7 +203,7 @@ def _tell_end(job: Job) -> None:
     click.echo(f"Job {job.id} is {_state(job)}.")
     if job.state == JobState.COMPLETED and isinstance(job.meta, dict) and job.recorded is not None:
         click.echo(f"It recorded {output.printable(_one_line(job.recorded))}")
-    elif job.state != JobState.COMPLETED and (error := last_error(job)):
+    elif job.state != JobState.COMPLETED and (error := error_texts.last_error(job.errors)):
         click.echo(f"Its last error is {output.printable(error)}")
 
 

@@ -8,6 +8,7 @@ from oban.amounts import duration
 from oban.config import Options
 from oban.diagnosis.explanation import Reason
 from oban.diagnosis.texts import Commands, after, at, named, since
+from oban.error_texts import log_safe
 from oban.models import Job
 from oban.repository.job_facts import Facts, QueueNode
 
@@ -41,9 +42,12 @@ def _on_live_node(job: Job, facts: Facts, node: QueueNode, commands: Commands) -
         f"It runs now: the node {named(node.node)} began attempt {job.attempt} of {job.max_attempts} at"
         f" {since(started_at, facts.now)}."
     )
-    progress = _progress(job)
-    if progress:
-        text += f" It has reported {progress['shown']} at {since(progress['at'], facts.now)}."
+    progress = job.current_progress
+    if progress is not None and progress.attempt != job.attempt:
+        # The clock of the node that ran an earlier attempt is ahead.
+        progress = None
+    if progress is not None:
+        text += f" At {since(progress.at, facts.now)}, it reported {log_safe(str(progress), 300)}."
     executes = Reason("executing", text, "Wait until it ends, or cancel it:", again[:1])
     heartbeat_at = facts.now - timedelta(seconds=node.silence)
     if (
@@ -72,7 +76,7 @@ def _on_live_node(job: Job, facts: Facts, node: QueueNode, commands: Commands) -
         )
         return
     yield executes
-    last_news = max(filter(None, (started_at, progress and progress["at"])), default=None)
+    last_news = started_at if progress is None else progress.at
     if last_news is not None and (facts.now - last_news).total_seconds() >= LONG:
         what = "has reported no progress" if progress else "has been running"
         yield Reason(
@@ -82,25 +86,6 @@ def _on_live_node(job: Job, facts: Facts, node: QueueNode, commands: Commands) -
             " attempts, and job.progress() in the worker shows how far they are.",
             again,
         )
-
-
-def _progress(job: Job) -> dict[str, Any] | None:
-    """The last progress that this attempt has reported."""
-    stored = job.meta.get("progress") if isinstance(job.meta, dict) else None
-    if not isinstance(stored, dict) or stored.get("attempt") != job.attempt:
-        return None
-    try:
-        at_ = datetime.fromisoformat(stored["at"])
-        if at_.tzinfo is None:
-            return None
-    except (KeyError, TypeError, ValueError):
-        return None
-    shown = named(stored.get("done"))
-    if stored.get("total") is not None:
-        shown += f" of {named(stored['total'])}"
-    if isinstance(stored.get("message"), str):
-        shown += f" ({named(stored['message'])})"
-    return {"at": at_, "shown": shown}
 
 
 def _lost(

@@ -17,8 +17,9 @@ from oban.config import Options
 from oban.database.transaction import Transaction
 from oban.diagnosis import executing, waiting
 from oban.diagnosis.explanation import Explanation, Reason
-from oban.diagnosis.texts import Commands, last_error, listed, named, since
+from oban.diagnosis.texts import Commands, listed, named, since
 from oban.encoding import Undecodable
+from oban.error_texts import last_error
 from oban.models import Job
 from oban.repository import job_facts, job_obstacles
 from oban.repository.job_facts import Facts

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from oban.diagnosis.explanation import Reason
-from oban.diagnosis.texts import Commands, at, listed, named
+from oban.diagnosis.texts import Commands, at, named, node_names
 from oban.models import Job
 from oban.repository.job_facts import Facts, QueueNode, settings_of
 
@@ -27,7 +27,7 @@ def paused(job: Job, facts: Facts, nodes: list[QueueNode], commands: Commands) -
             by_cause.setdefault(_cause(facts, node), []).append(node)
     if not by_cause:
         return
-    causes = [f"on {_names(found)}, {cause}" for cause, found in by_cause.items()]
+    causes = [f"on {node_names(found)}, {cause}" for cause, found in by_cause.items()]
     resting = [node for found in by_cause.values() for node in found]
     yield Reason(
         "paused",
@@ -83,7 +83,3 @@ def stopped(job: Job, facts: Facts, nodes: list[QueueNode], commands: Commands) 
 
 def _for_each_instance(commands: Commands, verb: str, queue: str, nodes: list[QueueNode]) -> tuple[str, ...]:
     return tuple(commands.queues(verb, queue, instance=name) for name in dict.fromkeys(n.name for n in nodes))
-
-
-def _names(nodes: list[QueueNode]) -> str:
-    return listed(dict.fromkeys(node.node for node in nodes))

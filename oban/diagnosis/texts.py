@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from oban import error_texts
 from oban.amounts import duration
 from oban.config import Options
+from oban.repository.job_facts import QueueNode
 from oban.type_expressions import LAST_TIME
 
 #: How many names or ids a sentence lists.
@@ -24,6 +25,11 @@ def listed(names: Collection[object]) -> str:
     shown = [named(name) for name in list(names)[:MOST_LISTED]]
     more = len(names) - len(shown)
     return ", ".join(shown) + (f" and {more:,} more" if more > 0 else "")
+
+
+def node_names(nodes: Iterable[QueueNode]) -> str:
+    """The names of the first few nodes, each once, and how many more there are."""
+    return listed(dict.fromkeys(node.node for node in nodes))
 
 
 def at(time: object) -> str:
@@ -45,18 +51,6 @@ def since(time: object, now: datetime) -> str:
         if isinstance(time, datetime)
         else at(time)
     )
-
-
-def last_error(errors: object) -> str:
-    """The last entry of `errors`, as one line; empty if there is none."""
-    entry = errors[-1] if isinstance(errors, list) and errors else None
-    text = entry.get("error") if isinstance(entry, dict) else None
-    if not isinstance(text, str) or not text.strip():
-        return ""
-    # A traceback ends with the exception; a reason is a line of its own.
-    lines = [line for line in text.strip().splitlines() if line.strip()]
-    is_traceback = lines[0].startswith(("Traceback", "  + Exception Group"))
-    return error_texts.log_safe((lines[-1] if is_traceback else lines[0]).strip(), 300)
 
 
 class Commands:

@@ -8,7 +8,8 @@ from oban.config import Options
 from oban.diagnosis.executing import no_leader
 from oban.diagnosis.explanation import Reason
 from oban.diagnosis.queue_state import paused, stopped
-from oban.diagnosis.texts import Commands, at, last_error, listed, named
+from oban.diagnosis.texts import Commands, at, listed, named, node_names
+from oban.error_texts import last_error
 from oban.errors import InvalidJob
 from oban.models import Job
 from oban.repository.job_facts import MOST_AHEAD, Facts, QueueNode
@@ -125,7 +126,7 @@ def queue_reasons(
             "node_silent",
             f"The nodes that run the queue {named(job.queue)} have sent no heartbeat for"
             f" {duration(min(node.silence for node in alive))}, and fetch no jobs until they do:"
-            f" {_names(alive)}.",
+            f" {node_names(alive)}.",
             "Look at their logs: the database may refuse their heartbeats, or a job may block the process.",
         )
         return
@@ -140,10 +141,6 @@ def queue_reasons(
         resting = [node for node in fetching if node.paused]
         if resting and all(_is_full(node, facts) for node in running):
             yield from paused(job, facts, resting, commands)
-
-
-def _names(nodes: list[QueueNode]) -> str:
-    return listed(dict.fromkeys(node.node for node in nodes))
 
 
 def _without_node(
@@ -197,9 +194,11 @@ def _unknown_worker(job: Job, nodes: list[QueueNode]) -> Iterator[Reason]:
     if ignorant and len(ignorant) == len(nodes):
         who = f"No node that runs the queue {named(job.queue)} knows the worker {named(job.worker)}"
     elif ignorant:
-        who = f"{_names(ignorant)} runs the queue and does not know the worker {named(job.worker)}"
+        who = f"{node_names(ignorant)} runs the queue and does not know the worker {named(job.worker)}"
         if len(ignorant) > 1:
-            who = f"Some nodes of the queue do not know the worker {named(job.worker)}: {_names(ignorant)}"
+            who = (
+                f"Some nodes of the queue do not know the worker {named(job.worker)}: {node_names(ignorant)}"
+            )
     elif failed and len(telling) < len(nodes):
         who = f"The last attempt failed because its node did not know the worker {named(job.worker)}"
     else:
@@ -241,7 +240,7 @@ def _waits_for_place(job: Job, facts: Facts, nodes: list[QueueNode], commands: C
     if all(_is_full(node, facts) for node in nodes):
         places = sum(node.limit or 0 for node in nodes)
         text = f"All places of the queue {named(job.queue)} are taken: {counted(places, 'job')} of it"
-        text += f" {'runs' if places == 1 else 'run'} on {_names(nodes)}"
+        text += f" {'runs' if places == 1 else 'run'} on {node_names(nodes)}"
         text += f", and {_ahead(facts)} ahead of it." if facts.ahead else ", and this job is the next one."
         return Reason(
             "places_taken",
@@ -253,7 +252,7 @@ def _waits_for_place(job: Job, facts: Facts, nodes: list[QueueNode], commands: C
         return Reason(
             "jobs_ahead",
             f"{_ahead(facts)} ahead of it in the queue {named(job.queue)}, by priority, time and id; the"
-            f" nodes fetch them as places become free: {_names(nodes)}.",
+            f" nodes fetch them as places become free: {node_names(nodes)}.",
             "Wait, or give it a higher priority, which is a smaller number:",
             (commands.jobs("update", job.id, "--set-priority", "0"),) if job.priority else (),
         )
@@ -261,12 +260,12 @@ def _waits_for_place(job: Job, facts: Facts, nodes: list[QueueNode], commands: C
     if waits <= PATIENCE:
         return Reason(
             "next",
-            f"Nothing keeps it from running: a node fetches it within a moment ({_names(nodes)}).",
+            f"Nothing keeps it from running: a node fetches it within a moment ({node_names(nodes)}).",
             "Wait a moment, and ask again.",
         )
     return Reason(
         "not_fetched",
-        f"Nothing keeps it from running, and there are free places on {_names(nodes)}, but no node has"
+        f"Nothing keeps it from running, and there are free places on {node_names(nodes)}, but no node has"
         f" fetched it for {duration(waits)}.",
         "Another transaction may have locked its row, or the fetch may fail: look at the logs of the nodes.",
     )

@@ -700,7 +700,7 @@ async def executing(stage: Scene) -> int:
 @case(
     "on a live node, without progress",
     codes=["executing", "takes_long"],
-    texts=["It has reported 3 of 10 (reading) at ", "It has reported no progress for 2 hours."],
+    texts=[", it reported 3 of 10 (30%): reading.", "It has reported no progress for 2 hours."],
     commands=["oban jobs cancel {id}", "oban jobs cancel {id}", "oban jobs retry {id}"],
 )
 async def without_progress(stage: Scene) -> int:

@@ -1,6 +1,7 @@
 """The text of an error is limited in bytes of JSON, as the row grows by those."""
 
 import traceback
+from collections.abc import Callable
 
 import orjson
 import pytest
@@ -71,3 +72,51 @@ def test_an_exception_that_cannot_even_be_formatted_has_a_text(monkeypatch: pyte
 
     monkeypatch.setattr(traceback, "format_exception", fails)
     assert error_texts.error_text(ValueError("x")) == "ValueError: <the exception could not be printed>"
+
+
+def _fail() -> None:
+    raise ValueError("no such customer:\n    7\nTry another one.")
+
+
+def _fail_in_a_group() -> None:
+    raise ExceptionGroup("two jobs failed", [ValueError("one"), ValueError("two")])
+
+
+def _fail_again() -> None:
+    try:
+        _fail()
+    except ValueError:
+        raise KeyError("seven") from None
+
+
+@pytest.mark.parametrize(
+    ("fail", "line"),
+    [
+        (_fail, "ValueError: no such customer:"),
+        (_fail_in_a_group, "ExceptionGroup: two jobs failed (2 sub-exceptions)"),
+        (_fail_again, "KeyError: 'seven'"),
+    ],
+)
+def test_the_line_of_a_stored_traceback_names_the_exception(fail: Callable[[], None], line: str) -> None:
+    with pytest.raises(Exception) as raised:  # noqa: PT011
+        fail()
+    text = error_texts.error_text(raised.value)
+    assert "Traceback" in text
+    assert error_texts.last_error([{"error": "an earlier one"}, {"error": text}]) == line
+
+
+@pytest.mark.parametrize(
+    ("errors", "line"),
+    [
+        ([{"error": "\nnot needed\nany more"}], "not needed"),
+        (["stored by another program"], "stored by another program"),
+        ([{"error": '  File "x.py", line 1'}], 'File "x.py", line 1'),
+        ([{"error": None}], ""),
+        ([{}], ""),
+        ([], ""),
+        (None, ""),
+        ({"error": "x"}, ""),
+    ],
+)
+def test_whatever_is_stored_as_errors_has_a_line(errors: object, line: str) -> None:
+    assert error_texts.last_error(errors) == line

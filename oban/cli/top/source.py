@@ -1,7 +1,6 @@
 """Reads what `oban top` shows, with a few statements that are cheap however many jobs there are."""
 
 import asyncio
-import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -16,7 +15,7 @@ from oban.cli.job_documents import text, texts
 from oban.cli.top.snapshot import ExecutingRow, FailureRow, JobProgress, NodeRow, QueueRow, Snapshot
 from oban.client import Oban
 from oban.database.engines import with_own_pool
-from oban.error_texts import error_line, first_line
+from oban.error_texts import error_line, last_error
 from oban.errors import ObanError
 from oban.models import Job
 from oban.repository.cluster import QueueInfo
@@ -136,7 +135,7 @@ class Source:
         if missing := [job.id for job in jobs if (job.id, job.attempt) not in known]:
             statement = select(Job).where(Job.id.in_(missing)).options(_only(Job, "attempt", "errors"))
             for job in await self._oban.list_jobs(statement, session):
-                known[job.id, job.attempt] = _last_line(job.errors)
+                known[job.id, job.attempt] = last_error(job.errors)
         self._errors = known
 
     def _failure_row(self, job: Job, now: datetime) -> FailureRow:
@@ -178,24 +177,6 @@ def _failed_at(job: Job) -> datetime:
 def _count(value: object) -> int:
     # SQLite stores values of any type in each column, if another program writes them.
     return value if isinstance(value, int) else 0
-
-
-def _last_line(errors: object) -> str:
-    # Other programs can store anything.
-    last = errors[-1] if isinstance(errors, list) and errors else None
-    error = last.get("error") if isinstance(last, dict) else last
-    return first_line(_message(error)) if isinstance(error, str) else ""
-
-
-def _message(error: str) -> str:
-    """The part of an error that begins with the type of the exception, after the traceback."""
-    lines = error.splitlines()
-    places = [number for number, line in enumerate(lines) if line.startswith('  File "')]
-    if not places:
-        return error
-    # The line of code, and marks below it, are indented further.
-    rest = itertools.dropwhile(lambda line: line.startswith("    "), lines[places[-1] + 1 :])
-    return "\n".join(rest) or error
 
 
 def _age(at: datetime | None, now: datetime) -> float | None:
