@@ -59,6 +59,13 @@ class _Group(click.Group):
             return super().invoke(ctx)
         except ObanError as error:
             raise click.ClickException(str(error)) from error
+        except Exception as error:
+            # The commands that need no database are fast because they do not import SQLAlchemy.
+            from oban.cli.refusals import refusal
+
+            if (problem := refusal(error)) is None:
+                raise
+            raise click.ClickException(problem) from error
 
 
 @click.group(cls=_Group, commands=_Commands(), context_settings={"help_option_names": ["-h", "--help"]})

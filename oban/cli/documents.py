@@ -25,7 +25,10 @@ DOCUMENTS: dict[str, Any] = {
     "jobs update": Changes,
     "nodes": list[NodeInfo],
     "periodic list": list[PeriodicInfo],
-    **{f"periodic {verb}": PeriodicInfo for verb in ("show", "pause", "resume", "add", "update", "reset")},
+    **{
+        f"periodic {verb}": PeriodicInfo
+        for verb in ("show", "pause", "resume", "add", "update", "reset", "delete")
+    },
     "periodic run": JobDocument,
     "queues list": list[QueueStats],
     **{f"queues {verb}": list[QueueSettings] for verb in ("pause", "resume", "scale", "start", "stop")},

@@ -7,7 +7,6 @@ from typing import Any
 import click
 from rich.text import Text
 from sqlalchemy import Select
-from sqlalchemy.exc import SQLAlchemyError
 
 from oban import error_texts
 from oban.cli import output
@@ -44,17 +43,7 @@ _ORDERS: dict[str, Any] = {
 TIMED_OUT = 3
 
 
-class _Group(click.Group):
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        # Such as a timeout or a missing privilege. Whatever the command was about to change is rolled back.
-        except SQLAlchemyError as error:
-            cause = error_texts.error_line(getattr(error, "orig", None) or error)
-            raise click.ClickException(f"the database has refused a statement: {cause}") from error
-
-
-@click.group(cls=_Group)
+@click.group()
 def jobs() -> None:
     """List, show and change jobs, and wait for them."""
 

@@ -10,7 +10,8 @@ import click
 from oban.cli import output
 from oban.cli.documents import DOCUMENTS
 from oban.cli.instance import Instance, of_instance
-from oban.cli.periodic import periodic
+from oban.cli.periodic import find, periodic
+from oban.client import Oban
 from oban.error_texts import log_safe
 from oban.fields import JobFields
 from oban.models import Job
@@ -126,10 +127,23 @@ def reset(entry: str, instance: Instance, as_json: bool) -> None:
 @periodic.command()
 @click.argument("entry")
 @of_instance
-def delete(entry: str, instance: Instance) -> None:
-    """Delete ENTRY, if no code declares it. Jobs that it has inserted stay."""
-    instance.call(lambda oban: oban.delete_periodic(entry))
-    click.echo(f"{log_safe(entry)} was deleted.")
+@output.json_option
+def delete(entry: str, instance: Instance, as_json: bool) -> None:
+    """Delete ENTRY, if no code declares it. Jobs that it has inserted stay.
+
+    With --json, print what was deleted.
+    """
+
+    async def call(oban: Oban) -> PeriodicInfo:
+        info = await find(oban, entry)
+        await oban.delete_periodic(entry)
+        return info
+
+    info = instance.call(call)
+    if as_json:
+        output.document(DOCUMENTS["periodic delete"], info)
+    else:
+        click.echo(f"{log_safe(entry)} was deleted.")
 
 
 def _report(verb: str, info: PeriodicInfo, done: str, as_json: bool) -> None:

@@ -88,6 +88,12 @@ def driver_error(error: BaseException) -> BaseException:
     return original
 
 
+def driver_message(error: Exception) -> str:
+    """The first line of the driver's message. The next ones have parts of the statement in them."""
+    cause = driver_error(error)
+    return (str(cause).strip() or type(cause).__name__).splitlines()[0]
+
+
 def unavailable(url: URL, error: BaseException) -> DatabaseUnavailable | None:
     """The error to raise instead of one that means that the database cannot be reached, else None."""
     dialect = by_name(url.get_backend_name())

@@ -167,7 +167,9 @@ def _run_on_url(url: URL, action: Callable[[Connection], bool]) -> bool:
     except (DBAPIError, OSError) as error:
         if (unavailable := dialects.unavailable(url, error)) or isinstance(error, OSError):
             raise unavailable or error from error
-        raise ObanError(f"the database refused to change the tables: {_driver_message(error)}") from error
+        raise ObanError(
+            f"the database refused to change the tables: {dialects.driver_message(error)}"
+        ) from error
 
 
 def _render_offline(outer: MigrationContext, prefix: str | None, range_: _Range) -> None:
@@ -187,11 +189,3 @@ def _render_offline(outer: MigrationContext, prefix: str | None, range_: _Range)
     revisions.run(MigrationContext.configure(dialect=outer.dialect, opts=options), prefix)
     end = script.get_revision(range_.end)
     reached[prefix] = "base" if end is None else end.revision
-
-
-def _driver_message(error: DBAPIError) -> str:
-    """The first line of the driver's message. The next ones have parts of the statement in them."""
-    cause = dialects.driver_error(error)
-    # For asyncpg, SQLAlchemy puts an error of its own in between.
-    cause = cause.__cause__ or cause
-    return (str(cause).strip() or type(cause).__name__).splitlines()[0]

@@ -31,6 +31,7 @@ ARGUMENTS: dict[str, list[str]] = {
     "periodic add": ["hourly @hourly app.Report"],
     "periodic update": ["nightly --queue slow"],
     **{f"periodic {verb}": ["nightly"] for verb in ("show", "pause", "resume", "reset", "run")},
+    "periodic delete": ["hourly"],
     **{f"queues {verb}": ["mail"] for verb in ("pause", "resume", "start", "stop")},
     "queues scale": ["mail 3"],
     "why": ["1 2", "99"],

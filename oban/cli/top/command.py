@@ -13,7 +13,7 @@ from oban.cli.documents import DOCUMENTS
 from oban.cli.instance import Instance, of_instance
 from oban.cli.top import plain
 from oban.cli.top.snapshot import Snapshot
-from oban.cli.top.source import Source
+from oban.cli.top.source import Source, problem
 from oban.client import Oban
 
 _INSTALL = (
@@ -70,9 +70,16 @@ def top(instance: Instance, interval: float, filter_: str, once: bool, as_json: 
 async def _read(oban: Oban, filter_: str) -> Snapshot:
     source = Source(oban)
     try:
-        return await source.read(filter_)
+        return await _first(oban, source, filter_)
     finally:
         await source.close()
+
+
+async def _first(oban: Oban, source: Source, filter_: str) -> Snapshot:
+    try:
+        return await source.read(filter_)
+    except TimeoutError as error:
+        raise click.ClickException(problem(oban, error)) from error
 
 
 async def _watch(oban: Oban, view: Any, interval: float, filter_: str) -> int:
@@ -81,7 +88,7 @@ async def _watch(oban: Oban, view: Any, interval: float, filter_: str) -> int:
     received = 0
     try:
         # Before the screen changes: what is wrong with the options is an ordinary error.
-        app = view(oban, source, await source.read(filter_), interval, filter_)
+        app = view(oban, source, await _first(oban, source, filter_), interval, filter_)
 
         def end(number: int) -> None:
             nonlocal received

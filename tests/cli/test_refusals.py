@@ -1,0 +1,73 @@
+"""What the database refuses ends each command with one line and the exit code 1."""
+
+from pathlib import Path
+
+from sqlalchemy import URL
+
+from oban.cli.documents import DOCUMENTS
+from tests.cli.shop import Shop
+from tests.cli.support import invoke, text
+from tests.support.terminal import Terminals
+from tests.support.waiting import Deadline
+
+#: The arguments of each command that needs some.
+ARGUMENTS = {
+    **{f"jobs {verb}": "1" for verb in ("show", "wait", "cancel", "retry", "delete")},
+    "jobs update": "1 --set-priority 0",
+    "periodic add": "nightly @daily app.Report",
+    "periodic update": "nightly --queue slow",
+    **{f"periodic {verb}": "nightly" for verb in ("show", "pause", "resume", "reset", "run", "delete")},
+    **{f"queues {verb}": "mail" for verb in ("pause", "resume", "start", "stop")},
+    "queues scale": "mail 3",
+    "why": "1",
+    "top": "--once",
+}
+#: Commands that need no statement, or have exit codes of their own.
+OTHER = {"config", "check"}
+
+
+def refused(environment: dict[str, str]) -> dict[str, str]:
+    """The errors of all commands."""
+    errors = {}
+    for command in sorted(DOCUMENTS.keys() - OTHER):
+        result = invoke(*command.split(), *ARGUMENTS.get(command, "").split(), **environment)
+        assert (result.exit_code, result.stdout) == (1, ""), (command, result.output)
+        errors[command] = result.stderr
+    return errors
+
+
+def test_a_privilege_that_is_missing_is_named(postgresql_url: URL, terminals: Terminals) -> None:
+    shop = Shop(postgresql_url, terminals)
+    role = f"{postgresql_url.database}_guest"
+    with shop.connected() as connection:
+        connection.exec_driver_sql(f"CREATE ROLE {role} LOGIN")
+    try:
+        for command, error in refused({"OBAN_DATABASE_URL": text(postgresql_url.set(username=role))}).items():
+            assert error.startswith("Error: the database has refused a statement: permission denied for"), (
+                command
+            )
+            assert error.count("\n") == 1, command
+    finally:
+        with shop.connected() as connection:
+            connection.exec_driver_sql(f"DROP ROLE {role}")
+
+
+def test_a_file_that_is_spoilt_is_named(sqlite_url: URL) -> None:
+    assert sqlite_url.database
+    Path(sqlite_url.database).write_bytes(b"x" * 8192)
+    for command, error in refused({"OBAN_DATABASE_URL": text(sqlite_url)}).items():
+        assert error == "Error: the database has refused a statement: file is not a database\n", command
+
+
+def test_a_connection_that_is_lost_is_named(postgresql_url: URL, terminals: Terminals) -> None:
+    shop = Shop(postgresql_url, terminals)
+    waiting = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE NOT granted AND relation IS NOT NULL"
+    deadline = Deadline(10)
+    with shop.connected() as connection, shop.connected() as other:
+        connection.exec_driver_sql("LOCK oban_jobs IN ACCESS EXCLUSIVE MODE")
+        with terminals.open("why", "1", columns=200, environment=shop.environment) as terminal:
+            while not other.exec_driver_sql(waiting).all():
+                assert not deadline.passed()
+            assert terminal.finish() == 1
+            [line] = terminal.lines
+    assert line.startswith("Error: the connection to the database was lost: ")
