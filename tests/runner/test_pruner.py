@@ -5,16 +5,18 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import URL, text, update
+from sqlalchemy import URL, delete, insert, text, update
 
 from oban import Job, JobState, Oban
 from oban.config import Options, Retention
 from oban.errors import ConfigError
+from oban.models import Attempt
+from oban.repository import orphaned_attempts
 from oban.repository.prune import prune as delete_expired
 from oban.repository.prune import rules
 from oban.runner.services.leader import Leader
 from oban.runner.services.pruner import Pruner
-from tests.support.internals import database_of, retry_refused_now
+from tests.support.internals import database_of, retry_refused_now, walk_attempts_now
 from tests.support.options import BRIEF
 from tests.support.waiting import eventually
 from tests.support.workers import Noop
@@ -167,6 +169,32 @@ async def test_one_run_deletes_no_more_than_the_limit_the_oldest_first_and_comes
     await pruner.tick()
     assert await pruner.tick() is None
     assert await oban.list_jobs() == []
+
+
+async def test_attempts_whose_jobs_something_else_has_deleted_are_deleted_by_a_walk(
+    oban: Oban, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(orphaned_attempts, "ROWS", 2)
+    monkeypatch.setattr(orphaned_attempts, "BLOCKS", 1)
+    leader = Leader(database_of(oban), Options())
+    await leader.tick()
+    pruner = Pruner(database_of(oban), Options(), leader)
+    assert await pruner.tick() is None
+    jobs = [await finished(oban, "completed", 60) for _ in range(6)]
+    attempt = {"attempt": 1, "outcome": "completed", "ended_at": datetime.now(UTC)}
+    # More than two blocks.
+    rows = [{"job_id": job, **attempt, "error": "e" * 1000} for job in jobs * 5]
+    async with oban.engine.begin() as connection:
+        await connection.execute(insert(Attempt), rows)
+        await connection.execute(delete(Job).where(Job.id.in_(jobs[1:5])))
+    # The next walk is due in an hour.
+    assert await pruner.tick() is None
+    assert len(await oban.list_attempts(jobs[1])) == 5
+    walk_attempts_now(pruner)
+    assert await pruner.tick() == 1.0
+    while await pruner.tick() is not None:
+        pass
+    assert [len(await oban.list_attempts(job)) for job in jobs] == [5, 0, 0, 0, 0, 5]
 
 
 async def test_a_node_that_does_not_lead_prunes_nothing(oban: Oban) -> None:

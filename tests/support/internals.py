@@ -150,6 +150,11 @@ def walk_keys_now(pruner: Pruner) -> None:
     pruner._walk_at = clock.monotonic()
 
 
+def walk_attempts_now(pruner: Pruner) -> None:
+    """Let the next tick begin a walk through all attempts."""
+    pruner._attempts_walk_at = clock.monotonic()
+
+
 def look_for_strays(producer: Producer) -> None:
     """Let a producer look for jobs that it has claimed without knowing of them."""
     producer._may_have_strays = True

@@ -1,4 +1,4 @@
-"""Deletes finished jobs when their retention has ended, and the keys that unique jobs have left."""
+"""Deletes finished jobs when their retention has ended, and the keys and attempts that deleted jobs left."""
 
 import dataclasses
 import math
@@ -8,7 +8,7 @@ from datetime import datetime
 from oban import clock
 from oban.config import Options, Retention
 from oban.database.aio import Database
-from oban.repository import prune, unique_keys
+from oban.repository import orphaned_attempts, prune, unique_keys
 from oban.repository.prune import Rule
 from oban.runner.bisection import bisect_jobs
 from oban.runner.services.base import Service
@@ -19,6 +19,8 @@ from oban.worker import registry
 RETRY_REFUSED_AFTER = 3600.0
 #: Seconds between two walks through all keys of unique jobs.
 KEYS_INTERVAL = 3600.0
+#: Seconds between two walks through all attempts.
+ATTEMPTS_INTERVAL = 3600.0
 
 
 class Pruner(Service):
@@ -27,7 +29,7 @@ class Pruner(Service):
     Each statement deletes up to `retention.limit` jobs of one rule: of one state, in general or with the
     retention of one queue or worker. The keys of these jobs are deleted as well. All other keys without a
     job, for example of jobs that were deleted with `delete_job`, are found by a walk through all keys once an
-    hour.
+    hour. In the same way, a walk finds the attempts of jobs that something else than Oban has deleted.
     """
 
     def __init__(self, database: Database, options: Options, leader: Leader) -> None:
@@ -47,6 +49,9 @@ class Pruner(Service):
         #: When the next walk through all keys begins, and the last key of the walk under way.
         self._walk_at = -math.inf
         self._walked: str | None = None
+        #: When the next walk through all attempts begins, and where the one under way continues.
+        self._attempts_walk_at = -math.inf
+        self._attempts_start = 0
 
     async def tick(self) -> float | None:
         if clock.monotonic() >= self._retry_refused_at:
@@ -68,6 +73,8 @@ class Pruner(Service):
         if self._keys is not None and self.leader.leads:
             self._keys = await self._delete_keys(self._keys)
             has_more |= await self._walk_keys(self._keys)
+        if self.leader.leads:
+            has_more |= await self._walk_attempts()
         # Not at once: other statements get their turn in between.
         return min(1.0, self.interval) if has_more else None
 
@@ -116,6 +123,18 @@ class Pruner(Service):
         if self._walked is None:
             self._walk_at = clock.monotonic() + KEYS_INTERVAL
         return self._walked is not None
+
+    async def _walk_attempts(self) -> bool:
+        """Take the next step of a walk through all attempts; returns whether there is another one."""
+        if clock.monotonic() < self._attempts_walk_at:
+            return False
+        start = self._attempts_start
+        if start < await self.database.read(orphaned_attempts.table_size):
+            self._attempts_start = await self.database.write(orphaned_attempts.delete_orphans, start)
+            return True
+        self._attempts_start = 0
+        self._attempts_walk_at = clock.monotonic() + ATTEMPTS_INTERVAL
+        return False
 
 
 def _with_aliases(retention: Retention) -> Retention:
