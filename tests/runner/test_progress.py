@@ -10,8 +10,9 @@ import pytest
 from sqlalchemy import URL, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
-from oban import Job, JobState, Oban, Progress, Worker
+from oban import Job, JobState, Oban, Progress, Worker, forks
 from oban.repository import progress as repository
+from oban.runner.execution.run import Run
 from oban.runner.services import progress as service
 from tests.support.internals import database_of, runner_of
 from tests.support.jobs import reaches, row_of
@@ -143,6 +144,16 @@ async def test_threads_of_a_job_can_report_at_the_same_time(oban: Oban) -> None:
     job = await oban.enqueue(InHelperThreads.new())
     row = await reaches(oban, job, JobState.COMPLETED)
     assert values(row.last_progress) == (1000, 1000, None, 1)
+
+
+def test_a_forked_child_waits_for_no_lock_that_another_thread_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    job = OnLoop.new()
+    job.__dict__.update(id=1, attempt=1)
+    run = Run(job, "owner", "here")
+    monkeypatch.setattr(forks, "is_child", True)
+    job.progress(1)
+    job.log.info("line")
+    assert run.report is None
 
 
 async def test_many_reports_of_many_jobs_are_few_statements(

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
+from oban import forks
 from oban.models import Job
 from oban.progress import Progress
 from oban.repository.acknowledge import Ack
@@ -140,12 +141,15 @@ class Run:
 
     def set_progress(self, done: float, total: float | None, message: str | None) -> None:
         """Take over what `job.progress(…)` was called with, in any thread."""
+        # A forked child has copies of locks that other threads may have had.
+        if forks.is_child:
+            return
         self.begin_report().set_progress(done, total, message)
         self._reporting.on_progress(self)
 
     def add_line(self, level: int, make_text: Callable[[], str]) -> None:
         """Keep a line of the job's log, in any thread."""
-        if self.max_lines:
+        if self.max_lines and not forks.is_child:
             self.begin_report().add_line(level, make_text)
 
     def receive(self, progress: object, lines: list[dict[str, Any]]) -> None:
