@@ -11,8 +11,6 @@ import importlib.util
 import sys
 from types import ModuleType
 
-from oban.version import __version__ as __version__
-
 # As in `typing`, whose import is not needed otherwise.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,6 +40,8 @@ if TYPE_CHECKING:
     from oban.unique import Unique, UniqueOptions
     from oban.worker import Worker, current_job
     from oban.worker_decorator import worker
+
+__version__ = "0.1.0"
 
 __all__ = [
     "CallNext",

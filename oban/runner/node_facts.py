@@ -1,12 +1,12 @@
 """What a node tells about itself in its heartbeats."""
 
 import os
+import sys
 from typing import Any
 
 from oban import clock
 from oban.notifier import Notifier
 from oban.registry import registry
-from oban.version import __version__
 
 #: A node with more workers does not list them: each heartbeat of each of its queues would carry the list.
 MAX_WORKERS = 500
@@ -17,7 +17,8 @@ def node_facts(notifier: Notifier) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "clock": clock.now().isoformat(),
         "listener": {"kind": notifier.kind, "hears": notifier.hears},
-        "version": __version__,
+        # An import would be a cycle: the package imports its modules when their names are used.
+        "version": sys.modules["oban"].__version__,
         "pid": os.getpid(),
     }
     if len(workers := sorted(registry)) <= MAX_WORKERS:
