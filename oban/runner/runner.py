@@ -123,8 +123,7 @@ class Runner:
         self.stager.on_periodic = self.scheduler.on_poll
 
     def _make_producer(self, queue: str, state: QueueState) -> Producer:
-        may_fetch = self.heartbeat_thread.may_fetch
-        note = self.progress.note
+        may_fetch, note = self.heartbeat_thread.may_fetch, self.progress.note
         return Producer(self.database, self.options, queue, state, self._executor, may_fetch, note)
 
     def _make_room(self) -> bool:
