@@ -8,10 +8,11 @@ import click
 
 from oban import fields
 from oban.cli import output
+from oban.cli.durations import Duration
 from oban.cli.instance import of_instance
 from oban.cli.job_actions import CANCEL, DELETE, RETRY, UPDATE, each, left_by_retry, run
 from oban.cli.job_documents import Changes
-from oban.cli.job_filters import Choice, Duration, json_object, targeted
+from oban.cli.job_filters import Choice, json_object, targeted
 from oban.client import Oban
 from oban.errors import InvalidJob
 from oban.repository.retry import RetryOutcome

@@ -13,6 +13,7 @@ import click
 from sqlalchemy import Boolean, Select, and_, or_, select
 
 from oban import encoding, filters
+from oban.cli.durations import Duration
 from oban.dialects import portable
 from oban.errors import ObanError
 from oban.filters import Condition
@@ -22,8 +23,6 @@ from oban.types import STATES
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-_DURATION = re.compile(r"(?:\d+(?:\.\d+)?[smhdw])+", re.ASCII)
 _OPTIONS = (
     *("states", "queues", "workers", "tags", "args_at", "meta_at"),
     *("older_than", "newer_than", "priorities", "node"),
@@ -31,33 +30,6 @@ _OPTIONS = (
 
 #: The ids of jobs. Larger numbers than the column can have are ids of no job.
 ID = click.IntRange(min=1, max=MAX_ID)
-
-
-class Duration(click.ParamType):  # type: ignore[type-arg,unused-ignore]
-    """A duration such as 90s, 2h or 1d12h, as a timedelta.
-
-    Args:
-        seconds: Whether a number without a unit is allowed, and means seconds.
-    """
-
-    name = "duration"
-
-    def __init__(self, *, seconds: bool = False) -> None:
-        self._seconds = seconds
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
-        if isinstance(value, timedelta):
-            return value
-        text = value.strip().lower()
-        if self._seconds and re.fullmatch(r"\d+(\.\d+)?", text, re.ASCII):
-            text += "s"
-        if not _DURATION.fullmatch(text):
-            self.fail(f"{value!r} is not a duration such as 90s, 15m, 2h, 7d or 1w.", param, ctx)
-        parts = re.findall(r"([\d.]+)([smhdw])", text)
-        try:
-            return sum((timedelta(**{_UNITS[unit]: float(size)}) for size, unit in parts), timedelta())
-        except OverflowError:
-            self.fail(f"{value!r} is too long.", param, ctx)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,11 +11,12 @@ from sqlalchemy import Select
 from oban import error_texts
 from oban.cli import output
 from oban.cli.documents import DOCUMENTS
+from oban.cli.durations import Duration
 from oban.cli.instance import Instance, of_instance
 from oban.cli.job_changes import cancel, delete, retry, update
 from oban.cli.job_details import show_job
 from oban.cli.job_documents import job_details, job_document, json_able, text
-from oban.cli.job_filters import ID, Choice, Duration, filtered
+from oban.cli.job_filters import ID, Choice, filtered
 from oban.cli.output import Column
 from oban.client import Oban
 from oban.errors import JobNotFound

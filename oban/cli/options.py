@@ -20,19 +20,31 @@ MAX_PROCESSES = 256
 DEFAULTS = Options()
 
 
+def parse_queues(text: str) -> dict[str, int]:
+    """Queue names and limits, such as `default:10,media:2`.
+
+    Raises:
+        ValueError: The text is something else, or a queue is listed twice.
+    """
+    queues: dict[str, int] = {}
+    for item in text.split(","):
+        queue, colon, limit = item.strip().partition(":")
+        if not queue or (colon and not (limit.isascii() and limit.isdigit())):
+            raise ValueError(f"{item!r} is not NAME:LIMIT, such as default:10")
+        if queue in queues:
+            raise ValueError(f"{queue!r} is listed twice")
+        queues[queue] = int(limit) if colon else QueueOptions().limit
+    return queues
+
+
 def _parse_queues(
     ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
 ) -> dict[str, int] | None:
-    """Queue names and limits, such as `default:10,media:2`, from all occurrences of the option."""
-    queues: dict[str, int] = {}
-    for item in ",".join(values).split(",") if values else ():
-        queue, colon, limit = item.strip().partition(":")
-        if not queue or (colon and not (limit.isascii() and limit.isdigit())):
-            raise click.BadParameter(f"{item!r} is not NAME:LIMIT, such as default:10", ctx, param)
-        if queue in queues:
-            raise click.BadParameter(f"{queue!r} is listed twice", ctx, param)
-        queues[queue] = int(limit) if colon else QueueOptions().limit
-    return queues or None
+    """The queues of all occurrences of the option."""
+    try:
+        return parse_queues(",".join(values)) if values else None
+    except ValueError as error:
+        raise click.BadParameter(str(error), ctx, param) from None
 
 
 _config = click.option(

@@ -1,14 +1,15 @@
 """The settings of commands: their types, and how periods, queues and retentions are written."""
 
-import re
 from dataclasses import fields
 from typing import Annotated, Any, Literal, get_type_hints
 
 from pydantic import BeforeValidator
 
 from oban import display
+from oban.cli import durations
 from oban.cli.logs import FORMATS, LEVELS
-from oban.config import Options, QueueOptions
+from oban.cli.options import parse_queues
+from oban.config import Options
 from oban.errors import ConfigError
 
 #: The options that override those of the application's own `Oban`. It has made its engine with all others.
@@ -18,30 +19,19 @@ IN_CODE = ("session", "middleware", "lifespan", "periodic")
 #: The periods of a retention, which can also be the word "forever", and its tables of exceptions.
 _PERIODS, _EXCEPTIONS = ("completed", "cancelled", "discarded"), ("queues", "workers")
 _FOREVER = "forever"
-_PERIOD = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", re.ASCII)
-_UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
 
 
 def _parse_period(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    match = _PERIOD.fullmatch(value)
-    if match is None or match[2] not in _UNITS:
-        raise ValueError("must be a number of seconds, or a period such as 90s, 15m, 6h or 7d")
-    return float(match[1]) * _UNITS[match[2]]
+    return durations.parse(value) if isinstance(value, str) else value
 
 
 def _parse_queues(value: Any) -> Any:
-    """Queue names and limits, such as `default:10,media:2`."""
     if not isinstance(value, str):
         return value
-    queues: dict[str, Any] = {}
-    for item in value.split(","):
-        queue, colon, limit = item.strip().partition(":")
-        if not queue or queue in queues or (colon and not (limit.isascii() and limit.isdigit())):
-            raise ValueError("must be names and limits, such as default:10,media:2, each name once")
-        queues[queue] = int(limit) if colon else QueueOptions().limit
-    return queues
+    try:
+        return parse_queues(value)
+    except ValueError:
+        raise ValueError("must be names and limits, such as default:10,media:2, each name once") from None
 
 
 def _split(value: Any) -> Any:

@@ -44,7 +44,7 @@ def check_queues(tx: Transaction, name: str, thresholds: Thresholds) -> Iterator
                 code,
                 severity,
                 f"{text}.",
-                f"Run more of its jobs at once, with `oban queues scale {queue} --limit N`, or on more nodes."
+                f"Run more of its jobs at once, with `oban queues scale {queue} LIMIT`, or on more nodes."
                 " `oban why ID` says what a job waits for.",
             )
         else:
@@ -76,7 +76,8 @@ def check_unserved(tx: Transaction, name: str, thresholds: Thresholds) -> Iterat
             f"No live node runs the queue {queue}, whose oldest job has waited for {duration(age)}."
             + (f" Did you mean {near}?" if (near := suggestions.similar(queue, runs)) else ""),
             f"Start a node with --queues {queue}:10, or let the nodes that run start it, with `oban queues"
-            f" start {queue}`. If the name is wrong, move the jobs with `oban jobs update --queue {queue}`.",
+            f" start {queue}`. If the name is wrong, move the jobs with `oban jobs update --queue {queue}"
+            " --set-queue NAME`.",
         )
     if not unserved:
         yield Finding(code, "ok", "Nodes run all queues that have jobs to run.")
