@@ -4,6 +4,7 @@ from typing import Any
 
 from oban.cli.config import Config
 from oban.cli.job_documents import Changes, JobDetails, JobDocument
+from oban.cli.schema import Installed, Uninstalled
 from oban.cli.top.snapshot import Snapshot
 from oban.diagnosis.explanation import Explanation
 from oban.periodic import PeriodicInfo
@@ -14,6 +15,7 @@ from oban.repository.stats import QueueStats, Stats
 
 #: By command. docs/command_line.schema.json has the schema of each, which a test compares.
 DOCUMENTS: dict[str, Any] = {
+    "install": Installed,
     "check": Health,
     "config": Config,
     "jobs list": list[JobDocument],
@@ -35,6 +37,7 @@ DOCUMENTS: dict[str, Any] = {
     "stats": Stats,
     "why": list[Explanation],
     "top": Snapshot,
+    "uninstall": Uninstalled,
 }
 
 

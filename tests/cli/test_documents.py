@@ -35,6 +35,7 @@ ARGUMENTS: dict[str, list[str]] = {
     **{f"queues {verb}": ["mail"] for verb in ("pause", "resume", "start", "stop")},
     "queues scale": ["mail 3"],
     "why": ["1 2", "99"],
+    "uninstall": ["--yes", "--yes"],
 }
 
 

@@ -22,8 +22,8 @@ ARGUMENTS = {
     "why": "1",
     "top": "--once",
 }
-#: Commands that need no statement, or have exit codes of their own.
-OTHER = {"config", "check"}
+#: Commands that need no statement, have exit codes of their own, or say that the tables are not changed.
+OTHER = {"config", "check", "install", "uninstall"}
 
 
 def refused(environment: dict[str, str]) -> dict[str, str]:

@@ -1,0 +1,113 @@
+"""Each command that other tests run in wide terminals only, in a narrow one, with all that it prints."""
+
+import re
+
+import oban
+from oban.cli import main
+from tests.cli.shop import Shop
+from tests.support.rows import row
+
+NARROW, WIDE = 36, 160
+ENTRY = """
+Name:           nightly
+State:          active, changed
+Source:         added at run time
+Expression:     @daily
+Time zone:      UTC
+Last (UTC):     -
+Next (UTC):     AT
+Catch up:       latest, within 60 minutes
+Worker:         app.Report
+Queue:          default
+Priority:       1
+Max attempts:   -
+Args:           {}
+Tags:           -
+Meta:           {}
+Changed:        {"priority": 1}
+"""
+#: The commands of one session, with their width, their exit code and what they print. `AT` is a time. There
+#: are the jobs 1 (available), 2 (discarded), 3 (executing) and 4 (completed).
+SESSION: list[tuple[int, str, int, str]] = [
+    (NARROW, "version", 0, f"oban {oban.__version__}"),
+    (NARROW, "install", 0, "The Oban tables are in place."),
+    (WIDE, "install", 0, "The Oban tables are in place."),
+    (NARROW, "jobs wait 4 --timeout 5s", 0, "Job 4 is completed."),
+    (NARROW, "jobs wait 1 --timeout 0.01s", 3, "Job 1 is still available after 0.01 seconds."),
+    (NARROW, "jobs cancel 1 99", 0, "1 job was cancelled. There is no job 99."),
+    (NARROW, "jobs retry 1 3", 0, "1 job was retried. Job 3 is left alone: it is executing."),
+    (NARROW, "jobs update 1 --set-priority 0", 0, "1 job was updated."),
+    (
+        NARROW,
+        "jobs delete 3 4",
+        0,
+        "1 job was deleted. Job 3 is left alone: it is executing; cancel it first.",
+    ),
+    (
+        *(NARROW, "jobs delete --all --dry-run", 0),
+        "2 jobs would be deleted: 1 available, 1 discarded. 1 job would be left alone: 1 executing.",
+    ),
+    (NARROW, "periodic add nightly @daily app.Report", 0, "nightly was added. Its next time is AT UTC."),
+    (NARROW, "periodic update nightly --priority 1", 0, "nightly was changed. Its next time is AT UTC."),
+    (NARROW, "periodic show nightly", 0, ENTRY),
+    (NARROW, "periodic run nightly", 0, "Job 5 of nightly is in the queue default."),
+    (WIDE, "periodic run nightly", 0, "Job 6 of nightly is in the queue default."),
+    (NARROW, "periodic pause nightly", 0, "nightly is paused."),
+    (NARROW, "periodic resume nightly", 0, "nightly is active."),
+    (WIDE, "periodic resume nightly", 0, "nightly is active."),
+    (NARROW, "periodic reset nightly", 0, "nightly is as it was declared. Its next time is AT UTC."),
+    (NARROW, "periodic delete nightly", 0, "nightly was deleted."),
+    (NARROW, "periodic delete nightly", 1, "Error: no periodic entry is named 'nightly'"),
+    (NARROW, "uninstall --yes", 0, "The Oban tables were dropped."),
+    (WIDE, "uninstall --yes", 0, "No Oban tables are installed."),
+]
+
+
+#: Tests of their own run these in terminals of both widths.
+ELSEWHERE = {
+    *(
+        "check",
+        "config",
+        "jobs list",
+        "jobs show",
+        "nodes",
+        "periodic list",
+        "queues list",
+        "stats",
+        "top",
+        "why",
+    ),
+    *(f"queues {verb}" for verb in ("pause", "resume", "scale", "start", "stop")),
+    # Its log and its script are not for a terminal's width.
+    *("start", "completion"),
+}
+
+
+def squeezed(text: str) -> str:
+    """A text without white space, because a narrow terminal breaks a line anywhere."""
+    return re.sub(r"\d{4}-\d\d-\d{4}:\d\d:\d\d", "AT", "".join(text.split()))
+
+
+def test_a_session(shop: Shop) -> None:
+    shop.add_all([row("available"), row("discarded"), row("executing"), row("completed")])
+    environment = {**shop.environment, "NO_COLOR": "1"}
+    for width, command, code, text in SESSION:
+        with shop.terminals.open(*command.split(), columns=width, environment=environment) as terminal:
+            assert terminal.finish() == code, (command, terminal.text)
+        assert b"\x1b" not in terminal.output, command
+        assert squeezed(terminal.text) == squeezed(text), command
+        if width == WIDE:
+            assert terminal.lines == [text], command
+
+
+def test_every_command_is_run_in_a_narrow_terminal() -> None:
+    commands = {
+        f"{name} {verb}".strip()
+        for name, group in main.commands.items()
+        for verb in getattr(group, "commands", [""])
+    }
+    narrow = {command for width, command, _, _ in SESSION if width == NARROW}
+    in_session = {
+        command for command in commands if any(f"{each} ".startswith(f"{command} ") for each in narrow)
+    }
+    assert commands - in_session == ELSEWHERE
