@@ -16,9 +16,12 @@ from sqlalchemy.orm import Session, scoped_session
 
 from oban import (
     Explanation,
+    Finding,
+    Health,
     Job,
     JobState,
     JobUpdate,
+    NodeInfo,
     Oban,
     ObanError,
     Periodic,
@@ -28,9 +31,12 @@ from oban import (
     QueueSettings,
     Reason,
     Retention,
+    Stats,
     SyncOban,
+    Thresholds,
     Worker,
 )
+from oban.models import Attempt
 
 
 class Plain(Worker):
@@ -112,6 +118,12 @@ async def manage(oban: Oban, session: AsyncSession, connection: AsyncConnection)
     assert_type(await oban.list_periodic(), list[PeriodicInfo])
     assert_type(await oban.why(1), Explanation)
     assert_type((await oban.why(1)).reasons, tuple[Reason, ...])
+    assert_type(await oban.stats(session, count_limit=5), Stats)
+    assert_type((await oban.stats()).counts, dict[str, int])
+    assert_type(await oban.health(Thresholds(oldest_job_warning=5), skip=["bloat"], timeout=2.5), Health)
+    assert_type((await oban.health()).findings, tuple[Finding, ...])
+    assert_type(await oban.list_nodes(session=connection), list[NodeInfo])
+    assert_type(await oban.list_attempts(one), list[Attempt])
     assert_type(await oban.run_periodic("a", session=session), Job)
     assert_type(await oban.update_periodic("a", expression="@daily", args={"n": 1}), PeriodicInfo)
     assert_type(await oban.reset_periodic("a"), PeriodicInfo)
@@ -148,6 +160,10 @@ def manage_sync(session: Session, connection: Connection, scoped: scoped_session
         oban.pause_queue("media", session=session)
         assert_type(oban.list_periodic(session=scoped), list[PeriodicInfo])
         assert_type(oban.why(1, session=scoped), Explanation)
+        assert_type(oban.stats(session=connection), Stats)
+        assert_type(oban.health(), Health)
+        assert_type(oban.list_nodes(session=scoped), list[NodeInfo])
+        assert_type(oban.list_attempts(1, session=session), list[Attempt])
         assert_type(oban.run_periodic("a"), Job)
         assert_type(oban.check_queue("media"), QueueInfo | None)
         assert_type(SyncOban.get_instance("Other"), SyncOban)
