@@ -37,7 +37,7 @@ from oban.compat.sessions import (
     sessions_listen,
     set_identity,
 )
-from oban.compat.sqlite import driver_autocommit, sqlite_autocommit
+from oban.compat.sqlite import driver_autocommit, sqlite_autocommit, sqlite_thread
 from oban.compat.statements import (
     bind_processors,
     can_select_converted,
@@ -109,6 +109,7 @@ __all__ = [
     "shared_driver_connection",
     "spawn",
     "sqlite_autocommit",
+    "sqlite_thread",
     "tests_connections",
     "upgrade_steps",
     "wait_for",

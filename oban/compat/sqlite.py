@@ -1,11 +1,16 @@
 """Private names of aiosqlite, and how `sqlite3` itself commits."""
 
 import sqlite3
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection
+from sqlalchemy.engine.interfaces import DBAPIConnection
 
 from oban.compat.greenlets import wait_for
+
+T = TypeVar("T")
 
 
 def sqlite_autocommit(connection: Connection) -> Any:
@@ -35,3 +40,25 @@ def driver_autocommit(driver: Any) -> Any:
         return wait_for(driver._execute(getattr, driver._conn, "autocommit"))
     except AttributeError:
         return getattr(sqlite3, "LEGACY_TRANSACTION_CONTROL", None)
+
+
+def sqlite_thread(
+    connection: DBAPIConnection,
+) -> Callable[[Callable[[sqlite3.Connection], T]], T] | None:
+    """Return what runs a function in the thread of an aiosqlite connection, with sqlite3's connection.
+
+    None for other drivers, and without the names: each method of a cursor then goes to the thread on its own.
+    """
+    driver: Any = getattr(connection, "driver_connection", None)
+    is_known = hasattr(connection, "_handle_exception") and hasattr(driver, "_execute")
+    return partial(_run_in_thread, connection, driver) if is_known and hasattr(driver, "_tx") else None
+
+
+def _run_in_thread(connection: Any, driver: Any, function: Callable[[sqlite3.Connection], T]) -> T:
+    try:
+        result: T = wait_for(driver._execute(lambda: function(driver._conn)))
+    except ValueError as error:
+        # So that SQLAlchemy sees an error of the driver if the connection is closed.
+        connection._handle_exception(error)
+        raise
+    return result

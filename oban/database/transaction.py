@@ -107,8 +107,15 @@ class Transaction(ABC):
         """Add instances to the ORM session."""
         FAST_PATH.add_all(self.session, instances)
 
-    def rows(self, statement: Executable, parameters: dict[str, Any]) -> Sequence[Row[Any]]:
-        """All rows of a statement that is built once and always gets the same parameter names."""
+    def rows(
+        self, statement: Executable, parameters: dict[str, Any], before: Executable | None = None
+    ) -> Sequence[Row[Any]]:
+        """All rows of a statement that is built once and always gets the same parameter names.
+
+        The statement `before`, which returns no rows, runs first with the same parameters.
+        """
+        if before is not None:
+            self.execute(before, parameters)
         return self.execute(statement, parameters).all()
 
     def notify(self, channel: str, payloads: Sequence[dict[str, Any]]) -> None:
@@ -180,10 +187,19 @@ class OwnTransaction(Transaction):
     ) -> "Result[*tuple[Any, ...]]":
         return self.connection().execute(statement, parameters, execution_options=self._in_schema(options))
 
-    def rows(self, statement: Executable, parameters: dict[str, Any]) -> Sequence[Row[Any]]:
-        if self._autocommit is None:
-            return super().rows(statement, parameters)
-        return self._autocommit.rows(statement, parameters, self.execute)
+    def rows(
+        self, statement: Executable, parameters: dict[str, Any], before: Executable | None = None
+    ) -> Sequence[Row[Any]]:
+        if self._autocommit is not None and before is None:
+            return self._autocommit.rows(statement, parameters, self.execute)
+        statements = FAST_PATH.statements
+        # Where a round trip takes longer than SQLAlchemy's execution, statements that matter commit alone.
+        if statements is None or self.dialect.is_remote or self._is_shared:
+            return super().rows(statement, parameters, before)
+        connection = self.connection()
+        if not connection.in_transaction():
+            connection.begin()
+        return statements.rows(None, connection, self.prefix, statement, parameters, self.execute, before)
 
     def autocommit_next(self) -> None:
         if self._autocommit_pool is not None and self._connection is None:
@@ -299,11 +315,13 @@ class JoinedTransaction(Transaction):
             statement, parameters, execution_options=options, bind_arguments=self._bind_arguments
         )
 
-    def rows(self, statement: Executable, parameters: dict[str, Any]) -> Sequence[Row[Any]]:
-        if (statements := FAST_PATH.session_statements) is None:
-            return super().rows(statement, parameters)
+    def rows(
+        self, statement: Executable, parameters: dict[str, Any], before: Executable | None = None
+    ) -> Sequence[Row[Any]]:
+        if (statements := FAST_PATH.statements) is None:
+            return super().rows(statement, parameters, before)
         return statements.rows(
-            self._session, self.connection(), self.prefix, statement, parameters, self.execute
+            self._session, self.connection(), self.prefix, statement, parameters, self.execute, before
         )
 
     def autocommit_next(self) -> None:

@@ -88,9 +88,8 @@ def acknowledge(tx: Transaction, acks: Sequence[Ack]) -> set[int]:
         return set()
     dialect = tx.dialect
     acknowledgement, parameters = acknowledge_statement(dialect, acks, tx.history)
-    if acknowledgement.before is not None:
-        tx.execute(acknowledgement.before, parameters)
-    changed: set[int] = {row[0] for row in tx.rows(acknowledgement.statement, parameters)}
+    rows = tx.rows(acknowledgement.statement, parameters, acknowledgement.before)
+    changed: set[int] = {row[0] for row in rows}
     if late := [ack for ack in acks if ack.id not in changed]:
         _add_errors_of_cancelled(tx, [ack for ack in late if ack.error is not None])
         attempts.complete_late(tx, late)

@@ -41,6 +41,7 @@ def test_an_engine_without_private_names_gets_the_careful_answers() -> None:
     assert not compat.tests_connections(BARE)
     assert not compat.open_idle(BARE)
     assert not compat.close_idle(BARE)
+    assert compat.sqlite_thread(BARE) is None
 
 
 def test_a_statement_without_private_names_counts_as_one_without_the_clause() -> None:

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from oban.database.fast import in_session, late_state
 from oban.database.fast.autocommit_pool import AutocommitPool, Owners
-from oban.database.fast.in_session import SessionStatements
+from oban.database.fast.in_session import TransactionStatements
 from oban.errors import ConfigError
 from oban.models import Job
 
@@ -24,8 +24,8 @@ class FastPath:
 
     def __init__(self, parts: frozenset[str]) -> None:
         self.parts = parts
-        #: None if sessions of the application run all statements themselves.
-        self.session_statements = SessionStatements() if "in_session" in parts else None
+        #: None if SQLAlchemy runs all statements in transactions.
+        self.statements = TransactionStatements() if "in_session" in parts else None
         if "late_state" in parts:
             late_state.install(Job)
 
@@ -53,7 +53,7 @@ class FastPath:
 
     def add_all(self, session: Session, instances: Iterable[object]) -> None:
         """Add instances to a session."""
-        if self.session_statements is None:
+        if self.statements is None:
             session.add_all(instances)
         else:
             in_session.add_all(session, instances)

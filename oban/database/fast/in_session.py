@@ -1,4 +1,4 @@
-"""Runs compiled statements again in the transaction of a caller's session, where nothing observes them."""
+"""Runs compiled statements again in a transaction, where nothing observes them."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -37,42 +37,55 @@ def add_all(session: Session, instances: Iterable[object]) -> None:
             attach(state)
 
 
-class SessionStatements:
-    """The compiled forms of statements that run in sessions of the application, on any of its engines."""
+class TransactionStatements:
+    """The compiled forms of statements that run in transactions, on any engine."""
 
     def __init__(self) -> None:
         self._compiled: WeakKeyDictionary[Dialect, _Compiled] = WeakKeyDictionary()
 
     def rows(
         self,
-        session: Session,
+        session: Session | None,
         connection: Connection,
         prefix: str | None,
         statement: Executable,
         parameters: Mapping[str, Any],
         execute: Callable[[Executable, Mapping[str, Any]], Any],
+        before: Executable | None = None,
     ) -> Sequence[Row[Any]]:
-        """All rows of a statement on the session's connection.
+        """All rows of a statement on a connection, which may be that of an application's session.
 
         `execute` adds the `prefix`, if there is one. It runs the statement until its compiled form is known,
-        and whenever something observes the session's statements.
+        and whenever something observes the statements. The statement `before` runs first, with the same
+        parameters.
         """
         options, schema = connection.get_execution_options(), prefix
         if prefix is None and "schema_translate_map" in options:
             schema = (options["schema_translate_map"] or {}).get(None)
         if (
             (options and not _KNOWN_OPTIONS.issuperset(options))
-            or not compat.executes_directly(session)
+            or not (session is None or compat.executes_directly(session))
             or compat.is_observed(connection)
         ):
+            if before is not None:
+                execute(before, parameters)
             return execute(statement, parameters).all()  # type: ignore[no-any-return]
         dialect = connection.dialect
         if (known := self._compiled.get(dialect)) is None:
             known = self._compiled.setdefault(dialect, {})
         compiled: Any = known.get((statement, schema), _NEW)
-        if isinstance(compiled, CompiledStatement):
+        first: Any = None if before is None else known.get((before, schema), _NEW)
+        if (
+            isinstance(compiled, CompiledStatement)
+            and (first is None) == (before is None)
+            and first is not _NEW
+        ):
             driver = connection.connection.dbapi_connection
-            return compiled.rows(connection, driver, parameters)  # type: ignore[arg-type]
+            return compiled.rows(connection, driver, parameters, first)  # type: ignore[arg-type]
+        if before is not None:
+            stored = execute(before, parameters)
+            if first is _NEW:
+                known[before, schema] = CompiledStatement.capture(stored, parameters, returns_rows=False)
         result = execute(statement, parameters)
         if compiled is _NEW:
             known[statement, schema] = CompiledStatement.capture(result, parameters)
