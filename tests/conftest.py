@@ -3,7 +3,7 @@
 import gc
 import logging
 import random
-from collections.abc import AsyncIterator, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from pathlib import Path
 from zlib import crc32
 
@@ -40,36 +40,49 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--each-driver",
         action="store_true",
-        help="do not count tests as slow with one of PostgreSQL's drivers",
+        help="do not count tests as slow with one of PostgreSQL's drivers, or one of the databases",
     )
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if not config.getoption("--each-driver"):
-        _spread_over_drivers(items)
+        _spread(items, ("asyncpg", "psycopg"), _is_alike_with_each_driver)
+        for server in ("postgresql", "asyncpg", "psycopg"):
+            _spread(items, ("sqlite", server), _is_alike_on_each_database)
     _sort(config, items)
 
 
-def _spread_over_drivers(items: list[pytest.Item]) -> None:
-    """Mark tests as slow with one of PostgreSQL's drivers, if the driver makes no difference to them.
+def _is_alike_with_each_driver(item: pytest.Item) -> bool:
+    # Client calls run the same SQL through both; tests/drivers/ has what differs.
+    in_suite = item.nodeid.startswith("tests/suite/")
+    return in_suite or any(map(item.get_closest_marker, ("execution", "either_driver")))
 
-    Half of these tests stay with asyncpg, and the other half with psycopg.
+
+def _is_alike_on_each_database(item: pytest.Item) -> bool:
+    # They call what other folders test on each database.
+    in_text = item.nodeid.startswith(("tests/docs/", "tests/examples/"))
+    return in_text or item.get_closest_marker("either_database") is not None
+
+
+def _spread(
+    items: list[pytest.Item], values: tuple[str, str], is_alike: Callable[[pytest.Item], bool]
+) -> None:
+    """Mark tests as slow with one of two values of a parameter, if it makes no difference to them.
+
+    Half of these tests stay with the first value, and the other half with the second.
     """
-    drivers = ("asyncpg", "psycopg")
     alike: dict[str, dict[str, pytest.Item]] = {}
     for item in items:
-        # Client calls run the same SQL through both; tests/drivers/ has what differs.
-        in_suite = item.nodeid.startswith("tests/suite/")
-        if not in_suite and not any(map(item.get_closest_marker, ("execution", "either_driver"))):
+        if not is_alike(item):
             continue
         name, _, parameters = item.nodeid.partition("[")
-        used = [driver for driver in drivers if driver in parameters]
+        used = [value for value in values if value in parameters]
         if len(used) == 1:
             alike.setdefault(f"{name}[{parameters.replace(used[0], '')}", {})[used[0]] = item
     for key, found in alike.items():
-        if len(found) == len(drivers):
-            found[drivers[crc32(key.encode()) % 2]].add_marker(pytest.mark.slow)
+        if len(found) == len(values):
+            found[values[crc32(key.encode()) % 2]].add_marker(pytest.mark.slow)
 
 
 def _sort(config: pytest.Config, items: list[pytest.Item]) -> None:

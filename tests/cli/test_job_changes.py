@@ -53,6 +53,7 @@ def test_filtered_jobs_are_changed_after_a_confirmation(shop: Shop, verb: str) -
 
 
 @pytest.mark.parametrize("verb", ACTIONS)
+@pytest.mark.either_database
 def test_a_dry_run_shows_counts_by_state_and_changes_nothing(shop: Shop, verb: str) -> None:
     every_state(shop)
     shop.add("available", queue="mail")
@@ -102,6 +103,7 @@ LEFT_ALONE = {
 
 
 @pytest.mark.parametrize("verb", LEFT_ALONE)
+@pytest.mark.either_database
 def test_ids_are_changed_without_a_question_and_the_others_have_a_reason(shop: Shop, verb: str) -> None:
     ids = every_state(shop)
     before = shop.rows()
@@ -119,6 +121,7 @@ def test_ids_are_changed_without_a_question_and_the_others_have_a_reason(shop: S
 
 
 @pytest.mark.parametrize("verb", LEFT_ALONE)
+@pytest.mark.either_database
 def test_json_says_what_was_changed_and_what_not(shop: Shop, verb: str) -> None:
     state = next(iter(LEFT_ALONE[verb]))
     left, other = shop.add(state), shop.add("scheduled")
@@ -135,6 +138,7 @@ def test_json_says_what_was_changed_and_what_not(shop: Shop, verb: str) -> None:
 
 
 @pytest.mark.parametrize("verb", LEFT_ALONE)
+@pytest.mark.either_database
 def test_the_exit_code_says_that_nothing_was_changed(shop: Shop, verb: str) -> None:
     done = ACTIONS[verb].done
     assert shop.jobs(verb, "99", columns=60) == (1, [f"No job was {done}.", "There is no job 99."])
@@ -178,6 +182,7 @@ def test_every_command_refuses_to_change_all_jobs_by_accident(sqlite_shop: Shop,
 
 
 @pytest.mark.parametrize("verb", ACTIONS)
+@pytest.mark.either_database
 def test_all_jobs_are_changed_if_that_is_confirmed(shop: Shop, verb: str) -> None:
     every_state(shop)
     before = shop.rows()
@@ -207,6 +212,7 @@ def test_a_unique_job_in_the_way_of_a_retry_is_named(shop: Shop) -> None:
     ]
 
 
+@pytest.mark.either_database
 def test_a_job_that_has_used_all_attempts_that_there_can_be_is_named(shop: Shop) -> None:
     shop.add("discarded", attempt=32767, max_attempts=32767)
     assert shop.jobs("retry", "1") == (
@@ -218,6 +224,7 @@ def test_a_job_that_has_used_all_attempts_that_there_can_be_is_named(shop: Shop)
     )
 
 
+@pytest.mark.either_database
 def test_a_retry_can_have_a_time_a_queue_and_a_priority(shop: Shop) -> None:
     shop.add_all([row("discarded"), row("discarded", attempt=20)])
     options = ["--set-queue", "slow", "--set-priority", "7"]
@@ -248,6 +255,7 @@ UPDATES: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.either_database
 def test_each_option_of_an_update_changes_its_columns_only(shop: Shop) -> None:
     for arguments, expected in UPDATES.items():
         job_id = shop.add(meta={"a": 1})
@@ -280,6 +288,7 @@ def test_a_wrong_change_is_wrong_usage(sqlite_shop: Shop, verb: str, arguments: 
     assert problem in " ".join(result.stderr.split())
 
 
+@pytest.mark.either_database
 def test_an_update_of_a_job_that_does_not_exist_changes_none(shop: Shop) -> None:
     shop.add()
     before = shop.rows()

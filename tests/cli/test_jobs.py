@@ -42,6 +42,7 @@ def fill(shop: Shop) -> list[int]:
     )
 
 
+@pytest.mark.either_database
 def test_a_wide_terminal_shows_all_columns(shop: Shop) -> None:
     fill(shop)
     code, lines = shop.jobs("list", columns=140)
@@ -66,6 +67,7 @@ def test_a_narrow_terminal_shows_the_columns_that_fit(sqlite_shop: Shop, columns
     assert len(lines) == 4
 
 
+@pytest.mark.either_database
 def test_another_program_gets_a_line_for_each_job(shop: Shop) -> None:
     fill(shop)
     result = shop.invoke("list", "--sort", "oldest")
@@ -73,6 +75,7 @@ def test_another_program_gets_a_line_for_each_job(shop: Shop) -> None:
     assert "\x1b" not in result.stdout
 
 
+@pytest.mark.either_database
 def test_the_newest_jobs_are_listed_and_a_hint_says_that_there_are_more(shop: Shop) -> None:
     shop.add_all(row() for _ in range(22))
     code, lines = shop.jobs("list")
@@ -85,12 +88,14 @@ def test_the_newest_jobs_are_listed_and_a_hint_says_that_there_are_more(shop: Sh
     assert result.stderr == lines[-1] + "\n"
 
 
+@pytest.mark.either_database
 def test_jobs_are_sorted_by_when_they_are_due(shop: Shop) -> None:
     for minutes in (5, 1, 3):
         shop.add(scheduled_at=MADE + timedelta(minutes=minutes))
     assert [job["id"] for job in shop.json("list", "--sort", "due")] == [2, 3, 1]
 
 
+@pytest.mark.either_database
 def test_a_list_without_jobs_says_so(shop: Shop) -> None:
     assert shop.jobs("list") == (0, ["There are no jobs."])
     assert shop.jobs("list", "--queue", "mail") == (0, ["No job matches."])
@@ -103,6 +108,7 @@ def shown(shop: Shop, job_id: int, columns: int = 120) -> list[str]:
     return [re.sub(r"\(\d.* days ago\)", "(long ago)", line) for line in lines]
 
 
+@pytest.mark.either_database
 def test_everything_about_a_job_is_shown(shop: Shop) -> None:
     meta = {"source": "api", "progress": PROGRESS}
     job_id = shop.add(
@@ -159,6 +165,7 @@ def add_attempts(shop: Shop, job_id: int, *attempts: dict[str, Any]) -> None:
             connection.execute(insert(Attempt).values(attempt=number, **{**values, **attempt}))
 
 
+@pytest.mark.either_database
 def test_the_attempts_and_the_log_of_the_last_one_are_shown(shop: Shop) -> None:
     job_id = shop.add("completed", attempt=3)
     at = "2024-03-09T22:15:31.500000+00:00"
@@ -240,11 +247,13 @@ def test_documents_are_coloured_unless_no_color_is_set(sqlite_shop: Shop) -> Non
 
 
 @pytest.mark.parametrize("command", ["show", "wait"])
+@pytest.mark.either_database
 def test_a_job_that_does_not_exist_is_an_error(shop: Shop, command: str) -> None:
     result = shop.invoke(command, "99")
     assert (result.exit_code, result.output) == (1, "Error: there is no job 99\n")
 
 
+@pytest.mark.either_database
 def test_json_has_every_column_of_a_job(shop: Shop) -> None:
     job_id = shop.add("completed", tags=["vip"], meta={"a": "é"})
     document = shop.json("show", str(job_id))
@@ -286,6 +295,7 @@ def test_waiting_ends_with_a_code_that_says_how(
     assert f'"state": "{state}"' in result.stdout
 
 
+@pytest.mark.either_database
 def test_waiting_ends_when_the_job_does(shop: Shop) -> None:
     job_id = shop.add("executing")
     command = ("jobs", "wait", str(job_id))
@@ -296,6 +306,7 @@ def test_waiting_ends_when_the_job_does(shop: Shop) -> None:
         assert terminal.finish() == 0
 
 
+@pytest.mark.either_database
 def test_texts_of_jobs_cannot_control_the_terminal(shop: Shop) -> None:
     job_id = shop.add(
         "discarded",

@@ -13,6 +13,8 @@ from tests.cli.support import invoke
 from tests.support.heartbeats import elect, send_heartbeats
 from tests.support.terminal import Terminals
 
+pytestmark = pytest.mark.either_database
+
 
 def facts(seen: datetime, pid: int, *, clock: float = 0, hears: bool = True, **more: Any) -> dict[str, Any]:
     """The `meta` of a node that sent a heartbeat at `seen`, and whose clock is ahead by some seconds."""

@@ -15,6 +15,8 @@ from tests.support.heartbeats import ago, send_heartbeats
 from tests.support.rows import TABLE, row
 from tests.support.terminal import Terminals
 
+pytestmark = pytest.mark.either_database
+
 
 def insert_jobs(client: SyncOban, *rows: dict[str, Any]) -> None:
     with client.engine.begin() as connection:

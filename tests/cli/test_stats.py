@@ -13,6 +13,8 @@ from tests.support.heartbeats import ago, elect, send_heartbeats
 from tests.support.rows import TABLE, row
 from tests.support.terminal import Terminals
 
+pytestmark = pytest.mark.either_database
+
 
 @pytest.fixture
 def shop(operated: SyncOban) -> SyncOban:

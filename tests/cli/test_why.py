@@ -15,6 +15,8 @@ from tests.cli import support
 from tests.support.databases import Factory
 from tests.support.terminal import Terminals
 
+pytestmark = pytest.mark.either_database
+
 SYNC = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg"}
 
 

@@ -14,6 +14,8 @@ from oban.errors import ConfigError
 from tests.testing.applications import Application, with_clients
 from tests.testing.peer_workers import Acts, Boom, PlainActs, SnoozesTwice, SucceedsThirdTime, ran
 
+pytestmark = pytest.mark.either_database
+
 NEW_YEAR = datetime(2030, 1, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 

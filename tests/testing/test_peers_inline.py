@@ -19,6 +19,8 @@ from oban.errors import ConfigError
 from tests.testing.applications import Application, with_clients
 from tests.testing.peer_workers import Acts, Boom, PlainActs, PlainSlow, Slow, SucceedsThirdTime, ran
 
+pytestmark = pytest.mark.either_database
+
 NEW_YEAR = datetime(2030, 1, 1, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
 
