@@ -71,7 +71,11 @@ class _Group(click.Group):
 @click.group(cls=_Group, commands=_Commands(), context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(oban.__version__, prog_name="oban", message="%(prog)s %(version)s")
 def main() -> None:
-    """A SQLAlchemy-native job queue that lives in your application's own database."""
+    """A SQLAlchemy-native job queue that lives in your application's own database.
+
+    Commands find the database by --database-url or --app, by the environment variable OBAN_DATABASE_URL, or
+    in the configuration file. Their exit code is 0, 1 if they have failed, or 2 if they were used wrongly.
+    """
 
 
 @main.command()

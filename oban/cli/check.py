@@ -111,7 +111,7 @@ def check(
     verbose: bool,
     as_json: bool,
 ) -> None:
-    """Check the database, the tables, the nodes and the queues, for people and for monitoring.
+    """Check the database, nodes and queues, also for monitors.
 
     The first line sums up. The exit code is that of monitoring plugins: 0 ok, 1 warning, 2 critical, also if
     the database cannot be reached, and 3 unknown, also if the options or the configuration are wrong.

@@ -10,7 +10,7 @@ from click.shell_completion import get_completion_class
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> None:
-    """Print the script that makes SHELL complete commands and their options.
+    """Print the script that completes commands in SHELL.
 
     For bash: eval "$(oban completion bash)" in ~/.bashrc. For zsh: eval "$(oban completion zsh)" in ~/.zshrc.
     For fish: oban completion fish > ~/.config/fish/completions/oban.fish.

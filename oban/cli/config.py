@@ -57,9 +57,10 @@ class Config:
 @setting_options.add()
 @output.json_option
 def config(target: str | None, config: str | None, as_json: bool, **options: Any) -> None:
-    """Show the settings of `oban start` with the same arguments, and where each comes from.
+    """Show the settings in effect, and where each comes from.
 
-    Passwords are not shown. With TARGET, or the setting app, the options of that Oban are shown.
+    They are those of `oban start` with the same arguments. Passwords are not shown. With TARGET, or the
+    setting app, the options of that Oban are shown.
     """
     if target is not None:
         options["app"] = target

@@ -68,7 +68,10 @@ def _state(entry: PeriodicInfo) -> str:
 @of_instance
 @output.json_option
 def show(entry: str, instance: Instance, as_json: bool) -> None:
-    """Show all that is known about ENTRY, and what `oban periodic update` has changed."""
+    """Show all that is known about ENTRY.
+
+    That includes what `oban periodic update` has changed.
+    """
     info = instance.call(lambda oban: find(oban, entry))
     if as_json:
         output.document(DOCUMENTS["periodic show"], info)

@@ -85,10 +85,11 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
 def add(
     entry: str, expression: str, worker: str, changes: dict[str, Any], instance: Instance, as_json: bool
 ) -> None:
-    """Add ENTRY, whose jobs of WORKER are inserted at the times of EXPRESSION, such as "0 3 * * *".
+    """Add ENTRY, jobs of WORKER at the times of EXPRESSION.
 
-    It survives restarts, and needs no code that declares it. An entry of this name that was added before is
-    replaced. WORKER is the name of a worker, such as app.workers.Report.
+    EXPRESSION is a cron expression, such as "0 3 * * *", and WORKER the name of a worker, such as
+    app.workers.Report. ENTRY survives restarts, and needs no code that declares it. An entry of this name
+    that was added before is replaced.
     """
     timing = {name: changes.pop(name) for name in ("timezone", "catch_up", "window") if name in changes}
     fields: JobFields = {"worker": worker, **changes}  # type: ignore[typeddict-item]
@@ -105,7 +106,10 @@ def add(
 def update(
     entry: str, expression: str | None, changes: dict[str, Any], instance: Instance, as_json: bool
 ) -> None:
-    """Change ENTRY until it is reset, whatever the code declares meanwhile."""
+    """Change ENTRY until it is reset.
+
+    The changes hold whatever the code of the nodes declares meanwhile.
+    """
     if expression is not None:
         changes["expression"] = expression
     if not changes:

@@ -53,7 +53,7 @@ _node_option = click.option(
 
 @click.group()
 def queues() -> None:
-    """List the queues of an instance, and pause, resume, scale, start and stop them."""
+    """List, pause, resume, scale, start and stop queues."""
 
 
 @queues.command("list")
@@ -61,10 +61,11 @@ def queues() -> None:
 @count_limit_option
 @output.json_option
 def list_(instance: Instance, count_limit: int | None, as_json: bool) -> None:
-    """List the queues: their jobs, their nodes, and what commands have stored for them.
+    """List the queues with their jobs and nodes.
 
     OLDEST is how long the oldest available job has been due. LIMIT is how many jobs all nodes together run at
-    once. A queue is idle if no node that is alive runs it.
+    once. SETTINGS are what commands such as `oban queues pause` have stored. A queue is idle if no node that
+    is alive runs it.
     """
     stats = instance.call(lambda oban: oban.stats(count_limit=count_limit))
     if as_json:

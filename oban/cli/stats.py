@@ -26,7 +26,7 @@ _COLUMNS = (
 @count_limit_option
 @output.json_option
 def stats(instance: Instance, count_limit: int | None, as_json: bool) -> None:
-    """Show how many jobs there are, how many finished lately, and the state of queues and nodes.
+    """Show the numbers of jobs, and what queues and nodes do.
 
     A number with a + is a limit: there are more jobs.
     """

@@ -5,6 +5,7 @@ import re
 import oban
 from oban.cli import main
 from tests.cli.shop import Shop
+from tests.cli.support import invoke
 from tests.support.rows import row
 
 NARROW, WIDE = 36, 160
@@ -78,14 +79,33 @@ ELSEWHERE = {
         "why",
     ),
     *(f"queues {verb}" for verb in ("pause", "resume", "scale", "start", "stop")),
-    # Its log and its script are not for a terminal's width.
-    *("start", "completion"),
 }
 
 
 def squeezed(text: str) -> str:
     """A text without white space, because a narrow terminal breaks a line anywhere."""
     return re.sub(r"\d{4}-\d\d-\d{4}:\d\d:\d\d", "AT", "".join(text.split()))
+
+
+def test_an_error_of_a_start_is_readable(shop: Shop) -> None:
+    with shop.connected() as connection:
+        connection.exec_driver_sql("DROP TABLE oban_attempts")
+    for width in (NARROW, WIDE):
+        code, lines = shop.terminals.run("start", columns=width, environment=shop.environment)
+        assert code == 1
+        error = "".join(lines).partition("Error: ")[2]
+        assert squeezed(error).startswith(
+            "thetablesinsqlite" if "sqlite" in str(shop.url) else "thetablesinp"
+        )
+        assert "thereisnotableoban_attempts,whichrevision0007adds;updatethemwith`obaninstall" in squeezed(
+            error
+        )
+
+
+def test_the_script_of_the_completion_is_not_changed_by_a_terminal(sqlite_shop: Shop) -> None:
+    with sqlite_shop.terminals.open("completion", "bash", columns=NARROW) as terminal:
+        assert terminal.finish() == 0
+    assert terminal.output.decode().replace("\r\n", "\n") == invoke("completion", "bash").stdout
 
 
 def test_a_session(shop: Shop) -> None:
@@ -110,4 +130,4 @@ def test_every_command_is_run_in_a_narrow_terminal() -> None:
     in_session = {
         command for command in commands if any(f"{each} ".startswith(f"{command} ") for each in narrow)
     }
-    assert commands - in_session == ELSEWHERE
+    assert commands - in_session == ELSEWHERE | {"start", "completion"}

@@ -42,7 +42,7 @@ _INSTALL = (
 @of_instance
 @output.json_option
 def top(instance: Instance, interval: float, filter_: str, once: bool, as_json: bool) -> None:
-    """Watch the queues, the executing jobs, the failures and the nodes, and act on them.
+    """Watch queues, jobs, failures and nodes, and act on them.
 
     Press ? for the keys.
     """
