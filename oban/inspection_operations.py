@@ -67,6 +67,9 @@ class InspectionOperations(ABC, Generic[CallerT]):
 
         Args:
             session: The caller's session or connection, to read in its transaction.
+
+        Returns:
+            A `NodeInfo` for each process. The list is empty if none runs.
         """
 
     @abstractmethod
@@ -111,6 +114,6 @@ class InspectionOperations(ABC, Generic[CallerT]):
             there is no such job.
 
         Raises:
-            InvalidTarget: `job_or_id` is neither a job nor an integer.
-            NotEnqueued: The job was never enqueued, so it has no id.
+            InvalidTarget: `job_or_id` is neither a `Job` nor an integer.
+            NotEnqueued: The `Job` was never enqueued.
         """

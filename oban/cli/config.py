@@ -10,8 +10,8 @@ import click
 from sqlalchemy import URL
 
 from oban import Oban, dialects
+from oban.cli import durations, output
 from oban.cli import options as setting_options
-from oban.cli import output
 from oban.cli.instance import Instance
 from oban.cli.output import Column
 from oban.config import Options, QueueOptions, Retention
@@ -25,7 +25,6 @@ _DEFAULTS = {"processes": 1, "log_level": "info", "log_format": "text", "import"
 #: What TOML allows as a key without quotes.
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 Source: TypeAlias = Literal["argument", "environment", "file", "app", "default"]
-_UNITS = ((86_400, "d"), (3600, "h"), (60, "m"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,8 +148,5 @@ def _text(value: ConfigValue) -> str:
     if isinstance(value.value, bool):
         return "true" if value.value else "false"
     if isinstance(value.value, float):
-        for seconds, unit in _UNITS:
-            if value.value and value.value % seconds == 0:
-                return f"{value.value / seconds:g}{unit}"
-        return f"{value.value:g}s"
+        return durations.written(value.value)
     return ", ".join(value.value) or "-" if isinstance(value.value, list) else str(value.value)

@@ -25,6 +25,14 @@ def parse(text: str) -> float:
     return sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
 
 
+def written(seconds: float) -> str:
+    """A duration as `parse` reads it, in the largest unit that makes a whole number: `90s`, `15m`, `7d`."""
+    for unit in ("d", "h", "m"):
+        if seconds and seconds % _UNITS[unit] == 0:
+            return f"{seconds / _UNITS[unit]:g}{unit}"
+    return f"{seconds:g}s"
+
+
 class Duration(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     """A duration such as 90s, 2h or 1d12h, as a timedelta.
 

@@ -16,6 +16,7 @@ from oban.cli.job_documents import json_able, text, texts
 from oban.cli.output import Column
 from oban.error_texts import stored_error_line
 from oban.models import Attempt, Job
+from oban.types import ENDED_STATES
 
 #: How much of a document or a traceback is shown, in characters. `--json` prints all of it.
 _LONGEST = 20_000
@@ -78,8 +79,8 @@ def _texts(job: Job) -> Iterator[tuple[str, str | None]]:
     yield "inserted", _time(job.inserted_at)
     yield "due", _time(job.scheduled_at)
     yield "last attempt", _time(job.attempted_at)
-    for state in ("completed", "cancelled", "discarded"):
-        yield state, _time(getattr(job, f"{state}_at"))
+    for state in ENDED_STATES:
+        yield state.value, _time(getattr(job, f"{state.value}_at"))
     yield "node", ", producer ".join(texts(job.attempted_by)[:2]) or None
     yield "unique key", None if job.unique_key is None else text(job.unique_key)
 
@@ -123,10 +124,11 @@ def _took(time: timedelta) -> str:
 def _log(attempts: Sequence[Attempt]) -> list[str]:
     """The lines of the log of the last attempt, such as `22:17:31 INFO 3 pages`."""
     lines = attempts[-1].log if attempts else None
-    return [_line(line) for line in lines] if isinstance(lines, list) else []
+    return [log_line(line) for line in lines] if isinstance(lines, list) else []
 
 
-def _line(line: Any) -> str:
+def log_line(line: Any) -> str:
+    """A line of the log of an attempt, such as `22:17:31 INFO 3 pages`."""
     if not isinstance(line, dict):
         return display.shown(line)
     at, level, words = (text(line.get(key)) for key in ("at", "level", "text"))

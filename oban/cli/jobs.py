@@ -21,7 +21,7 @@ from oban.cli.output import Column
 from oban.client import Oban
 from oban.errors import JobNotFound
 from oban.models import Attempt, Job
-from oban.types import JobState
+from oban.types import ENDED_STATES, JobState
 
 _COLUMNS = (
     Column("ID", right=True),
@@ -176,8 +176,7 @@ def _when(job: Job) -> Any:
     """When the job reached its state, or is due."""
     if job.state == JobState.EXECUTING:
         return job.attempted_at
-    ended = (JobState.COMPLETED, JobState.CANCELLED, JobState.DISCARDED)
-    return getattr(job, f"{job.state.value}_at") if job.state in ended else job.scheduled_at
+    return getattr(job, f"{job.state.value}_at") if job.state in ENDED_STATES else job.scheduled_at
 
 
 def _short(value: str) -> str:

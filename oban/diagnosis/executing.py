@@ -10,7 +10,7 @@ from oban.diagnosis.explanation import Reason
 from oban.diagnosis.texts import Commands, after, at, named, since
 from oban.error_texts import log_safe
 from oban.models import Job
-from oban.repository.job_facts import Facts, QueueNode
+from oban.repository.job_facts import Facts, QueueProducer
 
 #: Seconds without news after which an attempt is said to take long.
 LONG = 3600.0
@@ -25,7 +25,7 @@ def reasons(job: Job, facts: Facts, options: Options, commands: Commands) -> tup
     if node is not None and node.is_alive:
         return True, [*_on_live_node(job, facts, node, commands)]
     found = [_lost(job, facts, options, node, node_name, commands)]
-    if facts.leader is None:
+    if not facts.has_leader:
         found.insert(0, no_leader("Nobody rescues it", commands))
     return False, found
 
@@ -36,7 +36,7 @@ def _attempted_by(value: Any) -> tuple[str, str]:
     return node, owner
 
 
-def _on_live_node(job: Job, facts: Facts, node: QueueNode, commands: Commands) -> Iterator[Reason]:
+def _on_live_node(job: Job, facts: Facts, node: QueueProducer, commands: Commands) -> Iterator[Reason]:
     started_at, again = job.attempted_at, (commands.jobs("cancel", job.id), commands.jobs("retry", job.id))
     text = (
         f"It runs now: the node {named(node.node)} began attempt {job.attempt} of {job.max_attempts} at"
@@ -89,7 +89,7 @@ def _on_live_node(job: Job, facts: Facts, node: QueueNode, commands: Commands) -
 
 
 def _lost(
-    job: Job, facts: Facts, options: Options, node: QueueNode | None, name: str, commands: Commands
+    job: Job, facts: Facts, options: Options, node: QueueProducer | None, name: str, commands: Commands
 ) -> Reason:
     again = (commands.jobs("cancel", job.id), commands.jobs("retry", job.id))
     started_at = job.attempted_at or job.scheduled_at

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from oban.diagnosis.explanation import Reason
 from oban.diagnosis.texts import Commands, at, named, node_names
 from oban.models import Job
-from oban.repository.job_facts import Facts, QueueNode, settings_of
+from oban.repository.job_facts import Facts, QueueProducer, settings_of
 
 _CAUSES = {
     "since start": "the configuration of the node pauses it at each start, whatever was resumed before",
@@ -19,9 +19,9 @@ _FOREIGN = "it was paused by a command of the implementation that runs the node"
 _SOON = "it was resumed, which the node has yet to notice"
 
 
-def paused(job: Job, facts: Facts, nodes: list[QueueNode], commands: Commands) -> Iterator[Reason]:
+def paused(job: Job, facts: Facts, nodes: list[QueueProducer], commands: Commands) -> Iterator[Reason]:
     """The reason that these nodes have paused the queue."""
-    by_cause: dict[str, list[QueueNode]] = {}
+    by_cause: dict[str, list[QueueProducer]] = {}
     for node in nodes:
         if not _is_stopped(facts, node):
             by_cause.setdefault(_cause(facts, node), []).append(node)
@@ -37,7 +37,7 @@ def paused(job: Job, facts: Facts, nodes: list[QueueNode], commands: Commands) -
     )
 
 
-def _cause(facts: Facts, node: QueueNode) -> str:
+def _cause(facts: Facts, node: QueueProducer) -> str:
     for kind, row in settings_of(facts, node):
         if row is not None and row.setting_paused is not None:
             if not row.setting_paused:
@@ -46,14 +46,14 @@ def _cause(facts: Facts, node: QueueNode) -> str:
     return _FOREIGN if node.is_foreign else _CONFIGURED
 
 
-def _is_stopped(facts: Facts, node: QueueNode) -> bool:
+def _is_stopped(facts: Facts, node: QueueProducer) -> bool:
     """Whether a command has stopped the queue on a node, which runs the last of its jobs."""
     own = (facts.settings.get((node.name, node.queue, on)) for on in (node.node, ""))
     running = [row.setting_running for row in own if row is not None]
     return next((value for value in running if value is not None), True) is False
 
 
-def stopped(job: Job, facts: Facts, nodes: list[QueueNode], commands: Commands) -> Iterator[Reason]:
+def stopped(job: Job, facts: Facts, nodes: list[QueueProducer], commands: Commands) -> Iterator[Reason]:
     """The reason that a command has stopped the queue, on nodes that still have a row or no longer."""
     rows = [
         row
@@ -81,5 +81,7 @@ def stopped(job: Job, facts: Facts, nodes: list[QueueNode], commands: Commands) 
     )
 
 
-def _for_each_instance(commands: Commands, verb: str, queue: str, nodes: list[QueueNode]) -> tuple[str, ...]:
+def _for_each_instance(
+    commands: Commands, verb: str, queue: str, nodes: list[QueueProducer]
+) -> tuple[str, ...]:
     return tuple(commands.queues(verb, queue, instance=name) for name in dict.fromkeys(n.name for n in nodes))

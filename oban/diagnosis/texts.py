@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from oban import error_texts
 from oban.amounts import duration
 from oban.config import Options
-from oban.repository.job_facts import QueueNode
+from oban.repository.job_facts import QueueProducer
 from oban.type_expressions import LAST_TIME
 
 #: How many names or ids a sentence lists.
@@ -27,7 +27,7 @@ def listed(names: Collection[object]) -> str:
     return ", ".join(shown) + (f" and {more:,} more" if more > 0 else "")
 
 
-def node_names(nodes: Iterable[QueueNode]) -> str:
+def node_names(nodes: Iterable[QueueProducer]) -> str:
     """The names of the first few nodes, each once, and how many more there are."""
     return listed(dict.fromkeys(node.node for node in nodes))
 

@@ -12,7 +12,7 @@ from oban.diagnosis.texts import Commands, at, listed, named, node_names
 from oban.error_texts import last_error
 from oban.errors import InvalidJob
 from oban.models import Job
-from oban.repository.job_facts import MOST_AHEAD, Facts, QueueNode
+from oban.repository.job_facts import MOST_AHEAD, Facts, QueueProducer
 from oban.type_expressions import LAST_TIME
 from oban.types import JobState
 
@@ -106,7 +106,7 @@ def available(job: Job, facts: Facts, options: Options, commands: Commands) -> I
     """Reasons of an available job."""
     exhausted = [*_exhausted(job, facts, commands)]
     yield from exhausted
-    if exhausted and facts.leader is None:
+    if exhausted and not facts.has_leader:
         yield no_leader("Nobody discards it", commands)
     yield from queue_reasons(job, facts, options, commands, is_due=not exhausted)
 
@@ -144,7 +144,7 @@ def queue_reasons(
 
 
 def _without_node(
-    job: Job, facts: Facts, dead: list[QueueNode], options: Options, commands: Commands
+    job: Job, facts: Facts, dead: list[QueueProducer], options: Options, commands: Commands
 ) -> Iterator[Reason]:
     alive = [node for node in facts.nodes if node.is_alive]
     of_commands = [*stopped(job, facts, [], commands)]
@@ -186,7 +186,7 @@ def _without_node(
     yield Reason("no_node", text, advice, (commands.jobs("update", job.id, "--set-queue", similar), *start))
 
 
-def _unknown_worker(job: Job, nodes: list[QueueNode]) -> Iterator[Reason]:
+def _unknown_worker(job: Job, nodes: list[QueueProducer]) -> Iterator[Reason]:
     """The reason that no node of the queue knows the job's worker: its attempts fail."""
     telling = [node for node in nodes if node.workers is not None]
     ignorant = [node for node in telling if not _knows(node, job.worker)]
@@ -214,7 +214,7 @@ def _unknown_worker(job: Job, nodes: list[QueueNode]) -> Iterator[Reason]:
     )
 
 
-def _knows(node: QueueNode, worker: str) -> bool:
+def _knows(node: QueueProducer, worker: str) -> bool:
     known = node.workers or frozenset()
     if worker in known:
         return True
@@ -227,11 +227,11 @@ def _knows(node: QueueNode, worker: str) -> bool:
     )
 
 
-def _is_full(node: QueueNode, facts: Facts) -> bool:
+def _is_full(node: QueueProducer, facts: Facts) -> bool:
     return node.limit is not None and facts.executing.get(node.uuid, 0) >= node.limit
 
 
-def _waits_for_place(job: Job, facts: Facts, nodes: list[QueueNode], commands: Commands) -> Reason:
+def _waits_for_place(job: Job, facts: Facts, nodes: list[QueueProducer], commands: Commands) -> Reason:
     """The reason that it is not the job's turn, or that it will be fetched."""
     scale = tuple(
         commands.queues("scale", job.queue, str(2 * (node.limit or 0)), instance=node.name)

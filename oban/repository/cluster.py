@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from operator import attrgetter
@@ -120,17 +120,28 @@ def queue_info(row: Producer) -> QueueInfo:
     """The queue of a producer's row."""
     # Other implementations can store anything in `meta`.
     meta = row.meta if isinstance(row.meta, dict) else {}
-    limit, running = meta.get("local_limit"), meta.get("running")
     return QueueInfo(
         queue=row.queue,
         node=row.node,
-        limit=limit if isinstance(limit, int) and not isinstance(limit, bool) else None,
+        limit=limit_of(meta),
         paused=meta.get("paused") is True,
-        running=tuple(id_ for id_ in running if isinstance(id_, int)) if isinstance(running, list) else (),
+        running=running_of(meta) or (),
         started_at=row.started_at,
         updated_at=row.updated_at,
         uuid=str(row.uuid),
     )
+
+
+def limit_of(meta: Mapping[str, Any]) -> int | None:
+    """The limit of a producer with this `meta`; None if it does not tell."""
+    limit = meta.get("local_limit")
+    return limit if isinstance(limit, int) and not isinstance(limit, bool) else None
+
+
+def running_of(meta: Mapping[str, Any]) -> tuple[int, ...] | None:
+    """The ids of the jobs that a producer with this `meta` runs; None if it does not tell."""
+    running = meta.get("running")
+    return tuple(id_ for id_ in running if isinstance(id_, int)) if isinstance(running, list) else None
 
 
 def stale_producers(tx: Transaction, lease: float, observed_for: ObservedFor = always_observed) -> list[str]:

@@ -57,7 +57,7 @@ def check_bloat(tx: Transaction, name: str, thresholds: Thresholds) -> Iterator[
             bad = True
             yield Finding(
                 code,
-                _worse(severity, "warning"),
+                max(severity, "warning", key=SEVERITIES.index),
                 f"Autovacuum is off for {full_name}, which has {figures}.",
                 f"Run ALTER TABLE {full_name} RESET (autovacuum_enabled), turn autovacuum on in the server's"
                 f" configuration if it is off there, and run VACUUM ANALYZE {full_name}.",
@@ -114,7 +114,3 @@ def check_journal(tx: Transaction, name: str, thresholds: Thresholds) -> Iterato
         "Run PRAGMA journal_mode = WAL while nobody else is connected. A node sets it when it starts, unless"
         " the application has set another mode.",
     )
-
-
-def _worse(one: Severity, other: Severity) -> Severity:
-    return max(one, other, key=SEVERITIES.index)

@@ -34,7 +34,7 @@ from sqlalchemy import (
 from oban.database.transaction import Transaction
 from oban.dialects.base import Dialect
 from oban.models import Job, Leader, Producer, Queue
-from oban.repository.cluster import lease_of, uuid_digits
+from oban.repository.cluster import lease_of, limit_of, running_of, uuid_digits
 from oban.repository.queue_settings import ALL, SINCE_START
 from oban.types import PENDING_STATES
 
@@ -49,7 +49,7 @@ _KINDS = ("job", "node", "setting", "leader", "owner")
 _ID = bindparam("id", type_=BigInteger)
 
 
-class QueueNode(NamedTuple):
+class QueueProducer(NamedTuple):
     """A queue on a node, by its row in `oban_producers`."""
 
     uuid: str
@@ -82,8 +82,7 @@ class QueueNode(NamedTuple):
 
     @property
     def limit(self) -> int | None:
-        limit = self.meta.get("local_limit")
-        return limit if isinstance(limit, int) and not isinstance(limit, bool) else None
+        return limit_of(self.meta)
 
     @property
     def workers(self) -> frozenset[str] | None:
@@ -93,10 +92,8 @@ class QueueNode(NamedTuple):
     @property
     def running(self) -> frozenset[int] | None:
         """The jobs that it ran at its last heartbeat; None if it does not tell."""
-        running = self.meta.get("running")
-        return (
-            frozenset(id_ for id_ in running if isinstance(id_, int)) if isinstance(running, list) else None
-        )
+        running = running_of(self.meta)
+        return None if running is None else frozenset(running)
 
 
 def _strings(value: object) -> frozenset[str] | None:
@@ -116,11 +113,11 @@ class Facts:
     newest_id: int | None = None
     #: How many jobs are fetched, or staged, before it: at most `MOST_AHEAD`, and one more if there are more.
     ahead: int = 0
-    nodes: list[QueueNode] = field(default_factory=list)
+    nodes: list[QueueProducer] = field(default_factory=list)
     #: The settings of the job's queue and of all queues, by instance, queue and node.
     settings: dict[tuple[str, str, str], Row[Any]] = field(default_factory=dict)
-    #: The name of a node that leads, if any does.
-    leader: str | None = None
+    #: Whether a node leads an instance.
+    has_leader: bool = False
     #: How many jobs of the queue each producer executes, by the digits of its uuid.
     executing: dict[str, int] = field(default_factory=dict)
 
@@ -143,20 +140,20 @@ def read_facts(tx: Transaction, job_id: int, lease: float) -> Facts:
             case "setting" if row.setting_name is not None:
                 facts.settings[row.setting_name, row.setting_queue, row.setting_node] = row
             case "leader" if row.leader is not None:
-                facts.leader = row.leader
+                facts.has_leader = True
             case "owner" if row.owner is not None:
                 facts.executing[row.owner.replace("-", "")] = row.executing
     facts.nodes.sort(key=lambda node: (node.node, node.queue, node.silence))
     return facts
 
 
-def _queue_node(row: Row[Any], lease: float) -> QueueNode:
+def _queue_node(row: Row[Any], lease: float) -> QueueProducer:
     meta = row.node_meta if isinstance(row.node_meta, dict) else {}
     silence = (row.real_now - row.node_updated_at).total_seconds()
     own = lease_of(meta, lease)
     # SQLite stores values of any type in a column, if another program writes them.
     name, node, queue = map(str, (row.node_name, row.node_node, row.node_queue))
-    return QueueNode(row.node_uuid, name, node, queue, meta, silence, own)
+    return QueueProducer(row.node_uuid, name, node, queue, meta, silence, own)
 
 
 _job_keys = [column.name for column in Job.__table__.columns]
@@ -304,7 +301,7 @@ def _count(dialect: Dialect, before: Select[Any], jobs: FromClause) -> ScalarSel
     return select(func.count()).select_from(counted).correlate(jobs).scalar_subquery()
 
 
-def settings_of(facts: Facts, node: QueueNode) -> Sequence[tuple[str, Row[Any] | None]]:
+def settings_of(facts: Facts, node: QueueProducer) -> Sequence[tuple[str, Row[Any] | None]]:
     """The rows that can pause the job's queue on a node, the first of which that sets `paused` decides.
 
     Each comes with what it stands for.

@@ -34,14 +34,13 @@ from oban.repository.counts import JobCounts, count_jobs
 from oban.repository.nodes import NodeInfo, leader_name, list_nodes
 from oban.repository.queue_settings import ALL, QueueSettings, list_settings
 from oban.repository.stage import is_waiting
-from oban.types import JobState
+from oban.types import ENDED_STATES, JobState
 
 _jobs = Job.__table__
 _job = _jobs.c
 
 #: At most so many jobs that are due, and that have finished within the hour, are counted of each state.
 MAX_RECENT = 100_000
-_FINISHED = (JobState.COMPLETED, JobState.CANCELLED, JobState.DISCARDED)
 _MOST = bindparam("most", type_=BigInteger)
 _PRIORITIES = range(10)
 _MINUTE, _HOUR = 60.0, 3600.0
@@ -169,7 +168,7 @@ def load_stats(tx: Transaction, name: str, count_limit: int | None = None) -> St
         counts={state.value: sum(found.counts[state] for found in queues) for state in JobState},
         queues=queues,
         due=min(recent["due"][0], MAX_RECENT),
-        finished={state.value: _finished(*recent[state.value]) for state in _FINISHED},
+        finished={state.value: _finished(*recent[state.value]) for state in ENDED_STATES},
         nodes=tuple(nodes),
         leader=leader_name(tx, name),
         settings=of_queue.get(ALL, ()),
@@ -271,7 +270,7 @@ def _recent_statement(dialect: Dialect) -> Executable:
     zero = literal(0, BigInteger)
     return union_all(
         select(sql_literal("due"), func.count(), zero).select_from(due),
-        *(_finished_select(dialect, state) for state in _FINISHED),
+        *(_finished_select(dialect, state) for state in ENDED_STATES),
     )
 
 

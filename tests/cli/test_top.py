@@ -174,7 +174,7 @@ def test_a_session(url: URL, client: SyncOban, folder: Path, terminals: Terminal
         top.wait_for(lambda _: not line(top, "app.Mail"))
         top.press(ENTER)
         shown = top.wait_for("\n  ValueError: broken \\x1b]0;owned\\x07\n")
-        assert "INFO    about to break\n" in shown
+        assert "INFO about to break\n" in shown
         assert re.search(r"Attempt 1: failed at .+ UTC, after \d+\.\d s on web-1\n", shown)
         top.press(ESCAPE)
         top.wait_for("FAILURES")

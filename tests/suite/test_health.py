@@ -1,15 +1,18 @@
 """`health`: each problem that it finds is made for real, and a healthy instance has none."""
 
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+import click
 import pytest
 from sqlalchemy import URL, Engine, delete, insert, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from oban import Oban, SyncOban, clock, migration
+from oban.cli import main
 from oban.errors import InvalidArgument
 from oban.models import Leader, Producer, metadata
 from oban.repository.health import CODES
@@ -513,6 +516,20 @@ async def test_nodes_without_a_leader_are_found(oban: Oban, engine: Engine) -> N
 # -- the queues --------------------------------------------------------------------------------
 
 
+def assert_commands_can_be_used(finding: Finding) -> None:
+    """The commands in the advice have arguments and options that exist."""
+    found = re.findall("`oban ([^`]+)`", finding.advice or "")
+    assert found
+    for line in found:
+        command: click.Command = main
+        words = line.replace("LIMIT", "5").replace(" ID", " 7").split()
+        while isinstance(command, click.Group):
+            _, chosen, words = command.resolve_command(click.Context(command), words)
+            assert chosen is not None
+            command = chosen
+        command.make_context(command.name, words)
+
+
 @pytest.mark.parametrize(("minutes", "severity"), [(3, "ok"), (10, "warning"), (120, "critical")])
 async def test_jobs_that_wait_for_long_are_found(
     oban: Oban, engine: Engine, minutes: float, severity: str
@@ -529,6 +546,8 @@ async def test_jobs_that_wait_for_long_are_found(
     assert (health.severity, found.severity) == (severity, severity)
     age = {3: "3 minutes", 10: "10 minutes", 120: "2 hours"}[int(minutes)]
     assert f"has waited for {age}." in found.text
+    if severity != "ok":
+        assert_commands_can_be_used(found)
 
 
 async def test_jobs_of_a_paused_queue_are_found(oban: Oban, engine: Engine) -> None:
@@ -558,6 +577,7 @@ async def test_a_queue_that_no_node_runs_is_found(
     assert found.severity == severity
     assert found.text.startswith("No live node runs the queue mail, whose oldest job has waited for")
     assert found.text.endswith("Did you mean mails?")
+    assert_commands_can_be_used(found)
 
 
 async def test_a_queue_of_another_instance_is_run(oban: Oban, engine: Engine) -> None:

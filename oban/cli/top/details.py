@@ -9,6 +9,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from oban.cli import output
+from oban.cli.job_details import log_line
 from oban.cli.job_documents import json_able, text, texts
 from oban.client import Oban
 from oban.error_texts import log_safe
@@ -65,17 +66,9 @@ def _attempts(attempts: Iterable[Attempt]) -> Iterator[RenderableType]:
         node = "" if attempt.node is None else f" on {log_safe(attempt.node)}"
         lines: list[str] = []
         for entry in attempt.log if isinstance(attempt.log, list) else []:
-            lines += _lines(_log_line(entry))
+            lines += _lines(log_line(entry))
         lines += [] if attempt.error is None else _lines(attempt.error)
         yield from _section(output.printable(title + node), lines)
-
-
-def _log_line(entry: Any) -> str:
-    if not isinstance(entry, dict):
-        return text(entry)
-    # Of the time, what differs between the lines of an attempt.
-    at = text(entry.get("at"))[11:19]
-    return f"{at} {text(entry.get('level')):<7} {text(entry.get('text'))}"
 
 
 def _errors(job: Job, shown: set[str | None]) -> Iterator[RenderableType]:
