@@ -74,10 +74,11 @@ class Expressions(ABC):
         """
 
     @abstractmethod
-    def element(self, strings: Any, index: int) -> ColumnElement[str]:
+    def element(self, strings: Any, index: int, *, if_json: Any = None) -> ColumnElement[str]:
         """A string of a list, the first one with index 0; NULL if the list has fewer.
 
-        `attempted_by` is `[node, uuid]`.
+        `attempted_by` is `[node, uuid]`. Where the condition `if_json` is true, a list that is stored as text
+        is known to be JSON, and is not checked again.
         """
 
     @abstractmethod

@@ -141,8 +141,9 @@ def _complete_statement(dialect: Dialect, history: bool) -> Acknowledgement:
     values = {"state": dialect.state("completed"), "completed_at": dialect.now()}
     reported = {"attempt": _job.attempt, "outcome": sql_literal("completed")}
     if not dialect.writes_in_cte:
-        # Cheaper than to take it from the JSON of each row.
+        # Cheaper than to take it from the JSON of each row, which the condition has checked.
         reported["producer"] = func.nullif(owner, sql_literal(""))
+        reported["node"] = dialect.element(_job.attempted_by, 0, if_json=owner != sql_literal(""))
     return _acknowledgement(dialect, conditions, values, reported if history else None)
 
 

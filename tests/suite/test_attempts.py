@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import URL, create_engine, func, insert, select
+from sqlalchemy import URL, create_engine, func, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from oban import Job, JobState, Oban, SyncOban, encoding
@@ -14,7 +14,7 @@ from oban.errors import InvalidTarget, NotEnqueued
 from oban.models import Attempt
 from oban.repository import acknowledge, fetch, prune, rescue
 from oban.repository.acknowledge import OUTCOMES, Ack
-from tests.support.databases import DATABASES
+from tests.support.databases import DATABASES, SQLiteFactory
 from tests.support.internals import database_of
 from tests.support.jobs import row_of
 from tests.support.rows import MADE, insert_row, insert_rows, just_now, lasting_url, row
@@ -117,6 +117,17 @@ async def test_an_attempt_without_a_node_has_a_row(oban: Oban) -> None:
     await acknowledged(oban, Ack(id_, 1, "", "completed"))
     (attempt,) = await oban.list_attempts(id_)
     assert (attempt.node, attempt.producer, attempt.started_at) == (None, None, None)
+
+
+async def test_an_attempt_by_text_that_is_no_json_has_a_row(sqlite_factory: SQLiteFactory) -> None:
+    async with Oban(sqlite_factory.create()) as oban:
+        ids = await executing(oban, 2, attempted_by=[])
+        broken = text("UPDATE oban_jobs SET attempted_by = 'no JSON' WHERE id = :id")
+        async with oban.engine.begin() as connection:
+            await connection.execute(broken, {"id": ids[0]})
+        await acknowledged(oban, *(Ack(id_, 1, "", "completed") for id_ in ids))
+        rows = [(row.node, row.producer) for id_ in ids for row in await oban.list_attempts(id_)]
+    assert rows == [(None, None)] * 2
 
 
 async def test_snoozes_of_the_same_number_are_listed_in_their_order(oban: Oban) -> None:

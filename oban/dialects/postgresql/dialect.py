@@ -157,7 +157,7 @@ class PostgreSQL(Dialect):
         rows = sa.func.jsonb_to_recordset(sa.cast(sa.bindparam(payload, type_=sa.Text), JSONB))
         return rows.table_valued(*typed).render_derived(name="r", with_types=True)
 
-    def element(self, strings: Any, index: int) -> ColumnElement[str]:
+    def element(self, strings: Any, index: int, *, if_json: Any = None) -> ColumnElement[str]:
         return sa.type_coerce(strings, ARRAY(sa.Text))[sa.literal_column(str(index + 1))]
 
     def string_list(self, *items: ColumnElement[str]) -> ColumnElement[Any]:

@@ -125,11 +125,12 @@ class SQLite(Dialect):
         )
         return sa.select(*values).subquery("r")
 
-    def element(self, strings: Any, index: int) -> ColumnElement[str]:
+    def element(self, strings: Any, index: int, *, if_json: Any = None) -> ColumnElement[str]:
         path = sql_literal(f"$[{index}]")
+        is_invalid = sa.func.json_valid(strings) == sa.literal_column("0")
         return sa.case(
             # json_type() and json_extract() fail the whole statement for text that is not JSON.
-            (sa.func.json_valid(strings) == sa.literal_column("0"), sa.null()),
+            (is_invalid if if_json is None else sa.and_(sa.not_(if_json), is_invalid), sa.null()),
             (
                 sa.func.json_type(strings, path) == sql_literal("text"),
                 sa.func.json_extract(strings, path, type_=sa.Text),
