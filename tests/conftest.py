@@ -5,6 +5,7 @@ import logging
 import random
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from pathlib import Path
+from typing import Literal
 from zlib import crc32
 
 import pytest
@@ -47,9 +48,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if not config.getoption("--each-driver"):
-        _spread(items, ("asyncpg", "psycopg"), _is_alike_with_each_driver)
+        _spread(items, ("asyncpg", "psycopg"), _is_alike_with_each_driver, by="test")
         for server in ("postgresql", "asyncpg", "psycopg"):
-            _spread(items, ("sqlite", server), _is_alike_on_each_database)
+            _spread(items, ("sqlite", server), _is_alike_on_each_database, by="file")
     _sort(config, items)
 
 
@@ -66,11 +67,15 @@ def _is_alike_on_each_database(item: pytest.Item) -> bool:
 
 
 def _spread(
-    items: list[pytest.Item], values: tuple[str, str], is_alike: Callable[[pytest.Item], bool]
+    items: list[pytest.Item],
+    values: tuple[str, str],
+    is_alike: Callable[[pytest.Item], bool],
+    by: Literal["test", "file"],
 ) -> None:
     """Mark tests as slow with one of two values of a parameter, if it makes no difference to them.
 
-    Half of these tests stay with the first value, and the other half with the second.
+    Half of these tests stay with the first value, and the other half with the second. Half of the files do if
+    the tests of a file share what is made for each value, such as an application that runs.
     """
     alike: dict[str, dict[str, pytest.Item]] = {}
     for item in items:
@@ -82,7 +87,8 @@ def _spread(
             alike.setdefault(f"{name}[{parameters.replace(used[0], '')}", {})[used[0]] = item
     for key, found in alike.items():
         if len(found) == len(values):
-            found[values[crc32(key.encode()) % 2]].add_marker(pytest.mark.slow)
+            chosen = key if by == "test" else key.partition("::")[0]
+            found[values[crc32(chosen.encode()) % 2]].add_marker(pytest.mark.slow)
 
 
 def _sort(config: pytest.Config, items: list[pytest.Item]) -> None:
