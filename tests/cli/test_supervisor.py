@@ -296,6 +296,7 @@ async def test_the_end_of_the_supervisor_stops_its_nodes(sqlite_url: URL) -> Non
         assert states == {(JobState.AVAILABLE, 0, 0)}
 
 
+@pytest.mark.slow
 async def test_a_signal_to_every_process_at_once_leaves_jobs_their_grace_period(sqlite_url: URL) -> None:
     async with Oban(sqlite_url) as client:
         with node(*command(sqlite_url, "--shutdown-grace-period", "30")) as process:
@@ -311,6 +312,7 @@ async def test_a_signal_to_every_process_at_once_leaves_jobs_their_grace_period(
         assert (row.state, row.attempt) == (JobState.COMPLETED, 1)
 
 
+@pytest.mark.slow
 async def test_a_second_signal_is_passed_on(sqlite_url: URL) -> None:
     async with Oban(sqlite_url) as client:
         job = await client.enqueue(Job(worker="slow"))
@@ -343,6 +345,7 @@ def test_an_error_that_prevents_every_start_is_reported_once_and_ends_the_superv
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.slow
 async def test_no_password_is_among_the_arguments_of_a_node(postgresql_url: URL) -> None:
     url = postgresql_url.set(password="s3cret")
     with node(*command(url, "--listen-url", text(url), "--lease", "5")) as process:

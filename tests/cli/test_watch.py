@@ -134,6 +134,7 @@ def test_wrong_options_end_the_command(arguments: list[str], words: str) -> None
     assert words in result.stderr
 
 
+@pytest.mark.slow
 async def test_a_running_job_gets_the_grace_period_and_later_jobs_get_the_new_code(
     folder: Path, sqlite_url: URL
 ) -> None:

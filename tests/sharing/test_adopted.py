@@ -24,6 +24,7 @@ def made(python: Path, postgresql_factory: PostgreSQLFactory) -> Iterator[URL]:
     postgresql_factory.drop(url)
 
 
+@pytest.mark.slow
 async def test_adopted_tables_keep_their_jobs_and_serve_both(made: URL, peer: Peer) -> None:
     await peer.start(made, queues={"theirs": 1})
     before = [

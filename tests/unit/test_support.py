@@ -43,12 +43,18 @@ def imported(tree: ast.Module) -> Iterator[tuple[str, str]]:
             yield from ((node.module, alias.name) for alias in node.names)
 
 
+def _called(call: ast.Call) -> str:
+    """The last part of the name of the function that is called."""
+    function = call.func
+    return str(getattr(function, "attr", None) or getattr(function, "id", ""))
+
+
 def used_names(tree: ast.Module) -> Iterator[str]:
     """The attributes that a module uses or replaces, and what it imports from the library."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute):
             yield node.attr
-        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("setattr"):
+        elif isinstance(node, ast.Call) and _called(node).endswith("setattr"):
             yield from (ast.literal_eval(name) for name in node.args[1:2] if isinstance(name, ast.Constant))
     yield from (name for module, name in imported(tree) if module.split(".")[0] == "oban")
 
