@@ -1,9 +1,12 @@
-"""What the database refuses ends each command with one line and the exit code 1."""
+"""What the database or the operating system refuses ends each command with one line and the exit code 1."""
 
+import errno
 from pathlib import Path
 
+import pytest
 from sqlalchemy import URL
 
+from oban.cli import output
 from oban.cli.documents import DOCUMENTS
 from tests.cli.shop import Shop
 from tests.cli.support import invoke, text
@@ -71,3 +74,22 @@ def test_a_connection_that_is_lost_is_named(postgresql_url: URL, terminals: Term
             assert terminal.finish() == 1
             [line] = terminal.lines
     assert line.startswith("Error: the connection to the database was lost: ")
+
+
+@pytest.mark.parametrize(
+    ("error", "shown"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "Error: [Errno 28] No space left on device\n"),
+        (TimeoutError(), "Error: TimeoutError\n"),
+        (BrokenPipeError(errno.EPIPE, "Broken pipe"), ""),
+    ],
+)
+def test_output_that_cannot_be_written_is_an_error(
+    sqlite_url: URL, monkeypatch: pytest.MonkeyPatch, error: Exception, shown: str
+) -> None:
+    def refuse(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(output, "document", refuse)
+    result = invoke("nodes", "--json", "--database-url", text(sqlite_url))
+    assert (result.exit_code, result.output) == (1, shown)

@@ -2,6 +2,8 @@
 
 import re
 
+import pytest
+
 import oban
 from oban.cli import main
 from tests.cli.shop import Shop
@@ -87,6 +89,7 @@ def squeezed(text: str) -> str:
     return re.sub(r"\d{4}-\d\d-\d{4}:\d\d:\d\d", "AT", "".join(text.split()))
 
 
+@pytest.mark.either_database
 def test_an_error_of_a_start_is_readable(shop: Shop) -> None:
     with shop.connected() as connection:
         connection.exec_driver_sql("DROP TABLE oban_attempts")
@@ -108,6 +111,7 @@ def test_the_script_of_the_completion_is_not_changed_by_a_terminal(sqlite_shop: 
     assert terminal.output.decode().replace("\r\n", "\n") == invoke("completion", "bash").stdout
 
 
+@pytest.mark.either_database
 def test_a_session(shop: Shop) -> None:
     shop.add_all([row("available"), row("discarded"), row("executing"), row("completed")])
     environment = {**shop.environment, "NO_COLOR": "1"}
