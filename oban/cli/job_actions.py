@@ -14,6 +14,7 @@ from oban.cli.instance import Instance
 from oban.cli.job_documents import Changes, LeftAlone
 from oban.cli.job_filters import Choice
 from oban.client import Oban
+from oban.fields import MAX_ATTEMPTS
 from oban.repository.management import CANCEL_STATES, DELETE_STATES
 from oban.repository.retry import RETRY_STATES, RetryOutcome
 from oban.types import STATES, JobState
@@ -152,7 +153,8 @@ def _why(action: Action, left: LeftAlone) -> str:
         case "conflict":
             return f"Job {left.id} is left alone: it is unique, and job {left.other_id} is in its way."
         case "attempts":
-            return f"Job {left.id} is left alone: it has used 32,767 attempts, the most that there can be."
+            most = f"{MAX_ATTEMPTS:,} attempts, the most that there can be"
+            return f"Job {left.id} is left alone: it has used {most}."
     return f"Job {left.id} is left alone: it is {left.state}{action.advice}."
 
 

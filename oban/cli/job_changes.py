@@ -163,7 +163,7 @@ def update(
     Pass their IDs, or filters that find them. Either all of them are changed or none. An attempt that is
     under way goes on with the values that it began with.
     """
-    given = {
+    values = {
         "schedule_in": schedule_in,
         "scheduled_at": _time(scheduled_at),
         "queue": set_queue,
@@ -174,7 +174,7 @@ def update(
         "args": None if set_args is None else json_object("--set-args", set_args),
         "meta": None if set_meta is None else json_object("--set-meta", set_meta),
     }
-    changes: Any = {name: value for name, value in given.items() if value is not None}
+    changes: Any = {name: value for name, value in values.items() if value is not None}
     if not changes:
         raise click.UsageError("Nothing is to be changed: pass an option such as --set-priority 0.")
     _check(fields.check, changes)

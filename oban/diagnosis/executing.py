@@ -44,7 +44,7 @@ def _on_live_node(job: Job, facts: Facts, node: QueueProducer, commands: Command
     )
     progress = job.current_progress
     if progress is not None and progress.attempt != job.attempt:
-        # The clock of the node that ran an earlier attempt is ahead.
+        # Another program has stored it, with a time of its own.
         progress = None
     if progress is not None:
         text += f" At {since(progress.at, facts.now)}, it reported {log_safe(str(progress), 300)}."

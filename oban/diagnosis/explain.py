@@ -9,6 +9,7 @@
 import dataclasses
 import math
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 from oban import error_texts, fields
@@ -185,7 +186,7 @@ def _bad_row(job: Job, facts: Facts, commands: Commands) -> Iterator[Reason]:
         for column in ("args", "meta", "errors", "tags", "attempted_by")
         if isinstance(getattr(job, column), Undecodable)
     )
-    if not isinstance(job.scheduled_at, _time_type()) or job.scheduled_at == FIRST_TIME:
+    if not isinstance(job.scheduled_at, datetime) or job.scheduled_at == FIRST_TIME:
         faults.append("scheduled_at is not a time")
     if not faults:
         return
@@ -195,10 +196,6 @@ def _bad_row(job: Job, facts: Facts, commands: Commands) -> Iterator[Reason]:
         "A node discards such a job, or leaves it alone. Correct the row with SQL, or delete the job:",
         (commands.jobs("delete", job.id),),
     )
-
-
-def _time_type() -> type:
-    return type(FIRST_TIME)
 
 
 def _numbers(*values: Any) -> bool:

@@ -13,6 +13,7 @@ from oban.error_texts import last_error
 from oban.errors import InvalidJob
 from oban.models import Job
 from oban.repository.job_facts import MOST_AHEAD, Facts, QueueProducer
+from oban.repository.stage import BATCH
 from oban.type_expressions import LAST_TIME
 from oban.types import JobState
 
@@ -67,7 +68,8 @@ def _unstaged(job: Job, facts: Facts, overdue: float, failed: str, at_once: tupl
     if facts.ahead:
         return Reason(
             "not_staged",
-            f"{text} {_ahead(facts)} due before it, and the nodes make 5,000 of them available at a time.",
+            f"{text} {_ahead(facts)} due before it, and the nodes make {BATCH:,} of them available at a"
+            " time.",
             "Wait until it is its turn, or retry it:",
             at_once,
         )
