@@ -13,10 +13,15 @@ def main() -> None:
         stop_signals.exit_on_signals()
     # Imports leave no garbage. Collections during them and at the end take a sixth of the time of a command.
     gc.disable()
-    from oban.cli import main as command
+    try:
+        from oban.cli import main as command
 
-    # Imports the module of the command.
-    command.commands.get(sys.argv[1] if len(sys.argv) > 1 else "")
+        # Imports the module of the command.
+        command.commands.get(sys.argv[1] if len(sys.argv) > 1 else "")
+    except KeyboardInterrupt:
+        # As click ends a command. Nobody wants to read where the imports were.
+        print("Aborted!", file=sys.stderr)
+        sys.exit(1)
     gc.freeze()
     gc.enable()
     command()

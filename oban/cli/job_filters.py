@@ -92,8 +92,9 @@ def _with_options(function: Any) -> Any:
                 "--state",
                 "states",
                 type=click.Choice(STATES, case_sensitive=False),
+                metavar="STATE",
                 multiple=True,
-                help="Jobs in this state; repeat it for several.",
+                help=f"Jobs in this state: {', '.join(STATES)}. Repeat it for several.",
             ),
             click.option(
                 "--queue",

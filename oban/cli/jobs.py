@@ -144,7 +144,7 @@ def wait(job_id: int, timeout: timedelta | None, instance: Instance, as_json: bo
     elif has_ended:
         _tell_end(job)
     if not has_ended:
-        waited = "" if timeout is None else f" after {timeout.total_seconds():g} seconds"
+        waited = "" if timeout is None else f" after {_seconds(timeout)}"
         click.echo(f"Job {job_id} is still {_state(job)}{waited}.", err=True)
         raise click.exceptions.Exit(TIMED_OUT)
     if job.state != JobState.COMPLETED:
@@ -194,6 +194,11 @@ def _tell_end(job: Job) -> None:
         click.echo(f"It recorded {output.printable(_one_line(job.recorded))}")
     elif job.state != JobState.COMPLETED and (error := error_texts.last_error(job.errors)):
         click.echo(f"Its last error is {output.printable(error)}")
+
+
+def _seconds(timeout: timedelta) -> str:
+    number = timeout.total_seconds()
+    return f"{number:g} second{'' if number == 1 else 's'}"
 
 
 def _missing(job_id: int) -> click.ClickException:

@@ -66,7 +66,7 @@ def _cells(node: NodeInfo) -> tuple[str | Text, ...]:
 def _clock(skew: float | None) -> Text:
     if skew is None:
         return Text("-")
-    return Text(f"{skew:+.1f}s", style="red" if abs(skew) >= _SKEW else "")
+    return Text(f"{skew:+z.1f}s", style="red" if abs(skew) >= _SKEW else "")
 
 
 def _listener(node: NodeInfo) -> str | Text:

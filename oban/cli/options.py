@@ -3,11 +3,13 @@
 import functools
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from oban import QueueOptions
+from oban.cli import durations
 from oban.cli.logs import FORMATS, LEVELS
 from oban.config import NOTIFIERS, Options
 
@@ -18,6 +20,18 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 MAX_PROCESSES = 256
 DEFAULTS = Options()
+
+
+class _Seconds(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    """A number of seconds, or a duration with units. The options check whether it makes sense."""
+
+    name = "seconds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        for convert in (float, durations.parse):
+            with suppress(ValueError):
+                return convert(value)
+        self.fail(f"{value!r} is not a valid float, nor a period such as 90s or 5m.", param, ctx)
 
 
 def parse_queues(text: str) -> dict[str, int]:
@@ -95,14 +109,14 @@ _OPTIONS: dict[str, Callable[[F], F]] = {
     ),
     "lease": click.option(
         "--lease",
-        type=float,
+        type=_Seconds(),
         metavar="SECONDS",
         help="Time without a heartbeat after which this node counts as dead and its jobs are rescued."
         f"  [default: {DEFAULTS.lease}]",
     ),
     "shutdown_grace_period": click.option(
         "--shutdown-grace-period",
-        type=click.FloatRange(min=0),
+        type=_Seconds(),
         metavar="SECONDS",
         help="How long running jobs can continue after SIGTERM or Ctrl-C, before they go back to the queue."
         f"  [default: {DEFAULTS.shutdown_grace_period}]",

@@ -7,7 +7,7 @@ import click
 from rich.text import Text
 
 from oban import suggestions
-from oban.amounts import short_duration
+from oban.amounts import counted, short_duration
 from oban.cli import output
 from oban.cli.documents import DOCUMENTS
 from oban.cli.instance import Instance, of_instance
@@ -172,7 +172,7 @@ def scale(
     """Let each node run up to LIMIT jobs of QUEUE at once."""
     if (limit is None) != configured:
         raise click.UsageError("Pass either LIMIT or --configured.")
-    done = "limited as configured" if limit is None else f"limited to {limit:,} jobs at once"
+    done = "limited as configured" if limit is None else f"limited to {counted(limit, 'job')} at once"
     _command(instance, queue, on_node, as_json, done, lambda oban: oban.scale_queue(queue, limit, on_node))
 
 
@@ -193,7 +193,7 @@ def start(
     queue: str, limit: int, paused: bool, on_node: str | None, instance: Instance, as_json: bool
 ) -> None:
     """Run QUEUE, whether or not it is configured."""
-    done = f"started{', but paused,' if paused else ''} with up to {limit:,} jobs at once"
+    done = f"started{', but paused,' if paused else ''} with up to {counted(limit, 'job')} at once"
     send = functools.partial(Oban.start_queue, queue=queue, limit=limit, paused=paused, node=on_node)
     _command(instance, queue, on_node, as_json, done, send, new=True)
 

@@ -7,13 +7,14 @@ import click
 from oban.cli import output
 from oban.cli.documents import DOCUMENTS
 from oban.cli.instance import Instance, of_instance
+from oban.cli.job_filters import ID
 from oban.client import Oban
 from oban.diagnosis.explanation import Explanation, Reason
 from oban.diagnosis.texts import named
 
 
 @click.command()
-@click.argument("job_ids", metavar="ID...", nargs=-1, required=True, type=int)
+@click.argument("job_ids", metavar="ID...", nargs=-1, required=True, type=ID)
 @of_instance
 @output.json_option
 def why(job_ids: tuple[int, ...], instance: Instance, as_json: bool) -> None:

@@ -53,6 +53,11 @@ def since(time: object, now: datetime) -> str:
     )
 
 
+def sentence(text: str) -> str:
+    """A text that another sentence can follow."""
+    return text if text.endswith((".", "!", "?", "…")) else f"{text}."
+
+
 class Commands:
     """Makes the commands for one instance, or for the instance of a node."""
 

@@ -8,7 +8,7 @@ from oban.config import Options
 from oban.diagnosis.executing import no_leader
 from oban.diagnosis.explanation import Reason
 from oban.diagnosis.queue_state import paused, stopped
-from oban.diagnosis.texts import Commands, at, listed, named, node_names
+from oban.diagnosis.texts import Commands, at, listed, named, node_names, sentence
 from oban.error_texts import last_error
 from oban.errors import InvalidJob
 from oban.models import Job
@@ -27,7 +27,7 @@ def scheduled(job: Job, facts: Facts, options: Options, commands: Commands) -> I
     if job.state == JobState.RETRYABLE:
         failed = f"Attempt {job.attempt} of {job.max_attempts} failed. "
         if error := last_error(job.errors):
-            failed = f"Attempt {job.attempt} of {job.max_attempts} failed: {error} "
+            failed = f"Attempt {job.attempt} of {job.max_attempts} failed: {sentence(error)} "
     seconds = (job.scheduled_at - facts.now).total_seconds()
     if job.scheduled_at == LAST_TIME:
         yield Reason(
@@ -206,7 +206,7 @@ def _unknown_worker(job: Job, nodes: list[QueueProducer]) -> Iterator[Reason]:
     else:
         return
     known = sorted({name for node in telling for name in node.workers or ()})
-    similar = suggestions.similar(job.worker, known)
+    similar = suggestions.similar_path(job.worker, known)
     hint = f" Did you mean {named(similar)}?" if similar else ""
     yield Reason(
         "worker_unknown",

@@ -70,14 +70,15 @@ def check_unserved(tx: Transaction, name: str, thresholds: Thresholds) -> Iterat
     runs = served.running | served.paused
     unserved = sorted((age, queue) for queue, age in ages.items() if queue not in runs)
     for age, queue in reversed(unserved):
+        near = suggestions.similar(queue, runs)
         yield Finding(
             code,
             "critical" if thresholds.judge("oldest_job", age) == "critical" else "warning",
             f"No live node runs the queue {queue}, whose oldest job has waited for {duration(age)}."
-            + (f" Did you mean {near}?" if (near := suggestions.similar(queue, runs)) else ""),
+            + (f" Did you mean {near}?" if near else ""),
             f"Start a node with --queues {queue}:10, or let the nodes that run start it, with `oban queues"
             f" start {queue}`. If the name is wrong, move the jobs with `oban jobs update --queue {queue}"
-            " --set-queue NAME`.",
+            f" --set-queue {near or 'NAME'}`.",
         )
     if not unserved:
         yield Finding(code, "ok", "Nodes run all queues that have jobs to run.")

@@ -19,6 +19,30 @@ from tests.support.databases import SQLiteFactory
 from tests.support.waiting import eventually
 
 
+@pytest.mark.parametrize("group", [(), ("jobs",), ("queues",), ("periodic",)])
+def test_the_lines_about_commands_are_whole_sentences(group: tuple[str, ...]) -> None:
+    lines = invoke(*group, "--help").stdout.partition("Commands:\n")[2].splitlines()
+    assert len(lines) > 5
+    assert [line for line in lines if not line.endswith(".") or line.endswith("...")] == []
+
+
+@pytest.mark.parametrize("module", ["oban.cli", "oban.cli.stats"])
+def test_a_command_that_is_interrupted_while_it_is_imported_shows_no_traceback(module: str) -> None:
+    program = f"""
+import sys
+class Interrupted:
+    def find_spec(self, name, *rest):
+        if name == {module!r}:
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupted())
+sys.argv = ["oban", "stats"]
+from oban.__main__ import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "Aborted!\n")
+
+
 @pytest.mark.parametrize("argument", ["--version", "version"])
 def test_both_the_option_and_the_command_print_the_version(argument: str) -> None:
     assert invoke(argument).stdout == f"oban {package.__version__}\n"

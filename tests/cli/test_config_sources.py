@@ -52,6 +52,7 @@ def test_an_argument_wins_over_the_environment_and_that_over_the_file(file: str)
     assert [key for key in found if key.startswith("queues.")] == ["queues.c.limit", "queues.c.paused"]
     found = shown("--lease", "30", "--queues", "d:4", **variables)
     assert found["lease"] == (30, "argument", "--lease")
+    assert shown("--lease", "2m", **variables)["lease"] == (120, "argument", "--lease")
     assert found["heartbeat_interval"] == (7.5, "default", None)
     assert found["name"] == ("Variable", "environment", "OBAN_NAME")
     assert found["queues.d.limit"] == (4, "argument", "--queues")

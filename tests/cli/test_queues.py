@@ -109,6 +109,7 @@ COMMANDS: list[tuple[str, str, tuple[Any, ...]]] = [
     ("resume mail", "mail is resumed on all nodes.", (None, None, False)),
     ("scale mail 1234", "mail is limited to 1,234 jobs at once on all nodes.", (None, 1234, None)),
     ("scale mail --configured", "mail is limited as configured on all nodes.", (None, 0, None)),
+    ("scale mail 1", "mail is limited to 1 job at once on all nodes.", (None, 1, None)),
     ("start mail", "mail is started with up to 10 jobs at once on all nodes.", (True, 10, False)),
     (
         "start mail --limit 3 --paused",

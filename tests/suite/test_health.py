@@ -577,6 +577,7 @@ async def test_a_queue_that_no_node_runs_is_found(
     assert found.severity == severity
     assert found.text.startswith("No live node runs the queue mail, whose oldest job has waited for")
     assert found.text.endswith("Did you mean mails?")
+    assert "oban jobs update --queue mail --set-queue mails`" in str(found.advice)
     assert_commands_can_be_used(found)
 
 

@@ -190,7 +190,7 @@ async def scheduled(stage: Scene) -> int:
 @case(
     "retryable",
     codes=["retryable"],
-    texts=["Attempt 2 of 20 failed: OSError: refused It is not due before "],
+    texts=["Attempt 2 of 20 failed: OSError: refused. It is not due before "],
     commands=["oban jobs retry {id}"],
     follows=1,
 )
