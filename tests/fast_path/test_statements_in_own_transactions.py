@@ -3,7 +3,6 @@
 from collections.abc import AsyncIterator
 from typing import Any
 
-import aiosqlite
 import pytest
 from sqlalchemy import Integer, bindparam, insert, literal_column
 from sqlalchemy.exc import IntegrityError
@@ -13,6 +12,7 @@ from oban import Job, Oban
 from oban.database.transaction import Transaction
 from tests.support.databases import SQLiteFactory
 from tests.support.internals import break_compiled_statements, database_of, record_compiled_statements
+from tests.support.statements import record_trips
 
 TABLE: Any = Job.__table__
 KEY = bindparam("key", type_=Integer)
@@ -63,14 +63,7 @@ async def test_both_statements_of_a_pair_run_each_time(engine: AsyncEngine, runs
 async def test_a_pair_takes_as_many_trips_to_the_drivers_thread_as_one_statement(
     engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    execute: Any = aiosqlite.Connection._execute
-    trips: list[object] = []
-
-    async def count(connection: aiosqlite.Connection, function: Any, *args: Any, **options: Any) -> Any:
-        trips.append(function)
-        return await execute(connection, function, *args, **options)
-
-    monkeypatch.setattr(aiosqlite.Connection, "_execute", count)
+    trips = record_trips(monkeypatch)
     oban = Oban(engine)
     counts: list[int] = []
     for insert_one in (insert_second, insert_both):

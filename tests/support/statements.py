@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import aiosqlite
+import pytest
 from sqlalchemy import Engine, event
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -22,3 +24,16 @@ def recorded(engine: Engine | AsyncEngine) -> Iterator[list[str]]:
         yield seen
     finally:
         event.remove(target, "before_cursor_execute", record)
+
+
+def record_trips(patch: pytest.MonkeyPatch) -> list[object]:
+    """The functions that aiosqlite runs on the threads of its connections from now on."""
+    execute: Any = aiosqlite.Connection._execute
+    trips: list[object] = []
+
+    async def record(connection: aiosqlite.Connection, function: Any, *args: Any, **options: Any) -> Any:
+        trips.append(function)
+        return await execute(connection, function, *args, **options)
+
+    patch.setattr(aiosqlite.Connection, "_execute", record)
+    return trips

@@ -216,6 +216,7 @@ async def test_after_an_error_of_the_database(oban, oban_session):
 """
 
 
+@pytest.mark.slow
 def test_tests_that_do_not_use_the_fixtures_everywhere_are_told_so(tmp_path: Path) -> None:
     (tmp_path / "test_it.py").write_text(FORGOTTEN)
     _, output = run_pytest("-o", "asyncio_mode=auto", "--tb=short", folder=tmp_path)

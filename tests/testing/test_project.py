@@ -22,6 +22,7 @@ def server(postgresql_factory: PostgreSQLFactory) -> Iterator[str]:
         postgresql_factory.drop(url.set(database=f"{url.database}_{worker}"))
 
 
+@pytest.mark.slow
 def test_its_tests_pass_with_pytest_asyncio_and_anyio_and_unittest_side_by_side() -> None:
     code, output = run_pytest()
     assert f"{TESTS} passed" in output
