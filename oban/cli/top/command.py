@@ -44,7 +44,8 @@ _INSTALL = (
 def top(instance: Instance, interval: float, filter_: str, once: bool, as_json: bool) -> None:
     """Watch queues, jobs, failures and nodes, and act on them.
 
-    Press ? for the keys.
+    c, r and d cancel, retry and delete a job, Enter shows its details, p, u, + and - pause, resume and scale
+    a queue, and q quits. ? shows all keys.
     """
     if as_json or once:
         snapshot = instance.call(lambda oban: _read(oban, filter_))
