@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from oban.client import Oban
     from oban.config import QueueOptions, Retention
     from oban.diagnosis.explanation import Explanation, Reason
+    from oban.diagnosis.health_findings import Finding, Health, Thresholds
     from oban.errors import InvalidJob, JobNotFound, ObanError, UniqueConflict
     from oban.fields import JobUpdate
     from oban.job_function import job
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from oban.periodic import Periodic, PeriodicInfo
     from oban.progress import Progress
     from oban.repository.cluster import QueueInfo
-    from oban.repository.health_findings import Finding, Health, Thresholds
     from oban.repository.nodes import NodeInfo
     from oban.repository.queue_settings import QueueSettings
     from oban.repository.retry import RetryOutcome
@@ -100,7 +100,7 @@ _MODULES = {
     "periodic": ["Periodic", "PeriodicInfo"],
     "progress": ["Progress"],
     "repository.cluster": ["QueueInfo"],
-    "repository.health_findings": ["Finding", "Health", "Thresholds"],
+    "diagnosis.health_findings": ["Finding", "Health", "Thresholds"],
     "repository.nodes": ["NodeInfo"],
     "repository.queue_settings": ["QueueSettings"],
     "repository.retry": ["RetryOutcome"],

@@ -9,11 +9,11 @@ from oban.database.joined import AsyncCaller, SyncCaller
 from oban.database.sync import SyncDatabase
 from oban.diagnosis.explain import explain
 from oban.diagnosis.explanation import Explanation
+from oban.diagnosis.health import Examination
+from oban.diagnosis.health_findings import Health, Thresholds
 from oban.inspection_operations import InspectionOperations
 from oban.models import Attempt
 from oban.repository import attempts, nodes, stats
-from oban.repository.health import Examination
-from oban.repository.health_findings import Health, Thresholds
 from oban.repository.nodes import NodeInfo
 from oban.repository.selection import Target, parse, parse_id
 from oban.repository.stats import Stats
@@ -38,7 +38,7 @@ class AsyncInspection(InspectionOperations[AsyncCaller]):
     async def health(
         self, thresholds: Thresholds | None = None, *, skip: Collection[str] = (), timeout: float = 10.0
     ) -> Health:
-        examination = Examination(self.options.name, thresholds, skip, timeout, self._database.missing_file())
+        examination = Examination(self.options, thresholds, skip, timeout, self._database.missing_file())
         for check in examination.checks():
             try:
                 async with asyncio.timeout(examination.left):
@@ -72,7 +72,7 @@ class SyncInspection(InspectionOperations[SyncCaller]):
     def health(
         self, thresholds: Thresholds | None = None, *, skip: Collection[str] = (), timeout: float = 10.0
     ) -> Health:
-        examination = Examination(self.options.name, thresholds, skip, timeout, self._database.missing_file())
+        examination = Examination(self.options, thresholds, skip, timeout, self._database.missing_file())
         for check in examination.checks():
             try:
                 found = self._database.read_in(None, examination.run, check)

@@ -5,9 +5,9 @@ from collections.abc import Collection
 from typing import Generic
 
 from oban.diagnosis.explanation import Explanation
+from oban.diagnosis.health_findings import Health, Thresholds
 from oban.enqueue_operations import CallerT, MaybeAwaitable
 from oban.models import Attempt
-from oban.repository.health_findings import Health, Thresholds
 from oban.repository.nodes import NodeInfo
 from oban.repository.selection import Target
 from oban.repository.stats import Stats

@@ -11,9 +11,9 @@ import click
 from oban.cli import output
 from oban.cli.documents import DOCUMENTS
 from oban.cli.instance import Instance, of_instance
+from oban.diagnosis.health import CODES
+from oban.diagnosis.health_findings import Finding, Health, Severity, Thresholds
 from oban.errors import ObanError
-from oban.repository.health import CODES
-from oban.repository.health_findings import Finding, Health, Severity, Thresholds
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -116,7 +116,7 @@ def check(
     The first line sums up. The exit code is that of monitoring plugins: 0 ok, 1 warning, 2 critical, also if
     the database cannot be reached, and 3 unknown, also if the options or the configuration are wrong.
     """
-    health = instance.call(lambda oban: oban.health(thresholds, skip=skip, timeout=timeout))
+    health = instance.call(lambda oban: oban.health(thresholds, skip=skip, timeout=timeout), needs_file=False)
     _print(health, as_json=as_json, verbose=verbose)
     raise click.exceptions.Exit(EXIT_CODES[health.severity])
 

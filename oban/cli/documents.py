@@ -7,8 +7,8 @@ from oban.cli.job_documents import Changes, JobDetails, JobDocument
 from oban.cli.schema import Installed, Uninstalled
 from oban.cli.top.snapshot import Snapshot
 from oban.diagnosis.explanation import Explanation
+from oban.diagnosis.health_findings import Health
 from oban.periodic import PeriodicInfo
-from oban.repository.health_findings import Health
 from oban.repository.nodes import NodeInfo
 from oban.repository.queue_settings import QueueSettings
 from oban.repository.stats import QueueStats, Stats

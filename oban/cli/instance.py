@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from oban import dialects
 from oban.cli import target as targets
 from oban.cli.options import DEFAULTS, with_settings
 from oban.client import Oban
+from oban.database import schema_errors
+from oban.errors import SchemaMissing
 
 if TYPE_CHECKING:
     from oban.cli.settings import Settings
@@ -51,11 +54,17 @@ class Instance:
         """The name of the instance. That of the application's own `Oban` is not known yet."""
         return str(self.options.get("name", DEFAULTS.name)) if self.app is None else self.app
 
-    def call(self, function: Callable[[Oban], Awaitable[T]]) -> T:
-        """Call an async function with a client of the instance, on an event loop of its own."""
+    def call(self, function: Callable[[Oban], Awaitable[T]], *, needs_file: bool = True) -> T:
+        """Call an async function with a client of the instance, on an event loop of its own.
+
+        With `needs_file`, it raises `SchemaMissing` if the file of an SQLite URL does not exist. To connect
+        would create it.
+        """
 
         async def call() -> T:
             async with self.open() as oban:
+                if needs_file and self.app is None:
+                    _check_file(oban)
                 return await function(oban)
 
         return asyncio.run(call())
@@ -74,6 +83,12 @@ class Instance:
             yield oban
         finally:
             await oban.engine.dispose()
+
+
+def _check_file(oban: Oban) -> None:
+    url, dialect = oban.engine.url, dialects.for_bind(oban.engine.sync_engine)
+    if dialect.missing_file(url):
+        raise SchemaMissing(schema_errors.missing(dialect, url, oban.options.prefix))
 
 
 def of_instance(function: F) -> F:

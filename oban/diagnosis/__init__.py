@@ -1,1 +1,1 @@
-"""Why a job does or does not run: from the facts that the repository reads to reasons and advice."""
+"""Why a job does or does not run, and how an instance is: from facts to sentences, advice and commands."""

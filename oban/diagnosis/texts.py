@@ -65,8 +65,8 @@ class Commands:
         self._prefix, self._name = options.prefix, options.name
         self._default_name = Options.__dataclass_fields__["name"].default
 
-    def jobs(self, verb: str, job_id: int, *arguments: str) -> str:
-        return self._command("jobs", verb, str(job_id), *arguments, *self._schema())
+    def jobs(self, verb: str, *arguments: str | int) -> str:
+        return self._command("jobs", verb, *map(str, arguments), *self._schema())
 
     def queues(self, verb: str, queue: str, *arguments: str, instance: str | None = None) -> str:
         name = self._name if instance is None else instance
@@ -76,6 +76,12 @@ class Commands:
     def start(self, queue: str | None = None) -> str:
         queues = () if queue is None else ("--queues", f"{queue}:10")
         return self._command("start", *queues, *self._schema())
+
+    def why(self, job: str) -> str:
+        return self._command("why", job, *self._schema())
+
+    def install(self) -> str:
+        return self._command("install", *self._schema())
 
     def _schema(self) -> Iterable[str]:
         return () if self._prefix is None else ("--prefix", self._prefix)

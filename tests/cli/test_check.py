@@ -14,7 +14,7 @@ from sqlalchemy import URL
 from oban import migration
 from oban.cli.check import EXIT_CODES
 from oban.cli.documents import DOCUMENTS, json_schema
-from oban.repository.health import CODES
+from oban.diagnosis.health import CODES
 from tests.cli.support import invoke, node, text
 from tests.support.databases import Factory
 from tests.support.rows import TABLE, row
@@ -203,7 +203,7 @@ def test_a_killed_node_is_found(sqlite_url: URL) -> None:
         process.send_signal(signal.SIGKILL)
         process.wait()
         output = wait_for(arguments, lambda output: "stale_node: The node n1" in output)
-    assert output.startswith("WARNING: The node n1 (process ")
+    assert output.startswith("CRITICAL: The node n1 (process ")
 
 
 def wait_for(arguments: tuple[str, ...], condition: Callable[[str], bool]) -> str:

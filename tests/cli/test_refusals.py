@@ -55,6 +55,15 @@ def test_a_privilege_that_is_missing_is_named(postgresql_url: URL, terminals: Te
             connection.exec_driver_sql(f"DROP ROLE {role}")
 
 
+def test_a_file_that_does_not_exist_is_named_and_not_created(folder: Path) -> None:
+    environment = {"OBAN_DATABASE_URL": "sqlite+aiosqlite:///missing.db"}
+    for command, error in refused(environment).items():
+        assert error.startswith("Error: the file "), command
+        assert "missing.db does not exist, so there are no Oban tables" in error, command
+    assert invoke("check", **environment).exit_code == 2
+    assert not (folder / "missing.db").exists()
+
+
 def test_a_file_that_is_spoilt_is_named(sqlite_url: URL) -> None:
     assert sqlite_url.database
     Path(sqlite_url.database).write_bytes(b"x" * 8192)

@@ -17,7 +17,7 @@ from sqlalchemy import URL, text
 
 from oban import JobState, Oban, Thresholds
 from oban.cli import main
-from oban.repository.health import CODES
+from oban.diagnosis.health import CODES
 from tests.docs.snippets import fenced
 from tests.docs.stage import JOB, Page, Snippet, Stage
 from tests.support.databases import SQLiteFactory

@@ -1,6 +1,7 @@
 """`health`: each problem that it finds is made for real, and a healthy instance has none."""
 
 import re
+import shlex
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,10 +14,10 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from oban import Oban, SyncOban, clock, migration
 from oban.cli import main
+from oban.diagnosis.health import CODES
+from oban.diagnosis.health_findings import Finding, Health, Thresholds
 from oban.errors import InvalidArgument
 from oban.models import Leader, Producer, metadata
-from oban.repository.health import CODES
-from oban.repository.health_findings import Finding, Health, Thresholds
 from tests.support.databases import Factory, PostgreSQLFactory
 from tests.support.options import FAST_POLLING
 from tests.support.rows import insert_rows, row
@@ -445,6 +446,14 @@ async def test_a_node_without_heartbeats_is_found(oban: Oban, engine: Engine) ->
         "The node n1 (process 7) has sent no heartbeat for 10 minutes, and its lease was 60 seconds: it is"
         " dead, frozen or cut off from the database. 2 jobs were running there."
     )
+    assert found.severity == "warning"
+
+
+async def test_it_is_critical_that_no_node_sends_heartbeats(oban: Oban, engine: Engine) -> None:
+    for number in (1, 2):
+        send_heartbeat(engine, number=number, node=f"n{number}", age=600, meta={"lease": 60})
+    stale = of(await oban.health(), "stale_node")
+    assert [finding.severity for finding in stale] == ["critical", "critical"]
 
 
 class Shifted(clock.Clock):
@@ -522,7 +531,7 @@ def assert_commands_can_be_used(finding: Finding) -> None:
     assert found
     for line in found:
         command: click.Command = main
-        words = line.replace("LIMIT", "5").replace(" ID", " 7").split()
+        words = shlex.split(line.replace("LIMIT", "5").replace(" ID", " 7"))
         while isinstance(command, click.Group):
             _, chosen, words = command.resolve_command(click.Context(command), words)
             assert chosen is not None
@@ -578,6 +587,14 @@ async def test_a_queue_that_no_node_runs_is_found(
     assert found.text.startswith("No live node runs the queue mail, whose oldest job has waited for")
     assert found.text.endswith("Did you mean mails?")
     assert "oban jobs update --queue mail --set-queue mails`" in str(found.advice)
+    assert_commands_can_be_used(found)
+
+
+async def test_advice_names_the_instance(url: URL, engine: Engine) -> None:
+    async with Oban(url, name="web shop") as oban:
+        await insert_rows(oban.engine, row(queue="mail", scheduled_at=ago(seconds=1)))
+        found = problem(await oban.health(), "unserved_queue")
+    assert "`oban queues start mail --name 'web shop'`" in str(found.advice)
     assert_commands_can_be_used(found)
 
 

@@ -11,10 +11,13 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from oban import clock, dialects, display, suggestions
+from oban.config import Options
 from oban.database.transaction import Transaction
+from oban.diagnosis import health_database, health_jobs, health_nodes, health_schema
+from oban.diagnosis.health_findings import SEVERITIES, Finding, Health, Thresholds, sentence, worst
+from oban.diagnosis.health_subject import Subject
+from oban.diagnosis.texts import Commands
 from oban.errors import DatabaseUnavailable, InvalidArgument, SchemaMissing
-from oban.repository import health_database, health_jobs, health_nodes, health_schema
-from oban.repository.health_findings import SEVERITIES, Finding, Health, Thresholds, sentence, worst
 
 #: Seconds that one statement can take, on a database with such a limit.
 STATEMENT_TIMEOUT = 5.0
@@ -26,10 +29,10 @@ class Check(NamedTuple):
     """A check: the code of its findings, and what finds them."""
 
     code: str
-    find: Callable[[Transaction, str, Thresholds], Iterator[Finding]]
+    find: Callable[[Transaction, Subject], Iterator[Finding]]
 
 
-def _check_database(tx: Transaction, name: str, thresholds: Thresholds) -> Iterator[Finding]:
+def _check_database(tx: Transaction, about: Subject) -> Iterator[Finding]:
     started_at = clock.monotonic()
     version = dialects.diagnostics(tx.dialect).version(tx.connection())
     milliseconds = (clock.monotonic() - started_at) * 1000
@@ -61,7 +64,7 @@ class Examination:
     """The checks of one call of `health`.
 
     Args:
-        name: The name of the instance.
+        options: The options of the client.
         thresholds: From which figures on something is a problem.
         skip: The codes of checks to leave out. The database is always checked.
         timeout: Seconds for all checks.
@@ -73,7 +76,7 @@ class Examination:
 
     def __init__(
         self,
-        name: str,
+        options: Options,
         thresholds: Thresholds | None,
         skip: Collection[str],
         timeout: float,
@@ -89,8 +92,7 @@ class Examination:
             raise InvalidArgument(f"thresholds must be Thresholds, not {display.shown(thresholds)}")
         if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout < math.inf:
             raise InvalidArgument(f"timeout must be a positive number, not {display.shown(timeout)}")
-        self._name = name
-        self._thresholds = thresholds or Thresholds()
+        self._subject = Subject(options.name, thresholds or Thresholds(), Commands(options))
         self._skip = frozenset(skip)
         self._timeout = timeout
         self._ends_at = clock.monotonic() + timeout
@@ -123,7 +125,7 @@ class Examination:
         """Make a check."""
         diagnostics, connection = dialects.diagnostics(tx.dialect), tx.connection()
         diagnostics.limit(connection, max(0.001, min(STATEMENT_TIMEOUT, self.left)))
-        found = list(check.find(tx, self._name, self._thresholds))
+        found = list(check.find(tx, self._subject))
         # The transaction can be the caller's.
         diagnostics.unlimit(connection)
         return found
@@ -175,4 +177,4 @@ class Examination:
     def result(self) -> Health:
         """The findings of all checks."""
         findings = tuple(self._findings)
-        return Health(self._name, worst(findings), findings)
+        return Health(self._subject.name, worst(findings), findings)

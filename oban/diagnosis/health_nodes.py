@@ -4,19 +4,21 @@ from collections.abc import Iterator
 
 from oban.amounts import counted, duration
 from oban.database.transaction import Transaction
+from oban.diagnosis.health_findings import Finding, Severity
+from oban.diagnosis.health_subject import Subject
 from oban.repository import nodes
-from oban.repository.health_findings import Finding, Thresholds
 from oban.repository.nodes import NodeInfo
 
 
-def check_heartbeats(tx: Transaction, name: str, thresholds: Thresholds) -> Iterator[Finding]:
+def check_heartbeats(tx: Transaction, about: Subject) -> Iterator[Finding]:
     """Whether all nodes send heartbeats."""
-    code, found = "stale_node", nodes.list_nodes(tx, name)
+    code, found = "stale_node", nodes.list_nodes(tx, about.name)
+    severity: Severity = "warning" if any(node.alive for node in found) else "critical"
     for node in (node for node in found if not node.alive):
         running = sum(len(queue.running) for queue in node.queues)
         yield Finding(
             code,
-            "warning",
+            severity,
             f"{_named(node)} has sent no heartbeat for {duration(node.heartbeat_age)}, and its lease was"
             f" {duration(node.lease)}: it is dead, frozen or cut off from the database."
             f" {counted(running, 'job')} {'was' if running == 1 else 'were'} running there.",
@@ -27,14 +29,14 @@ def check_heartbeats(tx: Transaction, name: str, thresholds: Thresholds) -> Iter
         yield Finding(code, "ok", "All nodes send heartbeats." if found else "No node runs.")
 
 
-def check_clocks(tx: Transaction, name: str, thresholds: Thresholds) -> Iterator[Finding]:
+def check_clocks(tx: Transaction, about: Subject) -> Iterator[Finding]:
     """Whether the clocks of the nodes agree with the database's clock."""
     code, skews = "clock_skew", []
-    for node in _alive(tx, name):
+    for node in _alive(tx, about.name):
         if (skew := node.clock_skew) is None:
             continue
         skews.append(abs(skew))
-        if (severity := thresholds.judge("clock_skew", abs(skew))) != "ok":
+        if (severity := about.thresholds.judge("clock_skew", abs(skew))) != "ok":
             direction, effect = ("ahead of", "late") if skew > 0 else ("behind", "early")
             yield Finding(
                 code,
@@ -43,7 +45,7 @@ def check_clocks(tx: Transaction, name: str, thresholds: Thresholds) -> Iterator
                 f" jobs that it enqueues with schedule_in run too {effect}.",
                 "Synchronize the clocks of that machine and of the database server, with NTP, say.",
             )
-    if not any(thresholds.judge("clock_skew", skew) != "ok" for skew in skews):
+    if not any(about.thresholds.judge("clock_skew", skew) != "ok" for skew in skews):
         text = "No node that runs tells its clock."
         if skews:
             within = duration(max(skews), 1)
@@ -51,9 +53,9 @@ def check_clocks(tx: Transaction, name: str, thresholds: Thresholds) -> Iterator
         yield Finding(code, "ok", text)
 
 
-def check_listeners(tx: Transaction, name: str, thresholds: Thresholds) -> Iterator[Finding]:
+def check_listeners(tx: Transaction, about: Subject) -> Iterator[Finding]:
     """Whether notifications reach the nodes."""
-    code, found = "listener", _alive(tx, name)
+    code, found = "listener", _alive(tx, about.name)
     for node in (node for node in found if node.hears is False):
         if node.listener == "listen":
             text = f"{_named(node)} listens, but hears no notifications, so it only finds jobs by polling."
@@ -71,11 +73,11 @@ def check_listeners(tx: Transaction, name: str, thresholds: Thresholds) -> Itera
         yield Finding(code, "ok", text if found else "No node runs.")
 
 
-def check_leader(tx: Transaction, name: str, thresholds: Thresholds) -> Iterator[Finding]:
+def check_leader(tx: Transaction, about: Subject) -> Iterator[Finding]:
     """Whether a node leads, if nodes run."""
-    code, leader = "leader", nodes.leader_name(tx, name)
+    code, leader = "leader", nodes.leader_name(tx, about.name)
     # A leader that dies is replaced within a lease, and one is elected when a node starts.
-    settled = [node for node in _alive(tx, name) if _runs_for(node) > node.lease]
+    settled = [node for node in _alive(tx, about.name) if _runs_for(node) > node.lease]
     if leader is not None:
         yield Finding(code, "ok", f"The node {leader} leads the instance.")
     elif settled:
@@ -84,8 +86,8 @@ def check_leader(tx: Transaction, name: str, thresholds: Thresholds) -> Iterator
         yield Finding(
             code,
             "warning",
-            f"No node leads the instance {name}, although {have_run} for more than a lease of {lease}: nobody"
-            " rescues jobs, deletes old ones or inserts periodic ones.",
+            f"No node leads the instance {about.name}, although {have_run} for more than a lease of {lease}:"
+            " nobody rescues jobs, deletes old ones or inserts periodic ones.",
             "Run at least one node without leadership=False, and look for errors of oban.leader in the logs.",
         )
     else:

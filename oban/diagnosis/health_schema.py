@@ -3,18 +3,19 @@
 from collections.abc import Iterator
 
 from oban.database.transaction import Transaction
-from oban.repository.health_findings import Finding, Thresholds, sentence
+from oban.diagnosis.health_findings import Finding, sentence
+from oban.diagnosis.health_subject import Subject
 from oban.repository.trigger import trigger_problem
 
 
-def check_revision(tx: Transaction, name: str, thresholds: Thresholds) -> Iterator[Finding]:
+def check_revision(tx: Transaction, about: Subject) -> Iterator[Finding]:
     """Whether the tables exist, and are at the newest revision."""
     from oban.migration import drift  # Importing Alembic takes as long as all checks.
 
     code, schema = "schema_version", tx.schema()
     where = f" in the schema {schema}" if schema else ""
     if "oban_jobs" in drift.missing_tables(tx.connection(), schema):
-        yield Finding(code, "critical", f"There are no Oban tables{where}.", _install(tx))
+        yield Finding(code, "critical", f"There are no Oban tables{where}.", _install(about))
         return
     revision = drift.find_revision(tx.connection(), schema)
     if not revision.known:
@@ -37,24 +38,23 @@ def check_revision(tx: Transaction, name: str, thresholds: Thresholds) -> Iterat
             "critical",
             f"The tables{where} are at revision {revision.current}, but this version of Oban needs"
             f" {revision.newest}.",
-            _install(tx),
+            _install(about),
         )
     else:
         yield Finding(code, "ok", f"The tables{where} are at revision {revision.newest}, the newest one.")
 
 
-def _install(tx: Transaction) -> str:
-    option = f" --prefix {tx.prefix}" if tx.prefix else ""
-    return f"Run `oban install{option}`, or `alembic upgrade head` if Alembic manages the tables."
+def _install(about: Subject) -> str:
+    return f"Run `{about.commands.install()}`, or `alembic upgrade head` if Alembic manages the tables."
 
 
-def check_drift(tx: Transaction, name: str, thresholds: Thresholds) -> Iterator[Finding]:
+def check_drift(tx: Transaction, about: Subject) -> Iterator[Finding]:
     """Whether anything of the tables is missing or different."""
     from oban.migration import drift
 
     code, schema, connection = "schema_drift", tx.schema(), tx.connection()
     if "oban_jobs" in drift.missing_tables(connection, schema):
-        yield Finding(code, "unknown", "There are no tables to compare.", _install(tx))
+        yield Finding(code, "unknown", "There are no tables to compare.", _install(about))
         return
     revision = drift.find_revision(connection, schema)
     if revision.current is not None and revision.current != revision.newest:
@@ -73,7 +73,7 @@ def check_drift(tx: Transaction, name: str, thresholds: Thresholds) -> Iterator[
         yield Finding(code, "ok", "The tables, columns, indexes and constraints are those of this version.")
 
 
-def check_trigger(tx: Transaction, name: str, thresholds: Thresholds) -> Iterator[Finding]:
+def check_trigger(tx: Transaction, about: Subject) -> Iterator[Finding]:
     """Whether the trigger announces inserted jobs."""
     if not tx.dialect.insert_notifies:
         return

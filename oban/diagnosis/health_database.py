@@ -5,26 +5,27 @@ from collections.abc import Iterator
 from oban import dialects
 from oban.amounts import duration, size
 from oban.database.transaction import Transaction
+from oban.diagnosis.health_findings import SEVERITIES, Finding, Severity
+from oban.diagnosis.health_subject import Subject
 from oban.models import metadata
 from oban.repository import nodes
-from oban.repository.health_findings import SEVERITIES, Finding, Severity, Thresholds
 
 #: Fewer dead rows, or less free space, are no problem, whatever their number.
 MIN_DEAD_SHARE = 0.2
 MIN_FREE_SHARE = 0.5
 
 
-def check_transactions(tx: Transaction, name: str, thresholds: Thresholds) -> Iterator[Finding]:
+def check_transactions(tx: Transaction, about: Subject) -> Iterator[Finding]:
     """Whether a transaction has been open for so long that vacuum cannot remove dead rows."""
     code = "transaction"
-    oldest = thresholds.transaction_warning
+    oldest = about.thresholds.transaction_warning
     found = dialects.diagnostics(tx.dialect).transactions(tx.connection(), oldest)
     if found is None:
         return
     for each in found.open:
         yield Finding(
             code,
-            thresholds.judge(code, each.seconds),
+            about.thresholds.judge(code, each.seconds),
             f"A transaction of {each.what} has been open for {duration(each.seconds)}: vacuum cannot remove"
             " rows that died since, so the tables of jobs grow and become slow.",
             f"Commit it, or run {each.remedy}. To limit such transactions, set"
@@ -43,14 +44,14 @@ def check_transactions(tx: Transaction, name: str, thresholds: Thresholds) -> It
         yield Finding(code, "ok", f"No transaction has been open for more than {duration(oldest)}.")
 
 
-def check_bloat(tx: Transaction, name: str, thresholds: Thresholds) -> Iterator[Finding]:
+def check_bloat(tx: Transaction, about: Subject) -> Iterator[Finding]:
     """Whether dead rows are removed from the tables."""
     code, schema = "bloat", tx.schema()
     tables = dialects.diagnostics(tx.dialect).tables(tx.connection(), schema, list(metadata.tables))
     bad = False
     for table in tables:
         share = table.dead_rows / max(1, table.live_rows + table.dead_rows)
-        severity = thresholds.judge("dead_rows", table.dead_rows) if share >= MIN_DEAD_SHARE else "ok"
+        severity = about.thresholds.judge("dead_rows", table.dead_rows) if share >= MIN_DEAD_SHARE else "ok"
         full_name = f"{schema}.{table.table}"
         figures = f"{table.dead_rows:,} dead and {table.live_rows:,} live rows, in {size(table.bytes)}"
         if not table.vacuums:
@@ -75,7 +76,7 @@ def check_bloat(tx: Transaction, name: str, thresholds: Thresholds) -> Iterator[
         yield Finding(code, "ok", f"Autovacuum keeps up: the tables have {dead:,} dead rows.")
 
 
-def check_free_space(tx: Transaction, name: str, thresholds: Thresholds) -> Iterator[Finding]:
+def check_free_space(tx: Transaction, about: Subject) -> Iterator[Finding]:
     """Whether the database's file is mostly empty."""
     space = dialects.diagnostics(tx.dialect).space(tx.connection())
     if space is None:
@@ -83,7 +84,7 @@ def check_free_space(tx: Transaction, name: str, thresholds: Thresholds) -> Iter
     figures = f"{size(space.free)} of {size(space.bytes)}"
     severity: Severity = "ok"
     if space.free >= MIN_FREE_SHARE * space.bytes:
-        severity = thresholds.judge("free_space", space.free / 2**20)
+        severity = about.thresholds.judge("free_space", space.free / 2**20)
     if severity == "ok":
         yield Finding("free_space", "ok", f"In the database's file, {figures} are free.")
         return
@@ -95,7 +96,7 @@ def check_free_space(tx: Transaction, name: str, thresholds: Thresholds) -> Iter
     )
 
 
-def check_journal(tx: Transaction, name: str, thresholds: Thresholds) -> Iterator[Finding]:
+def check_journal(tx: Transaction, about: Subject) -> Iterator[Finding]:
     """Whether readers and the writer wait for each other."""
     # Only a database with one writer has a mode.
     if not tx.dialect.single_writer:
@@ -104,7 +105,7 @@ def check_journal(tx: Transaction, name: str, thresholds: Thresholds) -> Iterato
     if problem is None or tx.dialect.holds_memory(tx.connection()):
         yield Finding("journal_mode", "ok", "Readers and the writer do not wait for each other.")
         return
-    if not any(node.alive for node in nodes.list_nodes(tx, name)):
+    if not any(node.alive for node in nodes.list_nodes(tx, about.name)):
         yield Finding("journal_mode", "ok", "The first node that starts sets the journal mode.")
         return
     yield Finding(

@@ -10,10 +10,11 @@ from sqlalchemy import BigInteger, Executable, func, literal, select
 from oban import suggestions
 from oban.amounts import duration
 from oban.database.transaction import Transaction
+from oban.diagnosis.health_findings import Finding
+from oban.diagnosis.health_subject import Subject
 from oban.dialects.base import Dialect
 from oban.models import Job, Producer
 from oban.repository import cluster, stats
-from oban.repository.health_findings import Finding, Thresholds
 from oban.repository.stage import is_waiting
 
 _job = Job.__table__.c
@@ -31,28 +32,29 @@ class _Served(NamedTuple):
     paused: frozenset[str]
 
 
-def check_queues(tx: Transaction, name: str, thresholds: Thresholds) -> Iterator[Finding]:
+def check_queues(tx: Transaction, about: Subject) -> Iterator[Finding]:
     """How long the oldest available job of each queue that a node runs has waited."""
     code, served = "oldest_job", _served(tx)
     waiting = [(age, queue) for queue, age in _ages(tx).items() if queue in served.running | served.paused]
-    bad = [(age, queue) for age, queue in waiting if thresholds.judge(code, age) != "ok"]
+    bad = [(age, queue) for age, queue in waiting if about.thresholds.judge(code, age) != "ok"]
     for age, queue in sorted(bad, reverse=True):
-        severity = thresholds.judge(code, age)
+        severity = about.thresholds.judge(code, age)
         text = f"The oldest available job of the queue {queue} has waited for {duration(age)}"
         if queue in served.running:
+            scale = about.commands.queues("scale", queue, "LIMIT")
             yield Finding(
                 code,
                 severity,
                 f"{text}.",
-                f"Run more of its jobs at once, with `oban queues scale {queue} LIMIT`, or on more nodes."
-                " `oban why ID` says what a job waits for.",
+                f"Run more of its jobs at once, with `{scale}`, or on more nodes."
+                f" `{about.commands.why('ID')}` says what a job waits for.",
             )
         else:
             yield Finding(
                 code,
                 severity,
                 f"{text}, because the queue is paused on all nodes that run it.",
-                f"Run `oban queues resume {queue}`.",
+                f"Run `{about.commands.queues('resume', queue)}`.",
             )
     if not bad:
         text = "No available job waits in a queue that a node runs."
@@ -62,7 +64,7 @@ def check_queues(tx: Transaction, name: str, thresholds: Thresholds) -> Iterator
         yield Finding(code, "ok", text)
 
 
-def check_unserved(tx: Transaction, name: str, thresholds: Thresholds) -> Iterator[Finding]:
+def check_unserved(tx: Transaction, about: Subject) -> Iterator[Finding]:
     """Whether there are jobs to run in queues that no node runs."""
     code, served, ages = "unserved_queue", _served(tx), {**_due_ages(tx)}
     for queue, age in _ages(tx).items():
@@ -71,24 +73,24 @@ def check_unserved(tx: Transaction, name: str, thresholds: Thresholds) -> Iterat
     unserved = sorted((age, queue) for queue, age in ages.items() if queue not in runs)
     for age, queue in reversed(unserved):
         near = suggestions.similar(queue, runs)
+        move = about.commands.jobs("update", "--queue", queue, "--set-queue", near or "NAME")
         yield Finding(
             code,
-            "critical" if thresholds.judge("oldest_job", age) == "critical" else "warning",
+            "critical" if about.thresholds.judge("oldest_job", age) == "critical" else "warning",
             f"No live node runs the queue {queue}, whose oldest job has waited for {duration(age)}."
             + (f" Did you mean {near}?" if near else ""),
-            f"Start a node with --queues {queue}:10, or let the nodes that run start it, with `oban queues"
-            f" start {queue}`. If the name is wrong, move the jobs with `oban jobs update --queue {queue}"
-            f" --set-queue {near or 'NAME'}`.",
+            f"Start a node with --queues {queue}:10, or let the nodes that run start it, with"
+            f" `{about.commands.queues('start', queue)}`. If the name is wrong, move the jobs with `{move}`.",
         )
     if not unserved:
         yield Finding(code, "ok", "Nodes run all queues that have jobs to run.")
 
 
-def check_staging(tx: Transaction, name: str, thresholds: Thresholds) -> Iterator[Finding]:
+def check_staging(tx: Transaction, about: Subject) -> Iterator[Finding]:
     """Whether the nodes make jobs available when they are due."""
     code, served = "staging", _served(tx)
     late = max(_due_ages(tx).values(), default=0.0)
-    severity = thresholds.judge("oldest_job", late)
+    severity = about.thresholds.judge("oldest_job", late)
     if severity != "ok" and (served.running or served.paused):
         yield Finding(
             code,
