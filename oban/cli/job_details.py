@@ -163,5 +163,5 @@ def _error_text(error: Any) -> str:
 def _error_title(error: Any) -> str:
     if not isinstance(error, dict):
         return "Last error"
-    attempt, at = (display.shown(error[key], 40).strip("'") for key in ("attempt", "at"))
+    attempt, at = (display.shown(error.get(key), 40).strip("'") for key in ("attempt", "at"))
     return output.printable(f"Last error, of attempt {attempt} at {at}")

@@ -354,6 +354,7 @@ SPOILT = {
         "errors = 'null'",
         """errors = '[1, null, "x", {}]'""",
         """errors = '[null]'""",
+        """errors = '[{"error": "x"}]'""",
         "attempt = 32766, max_attempts = 32767",
         "scheduled_at = '0001-01-01'",
     ],
