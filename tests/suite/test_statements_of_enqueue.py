@@ -8,7 +8,7 @@ from sqlalchemy import URL, Dialect, create_engine
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 
-from oban import Job, Oban, SyncOban
+from oban import Job, Oban, SyncOban, compat
 from tests.support.databases import DATABASES
 from tests.support.rows import delete_rows, lasting_url
 
@@ -47,6 +47,8 @@ def recorded(patch: pytest.MonkeyPatch, dialect: Dialect) -> list[str]:
 
         return recording
 
+    # Statements would go to the thread of aiosqlite without a call of the dialect.
+    patch.setattr(compat, "sqlite_thread", lambda connection: None)
     for name in ("do_execute", "do_execute_no_params", "do_executemany"):
         patch.setattr(dialect, name, record(getattr(dialect, name)))
     return seen

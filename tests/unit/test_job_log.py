@@ -96,8 +96,11 @@ def test_a_traceback_is_kept(log: JobLogger, kept: Kept, how: str) -> None:
 
 
 def test_a_message_that_cannot_be_formatted_fails_no_job(
-    log: JobLogger, kept: Kept, capsys: pytest.CaptureFixture[str]
+    log: JobLogger, kept: Kept, caplog: pytest.LogCaptureFixture
 ) -> None:
+    # pytest's own handler would raise the error.
+    caplog.set_level(logging.CRITICAL, logger="oban.job")
+
     class Opaque:
         def __str__(self) -> str:
             raise RuntimeError("opaque")
