@@ -23,12 +23,11 @@ demo: $(VENV)/.demo ## Run some 1,500 real jobs on SQLite and watch (DATABASE_UR
 	@$(BIN)/python examples/demo.py $(if $(DATABASE_URL),--database-url '$(DATABASE_URL)') $(if $(FOLDER),--folder '$(FOLDER)')
 
 PYTEST := $(BIN)/python -m pytest
-# As the tests wait for more than half of their time, two cores can do more than two processes. Those that
-# `make test` leaves out wait less, or measure time.
+# As the tests wait for more than half of their time, two cores can do more than two processes. Slow ones wait
+# less, or measure time.
 PROCESSES := 4
-test-rest: PROCESSES := 3
 # Tests of one file run one after another. The order of the files is that of tests/conftest.py.
-PARALLEL = --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
+PARALLEL := --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
 # What depends on how statements are run: the fast path, the SQLAlchemy.
 STATEMENTS := tests/suite tests/runner
 # A node does the same on SQLite, whose statements tests/suite runs, except for the sessions of jobs.
@@ -40,16 +39,16 @@ PLANS := not (plans and ([loaded or [idle or [bloated))
 test test-rest: export PYTHONDONTWRITEBYTECODE :=
 
 test: $(VENV)/.dev ## Run the tests but the slow ones, on SQLite and on a PostgreSQL that they start (ARGS=… for some)
-	$(PYTEST) $(or $(ARGS),$(PARALLEL) -m 'not slow')
+	$(PYTEST) $(or $(ARGS),$(PARALLEL) -m 'not slow and not second_driver')
 
 test-all: test test-rest ## Run all tests, those of `make test` first
 
 # In the last two, client calls and nodes run through one driver of PostgreSQL each.
 test-rest: $(VENV)/.dev ## Run what `make test` leaves out: slow tests, without the fast path, SQLAlchemy 2.0.40
-	$(PYTEST) --numprocesses $(PROCESSES) --dist worksteal -m 'slow and not alone'
+	$(PYTEST) --numprocesses 3 --dist worksteal -m 'slow and not alone and not second_driver'
 	$(PYTEST) -m alone
 	OBAN_FAST_PATH=off $(PYTEST) $(PARALLEL) --each-driver -m 'not slow and not execution' -k 'not asyncpg and $(NODES)' $(STATEMENTS)
-	$(BIN)/tox run -e sqlalchemy20 -- $(PARALLEL) --each-driver -m 'not slow and not execution' -k 'not ((runner or suite) and psycopg) and $(NODES) and $(PLANS) or connections' $(STATEMENTS) tests/unit tests/drivers tests/fast_path tests/migration tests/plans
+	$(BIN)/tox run -e sqlalchemy20 -- $(PARALLEL) --each-driver -m 'not slow and not execution' -k 'not ((runner or suite) and psycopg) and not (suite and ([sqlite or -sqlite)) and $(NODES) and $(PLANS) or connections' $(STATEMENTS) tests/unit tests/drivers tests/fast_path tests/migration tests/plans
 
 check: $(VENV)/.dev ## Lint, formatting, types, direction of imports
 	$(BIN)/ruff check .

@@ -41,38 +41,46 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--each-driver",
         action="store_true",
-        help="do not count tests as slow with one of PostgreSQL's drivers, or one of the databases",
+        help="do not leave out tests with one of PostgreSQL's drivers, or one of the databases",
     )
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if not config.getoption("--each-driver"):
-        _spread(items, ("asyncpg", "psycopg"), _is_alike_with_each_driver, by="test")
-        for server in ("postgresql", "asyncpg", "psycopg"):
-            _spread(items, ("sqlite", server), _is_alike_on_each_database, by="file")
+        drivers = ("asyncpg", "psycopg")
+        _spread(items, drivers, _is_about_statements, pytest.mark.second_driver, by="test")
+        _spread(items, drivers, _is_alike_with_each_driver, pytest.mark.slow, by="test")
+        for server in ("postgresql", *drivers):
+            _spread(items, ("sqlite", server), _is_alike_on_each_database, pytest.mark.slow, by="file")
     _sort(config, items)
 
 
+def _is_about_statements(item: pytest.Item) -> bool:
+    # Both drivers get the same SQL; tests/drivers/ has what differs.
+    in_folders = item.nodeid.startswith(("tests/suite/", "tests/runner/"))
+    return in_folders and not any(map(item.get_closest_marker, ("slow", "execution")))
+
+
 def _is_alike_with_each_driver(item: pytest.Item) -> bool:
-    # Client calls run the same SQL through both; tests/drivers/ has what differs.
-    in_suite = item.nodeid.startswith("tests/suite/")
-    return in_suite or any(map(item.get_closest_marker, ("execution", "either_driver")))
+    is_marked = any(map(item.get_closest_marker, ("execution", "either_driver")))
+    return is_marked and not _is_about_statements(item)
 
 
 def _is_alike_on_each_database(item: pytest.Item) -> bool:
     # They call what other folders test on each database.
-    in_text = item.nodeid.startswith(("tests/docs/", "tests/examples/"))
-    return in_text or item.get_closest_marker("either_database") is not None
+    folders = ("tests/cli/", "tests/docs/", "tests/examples/", "tests/security/", "tests/testing/")
+    return item.nodeid.startswith(folders) or item.get_closest_marker("either_database") is not None
 
 
 def _spread(
     items: list[pytest.Item],
     values: tuple[str, str],
     is_alike: Callable[[pytest.Item], bool],
+    mark: pytest.MarkDecorator,
     by: Literal["test", "file"],
 ) -> None:
-    """Mark tests as slow with one of two values of a parameter, if it makes no difference to them.
+    """Mark tests with one of two values of a parameter, if it makes no difference to them.
 
     Half of these tests stay with the first value, and the other half with the second. Half of the files do if
     the tests of a file share what is made for each value, such as an application that runs.
@@ -88,7 +96,7 @@ def _spread(
     for key, found in alike.items():
         if len(found) == len(values):
             chosen = key if by == "test" else key.partition("::")[0]
-            found[values[crc32(chosen.encode()) % 2]].add_marker(pytest.mark.slow)
+            found[values[crc32(chosen.encode()) % 2]].add_marker(mark)
 
 
 def _sort(config: pytest.Config, items: list[pytest.Item]) -> None:
