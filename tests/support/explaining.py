@@ -125,4 +125,4 @@ async def scene(oban: Oban, url: URL, sync: SyncOban | None = None) -> AsyncIter
 
 def without_numbers(explanation: Explanation) -> str:
     """An explanation without the numbers that differ from one second to the next."""
-    return re.sub(r"\d+", "#", repr(explanation))
+    return re.sub(r"\d+( seconds?)?", "#", repr(explanation))
