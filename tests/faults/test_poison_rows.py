@@ -1,8 +1,9 @@
 """F18: rows that another program corrupted delay only themselves, and are discarded or skipped."""
 
 import asyncio
+import gc
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Any
 
 import pytest
@@ -183,6 +184,15 @@ OPTIONS: dict[str, Any] = {
     "prune_interval": 0.1,
     "shutdown_grace_period": 1.0,
 }
+
+
+@pytest.fixture(autouse=True)
+def no_collections() -> Iterator[None]:
+    """Turn the garbage collector off. What it calls deep in a nested document would have no stack left."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
 
 
 @pytest.fixture(params=["asyncpg", "psycopg, own engine", "sqlite, own engine"])
