@@ -12,7 +12,7 @@ from oban.error_texts import log_safe
 from oban.models import Job
 from oban.repository.job_facts import Facts, QueueProducer
 
-#: Seconds without news after which an attempt is said to take long.
+#: Seconds without news after which an attempt counts as one that takes long.
 LONG = 3600.0
 #: Seconds that a heartbeat can take from the moment at which it was made.
 _TRANSIT = 5.0

@@ -20,7 +20,7 @@ from tests.support.jobs import reaches
 from tests.support.rows import insert_rows, row
 
 QUEUE = "mail"
-#: What a node of ours stores besides what it runs.
+#: What a node of this library stores besides what it runs.
 LEASE = 60.0
 
 
