@@ -42,6 +42,8 @@ async def test_no_queue_starts_after_its_node_has_begun_to_stop(
     url: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with Oban(url, queues={"default": 1}, **BRIEF) as oban:
+        # Only the controller applies the states of queues, one call after the other.
+        await runner_of(oban).controller.stop()
         queues, start, started = runner_of(oban).queues, Producer.start, []
 
         async def starts(producer: Producer, context: Context | None = None) -> None:
