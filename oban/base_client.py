@@ -23,6 +23,7 @@ from oban.periodic import Periodic
 from oban.periodic_operations import PeriodicOperations
 from oban.queue_operations import QueueOperations
 from oban.repository.insert import collect_jobs
+from oban.telemetry import Telemetry
 from oban.worker_entries import declared_entries
 
 EngineT = TypeVar("EngineT")
@@ -142,6 +143,8 @@ class BaseClient(
         # `unknown` is for the error, which suggests an option; type checkers refuse any value for it.
         options = {key: value for key, value in locals().items() if key not in ("self", "engine", "unknown")}
         self.options: Options = Options.make(**options, **unknown)
+        #: The handlers of this client's events.
+        self.telemetry: Telemetry = Telemetry(self.options.name, self.options.node)
         # Refuses two entries of the same name.
         declared_entries(self.options.name, self.options.periodic)
         self._open(engine)

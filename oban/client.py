@@ -19,28 +19,24 @@ from oban.models import Job
 from oban.notifier import direct_url
 from oban.periodic_clients import AsyncPeriodic
 from oban.polling import Polling, Timeout
+from oban.queue_clients import AsyncQueues
 from oban.repository import (
-    cluster,
-    counts,
     insert,
     management,
     pages,
-    queue_settings,
     retry,
     update,
     waiting,
 )
-from oban.repository.cluster import QueueInfo
-from oban.repository.counts import JobCounts
-from oban.repository.queue_settings import ALL, QueueCommand, QueueSettings
 from oban.repository.retry import RetryOutcome
-from oban.repository.selection import Target, Targets, check_statement, load_jobs, parse, parse_id, parse_many
+from oban.repository.selection import Target, Targets, load_jobs, parse, parse_id, parse_many
 from oban.repository.update import JobChanges
 from oban.runner import Node, sync_calls
 from oban.runner.execution import session_factory
+from oban.telemetry.enqueueing import observe_async, observed
 
 
-class Oban(AsyncPeriodic, AsyncInspection, BaseClient[AsyncEngine, AsyncCaller]):
+class Oban(AsyncQueues, AsyncPeriodic, AsyncInspection, BaseClient[AsyncEngine, AsyncCaller]):
     """A job queue in a database: enqueues and manages jobs, and runs them if it has queues.
 
     Use it as `async with Oban(engine, queues={"default": 10}) as oban:`, or call `start` and `stop`. A
@@ -57,7 +53,7 @@ class Oban(AsyncPeriodic, AsyncInspection, BaseClient[AsyncEngine, AsyncCaller])
 
     def _open(self, engine: AsyncEngine | AsyncCaller | str | URL) -> None:
         self._database = Database(engine, self.options.prefix, pooled=self.options.behind_pooler)
-        self._database.history = self.options.history
+        self._database.history, self._database.telemetry = self.options.history, self.telemetry
         session_factory.check(self.options.session)
         # Raises ConfigError for a URL that cannot serve this database.
         direct_url(self._database, self.options.listen_url)
@@ -113,6 +109,8 @@ class Oban(AsyncPeriodic, AsyncInspection, BaseClient[AsyncEngine, AsyncCaller])
         insertion = self._database.run(
             session, insert.insert_all, jobs, attach=attach, max_attempts=self.options.max_attempts
         )
+        if self.telemetry.observes_enqueues:
+            insertion = observe_async(self.telemetry, insertion, jobs, session is not None)
         hook = insert_hook.hook
         return insertion if hook is None else hook.around_async(self, insertion, session, jobs)
 
@@ -121,7 +119,10 @@ class Oban(AsyncPeriodic, AsyncInspection, BaseClient[AsyncEngine, AsyncCaller])
         call = partial(self._insert, None, jobs, attach=False)
         if session is not None:
             # Here, rather than on the event loop: the session belongs to this thread.
-            self._database.join_sync(session, True, insert.insert_all, jobs, attach=True, max_attempts=most)
+            with observed(self.telemetry, jobs, True):
+                self._database.join_sync(
+                    session, True, insert.insert_all, jobs, attach=True, max_attempts=most
+                )
             if (hook := insert_hook.hook) is None or not hook.is_needed():
                 return job
             call = partial(hook.after_async, self, session, jobs)
@@ -272,76 +273,3 @@ class Oban(AsyncPeriodic, AsyncInspection, BaseClient[AsyncEngine, AsyncCaller])
             if await self._database.run(None, waiting.is_empty, queue):
                 return
             await asyncio.sleep(polling.pause())
-
-    # -- queues --------------------------------------------------------------------------------
-
-    async def pause_queue(
-        self, queue: str, node: str | None = None, session: AsyncCaller | None = None
-    ) -> None:
-        await self._send(session, "pause", fields.queue(queue), node)
-
-    async def resume_queue(
-        self, queue: str, node: str | None = None, session: AsyncCaller | None = None
-    ) -> None:
-        await self._send(session, "resume", fields.queue(queue), node)
-
-    async def pause_all_queues(self, node: str | None = None, session: AsyncCaller | None = None) -> None:
-        await self._send(session, "pause", ALL, node)
-
-    async def resume_all_queues(self, node: str | None = None, session: AsyncCaller | None = None) -> None:
-        await self._send(session, "resume", ALL, node)
-
-    async def start_queue(
-        self,
-        queue: str,
-        limit: int = 10,
-        paused: bool = False,
-        node: str | None = None,
-        session: AsyncCaller | None = None,
-    ) -> None:
-        await self._send(session, "start", queue, node, limit=limit, paused=paused)
-
-    async def stop_queue(
-        self, queue: str, node: str | None = None, session: AsyncCaller | None = None
-    ) -> None:
-        await self._send(session, "stop", queue, node)
-
-    async def scale_queue(
-        self, queue: str, limit: int | None, node: str | None = None, session: AsyncCaller | None = None
-    ) -> None:
-        await self._send(session, "scale", queue, node, limit=limit)
-
-    def check_all_queues(self) -> list[QueueInfo]:
-        return runner.queues.check() if (runner := self._node.runner) is not None else []
-
-    async def check_cluster(
-        self, queue: str | None = None, session: AsyncCaller | None = None
-    ) -> list[QueueInfo]:
-        queue = fields.queue_or_none(queue)
-        return await self._database.read_in(session, cluster.check_cluster, self.options.name, queue)
-
-    async def list_queue_settings(
-        self, queue: str | None = None, session: AsyncCaller | None = None
-    ) -> list[QueueSettings]:
-        queue = fields.queue_or_none(queue)
-        return await self._database.read_in(session, queue_settings.list_settings, self.options.name, queue)
-
-    async def count_jobs(
-        self,
-        select_statement: Select[Any] | None = None,
-        session: AsyncCaller | None = None,
-        *,
-        queue: str | None = None,
-    ) -> JobCounts:
-        queue = fields.queue_or_none(queue)
-        if select_statement is not None:
-            check_statement(select_statement)
-        return await self._database.read_in(session, counts.count_jobs, select_statement, queue)
-
-    async def _send(
-        self, session: AsyncCaller | None, action: str, queue: str, node: str | None, **settings: Any
-    ) -> None:
-        command = QueueCommand.make(action, queue, node, **settings)
-        await self._database.run(session, queue_settings.store_command, self.options.name, command)
-        if session is None and (runner := self._node.runner) is not None:
-            await runner.controller.tick()

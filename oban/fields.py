@@ -91,6 +91,7 @@ class DecoratorOptions(JobOptions, UniqueJobOptions, total=False):
     oban: str | None
     cron: str | None
     timezone: str | ZoneInfo | None
+    redact: str | Sequence[str] | None
     catch_up: Literal["skip", "latest", "all"] | int | None
     window: float | timedelta | None
     cron_name: str | None

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from typing import Any, Self, Unpack
 
 from sqlalchemy import URL, Engine, Select
@@ -16,26 +17,22 @@ from oban.inspection_clients import SyncInspection
 from oban.models import Job
 from oban.periodic_clients import SyncPeriodic
 from oban.polling import Polling, Timeout
+from oban.queue_clients import SyncQueues
 from oban.repository import (
-    cluster,
-    counts,
     insert,
     management,
     pages,
-    queue_settings,
     retry,
     update,
     waiting,
 )
-from oban.repository.cluster import QueueInfo
-from oban.repository.counts import JobCounts
-from oban.repository.queue_settings import ALL, QueueCommand, QueueSettings
 from oban.repository.retry import RetryOutcome
-from oban.repository.selection import Target, Targets, check_statement, load_jobs, parse, parse_id, parse_many
+from oban.repository.selection import Target, Targets, load_jobs, parse, parse_id, parse_many
 from oban.repository.update import JobChanges
+from oban.telemetry.enqueueing import observed
 
 
-class SyncOban(SyncPeriodic, SyncInspection, BaseClient[Engine, SyncCaller]):
+class SyncOban(SyncQueues, SyncPeriodic, SyncInspection, BaseClient[Engine, SyncCaller]):
     """`Oban` without asyncio, for Flask, scripts and threads: enqueues and manages jobs, and runs none.
 
     Any number of threads can use it. Jobs are run by `oban start`, or by an `Oban` with queues. Most methods
@@ -52,7 +49,7 @@ class SyncOban(SyncPeriodic, SyncInspection, BaseClient[Engine, SyncCaller]):
         if self.options.queues:
             raise ConfigError("SyncOban runs no jobs: leave out queues; `oban start` or an Oban runs them")
         self._database = SyncDatabase(engine, self.options.prefix, pooled=self.options.behind_pooler)
-        self._database.history = self.options.history
+        self._database.history, self._database.telemetry = self.options.history, self.telemetry
         # `oban.testing` runs the jobs of a test with these.
         for_tests = () if self._database.joined is None else ("middleware", "lifespan", "periodic")
         for option in ("session", "middleware", "lifespan", "periodic"):
@@ -86,9 +83,11 @@ class SyncOban(SyncPeriodic, SyncInspection, BaseClient[Engine, SyncCaller]):
         return job
 
     def _insert(self, session: SyncCaller | None, jobs: list[Job], *, attach: bool) -> None:
-        self._database.run(
-            session, insert.insert_all, jobs, attach=attach, max_attempts=self.options.max_attempts
-        )
+        observing = observed(self.telemetry, jobs, session is not None)
+        with observing if self.telemetry.observes_enqueues else nullcontext():
+            self._database.run(
+                session, insert.insert_all, jobs, attach=attach, max_attempts=self.options.max_attempts
+            )
         if (hook := insert_hook.hook) is not None:
             hook.after_sync(self, session, jobs)
 
@@ -237,63 +236,3 @@ class SyncOban(SyncPeriodic, SyncInspection, BaseClient[Engine, SyncCaller]):
             if self._database.run(None, waiting.is_empty, queue):
                 return
             time.sleep(polling.pause())
-
-    # -- queues --------------------------------------------------------------------------------
-
-    def pause_queue(self, queue: str, node: str | None = None, session: SyncCaller | None = None) -> None:
-        self._send(session, "pause", fields.queue(queue), node)
-
-    def resume_queue(self, queue: str, node: str | None = None, session: SyncCaller | None = None) -> None:
-        self._send(session, "resume", fields.queue(queue), node)
-
-    def pause_all_queues(self, node: str | None = None, session: SyncCaller | None = None) -> None:
-        self._send(session, "pause", ALL, node)
-
-    def resume_all_queues(self, node: str | None = None, session: SyncCaller | None = None) -> None:
-        self._send(session, "resume", ALL, node)
-
-    def start_queue(
-        self,
-        queue: str,
-        limit: int = 10,
-        paused: bool = False,
-        node: str | None = None,
-        session: SyncCaller | None = None,
-    ) -> None:
-        self._send(session, "start", queue, node, limit=limit, paused=paused)
-
-    def stop_queue(self, queue: str, node: str | None = None, session: SyncCaller | None = None) -> None:
-        self._send(session, "stop", queue, node)
-
-    def scale_queue(
-        self, queue: str, limit: int | None, node: str | None = None, session: SyncCaller | None = None
-    ) -> None:
-        self._send(session, "scale", queue, node, limit=limit)
-
-    def check_cluster(self, queue: str | None = None, session: SyncCaller | None = None) -> list[QueueInfo]:
-        queue = fields.queue_or_none(queue)
-        return self._database.read_in(session, cluster.check_cluster, self.options.name, queue)
-
-    def list_queue_settings(
-        self, queue: str | None = None, session: SyncCaller | None = None
-    ) -> list[QueueSettings]:
-        queue = fields.queue_or_none(queue)
-        return self._database.read_in(session, queue_settings.list_settings, self.options.name, queue)
-
-    def count_jobs(
-        self,
-        select_statement: Select[Any] | None = None,
-        session: SyncCaller | None = None,
-        *,
-        queue: str | None = None,
-    ) -> JobCounts:
-        queue = fields.queue_or_none(queue)
-        if select_statement is not None:
-            check_statement(select_statement)
-        return self._database.read_in(session, counts.count_jobs, select_statement, queue)
-
-    def _send(
-        self, session: SyncCaller | None, action: str, queue: str, node: str | None, **settings: Any
-    ) -> None:
-        command = QueueCommand.make(action, queue, node, **settings)
-        self._database.run(session, queue_settings.store_command, self.options.name, command)

@@ -75,6 +75,8 @@ class Worker(Generic[A]):
             The most specific class of an exception decides; without any, the job is retried. A subclass
             inherits these four options and can name a class again, to decide otherwise.
         executor: Where a plain `def process` runs: "thread" or "process", a child process (default "thread").
+        redact: Names of fields of `args` and `meta`, at any depth, that only the worker may see: a name or a
+            list of names (default: none). Subclasses add to those of their base.
         middleware: Functions that run around each attempt, inside of those of the `Oban` that runs it, the
             outermost first (default: none).
 
@@ -96,6 +98,8 @@ class Worker(Generic[A]):
     resource_parameters: ClassVar[tuple[ResourceParameter, ...]] = ()
     #: The option `middleware`.
     own_middleware: ClassVar[Layers] = ()
+    #: The option `redact`.
+    redacted: ClassVar[frozenset[str]] = frozenset()
     #: What `retry_on`, `discard_on`, `cancel_on` and `snooze_on` say about exceptions.
     error_rules: ClassVar[Rules] = {}
     #: The options `unique` and `replace`.

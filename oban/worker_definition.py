@@ -16,6 +16,7 @@ from oban import (
     error_rules,
     fields,
     main_module,
+    redaction,
     signatures,
 )
 from oban.errors import ConfigError, InvalidJob
@@ -63,6 +64,7 @@ def _set_options(cls: Any, options: WorkerOptions) -> None:
         cls._has_timeout = True
     if (functions := options.pop("middleware", None)) is not None:
         cls.own_middleware = layers(callables.middleware(functions))
+    cls.redacted |= redaction.parse(options.pop("redact", None))
     # The rules of a base class apply, except for the exceptions that are named again.
     cls.error_rules = {**cls.error_rules, **error_rules.pop_rules(options)}
     _set_unique(cls, options.pop("unique", None), options.pop("replace", None))

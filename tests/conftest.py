@@ -58,7 +58,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def _is_about_statements(item: pytest.Item) -> bool:
     # Both drivers get the same SQL; tests/drivers/ has what differs.
-    in_folders = item.nodeid.startswith(("tests/suite/", "tests/runner/"))
+    in_folders = item.nodeid.startswith(("tests/suite/", "tests/runner/", "tests/telemetry/"))
     return in_folders and not any(map(item.get_closest_marker, ("slow", "execution")))
 
 
@@ -69,7 +69,14 @@ def _is_alike_with_each_driver(item: pytest.Item) -> bool:
 
 def _is_alike_on_each_database(item: pytest.Item) -> bool:
     # They call what other folders test on each database.
-    folders = ("tests/cli/", "tests/docs/", "tests/examples/", "tests/security/", "tests/testing/")
+    folders = (
+        "tests/cli/",
+        "tests/docs/",
+        "tests/examples/",
+        "tests/security/",
+        "tests/telemetry/",
+        "tests/testing/",
+    )
     return item.nodeid.startswith(folders) or item.get_closest_marker("either_database") is not None
 
 

@@ -317,7 +317,7 @@ MUTANTS = (
     ),
     Mutant(
         "an ending is logged twice",
-        "oban/runner/execution/attempt_log.py",
+        "oban/runner/execution/attempt_events.py",
         "    run.is_logged = True\n",
         "",
         ("tests/runner/test_attempt_log.py",),

@@ -134,6 +134,7 @@ class Database(BaseDatabase):
             idle.watch(engine.sync_engine)
         own = Database(engine, self.prefix, timeout=timeout, pooled=self.pooled)
         own.in_memory, own.begins_early, own.history = False, self.begins_early, self.history
+        own.telemetry = self.telemetry
         own._autocommit_pool = FAST_PATH.autocommit_pool(engine.sync_engine, kept, self._owners)
         own._own(engine)
         if not own_loop:

@@ -13,7 +13,13 @@ from oban import compat, dialects
 from oban.database import inherited, loops, schema_errors
 from oban.database.binding import pinned, write_bind
 from oban.database.driver_autocommit import send_begin
-from oban.database.engines import AUTOCOMMIT_CONNECTIONS, DEFAULT_ISOLATION, autocommits, has_level
+from oban.database.engines import (
+    AUTOCOMMIT_CONNECTIONS,
+    DEFAULT_ISOLATION,
+    LOST_STATEMENT_ADVICE,
+    autocommits,
+    has_level,
+)
 from oban.database.fast import FAST_PATH
 from oban.database.fast.autocommit_pool import Owners
 from oban.database.hooks import ConnectionHooks, SessionHooks, TransactionHooks
@@ -23,6 +29,7 @@ from oban.database.shared import SharedConnection
 from oban.database.transaction import JoinedTransaction, Notice, OwnTransaction, Transaction
 from oban.errors import ConfigError, InvalidTarget, WouldDeadlock, WrongLoop
 from oban.models import Job
+from oban.telemetry import Telemetry
 
 logger = logging.getLogger("oban.database")
 
@@ -30,13 +37,6 @@ P = ParamSpec("P")
 T = TypeVar("T")
 #: A repository function.
 Function = Callable[Concatenate[Transaction, P], T]
-
-_LOST_STATEMENT_ADVICE = (
-    "pass the URL instead of an engine, with notifier='poll' or listen_url=…, or make the engine with"
-    " connect_args={'statement_cache_size': 0, 'prepared_statement_cache_size': 0,"
-    " 'prepared_statement_name_func': lambda: ''} (asyncpg) or connect_args={'prepare_threshold': None}"
-    " (psycopg)"
-)
 
 
 class BaseDatabase(ABC):
@@ -67,6 +67,7 @@ class BaseDatabase(ABC):
         self._warned = False
         #: Whether attempts that end in a transaction of this database are stored.
         self.history = True
+        self.telemetry = Telemetry()
         #: Called after a commit with what it announced, on a database without channels.
         self.on_notices: list[Callable[[list[Notice]], None]] = []
         #: Called when the server has no connection left.
@@ -345,5 +346,5 @@ class BaseDatabase(ABC):
             self._warned = True
             logger.error(
                 "prepared statements get lost, as they do behind a pooler in transaction mode; %s",
-                _LOST_STATEMENT_ADVICE,
+                LOST_STATEMENT_ADVICE,
             )

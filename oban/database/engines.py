@@ -18,6 +18,13 @@ AUTOCOMMIT_CONNECTIONS = 2
 
 #: The isolation level of SQLAlchemy's for transactions of a database that has only one.
 DEFAULT_ISOLATION = "SERIALIZABLE"
+#: What an application can do whose engine goes through a pooler in transaction mode.
+LOST_STATEMENT_ADVICE = (
+    "pass the URL instead of an engine, with notifier='poll' or listen_url=…, or make the engine with"
+    " connect_args={'statement_cache_size': 0, 'prepared_statement_cache_size': 0,"
+    " 'prepared_statement_name_func': lambda: ''} (asyncpg) or connect_args={'prepare_threshold': None}"
+    " (psycopg)"
+)
 
 
 def make_engine(url: str | URL, pooled: bool = False, **options: Any) -> AsyncEngine:

@@ -17,10 +17,10 @@ from oban import compat, error_rules
 from oban.client import Oban
 from oban.config import Options
 from oban.database.aio import Database
+from oban.database.base import BaseDatabase
 from oban.database.joined import joining
 from oban.database.loops import Loop
 from oban.database.transaction import Transaction
-from oban.dialects.base import Dialect
 from oban.errors import UnknownWorker
 from oban.models import Job
 from oban.repository import acknowledge, drain, management
@@ -75,17 +75,17 @@ class JobRunner:
     Args:
         executor: Executes them.
         run_in_transaction: Runs a repository function.
-        dialect: Judges errors.
+        database: The client's.
         options: Those of the client.
     """
 
     def __init__(
-        self, executor: Executor, run_in_transaction: InTransaction, dialect: Dialect, options: Options
+        self, executor: Executor, run_in_transaction: InTransaction, database: BaseDatabase, options: Options
     ) -> None:
         self.executor = executor
         self.run_in_transaction = run_in_transaction
-        self._dialect = dialect
-        self._reporting = Reporting(options.kept_lines)
+        self._dialect = database.dialect
+        self._reporting = Reporting(options.kept_lines, telemetry=database.telemetry)
         self._owner = str(uuid.uuid4())
 
     async def run(self, job_id: int) -> Attempt | None:
@@ -164,7 +164,7 @@ async def on_loop(client: Oban, session: Any = None, *, has_rows: bool = True) -
             stack.enter_context(_serving(database))
             stack.enter_context(for_plain_workers(client))
             async with executing(threads, sessions, LoopSessions(sessions), client) as executor:
-                yield JobRunner(executor, partial(database.run, None), database.dialect, options)
+                yield JobRunner(executor, partial(database.run, None), database, options)
 
 
 async def run_in(database: Database, session: Any, function: Callable[..., Any], *args: Any) -> Any:
@@ -210,7 +210,7 @@ def beside_thread(
         sessions = BlockingSessions(database, connection or database.engine, has_rows=has_rows)
         with for_async_workers(client, thread):
             async with executing(thread, sessions, sessions, client) as executor:
-                runner = JobRunner(executor, run_in_transaction, database.dialect, client.options)
+                runner = JobRunner(executor, run_in_transaction, database, client.options)
                 return await use(runner)
 
     with nullcontext() if session is None else joining(database, database.run(session, _connection)):

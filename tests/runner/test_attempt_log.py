@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 import oban as package
 from oban import CallNext, Job, JobState, Middleware, Oban, Worker, error_texts
 from oban.repository.acknowledge import Ack
-from oban.runner.execution import attempt_log
+from oban.runner.execution import attempt_events, attempt_log
 from oban.runner.execution.run import Run
 from tests.support.ending_workers import WORKERS, OnLoop, PaymentFailed
 from tests.support.jobs import reaches
@@ -244,7 +244,7 @@ def test_a_run_that_learns_of_its_own_commit_has_not_lost_its_job(
     run = Run(job, "owner", "here")
     # After the commit, a check finds that the row no longer belongs to the run.
     run.cancelled = True
-    attempt_log.ended(run, Ack(*run.key, "completed"), is_committed=is_committed)
+    attempt_events.ended(run, Ack(*run.key, "completed"), is_committed=is_committed)
     (record,) = caplog.records
     assert text in record.getMessage()
 
@@ -260,7 +260,7 @@ def test_an_exception_with_lone_surrogates_can_be_written_to_a_file(
     handler.handleError = lambda record: pytest.fail(str(sys.exception()))  # type: ignore[method-assign]
     attempt_log.logger.addHandler(handler)
     try:
-        attempt_log.ended(run, Ack(*run.key, "failed", error_texts.error_text(error), 17), error)
+        attempt_events.ended(run, Ack(*run.key, "failed", error_texts.error_text(error), 17), error)
     finally:
         attempt_log.logger.removeHandler(handler)
         handler.close()

@@ -5,7 +5,7 @@ import logging
 from typing import Any
 
 from oban import clock, error_texts
-from oban.repository.acknowledge import OUTCOMES, Ack
+from oban.repository.acknowledge import Ack
 from oban.repository.runs import RunKey
 from oban.runner.execution.outcome import is_outcome
 from oban.runner.execution.run import Run
@@ -75,27 +75,20 @@ def ignored(run: Run, method: str, instead: str, error: BaseException) -> None:
 
 
 def ended(
-    run: Run, ack: Ack, error: BaseException | None = None, *, is_committed: bool | None = None
+    run: Run, ack: Ack, state: JobState | None, error: BaseException | None, *, rolled_back: bool
 ) -> None:
-    """Log how an attempt has ended, unless that was logged before. Never raises.
+    """Log how an attempt has ended. Never raises.
 
     Args:
         run: The attempt.
         ack: Its outcome.
+        state: The state that the job gets; None if the run has lost its job.
         error: The exception that decided the outcome, which can be a raised outcome.
-        is_committed: Whether the outcome was committed with the job's session, or rolled back because the
-            run has lost its job; None if it is still to be stored.
+        rolled_back: Whether what the job wrote with its session was rolled back, because it is lost.
     """
-    if run.is_logged:
+    if state is None:
+        _log_lost(run, ack, error, rolled_back=rolled_back)
         return
-    run.is_logged = True
-    # Once the outcome is committed, the row no longer belongs to the run, and the run may know that already.
-    if run.is_lost if is_committed is None else not is_committed:
-        _log_lost(run, ack, error, rolled_back=is_committed is False)
-        return
-    state = OUTCOMES[ack.outcome]
-    if ack.outcome == "failed" and run.is_last:
-        state = JobState.DISCARDED
     level = _LEVELS[state]
     if not logger.isEnabledFor(level):
         return

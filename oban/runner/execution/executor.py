@@ -18,7 +18,7 @@ from oban.middleware import Middleware, around_on_loop, layers
 from oban.models import DEFAULT_MAX_ATTEMPTS, Job
 from oban.repository.acknowledge import Ack
 from oban.resources import Resources
-from oban.runner.execution import attempt_log
+from oban.runner.execution import attempt_events, attempt_log
 from oban.runner.execution.outcome import (
     AttemptFailed,
     Outcome,
@@ -67,8 +67,9 @@ class Executor:
         job = run.job
         running.set(job)
         run.started_at = clock.monotonic()
-        if is_verbose := logger.isEnabledFor(logging.DEBUG):
-            attempt_log.started(run)
+        is_observed = run.telemetry.observes_attempts or logger.isEnabledFor(logging.DEBUG)
+        if is_observed:
+            attempt_events.started(run)
         worker: Worker | None = None
         try:
             _check_documents(job)
@@ -88,7 +89,7 @@ class Executor:
                 result = await around_on_loop(chain, worker.process)(job)
             else:
                 result = await worker.process(job)
-            if result is None and run.report is None and not (is_verbose or run.is_lost):
+            if result is None and run.report is None and not (is_observed or run.is_lost):
                 return Ack(*run.key, "completed")
             return _end(run, worker, result)
         except asyncio.CancelledError as error:
@@ -99,7 +100,7 @@ class Executor:
             # asyncio.run() has cancelled the task at a second Ctrl-C: a thread of the job does not notice.
             run.cancelled = True
             ack = run.ack("released")
-            attempt_log.ended(run, ack)
+            attempt_events.ended(run, ack)
             return ack
         # KeyboardInterrupt and SystemExit as well: a job must not stop the node.
         except BaseException as error:
@@ -254,13 +255,13 @@ def _timeout_error(run: Run, timeout: float, error: BaseException | None) -> Att
 def _end(run: Run, worker: Worker[Any], result: object) -> Ack:
     """The end of a run whose `process` returned `result`."""
     ack = _ack_result(run, worker, result)
-    attempt_log.ended(run, ack)
+    attempt_events.ended(run, ack)
     return ack
 
 
 def _end_with_session(run: Run, ack: Ack, is_committed: bool) -> Ack | None:
     """The end of a run whose outcome was committed with its session, or rolled back because it is lost."""
-    attempt_log.ended(run, ack, is_committed=is_committed)
+    attempt_events.ended(run, ack, is_committed=is_committed)
     # A job that was cancelled stores the reason that its worker returned, and what it has reported.
     return None if is_committed or (ack.error is None and run.report is None) else ack
 
@@ -270,7 +271,7 @@ def _fail(run: Run, worker: Worker[Any] | None, error: BaseException) -> Ack:
     hide_own_frames(error)
     run.error = reason = error.error if type(error) is AttemptFailed else error
     ack = _ack(run, worker, from_error(error, _rules(worker)), reason)
-    attempt_log.ended(run, ack, reason)
+    attempt_events.ended(run, ack, reason)
     return ack
 
 

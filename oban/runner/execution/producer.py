@@ -31,7 +31,7 @@ from oban.repository.acknowledge import Ack
 from oban.repository.cluster import Heartbeat, QueueInfo
 from oban.repository.queue_settings import QueueState
 from oban.repository.runs import RunKey
-from oban.runner.execution import attempt_log
+from oban.runner.execution import attempt_events, attempt_log
 from oban.runner.execution.acknowledger import Acknowledger
 from oban.runner.execution.claims import Claims
 from oban.runner.execution.executor import Executor
@@ -85,7 +85,7 @@ class Producer(Service):
         self._options = options
         self._executor = executor
         self._node_alive = node_alive
-        self._reporting = Reporting(options.kept_lines, on_progress)
+        self._reporting = Reporting(options.kept_lines, on_progress, database.telemetry)
         self._ticking = asyncio.Lock()
         #: The overlapping turns, and the error of one that failed.
         self._turns: set[asyncio.Task[None]] = set()
@@ -326,7 +326,7 @@ class Producer(Service):
         self.runs.discard(run)
         ack = run.ack("released")
         self.acknowledger.add(ack)
-        attempt_log.ended(run, ack)
+        attempt_events.ended(run, ack)
 
     async def finish(self) -> None:
         """Put back all jobs, strays included, and store all outcomes, however long that takes."""

@@ -4,7 +4,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from oban import clock, error_texts, forks
 from oban.models import Job
 from oban.progress import Progress
 from oban.repository.acknowledge import Ack
+from oban.telemetry import Telemetry
 
 if TYPE_CHECKING:
     from oban.runner.execution.run import Run
@@ -32,11 +33,13 @@ def _ignore(run: "Run") -> None:
 class Reporting:
     """What the runs of a node do with their reports.
 
-    `on_progress` is called with a run that has reported progress, in any thread.
+    `on_progress` is called with a run that has reported progress, in any thread. `telemetry` is that of the
+    client.
     """
 
     max_lines: int = DEFAULT_LINES
     on_progress: "Callable[[Run], None]" = _ignore
+    telemetry: Telemetry = field(default_factory=Telemetry)
 
 
 class Report:

@@ -12,6 +12,7 @@ from oban.progress import Progress
 from oban.repository.acknowledge import Ack
 from oban.repository.runs import RunKey
 from oban.runner.execution.report import Report, Reporting, checked_line
+from oban.telemetry import JobView, Telemetry
 
 
 class _EndedRun(NamedTuple):
@@ -50,7 +51,7 @@ class Run:
     __slots__ = (
         *("_cancelled", "_reporting", "confirm", "error", "is_isolated", "is_logged", "job", "key"),
         *("max_attempts", "node", "on_cancel", "queue", "releasing", "report", "result", "snoozed"),
-        *("started_at", "sure_until", "task", "timed_out", "worker"),
+        *("started_at", "sure_until", "task", "timed_out", "view", "worker"),
     )
 
     def __init__(
@@ -97,6 +98,8 @@ class Run:
         self.result: Any = None
         self.error: BaseException | None = None
         self.task: asyncio.Task[Any] | None = None
+        #: What events about the run show of its job, once there was one.
+        self.view: JobView | None = None
         values["_run"] = self
 
     @property
@@ -127,6 +130,11 @@ class Run:
     def max_lines(self) -> int:
         """How many lines of the job's log are kept."""
         return self._reporting.max_lines
+
+    @property
+    def telemetry(self) -> Telemetry:
+        """The handlers of the client's events."""
+        return self._reporting.telemetry
 
     @property
     def is_last(self) -> bool:

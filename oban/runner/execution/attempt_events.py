@@ -1,0 +1,65 @@
+"""Logs that an attempt starts and how it has ended, and emits the events about both."""
+
+from oban import clock, redaction
+from oban.repository.acknowledge import OUTCOMES, Ack
+from oban.runner.execution import attempt_log
+from oban.runner.execution.run import Run
+from oban.telemetry import JobEnded, JobStarted, JobView
+from oban.types import JobState
+
+
+def started(run: Run) -> None:
+    """Log that an attempt starts, and emit `JobStarted`. Never raises."""
+    attempt_log.started(run)
+    if run.telemetry.observes_attempts:
+        view = run.view = JobView(run.job)
+        run.telemetry.emit(JobStarted, job=view, queue_time=_queue_time(view))
+
+
+def ended(
+    run: Run, ack: Ack, error: BaseException | None = None, *, is_committed: bool | None = None
+) -> None:
+    """Log how an attempt has ended, and emit `JobEnded`, unless that was done before. Never raises.
+
+    Args:
+        run: The attempt.
+        ack: Its outcome.
+        error: The exception that decided the outcome, which can be a raised outcome.
+        is_committed: Whether the outcome was committed with the job's session, or rolled back because the
+            run has lost its job; None if it is still to be stored.
+    """
+    if run.is_logged:
+        return
+    run.is_logged = True
+    # Once the outcome is committed, the row no longer belongs to the run, and the run may know that already.
+    is_lost = run.is_lost if is_committed is None else not is_committed
+    state = None if is_lost else _state(run, ack)
+    attempt_log.ended(run, ack, state, error, rolled_back=is_committed is False)
+    if run.telemetry.observes_attempts:
+        _emit_ended(run, ack, state, error)
+
+
+def _state(run: Run, ack: Ack) -> JobState:
+    return JobState.DISCARDED if ack.outcome == "failed" and run.is_last else OUTCOMES[ack.outcome]
+
+
+def _emit_ended(run: Run, ack: Ack, state: JobState | None, error: BaseException | None) -> None:
+    view = run.view or JobView(run.job)
+    started_at = run.started_at
+    run.telemetry.emit(
+        JobEnded,
+        job=view,
+        outcome=ack.outcome,
+        state=state,
+        duration=0.0 if started_at is None else clock.monotonic() - started_at,
+        queue_time=_queue_time(view),
+        delay=ack.delay,
+        error=None if ack.error is None else redaction.text(run.job, ack.error),
+        error_type=None if error is None else f"{type(error).__module__}.{type(error).__qualname__}",
+    )
+
+
+def _queue_time(view: JobView) -> float:
+    if view.attempted_at is None:
+        return 0.0
+    return max(0.0, (view.attempted_at - view.scheduled_at).total_seconds())
