@@ -4,7 +4,6 @@ import asyncio
 import base64
 import contextlib
 import logging
-import math
 import zlib
 from abc import ABC, abstractmethod
 from collections import defaultdict
@@ -13,9 +12,9 @@ from typing import Any
 
 import orjson
 
-from oban import clock
 from oban.database.aio import Database
 from oban.errors import ObanError
+from oban.log_limits import LogLimit
 
 logger = logging.getLogger("oban.notifier")
 
@@ -24,8 +23,6 @@ Handler = Callable[[dict[str, Any]], None]
 ANY_CHANGE: dict[str, Any] = {}
 #: Longest JSON text that a gzipped payload can contain, in bytes. Those that Oban sends are far shorter.
 MAX_INFLATED = 64 * 1024
-#: Seconds between two log entries about the same problem.
-LOG_INTERVAL = 60.0
 
 
 class Notifier(ABC):
@@ -41,7 +38,7 @@ class Notifier(ABC):
     def __init__(self, database: Database) -> None:
         self.database = database
         self._handlers: defaultdict[str, list[Handler]] = defaultdict(list)
-        self._log_limits: defaultdict[str, _LogLimit] = defaultdict(_LogLimit)
+        self._log_limits: defaultdict[str, LogLimit] = defaultdict(LogLimit)
         self._start_stop = asyncio.Lock()
         self._started = False
         #: Receives in the background, if the notifier needs that.
@@ -116,24 +113,6 @@ class Notifier(ABC):
         """Tell the subscribers of every channel that anything may have changed."""
         for channel in list(self._handlers):
             self.dispatch(channel, ANY_CHANGE)
-
-
-class _LogLimit:
-    """Limits the log entries about one problem to one per `LOG_INTERVAL`."""
-
-    def __init__(self) -> None:
-        self._count = 0
-        self._silent_until = -math.inf
-
-    def count(self) -> int:
-        """Count an occurrence. Returns how many to report now, or 0 if it is too early for an entry."""
-        self._count += 1
-        now = clock.monotonic()
-        if now < self._silent_until:
-            return 0
-        count, self._count = self._count, 0
-        self._silent_until = now + LOG_INTERVAL
-        return count
 
 
 def decode(text: str) -> dict[str, Any] | None:

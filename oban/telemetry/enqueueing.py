@@ -29,6 +29,12 @@ def observed(telemetry: Telemetry, jobs: Sequence[Job], in_transaction: bool) ->
             stack.enter_context(wrapper(telemetry, new, in_transaction))
         yield
     if telemetry.wants(JobsEnqueued):
-        views = tuple(JobView(job) for job in new if not job.conflict)
         duration = clock.monotonic() - started_at
-        telemetry.emit(JobsEnqueued, jobs=views, duration=duration, in_transaction=in_transaction)
+        views = tuple(JobView(job) for job in new if not job.conflict)
+        telemetry.emit(
+            JobsEnqueued,
+            jobs=views,
+            duplicates=len(new) - len(views),
+            duration=duration,
+            in_transaction=in_transaction,
+        )

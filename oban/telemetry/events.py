@@ -1,7 +1,6 @@
-"""The events. Each is a frozen dataclass; its class is its name."""
+"""The events about jobs that are enqueued and about their attempts. The class of an event is its name."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from oban.telemetry.views import JobView
 from oban.types import JobState
@@ -25,12 +24,14 @@ class JobsEnqueued(Event):
     """A client has inserted jobs.
 
     Attributes:
-        jobs: The jobs, without duplicates of unique ones, which were not inserted.
+        jobs: The jobs that were inserted.
+        duplicates: How many unique jobs were not inserted, because there is another job with the same key.
         duration: Seconds that the call took.
         in_transaction: Whether the jobs are part of the caller's transaction, which can still be rolled back.
     """
 
     jobs: tuple[JobView, ...]
+    duplicates: int
     duration: float
     in_transaction: bool
 
@@ -78,12 +79,41 @@ class JobEnded(JobEvent):
     error_type: str | None = None
 
 
-def all_events() -> tuple[type[Event], ...]:
-    """The classes of which there are events, without those that are only bases."""
-    found: list[type[Event]] = []
-    waiting: list[Any] = [Event]
-    while waiting:
-        subclasses = waiting.pop().__subclasses__()
-        waiting += subclasses
-        found += [cls for cls in subclasses if not cls.__subclasses__()]
-    return tuple(found)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobUnreadable(Event):
+    """A queue has fetched a job whose row cannot be read, and discards it. There is no attempt.
+
+    Attributes:
+        job_id: The id of the job.
+        queue: The queue that has fetched it.
+        attempt: The number of the attempt that cannot take place.
+        error: Why the row cannot be read, as it is stored in `errors`.
+        error_type: The qualified name of the driver's error.
+    """
+
+    job_id: int
+    queue: str
+    attempt: int
+    error: str
+    error_type: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutcomeReplaced(Event):
+    """The database has refused the outcome of an attempt, so that another one was stored.
+
+    Attributes:
+        job_id: The id of the job.
+        attempt: The number of the attempt.
+        outcome: The outcome of the attempt, as in `JobEnded`.
+        stored: The outcome that was stored. If it is the same, its value or text was left out.
+        error: The first line of the driver's message.
+        error_type: The qualified name of the driver's error.
+    """
+
+    job_id: int
+    attempt: int
+    outcome: str
+    stored: str
+    error: str
+    error_type: str

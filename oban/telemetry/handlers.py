@@ -9,8 +9,10 @@ from typing import Any, TypeAlias
 
 from oban import callables, display
 from oban.errors import ConfigError
+from oban.log_limits import LogLimit
 from oban.models import Job
-from oban.telemetry.events import Event, JobEnded, JobsEnqueued, JobStarted, all_events
+from oban.telemetry.catalog import EVENTS
+from oban.telemetry.events import Event, JobEnded, JobsEnqueued, JobStarted
 
 logger = logging.getLogger("oban.telemetry")
 
@@ -19,9 +21,39 @@ Handler: TypeAlias = Callable[[Any], None]
 #: Makes a context manager in which a client inserts jobs. It can change their `meta` before that.
 EnqueueWrapper: TypeAlias = Callable[["Telemetry", Sequence[Job], bool], AbstractContextManager[object]]
 
-_Attachments: TypeAlias = "tuple[tuple[Handler, tuple[type[Event], ...]], ...]"
 
-_lock = threading.Lock()
+class _Attachment:
+    """A handler, and the classes of events that it is attached to."""
+
+    __slots__ = ("_limit", "events", "handler")
+
+    def __init__(self, handler: Handler, events: tuple[type[Event], ...]) -> None:
+        if not callable(handler) or callables.is_async(handler):
+            raise ConfigError(f"a telemetry handler must be a plain function, not {display.shown(handler)}")
+        for event in events:
+            if not (isinstance(event, type) and issubclass(event, Event)):
+                raise ConfigError(f"{display.shown(event)} is not a class of events from oban.telemetry")
+        self.handler = handler
+        self.events = events or (Event,)
+        self._limit = LogLimit()
+
+    def call(self, event: Event) -> None:
+        """Call the handler. An error is logged, but not more than once a minute."""
+        try:
+            self.handler(event)
+        # Whatever a handler raises, even SystemExit, must not fail a job or stop the node.
+        except BaseException:
+            if count := self._limit.count():
+                logger.exception(
+                    "a telemetry handler has failed: %s, for %s (%s since the last report)",
+                    *(callables.name(self.handler), type(event).__name__, count),
+                )
+
+
+_Attachments: TypeAlias = tuple[_Attachment, ...]
+
+#: Reentrant, because garbage that is collected meanwhile can run code that makes a client.
+_lock = threading.RLock()
 #: What is attached to every client, and the telemetry of every client.
 _global: _Attachments = ()
 _global_wrappers: tuple[EnqueueWrapper, ...] = ()
@@ -39,7 +71,7 @@ class Telemetry:
         self.instance = instance
         self.node = node
         self._own: _Attachments = ()
-        self._handlers: dict[type[Event], tuple[Handler, ...]] = {}
+        self._attachments: dict[type[Event], _Attachments] = {}
         #: Whether anything is attached to the events about attempts; to `JobsEnqueued`, or around it.
         self.observes_attempts = False
         self.observes_enqueues = False
@@ -61,7 +93,7 @@ class Telemetry:
         Raises:
             ConfigError: `handler` is not a plain function, or one of `events` is not a class of events.
         """
-        attachment = _check(handler, events)
+        attachment = _Attachment(handler, events)
         with _lock:
             self._own = (*self._own, attachment)
             self._update()
@@ -74,32 +106,29 @@ class Telemetry:
         return detach
 
     def detach(self, handler: Handler) -> None:
-        """Detach a handler from every event of this client. Does nothing if it is not attached."""
+        """Detach a handler that `attach` has attached to this client. Does nothing if it is not attached."""
         with _lock:
-            self._own = tuple(attachment for attachment in self._own if attachment[0] != handler)
+            self._own = tuple(attachment for attachment in self._own if attachment.handler != handler)
             self._update()
 
     def wants(self, event: type[Event]) -> bool:
         """Whether a handler is attached to events of this class."""
-        return event in self._handlers
+        return event in self._attachments
 
     def emit(self, event: type[Event], **fields: Any) -> None:
-        """Create an event and call its handlers. Does nothing if there are none. Never raises."""
-        for handler in self._handlers.get(event, ()):
-            try:
-                handler(event(instance=self.instance, node=self.node, **fields))
-            # Whatever a handler raises, even SystemExit, must not fail a job or stop the node.
-            except BaseException:
-                logger.exception("a handler of %s failed: %s", event.__name__, callables.name(handler))
+        """Create an event and call its handlers. Does nothing if there are none. Handlers cannot fail it."""
+        if attachments := self._attachments.get(event):
+            created = event(instance=self.instance, node=self.node, **fields)
+            for attachment in attachments:
+                attachment.call(created)
 
     def _update(self) -> None:
         """Prepare what `emit` looks up. The lock has to be held."""
-        attachments = _global + self._own
-        handlers = {
-            event: tuple(handler for handler, events in attachments if issubclass(event, events))
-            for event in all_events()
+        attachments = {
+            event: tuple(one for one in _global + self._own if issubclass(event, one.events))
+            for event in EVENTS
         }
-        self._handlers = {event: found for event, found in handlers.items() if found}
+        self._attachments = {event: found for event, found in attachments.items() if found}
         self.enqueue_wrappers = _global_wrappers
         self.observes_attempts = self.wants(JobStarted) or self.wants(JobEnded)
         self.observes_enqueues = self.wants(JobsEnqueued) or bool(self.enqueue_wrappers)
@@ -111,7 +140,7 @@ def attach(handler: Handler, *events: type[Event]) -> Callable[[], None]:
     Args, return value and errors are those of `Telemetry.attach`.
     """
     global _global
-    attachment = _check(handler, events)
+    attachment = _Attachment(handler, events)
     with _lock:
         _global = (*_global, attachment)
         _update_all()
@@ -123,6 +152,14 @@ def attach(handler: Handler, *events: type[Event]) -> Callable[[], None]:
             _update_all()
 
     return detach
+
+
+def detach(handler: Handler) -> None:
+    """Detach a handler that this module's `attach` has attached. Does nothing if it is not attached."""
+    global _global
+    with _lock:
+        _global = tuple(attachment for attachment in _global if attachment.handler != handler)
+        _update_all()
 
 
 def wrap_enqueues(wrapper: EnqueueWrapper) -> Callable[[], None]:
@@ -144,15 +181,6 @@ def wrap_enqueues(wrapper: EnqueueWrapper) -> Callable[[], None]:
 def _update_all() -> None:
     for telemetry in list(_clients):
         telemetry._update()
-
-
-def _check(handler: Handler, events: tuple[type[Event], ...]) -> tuple[Handler, tuple[type[Event], ...]]:
-    if not callable(handler) or callables.is_async(handler):
-        raise ConfigError(f"a telemetry handler must be a plain function, not {display.shown(handler)}")
-    for event in events:
-        if not (isinstance(event, type) and issubclass(event, Event)):
-            raise ConfigError(f"{display.shown(event)} is not a class of events from oban.telemetry")
-    return handler, events or (Event,)
 
 
 def _without(attachments: _Attachments, removed: object) -> _Attachments:

@@ -1,14 +1,23 @@
 """`JobView`: what an event shows of a job."""
 
 from datetime import datetime
+from types import SimpleNamespace
 from typing import Any
 
 from oban import redaction
 from oban.models import Job
 
+#: Attributes that are those of the job, without `args` and `meta`.
+_COLUMNS = (
+    *("id", "worker", "queue", "attempt", "max_attempts", "priority"),
+    *("inserted_at", "scheduled_at", "attempted_at"),
+)
+
 
 class JobView:
     """A job as an event shows it, with the redacted fields of `args` and `meta` replaced.
+
+    It can be compared and pickled.
 
     Attributes:
         id, worker, queue, attempt, max_attempts, priority, tags: As those of `Job`.
@@ -17,33 +26,60 @@ class JobView:
         meta: The meta, redacted. Each access makes a copy.
     """
 
-    __slots__ = (
-        *("_job", "attempt", "attempted_at", "id", "inserted_at", "max_attempts", "priority", "queue"),
-        *("scheduled_at", "tags", "worker"),
-    )
+    __slots__ = ("_args", "_meta", *_COLUMNS, "tags")
+
+    id: int
+    worker: str
+    queue: str
+    attempt: int
+    max_attempts: int
+    priority: int
+    inserted_at: datetime
+    scheduled_at: datetime
+    attempted_at: datetime | None
 
     def __init__(self, job: Job) -> None:
-        # Read from the dict, because a worker can change the instance, and mapped attributes are slow.
+        # Read from the dict, because a worker can change the instance, and mapped attributes are slow. A
+        # session that expires the instance empties the dict.
         values = job.__dict__
-        self._job = job
-        self.id: int = values["id"]
-        self.worker: str = values["worker"]
-        self.queue: str = values["queue"]
-        self.attempt: int = values["attempt"]
-        self.max_attempts: int = values["max_attempts"]
-        self.priority: int = values["priority"]
-        self.tags: tuple[str, ...] = tuple(values["tags"])
-        self.inserted_at: datetime = values["inserted_at"]
-        self.scheduled_at: datetime = values["scheduled_at"]
-        self.attempted_at: datetime | None = values["attempted_at"]
+        for name in _COLUMNS:
+            setattr(self, name, values.get(name))
+        # SQLite stores anything that another program writes.
+        tags = values.get("tags")
+        self.tags: tuple[str, ...] = tuple(tags) if isinstance(tags, list) else ()
+        self._args, self._meta = values.get("args"), values.get("meta")
 
     @property
     def args(self) -> dict[str, Any]:
-        return redaction.args(self._job)
+        return redaction.args(self._document())
 
     @property
     def meta(self) -> dict[str, Any]:
-        return redaction.meta(self._job)
+        return redaction.meta(self._document())
+
+    def _document(self) -> Any:
+        return SimpleNamespace(worker=self.worker, args=self._args, meta=self._meta)
+
+    def _values(self) -> dict[str, Any]:
+        shown = {name: getattr(self, name) for name in _COLUMNS}
+        return {**shown, "tags": self.tags, "_args": self.args, "_meta": self.meta}
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, JobView) and self._values() == other._values()
+
+    def __hash__(self) -> int:
+        return hash((self.id, self.attempt))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Only what everybody may see leaves the process.
+        return _restore, (self._values(),)
 
     def __repr__(self) -> str:
         return f"JobView(id={self.id}, queue={self.queue}, worker={self.worker}, attempt={self.attempt})"
+
+
+def _restore(values: dict[str, Any]) -> JobView:
+    view = JobView.__new__(JobView)
+    for name, value in values.items():
+        setattr(view, name, value)
+    return view

@@ -1,5 +1,7 @@
 """Logs that an attempt starts and how it has ended, and emits the events about both."""
 
+from datetime import datetime
+
 from oban import clock, redaction
 from oban.repository.acknowledge import OUTCOMES, Ack
 from oban.runner.execution import attempt_log
@@ -60,6 +62,7 @@ def _emit_ended(run: Run, ack: Ack, state: JobState | None, error: BaseException
 
 
 def _queue_time(view: JobView) -> float:
-    if view.attempted_at is None:
+    # SQLite stores anything that another program writes.
+    if not (isinstance(view.attempted_at, datetime) and isinstance(view.scheduled_at, datetime)):
         return 0.0
     return max(0.0, (view.attempted_at - view.scheduled_at).total_seconds())

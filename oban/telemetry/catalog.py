@@ -1,0 +1,47 @@
+"""The classes of all events, in the order of the documentation."""
+
+from oban.telemetry import batch_events, changes, events, node_events
+from oban.telemetry.events import Event
+
+#: Without the classes that are only bases.
+EVENTS: tuple[type[Event], ...] = (
+    events.JobsEnqueued,
+    events.JobStarted,
+    events.JobEnded,
+    events.JobUnreadable,
+    events.OutcomeReplaced,
+    changes.JobsCancelled,
+    changes.JobsRetried,
+    changes.JobsUpdated,
+    changes.JobsDeleted,
+    changes.QueueChanged,
+    changes.PeriodicChanged,
+    changes.PeriodicInserted,
+    batch_events.JobsFetched,
+    batch_events.OutcomesStored,
+    batch_events.ProgressStored,
+    batch_events.JobsStaged,
+    batch_events.JobsRescued,
+    batch_events.JobsDiscarded,
+    batch_events.JobsPruned,
+    node_events.NodeStarted,
+    node_events.NodeStopping,
+    node_events.NodeStopped,
+    node_events.QueueStarted,
+    node_events.QueueAdjusted,
+    node_events.QueueStopped,
+    node_events.LeaderElected,
+    node_events.LeaderLost,
+    node_events.LeaderResigned,
+    node_events.HeartbeatSent,
+    node_events.HeartbeatFailed,
+    node_events.ServiceFailed,
+    node_events.ListenerConnected,
+    node_events.ListenerDisconnected,
+    node_events.ListenerDeaf,
+    node_events.ListenerHears,
+    node_events.LoopBlocked,
+    node_events.LoopUnblocked,
+    node_events.ChildProcessStarted,
+    node_events.ChildProcessEnded,
+)
