@@ -1,14 +1,17 @@
-"""Redaction: which fields of a job's args and meta nobody but its worker may see."""
+"""Redaction: which fields of a job's args and meta nobody but its worker may see.
 
-from collections.abc import Iterable
+A worker names the fields with the option `redact`. Each of its jobs has the names in `meta["redact"]` as
+well, for programs that do not know the worker.
+"""
+
+from collections.abc import Iterator
 from typing import Any
 
-from oban import display
+from oban import display, encoding
 from oban.errors import ConfigError
 from oban.registry import registry
+from oban.secret_values import REDACTED, Secrets
 
-#: What is shown instead of a redacted value.
-REDACTED = "[redacted]"
 #: The key of `meta` with the redacted names of a job, for programs that do not know its worker.
 META_KEY = "redact"
 
@@ -19,58 +22,144 @@ def parse(value: object) -> frozenset[str]:
     if not isinstance(listed, (list, tuple, set, frozenset)):
         raise ConfigError(f"redact must be a name or a list of names, not {display.shown(value)}")
     for name in listed:
-        if not isinstance(name, str) or not name:
-            raise ConfigError(f"redact must have names of fields, not {display.shown(name)}")
+        if not isinstance(name, str) or not all(name.split(".")):
+            raise ConfigError(
+                "redact must have names of fields, such as 'token', or paths, such as 'card.number',"
+                f" not {display.shown(name)}"
+            )
     return frozenset(listed)
 
 
+def names(worker: object, meta: object) -> frozenset[str]:
+    """The redacted names of the jobs of a worker: those of its class, and those that a job's meta lists."""
+    listed = meta.get(META_KEY) if isinstance(meta, dict) else None
+    stored = [name for name in listed if isinstance(name, str)] if isinstance(listed, list) else ()
+    known: frozenset[str] = getattr(registry.get(worker), "redacted", frozenset())  # type: ignore[call-overload]
+    return known.union(stored)
+
+
+def names_of(job: Any) -> frozenset[str]:
+    """The names of the fields that are redacted in a job, or in another object with a worker and meta.
+
+    Columns of a `Job` that are not loaded are not loaded for this.
+    """
+    return names(_loaded(job, "worker"), _loaded(job, "meta"))
+
+
 def args(job: Any) -> dict[str, Any]:
-    """The args of a job with the values of its redacted fields replaced, as a copy."""
-    copy: dict[str, Any] = replaced(job.__dict__["args"], names_of(job))
+    """A copy of the args of a job, in which redacted values are replaced."""
+    copy: dict[str, Any] = _document(job, "args")
     return copy
 
 
 def meta(job: Any) -> dict[str, Any]:
-    """The meta of a job with the values of its redacted fields replaced, as a copy."""
-    copy: dict[str, Any] = replaced(job.__dict__["meta"], names_of(job))
+    """A copy of the meta of a job, in which redacted values are replaced."""
+    copy: dict[str, Any] = _document(job, "meta")
     return copy
 
 
 def text(job: Any, value: str) -> str:
-    """A text about a job, such as a traceback, with the values of its redacted fields replaced."""
-    for secret in sorted(set(_secrets(job)), key=len, reverse=True):
-        value = value.replace(secret, REDACTED)
-    return value
+    """A text about a job, such as a traceback, in which redacted values are replaced."""
+    found = secrets(job)
+    return value if found is None else found.text(value)
 
 
-def names_of(job: Any) -> frozenset[str]:
-    """The names of the fields that are redacted in a job."""
-    values = job.__dict__
-    stored = values["meta"].get(META_KEY) if isinstance(values["meta"], dict) else None
-    listed = {name for name in stored if isinstance(name, str)} if isinstance(stored, list) else set()
-    worker = registry.get(values["worker"])
-    return frozenset(listed | set(getattr(worker, "redacted", ())))
+def value(job: Any, document: Any) -> Any:
+    """A JSON value about a job, such as its errors, in which redacted values and fields are replaced."""
+    found = secrets(job)
+    return document if found is None else found.value(replaced(document, names_of(job)))
 
 
-def replaced(value: Any, names: frozenset[str]) -> Any:
-    """A copy of a JSON value, in which the values of these keys are replaced at any depth."""
-    if isinstance(value, dict):
-        return {key: REDACTED if key in names else replaced(inner, names) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [replaced(inner, names) for inner in value]
-    return value
+def secrets(job: Any) -> Secrets | None:
+    """The redacted values of a job as they are now; None if it has none."""
+    redacted = names_of(job)
+    if not redacted:
+        return None
+    found: list[Any] = []
+    for field in ("args", "meta"):
+        document = _loaded(job, field)
+        try:
+            found += _redacted_values(document, redacted, redacted)
+        except RecursionError:
+            # Another program has stored it. All of it is secret, rather than nothing.
+            found.append(document)
+    return Secrets(found) if found else None
 
 
-def _secrets(job: Any) -> Iterable[str]:
-    names = names_of(job)
-    if not names:
+def mark(values: dict[str, Any]) -> None:
+    """Store the redacted names of a known worker in the meta of its new or changed job.
+
+    Args:
+        values: The columns of the job. The meta is replaced by another dict, not changed.
+    """
+    cls = registry.get(values.get("worker", ""))
+    if cls is None or not cls.redacted:
         return
-    waiting: list[tuple[Any, bool]] = [(job.__dict__["args"], False), (job.__dict__["meta"], False)]
-    while waiting:
-        value, is_secret = waiting.pop()
-        if isinstance(value, dict):
-            waiting += [(inner, is_secret or key in names) for key, inner in value.items()]
-        elif isinstance(value, list):
-            waiting += [(inner, is_secret) for inner in value]
-        elif is_secret and isinstance(value, str) and value:
-            yield value
+    before = values.get("meta")
+    if before is None:
+        before = {}
+    if isinstance(before, dict) and not cls.redacted <= set(_names_in(before)):
+        values["meta"] = {**before, META_KEY: sorted(cls.redacted.union(_names_in(before)))}
+
+
+def _names_in(meta: dict[str, Any]) -> list[str]:
+    listed = meta.get(META_KEY)
+    return [name for name in listed if isinstance(name, str)] if isinstance(listed, list) else []
+
+
+def replaced(value: Any, redacted: frozenset[str]) -> Any:
+    """A copy of args or meta, in which the values of redacted fields are replaced.
+
+    Args:
+        value: A JSON value.
+        redacted: Names, which are keys at any depth, and paths from the root, such as "card.number". Lists
+            have no part in paths.
+    """
+    try:
+        return _replaced(value, redacted, redacted) if redacted else value
+    except RecursionError:
+        return REDACTED
+
+
+def _replaced(value: Any, redacted: frozenset[str], paths: frozenset[str]) -> Any:
+    if isinstance(value, dict):
+        return {
+            key: REDACTED
+            if key in redacted or key in paths
+            else _replaced(inner, redacted, _below(key, paths))
+            for key, inner in value.items()
+        }
+    if isinstance(value, list):
+        return [_replaced(inner, redacted, paths) for inner in value]
+    return value
+
+
+def _redacted_values(value: Any, redacted: frozenset[str], paths: frozenset[str]) -> Iterator[Any]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if key in redacted or key in paths:
+                yield inner
+            else:
+                yield from _redacted_values(inner, redacted, _below(key, paths))
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _redacted_values(inner, redacted, paths)
+
+
+def _below(key: str, paths: frozenset[str]) -> frozenset[str]:
+    """The rest of the paths that begin with a key."""
+    start = f"{key}."
+    return frozenset(path[len(start) :] for path in paths if path.startswith(start))
+
+
+def _document(job: Any, field: str) -> Any:
+    document, redacted = _loaded(job, field), names_of(job)
+    if not redacted:
+        return encoding.copied(document)
+    shown, found = replaced(document, redacted), secrets(job)
+    return shown if found is None else found.value(shown)
+
+
+def _loaded(job: Any, field: str) -> Any:
+    # Not through the attributes of a `Job`: they would load what is missing, and they are slow.
+    return job.__dict__.get(field) if hasattr(job, "__dict__") else getattr(job, field)
