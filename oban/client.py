@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from oban import display, fields, insert_hook, instances
 from oban.base_client import BaseClient, async_batches, check_size
 from oban.database.aio import Database
+from oban.database.base import Function, P
 from oban.database.joined import AsyncCaller, SyncCaller
 from oban.fields import RetryOptions
 from oban.inspection_clients import AsyncInspection
@@ -29,10 +30,11 @@ from oban.repository import (
     waiting,
 )
 from oban.repository.retry import RetryOutcome
-from oban.repository.selection import Target, Targets, load_jobs, parse, parse_id, parse_many
+from oban.repository.selection import Selection, Target, Targets, load_jobs, parse, parse_id, parse_many
 from oban.repository.update import JobChanges
 from oban.runner import Node, sync_calls
 from oban.runner.execution import session_factory
+from oban.telemetry import JobsCancelled, JobsChanged, JobsDeleted, JobsRetried, JobsUpdated
 from oban.telemetry.enqueueing import observe_async, observed
 
 
@@ -97,6 +99,20 @@ class Oban(AsyncQueues, AsyncPeriodic, AsyncInspection, BaseClient[AsyncEngine, 
         await self.stop()
 
     # -- jobs ----------------------------------------------------------------------------------
+
+    async def _change(
+        self,
+        event: type[JobsChanged],
+        session: AsyncCaller | None,
+        function: Function[P, int],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> int:
+        """Run a function that changes jobs, and emit an event with their number, which is returned."""
+        count = await self._database.run(session, function, *args, **kwargs)
+        if count:
+            self.telemetry.emit(event, count=count, in_transaction=session is not None)
+        return count
 
     async def enqueue(self, job: Job, session: AsyncCaller | None = None) -> Job:
         jobs = insert.collect_jobs([job])
@@ -196,13 +212,13 @@ class Oban(AsyncQueues, AsyncPeriodic, AsyncInspection, BaseClient[AsyncEngine, 
                 yield jobs.pop()
 
     async def cancel_job(self, job_or_id: Target, session: AsyncCaller | None = None) -> bool:
-        return await self._database.run(session, management.cancel_jobs, parse([job_or_id])) == 1
+        return await self._change(JobsCancelled, session, management.cancel_jobs, parse([job_or_id])) == 1
 
     async def cancel_many_jobs(
         self, jobs: Targets, session: AsyncCaller | None = None, *, everything: bool = False
     ) -> int:
         selection = parse_many(jobs, everything, "cancel")
-        return await self._database.run(session, management.cancel_jobs, selection)
+        return await self._change(JobsCancelled, session, management.cancel_jobs, selection)
 
     async def retry_job(
         self,
@@ -214,7 +230,7 @@ class Oban(AsyncQueues, AsyncPeriodic, AsyncInspection, BaseClient[AsyncEngine, 
     ) -> bool:
         changes = fields.check_retry(options)
         selection = parse([job_or_id])
-        return await self._database.run(session, retry.retry_jobs, selection, changes, outcomes) == 1
+        return await self._change(JobsRetried, session, retry.retry_jobs, selection, changes, outcomes) == 1
 
     async def retry_many_jobs(
         self,
@@ -227,22 +243,22 @@ class Oban(AsyncQueues, AsyncPeriodic, AsyncInspection, BaseClient[AsyncEngine, 
     ) -> int:
         changes = fields.check_retry(options)
         selection = parse_many(jobs, everything, "retry")
-        return await self._database.run(session, retry.retry_jobs, selection, changes, outcomes)
+        return await self._change(JobsRetried, session, retry.retry_jobs, selection, changes, outcomes)
 
     async def delete_job(self, job_or_id: Target, session: AsyncCaller | None = None) -> bool:
-        return await self._database.run(session, management.delete_jobs, parse([job_or_id])) == 1
+        return await self._change(JobsDeleted, session, management.delete_jobs, parse([job_or_id])) == 1
 
     async def delete_many_jobs(
         self, jobs: Targets, session: AsyncCaller | None = None, *, everything: bool = False
     ) -> int:
         selection = parse_many(jobs, everything, "delete")
-        return await self._database.run(session, management.delete_jobs, selection)
+        return await self._change(JobsDeleted, session, management.delete_jobs, selection)
 
     async def update_job(
         self, job_or_id: Target, changes: JobChanges, session: AsyncCaller | None = None
     ) -> Job:
         update.check_changes(changes)
-        return (await self._database.run(session, update.update_jobs, parse([job_or_id]), changes))[0]
+        return (await self._update(session, parse([job_or_id]), changes))[0]
 
     async def update_many_jobs(
         self,
@@ -254,7 +270,15 @@ class Oban(AsyncQueues, AsyncPeriodic, AsyncInspection, BaseClient[AsyncEngine, 
     ) -> list[Job]:
         update.check_changes(changes)
         selection = parse_many(jobs, everything, "update")
-        return await self._database.run(session, update.update_jobs, selection, changes)
+        return await self._update(session, selection, changes)
+
+    async def _update(
+        self, session: AsyncCaller | None, selection: Selection, changes: JobChanges
+    ) -> list[Job]:
+        jobs = await self._database.run(session, update.update_jobs, selection, changes)
+        if jobs:
+            self.telemetry.emit(JobsUpdated, count=len(jobs), in_transaction=session is not None)
+        return jobs
 
     async def wait(self, job_or_id: Target, timeout: Timeout = None) -> Job:
         job_id = parse_id(job_or_id)

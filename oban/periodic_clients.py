@@ -10,6 +10,7 @@ from oban.models import Job
 from oban.periodic import Periodic, PeriodicChanges, PeriodicInfo, check_changes, find_name
 from oban.periodic_operations import PeriodicOperations
 from oban.repository import periodic_changes
+from oban.telemetry import PeriodicChanged, PeriodicInserted, Telemetry
 from oban.worker_entries import check_args
 
 
@@ -17,6 +18,7 @@ class AsyncPeriodic(PeriodicOperations[AsyncCaller]):
     """The operations of `Oban`."""
 
     options: Options
+    telemetry: Telemetry
     _database: Database
 
     async def list_periodic(self, session: AsyncCaller | None = None) -> list[PeriodicInfo]:
@@ -26,51 +28,65 @@ class AsyncPeriodic(PeriodicOperations[AsyncCaller]):
     async def pause_periodic(self, name: str, session: AsyncCaller | None = None) -> None:
         entry = find_name(name)
         await self._database.run(session, periodic_changes.pause, self.options.name, entry)
+        _emit_change(self.telemetry, "pause", entry, session)
 
     async def resume_periodic(self, name: str, session: AsyncCaller | None = None) -> None:
         entry = find_name(name)
         await self._database.run(session, periodic_changes.resume, self.options.name, entry)
+        _emit_change(self.telemetry, "resume", entry, session)
 
     async def run_periodic(self, name: str, session: AsyncCaller | None = None) -> Job:
-        return await self._database.run(
+        entry = find_name(name)
+        job = await self._database.run(
             session,
             periodic_changes.run_now,
             self.options.name,
-            find_name(name),
+            entry,
             attach=session is not None,
             max_attempts=self.options.max_attempts,
         )
+        _emit_inserted(self.telemetry, entry, job, session)
+        return job
 
     async def update_periodic(
         self, name: str, session: AsyncCaller | None = None, **changes: Unpack[PeriodicChanges]
     ) -> PeriodicInfo:
-        return await self._database.run(
+        entry = find_name(name)
+        info = await self._database.run(
             session,
             periodic_changes.override,
             self.options.name,
-            find_name(name),
+            entry,
             check_changes(changes),
             check_args,
             self.options.lease,
         )
+        _emit_change(self.telemetry, "update", entry, session)
+        return info
 
     async def reset_periodic(self, name: str, session: AsyncCaller | None = None) -> PeriodicInfo:
         entry, lease = find_name(name), self.options.lease
-        return await self._database.run(session, periodic_changes.reset, self.options.name, entry, lease)
+        info = await self._database.run(session, periodic_changes.reset, self.options.name, entry, lease)
+        _emit_change(self.telemetry, "reset", entry, session)
+        return info
 
     async def add_periodic(self, entry: Periodic, session: AsyncCaller | None = None) -> PeriodicInfo:
         new, lease = Periodic.parse(entry), self.options.lease
-        return await self._database.run(session, periodic_changes.add, self.options.name, new, lease)
+        info = await self._database.run(session, periodic_changes.add, self.options.name, new, lease)
+        _emit_change(self.telemetry, "add", info.name, session)
+        return info
 
     async def delete_periodic(self, name: str, session: AsyncCaller | None = None) -> None:
         entry, lease = find_name(name), self.options.lease
         await self._database.run(session, periodic_changes.remove, self.options.name, entry, lease)
+        _emit_change(self.telemetry, "delete", entry, session)
 
 
 class SyncPeriodic(PeriodicOperations[SyncCaller]):
     """The operations of `SyncOban`."""
 
     options: Options
+    telemetry: Telemetry
     _database: SyncDatabase
 
     def list_periodic(self, session: SyncCaller | None = None) -> list[PeriodicInfo]:
@@ -80,42 +96,72 @@ class SyncPeriodic(PeriodicOperations[SyncCaller]):
     def pause_periodic(self, name: str, session: SyncCaller | None = None) -> None:
         entry = find_name(name)
         self._database.run(session, periodic_changes.pause, self.options.name, entry)
+        _emit_change(self.telemetry, "pause", entry, session)
 
     def resume_periodic(self, name: str, session: SyncCaller | None = None) -> None:
         entry = find_name(name)
         self._database.run(session, periodic_changes.resume, self.options.name, entry)
+        _emit_change(self.telemetry, "resume", entry, session)
 
     def run_periodic(self, name: str, session: SyncCaller | None = None) -> Job:
-        return self._database.run(
+        entry = find_name(name)
+        job = self._database.run(
             session,
             periodic_changes.run_now,
             self.options.name,
-            find_name(name),
+            entry,
             attach=session is not None,
             max_attempts=self.options.max_attempts,
         )
+        _emit_inserted(self.telemetry, entry, job, session)
+        return job
 
     def update_periodic(
         self, name: str, session: SyncCaller | None = None, **changes: Unpack[PeriodicChanges]
     ) -> PeriodicInfo:
-        return self._database.run(
+        entry = find_name(name)
+        info = self._database.run(
             session,
             periodic_changes.override,
             self.options.name,
-            find_name(name),
+            entry,
             check_changes(changes),
             check_args,
             self.options.lease,
         )
+        _emit_change(self.telemetry, "update", entry, session)
+        return info
 
     def reset_periodic(self, name: str, session: SyncCaller | None = None) -> PeriodicInfo:
         entry, lease = find_name(name), self.options.lease
-        return self._database.run(session, periodic_changes.reset, self.options.name, entry, lease)
+        info = self._database.run(session, periodic_changes.reset, self.options.name, entry, lease)
+        _emit_change(self.telemetry, "reset", entry, session)
+        return info
 
     def add_periodic(self, entry: Periodic, session: SyncCaller | None = None) -> PeriodicInfo:
         new, lease = Periodic.parse(entry), self.options.lease
-        return self._database.run(session, periodic_changes.add, self.options.name, new, lease)
+        info = self._database.run(session, periodic_changes.add, self.options.name, new, lease)
+        _emit_change(self.telemetry, "add", info.name, session)
+        return info
 
     def delete_periodic(self, name: str, session: SyncCaller | None = None) -> None:
         entry, lease = find_name(name), self.options.lease
         self._database.run(session, periodic_changes.remove, self.options.name, entry, lease)
+        _emit_change(self.telemetry, "delete", entry, session)
+
+
+def _emit_change(telemetry: Telemetry, action: str, entry: str, session: object) -> None:
+    telemetry.emit(PeriodicChanged, action=action, entry=entry, in_transaction=session is not None)
+
+
+def _emit_inserted(telemetry: Telemetry, entry: str, job: Job, session: object) -> None:
+    if telemetry.wants(PeriodicInserted):
+        telemetry.emit(
+            PeriodicInserted,
+            entry=entry,
+            tick=None,
+            job_id=job.id,
+            worker=job.worker,
+            queue=job.queue,
+            in_transaction=session is not None,
+        )

@@ -16,12 +16,14 @@ from oban.repository.counts import JobCounts
 from oban.repository.queue_settings import ALL, QueueCommand, QueueSettings
 from oban.repository.selection import check_statement
 from oban.runner import Node
+from oban.telemetry import QueueChanged, Telemetry
 
 
 class AsyncQueues(QueueOperations[AsyncCaller]):
     """The operations of `Oban`."""
 
     options: Options
+    telemetry: Telemetry
     _database: Database
     _node: Node
 
@@ -93,6 +95,7 @@ class AsyncQueues(QueueOperations[AsyncCaller]):
     ) -> None:
         command = QueueCommand.make(action, queue, node, **settings)
         await self._database.run(session, queue_settings.store_command, self.options.name, command)
+        _emit_change(self.telemetry, command, in_transaction=session is not None)
         if session is None and (runner := self._node.runner) is not None:
             await runner.controller.tick()
 
@@ -101,6 +104,7 @@ class SyncQueues(QueueOperations[SyncCaller]):
     """The operations of `SyncOban`."""
 
     options: Options
+    telemetry: Telemetry
     _database: SyncDatabase
 
     def pause_queue(self, queue: str, node: str | None = None, session: SyncCaller | None = None) -> None:
@@ -160,3 +164,17 @@ class SyncQueues(QueueOperations[SyncCaller]):
     ) -> None:
         command = QueueCommand.make(action, queue, node, **settings)
         self._database.run(session, queue_settings.store_command, self.options.name, command)
+        _emit_change(self.telemetry, command, in_transaction=session is not None)
+
+
+def _emit_change(telemetry: Telemetry, command: QueueCommand, *, in_transaction: bool) -> None:
+    telemetry.emit(
+        QueueChanged,
+        action=command.action,
+        queue=command.queue,
+        target=command.node,
+        # 0 restores the configured limit.
+        limit=command.settings.get("limit") or None,
+        paused=command.settings.get("paused"),
+        in_transaction=in_transaction,
+    )

@@ -9,6 +9,7 @@ from sqlalchemy import URL, Engine, Select
 
 from oban import display, fields, insert_hook, instances
 from oban.base_client import BaseClient, batches, check_size
+from oban.database.base import Function, P
 from oban.database.joined import SyncCaller
 from oban.database.sync import SyncDatabase
 from oban.errors import ConfigError
@@ -27,8 +28,9 @@ from oban.repository import (
     waiting,
 )
 from oban.repository.retry import RetryOutcome
-from oban.repository.selection import Target, Targets, load_jobs, parse, parse_id, parse_many
+from oban.repository.selection import Selection, Target, Targets, load_jobs, parse, parse_id, parse_many
 from oban.repository.update import JobChanges
+from oban.telemetry import JobsCancelled, JobsChanged, JobsDeleted, JobsRetried, JobsUpdated
 from oban.telemetry.enqueueing import observed
 
 
@@ -76,6 +78,20 @@ class SyncOban(SyncQueues, SyncPeriodic, SyncInspection, BaseClient[Engine, Sync
         self.stop()
 
     # -- jobs ----------------------------------------------------------------------------------
+
+    def _change(
+        self,
+        event: type[JobsChanged],
+        session: SyncCaller | None,
+        function: Function[P, int],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> int:
+        """Run a function that changes jobs, and emit an event with their number, which is returned."""
+        count = self._database.run(session, function, *args, **kwargs)
+        if count:
+            self.telemetry.emit(event, count=count, in_transaction=session is not None)
+        return count
 
     def enqueue(self, job: Job, session: SyncCaller | None = None) -> Job:
         jobs = insert.collect_jobs([job])
@@ -161,13 +177,13 @@ class SyncOban(SyncQueues, SyncPeriodic, SyncInspection, BaseClient[Engine, Sync
                 yield jobs.pop()
 
     def cancel_job(self, job_or_id: Target, session: SyncCaller | None = None) -> bool:
-        return self._database.run(session, management.cancel_jobs, parse([job_or_id])) == 1
+        return self._change(JobsCancelled, session, management.cancel_jobs, parse([job_or_id])) == 1
 
     def cancel_many_jobs(
         self, jobs: Targets, session: SyncCaller | None = None, *, everything: bool = False
     ) -> int:
         selection = parse_many(jobs, everything, "cancel")
-        return self._database.run(session, management.cancel_jobs, selection)
+        return self._change(JobsCancelled, session, management.cancel_jobs, selection)
 
     def retry_job(
         self,
@@ -179,7 +195,7 @@ class SyncOban(SyncQueues, SyncPeriodic, SyncInspection, BaseClient[Engine, Sync
     ) -> bool:
         changes = fields.check_retry(options)
         selection = parse([job_or_id])
-        return self._database.run(session, retry.retry_jobs, selection, changes, outcomes) == 1
+        return self._change(JobsRetried, session, retry.retry_jobs, selection, changes, outcomes) == 1
 
     def retry_many_jobs(
         self,
@@ -192,20 +208,20 @@ class SyncOban(SyncQueues, SyncPeriodic, SyncInspection, BaseClient[Engine, Sync
     ) -> int:
         changes = fields.check_retry(options)
         selection = parse_many(jobs, everything, "retry")
-        return self._database.run(session, retry.retry_jobs, selection, changes, outcomes)
+        return self._change(JobsRetried, session, retry.retry_jobs, selection, changes, outcomes)
 
     def delete_job(self, job_or_id: Target, session: SyncCaller | None = None) -> bool:
-        return self._database.run(session, management.delete_jobs, parse([job_or_id])) == 1
+        return self._change(JobsDeleted, session, management.delete_jobs, parse([job_or_id])) == 1
 
     def delete_many_jobs(
         self, jobs: Targets, session: SyncCaller | None = None, *, everything: bool = False
     ) -> int:
         selection = parse_many(jobs, everything, "delete")
-        return self._database.run(session, management.delete_jobs, selection)
+        return self._change(JobsDeleted, session, management.delete_jobs, selection)
 
     def update_job(self, job_or_id: Target, changes: JobChanges, session: SyncCaller | None = None) -> Job:
         update.check_changes(changes)
-        return self._database.run(session, update.update_jobs, parse([job_or_id]), changes)[0]
+        return self._update(session, parse([job_or_id]), changes)[0]
 
     def update_many_jobs(
         self,
@@ -217,7 +233,13 @@ class SyncOban(SyncQueues, SyncPeriodic, SyncInspection, BaseClient[Engine, Sync
     ) -> list[Job]:
         update.check_changes(changes)
         selection = parse_many(jobs, everything, "update")
-        return self._database.run(session, update.update_jobs, selection, changes)
+        return self._update(session, selection, changes)
+
+    def _update(self, session: SyncCaller | None, selection: Selection, changes: JobChanges) -> list[Job]:
+        jobs = self._database.run(session, update.update_jobs, selection, changes)
+        if jobs:
+            self.telemetry.emit(JobsUpdated, count=len(jobs), in_transaction=session is not None)
+        return jobs
 
     def wait(self, job_or_id: Target, timeout: Timeout = None) -> Job:
         job_id = parse_id(job_or_id)

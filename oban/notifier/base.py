@@ -15,6 +15,8 @@ import orjson
 from oban.database.aio import Database
 from oban.errors import ObanError
 from oban.log_limits import LogLimit
+from oban.telemetry import ListenerConnected, ListenerDisconnected
+from oban.telemetry.errors import error_fields
 
 logger = logging.getLogger("oban.notifier")
 
@@ -41,6 +43,8 @@ class Notifier(ABC):
         self._log_limits: defaultdict[str, LogLimit] = defaultdict(LogLimit)
         self._start_stop = asyncio.Lock()
         self._started = False
+        #: Whether an event has told that payloads arrive; None before the first one.
+        self._is_connected: bool | None = None
         #: Receives in the background, if the notifier needs that.
         self._task: asyncio.Task[None] | None = None
 
@@ -48,6 +52,18 @@ class Notifier(ABC):
     def hears(self) -> bool | None:
         """Whether notifications arrive; None if that is not known. Can be read from any thread."""
         return None
+
+    def _note_connected(self) -> None:
+        if self._is_connected is not True:
+            self._is_connected = True
+            self.database.telemetry.emit(ListenerConnected, kind=self.kind)
+
+    def _note_disconnected(self, error: Exception) -> None:
+        if self._is_connected is not False:
+            self._is_connected = False
+            if self.database.telemetry.wants(ListenerDisconnected):
+                fields = error_fields(error)
+                self.database.telemetry.emit(ListenerDisconnected, kind=self.kind, **fields)
 
     def subscribe(self, channel: str, handler: Handler) -> None:
         """Call `handler` with each payload of a channel, on the event loop."""

@@ -14,6 +14,7 @@ from oban import dialects
 from oban.database.aio import Database
 from oban.repository import announce
 from oban.repository.trigger import CONSEQUENCE, trigger_problem
+from oban.telemetry import ListenerDeaf, ListenerHears
 
 logger = logging.getLogger("oban.notifier")
 
@@ -114,10 +115,13 @@ class Health:
         )
 
     def _log(self, kind: str, problem: str) -> None:
+        telemetry = self._database.telemetry
         if problem and self._known.get(kind) != problem:
             logger.warning("%s", problem)
+            telemetry.emit(ListenerDeaf, problem=problem)
         elif not problem and kind in self._known:
             logger.info("notifications arrive again")
+            telemetry.emit(ListenerHears)
         if problem:
             self._known[kind] = problem
         else:

@@ -78,6 +78,7 @@ class ListenNotifier(Notifier):
                 if task.cancelling():
                     return
                 self._failures += 1
+                self._note_disconnected(error)
                 pause = backoff.pause(self._failures)
                 reason = str(dialects.driver_error(error))
                 # On a standby server, say, each of the many attempts fails in the same way.
@@ -148,6 +149,7 @@ class ListenNotifier(Notifier):
     def _on_listening(self, schema: str | None, pooled: bool) -> None:
         self._listening.set()
         self._failures = 0
+        self._note_connected()
         self.wake_all()
         self._health.start(schema, pooled)
 

@@ -66,6 +66,7 @@ class DataVersionNotifier(PollNotifier):
         if self.database.in_memory:
             event.listen(engine.sync_engine, "commit", self._on_commit)
             self._hears = True
+            self._note_connected()
         else:
             self._task = asyncio.create_task(self._watch(), name="oban-data-version")
 
@@ -91,6 +92,7 @@ class DataVersionNotifier(PollNotifier):
             # Nothing must end the polling, not even a full pool.
             except Exception as error:
                 self._hears = False
+                self._note_disconnected(error)
                 logger.warning("polling the database for changes failed: %s", dialects.driver_error(error))
                 await asyncio.sleep(RETRY_PAUSE)
 
@@ -99,6 +101,7 @@ class DataVersionNotifier(PollNotifier):
         while self._started:
             version = await connection.run_sync(self._data_version)
             self._hears = True
+            self._note_connected()
             if version != seen:
                 seen = version
                 self.wake_all()

@@ -62,13 +62,14 @@ class FiredTick(NamedTuple):
 class Fired:
     """What `fire` has done.
 
-    `entries` are all entries of the instance as they were before, and `failures` the names of those that
-    could not fire, with the errors.
+    `entries` are all entries of the instance as they were before, `jobs` those of the `ticks` in their order,
+    and `failures` the names of the entries that could not fire, with the errors.
     """
 
     now: datetime
     entries: list[Entry]
     ticks: list[FiredTick] = field(default_factory=list)
+    jobs: list[Job] = field(default_factory=list)
     failures: list[tuple[str, Exception]] = field(default_factory=list)
 
 
@@ -148,6 +149,7 @@ def fire(
         newest = dict(sorted(due))
         for tick in sorted(set(newest.values())):
             _move_last_tick(tx, name, [entry for entry, at in newest.items() if at == tick], tick)
+        fired.jobs = [due[key] for key in claimed]
         fired.ticks = _insert_jobs(tx, name, {key: due[key] for key in claimed}, max_attempts)
     return fired
 

@@ -13,6 +13,7 @@ from types import FrameType
 
 from oban import clock
 from oban.runner.execution.run import Run
+from oban.telemetry import LoopBlocked, LoopUnblocked, Telemetry
 from oban.worker import running
 
 logger = logging.getLogger("oban.watchdog")
@@ -36,8 +37,10 @@ class LoopWatchdog:
         on_closed: Callable[[], object] = bool,
         *,
         threshold: float = 1.0,
+        telemetry: Telemetry | None = None,
     ) -> None:
         self.threshold = threshold
+        self._telemetry = telemetry or Telemetry()
         #: When the loop last answered, by the monotonic clock.
         self.answered_at = clock.monotonic()
         self._runs = runs
@@ -45,8 +48,9 @@ class LoopWatchdog:
         #: Set to True by the loop alone, once it has been asked.
         self._answered = True
         self._asked_at = 0.0
-        #: What blocks the loop, once that has been reported.
-        self._blocked_by: str | None = None
+        #: Whether a block of the loop has been reported, and the run that blocks it, if it is a job.
+        self._is_reported = False
+        self._culprit: Run | None = None
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -85,7 +89,7 @@ class LoopWatchdog:
                 self._report_end()
                 if not stopped and not self._ask(now - blocked):
                     return
-            if not self._answered and now - self._asked_at > self.threshold and self._blocked_by is None:
+            if not self._answered and now - self._asked_at > self.threshold and not self._is_reported:
                 frame = sys._current_frames().get(self._loop_thread_id)
                 if not _waits_for_events(frame):
                     self._report_blocked(now - self._asked_at, frame)
@@ -106,22 +110,29 @@ class LoopWatchdog:
         self._answered = True
 
     def _report_blocked(self, seconds: float, frame: FrameType | None) -> None:
-        self._blocked_by = self._find_culprit()
+        self._is_reported, self._culprit = True, self._find_culprit()
         stack = traceback.format_list(traceback.extract_stack(frame, _DEPTH)) if frame else []
         logger.warning(
             "the event loop has been blocked for %.1f s by %s; nothing else can run on it. It is at\n%s",
             seconds,
-            self._blocked_by,
+            _described(self._culprit),
             "".join(stack).rstrip(),
         )
+        self._emit(LoopBlocked, seconds)
 
     def _report_end(self) -> None:
-        if self._blocked_by is not None:
+        if self._is_reported:
             seconds = self.answered_at - self._asked_at
-            logger.warning("the event loop was blocked for %.1f s by %s", seconds, self._blocked_by)
-            self._blocked_by = None
+            culprit = _described(self._culprit)
+            logger.warning("the event loop was blocked for %.1f s by %s", seconds, culprit)
+            self._emit(LoopUnblocked, seconds)
+            self._is_reported, self._culprit = False, None
 
-    def _find_culprit(self) -> str:
+    def _emit(self, event: type[LoopBlocked | LoopUnblocked], seconds: float) -> None:
+        job_id, worker = (None, None) if (run := self._culprit) is None else (run.key[0], run.worker)
+        self._telemetry.emit(event, seconds=seconds, job_id=job_id, worker=worker)
+
+    def _find_culprit(self) -> Run | None:
         task = asyncio.current_task(self._loop)
         job = None
         if sys.version_info >= (3, 12) and task is not None:
@@ -134,8 +145,14 @@ class LoopWatchdog:
             runs = []
         for run in runs:
             if task is not None and (run.task is task or run.job is job):
-                return f"job {run.key[0]} ({run.worker})"
+                return run
+        return None
+
+
+def _described(culprit: Run | None) -> str:
+    if culprit is None:
         return "no job, but code of the application or of a library"
+    return f"job {culprit.key[0]} ({culprit.worker})"
 
 
 def _waits_for_events(frame: FrameType | None) -> bool:

@@ -12,6 +12,7 @@ from oban.runner.deadlines import ShutdownBudget
 from oban.runner.execution.producer import Producer
 from oban.runner.execution.run import Run
 from oban.runner.heartbeat_thread import HeartbeatThread
+from oban.telemetry import QueueAdjusted, QueueEvent, QueueStarted, QueueStopped
 
 logger = logging.getLogger("oban.runner")
 
@@ -65,7 +66,7 @@ class Queues:
         """
         if self._retired:
             return
-        adjusted = (producer.adjust(states.get(queue)) for queue, producer in self.producers.items())
+        adjusted = (self._adjust(producer, states.get(queue)) for queue, producer in self.producers.items())
         has_changed = any(await asyncio.gather(*adjusted))
         ended = [producer for producer in self.producers.values() if producer.stopped and producer.idle]
         new = {
@@ -78,6 +79,15 @@ class Queues:
             self._on_change()
         if has_changed:
             await self._budget.attempt("sending a heartbeat", self._heartbeat_thread.send())
+
+    async def _adjust(self, producer: Producer, state: QueueState | None) -> bool:
+        was_stopped = producer.stopped
+        has_changed = await producer.adjust(state)
+        # The node has begun to stop meanwhile, and has told that its queues stop.
+        if has_changed and not self._retired:
+            kind = QueueStopped if producer.stopped else QueueStarted if was_stopped else QueueAdjusted
+            _emit(kind, producer)
+        return has_changed
 
     async def _replace(self, ended: list[Producer], new: dict[str, Producer]) -> None:
         if self._retired:
@@ -108,6 +118,7 @@ class Queues:
             # In the context in which the node was started, not in that of a request or a job that
             # started the queue.
             await producer.start(self._context.copy())
+            _emit(QueueStarted, producer)
 
     async def _delete_rows(self, *producers: Producer) -> None:
         uuids = [producer.uuid for producer in producers]
@@ -115,8 +126,10 @@ class Queues:
 
     def retire(self) -> None:
         """Fetch no more jobs and start no more queues, as the node stops."""
-        self._retired = True
+        is_first, self._retired = not self._retired, True
         for producer in self.producers.values():
+            if is_first and not producer.stopped:
+                _emit(QueueStopped, producer)
             producer.retire()
 
     async def wait_for_jobs(self) -> None:
@@ -153,3 +166,7 @@ class Queues:
         else:
             count = len(producer.acknowledger)
             logger.error("%s outcomes of queue %s could not be stored", count, producer.queue)
+
+
+def _emit(event: type[QueueEvent], producer: Producer) -> None:
+    producer.telemetry.emit(event, queue=producer.queue, limit=producer.limit, paused=producer.paused)

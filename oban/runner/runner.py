@@ -24,6 +24,7 @@ from oban.runner.execution.session_pool import SessionPool
 from oban.runner.heartbeat_thread import HeartbeatThread
 from oban.runner.lifespan import Lifespan
 from oban.runner.loop_watchdog import LoopWatchdog
+from oban.runner.node_events import NodeEvents
 from oban.runner.node_facts import node_facts
 from oban.runner.processes import child
 from oban.runner.processes.pool import ProcessPool
@@ -62,6 +63,7 @@ class Runner:
         self.options = options
         if self.database is not database:
             self.database.on_full = self._make_room_for_services
+        self._events = NodeEvents(self)
         self._loop = asyncio.get_running_loop()
         self._budget = ShutdownBudget(self.database, SHUTDOWN_TIMEOUT)
         self._hurried = asyncio.Event()
@@ -73,7 +75,7 @@ class Runner:
         #: What is left of the grace period when the last job has ended.
         self._grace_left = 0.0
         self._threads = ThreadPoolExecutor(max_workers=MAX_THREADS, thread_name_prefix="oban")
-        self._processes = ProcessPool()
+        self._processes = ProcessPool(database.telemetry)
         factory = SessionFactory(options.session, database.engine)
         self._session_pool = SessionPool(
             database, options.session_connections, lambda: self._thread_sessions.count
@@ -109,7 +111,7 @@ class Runner:
         self.queues = Queues(
             options, self._make_producer, self.heartbeat_thread, self._budget, self._open_ahead
         )
-        self.watchdog = LoopWatchdog(self.queues.runs, self._on_loop_closed)
+        self.watchdog = LoopWatchdog(self.queues.runs, self._on_loop_closed, telemetry=database.telemetry)
         self.controller = Controller(self.database, options, self.queues)
         self.stager = Stager(self.database, options, self.queues, self.controller)
         self.cancellation = CancellationChecker(self.database, options, self.queues)
@@ -191,12 +193,7 @@ class Runner:
             except Exception:
                 logger.exception("the lifespan of a node that did not start has failed when it was exited")
             raise
-        queues = ", ".join(
-            f"{producer.queue}:{producer.limit}{' (paused)' if producer.paused else ''}"
-            for producer in self.producers.values()
-        )
-        # Stored settings can have stopped all of them.
-        logger.info("node %s runs %s", self.options.node, queues or "no queues for now")
+        self._events.started()
 
     async def _enter_lifespan(self) -> None:
         resources = Resources(await self.lifespan.enter())
@@ -210,6 +207,7 @@ class Runner:
 
         Raises what the lifespan raises when it is exited, at the end.
         """
+        self._events.stopping()
         self.queues.retire()
         steps = (
             self._let_jobs_finish,
@@ -226,6 +224,7 @@ class Runner:
                 # step is repeated, so that nothing is left behind, but it waits for no job any more.
                 self.hurry()
                 await step()
+        self._events.stopped()
         if self._exit_error is not None:
             raise self._exit_error
 
@@ -242,9 +241,7 @@ class Runner:
 
     async def _put_jobs_back(self) -> None:
         if self._unfinished:
-            if ids := self.queues.release_jobs():
-                listed = ", ".join(map(str, ids))
-                logger.warning("put back jobs that did not finish in the grace period: %s", listed)
+            self._events.released(self.queues.release_jobs())
             await self._jobs_end(self._budget.left / (10 if self._hurried.is_set() else 2))
         # Before the rows go back: a job in a process ends only now.
         await self._processes.stop()
@@ -313,8 +310,7 @@ class Runner:
             if self._is_abandoned:
                 return
             self._is_abandoned = True
-        node = self.options.node
-        logger.error("the event loop of node %s has ended without a stop: its jobs are lost", node)
+        self._events.lost()
         self.heartbeat_thread.abort()
         self._thread_sessions.abandon(self._threads)
         self._threads.shutdown(wait=False)

@@ -57,6 +57,10 @@ class JobView:
     def meta(self) -> dict[str, Any]:
         return redaction.meta(self._document())
 
+    def redacted(self, text: str) -> str:
+        """Return a text about the job with the values of its redacted fields replaced."""
+        return redaction.text(self._document(), text)
+
     def _document(self) -> Any:
         return SimpleNamespace(worker=self.worker, args=self._args, meta=self._meta)
 

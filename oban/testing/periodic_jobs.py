@@ -11,6 +11,7 @@ from oban.database.transaction import Transaction
 from oban.models import Job, PeriodicEntry
 from oban.periodic import Periodic
 from oban.repository import cluster, periodic, ticks
+from oban.runner.services.scheduler import emit_inserted
 from oban.sync_client import SyncOban
 from oban.testing import clients
 from oban.worker_entries import declared_entries
@@ -60,23 +61,29 @@ def insert_periodic_jobs(
     options = client.options
     entries = declared_entries(options.name, options.periodic)
     arguments: Any = (options.name, entries, options.lease, options.max_attempts)
+    caller: Any = session
     if isinstance(client, Oban):
-        return clients.named(_insert(client, session, arguments), "insert_periodic_jobs")
-    return client.list_jobs(_jobs(client._database.run(session, _fire, *arguments)), session)  # type: ignore[arg-type]
+        return clients.named(_insert(client, caller, arguments), "insert_periodic_jobs")
+    fired = client._database.run(caller, _fire, *arguments)
+    emit_inserted(client.telemetry, fired, in_transaction=session is not None)
+    return client.list_jobs(_jobs(fired), caller)
 
 
 async def _insert(client: Oban, session: Any, arguments: Any) -> list[Job]:
-    return await client.list_jobs(_jobs(await client._database.run(session, _fire, *arguments)), session)
+    fired = await client._database.run(session, _fire, *arguments)
+    emit_inserted(client.telemetry, fired, in_transaction=session is not None)
+    return await client.list_jobs(_jobs(fired), session)
 
 
-def _jobs(ids: set[int]) -> Select[Any]:
-    return select(Job).where(Job.id.in_(sorted(ids))).order_by(Job.id)
+def _jobs(fired: ticks.Fired) -> Select[Any]:
+    ids = sorted({tick.job_id for tick in fired.ticks})
+    return select(Job).where(Job.id.in_(ids)).order_by(Job.id)
 
 
 def _fire(
     tx: Transaction, name: str, entries: Sequence[Periodic], lease: float, max_attempts: int | None
-) -> set[int]:
-    """Declare the entries of the code, and fire all that are due; returns the ids of the jobs."""
+) -> ticks.Fired:
+    """Declare the entries of the code, and fire all that are due."""
     known = {entry.name for entry in periodic.load_entries(tx, name)}
     periodic.declare(tx, name, entries, cluster.database_time(tx), lease)
     if new := sorted({entry.name for entry in entries} - known):
@@ -93,4 +100,4 @@ def _fire(
     for entry, error in fired.failures:
         error.add_note(f"The periodic entry {entry} could not insert a job.")
         raise error
-    return {tick.job_id for tick in fired.ticks}
+    return fired

@@ -13,6 +13,7 @@ from oban.errors import InstanceNotFound, InvalidTarget
 from oban.models import COLUMN_KEYS, DEFAULT_MAX_ATTEMPTS, Job
 from oban.runner.execution.executor import Executor
 from oban.runner.execution.outcome import is_outcome
+from oban.runner.execution.report import Reporting
 from oban.runner.execution.run import Run
 from oban.sync_client import SyncOban
 from oban.testing import clients, runs
@@ -95,29 +96,31 @@ def _executing(job: Job) -> Job:
 async def _process(client: Oban | None, job: Job) -> Any:
     if client is not None:
         async with runs.on_loop(client, has_rows=False) as runner:
-            return await _execute(runner.executor, job)
+            return await _execute(runner.executor, job, runner.reporting)
     threads = ThreadPoolExecutor(1, "oban-testing")
     try:
         async with runs.executing(threads, NoSessions(), NoSessions(), None) as executor:
-            return await _execute(executor, job)
+            return await _execute(executor, job, Reporting())
     finally:
         threads.shutdown(wait=False)
 
 
 def _process_sync(client: SyncOban | None, job: Job) -> Any:
     if client is not None:
-        return runs.beside_thread(client, lambda runner: _execute(runner.executor, job), has_rows=False)
+        return runs.beside_thread(
+            client, lambda runner: _execute(runner.executor, job, runner.reporting), has_rows=False
+        )
     thread = CallerThread()
 
     async def process() -> Any:
         async with runs.executing(thread, NoSessions(), NoSessions(), None) as executor:
-            return await _execute(executor, job)
+            return await _execute(executor, job, Reporting())
 
     return thread.run(process)
 
 
-async def _execute(executor: Executor, job: Job) -> Any:
-    run = Run(job, "", runs.NODE)
+async def _execute(executor: Executor, job: Job, reporting: Reporting) -> Any:
+    run = Run(job, "", runs.NODE, reporting=reporting)
     await runs.execute(executor, run)
     try:
         if run.error is None or is_outcome(run.error):

@@ -26,6 +26,7 @@ from oban.models import Job
 from oban.repository import acknowledge, drain, management
 from oban.repository.acknowledge import Ack
 from oban.resources import Resources
+from oban.runner.execution import queue_events
 from oban.runner.execution.acknowledger import log_replaced, replacements
 from oban.runner.execution.executor import Executor
 from oban.runner.execution.job_session import JobSessions
@@ -85,7 +86,8 @@ class JobRunner:
         self.executor = executor
         self.run_in_transaction = run_in_transaction
         self._dialect = database.dialect
-        self._reporting = Reporting(options.kept_lines, telemetry=database.telemetry)
+        #: What becomes of what the jobs report, and who listens to their events.
+        self.reporting = Reporting(options.kept_lines, telemetry=database.telemetry)
         self._owner = str(uuid.uuid4())
 
     async def run(self, job_id: int) -> Attempt | None:
@@ -93,7 +95,7 @@ class JobRunner:
         job = await self.run_in_transaction(drain.claim_job, job_id, NODE, self._owner)
         if job is None:
             return None
-        run = Run(job, self._owner, NODE, reporting=self._reporting)
+        run = Run(job, self._owner, NODE, reporting=self.reporting)
         ack = await execute(self.executor, run)
         if ack is not None:
             await self._store(ack)
@@ -115,6 +117,7 @@ class JobRunner:
                         raise
                 else:
                     log_replaced(ack, replacement, error)
+                    queue_events.replaced(self.reporting.telemetry, ack, replacement, error)
                     return
             raise
 
@@ -227,7 +230,7 @@ async def executing(
 ) -> AsyncIterator[Executor]:
     """Make an executor with the middleware, timeout and lifespan of a client, as those of a node."""
     options = client.options if client is not None else Options()
-    processes = ProcessPool()
+    processes = ProcessPool(None if client is None else client.telemetry)
     executor = Executor(threads, processes, sessions, thread_sessions, options.middleware, options.timeout)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(processes.stop)

@@ -9,6 +9,8 @@ from oban.database.aio import Database
 from oban.repository import acknowledge
 from oban.repository.acknowledge import Ack
 from oban.runner.bisection import bisect_failures
+from oban.runner.execution import queue_events
+from oban.telemetry import Telemetry
 
 logger = logging.getLogger("oban.acknowledger")
 
@@ -36,8 +38,10 @@ class Refused(NamedTuple):
 class Acknowledger:
     """The outcomes of one producer that are not stored yet. It is safe to store an outcome twice."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, queue: str = "", telemetry: Telemetry | None = None) -> None:
         self.database = database
+        self._queue = queue
+        self._telemetry = telemetry or Telemetry()
         self._pending: list[Ack] = []
         self._refused: list[Refused] = []
         self._batch_size = MAX_BATCH
@@ -102,7 +106,9 @@ class Acknowledger:
         if len(acks) == 1:
             await self._store_alone(acks[0], 0)
         else:
+            started_at = clock.monotonic()
             await self.database.write(acknowledge.acknowledge, acks)
+            queue_events.outcomes_stored(self._telemetry, self._queue, len(acks), started_at)
 
     async def retry_refused(self) -> None:
         """Store the outcomes that were refused and are due again. The pauses of each one grow."""
@@ -119,6 +125,7 @@ class Acknowledger:
             self._refused = untried + self._refused
 
     async def _store_alone(self, ack: Ack, tries: int) -> None:
+        started_at = clock.monotonic()
         try:
             await self.database.write(acknowledge.acknowledge, [ack])
         # An error of the driver or of the encoder. Whatever it is, it must not hold up other outcomes.
@@ -135,10 +142,13 @@ class Acknowledger:
                             raise
                     else:
                         log_replaced(ack, replacement, error)
+                        queue_events.replaced(self._telemetry, ack, replacement, error)
                         return
             # Nothing of the outcome is the reason, so it stays as it is.
             pause = backoff.pause(tries - 1, MAX_RETRY_PAUSE)
             self._refused.append(Refused(ack, tries + 1, clock.monotonic() + pause))
+        else:
+            queue_events.outcomes_stored(self._telemetry, self._queue, 1, started_at)
 
 
 def replacements(ack: Ack, error: Exception, *, may_fail: bool = True) -> Iterator[Ack]:

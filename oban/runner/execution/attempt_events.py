@@ -1,21 +1,28 @@
 """Logs that an attempt starts and how it has ended, and emits the events about both."""
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 
-from oban import clock, redaction
+from oban import clock
 from oban.repository.acknowledge import OUTCOMES, Ack
 from oban.runner.execution import attempt_log
 from oban.runner.execution.run import Run
 from oban.telemetry import JobEnded, JobStarted, JobView
+from oban.telemetry.errors import type_name
 from oban.types import JobState
+
+logger = logging.getLogger("oban.telemetry")
 
 
 def started(run: Run) -> None:
     """Log that an attempt starts, and emit `JobStarted`. Never raises."""
     attempt_log.started(run)
     if run.telemetry.observes_attempts:
-        view = run.view = JobView(run.job)
-        run.telemetry.emit(JobStarted, job=view, queue_time=_queue_time(view))
+        with _caught():
+            view = run.view = JobView(run.job)
+            run.telemetry.emit(JobStarted, job=view, queue_time=_queue_time(view))
 
 
 def ended(
@@ -37,28 +44,40 @@ def ended(
     is_lost = run.is_lost if is_committed is None else not is_committed
     state = None if is_lost else _state(run, ack)
     attempt_log.ended(run, ack, state, error, rolled_back=is_committed is False)
-    if run.telemetry.observes_attempts:
-        _emit_ended(run, ack, state, error)
+    # A job that is put back before it has started has had no attempt.
+    if run.telemetry.observes_attempts and run.started_at is not None:
+        with _caught():
+            _emit_ended(run, ack, state, error, run.started_at)
 
 
 def _state(run: Run, ack: Ack) -> JobState:
     return JobState.DISCARDED if ack.outcome == "failed" and run.is_last else OUTCOMES[ack.outcome]
 
 
-def _emit_ended(run: Run, ack: Ack, state: JobState | None, error: BaseException | None) -> None:
+def _emit_ended(
+    run: Run, ack: Ack, state: JobState | None, error: BaseException | None, started_at: float
+) -> None:
     view = run.view or JobView(run.job)
-    started_at = run.started_at
     run.telemetry.emit(
         JobEnded,
         job=view,
         outcome=ack.outcome,
         state=state,
-        duration=0.0 if started_at is None else clock.monotonic() - started_at,
+        duration=clock.monotonic() - started_at,
         queue_time=_queue_time(view),
         delay=ack.delay,
-        error=None if ack.error is None else redaction.text(run.job, ack.error),
-        error_type=None if error is None else f"{type(error).__module__}.{type(error).__qualname__}",
+        error=None if ack.error is None else view.redacted(ack.error),
+        error_type=None if error is None else type_name(error),
     )
+
+
+@contextmanager
+def _caught() -> Iterator[None]:
+    """Log an error of the block instead of raising it: no event is worth a job."""
+    try:
+        yield
+    except BaseException:
+        logger.exception("an event about an attempt could not be emitted")
 
 
 def _queue_time(view: JobView) -> float:

@@ -22,7 +22,7 @@ from oban.database.engines import DEFAULT_ISOLATION, autocommits
 from oban.repository import acknowledge, runs
 from oban.repository.acknowledge import Ack
 from oban.runner import deadlines
-from oban.runner.execution import attempt_log
+from oban.runner.execution import attempt_log, queue_events
 from oban.runner.execution.acknowledger import has_values, log_replaced, replacements
 from oban.runner.execution.outcome import AttemptFailed
 from oban.runner.execution.run import Run
@@ -166,6 +166,7 @@ class JobSessions:
                 with contextlib.suppress(Exception):
                     changed = await self._store_in_savepoint(session, replacement)
                     log_replaced(ack, replacement, error)
+                    queue_events.replaced(self.database.telemetry, ack, replacement, error)
                     return changed
             raise
 

@@ -27,11 +27,10 @@ from oban.config import Options
 from oban.database.aio import Database
 from oban.models import Job
 from oban.repository import fetch, runs
-from oban.repository.acknowledge import Ack
 from oban.repository.cluster import Heartbeat, QueueInfo
 from oban.repository.queue_settings import QueueState
 from oban.repository.runs import RunKey
-from oban.runner.execution import attempt_events, attempt_log
+from oban.runner.execution import attempt_events, queue_events
 from oban.runner.execution.acknowledger import Acknowledger
 from oban.runner.execution.claims import Claims
 from oban.runner.execution.executor import Executor
@@ -63,7 +62,7 @@ class Producer(Service):
         node_alive: Callable[[], bool],
         on_progress: Callable[[Run], None] = lambda run: None,
     ) -> None:
-        super().__init__(f"producer-{queue}", math.inf)
+        super().__init__(f"producer-{queue}", math.inf, database.telemetry)
         self.database = database
         self.queue = queue
         self.node = options.node
@@ -79,7 +78,7 @@ class Producer(Service):
         #: Whether jobs that a fetch still returns are put back instead of started.
         self.closed = False
         self.runs: set[Run] = set()
-        self.acknowledger = Acknowledger(database)
+        self.acknowledger = Acknowledger(database, queue, database.telemetry)
         self._claims = Claims(database, queue, options.lease, self.runs)
         self._confirm = self._claims.confirm
         self._options = options
@@ -147,6 +146,7 @@ class Producer(Service):
                 self._has_backlog = 0 < demand == len(jobs)
             for job in jobs:
                 self._start(job, sure_until)
+            queue_events.turn_ended(self.telemetry, self.queue, demand, len(jobs), len(acks), started_at)
         finally:
             self._reserved -= demand
             self._fetch_delay.turn_duration = clock.monotonic() - started_at
@@ -245,10 +245,7 @@ class Producer(Service):
             except Exception as error:
                 if self.database.dialect.is_connection_error(error):
                     raise
-                cause = dialects.driver_error(error)
-                reason = f"the row cannot be read: {type(cause).__name__}: {cause}"
-                attempt_log.unreadable(key, self.queue, self.node, reason, error)
-                self.acknowledger.add(Ack(*key, "discarded", error=reason))
+                self.acknowledger.add(queue_events.unreadable(self.telemetry, self.queue, key, error))
             else:
                 if job is not None:
                     self._start(job, sure_until, is_stray=True)

@@ -10,6 +10,7 @@ import logging
 
 from oban.runner.execution.outcome import AttemptFailed, Result
 from oban.runner.processes.worker_process import ProcessRun, WorkerProcess
+from oban.telemetry import ChildProcessEnded, ChildProcessStarted, Telemetry
 
 #: Seconds that the operating system has to end the processes that were killed.
 KILL_TIMEOUT = 5.0
@@ -20,7 +21,8 @@ logger = logging.getLogger("oban.executor")
 class ProcessPool:
     """The child processes of one node. There are as many as jobs have run in them at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, telemetry: Telemetry | None = None) -> None:
+        self._telemetry = telemetry or Telemetry()
         self._idle: list[WorkerProcess] = []
         self._processes: set[WorkerProcess] = set()
         self._closed = False
@@ -74,9 +76,11 @@ class ProcessPool:
         except BaseException:
             self._processes.discard(process)
             raise
+        self._telemetry.emit(ChildProcessStarted, count=len(self._processes))
         return process
 
     def _remove(self, process: WorkerProcess) -> None:
         self._processes.discard(process)
         if process in self._idle:
             self._idle.remove(process)
+        self._telemetry.emit(ChildProcessEnded, count=len(self._processes), reason=process.how_it_ended or "")

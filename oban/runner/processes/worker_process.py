@@ -81,7 +81,7 @@ class WorkerProcess(asyncio.Protocol):
         #: Why the node killed the process: the error of the job, instead of how the process ended.
         self._kill_reason: Exception | None = None
         #: How the process ended, such as "ended with exit code 3", once it has.
-        self._how_it_ended: str | None = None
+        self.how_it_ended: str | None = None
         self._disconnected = False
         #: Guards what follows, which the thread shares with the event loop.
         self._lock = threading.Lock()
@@ -91,7 +91,7 @@ class WorkerProcess(asyncio.Protocol):
 
     @property
     def is_usable(self) -> bool:
-        return not (self._killed or self._disconnected or self._how_it_ended)
+        return not (self._killed or self._disconnected or self.how_it_ended)
 
     async def start(self) -> None:
         """Connect, and start the process without waiting for it."""
@@ -126,7 +126,7 @@ class WorkerProcess(asyncio.Protocol):
         run.process = self
         if run.cancelled:
             run.cancel()
-        if self._how_it_ended is not None:
+        if self.how_it_ended is not None:
             self._fail()
         try:
             return await run.ending
@@ -211,7 +211,7 @@ class WorkerProcess(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._disconnected = True
-        if self._how_it_ended is not None:
+        if self.how_it_ended is not None:
             self._finish()
         else:
             # The process is about to end, or a job has closed a descriptor that is not its own.
@@ -219,7 +219,7 @@ class WorkerProcess(asyncio.Protocol):
             self._loop.call_later(DRAIN_TIMEOUT, self._kill_for, reason)
 
     def _process_ended(self, how: str) -> None:
-        self._how_it_ended = how
+        self.how_it_ended = how
         if self._disconnected:
             self._finish()
         else:
@@ -237,7 +237,7 @@ class WorkerProcess(asyncio.Protocol):
 
     def _fail(self) -> None:
         if (run := self._run) is not None and not run.ending.done():
-            how = f"the child process of {run.worker.worker_name} {self._how_it_ended}"
+            how = f"the child process of {run.worker.worker_name} {self.how_it_ended}"
             run.ending.set_exception(AttemptFailed(self._kill_reason or ChildProcessError(how)))
 
     def _set_timer(self, seconds: float | None, reason: Exception | None = None) -> None:
@@ -249,7 +249,7 @@ class WorkerProcess(asyncio.Protocol):
             self._timer = self._loop.call_later(seconds, self._kill_for, reason)
 
     def _kill_for(self, reason: Exception | None) -> None:
-        if self._how_it_ended is None:
+        if self.how_it_ended is None:
             self._kill_reason = self._kill_reason or reason
             self.kill()
 

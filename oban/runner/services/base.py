@@ -11,6 +11,8 @@ from typing import Any
 from sqlalchemy.exc import SQLAlchemyError
 
 from oban import backoff, dialects
+from oban.telemetry import ServiceFailed, Telemetry
+from oban.telemetry.errors import error_fields
 
 logger = logging.getLogger("oban.runner")
 
@@ -24,9 +26,10 @@ class Service(ABC):
     A tick that raises is logged and repeated after a jittered pause, which grows with each failure.
     """
 
-    def __init__(self, name: str, interval: float) -> None:
+    def __init__(self, name: str, interval: float, telemetry: Telemetry | None = None) -> None:
         self.name = name
         self.interval = interval
+        self.telemetry = telemetry or Telemetry()
         self.failures = 0
         #: The longest pause after a failure, in seconds.
         self.max_backoff = backoff.LONGEST_PAUSE
@@ -96,6 +99,14 @@ class Service(ABC):
                 self.failures += 1
                 pause = backoff.pause(self.failures, self.max_backoff)
                 self._log_failure(error, pause)
+                if self.telemetry.wants(ServiceFailed):
+                    self.telemetry.emit(
+                        ServiceFailed,
+                        service=self.name,
+                        failures=self.failures,
+                        pause=pause,
+                        **error_fields(error),
+                    )
                 ticked.set()
                 # Wake-ups do not cut this pause short: they go on while the database is away.
                 if not task.cancelling():

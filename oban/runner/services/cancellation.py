@@ -7,6 +7,7 @@ from oban.repository import acknowledge, runs
 from oban.repository.acknowledge import Ack
 from oban.runner.queues import Queues
 from oban.runner.services.base import Service
+from oban.telemetry import JobsCancelled
 
 #: How many requests to cancel a job can wait here.
 MAX_REQUESTS = 10_000
@@ -24,7 +25,7 @@ class CancellationChecker(Service):
     """
 
     def __init__(self, database: Database, options: Options, queues: Queues) -> None:
-        super().__init__("cancellation", options.watch_interval)
+        super().__init__("cancellation", options.watch_interval, database.telemetry)
         self.database = database
         self._queues = queues
         self._strays_interval = options.heartbeat_interval
@@ -39,7 +40,9 @@ class CancellationChecker(Service):
             owners = {producer.owner for producer in self._queues.producers.values()}
             executing = await self.database.read(runs.current_runs, requested)
             if acks := [Ack(*run, "cancelled") for run in executing if run[2] in owners]:
-                await self.database.write(acknowledge.acknowledge, acks)
+                cancelled = await self.database.write(acknowledge.acknowledge, acks)
+                if cancelled:
+                    self.telemetry.emit(JobsCancelled, count=len(cancelled), in_transaction=False)
             self._requested.difference_update(requested)
         running = {run.key: run for run in self._queues.runs() if not run.cancelled}
         if running:

@@ -28,7 +28,9 @@ class Controller(Service):
     """
 
     def __init__(self, database: Database, options: Options, queues: Queues) -> None:
-        super().__init__("controller", max(options.control_interval, options.heartbeat_interval))
+        super().__init__(
+            "controller", max(options.control_interval, options.heartbeat_interval), database.telemetry
+        )
         self.database = database
         self._queues = queues
         #: The name, the node and the configured queues, which the repository's functions take.

@@ -12,6 +12,7 @@ from oban.config import Options
 from oban.database.aio import Database
 from oban.repository import announce, cluster
 from oban.runner.services.base import Service
+from oban.telemetry import LeaderElected, LeaderLost, LeaderResigned
 
 logger = logging.getLogger("oban.leader")
 
@@ -40,7 +41,7 @@ class Leader(Service):
     """
 
     def __init__(self, database: Database, options: Options) -> None:
-        super().__init__("leader", options.election_interval)
+        super().__init__("leader", options.election_interval, database.telemetry)
         self.database = database
         self.instance = options.name
         #: Unique per start, so that no other node, and no earlier start of this one, shares it.
@@ -58,6 +59,8 @@ class Leader(Service):
         #: Called when this node is elected.
         self.on_elected: Callable[[], None] = _do_nothing
         self._resigning = False
+        #: Whether an event has told that this node leads.
+        self._is_elected = False
         self._looked_at = 0.0
         self._next_look: asyncio.TimerHandle | None = None
         #: Since when there has been no leader, as far as this node knows; None after it has warned.
@@ -71,6 +74,7 @@ class Leader(Service):
     async def tick(self) -> float | None:
         was_vacant: bool | None = None
         if not self.leads:
+            self._note_lost()
             self._looked_at = clock.monotonic()
             ends_in = await self.database.read(cluster.lease_of_another, self.instance, self.identity)
             if not self._can_lead:
@@ -85,19 +89,28 @@ class Leader(Service):
             retry_after = await self.database.write(cluster.elect, self.instance, self.identity, self.lease)
         except BaseException:
             self._leads_until = 0.0
+            self._note_lost()
             raise
         if retry_after is not None:
             self._leads_until = 0.0
+            self._note_lost()
             return self._pause(retry_after)
         self._leads_until = asked_at + self.lease * 0.9
         if was_vacant is not None:
             self.term += 1
             self.follows_vacancy = was_vacant
+            self._is_elected = True
+            self.telemetry.emit(LeaderElected)
             self.on_elected()
         return None
 
     def _pause(self, ends_in: float) -> float:
         return min(self._look_interval, ends_in + random.uniform(0.01, 0.1))  # noqa: S311 - jitter
+
+    def _note_lost(self) -> None:
+        if self._is_elected:
+            self._is_elected = False
+            self.telemetry.emit(LeaderLost)
 
     def _warn_if_vacant(self, ends_in: float) -> None:
         now = clock.monotonic()
@@ -137,9 +150,13 @@ class Leader(Service):
             self._next_look.cancel()
         if self.leads:
             self._leads_until, self._resigning = 0.0, True
+        elif not self._resigning:
+            self._note_lost()
         # Again, if an earlier call was interrupted.
         if self._resigning:
             await self.database.write(cluster.resign, self.instance, self.identity)
             # Not in the same transaction: see `cluster.elect`.
             await self.database.write(announce.announce_resigned, self.instance, self.identity)
             self._resigning = False
+            self._is_elected = False
+            self.telemetry.emit(LeaderResigned)

@@ -32,6 +32,8 @@ from oban.repository import cluster, rescue
 from oban.runner.bisection import bisect_jobs
 from oban.runner.services.base import Service
 from oban.runner.services.leader import Leader
+from oban.telemetry import JobsDiscarded, JobsRescued, RescuedJob
+from oban.types import JobState
 
 logger = logging.getLogger("oban.lifeline")
 
@@ -44,7 +46,7 @@ class Lifeline(Service):
     def __init__(
         self, database: Database, options: Options, leader: Leader, is_steady: Callable[[], bool]
     ) -> None:
-        super().__init__("lifeline", options.rescue_interval)
+        super().__init__("lifeline", options.rescue_interval, database.telemetry)
         self.database = database
         self.leader = leader
         self._lease = options.lease
@@ -91,6 +93,8 @@ class Lifeline(Service):
         )
         for job in rescued:
             _log_rescued(job)
+        if rescued and self.telemetry.wants(JobsRescued):
+            self.telemetry.emit(JobsRescued, jobs=tuple(map(_rescued_job, rescued)), count=len(rescued))
         if len(rescued) < rescue.BATCH:
             await self._forget_dead(started_at)
         return len(rescued)
@@ -111,6 +115,7 @@ class Lifeline(Service):
         if discarded:
             ids = ", ".join(map(str, discarded))
             logger.warning("discarded jobs that were available with no attempt left: %s", ids)
+            self.telemetry.emit(JobsDiscarded, ids=tuple(discarded), count=len(discarded))
         return discarded
 
     async def _change(
@@ -152,6 +157,12 @@ def _log_rescued(job: rescue.Rescued) -> None:
         "state": "discarded" if job.discarded else "available",
     }
     logger.log(level, text, job.id, worker, job.attempt, job.max_attempts, node, extra=extra)
+
+
+def _rescued_job(job: rescue.Rescued) -> RescuedJob:
+    values = job._asdict()
+    state = JobState.DISCARDED if values.pop("discarded") else JobState.AVAILABLE
+    return RescuedJob(**values, state=state)
 
 
 class HeartbeatWindow:

@@ -16,6 +16,7 @@ from oban.repository.progress import store_progress
 from oban.runner.bisection import bisect_failures
 from oban.runner.execution.run import Run
 from oban.runner.services.base import Service
+from oban.telemetry import ProgressStored
 from oban.worker import registry
 
 logger = logging.getLogger("oban.runner")
@@ -32,7 +33,7 @@ class ProgressWriter(Service):
     """
 
     def __init__(self, database: Database, options: Options) -> None:
-        super().__init__("progress", math.inf)
+        super().__init__("progress", math.inf, database.telemetry)
         self.database = database
         self._pause = options.progress_interval
         self._event_loop = asyncio.get_running_loop()
@@ -115,7 +116,11 @@ class ProgressWriter(Service):
 
     async def _store_part(self, part: Sequence[tuple[Run, Progress]]) -> None:
         texts = {run.key: progress.document() for run, progress in part}
+        started_at = clock.monotonic()
         changed = await self.database.write(store_progress, texts)
+        if changed:
+            duration = clock.monotonic() - started_at
+            self.telemetry.emit(ProgressStored, count=len(changed), duration=duration)
         for run, _ in part:
             if run.key[0] not in changed:
                 # Its row is locked now, or the run has lost it, which another service will tell.

@@ -9,10 +9,11 @@ from oban import clock
 from oban.config import Options, Retention
 from oban.database.aio import Database
 from oban.repository import orphaned_attempts, prune, unique_keys
-from oban.repository.prune import Rule
+from oban.repository.prune import Finished, Rule
 from oban.runner.bisection import bisect_jobs
 from oban.runner.services.base import Service
 from oban.runner.services.leader import Leader
+from oban.telemetry import JobsPruned
 from oban.worker import registry
 
 #: Seconds after which the pruner tries again to delete the jobs that it could not delete.
@@ -33,7 +34,7 @@ class Pruner(Service):
     """
 
     def __init__(self, database: Database, options: Options, leader: Leader) -> None:
-        super().__init__("pruner", options.prune_interval)
+        super().__init__("pruner", options.prune_interval, database.telemetry)
         self.database = database
         self.leader = leader
         self.limit = options.retention.limit
@@ -82,14 +83,14 @@ class Pruner(Service):
         """Delete up to `size` jobs of a rule; returns the number found, deleted or not."""
         past = self._past.get(index)
         try:
-            return await self.database.write(prune.prune, rule, size, past, None, self._keys)
+            return await self._delete(rule, size, past, None)
         except Exception as error:
             if self.database.dialect.is_retryable(error):
                 raise
         found = await self.database.read(prune.prunable, rule, size, past)
 
         async def delete(ids: Sequence[int]) -> None:
-            await self.database.write(prune.prune, rule, len(ids), None, ids, self._keys)
+            await self._delete(rule, len(ids), None, ids)
 
         refused = await bisect_jobs(self.database.dialect, [id_ for _, id_ in found], "deleted", delete)
         if refused:
@@ -97,6 +98,14 @@ class Pruner(Service):
             retry_at = clock.monotonic() + RETRY_REFUSED_AFTER
             self._retry_refused_at = min(self._retry_refused_at, retry_at)
         return len(found)
+
+    async def _delete(self, rule: Rule, size: int, after: Finished | None, only: Sequence[int] | None) -> int:
+        started_at = clock.monotonic()
+        count = await self.database.write(prune.prune, rule, size, after, only, self._keys)
+        if count:
+            duration = clock.monotonic() - started_at
+            self.telemetry.emit(JobsPruned, state=rule.state, count=count, duration=duration)
+        return count
 
     async def _delete_keys(self, keys: set[str]) -> set[str]:
         """Delete keys of deleted jobs, unless other jobs have them; returns those to try again."""

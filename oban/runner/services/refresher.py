@@ -12,6 +12,8 @@ from oban.database.aio import Database
 from oban.repository import cluster
 from oban.repository.cluster import Heartbeat
 from oban.runner.services.base import Service
+from oban.telemetry import HeartbeatFailed, HeartbeatSent
+from oban.telemetry.errors import error_fields
 
 #: Stop heartbeats after the jobs' event loop was blocked for this many leases.
 MAX_BLOCKED_LEASES = 10
@@ -34,7 +36,7 @@ class Refresher(Service):
         loop_answered_at: Callable[[], float],
         facts: Callable[[], Mapping[str, Any]] = dict,
     ) -> None:
-        super().__init__("refresher", options.heartbeat_interval)
+        super().__init__("refresher", options.heartbeat_interval, database.telemetry)
         self.database = database
         self.lease = options.lease
         # A heartbeat that fails must be repeated before the lease is over.
@@ -64,6 +66,15 @@ class Refresher(Service):
         return self.may_fetch() and seconds >= self.lease / 4 + 2 * self.interval
 
     async def tick(self) -> float | None:
+        try:
+            await self._send()
+        except Exception as error:
+            if self.telemetry.wants(HeartbeatFailed):
+                self.telemetry.emit(HeartbeatFailed, **error_fields(error))
+            raise
+        return None
+
+    async def _send(self) -> None:
         async with self._lock:
             now = clock.monotonic()
             if now - self._loop_answered_at() > MAX_BLOCKED_LEASES * self.lease:
@@ -84,7 +95,9 @@ class Refresher(Service):
             if clock.monotonic() > self._sent_at + self.interval + self.lease / 4:
                 self._steady_since = clock.monotonic()
             self._sent_at = now
-            return None
+        if self.telemetry.wants(HeartbeatSent):
+            queues = tuple(heartbeat.queue for heartbeat in heartbeats)
+            self.telemetry.emit(HeartbeatSent, queues=queues, duration=clock.monotonic() - now)
 
     async def delete_producers(self, uuids: Iterable[UUID]) -> None:
         """Delete the rows of producers that have ended, so that no later heartbeat writes them again."""

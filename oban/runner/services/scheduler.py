@@ -15,6 +15,7 @@ from oban.runner.bisection import bisect_failures
 from oban.runner.services.base import Service
 from oban.runner.services.leader import Leader
 from oban.runner.timetable import Timetable
+from oban.telemetry import PeriodicInserted, Telemetry
 
 logger = logging.getLogger("oban.scheduler")
 
@@ -50,7 +51,7 @@ class Scheduler(Service):
     def __init__(
         self, database: Database, options: Options, leader: Leader, entries: Callable[[], Sequence[Periodic]]
     ) -> None:
-        super().__init__("scheduler", MAX_SLEEP)
+        super().__init__("scheduler", MAX_SLEEP, database.telemetry)
         self.database = database
         self.leader = leader
         self._options = options
@@ -247,6 +248,7 @@ class Scheduler(Service):
             reboot=self._reboot,
             max_attempts=options.max_attempts,
         )
+        emit_inserted(self.database.telemetry, fired)
         self._note_time(fired.now)
         waiting = [name for name, error in fired.failures if self._is_locked(error)]
         done = set(names).difference(waiting)
@@ -259,3 +261,18 @@ class Scheduler(Service):
         deleted = await self.database.write(ticks.prune_ticks)
         pause = 1.0 if deleted >= ticks.PRUNE_BATCH else CLEAN_INTERVAL
         self._clean_at = clock.monotonic() + pause
+
+
+def emit_inserted(telemetry: Telemetry, fired: ticks.Fired, *, in_transaction: bool = False) -> None:
+    """Emit `PeriodicInserted` for each job that entries have inserted."""
+    if telemetry.wants(PeriodicInserted):
+        for (entry, tick, job_id), job in zip(fired.ticks, fired.jobs, strict=True):
+            telemetry.emit(
+                PeriodicInserted,
+                entry=entry,
+                tick=tick,
+                job_id=job_id,
+                worker=job.worker,
+                queue=job.queue,
+                in_transaction=in_transaction,
+            )

@@ -9,6 +9,7 @@ from oban.repository import poll, stage
 from oban.runner.queues import Queues
 from oban.runner.services.base import Service
 from oban.runner.services.controller import Controller
+from oban.telemetry import JobsStaged
 
 #: Seconds until the next tick while another node stages the jobs that are due.
 _LOCKED_PAUSE = 0.05
@@ -30,7 +31,7 @@ class Stager(Service):
     """
 
     def __init__(self, database: Database, options: Options, queues: Queues, controller: Controller) -> None:
-        super().__init__("stager", options.stage_interval)
+        super().__init__("stager", options.stage_interval, database.telemetry)
         self.database = database
         self._queues = queues
         self._controller = controller
@@ -48,8 +49,10 @@ class Stager(Service):
         if due_in is None or due_in > 0:
             next_poll = min(self._jobs_at, self._settings_at) - clock.monotonic()
             return max(0.0, min(self.interval, next_poll, self.interval if due_in is None else due_in))
-        if await self.database.write(stage.stage):
+        started_at = clock.monotonic()
+        if count := await self.database.write(stage.stage):
             self._queues.wake()
+            self.telemetry.emit(JobsStaged, count=count, duration=clock.monotonic() - started_at)
             return 0
         return min(_LOCKED_PAUSE, self.interval)
 
