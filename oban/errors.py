@@ -54,6 +54,10 @@ class EncodingError(InvalidJob):
         return type(self)(path + self.field, self.problem)
 
 
+class DecryptionFailed(InvalidJob):
+    """The args of a job are encrypted, and its worker does not have the key."""
+
+
 class InvalidArgument(ObanError, TypeError):
     """A call got an argument that it does not take, such as an unknown state in `filters.state`."""
 

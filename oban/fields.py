@@ -11,6 +11,7 @@ from typing import Any, Literal, Required, TypeAlias, TypedDict
 from zoneinfo import ZoneInfo
 
 from oban import clock, display, encoding, suggestions, unique
+from oban.encryption import EncryptOption
 from oban.errors import InvalidJob
 from oban.unique import UniqueOption
 from oban.unique_options import ReplaceOption
@@ -92,6 +93,7 @@ class DecoratorOptions(JobOptions, UniqueJobOptions, total=False):
     cron: str | None
     timezone: str | ZoneInfo | None
     redact: str | Sequence[str] | None
+    encrypt: EncryptOption
     catch_up: Literal["skip", "latest", "all"] | int | None
     window: float | timedelta | None
     cron_name: str | None

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, event
 from sqlalchemy.orm import InstanceState, Session, attributes
 
-from oban import clock, compat, ddl, encoding, fields, insert_guard
+from oban import clock, compat, ddl, encoding, encryption, fields, insert_guard
 from oban.initial_state import state_at
 from oban.insert_guard import COMPARED, Conflict, NewJob, UniqueConflict
 from oban.types import JobState
@@ -46,6 +46,8 @@ def _prepare_insert(_: Any, connection: Connection, state: InstanceState[Any]) -
     """Check what can have changed in place, and give the row the same columns as the others of the flush."""
     values = state.dict
     _check_again(values)
+    if encryption.is_used:
+        encryption.seal_values(values)
     flush = _flush_of(state, connection)
     if flush.has_run_times:
         for field in _RUN_TIMES:
@@ -107,6 +109,17 @@ def _expire_due_time(_: Any, __: Any, state: InstanceState[Any]) -> None:
 
 def _prepare_update(_: Any, __: Any, state: InstanceState[Any]) -> None:
     _check_again(state.dict)
+    if encryption.is_used and not state.committed_state.keys().isdisjoint(("args", "worker")):
+        _seal_changed(state)
+
+
+def _seal_changed(state: InstanceState[Any]) -> None:
+    """Seal the args of a job that are about to be written, or whose worker is now one that encrypts them."""
+    values = {key: state.dict.get(key) for key in ("args", "worker")}
+    encryption.seal_values(values, state.committed_state.get("args"))
+    if values["args"] is not state.dict.get("args"):
+        # Through the attribute, as the UPDATE would else lack args that nobody has assigned.
+        state.manager["args"].impl.set(state, state.dict, values["args"], None)
 
 
 def _check_again(values: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal, TypeAlias, TypedDict, get_args
 from zoneinfo import ZoneInfo
 
-from oban import display, encoding, fields, suggestions, time_zones, unique
+from oban import display, encoding, encryption, fields, suggestions, time_zones, unique
 from oban.cron import Cron
 from oban.errors import ConfigError, InvalidJob, PeriodicNotFound
 
@@ -278,6 +278,8 @@ def _job_fields(job: Any) -> dict[str, Any]:
         raise ConfigError("the expression says when its jobs are due: leave out scheduled_at and schedule_in")
     if values.get("state") != "available":
         raise ConfigError(f"the state of its job must be available, not {values.get('state')}")
+    args = encryption.sealed_alike(values.get("worker"), values["args"])
+    values = {**values, "args": args}
     kept = [key for key in JOB_FIELDS if key != "max_attempts" or values.get("_sets_max_attempts")]
     return {**{key: deepcopy(values[key]) for key in kept}, **_uniqueness(values)}
 

@@ -7,7 +7,7 @@ well, for programs that do not know the worker.
 from collections.abc import Iterator
 from typing import Any
 
-from oban import display, encoding
+from oban import display, encoding, encryption
 from oban.errors import ConfigError
 from oban.registry import registry
 from oban.secret_values import REDACTED, Secrets
@@ -72,10 +72,12 @@ def value(job: Any, document: Any) -> Any:
 
 def secrets(job: Any) -> Secrets | None:
     """The redacted values of a job as they are now; None if it has none."""
-    redacted = names_of(job)
-    if not redacted:
+    redacted, is_encrypted = names_of(job), _encrypts(job)
+    if not (redacted or is_encrypted):
         return None
     found: list[Any] = []
+    if is_encrypted and not encryption.is_sealed(plain := _loaded(job, "args")):
+        found.append(plain)
     for field in ("args", "meta"):
         document = _loaded(job, field)
         try:
@@ -153,11 +155,18 @@ def _below(key: str, paths: frozenset[str]) -> frozenset[str]:
 
 
 def _document(job: Any, field: str) -> Any:
-    document, redacted = _loaded(job, field), names_of(job)
-    if not redacted:
+    document, redacted, is_encrypted = _loaded(job, field), names_of(job), _encrypts(job)
+    if field == "args" and (is_encrypted or encryption.is_sealed(document)):
+        return {encryption.FIELD: encryption.HIDDEN}
+    if not (redacted or is_encrypted):
         return encoding.copied(document)
     shown, found = replaced(document, redacted), secrets(job)
     return shown if found is None else found.value(shown)
+
+
+def _encrypts(job: Any) -> bool:
+    """Whether the worker of a job is known and encrypts its args, of which nothing is shown."""
+    return encryption.is_used and encryption.of(_loaded(job, "worker")) is not None
 
 
 def _loaded(job: Any, field: str) -> Any:

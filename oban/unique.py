@@ -12,9 +12,9 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Any, Literal, TypeAlias
 
-from oban import display, suggestions
+from oban import display, encryption, suggestions
 from oban import unique_options as options
-from oban.errors import ConfigError, EncodingError, InvalidJob
+from oban.errors import ConfigError, EncodingError, InvalidJob, ObanError
 from oban.registry import registry
 from oban.unique_options import (
     DEFAULT_FIELDS,
@@ -127,19 +127,39 @@ class Unique:
     def key(self, values: Mapping[str, Any]) -> str:
         """The key of a job with these `worker`, `queue`, `args` and `meta`; only compared ones are needed.
 
+        Of encrypted args, it has a keyed hash, for which `worker` is needed as well.
+
         Two jobs have the same key if the compared values are the same JSON. A number is the same with and
         without a fraction of zero, because PostgreSQL stores 1e20 as digits. A missing key is not null.
-        Raises `InvalidJob` for values that are not JSON.
+        Raises `InvalidJob` for values that are not JSON, and for encrypted args without the key.
         """
+        return self._keys(values)[0]
+
+    def older_keys(self, values: Mapping[str, Any]) -> list[str]:
+        """The keys that a job with these values had before its worker got a newer key for its encrypted args.
+
+        Raises `InvalidJob` as `key` does.
+        """
+        return self._keys(values)[1:]
+
+    def _keys(self, values: Mapping[str, Any]) -> list[str]:
+        is_encrypted = encryption.is_used and "args" in self.fields
+        cipher = encryption.of(values.get("worker")) if is_encrypted else None
+        if cipher is not None:
+            values = {**values, "args": cipher.plain(values["args"])}
         try:
             compared = {field: _canonical(self._compared(field, values[field])) for field in self.fields}
             if self.keys:
                 # Jobs that are compared by all of their args are no duplicates of these.
                 compared["keys"] = sorted(self.keys)
-            text = _encode(compared).encode()
+            if cipher is None:
+                return [_hash(compared)]
+            digests = cipher.digests(_encode(compared["args"]))
+            return [_hash({**compared, "args": digest}) for digest in digests]
         except (TypeError, ValueError, RecursionError) as error:
+            if isinstance(error, ObanError):
+                raise
             raise EncodingError(" or ".join(self.fields), f"is not JSON: {error}") from None
-        return hashlib.blake2b(text, digest_size=16).hexdigest()
 
     def _compared(self, field: str, value: Any) -> Any:
         if not self.keys or field not in DOCUMENTS or not isinstance(value, dict):
@@ -196,6 +216,10 @@ class Unique:
 
 
 _encode = json.JSONEncoder(sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+
+
+def _hash(compared: dict[str, Any]) -> str:
+    return hashlib.blake2b(_encode(compared).encode(), digest_size=16).hexdigest()
 
 
 def _canonical(value: Any) -> Any:

@@ -6,8 +6,8 @@ from typing import Any
 from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.exc import DBAPIError
 
-from oban import compat, insert_guard
-from oban.errors import InvalidJob
+from oban import compat, encryption, insert_guard
+from oban.errors import EncodingError, InvalidJob
 from oban.insert_guard import COMPARED, NewJob, UniqueConflict
 from oban.unique import Unique, of_job
 
@@ -22,6 +22,7 @@ def default_key(context: DefaultExecutionContext | None) -> str | None:
     # Forms of admin interfaces ask for the default outside of a statement.
     if context is None:
         return None
+    _seal(context)
     private = vars(context)
     if (found := private.get("oban_unique")) is None:
         # The first row: all of them are judged together.
@@ -33,8 +34,28 @@ def default_rule(context: DefaultExecutionContext | None) -> dict[str, Any] | No
     """The `unique_rule` of a row. A row of a statement that sets the key has none."""
     if context is None:
         return None
+    _seal(context)
     found: _Found | None = vars(context).get("oban_unique")
     return found[_row(context)][1] if found and _row(context) in found else None
+
+
+def _seal(context: DefaultExecutionContext) -> None:
+    """Encrypt the args of a statement's rows whose workers do so, once; not those of SQL expressions."""
+    if not encryption.is_used or "oban_sealed" in vars(context):
+        return
+    vars(context)["oban_sealed"] = True
+    names = compat.parameter_names(getattr(context.compiled, "statement", None))
+    worker, args = names.get("worker", "worker"), names.get("args", "args")
+    for parameters in context.compiled_parameters:
+        for name in [name for name in parameters if name.startswith(args)]:
+            suffix = name.removeprefix(args)
+            values = {"args": parameters[name], "worker": parameters.get(worker + suffix)}
+            try:
+                encryption.seal_values(values)
+            except EncodingError:
+                # The conversion of the parameters will raise the same error.
+                continue
+            parameters[name] = values["args"]
 
 
 def _row(context: DefaultExecutionContext) -> tuple[int, int]:

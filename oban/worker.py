@@ -16,6 +16,7 @@ from oban import arguments, backoff, fields, instances, main_module, suggestions
 from oban.arguments import Arguments
 from oban.cron_options import CronOptions
 from oban.database.joined import AsyncCaller, SyncCaller
+from oban.encryption import Encryption
 from oban.error_rules import Rules
 from oban.errors import ConfigError, InvalidJob
 from oban.fields import Overrides, WorkerOptions
@@ -77,6 +78,9 @@ class Worker(Generic[A]):
         executor: Where a plain `def process` runs: "thread" or "process", a child process (default "thread").
         redact: Names of fields of `args` and `meta`, at any depth, that only the worker may see: a name or a
             list of names (default: none). Subclasses add to those of their base.
+        encrypt: The key with which the args are encrypted: a Fernet key, a list of them, of which the first
+            encrypts and all decrypt, or a function that returns either and is called when it is first needed
+            (default: args are stored as they are). It needs `oban-sqlalchemy[encryption]`.
         middleware: Functions that run around each attempt, inside of those of the `Oban` that runs it, the
             outermost first (default: none).
 
@@ -100,6 +104,8 @@ class Worker(Generic[A]):
     own_middleware: ClassVar[Layers] = ()
     #: The option `redact`.
     redacted: ClassVar[frozenset[str]] = frozenset()
+    #: The option `encrypt`.
+    encryption: ClassVar[Encryption | None] = None
     #: What `retry_on`, `discard_on`, `cancel_on` and `snooze_on` say about exceptions.
     error_rules: ClassVar[Rules] = {}
     #: The options `unique` and `replace`.
@@ -197,10 +203,15 @@ class Worker(Generic[A]):
             raise ConfigError(f"{cls.__qualname__} {cls._why_base}")
         if overrides and (unknown := [name for name in overrides if name not in fields.SETTABLE]):
             raise InvalidJob(unknown[0], f"cannot be set; {cls._explanation(call, unknown)}")
+        if cls.encryption is not None:
+            # They can be those of another job, such as `job.args` of one that was loaded.
+            args = cls.encryption.plain(args)
         if cls._arguments is not None:
             stored = cls._arguments.dump(args, cls.worker_name)
         else:
             stored = {} if args is None else fields.args(args)
+        if cls.encryption is not None:
+            stored = cls.encryption.seal(stored)
         if cls._is_in_script:
             cls._is_in_script = main_module.job_created(cls.worker_name)
         if not (overrides or cls._mutable):
@@ -236,14 +247,16 @@ class Worker(Generic[A]):
 
     @classmethod
     def args_of(cls, job: Job) -> A:
-        """Return the args of a job as the declared type, or `job.args` without one.
+        """Return the args of a job as the declared type, or `job.args` without one; decrypted with `encrypt`.
 
         Raises:
             InvalidJob: The stored args do not fit the declared type.
+            DecryptionFailed: They are encrypted with a key that `encrypt` does not have.
         """
+        args = job.args if cls.encryption is None else cls.encryption.plain(job.args)
         if cls._arguments is None:
-            return cast(A, job.args)
-        return cast(A, cls._arguments.parse(job.args, cls.worker_name))
+            return cast(A, args)
+        return cast(A, cls._arguments.parse(args, cls.worker_name))
 
     @classmethod
     async def enqueue(

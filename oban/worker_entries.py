@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from oban import cron_options, fields
+from oban import cron_options, encryption, fields
 from oban.models import Job
 from oban.periodic import Periodic, check_distinct
 from oban.registry import registry
@@ -32,4 +32,8 @@ def check_args(worker: str, args: Any) -> dict[str, Any]:
     Raises `InvalidJob`.
     """
     cls = registry.get(worker)
-    return fields.args(args) if cls is None else cron_options.stored_args(cls, args)
+    if cls is None:
+        return fields.args(args)
+    if cls.encryption is not None:
+        args = cls.encryption.plain(args)
+    return encryption.sealed_alike(worker, cron_options.stored_args(cls, args))

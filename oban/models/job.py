@@ -23,7 +23,7 @@ from sqlalchemy.orm import (
     validates,
 )
 
-from oban import clock, ddl, fields, flush
+from oban import clock, ddl, encryption, fields, flush
 from oban.detached import Detachable
 from oban.errors import InvalidJob
 from oban.fields import JobFields
@@ -169,7 +169,11 @@ class Job(InWorker, Detachable, Base):
     def __init__(self, **values: Unpack[JobFields]) -> None:
         if "worker" not in values:
             raise InvalidJob("worker", "is missing")
-        self._fill(fields.check(values))
+        checked = fields.check(values)
+        if encryption.is_used:
+            checked.setdefault("args", {})
+            encryption.seal_values(checked)
+        self._fill(checked)
 
     @classmethod
     def _from_checked(cls, checked: dict[str, Any]) -> "Job":
@@ -252,6 +256,11 @@ class Job(InWorker, Detachable, Base):
     @validates(*fields.CHECKS)
     def _check(self, field: str, value: object) -> Any:
         checked = fields.CHECKS[field](value)
+        # The worker sees its own args as they are. A flush encrypts them.
+        if field == "args" and encryption.is_used and "_run" not in self.__dict__:
+            new = {"worker": self.__dict__.get("worker"), "args": checked}
+            encryption.seal_values(new, self.__dict__.get("args"))
+            return new["args"]
         if field == "max_attempts":
             self.__dict__["_sets_max_attempts"] = True
         if field == "scheduled_at":
@@ -264,6 +273,12 @@ class Job(InWorker, Detachable, Base):
     @validates("state")
     def _check_state(self, _: str, value: object) -> JobState:
         return parse_state(value)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = super().__getstate__()
+        if encryption.is_used:
+            encryption.seal_values(state)
+        return state
 
     @property
     def recorded(self) -> Any:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from oban import encryption
 from oban.database.transaction import Transaction
 from oban.errors import InvalidJob, InvalidTarget
 from oban.models import Job
@@ -72,6 +73,9 @@ def insert_all(
     """
     # Jobs that the caller has added to the session were inserted when it was flushed.
     new = [job for job in jobs if not job._is_persistent]
+    if encryption.is_used:
+        for job in new:
+            encryption.seal_values(job.__dict__)
     if any_unique(new):
         insert_unique(tx, new, attach, max_attempts)
         return

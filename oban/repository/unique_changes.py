@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Executable, FromClause, select, true
 
-from oban import guard
+from oban import encryption, guard
 from oban.database.transaction import Transaction
 from oban.dialects.base import Dialect
 from oban.errors import InvalidJob
@@ -69,8 +69,13 @@ def new_key(rule: Unique, job: Any, changes: Mapping[str, Any]) -> str | None:
         return None
     before = {name: getattr(job, name) for name in ("worker", "queue", "args", "meta")}
     after = {name: changes.get(name, value) for name, value in before.items()}
+    # Without the key of encrypted args, nobody can tell.
+    if any(encryption.is_unreadable(job["worker"], job["args"]) for job in (before, after)):
+        return None
     key = _key(rule, after)
-    return None if key == _key(rule, before) else key
+    if key == _key(rule, before):
+        return key if key is not None and job.unique_key in rule.older_keys(before) else None
+    return key
 
 
 def _key(rule: Unique, values: dict[str, Any]) -> str | None:

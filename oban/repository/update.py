@@ -8,12 +8,13 @@ from typing import Any, Protocol, TypeAlias
 from sqlalchemy.orm import attributes
 from sqlalchemy.orm.attributes import instance_state
 
-from oban import encoding, fields
+from oban import encoding, encryption, fields
 from oban.database.transaction import Transaction
 from oban.errors import InvalidJob, JobNotFound, UniqueConflict
 from oban.fields import JobUpdate
 from oban.initial_state import state_at
 from oban.models import COLUMN_KEYS, Job
+from oban.registry import registry
 from oban.repository.announce import announce_available, announce_due
 from oban.repository.instances import refresh_instances
 from oban.repository.selection import Selection, lock
@@ -114,6 +115,8 @@ def _check_dict(changes: object) -> dict[str, Any]:
 def _new_values(job: Job, changes: JobChanges, now: datetime) -> dict[str, Any]:
     """The column values to write for a locked job."""
     values = _check_dict(_call(changes, job) if callable(changes) else changes)
+    if encryption.is_used and not values.keys().isdisjoint(("args", "worker")):
+        _seal(job, values)
     if "schedule_in" in values:
         values["scheduled_at"] = now + timedelta(seconds=values.pop("schedule_in"))
     # A job that waits to run needs an attempt that it has not used.
@@ -128,6 +131,25 @@ def _new_values(job: Job, changes: JobChanges, now: datetime) -> dict[str, Any]:
         if state != job.state:
             values["state"] = state
     return values
+
+
+def _seal(job: Job, values: dict[str, Any]) -> None:
+    """Encrypt new args, and those of a job that gets another worker, if the worker does so."""
+    if "args" not in values:
+        before, after = encryption.of(job.worker), encryption.of(values["worker"])
+        plain = job.args if before is None else before.plain(job.args)
+        if after is None and plain is not job.args and values["worker"] in registry:
+            problem = f"{values['worker']} cannot decrypt the args of job {job.id}: pass new args as well"
+            raise InvalidJob("worker", problem)
+        if after is None:
+            return
+        values["args"] = plain
+    changed = {"args": values["args"], "worker": values.get("worker", job.worker)}
+    if encryption.is_unreadable(changed["worker"], job.args) and not encryption.is_sealed(changed["args"]):
+        problem = f"of job {job.id} are encrypted: import {changed['worker']}, which encrypts the new ones"
+        raise InvalidJob("args", problem)
+    encryption.seal_values(changed)
+    values["args"] = changed["args"]
 
 
 def _call(function: Callable[[Job], Changes], job: Job) -> Changes:

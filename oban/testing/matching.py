@@ -11,9 +11,9 @@ from datetime import UTC, datetime, timedelta
 from difflib import SequenceMatcher
 from typing import Any, TypeAlias, cast
 
-from sqlalchemy import ColumnElement, select
+from sqlalchemy import ColumnElement, or_, select
 
-from oban import display, filters
+from oban import display, encryption, filters
 from oban.database.transaction import Transaction
 from oban.models import Job
 from oban.types import JobState
@@ -123,10 +123,15 @@ class Part(Filter):
     def conditions(self) -> list[Condition]:
         value_at = filters.args if self.name == "args" else filters.meta
         leaves = [leaf for leaf in _leaves((), self.wanted) if leaf[0]]
-        return [
+        conditions = [
             value_at(*path).exists() if isinstance(value, (dict, list)) else value_at(*path) == value
             for path, value in leaves[:_MAX_CONDITIONS]
         ]
+        if self.name == "args" and encryption.is_used:
+            # SQL cannot read the args of these.
+            is_encrypted = Job.worker.in_(encryption.names())
+            return [or_(is_encrypted, condition) for condition in conditions]
+        return conditions
 
     def differences(self, job: Job) -> list[str]:
         return [text for text, _ in self._compare(job)]
@@ -211,6 +216,9 @@ def find(tx: Transaction, wanted: Sequence[Filter], most: int | None = None) -> 
     page, found = statement.limit(size), list[Job]()
     while True:
         jobs = [Job._from_row(row) for row in tx.execute(page)]
+        if encryption.is_used:
+            for job in jobs:
+                encryption.reveal(job)
         found += [job for job in jobs if not any(each.differences(job) for each in wanted)]
         if len(jobs) < size or (most is not None and len(found) >= most):
             return found[:most]

@@ -26,6 +26,7 @@ from oban.runner.execution.outcome import (
     from_result,
     hide_own_frames,
     is_outcome,
+    open_args,
 )
 from oban.runner.execution.process_call import call_process, process_async, process_with_session
 from oban.runner.execution.process_run import process_in_child
@@ -74,6 +75,8 @@ class Executor:
         try:
             _check_documents(job)
             worker = _worker_class(run)()
+            if worker.encryption is not None:
+                open_args(worker, job)
             timeout = _timeout(worker, run)
             if timeout is None and worker._uses_default_timeout:
                 timeout = self._default_timeout

@@ -7,7 +7,7 @@ from typing import Any
 
 from oban import encoding, error_rules, error_texts, forks
 from oban.error_rules import Rule, Rules
-from oban.errors import InvalidJob
+from oban.errors import ConfigError, InvalidJob
 from oban.models import Job
 from oban.outcomes import Cancel, Discard, RaisableOutcome, Record, Snooze
 from oban.worker import Worker
@@ -122,6 +122,16 @@ class RemoteError(Exception):
     def __init__(self, message: str, rule: Rule | None) -> None:
         super().__init__(message)
         self.rule = rule
+
+
+def open_args(worker: Worker[Any], job: Job) -> None:
+    """Decrypt the args of a job for its worker. Raises `AttemptFailed` if that does not have the key."""
+    cipher = worker.encryption
+    if cipher is not None:
+        try:
+            job.__dict__["args"] = cipher.plain(job.__dict__["args"])
+        except (InvalidJob, ConfigError) as error:
+            raise AttemptFailed(error) from None
 
 
 def process_arguments(worker: Worker[Any], job: Job) -> dict[str, Any]:

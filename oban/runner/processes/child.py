@@ -24,7 +24,7 @@ from typing import Any
 
 from oban import clock, error_texts, forks, instances
 from oban.errors import ConfigError, UnknownWorker
-from oban.runner.execution.outcome import AttemptFailed, process_arguments
+from oban.runner.execution.outcome import AttemptFailed, open_args, process_arguments
 from oban.runner.processes import protocol, remote
 from oban.runner.processes.child_run import ChildRun, Reporter
 from oban.worker import Worker, registry, running
@@ -156,6 +156,7 @@ class ChildMain:
             raise _Unsure
         self._send({"number": run.request["number"], "begun": True})
         worker = worker_class()
+        open_args(worker, job)
         result = worker.process(job, **process_arguments(worker, job))
         if inspect.isawaitable(result):
             result = asyncio.run(_await(result))

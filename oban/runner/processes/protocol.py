@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from oban import encoding
+from oban import encoding, encryption
 from oban.models import Job
 from oban.types import STATE_BY_VALUE, UTCDateTime
 
@@ -52,8 +52,12 @@ def unpack(data: bytes) -> dict[str, Any]:
 
 
 def encode_job(job: Job) -> list[Any]:
-    """All columns of a job as JSON values."""
-    return [_json_value(job.__dict__[key]) for key in _COLUMNS]
+    """All columns of a job as JSON values. Encrypted args are decrypted in the child process."""
+    values = job.__dict__
+    if encryption.is_used:
+        values = {**values}
+        encryption.seal_values(values)
+    return [_json_value(values[key]) for key in _COLUMNS]
 
 
 def _json_value(value: Any) -> Any:
