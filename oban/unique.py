@@ -24,6 +24,7 @@ from oban.unique_options import (
     OPTIONS,
     REPLACEABLE,
     STATES,
+    TRACE_KEYS,
     FieldName,
     GroupName,
     StateName,
@@ -50,6 +51,7 @@ class Unique:
         period: For how long, in seconds or as a timedelta, a job keeps duplicates out, up to 100 years
             (default None: as long as it exists).
         fields: The fields that are compared: "worker", "queue", "args" and "meta" (default: the first three).
+            The context of a trace in meta is not compared.
         keys: The keys of args, and of meta if it is one of `fields`, that are compared (default: all).
         states: The states in which a job keeps duplicates out: a list of states, or the group "all",
             "incomplete", "scheduled", "successful" or "executing" (default "successful": all states but
@@ -162,7 +164,11 @@ class Unique:
             raise EncodingError(" or ".join(self.fields), f"is not JSON: {error}") from None
 
     def _compared(self, field: str, value: Any) -> Any:
-        if not self.keys or field not in DOCUMENTS or not isinstance(value, dict):
+        if field not in DOCUMENTS or not isinstance(value, dict):
+            return value
+        if not self.keys:
+            if field == "meta" and not TRACE_KEYS.isdisjoint(value):
+                return {key: item for key, item in value.items() if key not in TRACE_KEYS}
             return value
         return {key: value[key] for key in self.keys if key in value}
 

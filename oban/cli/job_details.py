@@ -31,6 +31,8 @@ _COLUMNS = (
     Column("NODE", rank=3),
     Column("ERROR", rank=4),
 )
+#: Follows the others if an attempt belongs to a trace.
+_TRACE = Column("TRACE", rank=5)
 _STYLES = {
     "completed": "green",
     "failed": "magenta",
@@ -49,7 +51,13 @@ def show_job(job: Job, attempts: Sequence[Attempt]) -> None:
             _section(title, _highlighted(document))
     if attempts:
         output.write(_title("Attempts"))
-        output.table(_COLUMNS, map(_cells, attempts[-_ATTEMPTS:]))
+        shown = attempts[-_ATTEMPTS:]
+        if any(attempt.trace for attempt in shown):
+            traces = (Text(output.printable(text(attempt.trace or ""))) for attempt in shown)
+            rows = ((*_cells(each), trace) for each, trace in zip(shown, traces, strict=True))
+            output.table((*_COLUMNS, _TRACE), rows)
+        else:
+            output.table(_COLUMNS, map(_cells, shown))
         if (more := len(attempts) - _ATTEMPTS) > 0:
             output.write(Text(f"{more:,} earlier ones, which --json prints"))
     if error := _last_error(job):

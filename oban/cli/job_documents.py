@@ -53,6 +53,8 @@ class AttemptDocument:
     #: The last lines of its log, each with the keys `at`, `level` and `text`.
     log: Any
     progress: Any
+    #: The id of the trace that it belongs to.
+    trace: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +111,7 @@ def job_details(job: Job, attempts: Sequence[Attempt]) -> JobDetails:
 
 
 def _attempt(attempt: Attempt) -> AttemptDocument:
-    optional = {name: getattr(attempt, name) for name in ("node", "producer", "error")}
+    optional = {name: getattr(attempt, name) for name in ("node", "producer", "error", "trace")}
     return AttemptDocument(
         attempt=attempt.attempt if isinstance(attempt.attempt, int) else None,
         outcome=text(attempt.outcome),

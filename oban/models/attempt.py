@@ -48,7 +48,7 @@ class Attempt(Base):
     log: Mapped[list[dict[str, Any]] | None] = mapped_column(OptionalDocument)
     #: The last progress that the attempt reported.
     progress: Mapped[dict[str, Any] | None] = mapped_column(OptionalDocument)
-    #: Reserved for the trace that the attempt belongs to.
+    #: The id of the trace that the attempt belongs to: 32 hexadecimal digits.
     trace: Mapped[str | None] = mapped_column(Text)
 
 

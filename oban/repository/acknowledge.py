@@ -76,6 +76,8 @@ class Ack(NamedTuple):
     progress: str | None = None
     #: The last lines of the attempt's log, as the JSON text of a list.
     log: str | None = None
+    #: The id of the trace that the attempt belongs to, for the history.
+    trace: str | None = None
 
 
 def acknowledge(tx: Transaction, acks: Sequence[Ack]) -> set[int]:
@@ -119,11 +121,14 @@ def acknowledge_statement(
     """The statement for some outcomes, with its parameters."""
     _, attempt, owner, *_ = acks[0]
     # Most batches: all completed, without a value, in attempts of the same number.
-    completed = Ack(0, attempt, owner, "completed")[1:]
-    if all(ack[1:] == completed for ack in acks):
+    completed = Ack(0, attempt, owner, "completed")[1:-1]
+    if all(ack[1:-1] == completed for ack in acks):
         ids = sorted(ack.id for ack in acks)
         parameters = {"ids": ids, "acked_attempt": attempt, "acked_owner": owner}
-        return _complete_statement(dialect, history), parameters
+        has_traces = history and any(ack.trace for ack in acks)
+        if has_traces:
+            parameters["traces"] = encoding.dumps([{"id": ack.id, "trace": ack.trace} for ack in acks])
+        return _complete_statement(dialect, history, has_traces), parameters
     records = [
         {name: value for name, value in ack._asdict().items() if value is not None} for ack in sorted(acks)
     ]
@@ -131,19 +136,24 @@ def acknowledge_statement(
 
 
 @functools.cache
-def _complete_statement(dialect: Dialect, history: bool) -> Acknowledgement:
+def _complete_statement(dialect: Dialect, history: bool, has_traces: bool) -> Acknowledgement:
     has_id = dialect.in_ids(_job.id, dialect.id_list())
     attempt, owner = bindparam("acked_attempt", type_=SmallInteger), bindparam("acked_owner", type_=Text)
-    conditions = (
-        has_id if dialect.single_writer else _locked_in_order(dialect, has_id),
-        is_current_run(dialect, attempt, owner),
-    )
+    # A single writer locks no rows.
+    conditions = [has_id if dialect.single_writer else _locked_in_order(dialect, has_id)]
     values = {"state": dialect.state("completed"), "completed_at": dialect.now()}
     reported = {"attempt": _job.attempt, "outcome": sql_literal("completed")}
     if not dialect.writes_in_cte:
         # Cheaper than to take it from the JSON of each row, which the condition has checked.
         reported["producer"] = func.nullif(owner, sql_literal(""))
         reported["node"] = dialect.element(_job.attempted_by, 0, if_json=owner != sql_literal(""))
+    if has_traces:
+        traces = dialect.recordset("traces", {"id": BigInteger, "trace": Text}).c
+        has_trace = _job.id == traces.id
+        # By both, SQLite would scan all traces for each id.
+        conditions = [has_trace] if dialect.single_writer else [*conditions, has_trace]
+        reported["trace"] = traces.trace
+    conditions.append(is_current_run(dialect, attempt, owner))
     return _acknowledgement(dialect, conditions, values, reported if history else None)
 
 
@@ -195,6 +205,7 @@ def _outcomes_statement(dialect: Dialect, history: bool) -> Acknowledgement:
             "meta": Text,
             "progress": Text,
             "log": Text,
+            "trace": Text,
         },
     ).c
     now = dialect.now()
@@ -248,6 +259,7 @@ def _outcomes_statement(dialect: Dialect, history: bool) -> Acknowledgement:
         "error": ack.error,
         "log": dialect.json_document(ack.log),
         "progress": dialect.json_document(ack.progress),
+        "trace": ack.trace,
     }
     return _acknowledgement(dialect, conditions, values, reported if history else None)
 

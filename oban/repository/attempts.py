@@ -42,6 +42,8 @@ _attempt = _attempts.c
 #: get another one, up to `MAX_RANGES` of them.
 MAX_GAP = 5000
 MAX_RANGES = 10
+#: The fields of an `Ack` that are added to the row of an attempt which was stored before it ended.
+_REPORTED = ("error", "log", "progress", "trace")
 
 
 def columns_of(dialect: Dialect, jobs: Any) -> dict[str, ColumnElement[Any]]:
@@ -76,10 +78,10 @@ def _cancelled_statement(dialect: Dialect) -> Insert:
 
 def complete_late(tx: Transaction, acks: "Sequence[Ack]") -> None:
     """Add what runs report to the rows that were stored when their jobs were cancelled or rescued."""
-    reported = [ack for ack in acks if not (ack.error is None and ack.log is None and ack.progress is None)]
+    reported = [ack for ack in acks if any(getattr(ack, name) is not None for name in _REPORTED)]
     if reported and tx.history:
         ids = [ack.id for ack in reported]
-        names = ("id", "attempt", "owner", "error", "log", "progress")
+        names = ("id", "attempt", "owner", *_REPORTED)
         rows = [{name: getattr(ack, name) for name in names} for ack in reported]
         parameters = {"acks": encoding.dumps(rows), "low": min(ids), "high": max(ids)}
         tx.execute(_complete_statement(tx.dialect), parameters)
@@ -90,7 +92,7 @@ def _complete_statement(dialect: Dialect) -> Update:
     columns = {
         "id": BigInteger,
         "attempt": BigInteger,
-        **dict.fromkeys(("owner", "error", "log", "progress"), Text),
+        **dict.fromkeys(("owner", *_REPORTED), Text),
     }
     ack = dialect.recordset("acks", columns).c
     log, progress = dialect.json_document(ack.log), dialect.json_document(ack.progress)
@@ -109,6 +111,7 @@ def _complete_statement(dialect: Dialect) -> Update:
             error=case((is_cancelled, func.coalesce(_attempt.error, ack.error)), else_=_attempt.error),
             log=func.coalesce(_attempt.log, log),
             progress=func.coalesce(_attempt.progress, progress),
+            trace=func.coalesce(_attempt.trace, ack.trace),
         )
     )
 

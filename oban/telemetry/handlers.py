@@ -71,6 +71,7 @@ class Telemetry:
         self.instance = instance
         self.node = node
         self._own: _Attachments = ()
+        self._own_wrappers: tuple[EnqueueWrapper, ...] = ()
         self._attachments: dict[type[Event], _Attachments] = {}
         #: Whether anything is attached to the events about attempts; to `JobsEnqueued`, or around it.
         self.observes_attempts = False
@@ -111,6 +112,19 @@ class Telemetry:
             self._own = tuple(attachment for attachment in self._own if attachment.handler != handler)
             self._update()
 
+    def wrap_enqueues(self, wrapper: EnqueueWrapper) -> Callable[[], None]:
+        """Insert the jobs of this client within a context manager; returns a function that ends that."""
+        with _lock:
+            self._own_wrappers = (*self._own_wrappers, wrapper)
+            self._update()
+
+        def unwrap() -> None:
+            with _lock:
+                self._own_wrappers = tuple(other for other in self._own_wrappers if other is not wrapper)
+                self._update()
+
+        return unwrap
+
     def wants(self, event: type[Event]) -> bool:
         """Whether a handler is attached to events of this class."""
         return event in self._attachments
@@ -129,7 +143,7 @@ class Telemetry:
             for event in EVENTS
         }
         self._attachments = {event: found for event, found in attachments.items() if found}
-        self.enqueue_wrappers = _global_wrappers
+        self.enqueue_wrappers = _global_wrappers + self._own_wrappers
         self.observes_attempts = self.wants(JobStarted) or self.wants(JobEnded)
         self.observes_enqueues = self.wants(JobsEnqueued) or bool(self.enqueue_wrappers)
 

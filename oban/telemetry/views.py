@@ -6,6 +6,7 @@ from typing import Any
 
 from oban import redaction
 from oban.models import Job
+from oban.telemetry.tracing import Tracing
 
 #: Attributes that are those of the job, without `args` and `meta`.
 _COLUMNS = (
@@ -24,9 +25,11 @@ class JobView:
         inserted_at, scheduled_at, attempted_at: As those of `Job`.
         args: The args, redacted. Each access makes a copy.
         meta: The meta, redacted. Each access makes a copy.
+        trace: The id of the OpenTelemetry trace that the attempt belongs to, 32 hexadecimal digits; None
+            without one, and for a trace that is not sampled.
     """
 
-    __slots__ = ("_args", "_meta", *_COLUMNS, "tags")
+    __slots__ = ("_args", "_meta", *_COLUMNS, "tags", "trace", "tracing")
 
     id: int
     worker: str
@@ -48,6 +51,9 @@ class JobView:
         tags = values.get("tags")
         self.tags: tuple[str, ...] = tuple(tags) if isinstance(tags, list) else ()
         self._args, self._meta = values.get("args"), values.get("meta")
+        self.trace: str | None = None
+        #: What `oban.otel` keeps for the attempt, as long as it runs.
+        self.tracing: Tracing | None = None
 
     @property
     def args(self) -> dict[str, Any]:
@@ -56,6 +62,11 @@ class JobView:
     @property
     def meta(self) -> dict[str, Any]:
         return redaction.meta(self._document())
+
+    @property
+    def carrier(self) -> object:
+        """The stored meta, for propagators of contexts; it can be anything."""
+        return self._meta
 
     def redacted(self, text: str) -> str:
         """Return a text about the job with the values of its redacted fields replaced."""
@@ -66,7 +77,7 @@ class JobView:
 
     def _values(self) -> dict[str, Any]:
         shown = {name: getattr(self, name) for name in _COLUMNS}
-        return {**shown, "tags": self.tags, "_args": self.args, "_meta": self.meta}
+        return {**shown, "tags": self.tags, "_args": self.args, "_meta": self.meta, "trace": self.trace}
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, JobView) and self._values() == other._values()
@@ -86,4 +97,5 @@ def _restore(values: dict[str, Any]) -> JobView:
     view = JobView.__new__(JobView)
     for name, value in values.items():
         setattr(view, name, value)
+    view.tracing = None
     return view

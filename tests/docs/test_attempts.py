@@ -77,8 +77,7 @@ async def test_the_statements_about_indexes_run(postgresql_factory: PostgreSQLFa
 
 def test_every_outcome_and_column_has_a_row() -> None:
     rows = set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`.*?) \|", PAGE.text, re.MULTILINE))))
-    # `trace` is not filled yet.
-    assert rows == {*OUTCOMES, *Attempt.__table__.columns.keys()} - {"trace"}
+    assert rows == {*OUTCOMES, *Attempt.__table__.columns.keys()}
 
 
 def test_every_snippet_runs() -> None:

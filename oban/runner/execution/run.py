@@ -177,7 +177,8 @@ class Run:
 
     def ack(self, outcome: str, **fields: Any) -> Ack:
         """Make the outcome of the run, with what the job has reported."""
-        ack = Ack(*self.key, outcome, **fields)
+        trace = None if self.view is None else self.view.trace
+        ack = Ack(*self.key, outcome, trace=trace, **fields)
         if self.report is None:
             return ack
         if outcome == "completed" and self.is_lost:

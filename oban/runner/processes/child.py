@@ -155,6 +155,8 @@ class ChildMain:
         if (sure_until := run.request["sure_until"]) is not None and clock.boottime() >= sure_until:
             raise _Unsure
         self._send({"number": run.request["number"], "begun": True})
+        if (context := run.request["context"]) is not None:
+            _continue_trace(context)
         worker = worker_class()
         open_args(worker, job)
         result = worker.process(job, **process_arguments(worker, job))
@@ -178,6 +180,15 @@ class ChildMain:
     def _send(self, message: dict[str, Any]) -> None:
         with self._sending:
             self._connection.sendall(protocol.pack(message))
+
+
+def _continue_trace(context: dict[str, str]) -> None:
+    """Make the context of the job's trace the current one, for spans of the job."""
+    # Without OpenTelemetry in this process, the job makes no spans.
+    with contextlib.suppress(Exception):
+        from oban.otel import propagation
+
+        propagation.attach(context)
 
 
 async def _await(result: Awaitable[Any]) -> Any:

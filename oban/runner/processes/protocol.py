@@ -1,10 +1,11 @@
 """The messages between a node and its child processes: JSON, each preceded by a mark and its length.
 
 The node sends its main module first. For each run it sends `{"number", "job", "module", "name",
-"sure_until", "max_lines", "started_at"}`, and `{"cancelled": number}` if the job is cancelled meanwhile. The
-child answers `{"number", "begun"}`, then `{"number", "progress", "lines"}` as often as the job reports
-something, and in the end `{"number", "outcome"}`; or `{"number", "unsure"}` without having begun, if it is
-later than `sure_until`. The number tells a run from the one before it in the same child.
+"sure_until", "max_lines", "started_at", "context"}`, of which the last one is the context of a trace or null,
+and `{"cancelled": number}` if the job is cancelled meanwhile. The child answers `{"number", "begun"}`, then
+`{"number", "progress", "lines"}` as often as the job reports something, and in the end `{"number",
+"outcome"}`; or `{"number", "unsure"}` without having begun, if it is later than `sure_until`. The number
+tells a run from the one before it in the same child.
 """
 
 import json

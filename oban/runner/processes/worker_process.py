@@ -55,6 +55,9 @@ class ProcessRun:
         self.process: WorkerProcess | None = None
         self.cancelled = False
         self._loop = asyncio.get_running_loop()
+        tracing = None if run.view is None else run.view.tracing
+        #: The context of the job's trace. It is taken here, where that is the current one.
+        self.context = None if tracing is None else tracing.carrier()
 
     def cancel(self) -> None:
         """Make `job.cancelled()` true in the process. Call it from any thread."""
@@ -121,6 +124,7 @@ class WorkerProcess(asyncio.Protocol):
             "sure_until": sure_until if math.isfinite(sure_until) else None,
             "max_lines": run.run.max_lines,
             "started_at": run.run.started_at,
+            "context": run.context,
         }
         self.send({"number": run.number, "job": protocol.encode_job(run.job), **worker, **limits})
         run.process = self
