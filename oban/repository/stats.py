@@ -293,7 +293,7 @@ def _finished_select(dialect: Dialect, state: JobState) -> Select[Any]:
 def count_some(tx: Transaction, count_limit: int) -> JobCounts:
     """As `count_jobs`, but only up to one more than `count_limit` jobs of each queue and state."""
     counts: JobCounts = {}
-    rows = tx.execute(_some_statement(tx.dialect), {"count_limit": count_limit + 1})
+    rows = tx.execute(counts_statement(tx.dialect), {"count_limit": count_limit + 1})
     for state, queue, number in rows:
         # SQLite stores values of any type in a text column, if another program writes them.
         if isinstance(queue, str):
@@ -302,7 +302,8 @@ def count_some(tx: Transaction, count_limit: int) -> JobCounts:
 
 
 @functools.cache
-def _some_statement(dialect: Dialect) -> Executable:
+def counts_statement(dialect: Dialect) -> Select[Any]:
+    """Rows of a state, a queue, and the number of jobs that have both, up to `count_limit` of each."""
     # Each step finds the next queue of a state by the index, whatever the number of jobs.
     firsts = [
         select(_job.state, _job.queue)

@@ -16,6 +16,7 @@ from oban.repository import (
     rescue,
     retry,
     runs,
+    sample,
     stage,
     stats,
     waiting,
@@ -138,6 +139,18 @@ CALLS: dict[str, Call] = {
         lambda tx: stats.oldest_available(tx, ["default", "media", "mailers", "few"]),
         *({QUEUE}, 40, 5, 1),
         walks=True,
+    ),
+    "sample": Call(
+        lambda tx: sample.load_sample(tx, "Oban", 50), {QUEUE, STAGING}, 10 * 51, 50, 1, walks=True
+    ),
+    # An index page has more than 50 entries.
+    "count the rest": Call(
+        lambda tx: sample.count_rest(tx, {"available": "default", "completed": "a"}),
+        *({QUEUE}, 2 * sample.MAX_REST // 50, 1, 1),
+        walks=True,
+    ),
+    "count named queues": Call(
+        lambda tx: sample.count_named(tx, ["media"], 50), {QUEUE}, 8, 50, 8, walks=True
     ),
     "count recent": Call(lambda tx: stats.count_recent(tx, 100), {STAGING, *ENDED.values()}, 400, 5, 1),
     "discard exhausted": Call(rescue.discard_exhausted, {EXHAUSTED, KEY}, 0, 0, 0),

@@ -1,0 +1,10 @@
+"""Metrics for Prometheus: of a process, and of the jobs in the database. Needs `oban-sqlalchemy[prometheus]`.
+
+`app.mount("/metrics", metrics_app(oban))` serves them. `ObanMetrics(oban)` only adds them to a registry of
+`prometheus_client`, for an application that serves that itself.
+"""
+
+from oban.prometheus.app import MetricsApp, metrics_app
+from oban.prometheus.metrics import ObanMetrics
+
+__all__ = ["MetricsApp", "ObanMetrics", "metrics_app"]
