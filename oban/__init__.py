@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from oban.repository.retry import RetryOutcome
     from oban.repository.stats import Stats
     from oban.resources import Resource, injected
+    from oban.runner.node_check import NodeCheck
     from oban.sync_client import SyncOban
     from oban.types import JobState
     from oban.unique import Unique, UniqueOptions
@@ -56,6 +57,7 @@ __all__ = [
     "JobState",
     "JobUpdate",
     "Middleware",
+    "NodeCheck",
     "NodeInfo",
     "Oban",
     "ObanError",
@@ -106,6 +108,7 @@ _MODULES = {
     "repository.retry": ["RetryOutcome"],
     "repository.stats": ["Stats"],
     "resources": ["Resource", "injected"],
+    "runner.node_check": ["NodeCheck"],
     "sync_client": ["SyncOban"],
     "types": ["JobState"],
     "unique": ["Unique", "UniqueOptions"],

@@ -17,6 +17,8 @@ from oban.repository import attempts, nodes, stats
 from oban.repository.nodes import NodeInfo
 from oban.repository.selection import Target, parse, parse_id
 from oban.repository.stats import Stats
+from oban.runner import Node
+from oban.runner.node_check import NodeCheck
 
 
 class AsyncInspection(InspectionOperations[AsyncCaller]):
@@ -24,6 +26,10 @@ class AsyncInspection(InspectionOperations[AsyncCaller]):
 
     options: Options
     _database: Database
+    _node: Node
+
+    def check_node(self) -> NodeCheck:
+        return self._node.check(self.options)
 
     async def stats(self, session: AsyncCaller | None = None, *, count_limit: int | None = None) -> Stats:
         limit = stats.check_limit(count_limit)

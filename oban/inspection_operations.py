@@ -11,6 +11,7 @@ from oban.models import Attempt
 from oban.repository.nodes import NodeInfo
 from oban.repository.selection import Target
 from oban.repository.stats import Stats
+from oban.runner.node_check import NodeCheck, not_ready
 
 
 class InspectionOperations(ABC, Generic[CallerT]):
@@ -94,6 +95,17 @@ class InspectionOperations(ABC, Generic[CallerT]):
         Raises:
             InvalidArgument: There is no check with a code of `skip`, or an argument is of another type.
         """
+
+    def check_node(self) -> NodeCheck:
+        """Check whether the node of this process is live and ready, without asking the database.
+
+        For health endpoints of applications that run a node; `oban start` has its own with `--health-port`.
+        It can be called from any thread, also while the event loop is blocked, and costs a few microseconds.
+
+        Returns:
+            A `NodeCheck`. A client that runs no queues, such as a `SyncOban`, is live and never ready.
+        """
+        return not_ready("this client has no queues to run")
 
     @abstractmethod
     def list_attempts(

@@ -21,7 +21,13 @@ if TYPE_CHECKING:
 
 _COLUMNS = (Column("SETTING"), Column("VALUE"), Column("FROM", rank=1))
 _FIELDS = Options.__dataclass_fields__
-_DEFAULTS = {"processes": 1, "log_level": "info", "log_format": "text", "import": []}
+_DEFAULTS = {
+    "processes": 1,
+    "log_level": "info",
+    "log_format": "text",
+    "health_host": "127.0.0.1",
+    "import": [],
+}
 #: What TOML allows as a key without quotes.
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 Source: TypeAlias = Literal["argument", "environment", "file", "app", "default"]

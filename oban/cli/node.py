@@ -16,7 +16,9 @@ from typing import Any, NoReturn
 from oban import Oban, error_texts
 from oban.cli import banner
 from oban.cli.logs import Console
+from oban.cli.reports import Reporter
 from oban.cli.requests import SignalRequests
+from oban.cli.status import Status
 from oban.errors import DatabaseUnavailable
 from oban.stop_signals import exit_now
 
@@ -48,7 +50,9 @@ def run(
     instance: Coroutine[Any, Any, Oban],
     link: socket.socket | None,
     console: Console,
-    announced: str | None = None,
+    status: Status,
+    announced: str | None,
+    reports: bool,
 ) -> NoReturn:
     """Run a node until it is told to stop.
 
@@ -56,12 +60,14 @@ def run(
         instance: Returns the node's `Oban`, on its event loop.
         link: The socket to the supervisor, if there is one.
         console: Applied again each time that code of the application has run.
+        status: Learns how the node does.
         announced: The nodes that the banner names, empty for this one. A node with a supervisor prints no
             banner without it.
+        reports: Whether the supervisor wants to know how the node does.
     """
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         loop = runner.get_loop()
-        serving = loop.create_task(_serve(instance, link, console, announced))
+        serving = loop.create_task(_serve(instance, link, console, status, announced, reports))
         while not serving.done():
             try:
                 loop.run_until_complete(serving)
@@ -87,13 +93,16 @@ class _StopRequests:
     supervisor forwards it, too. So requests are counted separately for each source.
     """
 
-    def __init__(self, oban: Oban) -> None:
+    def __init__(self, oban: Oban, status: Status) -> None:
         self.received = asyncio.Event()
         self.second_stop: asyncio.Task[None] | None = None
         self._oban = oban
+        self._status = status
         self._counts: Counter[str] = Counter()
 
     def add(self, source: str) -> None:
+        if not self.received.is_set():
+            self._status.stop(self._oban.options.shutdown_grace_period)
         self._counts[source] += 1
         self.received.set()
         if self._counts[source] > 1 and self.second_stop is None:
@@ -105,23 +114,28 @@ async def _serve(
     instance: Coroutine[Any, Any, Oban],
     link: socket.socket | None,
     console: Console,
+    status: Status,
     announced: str | None,
+    reports: bool,
 ) -> None:
     oban = await instance
+    status.check = oban.check_node
     console.apply()
     if announced is not None or link is None:
         banner.show(oban, announced or oban.options.node, as_record=not console.is_text)
     loop = asyncio.get_running_loop()
-    requests = _StopRequests(oban)
+    requests = _StopRequests(oban, status)
     signals = SignalRequests(partial(requests.add, "signal"))
     signals.receive()
     listening = loop.create_task(_listen(link, requests)) if link else None
     grace = oban.options.shutdown_grace_period
-    if await _start(oban, requests.received):
+    if await _start(oban, requests.received, status):
         console.apply()
         if link:
             with contextlib.suppress(OSError):
-                await loop.sock_sendall(link, READY + f"{grace:g}".encode())
+                await loop.sock_sendall(link, READY + f"{grace:g}\n".encode())
+            if reports:
+                status.report_to(Reporter(link).report)
         await signals.wait(requests.received)
         running = sum(len(queue.running) for queue in oban.check_all_queues())
         hint = "; a second Ctrl-C or SIGTERM puts them back into their queues at once" if running else ""
@@ -146,7 +160,7 @@ async def _listen(link: socket.socket, requests: _StopRequests) -> None:
     requests.add("end of the supervisor")
 
 
-async def _start(oban: Oban, stop_requested: asyncio.Event) -> bool:
+async def _start(oban: Oban, stop_requested: asyncio.Event, status: Status) -> bool:
     """Start, and retry as long as the database cannot be reached; False if a stop was requested first."""
     while not stop_requested.is_set():
         starting = asyncio.create_task(oban.start())
@@ -163,8 +177,10 @@ async def _start(oban: Oban, stop_requested: asyncio.Event) -> bool:
             break
         except DatabaseUnavailable as error:
             logger.error("%s; trying again in %g s", error, CONNECT_INTERVAL)
+            status.problem = "the node is starting: the database cannot be reached"
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop_requested.wait(), CONNECT_INTERVAL)
         else:
+            status.problem = None
             return True
     return False

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 MAX_PROCESSES = 256
+MAX_PORT = 65535
 DEFAULTS = Options()
 
 
@@ -143,6 +144,16 @@ _OPTIONS: dict[str, Callable[[F], F]] = {
         type=click.Choice(FORMATS),
         help="How to write log records to stderr: as lines of text, or as one JSON object per line. With app,"
         " the handlers of the application write them.  [default: text]",
+    ),
+    "health_port": click.option(
+        "--health-port",
+        type=click.IntRange(0, MAX_PORT),
+        help="Answer /live and /ready over HTTP on this port: 200, or 503 and the reasons.  [default: none]",
+    ),
+    "health_host": click.option(
+        "--health-host",
+        metavar="ADDRESS",
+        help="The address of --health-port; 0.0.0.0 for probes from elsewhere.  [default: 127.0.0.1]",
     ),
 }
 

@@ -48,6 +48,8 @@ def _types() -> dict[str, Any]:
         "processes": int,
         "log_level": one_of[LEVELS],
         "log_format": one_of[FORMATS],
+        "health_port": int,
+        "health_host": str,
     }
     seconds = Annotated[float, BeforeValidator(_parse_period)]
     # `Options` checks what is in these tables.

@@ -26,7 +26,7 @@ from pydantic_settings import (
 from oban import dialects, display, suggestions
 from oban.cli import config_file
 from oban.cli.config_file import ConfigFile
-from oban.cli.options import MAX_PROCESSES
+from oban.cli.options import MAX_PORT, MAX_PROCESSES
 from oban.cli.setting_types import IN_CODE, OPTIONS, OVERRIDES, TYPES, parse_retention
 from oban.config import Options
 from oban.errors import ConfigError
@@ -173,6 +173,7 @@ def load(arguments: Mapping[str, Any], config: str | None = None, *, search: boo
 
     definitions: dict[str, Any] = {key: (type_ | None, None) for key, type_ in TYPES.items()}
     definitions["processes"] = (int | None, Field(default=None, ge=1, le=MAX_PROCESSES))
+    definitions["health_port"] = (int | None, Field(default=None, ge=0, le=MAX_PORT))
     model = create_model("Settings", __base__=Sources, **definitions)
     try:
         made: BaseSettings = model(**arguments)

@@ -16,7 +16,9 @@ from oban.cli import node as nodes
 from oban.cli import options as setting_options
 from oban.cli import target as targets
 from oban.cli.logs import Console
+from oban.cli.status import Status
 from oban.cli.supervisor import Supervisor
+from oban.cli.systemd import Systemd
 from oban.cli.watch import Watcher
 from oban.config import check_name
 from oban.errors import ConfigError
@@ -43,6 +45,8 @@ _OF_CHILDREN = ("import", "log_level", "log_format")
 @click.option("--supervisor", type=int, hidden=True)
 # The names of all of the supervisor's nodes, for the banner of the first one; empty if there is only one.
 @click.option("--announced", hidden=True)
+# Whether the supervisor wants to know how the node does.
+@click.option("--reports", is_flag=True, hidden=True)
 # The folder of the supervisor's configuration file. Its nodes get the settings, and do not read it again.
 @click.option("--folder", hidden=True)
 def start(
@@ -51,6 +55,7 @@ def start(
     watch: bool,
     supervisor: int | None,
     announced: str | None,
+    reports: bool,
     folder: str | None,
     **options: Any,
 ) -> None:
@@ -94,11 +99,14 @@ def start(
             link.set_inheritable(False)
         if watch and processes > 1:
             raise ConfigError("--watch runs one node: leave out --processes")
+        # Nodes of a supervisor have its environment, in which it was meant.
+        status = Status(None if has_supervisor else Systemd.find())
         if not has_supervisor:
             _warn(settings, app)
+            status.serve(values)
         if has_children:
             names = [f"{node}-{number}" for number in range(1, processes + 1)] if processes > 1 else [node]
-            _supervise(settings, app, names, watch, chosen)
+            _supervise(settings, app, names, watch, chosen, status)
         sys.path[:0] = list(dict.fromkeys([*([folder] if folder else []), *settings.folders]))
         for module in values.get("import", ()):
             targets.import_module(module, f"{_label(settings, 'import')} {module}")
@@ -107,7 +115,7 @@ def start(
         # Imported modules live as long as the process: spare garbage collections the scan of them.
         gc.collect()
         gc.freeze()
-        nodes.run(instance, link, console, announced)
+        nodes.run(instance, link, console, status, announced, reports)
 
 
 def _warn(settings: "Settings", app: str | None) -> None:
@@ -140,7 +148,12 @@ async def _instance(target: Coroutine[Any, Any, Oban] | None, url: Any, chosen: 
 
 
 def _supervise(
-    settings: "Settings", app: str | None, names: list[str], watch: bool, chosen: dict[str, Any]
+    settings: "Settings",
+    app: str | None,
+    names: list[str],
+    watch: bool,
+    chosen: dict[str, Any],
+    status: Status,
 ) -> NoReturn:
     url = settings.values.get("database_url")
     environment = {**os.environ}
@@ -159,6 +172,9 @@ def _supervise(
     if settings.file:
         arguments += ["--folder", str(settings.file.path.parent)]
 
+    if status.is_watched:
+        arguments.append("--reports")
+
     # The first node prints the banner for all of them, when it is started for the first time.
     banner = iter(["--announced", f"{names[0]} to {names[-1]}"])
 
@@ -172,7 +188,11 @@ def _supervise(
     grace = chosen.get("shutdown_grace_period", setting_options.DEFAULTS.shutdown_grace_period)
     with asyncio.Runner() as runner:
         if watch:
-            runner.run(Watcher(command, names[0], environment, grace).run())
+            watcher = Watcher(command, names[0], environment, grace)
+            status.check, watcher.on_stop = watcher.check, status.stop
+            runner.run(watcher.run())
             stop_signals.exit_now()
         # Closing the loop would give the signals their default actions again.
-        stop_signals.exit_with(runner.run(Supervisor(command, names, environment, grace).run()))
+        supervisor = Supervisor(command, names, environment, grace)
+        status.check, supervisor.on_stop = supervisor.check, status.stop
+        stop_signals.exit_with(runner.run(supervisor.run()))

@@ -12,7 +12,9 @@ from typing import Any
 
 from oban import backoff, clock
 from oban.cli.node import READY, STOP
+from oban.cli.reports import Reports, combined
 from oban.cli.requests import SignalRequests
+from oban.runner.node_check import NodeCheck, not_ready
 
 logger = logging.getLogger("oban.supervisor")
 
@@ -40,6 +42,8 @@ class Supervisor:
     ) -> None:
         self._grace = grace
         self._stopping = asyncio.Event()
+        #: Called with the seconds that a stop can take when it begins.
+        self.on_stop: Callable[[float], object] = bool
         self._nodes = [NodeProcess(node, command, environment, self._stopping) for node in nodes]
 
     async def run(self) -> int:
@@ -60,17 +64,25 @@ class Supervisor:
         ended = asyncio.gather(*running)
         awaited = [ended, stopping]
         await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
-        grace = max(self._grace, *(node.grace for node in self._nodes))
-        await asyncio.wait([ended], timeout=grace + KILL_AFTER)
+        await asyncio.wait([ended], timeout=self._longest_stop())
         for task in (ready, stopping):
             task.cancel()
         for node in self._nodes:
             node.kill()
         return max(await ended)
 
+    def check(self) -> NodeCheck:
+        """Whether all nodes are live and ready, by their reports. Called from any thread."""
+        return combined({node.node: node.check() for node in self._nodes})
+
+    def _longest_stop(self) -> float:
+        return max(self._grace, *(node.grace for node in self._nodes)) + KILL_AFTER
+
     def stop(self) -> None:
         """Ask every node to stop; a second request ends the grace period."""
         logger.info("stopping")
+        if not self._stopping.is_set():
+            self.on_stop(self._longest_stop())
         self._stopping.set()
         for node in self._nodes:
             node.stop()
@@ -91,6 +103,7 @@ class NodeProcess:
     _process: Process | None = None
     _link: socket.socket | None = None
     _started: bool = False
+    _reports: Reports = field(default_factory=Reports)
 
     async def run(self, is_first: bool = False) -> int:
         """Run the process, and restart it whenever it ends, until the supervisor stops.
@@ -115,6 +128,12 @@ class NodeProcess:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.stopping.wait(), pause)
         return 0
+
+    def check(self) -> NodeCheck:
+        """Whether the node is live and ready, by its reports. Called from any thread."""
+        if self._process is None:
+            return not_ready("no process of this node runs")
+        return self._reports.check()
 
     def stop(self) -> None:
         if self._link is not None:
@@ -150,6 +169,7 @@ class NodeProcess:
         with link:
             link.setblocking(False)
             self._started = False
+            self._reports = Reports()
             self._link = link
             try:
                 with child_link:
@@ -174,10 +194,14 @@ class NodeProcess:
 
     async def _listen(self, link: socket.socket) -> None:
         with contextlib.suppress(OSError):
-            if report := await asyncio.get_running_loop().sock_recv(link, 64):
-                self._started = True
-                self.grace = float(report.removeprefix(READY) or 0)
-                self.ready.set()
+            while received := await asyncio.get_running_loop().sock_recv(link, 4096):
+                if not self._started:
+                    # Reports can follow in the same piece.
+                    report, _, received = received.partition(b"\n")
+                    self._started = True
+                    self.grace = float(report.removeprefix(READY) or 0)
+                    self.ready.set()
+                self._reports.receive(received)
 
 
 def _signal(number: int) -> str:

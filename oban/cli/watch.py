@@ -3,12 +3,13 @@
 import asyncio
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from oban.cli.requests import SignalRequests
 from oban.cli.supervisor import KILL_AFTER, Command, NodeProcess
 from oban.errors import ConfigError
+from oban.runner.node_check import NodeCheck
 
 logger = logging.getLogger("oban.watch")
 
@@ -33,6 +34,8 @@ class Watcher:
         self._folder = os.getcwd()
         self._grace = grace
         self._stopping = asyncio.Event()
+        #: Called with the seconds that a stop can take when it begins.
+        self.on_stop: Callable[[float], object] = bool
         self._changed = asyncio.Event()
         self._paths: set[str] = set()
         self._node = NodeProcess(node, command, environment, self._stopping)
@@ -59,9 +62,18 @@ class Watcher:
         except (OSError, RuntimeError) as error:
             raise ConfigError(f"cannot watch {self._folder}: {error}") from None
 
+    def check(self) -> NodeCheck:
+        """Whether the node is live and ready, by its reports. Called from any thread."""
+        return self._node.check()
+
+    def _longest_stop(self) -> float:
+        return max(self._grace, self._node.grace) + KILL_AFTER
+
     def stop(self) -> None:
         """Ask the node to stop, and end; a second request ends the grace period."""
         logger.info("stopping")
+        if not self._stopping.is_set():
+            self.on_stop(self._longest_stop())
         self._stopping.set()
         self._node.stop()
 
@@ -86,8 +98,7 @@ class Watcher:
                 if not self._stopping.is_set():
                     logger.info("restarting the node: %s", self._what_changed())
                     self._node.stop()
-                grace = max(self._grace, self._node.grace)
-                await asyncio.wait({running}, timeout=grace + KILL_AFTER)
+                await asyncio.wait({running}, timeout=self._longest_stop())
                 self._node.kill()
                 await running
             elif not self._stopping.is_set():

@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 
+from oban import clock
 from oban.database.aio import Database
 from oban.errors import ObanError
 from oban.log_limits import LogLimit
@@ -45,6 +46,8 @@ class Notifier(ABC):
         self._started = False
         #: Whether an event has told that payloads arrive; None before the first one.
         self._is_connected: bool | None = None
+        #: Since when notifications do not arrive, minus infinity before the first one. None while they do.
+        self._silent_since: float | None = None
         #: Receives in the background, if the notifier needs that.
         self._task: asyncio.Task[None] | None = None
 
@@ -64,6 +67,21 @@ class Notifier(ABC):
             if self.database.telemetry.wants(ListenerDisconnected):
                 fields = error_fields(error)
                 self.database.telemetry.emit(ListenerDisconnected, kind=self.kind, **fields)
+
+    def silent_for(self) -> float:
+        """The seconds for which notifications have not arrived, as far as this notifier knows.
+
+        Infinite before the first one, and 0 while they arrive or if it does not expect any. Called from any
+        thread.
+        """
+        since = self._silent_since
+        return 0.0 if since is None else clock.monotonic() - since
+
+    def _note_hearing(self, hears: bool) -> None:
+        if hears:
+            self._silent_since = None
+        elif self._silent_since is None:
+            self._silent_since = clock.monotonic()
 
     def subscribe(self, channel: str, handler: Handler) -> None:
         """Call `handler` with each payload of a channel, on the event loop."""

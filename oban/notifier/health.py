@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import logging
 import uuid
+from collections.abc import Callable
 
 from sqlalchemy import URL
 
@@ -20,6 +21,8 @@ logger = logging.getLogger("oban.notifier")
 
 #: Seconds between two checks, each of which runs two statements.
 CHECK_INTERVAL = 60.0
+#: Seconds until the next check after one that failed, or heard nothing.
+RETRY_INTERVAL = 5.0
 #: Seconds that a notification can take to arrive.
 ECHO_TIMEOUT = 5.0
 #: Seconds that a check can take to end.
@@ -29,12 +32,14 @@ STOP_TIMEOUT = 1.0
 class Health:
     """Checks the notifications of one node, and logs each problem when it begins.
 
-    `listen_url` is the URL of the listening connection, if it is not made as the engine's are.
+    `listen_url` is the URL of the listening connection, if it is not made as the engine's are. `on_result` is
+    called with the result of each check: whether notifications arrive.
     """
 
-    def __init__(self, database: Database, listen_url: URL | None) -> None:
+    def __init__(self, database: Database, listen_url: URL | None, on_result: Callable[[bool], None]) -> None:
         self._database = database
         self._listen_url = listen_url
+        self._on_result = on_result
         self._known: dict[str, str] = {}
         #: Whether the last echo has arrived; None while none was sent on this connection.
         self.echoed: bool | None = None
@@ -68,25 +73,32 @@ class Health:
 
     async def _run(self, schema: str | None, pooled: bool) -> None:
         while not self._stopped.is_set():
+            pause = RETRY_INTERVAL
             try:
-                await self._check(schema, pooled)
+                if await self._check(schema, pooled):
+                    pause = CHECK_INTERVAL
             # The services log that the database is away, and the next check may find it there.
             except Exception as error:
                 logger.debug("cannot check whether notifications arrive: %s", dialects.driver_error(error))
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(CHECK_INTERVAL):
+                async with asyncio.timeout(pause):
                     await self._stopped.wait()
 
-    async def _check(self, schema: str | None, pooled: bool) -> None:
+    async def _check(self, schema: str | None, pooled: bool) -> bool:
+        """Returns whether notifications arrive, or the trigger is muted, so that none are expected."""
         trigger = await self._database.read(announce.insert_trigger, schema)
         if trigger is not None:
             problem = trigger_problem(trigger, f"{schema}.oban_jobs")
             self._log("trigger", "" if problem is None else f"{problem.text}; {problem.advice}")
+        silence = ""
         if not self._stopped.is_set() and (trigger is None or not trigger.muted):
             silence = await self._echo_problem(pooled)
             if not self._stopped.is_set():
                 self.echoed = not silence
             self._log("echo", silence)
+        if not self._stopped.is_set():
+            self._on_result(not silence)
+        return not silence
 
     async def _echo_problem(self, pooled: bool) -> str:
         self._received.clear()

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -42,7 +43,7 @@ class ListenNotifier(Notifier):
         self._engine: AsyncEngine = database.engine
         self._listening = asyncio.Event()
         self._failures = 0
-        self._health = Health(database, self._url)
+        self._health = Health(database, self._url, self._note_hearing)
 
     @property
     def hears(self) -> bool | None:
@@ -53,6 +54,7 @@ class ListenNotifier(Notifier):
     async def _open(self) -> None:
         if self._url is not None:
             self._engine = make_engine(self._url, poolclass=NullPool)
+        self._silent_since = -math.inf
         self._task = asyncio.create_task(self._run(), name="oban-listen")
         listening = asyncio.create_task(self._listening.wait())
         # Without a connection the node starts all the same, and polls.
@@ -79,6 +81,7 @@ class ListenNotifier(Notifier):
                     return
                 self._failures += 1
                 self._note_disconnected(error)
+                self._note_hearing(False)
                 pause = backoff.pause(self._failures)
                 reason = str(dialects.driver_error(error))
                 # On a standby server, say, each of the many attempts fails in the same way.

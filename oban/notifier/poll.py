@@ -7,6 +7,7 @@ are observed instead.
 
 import asyncio
 import logging
+import math
 
 from sqlalchemy import Connection, event, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -68,6 +69,7 @@ class DataVersionNotifier(PollNotifier):
             self._hears = True
             self._note_connected()
         else:
+            self._silent_since = -math.inf
             self._task = asyncio.create_task(self._watch(), name="oban-data-version")
 
     async def _close(self) -> None:
@@ -93,6 +95,7 @@ class DataVersionNotifier(PollNotifier):
             except Exception as error:
                 self._hears = False
                 self._note_disconnected(error)
+                self._note_hearing(False)
                 logger.warning("polling the database for changes failed: %s", dialects.driver_error(error))
                 await asyncio.sleep(RETRY_PAUSE)
 
@@ -102,6 +105,7 @@ class DataVersionNotifier(PollNotifier):
             version = await connection.run_sync(self._data_version)
             self._hears = True
             self._note_connected()
+            self._note_hearing(True)
             if version != seen:
                 seen = version
                 self.wake_all()

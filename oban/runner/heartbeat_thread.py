@@ -39,6 +39,7 @@ class HeartbeatThread:
         self._refresher = Refresher(self._database, options, heartbeats, loop_answered_at, facts)
         self.may_fetch = self._refresher.may_fetch
         self.is_steady = self._refresher.is_steady
+        self.failing_for = self._refresher.failing_for
 
     async def start(self) -> None:
         """Send the first heartbeat, and go on with one every interval. Raises what the first one raises."""

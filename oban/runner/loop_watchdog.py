@@ -71,6 +71,11 @@ class LoopWatchdog:
             self._thread.join()
             self._thread = None
 
+    def unanswered_for(self) -> float:
+        """The seconds for which the loop has not answered, 0 if it has. Called from any thread."""
+        # Other than by the time of the last answer, a process that stood still is not taken to be blocked.
+        return 0.0 if self._answered else clock.monotonic() - self._asked_at
+
     def _watch(self) -> None:
         interval = self.threshold / 4
         while True:

@@ -11,6 +11,7 @@ from oban.database.loops import LoopLock
 from oban.errors import WrongLoop
 from oban.runner import deadlines
 from oban.runner.lifespan import Lifespan, make_lifespan
+from oban.runner.node_check import NodeCheck, check_parts, not_ready
 from oban.runner.runner import Runner
 
 #: Seconds that the connections of an engine that was created for a URL can take to close.
@@ -31,6 +32,8 @@ class Node:
         #: A start and a stop take turns.
         self._turn = LoopLock()
         self._stopping: asyncio.Task[None] | None = None
+        #: Whether the event loop of a runner was closed without a stop.
+        self._is_lost = False
 
     def _renew(self) -> None:
         """Run nothing in this process, which was forked from the one of the runner."""
@@ -44,6 +47,7 @@ class Node:
         if self._runner is not None and loop is not None and loop.is_closed():
             self._runner.abandon()
             self._runner = self._database.loop = None
+            self._is_lost = True
         return self._runner
 
     @property
@@ -51,6 +55,23 @@ class Node:
         """Whether a runner has started, or is starting, in this process."""
         loop = self._database.loop
         return loop is not None and not loop.is_closed() and not forks.is_child
+
+    def check(self, options: Options) -> NodeCheck:
+        """Whether the node is live and ready. Called from any thread."""
+        if not options.queues:
+            return not_ready("this client has no queues to run")
+        runner, loop, stopping = self._runner, self._database.loop, self._stopping
+        if self._is_lost or (loop is not None and loop.is_closed()):
+            return not_ready("the event loop has ended without a stop", is_live=False)
+        if runner is None:
+            if loop is not None:
+                return not_ready("the node is starting")
+            return not_ready("the node has not started" if stopping is None else "the node has stopped")
+        needed = (runner.stager, *runner.producers.values())
+        found = check_parts(runner.watchdog, runner.heartbeat_thread, needed, runner.notifier)
+        if stopping is None or stopping.done():
+            return found
+        return NodeCheck(found.is_live, False, ("the node is stopping", *found.problems))
 
     async def start(self, client: Any, options: Options) -> None:
         """Start a runner if the client's options have queues, unless there is one already."""
@@ -60,6 +81,7 @@ class Node:
                 self._refuse_other_loop("started again there")
             elif options.queues:
                 self._database.enter_loop()
+                self._is_lost = False
                 self._lifespan = make_lifespan(options.lifespan, client)
                 try:
                     self._runner = await self._start_runner(options)

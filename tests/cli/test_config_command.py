@@ -32,6 +32,8 @@ import | app.workers, app.more | oban.toml, line 3
 processes | 1 | default
 log_level | info | default
 log_format | text | default
+health_port | - | default
+health_host | 127.0.0.1 | default
 name | Shop | --name
 node | web | OBAN_NODE
 prefix | - | default

@@ -41,6 +41,8 @@ def test_every_option_of_oban_is_a_setting_or_an_object_in_code() -> None:
         "processes",
         "log_level",
         "log_format",
+        "health_port",
+        "health_host",
     }
 
 
@@ -51,6 +53,8 @@ def test_every_option_of_oban_is_a_setting_or_an_object_in_code() -> None:
         ('import = ["app.workers", "app.more"]', "import", ["app.workers", "app.more"]),
         ('import = "app.workers, app.more"', "import", ["app.workers", "app.more"]),
         ("processes = 4", "processes", 4),
+        ("health_port = 0", "health_port", 0),
+        ('health_host = "::"', "health_host", "::"),
         ('log_format = "json"', "log_format", "json"),
         ('name = "Shop"', "name", "Shop"),
         ("lease = 90", "lease", 90.0),

@@ -96,6 +96,7 @@ def test_a_variable_is_converted_to_the_type_of_its_setting(
         ("OBAN_QUEUES", '{"a": {"limt": 1}}', "queue 'a': unknown option 'limt'; did you mean limit?"),
         ("OBAN_QUEUES", '{"a"', "queue '{\"a\"' is not a queue name"),
         ("OBAN_RETENTION", "6h", "retention should be a valid table, not '6h'"),
+        ("OBAN_HEALTH_PORT", "65536", "health_port should be less than or equal to 65535, not 65536"),
         ("OBAN_LOG_FORMAT", "xml", "log_format should be 'text', 'json' or 'app', not 'xml'"),
     ],
 )

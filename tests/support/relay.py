@@ -1,4 +1,4 @@
-"""A TCP port that leads to a PostgreSQL server, and can forget its connections as a firewall does."""
+"""A TCP port that leads to a PostgreSQL server, and can fail as a server, a network or a firewall does."""
 
 import asyncio
 import contextlib
@@ -12,6 +12,10 @@ class Relay:
 
     def __init__(self, url: URL) -> None:
         self.target = url
+        #: Whether new connections are closed at once, as where no server listens.
+        self.refuses = False
+        #: Whether whatever is sent is dropped, and neither side is told.
+        self.swallows = False
         self._open: set[object] = set()
         self._forgotten: set[object] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -25,7 +29,15 @@ class Relay:
         """Drop whatever is sent on the present connections from now on, and tell neither side."""
         self._forgotten |= self._open
 
+    def cut(self) -> None:
+        """Close the present connections."""
+        for task in self._tasks:
+            task.cancel()
+
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self.refuses:
+            writer.transport.abort()
+            return
         me = object()
         self._open.add(me)
         self._tasks.add(asyncio.current_task())  # type: ignore[arg-type]
@@ -37,7 +49,7 @@ class Relay:
 
         async def copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
             while data := await source.read(65536):
-                if me not in self._forgotten:
+                if me not in self._forgotten and not self.swallows:
                     target.write(data)
             if me not in self._forgotten:
                 target.close()

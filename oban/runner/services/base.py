@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from oban import backoff, dialects
+from oban import backoff, clock, dialects
 from oban.telemetry import ServiceFailed, Telemetry
 from oban.telemetry.errors import error_fields
 
@@ -31,6 +31,7 @@ class Service(ABC):
         self.interval = interval
         self.telemetry = telemetry or Telemetry()
         self.failures = 0
+        self._failing_since: float | None = None
         #: The longest pause after a failure, in seconds.
         self.max_backoff = backoff.LONGEST_PAUSE
         self._next_tick = 0.0
@@ -75,6 +76,11 @@ class Service(ABC):
             # If this stop is interrupted, no later one can end the task.
             task.cancel()
 
+    def failing_for(self) -> float:
+        """The seconds since the first of the failures in a row; 0 after a success. Called from any thread."""
+        since = self._failing_since
+        return 0.0 if since is None else clock.monotonic() - since
+
     def wake(self) -> None:
         """Tick as soon as possible. Call it on the event loop."""
         self._woken.set()
@@ -93,10 +99,12 @@ class Service(ABC):
             self._next_tick = math.inf
             try:
                 pause = await self.tick()
-                self.failures = 0
+                self.failures, self._failing_since = 0, None
             # The loop must outlive whatever makes a tick fail: a restart, a failover, a full disk.
             except Exception as error:
                 self.failures += 1
+                if self._failing_since is None:
+                    self._failing_since = clock.monotonic()
                 pause = backoff.pause(self.failures, self.max_backoff)
                 self._log_failure(error, pause)
                 if self.telemetry.wants(ServiceFailed):
