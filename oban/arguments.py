@@ -6,16 +6,17 @@ pydantic converts them to JSON and back. It is imported when the first worker de
 import json
 import sys
 import types
-from collections.abc import Mapping, MutableMapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import contextmanager, suppress
 from dataclasses import is_dataclass
 from typing import Any, ForwardRef, TypeVar, Union, get_args, get_origin
 
 from typing_extensions import is_typeddict
 
-from oban import encoding, error_texts, fields
+from oban import encoding, error_texts, fields, redaction
 from oban.annotations import evaluate, show, unalias
 from oban.errors import ConfigError, InvalidJob
+from oban.secret_values import Secrets
 
 _DICTS: tuple[Any, ...] = (dict, Mapping, MutableMapping)
 _UNIONS: tuple[Any, ...] = (Union, types.UnionType)
@@ -146,6 +147,17 @@ def stored_form(value: object) -> Any:
     # A serializer of a class can raise anything.
     except Exception:
         return value
+
+
+@contextmanager
+def without_values(args: object, redacted: frozenset[str], *, everything: bool) -> Iterator[None]:
+    """Raise an `InvalidJob` about args without their redacted values, or any, which a validator can name."""
+    try:
+        yield
+    except InvalidJob as error:
+        form = stored_form(args)
+        secrets = Secrets([form]) if everything else redaction.secrets_in([form], redacted)
+        raise InvalidJob(error.field, secrets.text(error.problem)) from None
 
 
 def _dump(adapter: Any, value: object) -> Any:

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, TypeAlias
 
 from oban import error_texts
+from oban.secret_values import REDACTED, Secrets
 
 #: Lines of this level and above are kept, whatever level the logger has.
 KEPT_LEVEL = logging.INFO
@@ -26,11 +27,15 @@ class JobLogger(logging.LoggerAdapter[logging.Logger]):
     Args:
         fields: The fields of the job.
         keep: Keeps a line; None if no worker runs the job.
+        secrets: The redacted values of the job, which are replaced in its lines; None if it has none.
     """
 
-    def __init__(self, fields: Mapping[str, object], keep: KeepLine | None) -> None:
+    def __init__(
+        self, fields: Mapping[str, object], keep: KeepLine | None, secrets: Secrets | None = None
+    ) -> None:
         super().__init__(_logger, fields)
         self._keep = keep
+        self._secrets = secrets
 
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
         """Add the fields of the job to the `extra` of a call."""
@@ -45,6 +50,8 @@ class JobLogger(logging.LoggerAdapter[logging.Logger]):
         """Log a line as `logging.Logger.log` does, and keep it with the attempt."""
         if not self.isEnabledFor(level):
             return
+        if self._secrets is not None:
+            msg, args, kwargs = _redacted(self._secrets, level, msg, args, kwargs)
         if self._keep is not None:
             # The exception that is handled now, which another thread could not see.
             error = _exception(kwargs.get("exc_info"))
@@ -63,6 +70,30 @@ def _exception(exc_info: object) -> BaseException | None:
         error = exc_info[1] if len(exc_info) > 1 else None
         return error if isinstance(error, BaseException) else None
     return sys.exception() if exc_info else None
+
+
+def _redacted(
+    secrets: Secrets, level: int, msg: object, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[object, tuple[Any, ...], dict[str, Any]]:
+    """The arguments of a call of a logger, with redacted values replaced. Never raises."""
+    shown = {**kwargs}
+    if (error := _exception(kwargs.get("exc_info"))) is not None:
+        shown["exc_info"] = secrets.error(error)
+    if isinstance(extra := kwargs.get("extra"), Mapping):
+        shown["extra"] = {key: _redacted_field(secrets, value) for key, value in extra.items()}
+    # The text is an argument, because it can have a percent sign.
+    return "%s", (secrets.text(_text(level, msg, args, None)),), shown
+
+
+def _redacted_field(secrets: Secrets, value: object) -> object:
+    try:
+        shown: object = secrets.value(value)
+        # Objects that are no JSON values can be shown by their text only.
+        text = repr(shown)
+        redacted = secrets.text(text)
+        return shown if redacted == text else redacted
+    except Exception:
+        return REDACTED
 
 
 def _text(level: int, msg: object, args: tuple[Any, ...], error: BaseException | None) -> str:

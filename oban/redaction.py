@@ -4,7 +4,7 @@ A worker names the fields with the option `redact`. Each of its jobs has the nam
 well, for programs that do not know the worker.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from oban import display, encoding, encryption
@@ -75,17 +75,23 @@ def secrets(job: Any) -> Secrets | None:
     redacted, is_encrypted = names_of(job), _encrypts(job)
     if not (redacted or is_encrypted):
         return None
+    plain = _loaded(job, "args")
+    found = secrets_in([plain, _loaded(job, "meta")], redacted)
+    if is_encrypted and not encryption.is_sealed(plain):
+        found |= Secrets([plain])
+    return found or None
+
+
+def secrets_in(documents: Iterable[Any], redacted: frozenset[str]) -> Secrets:
+    """The values of redacted fields in some documents."""
     found: list[Any] = []
-    if is_encrypted and not encryption.is_sealed(plain := _loaded(job, "args")):
-        found.append(plain)
-    for field in ("args", "meta"):
-        document = _loaded(job, field)
+    for document in documents:
         try:
             found += _redacted_values(document, redacted, redacted)
         except RecursionError:
             # Another program has stored it. All of it is secret, rather than nothing.
             found.append(document)
-    return Secrets(found) if found else None
+    return Secrets(found)
 
 
 def mark(values: dict[str, Any]) -> None:

@@ -151,7 +151,7 @@ def _forms_of(value: Any) -> set[str]:
     forms: set[str] = set()
     # Applications strip what they are sent, and tracebacks indent each line of a message.
     for text in {value, value.strip(), *(line.strip() for line in value.splitlines())}:
-        if text:
+        if len(text.strip()) > 1:
             forms |= _escaped(text)
     return forms
 
@@ -179,6 +179,8 @@ _ESCAPES: tuple[Callable[[str], str], ...] = (
 
 
 def _forms_of_number(value: float) -> set[str]:
+    if len(str(value)) == 1:
+        return set()
     forms = {str(value), json.dumps(value), f"{value:,}", f"{value:_}"}
     if abs(value) < 1e15:
         forms |= {f"{value:.2f}", f"{value:,.2f}", f"{value:g}"}

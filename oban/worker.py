@@ -206,7 +206,10 @@ class Worker(Generic[A]):
         if cls.encryption is not None:
             # They can be those of another job, such as `job.args` of one that was loaded.
             args = cls.encryption.plain(args)
-        if cls._arguments is not None:
+        if cls._arguments is not None and (cls.redacted or cls.encryption is not None):
+            with arguments.without_values(args, cls.redacted, everything=cls.encryption is not None):
+                stored = cls._arguments.dump(args, cls.worker_name)
+        elif cls._arguments is not None:
             stored = cls._arguments.dump(args, cls.worker_name)
         else:
             stored = {} if args is None else fields.args(args)
@@ -214,7 +217,7 @@ class Worker(Generic[A]):
             stored = cls.encryption.seal(stored)
         if cls._is_in_script:
             cls._is_in_script = main_module.job_created(cls.worker_name)
-        if not (overrides or cls._mutable):
+        if not (overrides or cls._mutable or cls.redacted):
             return Job._from_template(cls._template, stored)
         checked = fields.check(overrides)
         if checked.get("unique"):

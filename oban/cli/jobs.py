@@ -9,7 +9,7 @@ from rich.text import Text
 from sqlalchemy import Select
 
 from oban import error_texts
-from oban.cli import output
+from oban.cli import output, redacted
 from oban.cli.documents import DOCUMENTS
 from oban.cli.durations import Duration
 from oban.cli.instance import Instance, of_instance
@@ -75,7 +75,7 @@ def list_(instance: Instance, choice: Choice, limit: int, sort: str, as_json: bo
     """
     statement: Select[Any] = choice.statement().order_by(*_ORDERS[sort])
     found = instance.call(lambda oban: oban.list_jobs(statement, limit=limit + 1))
-    shown = found[:limit]
+    shown = [redacted.job(job) for job in found[:limit]]
     if as_json:
         output.document(DOCUMENTS["jobs list"], [job_document(job) for job in shown])
     elif shown:
@@ -105,6 +105,7 @@ def show(job_id: int, instance: Instance, as_json: bool) -> None:
     job, attempts = instance.call(read)
     if job is None:
         raise _missing(job_id)
+    redacted.job(job, attempts)
     if as_json:
         output.document(DOCUMENTS["jobs show"], job_details(job, attempts))
     else:
@@ -139,6 +140,7 @@ def wait(job_id: int, timeout: timedelta | None, instance: Instance, as_json: bo
     job, has_ended = instance.call(look)
     if job is None:
         raise _missing(job_id)
+    redacted.job(job)
     if as_json:
         output.document(DOCUMENTS["jobs wait"], job_document(job))
     elif has_ended:

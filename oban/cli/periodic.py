@@ -8,7 +8,7 @@ import click
 
 from oban import suggestions
 from oban.amounts import duration
-from oban.cli import output
+from oban.cli import output, redacted
 from oban.cli.documents import DOCUMENTS
 from oban.cli.instance import Instance, of_instance
 from oban.cli.job_documents import job_document
@@ -41,7 +41,7 @@ def periodic() -> None:
 @output.json_option
 def list_(instance: Instance, as_json: bool) -> None:
     """List the periodic entries, with their last and their next time."""
-    entries = instance.call(lambda oban: oban.list_periodic())
+    entries = [redacted.periodic(info) for info in instance.call(lambda oban: oban.list_periodic())]
     if as_json:
         output.document(DOCUMENTS["periodic list"], entries)
     elif entries:
@@ -72,7 +72,7 @@ def show(entry: str, instance: Instance, as_json: bool) -> None:
 
     That includes what `oban periodic update` has changed.
     """
-    info = instance.call(lambda oban: find(oban, entry))
+    info = redacted.periodic(instance.call(lambda oban: find(oban, entry)))
     if as_json:
         output.document(DOCUMENTS["periodic show"], info)
     else:
@@ -151,7 +151,7 @@ def resume(entry: str, instance: Instance, as_json: bool) -> None:
 
 def _report(verb: str, info: PeriodicInfo, text: str, as_json: bool) -> None:
     if as_json:
-        output.document(DOCUMENTS[f"periodic {verb}"], info)
+        output.document(DOCUMENTS[f"periodic {verb}"], redacted.periodic(info))
     else:
         click.echo(text)
 
@@ -162,7 +162,7 @@ def _report(verb: str, info: PeriodicInfo, text: str, as_json: bool) -> None:
 @output.json_option
 def run(entry: str, instance: Instance, as_json: bool) -> None:
     """Insert a job of ENTRY now, also if it is paused."""
-    job: Job = instance.call(lambda oban: oban.run_periodic(entry))
+    job: Job = redacted.job(instance.call(lambda oban: oban.run_periodic(entry)))
     if job.conflict:
         raise click.ClickException(
             f"no job of {log_safe(entry)} was inserted: it is unique, and job {job.id}, which is {job.state},"

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from oban.cli import output
+from oban.cli import output, redacted
 from oban.cli.documents import DOCUMENTS
 from oban.cli.instance import Instance, of_instance
 from oban.cli.periodic import find, periodic
@@ -145,14 +145,14 @@ def delete(entry: str, instance: Instance, as_json: bool) -> None:
 
     info = instance.call(call)
     if as_json:
-        output.document(DOCUMENTS["periodic delete"], info)
+        output.document(DOCUMENTS["periodic delete"], redacted.periodic(info))
     else:
         click.echo(f"{log_safe(entry)} was deleted.")
 
 
 def _report(verb: str, info: PeriodicInfo, done: str, as_json: bool) -> None:
     if as_json:
-        output.document(DOCUMENTS[f"periodic {verb}"], info)
+        output.document(DOCUMENTS[f"periodic {verb}"], redacted.periodic(info))
         return
     following = "It is paused." if info.paused else f"Its next time is {output.time(info.next_at)} UTC."
     click.echo(f"{log_safe(info.name)} {done}. {following}")

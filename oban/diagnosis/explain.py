@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-from oban import error_texts, fields
+from oban import error_texts, fields, redaction
 from oban.amounts import counted, duration
 from oban.config import Options
 from oban.database.transaction import Transaction
@@ -96,7 +96,7 @@ def _missing(job_id: int, facts: Facts, options: Options) -> Reason:
 def _ended(job: Job, facts: Facts, commands: Commands) -> Iterator[Reason]:
     ended_at = getattr(job, f"{job.state}_at")
     text = f"It has ended: it was {job.state} at {since(ended_at, facts.now)}."
-    error = last_error(job.errors)
+    error = last_error(redaction.value(job, job.errors))
     if job.state == JobState.COMPLETED:
         yield Reason("completed", text, "To run it once more, retry it:", (commands.jobs("retry", job.id),))
         return

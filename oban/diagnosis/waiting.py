@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from oban import clock, fields, suggestions
+from oban import clock, fields, redaction, suggestions
 from oban.amounts import counted, duration
 from oban.config import Options
 from oban.diagnosis.executing import no_leader
@@ -26,7 +26,7 @@ def scheduled(job: Job, facts: Facts, options: Options, commands: Commands) -> I
     failed, at_once = "", (commands.jobs("retry", job.id),)
     if job.state == JobState.RETRYABLE:
         failed = f"Attempt {job.attempt} of {job.max_attempts} failed. "
-        if error := last_error(job.errors):
+        if error := last_error(redaction.value(job, job.errors)):
             failed = f"Attempt {job.attempt} of {job.max_attempts} failed: {sentence(error)} "
     seconds = (job.scheduled_at - facts.now).total_seconds()
     if job.scheduled_at == LAST_TIME:

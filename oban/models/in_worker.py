@@ -3,9 +3,10 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from oban import error_texts
+from oban import error_texts, redaction
 from oban.job_log import JobLogger
 from oban.progress import Progress, check
+from oban.secret_values import Secrets
 from oban.types import JobState
 
 
@@ -17,6 +18,9 @@ class RunStatus(Protocol):
 
     @property
     def progress(self) -> Progress | None: ...
+
+    @property
+    def secrets(self) -> Secrets | None: ...
 
     def set_progress(self, done: float, total: float | None, message: str | None) -> None: ...
 
@@ -67,9 +71,13 @@ class InWorker:
         Example:
             `job.progress(3, 10, "reading")`
         """
+        run = self._run
+        # Before the message is cut, because a part of a value would not be found.
+        if run is not None and run.secrets is not None and isinstance(message, str):
+            message = run.secrets.text(str.__str__(message))
         checked = check(done, total, message)
-        if self._run is not None:
-            self._run.set_progress(*checked)
+        if run is not None:
+            run.set_progress(*checked)
 
     @property
     def last_progress(self) -> Progress | None:
@@ -103,4 +111,6 @@ class InWorker:
         values = self.__dict__
         names = {key: error_texts.log_safe(values.get(key)) for key in ("worker", "queue")}
         extra = {"job_id": self._known_id, **names, "attempt": values.get("attempt")}
-        return JobLogger(extra, None if self._run is None else self._run.add_line)
+        if self._run is None:
+            return JobLogger(extra, None, redaction.secrets(self))
+        return JobLogger(extra, self._run.add_line, self._run.secrets)

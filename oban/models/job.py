@@ -23,7 +23,7 @@ from sqlalchemy.orm import (
     validates,
 )
 
-from oban import clock, ddl, encryption, fields, flush
+from oban import clock, ddl, encryption, fields, flush, redaction
 from oban.detached import Detachable
 from oban.errors import InvalidJob
 from oban.fields import JobFields
@@ -237,6 +237,7 @@ class Job(InWorker, Detachable, Base):
         if "unique" in checked or "replace" in checked:
             self._set_unique(checked)
         values.update(checked)
+        redaction.mark(values)
 
     def _set_unique(self, checked: dict[str, Any]) -> None:
         values = self.__dict__
@@ -261,6 +262,15 @@ class Job(InWorker, Detachable, Base):
             new = {"worker": self.__dict__.get("worker"), "args": checked}
             encryption.seal_values(new, self.__dict__.get("args"))
             return new["args"]
+        if field in ("meta", "worker"):
+            # Whatever sets them, the job says which fields are redacted.
+            before = self.__dict__
+            marked = {"worker": before.get("worker"), "meta": before.get("meta"), field: checked}
+            redaction.mark(marked)
+            if field == "meta":
+                return marked["meta"]
+            if marked["meta"] is not before.get("meta"):
+                self.meta = marked["meta"]
         if field == "max_attempts":
             self.__dict__["_sets_max_attempts"] = True
         if field == "scheduled_at":

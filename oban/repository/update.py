@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeAlias
 from sqlalchemy.orm import attributes
 from sqlalchemy.orm.attributes import instance_state
 
-from oban import encoding, encryption, fields
+from oban import encoding, encryption, fields, redaction
 from oban.database.transaction import Transaction
 from oban.errors import InvalidJob, JobNotFound, UniqueConflict
 from oban.fields import JobUpdate
@@ -119,6 +119,7 @@ def _new_values(job: Job, changes: JobChanges, now: datetime) -> dict[str, Any]:
         _seal(job, values)
     if "schedule_in" in values:
         values["scheduled_at"] = now + timedelta(seconds=values.pop("schedule_in"))
+    _keep_redacted(job, values)
     # A job that waits to run needs an attempt that it has not used.
     least = job.attempt + (job.state in PENDING_STATES)
     if values.get("max_attempts", least) < least:
@@ -150,6 +151,20 @@ def _seal(job: Job, values: dict[str, Any]) -> None:
         raise InvalidJob("args", problem)
     encryption.seal_values(changed)
     values["args"] = changed["args"]
+
+
+def _keep_redacted(job: Job, values: dict[str, Any]) -> None:
+    """Let the new meta of a job list the redacted fields that its old one has listed."""
+    if not values.keys() & {"meta", "worker"}:
+        return
+    meta = values.get("meta", job.meta)
+    names = redaction.names(None, job.meta)
+    if names and redaction.META_KEY not in meta:
+        meta = {**meta, redaction.META_KEY: sorted(names)}
+    marked = {"worker": values.get("worker", job.worker), "meta": meta}
+    redaction.mark(marked)
+    if marked["meta"] is not job.meta:
+        values["meta"] = marked["meta"]
 
 
 def _call(function: Callable[[Job], Changes], job: Job) -> Changes:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from sqlalchemy import func, select
 
-from oban import display, suggestions
+from oban import display, redaction, suggestions
 from oban.database.transaction import Transaction
 from oban.models import Job
 from oban.registry import registry
@@ -77,7 +77,7 @@ def find_nearest(tx: Transaction, filters: Sequence[Filter]) -> NearestJobs:
 def not_enqueued(wanted: Sequence[Filter], nearest: NearestJobs, place: Place) -> str:
     """The message of an assertion that found no job."""
     total = sum(nearest.counts.values())
-    lines = ["no enqueued job matches", *_wanted(wanted), "", str(place)]
+    lines = ["no enqueued job matches", *_wanted(wanted, nearest.jobs), "", str(place)]
     if place.only_committed:
         lines.append(_ONLY_COMMITTED)
     lines += _about_workers(wanted, nearest.jobs)
@@ -99,7 +99,7 @@ def not_enqueued(wanted: Sequence[Filter], nearest: NearestJobs, place: Place) -
 
 def unexpectedly_enqueued(unwanted: Sequence[Filter], jobs: Sequence[Job], place: Place) -> str:
     """The message of an assertion that found jobs which should not be there."""
-    lines = ["no enqueued job should match", *_wanted(unwanted), "", f"{place} These jobs match:", ""]
+    lines = ["no enqueued job should match", *_wanted(unwanted, jobs), "", f"{place} These jobs match:", ""]
     for job in jobs[:SHOWN]:
         lines += _described(job)
     if len(jobs) > SHOWN:
@@ -107,15 +107,19 @@ def unexpectedly_enqueued(unwanted: Sequence[Filter], jobs: Sequence[Job], place
     return "\n".join(lines)
 
 
-def _wanted(filters: Iterable[Filter]) -> list[str]:
-    return [f"  {each.label}: {each}" for each in filters]
+def _wanted(filters: Sequence[Filter], jobs: Iterable[Job]) -> list[str]:
+    workers = [each.values for each in filters if isinstance(each, OneOf) and each.name == "worker"]
+    known = (redaction.names(name, None) for names in workers for name in names)
+    redacted = frozenset[str]().union(*known, *(redaction.names_of(job) for job in jobs))
+    return [f"  {each.label}: {each.redacted(redacted)}" for each in filters]
 
 
 def _described(job: Job) -> list[str]:
     worker, queue = display.shown(job.worker, 100), display.shown(job.queue, 60)
     lines = [f"  job {job.id} of {worker} in the queue {queue}, {job.state}"]
     for name in ("args", "meta"):
-        if document := getattr(job, name):
+        # Those of encrypted args are shown: only the tests have the jobs.
+        if document := redaction.replaced(getattr(job, name), redaction.names_of(job)):
             lines.append(f"      {name}: {display.shown(document, 160)}")
     return lines
 

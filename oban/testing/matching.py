@@ -13,9 +13,10 @@ from typing import Any, TypeAlias, cast
 
 from sqlalchemy import ColumnElement, or_, select
 
-from oban import display, encryption, filters
+from oban import display, encryption, filters, redaction
 from oban.database.transaction import Transaction
 from oban.models import Job
+from oban.secret_values import REDACTED
 from oban.types import JobState
 
 Condition: TypeAlias = ColumnElement[bool]
@@ -54,6 +55,10 @@ class Filter(ABC):
     def distance(self, job: Job) -> float:
         """How far a job is from what is wanted: 0 if it matches."""
         return float(bool(self.differences(job)))
+
+    def redacted(self, names: frozenset[str]) -> "Filter":
+        """This filter as messages show it, without the values of redacted fields."""
+        return self
 
     def at(self, now: datetime) -> "Filter":
         """This filter when the time is `now`."""
@@ -120,6 +125,9 @@ class Part(Filter):
     def __str__(self) -> str:
         return display.shown(self.wanted)
 
+    def redacted(self, names: frozenset[str]) -> "Part":
+        return replace(self, wanted=redaction.replaced(self.wanted, names))
+
     def conditions(self) -> list[Condition]:
         value_at = filters.args if self.name == "args" else filters.meta
         leaves = [leaf for leaf in _leaves((), self.wanted) if leaf[0]]
@@ -141,7 +149,9 @@ class Part(Filter):
         return 1 + different / _count(self.wanted) if different else 0.0
 
     def _compare(self, job: Job) -> Iterator[tuple[str, int]]:
-        return _differences(self.name, self.wanted, getattr(job, self.name))
+        names, actual = redaction.names_of(job), getattr(job, self.name)
+        wanted = self.wanted, redaction.replaced(self.wanted, names)
+        return _differences(self.name, wanted, (actual, redaction.replaced(actual, names)))
 
 
 @dataclass(frozen=True)
@@ -240,23 +250,38 @@ def _count(value: Any) -> int:
     return sum(1 for _ in _leaves((), value))
 
 
-def _differences(path: str, wanted: Any, actual: Any) -> Iterator[tuple[str, int]]:
+def _differences(path: str, wanted: tuple[Any, Any], actual: tuple[Any, Any]) -> Iterator[tuple[str, int]]:
     """Where a JSON value is not as wanted, and how many of the wanted values that concerns.
 
     Dicts can have further keys; lists have the same length.
+
+    Args:
+        path: Where the values are.
+        wanted: The value that is wanted, and how messages show it.
+        actual: The value that is there, and how messages show it.
     """
-    if isinstance(wanted, dict) and isinstance(actual, dict):
-        for key, value in wanted.items():
+    one, other = wanted[0], actual[0]
+    if isinstance(one, dict) and isinstance(other, dict):
+        for key, value in one.items():
             where = f"{path}[{display.shown(key, 60)}]"
-            if key in actual:
-                yield from _differences(where, value, actual[key])
+            if key in other:
+                yield from _differences(where, _parts(wanted, key), _parts(actual, key))
             else:
                 yield f"{where} is missing", _count(value)
-    elif isinstance(wanted, list) and isinstance(actual, list) and len(wanted) == len(actual):
-        for index, (one, other) in enumerate(zip(wanted, actual, strict=True)):
-            yield from _differences(f"{path}[{index}]", one, other)
-    elif not _equal(wanted, actual):
-        yield f"{path} is {display.shown(actual, 80)}, not {display.shown(wanted, 80)}", _count(wanted)
+    elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        for index in range(len(one)):
+            yield from _differences(f"{path}[{index}]", _parts(wanted, index), _parts(actual, index))
+    elif not _equal(one, other):
+        if actual[1] == REDACTED or wanted[1] == REDACTED:
+            yield f"{path} is redacted, and is not the wanted value", _count(one)
+        else:
+            yield f"{path} is {display.shown(actual[1], 80)}, not {display.shown(wanted[1], 80)}", _count(one)
+
+
+def _parts(pair: tuple[Any, Any], key: Any) -> tuple[Any, Any]:
+    """An item of a value, and how messages show it: nothing in a redacted value is shown."""
+    value, shown = pair
+    return value[key], shown[key] if isinstance(shown, (dict, list)) else shown
 
 
 def _equal(one: Any, other: Any) -> bool:

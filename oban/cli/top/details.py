@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
-from oban.cli import output
+from oban.cli import output, redacted
 from oban.cli.job_details import log_line
 from oban.cli.job_documents import json_able, text, texts
 from oban.client import Oban
@@ -28,6 +28,7 @@ async def describe(oban: Oban, job_id: int) -> RenderableType:
     if job is None:
         return Text(f"Job {job_id} is not there any more.", style="red")
     attempts = await oban.list_attempts(job_id)
+    redacted.job(job, attempts)
     return Group(
         Text("\n").join(_fields(job)),
         *_section("Why", _lines(str(await oban.why(job_id)))),

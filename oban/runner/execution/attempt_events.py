@@ -66,7 +66,7 @@ def _emit_ended(
         duration=clock.monotonic() - started_at,
         queue_time=_queue_time(view),
         delay=ack.delay,
-        error=None if ack.error is None else view.redacted(ack.error),
+        error=ack.error,
         error_type=None if error is None else type_name(error),
     )
 

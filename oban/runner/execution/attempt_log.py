@@ -69,6 +69,7 @@ def timed_out(run: Run, timeout: float) -> None:
 def ignored(run: Run, method: str, instead: str, error: BaseException) -> None:
     """Log what a method of the worker raised, or why its result cannot be used; the attempt continues."""
     text = f"job %s (%s), attempt %s of %s, {instead}, because {method}() of the worker failed: %s"
+    error = _redacted(run, error)
     is_printable = not error_texts.error_text(error).endswith(error_texts.UNPRINTABLE)
     shown = error if is_printable else None
     _log(logging.ERROR, text, fields(run), error_texts.error_line(error), error=shown)
@@ -93,8 +94,8 @@ def ended(
     if not logger.isEnabledFor(level):
         return
     values = fields(run, state.value)
-    delay, reason = _seconds(ack.delay or 0), _reason(ack, error)
-    error = _exception(ack, error)
+    delay, reason = _seconds(ack.delay or 0), _reason(run, ack, error)
+    error = _exception(run, ack, error)
     match state:
         case JobState.COMPLETED:
             text = "job %s (%s) completed, attempt %s of %s, in %s"
@@ -121,11 +122,11 @@ def _log_lost(run: Run, ack: Ack, error: BaseException | None, *, rolled_back: b
     text = "job %s (%s) was cancelled, rescued or deleted while it ran, attempt %s of %s; "
     text += "its writes are rolled back" if rolled_back else "its outcome is ignored"
     # Nobody knows the state that the job has now.
-    values, reason = fields(run, None), _reason(ack, error)
+    values, reason = fields(run, None), _reason(run, ack, error)
     is_failure = ack.outcome in ("failed", "discarded")
     level = logging.WARNING if rolled_back or is_failure else logging.INFO
     if reason:
-        _log(level, f"{text}: %s", values, reason, error=_exception(ack, error))
+        _log(level, f"{text}: %s", values, reason, error=_exception(run, ack, error))
     else:
         _log(level, text, values)
 
@@ -140,21 +141,26 @@ def unreadable(run: RunKey, queue: str, node: str, reason: str, error: Exception
     logger.error(text, job_id, attempt, error_texts.log_safe(reason), exc_info=error, extra=extra)
 
 
-def _reason(ack: Ack, error: BaseException | None) -> str:
+def _reason(run: Run, ack: Ack, error: BaseException | None) -> str:
     """The exception that decided the outcome, or the reason in the outcome, in one line."""
     if error is None or is_outcome(error):
         return error_texts.first_line(ack.error or "")
-    return error_texts.error_line(error)
+    return error_texts.error_line(_redacted(run, error))
 
 
-def _exception(ack: Ack, error: BaseException | None) -> BaseException | None:
+def _exception(run: Run, ack: Ack, error: BaseException | None) -> BaseException | None:
     """The exception that a record shows with its traceback."""
     # Other outcomes are raised on purpose, and nothing has failed.
     if error is None or (is_outcome(error) and ack.outcome != "discarded"):
         return None
     # No handler could print an exception that `error_text` cannot.
     text = ack.error or error_texts.error_text(error)
-    return None if text.endswith(error_texts.UNPRINTABLE) else error
+    return None if text.endswith(error_texts.UNPRINTABLE) else _redacted(run, error)
+
+
+def _redacted(run: Run, error: BaseException) -> BaseException:
+    """The exception, or one in its place if it shows redacted values of the job."""
+    return error if run.secrets is None else run.secrets.error(error)
 
 
 def _seconds(value: float) -> str:

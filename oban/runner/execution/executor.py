@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from oban import backoff, clock, encoding, error_texts, fields, forks
+from oban import backoff, clock, encoding, error_texts, fields, forks, redaction
 from oban.database.job_scope import job_session
 from oban.error_rules import Rules
 from oban.errors import ConfigError, InvalidJob, UnknownWorker
@@ -74,9 +74,13 @@ class Executor:
         worker: Worker | None = None
         try:
             _check_documents(job)
-            worker = _worker_class(run)()
-            if worker.encryption is not None:
+            worker_class = _worker_class(run)
+            worker = worker_class()
+            is_encrypted = worker_class.encryption is not None
+            if is_encrypted:
                 open_args(worker, job)
+            if is_encrypted or worker_class.redacted or redaction.META_KEY in job.__dict__["meta"]:
+                run.secrets = redaction.secrets(job)
             timeout = _timeout(worker, run)
             if timeout is None and worker._uses_default_timeout:
                 timeout = self._default_timeout

@@ -6,12 +6,13 @@ import threading
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
-from oban import forks
+from oban import error_texts, forks
 from oban.models import Job
 from oban.progress import Progress
 from oban.repository.acknowledge import Ack
 from oban.repository.runs import RunKey
 from oban.runner.execution.report import Report, Reporting, checked_line
+from oban.secret_values import Secrets
 from oban.telemetry import JobView, Telemetry
 
 
@@ -19,6 +20,7 @@ class _EndedRun(NamedTuple):
     """What a job asks once its run has ended, to which nothing can be reported any more."""
 
     cancelled: bool
+    secrets: Secrets | None = None
 
     @property
     def progress(self) -> None:
@@ -50,8 +52,8 @@ class Run:
 
     __slots__ = (
         *("_cancelled", "_reporting", "confirm", "error", "is_isolated", "is_logged", "job", "key"),
-        *("max_attempts", "node", "on_cancel", "queue", "releasing", "report", "result", "snoozed"),
-        *("started_at", "sure_until", "task", "timed_out", "view", "worker"),
+        *("max_attempts", "node", "on_cancel", "queue", "releasing", "report", "result", "secrets"),
+        *("snoozed", "started_at", "sure_until", "task", "timed_out", "view", "worker"),
     )
 
     def __init__(
@@ -98,6 +100,8 @@ class Run:
         self.result: Any = None
         self.error: BaseException | None = None
         self.task: asyncio.Task[Any] | None = None
+        #: The redacted values of the job, as they were when it started.
+        self.secrets: Secrets | None = None
         #: What events about the run show of its job, once there was one.
         self.view: JobView | None = None
         values["_run"] = self
@@ -176,7 +180,9 @@ class Run:
         return self.report
 
     def ack(self, outcome: str, **fields: Any) -> Ack:
-        """Make the outcome of the run, with what the job has reported."""
+        """Make the outcome of the run, with what the job has reported, and without redacted values."""
+        if self.secrets is not None and (error := fields.get("error")) is not None:
+            fields["error"] = error_texts.sanitize(self.secrets.text(error))
         trace = None if self.view is None else self.view.trace
         ack = Ack(*self.key, outcome, trace=trace, **fields)
         if self.report is None:
@@ -204,5 +210,6 @@ class Run:
 
     def end(self) -> None:
         """Break the reference cycles with the job and the task, so that no garbage collection is needed."""
-        self.job.__dict__["_run"] = _ENDED[self.cancelled]
+        ended = _ENDED[self.cancelled] if self.secrets is None else _EndedRun(self.cancelled, self.secrets)
+        self.job.__dict__["_run"] = ended
         self.task = self.on_cancel = self.result = self.error = None

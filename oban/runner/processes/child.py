@@ -22,7 +22,7 @@ from collections.abc import Awaitable
 from multiprocessing import spawn
 from typing import Any
 
-from oban import clock, error_texts, forks, instances
+from oban import clock, error_texts, forks, instances, redaction
 from oban.errors import ConfigError, UnknownWorker
 from oban.runner.execution.outcome import AttemptFailed, open_args, process_arguments
 from oban.runner.processes import protocol, remote
@@ -159,6 +159,7 @@ class ChildMain:
             _continue_trace(context)
         worker = worker_class()
         open_args(worker, job)
+        run.secrets = redaction.secrets(job)
         result = worker.process(job, **process_arguments(worker, job))
         if inspect.isawaitable(result):
             result = asyncio.run(_await(result))

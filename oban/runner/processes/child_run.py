@@ -10,6 +10,7 @@ from oban import forks
 from oban.models import Job
 from oban.progress import Progress
 from oban.runner.execution.report import Report
+from oban.secret_values import Secrets
 
 #: Seconds between two messages with what a job reports.
 REPORT_INTERVAL = 0.05
@@ -61,6 +62,8 @@ class ChildRun:
     def __init__(self, request: dict[str, Any], reporter: Reporter) -> None:
         self.request = request
         self.cancelled = False
+        #: The redacted values of the job.
+        self.secrets: Secrets | None = None
         self._reporter = reporter
         self._report: Report | None = None
         self._sent: Progress | None = None

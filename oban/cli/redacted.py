@@ -1,0 +1,42 @@
+"""Jobs, attempts and periodic entries as commands show them: without the redacted values."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from oban import redaction
+from oban.models import Attempt, Job
+from oban.periodic import PeriodicInfo
+
+J = TypeVar("J", bound="Job | None")
+
+
+def job(found: J, attempts: Sequence[Attempt] = ()) -> J:
+    """Replace the redacted values in a job that a command has loaded, and in its attempts; return the job."""
+    if found is None or not redaction.names_of(found):
+        return found
+    values = found.__dict__
+    shown: dict[str, Any] = {
+        name: redaction.value(found, values[name]) for name in ("errors", "tags") if name in values
+    }
+    for attempt in attempts:
+        document = attempt.__dict__
+        document.update(
+            {name: redaction.value(found, document.get(name)) for name in ("error", "log", "progress")}
+        )
+    shown.update(args=redaction.args(found), meta=redaction.meta(found))
+    # Not through the attributes, which would check the values and note changes.
+    values.update(shown)
+    return found
+
+
+def periodic(info: PeriodicInfo) -> PeriodicInfo:
+    """A periodic entry without the redacted values of its jobs."""
+    names = redaction.names_of(info)
+    if not names:
+        return info
+    override = {
+        name: redaction.replaced(value, names) if name in ("args", "meta") else redaction.value(info, value)
+        for name, value in info.override.items()
+    }
+    return replace(info, args=redaction.args(info), meta=redaction.meta(info), override=override)
