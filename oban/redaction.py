@@ -46,6 +46,11 @@ def names_of(job: Any) -> frozenset[str]:
     return names(_loaded(job, "worker"), _loaded(job, "meta"))
 
 
+def hides(job: Any) -> bool:
+    """Whether a job has anything to hide: redacted fields, or encrypted args."""
+    return bool(names_of(job)) or _encrypts(job) or encryption.is_sealed(_loaded(job, "args"))
+
+
 def args(job: Any) -> dict[str, Any]:
     """A copy of the args of a job, in which redacted values are replaced."""
     copy: dict[str, Any] = _document(job, "args")

@@ -13,7 +13,7 @@ J = TypeVar("J", bound="Job | None")
 
 def job(found: J, attempts: Sequence[Attempt] = ()) -> J:
     """Replace the redacted values in a job that a command has loaded, and in its attempts; return the job."""
-    if found is None or not redaction.names_of(found):
+    if found is None or not redaction.hides(found):
         return found
     values = found.__dict__
     shown: dict[str, Any] = {
@@ -32,11 +32,12 @@ def job(found: J, attempts: Sequence[Attempt] = ()) -> J:
 
 def periodic(info: PeriodicInfo) -> PeriodicInfo:
     """A periodic entry without the redacted values of its jobs."""
-    names = redaction.names_of(info)
-    if not names:
+    if not redaction.hides(info):
         return info
+    shown = {"args": redaction.args(info), "meta": redaction.meta(info)}
     override = {
-        name: redaction.replaced(value, names) if name in ("args", "meta") else redaction.value(info, value)
+        # What is overridden is what the entry has.
+        name: shown[name] if name in shown else redaction.value(info, value)
         for name, value in info.override.items()
     }
-    return replace(info, args=redaction.args(info), meta=redaction.meta(info), override=override)
+    return replace(info, args=shown["args"], meta=shown["meta"], override=override)

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from oban import Job, JobState, Oban, Periodic, Record, Worker, current_job, filters, job, worker
 from oban.encryption import generate_key, key_id
 from oban.errors import ConfigError, DecryptionFailed, InvalidJob
+from oban.registry import registry
 from oban.testing import all_enqueued, assert_enqueued, drain_queue, process_job, refute_enqueued
 from tests.support.jobs import reaches, row_of
 from tests.support.options import BRIEF, FAST_POLLING
@@ -407,11 +408,7 @@ def define_plain(name: str) -> type[Worker]:
     return Plain
 
 
-async def test_a_program_without_the_worker_stores_no_plain_args(
-    oban: Oban, request: pytest.FixtureRequest
-) -> None:
-    from oban.registry import registry
-
+async def test_a_program_without_the_worker_stores_no_plain_args(oban: Oban) -> None:
     enqueued = await oban.enqueue(define(unique=True).new(ARGS))
     registry.remove("Pays")
     with pytest.raises(InvalidJob, match=r"args of job \d+ are encrypted: import Pays, which encrypts"):
