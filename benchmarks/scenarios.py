@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import URL
 
-from benchmarks import drain, insert, memory, waiting
+from benchmarks import drain, insert, memory, tracing, waiting
 from benchmarks.meter import RATE, Meter
 
 BOTH = ("postgresql", "sqlite")
@@ -100,6 +100,20 @@ def _unique(how: str, promise: float, *, conflict: bool = False) -> Scenario:
     )
 
 
+def _trip(name: str, promise: float | None, **options: Any) -> Scenario:
+    """Enqueue and run jobs, with what OpenTelemetry does about them."""
+    setup = name.partition("-")[2] or None
+    return Scenario(
+        name=name,
+        jobs=5_000,
+        measure=partial(tracing.trip, setup=setup),
+        waits=False,
+        sides=PAIR[:1],
+        metrics=(Metric(RATE), Metric(tracing.ALL_CPU, promise, False)),
+        **options,
+    )
+
+
 def _memory(name: str, measure: Measure, jobs: int, **options: Any) -> Scenario:
     metric = Metric("peak MiB", 1.1 if "against" in options else None, False)
     return Scenario(
@@ -154,6 +168,10 @@ SCENARIOS = [
         sides=("ours",),
         metrics=(Metric("transactions/s", 2, False), Metric("% of a core", None, False)),
     ),
+    _trip("trip", None),
+    _trip("trip-traces", 1.15, against="trip"),
+    _trip("trip-unsampled", 1.15, against="trip"),
+    _trip("trip-metrics", None, against="trip"),
     _memory("thousand", memory.running, 1_000),
     _memory("million", memory.running, 1_000_000, against="memory-thousand"),
     _memory("stream-few", memory.enqueueing, 5_000, waits=False),

@@ -1,7 +1,5 @@
 """Names of spans and attributes, most of them from the semantic conventions for messaging."""
 
-from typing import Any
-
 from opentelemetry.semconv._incubating.attributes import error_attributes, messaging_attributes
 
 SYSTEM = messaging_attributes.MESSAGING_SYSTEM
@@ -42,8 +40,3 @@ def error_type(error: BaseException) -> str:
 def short_type(name: str) -> str:
     """The name of an exception's class as Python's SDK writes it."""
     return name.removeprefix("builtins.")
-
-
-def known(values: dict[str, Any]) -> dict[str, Any]:
-    """The attributes whose values are set."""
-    return {name: value for name, value in values.items() if value is not None}

@@ -2,7 +2,7 @@
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
 from opentelemetry.semconv._incubating.metrics.messaging_metrics import (
@@ -13,24 +13,29 @@ from opentelemetry.semconv._incubating.metrics.messaging_metrics import (
 )
 
 from oban.models import Job
-from oban.otel import attributes
-from oban.otel.attributes import ERROR_TYPE, OUTCOME, QUEUE, WORKER
+from oban.otel.attributes import ENQUEUEING, ERROR_TYPE, OUTCOME, PROCESSING, QUEUE, WORKER, short_type
 from oban.telemetry import JobEnded, JobView
 
 #: How many values of a label are kept apart, and the value that stands for all further ones.
 MAX_VALUES = 200
 OTHER = "_OTHER"
 
-_Labels = dict[str, str]
+#: The values of some labels, in a fixed order, each of which can be missing.
+_Values = tuple[str | None, ...]
 
 
 class Metrics:
     """The instruments. Jobs of other programs can have any queue and worker, so labels are bounded."""
 
     def __init__(self, meter: Meter) -> None:
-        self._queues, self._workers, self._errors = (Bounded(MAX_VALUES) for _ in range(3))
-        self._sent = Total(meter, MESSAGING_CLIENT_SENT_MESSAGES, "Jobs that were enqueued.")
-        self._consumed = Total(meter, MESSAGING_CLIENT_CONSUMED_MESSAGES, "Attempts that were started.")
+        limits = {name: Bounded(MAX_VALUES) for name in (QUEUE, WORKER, ERROR_TYPE)}
+        self._enqueues = Labels(ENQUEUEING, limits, (QUEUE, ERROR_TYPE))
+        self._starts = Labels(PROCESSING, limits, (QUEUE, WORKER))
+        self._ends = Labels(PROCESSING, limits, (QUEUE, WORKER, OUTCOME, ERROR_TYPE))
+        self._sent = Total(meter, MESSAGING_CLIENT_SENT_MESSAGES, "Jobs that were enqueued.", self._enqueues)
+        self._consumed = Total(
+            meter, MESSAGING_CLIENT_CONSUMED_MESSAGES, "Attempts that were started.", self._starts
+        )
         self._enqueue_duration = create_messaging_client_operation_duration(meter)
         self._process_duration = create_messaging_process_duration(meter)
         self._queue_time = meter.create_histogram(
@@ -38,51 +43,34 @@ class Metrics:
         )
 
     def enqueued(
-        self,
-        inserted: Sequence[Job],
-        jobs: Sequence[Job],
-        queue: str | None,
-        duration: float,
-        error_type: str | None,
+        self, jobs: Sequence[Job], queue: str | None, duration: float, error_type: str | None
     ) -> None:
-        """Record a call that inserted jobs, or failed to. `queue` is that of all of its jobs."""
-        labels: _Labels = {**attributes.ENQUEUEING}
-        if error_type is not None:
-            labels[ERROR_TYPE] = self._errors(error_type)
-        counted = jobs if error_type is not None else inserted
-        queues = Counter(job.__dict__["queue"] for job in counted) if queue is None else {queue: len(counted)}
-        for name, count in queues.items():
-            self._sent.add(count, {**labels, QUEUE: self._queues(name)})
+        """Record a call that inserted these jobs, or failed to. `queue` is that of all of its jobs."""
         if queue is not None:
-            labels[QUEUE] = self._queues(queue)
-        self._enqueue_duration.record(duration, labels)
+            self._sent.add(len(jobs), (queue, error_type))
+        else:
+            for name, count in Counter(job.__dict__["queue"] for job in jobs).items():
+                self._sent.add(count, (name, error_type))
+        self._enqueue_duration.record(duration, self._enqueues.of((queue, error_type)))
 
     def started(self, job: JobView, queue_time: float) -> None:
         """Record that an attempt starts."""
-        labels = self._of_job(job)
-        self._consumed.add(1, labels)
-        self._queue_time.record(queue_time, labels)
+        values = (job.queue, job.worker)
+        self._consumed.add(1, values)
+        self._queue_time.record(queue_time, self._starts.of(values))
 
     def ended(self, event: JobEnded) -> None:
         """Record how an attempt has ended."""
-        labels = self._of_job(event.job)
-        labels[OUTCOME] = event.outcome
+        error_type = None
         if event.outcome in ("failed", "discarded"):
-            type_ = event.error_type or event.outcome
-            labels[ERROR_TYPE] = self._errors(attributes.short_type(type_))
-        self._process_duration.record(event.duration, labels)
+            error_type = short_type(event.error_type or event.outcome)
+        values = (event.job.queue, event.job.worker, event.outcome, error_type)
+        self._process_duration.record(event.duration, self._ends.of(values))
 
     def close(self) -> None:
         """Report nothing more."""
         self._sent.close()
         self._consumed.close()
-
-    def _of_job(self, job: JobView) -> _Labels:
-        return {
-            **attributes.PROCESSING,
-            QUEUE: self._queues(job.queue),
-            WORKER: self._workers(job.worker),
-        }
 
 
 class Bounded:
@@ -101,28 +89,66 @@ class Bounded:
         return OTHER
 
 
+class Labels:
+    """The labels of an instrument, of which those that are used most are made once."""
+
+    #: How many are kept.
+    MAX_KEPT = 1000
+
+    def __init__(
+        self, common: Mapping[str, str], limits: Mapping[str, Bounded], names: tuple[str, ...]
+    ) -> None:
+        self._common = common
+        self._limits = limits
+        self._names = names
+        self._kept: dict[_Values, dict[str, str]] = {}
+
+    def of(self, values: _Values) -> dict[str, str]:
+        """The labels with these values, which nobody may change."""
+        if (kept := self._kept.get(values)) is not None:
+            return kept
+        labels = {**self._common}
+        for name, value in zip(self._names, values, strict=True):
+            if value is not None:
+                limit = self._limits.get(name)
+                labels[name] = value if limit is None else limit(value)
+        if len(self._kept) < self.MAX_KEPT:
+            self._kept[values] = labels
+        return labels
+
+
 class Total:
     """A counter that is read when metrics are collected, so that to add costs less than with the SDK's."""
 
-    def __init__(self, meter: Meter, name: str, description: str) -> None:
+    def __init__(self, meter: Meter, name: str, description: str, labels: Labels) -> None:
+        self._labels = labels
         self._lock = threading.Lock()
-        self._totals: dict[tuple[tuple[str, str], ...], int] = {}
+        self._totals: Counter[tuple[tuple[str, str], ...]] = Counter()
+        #: What was added since the last collection, by the values before they were bounded.
+        self._added: dict[_Values, int] = {}
         self._is_closed = False
         observe: Callable[[CallbackOptions], Iterable[Observation]] = self._observe
         meter.create_observable_counter(name, [observe], "{message}", description)
 
-    def add(self, count: int, labels: _Labels) -> None:
-        key = tuple(labels.items())
+    def add(self, count: int, values: _Values) -> None:
         with self._lock:
-            self._totals[key] = self._totals.get(key, 0) + count
+            self._added[values] = self._added.get(values, 0) + count
+            if len(self._added) > Labels.MAX_KEPT:
+                self._sum_up()
 
     def close(self) -> None:
         self._is_closed = True
+
+    def _sum_up(self) -> None:
+        for values, count in self._added.items():
+            self._totals[tuple(self._labels.of(values).items())] += count
+        self._added = {}
 
     def _observe(self, _: CallbackOptions) -> Iterable[Observation]:
         if self._is_closed:
             return
         with self._lock:
+            self._sum_up()
             totals = [*self._totals.items()]
         for key, total in totals:
             yield Observation(total, dict(key))

@@ -71,16 +71,14 @@ class Insertion:
 
     def _start(self) -> None:
         jobs = self._jobs
+        name, described = attributes.ENQUEUE, {**attributes.ENQUEUEING}
         self._queue = _common("queue", jobs)
-        name = attributes.ENQUEUE if self._queue is None else f"{attributes.ENQUEUE} {self._queue}"
-        described: dict[str, Any] = {**attributes.ENQUEUEING}
-        for key, value in (
-            (attributes.QUEUE, self._queue),
-            (attributes.WORKER, _common("worker", jobs)),
-            (attributes.NODE, self._telemetry.node or None),
-        ):
-            if value is not None:
-                described[key] = value
+        if self._queue is not None:
+            name = f"{name} {self._queue}"
+            described[attributes.QUEUE] = self._queue
+        if (worker := _common("worker", jobs)) is not None:
+            described[attributes.WORKER] = worker
+        described[attributes.NODE] = self._telemetry.node
         self._span = self._tracer.start_span(
             name,
             kind=SpanKind.PRODUCER,
@@ -98,9 +96,10 @@ class Insertion:
         inserted = [] if error is not None else [job for job in self._jobs if not job.conflict]
         type_ = None if error is None else attributes.error_type(error)
         duration = clock.monotonic() - self._started_at
-        self._metrics.enqueued(inserted, self._jobs, self._queue, duration, type_)
+        self._metrics.enqueued(self._jobs if error else inserted, self._queue, duration, type_)
         if span.is_recording():
-            span.set_attributes(self._ending(inserted, is_known=error is None))
+            if ending := self._ending(inserted, is_known=error is None):
+                span.set_attributes(ending)
             if type_ is not None:
                 # Not its message, in which drivers and SQLAlchemy quote the args.
                 span.set_attribute(attributes.ERROR_TYPE, type_)
