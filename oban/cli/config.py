@@ -26,6 +26,7 @@ _DEFAULTS = {
     "log_level": "info",
     "log_format": "text",
     "health_host": "127.0.0.1",
+    "metrics_host": "127.0.0.1",
     "import": [],
 }
 #: What TOML allows as a key without quotes.

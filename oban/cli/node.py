@@ -120,6 +120,7 @@ async def _serve(
 ) -> None:
     oban = await instance
     status.check = oban.check_node
+    status.on_client(oban)
     console.apply()
     if announced is not None or link is None:
         banner.show(oban, announced or oban.options.node, as_record=not console.is_text)

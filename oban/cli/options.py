@@ -155,6 +155,17 @@ _OPTIONS: dict[str, Callable[[F], F]] = {
         metavar="ADDRESS",
         help="The address of --health-port; 0.0.0.0 for probes from elsewhere.  [default: 127.0.0.1]",
     ),
+    "metrics_port": click.option(
+        "--metrics-port",
+        type=click.IntRange(0, MAX_PORT),
+        help="Serve metrics for Prometheus as /metrics on this port, which can be that of --health-port."
+        " Needs oban-sqlalchemy[prometheus].  [default: none]",
+    ),
+    "metrics_host": click.option(
+        "--metrics-host",
+        metavar="ADDRESS",
+        help="The address of --metrics-port; 0.0.0.0 for scrapes from elsewhere.  [default: 127.0.0.1]",
+    ),
 }
 
 

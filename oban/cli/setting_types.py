@@ -50,6 +50,8 @@ def _types() -> dict[str, Any]:
         "log_format": one_of[FORMATS],
         "health_port": int,
         "health_host": str,
+        "metrics_port": int,
+        "metrics_host": str,
     }
     seconds = Annotated[float, BeforeValidator(_parse_period)]
     # `Options` checks what is in these tables.

@@ -173,7 +173,8 @@ def load(arguments: Mapping[str, Any], config: str | None = None, *, search: boo
 
     definitions: dict[str, Any] = {key: (type_ | None, None) for key, type_ in TYPES.items()}
     definitions["processes"] = (int | None, Field(default=None, ge=1, le=MAX_PROCESSES))
-    definitions["health_port"] = (int | None, Field(default=None, ge=0, le=MAX_PORT))
+    for name in ("health_port", "metrics_port"):
+        definitions[name] = (int | None, Field(default=None, ge=0, le=MAX_PORT))
     model = create_model("Settings", __base__=Sources, **definitions)
     try:
         made: BaseSettings = model(**arguments)

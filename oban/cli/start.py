@@ -7,6 +7,7 @@ import os
 import socket
 import sys
 from collections.abc import Coroutine
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
@@ -16,6 +17,7 @@ from oban.cli import node as nodes
 from oban.cli import options as setting_options
 from oban.cli import target as targets
 from oban.cli.logs import Console
+from oban.cli.metrics_server import Metrics, NodesMetrics, serve_to_supervisor
 from oban.cli.status import Status
 from oban.cli.supervisor import Supervisor
 from oban.cli.systemd import Systemd
@@ -47,6 +49,8 @@ _OF_CHILDREN = ("import", "log_level", "log_format")
 @click.option("--announced", hidden=True)
 # Whether the supervisor wants to know how the node does.
 @click.option("--reports", is_flag=True, hidden=True)
+# Where the node serves its metrics to the supervisor.
+@click.option("--metrics-socket", hidden=True)
 # The folder of the supervisor's configuration file. Its nodes get the settings, and do not read it again.
 @click.option("--folder", hidden=True)
 def start(
@@ -56,6 +60,7 @@ def start(
     supervisor: int | None,
     announced: str | None,
     reports: bool,
+    metrics_socket: str | None,
     folder: str | None,
     **options: Any,
 ) -> None:
@@ -101,12 +106,18 @@ def start(
             raise ConfigError("--watch runs one node: leave out --processes")
         # Nodes of a supervisor have its environment, in which it was meant.
         status = Status(None if has_supervisor else Systemd.find())
+        metrics = None if has_supervisor else Metrics.find(values)
         if not has_supervisor:
             _warn(settings, app)
             status.serve(values)
+        if metrics:
+            metrics.serve(status)
+            status.on_client = metrics.show_node
+        elif metrics_socket:
+            status.on_client = partial(serve_to_supervisor, metrics_socket)
         if has_children:
             names = [f"{node}-{number}" for number in range(1, processes + 1)] if processes > 1 else [node]
-            _supervise(settings, app, names, watch, chosen, status)
+            _supervise(settings, app, names, watch, chosen, status, metrics)
         sys.path[:0] = list(dict.fromkeys([*([folder] if folder else []), *settings.folders]))
         for module in values.get("import", ()):
             targets.import_module(module, f"{_label(settings, 'import')} {module}")
@@ -154,6 +165,7 @@ def _supervise(
     watch: bool,
     chosen: dict[str, Any],
     status: Status,
+    metrics: Metrics | None,
 ) -> NoReturn:
     url = settings.values.get("database_url")
     environment = {**os.environ}
@@ -175,24 +187,36 @@ def _supervise(
     if status.is_watched:
         arguments.append("--reports")
 
+    nodes_metrics = NodesMetrics(names) if metrics else None
+    if metrics and nodes_metrics:
+        metrics.show_nodes(nodes_metrics)
+
     # The first node prints the banner for all of them, when it is started for the first time.
     banner = iter(["--announced", f"{names[0]} to {names[-1]}"])
 
     def command(name: str, link: int) -> list[str]:
         start = [sys.executable, "-m", "oban", "start", *arguments, "--supervisor", str(link)]
+        if nodes_metrics:
+            start += ["--metrics-socket", nodes_metrics.path(name)]
         if not watch:
             return [*start, "--node", name, *banner]
         # TARGET can have a name for its node. The workers and queues may be others after each change.
         return [*start, *(["--node", name] if "node" in chosen else []), "--announced", ""]
 
     grace = chosen.get("shutdown_grace_period", setting_options.DEFAULTS.shutdown_grace_period)
+    code = 0
+    # Closing the loop would give the signals their default actions again.
     with asyncio.Runner() as runner:
-        if watch:
-            watcher = Watcher(command, names[0], environment, grace)
-            status.check, watcher.on_stop = watcher.check, status.stop
-            runner.run(watcher.run())
-            stop_signals.exit_now()
-        # Closing the loop would give the signals their default actions again.
-        supervisor = Supervisor(command, names, environment, grace)
-        status.check, supervisor.on_stop = supervisor.check, status.stop
-        stop_signals.exit_with(runner.run(supervisor.run()))
+        try:
+            if watch:
+                watcher = Watcher(command, names[0], environment, grace)
+                status.check, watcher.on_stop = watcher.check, status.stop
+                runner.run(watcher.run())
+            else:
+                supervisor = Supervisor(command, names, environment, grace)
+                status.check, supervisor.on_stop = supervisor.check, status.stop
+                code = runner.run(supervisor.run())
+        finally:
+            if nodes_metrics:
+                nodes_metrics.remove()
+        stop_signals.exit_with(code)

@@ -5,11 +5,14 @@ import threading
 from collections.abc import Callable, Mapping
 from functools import partial
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from oban.cli.status_server import Answer, Request, Route, StatusServer
 from oban.cli.systemd import Systemd
 from oban.runner.node_check import NodeCheck, not_ready
+
+if TYPE_CHECKING:
+    from oban import Oban
 
 logger = logging.getLogger("oban.status")
 
@@ -28,6 +31,8 @@ class Status:
     def __init__(self, systemd: Systemd | None = None) -> None:
         self.check: Callable[[], NodeCheck] = partial(not_ready, "the node is starting")
         self.problem: str | None = None
+        #: Called with the node's client when it has been made.
+        self.on_client: Callable[[Oban], object] = bool
         #: Called with each check, one a second.
         self.listeners: list[Callable[[NodeCheck], object]] = []
         #: The routes of the server.

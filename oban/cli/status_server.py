@@ -81,7 +81,15 @@ class StatusServer:
     def __init__(self, host: str, port: int, routes: dict[str, Route]) -> None:
         self.routes = routes
         self._host, self._port = host, port
+        self._path: str | None = None
         self._server: _Server | None = None
+
+    @classmethod
+    def at_path(cls, path: str, routes: dict[str, Route]) -> "StatusServer":
+        """A server at a socket in the file system, which must not exist yet."""
+        server = cls("", 0, routes)
+        server._path = path
+        return server
 
     @property
     def port(self) -> int:
@@ -101,14 +109,18 @@ class StatusServer:
             ConfigError: The host is unknown, or the address is in use or not permitted.
         """
         try:
-            found = socket.getaddrinfo(
-                self._host, self._port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-            )
-            family, *_, address = found[0]
+            family, address = self._address()
             self._server = _Server(family, address, self.routes)
         except (OSError, UnicodeError) as error:
             raise ConfigError(f"cannot listen at {self.url}: {_reason(error)}") from None
         threading.Thread(target=self._server.serve_forever, name="oban-status", daemon=True).start()
+
+    def _address(self) -> tuple[int, Any]:
+        if self._path is not None:
+            return socket.AF_UNIX, self._path
+        found = socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, *_, address = found[0]
+        return family, address
 
     def stop(self) -> None:
         """Stop listening. Answers under way go on."""

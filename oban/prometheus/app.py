@@ -50,17 +50,31 @@ def metrics_app(
     return MetricsApp(used, metrics)
 
 
-class MetricsApp:
-    """What `metrics_app` returns."""
+class RegistryApp:
+    """A WSGI application that serves a registry."""
 
-    def __init__(self, registry: CollectorRegistry, metrics: list[ObanMetrics]) -> None:
-        self._metrics = metrics
-        self._app: Any = make_wsgi_app(_served(registry))
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._app: Any = make_wsgi_app(registry)
 
     def wsgi(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         """Answer a request as a WSGI application."""
         body: Iterable[bytes] = self._app(environ, start_response)
         return body
+
+    def respond(self, environ: dict[str, Any]) -> tuple[int, list[tuple[str, str]], bytes]:
+        """Answer a request; returns the status, the header fields and the body."""
+        started: list[tuple[str, list[tuple[str, str]]]] = []
+        body = b"".join(self.wsgi(environ, lambda status, fields: started.append((status, fields))))
+        ((status, fields),) = started
+        return int(status.split()[0]), fields, body
+
+
+class MetricsApp(RegistryApp):
+    """What `metrics_app` returns."""
+
+    def __init__(self, registry: CollectorRegistry, metrics: list[ObanMetrics]) -> None:
+        super().__init__(_served(registry))
+        self._metrics = metrics
 
     async def __call__(
         self,
@@ -86,13 +100,6 @@ class MetricsApp:
         encoded = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in fields]
         await send({"type": "http.response.start", "status": status, "headers": encoded})
         await send({"type": "http.response.body", "body": body})
-
-    def respond(self, environ: dict[str, Any]) -> tuple[int, list[tuple[str, str]], bytes]:
-        """Answer a request; returns the status, the header fields and the body."""
-        started: list[tuple[str, list[tuple[str, str]]]] = []
-        body = b"".join(self.wsgi(environ, lambda status, fields: started.append((status, fields))))
-        ((status, fields),) = started
-        return int(status.split()[0]), fields, body
 
 
 def _served(registry: CollectorRegistry) -> CollectorRegistry:

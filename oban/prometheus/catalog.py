@@ -182,7 +182,14 @@ SAMPLED = (
     *(QUEUE_PAUSED_NODES, QUEUE_CAPACITY, NODES, HAS_LEADER),
 )
 
+#: Only if `oban start` runs several processes.
+PROCESS_UP = Definition(
+    "oban_process_up", "gauge", "1 if the process of the node has answered.", ("oban_node",)
+)
+
 #: The names that queries can use, each with its labels.
 SERIES: dict[str, tuple[str, ...]] = {
-    name: labels for definition in (*PROCESS, *SAMPLED) for name, labels in definition.series.items()
+    name: labels
+    for definition in (*PROCESS, *SAMPLED, PROCESS_UP)
+    for name, labels in definition.series.items()
 }

@@ -3,6 +3,7 @@
 import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, ClassVar, TypeAlias
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 Values: TypeAlias = dict[tuple[str, tuple[str, ...]], float]
 
 _lock = threading.RLock()
+#: Whether a scrape in this context leaves out what the database says.
+without_samples: ContextVar[bool] = ContextVar("without_samples", default=False)
 
 
 class Collector:
@@ -47,6 +50,8 @@ class Collector:
 
     def collect(self) -> Iterator[Metric]:
         """The metrics. A new sample is read if it is time for one."""
+        if without_samples.get():
+            return
         members = list(self.members)
         for member in members:
             # On an event loop, nothing must wait. Our own application has waited before.

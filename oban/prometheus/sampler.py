@@ -49,6 +49,8 @@ class Sampler:
         self._interval = interval
         self.count_limit = count_limit
         self._own: Database | None = None
+        #: The loop of the application that asks.
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._log_limit = LogLimit()
         self._lock = threading.Lock()
         self._reading: Future[None] | None = None
@@ -83,6 +85,7 @@ class Sampler:
 
     async def refresh_async(self) -> None:
         """The same on an event loop."""
+        self._loop = asyncio.get_running_loop()
         if (reading := self._begin()) is not None:
             await asyncio.wait([asyncio.wrap_future(reading)], timeout=self._patience())
 
@@ -93,7 +96,7 @@ class Sampler:
     def renew(self) -> None:
         """Read anew in a forked child, which has neither the thread of its parent nor its connection."""
         self._lock = threading.Lock()
-        self._reading = self._began_at = self._own = None
+        self._reading = self._began_at = self._own = self._loop = None
 
     def _patience(self) -> float:
         return max(0.0, (self._began_at or 0.0) + PATIENCE - clock.monotonic())
@@ -148,15 +151,18 @@ class Sampler:
             return database.read_in(None, load_sample, self._name, self.count_limit)
         if self._own is None:
             self._own = database.with_own_pool(1, TIMEOUT, own_loop=True)
-        loop = database.loop
-        if self._own is database and loop is not None:
-            # A node on a database in memory, which has only one connection.
-            work = database.read(load_sample, self._name, self.count_limit)
-            return asyncio.run_coroutine_threadsafe(work, loop).result(TIMEOUT)
-        return asyncio.run(_read_once(self._own, self._name, self.count_limit))
+        if self._own is not database:
+            return asyncio.run(_read_once(self._own, self._name, self.count_limit))
+        # A database in memory has one connection, which belongs to a loop.
+        work = database.read(load_sample, self._name, self.count_limit)
+        loop = database.loop or self._loop
+        if loop is None or loop.is_closed():
+            return asyncio.run(work)
+        return asyncio.run_coroutine_threadsafe(work, loop).result(TIMEOUT)
 
 
 async def _read_once(database: Database, *arguments: Any) -> Sample:
+    """Read a sample on a loop of its own, and close the connection."""
     try:
         async with asyncio.timeout(TIMEOUT):
             return await database.read(load_sample, *arguments)

@@ -34,6 +34,8 @@ log_level | info | default
 log_format | text | default
 health_port | - | default
 health_host | 127.0.0.1 | default
+metrics_port | - | default
+metrics_host | 127.0.0.1 | default
 name | Shop | --name
 node | web | OBAN_NODE
 prefix | - | default

@@ -43,6 +43,8 @@ def test_every_option_of_oban_is_a_setting_or_an_object_in_code() -> None:
         "log_format",
         "health_port",
         "health_host",
+        "metrics_port",
+        "metrics_host",
     }
 
 
@@ -55,6 +57,7 @@ def test_every_option_of_oban_is_a_setting_or_an_object_in_code() -> None:
         ("processes = 4", "processes", 4),
         ("health_port = 0", "health_port", 0),
         ('health_host = "::"', "health_host", "::"),
+        ("metrics_port = 9394", "metrics_port", 9394),
         ('log_format = "json"', "log_format", "json"),
         ('name = "Shop"', "name", "Shop"),
         ("lease = 90", "lease", 90.0),

@@ -150,7 +150,7 @@ CALLS: dict[str, Call] = {
         walks=True,
     ),
     "count named queues": Call(
-        lambda tx: sample.count_named(tx, ["media"], 50), {QUEUE}, 8, 50, 8, walks=True
+        lambda tx: sample.count_named(tx, ["default"], 50), {QUEUE}, 8, 50, 8, walks=True
     ),
     "count recent": Call(lambda tx: stats.count_recent(tx, 100), {STAGING, *ENDED.values()}, 400, 5, 1),
     "discard exhausted": Call(rescue.discard_exhausted, {EXHAUSTED, KEY}, 0, 0, 0),
