@@ -264,13 +264,13 @@ class Encryption:
 def of(worker: object) -> Encryption | None:
     """The encryption of the args of a worker, by its name; None if it has none or is not known here."""
     cls = registry.get(worker) if isinstance(worker, str) else None
-    found: Encryption | None = None if cls is None else cls.encryption
+    found: Encryption | None = None if cls is None else cls._encryption
     return found
 
 
 def names() -> list[str]:
     """The names of the workers of this process that encrypt their args, with their aliases."""
-    return sorted(name for name, cls in registry.items() if cls.encryption is not None)
+    return sorted(name for name, cls in registry.items() if cls._encryption is not None)
 
 
 def seal_values(values: MutableMapping[str, Any], before: object = None) -> None:
@@ -291,7 +291,7 @@ def sealed_alike(worker: object, args: dict[str, Any]) -> dict[str, Any]:
 
 
 def reveal(job: Any) -> None:
-    """Let a job that is in no session show its plain args, if this process can decrypt them."""
+    """Let a job show its plain args, if this process can decrypt them. A session does not notice."""
     values = job.__dict__
     if (cipher := of(values.get("worker"))) is not None:
         with suppress(DecryptionFailed, ConfigError):

@@ -105,7 +105,7 @@ class Worker(Generic[A]):
     #: The option `redact`.
     redacted: ClassVar[frozenset[str]] = frozenset()
     #: The option `encrypt`.
-    encryption: ClassVar[Encryption | None] = None
+    _encryption: ClassVar[Encryption | None] = None
     #: What `retry_on`, `discard_on`, `cancel_on` and `snooze_on` say about exceptions.
     error_rules: ClassVar[Rules] = {}
     #: The options `unique` and `replace`.
@@ -203,18 +203,18 @@ class Worker(Generic[A]):
             raise ConfigError(f"{cls.__qualname__} {cls._why_base}")
         if overrides and (unknown := [name for name in overrides if name not in fields.SETTABLE]):
             raise InvalidJob(unknown[0], f"cannot be set; {cls._explanation(call, unknown)}")
-        if cls.encryption is not None:
+        if cls._encryption is not None:
             # They can be those of another job, such as `job.args` of one that was loaded.
-            args = cls.encryption.plain(args)
-        if cls._arguments is not None and (cls.redacted or cls.encryption is not None):
-            with arguments.without_values(args, cls.redacted, everything=cls.encryption is not None):
+            args = cls._encryption.plain(args)
+        if cls._arguments is not None and (cls.redacted or cls._encryption is not None):
+            with arguments.without_values(args, cls.redacted, everything=cls._encryption is not None):
                 stored = cls._arguments.dump(args, cls.worker_name)
         elif cls._arguments is not None:
             stored = cls._arguments.dump(args, cls.worker_name)
         else:
             stored = {} if args is None else fields.args(args)
-        if cls.encryption is not None:
-            stored = cls.encryption.seal(stored)
+        if cls._encryption is not None:
+            stored = cls._encryption.seal(stored)
         if cls._is_in_script:
             cls._is_in_script = main_module.job_created(cls.worker_name)
         if not (overrides or cls._mutable or cls.redacted):
@@ -256,7 +256,7 @@ class Worker(Generic[A]):
             InvalidJob: The stored args do not fit the declared type.
             DecryptionFailed: They are encrypted with a key that `encrypt` does not have.
         """
-        args = job.args if cls.encryption is None else cls.encryption.plain(job.args)
+        args = job.args if cls._encryption is None else cls._encryption.plain(job.args)
         if cls._arguments is None:
             return cast(A, args)
         return cast(A, cls._arguments.parse(args, cls.worker_name))

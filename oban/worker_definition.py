@@ -70,14 +70,14 @@ def _set_options(cls: Any, options: WorkerOptions) -> None:
         # None is refused: it may be a variable of the environment that is not set.
         keys: encryption.Keys | None = encryption.Keys(options.pop("encrypt"))
     else:
-        keys = None if cls.encryption is None else cls.encryption.keys
+        keys = None if cls._encryption is None else cls._encryption.keys
     # The rules of a base class apply, except for the exceptions that are named again.
     cls.error_rules = {**cls.error_rules, **error_rules.pop_rules(options)}
     _set_unique(cls, options.pop("unique", None), options.pop("replace", None))
     own = fields.check(options)
     cls.worker_name = fields.worker(f"{module}.{cls.__qualname__}" if name is None else name)
     if keys is not None:
-        cls.encryption = encryption.Encryption(keys, cls.worker_name)
+        cls._encryption = encryption.Encryption(keys, cls.worker_name)
     cls._defaults = {**cls._defaults, **own, "worker": cls.worker_name}
     cls._template = Job._template(cls._defaults)
     cls._mutable = {field: cls._defaults[field] for field in cls._defaults.keys() & {"tags", "meta"}}

@@ -34,6 +34,6 @@ def check_args(worker: str, args: Any) -> dict[str, Any]:
     cls = registry.get(worker)
     if cls is None:
         return fields.args(args)
-    if cls.encryption is not None:
-        args = cls.encryption.plain(args)
+    if cls._encryption is not None:
+        args = cls._encryption.plain(args)
     return encryption.sealed_alike(worker, cron_options.stored_args(cls, args))

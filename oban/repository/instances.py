@@ -10,7 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import attributes, lazyload
 from sqlalchemy.orm.attributes import instance_state
 
-from oban import encoding
+from oban import encoding, encryption
 from oban.database.transaction import Transaction
 from oban.models import COLUMN_KEYS, Job
 from oban.repository.selection import Selection
@@ -99,6 +99,9 @@ def _copy(
     copied = [key for key in COLUMN_KEYS if key not in unflushed or key in written]
     for key in copied:
         attributes.set_committed_value(instance, key, encoding.copied(getattr(row, key)))
+    if encryption.is_used and "_run" in instance.__dict__:
+        # A worker has changed its own job, and sees plain args as before.
+        encryption.reveal(instance)
     state.info[_SHOWS] = locked_at
 
     def undo() -> None:

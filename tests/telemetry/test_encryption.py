@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 from sqlalchemy import insert, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm.attributes import flag_modified
 
 from oban import Job, JobState, Oban, Periodic, Record, Worker, current_job, filters, job, worker
 from oban.encryption import generate_key, key_id
 from oban.errors import ConfigError, DecryptionFailed, InvalidJob
 from oban.registry import registry
-from oban.testing import all_enqueued, assert_enqueued, drain_queue, process_job, refute_enqueued
+from oban.testing import all_enqueued, assert_enqueued, drain_queue, mode, process_job, refute_enqueued
 from tests.support.jobs import reaches, row_of
 from tests.support.options import BRIEF, FAST_POLLING
 from tests.telemetry.encrypted_workers import KEY, NEW_KEY, OLD_KEY, InChild
@@ -211,7 +212,8 @@ def test_functions_and_decorated_classes_encrypt_as_well() -> None:
 async def test_the_table_never_has_plain_args(oban: Oban) -> None:
     pays = define(unique={"keys": ["card"], "states": "all"})
     await oban.enqueue(pays.new(ARGS))
-    await oban.enqueue_many([pays.new({**ARGS, "card": f"{SECRET}-{n}"}) for n in range(3)])
+    await oban.enqueue_many([pays.new({**ARGS, "card": f"{SECRET}-{n}"}) for n in range(2)])
+    await oban.enqueue_stream(pays.new({"card": f"{SECRET}-streamed-{n}"}) for n in range(1))
     async with AsyncSession(oban.engine) as session, session.begin():
         session.add(Job(worker="Pays", args={"card": f"{SECRET}-added"}))
         await oban.enqueue(pays.new({"card": f"{SECRET}-joined"}), session=session)
@@ -366,6 +368,20 @@ async def test_a_worker_that_assigns_its_args_still_sees_them(oban: Oban) -> Non
     token_of(ended.args)
 
 
+async def test_a_worker_that_updates_its_job_still_sees_its_args(oban: Oban) -> None:
+    class Pays(Worker, encrypt=KEY):
+        async def process(self, job: Job) -> Record:
+            await oban.update_job(job, {"tags": ["paid"]})
+            await oban.retry_job(job)
+            return Record([job.tags, job.args])
+
+    enqueued = await oban.enqueue(Pays.new(ARGS))
+    async with Oban(oban.engine, queues={"default": 1}, **FAST_POLLING) as node:
+        ended = await reaches(node, enqueued, JobState.COMPLETED, JobState.RETRYABLE)
+    assert ended.recorded == [["paid"], ARGS], ended.errors
+    token_of(ended.args)
+
+
 # -- changes -------------------------------------------------------------------------------------
 
 
@@ -380,6 +396,22 @@ async def test_updates_are_encrypted(oban: Oban) -> None:
     token_of((await row_of(oban, enqueued)).args)
     with pytest.raises(InvalidJob, match="args of Pays are encrypted: assign new args"):
         await oban.update_job(enqueued, lambda job: {"args": {**job.args, "amount": 7}})
+
+
+async def test_a_session_encrypts_what_is_assigned(oban: Oban) -> None:
+    pays = define()
+    enqueued = await oban.enqueue(pays.new(ARGS))
+    async with AsyncSession(oban.engine) as session, session.begin():
+        loaded = await session.get_one(Job, enqueued.id)
+        loaded.args = {**ARGS, "amount": 6}
+        token_of(loaded.args)
+    async with AsyncSession(oban.engine) as session, session.begin():
+        loaded = await session.get_one(Job, enqueued.id)
+        assert pays.args_of(loaded) == {**ARGS, "amount": 6}
+        loaded.args["amount"] = 7
+        flag_modified(loaded, "args")
+        with pytest.raises(InvalidJob, match="args of Pays are encrypted: assign new args"):
+            await session.flush()
 
 
 async def test_a_job_that_gets_another_worker_is_encrypted_for_that(oban: Oban) -> None:
@@ -500,6 +532,13 @@ async def test_the_helpers_for_tests_see_plain_args(oban: Oban) -> None:
     await refute_enqueued(worker=pays, args={"amount": 6}, oban=oban)
     with pytest.raises(AssertionError, match=SECRET):
         await assert_enqueued(worker=pays, args={"amount": 6}, oban=oban)
+
+
+async def test_jobs_that_run_as_soon_as_they_are_enqueued_are_decrypted(oban: Oban) -> None:
+    seen = Seen()
+    with mode("inline"):
+        await oban.enqueue(define(seen).new(ARGS))
+    assert seen.args == [ARGS]
 
 
 async def test_process_job_decrypts_the_args() -> None:

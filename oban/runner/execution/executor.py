@@ -76,7 +76,7 @@ class Executor:
             _check_documents(job)
             worker_class = _worker_class(run)
             worker = worker_class()
-            is_encrypted = worker_class.encryption is not None
+            is_encrypted = worker_class._encryption is not None
             if is_encrypted:
                 open_args(worker, job)
             if is_encrypted or worker_class.redacted or redaction.META_KEY in job.__dict__["meta"]:

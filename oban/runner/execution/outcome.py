@@ -126,7 +126,7 @@ class RemoteError(Exception):
 
 def open_args(worker: Worker[Any], job: Job) -> None:
     """Decrypt the args of a job for its worker. Raises `AttemptFailed` if that does not have the key."""
-    cipher = worker.encryption
+    cipher = worker._encryption
     if cipher is not None:
         try:
             job.__dict__["args"] = cipher.plain(job.__dict__["args"])
