@@ -22,9 +22,9 @@ from oban.unique_options import (
     DOCUMENTS,
     FIELDS,
     OPTIONS,
+    OWN_KEYS,
     REPLACEABLE,
     STATES,
-    TRACE_KEYS,
     FieldName,
     GroupName,
     StateName,
@@ -167,8 +167,8 @@ class Unique:
         if field not in DOCUMENTS or not isinstance(value, dict):
             return value
         if not self.keys:
-            if field == "meta" and not TRACE_KEYS.isdisjoint(value):
-                return {key: item for key, item in value.items() if key not in TRACE_KEYS}
+            if field == "meta" and not OWN_KEYS.isdisjoint(value):
+                return {key: item for key, item in value.items() if key not in OWN_KEYS}
             return value
         return {key: value[key] for key in self.keys if key in value}
 

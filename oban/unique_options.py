@@ -40,8 +40,9 @@ FIELDS: tuple[FieldName, ...] = get_args(FieldName)
 DEFAULT_FIELDS: tuple[FieldName, ...] = ("worker", "queue", "args")
 #: The fields that hold documents, which `keys` is about.
 DOCUMENTS = ("args", "meta")
-#: Keys of meta in which the context of a trace travels, which is another one for each duplicate.
-TRACE_KEYS = frozenset({"traceparent", "tracestate", "baggage"})
+#: Keys of meta that Oban sets itself, so that they distinguish no jobs: the context of a trace, and the names
+#: of redacted fields.
+OWN_KEYS = frozenset({"traceparent", "tracestate", "baggage", "redact"})
 TIMESTAMPS: tuple[str, ...] = get_args(TimestampName)
 #: The fields of an existing job that a new one can replace.
 REPLACEABLE: tuple[str, ...] = get_args(ReplaceableName)

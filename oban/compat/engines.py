@@ -15,14 +15,16 @@ class FollowingEngine(Engine):
     # The other engine calls the listeners of the class `Engine`.
     _sa_propagate_class_events = False
 
-    def __init__(self, followed: Engine, pool: Pool, dialect: Dialect) -> None:
+    def __init__(self, followed: Engine, pool: Pool, dialect: Dialect, logging_name: str) -> None:
         self._followed = followed
         super().__init__(
             pool,
             dialect,
             followed.url,
             execution_options=followed.get_execution_options(),
-            hide_parameters=followed.hide_parameters,
+            # Its parameters are args of jobs.
+            hide_parameters=True,
+            logging_name=logging_name,
         )
         private: Any = self
         if join := getattr(private.dispatch, "_join", None):

@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, scoped_session
 
 from oban import compat, dialects
-from oban.database import inherited, loops, schema_errors
+from oban.database import inherited, loops, quoted_rows, schema_errors
 from oban.database.binding import pinned, write_bind
 from oban.database.driver_autocommit import send_begin
 from oban.database.engines import (
@@ -329,17 +329,17 @@ class BaseDatabase(ABC):
         Its callers catch the error and raise it again after this. A context manager would take a tenth of the
         time of `enqueue`.
         """
-        if isinstance(error, DBAPIError) and error.connection_invalidated:
-            self._autocommit_pool.invalidate_all()
         if self.on_full is not None and self.dialect.is_full(error.__cause__ or error):
             self.on_full()
-        refused_as, url = self.dialect.refused_as, self._sync_engine.url
-        if isinstance(error, DBAPIError) and (
-            schema_error := schema_errors.explain(error, self.dialect, url, self.prefix)
-        ):
-            raise schema_error from None
-        if isinstance(error, DBAPIError) and (problem := refused_as(error, url)):
-            raise ConfigError(problem) from error
+        if isinstance(error, DBAPIError):
+            quoted_rows.hide(error)
+            if error.connection_invalidated:
+                self._autocommit_pool.invalidate_all()
+            url = self._sync_engine.url
+            if schema_error := schema_errors.explain(error, self.dialect, url, self.prefix):
+                raise schema_error from None
+            if problem := self.dialect.refused_as(error, url):
+                raise ConfigError(problem) from error
         if loops.is_of_wrong_loop(error):
             raise WrongLoop(f"{loops.OF_ANOTHER_LOOP}; {loops.ADVICE}") from error
         if self.dialect.is_lost_statement(error) and not self._warned:

@@ -8,7 +8,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from oban import compat, dialects, encoding
-from oban.database import idle
+from oban.database import driver_logs, idle
 from oban.database.loops import LoopPool
 
 #: Idle connections of an engine that Oban makes for a URL (SQLAlchemy's default), and how many of them its
@@ -76,7 +76,13 @@ def _driver_url(url: URL) -> URL:
 def _engine_options(
     url: URL, pooled: bool, options: dict[str, Any], pool: type[Pool] = QueuePool
 ) -> dict[str, Any]:
-    defaults: dict[str, Any] = {"json_deserializer": encoding.loads}
+    driver_logs.hide_values()
+    defaults: dict[str, Any] = {
+        "json_deserializer": encoding.loads,
+        # In errors and logs, parameters are args of jobs.
+        "hide_parameters": True,
+        "logging_name": driver_logs.LOGGING_NAME,
+    }
     if "poolclass" not in options:
         defaults["poolclass"] = pool
         defaults["pool_size"] = IDLE_CONNECTIONS - AUTOCOMMIT_CONNECTIONS
@@ -105,7 +111,8 @@ def with_own_pool(
         options = {**size, "pool_timeout": timeout, "pool_use_lifo": True}
         made = create_async_engine(source.url, **options).sync_engine
         dialect, pool = made.dialect, made.pool
-    own = compat.FollowingEngine(source, pool, dialect)
+    driver_logs.hide_values()
+    own = compat.FollowingEngine(source, pool, dialect, driver_logs.LOGGING_NAME)
     if statement:
         event.listen(own.pool, "connect", partial(_run_once, statement))
     return AsyncEngine(own)
