@@ -5,6 +5,7 @@ import logging
 import random
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Literal
 from zlib import crc32
 
@@ -14,12 +15,20 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from oban import Oban
 from oban.worker import registry
-from tests.support.databases import Factory, PostgreSQLFactory, SQLiteFactory, postgresql_server
+from tests.support.compiling import share_compiled_statements
+from tests.support.databases import (
+    Factory,
+    PostgreSQLFactory,
+    SQLiteFactory,
+    fast_folder,
+    postgresql_server,
+)
 from tests.support.settings import SEED
 from tests.support.signals import restore_default_signals
 
 # Here, so that it also holds in the processes of pytest-xdist, each of which imports this module.
 restore_default_signals()
+share_compiled_statements()
 logging.getLogger("alembic").setLevel(logging.WARNING)
 
 
@@ -35,6 +44,15 @@ def pytest_collection() -> Generator[None, object, object]:
     finally:
         gc.freeze()
         gc.enable()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, None, None]:
+    """Keep what the tests of a file leave, such as compiled statements, out of later garbage collections."""
+    yield
+    if nextitem is None or nextitem.path != item.path:
+        gc.collect()
+        gc.freeze()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -140,10 +158,11 @@ def postgresql_factory() -> Iterator[PostgreSQLFactory]:
 
 
 @pytest.fixture(scope="session")
-def sqlite_factory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SQLiteFactory]:
-    factory = SQLiteFactory(Path(tmp_path_factory.mktemp("sqlite")))
-    yield factory
-    factory.close()
+def sqlite_factory() -> Iterator[SQLiteFactory]:
+    with TemporaryDirectory(prefix="oban-sqlite-", dir=fast_folder()) as folder:
+        factory = SQLiteFactory(Path(folder))
+        yield factory
+        factory.close()
 
 
 @pytest.fixture(scope="session")

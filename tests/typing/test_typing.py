@@ -70,7 +70,11 @@ def difference(expected: Places, found: dict[tuple[str, int], str]) -> dict[tupl
     return missed | {place: message for place, message in found.items() if place not in expected}
 
 
-@pytest.mark.parametrize(("checker", "check"), [("mypy", by_mypy), ("pyright", by_pyright)])
+# pyright keeps no cache, so it takes several seconds.
+@pytest.mark.parametrize(
+    ("checker", "check"),
+    [("mypy", by_mypy), pytest.param("pyright", by_pyright, marks=pytest.mark.slow)],
+)
 def test_checkers_accept_the_good_code_and_find_every_error(checker: str, check: Any) -> None:
     assert difference(marked(checker), check()) == {}
 
@@ -101,6 +105,7 @@ def _is_internal(_: str, package: str, *names: str) -> bool:
     return package in _INTERNAL or (package == "testing" and not {*names} & {*testing.__all__})
 
 
+@pytest.mark.slow
 def test_every_type_of_the_public_api_is_written_down() -> None:
     """Every type that users import is declared, so pyright need not infer it."""
     binaries = str(Path(sys.executable).parent)

@@ -18,13 +18,23 @@ PUBLIC = {"_replace", "_stop"}
 
 
 @cache
-def parsed(path: Path) -> ast.Module:
-    return ast.parse((ROOT / path).read_text())
+def nodes(path: Path) -> list[ast.AST]:
+    """The nodes of the syntax tree of a module that have names."""
+    found = (
+        ast.FunctionDef,
+        ast.AsyncFunctionDef,
+        ast.ClassDef,
+        ast.Name,
+        ast.Attribute,
+        ast.Call,
+        ast.ImportFrom,
+    )
+    return [node for node in ast.walk(ast.parse((ROOT / path).read_text())) if isinstance(node, found)]
 
 
-def private_names(tree: ast.Module) -> Iterator[str]:
+def private_names(tree: list[ast.AST]) -> Iterator[str]:
     """The private names that a module defines: functions, attributes of `self` and of classes, constants."""
-    for node in ast.walk(tree):
+    for node in tree:
         name = ""
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             name = node.name
@@ -36,9 +46,9 @@ def private_names(tree: ast.Module) -> Iterator[str]:
             yield name
 
 
-def imported(tree: ast.Module) -> Iterator[tuple[str, str]]:
+def imported(tree: list[ast.AST]) -> Iterator[tuple[str, str]]:
     """Each module that a module imports from, with a name that it imports."""
-    for node in ast.walk(tree):
+    for node in tree:
         if isinstance(node, ast.ImportFrom) and node.module:
             yield from ((node.module, alias.name) for alias in node.names)
 
@@ -49,9 +59,9 @@ def _called(call: ast.Call) -> str:
     return str(getattr(function, "attr", None) or getattr(function, "id", ""))
 
 
-def used_names(tree: ast.Module) -> Iterator[str]:
+def used_names(tree: list[ast.AST]) -> Iterator[str]:
     """The attributes that a module uses or replaces, and what it imports from the library."""
-    for node in ast.walk(tree):
+    for node in tree:
         if isinstance(node, ast.Attribute):
             yield node.attr
         elif isinstance(node, ast.Call) and _called(node).endswith("setattr"):
@@ -62,7 +72,7 @@ def used_names(tree: ast.Module) -> Iterator[str]:
 def test_helpers_come_from_the_same_folder_or_from_tests_support() -> None:
     for path in MODULES:
         folder = ".".join(path.parent.parts)
-        for module, name in imported(parsed(path)):
+        for module, name in imported(nodes(path)):
             if module.split(".")[0] == "tests":
                 assert module.startswith(("tests.support", "tests.mutants", folder)), f"{path}: {module}"
                 parts = [*module.split(".")[1:], name]
@@ -70,7 +80,7 @@ def test_helpers_come_from_the_same_folder_or_from_tests_support() -> None:
 
 
 def test_private_names_of_the_library_are_used_in_tests_support_alone() -> None:
-    private = {name for path in (ROOT / "oban").rglob("*.py") for name in private_names(parsed(path))}
+    private = {name for path in (ROOT / "oban").rglob("*.py") for name in private_names(nodes(path))}
     for path in MODULES:
-        used = private & set(used_names(parsed(path))) - set(private_names(parsed(path))) - PUBLIC
+        used = private & set(used_names(nodes(path))) - set(private_names(nodes(path))) - PUBLIC
         assert not used, f"{path} uses {used}"
