@@ -76,6 +76,7 @@ def run(
                     raise
                 # A task that a job has created raised SystemExit, which ends the loop, or called its stop().
                 logger.error("the event loop was stopped by %s and goes on", error_texts.error_text(error))
+        status.close()
         exit_after_handlers()
 
 

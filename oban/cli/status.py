@@ -43,7 +43,7 @@ class Status:
         }
         self._server: StatusServer | None = None
         self._systemd = systemd
-        self._is_stopping = False
+        self._is_stopping = self._is_closed = False
         self._grace: float | None = None
         self._woken = threading.Event()
         self._thread: threading.Thread | None = None
@@ -77,6 +77,11 @@ class Status:
         self._is_stopping = True
         self._woken.set()
 
+    def close(self) -> None:
+        """Tell systemd and a supervisor nothing more."""
+        self._is_closed = True
+        self._woken.set()
+
     def now(self) -> NodeCheck:
         """Check the node. Called from any thread."""
         if self.problem is not None:
@@ -103,8 +108,8 @@ class Status:
         pause = INTERVAL
         if self._systemd is not None and self._systemd.interval is not None:
             pause = min(pause, self._systemd.interval / 2)
-        while True:
-            # Whatever fails once, systemd restarts a node that is silent for longer.
+        while not self._is_closed:
+            # A check that fails once must not end the watchdog's pings.
             try:
                 self._tell_once()
             except Exception:

@@ -30,8 +30,6 @@ class Systemd:
         #: Seconds between two WATCHDOG=1.
         self.interval = None if watchdog is None else watchdog / 2
         self._address = f"\0{address[1:]}" if address.startswith("@") else address
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.setblocking(False)
         self._next_ping = -math.inf
         self._was_ready = False
         self._is_stopping = False
@@ -78,7 +76,9 @@ class Systemd:
 
     def _send(self, *lines: str) -> None:
         try:
-            self._socket.sendto("\n".join(lines).encode(), self._address)
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+                sender.setblocking(False)
+                sender.sendto("\n".join(lines).encode(), self._address)
         except OSError as error:
             # Each second has another message.
             if not self._has_failed:
