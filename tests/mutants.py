@@ -497,6 +497,48 @@ MUTANTS = (
         """_name(name, "function")""",
         ("tests/testing/test_plugin.py",),
     ),
+    Mutant(
+        "enqueue stores plain args of a worker that encrypts them",
+        "oban/repository/insert.py",
+        "            encryption.seal_values(job.__dict__)\n",
+        "            pass\n",
+        ("tests/telemetry/test_encryption.py",),
+    ),
+    Mutant(
+        "a flush stores plain args of a worker that encrypts them",
+        "oban/flush.py",
+        "        encryption.seal_values(values)\n",
+        "        pass\n",
+        ("tests/telemetry/test_encryption.py",),
+    ),
+    Mutant(
+        "a flush writes the plain args of a job whose worker has changed",
+        "oban/flush.py",
+        "        _seal_changed(state)\n",
+        "        pass\n",
+        ("tests/telemetry/test_encryption.py",),
+    ),
+    Mutant(
+        "an update stores plain args of a worker that encrypts them",
+        "oban/repository/update.py",
+        "    encryption.seal_values(changed)\n",
+        "",
+        ("tests/telemetry/test_encryption.py",),
+    ),
+    Mutant(
+        "a pickled job has plain args",
+        "oban/models/job.py",
+        "            encryption.seal_values(state)\n",
+        "            pass\n",
+        ("tests/telemetry/test_encryption.py",),
+    ),
+    Mutant(
+        "the unique key of encrypted args stays that of an old key",
+        "oban/repository/unique_changes.py",
+        "key is not None and job.unique_key in rule.older_keys(before)",
+        "False",
+        ("tests/telemetry/test_encryption.py",),
+    ),
 )
 
 

@@ -237,6 +237,18 @@ async def test_the_table_never_has_plain_args(oban: Oban) -> None:
     assert (await oban.enqueue(pays.new({"card": f"{SECRET}-mapping"}))).conflict
 
 
+async def test_jobs_that_were_made_before_their_worker_was_defined_are_encrypted(oban: Oban) -> None:
+    first, second = (Job(worker="Pays", args=ARGS) for _ in range(2))
+    assert first.args == ARGS
+    pays = define()
+    await oban.enqueue(first)
+    token_of(first.args)
+    async with AsyncSession(oban.engine) as session, session.begin():
+        session.add(second)
+    assert SECRET not in await stored_text(oban)
+    assert [pays.args_of(each) for each in await oban.list_jobs()] == [ARGS, ARGS]
+
+
 # -- the worker ----------------------------------------------------------------------------------
 
 
