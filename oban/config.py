@@ -177,7 +177,9 @@ class Options:
         # A `URL` has a drivername, and this module does not import SQLAlchemy.
         is_url = isinstance(self.listen_url, str) or hasattr(self.listen_url, "drivername")
         if self.listen_url is not None and not (is_url and str(self.listen_url).strip()):
-            raise ConfigError(f"listen_url must be a database URL, not {display.shown(self.listen_url)}")
+            # Its value can have a password in it.
+            kind = "blank" if isinstance(self.listen_url, str) else type(self.listen_url).__name__
+            raise ConfigError(f"listen_url must be a database URL, not {kind}")
         if self.listen_url is not None and self.notifier == "poll":
             raise ConfigError("listen_url and notifier='poll' contradict each other: use one of them")
         for option in ("lease", "rescue_after", "statement_timeout"):

@@ -54,8 +54,14 @@ def redacted(url: URL) -> str:
         key: "***" if any(word in key.lower() for word in secret) else value
         for key, value in url.query.items()
     }
-    rendered = url.set(query=query).render_as_string(hide_password=True)
+    host = (url.host or "").rpartition("@")[2] or None
+    rendered = url.set(query=query, host=host).render_as_string(hide_password=True)
     return rendered.replace("%2A%2A%2A", "***")
+
+
+def _misread_password(url: URL) -> str | None:
+    """The end of a password with an unescaped @, which was read as a part of the host."""
+    return (url.host or "").rpartition("@")[0] or None
 
 
 def shown(url: str | URL) -> str:
@@ -129,6 +135,8 @@ def _unavailable(dialect: Dialect, url: URL, error: BaseException) -> DatabaseUn
     # pg8000 has a dict of the fields of the server's message.
     text = str(fields["M"] if isinstance(fields, dict) and "M" in fields else reason)
     problem = " ".join(text.split()) or type(reason).__name__
+    if secret := _misread_password(url):
+        problem = problem.replace(secret, "***")
     if missing := dialect.missing_file(url):
         problem += f" ({missing})"
     return DatabaseUnavailable(f"cannot reach the database {redacted(url)}: {problem}")
@@ -155,6 +163,10 @@ def parse_url(url: str | URL, *, asynchronous: bool | None = None) -> URL:
             "the database URL cannot be read; it looks like postgresql+asyncpg://user@host/name"
             " or sqlite+aiosqlite:///file.db"
         ) from None
+    if _misread_password(parsed):
+        raise ConfigError(
+            "the password in the database URL has an @: write it as %40, or pass a sqlalchemy.URL"
+        )
     name, plus, driver = parsed.drivername.partition("+")
     parsed = parsed.set(drivername=_ALIASES.get(name, name) + plus + _ALIASES.get(driver, driver))
     dialect = by_name(parsed.get_backend_name())

@@ -3,18 +3,21 @@
 import asyncio
 import json
 import logging
+import traceback
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
 from sqlalchemy import URL, select
+from sqlalchemy.ext.asyncio import create_async_engine
 
-from oban import Job, JobState, Oban, Periodic
+from oban import Job, JobState, Oban, Periodic, SyncOban
 from oban.cli import main
 from oban.cli.logs import json_formatter
 from oban.cli.top.details import describe
+from oban.errors import ObanError
 from oban.models import Base
 from oban.telemetry import Event, JobEnded, JobStarted
 from tests.support.options import BRIEF
@@ -73,7 +76,9 @@ class Capture(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         record.exc_text = None
-        shown = [formatter.format(record) for formatter in self.formatters]
+        # Those about statements and connections are many, and the same in both formats.
+        is_own = record.name.startswith("oban")
+        shown = [formatter.format(record) for formatter in self.formatters[: 1 + is_own]]
         error = record.exc_info[1] if record.exc_info else None
         fields = {name: value for name, value in vars(record).items() if name != "exc_info"}
         shown.append(repr((fields, error, None if error is None else (error.args, vars(error)))))
@@ -205,3 +210,50 @@ def search_commands(url: URL, ids: list[int], findings: Findings) -> None:
             assert result.output
             assert isinstance(result.exception, SystemExit | None), result.exception
             findings.search("commands", f"{command}: {result.output}".replace(repr(command), command[0]))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"postgresql://u:{PASSWORD}@127.0.0.1:1/x",
+        f"postgresql+psycopg://u:{PASSWORD}@127.0.0.1:1/x",
+        f"postgresql://u@127.0.0.1:1/x?password={PASSWORD}",
+        f"postgresql://u:{PASSWORD}@127.0.0.1:1/x?sslpassword={PASSWORD}&sslmode=require",
+        f"postgresql://u:a@{PASSWORD}@127.0.0.1:1/x",
+        f"postgresql://u:a/{PASSWORD}@127.0.0.1:1/x",
+        f"postgresql://u:{PASSWORD}@127.0.0.1:port/x",
+        f"postgresql://u:{PASSWORD}@127.0.0.1:1,127.0.0.1:2/x",
+        f"mysql://u:{PASSWORD}@127.0.0.1/x",
+        f"u:{PASSWORD}@127.0.0.1/x",
+        f"host=127.0.0.1 password={PASSWORD}",
+        f"postgresql://u:{PASSWORD}@127.0.0.1:1/x".encode(),
+    ],
+)
+def test_a_url_that_cannot_be_used_is_described_without_its_password(
+    url: Any, findings: Findings, all_logs: None
+) -> None:
+    async def use(engine: Any, **options: Any) -> None:
+        async with Oban(engine, **options) as oban:
+            await oban.get_job(1)
+
+    async def create(engine_url: Any) -> None:
+        engine = create_async_engine(engine_url)
+        async with Oban(engine) as oban:
+            await oban.get_job(1)
+
+    def use_sync() -> None:
+        with SyncOban(url) as oban:
+            oban.get_job(1)
+
+    calls: list[Callable[[], Any]] = [
+        lambda: asyncio.run(use(url)),
+        lambda: asyncio.run(use("sqlite+aiosqlite://", listen_url=url, queues={"a": 1})),
+        use_sync,
+    ]
+    if isinstance(url, str) and url.startswith("postgresql://") and "@127.0.0.1:1/" in url:
+        calls.append(lambda: asyncio.run(create(url.replace("postgresql:", "postgresql+asyncpg:"))))
+    for call in calls:
+        with pytest.raises((ObanError, TypeError)) as raised:
+            call()
+        findings.search("errors", "".join(traceback.format_exception(raised.value)) + repr(raised.value))
+    findings.report()
