@@ -21,7 +21,7 @@ from oban import Job, Oban, Worker
 from oban.otel import ObanInstrumentor
 
 LIMIT = 50
-WARM_UP = 100
+WARM_UP = 20
 #: The CPU time of the process and of the server together.
 ALL_CPU = "all CPU us/job"
 

@@ -198,6 +198,18 @@ def test_the_attempts_and_the_log_of_the_last_one_are_shown(shop: Shop) -> None:
     assert (first["attempt"], first["outcome"], first["error"]) == (1, "failed", TRACEBACK)
 
 
+def test_the_traces_of_attempts_are_shown_if_there_are_any(sqlite_shop: Shop) -> None:
+    job_id = sqlite_shop.add("completed", attempt=2)
+    trace = "0af7651916cd43dd8448eb211c80319c"
+    add_attempts(sqlite_shop, job_id, {"outcome": "failed"}, {"outcome": "completed", "trace": trace})
+    heading, first, second = shown(sqlite_shop, job_id)[-3:]
+    assert heading.endswith("  TRACE")
+    assert trace not in first
+    assert second.endswith(f"  {trace}")
+    traces = [attempt["trace"] for attempt in sqlite_shop.json("show", str(job_id))["attempts"]]
+    assert traces == [None, trace]
+
+
 def test_of_many_attempts_the_last_ones_are_shown(sqlite_shop: Shop) -> None:
     job_id = sqlite_shop.add("completed")
     add_attempts(sqlite_shop, job_id, *({"outcome": "snoozed"} for _ in range(25)))

@@ -11,7 +11,7 @@ import asyncpg  # type: ignore[import-untyped]
 import pytest
 from sqlalchemy import URL
 
-from benchmarks import databases, fixtures, operate, raw, report, waiting
+from benchmarks import databases, fixtures, operate, raw, report, tracing, waiting
 from benchmarks.__main__ import main
 from benchmarks.databases import Filling
 from benchmarks.meter import CPU, RATE, SERVER, Meter
@@ -76,6 +76,8 @@ async def test_a_scenario_runs_all_jobs_and_reports_its_figures(
             state, jobs = "available", 20
         elif name in ("latency", "scheduled"):
             jobs += waiting.WARM_UP
+        elif name.startswith("trip"):
+            jobs += tracing.WARM_UP
         elif name == "idle":
             jobs = 0
         counted = (

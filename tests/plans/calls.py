@@ -68,8 +68,8 @@ def acknowledging(count: int, outcome: str = "completed", **more: Any) -> Call:
     return Call(lambda tx: acknowledge.acknowledge(tx, acks), {KEY}, count, 50, count)
 
 
-def turn(count: int) -> Call:
-    acks = [Ack(*run, "completed") for run in run_keys(count)]
+def turn(count: int, **more: Any) -> Call:
+    acks = [Ack(*run, "completed", **more) for run in run_keys(count)]
     return Call(
         lambda tx: fetch.acknowledge_and_fetch(tx, acks, "default", count, "node", OWNER),
         *({QUEUE, KEY}, 2 * count, 40, count),
@@ -162,9 +162,11 @@ CALLS: dict[str, Call] = {
     "acknowledge 1": acknowledging(1),
     "acknowledge 50": acknowledging(50),
     "acknowledge 200 failures": acknowledging(200, "failed", error="x", delay=5.0),
+    "acknowledge 50 with traces": acknowledging(50, trace="0af7651916cd43dd8448eb211c80319c"),
     "put back 50": acknowledging(50, "released"),
     "turn of 1": turn(1),
     "turn of 50": turn(50),
+    "turn of 50 with traces": turn(50, trace="0af7651916cd43dd8448eb211c80319c"),
     "stage": Call(stage.stage, {STAGING, KEY}, stage.BATCH, 30, stage.BATCH),
     "rescue": Call(lambda tx: rescue.rescue(tx, LEASE, AGE), {QUEUE, KEY}, EXECUTING, 50, 200, walks=True),
     **{f"prune {state.value}": prune(state) for state in ENDED},
