@@ -16,7 +16,8 @@ until all jobs have ended, and calls `check` on the recorded history:
   and `node.config` to configure one node differently. `cluster.supervise()` restarts nodes that die,
   `cluster.any_ready(rng)` returns a node that runs jobs, `cluster.settled(seconds)` waits for the jobs.
   `cluster.faults` lists the faults; append those of the database and of the network, with the node None for
-  all nodes. `cluster.history()` and `cluster.check(…)` end the test. Every process is killed at the end.
+  all nodes. The history also has each time that a busy machine did not run a node, as a freeze.
+  `cluster.history()` and `cluster.check(…)` end the test. Every process is killed at the end.
 - `workers`: `Pause`, `ThreadPause`, `Block`, `Die`. Other workers write to the ledger with `async with
   noted(job):`. `config={"modules": ["tests.faults.workers", "tests.faults.test_mine"]}` makes nodes import
   them.

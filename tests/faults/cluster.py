@@ -9,7 +9,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -20,7 +20,7 @@ from sqlalchemy import URL, text
 from oban import Job, Oban
 from tests.faults import recording
 from tests.faults.history import FINAL, Fault, History, Violation, check
-from tests.faults.node import run_forked
+from tests.faults.node import PAUSED, run_forked
 from tests.faults.workers import LEDGER_URL
 from tests.support.waiting import eventually
 
@@ -284,7 +284,24 @@ class Cluster:
 
     def history(self) -> History:
         """Everything that has happened so far."""
-        return recording.read(self.ledger, self.faults)
+        return recording.read(self.ledger, [*self.faults, *self._pauses()])
+
+    def _pauses(self) -> Iterator[Fault]:
+        """The pauses of nodes on a busy machine, without those of frozen nodes, which are known faults."""
+        frozen = [fault for fault in self.faults if fault.kind == "freeze"]
+        for path in self.folder.glob("n*.log"):
+            for line in path.read_text(errors="replace").splitlines():
+                first, *times = line.split() or [""]
+                if first != PAUSED:
+                    continue
+                since, until = map(float, times)
+                if not any(
+                    fault.node == path.stem and fault.since < until and since < fault.until
+                    for fault in frozen
+                ):
+                    # On SQLite, a node that is paused can hold the lock that all others wait for.
+                    node = path.stem if self.url.get_backend_name() == "postgresql" else None
+                    yield Fault(node, "freeze", since, until)
 
     def check(self, expect: Iterable[int] = (), **options: Any) -> History:
         """Fail if the history breaks a rule, and return it. The options are those of `history.check`."""

@@ -2,9 +2,9 @@
 
 The keys are `url`; `options`, keyword arguments of `Oban`; `skew`, by how many seconds its wall clock is
 wrong; `fast`, how its time of jobs passes (see `fast_time`); `connect_args` of the driver; and `modules` that
-define workers. The node prints "ready" on stderr
-when it runs jobs. It stops at SIGTERM and SIGINT like `oban start`, and ends with the process that started
-it, even while it is frozen.
+define workers. The node prints "ready" on stderr when it runs jobs, and when it was paused as the machine was
+too busy. It stops at SIGTERM and SIGINT like `oban start`, and ends with the process that started it, even
+while it is frozen.
 """
 
 import asyncio
@@ -27,6 +27,11 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from oban import Oban, clock
 from oban.errors import DatabaseUnavailable
+
+#: A process that sleeps for `TICK` seconds and wakes up after more than `LATE` seconds was paused.
+TICK, LATE = 0.05, 0.25
+#: The first word of the line in which it says so, followed by two times in seconds since 1970.
+PAUSED = "paused"
 
 
 class Skewed(clock.Clock):
@@ -76,6 +81,21 @@ def die_with_parent() -> None:
             os._exit(1)
 
 
+def note_pauses() -> None:
+    """Print from when to when this process did not run, because the machine had no time for it."""
+    since: float | None = None
+    while True:
+        before = time.time()
+        time.sleep(TICK)
+        now = time.time()
+        if now - before > LATE:
+            # Pauses with a moment between them are one: a heartbeat takes longer than that.
+            since = before if since is None else since
+        elif since is not None:
+            print(f"{PAUSED} {since} {before}", file=sys.stderr, flush=True)
+            since = None
+
+
 def show_tasks() -> None:
     """Print the stack of each task, for a test that failed."""
     for task in asyncio.all_tasks():
@@ -122,6 +142,7 @@ def run(config: dict[str, Any]) -> None:
     """Run a node until it is told to stop, and end the process."""
     die_with_parent()
     faulthandler.register(signal.SIGUSR2)
+    threading.Thread(target=note_pauses, daemon=True).start()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     for module in config.get("modules", ["tests.faults.workers"]):
         importlib.import_module(module)
