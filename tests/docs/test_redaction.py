@@ -1,0 +1,37 @@
+"""Every snippet of `docs/redaction.md` runs unchanged and prints what the page says."""
+
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import URL
+
+from oban import JobState, Oban, Worker
+from oban.testing import drain_queue
+from tests.docs.stage import Page, Stage
+from tests.support.databases import SQLiteFactory
+
+PAGE = Page("redaction.md")
+
+pytestmark = pytest.mark.usefixtures("own_registry")
+
+
+@pytest.fixture
+def url(sqlite_factory: SQLiteFactory) -> Iterator[URL]:
+    made = sqlite_factory.create()
+    yield made
+    sqlite_factory.drop(made)
+
+
+async def test_the_page_from_its_first_to_its_last_snippet(
+    oban: Oban, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stage = Stage(oban)
+    stage.names |= {"__name__": "app", "Worker": Worker}
+    enqueue, show, meta = PAGE.snippets
+    await stage.run(enqueue)
+    await drain_queue(oban=oban, with_safety=True)
+    await stage.run(show)
+    assert capsys.readouterr().out in PAGE.text
+    await stage.run(meta)
+    assert capsys.readouterr().out in PAGE.text
+    assert stage.names["failed"].state == JobState.DISCARDED
