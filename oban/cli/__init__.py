@@ -23,6 +23,7 @@ MODULES = {
     "stats": "stats",
     "top": "top.command",
     "completion": "completion",
+    "metrics": "metrics",
     "why": "why",
 }
 

@@ -24,7 +24,8 @@ def test_the_wheel_carries_the_name_and_the_license(tmp_path: Path) -> None:
         info = f"oban_sqlalchemy-{__version__}.dist-info"
         assert wheel.read(f"{info}/licenses/LICENSE") == LICENSE
         assert b"\nName: oban-sqlalchemy\n" in wheel.read(f"{info}/METADATA")
-        assert "oban/__init__.py" in wheel.namelist()
+        data = {"oban/__init__.py", "oban/prometheus/grafana.json", "oban/prometheus/alerts.yaml"}
+        assert data <= set(wheel.namelist())
 
 
 def test_a_program_can_import_the_installed_package_before_it_runs_pytest(tmp_path: Path) -> None:
