@@ -10,7 +10,7 @@ from sqlalchemy import URL
 
 from oban import Oban, SyncOban
 from tests.cli.shop import Shop
-from tests.cli.support import WORKERS
+from tests.support.commands import WORKERS
 from tests.support.databases import PostgreSQLFactory, SQLiteFactory
 from tests.support.starts import record_starts
 from tests.support.terminal import Terminals, start_terminals

@@ -10,7 +10,7 @@ from click.testing import Result
 from sqlalchemy import URL, Connection, create_engine, insert, select
 from sqlalchemy.pool import NullPool
 
-from tests.cli.support import invoke, text
+from tests.support.commands import invoke, text
 from tests.support.rows import TABLE, row
 from tests.support.terminal import Terminals
 

@@ -14,7 +14,7 @@ import oban as package
 from oban import Oban
 from oban.cli import banner
 from oban.worker import registry
-from tests.cli.support import node, text, until
+from tests.support.commands import node, text, until
 from tests.support.workers import Noop
 
 POSTGRESQL = "postgresql://me:secret@host/shop?passfile=secret&sslpassword=secret"

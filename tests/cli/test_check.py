@@ -15,7 +15,7 @@ from oban import migration
 from oban.cli.check import EXIT_CODES
 from oban.cli.documents import DOCUMENTS, json_schema
 from oban.diagnosis.health import CODES
-from tests.cli.support import invoke, node, text
+from tests.support.commands import invoke, node, text
 from tests.support.databases import Factory
 from tests.support.rows import TABLE, row
 from tests.support.schema import render, run_script, sync_engine

@@ -14,7 +14,7 @@ import oban as package
 from oban import Job, JobState, Oban
 from oban.cli import main
 from oban.errors import SchemaMissing
-from tests.cli.support import invoke, node, oban, text, until
+from tests.support.commands import invoke, node, oban, text, until
 from tests.support.databases import SQLiteFactory
 from tests.support.waiting import eventually
 

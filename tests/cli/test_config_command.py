@@ -9,7 +9,7 @@ import jsonschema
 import pytest
 
 from oban.cli.documents import json_schema
-from tests.cli.support import invoke
+from tests.support.commands import invoke
 from tests.support.terminal import Terminals
 
 FILE = """\

@@ -13,7 +13,7 @@ from sqlalchemy import URL
 from oban import Oban
 from oban.cli import main, options, settings
 from oban.errors import ConfigError
-from tests.cli.support import invoke, node, text, until
+from tests.support.commands import invoke, node, text, until
 
 APP = """
 from oban import Oban

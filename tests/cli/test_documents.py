@@ -14,7 +14,7 @@ from oban.cli import main
 from oban.cli.documents import DOCUMENTS
 from oban.models import Producer
 from tests.cli.shop import Shop
-from tests.cli.support import invoke
+from tests.support.commands import invoke
 from tests.support.processes import ROOT
 from tests.support.rows import MADE, row
 

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import URL
 
 from oban import Job, Oban
-from tests.cli.support import node, text, until
+from tests.support.commands import node, text, until
 from tests.support.waiting import eventually
 
 WORKERS = '''

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import URL
 
 from oban import Job, JobState, Oban
-from tests.cli.support import node, text, until
+from tests.support.commands import node, text, until
 from tests.support.jobs import reaches
 from tests.support.waiting import eventually
 

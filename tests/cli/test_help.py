@@ -6,7 +6,7 @@ import click
 import pytest
 
 from oban.cli import main
-from tests.cli.support import invoke
+from tests.support.commands import invoke
 
 
 def commands(

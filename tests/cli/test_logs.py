@@ -12,7 +12,7 @@ from sqlalchemy import URL
 
 from oban.cli.logs import Console
 from oban.errors import ConfigError
-from tests.cli.support import invoke, node, oban, text, until
+from tests.support.commands import invoke, node, oban, text, until
 
 TO_STDERR = {"class": "logging.StreamHandler", "formatter": "own"}
 DICT = {"version": 1, "formatters": {"own": {"format": "own %(message)s"}}}

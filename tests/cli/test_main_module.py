@@ -10,7 +10,7 @@ from sqlalchemy import URL
 from oban import JobState, Oban, Worker, migration
 from oban.errors import UnknownWorker
 from oban.worker import registry
-from tests.cli.support import node, text
+from tests.support.commands import node, text
 from tests.support.waiting import eventually
 
 SCRIPT = """

@@ -12,7 +12,7 @@ import urllib.request
 import pytest
 from sqlalchemy import URL
 
-from tests.cli.support import invoke, node, text, until
+from tests.support.commands import invoke, node, text, until
 from tests.support.scraping import OPENMETRICS, Scrape
 
 

@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 
 from oban import SyncOban
 from oban.cli.documents import DOCUMENTS
-from tests.cli.support import invoke
+from tests.support.commands import invoke
 from tests.support.heartbeats import elect, send_heartbeats
 from tests.support.terminal import Terminals
 

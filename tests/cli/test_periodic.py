@@ -13,7 +13,7 @@ from oban import Job, Periodic, SyncOban
 from oban.cli import main
 from oban.cli.documents import DOCUMENTS
 from oban.models import Tick
-from tests.cli.support import invoke, text
+from tests.support.commands import invoke, text
 from tests.support.databases import SQLiteFactory
 from tests.support.terminal import Terminals
 

@@ -10,7 +10,7 @@ from sqlalchemy import insert
 
 from oban import SyncOban
 from oban.cli.documents import DOCUMENTS
-from tests.cli.support import invoke
+from tests.support.commands import invoke
 from tests.support.heartbeats import ago, send_heartbeats
 from tests.support.rows import TABLE, row
 from tests.support.terminal import Terminals

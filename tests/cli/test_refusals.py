@@ -9,7 +9,7 @@ from sqlalchemy import URL
 from oban.cli import output
 from oban.cli.documents import DOCUMENTS
 from tests.cli.shop import Shop
-from tests.cli.support import invoke, text
+from tests.support.commands import invoke, text
 from tests.support.terminal import Terminals
 from tests.support.waiting import Deadline
 

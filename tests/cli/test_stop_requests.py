@@ -13,7 +13,7 @@ from sqlalchemy import URL
 
 from oban import Job, JobState, Oban
 from oban.cli.requests import SignalRequests
-from tests.cli.support import node, text, until
+from tests.support.commands import node, text, until
 from tests.support.jobs import reaches
 from tests.support.waiting import eventually
 

@@ -19,7 +19,7 @@ from sqlalchemy import URL
 from oban import Job, JobState, Oban
 from oban.cli import supervisor as module
 from oban.cli.supervisor import Supervisor
-from tests.cli.support import node, oban, text, until
+from tests.support.commands import node, oban, text, until
 from tests.support.internals import all_ready
 from tests.support.waiting import eventually, within
 

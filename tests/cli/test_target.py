@@ -12,8 +12,8 @@ from sqlalchemy import URL
 from oban import Job, JobState, Oban
 from oban.cli import main, target
 from oban.errors import ConfigError
-from tests.cli.support import invoke, node, text, until
-from tests.cli.support import oban as command
+from tests.support.commands import invoke, node, text, until
+from tests.support.commands import oban as command
 from tests.support.waiting import eventually
 
 JOBS = """

@@ -22,7 +22,7 @@ from oban.cli.top.columns import Column, fit
 from oban.cli.top.layout import divide
 from oban.cli.top.source import Source
 from oban.cli.top.tables import number
-from tests.cli.support import invoke, text
+from tests.support.commands import invoke, text
 from tests.support.databases import SQLiteFactory
 from tests.support.statements import recorded
 from tests.support.terminal import Terminal, Terminals

@@ -14,7 +14,7 @@ from sqlalchemy import URL
 from oban import Job, JobState, Oban
 from oban.cli.watch import Watcher
 from oban.errors import ConfigError
-from tests.cli.support import node, oban, text, until
+from tests.support.commands import node, oban, text, until
 from tests.support.waiting import eventually, within
 
 PREFIX = "import socket, sys; link = socket.socket(fileno=int(sys.argv[1]))\n"

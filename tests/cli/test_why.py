@@ -11,7 +11,7 @@ from sqlalchemy import URL, update
 
 from oban import Job, SyncOban
 from oban.cli.documents import json_schema
-from tests.cli import support
+from tests.support import commands
 from tests.support.databases import Factory
 from tests.support.terminal import Terminals
 
@@ -24,7 +24,7 @@ SYNC = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg"}
 def url(factory: Factory, monkeypatch: pytest.MonkeyPatch) -> Iterator[URL]:
     """A database, which the commands find in the environment."""
     made = factory.create()
-    monkeypatch.setenv("OBAN_DATABASE_URL", support.text(made))
+    monkeypatch.setenv("OBAN_DATABASE_URL", commands.text(made))
     yield made
     factory.drop(made)
 
@@ -113,7 +113,7 @@ def test_texts_of_jobs_cannot_control_the_terminal(terminals: Terminals, oban: S
 
 def test_output_for_other_programs_has_no_colours_and_whole_lines(oban: SyncOban) -> None:
     job = oban.enqueue(Job(worker="app.A"))
-    result = support.invoke("why", str(job.id))
+    result = commands.invoke("why", str(job.id))
     assert result.output.splitlines() == [
         f"Job {job.id} (available, queue default, worker app.A): No node is alive at all. No live node runs"
         " the queue default.",

@@ -7,7 +7,7 @@ import pytest
 import oban
 from oban.cli import main
 from tests.cli.shop import Shop
-from tests.cli.support import invoke
+from tests.support.commands import invoke
 from tests.support.rows import row
 
 NARROW, WIDE = 36, 160

@@ -13,8 +13,8 @@ from oban import Cancel, Job, JobState, Oban, Worker
 from oban.errors import InvalidJob
 from oban.registry import registry
 from oban.telemetry import Event, JobEnded, JobEvent, JobsEnqueued
-from tests.cli.support import invoke
-from tests.cli.support import text as url_text
+from tests.support.commands import invoke
+from tests.support.commands import text as url_text
 from tests.support.databases import SQLiteFactory
 from tests.support.jobs import reaches
 from tests.support.options import FAST_POLLING

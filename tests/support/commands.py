@@ -1,4 +1,4 @@
-"""An application for the tests of the command line, and its processes."""
+"""An application for tests of the command line, and its processes."""
 
 import os
 import subprocess
