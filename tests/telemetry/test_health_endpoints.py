@@ -16,15 +16,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from sqlalchemy import URL
 
 from oban import Job, JobState, NodeCheck, Oban
-from oban.cli import reports
+from oban.cli import main, reports
 from oban.cli.reports import Reporter, Reports, combined
 from oban.cli.status import Status
 from tests.support.jobs import reaches
 from tests.support.processes import ROOT
 from tests.support.schema import render
+from tests.support.starts import record_starts
 from tests.support.waiting import eventually
 
 READY = NodeCheck(True, True)
@@ -148,20 +150,21 @@ async def test_a_supervisor_answers_for_all_of_its_nodes(url: URL, tmp_path: Pat
         await node.becomes_ready()
 
 
-def test_a_port_in_use_ends_the_command_with_a_clear_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_port_in_use_ends_the_command_with_a_clear_error(
+    processes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = record_starts(monkeypatch)
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        result = subprocess.run(
-            [sys.executable, "-m", "oban", "start", "--database-url", "sqlite+aiosqlite:///a.db"],
-            env={**os.environ, "OBAN_HEALTH_PORT": str(port), "PYTHONPATH": str(ROOT)},
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    assert result.returncode == 1
-    assert f"Error: cannot listen at http://127.0.0.1:{port}: another process uses this port" in result.stderr
-    assert "Traceback" not in result.stderr
+        variables = {"OBAN_HEALTH_PORT": str(port), "OBAN_PROCESSES": str(processes)}
+        arguments = ["start", "--database-url", "sqlite+aiosqlite:///a.db"]
+        result = CliRunner().invoke(main, arguments, env=variables)
+    assert (result.exit_code, made) == (1, [])
+    assert result.stderr == (
+        f"Error: cannot listen at http://127.0.0.1:{port}: another process uses this port. Stop it, or choose"
+        " another port\n"
+    )
 
 
 # -- the parts ------------------------------------------------------------------------------------------

@@ -34,6 +34,8 @@ DEAF = "the listener has heard no notifications for more than 0.3 s"
 def short_graces(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("BLOCKED_AFTER", "DATABASE_GRACE", "LISTENER_GRACE"):
         monkeypatch.setattr(node_check, name, 0.3)
+    # Services try again soon, so that a node recovers soon.
+    monkeypatch.setattr("oban.backoff.LONGEST_PAUSE", 0.1)
     monkeypatch.setattr("oban.notifier.health.RETRY_INTERVAL", 0.05)
     monkeypatch.setattr("oban.notifier.health.ECHO_TIMEOUT", 0.1)
 
@@ -123,9 +125,10 @@ async def test_a_blocked_event_loop_makes_a_node_neither_live_nor_ready(url: URL
             checks.append(check)
             Blocks.let_go.set()
 
-        job = await oban.enqueue(Blocks.new())
         thread = threading.Thread(target=watch)
         thread.start()
+        # The job can begin before this returns.
+        job = await oban.enqueue(Blocks.new())
         await reaches(oban, job, JobState.COMPLETED)
         thread.join()
         assert checks == [NodeCheck(False, False, ("the event loop has been blocked for more than 0.3 s",))]
@@ -154,7 +157,7 @@ def test_a_node_whose_loop_was_closed_is_not_live(url: URL) -> None:
     gc.collect()
 
 
-@pytest.mark.parametrize("failure", ["refused", "swallowed"])
+@pytest.mark.parametrize("failure", ["refused", pytest.param("swallowed", marks=pytest.mark.slow)])
 async def test_a_node_without_its_server_is_live_and_not_ready_until_that_is_back(
     server_url: URL, failure: str
 ) -> None:
@@ -193,7 +196,7 @@ async def test_a_locked_sqlite_file_makes_a_node_unready_until_it_is_free(
 ) -> None:
     monkeypatch.setattr("oban.dialects.sqlite.dialect.BUSY_TIMEOUT", 0.1)
     url = sqlite_factory.create()
-    async with ready_node(url) as oban:
+    async with ready_node(url, lease=2.0, statement_timeout=0.5) as oban:
         with closing(sqlite3.connect(str(url.database), isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             assert (await has(oban, NO_DATABASE)).is_live
@@ -234,6 +237,7 @@ async def test_a_listener_that_becomes_deaf_makes_a_node_unready(
 ) -> None:
     monkeypatch.setattr("oban.notifier.health.CHECK_INTERVAL", 0.05)
     monkeypatch.setattr("oban.notifier.listen.KEEPALIVE_INTERVAL", 0.5)
+    monkeypatch.setattr("oban.notifier.listen.CLOSE_TIMEOUT", 0.1)
     async with Relay(server_url) as relay, ready_node(server_url, listen_url=render(relay.url)) as oban:
         relay.forget()
         assert await has(oban, DEAF) == NodeCheck(True, False, (DEAF,))

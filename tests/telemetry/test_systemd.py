@@ -185,9 +185,10 @@ async def test_a_blocked_loop_stops_the_pings_until_it_answers(
         status = Status(found(manager, WATCHDOG_USEC="40000"))
         status.check = oban.check_node
         await eventually(lambda: manager.has("READY=1", "WATCHDOG=1"))
-        job = await oban.enqueue(Blocks.new())
         watching = threading.Thread(target=watch)
         watching.start()
+        # The job can begin before this returns.
+        job = await oban.enqueue(Blocks.new())
         await reaches(oban, job, JobState.COMPLETED)
         watching.join()
         assert [line for lines in silent for line in lines] == []
