@@ -22,6 +22,7 @@ from benchmarks import raw
 from benchmarks.meter import POLL_INTERVAL, QUEUE, TIME_LIMIT, WORKER, Mark, Meter
 from benchmarks.raw import Body
 from oban import CallNext, Job, Middleware, Oban, Worker
+from oban.telemetry import Event, Handler
 
 LEFT = f"SELECT count(*) FROM oban_jobs WHERE queue = '{QUEUE}' AND state <> 'completed'"
 WRITE = text("INSERT INTO bench_writes (n) VALUES (:n)")
@@ -36,6 +37,7 @@ async def ours(
     finished: Finished,
     middleware: Sequence[Middleware] = (),
     history: bool = True,
+    handler: Handler | None = None,
 ) -> None:
     """Run jobs with the library until `finished` returns."""
 
@@ -43,8 +45,15 @@ async def ours(
         async def process(self, job: Job) -> None:
             body(job.args["n"])
 
-    async with Oban(url, queues={QUEUE: limit}, middleware=middleware, history=history):
+    oban = Oban(url, queues={QUEUE: limit}, middleware=middleware, history=history)
+    if handler is not None:
+        oban.telemetry.attach(handler)
+    async with oban:
         await finished()
+
+
+def ignore(event: Event) -> None:
+    pass
 
 
 async def async_middleware(job: Job, call_next: CallNext) -> Any:
@@ -106,6 +115,7 @@ SIDES: dict[str, Callable[[URL, int, Body, Finished], Awaitable[None]]] = {
     "ours-writing": ours_writing,
     "ours-threads": ours_threads,
     "ours-without-history": partial(ours, history=False),
+    "ours-telemetry": partial(ours, handler=ignore),
     "ours-async": partial(ours, middleware=[async_middleware]),
     "ours-plain": partial(ours, middleware=[plain_middleware]),
     "raw-writing": by_hand(raw.drain_writing),
@@ -128,7 +138,8 @@ async def drain(
 
     With `snapshot`, a transaction that is older than the drain stays open. A `variant` is the second part of
     a name in `SIDES`: with "writing", each job writes a row; with "threads", a plain worker does; with
-    "async" or "plain", it has such a middleware; "without-history" stores no attempts.
+    "async" or "plain", it has such a middleware; "without-history" stores no attempts; with "telemetry", a
+    handler that does nothing gets every event.
     """
     async with counting(url) as left, old_snapshot(url) if snapshot else contextlib.nullcontext():
         if (waiting := await left()) != meter.jobs:

@@ -141,6 +141,9 @@ SCENARIOS = [
     _drain("threads-50", 0.35, how={"variant": "threads"}, jobs=2_000),
     _drain("middleware", 0.9, how={"variant": "async"}, sides=PAIR[:1], against="drain-50"),
     _drain("middleware-plain", None, how={"variant": "plain"}, sides=PAIR[:1], against="drain-50"),
+    _drain(
+        "telemetry", 0.9, how={"variant": "telemetry"}, sides=PAIR[:1], databases=BOTH, against="drain-50"
+    ),
     _drain("without-history", None, how={"variant": "without-history"}, sides=PAIR[:1], databases=BOTH),
     _drain("history", 0.95, sides=PAIR[:1], databases=BOTH, against="drain-without-history"),
     _insert("one", 0.6, 2_000, databases=BOTH),

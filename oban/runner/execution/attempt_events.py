@@ -57,7 +57,8 @@ def _state(run: Run, ack: Ack) -> JobState:
 def _emit_ended(
     run: Run, ack: Ack, state: JobState | None, error: BaseException | None, started_at: float
 ) -> None:
-    view = run.view or JobView(run.job)
+    # A handler can be attached while the attempt runs.
+    view = getattr(run, "view", None) or JobView(run.job)
     run.telemetry.emit(
         JobEnded,
         job=view,

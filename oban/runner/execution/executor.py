@@ -68,7 +68,7 @@ class Executor:
         job = run.job
         running.set(job)
         run.started_at = clock.monotonic()
-        is_observed = run.telemetry.observes_attempts or logger.isEnabledFor(logging.DEBUG)
+        is_observed = run.reporting.telemetry.observes_attempts or logger.isEnabledFor(logging.DEBUG)
         if is_observed:
             attempt_events.started(run)
         worker: Worker | None = None

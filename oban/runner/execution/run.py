@@ -51,10 +51,13 @@ class Run:
     """
 
     __slots__ = (
-        *("_cancelled", "_reporting", "confirm", "error", "is_isolated", "is_logged", "job", "key"),
-        *("max_attempts", "node", "on_cancel", "queue", "releasing", "report", "result", "secrets"),
+        *("_cancelled", "confirm", "error", "is_isolated", "is_logged", "job", "key", "max_attempts"),
+        *("node", "on_cancel", "queue", "releasing", "report", "reporting", "result", "secrets"),
         *("snoozed", "started_at", "sure_until", "task", "timed_out", "view", "worker"),
     )
+
+    #: What events about the run show of its job. It is only set once there was an event.
+    view: JobView
 
     def __init__(
         self,
@@ -69,7 +72,8 @@ class Run:
         self.node = node
         self.sure_until = sure_until
         self.confirm = confirm
-        self._reporting = reporting
+        #: What becomes of its progress and its log, and who listens to its events.
+        self.reporting = reporting
         #: What the job has reported, if anything.
         self.report: Report | None = None
         # All that is needed later is read here, because the worker can change the instance, and an update
@@ -102,8 +106,6 @@ class Run:
         self.task: asyncio.Task[Any] | None = None
         #: The redacted values of the job, as they were when it started.
         self.secrets: Secrets | None = None
-        #: What events about the run show of its job, once there was one.
-        self.view: JobView | None = None
         values["_run"] = self
 
     @property
@@ -133,12 +135,12 @@ class Run:
     @property
     def max_lines(self) -> int:
         """How many lines of the job's log are kept."""
-        return self._reporting.max_lines
+        return self.reporting.max_lines
 
     @property
     def telemetry(self) -> Telemetry:
         """The handlers of the client's events."""
-        return self._reporting.telemetry
+        return self.reporting.telemetry
 
     @property
     def is_last(self) -> bool:
@@ -157,7 +159,7 @@ class Run:
         if forks.is_child:
             return
         self.begin_report().set_progress(done, total, message)
-        self._reporting.on_progress(self)
+        self.reporting.on_progress(self)
 
     def add_line(self, level: int, make_text: Callable[[], str]) -> None:
         """Keep a line of the job's log, in any thread."""
@@ -170,7 +172,7 @@ class Run:
         report.extend(checked_line(line) for line in lines)
         if progress is not None:
             report.receive_progress(progress)
-            self._reporting.on_progress(self)
+            self.reporting.on_progress(self)
 
     def begin_report(self) -> Report:
         """Return the report, which is made when it is first needed."""
