@@ -35,7 +35,7 @@ _TOKEN_START, _TOKEN_LENGTH = "gAAAA", 100
 _VERSION = b"\x80"
 
 #: Whether this process has defined a worker with the option. Nothing asks further until then.
-is_used = False
+is_used: bool = False
 
 
 def generate_key() -> str:
@@ -154,9 +154,9 @@ class Encryption:
     __slots__ = ("keys", "owner")
 
     def __init__(self, keys: Keys, owner: str) -> None:
-        self.keys = keys
+        self.keys: Keys = keys
         #: The worker's name, for errors.
-        self.owner = owner
+        self.owner: str = owner
 
     def seal(self, args: Mapping[str, Any]) -> dict[str, Any]:
         """The envelope of args that can be stored. Raises `InvalidJob` for one that was changed in place."""

@@ -25,8 +25,8 @@ class AttemptTrace:
     __slots__ = ("outer", "span")
 
     def __init__(self, span: Span, outer: Context) -> None:
-        self.span = span
-        self.outer = outer
+        self.span: Span = span
+        self.outer: Context = outer
 
     def carrier(self) -> dict[str, str]:
         """The current context, for a child process that runs the job."""

@@ -32,7 +32,7 @@ class Collector:
     _of: ClassVar[WeakKeyDictionary[CollectorRegistry, "Collector"]] = WeakKeyDictionary()
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.families = Families(registry)
+        self.families: Families = Families(registry)
         self.members: WeakSet[ObanMetrics] = WeakSet()
         registry.register(self)
 

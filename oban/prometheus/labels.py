@@ -50,7 +50,7 @@ class Pairs:
     """
 
     def __init__(self, maximum: int) -> None:
-        self.queues = Names(maximum)
+        self.queues: Names = Names(maximum)
         self._maximum = maximum
         self._workers = Names(maximum)
         self._lock = threading.Lock()

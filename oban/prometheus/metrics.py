@@ -65,8 +65,8 @@ class ObanMetrics:
                 f"this client of {self.instance!r} has metrics in the registry already; use its ObanMetrics"
             )
         self._client = oban
-        self.sampler = Sampler(oban, float(refresh_interval), count_limit)
-        self.pairs = Pairs(max_label_values)
+        self.sampler: Sampler = Sampler(oban, float(refresh_interval), count_limit)
+        self.pairs: Pairs = Pairs(max_label_values)
         self._recorder = Recorder(self._collector.families, oban.telemetry, self.pairs)
         self._show_node()
         # The client has the handlers, and keeps this object with them.

@@ -74,8 +74,8 @@ class Telemetry:
         self._own_wrappers: tuple[EnqueueWrapper, ...] = ()
         self._attachments: dict[type[Event], _Attachments] = {}
         #: Whether anything is attached to the events about attempts; to `JobsEnqueued`, or around it.
-        self.observes_attempts = False
-        self.observes_enqueues = False
+        self.observes_attempts: bool = False
+        self.observes_enqueues: bool = False
         self.enqueue_wrappers: tuple[EnqueueWrapper, ...] = ()
         with _lock:
             _clients.add(self)
