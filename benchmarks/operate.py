@@ -1,4 +1,4 @@
-"""How long the questions of an operator take with a million jobs: lists, filters by args, and statistics.
+"""How long the questions of an operator take with a million jobs: lists, filters, statistics and metrics.
 
 python -m benchmarks.operate
 python -m benchmarks.operate --databases sqlite --rows 100000 --rounds 5
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from statistics import median, quantiles
 from typing import Any
 
+from prometheus_client import CollectorRegistry, generate_latest
 from sqlalchemy import URL, create_engine, select
 
 from benchmarks import databases
@@ -20,6 +21,7 @@ from benchmarks.databases import Database, Filling
 from benchmarks.meter import cpu_of_server
 from benchmarks.scenarios import BOTH
 from oban import Job, Oban, filters
+from oban.prometheus import ObanMetrics
 
 #: Milliseconds within which each answer is promised.
 PROMISE = 300
@@ -30,6 +32,8 @@ _STATE = """CASE WHEN n % 2500 = 0 THEN 'executing' WHEN n % 100 < 76 THEN 'comp
  WHEN n % 100 < 91 THEN 'available' WHEN n % 100 < 95 THEN 'scheduled' WHEN n % 100 < 97 THEN 'retryable'
  WHEN n % 100 < 99 THEN 'cancelled' ELSE 'discarded' END"""
 _QUEUE = "CASE WHEN n % 10 < 6 THEN 'default' WHEN n % 10 < 8 THEN 'media' ELSE 'mail' END"
+#: A queue for each tenant. The number is prime, so that each has jobs in most states.
+_MANY_QUEUES = "'tenant-' || (n % 9973)"
 _ENDED = ", ".join(
     f"CASE WHEN state = '{state}' THEN made END" for state in ("completed", "cancelled", "discarded")
 )
@@ -118,12 +122,31 @@ STATS: dict[str, Question] = {
 }
 
 
-def fill(url: URL, rows: int) -> None:
-    """Insert the jobs, and let the database take note of them."""
+async def _scrape(oban: Oban) -> bytes:
+    """Scrape the metrics, and wait for the numbers from the database however long they take."""
+    registry = CollectorRegistry()
+    metrics = ObanMetrics(oban, registry=registry)
+    metrics.sampler.begin()
+    while metrics.sampler.age is None:  # noqa: ASYNC110
+        # The thread that reads them tells nobody. This is short beside what is measured.
+        await asyncio.sleep(0.0005)
+    return generate_latest(registry)
+
+
+METRICS: dict[str, Question] = {"scrape of the metrics": _scrape}
+MANY_QUEUES: dict[str, Question] = {"scrape of the metrics, with 9,973 queues": _scrape}
+
+
+def fill(url: URL, rows: int, *, many_queues: bool = False) -> None:
+    """Insert the jobs, in three queues or in thousands, and let the database take note of them."""
     name = url.get_backend_name()
+    statement = _FILL[name]
+    if many_queues:
+        escape = ("% ", "%% ") if name == "postgresql" else ("%", "%")
+        statement = statement.replace(_QUEUE.replace(*escape), _MANY_QUEUES.replace(*escape))
     engine = create_engine(url.set(drivername=_DRIVERS[name]), isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
-        connection.exec_driver_sql(_FILL[name], {"rows": rows})
+        connection.exec_driver_sql(statement, {"rows": rows})
         if name == "postgresql":
             connection.exec_driver_sql("VACUUM (ANALYZE) oban_jobs")
     engine.dispose()
@@ -142,12 +165,17 @@ def measure(database: Database, rows: int, rounds: int) -> Iterator[Answer]:
     """Ask all questions about a table of this size, without an index on args and with one."""
     url = database.prepare(Filling())
     fill(url, rows)
-    yield from asyncio.run(_ask(url, {**LISTS, **BY_ARGS, **STATS}, rounds, database.server, indexed=False))
+    yield from asyncio.run(
+        _ask(url, {**LISTS, **BY_ARGS, **STATS, **METRICS}, rounds, database.server, indexed=False)
+    )
     indexes = _INDEXES[url.get_backend_name()]
     execute(url, *(f"CREATE INDEX {name} ON oban_jobs {on}" for name, on in indexes.items()))
     yield from asyncio.run(_ask(url, BY_ARGS, rounds, database.server, indexed=True))
     # The database can be prepared for other jobs afterwards.
     execute(url, *(f"DROP INDEX {name}" for name in indexes))
+    url = database.prepare(Filling())
+    fill(url, rows, many_queues=True)
+    yield from asyncio.run(_ask(url, MANY_QUEUES, rounds, database.server, indexed=False))
 
 
 async def _ask(

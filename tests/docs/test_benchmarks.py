@@ -199,8 +199,10 @@ def test_the_questions_of_an_operator_are_measured(
 ) -> None:
     database = postgresql if name == "postgresql" else databases.SQLite(tmp_path)
     answers = list(operate.measure(database, rows=2_000, rounds=1))
-    asked = [*operate.LISTS, *operate.BY_ARGS, *operate.STATS]
-    assert [answer.question for answer in answers] == [*asked, *operate.BY_ARGS]
-    assert [answer.indexed for answer in answers] == [False] * len(asked) + [True] * len(operate.BY_ARGS)
+    asked = [*operate.LISTS, *operate.BY_ARGS, *operate.STATS, *operate.METRICS]
+    assert [answer.question for answer in answers] == [*asked, *operate.BY_ARGS, *operate.MANY_QUEUES]
+    assert [answer.indexed for answer in answers] == [False] * len(asked) + [True] * len(operate.BY_ARGS) + [
+        False
+    ]
     assert all(0 < answer.p50 <= answer.p95 for answer in answers)
     assert str(answers[0]).startswith(f"{name:<10}  list ")
