@@ -91,10 +91,13 @@ class Metrics:
 
 def serve_to_supervisor(path: str, oban: "Oban") -> None:
     """Serve the metrics of a node to its supervisor, at a socket in the file system."""
-    from oban.prometheus import metrics_app
+    from oban.prometheus import ObanMetrics
+    from oban.prometheus.app import RegistryApp
     from oban.prometheus.collector import without_samples
 
-    app = metrics_app(oban)
+    metrics = ObanMetrics.of(oban) or ObanMetrics(oban)
+    # Its own metrics, also where processes share theirs through files: the supervisor asks each of them.
+    app = RegistryApp(metrics.registry)
 
     def answer(request: Request) -> Answer:
         # Each request has a thread, and so a context, of its own.

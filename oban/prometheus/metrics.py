@@ -75,7 +75,7 @@ class ObanMetrics:
         _all.add(self)
 
     @classmethod
-    def of(cls, oban: Oban | SyncOban, registry: CollectorRegistry) -> "ObanMetrics | None":
+    def of(cls, oban: Oban | SyncOban, registry: CollectorRegistry = REGISTRY) -> "ObanMetrics | None":
         """The metrics of a client in a registry; None if it has none."""
         members = list(Collector.of(registry).members)
         return next((member for member in members if member._client is oban), None)

@@ -22,8 +22,8 @@ logger = logging.getLogger("oban.prometheus")
 PATIENCE = 0.5
 #: Seconds that reading a sample can take.
 TIMEOUT = 10.0
-#: The least ratio of the time between two samples to the time that the last one took.
-LEAST_RATIO = 20
+#: The least ratio of the time between two samples to the time that the last one took, or took to fail.
+LEAST_RATIO, LEAST_RATIO_AFTER_FAILURE = 20, 3
 #: A scrape just before the end of an interval gets a new sample, because scrapes are never quite regular.
 TOLERANCE = 0.9
 
@@ -56,6 +56,7 @@ class Sampler:
         self._reading: Future[None] | None = None
         self._began_at: float | None = None
         self._failed = False
+        self._failed_after = 0.0
         self._sample: tuple[float, Sample] | None = None
         #: Seconds that reading the last sample took; None without one.
         self.duration: float | None = None
@@ -101,13 +102,20 @@ class Sampler:
     def _patience(self) -> float:
         return max(0.0, (self._began_at or 0.0) + PATIENCE - clock.monotonic())
 
+    def _least_pause(self) -> float:
+        """The least seconds between two samples, so that the database has other things to do, too."""
+        if self._failed:
+            # Soon enough to notice that it is back.
+            return LEAST_RATIO_AFTER_FAILURE * self._failed_after
+        return LEAST_RATIO * (self.duration or 0.0)
+
     def _begin(self) -> Future[None] | None:
         """Begin to read a sample, unless that is under way or the last one is new enough."""
         with self._lock:
             if self._reading is not None:
                 return self._reading
             now = clock.monotonic()
-            pause = max(TOLERANCE * self._interval, LEAST_RATIO * (self.duration or 0.0))
+            pause = max(TOLERANCE * self._interval, self._least_pause())
             if self._began_at is not None and now - self._began_at < pause:
                 return None
             self._began_at = now
@@ -124,7 +132,7 @@ class Sampler:
         try:
             sample = self._read()
         except BaseException as error:
-            self.duration = clock.monotonic() - began_at
+            self._failed_after = clock.monotonic() - began_at
             self._end(reading, failed=True)
             if count := self._log_limit.count():
                 message = error_texts.error_line(dialects.driver_error(error))

@@ -1,6 +1,8 @@
 """Metrics for Prometheus: what a scrape shows of a process and of the database."""
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -199,6 +201,24 @@ async def test_the_application_has_metrics_of_its_own_next_to_them(
     found = await scrape(metrics_app(oban, registry=registry))
     assert (found.value("shop_carts"), found.value("oban_up")) == (7, 1)
     await oban.stop()
+
+
+async def test_metrics_live_as_long_as_their_client(
+    sqlite_factory: SQLiteFactory, registry: CollectorRegistry
+) -> None:
+    url = sqlite_factory.create()
+    oban = Oban(url)
+    ObanMetrics(oban, registry=registry)
+    gc.collect()
+    labels = {"oban_instance": "Oban"}
+    await eventually(lambda: registry.get_sample_value("oban_up", labels) == 1)
+    await oban.stop()
+    client = weakref.ref(oban)
+    del oban
+    gc.collect()
+    assert client() is None
+    assert registry.get_sample_value("oban_up", labels) is None
+    sqlite_factory.drop(url)
 
 
 @pytest.mark.either_database
