@@ -539,6 +539,41 @@ MUTANTS = (
         "False",
         ("tests/telemetry/test_encryption.py",),
     ),
+    Mutant(
+        "a node is not ready while a lost connection is replaced",
+        "oban/runner/node_check.py",
+        "    if heartbeats.failing_for() > DATABASE_GRACE:\n",
+        "    if heartbeats.failing_for() > 0:\n",
+        ("tests/telemetry/test_node_check.py",),
+    ),
+    Mutant(
+        "a node whose event loop is blocked is live",
+        "oban/runner/node_check.py",
+        "    return NodeCheck(not is_blocked, not problems, tuple(problems))\n",
+        "    return NodeCheck(True, not problems, tuple(problems))\n",
+        ("tests/telemetry/test_node_check.py", "tests/telemetry/test_systemd.py"),
+    ),
+    Mutant(
+        "a listener that has never heard a probe is taken to hear",
+        "oban/notifier/listen.py",
+        "        self._silent_since = -math.inf\n",
+        "",
+        ("tests/telemetry/test_node_check.py",),
+    ),
+    Mutant(
+        "idle connections keep health checks out",
+        "oban/cli/status_server.py",
+        "            _cut(oldest)\n",
+        "            pass\n",
+        ("tests/telemetry/test_status_server.py",),
+    ),
+    Mutant(
+        "the watchdog is pinged although the node is not live",
+        "oban/cli/systemd.py",
+        "self.interval is not None and check.is_live and now >= self._next_ping",
+        "self.interval is not None and now >= self._next_ping",
+        ("tests/telemetry/test_systemd.py",),
+    ),
 )
 
 

@@ -191,6 +191,7 @@ async def test_connections_that_are_lost_once_do_not_make_a_node_unready(
     assert checks == {READY}
 
 
+@pytest.mark.slow
 async def test_a_locked_sqlite_file_makes_a_node_unready_until_it_is_free(
     sqlite_factory: SQLiteFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:

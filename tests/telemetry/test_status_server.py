@@ -140,7 +140,8 @@ def _is_closed(connection: socket.socket) -> bool:
     return False
 
 
-def test_idle_connections_keep_nobody_out(server: StatusServer) -> None:
+def test_idle_connections_keep_nobody_out(server: StatusServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(status_server, "CLIENT_TIMEOUT", 60.0)
     idle = [socket.create_connection(("127.0.0.1", server.port), timeout=10) for _ in range(50)]
     try:
         assert ask(server, "/") == (200, '"root"\n')
