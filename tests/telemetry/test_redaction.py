@@ -92,7 +92,7 @@ async def test_every_way_to_write_a_job_keeps_the_names_in_its_meta(url: URL) ->
             *(assigned, replaced),
         ]
         await oban.enqueue_many(jobs)
-        async with AsyncSession(oban.engine) as session, session.begin():
+        async with AsyncSession(oban.engine, expire_on_commit=False) as session, session.begin():
             session.add(added := Job(worker=Charge.worker_name))
         by_update = await oban.enqueue(Job(worker="other", meta={"redact": ["token"]}))
         await oban.update_job(by_update.id, {"meta": {"b": 2}})
