@@ -1,9 +1,8 @@
 """Logs that an attempt starts and how it has ended, and emits the events about both."""
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime
+from types import TracebackType
 
 from oban import clock
 from oban.repository.acknowledge import OUTCOMES, Ack
@@ -20,7 +19,7 @@ def started(run: Run) -> None:
     """Log that an attempt starts, and emit `JobStarted`. Never raises."""
     attempt_log.started(run)
     if run.telemetry.observes_attempts:
-        with _caught():
+        with _caught:
             view = run.view = JobView(run.job)
             run.telemetry.emit(JobStarted, job=view, queue_time=_queue_time(view))
 
@@ -46,7 +45,7 @@ def ended(
     attempt_log.ended(run, ack, state, error, rolled_back=is_committed is False)
     # A job that is put back before it has started has had no attempt.
     if run.telemetry.observes_attempts and run.started_at is not None:
-        with _caught():
+        with _caught:
             _emit_ended(run, ack, state, error, run.started_at)
 
 
@@ -72,13 +71,21 @@ def _emit_ended(
     )
 
 
-@contextmanager
-def _caught() -> Iterator[None]:
-    """Log an error of the block instead of raising it: no event is worth a job."""
-    try:
-        yield
-    except BaseException:
-        logger.exception("an event about an attempt could not be emitted")
+class _Caught:
+    """Logs an error of the block instead of raising it: no event is worth a job."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        if error is not None:
+            logger.exception("an event about an attempt could not be emitted")
+        return True
+
+
+_caught = _Caught()
 
 
 def _queue_time(view: JobView) -> float:
