@@ -191,6 +191,25 @@ async def test_connections_that_are_lost_once_do_not_make_a_node_unready(
     assert checks == {READY}
 
 
+async def test_heartbeats_that_fail_for_a_moment_do_not_make_a_node_unready(
+    url: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(node_check, "DATABASE_GRACE", 30.0)
+    async with ready_node(url) as oban:
+        refresher = refresher_of(oban)
+        with monkeypatch.context() as patch:
+
+            async def fail() -> float | None:
+                raise ConnectionError("connection lost")
+
+            patch.setattr(refresher, "tick", fail)
+            await eventually(lambda: refresher.failures > 1)
+            assert refresher.failing_for() > 0
+            assert oban.check_node() == READY
+        await eventually(lambda: refresher.failing_for() == 0)
+        assert oban.check_node() == READY
+
+
 @pytest.mark.slow
 async def test_a_locked_sqlite_file_makes_a_node_unready_until_it_is_free(
     sqlite_factory: SQLiteFactory, monkeypatch: pytest.MonkeyPatch
