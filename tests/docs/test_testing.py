@@ -127,6 +127,7 @@ def test_they_pass_on_postgresql_in_two_processes(
     postgresql_factory.drop(url)
 
 
+@pytest.mark.slow
 def test_a_forgotten_await_fails_a_test_with_the_configuration_of_the_guide(tmp_path: Path) -> None:
     (configuration,) = fenced(GUIDE, "ini")
     (tmp_path / "pytest.ini").write_text(configuration)

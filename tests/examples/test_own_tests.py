@@ -24,6 +24,7 @@ def run(command: list[str], **variables: str) -> None:
     assert re.search(r"^=+ \d+ passed in ", output, re.MULTILINE), output
 
 
+@pytest.mark.slow
 def test_the_tests_of_the_applications_pass() -> None:
     run(ON_SQLITE)
 

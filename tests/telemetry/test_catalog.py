@@ -25,7 +25,9 @@ def exported() -> set[type[Event]]:
 def emitted() -> Iterator[tuple[str, set[str], str]]:
     """Each call of `emit` in the library with a class of events: its name, its keywords and its place."""
     for path in sorted((ROOT / "oban").rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text())):
+        text = path.read_text()
+        # Most modules need not be parsed.
+        for node in ast.walk(ast.parse(text)) if "emit(" in text else ():
             if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "emit" and node.args:
                 keywords = {keyword.arg or "**" for keyword in node.keywords}
                 name = ast.unparse(node.args[0]).rpartition(".")[2]
@@ -62,14 +64,15 @@ def test_every_call_of_emit_has_the_fields_of_its_event() -> None:
 
 
 def test_the_library_uses_every_event() -> None:
+    names = {event.__name__ for event in EVENTS}
     used = {
         node.id
         for path in (ROOT / "oban").rglob("*.py")
-        if path.parent.name not in ("otel", "prometheus")
+        if path.parent.name not in ("otel", "prometheus") and any(name in path.read_text() for name in names)
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
     }
-    assert {event.__name__ for event in EVENTS} - used == set()
+    assert names - used == set()
 
 
 async def test_a_pickled_view_has_no_redacted_values() -> None:

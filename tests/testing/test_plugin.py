@@ -167,6 +167,7 @@ async def test_on_trio(oban, anyio_backend):
 """
 
 
+@pytest.mark.slow
 def test_tests_without_an_event_loop_of_asyncio_are_told_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "test_it.py").write_text(NO_LOOP)
     code, output = run_pytest("-p", "no:asyncio", folder=tmp_path)
