@@ -185,7 +185,8 @@ class Run:
         """Make the outcome of the run, with what the job has reported, and without redacted values."""
         if self.secrets is not None and (error := fields.get("error")) is not None:
             fields["error"] = error_texts.sanitize(self.secrets.text(error))
-        trace = None if self.view is None else self.view.trace
+        view: JobView | None = getattr(self, "view", None)
+        trace = None if view is None else view.trace
         ack = Ack(*self.key, outcome, trace=trace, **fields)
         if self.report is None:
             return ack
