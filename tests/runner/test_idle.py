@@ -188,7 +188,7 @@ async def test_a_poll_shows_each_command_for_queues_of_its_instance(url: URL) ->
 
 
 async def test_settings_that_somebody_changes_by_hand_apply_within_a_heartbeat_interval(url: URL) -> None:
-    async with Oban(url, queues={"default": 2}, notifier="poll", lease=2.0, **BRIEF) as oban:
+    async with Oban(url, queues={"default": 2}, notifier="poll", heartbeat_interval=0.5, **BRIEF) as oban:
         async with Oban(url, name=NAME, notifier="poll") as client:
             await client.scale_queue("default", 5)
         await eventually(lambda: limit_of(oban) == 5)

@@ -129,10 +129,11 @@ async def test_our_leader_does_not_rescue_a_running_job_of_oban_py_however_short
     await set_back(client, 14, "oban_producers.updated_at")
     async with client.engine.begin() as connection:
         await connection.execute(delete(Leader))
-    async with Oban(url, lease=2.0, rescue_interval=0.05, **FAST) as oban:
+    # A heartbeat has a quarter of the lease, and the first one also connects, maybe on a busy machine.
+    async with Oban(url, lease=4.0, rescue_interval=0.05, **FAST) as oban:
         runner = runner_of(oban)
         await eventually(lambda: oban.is_leader and runner.heartbeat_thread.is_steady())
-        await eventually(lambda: older(client, 2.5))
+        await eventually(lambda: older(client, 4.5))
         await runner.lifeline.tick()
         row = await row_of(client, job)
         assert (row.state, row.attempt) == (JobState.EXECUTING, 1)
@@ -206,7 +207,7 @@ async def test_a_producers_row_that_the_other_side_removed_comes_back(
     url: URL, peer: Peer, client: Oban
 ) -> None:
     await peer.start(url, queues={"theirs": 1}, refresher={"interval": 0.1})
-    async with Oban(url, lease=2.0, **FAST):
+    async with Oban(url, heartbeat_interval=0.1, **FAST):
         for _ in range(2):
             assert {info.node for info in await client.check_cluster()} == {"ours", "theirs"}
             async with client.engine.begin() as connection:
