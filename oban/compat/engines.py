@@ -14,8 +14,10 @@ class FollowingEngine(Engine):
 
     # The other engine calls the listeners of the class `Engine`.
     _sa_propagate_class_events = False
+    #: The name by which SQLAlchemy logs what such an engine does: `sqlalchemy.engine.Engine.oban`.
+    log_name = "oban"
 
-    def __init__(self, followed: Engine, pool: Pool, dialect: Dialect, logging_name: str) -> None:
+    def __init__(self, followed: Engine, pool: Pool, dialect: Dialect) -> None:
         self._followed = followed
         super().__init__(
             pool,
@@ -24,7 +26,7 @@ class FollowingEngine(Engine):
             execution_options=followed.get_execution_options(),
             # Its parameters are args of jobs.
             hide_parameters=True,
-            logging_name=logging_name,
+            logging_name=self.log_name,
         )
         private: Any = self
         if join := getattr(private.dispatch, "_join", None):

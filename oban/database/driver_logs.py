@@ -4,8 +4,10 @@ import logging
 from functools import partial
 from typing import Any
 
-#: The name by which SQLAlchemy logs what the engines do that Oban makes: `sqlalchemy.engine.Engine.oban`.
-LOGGING_NAME = "oban"
+from oban import compat
+
+#: The name by which SQLAlchemy logs what the engines do that Oban makes.
+LOGGING_NAME = compat.FollowingEngine.log_name
 
 
 class _Rows(logging.Filter):

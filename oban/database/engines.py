@@ -112,7 +112,7 @@ def with_own_pool(
         made = create_async_engine(source.url, **options).sync_engine
         dialect, pool = made.dialect, made.pool
     driver_logs.hide_values()
-    own = compat.FollowingEngine(source, pool, dialect, driver_logs.LOGGING_NAME)
+    own = compat.FollowingEngine(source, pool, dialect)
     if statement:
         event.listen(own.pool, "connect", partial(_run_once, statement))
     return AsyncEngine(own)
