@@ -574,6 +574,48 @@ MUTANTS = (
         "self.interval is not None and now >= self._next_ping",
         ("tests/telemetry/test_systemd.py",),
     ),
+    Mutant(
+        "every queue gets metrics of its own",
+        "oban/prometheus/labels.py",
+        "            if name not in self._labels and len(self._labels) >= self._maximum:\n",
+        "            if False:\n",
+        ("tests/telemetry/test_prometheus.py",),
+    ),
+    Mutant(
+        "every pair of a queue and a worker gets metrics of its own",
+        "oban/prometheus/labels.py",
+        "            if pair not in self._pairs and len(self._pairs) >= self._maximum:\n",
+        "            if False:\n",
+        ("tests/telemetry/test_prometheus.py",),
+    ),
+    Mutant(
+        "several scrapes read the database at the same time",
+        "oban/prometheus/sampler.py",
+        "            if self._reading is not None:\n",
+        "            if False:\n",
+        ("tests/telemetry/test_prometheus_outages.py",),
+    ),
+    Mutant(
+        "each scrape reads the database",
+        "oban/prometheus/sampler.py",
+        "            if self._began_at is not None and now - self._began_at < pause:\n",
+        "            if False:\n",
+        ("tests/telemetry/test_prometheus_outages.py",),
+    ),
+    Mutant(
+        "jobs of queues beyond the counted ones are left out of the metrics",
+        "oban/repository/sample.py",
+        "    if len(rows) < MAX_PAIRS:\n",
+        "    if True:\n",
+        ("tests/telemetry/test_prometheus.py",),
+    ),
+    Mutant(
+        "the metrics of a database in memory are read on another loop",
+        "oban/prometheus/sampler.py",
+        "        loop = database.loop or self._loop\n",
+        "        loop = None\n",
+        ("tests/telemetry/test_prometheus_outages.py",),
+    ),
 )
 
 

@@ -120,8 +120,12 @@ async def test_a_database_that_comes_back_is_up_again(
     sqlite_factory.drop(url)
 
 
-def test_one_thread_reads_for_all_scrapes(sync_oban: SyncOban, registry: CollectorRegistry) -> None:
+def test_one_thread_reads_for_all_scrapes(
+    sync_oban: SyncOban, registry: CollectorRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
     slow = Slow(sync_oban)
+    # As if reading took longer than an interval.
+    monkeypatch.setattr(sampler, "TOLERANCE", 0.0)
     app = metrics_app(sync_oban, registry=registry)
     found: list[Scrape] = []
     threads = [threading.Thread(target=lambda: found.append(scrape_wsgi(app.wsgi))) for _ in range(8)]
@@ -132,6 +136,7 @@ def test_one_thread_reads_for_all_scrapes(sync_oban: SyncOban, registry: Collect
     assert len(found) == 8
     assert slow.statements == 1
     assert {one.value("oban_jobs") for one in found} == {None}
+    monkeypatch.undo()
     slow.go_on.set()
     deadline = time.monotonic() + 30
     while scrape_wsgi(app.wsgi).value("oban_up") != 1:
