@@ -57,7 +57,7 @@ def _emit_ended(
     run: Run, ack: Ack, state: JobState | None, error: BaseException | None, started_at: float
 ) -> None:
     # A handler can be attached while the attempt runs.
-    view = getattr(run, "view", None) or JobView(run.job)
+    view = run.view or JobView(run.job)
     run.telemetry.emit(
         JobEnded,
         job=view,

@@ -56,9 +56,6 @@ class Run:
         *("snoozed", "started_at", "sure_until", "task", "timed_out", "view", "worker"),
     )
 
-    #: What events about the run show of its job. It is only set once there was an event.
-    view: JobView
-
     def __init__(
         self,
         job: Job,
@@ -106,6 +103,8 @@ class Run:
         self.task: asyncio.Task[Any] | None = None
         #: The redacted values of the job, as they were when it started.
         self.secrets: Secrets | None = None
+        #: What events about the run show of its job, once there was one.
+        self.view: JobView | None = None
         values["_run"] = self
 
     @property
@@ -185,8 +184,7 @@ class Run:
         """Make the outcome of the run, with what the job has reported, and without redacted values."""
         if self.secrets is not None and (error := fields.get("error")) is not None:
             fields["error"] = error_texts.sanitize(self.secrets.text(error))
-        view: JobView | None = getattr(self, "view", None)
-        trace = None if view is None else view.trace
+        trace = None if self.view is None else self.view.trace
         ack = Ack(*self.key, outcome, trace=trace, **fields)
         if self.report is None:
             return ack
