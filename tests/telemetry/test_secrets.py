@@ -76,12 +76,13 @@ class Capture(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         record.exc_text = None
-        # Those about statements and connections are many, and the same in both formats.
-        is_own = record.name.startswith("oban")
-        shown = [formatter.format(record) for formatter in self.formatters[: 1 + is_own]]
         error = record.exc_info[1] if record.exc_info else None
-        fields = {name: value for name, value in vars(record).items() if name != "exc_info"}
-        shown.append(repr((fields, error, None if error is None else (error.args, vars(error)))))
+        shown = [self.formatters[0].format(record), repr((record.args, error))]
+        # Those about statements and connections are many, and have no fields of their own.
+        if record.name.startswith("oban"):
+            fields = {name: value for name, value in vars(record).items() if name != "exc_info"}
+            shown.append(repr((fields, None if error is None else (error.args, vars(error)))))
+            shown.append(self.formatters[1].format(record))
         self.findings.search("log records", "\n".join(shown))
 
 
