@@ -106,6 +106,8 @@ class Worker(Generic[A]):
     redacted: ClassVar[frozenset[str]] = frozenset()
     #: The option `encrypt`.
     _encryption: ClassVar[Encryption | None] = None
+    #: Whether either of these two is set.
+    has_secrets: ClassVar[bool] = False
     #: What `retry_on`, `discard_on`, `cancel_on` and `snooze_on` say about exceptions.
     error_rules: ClassVar[Rules] = {}
     #: The options `unique` and `replace`.

@@ -78,6 +78,7 @@ def _set_options(cls: Any, options: WorkerOptions) -> None:
     cls.worker_name = fields.worker(f"{module}.{cls.__qualname__}" if name is None else name)
     if keys is not None:
         cls._encryption = encryption.Encryption(keys, cls.worker_name)
+    cls.has_secrets = bool(cls.redacted) or keys is not None
     cls._defaults = {**cls._defaults, **own, "worker": cls.worker_name}
     cls._template = Job._template(cls._defaults)
     cls._mutable = {field: cls._defaults[field] for field in cls._defaults.keys() & {"tags", "meta"}}

@@ -45,12 +45,15 @@ class JobView:
         # Read from the dict, because a worker can change the instance, and mapped attributes are slow. A
         # session that expires the instance empties the dict.
         values = job.__dict__
-        for name in _COLUMNS:
-            setattr(self, name, values.get(name))
+        get = values.get
+        self.id, self.worker, self.queue = get("id"), get("worker"), get("queue")  # type: ignore[assignment]
+        self.attempt, self.max_attempts = get("attempt"), get("max_attempts")  # type: ignore[assignment]
+        self.priority, self.inserted_at = get("priority"), get("inserted_at")  # type: ignore[assignment]
+        self.scheduled_at, self.attempted_at = get("scheduled_at"), get("attempted_at")  # type: ignore[assignment]
         # SQLite stores anything that another program writes.
-        tags = values.get("tags")
+        tags = get("tags")
         self.tags: tuple[str, ...] = tuple(tags) if isinstance(tags, list) else ()
-        self._args, self._meta = values.get("args"), values.get("meta")
+        self._args, self._meta = get("args"), get("meta")
         self.trace: str | None = None
         #: What `oban.otel` keeps for the attempt, as long as it runs.
         self.tracing: Tracing | None = None

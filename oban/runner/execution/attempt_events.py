@@ -2,13 +2,12 @@
 
 import logging
 from datetime import datetime
-from types import TracebackType
 
 from oban import clock
 from oban.repository.acknowledge import OUTCOMES, Ack
 from oban.runner.execution import attempt_log
 from oban.runner.execution.run import Run
-from oban.telemetry import JobEnded, JobStarted, JobView
+from oban.telemetry import JobEnded, JobEvent, JobStarted, JobView
 from oban.telemetry.errors import type_name
 from oban.types import JobState
 
@@ -18,10 +17,15 @@ logger = logging.getLogger("oban.telemetry")
 def started(run: Run) -> None:
     """Log that an attempt starts, and emit `JobStarted`. Never raises."""
     attempt_log.started(run)
-    if run.telemetry.observes_attempts:
-        with _caught:
+    telemetry = run.reporting.telemetry
+    if telemetry.observes_attempts:
+        try:
             view = run.view = JobView(run.job)
-            run.telemetry.emit(JobStarted, job=view, queue_time=_queue_time(view))
+            if telemetry.wants(JobStarted):
+                telemetry.emit(JobStarted, job=view, queue_time=_queue_time(view))
+        # No event is worth a job.
+        except BaseException:
+            _log_error(JobStarted)
 
 
 def ended(
@@ -44,9 +48,11 @@ def ended(
     state = None if is_lost else _state(run, ack)
     attempt_log.ended(run, ack, state, error, rolled_back=is_committed is False)
     # A job that is put back before it has started has had no attempt.
-    if run.telemetry.observes_attempts and run.started_at is not None:
-        with _caught:
+    if run.reporting.telemetry.wants(JobEnded) and run.started_at is not None:
+        try:
             _emit_ended(run, ack, state, error, run.started_at)
+        except BaseException:
+            _log_error(JobEnded)
 
 
 def _state(run: Run, ack: Ack) -> JobState:
@@ -58,7 +64,7 @@ def _emit_ended(
 ) -> None:
     # A handler can be attached while the attempt runs.
     view = run.view or JobView(run.job)
-    run.telemetry.emit(
+    run.reporting.telemetry.emit(
         JobEnded,
         job=view,
         outcome=ack.outcome,
@@ -71,21 +77,8 @@ def _emit_ended(
     )
 
 
-class _Caught:
-    """Logs an error of the block instead of raising it: no event is worth a job."""
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> bool:
-        if error is not None:
-            logger.exception("an event about an attempt could not be emitted")
-        return True
-
-
-_caught = _Caught()
+def _log_error(event: type[JobEvent]) -> None:
+    logger.exception("a %s could not be emitted", event.__name__)
 
 
 def _queue_time(view: JobView) -> float:

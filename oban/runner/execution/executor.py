@@ -16,6 +16,7 @@ from oban.error_rules import Rules
 from oban.errors import ConfigError, InvalidJob, UnknownWorker
 from oban.middleware import Middleware, around_on_loop, layers
 from oban.models import DEFAULT_MAX_ATTEMPTS, Job
+from oban.redaction import META_KEY
 from oban.repository.acknowledge import Ack
 from oban.resources import Resources
 from oban.runner.execution import attempt_events, attempt_log
@@ -74,12 +75,11 @@ class Executor:
         worker: Worker | None = None
         try:
             _check_documents(job)
-            worker_class = _worker_class(run)
-            worker = worker_class()
-            is_encrypted = worker_class._encryption is not None
-            if is_encrypted:
-                open_args(worker, job)
-            if is_encrypted or worker_class.redacted or redaction.META_KEY in job.__dict__["meta"]:
+            worker = _worker_class(run)()
+            meta = job.__dict__["meta"]
+            if worker.has_secrets or (meta and META_KEY in meta):
+                if worker._encryption is not None:
+                    open_args(worker, job)
                 run.secrets = redaction.secrets(job)
             timeout = _timeout(worker, run)
             if timeout is None and worker._uses_default_timeout:

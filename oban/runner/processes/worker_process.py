@@ -19,7 +19,6 @@ from oban.models import Job
 from oban.runner.execution.outcome import AttemptFailed, Result
 from oban.runner.execution.run import Run
 from oban.runner.processes import protocol, remote
-from oban.telemetry import JobView
 from oban.worker import Worker
 
 #: Seconds that a process has to start and to begin with its job.
@@ -56,8 +55,7 @@ class ProcessRun:
         self.process: WorkerProcess | None = None
         self.cancelled = False
         self._loop = asyncio.get_running_loop()
-        view: JobView | None = getattr(run, "view", None)
-        tracing = None if view is None else view.tracing
+        tracing = None if run.view is None else run.view.tracing
         #: The context of the job's trace. It is taken here, where that is the current one.
         self.context = None if tracing is None else tracing.carrier()
 
