@@ -34,7 +34,7 @@ def names(worker: object, meta: object) -> frozenset[str]:
     """The redacted names of the jobs of a worker: those of its class, and those that a job's meta lists."""
     listed = meta.get(META_KEY) if isinstance(meta, dict) else None
     stored = [name for name in listed if isinstance(name, str)] if isinstance(listed, list) else ()
-    known: frozenset[str] = getattr(registry.get(worker), "redacted", frozenset())  # type: ignore[call-overload]
+    known: frozenset[str] = getattr(registry.get(worker), "_redacted", frozenset())  # type: ignore[call-overload]
     return known.union(stored)
 
 
@@ -106,13 +106,13 @@ def mark(values: dict[str, Any]) -> None:
         values: The columns of the job. The meta is replaced by another dict, not changed.
     """
     cls = registry.get(values.get("worker", ""))
-    if cls is None or not cls.redacted:
+    if cls is None or not cls._redacted:
         return
     before = values.get("meta")
     if before is None:
         before = {}
-    if isinstance(before, dict) and not cls.redacted <= set(_names_in(before)):
-        values["meta"] = {**before, META_KEY: sorted(cls.redacted.union(_names_in(before)))}
+    if isinstance(before, dict) and not cls._redacted <= set(_names_in(before)):
+        values["meta"] = {**before, META_KEY: sorted(cls._redacted.union(_names_in(before)))}
 
 
 def _names_in(meta: dict[str, Any]) -> list[str]:

@@ -103,11 +103,11 @@ class Worker(Generic[A]):
     #: The option `middleware`.
     own_middleware: ClassVar[Layers] = ()
     #: The option `redact`.
-    redacted: ClassVar[frozenset[str]] = frozenset()
+    _redacted: ClassVar[frozenset[str]] = frozenset()
     #: The option `encrypt`.
     _encryption: ClassVar[Encryption | None] = None
     #: Whether either of these two is set.
-    has_secrets: ClassVar[bool] = False
+    _has_secrets: ClassVar[bool] = False
     #: What `retry_on`, `discard_on`, `cancel_on` and `snooze_on` say about exceptions.
     error_rules: ClassVar[Rules] = {}
     #: The options `unique` and `replace`.
@@ -208,8 +208,8 @@ class Worker(Generic[A]):
         if cls._encryption is not None:
             # They can be those of another job, such as `job.args` of one that was loaded.
             args = cls._encryption.plain(args)
-        if cls._arguments is not None and (cls.redacted or cls._encryption is not None):
-            with arguments.without_values(args, cls.redacted, everything=cls._encryption is not None):
+        if cls._arguments is not None and (cls._redacted or cls._encryption is not None):
+            with arguments.without_values(args, cls._redacted, everything=cls._encryption is not None):
                 stored = cls._arguments.dump(args, cls.worker_name)
         elif cls._arguments is not None:
             stored = cls._arguments.dump(args, cls.worker_name)
@@ -219,7 +219,7 @@ class Worker(Generic[A]):
             stored = cls._encryption.seal(stored)
         if cls._is_in_script:
             cls._is_in_script = main_module.job_created(cls.worker_name)
-        if not (overrides or cls._mutable or cls.redacted):
+        if not (overrides or cls._mutable or cls._redacted):
             return Job._from_template(cls._template, stored)
         checked = fields.check(overrides)
         if checked.get("unique"):

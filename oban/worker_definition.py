@@ -65,7 +65,7 @@ def _set_options(cls: Any, options: WorkerOptions) -> None:
         cls._has_timeout = True
     if (functions := options.pop("middleware", None)) is not None:
         cls.own_middleware = layers(callables.middleware(functions))
-    cls.redacted |= redaction.parse(options.pop("redact", None))
+    cls._redacted |= redaction.parse(options.pop("redact", None))
     if "encrypt" in options:
         # None is refused: it may be a variable of the environment that is not set.
         keys: encryption.Keys | None = encryption.Keys(options.pop("encrypt"))
@@ -78,7 +78,7 @@ def _set_options(cls: Any, options: WorkerOptions) -> None:
     cls.worker_name = fields.worker(f"{module}.{cls.__qualname__}" if name is None else name)
     if keys is not None:
         cls._encryption = encryption.Encryption(keys, cls.worker_name)
-    cls.has_secrets = bool(cls.redacted) or keys is not None
+    cls._has_secrets = bool(cls._redacted) or keys is not None
     cls._defaults = {**cls._defaults, **own, "worker": cls.worker_name}
     cls._template = Job._template(cls._defaults)
     cls._mutable = {field: cls._defaults[field] for field in cls._defaults.keys() & {"tags", "meta"}}

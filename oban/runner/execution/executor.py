@@ -77,7 +77,7 @@ class Executor:
             _check_documents(job)
             worker = _worker_class(run)()
             meta = job.__dict__["meta"]
-            if worker.has_secrets or (meta and META_KEY in meta):
+            if worker._has_secrets or (meta and META_KEY in meta):
                 if worker._encryption is not None:
                     open_args(worker, job)
                 run.secrets = redaction.secrets(job)
