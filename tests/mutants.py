@@ -576,8 +576,8 @@ MUTANTS = (
     ),
     Mutant(
         "every queue gets metrics of its own",
-        "oban/prometheus/labels.py",
-        "            if name not in self._labels and len(self._labels) >= self._maximum:\n",
+        "oban/label_values.py",
+        "            if name not in self._values and len(self._values) >= self._maximum:\n",
         "            if False:\n",
         ("tests/telemetry/test_prometheus.py",),
     ),

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from oban.cli.status import Status
-from oban.cli.status_server import Answer, Request, StatusServer
+from oban.cli.status_server import HOST, Answer, Request, StatusServer
 from oban.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("oban.status")
 
-#: The address at which the metrics are served by default.
-HOST = "127.0.0.1"
 PATH = "/metrics"
 #: Seconds that a process has to answer its supervisor.
 NODE_TIMEOUT = 5.0

@@ -7,7 +7,7 @@ from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from oban.cli.status_server import Answer, Request, Route, StatusServer
+from oban.cli.status_server import HOST, Answer, Request, Route, StatusServer
 from oban.cli.systemd import Systemd
 from oban.runner.node_check import NodeCheck, not_ready
 
@@ -18,8 +18,6 @@ logger = logging.getLogger("oban.status")
 
 #: Seconds between two checks for systemd and a supervisor.
 INTERVAL = 1.0
-#: The address at which the health endpoints listen by default.
-HOST = "127.0.0.1"
 
 
 class Status:

@@ -20,9 +20,12 @@ from urllib.parse import parse_qs, urlsplit
 from weakref import WeakSet
 
 from oban.errors import ConfigError
+from oban.log_limits import LogLimit
 
 logger = logging.getLogger("oban.status")
 
+#: The address at which servers listen by default.
+HOST = "127.0.0.1"
 #: Seconds that a client has to send its request, and then to read the answer.
 CLIENT_TIMEOUT = 5.0
 #: The most bytes of a request line and its headers.
@@ -31,8 +34,6 @@ MAX_REQUEST = 16 * 1024
 MAX_CONNECTIONS = 16
 #: Seconds until the next attempt to accept a connection when the process has no file descriptor left.
 ACCEPT_PAUSE = 0.1
-#: Seconds between two log records about a route that fails.
-LOG_INTERVAL = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +150,7 @@ class _Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
         self.routes = routes
         self._connections: dict[socket.socket, None] = {}
         self._lock = threading.Lock()
-        self._silent_until = 0.0
+        self._failures = LogLimit()
         super().__init__(address, _Handler)
         _servers.add(self)
 
@@ -181,11 +182,9 @@ class _Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
         logger.debug("a status request failed", exc_info=True)
 
     def log_failure(self, path: str) -> None:
-        """Log the error of a route, at most once in `LOG_INTERVAL`."""
-        now = time.monotonic()
-        if now >= self._silent_until:
-            self._silent_until = now + LOG_INTERVAL
-            logger.exception("the answer to %s failed", path)
+        """Log the error of a route, at most once a minute."""
+        if count := self._failures.count():
+            logger.exception("the answer to %s failed (%s since the last report)", path, count)
 
 
 _servers: "WeakSet[_Server]" = WeakSet()

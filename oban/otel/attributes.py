@@ -32,11 +32,6 @@ ENQUEUEING = {SYSTEM: "oban", OPERATION: ENQUEUE, OPERATION_TYPE: _SEND_TYPE}
 PROCESSING = {SYSTEM: "oban", OPERATION: PROCESS, OPERATION_TYPE: _PROCESS_TYPE}
 
 
-def error_type(error: BaseException) -> str:
-    """The qualified name of an exception's class, without the module of Python's own. Never raises."""
-    return short_type(f"{type(error).__module__}.{type.__dict__['__qualname__'].__get__(type(error))}")
-
-
 def short_type(name: str) -> str:
     """The name of an exception's class as Python's SDK writes it."""
     return name.removeprefix("builtins.")

@@ -12,6 +12,7 @@ from opentelemetry.semconv._incubating.metrics.messaging_metrics import (
     create_messaging_process_duration,
 )
 
+from oban.label_values import LabelValues
 from oban.models import Job
 from oban.otel.attributes import ENQUEUEING, ERROR_TYPE, OUTCOME, PROCESSING, QUEUE, WORKER, short_type
 from oban.telemetry import JobEnded, JobView
@@ -28,10 +29,10 @@ class Metrics:
     """The instruments. Jobs of other programs can have any queue and worker, so labels are bounded."""
 
     def __init__(self, meter: Meter) -> None:
-        limits = {name: Bounded(MAX_VALUES) for name in (QUEUE, WORKER, ERROR_TYPE)}
-        self._enqueues = Labels(ENQUEUEING, limits, (QUEUE, ERROR_TYPE))
-        self._starts = Labels(PROCESSING, limits, (QUEUE, WORKER))
-        self._ends = Labels(PROCESSING, limits, (QUEUE, WORKER, OUTCOME, ERROR_TYPE))
+        bounded = {name: LabelValues(MAX_VALUES, OTHER) for name in (QUEUE, WORKER, ERROR_TYPE)}
+        self._enqueues = Labels(ENQUEUEING, bounded, (QUEUE, ERROR_TYPE))
+        self._starts = Labels(PROCESSING, bounded, (QUEUE, WORKER))
+        self._ends = Labels(PROCESSING, bounded, (QUEUE, WORKER, OUTCOME, ERROR_TYPE))
         self._sent = Total(meter, MESSAGING_CLIENT_SENT_MESSAGES, "Jobs that were enqueued.", self._enqueues)
         self._consumed = Total(
             meter, MESSAGING_CLIENT_CONSUMED_MESSAGES, "Attempts that were started.", self._starts
@@ -73,22 +74,6 @@ class Metrics:
         self._consumed.close()
 
 
-class Bounded:
-    """Replaces the values of a label that come after the first `limit` ones."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._known: set[str] = set()
-
-    def __call__(self, value: str) -> str:
-        if value in self._known:
-            return value
-        if len(self._known) < self._limit:
-            self._known.add(value)
-            return value
-        return OTHER
-
-
 class Labels:
     """The labels of an instrument, of which those that are used most are made once."""
 
@@ -96,10 +81,10 @@ class Labels:
     MAX_KEPT = 1000
 
     def __init__(
-        self, common: Mapping[str, str], limits: Mapping[str, Bounded], names: tuple[str, ...]
+        self, common: Mapping[str, str], bounded: Mapping[str, LabelValues], names: tuple[str, ...]
     ) -> None:
         self._common = common
-        self._limits = limits
+        self._bounded = bounded
         self._names = names
         self._kept: dict[_Values, dict[str, str]] = {}
 
@@ -110,8 +95,8 @@ class Labels:
         labels = {**self._common}
         for name, value in zip(self._names, values, strict=True):
             if value is not None:
-                limit = self._limits.get(name)
-                labels[name] = value if limit is None else limit(value)
+                values_of = self._bounded.get(name)
+                labels[name] = value if values_of is None else values_of.label(value)
         if len(self._kept) < self.MAX_KEPT:
             self._kept[values] = labels
         return labels

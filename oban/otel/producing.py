@@ -18,6 +18,7 @@ from oban.models import Job
 from oban.otel import attributes, propagation
 from oban.otel.metrics import Metrics
 from oban.telemetry import Telemetry
+from oban.telemetry.errors import type_name
 
 logger = logging.getLogger("oban.otel")
 
@@ -94,7 +95,7 @@ class Insertion:
 
     def _end(self, span: Span, error: BaseException | None) -> None:
         inserted = [] if error is not None else [job for job in self._jobs if not job.conflict]
-        type_ = None if error is None else attributes.error_type(error)
+        type_ = None if error is None else attributes.short_type(type_name(error))
         duration = clock.monotonic() - self._started_at
         self._metrics.enqueued(self._jobs if error else inserted, self._queue, duration, type_)
         if span.is_recording():

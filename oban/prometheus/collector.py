@@ -11,10 +11,11 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 
 from oban.database.loops import running_loop
+from oban.label_values import sanitize
 from oban.prometheus import catalog
 from oban.prometheus.catalog import SAMPLED, Definition
 from oban.prometheus.families import Families
-from oban.prometheus.labels import OTHER, sanitize
+from oban.prometheus.labels import OTHER
 
 if TYPE_CHECKING:
     from oban.prometheus.metrics import ObanMetrics

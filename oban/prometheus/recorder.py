@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 from oban import telemetry
+from oban.label_values import sanitize
 from oban.prometheus import catalog
 from oban.prometheus.catalog import Definition
 from oban.prometheus.families import Families
-from oban.prometheus.labels import Pairs, sanitize
+from oban.prometheus.labels import Pairs
 from oban.telemetry import Event, Telemetry
 
 #: The value of the label `state` for an attempt whose outcome does not count.

@@ -1,0 +1,43 @@
+"""`LabelValues`: bounds the values of a label of metrics, which come from the table."""
+
+import threading
+
+#: The most characters of a value.
+MAX_LENGTH = 128
+
+
+def sanitize(name: str) -> str:
+    """A name as the value of a label: one short line that any program can read."""
+    # Other programs can store anything in the columns, and surrogates cannot be encoded.
+    text = "".join(character if character.isprintable() else "?" for character in name[: MAX_LENGTH + 1])
+    return text if len(text) <= MAX_LENGTH else f"{text[: MAX_LENGTH - 1]}…"
+
+
+class LabelValues:
+    """The values of one label. Any number of threads can use it.
+
+    Args:
+        maximum: How many names get a value of their own. All further ones share the value `other`.
+        other: That value.
+    """
+
+    def __init__(self, maximum: int, other: str) -> None:
+        self._maximum = maximum
+        self._other = other
+        self._values: dict[str, str] = {}
+        self._lock = threading.Lock()
+
+    def label(self, name: str) -> str:
+        """The value for a name."""
+        found = self._values.get(name)
+        return self._add(name) if found is None else found
+
+    def _add(self, name: str) -> str:
+        with self._lock:
+            if name not in self._values and len(self._values) >= self._maximum:
+                return self._other
+            return self._values.setdefault(name, sanitize(name))
+
+    def renew_lock(self) -> None:
+        """Make a lock for a forked child, as a thread of its parent may have the one that it inherits."""
+        self._lock = threading.Lock()
