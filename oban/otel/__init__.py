@@ -4,6 +4,11 @@ It needs `pip install 'oban-sqlalchemy[otel]'`, which installs OpenTelemetry's A
 is recorded, and the context of a trace still travels with the jobs.
 """
 
-from oban.otel.instrumentor import ObanInstrumentor
+try:
+    from oban.otel.instrumentor import ObanInstrumentor
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        f"oban.otel needs the package {error.name}: pip install 'oban-sqlalchemy[otel]'", name=error.name
+    ) from None
 
 __all__ = ["ObanInstrumentor"]

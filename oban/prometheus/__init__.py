@@ -4,7 +4,13 @@
 `prometheus_client`, for an application that serves that itself.
 """
 
-from oban.prometheus.app import MetricsApp, metrics_app
-from oban.prometheus.metrics import ObanMetrics
+try:
+    from oban.prometheus.app import MetricsApp, metrics_app
+    from oban.prometheus.metrics import ObanMetrics
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        f"oban.prometheus needs the package {error.name}: pip install 'oban-sqlalchemy[prometheus]'",
+        name=error.name,
+    ) from None
 
 __all__ = ["MetricsApp", "ObanMetrics", "metrics_app"]

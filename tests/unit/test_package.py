@@ -49,3 +49,21 @@ def test_other_names_are_missing() -> None:
         exec("from oban import Worcer")
     with pytest.raises(AttributeError, match="module 'oban' has no attribute 'Worcer'"):
         getattr(importlib.import_module("oban"), "Worcer")  # noqa: B009
+
+
+@pytest.mark.parametrize(
+    ("module", "package", "extra"),
+    [("oban.otel", "opentelemetry", "otel"), ("oban.prometheus", "prometheus_client", "prometheus")],
+)
+def test_a_package_whose_extra_is_missing_names_the_extra(module: str, package: str, extra: str) -> None:
+    code = f"""
+import sys
+sys.modules["{package}"] = None
+try:
+    import {module}
+except ModuleNotFoundError as error:
+    print(error, error.name)
+"""
+    assert run(code) == (
+        f"{module} needs the package {package}: pip install 'oban-sqlalchemy[{extra}]' {package}\n"
+    )
