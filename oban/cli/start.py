@@ -155,6 +155,7 @@ async def _instance(target: Coroutine[Any, Any, Oban] | None, url: Any, chosen: 
     oban = await target
     queues = oban.options.queues or {"default": QueueOptions()}
     oban.options = oban.options.replace(**{"queues": queues, **chosen})
+    oban.telemetry.rename(oban.options.node)
     return oban
 
 

@@ -1,5 +1,6 @@
 """`Families`: the metrics of a process in a registry, which all clients of the process share."""
 
+import os
 from typing import TypeAlias
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -32,6 +33,14 @@ class Families:
     def observe(self, definition: Definition, labels: Labels, value: float) -> None:
         """Add a value to a histogram."""
         self._of(definition, labels).observe(value)  # type: ignore[union-attr]
+
+    def remove(self, labels: Labels) -> None:
+        """Remove the series whose labels begin with these."""
+        for name, found in [key for key in self._series if key[1][: len(labels)] == labels]:
+            del self._series[name, found]
+            # Files that several processes share keep what is in them, so that it would only warn.
+            if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+                self._families[name].remove(*found)
 
     def _of(self, definition: Definition, labels: Labels) -> Counter | Gauge | Histogram:
         key = (definition.name, labels)

@@ -36,6 +36,7 @@ class Recorder:
 
     def __init__(self, families: Families, source: Telemetry, pairs: Pairs) -> None:
         self._families = families
+        self._source = source
         self._labels = (sanitize(source.instance), sanitize(source.node))
         self._pairs = pairs
         #: The label of the queue of each attempt that runs.
@@ -49,6 +50,13 @@ class Recorder:
         #: The attached handlers, as functions that detach them.
         self._attached = [source.attach(handler, *events) for handler, *events in self._handlers()]
 
+        source.on_rename.append(self._rename)
+        self._begin_at_zero()
+
+    def _rename(self) -> None:
+        """Show the new name of a node that has not started yet, instead of its old one."""
+        self._families.remove(self._labels)
+        self._labels = (sanitize(self._source.instance), sanitize(self._source.node))
         self._begin_at_zero()
 
     def _begin_at_zero(self) -> None:
@@ -63,6 +71,8 @@ class Recorder:
         """Record nothing from now on, and show that nothing runs."""
         for detach in self._attached:
             detach()
+        if self._rename in self._source.on_rename:
+            self._source.on_rename.remove(self._rename)
         self._clear()
 
     def node(self, *, is_running: bool, leads: bool) -> None:

@@ -70,6 +70,8 @@ class Telemetry:
     def __init__(self, instance: str = "Oban", node: str = "") -> None:
         self.instance = instance
         self.node = node
+        #: What is called when the node gets another name.
+        self.on_rename: list[Callable[[], object]] = []
         self._own: _Attachments = ()
         self._own_wrappers: tuple[EnqueueWrapper, ...] = ()
         self._attachments: dict[type[Event], _Attachments] = {}
@@ -124,6 +126,13 @@ class Telemetry:
                 self._update()
 
         return unwrap
+
+    def rename(self, node: str) -> None:
+        """Give the node another name, before it starts."""
+        if node != self.node:
+            self.node = node
+            for call in list(self.on_rename):
+                call()
 
     def wants(self, event: type[Event]) -> bool:
         """Whether a handler is attached to events of this class."""

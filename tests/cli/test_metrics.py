@@ -8,6 +8,7 @@ import socket
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import pytest
 from sqlalchemy import URL
@@ -37,31 +38,44 @@ def is_true_soon(url: str, name: str, value: float, **labels: str) -> bool:
     return False
 
 
-def test_a_node_serves_metrics_on_the_port_of_its_health_endpoints(sqlite_url: URL) -> None:
+@pytest.fixture
+def target(sqlite_url: URL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An application whose `Oban` has no name for its node, and which makes the metrics itself."""
+    (tmp_path / "metered.py").write_text(
+        "from oban import Oban\n"
+        "from oban.prometheus import ObanMetrics\n"
+        f"oban = Oban({text(sqlite_url)!r}, queues={{'default': 10}})\n"
+        "metrics = ObanMetrics(oban)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    return "metered:oban"
+
+
+def test_a_node_serves_metrics_on_the_port_of_its_health_endpoints(target: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
-    url = text(sqlite_url)
-    with node(
-        "--database-url", url, "--health-port", port, "--metrics-port", port, "--node", "web"
-    ) as process:
+    with node(target, "--health-port", port, "--metrics-port", port, "--node", "web") as process:
         until(process, "node web runs")
         metrics = f"http://127.0.0.1:{port}/metrics"
         assert is_true_soon(metrics, "oban_node_running", 1, oban_node="web")
         found = fetched(metrics, OPENMETRICS)
         assert (found.value("oban_up"), found.value("oban_queue_limit", queue="default")) == (1, 10)
+        # The name that the command gives is the only one.
+        assert found.labels("oban_node") == {"web"}
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/live", timeout=30) as response:
             assert response.status == 200
 
 
 @pytest.mark.slow
-def test_a_supervisor_serves_the_metrics_of_its_processes(sqlite_url: URL) -> None:
-    url = text(sqlite_url)
-    with node("--database-url", url, "--metrics-port", "0", "--processes", "2", "--node", "web") as process:
+def test_a_supervisor_serves_the_metrics_of_its_processes(target: str) -> None:
+    with node(target, "--metrics-port", "0", "--processes", "2", "--node", "web") as process:
         lines = until(process, "the metrics are at ")
         metrics = lines[-1].split()[-1]
         for name in ("web-1", "web-2"):
             assert is_true_soon(metrics, "oban_node_running", 1, oban_node=name)
-        assert fetched(metrics).value("oban_up") == 1
+        found = fetched(metrics)
+        assert found.value("oban_up") == 1
+        assert found.labels("oban_node") == {"web-1", "web-2"}
         lines = until(process, "node web-2 runs")
         started = re.search(r"web-2  oban  starting, process (\d+)", "".join(lines))
         assert started is not None
