@@ -119,11 +119,15 @@ JOBS_PRUNED = _counter("oban_jobs_pruned", "Finished jobs that this node has del
 PERIODIC_INSERTED = _counter(
     "oban_periodic_jobs_inserted", "Jobs of periodic entries that were inserted.", "queue"
 )
+PERIODIC_FAILURES = _counter(
+    "oban_periodic_failures", "How often this node could not insert the jobs of a periodic entry."
+)
 QUEUE_COMMANDS = _counter("oban_queue_commands", "Commands for queues that this client has sent.", "action")
 QUEUE_LIMIT = _gauge("oban_queue_limit", "livesum", "How many jobs this node runs at once.", "queue")
 QUEUE_PAUSED = _gauge("oban_queue_paused", "livemax", "1 if the queue is paused on this node.", "queue")
 NODE_RUNNING = _gauge("oban_node_running", "livesum", "1 while this node runs jobs.")
 LEADER = _gauge("oban_leader", "livemax", "1 if this node leads its instance.")
+NODES_DIED = _counter("oban_nodes_died", "Dead nodes whose rows this node has deleted, as the leader.")
 LAST_HEARTBEAT = _gauge(
     "oban_last_heartbeat_timestamp_seconds", "livemin", "When this node has last sent its heartbeats."
 )
@@ -149,8 +153,9 @@ CHILD_PROCESS_ENDS = _counter("oban_child_process_ends", "Child processes of thi
 PROCESS = (
     *(JOBS_ENQUEUED, JOBS_DUPLICATE, ENQUEUE_DURATION, JOBS_CHANGED, EXECUTING, ATTEMPTS, ATTEMPT_DURATION),
     *(QUEUE_TIME, UNREADABLE, REPLACED, JOBS_FETCHED, FETCH_DURATION, STORE_DURATION, JOBS_STAGED),
-    *(JOBS_RESCUED, JOBS_EXHAUSTED, JOBS_PRUNED, PERIODIC_INSERTED, QUEUE_COMMANDS, QUEUE_LIMIT),
-    *(QUEUE_PAUSED, NODE_RUNNING, LEADER, LAST_HEARTBEAT, HEARTBEAT_FAILURES, SERVICE_FAILURES, LISTENING),
+    *(JOBS_RESCUED, JOBS_EXHAUSTED, JOBS_PRUNED, PERIODIC_INSERTED, PERIODIC_FAILURES, QUEUE_COMMANDS),
+    *(QUEUE_LIMIT, QUEUE_PAUSED, NODE_RUNNING, LEADER, NODES_DIED, LAST_HEARTBEAT, HEARTBEAT_FAILURES),
+    *(SERVICE_FAILURES, LISTENING),
     *(LISTENER_DISCONNECTS, LOOP_BLOCKS, LOOP_BLOCKED, CHILD_PROCESSES, CHILD_PROCESS_ENDS),
 )
 

@@ -188,14 +188,23 @@ def _node_and_owner(attempted_by: object) -> tuple[str, str]:
     return node, owner
 
 
+class DeadProducer(NamedTuple):
+    """The row of a producer that was deleted, because its node is dead."""
+
+    uuid: UUID
+    instance: str
+    node: str
+    queue: str
+
+
 def delete_stale_producers(
     tx: Transaction, lease: float, observed_for: ObservedFor = always_observed
-) -> set[UUID]:
-    """Delete the rows of stale producers that have no executing job; returns their uuids."""
+) -> set[DeadProducer]:
+    """Delete the rows of stale producers that have no executing job, and return what they said."""
     dialect = tx.dialect
     dialect.begin_write(tx.connection())
     parameters = {"stale": stale_producers(tx, lease, observed_for), "lease": lease}
-    return set(tx.execute(_delete_stale_statement(dialect), parameters).scalars())
+    return {DeadProducer(*row) for row in tx.execute(_delete_stale_statement(dialect), parameters)}
 
 
 @functools.cache
@@ -212,7 +221,7 @@ def _delete_stale_statement(dialect: Dialect) -> Executable:
             _producer.updated_at <= dialect.real_clock.now_minus(bindparam("lease", type_=Float)),
             ~exists(owned),
         )
-        .returning(_producer.uuid)
+        .returning(_producer.uuid, _producer.name, _producer.node, _producer.queue)
     )
 
 

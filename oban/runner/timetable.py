@@ -9,6 +9,8 @@ from oban import backoff, clock, dialects
 from oban.cron import Cron
 from oban.repository import ticks
 from oban.repository.periodic import Entry
+from oban.telemetry import PeriodicFailed, Telemetry
+from oban.telemetry.errors import error_fields
 
 logger = logging.getLogger("oban.scheduler")
 
@@ -39,7 +41,8 @@ class Timetable:
     It is no more than a guess: what is due is decided when it is fired.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, telemetry: Telemetry | None = None) -> None:
+        self._telemetry = telemetry or Telemetry()
         self._next: dict[str, _Next] = {}
         self._failures: dict[str, _Failure] = {}
         #: The names of the entries that fire after a reboot, and of those with unique jobs.
@@ -99,7 +102,7 @@ class Timetable:
         failures: Sequence[tuple[str, Exception]],
         is_locked: Callable[[Exception], bool],
     ) -> None:
-        """Log which of the entries that were tried could not fire, and let them try again later.
+        """Log and emit which of the entries that were tried could not fire, and let them try again later.
 
         `is_locked` says whether an error is about a lock of another transaction, which ends soon as a rule.
         """
@@ -115,10 +118,18 @@ class Timetable:
             self._failures[name] = _Failure(attempts, message, clock.monotonic() + pause)
             # Not again with each attempt.
             is_new = before is None or before.message != message
+            if attempts >= _LONG_LOCKED or not locked:
+                self._emit_failure(name, error, attempts, pause)
             if attempts == _LONG_LOCKED if locked else is_new:
                 logger.error(
                     "the periodic entry %s cannot insert its jobs, and tries again: %s", name, message
                 )
+
+    def _emit_failure(self, entry: str, error: Exception, failures: int, pause: float) -> None:
+        if self._telemetry.wants(PeriodicFailed):
+            self._telemetry.emit(
+                PeriodicFailed, entry=entry, failures=failures, pause=pause, **error_fields(error)
+            )
 
     def has_failures(self, names: Iterable[str]) -> bool:
         """Whether one of some entries could not fire."""

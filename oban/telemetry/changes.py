@@ -97,3 +97,23 @@ class PeriodicInserted(Event):
     worker: str
     queue: str
     in_transaction: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeriodicFailed(Event):
+    """The leader could not insert the jobs of a periodic entry, and tries again after a pause.
+
+    Attributes:
+        entry: The name of the entry.
+        error: The first line of the error's message.
+        error_type: The qualified name of the error's class.
+        failures: How often the entry has failed in a row, at least 1. A lock of another transaction counts
+            only once it lasts for about a second.
+        pause: Seconds until the leader tries again.
+    """
+
+    entry: str
+    error: str
+    error_type: str
+    failures: int
+    pause: float

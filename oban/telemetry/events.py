@@ -80,6 +80,16 @@ class JobEnded(JobEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class JobReleased(Event):
+    """A job that a queue has fetched is put back before its attempt starts, because the node stops.
+
+    A job whose attempt has started sends a `JobEnded` with the outcome "released" instead.
+    """
+
+    job: JobView
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobUnreadable(Event):
     """A queue has fetched a job whose row cannot be read, and discards it. There is no attempt.
 

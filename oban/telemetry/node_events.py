@@ -94,6 +94,19 @@ class LeaderResigned(Event):
     """The node has given up the lead, because it stops."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeDied(Event):
+    """The leader has deleted the rows of a dead node, whose jobs are rescued.
+
+    Attributes:
+        name: The name of the dead node.
+        queues: The queues that it ran.
+    """
+
+    name: str
+    queues: tuple[str, ...]
+
+
 # -- heartbeats, services, notifications and the event loop --------------------------------------------
 
 
@@ -142,6 +155,21 @@ class ServiceFailed(Event):
     error_type: str
     failures: int
     pause: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceRecovered(Event):
+    """A service of a node works again, after a `ServiceFailed`.
+
+    Attributes:
+        service: As in `ServiceFailed`.
+        failures: How often it had failed in a row, at least 1.
+        duration: Seconds since the first of these failures.
+    """
+
+    service: str
+    failures: int
+    duration: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

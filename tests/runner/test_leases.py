@@ -391,7 +391,7 @@ async def test_a_producer_is_alive_for_as_long_as_its_own_lease(oban: Oban, meta
     assert (await row_of(oban, healthy)).state is JobState.EXECUTING
     forgotten = await database_of(oban).write(rescue.delete_stale_producers, 60)
     assert forgotten
-    assert uuid.UUID(idle) not in forgotten
+    assert uuid.UUID(idle) not in {producer.uuid for producer in forgotten}
 
 
 @pytest.mark.parametrize("lease", ["600", -1, 1, None, True, [600], {"a": 1}, "x"])

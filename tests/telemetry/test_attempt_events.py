@@ -25,7 +25,17 @@ from oban import (
     log_limits,
     telemetry,
 )
-from oban.telemetry import Event, JobEnded, JobEvent, JobStarted, JobUnreadable, OutcomeReplaced
+from oban.repository import runs as runs_in_table
+from oban.runner.execution import claims
+from oban.telemetry import (
+    Event,
+    JobEnded,
+    JobEvent,
+    JobReleased,
+    JobStarted,
+    JobUnreadable,
+    OutcomeReplaced,
+)
 from oban.testing import drain_queue, mode, process_job
 from tests.support.databases import SQLiteFactory
 from tests.support.failures import Unreadable, refuse_values
@@ -205,6 +215,32 @@ async def test_a_job_that_is_put_back_ends_as_released(url: URL) -> None:
     assert stopping.running == 1
     assert isinstance(stopped, telemetry.NodeStopped)
     assert (stopped.released, stopped.is_lost) == ((job.id,), False)
+
+
+async def test_a_job_that_is_put_back_before_it_starts_has_an_event_of_its_own(
+    url: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = threading.Event()
+
+    def fail(*_: Any) -> None:
+        asked.set()
+        raise ConnectionError("no route to the host")
+
+    # The node has to ask whether the job is still its own, and the database does not answer.
+    monkeypatch.setattr(claims, "SURE_SHARE", 0.0)
+    monkeypatch.setattr(runs_in_table, "lost_runs", fail)
+    async with Oban(url, queues={"default": 1}, shutdown_grace_period=0) as oban:
+        with recording(oban, JobEvent, JobReleased) as recorder:
+            job = await oban.enqueue(Noop.new({"n": 1}))
+            await eventually(asked.is_set)
+            await oban.stop()
+    (released,) = recorder.events
+    assert isinstance(released, JobReleased)
+    assert (released.job.id, released.job.worker, released.job.args) == (job.id, job.worker, {"n": 1})
+    async with Oban(url) as client:
+        stored = await client.get_job(job.id)
+    assert stored is not None
+    assert (stored.state, stored.attempt) == (JobState.AVAILABLE, 0)
 
 
 async def test_the_queue_time_is_the_time_since_the_job_was_due(url: URL) -> None:

@@ -5,14 +5,18 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from sqlalchemy import URL, text
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from oban import Job, JobState, Oban, Periodic, Worker, telemetry
+from oban.models import Producer
 from oban.notifier import health
 from oban.notifier.poll import DataVersionNotifier
+from oban.repository import ticks
 from oban.runner.services.base import Service
 from oban.telemetry import (
     Event,
@@ -32,10 +36,12 @@ from oban.telemetry import (
     ListenerHears,
     LoopBlocked,
     LoopUnblocked,
+    NodeDied,
     NodeStarted,
     NodeStopped,
     NodeStopping,
     OutcomesStored,
+    PeriodicFailed,
     PeriodicInserted,
     ProgressStored,
     QueueAdjusted,
@@ -44,6 +50,7 @@ from oban.telemetry import (
     QueueStopped,
     RescuedJob,
     ServiceFailed,
+    ServiceRecovered,
 )
 from oban.testing import insert_periodic_jobs
 from tests.support.databases import PostgreSQLFactory
@@ -159,6 +166,12 @@ async def test_progress_that_was_stored(url: URL) -> None:
 
 
 async def test_the_leader_tells_what_it_rescues_discards_and_prunes(url: URL) -> None:
+    options: dict[str, Any] = {
+        "lease": 1.0,
+        "rescue_after": 0.5,
+        "rescue_interval": 0.1,
+        "prune_interval": 0.1,
+    }
     async with Oban(url, name="other") as client:
         old = ago(days=30)
         lost = ["dead", "0b5f3a86-30e4-4c3a-9a67-1c8b7d1a2e01"]
@@ -171,18 +184,18 @@ async def test_the_leader_tells_what_it_rescues_discards_and_prunes(url: URL) ->
             row("completed", completed_at=old),
             row("completed", completed_at=old),
         )
-    options: dict[str, Any] = {
-        "lease": 1.0,
-        "rescue_after": 0.5,
-        "rescue_interval": 0.1,
-        "prune_interval": 0.1,
-    }
+        async with AsyncSession(client.engine) as session, session.begin():
+            for queue in ("b", "a"):
+                gone = Producer(uuid=uuid4(), name="Oban", node="gone", queue=queue, meta={"lease": 1.0})
+                gone.started_at = gone.updated_at = old
+                session.add(gone)
     oban = Oban(url, queues={"default": 1}, **options, **BRIEF)
-    with recording(oban, JobsRescued, JobsDiscarded, JobsPruned) as recorder:
+    with recording(oban, JobsRescued, JobsDiscarded, JobsPruned, NodeDied) as recorder:
         async with oban:
             event = await recorder.first(JobsRescued)
             discarded = await recorder.first(JobsDiscarded)
             pruned = await recorder.first(JobsPruned)
+            await recorder.first(NodeDied)
     assert event.count == 2
     assert event.jobs == (
         RescuedJob(rescued, "tests.Nobody", "q", 1, 2, "dead", JobState.AVAILABLE),
@@ -190,6 +203,7 @@ async def test_the_leader_tells_what_it_rescues_discards_and_prunes(url: URL) ->
     )
     assert (discarded.count, discarded.ids) == (1, (exhausted,))
     assert (pruned.count, pruned.state) == (2, JobState.COMPLETED)
+    assert [(died.name, died.queues) for died in recorder.of(NodeDied)] == [("gone", ("a", "b"))]
 
 
 async def test_the_leader_tells_which_jobs_of_periodic_entries_it_has_inserted(url: URL) -> None:
@@ -204,6 +218,25 @@ async def test_the_leader_tells_which_jobs_of_periodic_entries_it_has_inserted(u
     assert (event.entry, event.worker, event.queue) == ("at-start", job.worker, "never")
     assert event.tick is not None
     assert abs((event.tick - before).total_seconds()) < 60
+
+
+async def test_the_leader_tells_which_periodic_entry_cannot_insert_its_jobs(
+    url: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise LookupError("no worker\nof this name")
+
+    monkeypatch.setattr(ticks, "fire", refuse)
+    entry = Periodic("at-start", "@reboot", Noop.new(queue="never"))
+    oban = Oban(url, queues={"default": 1}, periodic=[entry], **BRIEF)
+    with recording(oban, PeriodicFailed, PeriodicInserted) as recorder:
+        async with oban:
+            event = await recorder.first(PeriodicFailed)
+            monkeypatch.undo()
+            await recorder.first(PeriodicInserted)
+    assert (event.entry, event.failures) == ("at-start", 1)
+    assert (event.error, event.error_type) == ("no worker", "builtins.LookupError")
+    assert event.pause > 0
 
 
 async def test_the_helper_for_tests_tells_the_same(oban: Oban) -> None:
@@ -255,11 +288,15 @@ async def test_a_service_that_fails_tells_how_often_and_why(
         raise OperationalError("SELECT :secret", {"secret": "hunter22"}, ConnectionError("no route"))
 
     async with Oban(url, queues={"a": 1}, **FAST_POLLING) as oban:
-        with recording(oban, ServiceFailed) as recorder:
+        with recording(oban, ServiceFailed, ServiceRecovered) as recorder:
             stager = runner_of(oban).stager
+            stager.max_backoff = 0.1
             monkeypatch.setattr(stager, "tick", fail.__get__(stager))
             await eventually(lambda: len(recorder.events) > 1)
             monkeypatch.undo()
+            recovered = await recorder.first(ServiceRecovered)
+            stager.wake()
+            await reaches(oban, await oban.enqueue(Noop.new(queue="a")), JobState.COMPLETED)
     first, second = recorder.of(ServiceFailed)[:2]
     assert (first.service, first.error, first.error_type) == (
         "stager",
@@ -268,6 +305,10 @@ async def test_a_service_that_fails_tells_how_often_and_why(
     )
     assert (first.failures, second.failures) == (1, 2)
     assert first.pause > 0
+    failed = recorder.of(ServiceFailed)
+    assert (recovered.service, recovered.failures) == ("stager", failed[-1].failures)
+    assert recovered.duration > 0
+    assert recorder.names() == ["ServiceFailed"] * len(failed) + ["ServiceRecovered"]
 
 
 async def test_a_job_that_blocks_the_loop_is_named_while_it_does_and_afterwards(url: URL) -> None:

@@ -7,7 +7,7 @@ from oban import clock
 from oban.repository.acknowledge import OUTCOMES, Ack
 from oban.runner.execution import attempt_log
 from oban.runner.execution.run import Run
-from oban.telemetry import JobEnded, JobEvent, JobStarted, JobView
+from oban.telemetry import Event, JobEnded, JobReleased, JobStarted, JobView
 from oban.telemetry.errors import type_name
 from oban.types import JobState
 
@@ -31,7 +31,7 @@ def started(run: Run) -> None:
 def ended(
     run: Run, ack: Ack, error: BaseException | None = None, *, is_committed: bool | None = None
 ) -> None:
-    """Log how an attempt has ended, and emit `JobEnded`, unless that was done before. Never raises.
+    """Log how an attempt has ended, and emit its event, unless that was done before. Never raises.
 
     Args:
         run: The attempt.
@@ -47,12 +47,17 @@ def ended(
     is_lost = run.is_lost if is_committed is None else not is_committed
     state = None if is_lost else _state(run, ack)
     attempt_log.ended(run, ack, state, error, rolled_back=is_committed is False)
+    telemetry = run.reporting.telemetry
     # A job that is put back before it has started has had no attempt.
-    if run.reporting.telemetry.wants(JobEnded) and run.started_at is not None:
+    event: type[Event] = JobReleased if run.started_at is None else JobEnded
+    if telemetry.wants(event):
         try:
-            _emit_ended(run, ack, state, error, run.started_at)
+            if run.started_at is not None:
+                _emit_ended(run, ack, state, error, run.started_at)
+            elif state is not None:
+                telemetry.emit(JobReleased, job=JobView(run.job))
         except BaseException:
-            _log_error(JobEnded)
+            _log_error(event)
 
 
 def _state(run: Run, ack: Ack) -> JobState:
@@ -77,7 +82,7 @@ def _emit_ended(
     )
 
 
-def _log_error(event: type[JobEvent]) -> None:
+def _log_error(event: type[Event]) -> None:
     logger.exception("a %s could not be emitted", event.__name__)
 
 

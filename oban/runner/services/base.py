@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy.exc import SQLAlchemyError
 
 from oban import backoff, clock, dialects
-from oban.telemetry import ServiceFailed, Telemetry
+from oban.telemetry import ServiceFailed, ServiceRecovered, Telemetry
 from oban.telemetry.errors import error_fields
 
 logger = logging.getLogger("oban.runner")
@@ -99,7 +99,8 @@ class Service(ABC):
             self._next_tick = math.inf
             try:
                 pause = await self.tick()
-                self.failures, self._failing_since = 0, None
+                if self.failures:
+                    self._note_recovery()
             # The loop must outlive whatever makes a tick fail: a restart, a failover, a full disk.
             except Exception as error:
                 self.failures += 1
@@ -127,6 +128,11 @@ class Service(ABC):
             pause = self.interval if pause is None else pause
             self._next_tick = asyncio.get_running_loop().time() + pause
             await self._wait(pause, self._woken)
+
+    def _note_recovery(self) -> None:
+        failures, duration = self.failures, self.failing_for()
+        self.failures, self._failing_since = 0, None
+        self.telemetry.emit(ServiceRecovered, service=self.name, failures=failures, duration=duration)
 
     async def _wait(self, seconds: float, event: asyncio.Event) -> None:
         if seconds <= 0 or event.is_set():

@@ -19,7 +19,7 @@ rescued unless
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Any, TypeVar
@@ -32,7 +32,7 @@ from oban.repository import cluster, rescue
 from oban.runner.bisection import bisect_jobs
 from oban.runner.services.base import Service
 from oban.runner.services.leader import Leader
-from oban.telemetry import JobsDiscarded, JobsRescued, RescuedJob
+from oban.telemetry import JobsDiscarded, JobsRescued, NodeDied, RescuedJob
 from oban.types import JobState
 
 logger = logging.getLogger("oban.lifeline")
@@ -102,12 +102,21 @@ class Lifeline(Service):
     async def _forget_dead(self, rescued_at: float) -> None:
         """Delete the rows of dead producers, and forget those that vanished, once their jobs are rescued."""
         deleted = await self.database.write(rescue.delete_stale_producers, self._lease, self._window.update)
-        for uuid in deleted:
-            self._last_seen.pop(uuid, None)
+        for producer in deleted:
+            self._last_seen.pop(producer.uuid, None)
+        if deleted and self.telemetry.wants(NodeDied):
+            self._emit_died(deleted)
         if self._is_steady():
             # A producer that was last seen before this fetched its last job more than a lease ago.
             oldest = rescued_at - 2 * self._lease
             self._last_seen = {uuid: at for uuid, at in self._last_seen.items() if at > oldest}
+
+    def _emit_died(self, producers: Iterable[rescue.DeadProducer]) -> None:
+        queues: dict[tuple[str, str], list[str]] = {}
+        for producer in producers:
+            queues.setdefault((producer.instance, producer.node), []).append(producer.queue)
+        for (_, node), names in sorted(queues.items()):
+            self.telemetry.emit(NodeDied, name=node, queues=tuple(sorted(names)))
 
     async def _discard_exhausted(self) -> list[int]:
         """Discard a batch of available jobs that have no attempt left; returns their ids."""

@@ -65,7 +65,7 @@ class Scheduler(Service):
         self._term = 0
         #: When the term began, until the entries for a reboot have fired; None if another leader preceded.
         self._reboot: datetime | None = None
-        self._timetable = Timetable()
+        self._timetable = Timetable(database.telemetry)
         self._version: Version | None = None
         #: The database's time, and when it was read by the monotonic clock.
         self._read_time, self._read_at = clock.now(), clock.monotonic()
@@ -171,7 +171,7 @@ class Scheduler(Service):
             self._reboot = await self.database.read(
                 ticks.elected_at, self._options.name, self.leader.identity
             )
-        self._timetable, self._load_at = Timetable(), 0.0
+        self._timetable, self._load_at = Timetable(self.telemetry), 0.0
         self._clean_at = clock.monotonic() + CLEAN_AFTER
         self._term = term
 
