@@ -28,7 +28,7 @@ EncryptOption: TypeAlias = Key | Sequence[Key] | Callable[[], Key | Sequence[Key
 
 #: The only key of sealed args.
 FIELD = "encrypted"
-#: What is shown instead of them.
+#: The text that is shown in place of encrypted args.
 HIDDEN = "[encrypted]"
 #: How a token begins, and how short it can be.
 _TOKEN_START, _TOKEN_LENGTH = "gAAAA", 100
@@ -95,7 +95,7 @@ class Keys:
         try:
             return None if find is None else find()
         except Exception as error:
-            # Its message can contain what the function has read.
+            # The message can contain a secret that the function has read.
             raise ConfigError(f"encrypt: the function raised {type(error).__name__}") from error
 
     def fernet(self) -> Any:
@@ -190,7 +190,7 @@ class Encryption:
         return self._envelope(base64.urlsafe_b64encode(token))
 
     def plain(self, args: Any) -> Any:
-        """The args in an envelope; anything else is returned as it is: args of before the option was set.
+        """The args in an envelope; anything else is returned as it is, as jobs can be older than the option.
 
         Raises `DecryptionFailed`.
         """
@@ -227,7 +227,7 @@ class Encryption:
         try:
             return encoding.dumps(args).encode()
         except TypeError:
-            # orjson refuses what other programs can have stored.
+            # orjson refuses some values that other programs can have stored.
             return json.dumps(args).encode()
 
     def _is_own(self, token: str) -> bool:
@@ -276,7 +276,7 @@ def names() -> list[str]:
 def seal_values(values: MutableMapping[str, Any], before: object = None) -> None:
     """Seal the args in the columns of a job, if they are plain and its worker is known and encrypts them.
 
-    With `before`, the envelope that the job has, this is kept if it has the same args in it. Raises
+    If `before` is the envelope of the same args, the job gets it again. Raises
     `InvalidJob` for args that cannot be stored.
     """
     args = values.get("args")

@@ -31,9 +31,8 @@ def parse(value: object) -> frozenset[str]:
 
 
 def names(worker: object, meta: object) -> frozenset[str]:
-    """The redacted names of the jobs of a worker: those of its class, and those that a job's meta lists."""
-    listed = meta.get(META_KEY) if isinstance(meta, dict) else None
-    stored = [name for name in listed if isinstance(name, str)] if isinstance(listed, list) else ()
+    """The redacted names of a job: the option of its worker's class, and the names that its meta lists."""
+    stored = _names_in(meta) if isinstance(meta, dict) else ()
     known: frozenset[str] = getattr(registry.get(worker), "_redacted", frozenset())  # type: ignore[call-overload]
     return known.union(stored)
 

@@ -11,7 +11,7 @@ from urllib.parse import quote, quote_plus
 
 from oban import error_texts
 
-#: What is shown instead of a secret value.
+#: The text that is shown in place of a secret value.
 REDACTED = "[redacted]"
 #: Texts of this length are replaced inside of words, too. Shorter ones, down to two characters, are replaced
 #: where they stand alone. A single character is not: it would be replaced all over a traceback.
@@ -79,8 +79,8 @@ class Secrets:
         the original class, which can have the secrets in its attributes.
         """
         try:
-            told = "\n".join(_texts_of(error, set()))
-            return error if self.text(told) == told else _replaced(error, self.text, {})
+            shown = "\n".join(_texts_of(error, set()))
+            return error if self.text(shown) == shown else _replaced(error, self.text, {})
         # The methods of an exception can do anything.
         except BaseException:
             return _replaced(error, self.text, {})
@@ -193,7 +193,7 @@ def _forms_of_number(value: float) -> set[str]:
 
 
 def _texts_of(error: BaseException, seen: set[int]) -> Iterator[str]:
-    """All texts that handlers of log records show of an exception, and of those that have led to it."""
+    """All texts that a log record can show of an exception, of its causes and of its context."""
     yield "".join(traceback.format_exception(error))
     waiting: list[BaseException | None] = [error]
     while waiting:

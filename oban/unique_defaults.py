@@ -40,7 +40,7 @@ def default_rule(context: DefaultExecutionContext | None) -> dict[str, Any] | No
 
 
 def _seal(context: DefaultExecutionContext) -> None:
-    """Encrypt the args of a statement's rows whose workers do so, once; not those of SQL expressions."""
+    """Encrypt the args in the rows of a statement if their workers do so. Does nothing the second time."""
     if not encryption.is_used or "oban_sealed" in vars(context):
         return
     vars(context)["oban_sealed"] = True

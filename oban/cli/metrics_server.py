@@ -53,7 +53,7 @@ class Metrics:
 
     @classmethod
     def find(cls, values: Mapping[str, Any]) -> "Metrics | None":
-        """What serves the metrics, if the settings ask for it."""
+        """Make a server if the settings ask for one."""
         return None if values.get("metrics_port") is None else cls(values)
 
     def serve(self, status: Status) -> None:
@@ -102,13 +102,13 @@ def serve_to_supervisor(path: str, oban: "Oban") -> None:
         without_samples.set(WITHOUT_SAMPLES in request.query)
         return _answer(app.respond, request)
 
-    # That of a process which has died before.
+    # A process that was killed leaves its socket.
     Path(path).unlink(missing_ok=True)
     StatusServer.at_path(path, {PATH: answer}).start()
 
 
 class NodesMetrics:
-    """The metrics of the processes of a supervisor, as those of one.
+    """Serves the metrics of all processes of a supervisor together.
 
     Args:
         names: The names of the nodes.

@@ -60,10 +60,10 @@ def run(
         instance: Returns the node's `Oban`, on its event loop.
         link: The socket to the supervisor, if there is one.
         console: Applied again each time that code of the application has run.
-        status: Learns how the node does.
+        status: Reports the health of the node.
         announced: The nodes that the banner names, empty for this one. A node with a supervisor prints no
             banner without it.
-        reports: Whether the supervisor wants to know how the node does.
+        reports: Whether the node reports its health to a supervisor.
     """
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         loop = runner.get_loop()

@@ -36,7 +36,7 @@ def periodic(info: PeriodicInfo) -> PeriodicInfo:
         return info
     shown = {"args": redaction.args(info), "meta": redaction.meta(info)}
     override = {
-        # What is overridden is what the entry has.
+        # An overridden value is the current value of the entry.
         name: shown[name] if name in shown else redaction.value(info, value)
         for name, value in info.override.items()
     }

@@ -1,4 +1,4 @@
-"""What the nodes of a supervisor tell it about themselves, and what it makes of that."""
+"""The health that nodes report to their supervisor, as lines of JSON."""
 
 import contextlib
 import json
@@ -37,7 +37,7 @@ class Reports:
         self._received_at = 0.0
 
     def receive(self, data: bytes) -> None:
-        """Take what has arrived of the reports."""
+        """Read bytes that have arrived: a part of a report, or several."""
         *lines, self._buffer = (self._buffer + data).split(b"\n")
         self._buffer = self._buffer[-MAX_REPORT:]
         for line in lines:

@@ -47,7 +47,7 @@ _OF_CHILDREN = ("import", "log_level", "log_format")
 @click.option("--supervisor", type=int, hidden=True)
 # The names of all of the supervisor's nodes, for the banner of the first one; empty if there is only one.
 @click.option("--announced", hidden=True)
-# Whether the supervisor wants to know how the node does.
+# Whether the node reports its health to the supervisor.
 @click.option("--reports", is_flag=True, hidden=True)
 # Where the node serves its metrics to the supervisor.
 @click.option("--metrics-socket", hidden=True)
@@ -104,7 +104,7 @@ def start(
             link.set_inheritable(False)
         if watch and processes > 1:
             raise ConfigError("--watch runs one node: leave out --processes")
-        # Nodes of a supervisor have its environment, in which it was meant.
+        # Nodes inherit NOTIFY_SOCKET from their supervisor, and only the supervisor may use it.
         status = Status(None if has_supervisor else Systemd.find())
         metrics = None if has_supervisor else Metrics.find(values)
         if not has_supervisor:

@@ -1,4 +1,4 @@
-"""How the node of this process does: for the health endpoints, for systemd and for a supervisor."""
+"""`Status`: reports the health of the node over HTTP, to systemd and to a supervisor."""
 
 import logging
 import threading
@@ -21,7 +21,7 @@ INTERVAL = 1.0
 
 
 class Status:
-    """Answers and tells how this process does, from threads that work while the event loop is blocked.
+    """Reports the health of this process, from threads that work while the event loop is blocked.
 
     `check` is replaced when there is a node to check, and `problem` set while the node cannot start.
     """
@@ -50,7 +50,7 @@ class Status:
 
     @property
     def is_watched(self) -> bool:
-        """Whether anybody wants to know how the process does."""
+        """Whether the health of the process is reported anywhere."""
         return self._systemd is not None or self._server is not None
 
     def serve(self, values: Mapping[str, Any]) -> None:
@@ -76,7 +76,7 @@ class Status:
         self._woken.set()
 
     def close(self) -> None:
-        """Tell systemd and a supervisor nothing more."""
+        """Send nothing more to systemd and to a supervisor."""
         self._is_closed = True
         self._woken.set()
 
@@ -99,23 +99,23 @@ class Status:
 
     def _watch(self) -> None:
         if self._thread is None:
-            self._thread = threading.Thread(target=self._tell, name="oban-health", daemon=True)
+            self._thread = threading.Thread(target=self._report, name="oban-health", daemon=True)
             self._thread.start()
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         pause = INTERVAL
         if self._systemd is not None and self._systemd.interval is not None:
             pause = min(pause, self._systemd.interval / 2)
         while not self._is_closed:
             # A check that fails once must not end the watchdog's pings.
             try:
-                self._tell_once()
+                self._report_once()
             except Exception:
-                logger.exception("telling how the node does failed")
+                logger.exception("the health of the node could not be reported")
             self._woken.wait(pause)
             self._woken.clear()
 
-    def _tell_once(self) -> None:
+    def _report_once(self) -> None:
         check, grace = self.now(), self._grace
         if self._systemd is not None:
             if grace is not None:

@@ -42,7 +42,7 @@ class Request:
 
     Attributes:
         query: The parameters of the URL, each with all its values.
-        headers: The headers, whose names are in any case.
+        headers: The header fields. Their names are not case-sensitive.
     """
 
     query: Mapping[str, list[str]] = field(default_factory=dict)
@@ -51,7 +51,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a route answers."""
+    """The response of a route."""
 
     body: bytes
     content_type: str
@@ -191,7 +191,7 @@ _servers: "WeakSet[_Server]" = WeakSet()
 
 
 def _close_in_child() -> None:
-    """Let a child that a job has forked not keep the port in use after this process has ended."""
+    """Close the sockets in a child that a job has forked, which would keep the port in use."""
     for server in list(_servers):
         server.socket.close()
 

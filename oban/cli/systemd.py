@@ -1,4 +1,4 @@
-"""Tells systemd how a service of `Type=notify` does: ready, stopping, and that it works."""
+"""`Systemd`: notifies the service manager that a service of `Type=notify` is ready, works or stops."""
 
 import logging
 import math
@@ -52,7 +52,7 @@ class Systemd:
         return cls(address, int(microseconds) / 1e6 if has_watchdog else None)
 
     def update(self, check: NodeCheck) -> None:
-        """Send what systemd has to know about the state of the node."""
+        """Send the state of the node, as far as it has changed, and the pings of the watchdog."""
         lines = []
         if check.is_ready and not self._was_ready and not self._is_stopping:
             self._was_ready = True
@@ -80,7 +80,7 @@ class Systemd:
                 sender.setblocking(False)
                 sender.sendto("\n".join(lines).encode(), self._address)
         except OSError as error:
-            # Each second has another message.
+            # The next attempt follows in a second, so only the first failure is logged.
             if not self._has_failed:
                 logger.warning("cannot notify systemd: %s", error)
             self._has_failed = True

@@ -1,4 +1,4 @@
-"""Keeps the values of jobs out of what SQLAlchemy and aiosqlite log at the level DEBUG."""
+"""Keeps the values of jobs out of the records that SQLAlchemy and aiosqlite log at the level DEBUG."""
 
 import logging
 from functools import partial
@@ -6,12 +6,12 @@ from typing import Any
 
 from oban import compat
 
-#: The name by which SQLAlchemy logs what the engines do that Oban makes.
+#: The name under which SQLAlchemy logs the statements of engines that Oban makes.
 LOGGING_NAME = compat.FollowingEngine.log_name
 
 
 class _Rows(logging.Filter):
-    """Leaves out the records about rows of results. `hide_parameters` only concerns what is sent."""
+    """Leaves out the records about rows of results. `hide_parameters` only hides parameters."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         return "Row %r" not in str(record.msg)

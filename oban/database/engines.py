@@ -18,7 +18,7 @@ AUTOCOMMIT_CONNECTIONS = 2
 
 #: The isolation level of SQLAlchemy's for transactions of a database that has only one.
 DEFAULT_ISOLATION = "SERIALIZABLE"
-#: What an application can do whose engine goes through a pooler in transaction mode.
+#: Advice for an application whose engine goes through a pooler in transaction mode.
 LOST_STATEMENT_ADVICE = (
     "pass the URL instead of an engine, with notifier='poll' or listen_url=…, or make the engine with"
     " connect_args={'statement_cache_size': 0, 'prepared_statement_cache_size': 0,"

@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError
 
 from oban.secret_values import REDACTED
 
-#: From a DETAIL to what can follow it.
+#: A DETAIL, up to the next field or the end.
 _DETAIL = re.compile(
     r"(?P<label>\bDETAIL: +).*?(?=\n(?:HINT|QUERY|CONTEXT|SCHEMA NAME|TABLE NAME|LOCATION): |\n\[SQL: |\Z)",
     re.DOTALL,

@@ -44,9 +44,9 @@ class Notifier(ABC):
         self._log_limits: defaultdict[str, LogLimit] = defaultdict(LogLimit)
         self._start_stop = asyncio.Lock()
         self._started = False
-        #: Whether an event has told that payloads arrive; None before the first one.
+        #: Whether the last event was `ListenerConnected`; None before the first event.
         self._is_connected: bool | None = None
-        #: Since when notifications do not arrive, minus infinity before the first one. None while they do.
+        #: When notifications stopped to arrive; minus infinity before the first one, None while they arrive.
         self._silent_since: float | None = None
         #: Receives in the background, if the notifier needs that.
         self._task: asyncio.Task[None] | None = None

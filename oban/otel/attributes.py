@@ -27,7 +27,7 @@ REASON = "oban.reason"
 CONFLICTS = "oban.conflicts"
 CONFLICT_ID = "oban.conflict_id"
 
-#: What the spans and metrics of an operation have in common.
+#: The attributes that all spans and metrics of an operation have.
 ENQUEUEING = {SYSTEM: "oban", OPERATION: ENQUEUE, OPERATION_TYPE: _SEND_TYPE}
 PROCESSING = {SYSTEM: "oban", OPERATION: PROCESS, OPERATION_TYPE: _PROCESS_TYPE}
 

@@ -15,7 +15,7 @@ from oban.otel import attributes, propagation
 from oban.otel.metrics import Metrics
 from oban.telemetry import JobEnded, JobStarted
 
-#: The module of what workers raise to decide an outcome, which is no error.
+#: The module of the exceptions by which workers decide an outcome. They are no errors.
 _OUTCOMES = "oban.outcomes."
 
 
@@ -86,7 +86,7 @@ class Consuming:
 
 
 def _describe(span: Span, event: JobEnded) -> None:
-    """Set what is only known at the end of an attempt."""
+    """Set the attributes that are known once an attempt has ended."""
     ending = {attributes.OUTCOME: event.outcome}
     if event.state is not None:
         ending[attributes.STATE] = str(event.state)

@@ -24,7 +24,7 @@ logger = logging.getLogger("oban.otel")
 #: The version of the semantic conventions that names of spans and attributes follow.
 _SCHEMA = "https://opentelemetry.io/schemas/1.30.0"
 
-#: What ends an instrumentation.
+#: The functions that end an instrumentation.
 _Undo = list[Callable[[], object]]
 
 
@@ -50,7 +50,7 @@ class ObanInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         `ObanInstrumentor().instrument()`
     """
 
-    #: What ends the instrumentation of all clients.
+    #: The functions that end the instrumentation of all clients; None without one.
     _undo: _Undo | None = None
 
     def instrumentation_dependencies(self) -> Collection[str]:

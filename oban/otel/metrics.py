@@ -17,7 +17,7 @@ from oban.models import Job
 from oban.otel.attributes import ENQUEUEING, ERROR_TYPE, OUTCOME, PROCESSING, QUEUE, WORKER, short_type
 from oban.telemetry import JobEnded, JobView
 
-#: How many values of a label are kept apart, and the value that stands for all further ones.
+#: How many values of a label have series of their own, and the value that all further ones share.
 MAX_VALUES = 200
 OTHER = "_OTHER"
 
@@ -75,10 +75,10 @@ class Metrics:
 
 
 class Labels:
-    """The labels of an instrument, of which those that are used most are made once."""
+    """Makes the labels of an instrument, and caches them."""
 
-    #: How many are kept.
-    MAX_KEPT = 1000
+    #: The most entries of the cache.
+    MAX_CACHED = 1000
 
     def __init__(
         self, common: Mapping[str, str], bounded: Mapping[str, LabelValues], names: tuple[str, ...]
@@ -86,30 +86,30 @@ class Labels:
         self._common = common
         self._bounded = bounded
         self._names = names
-        self._kept: dict[_Values, dict[str, str]] = {}
+        self._cache: dict[_Values, dict[str, str]] = {}
 
     def of(self, values: _Values) -> dict[str, str]:
-        """The labels with these values, which nobody may change."""
-        if (kept := self._kept.get(values)) is not None:
-            return kept
+        """The labels with these values. Callers must not change the dict."""
+        if (cached := self._cache.get(values)) is not None:
+            return cached
         labels = {**self._common}
         for name, value in zip(self._names, values, strict=True):
             if value is not None:
                 values_of = self._bounded.get(name)
                 labels[name] = value if values_of is None else values_of.label(value)
-        if len(self._kept) < self.MAX_KEPT:
-            self._kept[values] = labels
+        if len(self._cache) < self.MAX_CACHED:
+            self._cache[values] = labels
         return labels
 
 
 class Total:
-    """A counter that is read when metrics are collected, so that to add costs less than with the SDK's."""
+    """A counter that is read when metrics are collected. Adding to it costs less than with the SDK's own."""
 
     def __init__(self, meter: Meter, name: str, description: str, labels: Labels) -> None:
         self._labels = labels
         self._lock = threading.Lock()
         self._totals: Counter[tuple[tuple[str, str], ...]] = Counter()
-        #: What was added since the last collection, by the values before they were bounded.
+        #: The sums since the last collection, by values that are not bounded yet.
         self._added: dict[_Values, int] = {}
         self._is_closed = False
         observe: Callable[[CallbackOptions], Iterable[Observation]] = self._observe
@@ -118,7 +118,7 @@ class Total:
     def add(self, count: int, values: _Values) -> None:
         with self._lock:
             self._added[values] = self._added.get(values, 0) + count
-            if len(self._added) > Labels.MAX_KEPT:
+            if len(self._added) > Labels.MAX_CACHED:
                 self._sum_up()
 
     def close(self) -> None:

@@ -108,7 +108,7 @@ class Insertion:
         span.end()
 
     def _ending(self, inserted: Sequence[Job], *, is_known: bool) -> dict[str, Any]:
-        """What is only known once the jobs are inserted."""
+        """The attributes that are known once the jobs are inserted."""
         jobs = self._jobs
         if len(jobs) > 1:
             count = len(inserted) if is_known else len(jobs)

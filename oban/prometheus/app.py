@@ -70,7 +70,7 @@ class RegistryApp:
 
 
 class MetricsApp(RegistryApp):
-    """What `metrics_app` returns."""
+    """The ASGI and WSGI application that `metrics_app` returns."""
 
     def __init__(self, registry: CollectorRegistry, metrics: list[ObanMetrics]) -> None:
         super().__init__(_served(registry))
@@ -108,6 +108,6 @@ def _served(registry: CollectorRegistry) -> CollectorRegistry:
         return registry
     served = CollectorRegistry()
     multiprocess.MultiProcessCollector(served)  # type: ignore[no-untyped-call]
-    # What is read from the database is the same for all processes.
+    # The samples from the database are the same for all processes.
     served.register(Collector.of(registry))
     return served

@@ -23,10 +23,10 @@ class Definition:
     Attributes:
         name: Its name, of a counter without the suffix `_total`.
         kind: Its type.
-        help: What it says, as a sentence.
+        help: Its meaning, as a sentence.
         labels: Its labels.
         buckets: The upper bounds of a histogram.
-        combination: As the type says; only for gauges of a process.
+        combination: How the values of several processes are combined; only for gauges of a process.
     """
 
     name: str
@@ -159,7 +159,7 @@ PROCESS = (
     *(LISTENER_DISCONNECTS, LOOP_BLOCKS, LOOP_BLOCKED, CHILD_PROCESSES, CHILD_PROCESS_ENDS),
 )
 
-# -- what the database says about the whole instance ---------------------------------------------------
+# -- the whole instance, from the database -------------------------------------------------------------
 
 UP = _sampled("oban_up", "1 if the database has answered the last time; 0 if it did not, or takes long.")
 SAMPLE_AGE = _sampled("oban_sample_age_seconds", "Age of what the metrics below show.")

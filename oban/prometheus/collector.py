@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 Values: TypeAlias = dict[tuple[str, tuple[str, ...]], float]
 
 _lock = threading.RLock()
-#: Whether a scrape in this context leaves out what the database says.
+#: Whether a scrape in this context leaves out the samples from the database.
 without_samples: ContextVar[bool] = ContextVar("without_samples", default=False)
 
 
 class Collector:
-    """What a registry has for Oban: one for all instances, whose metrics have the same names."""
+    """The only collector of a registry: the metrics of all instances have the same names."""
 
     _of: ClassVar[WeakKeyDictionary[CollectorRegistry, "Collector"]] = WeakKeyDictionary()
 

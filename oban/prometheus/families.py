@@ -19,7 +19,7 @@ class Families:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._families = {definition.name: _make(definition, registry) for definition in PROCESS}
-        #: The objects behind `labels()`, which takes longer than what it is called for.
+        #: The results of `labels()`, which takes longer than a change of its result.
         self._series: dict[tuple[str, Labels], Counter | Gauge | Histogram] = {}
 
     def count(self, definition: Definition, labels: Labels, number: float = 1) -> None:

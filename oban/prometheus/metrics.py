@@ -21,8 +21,8 @@ _all: "WeakSet[ObanMetrics]" = WeakSet()
 class ObanMetrics:
     """The metrics of a client, in a registry of `prometheus_client`.
 
-    It counts what the client and its node do, and reads the numbers of jobs from the database when they are
-    asked for. It lives as long as the client. Clients of different names can share a registry.
+    They count the events of the client and its node, and read the numbers of jobs from the database when
+    they are scraped. They live as long as the client. Clients of different names can share a registry.
 
     Args:
         oban: An `Oban` or a `SyncOban` that was created with an engine or a URL.

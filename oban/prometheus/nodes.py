@@ -1,4 +1,4 @@
-"""`NodesCollector`: the metrics of several node processes as those of one, for their supervisor."""
+"""`NodesCollector`: the metrics of several node processes, for their supervisor."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,12 +14,12 @@ from oban.prometheus.catalog import PROCESS_UP, SAMPLED
 NODE = "oban_node"
 _SAMPLED = {definition.name for definition in SAMPLED}
 
-#: Returns the metrics of a node in OpenMetrics, by its name, with what the database says or without.
+#: Returns the metrics of a node in OpenMetrics, by its name, with or without the samples of the database.
 Fetch = Callable[[str, bool], str]
 
 
 class NodesCollector:
-    """Asks all processes at once. One of them also says what the database says, which is the same for all.
+    """Asks all processes at once. Only one of them adds the samples of the database, which all of them share.
 
     Args:
         names: The names of the nodes.
@@ -40,7 +40,7 @@ class NodesCollector:
         found = self._ask(self._source)
         answered = [name for name, families in found.items() if families is not None]
         if self._source not in answered and answered:
-            # Another process says what the database says, in this scrape and from now on.
+            # Another process adds the samples of the database, in this scrape and from now on.
             self._source = answered[0]
             found[self._source] = self._families(self._source, self._source)
         merged: dict[str, Metric] = {}
@@ -58,7 +58,7 @@ class NodesCollector:
             return dict(zip(self._names, found, strict=True))
 
     def _families(self, name: str, source: str) -> list[Metric] | None:
-        """The metrics of a node, with what the database says if it is the source; None without an answer."""
+        """The metrics of a node, with samples of the database if it is the source; None without an answer."""
         try:
             parse: Any = text_string_to_metric_families
             return list(parse(self._fetch(name, name == source)))

@@ -45,11 +45,10 @@ class Recorder:
         self._queues: dict[str, tuple[int, bool]] = {}
         #: The queues and workers whose usual series exist.
         self._known: set[tuple[str, str]] = set()
-        #: What lives as long as the handlers.
+        #: An object that has to live as long as the handlers.
         self.owner: object = None
         #: The attached handlers, as functions that detach them.
         self._attached = [source.attach(handler, *events) for handler, *events in self._handlers()]
-
         source.on_rename.append(self._rename)
         self._begin_at_zero()
 
@@ -57,7 +56,6 @@ class Recorder:
         """Show the new name of a node that has not started yet, instead of its old one."""
         self._families.remove(self._labels)
         self._labels = (sanitize(self._source.instance), sanitize(self._source.node))
-        self._begin_at_zero()
 
     def _begin_at_zero(self) -> None:
         """Create the counters without further labels, so that the first event is an increase."""

@@ -1,4 +1,4 @@
-"""What metrics show of an instance, read at a cost that is bounded whatever the tables contain."""
+"""`Sample`: the numbers about an instance that metrics show, read at a cost that is bounded for any table."""
 
 import functools
 from collections import Counter
@@ -32,8 +32,8 @@ from oban.types import JobState
 
 _job = Job.__table__.c
 
-#: At most so many pairs of a queue and a state are counted one by one. What comes after them in the order of
-#: the index is counted as a whole for each state, up to so many jobs.
+#: At most `MAX_PAIRS` pairs of a queue and a state are counted one by one. The jobs after them in the order
+#: of the index are counted together for each state, up to `MAX_REST`.
 MAX_PAIRS, MAX_REST = 1_000, 50_000
 #: The oldest available job is looked for in at most so many queues.
 MAX_OLDEST = 200
@@ -62,7 +62,7 @@ class QueueSample:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What the database says about an instance at one moment.
+    """The numbers about an instance at one moment.
 
     Attributes:
         queues: The queues by name.
@@ -121,7 +121,7 @@ def _count(tx: Transaction, queues: dict[str, QueueSample], count_limit: int) ->
     if len(rows) < MAX_PAIRS:
         return Counter()
     rest = count_rest(tx, last)
-    # Those of a node that come after the last pair are a part of the rest.
+    # The jobs of a node's queue that come after the last pair are a part of the rest.
     new = [row for row in count_named(tx, of_nodes, count_limit) if not queues[row[1]].counts[row[0]]]
     _add_counts(queues, new)
     for state, _, number in new:

@@ -69,7 +69,7 @@ def new_key(rule: Unique, job: Any, changes: Mapping[str, Any]) -> str | None:
         return None
     before = {name: getattr(job, name) for name in ("worker", "queue", "args", "meta")}
     after = {name: changes.get(name, value) for name, value in before.items()}
-    # Without the key of encrypted args, nobody can tell.
+    # Without the key of encrypted args, the unique key cannot be computed.
     if any(encryption.is_unreadable(job["worker"], job["args"]) for job in (before, after)):
         return None
     key = _key(rule, after)

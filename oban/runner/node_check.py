@@ -1,4 +1,4 @@
-"""`NodeCheck`: whether a node is live and ready, by what it knows already."""
+"""`NodeCheck`: whether a node is live and ready, without asking the database."""
 
 import math
 from collections.abc import Iterable
@@ -46,7 +46,7 @@ def check_parts(
 ) -> NodeCheck:
     """Check a node that has started. Called from any thread; it runs no statement.
 
-    `services` are those without which the node runs no jobs.
+    `services` are the services without which the node runs no jobs.
     """
     is_blocked = watchdog.unanswered_for() > BLOCKED_AFTER
     problems = []

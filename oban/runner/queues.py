@@ -83,7 +83,7 @@ class Queues:
     async def _adjust(self, producer: Producer, state: QueueState | None) -> bool:
         was_stopped = producer.stopped
         has_changed = await producer.adjust(state)
-        # The node has begun to stop meanwhile, and has told that its queues stop.
+        # The node has begun to stop meanwhile, and has emitted `QueueStopped` for each queue.
         if has_changed and not self._retired:
             kind = QueueStopped if producer.stopped else QueueStarted if was_stopped else QueueAdjusted
             _emit(kind, producer)

@@ -1,4 +1,4 @@
-"""The events about what clients change: stored jobs, queues and periodic entries."""
+"""The events about changes that clients make to stored jobs, queues and periodic entries."""
 
 from dataclasses import dataclass
 from datetime import datetime

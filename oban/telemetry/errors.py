@@ -1,4 +1,4 @@
-"""What events show of errors."""
+"""The fields of events about errors."""
 
 from typing import TypedDict
 

@@ -54,7 +54,7 @@ _Attachments: TypeAlias = tuple[_Attachment, ...]
 
 #: Reentrant, because garbage that is collected meanwhile can run code that makes a client.
 _lock = threading.RLock()
-#: What is attached to every client, and the telemetry of every client.
+#: The handlers and wrappers that are attached to every client, and the telemetry of every client.
 _global: _Attachments = ()
 _global_wrappers: tuple[EnqueueWrapper, ...] = ()
 _clients: "weakref.WeakSet[Telemetry]" = weakref.WeakSet()
@@ -75,7 +75,7 @@ class Telemetry:
         self._own: _Attachments = ()
         self._own_wrappers: tuple[EnqueueWrapper, ...] = ()
         self._attachments: dict[type[Event], _Attachments] = {}
-        #: Whether anything is attached to the events about attempts; to `JobsEnqueued`, or around it.
+        #: Whether anything is attached to the events about attempts, or to the insertion of jobs.
         self.observes_attempts: bool = False
         self.observes_enqueues: bool = False
         self.enqueue_wrappers: tuple[EnqueueWrapper, ...] = ()
@@ -146,9 +146,9 @@ class Telemetry:
                 attachment.call(created)
 
     def _update(self) -> None:
-        """Prepare what `emit` looks up. The lock has to be held."""
+        """Prepare the attributes that `emit` and its callers read. The caller must hold the lock."""
         attachments = {
-            event: tuple(one for one in _global + self._own if issubclass(event, one.events))
+            event: tuple(each for each in _global + self._own if issubclass(event, each.events))
             for event in EVENTS
         }
         self._attachments = {event: found for event, found in attachments.items() if found}

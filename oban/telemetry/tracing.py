@@ -1,4 +1,4 @@
-"""What the rest of Oban knows about traces, without an import of OpenTelemetry."""
+"""`Tracing`: the trace of an attempt, for code that must not import OpenTelemetry."""
 
 from typing import Protocol
 

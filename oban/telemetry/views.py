@@ -1,4 +1,4 @@
-"""`JobView`: what an event shows of a job."""
+"""`JobView`: a job as events show it."""
 
 from datetime import datetime
 from types import SimpleNamespace
@@ -8,7 +8,7 @@ from oban import redaction
 from oban.models import Job
 from oban.telemetry.tracing import Tracing
 
-#: Attributes that are those of the job, without `args` and `meta`.
+#: The attributes that are copied from the job.
 _COLUMNS = (
     *("id", "worker", "queue", "attempt", "max_attempts", "priority"),
     *("inserted_at", "scheduled_at", "attempted_at"),
@@ -55,7 +55,7 @@ class JobView:
         self.tags: tuple[str, ...] = tuple(tags) if isinstance(tags, list) else ()
         self._args, self._meta = get("args"), get("meta")
         self.trace: str | None = None
-        #: What `oban.otel` keeps for the attempt, as long as it runs.
+        #: The span that `oban.otel` has started for the attempt, until it ends.
         self.tracing: Tracing | None = None
 
     @property
@@ -89,7 +89,7 @@ class JobView:
         return hash((self.id, self.attempt))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Only what everybody may see leaves the process.
+        # Only redacted values leave the process.
         return _restore, (self._values(),)
 
     def __repr__(self) -> str:

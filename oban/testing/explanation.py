@@ -118,7 +118,7 @@ def _described(job: Job) -> list[str]:
     worker, queue = display.shown(job.worker, 100), display.shown(job.queue, 60)
     lines = [f"  job {job.id} of {worker} in the queue {queue}, {job.state}"]
     for name in ("args", "meta"):
-        # Those of encrypted args are shown: only the tests have the jobs.
+        # Encrypted args are shown: only the tests have the jobs.
         if document := redaction.replaced(getattr(job, name), redaction.names_of(job)):
             lines.append(f"      {name}: {display.shown(document, 160)}")
     return lines

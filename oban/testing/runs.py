@@ -86,7 +86,7 @@ class JobRunner:
         self.executor = executor
         self.run_in_transaction = run_in_transaction
         self._dialect = database.dialect
-        #: What becomes of what the jobs report, and who listens to their events.
+        #: Where progress and log lines of the jobs go, and the handlers of their events.
         self.reporting = Reporting(options.kept_lines, telemetry=database.telemetry)
         self._owner = str(uuid.uuid4())
 

@@ -85,7 +85,7 @@ def ended(
         ack: Its outcome.
         state: The state that the job gets; None if the run has lost its job.
         error: The exception that decided the outcome, which can be a raised outcome.
-        rolled_back: Whether what the job wrote with its session was rolled back, because it is lost.
+        rolled_back: Whether the transaction of the job's session was rolled back, because the job is lost.
     """
     if state is None:
         _log_lost(run, ack, error, rolled_back=rolled_back)

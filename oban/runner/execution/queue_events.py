@@ -1,4 +1,4 @@
-"""Emits the events about a queue: what it has fetched and stored, and which rows or outcomes were faulty."""
+"""Emits the events about a queue: jobs fetched, outcomes stored, and faulty rows and outcomes."""
 
 from oban import clock, dialects
 from oban.repository.acknowledge import Ack
@@ -11,7 +11,7 @@ from oban.telemetry.errors import error_fields, type_name
 def turn_ended(
     telemetry: Telemetry, queue: str, demand: int, fetched: int, stored: int, started_at: float
 ) -> None:
-    """Emit what a turn that began at `started_at`, by the monotonic clock, has fetched and stored."""
+    """Emit the events about a turn that began at `started_at`, by the monotonic clock."""
     if demand and telemetry.wants(JobsFetched):
         duration = clock.monotonic() - started_at
         telemetry.emit(JobsFetched, queue=queue, count=fetched, demand=demand, duration=duration)

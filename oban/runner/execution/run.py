@@ -69,7 +69,7 @@ class Run:
         self.node = node
         self.sure_until = sure_until
         self.confirm = confirm
-        #: What becomes of its progress and its log, and who listens to its events.
+        #: Where its progress and its log lines go, and the handlers of its events.
         self.reporting = reporting
         #: What the job has reported, if anything.
         self.report: Report | None = None
@@ -103,7 +103,7 @@ class Run:
         self.task: asyncio.Task[Any] | None = None
         #: The redacted values of the job, as they were when it started.
         self.secrets: Secrets | None = None
-        #: What events about the run show of its job, once there was one.
+        #: The job as events about the run show it; None before the first event.
         self.view: JobView | None = None
         values["_run"] = self
 

@@ -59,7 +59,7 @@ class Leader(Service):
         #: Called when this node is elected.
         self.on_elected: Callable[[], None] = _do_nothing
         self._resigning = False
-        #: Whether an event has told that this node leads.
+        #: Whether the last event was `LeaderElected`.
         self._is_elected = False
         self._looked_at = 0.0
         self._next_look: asyncio.TimerHandle | None = None
