@@ -86,6 +86,9 @@ def _is_alike_with_each_driver(item: pytest.Item) -> bool:
 
 
 def _is_alike_on_each_database(item: pytest.Item) -> bool:
+    # One of the databases is left out already.
+    if item.get_closest_marker("slow"):
+        return False
     # They call what other folders test on each database.
     folders = (
         "tests/cli/",

@@ -19,7 +19,7 @@ from oban.cli.logs import json_formatter
 from oban.cli.top.details import describe
 from oban.errors import ObanError
 from oban.models import Base
-from oban.telemetry import Event, JobEnded, JobStarted
+from oban.telemetry import Event, JobEnded, JobsEnqueued, JobStarted
 from tests.support.options import BRIEF
 from tests.support.waiting import eventually
 from tests.telemetry.leaking_workers import (
@@ -128,6 +128,10 @@ def new_jobs() -> list[Job]:
     return [*jobs, *(worker.new(make_args("plain"), meta=meta) for worker in (TimesOut, Queries))]
 
 
+# SQLite has no passwords.
+@pytest.mark.parametrize(
+    "factory", ["postgresql", pytest.param("sqlite", marks=pytest.mark.slow)], indirect=True
+)
 async def test_redacted_values_and_passwords_are_found_nowhere(
     url: URL, findings: Findings, all_logs: None, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -154,6 +158,8 @@ async def test_redacted_values_and_passwords_are_found_nowhere(
         shown = repr(each)
         if isinstance(each, JobStarted | JobEnded):
             shown += repr((each.job.args, each.job.meta))
+        if isinstance(each, JobsEnqueued):
+            shown += repr([(view.args, view.meta) for view in each.jobs])
         findings.search("events", shown)
     findings.search("outputs", "".join(capfd.readouterr()))
     with capfd.disabled():
@@ -193,6 +199,10 @@ def search_commands(url: URL, ids: list[int], findings: Findings) -> None:
         ["install"],
         ["queues", "list"],
         ["queues", "pause", "other"],
+        ["queues", "resume", "other"],
+        ["queues", "start", "other"],
+        ["queues", "scale", "other", "3"],
+        ["queues", "stop", "other"],
         ["periodic", "list"],
         ["periodic", "show", "nightly"],
         ["periodic", "pause", "nightly"],
@@ -200,6 +210,9 @@ def search_commands(url: URL, ids: list[int], findings: Findings) -> None:
         ["periodic", "show", "nightly"],
         ["periodic", "reset", "nightly"],
         ["periodic", "run", "nightly"],
+        ["periodic", "resume", "nightly"],
+        ["periodic", "add", "weekly", "@weekly", Leaks.worker_name, "--args", json.dumps(make_args("plain"))],
+        ["periodic", "delete", "weekly"],
         ["jobs", "delete", report, "--yes"],
         ["jobs", "list", "--no-such-option"],
         ["version"],
