@@ -95,8 +95,12 @@ class Keys:
         try:
             return None if find is None else find()
         except Exception as error:
-            # The message can contain a secret that the function has read.
-            raise ConfigError(f"encrypt: the function raised {type(error).__name__}") from error
+            # The message can contain a secret that the function has read. The name of a variable of the
+            # environment that is not set is none.
+            name = error.args[0] if isinstance(error, KeyError) and error.args else None
+            is_variable = isinstance(name, str) and name.isidentifier() and name.isupper()
+            shown = f": {name!r}" if is_variable else ""
+            raise ConfigError(f"encrypt: the function raised {type(error).__name__}{shown}") from error
 
     def fernet(self) -> Any:
         """A `MultiFernet` of the keys. Raises `ConfigError`."""

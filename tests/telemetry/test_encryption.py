@@ -114,7 +114,8 @@ def test_a_function_is_called_once_when_the_key_is_first_needed() -> None:
     [
         ("wrong", "the key is not a Fernet key"),
         (None, "must be a key"),
-        (KeyError(SECRET), "raised KeyError"),
+        (KeyError(SECRET), "raised KeyError$"),
+        (KeyError("CHARGE_KEY"), "raised KeyError: 'CHARGE_KEY'$"),
     ],
 )
 def test_a_function_without_a_key_is_an_error_that_names_the_worker(returned: Any, problem: str) -> None:
