@@ -123,11 +123,15 @@ async def test_sync_clients_make_the_same_spans(url: URL, recorder: Recorder) ->
 
 
 async def test_a_plain_worker_enqueues_in_the_trace_of_its_job(url: URL, recorder: Recorder) -> None:
+    # By its name, because a `SyncOban` of another test may not be collected yet.
+    class Child(Noop, oban="sync-calls"):
+        pass
+
     class Parent(Worker):
         def process(self, job: Job) -> None:
-            Noop.enqueue_sync(queue="other")
+            Child.enqueue_sync(queue="other")
 
-    async with Oban(url, queues={"default": 1}, **BRIEF) as oban:
+    async with Oban(url, name="sync-calls", queues={"default": 1}, **BRIEF) as oban:
         await reaches(oban, await oban.enqueue(Parent.new()), JobState.COMPLETED)
     (enqueue,), (process,) = recorder.named("enqueue other"), recorder.named("process default")
     assert is_child(enqueue, process)
