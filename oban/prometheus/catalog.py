@@ -162,12 +162,12 @@ PROCESS = (
 # -- the whole instance, from the database -------------------------------------------------------------
 
 UP = _sampled("oban_up", "1 if the database has answered the last time; 0 if it did not, or takes long.")
-SAMPLE_AGE = _sampled("oban_sample_age_seconds", "Age of what the metrics below show.")
-SAMPLE_DURATION = _sampled("oban_sample_duration_seconds", "Time that it took to read it.")
+SAMPLE_AGE = _sampled("oban_sample_age_seconds", "Age of the numbers from the database.")
+SAMPLE_DURATION = _sampled("oban_sample_duration_seconds", "Time that it took to read them.")
 JOBS = _sampled(
     "oban_jobs", "Jobs in the table, up to oban_jobs_count_limit of each series.", "queue", "state"
 )
-COUNT_LIMIT = _sampled("oban_jobs_count_limit", "At most so many jobs of each queue and state are counted.")
+COUNT_LIMIT = _sampled("oban_jobs_count_limit", "Up to how many jobs of each queue and state are counted.")
 OLDEST_AVAILABLE = _sampled(
     "oban_oldest_available_age_seconds",
     "For how long the oldest available job has been due; 0 without one.",

@@ -31,7 +31,7 @@ class ObanMetrics:
             has the label `other`.
         refresh_interval: Seconds for which numbers from the database are new enough, at least 1. If it takes
             long to read them, that is done less often.
-        count_limit: At most so many jobs of each queue and state are counted.
+        count_limit: Up to how many jobs of each queue and state are counted.
 
     Raises:
         ConfigError: A value is wrong, the client was created with a session or connection, or it has metrics

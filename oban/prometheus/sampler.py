@@ -35,7 +35,7 @@ class Sampler:
         client: The client whose database is read, on a connection of its own that is closed again.
         interval: Seconds for which a sample is new enough. They become more if reading takes long, so that
             the database spends at most a twentieth of its time on that.
-        count_limit: At most so many jobs of each queue and state are counted.
+        count_limit: Up to how many jobs of each queue and state are counted.
 
     Raises:
         ConfigError: The client was made for a session or a connection.

@@ -146,7 +146,7 @@ async def test_the_test_on_the_page_passes(stage: Stage, snippet: Snippet) -> No
 
 
 async def test_a_job_tells_what_the_page_says(oban: Oban) -> None:
-    PAGE.says("`state` of a `JobEnded` is what the attempt decides")
+    PAGE.says("`state` of a `JobEnded` is the state that the attempt decides on")
     events: list[JobEnded] = []
     oban.telemetry.attach(events.append, JobEnded)
     job = await oban.enqueue(Report.new({"broken": True}))
