@@ -1,7 +1,10 @@
 """Secret values are found in a text in every form that they take there."""
 
 import json
+import time
 import traceback
+import unicodedata
+from collections.abc import Callable
 from urllib.parse import quote, quote_plus
 
 import pytest
@@ -25,6 +28,7 @@ SECRET = 'it\'s a "canary/7"\nwith é & two lines'
         json.dumps({"token": SECRET}, ensure_ascii=False),
         json.dumps(json.dumps([SECRET])),
         repr(json.dumps(SECRET)),
+        unicodedata.normalize("NFD", SECRET),
         quote(SECRET),
         quote(SECRET, safe="").lower(),
         quote_plus(SECRET),
@@ -189,3 +193,71 @@ def test_a_long_value_costs_little() -> None:
     secrets = Secrets(["x" * 4_000_000, "é\n" * 100_000])
 
     assert secrets.text("a short text...") == "a short text..."
+
+
+def nasty(count: int) -> Secrets:
+    return Secrets([f"tok-{number:06}'\n\"é" for number in range(count)])
+
+
+@pytest.mark.parametrize(
+    "replace",
+    [
+        lambda: nasty(3_000).text("x" * 300_000),
+        lambda: nasty(3_000).text("tok- ... 1234 ... " * 400),
+        lambda: nasty(1).text("cut ..." + " " * 100_000 + "end"),
+        lambda: nasty(1).text("cut ... 12 characters" + " " * 20_000 + "end"),
+        lambda: Secrets([[*range(30_000)]]).text("job 17 of 300 " * 20_000),
+        lambda: Secrets(["ab" * 8_000 + "c"]).text("ab" * 50_000),
+    ],
+    ids=["long text", "many marks", "spaces", "spaces after a number", "numbers", "repetitions"],
+)
+def test_the_time_is_bounded(replace: Callable[[], str]) -> None:
+    started_at = time.process_time()
+
+    replace()
+
+    assert time.process_time() - started_at < 3
+
+
+def test_values_that_overlap_are_replaced_whole() -> None:
+    assert Secrets(["canary-one", "one-zebra"]).text("a canary-one-zebra b") == f"a {REDACTED} b"
+
+
+def with_many_causes() -> BaseException:
+    error: BaseException = raised(KeyError("canary-1"))
+    for number in range(3_000):
+        outer = raised(ValueError(f"{number} canary-1"))
+        outer.__cause__ = error
+        error = outer
+    return error
+
+
+def with_many_groups() -> BaseException:
+    error: BaseException = raised(ValueError("canary-1"))
+    for _ in range(3_000):
+        error = BaseExceptionGroup("canary-1", [error])
+    return error
+
+
+class HidesCause(Exception):
+    @property
+    def __cause__(self) -> BaseException:  # type: ignore[override]
+        raise RuntimeError("canary-1")
+
+    @property
+    def __traceback__(self) -> None:  # type: ignore[override]
+        raise RuntimeError("canary-1")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [with_many_causes(), with_many_groups(), HidesCause("canary-1")],
+    ids=["causes", "groups", "class"],
+)
+def test_no_exception_is_too_strange_to_be_shown(error: BaseException) -> None:
+    shown: BaseException | None = Secrets(["canary-1"]).error(error)
+
+    assert type(shown).__name__ == type(error).__name__
+    while shown is not None:
+        assert "canary" not in repr((str(shown), shown.args))
+        shown = shown.__cause__
