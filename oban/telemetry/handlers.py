@@ -29,7 +29,9 @@ class _Attachment:
 
     def __init__(self, handler: Handler, events: tuple[type[Event], ...]) -> None:
         if not callable(handler) or callables.is_async(handler):
-            raise ConfigError(f"a telemetry handler must be a plain function, not {display.shown(handler)}")
+            shown = display.shown(handler)
+            problem = f"; {shown} is async" if callable(handler) else f", not {shown}"
+            raise ConfigError(f"a telemetry handler must be a plain function{problem}")
         for event in events:
             if not (isinstance(event, type) and issubclass(event, Event)):
                 raise ConfigError(f"{display.shown(event)} is not a class of events from oban.telemetry")

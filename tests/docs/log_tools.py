@@ -37,7 +37,7 @@ def run_jobs(
     (app / "jobs.py").write_text("\n\n".join(fenced(page, "python")))
     with SyncOban(url.set(drivername="sqlite")) as client:
         client.enqueue_many(list(jobs))
-    [[_, *command]] = commands(page)
+    [[_, *command]] = [found for found in commands(page) if found[:2] == ["oban", "start"]]
     output = folder / "output"
     with output.open("w") as file:
         node = subprocess.Popen(

@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from datetime import timedelta
@@ -57,7 +58,7 @@ _APPLICATION = "from oban import Oban\noban = Oban('sqlite+aiosqlite:///app.db',
 def project(tmp_path: Path, sqlite_factory: SQLiteFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with an application, and the database `app.db` with jobs."""
     url = sqlite_factory.create()
-    Path(str(url.database)).rename(tmp_path / "app.db")
+    shutil.move(str(url.database), tmp_path / "app.db")
     engine = create_engine(f"sqlite:///{tmp_path}/app.db")
     with engine.begin() as connection:
         for values in ROWS:

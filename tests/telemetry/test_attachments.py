@@ -106,7 +106,7 @@ def test_wrong_arguments_are_refused(wrong: Any) -> None:
     async def coroutine(event: Event) -> None:
         pass
 
-    with pytest.raises(ConfigError, match="plain function"):
+    with pytest.raises(ConfigError, match=r"plain function; .*coroutine.* is async"):
         oban.telemetry.attach(coroutine)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="class of events" if callable(wrong) else "plain function"):
         oban.telemetry.attach(wrong, wrong)
