@@ -6,9 +6,9 @@ is recorded, and the context of a trace still travels with the jobs.
 
 try:
     from oban.otel.instrumentor import ObanInstrumentor
-except ModuleNotFoundError as error:
+except ModuleNotFoundError as _error:
     raise ModuleNotFoundError(
-        f"oban.otel needs the package {error.name}: pip install 'oban-sqlalchemy[otel]'", name=error.name
+        f"oban.otel needs the package {_error.name}: pip install 'oban-sqlalchemy[otel]'", name=_error.name
     ) from None
 
 __all__ = ["ObanInstrumentor"]

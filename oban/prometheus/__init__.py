@@ -7,10 +7,10 @@
 try:
     from oban.prometheus.app import MetricsApp, metrics_app
     from oban.prometheus.metrics import ObanMetrics
-except ModuleNotFoundError as error:
+except ModuleNotFoundError as _error:
     raise ModuleNotFoundError(
-        f"oban.prometheus needs the package {error.name}: pip install 'oban-sqlalchemy[prometheus]'",
-        name=error.name,
+        f"oban.prometheus needs the package {_error.name}: pip install 'oban-sqlalchemy[prometheus]'",
+        name=_error.name,
     ) from None
 
 __all__ = ["MetricsApp", "ObanMetrics", "metrics_app"]

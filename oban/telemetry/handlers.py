@@ -70,8 +70,8 @@ class Telemetry:
     """
 
     def __init__(self, instance: str = "Oban", node: str = "") -> None:
-        self.instance = instance
-        self.node = node
+        self.instance: str = instance
+        self.node: str = node
         #: What is called when the node gets another name.
         self.on_rename: list[Callable[[], object]] = []
         self._own: _Attachments = ()

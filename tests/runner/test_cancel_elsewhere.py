@@ -7,10 +7,12 @@ from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from oban import Cancel, Job, JobState, Oban
+from oban.telemetry import JobsCancelled
 from tests.support.internals import runner_of
 from tests.support.jobs import acknowledged, reaches, row_of
 from tests.support.options import BRIEF, NO_POLLING
 from tests.support.rows import insert_rows, row
+from tests.support.telemetry import recording
 from tests.support.waiting import eventually, quiet
 from tests.support.workers import Runs
 
@@ -110,8 +112,10 @@ async def test_a_job_that_another_implementation_asks_to_cancel_is_cancelled(
         running = {running.id: running for running in runs.jobs}
         number = 1 + [running.id for running in runs.jobs].index(job.id)
         # Other implementations only send a request; the job executes until its node receives that.
-        runner_of(oban).notifier.receive("signal", f'{{"action": "pkill", "job_id": {job.id}}}')
-        await eventually(running[job.id].cancelled)
+        with recording(oban, JobsCancelled) as recorder:
+            runner_of(oban).notifier.receive("signal", f'{{"action": "pkill", "job_id": {job.id}}}')
+            await eventually(running[job.id].cancelled)
+        assert [(event.count, event.in_transaction) for event in recorder.of(JobsCancelled)] == [(1, False)]
         row = await row_of(oban, job)
         assert row.state is JobState.CANCELLED
         assert row.cancelled_at is not None

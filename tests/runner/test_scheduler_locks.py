@@ -14,8 +14,10 @@ from oban.config import Options
 from oban.database.aio import Database
 from oban.repository import periodic, ticks
 from oban.runner.services.scheduler import Scheduler
+from oban.telemetry import PeriodicFailed
 from tests.support.internals import database_of
 from tests.support.periodic import START, Leads, change, entry, fired_ticks, load
+from tests.support.telemetry import recording
 
 MINUTE = timedelta(minutes=1)
 pytestmark = pytest.mark.parametrize("postgresql_url", ["asyncpg"], indirect=True)
@@ -59,9 +61,14 @@ async def test_an_entry_that_an_open_transaction_has_changed_does_not_hold_up_ot
         assert 0 < pause < 1
         # A transaction may be open at any tick for a moment.
         assert caplog.text == ""
-        for _ in range(4):
-            one.reload()
-            await one.tick()
+        with recording(oban, PeriodicFailed) as recorder:
+            for _ in range(4):
+                one.reload()
+                await one.tick()
+        assert [(event.entry, event.failures) for event in recorder.of(PeriodicFailed)] == [
+            ("b", 4),
+            ("b", 5),
+        ]
         assert caplog.text.count("the periodic entry b cannot insert its jobs, and tries again") == 1
         await session.rollback()
     one.reload()

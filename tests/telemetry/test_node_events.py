@@ -61,7 +61,7 @@ from tests.support.options import BRIEF, FAST_POLLING
 from tests.support.rows import insert_rows, row
 from tests.support.telemetry import Recorder, recording
 from tests.support.waiting import Deadline, eventually
-from tests.support.workers import Noop
+from tests.support.workers import Noop, Runs
 
 TERMINATE = text(
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
@@ -151,6 +151,18 @@ async def test_turns_of_a_queue_tell_what_they_have_fetched_and_stored(url: URL)
     assert min(event.duration for event in fetched) > 0
     assert min(event.duration for event in stored) > 0
     assert staged.count == 1
+
+
+async def test_a_turn_that_only_stores_outcomes_does_not_tell_that_it_looked_for_jobs(url: URL) -> None:
+    runs = Runs()
+    async with Oban(url, queues={"a": 1}, **FAST_POLLING) as oban:
+        await oban.enqueue(runs.worker.new(queue="a"))
+        await runs.begun(1)
+        await oban.pause_queue("a")
+        with recording(oban, JobsFetched, OutcomesStored) as recorder:
+            runs.finish(1)
+            await recorder.first(OutcomesStored)
+        assert recorder.names() == ["OutcomesStored"]
 
 
 async def test_progress_that_was_stored(url: URL) -> None:

@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from oban import Cancel, Discard, Job, JobState, Oban, Snooze, SyncOban, Unique, Worker
 from oban.errors import ConfigError
 from oban.otel import ObanInstrumentor
+from oban.testing import process_job
 from tests.support.jobs import reaches
 from tests.support.options import BRIEF, FAST_POLLING
 from tests.support.tracing import Recorder, is_child, recording, trace_id
@@ -91,9 +92,9 @@ async def test_many_jobs_have_one_span(url: URL, recorder: Recorder) -> None:
 
 async def test_a_call_in_the_session_of_the_caller_continues_its_span(url: URL, recorder: Recorder) -> None:
     async with Oban(url) as oban, AsyncSession(oban.engine) as session:
-        with recorder.tracer.start_as_current_span("request"):
+        with recorder.tracer.start_as_current_span("request") as span:
             job = await oban.enqueue(Noop.new(), session=session)
-        assert trace.get_current_span() is trace.INVALID_SPAN
+            assert trace.get_current_span() is span
     enqueue, request = recorder.spans
     assert is_child(enqueue, request)
     assert parent_in(job) == (trace_id(enqueue), format(enqueue.context.span_id, "016x"))
@@ -373,6 +374,29 @@ async def test_a_broken_context_fails_no_job_and_begins_a_trace(
     (span,) = recorder.spans
     assert span.parent is None
     assert span.status.status_code is StatusCode.UNSET
+
+
+async def test_no_propagator_reads_a_value_that_is_longer_than_any_standard_allows(
+    url: URL, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[list[str] | None] = []
+
+    def extract(carrier: Any, context: Any, getter: Any) -> Any:
+        read.extend(getter.get(carrier, key) for key in ("short", "long", "missing"))
+        return context
+
+    monkeypatch.setattr(propagate, "extract", extract)
+    async with Oban(url, queues={"default": 1}, **BRIEF) as oban:
+        job = await oban.enqueue(Noop.new(meta={"short": "x" * 8192, "long": "x" * 8193}))
+        await reaches(oban, job, JobState.COMPLETED)
+    assert read == [["x" * 8192], None, None]
+
+
+async def test_a_job_that_a_test_runs_leaves_the_span_of_the_test(recorder: Recorder) -> None:
+    with recorder.tracer.start_as_current_span("test") as span:
+        await process_job(Noop.new())
+        assert trace.get_current_span() is span
+    assert len(recorder.named("process default")) == 1
 
 
 async def test_a_propagator_that_fails_costs_the_context_only(
