@@ -60,11 +60,19 @@ class Metrics:
         """Listen on a port of its own, or on that of the health endpoints if it is the same.
 
         Raises:
-            ConfigError: It cannot listen there.
+            ConfigError: It cannot listen there, or the same port has two addresses.
         """
         port = self._values["metrics_port"]
         if port and port == self._values.get("health_port"):
+            health_host = self._values.get("health_host", HOST)
+            host = self._values.get("metrics_host", health_host)
+            if host != health_host:
+                raise ConfigError(
+                    f"--metrics-port and --health-port are the same, but --metrics-host is {host} and"
+                    f" --health-host is {health_host}: choose one address, or two ports"
+                )
             status.routes[PATH] = self._answer
+            logger.info("the metrics are at %s, too", PATH)
             return
         server = StatusServer(self._values.get("metrics_host", HOST), port, {PATH: self._answer})
         server.start()

@@ -102,6 +102,16 @@ def test_the_option_needs_the_extra(sqlite_url: URL, monkeypatch: pytest.MonkeyP
     assert "--metrics-port needs the package prometheus-client" in done.output
 
 
+def test_one_port_has_one_address(sqlite_url: URL, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    monkeypatch.setattr("oban.stop_signals.exit_on_signals", lambda: None)
+    ports = ("--health-port", port, "--metrics-port", port)
+    done = invoke("start", "--database-url", text(sqlite_url), *ports, "--metrics-host", "0.0.0.0")
+    assert done.exit_code == 1
+    assert "--metrics-host is 0.0.0.0 and --health-host is 127.0.0.1: choose one address" in done.output
+
+
 def test_the_files_of_the_package_are_printed() -> None:
     for command in ("dashboard", "alerts"):
         assert invoke("metrics", command).stdout
