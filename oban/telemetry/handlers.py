@@ -1,6 +1,8 @@
 """Handlers of events, which are attached to one client or to all of a process."""
 
+import contextlib
 import logging
+import os
 import threading
 import weakref
 from collections.abc import Callable, Sequence
@@ -45,11 +47,16 @@ class _Attachment:
             self.handler(event)
         # Whatever a handler raises, even SystemExit, must not fail a job or stop the node.
         except BaseException:
-            if count := self._limit.count():
-                logger.exception(
-                    "a telemetry handler has failed: %s, for %s (%s since the last report)",
-                    *(callables.name(self.handler), type(event).__name__, count),
-                )
+            # Nor must a handler of the log.
+            with contextlib.suppress(BaseException):
+                self._log_error(event)
+
+    def _log_error(self, event: Event) -> None:
+        if count := self._limit.count():
+            logger.exception(
+                "a telemetry handler has failed: %s, for %s (%s since the last report)",
+                *(callables.name(self.handler), type(event).__name__, count),
+            )
 
 
 _Attachments: TypeAlias = tuple[_Attachment, ...]
@@ -60,6 +67,15 @@ _lock = threading.RLock()
 _global: _Attachments = ()
 _global_wrappers: tuple[EnqueueWrapper, ...] = ()
 _clients: "weakref.WeakSet[Telemetry]" = weakref.WeakSet()
+
+
+def _renew_lock() -> None:
+    """Replace the lock in a forked child, because a thread that the child does not have may have had it."""
+    global _lock
+    _lock = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_renew_lock)
 
 
 class Telemetry:

@@ -2,6 +2,9 @@
 
 import gc
 import logging
+import os
+import signal
+import threading
 from typing import Any
 
 import pytest
@@ -9,7 +12,7 @@ from sqlalchemy import URL
 
 from oban import Job, JobState, Oban, Worker, telemetry
 from oban.errors import ConfigError
-from oban.telemetry import Event, JobEnded, JobEvent, JobsEnqueued, JobStarted
+from oban.telemetry import Event, JobEnded, JobEvent, JobsEnqueued, JobStarted, LoopBlocked
 from tests.support.jobs import reaches
 from tests.support.options import BRIEF
 from tests.support.workers import Noop
@@ -97,6 +100,60 @@ async def test_an_error_of_a_handler_is_logged_and_the_job_runs(
     (record,) = [record for record in caplog.records if record.name == "oban.telemetry"]
     assert record.levelno == logging.ERROR
     assert record.getMessage().endswith("for JobEnded (1 since the last report)")
+
+
+class FailingLog(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        raise RuntimeError("the log is full")
+
+
+async def test_an_error_of_a_handler_that_cannot_be_logged_harms_nobody(url: URL) -> None:
+    def fails(event: Event) -> None:
+        raise ValueError
+
+    logger, handler = logging.getLogger("oban.telemetry"), FailingLog()
+    logger.addHandler(handler)
+    try:
+        async with Oban(url) as oban:
+            oban.telemetry.attach(fails, JobsEnqueued)
+            job = await oban.enqueue(Noop.new())
+            assert await oban.get_job(job.id) is not None
+    finally:
+        logger.removeHandler(handler)
+
+
+class Slow:
+    """A handler that takes its time to be compared, which `detach` does."""
+
+    def __init__(self) -> None:
+        self.is_compared, self.may_end = threading.Event(), threading.Event()
+
+    def __call__(self, event: Event) -> None:
+        pass
+
+    def __ne__(self, other: object) -> bool:
+        self.is_compared.set()
+        return not self.may_end.wait(30)
+
+
+def test_a_forked_child_can_attach_a_handler_while_another_thread_detaches_one() -> None:
+    slow = Slow()
+    detach = telemetry.attach(slow, LoopBlocked)
+    thread = threading.Thread(target=telemetry.detach, args=[print])
+    thread.start()
+    assert slow.is_compared.wait(30)
+    if (pid := os.fork()) == 0:
+        try:
+            signal.alarm(2)
+            telemetry.attach(print, LoopBlocked)
+            os._exit(0)
+        finally:
+            os._exit(1)
+    _, ending = os.waitpid(pid, 0)
+    slow.may_end.set()
+    thread.join()
+    detach()
+    assert ending == 0
 
 
 @pytest.mark.parametrize("wrong", [None, "handler", pytest.param(lambda event: None, id="not an event")])

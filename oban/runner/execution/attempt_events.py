@@ -1,5 +1,6 @@
 """Logs that an attempt starts and how it has ended, and emits the events about both."""
 
+import contextlib
 import logging
 from datetime import datetime
 
@@ -83,7 +84,9 @@ def _emit_ended(
 
 
 def _log_error(event: type[Event]) -> None:
-    logger.exception("a %s could not be emitted", event.__name__)
+    # Handlers of the log can raise anything.
+    with contextlib.suppress(BaseException):
+        logger.exception("a %s could not be emitted", event.__name__)
 
 
 def _queue_time(view: JobView) -> float:
