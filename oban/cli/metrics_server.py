@@ -32,7 +32,7 @@ Environ = dict[str, Any]
 Respond = Callable[[Environ], tuple[int, list[tuple[str, str]], bytes]]
 
 
-class Metrics:
+class MetricsServer:
     """Serves `/metrics` of this process, and answers 503 until there is something to serve.
 
     Args:
@@ -52,7 +52,7 @@ class Metrics:
         self._respond: Respond | None = None
 
     @classmethod
-    def find(cls, values: Mapping[str, Any]) -> "Metrics | None":
+    def find(cls, values: Mapping[str, Any]) -> "MetricsServer | None":
         """Make a server if the settings ask for one."""
         return None if values.get("metrics_port") is None else cls(values)
 

@@ -17,7 +17,7 @@ from oban.cli import node as nodes
 from oban.cli import options as setting_options
 from oban.cli import target as targets
 from oban.cli.logs import Console
-from oban.cli.metrics_server import Metrics, NodesMetrics, serve_to_supervisor
+from oban.cli.metrics_server import MetricsServer, NodesMetrics, serve_to_supervisor
 from oban.cli.status import Status
 from oban.cli.supervisor import Supervisor
 from oban.cli.systemd import Systemd
@@ -106,7 +106,7 @@ def start(
             raise ConfigError("--watch runs one node: leave out --processes")
         # Nodes inherit NOTIFY_SOCKET from their supervisor, and only the supervisor may use it.
         status = Status(None if has_supervisor else Systemd.find())
-        metrics = None if has_supervisor else Metrics.find(values)
+        metrics = None if has_supervisor else MetricsServer.find(values)
         if not has_supervisor:
             _warn(settings, app)
             status.serve(values)
@@ -166,7 +166,7 @@ def _supervise(
     watch: bool,
     chosen: dict[str, Any],
     status: Status,
-    metrics: Metrics | None,
+    metrics: MetricsServer | None,
 ) -> NoReturn:
     url = settings.values.get("database_url")
     environment = {**os.environ}

@@ -36,9 +36,10 @@ def metrics_app(
     registries = {source.registry for source in sources if isinstance(source, ObanMetrics)}
     if registry is not None:
         registries.add(registry)
-    if not sources or len(registries) > 1:
-        problem = "one registry" if sources else "an Oban, a SyncOban or an ObanMetrics"
-        raise ConfigError(f"metrics_app needs {problem}")
+    if not sources:
+        raise ConfigError("metrics_app needs an Oban, a SyncOban or an ObanMetrics")
+    if len(registries) > 1:
+        raise ConfigError("metrics_app serves one registry, but its arguments have several")
     used = registries.pop() if registries else REGISTRY
     metrics = []
     for source in sources:

@@ -26,7 +26,7 @@ from oban.dialects.expressions import sql_literal
 from oban.models import Job
 from oban.repository.cluster import QueueInfo
 from oban.repository.nodes import list_nodes
-from oban.repository.stage import is_waiting
+from oban.repository.stage import due_jobs
 from oban.repository.stats import counts_statement, oldest_available
 from oban.types import JobState
 
@@ -203,11 +203,4 @@ def _count_of(
 
 @functools.cache
 def _due_statement(dialect: Dialect) -> Executable:
-    due = (
-        select(_job.id)
-        .where(is_waiting(dialect), _job.scheduled_at <= dialect.now())
-        .order_by(_job.scheduled_at, _job.id)
-        .limit(dialect.index_limit(_LIMIT))
-        .subquery("due")
-    )
-    return select(func.count()).select_from(due)
+    return select(func.count()).select_from(due_jobs(dialect, _LIMIT).subquery("due"))

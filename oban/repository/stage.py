@@ -3,7 +3,7 @@
 import functools
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, Executable, Update, func, literal, select, update
+from sqlalchemy import BigInteger, ColumnElement, Executable, Select, Update, func, literal, select, update
 
 from oban.database.transaction import Transaction
 from oban.dialects.base import Dialect
@@ -26,13 +26,7 @@ def stage(tx: Transaction) -> int:
 
 @functools.cache
 def stage_statement(dialect: Dialect) -> Update:
-    due = (
-        select(_job.id)
-        .where(is_waiting(dialect), _job.scheduled_at <= dialect.now())
-        .order_by(_job.scheduled_at, _job.id)
-        .limit(dialect.index_limit(literal(BATCH, BigInteger)))
-        .with_for_update(skip_locked=True)
-    )
+    due = due_jobs(dialect, literal(BATCH, BigInteger)).with_for_update(skip_locked=True)
     return (
         update(_jobs)
         .where(dialect.in_subquery(_job.id, due))
@@ -52,6 +46,16 @@ def seconds_until_due(tx: Transaction) -> float | None:
 @functools.cache
 def _next_due_statement(dialect: Dialect) -> Executable:
     return select(func.min(_job.scheduled_at), dialect.now()).where(is_waiting(dialect))
+
+
+def due_jobs(dialect: Dialect, limit: ColumnElement[int]) -> Select[Any]:
+    """The ids of jobs that are due and not available yet, up to a limit."""
+    return (
+        select(_job.id)
+        .where(is_waiting(dialect), _job.scheduled_at <= dialect.now())
+        .order_by(_job.scheduled_at, _job.id)
+        .limit(dialect.index_limit(limit))
+    )
 
 
 def is_waiting(dialect: Dialect) -> ColumnElement[bool]:

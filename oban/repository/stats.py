@@ -33,7 +33,7 @@ from oban.repository.cluster import QueueInfo
 from oban.repository.counts import JobCounts, count_jobs
 from oban.repository.nodes import NodeInfo, leader_name, list_nodes
 from oban.repository.queue_settings import ALL, QueueSettings, list_settings
-from oban.repository.stage import is_waiting
+from oban.repository.stage import due_jobs
 from oban.types import ENDED_STATES, JobState
 
 _jobs = Job.__table__
@@ -260,13 +260,7 @@ def _oldest_statement(dialect: Dialect) -> Executable:
 @functools.cache
 def _recent_statement(dialect: Dialect) -> Executable:
     """Rows of a kind and numbers: of jobs that are due, and of those finished in an hour and in a minute."""
-    due = (
-        select(_job.id)
-        .where(is_waiting(dialect), _job.scheduled_at <= dialect.now())
-        .order_by(_job.scheduled_at, _job.id)
-        .limit(dialect.index_limit(_MOST))
-        .subquery("due")
-    )
+    due = due_jobs(dialect, _MOST).subquery("due")
     zero = literal(0, BigInteger)
     return union_all(
         select(sql_literal("due"), func.count(), zero).select_from(due),

@@ -68,7 +68,7 @@ async def test_a_scrape_shows_what_the_node_did_and_what_the_table_has(
     async with Oban(url, node="here", queues={"default": 3, "mail": 2}, **FAST_POLLING) as oban:
         app = metrics_app(oban, registry=registry)
         jobs = await oban.enqueue_many([Noop.new() for _ in range(3)])
-        failed = await oban.enqueue(Fails.new({"card": "4242-4242"}, queue="mail"))
+        failed = await oban.enqueue(Fails.new({"card": "canary-4242"}, queue="mail"))
         snoozed = await oban.enqueue(Later.new())
         waiting = await oban.enqueue(Noop.new(queue="nobody"))
         for job in jobs:
@@ -98,7 +98,7 @@ async def test_a_scrape_shows_what_the_node_did_and_what_the_table_has(
     assert found.labels("oban_instance") == {"Oban"}
     # Nothing of a job but its queue and its worker becomes a label.
     assert found.labels("queue") == {"default", "mail", "nobody"}
-    assert "4242" not in found.text
+    assert "canary" not in found.text
     assert set().union(*(sample.labels for sample in found.samples)) <= {
         *(label for labels in catalog.SERIES.values() for label in labels)
     }
@@ -339,7 +339,7 @@ def test_wrong_sources_are_refused(sync_url: URL, registry: CollectorRegistry) -
     metrics = ObanMetrics(oban, registry=registry)
     with pytest.raises(ConfigError, match="has metrics in the registry already; use its ObanMetrics"):
         ObanMetrics(oban, registry=registry)
-    with pytest.raises(ConfigError, match="metrics_app needs one registry"):
+    with pytest.raises(ConfigError, match="metrics_app serves one registry"):
         metrics_app(metrics, registry=CollectorRegistry())
     with pytest.raises(ConfigError, match="metrics_app needs an Oban, a SyncOban or an ObanMetrics"):
         metrics_app()
