@@ -151,7 +151,7 @@ def stored_form(value: object) -> Any:
 
 @contextmanager
 def without_values(args: object, redacted: frozenset[str], *, everything: bool) -> Iterator[None]:
-    """Raise an `InvalidJob` about args without their redacted values, or any, which a validator can name."""
+    """Remove redacted values, or all values, of args from the message of an `InvalidJob`."""
     try:
         yield
     except InvalidJob as error:

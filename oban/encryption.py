@@ -34,7 +34,7 @@ HIDDEN = "[encrypted]"
 _TOKEN_START, _TOKEN_LENGTH = "gAAAA", 100
 _VERSION = b"\x80"
 
-#: Whether this process has defined a worker with the option. Nothing asks further until then.
+#: Whether this process has defined a worker with the option. Until then, jobs skip this module.
 is_used: bool = False
 
 

@@ -118,7 +118,7 @@ def _seal_changed(state: InstanceState[Any]) -> None:
     values = {key: state.dict.get(key) for key in ("args", "worker")}
     encryption.seal_values(values, state.committed_state.get("args"))
     if values["args"] is not state.dict.get("args"):
-        # Through the attribute, as the UPDATE would else lack args that nobody has assigned.
+        # Through the attribute, because the UPDATE only has columns that were assigned.
         state.manager["args"].impl.set(state, state.dict, values["args"], None)
 
 

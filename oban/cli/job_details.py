@@ -31,7 +31,7 @@ _COLUMNS = (
     Column("NODE", rank=3),
     Column("ERROR", rank=4),
 )
-#: Follows the others if an attempt belongs to a trace.
+#: The last column, if any attempt belongs to a trace.
 _TRACE = Column("TRACE", rank=5)
 _STYLES = {
     "completed": "green",

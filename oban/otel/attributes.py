@@ -23,7 +23,7 @@ STATE = "oban.state"
 OUTCOME = "oban.outcome"
 #: The reason of a worker that has cancelled its job, redacted.
 REASON = "oban.reason"
-#: How many of the jobs of a call were duplicates of unique ones; and the job that was there before.
+#: How many jobs of a call were duplicates of unique jobs, and for a single job, the id of the existing one.
 CONFLICTS = "oban.conflicts"
 CONFLICT_ID = "oban.conflict_id"
 

@@ -72,7 +72,7 @@ class Consuming:
         """End the span of an attempt, in its task or in its thread, or where a node puts it back."""
         view = event.job
         self._metrics.ended(event)
-        # Without one, the attempt began before the handlers were attached.
+        # There is no span if the attempt began before the handlers were attached.
         if not isinstance(tracing := view.tracing, AttemptTrace):
             return
         view.tracing = None

@@ -30,6 +30,9 @@ def metrics_app(
         registry: The registry (default: that of the `ObanMetrics`, else `prometheus_client.REGISTRY`).
         options: As for `ObanMetrics`, for the clients: `max_label_values`, `refresh_interval`, `count_limit`.
 
+    Returns:
+        A `MetricsApp`.
+
     Raises:
         ConfigError: There is no source, the sources belong to different registries, or an option is wrong.
     """

@@ -226,7 +226,7 @@ class Recorder:
     def _children(self, event: telemetry.ChildProcessStarted | telemetry.ChildProcessEnded) -> None:
         self._set(catalog.CHILD_PROCESSES, event.count)
 
-    # -- how they are recorded -----------------------------------------------------------------------
+    # -- changes of metrics --------------------------------------------------------------------------
 
     def _counts(self, definition: Definition) -> Callable[[Any], None]:
         """A handler that adds the `count` of an event."""

@@ -200,7 +200,7 @@ class DeadProducer(NamedTuple):
 def delete_stale_producers(
     tx: Transaction, lease: float, observed_for: ObservedFor = always_observed
 ) -> set[DeadProducer]:
-    """Delete the rows of stale producers that have no executing job, and return what they said."""
+    """Delete the rows of stale producers that have no executing job, and return them."""
     dialect = tx.dialect
     dialect.begin_write(tx.connection())
     parameters = {"stale": stale_producers(tx, lease, observed_for), "lease": lease}

@@ -38,7 +38,11 @@ class JobsEnqueued(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobEvent(Event):
-    """The base of the events about an attempt. Handlers are called in the task or thread of the attempt."""
+    """The base of the events about an attempt. Handlers are called in the task or thread of the attempt.
+
+    Attributes:
+        job: The job, with redacted values replaced.
+    """
 
     job: JobView
 
@@ -84,6 +88,9 @@ class JobReleased(Event):
     """A job that a queue has fetched is put back before its attempt starts, because the node stops.
 
     A job whose attempt has started sends a `JobEnded` with the outcome "released" instead.
+
+    Attributes:
+        job: As in `JobEvent`.
     """
 
     job: JobView

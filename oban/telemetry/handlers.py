@@ -83,12 +83,16 @@ class Telemetry:
 
     Handlers are called in the order in which they were attached, on the event loop or in a thread, so they
     must not wait. An error that one raises is logged and has no other effect.
+
+    Attributes:
+        instance: The name of the client's instance, which its events have.
+        node: The name of the client's node, which its events have.
     """
 
     def __init__(self, instance: str = "Oban", node: str = "") -> None:
         self.instance: str = instance
         self.node: str = node
-        #: What is called when the node gets another name.
+        #: Functions that are called when the node gets another name.
         self.on_rename: list[Callable[[], object]] = []
         self._own: _Attachments = ()
         self._own_wrappers: tuple[EnqueueWrapper, ...] = ()
