@@ -96,6 +96,19 @@ async def test_a_job_of_a_session_is_shown_as_it_was_enqueued(url: URL) -> None:
     assert repr(view) == f"JobView(id={view.id}, queue=default, worker={view.worker}, attempt=0)"
 
 
+async def test_a_job_that_a_session_has_inserted_before_is_not_enqueued_again(url: URL) -> None:
+    oban = Oban(url)
+    with recording(oban, JobsEnqueued) as recorder:
+        async with AsyncSession(oban.engine) as session, session.begin():
+            job, other = Noop.new(), Noop.new()
+            session.add(job)
+            await session.flush()
+            await oban.enqueue_many([job, other], session=session)
+    await oban.stop()
+    (event,) = recorder.of(JobsEnqueued)
+    assert ([view.id for view in event.jobs], event.duplicates) == ([other.id], 0)
+
+
 def test_a_sync_session_is_a_transaction_too(engine: Engine) -> None:
     oban = SyncOban(engine)
     with recording(oban) as recorder, Session(engine) as session:

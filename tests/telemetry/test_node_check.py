@@ -252,6 +252,10 @@ async def test_a_listener_that_never_hears_its_probe_keeps_a_node_unready(server
         assert not oban.check_node().is_ready
 
 
+# psycopg waits five seconds for the answer to its request to cancel a statement.
+@pytest.mark.parametrize(
+    "server_url", ["asyncpg", pytest.param("psycopg", marks=pytest.mark.slow)], indirect=True
+)
 async def test_a_listener_that_becomes_deaf_makes_a_node_unready(
     server_url: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from prometheus_client import CollectorRegistry
 from sqlalchemy import URL, select
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -19,8 +20,11 @@ from oban.cli.logs import json_formatter
 from oban.cli.top.details import describe
 from oban.errors import ObanError
 from oban.models import Base
+from oban.prometheus import metrics_app
 from oban.telemetry import Event, JobEnded, JobsEnqueued, JobStarted
+from tests.support import tracing
 from tests.support.options import BRIEF
+from tests.support.scraping import scrape
 from tests.support.waiting import eventually
 from tests.telemetry.leaking_workers import (
     HOWS,
@@ -128,6 +132,25 @@ def new_jobs() -> list[Job]:
     return [*jobs, *(worker.new(make_args("plain"), meta=meta) for worker in (TimesOut, Queries))]
 
 
+async def run_and_search(oban: Oban, url: URL, findings: Findings) -> None:
+    """Run jobs, and search what operators can see of them while the node works and afterwards."""
+    jobs = await oban.enqueue_many(new_jobs())
+    ids = [job.id for job in jobs]
+
+    async def have_run() -> bool:
+        found = await oban.list_jobs(select(Job).where(Job.id.in_(ids)))
+        return not any(job.state in WAITING for job in found)
+
+    await eventually(have_run, 30)
+    await oban.update_job(jobs[0].id, {"meta": {"secret": META}, "priority": 3})
+    for job in jobs:
+        findings.search("explanations", f"{await oban.why(job.id)} {job!r}")
+    await search_tables(oban, findings)
+    for id_ in ids:
+        findings.search("details in oban top", repr_of(await describe(oban, id_)))
+    await asyncio.to_thread(search_commands, url, ids, findings)
+
+
 # SQLite has no passwords.
 @pytest.mark.parametrize(
     "factory", ["postgresql", pytest.param("sqlite", marks=pytest.mark.slow)], indirect=True
@@ -137,23 +160,15 @@ async def test_redacted_values_and_passwords_are_found_nowhere(
 ) -> None:
     events: list[Event] = []
     entry = Periodic("nightly", "0 3 * * *", Leaks.new(make_args("plain"), meta={"secret": META}))
-    async with Oban(with_password(url), queues={"default": 30}, periodic=[entry], **BRIEF) as oban:
-        oban.telemetry.attach(events.append)
-        jobs = await oban.enqueue_many(new_jobs())
-        ids = [job.id for job in jobs]
-
-        async def have_run() -> bool:
-            found = await oban.list_jobs(select(Job).where(Job.id.in_(ids)))
-            return not any(job.state in WAITING for job in found)
-
-        await eventually(have_run, 30)
-        await oban.update_job(jobs[0].id, {"meta": {"secret": META}, "priority": 3})
-        for job in jobs:
-            findings.search("explanations", f"{await oban.why(job.id)} {job!r}")
-        await search_tables(oban, findings)
-        for id_ in ids:
-            findings.search("details in oban top", repr_of(await describe(oban, id_)))
-        await asyncio.to_thread(search_commands, with_password(url), ids, findings)
+    oban = Oban(with_password(url), queues={"default": 30}, periodic=[entry], **BRIEF)
+    metrics = metrics_app(oban, registry=CollectorRegistry())
+    with tracing.recording() as recorder:
+        async with oban:
+            oban.telemetry.attach(events.append)
+            await run_and_search(oban, with_password(url), findings)
+            findings.search("scrapes", (await scrape(metrics)).text)
+    for span in recorder.spans:
+        findings.search("spans", span.to_json())
     for each in events:
         shown = repr(each)
         if isinstance(each, JobStarted | JobEnded):
@@ -166,6 +181,7 @@ async def test_redacted_values_and_passwords_are_found_nowhere(
         findings.report()
     assert findings.searched["log records"] > 100
     assert findings.searched["commands"] > 60
+    assert findings.searched["spans"] > len(HOWS)
 
 
 def repr_of(renderable: Any) -> str:
