@@ -115,7 +115,9 @@ def _check_dict(changes: object) -> dict[str, Any]:
 def _new_values(job: Job, changes: JobChanges, now: datetime) -> dict[str, Any]:
     """The column values to write for a locked job."""
     values = _check_dict(_call(changes, job) if callable(changes) else changes)
-    if encryption.is_used and not values.keys().isdisjoint(("args", "worker")):
+    if not values.keys().isdisjoint(("args", "worker")) and (
+        encryption.is_used or encryption.is_sealed(job.args)
+    ):
         _seal(job, values)
     if "schedule_in" in values:
         values["scheduled_at"] = now + timedelta(seconds=values.pop("schedule_in"))

@@ -453,9 +453,14 @@ def define_plain(name: str) -> type[Worker]:
     return Plain
 
 
-async def test_a_program_without_the_worker_stores_no_plain_args(oban: Oban) -> None:
+@pytest.mark.parametrize("knows_another", [True, False])
+async def test_a_program_without_the_worker_stores_no_plain_args(
+    oban: Oban, knows_another: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     enqueued = await oban.enqueue(define(unique=True).new(ARGS))
     registry.remove("Pays")
+    # That of the command line, for instance, has no worker that encrypts.
+    monkeypatch.setattr("oban.encryption.is_used", knows_another)
     with pytest.raises(InvalidJob, match=r"args of job \d+ are encrypted: import Pays, which encrypts"):
         await oban.update_job(enqueued, {"args": ARGS})
     moved = await oban.update_job(enqueued, {"queue": "other"})
