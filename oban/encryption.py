@@ -74,7 +74,9 @@ class Keys:
 
     def __init__(self, option: object) -> None:
         if find_spec("cryptography") is None:
-            raise ConfigError("encrypt needs cryptography: pip install 'oban-sqlalchemy[encryption]'")
+            raise ConfigError(
+                "encrypt needs the package cryptography: pip install 'oban-sqlalchemy[encryption]'"
+            )
         self._find: Callable[[], object] | None = option if callable(option) else None
         self._keys: list[bytes] | None = None if callable(option) else _parse_keys(option)
         self._fernet: Any = None

@@ -14,9 +14,7 @@ from oban.telemetry.batch_events import (
     ProgressStored,
     RescuedJob,
 )
-from oban.telemetry.catalog import (
-    EVENTS,
-)
+from oban.telemetry.catalog import EVENTS
 from oban.telemetry.changes import (
     JobsCancelled,
     JobsChanged,
@@ -38,12 +36,7 @@ from oban.telemetry.events import (
     JobUnreadable,
     OutcomeReplaced,
 )
-from oban.telemetry.handlers import (
-    Handler,
-    Telemetry,
-    attach,
-    detach,
-)
+from oban.telemetry.handlers import Handler, Telemetry, attach, detach
 from oban.telemetry.node_events import (
     ChildProcessEnded,
     ChildProcessStarted,
@@ -69,9 +62,7 @@ from oban.telemetry.node_events import (
     ServiceFailed,
     ServiceRecovered,
 )
-from oban.telemetry.views import (
-    JobView,
-)
+from oban.telemetry.views import JobView
 
 __all__ = [
     "EVENTS",

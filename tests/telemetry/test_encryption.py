@@ -90,7 +90,7 @@ def test_wrong_keys_are_refused_at_the_definition_without_being_shown(option: An
 def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("oban.encryption.find_spec", lambda _: None)
     with pytest.raises(
-        ConfigError, match=r"Pays: encrypt needs cryptography: pip install 'oban-sqlalchemy\["
+        ConfigError, match=r"Pays: encrypt needs the package cryptography: pip install 'oban-sqlalchemy\["
     ):
         define()
 

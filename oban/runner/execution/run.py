@@ -13,7 +13,7 @@ from oban.repository.acknowledge import Ack
 from oban.repository.runs import RunKey
 from oban.runner.execution.report import Report, Reporting, checked_line
 from oban.secret_values import Secrets
-from oban.telemetry import JobView, Telemetry
+from oban.telemetry import JobView
 
 
 class _EndedRun(NamedTuple):
@@ -135,11 +135,6 @@ class Run:
     def max_lines(self) -> int:
         """How many lines of the job's log are kept."""
         return self.reporting.max_lines
-
-    @property
-    def telemetry(self) -> Telemetry:
-        """The handlers of the client's events."""
-        return self.reporting.telemetry
 
     @property
     def is_last(self) -> bool:
