@@ -30,8 +30,7 @@ class _Observed:
 
     def __init__(self, telemetry: Telemetry, jobs: Sequence[Job], in_transaction: bool) -> None:
         self._telemetry = telemetry
-        # Jobs that the caller had added to the session were enqueued before.
-        self._jobs = [job for job in jobs if not job._is_persistent]
+        self._jobs = jobs
         self._in_transaction = in_transaction
         self._started_at = 0.0
         self._wrapped: AbstractContextManager[object] | None = None
