@@ -5,10 +5,10 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Double, bindparam, case, delete, func, null, or_, select, update
 
-from oban import periodic, suggestions
+from oban import encryption, periodic, suggestions
 from oban.cron import Cron
 from oban.database.transaction import Transaction
-from oban.errors import ConfigError, PeriodicInCode, PeriodicNotFound
+from oban.errors import ConfigError, InvalidJob, PeriodicInCode, PeriodicNotFound
 from oban.models import Job, PeriodicEntry, Tick
 from oban.periodic import Periodic, PeriodicInfo
 from oban.repository import insert
@@ -139,7 +139,12 @@ def override(
     """
     row = _locked(tx, name, entry)
     if "args" in changes:
-        changes = {**changes, "args": check_args(str(row.values.get("worker")), changes["args"])}
+        worker = str(row.values.get("worker"))
+        args = check_args(worker, changes["args"])
+        if encryption.is_unreadable(worker, row.values.get("args")) and not encryption.is_sealed(args):
+            problem = f"of the entry {entry} are encrypted: import {worker}, which encrypts the new ones"
+            raise InvalidJob("args", problem)
+        changes = {**changes, "args": args}
     return _store_override(tx, name, row, {**row.override, **changes}, {**row.values, **changes}, lease)
 
 

@@ -531,8 +531,12 @@ async def test_a_periodic_job_is_encrypted_and_so_are_changes(oban: Oban) -> Non
         changed = await node.update_periodic("pay", args={**ARGS, "amount": 6})
         token_of(changed.args)
         ran = await reaches(node, await node.run_periodic("pay"), JobState.COMPLETED)
-    token_of(ran.args)
-    assert seen.args == [ARGS, {**ARGS, "amount": 6}]
+        token_of(ran.args)
+        assert seen.args == [ARGS, {**ARGS, "amount": 6}]
+        # As in a program that does not know the worker.
+        registry.remove("Pays")
+        with pytest.raises(InvalidJob, match="args of the entry pay are encrypted: import Pays, which"):
+            await node.update_periodic("pay", args=ARGS)
 
 
 # -- oban.testing --------------------------------------------------------------------------------
