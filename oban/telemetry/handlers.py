@@ -7,7 +7,7 @@ import threading
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, TypeAlias
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from oban import callables, display
 from oban.errors import ConfigError
@@ -17,6 +17,8 @@ from oban.telemetry.catalog import EVENTS
 from oban.telemetry.events import Event, JobEnded, JobsEnqueued, JobStarted
 
 logger = logging.getLogger("oban.telemetry")
+
+T = TypeVar("T")
 
 #: A plain function that is called with an event, in the thread and the context in which it happens.
 Handler: TypeAlias = Callable[[Any], None]
@@ -63,9 +65,7 @@ _Attachments: TypeAlias = tuple[_Attachment, ...]
 
 #: Reentrant, because garbage that is collected meanwhile can run code that makes a client.
 _lock = threading.RLock()
-#: The handlers and wrappers that are attached to every client, and the telemetry of every client.
-_global: _Attachments = ()
-_global_wrappers: tuple[EnqueueWrapper, ...] = ()
+#: The telemetry of every client.
 _clients: "weakref.WeakSet[Telemetry]" = weakref.WeakSet()
 
 
@@ -76,6 +76,33 @@ def _renew_lock() -> None:
 
 
 os.register_at_fork(after_in_child=_renew_lock)
+
+
+class _Added(Generic[T]):
+    """Handlers or wrappers in the order in which they were added."""
+
+    __slots__ = ("all",)
+
+    def __init__(self) -> None:
+        self.all: tuple[T, ...] = ()
+
+    def add(self, item: T, update: Callable[[], None]) -> Callable[[], None]:
+        """Add an item, and return a function that removes it. `update` is called after either."""
+        with _lock:
+            self.all = (*self.all, item)
+            update()
+        return lambda: self.keep(lambda other: other is not item, update)
+
+    def keep(self, condition: Callable[[T], bool], update: Callable[[], None]) -> None:
+        """Remove all items but those that meet a condition."""
+        with _lock:
+            self.all = tuple(filter(condition, self.all))
+            update()
+
+
+#: The handlers and wrappers that are attached to every client.
+_global: _Added[_Attachment] = _Added()
+_global_wrappers: _Added[EnqueueWrapper] = _Added()
 
 
 class Telemetry:
@@ -94,8 +121,8 @@ class Telemetry:
         self.node: str = node
         #: Functions that are called when the node gets another name.
         self.on_rename: list[Callable[[], object]] = []
-        self._own: _Attachments = ()
-        self._own_wrappers: tuple[EnqueueWrapper, ...] = ()
+        self._own: _Added[_Attachment] = _Added()
+        self._own_wrappers: _Added[EnqueueWrapper] = _Added()
         self._attachments: dict[type[Event], _Attachments] = {}
         #: Whether anything is attached to the events about attempts, or to the insertion of jobs.
         self.observes_attempts: bool = False
@@ -118,36 +145,15 @@ class Telemetry:
         Raises:
             ConfigError: `handler` is not a plain function, or one of `events` is not a class of events.
         """
-        attachment = _Attachment(handler, events)
-        with _lock:
-            self._own = (*self._own, attachment)
-            self._update()
-
-        def detach() -> None:
-            with _lock:
-                self._own = _without(self._own, attachment)
-                self._update()
-
-        return detach
+        return self._own.add(_Attachment(handler, events), self._update)
 
     def detach(self, handler: Handler) -> None:
         """Detach a handler that `attach` has attached to this client. Does nothing if it is not attached."""
-        with _lock:
-            self._own = tuple(attachment for attachment in self._own if attachment.handler != handler)
-            self._update()
+        self._own.keep(lambda attachment: attachment.handler != handler, self._update)
 
     def wrap_enqueues(self, wrapper: EnqueueWrapper) -> Callable[[], None]:
         """Insert the jobs of this client within a context manager; returns a function that ends that."""
-        with _lock:
-            self._own_wrappers = (*self._own_wrappers, wrapper)
-            self._update()
-
-        def unwrap() -> None:
-            with _lock:
-                self._own_wrappers = tuple(other for other in self._own_wrappers if other is not wrapper)
-                self._update()
-
-        return unwrap
+        return self._own_wrappers.add(wrapper, self._update)
 
     def rename(self, node: str) -> None:
         """Give the node another name, before it starts."""
@@ -170,11 +176,11 @@ class Telemetry:
     def _update(self) -> None:
         """Prepare the attributes that `emit` and its callers read. The caller must hold the lock."""
         attachments = {
-            event: tuple(each for each in _global + self._own if issubclass(event, each.events))
+            event: tuple(each for each in _global.all + self._own.all if issubclass(event, each.events))
             for event in EVENTS
         }
         self._attachments = {event: found for event, found in attachments.items() if found}
-        self.enqueue_wrappers = _global_wrappers + self._own_wrappers
+        self.enqueue_wrappers = _global_wrappers.all + self._own_wrappers.all
         self.observes_attempts = self.wants(JobStarted) or self.wants(JobEnded)
         self.observes_enqueues = self.wants(JobsEnqueued) or bool(self.enqueue_wrappers)
 
@@ -184,49 +190,19 @@ def attach(handler: Handler, *events: type[Event]) -> Callable[[], None]:
 
     Args, return value and errors are those of `Telemetry.attach`.
     """
-    global _global
-    attachment = _Attachment(handler, events)
-    with _lock:
-        _global = (*_global, attachment)
-        _update_all()
-
-    def detach() -> None:
-        global _global
-        with _lock:
-            _global = _without(_global, attachment)
-            _update_all()
-
-    return detach
+    return _global.add(_Attachment(handler, events), _update_all)
 
 
 def detach(handler: Handler) -> None:
     """Detach a handler that this module's `attach` has attached. Does nothing if it is not attached."""
-    global _global
-    with _lock:
-        _global = tuple(attachment for attachment in _global if attachment.handler != handler)
-        _update_all()
+    _global.keep(lambda attachment: attachment.handler != handler, _update_all)
 
 
 def wrap_enqueues(wrapper: EnqueueWrapper) -> Callable[[], None]:
     """Insert the jobs of every client within a context manager; returns a function that ends that."""
-    global _global_wrappers
-    with _lock:
-        _global_wrappers = (*_global_wrappers, wrapper)
-        _update_all()
-
-    def unwrap() -> None:
-        global _global_wrappers
-        with _lock:
-            _global_wrappers = tuple(other for other in _global_wrappers if other is not wrapper)
-            _update_all()
-
-    return unwrap
+    return _global_wrappers.add(wrapper, _update_all)
 
 
 def _update_all() -> None:
     for telemetry in list(_clients):
         telemetry._update()
-
-
-def _without(attachments: _Attachments, removed: object) -> _Attachments:
-    return tuple(attachment for attachment in attachments if attachment is not removed)
