@@ -1,6 +1,8 @@
 """`LabelValues`: bounds the values of a label of metrics, which come from the table."""
 
+import os
 import threading
+from weakref import WeakSet
 
 #: The most characters of a value.
 MAX_LENGTH = 128
@@ -26,6 +28,7 @@ class LabelValues:
         self._other = other
         self._values: dict[str, str] = {}
         self._lock = threading.Lock()
+        _all.add(self)
 
     def label(self, name: str) -> str:
         """The value for a name."""
@@ -38,6 +41,14 @@ class LabelValues:
                 return self._other
             return self._values.setdefault(name, sanitize(name))
 
-    def renew_lock(self) -> None:
-        """Make a lock for a forked child, as a thread of its parent may have the one that it inherits."""
-        self._lock = threading.Lock()
+
+_all: "WeakSet[LabelValues]" = WeakSet()
+
+
+def _renew_locks() -> None:
+    """Make locks for a forked child, as threads of its parent may have those that it inherits."""
+    for values in list(_all):
+        values._lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_renew_locks)

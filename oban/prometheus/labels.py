@@ -32,8 +32,6 @@ class Pairs:
             self._pairs.add(pair)
         return pair
 
-    def renew_locks(self) -> None:
-        """As `LabelValues.renew_lock`."""
+    def renew_lock(self) -> None:
+        """Make a lock for a forked child, as a thread of its parent may have the one that it inherits."""
         self._lock = threading.Lock()
-        self.queues.renew_lock()
-        self._workers.renew_lock()

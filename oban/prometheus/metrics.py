@@ -98,7 +98,7 @@ class ObanMetrics:
 def _renew_all() -> None:
     for metrics in list(_all):
         metrics.sampler.renew()
-        metrics.pairs.renew_locks()
+        metrics.pairs.renew_lock()
 
 
 os.register_at_fork(after_in_child=_renew_all)
