@@ -299,9 +299,16 @@ def sealed_alike(worker: object, args: dict[str, Any]) -> dict[str, Any]:
 def reveal(job: Any) -> None:
     """Let a job show its plain args, if this process can decrypt them. A session does not notice."""
     values = job.__dict__
-    if (cipher := of(values.get("worker"))) is not None:
+    if of(values.get("worker")) is not None:
+        values["args"] = opened(values["worker"], values.get("args"))
+
+
+def opened(worker: object, args: Any) -> Any:
+    """The plain args of a job, if this process can decrypt them; else the args as they are."""
+    if (cipher := of(worker)) is not None:
         with suppress(DecryptionFailed, ConfigError):
-            values["args"] = cipher.plain(values.get("args"))
+            return cipher.plain(args)
+    return args
 
 
 def is_unreadable(worker: object, args: object) -> bool:

@@ -80,6 +80,8 @@ def secrets(job: Any) -> Secrets | None:
     if not (redacted or is_encrypted):
         return None
     plain = _loaded(job, "args")
+    if is_encrypted:
+        plain = encryption.opened(_loaded(job, "worker"), plain)
     found = secrets_in([plain, _loaded(job, "meta")], redacted)
     if is_encrypted and not encryption.is_sealed(plain):
         found |= Secrets([plain])

@@ -93,6 +93,20 @@ async def test_an_attempt_shows_no_args(
     assert shows(last.error + repr(events)) == []
     for view in (*enqueued.jobs, started.job, last.job):
         assert view.args == {"encrypted": "[encrypted]"}
+        assert shows(view.redacted(f"charging {SECRET} of Ada Lovelace")) == []
+
+
+async def test_a_producer_logs_no_args_and_commands_no_tags(
+    node: Oban, url: URL, caplog: pytest.LogCaptureFixture
+) -> None:
+    job = await node.enqueue(Tells.new(ARGS, tags=[SECRET], schedule_in=60))
+    with caplog.at_level(logging.INFO):
+        job.log.info("charging %s", SECRET)
+
+    result = await asyncio.to_thread(invoke, "jobs", "show", str(job.id), "--database-url", url_text(url))
+
+    assert result.exit_code == 0, result.output
+    assert shows(caplog.text + result.output) == []
 
 
 @pytest.mark.parametrize("is_known", [True, False], ids=["with the worker", "without it"])
