@@ -71,6 +71,18 @@ async def test_a_detached_handler_is_not_called(url: URL) -> None:
     assert events == []
 
 
+async def test_a_handler_gets_the_events_of_its_own_client_only(url: URL) -> None:
+    events: list[Event] = []
+    async with Oban(url, name="observed", queues={"a": 1}, **BRIEF) as observed:
+        observed.telemetry.attach(events.append)
+        async with Oban(url, name="other", queues={"b": 1}, **BRIEF) as other:
+            await reaches(other, await other.enqueue(Noop.new(queue="b")), JobState.COMPLETED)
+            await other.pause_queue("b")
+        await reaches(observed, await observed.enqueue(Noop.new(queue="a")), JobState.COMPLETED)
+    assert {event.instance for event in events} == {"observed"}
+    assert [event.job.queue for event in events if isinstance(event, JobEvent)] == ["a", "a"]
+
+
 async def test_a_global_handler_gets_events_of_clients_before_and_after(url: URL) -> None:
     names: list[str] = []
     earlier = Oban(url, name="earlier")
