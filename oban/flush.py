@@ -11,6 +11,7 @@ from sqlalchemy import Connection, event
 from sqlalchemy.orm import InstanceState, Session, attributes
 
 from oban import clock, compat, ddl, encoding, encryption, fields, insert_guard
+from oban.errors import InvalidJob
 from oban.initial_state import state_at
 from oban.insert_guard import COMPARED, Conflict, NewJob, UniqueConflict
 from oban.types import JobState
@@ -109,8 +110,17 @@ def _expire_due_time(_: Any, __: Any, state: InstanceState[Any]) -> None:
 
 def _prepare_update(_: Any, __: Any, state: InstanceState[Any]) -> None:
     _check_again(state.dict)
+    if "args" in state.committed_state:
+        _refuse_plain(state)
     if encryption.is_used and not state.committed_state.keys().isdisjoint(("args", "worker")):
         _seal_changed(state)
+
+
+def _refuse_plain(state: InstanceState[Any]) -> None:
+    """Raise `InvalidJob` for plain args instead of encrypted ones, if their worker is not known here."""
+    worker, args = state.dict.get("worker"), state.dict.get("args")
+    if encryption.is_unreadable(worker, state.committed_state["args"]) and not encryption.is_sealed(args):
+        raise InvalidJob("args", f"are encrypted: import {worker}, which encrypts the new ones")
 
 
 def _seal_changed(state: InstanceState[Any]) -> None:

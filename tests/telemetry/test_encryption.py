@@ -463,6 +463,11 @@ async def test_a_program_without_the_worker_stores_no_plain_args(
     monkeypatch.setattr("oban.encryption.is_used", knows_another)
     with pytest.raises(InvalidJob, match=r"args of job \d+ are encrypted: import Pays, which encrypts"):
         await oban.update_job(enqueued, {"args": ARGS})
+    async with AsyncSession(oban.engine) as session:
+        loaded = await session.get_one(Job, enqueued.id)
+        loaded.args = ARGS
+        with pytest.raises(InvalidJob, match=r"^args are encrypted: import Pays, which encrypts"):
+            await session.commit()
     moved = await oban.update_job(enqueued, {"queue": "other"})
     assert moved.unique_key == enqueued.unique_key
 
