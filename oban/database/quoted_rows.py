@@ -1,6 +1,7 @@
 """Removes values of rows from the messages of errors about Oban's own statements.
 
-PostgreSQL quotes a row that it refuses, args and meta included: `DETAIL:  Failing row contains (…)`.
+PostgreSQL quotes a row that it refuses, args and meta included, as in `DETAIL:  Failing row contains (…)`,
+and a document that it cannot read, as in `CONTEXT:  JSON data, line 1: …`.
 """
 
 import re
@@ -10,13 +11,14 @@ from sqlalchemy.exc import DBAPIError
 
 from oban.secret_values import REDACTED
 
-#: A DETAIL, up to the next field or the end.
+#: A DETAIL or CONTEXT, up to the next field or the end.
 _DETAIL = re.compile(
-    r"(?P<label>\bDETAIL: +).*?(?=\n(?:HINT|QUERY|CONTEXT|SCHEMA NAME|TABLE NAME|LOCATION): |\n\[SQL: |\Z)",
+    r"(?P<label>\b(?:DETAIL|CONTEXT): +).*?"
+    r"(?=\n(?:HINT|QUERY|CONTEXT|SCHEMA NAME|TABLE NAME|LOCATION): |\n\[SQL: |\Z)",
     re.DOTALL,
 )
-#: The key of the detail in the fields that pg8000 reports.
-_PG8000_DETAIL = "D"
+#: The keys of the detail and of the context in the fields that pg8000 reports.
+_PG8000_FIELDS = ("D", "W")
 
 
 def hide(error: DBAPIError) -> None:
@@ -26,6 +28,7 @@ def hide(error: DBAPIError) -> None:
     """
     if "oban_" not in (error.statement or ""):
         return
+    before = str(error.orig)
     seen: set[int] = set()
     waiting: list[BaseException | None] = [error, error.orig]
     while waiting:
@@ -38,11 +41,14 @@ def hide(error: DBAPIError) -> None:
         if isinstance(getattr(each, "detail", None), str):
             each.detail = REDACTED  # type: ignore[attr-defined]
         waiting += [each.__cause__, each.__context__]
+    # SQLAlchemy's message has the driver's, in which pg8000 shows its fields as a dict.
+    after = str(error.orig)
+    error.args = tuple(each.replace(before, after) if isinstance(each, str) else each for each in error.args)
 
 
 def _without_detail(argument: Any) -> Any:
     if isinstance(argument, str):
         return _DETAIL.sub(rf"\g<label>{REDACTED}", argument)
-    if isinstance(argument, dict) and _PG8000_DETAIL in argument:
-        return {**argument, _PG8000_DETAIL: REDACTED}
+    if isinstance(argument, dict):
+        return argument | dict.fromkeys(argument.keys() & _PG8000_FIELDS, REDACTED)
     return argument

@@ -44,7 +44,7 @@ class Consuming:
         """Start the span of an attempt, in the task that runs it."""
         view = event.job
         self._metrics.started(view, event.queue_time)
-        parent = propagation.extract(view.carrier)
+        parent = propagation.extract(view._meta)
         span = self._tracer.start_span(
             f"{attributes.PROCESS} {view.queue}",
             parent,

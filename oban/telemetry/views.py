@@ -53,6 +53,7 @@ class JobView:
         # SQLite stores anything that another program writes.
         tags = get("tags")
         self.tags: tuple[str, ...] = tuple(tags) if isinstance(tags, list) else ()
+        # As they are stored: propagators of contexts read the meta, which can be anything.
         self._args, self._meta = get("args"), get("meta")
         self.trace: str | None = None
         #: The span that `oban.otel` has started for the attempt, until it ends.
@@ -65,11 +66,6 @@ class JobView:
     @property
     def meta(self) -> dict[str, Any]:
         return redaction.meta(self._document())
-
-    @property
-    def carrier(self) -> object:
-        """The stored meta, for propagators of contexts; it can be anything."""
-        return self._meta
 
     def redacted(self, text: str) -> str:
         """Return a text about the job with the values of its redacted fields replaced."""

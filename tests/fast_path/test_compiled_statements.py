@@ -131,7 +131,8 @@ async def test_an_error_is_the_same_as_that_of_sqlalchemy(url: URL, runs: list[s
             await ran(oban, again, {"key": 1})
         return caught.value
 
-    engine = create_async_engine(url)
+    # As an engine that Oban creates.
+    engine = create_async_engine(url, hide_parameters=True)
     async with Oban(engine, name="application") as oban:
         await ran(oban, again, {"key": 1})
         theirs = await refused(oban)

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 from sqlalchemy import URL, select, text
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from oban import Job, JobState, Oban, Unique, Worker, job, redaction
+from oban.database import quoted_rows
 from oban.errors import ConfigError, InvalidJob
 from oban.testing import assert_enqueued, refute_enqueued
 from tests.support.jobs import reaches
@@ -169,3 +170,16 @@ async def test_a_row_that_the_database_refuses_is_not_quoted(
     assert 'constraint "mine"' in shown
     assert f"DETAIL:  {REDACTED}" in shown
     assert "canary" not in shown + caplog.text
+
+
+def test_a_document_that_the_database_cannot_read_is_not_quoted() -> None:
+    message = (
+        'invalid input syntax for type json\nDETAIL:  Token "canary" is invalid.\n'
+        'CONTEXT:  JSON data, line 1: {"token": "canary'
+    )
+    plain, fields = Exception(message), Exception({"M": "invalid", "D": "canary", "W": "canary"})
+    for cause in (plain, fields):
+        error = DBAPIError("UPDATE oban_jobs SET meta = …", {}, cause, hide_parameters=True)
+        quoted_rows.hide(error)
+        assert "canary" not in f"{error} {error.orig} {error.args}"
+        assert "invalid" in str(error.orig)
