@@ -13,6 +13,7 @@ from sqlalchemy import URL
 from oban.cli.logs import Console
 from oban.errors import ConfigError
 from tests.support.commands import invoke, node, oban, text, until
+from tests.support.log_state import logging_restored
 
 TO_STDERR = {"class": "logging.StreamHandler", "formatter": "own"}
 DICT = {"version": 1, "formatters": {"own": {"format": "own %(message)s"}}}
@@ -34,22 +35,8 @@ args=(sys.stderr,)
 
 @pytest.fixture(autouse=True)
 def _logging_restored() -> Iterator[None]:
-    oban = [logging.getLogger(), logging.getLogger("oban"), logging.getLogger("oban.executor")]
-    saved = [(logger, logger.level, logger.propagate) for logger in oban]
-    last_resort, handlers = logging.lastResort, oban[1].handlers[:]
-    yield
-    logging.lastResort = last_resort
-    for logger, level, propagate in saved:
-        logger.setLevel(level)
-        logger.propagate = propagate
-    for known in logging.root.manager.loggerDict.values():
-        if isinstance(known, logging.Logger):
-            known.disabled = False
-    oban[1].handlers[:] = handlers
-    oban[2].handlers.clear()
-    for handler in logging.root.handlers[:]:
-        if not type(handler).__module__.startswith("_pytest"):
-            logging.root.removeHandler(handler)
+    with logging_restored():
+        yield
 
 
 def console(level: str = "info", kind: str = "text", node: str = "a", *, prefix: bool = False) -> Console:

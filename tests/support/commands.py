@@ -10,6 +10,7 @@ from click.testing import CliRunner, Result
 from sqlalchemy import URL
 
 from oban.cli import main
+from tests.support.log_state import logging_restored
 
 WORKERS = """
 import asyncio
@@ -36,7 +37,8 @@ def text(url: URL) -> str:
 
 def invoke(*arguments: str, **environment: str) -> Result:
     """Run a command in this process, which takes a tenth of the time of a process of its own."""
-    result = CliRunner().invoke(main, arguments, env=environment)
+    with logging_restored():
+        result = CliRunner().invoke(main, arguments, env=environment)
     # Any other exception would be a traceback.
     assert isinstance(result.exception, SystemExit | None), result.exception
     return result
