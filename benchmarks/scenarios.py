@@ -142,7 +142,7 @@ SCENARIOS = [
     _drain("middleware", 0.9, how={"variant": "async"}, sides=PAIR[:1], against="drain-50"),
     _drain("middleware-plain", None, how={"variant": "plain"}, sides=PAIR[:1], against="drain-50"),
     _drain(
-        "telemetry", 0.9, how={"variant": "telemetry"}, sides=PAIR[:1], databases=BOTH, against="drain-50"
+        "telemetry", 0.8, how={"variant": "telemetry"}, sides=PAIR[:1], databases=BOTH, against="drain-50"
     ),
     _drain("without-history", None, how={"variant": "without-history"}, sides=PAIR[:1], databases=BOTH),
     _drain("history", 0.95, sides=PAIR[:1], databases=BOTH, against="drain-without-history"),
@@ -173,7 +173,7 @@ SCENARIOS = [
     ),
     _trip("trip", None),
     _trip("trip-traces", 0.85, against="trip"),
-    _trip("trip-unsampled", 0.9, against="trip"),
+    _trip("trip-unsampled", 0.8, against="trip"),
     _trip("trip-metrics", None, against="trip"),
     _memory("thousand", memory.running, 1_000),
     _memory("million", memory.running, 1_000_000, against="memory-thousand"),
