@@ -30,7 +30,8 @@ async def test_no_job_is_lost_or_stored_twice_when_nodes_are_killed(
     ):
         # Jobs are inserted for longer than the kills take, so each kill can hit running jobs.
         seconds = KILLS * sum(PAUSE) / 2 * 1.2
-        jobs = [Pause.new({"seconds": rng.uniform(0, 0.01)}) for _ in range(JOBS)]
+        # Several of them run at any time, so that at least one kill hits one.
+        jobs = [Pause.new({"seconds": rng.uniform(0, 0.05)}) for _ in range(JOBS)]
         feeding = asyncio.create_task(feed(client, jobs, JOBS / seconds))
         for _ in range(KILLS):
             await asyncio.sleep(rng.uniform(*PAUSE))

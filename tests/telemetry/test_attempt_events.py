@@ -135,7 +135,7 @@ async def test_an_attempt_in_a_child_process_is_told_on_the_node(url: URL) -> No
     assert names == ["ChildProcessStarted", "ChildProcessEnded"]
     (child,) = recorder.of(telemetry.ChildProcessEnded)
     assert child.count == 0
-    assert child.reason.startswith(("ended with exit code", "was killed by"))
+    assert child.reason.startswith(("ended with exit code", "was ended by signal"))
 
 
 @pytest.mark.parametrize(
