@@ -194,6 +194,14 @@ def url(factory: Factory) -> Iterator[URL]:
 
 
 @pytest.fixture
+def sqlite_url(sqlite_factory: SQLiteFactory) -> Iterator[URL]:
+    """A fresh database with the schema on SQLite, for tests that do not depend on the database."""
+    made = sqlite_factory.create()
+    yield made
+    sqlite_factory.drop(made)
+
+
+@pytest.fixture
 def empty_url(factory: Factory) -> Iterator[URL]:
     """A fresh database without any table."""
     made = factory.create(empty=True)

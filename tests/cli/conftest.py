@@ -11,7 +11,7 @@ from sqlalchemy import URL
 from oban import Oban, SyncOban
 from tests.cli.shop import Shop
 from tests.support.commands import WORKERS
-from tests.support.databases import PostgreSQLFactory, SQLiteFactory
+from tests.support.databases import PostgreSQLFactory
 from tests.support.starts import record_starts
 from tests.support.terminal import Terminals, start_terminals
 
@@ -35,14 +35,6 @@ def terminals() -> Iterator[Terminals]:
     """Runs commands in terminals."""
     with start_terminals() as running:
         yield running
-
-
-@pytest.fixture
-def sqlite_url(sqlite_factory: SQLiteFactory) -> Iterator[URL]:
-    """A fresh SQLite database, for tests that do not depend on the database."""
-    made = sqlite_factory.create()
-    yield made
-    sqlite_factory.drop(made)
 
 
 @pytest.fixture

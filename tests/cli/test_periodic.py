@@ -19,10 +19,8 @@ from tests.support.terminal import Terminals
 
 
 @pytest.fixture
-def url(sqlite_factory: SQLiteFactory) -> Iterator[URL]:
-    made = sqlite_factory.create()
-    yield made
-    sqlite_factory.drop(made)
+def url(sqlite_url: URL) -> URL:
+    return sqlite_url
 
 
 @pytest.fixture

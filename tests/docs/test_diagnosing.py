@@ -7,7 +7,6 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -20,7 +19,6 @@ from oban.cli import main
 from oban.diagnosis.health import CODES
 from tests.docs.snippets import fenced
 from tests.docs.stage import JOB, Page, Snippet, Stage
-from tests.support.databases import SQLiteFactory
 from tests.support.processes import ROOT
 from tests.support.rows import TABLE, row
 from tests.support.schema import sync_engine
@@ -29,10 +27,8 @@ PAGE = Page("diagnosing.md")
 
 
 @pytest.fixture
-def url(sqlite_factory: SQLiteFactory) -> Iterator[URL]:
-    made = sqlite_factory.create()
-    yield made
-    sqlite_factory.drop(made)
+def url(sqlite_url: URL) -> URL:
+    return sqlite_url
 
 
 @pytest.fixture

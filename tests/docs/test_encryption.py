@@ -1,7 +1,6 @@
 """Every snippet of `docs/encryption.md` runs unchanged and has the documented effect."""
 
 import os
-from collections.abc import Iterator
 
 import pytest
 from sqlalchemy import URL, select
@@ -12,7 +11,6 @@ from oban.errors import DecryptionFailed
 from oban.testing import assert_enqueued, drain_queue
 from tests.docs.snippets import fenced
 from tests.docs.stage import Page, Snippet, Stage
-from tests.support.databases import SQLiteFactory
 
 PAGE = Page("encryption.md")
 CARD = "4111-1111-1111-1111"
@@ -21,10 +19,8 @@ pytestmark = pytest.mark.usefixtures("own_registry")
 
 
 @pytest.fixture
-def url(sqlite_factory: SQLiteFactory) -> Iterator[URL]:
-    made = sqlite_factory.create()
-    yield made
-    sqlite_factory.drop(made)
+def url(sqlite_url: URL) -> URL:
+    return sqlite_url
 
 
 @pytest.fixture

@@ -1,14 +1,11 @@
 """Every snippet of `docs/redaction.md` runs unchanged and prints what the page says."""
 
-from collections.abc import Iterator
-
 import pytest
 from sqlalchemy import URL
 
 from oban import JobState, Oban, Worker
 from oban.testing import drain_queue
 from tests.docs.stage import Page, Stage
-from tests.support.databases import SQLiteFactory
 
 PAGE = Page("redaction.md")
 
@@ -16,10 +13,8 @@ pytestmark = pytest.mark.usefixtures("own_registry")
 
 
 @pytest.fixture
-def url(sqlite_factory: SQLiteFactory) -> Iterator[URL]:
-    made = sqlite_factory.create()
-    yield made
-    sqlite_factory.drop(made)
+def url(sqlite_url: URL) -> URL:
+    return sqlite_url
 
 
 async def test_the_page_from_its_first_to_its_last_snippet(

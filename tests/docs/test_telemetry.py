@@ -13,7 +13,6 @@ from oban import Discard, Job, JobState, Oban, Worker, telemetry
 from oban.telemetry import EVENTS, Event, JobEnded
 from oban.testing import drain_queue
 from tests.docs.stage import Page, Snippet, Stage
-from tests.support.databases import SQLiteFactory
 from tests.support.jobs import reaches
 from tests.support.options import BRIEF
 from tests.support.waiting import within
@@ -28,11 +27,9 @@ class Report(Worker):
 
 
 @pytest.fixture
-def url(sqlite_factory: SQLiteFactory) -> Iterator[URL]:
+def url(sqlite_url: URL) -> URL:
     """A database on SQLite, as events do not depend on it."""
-    made = sqlite_factory.create()
-    yield made
-    sqlite_factory.drop(made)
+    return sqlite_url
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from sqlalchemy import URL
 
 from tests.faults.cluster import end_forking
 from tests.faults.server import Server
-from tests.support.databases import PostgreSQLFactory, SQLiteFactory
+from tests.support.databases import PostgreSQLFactory
 from tests.support.settings import SEED
 
 
@@ -52,11 +52,3 @@ def postgresql_url(postgresql_factory: PostgreSQLFactory) -> Iterator[URL]:
     made = postgresql_factory.create()
     yield made
     postgresql_factory.drop(made)
-
-
-@pytest.fixture
-def sqlite_url(sqlite_factory: SQLiteFactory) -> Iterator[URL]:
-    """A fresh database on SQLite only."""
-    made = sqlite_factory.create()
-    yield made
-    sqlite_factory.drop(made)

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import URL
 
 from tests.runner.effects import FORMS, effects_table
-from tests.support.databases import DATABASES, Factory, PostgreSQLFactory, SQLiteFactory
+from tests.support.databases import DATABASES, Factory, PostgreSQLFactory
 
 
 @pytest.fixture(scope="session")
@@ -25,14 +25,6 @@ def emptied_postgresql(shared_postgresql: URL, postgresql_factory: PostgreSQLFac
     """The shared PostgreSQL database, emptied."""
     postgresql_factory.empty(shared_postgresql)
     return shared_postgresql
-
-
-@pytest.fixture
-def sqlite_url(sqlite_factory: SQLiteFactory) -> Iterator[URL]:
-    """A fresh SQLite database with the schema."""
-    made = sqlite_factory.create()
-    yield made
-    sqlite_factory.drop(made)
 
 
 def by_driver(request: pytest.FixtureRequest) -> URL:

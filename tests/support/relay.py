@@ -14,7 +14,7 @@ class Relay:
         self.target = url
         #: Whether new connections are closed at once, as where no server listens.
         self.refuses = False
-        #: Whether whatever is sent is dropped, and neither side is told.
+        #: Whether the relay drops all data without closing a connection.
         self.swallows = False
         self._open: set[object] = set()
         self._forgotten: set[object] = set()

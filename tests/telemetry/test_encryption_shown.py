@@ -3,7 +3,7 @@
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -15,7 +15,6 @@ from oban.registry import registry
 from oban.telemetry import Event, JobEnded, JobEvent, JobsEnqueued
 from tests.support.commands import invoke
 from tests.support.commands import text as url_text
-from tests.support.databases import SQLiteFactory
 from tests.support.jobs import reaches
 from tests.support.options import FAST_POLLING
 from tests.telemetry.encrypted_workers import KEY, FailsInChild
@@ -28,10 +27,8 @@ ENDED = (JobState.DISCARDED, JobState.CANCELLED, JobState.COMPLETED, JobState.RE
 
 
 @pytest.fixture
-def url(sqlite_factory: SQLiteFactory) -> Iterator[URL]:
-    made = sqlite_factory.create()
-    yield made
-    sqlite_factory.drop(made)
+def url(sqlite_url: URL) -> URL:
+    return sqlite_url
 
 
 @pytest.fixture
