@@ -76,7 +76,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def _is_about_statements(item: pytest.Item) -> bool:
     # Both drivers get the same SQL; tests/drivers/ has what differs.
-    in_folders = item.nodeid.startswith(("tests/suite/", "tests/runner/", "tests/telemetry/"))
+    in_folders = item.nodeid.startswith(("tests/suite/", "tests/runner/", "tests/telemetry/", "tests/web/"))
     return in_folders and not any(map(item.get_closest_marker, ("slow", "execution")))
 
 
@@ -97,6 +97,7 @@ def _is_alike_on_each_database(item: pytest.Item) -> bool:
         "tests/security/",
         "tests/telemetry/",
         "tests/testing/",
+        "tests/web/",
     )
     return item.nodeid.startswith(folders) or item.get_closest_marker("either_database") is not None
 

@@ -8,8 +8,8 @@ import click
 from rich.text import Text
 from sqlalchemy import Select
 
-from oban import error_texts
-from oban.cli import output, redacted
+from oban import error_texts, redacted
+from oban.cli import output
 from oban.cli.documents import DOCUMENTS
 from oban.cli.durations import Duration
 from oban.cli.instance import Instance, of_instance

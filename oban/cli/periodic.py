@@ -6,9 +6,9 @@ from typing import Any
 
 import click
 
-from oban import suggestions
+from oban import redacted, suggestions
 from oban.amounts import duration
-from oban.cli import output, redacted
+from oban.cli import output
 from oban.cli.documents import DOCUMENTS
 from oban.cli.instance import Instance, of_instance
 from oban.cli.job_documents import job_document

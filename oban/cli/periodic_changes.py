@@ -7,7 +7,8 @@ from typing import Any, TypeVar
 
 import click
 
-from oban.cli import output, redacted
+from oban import redacted
+from oban.cli import output
 from oban.cli.documents import DOCUMENTS
 from oban.cli.instance import Instance, of_instance
 from oban.cli.periodic import find, periodic

@@ -8,7 +8,8 @@ from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
-from oban.cli import output, redacted
+from oban import redacted
+from oban.cli import output
 from oban.cli.job_details import log_line
 from oban.cli.job_documents import json_able, text, texts
 from oban.client import Oban

@@ -1,4 +1,4 @@
-"""Jobs, attempts and periodic entries as commands show them: without the redacted values."""
+"""Jobs, attempts and periodic entries as commands and pages show them: without the redacted values."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,7 +12,7 @@ J = TypeVar("J", bound="Job | None")
 
 
 def job(found: J, attempts: Sequence[Attempt] = ()) -> J:
-    """Replace the redacted values in a job that a command has loaded, and in its attempts; return the job."""
+    """Replace the redacted values in a loaded job and in its attempts; return the job."""
     if found is None or not redaction.hides(found):
         return found
     values = found.__dict__

@@ -1,0 +1,35 @@
+"""`Instance`: one instance of Oban that a dashboard shows."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from oban.client import Oban
+from oban.web.live import Live
+from oban.web.sessions import Sessions
+
+
+@dataclass(slots=True, eq=False)
+class Instance:
+    """One instance of Oban that a dashboard shows.
+
+    Attributes:
+        key: Its part of the address, where the dashboard shows several.
+        oban: Its client.
+        sessions: The dashboard's own connections to its database.
+        live: Tells open pages when to refresh.
+        paths: The path of each instance of the dashboard below that of the dashboard, by key.
+    """
+
+    key: str
+    oban: Oban
+    paths: Mapping[str, str]
+    sessions: Sessions = field(init=False)
+    live: Live = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.sessions = Sessions(self.oban)
+        self.live = Live(self.oban, self.sessions)
+
+    async def close(self) -> None:
+        await self.live.close()
+        await self.sessions.close()

@@ -1,0 +1,89 @@
+"""Pages made of templates, and how templates show numbers, durations and times."""
+
+import functools
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, unquote
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from starlette.responses import HTMLResponse, Response
+
+from oban import __version__
+from oban.web import security
+
+if TYPE_CHECKING:
+    from oban.web.visit import Visit
+
+#: The cookie with the message that the next page shows.
+FLASH_COOKIE = "oban_flash"
+#: The navigation: the path of each section and its name.
+SECTIONS = (
+    ("", "Overview"),
+    ("jobs", "Jobs"),
+    ("queues", "Queues"),
+    ("nodes", "Nodes"),
+    ("periodic", "Periodic"),
+)
+
+
+@functools.cache
+def environment() -> Environment:
+    """The environment of all templates. Values are escaped."""
+    made = Environment(
+        loader=PackageLoader("oban.web"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {"number": number, "iso": iso}
+    made.globals |= {"version": __version__, "sections": SECTIONS}
+    return made
+
+
+def page(visit: "Visit", name: str, status: int, context: Mapping[str, Any]) -> Response:
+    """A page made of a template."""
+    flash = visit.request.cookies.get(FLASH_COOKIE)
+    kind, _, message = unquote(flash or "").partition(":")
+    body = (
+        environment()
+        .get_template(name)
+        .render(visit=visit, access=visit.access, flash=message, flash_failed=kind == "failed", **context)
+    )
+    response = HTMLResponse(body, status)
+    if flash is not None:
+        response.delete_cookie(FLASH_COOKIE, path=visit.base)
+    if visit.request.cookies.get(security.CSRF_COOKIE) != visit.csrf_token:
+        response.set_cookie(
+            security.CSRF_COOKIE,
+            visit.csrf_token,
+            path=visit.base,
+            secure=visit.request.url.scheme == "https",
+            httponly=True,
+            samesite="strict",
+        )
+    return response
+
+
+def set_flash(visit: "Visit", response: Response, message: str, *, failed: bool) -> None:
+    """Let the next page show a message."""
+    response.set_cookie(
+        FLASH_COOKIE,
+        quote(f"{'failed' if failed else 'done'}:{message[:1000]}"),
+        max_age=60,
+        path=visit.base,
+        secure=visit.request.url.scheme == "https",
+        httponly=True,
+        samesite="strict",
+    )
+
+
+def number(value: float) -> str:
+    """A number with separators between thousands."""
+    return f"{value:,}"
+
+
+def iso(value: datetime) -> str:
+    """A time for the attribute `datetime` of `<time>`."""
+    return value.astimezone(UTC).isoformat(timespec="milliseconds")
