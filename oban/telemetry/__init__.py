@@ -26,6 +26,7 @@ from oban.telemetry.changes import (
     PeriodicInserted,
     QueueChanged,
 )
+from oban.telemetry.dashboard_events import DashboardAction, DashboardEvent, DashboardRefused
 from oban.telemetry.events import (
     Event,
     JobEnded,
@@ -68,6 +69,9 @@ __all__ = [
     "EVENTS",
     "ChildProcessEnded",
     "ChildProcessStarted",
+    "DashboardAction",
+    "DashboardEvent",
+    "DashboardRefused",
     "Event",
     "Handler",
     "HeartbeatFailed",

@@ -1,6 +1,6 @@
 """The classes of all events, in the order of the documentation."""
 
-from oban.telemetry import batch_events, changes, events, node_events
+from oban.telemetry import batch_events, changes, dashboard_events, events, node_events
 from oban.telemetry.events import Event
 
 #: Without the classes that are only bases.
@@ -19,6 +19,8 @@ EVENTS: tuple[type[Event], ...] = (
     changes.PeriodicChanged,
     changes.PeriodicInserted,
     changes.PeriodicFailed,
+    dashboard_events.DashboardAction,
+    dashboard_events.DashboardRefused,
     batch_events.JobsFetched,
     batch_events.OutcomesStored,
     batch_events.ProgressStored,

@@ -2,13 +2,14 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import TYPE_CHECKING, TypeAlias
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from oban.web import security
+from oban.web import audit, security
 from oban.web.access import Permission
 from oban.web.errors import Refused
 from oban.web.visit import Visit
@@ -55,12 +56,39 @@ class Action:
     def route(self, instance: "Instance") -> Route:
         async def endpoint(request: Request) -> Response:
             visit = _visit(request, instance)
-            if not visit.access.allows(self.permission):
-                raise Refused(f"{visit.access.user} does not have the permission for this: {self.permission}")
-            await _check_origin(request)
-            return await self.handler(visit)
+            visit.action = self.permission
+            try:
+                await self._check(visit)
+            except Refused as error:
+                _tell_refusal(visit, error)
+                raise
+            return await self._handle(visit)
 
         return Route(self.path, endpoint, methods=["POST"])
+
+    async def _check(self, visit: Visit) -> None:
+        if not visit.access.allows(self.permission):
+            raise Refused(f"{visit.access.user} does not have the permission for this: {self.permission}")
+        await _check_origin(visit.request)
+
+    async def _handle(self, visit: Visit) -> Response:
+        try:
+            response = await self.handler(visit)
+        except Refused as error:
+            _tell_refusal(visit, error)
+            raise
+        except BaseException:
+            if not visit.is_audited:
+                visit.audit(failed=True)
+            raise
+        if not visit.is_audited:
+            visit.audit(failed=response.status_code >= HTTPStatus.BAD_REQUEST)
+        return response
+
+
+def _tell_refusal(visit: Visit, error: Refused) -> None:
+    telemetry, user = visit.oban.telemetry, visit.access.user
+    audit.refusal(telemetry, visit.request, visit.path, user, visit.action, str(error))
 
 
 def _visit(request: Request, instance: "Instance") -> Visit:

@@ -1,5 +1,6 @@
 """`Visit`: a request to a page of the dashboard, with what the page needs to answer it."""
 
+from collections.abc import Collection
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from starlette.responses import RedirectResponse, Response
 
 from oban import __version__
 from oban.client import Oban
-from oban.web import rendering, security
+from oban.web import audit, rendering, security
 from oban.web.access import Access
 
 if TYPE_CHECKING:
@@ -33,6 +34,9 @@ class Visit:
     instance: "Instance"
     access: Access
     csrf_token: str = field(default_factory=security.new_token)
+    #: What the request is for in the audit trail: the permission of an action.
+    action: str = "view"
+    is_audited: bool = False
 
     @property
     def oban(self) -> Oban:
@@ -61,6 +65,12 @@ class Visit:
         return f"{root.rstrip('/')}/"
 
     @property
+    def path(self) -> str:
+        """The path of the request below that of the instance, such as "/jobs/7"."""
+        path: str = self.request.scope["path"]
+        return path.removeprefix(self.base.rstrip("/"))
+
+    @property
     def section(self) -> str:
         """The part of the address that tells the section of the navigation."""
         path: str = self.request.scope["path"]
@@ -75,6 +85,33 @@ class Visit:
         """The address of a static file. It changes with the version, so that browsers can keep the file."""
         own = self.instance.paths[self.instance.key]
         return f"{self.base.removesuffix(own)}static/{path}?v={__version__}"
+
+    def audit(
+        self,
+        action: str | None = None,
+        *,
+        count: int | None = None,
+        ids: Collection[int] = (),
+        target: str | None = None,
+        filter: str | None = None,
+        failed: bool = False,
+    ) -> None:
+        """Tell the audit trail what the request has changed, after the change is committed.
+
+        An action that never calls this is told all the same, without these details.
+
+        Args:
+            action: What was done, such as "cancel_jobs" (default: the permission that it needs).
+            count: How many jobs, queues or entries were changed.
+            ids: The ids of these jobs. The first 100 are told.
+            target: The name of what was changed, if that is no job: a queue, a node, an entry.
+            filter: The filter that chose the jobs, as it was written. Values of args and meta are removed.
+            failed: Whether the change was not made, or only in part.
+        """
+        self.is_audited = True
+        outcome = "failed" if failed else "done"
+        name = action or self.action
+        audit.action(self, name, outcome=outcome, target=target, ids=ids, filter=filter, count=count)
 
     def render(self, template: str, status: int = 200, **context: Any) -> Response:
         """A page made of a template, which gets `visit` and the context."""

@@ -8,13 +8,13 @@ from dataclasses import fields, is_dataclass
 import pytest
 
 from oban import Job, telemetry
-from oban.telemetry import EVENTS, Event, JobEvent, JobsChanged, JobView, QueueEvent
+from oban.telemetry import EVENTS, DashboardEvent, Event, JobEvent, JobsChanged, JobView, QueueEvent
 from oban.testing import process_job
 from tests.support.processes import ROOT
 from tests.support.telemetry import Recorder
 from tests.support.workers import Noop
 
-BASES = {Event, JobEvent, JobsChanged, QueueEvent}
+BASES = {DashboardEvent, Event, JobEvent, JobsChanged, QueueEvent}
 
 
 def exported() -> set[type[Event]]:
