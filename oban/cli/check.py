@@ -116,7 +116,9 @@ def check(
     The first line sums up. The exit code is that of monitoring plugins: 0 ok, 1 warning, 2 critical, also if
     the database cannot be reached, and 3 unknown, also if the options or the configuration are wrong.
     """
-    health = instance.call(lambda oban: oban.health(thresholds, skip=skip, timeout=timeout), needs_file=False)
+    health = instance.operate(
+        lambda operations: operations.health(thresholds, skip, timeout), needs_file=False
+    )
     _print(health, as_json=as_json, verbose=verbose)
     raise click.exceptions.Exit(EXIT_CODES[health.severity])
 

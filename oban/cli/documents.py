@@ -3,11 +3,11 @@
 from typing import Any
 
 from oban.cli.config import Config
-from oban.cli.job_documents import Changes, JobDetails, JobDocument
 from oban.cli.schema import Installed, Uninstalled
 from oban.cli.top.snapshot import Snapshot
 from oban.diagnosis.explanation import Explanation
 from oban.diagnosis.health_findings import Health
+from oban.documents.jobs import Changes, JobDetails, JobDocument
 from oban.periodic import PeriodicInfo
 from oban.repository.nodes import NodeInfo
 from oban.repository.queue_settings import QueueSettings

@@ -15,6 +15,7 @@ from oban.cli import target as targets
 from oban.cli.options import DEFAULTS, with_settings
 from oban.client import Oban
 from oban.database import schema_errors
+from oban.documents.operations import DatabaseOperations, Operations
 from oban.errors import SchemaMissing
 
 if TYPE_CHECKING:
@@ -68,6 +69,10 @@ class Instance:
                 return await function(oban)
 
         return asyncio.run(call())
+
+    def operate(self, function: Callable[[Operations], Awaitable[T]], *, needs_file: bool = True) -> T:
+        """Call an async function with the operations on the instance, on an event loop of its own."""
+        return self.call(lambda oban: function(DatabaseOperations(oban)), needs_file=needs_file)
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Oban]:

@@ -10,12 +10,10 @@ from oban import fields
 from oban.cli import output
 from oban.cli.durations import Duration
 from oban.cli.instance import of_instance
-from oban.cli.job_actions import CANCEL, DELETE, RETRY, UPDATE, each, left_by_retry, run
-from oban.cli.job_documents import Changes
-from oban.cli.job_filters import Choice, json_object, targeted
-from oban.client import Oban
+from oban.cli.job_actions import run
+from oban.cli.job_filters import json_object, targeted
+from oban.documents.actions import CANCEL, DELETE, RETRY, UPDATE
 from oban.errors import InvalidJob
-from oban.repository.retry import RetryOutcome
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -64,14 +62,7 @@ def cancel(**options: Any) -> None:
 
     Pass their IDs, or filters that find them. A job that is executing is told to stop.
     """
-
-    async def change(oban: Oban, choice: Choice) -> Changes:
-        if choice.only_ids:
-            return await each(oban, choice, oban.cancel_job)
-        number = await oban.cancel_many_jobs(choice.statement(), everything=choice.everything)
-        return Changes(dry_run=False, changed=number)
-
-    run(CANCEL, change, **options)
+    run(CANCEL, {}, **options)
 
 
 @click.command()
@@ -81,14 +72,7 @@ def delete(**options: Any) -> None:
 
     Pass their IDs, or filters that find them. A job that is executing is left alone.
     """
-
-    async def change(oban: Oban, choice: Choice) -> Changes:
-        if choice.only_ids:
-            return await each(oban, choice, oban.delete_job)
-        number = await oban.delete_many_jobs(choice.statement(), everything=choice.everything)
-        return Changes(dry_run=False, changed=number)
-
-    run(DELETE, change, **options)
+    run(DELETE, {}, **options)
 
 
 @click.command()
@@ -116,22 +100,7 @@ def retry(
         "priority": set_priority,
     }
     _check(fields.check_retry, changes)
-
-    async def change(oban: Oban, choice: Choice) -> Changes:
-        outcomes: list[RetryOutcome] = []
-        jobs = list(choice.ids) if choice.only_ids else choice.statement()
-        number = await oban.retry_many_jobs(jobs, everything=choice.everything, outcomes=outcomes, **changes)
-        named = [
-            outcome
-            for outcome in outcomes
-            if outcome.outcome == "conflict" or (choice.only_ids and outcome.outcome != "changed")
-        ]
-        unchanged = [outcome.id for outcome in named if outcome.outcome == "unchanged"]
-        states = {id_: job.state for id_ in unchanged if (job := await oban.get_job(id_)) is not None}
-        left_alone = [left_by_retry(outcome, states) for outcome in named]
-        return Changes(dry_run=False, changed=number, left_alone=left_alone)
-
-    run(RETRY, change, **options)
+    run(RETRY, changes, **options)
 
 
 @click.command()
@@ -178,13 +147,7 @@ def update(
     if not changes:
         raise click.UsageError("Nothing is to be changed: pass an option such as --set-priority 0.")
     _check(fields.check, changes)
-
-    async def change(oban: Oban, choice: Choice) -> Changes:
-        jobs = list(choice.ids) if choice.only_ids else choice.statement()
-        updated = await oban.update_many_jobs(jobs, changes, everything=choice.everything)
-        return Changes(dry_run=False, changed=len(updated))
-
-    run(UPDATE, change, **options)
+    run(UPDATE, changes, **options)
 
 
 def _time(text: str | None) -> datetime | None:

@@ -12,8 +12,8 @@ from rich.text import Text
 from oban import display
 from oban.amounts import duration
 from oban.cli import output
-from oban.cli.job_documents import json_able, text, texts
 from oban.cli.output import Column
+from oban.documents.jobs import json_able, text, texts
 from oban.error_texts import stored_error_line
 from oban.models import Attempt, Job
 from oban.types import ENDED_STATES

@@ -6,7 +6,6 @@ from typing import Any
 
 import click
 from rich.text import Text
-from sqlalchemy import Select
 
 from oban import error_texts, redacted
 from oban.cli import output
@@ -15,12 +14,11 @@ from oban.cli.durations import Duration
 from oban.cli.instance import Instance, of_instance
 from oban.cli.job_changes import cancel, delete, retry, update
 from oban.cli.job_details import show_job
-from oban.cli.job_documents import job_details, job_document, json_able, text
-from oban.cli.job_filters import ID, Choice, filtered
+from oban.cli.job_filters import ID, filtered
 from oban.cli.output import Column
-from oban.client import Oban
-from oban.errors import JobNotFound
-from oban.models import Attempt, Job
+from oban.documents.choice import ORDERS, Choice, Sort
+from oban.documents.jobs import job_details, job_document, json_able, text
+from oban.models import Job
 from oban.types import ENDED_STATES, JobState
 
 _COLUMNS = (
@@ -35,11 +33,6 @@ _COLUMNS = (
 )
 #: The columns of texts that can be long are cut at this many characters.
 _LONGEST = 40
-_ORDERS: dict[str, Any] = {
-    "newest": (Job.id.desc(),),
-    "oldest": (Job.id,),
-    "due": (Job.scheduled_at, Job.id),
-}
 #: The exit code of `oban jobs wait` after its timeout.
 TIMED_OUT = 3
 
@@ -61,20 +54,19 @@ def jobs() -> None:
 )
 @click.option(
     "--sort",
-    type=click.Choice(list(_ORDERS)),
+    type=click.Choice(list(ORDERS)),
     default="newest",
     show_default=True,
     help="The order of the list: by id, or by the time at which jobs are due.",
 )
 @of_instance
 @output.json_option
-def list_(instance: Instance, choice: Choice, limit: int, sort: str, as_json: bool) -> None:
+def list_(instance: Instance, choice: Choice, limit: int, sort: Sort, as_json: bool) -> None:
     """List jobs, the newest first.
 
     WHEN is the time that belongs to the state: when the job is due, began or ended.
     """
-    statement: Select[Any] = choice.statement().order_by(*_ORDERS[sort])
-    found = instance.call(lambda oban: oban.list_jobs(statement, limit=limit + 1))
+    found = instance.operate(lambda operations: operations.list_jobs(choice, sort, limit + 1))
     shown = [redacted.job(job) for job in found[:limit]]
     if as_json:
         output.document(DOCUMENTS["jobs list"], [job_document(job) for job in shown])
@@ -98,11 +90,7 @@ def show(job_id: int, instance: Instance, as_json: bool) -> None:
 
     That includes its attempts, its last error, and the log of its last attempt.
     """
-
-    async def read(oban: Oban) -> tuple[Job | None, list[Attempt]]:
-        return await oban.get_job(job_id), await oban.list_attempts(job_id)
-
-    job, attempts = instance.call(read)
+    job, attempts = instance.operate(lambda operations: operations.show_job(job_id))
     if job is None:
         raise _missing(job_id)
     redacted.job(job, attempts)
@@ -128,16 +116,7 @@ def wait(job_id: int, timeout: timedelta | None, instance: Instance, as_json: bo
     The exit code is 0 if the job is completed; 1 if it is cancelled or discarded, or does not exist; and 3 if
     it has not ended within the timeout.
     """
-
-    async def look(oban: Oban) -> tuple[Job | None, bool]:
-        try:
-            return await oban.wait(job_id, timeout), True
-        except TimeoutError:
-            return await oban.get_job(job_id), False
-        except JobNotFound:
-            return None, False
-
-    job, has_ended = instance.call(look)
+    job, has_ended = instance.operate(lambda operations: operations.wait(job_id, timeout))
     if job is None:
         raise _missing(job_id)
     redacted.job(job)

@@ -34,7 +34,7 @@ def nodes(instance: Instance, as_json: bool) -> None:
     HEARTBEAT is how long ago the last one was. A node is dead if that is longer than its lease; its jobs are
     rescued. CLOCK is how far its clock is ahead of the database's.
     """
-    found = instance.call(lambda oban: oban.list_nodes())
+    found = instance.operate(lambda operations: operations.list_nodes())
     if as_json:
         output.document(DOCUMENTS["nodes"], found)
     elif found:

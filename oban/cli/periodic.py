@@ -6,18 +6,16 @@ from typing import Any
 
 import click
 
-from oban import redacted, suggestions
+from oban import redacted
 from oban.amounts import duration
 from oban.cli import output
 from oban.cli.documents import DOCUMENTS
 from oban.cli.instance import Instance, of_instance
-from oban.cli.job_documents import job_document
 from oban.cli.output import Column
-from oban.client import Oban
+from oban.documents.jobs import job_document
 from oban.error_texts import log_safe
-from oban.errors import PeriodicNotFound
 from oban.models import Job
-from oban.periodic import PeriodicInfo, find_name
+from oban.periodic import PeriodicInfo
 
 _COLUMNS = (
     Column("NAME"),
@@ -41,7 +39,9 @@ def periodic() -> None:
 @output.json_option
 def list_(instance: Instance, as_json: bool) -> None:
     """List the periodic entries, with their last and their next time."""
-    entries = [redacted.periodic(info) for info in instance.call(lambda oban: oban.list_periodic())]
+    entries = [
+        redacted.periodic(info) for info in instance.operate(lambda operations: operations.list_periodic())
+    ]
     if as_json:
         output.document(DOCUMENTS["periodic list"], entries)
     elif entries:
@@ -72,7 +72,7 @@ def show(entry: str, instance: Instance, as_json: bool) -> None:
 
     That includes what `oban periodic update` has changed.
     """
-    info = redacted.periodic(instance.call(lambda oban: find(oban, entry)))
+    info = redacted.periodic(instance.operate(lambda operations: operations.find_periodic(entry)))
     if as_json:
         output.document(DOCUMENTS["periodic show"], info)
     else:
@@ -108,29 +108,13 @@ def _last(info: PeriodicInfo) -> str:
     return f"{output.time(info.last_tick)}{by_job}"
 
 
-async def find(oban: Oban, entry: str) -> PeriodicInfo:
-    """An entry by its name; raises `PeriodicNotFound`."""
-    name = find_name(entry)
-    entries = await oban.list_periodic()
-    found = next((info for info in entries if info.name == name), None)
-    if found is None:
-        known = [info.name for info in entries]
-        raise PeriodicNotFound(name, suggestions.suggestion(name, known) if known else "")
-    return found
-
-
 @periodic.command()
 @click.argument("entry")
 @of_instance
 @output.json_option
 def pause(entry: str, instance: Instance, as_json: bool) -> None:
     """Let ENTRY insert no jobs until it is resumed."""
-
-    async def call(oban: Oban) -> PeriodicInfo:
-        await oban.pause_periodic(entry)
-        return await find(oban, entry)
-
-    info = instance.call(call)
+    info = instance.operate(lambda operations: operations.change_periodic("pause", entry))
     _report("pause", info, f"{log_safe(entry)} is paused.", as_json)
 
 
@@ -140,12 +124,7 @@ def pause(entry: str, instance: Instance, as_json: bool) -> None:
 @output.json_option
 def resume(entry: str, instance: Instance, as_json: bool) -> None:
     """Let ENTRY insert jobs again, from its next time on."""
-
-    async def call(oban: Oban) -> PeriodicInfo:
-        await oban.resume_periodic(entry)
-        return await find(oban, entry)
-
-    info = instance.call(call)
+    info = instance.operate(lambda operations: operations.change_periodic("resume", entry))
     _report("resume", info, f"{log_safe(entry)} is active.", as_json)
 
 
@@ -162,7 +141,7 @@ def _report(verb: str, info: PeriodicInfo, text: str, as_json: bool) -> None:
 @output.json_option
 def run(entry: str, instance: Instance, as_json: bool) -> None:
     """Insert a job of ENTRY now, also if it is paused."""
-    job: Job = redacted.job(instance.call(lambda oban: oban.run_periodic(entry)))
+    job: Job = redacted.job(instance.operate(lambda operations: operations.run_periodic(entry)))
     if job.conflict:
         raise click.ClickException(
             f"no job of {log_safe(entry)} was inserted: it is unique, and job {job.id}, which is {job.state},"

@@ -11,12 +11,9 @@ from oban import redacted
 from oban.cli import output
 from oban.cli.documents import DOCUMENTS
 from oban.cli.instance import Instance, of_instance
-from oban.cli.periodic import find, periodic
-from oban.client import Oban
+from oban.cli.periodic import periodic
 from oban.error_texts import log_safe
-from oban.fields import JobFields
-from oban.models import Job
-from oban.periodic import CATCH_UP, CatchUp, Periodic, PeriodicInfo
+from oban.periodic import CATCH_UP, CatchUp, PeriodicInfo
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -92,10 +89,9 @@ def add(
     app.workers.Report. ENTRY survives restarts, and needs no code that declares it. An entry of this name
     that was added before is replaced.
     """
-    timing = {name: changes.pop(name) for name in ("timezone", "catch_up", "window") if name in changes}
-    fields: JobFields = {"worker": worker, **changes}  # type: ignore[typeddict-item]
-    new = Periodic(entry, expression, Job(**fields), **timing)
-    _report("add", instance.call(lambda oban: oban.add_periodic(new)), "was added", as_json)
+    options = {"worker": worker, **changes}
+    info = instance.operate(lambda operations: operations.add_periodic(entry, expression, options))
+    _report("add", info, "was added", as_json)
 
 
 @periodic.command()
@@ -115,7 +111,7 @@ def update(
         changes["expression"] = expression
     if not changes:
         raise click.UsageError("Nothing to update: pass one of the options, such as --expression.")
-    info = instance.call(lambda oban: oban.update_periodic(entry, **changes))
+    info = instance.operate(lambda operations: operations.change_periodic("update", entry, changes))
     _report("update", info, "was changed", as_json)
 
 
@@ -125,7 +121,7 @@ def update(
 @output.json_option
 def reset(entry: str, instance: Instance, as_json: bool) -> None:
     """Take back all changes of `oban periodic update` to ENTRY."""
-    info = instance.call(lambda oban: oban.reset_periodic(entry))
+    info = instance.operate(lambda operations: operations.change_periodic("reset", entry))
     _report("reset", info, "is as it was declared", as_json)
 
 
@@ -138,13 +134,7 @@ def delete(entry: str, instance: Instance, as_json: bool) -> None:
 
     With --json, print what was deleted.
     """
-
-    async def call(oban: Oban) -> PeriodicInfo:
-        info = await find(oban, entry)
-        await oban.delete_periodic(entry)
-        return info
-
-    info = instance.call(call)
+    info = instance.operate(lambda operations: operations.change_periodic("delete", entry))
     if as_json:
         output.document(DOCUMENTS["periodic delete"], redacted.periodic(info))
     else:

@@ -1,18 +1,17 @@
 """`oban queues`: list the queues of an instance, and command those of all its nodes or of one."""
 
-import functools
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Iterable
+from typing import Any
 
 import click
 from rich.text import Text
 
-from oban import suggestions
 from oban.amounts import counted, short_duration
 from oban.cli import output
 from oban.cli.documents import DOCUMENTS
 from oban.cli.instance import Instance, of_instance
 from oban.cli.output import Column
-from oban.client import Oban
+from oban.documents.queue_commands import QueueVerb
 from oban.error_texts import log_safe
 from oban.repository.queue_settings import ALL, QueueSettings
 from oban.repository.stats import QueueStats, QueueStatus, Stats
@@ -67,7 +66,7 @@ def list_(instance: Instance, count_limit: int | None, as_json: bool) -> None:
     once. SETTINGS are what commands such as `oban queues pause` have stored. A queue is idle if no node that
     is alive runs it.
     """
-    stats = instance.call(lambda oban: oban.stats(count_limit=count_limit))
+    stats = instance.operate(lambda operations: operations.stats(count_limit))
     if as_json:
         output.document(DOCUMENTS["queues list"], [*stats.queues])
     elif stats.queues:
@@ -135,9 +134,7 @@ def pause(
     name = _one_or_all(queue, all_queues)
     if name == ALL:
         output.confirm(f"Pause all queues {_where(on_node)}?", yes=yes)
-        _command(instance, ALL, on_node, as_json, "paused", lambda oban: oban.pause_all_queues(on_node))
-    else:
-        _command(instance, name, on_node, as_json, "paused", lambda oban: oban.pause_queue(name, on_node))
+    _command(instance, name, on_node, as_json, "paused", "pause")
 
 
 @queues.command()
@@ -154,9 +151,7 @@ def resume(
     name = _one_or_all(queue, all_queues)
     if name == ALL:
         output.confirm(f"Resume all queues {_where(on_node)}?", yes=yes)
-        _command(instance, ALL, on_node, as_json, "resumed", lambda oban: oban.resume_all_queues(on_node))
-    else:
-        _command(instance, name, on_node, as_json, "resumed", lambda oban: oban.resume_queue(name, on_node))
+    _command(instance, name, on_node, as_json, "resumed", "resume")
 
 
 @queues.command()
@@ -173,7 +168,7 @@ def scale(
     if (limit is None) != configured:
         raise click.UsageError("Pass either LIMIT or --configured.")
     done = "limited as configured" if limit is None else f"limited to {counted(limit, 'job')} at once"
-    _command(instance, queue, on_node, as_json, done, lambda oban: oban.scale_queue(queue, limit, on_node))
+    _command(instance, queue, on_node, as_json, done, "scale", limit=limit)
 
 
 @queues.command()
@@ -194,8 +189,7 @@ def start(
 ) -> None:
     """Run QUEUE, whether or not it is configured."""
     done = f"started{', but paused,' if paused else ''} with up to {counted(limit, 'job')} at once"
-    send = functools.partial(Oban.start_queue, queue=queue, limit=limit, paused=paused, node=on_node)
-    _command(instance, queue, on_node, as_json, done, send, new=True)
+    _command(instance, queue, on_node, as_json, done, "start", limit=limit, paused=paused)
 
 
 @queues.command()
@@ -205,7 +199,7 @@ def start(
 @output.json_option
 def stop(queue: str, on_node: str | None, instance: Instance, as_json: bool) -> None:
     """Stop running QUEUE until it is started again. Executing jobs finish."""
-    _command(instance, queue, on_node, as_json, "stopped", lambda oban: oban.stop_queue(queue, on_node))
+    _command(instance, queue, on_node, as_json, "stopped", "stop")
 
 
 def _one_or_all(queue: str | None, all_queues: bool) -> str:
@@ -224,38 +218,15 @@ def _command(
     node: str | None,
     as_json: bool,
     done: str,
-    send: Callable[[Oban], Awaitable[None]],
-    *,
-    new: bool = False,
+    verb: QueueVerb,
+    **options: Any,
 ) -> None:
-    """Send a command, and tell what is stored now. `new` is for one that can be about a new queue."""
-
-    async def call(oban: Oban) -> tuple[list[QueueSettings], list[str]]:
-        infos = await oban.check_cluster()
-        queues_ = {*(info.queue for info in infos), *(row.queue for row in await oban.list_queue_settings())}
-        await send(oban)
-        warnings = []
-        if not (new or queue == ALL):
-            warnings += _unknown(f"runs the queue {log_safe(queue)}", queue, sorted(queues_ - {ALL}))
-        if node is not None:
-            warnings += _unknown(f"is named {log_safe(node)}", node, sorted({info.node for info in infos}))
-        stored = await oban.list_queue_settings()
-        return [row for row in stored if row.queue == queue], warnings
-
-    settings, warnings = instance.call(call)
+    """Send a command, and tell what is stored now."""
+    change = instance.operate(lambda operations: operations.command_queue(verb, queue, node, **options))
     if as_json:
-        output.document(DOCUMENTS["queues pause"], settings)
+        output.document(DOCUMENTS["queues pause"], change.settings)
     else:
         what = "All queues are" if queue == ALL else f"{log_safe(queue)} is"
         click.echo(f"{what} {done} {_where(node)}.")
-    for warning in warnings:
+    for warning in change.warnings:
         click.echo(warning, err=True)
-
-
-def _unknown(what: str, name: str, known: Sequence[str]) -> list[str]:
-    """A warning that no node is affected so far, if so."""
-    if name in known:
-        return []
-    near = suggestions.similar(name, known)
-    hint = f" Did you mean {log_safe(near)}?" if near else ""
-    return [f"No node {what} now. The command is stored for later.{hint}"]

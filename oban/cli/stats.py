@@ -30,7 +30,7 @@ def stats(instance: Instance, count_limit: int | None, as_json: bool) -> None:
 
     A number with a + is a limit: there are more jobs.
     """
-    found = instance.call(lambda oban: oban.stats(count_limit=count_limit))
+    found = instance.operate(lambda operations: operations.stats(count_limit))
     if as_json:
         output.document(DOCUMENTS["stats"], found)
         return

@@ -8,7 +8,6 @@ from oban.cli import output
 from oban.cli.documents import DOCUMENTS
 from oban.cli.instance import Instance, of_instance
 from oban.cli.job_filters import ID
-from oban.client import Oban
 from oban.diagnosis.explanation import Explanation, Reason
 from oban.diagnosis.texts import named
 
@@ -23,11 +22,8 @@ def why(job_ids: tuple[int, ...], instance: Instance, as_json: bool) -> None:
     The first line of each answer is the decisive reason. If there are further ones, they follow. The exit
     code is 1 if one of the jobs does not exist.
     """
-
-    async def ask(oban: Oban) -> list[Explanation]:
-        return [await oban.why(job_id) for job_id in dict.fromkeys(job_ids)]
-
-    explanations = instance.call(ask)
+    asked = list(dict.fromkeys(job_ids))
+    explanations = instance.operate(lambda operations: operations.why(asked))
     if as_json:
         output.document(DOCUMENTS["why"], explanations)
     else:

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import URL
 
 from oban import Job, SyncOban
-from oban.cli.job_actions import CANCEL, DELETE, RETRY, UPDATE
+from oban.documents.actions import CANCEL, DELETE, RETRY, UPDATE
 from tests.cli.shop import Shop
 from tests.support.rows import STATES, row
 from tests.support.terminal import Terminals

@@ -96,7 +96,7 @@ def test_each_filter_finds_its_jobs(shop: Shop, monkeypatch: pytest.MonkeyPatch)
     oban = Oban(shop.url)
     # Connecting takes most of the time of a command.
     with asyncio.Runner() as runner:
-        monkeypatch.setattr(Instance, "call", lambda _, function: runner.run(function(oban)))
+        monkeypatch.setattr(Instance, "call", lambda _, function, **__: runner.run(function(oban)))
         found = {command: ids(shop.json("list", *shlex.split(command))) for command in FILTERS}
         runner.run(oban.engine.dispose())
     assert found == FILTERS
@@ -110,7 +110,7 @@ def test_each_filter_finds_its_jobs(shop: Shop, monkeypatch: pytest.MonkeyPatch)
         ("--older-than 2y", "'2y' is not a duration"),
         ("--older-than -1h", "'-1h' is not a duration"),
         ("--newer-than 99999999999d", "'99999999999d' is too long."),
-        ("--newer-than 999999d", "--newer-than is before the year 1."),
+        ("--newer-than 999999d", "--newer-than: the time is before the year 1."),
         ("--priority 10", "10 is not in the range 0<=x<=9."),
         ("--limit 0", "0 is not in the range"),
         ("--args =7", "--args: '=7' is not PATH=VALUE, such as customer.id=7"),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import insert
 
-from oban.cli.job_documents import JobDocument
+from oban.documents.jobs import JobDocument
 from oban.models import Attempt
 from tests.cli.shop import Shop
 from tests.support.rows import MADE, TABLE, row

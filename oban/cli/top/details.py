@@ -11,8 +11,8 @@ from rich.text import Text
 from oban import redacted
 from oban.cli import output
 from oban.cli.job_details import log_line
-from oban.cli.job_documents import json_able, text, texts
 from oban.client import Oban
+from oban.documents.jobs import json_able, text, texts
 from oban.error_texts import log_safe
 from oban.models import Job
 from oban.models.attempt import Attempt

@@ -11,10 +11,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased, load_only
 
 from oban import dialects, filters
-from oban.cli.job_documents import text, texts
 from oban.cli.top.snapshot import ExecutingRow, FailureRow, JobProgress, NodeRow, QueueRow, Snapshot
 from oban.client import Oban
 from oban.database.engines import with_own_pool
+from oban.documents.jobs import text, texts
 from oban.error_texts import error_line, last_error
 from oban.errors import ObanError
 from oban.models import Job

@@ -1,4 +1,4 @@
-"""What the commands `oban jobs …` print with `--json`."""
+"""A job, its attempts and what was done to jobs, as documents."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -67,7 +67,7 @@ class JobDetails(JobDocument):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeftAlone:
-    """A job that a command has not changed, and why."""
+    """A job that was not changed, and why."""
 
     id: int
     #: "state", "attempts", "missing" or "conflict".
@@ -80,7 +80,7 @@ class LeftAlone:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Changes:
-    """What a command did to jobs, or would do."""
+    """What was done to jobs, or would be."""
 
     dry_run: bool
     #: How many jobs were changed, or would be.
@@ -100,12 +100,12 @@ _LISTS = ("tags", "attempted_by")
 
 
 def job_document(job: Job) -> JobDocument:
-    """A job for `--json`, whatever its row contains."""
+    """A job as a document, whatever its row contains."""
     return JobDocument(**{name: _value(name, getattr(job, name)) for name in _FIELDS})
 
 
 def job_details(job: Job, attempts: Sequence[Attempt]) -> JobDetails:
-    """A job with its history for `--json`."""
+    """A job with its history as a document."""
     values = {name: _value(name, getattr(job, name)) for name in _FIELDS}
     return JobDetails(**values, attempts=[_attempt(each) for each in attempts])
 
