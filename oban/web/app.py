@@ -35,13 +35,15 @@ ROUTES: Sequence[Page | Action] = (
 )
 
 
-def dashboard(*obans: Oban, authorize: Authorize | None = None) -> "Dashboard":
+def dashboard(*obans: Oban, authorize: Authorize | None = None, live: bool = True) -> "Dashboard":
     """Make a dashboard, an ASGI application, to be mounted in another one or served on its own.
 
     Args:
         obans: The clients of the instances that it shows, at least one. They need no queues.
         authorize: Called with each request, it returns an `Access`, or None to refuse; it can be async
             (default: only requests from this machine are served, and may do everything).
+        live: Whether the server tells open pages when to refresh, by a stream of events for each. Turn it off
+            behind a server with a thread for each request: pages ask at an interval then.
 
     Returns:
         A `Dashboard`.
@@ -57,18 +59,18 @@ def dashboard(*obans: Oban, authorize: Authorize | None = None) -> "Dashboard":
     for each in obans:
         if not isinstance(each, Oban):
             raise ConfigError(f"dashboard needs an Oban, not {type(each).__name__}")
-    return Dashboard(obans, authorize)
+    return Dashboard(obans, authorize, live=live)
 
 
 class Dashboard:
     """The ASGI application that `dashboard` makes."""
 
-    def __init__(self, obans: Sequence[Oban], authorize: Authorize | None) -> None:
+    def __init__(self, obans: Sequence[Oban], authorize: Authorize | None, *, live: bool) -> None:
         keys = [_key(oban) for oban in obans]
         if len(set(keys)) < len(keys):
             raise ConfigError("two of the clients have the same name: give each Oban its own")
         paths = {key: f"{key}/" if len(keys) > 1 else "" for key in keys}
-        self._instances = [Instance(key, oban, paths) for key, oban in zip(keys, obans, strict=True)]
+        self._instances = [Instance(key, oban, paths, live) for key, oban in zip(keys, obans, strict=True)]
         routes: list[BaseRoute] = [
             Mount("/static", StaticFiles(packages=[("oban.web", "static")]), name="static")
         ]

@@ -18,17 +18,19 @@ class Instance:
         sessions: The dashboard's own connections to its database.
         live: Tells open pages when to refresh.
         paths: The path of each instance of the dashboard below that of the dashboard, by key.
+        streams: Whether pages get events. Without, they ask at an interval.
     """
 
     key: str
     oban: Oban
     paths: Mapping[str, str]
+    streams: bool = True
     sessions: Sessions = field(init=False)
     live: Live = field(init=False)
 
     def __post_init__(self) -> None:
         self.sessions = Sessions(self.oban)
-        self.live = Live(self.oban, self.sessions)
+        self.live = Live(self.oban, self.sessions, enabled=self.streams)
 
     async def close(self) -> None:
         await self.live.close()

@@ -1,0 +1,113 @@
+"""`Sampler`: reads a sample of an instance, at a bounded cost however many pages are open."""
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from oban.client import Oban
+from oban.repository.stats import Stats
+from oban.web.sessions import Sessions
+
+#: Up to how many jobs of each queue and state are counted.
+COUNT_LIMIT = 10_000
+#: Seconds between two samples while pages are open.
+INTERVAL = 2.0
+#: The most of the time that one connection can spend on samples.
+DUTY = 0.03
+#: The longest pause between two samples, in seconds.
+MAX_PAUSE = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class LiveSample:
+    """What an instance did a moment ago.
+
+    Attributes:
+        stats: The result of `oban.stats(count_limit=COUNT_LIMIT)`.
+        read_at: When it was read, by `time.monotonic()`.
+        seconds: How long reading it took.
+    """
+
+    stats: Stats
+    read_at: float = field(default_factory=time.monotonic)
+    seconds: float = 0.0
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """The number of jobs by state, of each queue up to the limit."""
+        return self.stats.counts
+
+    @property
+    def truncated(self) -> frozenset[str]:
+        """The states that have more jobs than `counts` tells."""
+        return frozenset(state for queue in self.stats.queues for state in queue.truncated)
+
+    @property
+    def failed(self) -> int:
+        """How many jobs were discarded within the last hour."""
+        return self.stats.finished["discarded"].last_hour
+
+    @property
+    def digest(self) -> Any:
+        """What differs when pages would show something else, apart from the passage of time."""
+        stats = self.stats
+        queues = [(each.queue, each.status, each.counts, each.limit, each.nodes) for each in stats.queues]
+        nodes = [(each.node, each.alive) for each in stats.nodes]
+        finished = {state: each.last_minute for state, each in stats.finished.items()}
+        return queues, nodes, finished, stats.due, stats.leader, stats.settings
+
+    @property
+    def pause(self) -> float:
+        """Seconds until the next sample may be read: the longer, the dearer this one was."""
+        return min(MAX_PAUSE, max(INTERVAL, self.seconds / DUTY))
+
+
+class Sampler:
+    """Reads samples, one at a time, for all pages of an instance."""
+
+    def __init__(self, oban: Oban, sessions: Sessions) -> None:
+        self._oban, self._sessions = oban, sessions
+        self._last: LiveSample | None = None
+        self._reading: asyncio.Task[LiveSample] | None = None
+
+    async def sample(self, max_age: float = INTERVAL) -> LiveSample:
+        """The last sample if it is at most `max_age` seconds old, else a new one.
+
+        Those who ask at the same time get the same one. Where a sample takes long, it is used for longer, so
+        that samples never take more than `DUTY` of the time.
+
+        Raises:
+            TimeoutError, ObanError, SQLAlchemyError, OSError: The database does not answer.
+        """
+        last = self._last
+        if last is not None and time.monotonic() - last.read_at <= max(max_age, last.pause):
+            return last
+        return await self.read()
+
+    async def read(self) -> LiveSample:
+        """Read a sample, or wait for the one that is being read."""
+        if self._reading is None or self._reading.done():
+            self._reading = asyncio.create_task(self._read())
+            # Nobody may be left to get the error.
+            self._reading.add_done_callback(lambda task: task.cancelled() or task.exception())
+        # A client that goes away does not take the sample from the others.
+        return await asyncio.shield(self._reading)
+
+    async def _read(self) -> LiveSample:
+        started = time.monotonic()
+        if self._sessions.engine is self._oban.engine:
+            # Everybody shares the only connection, whose transactions the client keeps apart.
+            stats = await self._oban.stats(count_limit=COUNT_LIMIT)
+        else:
+            async with self._sessions.read() as session:
+                stats = await self._oban.stats(session, count_limit=COUNT_LIMIT)
+        now = time.monotonic()
+        self._last = LiveSample(stats, now, now - started)
+        return self._last
+
+    async def close(self) -> None:
+        """Stop reading."""
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.gather(self._reading, return_exceptions=True)
