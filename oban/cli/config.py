@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import click
 from sqlalchemy import URL
 
-from oban import Oban, dialects
-from oban.cli import durations, output
+from oban import Oban, dialects, durations
 from oban.cli import options as setting_options
+from oban.cli import output
 from oban.cli.instance import Instance
 from oban.cli.output import Column
 from oban.config import Options, QueueOptions, Retention

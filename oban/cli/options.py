@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from oban import QueueOptions
-from oban.cli import durations
+from oban import QueueOptions, durations
 from oban.cli.logs import FORMATS, LEVELS
 from oban.config import NOTIFIERS, Options
 

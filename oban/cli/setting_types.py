@@ -5,8 +5,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 from pydantic import BeforeValidator
 
-from oban import display
-from oban.cli import durations
+from oban import display, durations
 from oban.cli.logs import FORMATS, LEVELS
 from oban.cli.options import parse_queues
 from oban.config import Options

@@ -66,3 +66,7 @@ class Documents(ABC):
     @abstractmethod
     def has_any(self, tags: Any, wanted: list[str]) -> ColumnElement[bool]:
         """Whether a list of strings has at least one of some strings."""
+
+    @abstractmethod
+    def has_part(self, tags: Any, text: str) -> ColumnElement[bool]:
+        """Whether any of a list of strings contains a text, in upper or lower case."""

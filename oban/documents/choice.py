@@ -1,18 +1,16 @@
 """Which jobs a command or a request is about: ids and filters, as a `select(Job)`."""
 
-import itertools
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any, Literal, TypedDict
 
-from sqlalchemy import Boolean, Select, and_, or_, select
+from sqlalchemy import Select, and_, select
 
 from oban import encoding, filters
-from oban.dialects import portable
 from oban.errors import InvalidArgument, ObanError
 from oban.filters import Condition
+from oban.job_search import conditions, documents
 from oban.models import Job
 
 #: The orders of lists of jobs.
@@ -77,10 +75,8 @@ class Choice:
     @classmethod
     def of(cls, chosen: Filters, ids: Sequence[int] = (), *, everything: bool = False) -> "Choice":
         """The jobs with these ids that match all filters. Raises `InvalidFilter`."""
-        conditions = tuple(_conditions(chosen))
-        return cls(
-            ids=tuple(dict.fromkeys(ids)), filters=chosen, conditions=conditions, everything=everything
-        )
+        made = tuple(_conditions(chosen))
+        return cls(ids=tuple(dict.fromkeys(ids)), filters=chosen, conditions=made, everything=everything)
 
     @property
     def only_ids(self) -> bool:
@@ -106,14 +102,9 @@ def _queues(names: Sequence[str]) -> Iterator[Condition]:
     yield Job.queue.in_([encoding.string(name, "queue") for name in names])
 
 
-def _on_node(node: str) -> Iterator[Condition]:
-    names = [encoding.string(node, "node")]
-    yield portable.per_database(lambda documents: documents.has_any(Job.attempted_by, names), Boolean())
-
-
-def _ago(name: str, seconds: float) -> datetime:
+def _by_age(name: str, condition: Callable[[timedelta], Condition], seconds: float) -> Iterator[Condition]:
     try:
-        return datetime.now(UTC) - timedelta(seconds=seconds)
+        yield condition(timedelta(seconds=seconds))
     except (OverflowError, ValueError):
         raise InvalidFilter(name, "the time is before the year 1") from None
 
@@ -126,14 +117,14 @@ _MAKERS: Mapping[str, Callable[[Any], Iterator[Condition]]] = {
     "tag": lambda tags: iter([filters.tags(*tags)]),
     "args": lambda texts: (_at("args", filters.args, text) for text in texts),
     "meta": lambda texts: (_at("meta", filters.meta, text) for text in texts),
-    "older_than": lambda age: iter([Job.inserted_at <= _ago("older_than", age)]),
-    "newer_than": lambda age: iter([Job.inserted_at > _ago("newer_than", age)]),
+    "older_than": lambda age: _by_age("older_than", conditions.inserted_before, age),
+    "newer_than": lambda age: _by_age("newer_than", conditions.inserted_within, age),
     "priority": lambda numbers: iter([Job.priority.in_(numbers)]),
-    "node": _on_node,
+    "node": lambda node: iter([conditions.node(node)]),
 }
 
 
-def _at(name: str, document: Callable[..., filters.Value], text: str) -> Condition:
+def _at(name: str, document: documents.Document, text: str) -> Condition:
     """The condition of a filter of args or meta: PATH=VALUE, PATH, or a JSON object."""
     if text.lstrip().startswith("{"):
         subset = decoded(text)
@@ -141,7 +132,7 @@ def _at(name: str, document: Callable[..., filters.Value], text: str) -> Conditi
             raise InvalidFilter(name, f"{text!r} is not a JSON object")
         if not subset:
             raise InvalidFilter(name, "an empty object is contained in every job's: leave it out")
-        return and_(*_contained(document, (), subset))
+        return and_(*documents.contained(document, subset))
     path, separator, value = text.partition("=")
     keys = path.split(".")
     if "" in keys:
@@ -150,35 +141,13 @@ def _at(name: str, document: Callable[..., filters.Value], text: str) -> Conditi
             f"{text!r} is not PATH=VALUE, such as customer.id=7, nor a JSON object, such as"
             """ '{"customer": {"id": 7}}'""",
         )
-    found = [document(*path) for path in _paths(name, keys)]
-    if not separator:
-        return or_(*(each.exists() for each in found))
-    parsed = decoded(value)
-    wanted = value if parsed is NO_JSON else parsed
-    return or_(*(each == wanted for each in found))
-
-
-def _paths(name: str, keys: list[str]) -> Iterator[tuple[str | int, ...]]:
-    """What a path can mean: a number is the index of a list, or a key."""
-    first, *further = keys
-    steps: list[tuple[str | int, ...]] = [
-        (key, int(key)) if re.fullmatch(r"\d{1,9}", key, re.ASCII) else (key,) for key in further
-    ]
-    # Each such step doubles the condition.
-    if sum(len(each) > 1 for each in steps) > 4:
-        raise InvalidFilter(name, f"the path {'.'.join(keys)} has more than 4 numbers; use a JSON object")
-    for rest in itertools.product(*steps):
-        yield (first, *rest)
-
-
-def _contained(
-    document: Callable[..., filters.Value], path: tuple[str, ...], subset: Mapping[str, Any]
-) -> Iterator[Condition]:
-    for key, value in subset.items():
-        if isinstance(value, dict) and value:
-            yield from _contained(document, (*path, key), value)
-        else:
-            yield document(*path, key) == value
+    try:
+        if not separator:
+            return documents.exists(document, keys)
+        parsed = decoded(value)
+        return documents.equals(document, keys, value if parsed is NO_JSON else parsed)
+    except documents.TooManyNumbers as error:
+        raise InvalidFilter(name, f"{error}; use a JSON object") from None
 
 
 #: Stands for a text that is not JSON.

@@ -2,7 +2,7 @@
 
 import pytest
 
-from oban.cli.durations import parse
+from oban.durations import parse
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,12 @@ class PostgreSQLDocuments(Documents):
     def has_any(self, tags: Any, wanted: list[str]) -> ColumnElement[bool]:
         return sa.type_coerce(tags, sa.ARRAY(sa.Text())).op("&&", return_type=sa.Boolean())(_strings(wanted))
 
+    def has_part(self, tags: Any, text: str) -> ColumnElement[bool]:
+        # Faster than a subquery of unnest(). No text that people search for has the separator in it.
+        joined = sa.func.array_to_string(sa.type_coerce(tags, sa.ARRAY(sa.Text())), sql_literal("\x1f"))
+        found = sa.type_coerce(joined, sa.Text()).icontains(text, autoescape=True)
+        return sa.func.coalesce(found, sa.false())
+
 
 def _at(document: Any, path: Sequence[Any]) -> Any:
     json: Any = sa.type_coerce(document, JSONB())

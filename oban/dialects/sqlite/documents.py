@@ -98,6 +98,11 @@ class SQLiteDocuments(Documents):
         matches = each.c.value.in_([sa.literal(tag, sa.Text()) for tag in wanted])
         return sa.select(sa.literal_column("1")).select_from(each).where(matches).exists()
 
+    def has_part(self, tags: Any, text: str) -> ColumnElement[bool]:
+        each = sa.func.json_each(json_or_empty(tags, "array")).table_valued("value", name="tag")
+        matches = sa.type_coerce(each.c.value, sa.Text()).icontains(text, autoescape=True)
+        return sa.select(sa.literal_column("1")).select_from(each).where(matches).exists()
+
 
 def _exists(document: Any, path: Sequence[Any], test: _Test) -> ColumnElement[bool]:
     source, last = _walk(document, path)
