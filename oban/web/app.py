@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from oban.client import Oban
 from oban.errors import ConfigError
-from oban.web import job, jobs, live, new_job, nodes, overview, periodic, queues
+from oban.web import job, jobs, live, new_job, nodes, overview, palette, periodic, queues
 from oban.web.access import Authorize
 from oban.web.authorization import Authorization
 from oban.web.errors import WebError
@@ -31,6 +31,7 @@ ROUTES: Sequence[Page | Action] = (
     *queues.ROUTES,
     *nodes.ROUTES,
     *periodic.ROUTES,
+    *palette.ROUTES,
     Page("/events", live.events),
 )
 

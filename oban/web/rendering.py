@@ -10,7 +10,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.responses import HTMLResponse, Response
 
 from oban import __version__
-from oban.web import security
+from oban.web import code, documents, security, texts
+from oban.web.access import PERMISSIONS
 
 if TYPE_CHECKING:
     from oban.web.visit import Visit
@@ -37,8 +38,22 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"number": number, "iso": iso}
-    made.globals |= {"version": __version__, "sections": SECTIONS}
+    made.filters |= {
+        "number": texts.number,
+        "compact": texts.compact,
+        "duration": texts.duration,
+        "pieces": texts.pieces,
+        "plain": texts.plain,
+        "visible": texts.visible,
+        "document": documents.document,
+        "traceback": code.traceback,
+        "iso": iso,
+    }
+    made.globals |= {
+        "version": __version__,
+        "sections": SECTIONS,
+        "permission_count": len(PERMISSIONS),
+    }
     return made
 
 
@@ -51,7 +66,8 @@ def page(visit: "Visit", name: str, status: int, context: Mapping[str, Any]) -> 
         .get_template(name)
         .render(visit=visit, access=visit.access, flash=message, flash_failed=kind == "failed", **context)
     )
-    response = HTMLResponse(body, status)
+    # A row of SQLite can contain half of a surrogate pair, which UTF-8 has no form for.
+    response = HTMLResponse(body.encode(errors="replace"), status)
     if flash is not None:
         response.delete_cookie(FLASH_COOKIE, path=visit.base)
     if visit.request.cookies.get(security.CSRF_COOKIE) != visit.csrf_token:
@@ -77,11 +93,6 @@ def set_flash(visit: "Visit", response: Response, message: str, *, failed: bool)
         httponly=True,
         samesite="strict",
     )
-
-
-def number(value: float) -> str:
-    """A number with separators between thousands."""
-    return f"{value:,}"
 
 
 def iso(value: datetime) -> str:

@@ -58,6 +58,13 @@ class Visit:
         kept = {name: value for name, value in query.items() if value is not None}
         return self.base + quote(path.lstrip("/")) + (f"?{urlencode(kept, doseq=True)}" if kept else "")
 
+    def here(self, **query: Any) -> str:
+        """The address of this page with other values in its query: None removes one."""
+        kept = [(name, value) for name, value in self.request.query_params.multi_items() if name not in query]
+        changed = {name: value for name, value in query.items() if value is not None}
+        text = urlencode(kept + list(changed.items()), doseq=True)
+        return quote(self.request.scope["path"]) + (f"?{text}" if text else "")
+
     @property
     def base(self) -> str:
         """The path of the instance, with a slash at its end."""
