@@ -14,7 +14,7 @@ endif
 # Pythons that are there, but not on the path.
 PYENV := $(wildcard $(HOME)/.pyenv/versions/*/bin/python3.1[123])
 
-.PHONY: help demo test test-all test-rest check bench mutants matrix clean
+.PHONY: help demo test test-all test-rest test-browser check bench mutants matrix clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 11
@@ -36,7 +36,7 @@ NODES := not (runner and not session and ([sqlite or -sqlite))
 PLANS := not (plans and ([loaded or [idle or [bloated))
 
 # Else each of the processes that tests start would compile the library again, and each of pytest-xdist the tests.
-test test-rest: export PYTHONDONTWRITEBYTECODE :=
+test test-rest test-browser: export PYTHONDONTWRITEBYTECODE :=
 
 test: $(VENV)/.dev ## Run the tests but the slow ones, on SQLite and on a PostgreSQL that they start (ARGS=… for some)
 	$(PYTEST) $(or $(ARGS),$(PARALLEL) -m 'not slow and not second_driver')
@@ -49,6 +49,10 @@ test-rest: $(VENV)/.dev ## Run what `make test` leaves out: slow tests, without 
 	$(PYTEST) -m alone
 	OBAN_FAST_PATH=off $(PYTEST) $(PARALLEL) --each-driver -m 'not slow and not execution' -k 'not asyncpg and $(NODES)' $(STATEMENTS)
 	$(BIN)/tox run -e sqlalchemy20 -- $(PARALLEL) --each-driver -m 'not slow and not execution' -k 'not ((runner or suite) and psycopg) and not (suite and ([sqlite or -sqlite)) and $(NODES) and $(PLANS) or connections' $(STATEMENTS) tests/unit tests/drivers tests/fast_path tests/migration tests/plans
+
+# One process for each database, with a browser and a server of its own.
+test-browser: $(VENV)/.dev ## Run the tests of the dashboard in Chromium (apt-get install chromium; ARGS=… for some)
+	$(PYTEST) --numprocesses 2 $(or $(ARGS),tests/browser)
 
 check: $(VENV)/.dev ## Lint, formatting, types, direction of imports
 	$(BIN)/ruff check .

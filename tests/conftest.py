@@ -26,6 +26,9 @@ from tests.support.databases import (
 from tests.support.settings import SEED
 from tests.support.signals import restore_default_signals
 
+#: The tests of `make test-browser`.
+BROWSER = Path(__file__).parent.resolve() / "browser"
+
 # Here, so that it also holds in the processes of pytest-xdist, each of which imports this module.
 restore_default_signals()
 share_compiled_statements()
@@ -53,6 +56,14 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
     if nextitem is None or nextitem.path != item.path:
         gc.collect()
         gc.freeze()
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out the tests that need a browser, unless they are asked for."""
+    if collection_path != BROWSER:
+        return None
+    asked = (Path(config.invocation_params.dir, each.partition("::")[0]).resolve() for each in config.args)
+    return None if any(BROWSER in (each, *each.parents) for each in asked) else True
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
