@@ -210,6 +210,10 @@ class Dialect(Expressions):
         """
         return None
 
+    def transaction_limits_sql(self, seconds: float) -> str | None:
+        """A statement that sets the same limits for the current transaction only, as behind a pooler."""
+        return None
+
     def table_schema(self, connection: Connection) -> str | None:
         """The schema in which a statement without a prefix finds `oban_jobs`; None without schemas."""
         return None

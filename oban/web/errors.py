@@ -1,5 +1,7 @@
 """The errors that the dashboard answers with a page."""
 
+from oban.errors import DatabaseUnavailable, SchemaMissing
+
 
 class WebError(Exception):
     """A request that cannot be answered as it was meant. The text is shown to the user."""
@@ -19,7 +21,25 @@ class NotFound(WebError):
     status = 404
 
 
-class Busy(WebError):
+class TooLarge(WebError):
+    """The request has more data than the dashboard takes."""
+
+    status = 413
+
+
+class Busy(WebError, TimeoutError):
     """The database has not answered in time."""
+
+    status = 503
+
+
+class Unavailable(WebError, DatabaseUnavailable):
+    """There is no connection to the database."""
+
+    status = 503
+
+
+class NoSchema(WebError, SchemaMissing):
+    """The tables do not exist, or an older version of Oban has made them."""
 
     status = 503

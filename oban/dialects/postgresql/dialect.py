@@ -264,6 +264,14 @@ class PostgreSQL(Dialect):
             " ELSE CAST(setting AS bigint) NOT BETWEEN 1 AND CAST(value AS bigint) END"
         )
 
+    def transaction_limits_sql(self, seconds: float) -> str | None:
+        limit = math.ceil(seconds * 1000)
+        return (
+            f"SELECT set_config('statement_timeout', '{limit}', true),"
+            f" set_config('idle_in_transaction_session_timeout', '{limit}', true),"
+            f" set_config('lock_timeout', '{min(LOCK_TIMEOUT, limit)}', true)"
+        )
+
     def table_schema(self, connection: Connection) -> str | None:
         schema: str | None = connection.scalar(sa.text(f"SELECT {_SCHEMA}"))
         return schema
