@@ -1,26 +1,28 @@
 """`dashboard`: makes the ASGI application."""
 
 import functools
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
-from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
 from oban.client import Oban
 from oban.errors import ConfigError
-from oban.web import job, jobs, live, new_job, nodes, overview, palette, periodic, queues
+from oban.web import job, jobs, live, naming, new_job, nodes, overview, palette, periodic, queues, visit
 from oban.web.access import Authorize
 from oban.web.authorization import Authorization
-from oban.web.errors import WebError
+from oban.web.failures import Failures
 from oban.web.instance import Instance
+from oban.web.limits import Limits
 from oban.web.routing import Action, Page
 from oban.web.security import SecurityHeaders
+from oban.web.static_files import Static
 
 #: Every page and action below the path of an instance.
 ROUTES: Sequence[Page | Action] = (
@@ -50,7 +52,7 @@ def dashboard(*obans: Oban, authorize: Authorize | None = None, live: bool = Tru
         A `Dashboard`.
 
     Raises:
-        ConfigError: There is no client, one is not an `Oban`, or two have the same name and schema.
+        ConfigError: There is no client, one is not an `Oban`, or two are of the same instance.
 
     Example:
         `app.mount("/oban", dashboard(oban, authorize=lambda request: Access.full(request.user.name)))`
@@ -67,37 +69,43 @@ class Dashboard:
     """The ASGI application that `dashboard` makes."""
 
     def __init__(self, obans: Sequence[Oban], authorize: Authorize | None, *, live: bool) -> None:
-        keys = [_key(oban) for oban in obans]
-        if len(set(keys)) < len(keys):
-            raise ConfigError("two of the clients have the same name: give each Oban its own")
+        keys = naming.keys(obans)
         paths = {key: f"{key}/" if len(keys) > 1 else "" for key in keys}
-        self._instances = [Instance(key, oban, paths, live) for key, oban in zip(keys, obans, strict=True)]
-        routes: list[BaseRoute] = [
-            Mount("/static", StaticFiles(packages=[("oban.web", "static")]), name="static")
-        ]
+        self.instances = [Instance(key, oban, paths, live) for key, oban in zip(keys, obans, strict=True)]
+        routes: list[BaseRoute] = [Mount("/static", Static(), name="static")]
         if len(keys) == 1:
-            routes += _routes(self._instances[0])
+            routes += _routes(self.instances[0])
         else:
-            routes += [Mount(f"/{each.key}", routes=_routes(each)) for each in self._instances]
+            routes += [Mount(f"/{each.key}", routes=_routes(each)) for each in self.instances]
             routes.append(Route("/", functools.partial(_first, keys[0])))
         self._app = Starlette(
             routes=routes,
-            middleware=[Middleware(SecurityHeaders), Middleware(Authorization, authorize=authorize)],
-            exception_handlers={WebError: _refuse},
+            middleware=[
+                Middleware(SecurityHeaders),
+                Middleware(Limits),
+                Middleware(Authorization, authorize=authorize, telemetry=obans[0].telemetry),
+                Middleware(Failures, instances=self.instances),
+            ],
+            exception_handlers={HTTPException: _raise},
+            lifespan=self._lifespan,
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._app(scope, receive, send)
 
+    @asynccontextmanager
+    async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
+        yield
+        await self.aclose()
+
     async def aclose(self) -> None:
-        """Close the dashboard's own connections to the databases."""
-        for each in self._instances:
+        """End the streams of events, and close the dashboard's own connections to the databases.
+
+        A server that serves nothing but the dashboard calls this at its end. An application that mounts it
+        has to, in its own lifespan.
+        """
+        for each in self.instances:
             await each.close()
-
-
-def _key(oban: Oban) -> str:
-    options = oban.options
-    return f"{options.prefix}.{options.name}" if options.prefix else str(options.name)
 
 
 def _routes(instance: Instance) -> list[Route]:
@@ -105,13 +113,10 @@ def _routes(instance: Instance) -> list[Route]:
 
 
 async def _first(key: str, request: Request) -> Response:
-    root: str = request.scope.get("root_path", "")
+    root = visit.mount_path(request.scope)
     return RedirectResponse(f"{root}/{key}/")
 
 
-async def _refuse(request: Request, error: Any) -> Response:
-    visit = getattr(request.state, "visit", None)
-    if visit is None:
-        return PlainTextResponse(str(error), error.status)
-    page: Response = visit.render("error.html", error.status, error=error)
-    return page
+async def _raise(_: Request, error: Exception) -> Response:
+    # For `Failures`.
+    raise error

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: The cookie with the message that the next page shows.
 FLASH_COOKIE = "oban_flash"
+FLASH_LENGTH = 1000
+MAX_COOKIE = 3000
 #: The navigation: the path of each section and its name.
 SECTIONS = (
     ("", "Overview"),
@@ -69,25 +71,28 @@ def page(visit: "Visit", name: str, status: int, context: Mapping[str, Any]) -> 
     # A row of SQLite can contain half of a surrogate pair, which UTF-8 has no form for.
     response = HTMLResponse(body.encode(errors="replace"), status)
     if flash is not None:
-        response.delete_cookie(FLASH_COOKIE, path=visit.base)
+        _set_cookie(visit, response, FLASH_COOKIE, "", max_age=0)
     if visit.request.cookies.get(security.CSRF_COOKIE) != visit.csrf_token:
-        response.set_cookie(
-            security.CSRF_COOKIE,
-            visit.csrf_token,
-            path=visit.base,
-            secure=visit.request.url.scheme == "https",
-            httponly=True,
-            samesite="strict",
-        )
+        _set_cookie(visit, response, security.CSRF_COOKIE, visit.csrf_token)
     return response
 
 
 def set_flash(visit: "Visit", response: Response, message: str, *, failed: bool) -> None:
     """Let the next page show a message."""
+    text = message[:FLASH_LENGTH]
+    # Browsers drop cookies of more than 4 KB, and a character can take 12 bytes.
+    while len(value := quote(f"{'failed' if failed else 'done'}:{text}")) > MAX_COOKIE:
+        text = text[: len(text) // 2] + "…"
+    _set_cookie(visit, response, FLASH_COOKIE, value, max_age=60)
+
+
+def _set_cookie(
+    visit: "Visit", response: Response, name: str, value: str, max_age: int | None = None
+) -> None:
     response.set_cookie(
-        FLASH_COOKIE,
-        quote(f"{'failed' if failed else 'done'}:{message[:1000]}"),
-        max_age=60,
+        name,
+        value,
+        max_age=max_age,
         path=visit.base,
         secure=visit.request.url.scheme == "https",
         httponly=True,

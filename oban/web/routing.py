@@ -1,9 +1,10 @@
 """`Page` and `Action`: what a module of pages offers, and the checks before each."""
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -17,7 +18,11 @@ from oban.web.visit import Visit
 if TYPE_CHECKING:
     from oban.web.instance import Instance
 
-Handler: TypeAlias = Callable[[Visit], Awaitable[Response]]
+Handler: TypeAlias = Callable[[Visit], Coroutine[Any, Any, Response]]
+
+
+#: Seconds that a handler can take: several sessions, or something else than the database.
+TIMEOUT = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +39,13 @@ class Page:
 
     def route(self, instance: "Instance") -> Route:
         async def endpoint(request: Request) -> Response:
-            return await self.handler(_visit(request, instance))
+            visit = _visit(request, instance)
+            async with asyncio.timeout(TIMEOUT):
+                response = await _while_connected(request, self.handler(visit))
+            if request.method == "HEAD" and hasattr(response, "body_iterator"):
+                # A stream would not end.
+                return Response(status_code=response.status_code, media_type=response.media_type)
+            return response
 
         return Route(self.path, endpoint, methods=["GET"])
 
@@ -68,12 +79,13 @@ class Action:
 
     async def _check(self, visit: Visit) -> None:
         if not visit.access.allows(self.permission):
-            raise Refused(f"{visit.access.user} does not have the permission for this: {self.permission}")
+            raise Refused(f"{visit.access.user} does not have the permission {self.permission}.")
         await _check_origin(visit.request)
 
     async def _handle(self, visit: Visit) -> Response:
         try:
-            response = await self.handler(visit)
+            async with asyncio.timeout(TIMEOUT):
+                response = await self.handler(visit)
         except Refused as error:
             _tell_refusal(visit, error)
             raise
@@ -86,6 +98,27 @@ class Action:
         return response
 
 
+async def _while_connected(request: Request, handling: Coroutine[Any, Any, Response]) -> Response:
+    """Answer a request, but give up when the client disconnects."""
+    answer = asyncio.create_task(handling)
+    disconnect = asyncio.create_task(_disconnect(request))
+    try:
+        await asyncio.wait({answer, disconnect}, return_when=asyncio.FIRST_COMPLETED)
+        if answer.done():
+            return answer.result()
+        return Response(status_code=HTTPStatus.NO_CONTENT)
+    finally:
+        for task in (answer, disconnect):
+            task.cancel()
+        # What a query needs to end, if it has to be interrupted.
+        await asyncio.gather(answer, disconnect, return_exceptions=True)
+
+
+async def _disconnect(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
 def _tell_refusal(visit: Visit, error: Refused) -> None:
     telemetry, user = visit.oban.telemetry, visit.access.user
     audit.refusal(telemetry, visit.request, visit.path, user, visit.action, str(error))
@@ -93,18 +126,19 @@ def _tell_refusal(visit: Visit, error: Refused) -> None:
 
 def _visit(request: Request, instance: "Instance") -> Visit:
     visit = Visit(request, instance, request.state.access)
-    if token := request.cookies.get(security.CSRF_COOKIE):
-        visit.csrf_token = token
+    visit.use_cookie()
     request.state.visit = visit
     return visit
 
 
 async def _check_origin(request: Request) -> None:
-    if not security.is_same_origin(request):
-        raise Refused("the request does not come from a page of this dashboard")
+    if problem := security.origin_problem(request):
+        raise Refused(f"Nothing was changed: {problem}.")
     sent = request.headers.get(security.CSRF_HEADER)
     if sent is None:
         form = await request.form()
         sent = form.get(security.CSRF_FIELD)  # type: ignore[assignment]
     if not security.has_token(request.cookies.get(security.CSRF_COOKIE), sent):
-        raise Refused("the form is too old, or cookies are blocked: load the page again")
+        raise Refused(
+            "Nothing was changed: the form is too old, or cookies are blocked. Load the page again."
+        )

@@ -1,7 +1,9 @@
 """What every response and every change has: security headers, a token and a check of the origin."""
 
 import hmac
+import re
 import secrets
+from typing import TypeGuard
 from urllib.parse import urlsplit
 
 from starlette.datastructures import MutableHeaders
@@ -11,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 CSRF_COOKIE = "oban_csrf"
 CSRF_FIELD = "csrf_token"
 CSRF_HEADER = "X-CSRF-Token"
+_TOKEN = re.compile(r"[\w-]{43}", re.ASCII)
 
 HEADERS = {
     "Content-Security-Policy": (
@@ -55,18 +58,44 @@ def new_token() -> str:
     return secrets.token_urlsafe(32)
 
 
+def is_token(value: str | None) -> TypeGuard[str]:
+    """Whether a cookie has a token that the dashboard can have made."""
+    return value is not None and _TOKEN.fullmatch(value) is not None
+
+
 def has_token(cookie: str | None, sent: object) -> bool:
     """Whether a form has the token of the browser's cookie."""
-    return bool(cookie) and isinstance(sent, str) and hmac.compare_digest(cookie or "", sent)
-
-
-def is_same_origin(request: HTTPConnection) -> bool:
-    """Whether a browser sent the request from a page of this origin. A request that does not tell is not."""
-    headers = request.headers
-    site = headers.get("sec-fetch-site")
-    origin = headers.get("origin")
-    if site is not None and site != "same-origin":
+    if not is_token(cookie) or not isinstance(sent, str):
         return False
-    if origin is not None:
-        return urlsplit(origin).netloc == headers.get("host") and origin != "null"
-    return site == "same-origin"
+    # It refuses text that is not ASCII.
+    return hmac.compare_digest(cookie.encode(), sent.encode(errors="replace"))
+
+
+def origin_problem(request: HTTPConnection) -> str | None:
+    """Why a request that changes something is not known to come from a page of the dashboard; None if it is.
+
+    Browsers tell that in headers which no page can set. A request without them is refused.
+    """
+    headers = request.headers
+    site, origin, host = headers.get("sec-fetch-site"), headers.get("origin"), headers.get("host")
+    if site not in (None, "same-origin"):
+        return "the request comes from another site"
+    if origin is None:
+        return None if site else "the request does not say which site it comes from"
+    if origin_host(origin) == host:
+        return None
+    if site and origin_host(origin):
+        return (
+            f"the request was made at {origin}, but has arrived for the host {host}: a proxy in between"
+            " must pass on the header Host"
+        )
+    return "the request comes from another site"
+
+
+def origin_host(origin: str) -> str | None:
+    """The host and the port of an origin; None for one that is opaque or broken."""
+    try:
+        parts = urlsplit(origin)
+    except ValueError:
+        return None
+    return parts.netloc if parts.scheme in ("http", "https") and parts.netloc else None

@@ -9,14 +9,23 @@ from urllib.parse import quote, urlencode
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
+from starlette.types import Scope
 
-from oban import __version__
 from oban.client import Oban
-from oban.web import audit, rendering, security
+from oban.web import audit, rendering, security, static_files
 from oban.web.access import Access
 
 if TYPE_CHECKING:
     from oban.web.instance import Instance
+
+
+def mount_path(scope: Scope) -> str:
+    """The path that an application is mounted at, quoted, without a slash at its end."""
+    root: str = scope.get("root_path", "")
+    # Parts of it can come from the address of the request, where a mount has parameters: "//" would lead to
+    # another host.
+    path = quote(root.strip("/"))
+    return f"/{path}" if path else ""
 
 
 @dataclass(slots=True)
@@ -37,6 +46,12 @@ class Visit:
     #: What the request is for in the audit trail: the permission of an action.
     action: str = "view"
     is_audited: bool = False
+
+    def use_cookie(self) -> None:
+        """Take the token that the browser has, so that forms of all its pages have the same one."""
+        token = self.request.cookies.get(security.CSRF_COOKIE)
+        if security.is_token(token):
+            self.csrf_token = token
 
     @property
     def oban(self) -> Oban:
@@ -68,20 +83,18 @@ class Visit:
     @property
     def base(self) -> str:
         """The path of the instance, with a slash at its end."""
-        root: str = self.request.scope.get("root_path", "")
-        return f"{root.rstrip('/')}/"
+        return f"{mount_path(self.request.scope)}/"
 
     @property
     def path(self) -> str:
         """The path of the request below that of the instance, such as "/jobs/7"."""
         path: str = self.request.scope["path"]
-        return path.removeprefix(self.base.rstrip("/"))
+        return path.removeprefix(self.request.scope.get("root_path", "").rstrip("/"))
 
     @property
     def section(self) -> str:
         """The part of the address that tells the section of the navigation."""
-        path: str = self.request.scope["path"]
-        return path.removeprefix(self.base).partition("/")[0]
+        return self.path.lstrip("/").partition("/")[0]
 
     def instance_link(self, key: str) -> str:
         """The address of another instance of this dashboard."""
@@ -91,7 +104,7 @@ class Visit:
     def static(self, path: str) -> str:
         """The address of a static file. It changes with the version, so that browsers can keep the file."""
         own = self.instance.paths[self.instance.key]
-        return f"{self.base.removesuffix(own)}static/{path}?v={__version__}"
+        return f"{self.base.removesuffix(own)}static/{path}?v={static_files.version()}"
 
     def audit(
         self,

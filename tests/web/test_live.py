@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sse_starlette import ServerSentEvent
 
 from oban import Oban
+from oban.errors import DatabaseUnavailable
 from oban.models import Job
 from oban.repository.stats import Stats
 from oban.types import JobState

@@ -1,0 +1,48 @@
+"""`Limits`: the middleware that bounds how much data a request can send."""
+
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from oban.web.errors import TooLarge
+
+#: Bytes of the query of an address, and of the body of a request. Args of a job may have some megabytes.
+MAX_QUERY = 8 * 1024
+MAX_BODY = 16 * 1024 * 1024
+
+_TOO_LARGE = f"the request has more than {MAX_BODY // 1024 // 1024} MB"
+
+
+class Limits:
+    """Middleware that refuses what is too long, before anything reads it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        if len(scope["query_string"]) > MAX_QUERY:
+            await PlainTextResponse("The address is too long.\n", 414)(scope, receive, send)
+            return
+        if _announced(scope) > MAX_BODY:
+            await PlainTextResponse(f"{_TOO_LARGE}\n", 413)(scope, receive, send)
+            return
+        received = 0
+
+        async def receive_some() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > MAX_BODY:
+                raise TooLarge(_TOO_LARGE)
+            return message
+
+        await self._app(scope, receive_some, send)
+
+
+def _announced(scope: Scope) -> int:
+    for name, value in scope["headers"]:
+        if name == b"content-length":
+            return int(value) if value.isdigit() else MAX_BODY + 1
+    return 0
