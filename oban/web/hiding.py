@@ -1,10 +1,16 @@
 """Jobs as a user of the dashboard may see them: without redacted values and hidden fields."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from oban import redacted
+from oban import redacted, redaction
+from oban.diagnosis.explanation import Explanation
+from oban.error_texts import last_error, log_safe
 from oban.models import Attempt, Job
 from oban.web.access import Access
+
+#: Takes the place of a hidden text within another one.
+HIDDEN = "[hidden]"
 
 #: The keys of `meta` that tell what a job has recorded.
 _RECORDED = ("recorded", "return")
@@ -34,4 +40,35 @@ def job(found: Job, access: Access, attempts: Sequence[Attempt] = ()) -> Job:
             document["error"] = None
         if not access.shows("log"):
             document["log"] = None
+        if not access.shows("meta"):
+            document["progress"] = None
     return found
+
+
+def explanation(why: Explanation, found: Job, access: Access) -> Explanation:
+    """Remove from the explanation of a job what it repeats of the fields that the user may not see.
+
+    Args:
+        why: What `Oban.why` has returned.
+        found: The job as it was loaded, before `job` has removed anything from it.
+        access: Whose request it is.
+    """
+    hidden = []
+    if not access.shows("errors"):
+        hidden.append(last_error(redaction.value(found, found.errors)))
+    if not access.shows("meta") and isinstance(found.meta, dict) and found.last_progress is not None:
+        hidden.append(log_safe(str(found.last_progress), 300))
+    for text in filter(None, hidden):
+        reasons = (
+            replace(each, text=each.text.replace(text, HIDDEN), advice=each.advice.replace(text, HIDDEN))
+            for each in why.reasons
+        )
+        why = replace(why, reasons=tuple(reasons))
+    return why
+
+
+def text(message: str, found: Job, access: Access) -> str:
+    """A message about a job that was loaded, without redacted values; another one if fields are hidden."""
+    if access.shows("args") and access.shows("meta"):
+        return redaction.text(found, message)
+    return "one of its values, which are hidden from you, is refused"
