@@ -24,7 +24,7 @@ async def find(visit: Visit) -> Response:
         results += _job(visit, query)
         newest = select(Job.queue, Job.worker).order_by(Job.id.desc()).limit(JOBS)
         async with visit.read() as session:
-            rows = (await session.execute(newest)).tuples().all()
+            rows = (await session.execute(newest)).all()
         for hint, names in (("Queue", {row[0] for row in rows}), ("Worker", {row[1] for row in rows})):
             field = hint.lower()
             for name in list(_matching(names, query))[:RESULTS]:

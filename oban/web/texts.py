@@ -57,7 +57,8 @@ def number(value: float | None) -> str:
 def compact(value: float) -> str:
     """A number in at most five characters, such as `950`, `12.5k` and `3.2M`."""
     for unit, size in (("G", 1_000_000_000), ("M", 1_000_000), ("k", 1000)):
-        if value >= size:
+        # What would be rounded to 1000 of a unit is 1 of the next.
+        if value >= size * 0.9995:
             short = value / size
             return f"{short:.0f}{unit}" if short >= 100 else f"{short:.1f}{unit}"
     return f"{value:,.0f}" if value == int(value) else f"{value:.1f}"

@@ -67,3 +67,33 @@ def test_no_value_adds_an_element_an_attribute_or_a_script(visit: Visit, hostile
     assert len(tree.css("script")) == len(usual.css("script"))
     assert not tree.css("img, b, [style], [onerror], [onmouseover]")
     assert "7 * 7" not in hostile or "{{ 7 * 7 }}" in tree.text()
+
+
+def test_a_text_of_megabytes_does_not_make_a_page_of_megabytes(visit: Visit) -> None:
+    assert len(gallery(visit, HOSTILE["long"]).body) < 1_500_000
+
+
+def test_characters_that_would_not_be_seen_are_shown_as_codes(visit: Visit) -> None:
+    tree = parsed(visit, HOSTILE["right to left"])
+    assert "U+202Egnp.exe" in tree.css_first("#args").text()  # type: ignore[union-attr]
+    assert "\u202e" not in tree.css_first("#live table").text()  # type: ignore[union-attr]
+
+
+def test_a_sorted_column_says_how_and_links_to_the_other_order(visit: Visit) -> None:
+    header = parsed(visit, HARMLESS).css_first("th[aria-sort]")
+    assert header is not None
+    assert header.attributes["aria-sort"] == "descending"
+    assert header.css_first("a").attributes["href"] == "/jobs?sort=id"  # type: ignore[union-attr]
+
+
+def test_each_id_is_on_the_page_once(visit: Visit) -> None:
+    ids = [node.attributes["id"] for node in parsed(visit, HARMLESS).css("[id]")]
+    assert sorted(ids) == sorted(set(ids))  # type: ignore[type-var]
+
+
+def test_each_control_has_a_name(visit: Visit) -> None:
+    tree = parsed(visit, HARMLESS)
+    labelled = {node.attributes["for"] for node in tree.css("label[for]")}
+    for control in tree.css("input:not([type=hidden]), select, textarea, button, a"):
+        named = control.attributes.get("aria-label") or control.attributes.get("id") in labelled
+        assert named or control.text(strip=True) or control.parent.tag == "label", control.html  # type: ignore[union-attr]

@@ -14,6 +14,7 @@
 
   let stream = null;
   let streaming = false;
+  let away = false;
   let paused = false;
   let loading = false;
   let missed = false;
@@ -23,7 +24,7 @@
 
   // What the page shows of its own state.
   const status = () => {
-    if (failures > 0) return "disconnected";
+    if (failures > 0 || away) return "disconnected";
     if (paused) return "paused";
     return streaming ? "live" : "polling";
   };
@@ -98,7 +99,12 @@
       schedule();
       show();
     });
+    stream.addEventListener("unavailable", () => {
+      away = true;
+      show();
+    });
     stream.addEventListener("refresh", (event) => {
+      away = false;
       try {
         showFailures(JSON.parse(event.data).failed);
       } catch {
