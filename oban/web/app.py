@@ -16,6 +16,8 @@ from oban.client import Oban
 from oban.errors import ConfigError
 from oban.web import job, jobs, live, naming, new_job, nodes, overview, palette, periodic, queues, visit
 from oban.web.access import Authorize
+from oban.web.api import routes as api
+from oban.web.api.routing import ApiFallback, ApiRoute
 from oban.web.authorization import Authorization
 from oban.web.failures import Failures
 from oban.web.instance import Instance
@@ -25,7 +27,7 @@ from oban.web.security import SecurityHeaders
 from oban.web.static_files import Static
 
 #: Every page and action below the path of an instance.
-ROUTES: Sequence[Page | Action] = (
+ROUTES: Sequence[Page | Action | ApiRoute | ApiFallback] = (
     *overview.ROUTES,
     *jobs.ROUTES,
     *new_job.ROUTES,
@@ -35,6 +37,7 @@ ROUTES: Sequence[Page | Action] = (
     *periodic.ROUTES,
     *palette.ROUTES,
     Page("/events", live.events),
+    *api.ROUTES,
 )
 
 
