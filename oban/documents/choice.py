@@ -10,7 +10,7 @@ from sqlalchemy import Select, and_, select
 from oban import encoding, filters
 from oban.errors import InvalidArgument, ObanError
 from oban.filters import Condition
-from oban.job_search import conditions, documents
+from oban.job_search import conditions, documents, query
 from oban.models import Job
 
 #: The orders of lists of jobs.
@@ -45,6 +45,8 @@ class Filters(TypedDict, total=False):
     priority: list[int]
     #: The last attempt was on this node.
     node: str
+    #: A query, such as `state:available queue:mail`.
+    q: str
 
 
 class InvalidFilter(InvalidArgument):
@@ -121,6 +123,7 @@ _MAKERS: Mapping[str, Callable[[Any], Iterator[Condition]]] = {
     "newer_than": lambda age: _by_age("newer_than", conditions.inserted_within, age),
     "priority": lambda numbers: iter([Job.priority.in_(numbers)]),
     "node": lambda node: iter([conditions.node(node)]),
+    "q": lambda text: iter([found] if (found := query.parse(text).condition()) is not None else []),
 }
 
 

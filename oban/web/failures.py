@@ -7,10 +7,11 @@ from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from oban.errors import JobNotFound, ObanError, PeriodicNotFound, WrongLoop
+from oban.web.api import problems
 from oban.web.errors import Busy, NotFound, WebError
 from oban.web.instance import Instance
 from oban.web.visit import Visit
@@ -42,7 +43,7 @@ class _Http(WebError):
 
 
 class Failures:
-    """Middleware that answers an error with a page of the instance, or with JSON below `/api`.
+    """Middleware that answers an error with a page of the instance, or with a problem document below `/api`.
 
     Args:
         app: The application behind.
@@ -82,7 +83,7 @@ class Failures:
         if error.status == HTTPStatus.SERVICE_UNAVAILABLE:
             headers = {"Retry-After": str(RETRY_AFTER)}
         if visit.path.startswith("/api/"):
-            response: Response = JSONResponse({"error": str(error)}, error.status)
+            response = problems.of_error(error).response()
         else:
             response = visit.render("error.html", error.status, error=error)
         response.headers.update(headers)

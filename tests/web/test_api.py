@@ -107,7 +107,7 @@ async def test_sparse_jobs_are_found_in_many_windows(
     assert cancelled == 3
 
 
-@pytest.mark.parametrize("filter_", ["state", "several", "args"])
+@pytest.mark.parametrize("filter_", ["state", "several", "args", "q"])
 async def test_filters_find_their_jobs(oban: Oban, api: ApiVisitor, filter_: str) -> None:
     [wanted] = await enqueue(oban, 1, args={"customer": {"id": 7}}, schedule_in=60)
     await enqueue(oban, 2, args={"customer": {"id": 8}})
@@ -115,6 +115,7 @@ async def test_filters_find_their_jobs(oban: Oban, api: ApiVisitor, filter_: str
         "state": {"state": ["scheduled", "retryable"]},
         "several": {"queue": "mail", "state": "scheduled"},
         "args": {"args": "customer.id=7"},
+        "q": {"q": "state:scheduled args.customer.id:7 -queue:other"},
     }
     assert await pages(api, **query[filter_]) == [[wanted]]
 

@@ -107,12 +107,12 @@ def of_error(error: Exception) -> Refusal:
             return Refusal(HTTPStatus.NOT_FOUND, f"{str(error).capitalize()}.")
         case UniqueConflict() | PeriodicInCode():
             return Refusal(HTTPStatus.CONFLICT, f"{error}.")
+        case WebError():
+            return _of_page(error)
         case TimeoutError() | DatabaseUnavailable() | SchemaMissing() | SchemaMismatch():
             return _unavailable()
         case ObanError():
             return Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, f"{error}.")
-        case WebError():
-            return _of_page(error)
         case HTTPException():
             return Refusal(HTTPStatus(error.status_code), str(error.detail))
         case SQLAlchemyError():
@@ -137,9 +137,10 @@ def _unavailable() -> Refusal:
 
 
 def _of_page(error: WebError) -> Refusal:
+    headers: Mapping[str, str] = getattr(error, "headers", {})
     if error.status == HTTPStatus.SERVICE_UNAVAILABLE:
-        return _unavailable()
-    return Refusal(HTTPStatus(error.status), str(error))
+        headers = {**headers, "Retry-After": "1"}
+    return Refusal(HTTPStatus(error.status), str(error), headers=headers)
 
 
 def _path(steps: Sequence[int | str]) -> str:

@@ -1,5 +1,6 @@
 """`ApiPage` and `ApiAction`: what a module of the API offers, and the checks before each."""
 
+import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from oban.web.api import bodies, problems
 from oban.web.api.bodies import Body, Query
 from oban.web.api.problems import Refusal
 from oban.web.errors import Refused
+from oban.web.routing import TIMEOUT
 from oban.web.visit import Visit
 
 if TYPE_CHECKING:
@@ -74,7 +76,8 @@ class ApiRoute(ABC):
             visit = Visit(request, instance, request.state.access)
             request.state.visit = visit
             try:
-                value = await self._answer(visit)
+                async with asyncio.timeout(TIMEOUT):
+                    value = await self._answer(visit)
                 content = _adapter(self.answer).dump_json(value)
             except Exception as error:
                 return problems.of_error(error).response()
@@ -135,11 +138,11 @@ class ApiAction(ApiRoute):
 
     def _check(self, visit: Visit) -> None:
         if not visit.access.allows(self.permission):
-            raise Refused(f"{visit.access.user} does not have the permission for this: {self.permission}")
+            raise Refused(f"{visit.access.user} does not have the permission {self.permission}.")
         headers = visit.request.headers
         is_browser = "origin" in headers or "sec-fetch-site" in headers
-        if is_browser and not security.is_same_origin(visit.request):
-            raise Refused("the request comes from a page of another origin")
+        if is_browser and (problem := security.origin_problem(visit.request)):
+            raise Refused(f"Nothing was changed: {problem}.")
         bodies.check_type(visit.request)
 
 

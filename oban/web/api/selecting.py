@@ -9,7 +9,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from oban import clock, filters, redaction
 from oban.documents.choice import Choice, Filters
+from oban.errors import InvalidArgument
 from oban.filters import Condition
+from oban.job_search import query
 from oban.models import Job
 from oban.registry import registry
 from oban.repository.selection import MAX_ID
@@ -37,7 +39,9 @@ class FilterQuery(Query):
     state: list[State] = Field(default_factory=list, description="Any of these states.")
     queue: list[Text] = Field(default_factory=list, description="Any of these queues.")
     worker: list[Text] = Field(default_factory=list, description="Any of these workers.")
-    tag: list[Text] = Field(default_factory=list, description="All of these tags.")
+    tag: list[Text] = Field(
+        default_factory=list, description="All of these tags. Jobs with redacted fields do not match."
+    )
     args: list[Text] = Field(
         default_factory=list,
         description="Values in the args: PATH=VALUE, such as customer.id=7, a PATH that has any value, or a"
@@ -50,6 +54,12 @@ class FilterQuery(Query):
     newer_than: Age | None = Field(default=None, description="Seconds: jobs that were inserted since then.")
     priority: list[Priority] = Field(default_factory=list, description="Any of these priorities.")
     node: Text | None = Field(default=None, description="The last attempt was on this node.")
+    q: str | None = Field(
+        default=None,
+        max_length=2000,
+        description="A query in the language of the dashboard's search, such as state:available -tag:test."
+        " Jobs with redacted fields do not match words and filters of tags, args and meta.",
+    )
 
 
 class JobFilter(FilterQuery, Body):
@@ -72,7 +82,7 @@ def choice(
     chosen = filters_of(given)
     _check(visit.access, chosen)
     made = Choice.of(chosen, ids, everything=everything)
-    if {"args", "meta"} & chosen.keys():
+    if {"tag", "args", "meta"} & chosen.keys() or query.parse(chosen.get("q", "")).needs_check:
         return Choice(ids=made.ids, filters=chosen, conditions=(*made.conditions, *_without_secrets()))
     return made
 
@@ -90,7 +100,14 @@ def filters_of(given: FilterQuery | None) -> Filters:
 def _check(access: Access, chosen: Filters) -> None:
     for name in ("args", "meta"):
         if name in chosen and not access.shows(name):
-            raise Refused(f"{access.user} does not see {name}, and cannot filter by them")
+            raise Refused(f"{access.user} does not see {name}, and cannot filter by them.")
+    if "q" in chosen:
+        # Raises the error about a text that is no query.
+        Choice.of({"q": chosen["q"]})
+        try:
+            query.parse(chosen["q"]).refuse_hidden(access.hidden)
+        except InvalidArgument as error:
+            raise Refused(f"{str(error)[:1].upper()}{str(error)[1:]}.") from None
 
 
 def _without_secrets() -> list[Condition]:
