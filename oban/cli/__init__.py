@@ -25,6 +25,7 @@ MODULES = {
     "completion": "completion",
     "metrics": "metrics",
     "why": "why",
+    "web": "web",
 }
 
 

@@ -48,19 +48,7 @@ def load(target: str) -> Coroutine[Any, Any, Oban]:
         ConfigError: there is no such module or attribute, it cannot be called, or it fails. The coroutine
             raises it as well: what TARGET is or returns is not an `Oban`, or the async function fails.
     """
-    module, _, path = target.partition(":")
-    if not all(part.isidentifier() for part in [*module.split("."), *path.split(".")]):
-        raise ConfigError(f"{target!r} is not MODULE:ATTRIBUTE, such as app.jobs:oban")
-    value: Any = import_module(module, target)
-    for attribute in path.split("."):
-        owner = value
-        try:
-            value = getattr(owner, attribute)
-        except AttributeError:
-            where = getattr(owner, "__name__", type(owner).__name__)
-            raise ConfigError(
-                f"{target}: {where} has no attribute {attribute!r}{_similar_attribute(owner, attribute)}"
-            ) from None
+    value = find(target)
     if not (inspect.isroutine(value) or isinstance(value, partial)):
         return _check(target, "is", value)
     try:
@@ -74,6 +62,28 @@ def load(target: str) -> Coroutine[Any, Any, Oban]:
         return _check(target, "returned", value())
     except Exception as error:
         raise _failure(f"{target} raised", error) from error
+
+
+def find(target: str) -> Any:
+    """Import what a text such as `app.jobs:oban` names.
+
+    Raises:
+        ConfigError: there is no such module or attribute.
+    """
+    module, _, path = target.partition(":")
+    if not all(part.isidentifier() for part in [*module.split("."), *path.split(".")]):
+        raise ConfigError(f"{target!r} is not MODULE:ATTRIBUTE, such as app.jobs:oban")
+    value: Any = import_module(module, target)
+    for attribute in path.split("."):
+        owner = value
+        try:
+            value = getattr(owner, attribute)
+        except AttributeError:
+            where = getattr(owner, "__name__", type(owner).__name__)
+            raise ConfigError(
+                f"{target}: {where} has no attribute {attribute!r}{_similar_attribute(owner, attribute)}"
+            ) from None
+    return value
 
 
 async def _check(target: str, verb: str, value: Any) -> Oban:

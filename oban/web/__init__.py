@@ -6,9 +6,11 @@ It needs `pip install 'oban-sqlalchemy[web]'`.
 try:
     from oban.web.access import Access, Authorize
     from oban.web.app import Dashboard, dashboard
+    from oban.web.passwords import basic_auth
 except ModuleNotFoundError as _error:
+    _package = (_error.name or "").partition(".")[0]
     raise ModuleNotFoundError(
-        f"oban.web needs the package {_error.name}: pip install 'oban-sqlalchemy[web]'", name=_error.name
+        f"oban.web needs the package {_package}: pip install 'oban-sqlalchemy[web]'", name=_package
     ) from None
 
-__all__ = ["Access", "Authorize", "Dashboard", "dashboard"]
+__all__ = ["Access", "Authorize", "Dashboard", "basic_auth", "dashboard"]

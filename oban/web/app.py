@@ -101,6 +101,11 @@ class Dashboard:
         yield
         await self.aclose()
 
+    async def end_streams(self) -> None:
+        """End the streams of events, which a server that stops would otherwise wait for."""
+        for each in self.instances:
+            await each.live.close()
+
     async def aclose(self) -> None:
         """End the streams of events, and close the dashboard's own connections to the databases.
 

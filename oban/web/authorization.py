@@ -7,7 +7,7 @@ import re
 from http import HTTPStatus
 
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -107,23 +107,24 @@ class Authorization:
         return response
 
 
-def why_not_local(request: Request) -> str | None:
+def why_not_local(request: HTTPConnection) -> str | None:
     """Why a request is not known to come from this machine, to a name of this machine; None if it is."""
     if any(name in request.headers for name in PROXY_HEADERS):
         return "the request comes through a proxy"
     if request.client is None:
         return "the server does not say where the request comes from, as on a Unix socket"
-    if not _is_loopback(request.client.host):
+    if not is_loopback(request.client.host):
         return f"the request comes from {request.client.host}"
     # A page of another site can lead its own name to this machine, and then read what is here.
     hosts = request.headers.getlist("host")
     match = _HOST.fullmatch(hosts[0]) if len(hosts) == 1 else None
-    if match is None or not _is_loopback(match[1] or match[2]):
+    if match is None or not is_loopback(match[1] or match[2]):
         return "the request is for another host name"
     return None
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether a name or an address is that of this machine, as seen from itself."""
     if host.lower().rstrip(".") == "localhost":
         return True
     try:

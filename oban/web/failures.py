@@ -10,9 +10,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from oban.errors import JobNotFound, ObanError, PeriodicNotFound, WrongLoop
+from oban.errors import (
+    DatabaseUnavailable,
+    JobNotFound,
+    ObanError,
+    PeriodicNotFound,
+    SchemaMissing,
+    WrongLoop,
+)
 from oban.web.api import problems
-from oban.web.errors import Busy, NotFound, WebError
+from oban.web.errors import Busy, NoSchema, NotFound, Unavailable, WebError
 from oban.web.instance import Instance
 from oban.web.visit import Visit
 
@@ -109,6 +116,10 @@ def _as_web_error(error: Exception) -> WebError:
         return _Http(error)
     if isinstance(error, (JobNotFound, PeriodicNotFound)):
         return NotFound(_sentence(error))
+    if isinstance(error, SchemaMissing):
+        return NoSchema(_sentence(error))
+    if isinstance(error, DatabaseUnavailable):
+        return Unavailable(_sentence(error))
     if isinstance(error, ObanError) and not isinstance(error, WrongLoop):
         # The library's own message about values that it does not take.
         return WebError(_sentence(error))

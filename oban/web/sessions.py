@@ -17,6 +17,7 @@ from oban import dialects
 from oban.client import Oban
 from oban.database import loops, quoted_rows, schema_errors
 from oban.database.engines import with_own_pool
+from oban.errors import ObanError
 from oban.web.errors import Busy, NoSchema, Unavailable, WebError
 
 #: Seconds that a session can use the database, including the wait for a connection.
@@ -103,11 +104,15 @@ class Sessions:
     async def _session(self, writes: bool) -> AsyncIterator[AsyncSession]:
         if self._open >= CONNECTIONS + WAITING:
             raise Busy(_BUSY)
+        url = self._oban.engine.sync_engine.url
+        if self._dialect.missing_file(url):
+            # To connect would create the file.
+            raise NoSchema(_sentence(schema_errors.missing(self._dialect, url, self._oban.options.prefix)))
         self._open += 1
         try:
             async with asyncio.timeout(self.timeout), self._transaction(writes) as session:
                 yield session
-        except WebError:
+        except (WebError, ObanError):
             raise
         except (TimeoutError, PoolTimeoutError) as error:
             raise Busy(_TOO_SLOW) from error

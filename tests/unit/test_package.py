@@ -53,7 +53,11 @@ def test_other_names_are_missing() -> None:
 
 @pytest.mark.parametrize(
     ("module", "package", "extra"),
-    [("oban.otel", "opentelemetry", "otel"), ("oban.prometheus", "prometheus_client", "prometheus")],
+    [
+        ("oban.otel", "opentelemetry", "otel"),
+        ("oban.prometheus", "prometheus_client", "prometheus"),
+        ("oban.web", "starlette", "web"),
+    ],
 )
 def test_a_package_whose_extra_is_missing_names_the_extra(module: str, package: str, extra: str) -> None:
     code = f"""
