@@ -68,5 +68,9 @@ class Documents(ABC):
         """Whether a list of strings has at least one of some strings."""
 
     @abstractmethod
+    def stored_size(self, document: Any) -> ColumnElement[int]:
+        """About how many bytes a document or a list takes in the table."""
+
+    @abstractmethod
     def has_part(self, tags: Any, text: str) -> ColumnElement[bool]:
         """Whether any of a list of strings contains a text, in upper or lower case."""

@@ -224,7 +224,7 @@ class _Reader:
         if key in TIMES:
             return _time(key, operator, text)
         if key == "state":
-            return _state(text)
+            return parse_state(text)
         if not text.strip():
             raise InvalidArgument(f"{key} has a blank value; {_EXAMPLES[key]}")
         return Pattern(text) if bare is not None and "*" in text and key in PATTERNS else text
@@ -278,7 +278,8 @@ def _unknown(key: str) -> InvalidArgument:
     )
 
 
-def _state(text: str) -> str:
+def parse_state(text: str) -> str:
+    """The state that a text names; raises `InvalidArgument`."""
     if text.lower() in STATES:
         return text.lower()
     hint = suggestions.suggestion(text.lower(), list(STATES))

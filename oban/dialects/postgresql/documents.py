@@ -68,6 +68,10 @@ class PostgreSQLDocuments(Documents):
     def has_any(self, tags: Any, wanted: list[str]) -> ColumnElement[bool]:
         return sa.type_coerce(tags, sa.ARRAY(sa.Text())).op("&&", return_type=sa.Boolean())(_strings(wanted))
 
+    def stored_size(self, document: Any) -> ColumnElement[int]:
+        # Without reading what is stored out of line.
+        return sa.func.pg_column_size(document, type_=sa.Integer())
+
     def has_part(self, tags: Any, text: str) -> ColumnElement[bool]:
         # Faster than a subquery of unnest(). No text that people search for has the separator in it.
         joined = sa.func.array_to_string(sa.type_coerce(tags, sa.ARRAY(sa.Text())), sql_literal("\x1f"))

@@ -98,6 +98,9 @@ class SQLiteDocuments(Documents):
         matches = each.c.value.in_([sa.literal(tag, sa.Text()) for tag in wanted])
         return sa.select(sa.literal_column("1")).select_from(each).where(matches).exists()
 
+    def stored_size(self, document: Any) -> ColumnElement[int]:
+        return sa.func.length(sa.type_coerce(document, sa.Text()), type_=sa.Integer())
+
     def has_part(self, tags: Any, text: str) -> ColumnElement[bool]:
         each = sa.func.json_each(json_or_empty(tags, "array")).table_valued("value", name="tag")
         matches = sa.type_coerce(each.c.value, sa.Text()).icontains(text, autoescape=True)
