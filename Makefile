@@ -14,10 +14,10 @@ endif
 # Pythons that are there, but not on the path.
 PYENV := $(wildcard $(HOME)/.pyenv/versions/*/bin/python3.1[123])
 
-.PHONY: help demo test test-all test-rest test-browser check bench mutants matrix clean
+.PHONY: help demo test test-all test-rest test-browser screenshots check bench mutants matrix clean
 
 help: ## List the targets
-	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 11
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
 
 demo: $(VENV)/.demo ## Run some 1,500 real jobs on SQLite and watch (DATABASE_URL=… for another database)
 	@$(BIN)/python examples/demo.py $(if $(DATABASE_URL),--database-url '$(DATABASE_URL)') $(if $(FOLDER),--folder '$(FOLDER)')
@@ -53,6 +53,9 @@ test-rest: $(VENV)/.dev ## Run what `make test` leaves out: slow tests, without 
 # One process for each database, with a browser and a server of its own.
 test-browser: $(VENV)/.dev ## Run the tests of the dashboard in Chromium (apt-get install chromium; ARGS=… for some)
 	$(PYTEST) --numprocesses 2 $(or $(ARGS),tests/browser)
+
+screenshots: $(VENV)/.dev ## Take pictures of the dashboard, in build/screenshots (ARGS=… for some, by name)
+	$(BIN)/python -m tests.browser.screenshots $(ARGS)
 
 check: $(VENV)/.dev ## Lint, formatting, types, direction of imports
 	$(BIN)/ruff check .
