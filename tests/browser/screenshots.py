@@ -93,9 +93,8 @@ def main() -> int:
     if chromium.find() is None:
         print(chromium.ADVICE, file=sys.stderr)
         return 1
-    with tempfile.TemporaryDirectory() as folder:
-        with serving(SQLiteFactory(Path(folder)).create()) as live:
-            problems = take(live, options.names)
+    with tempfile.TemporaryDirectory() as folder, serving(SQLiteFactory(Path(folder)).create()) as live:
+        problems = take(live, options.names)
     print(*problems, f"wrote {len(list(FOLDER.glob('*.png')))} pictures to {FOLDER}", sep="\n")
     return 0
 
