@@ -228,19 +228,28 @@ def _finished(hour: int, minute: int) -> Finished:
 
 def oldest_available(tx: Transaction, queues: Iterable[str]) -> dict[str, datetime]:
     """When the oldest available job of each of these queues was due."""
-    asked = [{"queue": queue, "priority": priority} for queue in queues for priority in _PRIORITIES]
+    parameters = oldest_parameters(queues)
+    return earliest(tx.execute(oldest_statement(tx.dialect), parameters)) if parameters else {}
+
+
+def earliest(rows: Iterable[Any]) -> dict[str, datetime]:
+    """By queue, the earliest time in rows of a queue and a time."""
     found: dict[str, datetime] = {}
-    if not asked:
-        return found
-    parameters = {"asked": orjson.dumps(asked).decode()}
-    for queue, at in tx.execute(_oldest_statement(tx.dialect), parameters):
+    for queue, at in rows:
         if at is not None:
             found[queue] = min(at, found.get(queue, at))
     return found
 
 
+def oldest_parameters(queues: Iterable[str]) -> dict[str, str]:
+    """The parameters of `oldest_statement` for these queues; empty without any."""
+    asked = [{"queue": queue, "priority": priority} for queue in queues for priority in _PRIORITIES]
+    return {"asked": orjson.dumps(asked).decode()} if asked else {}
+
+
 @functools.cache
-def _oldest_statement(dialect: Dialect) -> Executable:
+def oldest_statement(dialect: Dialect) -> Executable:
+    """Rows of a queue and the time at which its oldest available job of a priority was due."""
     # The index has the priority before the time: it is searched once for each priority.
     asked = dialect.recordset("asked", {"queue": Text, "priority": Integer}).c
     first = (
@@ -296,7 +305,7 @@ def count_some(tx: Transaction, count_limit: int) -> JobCounts:
 
 
 @functools.cache
-def counts_statement(dialect: Dialect) -> Select[Any]:
+def counts_statement(dialect: Dialect, states: tuple[JobState, ...] = tuple(JobState)) -> Select[Any]:
     """Rows of a state, a queue, and the number of jobs that have both, up to `count_limit` of each."""
     # Each step finds the next queue of a state by the index, whatever the number of jobs.
     firsts = [
@@ -305,7 +314,7 @@ def counts_statement(dialect: Dialect) -> Select[Any]:
         .order_by(_job.queue)
         .limit(dialect.index_limit(literal(1, BigInteger)))
         .subquery(f"first_{state.value}")
-        for state in JobState
+        for state in states
     ]
     start = union_all(*(select(*first.c) for first in firsts)).subquery("start")
     pairs = select(*start.c).cte("pairs", recursive=True)

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -18,9 +17,9 @@ from oban.documents.jobs import text, texts
 from oban.error_texts import error_line, last_error
 from oban.errors import ObanError
 from oban.models import Job
-from oban.repository.cluster import QueueInfo
+from oban.repository import throughput
 from oban.repository.nodes import NodeInfo
-from oban.repository.queue_settings import ALL, QueueSettings
+from oban.repository.pending_settings import with_settings
 from oban.repository.stats import QueueStats, Stats
 from oban.types import JobState
 
@@ -88,15 +87,10 @@ class Source:
 
     async def _completed(self, session: AsyncSession, now: datetime) -> dict[str, int]:
         """How many jobs of each queue were completed within the last seconds."""
-        lately = Job.completed_at >= now - timedelta(seconds=_WINDOW)
-        statement = select(Job).where(self._has_ended_in(JobState.COMPLETED), lately)
-        latest = statement.order_by(Job.completed_at.desc()).limit(_MOST_COMPLETED)
+        since = now - timedelta(seconds=_WINDOW)
+        latest = throughput.latest_completed(self._dialect, since, _MOST_COMPLETED)
         counts = await self._oban.count_jobs(latest, session)
         return {queue: by_state[JobState.COMPLETED] for queue, by_state in counts.items()}
-
-    def _has_ended_in(self, state: JobState) -> ColumnElement[bool]:
-        """A condition for the index of the times at which jobs have ended in this state."""
-        return self._dialect.hint_partial_index(Job.state == self._dialect.state(state.value))
 
     async def _executing(self, session: AsyncSession, filter_: str) -> list[Job]:
         statement = (
@@ -112,7 +106,7 @@ class Source:
         found: list[Job] = []
         # In the order of an index: neither statement reads more than `_AMONG` jobs.
         for condition, order in (
-            (self._has_ended_in(JobState.DISCARDED), [Job.discarded_at.desc()]),
+            (throughput.has_ended_in(self._dialect, JobState.DISCARDED), [Job.discarded_at.desc()]),
             (filters.state(JobState.RETRYABLE), [Job.queue, Job.priority, Job.scheduled_at, Job.id]),
         ):
             latest = select(Job).where(condition).order_by(*order).limit(_AMONG)
@@ -203,7 +197,7 @@ def _progress(job: Job) -> JobProgress | None:
 
 def _queue_row(queue: QueueStats, stats: Stats, completed: int) -> QueueRow:
     infos = [
-        _with_settings(info, [*queue.settings, *stats.settings])
+        with_settings(info, [*queue.settings, *stats.settings])
         for node in stats.nodes
         if node.alive
         for info in node.queues
@@ -222,21 +216,6 @@ def _queue_row(queue: QueueStats, stats: Stats, completed: int) -> QueueRow:
         paused=sum(info.paused for info in infos),
         completed_per_second=completed / _WINDOW,
     )
-
-
-def _with_settings(info: QueueInfo, settings: Sequence[QueueSettings]) -> QueueInfo:
-    """A queue on a node as commands have changed it since the node's last heartbeat."""
-    newer = {
-        (each.queue, each.node): each
-        for each in settings
-        if info.updated_at is None or each.updated_at > info.updated_at
-    }
-    # In order of precedence.
-    places = ((info.queue, info.node), (info.queue, None), (ALL, info.node), (ALL, None))
-    found = [newer[place] for place in places if place in newer]
-    limit = next((each.limit for each in found if each.limit), info.limit)
-    paused = next((each.paused for each in found if each.paused is not None), info.paused)
-    return replace(info, limit=limit, paused=paused)
 
 
 def _node_row(node: NodeInfo, now: datetime) -> NodeRow:
