@@ -13,6 +13,7 @@ from starlette.routing import Route
 from oban.web import audit, security
 from oban.web.access import Permission
 from oban.web.errors import Refused
+from oban.web.limits import MAX_BODY
 from oban.web.visit import Visit
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ async def _check_origin(request: Request) -> None:
         raise Refused(f"Nothing was changed: {problem}.")
     sent = request.headers.get(security.CSRF_HEADER)
     if sent is None:
-        form = await request.form()
+        form = await request.form(max_files=0, max_part_size=MAX_BODY)
         sent = form.get(security.CSRF_FIELD)  # type: ignore[assignment]
     if not security.has_token(request.cookies.get(security.CSRF_COOKIE), sent):
         raise Refused(
