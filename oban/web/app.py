@@ -1,5 +1,6 @@
 """`dashboard`: makes the ASGI application."""
 
+import asyncio
 import functools
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -14,7 +15,20 @@ from starlette.types import Receive, Scope, Send
 
 from oban.client import Oban
 from oban.errors import ConfigError
-from oban.web import job, jobs, live, naming, new_job, nodes, overview, palette, periodic, queues, visit
+from oban.web import (
+    job,
+    jobs,
+    live,
+    naming,
+    new_job,
+    nodes,
+    overview,
+    palette,
+    periodic,
+    queues,
+    rendering,
+    visit,
+)
 from oban.web.access import Authorize
 from oban.web.api import routes as api
 from oban.web.api.routing import ApiFallback, ApiRoute
@@ -72,6 +86,7 @@ class Dashboard:
     """The ASGI application that `dashboard` makes."""
 
     def __init__(self, obans: Sequence[Oban], authorize: Authorize | None, *, live: bool) -> None:
+        self._is_compiled = False
         keys = naming.keys(obans)
         paths = {key: f"{key}/" if len(keys) > 1 else "" for key in keys}
         self.instances = [Instance(key, oban, paths, live) for key, oban in zip(keys, obans, strict=True)]
@@ -94,6 +109,10 @@ class Dashboard:
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not self._is_compiled and scope["type"] == "http":
+            # This takes half a second, for which the event loop of the application must not stop.
+            await asyncio.to_thread(rendering.compile_templates)
+            self._is_compiled = True
         await self._app(scope, receive, send)
 
     @asynccontextmanager

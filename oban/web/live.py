@@ -68,6 +68,11 @@ class Live:
         return await self._sampler.sample(max_age)
 
     @property
+    def failed(self) -> int:
+        """How many jobs have been discarded in the hour before the last sample."""
+        return self._failed
+
+    @property
     def is_full(self) -> bool:
         """Whether there can be no further stream."""
         return self._end.is_set() or not self.enabled or self.streams >= MAX_STREAMS

@@ -59,6 +59,13 @@ def environment() -> Environment:
     return made
 
 
+@functools.cache
+def compile_templates() -> None:
+    """Compile all templates, which the first pages would otherwise wait for."""
+    for name in environment().list_templates(extensions=["html"]):
+        environment().get_template(name)
+
+
 def page(visit: "Visit", name: str, status: int, context: Mapping[str, Any]) -> Response:
     """A page made of a template."""
     flash = visit.request.cookies.get(FLASH_COOKIE)

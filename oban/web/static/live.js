@@ -8,7 +8,6 @@
   const root = document.documentElement;
   const base = root.dataset.base;
   const pulse = document.getElementById("pulse");
-  const title = document.title.replace(/^\(\d+\) /, "");
   const icon = document.querySelector("link[rel=icon]");
   const calmIcon = icon.getAttribute("href");
 
@@ -19,6 +18,7 @@
   let loading = false;
   let missed = false;
   let failures = 0;
+  let discarded = 0;
   let timer = 0;
   let refreshed = Date.now();
 
@@ -40,9 +40,16 @@
   };
 
   const showFailures = (failed) => {
-    const count = Number.isInteger(failed) && failed > 0 ? failed : 0;
-    document.title = count ? `(${count}) ${title}` : title;
-    icon.href = count ? icon.dataset.failing : calmIcon;
+    if (Number.isInteger(failed)) discarded = Math.max(0, failed);
+    const title = document.title.replace(/^\(\d+\) /, "");
+    const wanted = discarded ? `(${discarded}) ${title}` : title;
+    if (document.title !== wanted) document.title = wanted;
+    const href = discarded ? icon.dataset.failing : calmIcon;
+    if (icon.getAttribute("href") !== href) icon.setAttribute("href", href);
+  };
+  const readFailures = () => {
+    const found = document.querySelector("#live[data-failed]");
+    showFailures(found ? Number(found.dataset.failed) : undefined);
   };
 
   // A refresh must not disturb what the reader is doing.
@@ -65,6 +72,8 @@
       await htmx.ajax("GET", location.pathname + location.search, {
         source: "#live", target: "#live", select: "#live", swap: "morph:outerHTML", headers: { "X-Refresh": "1" },
       });
+    } catch {
+      // The event after the request has told that it failed.
     } finally {
       loading = false;
     }
@@ -75,11 +84,11 @@
     if (!isRefresh(event)) return;
     failures = event.detail.successful ? 0 : failures + 1;
     if (event.detail.successful) refreshed = Date.now();
-    const failed = Number(document.querySelector("#live [data-failed]")?.dataset.failed ?? NaN);
-    if (Number.isInteger(failed)) showFailures(failed);
     schedule();
     show();
   });
+  // A refresh has set the title anew.
+  document.addEventListener("htmx:afterSettle", readFailures);
 
   // Without a stream, or while refreshes fail, ask again after a while.
   const schedule = () => {
@@ -172,8 +181,7 @@
   addEventListener("pagehide", () => stream?.close());
   window.oban = { ...window.oban, refresh: () => refresh(true) };
 
-  const failed = Number(document.querySelector("[data-failed]")?.dataset.failed ?? NaN);
-  if (Number.isInteger(failed)) showFailures(failed);
+  readFailures();
   connect();
   schedule();
   show();
