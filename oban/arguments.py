@@ -202,6 +202,19 @@ class Arguments:
             return None
         return _property_names(schema, schema.get("$defs", {}), 0)
 
+    def described(self) -> list[tuple[str, str]]:
+        """The keys of dumped args, each with its type as JSON has it; empty if they are not known."""
+        try:
+            schema = self._adapter.json_schema(mode="serialization", by_alias=True)
+        # There is no schema of some types that can be dumped.
+        except Exception:
+            return []
+        required = schema.get("required", ())
+        return [
+            (name, f"{_type_of(part, schema.get('$defs', {}))}{'' if name in required else ', optional'}")
+            for name, part in schema.get("properties", {}).items()
+        ]
+
     def parse(self, args: dict[str, Any], owner: str) -> Any:
         """The object that stored args stand for.
 
@@ -269,6 +282,23 @@ def _property_names(schema: Any, definitions: Mapping[str, Any], depth: int) -> 
     if schema.get("type") != "object" or schema.get("additionalProperties", False) is not False:
         return None
     return frozenset(schema.get("properties", ()))
+
+
+def _type_of(part: Any, definitions: Mapping[str, Any], depth: int = 0) -> str:
+    """What a JSON schema allows, in a few words."""
+    if depth > _MAX_DEPTH or not isinstance(part, dict):
+        return "any"
+    if "$ref" in part:
+        return _type_of(definitions.get(part["$ref"].rpartition("/")[2]), definitions, depth + 1)
+    if "enum" in part or "const" in part:
+        listed = part.get("enum", [part.get("const")])
+        return " or ".join(json.dumps(value) for value in listed[:8])
+    if members := part.get("anyOf") or part.get("oneOf"):
+        return " or ".join(_type_of(member, definitions, depth + 1) for member in members[:8])
+    name = str(part.get("type", "any"))
+    if name == "array" and "items" in part:
+        return f"array of {_type_of(part['items'], definitions, depth + 1)}"
+    return f"{name} ({part['format']})" if "format" in part else name
 
 
 def _dumps(args: dict[str, Any]) -> str:

@@ -24,6 +24,8 @@ async def cancel(visit: Visit) -> Response:
     form = await visit.request.form()
     async with visit.write() as session:
         before = await visit.oban.get_job(job_id, session)
+        # The instance belongs to the session, and has the new state afterwards.
+        state = None if before is None else before.state
         done = await visit.oban.cancel_job(job_id, session)
     if before is None:
         return _gone(visit)
@@ -31,7 +33,7 @@ async def cancel(visit: Visit) -> Response:
     if not done:
         return await _left(visit, "cancelled")
     # The state that the page has shown, in case the node began or ended the attempt meanwhile.
-    if before.state == JobState.EXECUTING or form.get("state") == JobState.EXECUTING:
+    if state == JobState.EXECUTING or form.get("state") == JobState.EXECUTING:
         message = f"Job {job_id} is cancelled. Its worker is asked to stop, and may still run for a moment."
     else:
         message = f"Job {job_id} is cancelled."

@@ -8,7 +8,6 @@ from typing import Any
 
 from oban import encryption, fields, redaction
 from oban.encoding import Undecodable
-from oban.errors import InvalidJob
 from oban.models import Job
 from oban.redaction import META_KEY
 from oban.web import hiding
@@ -21,7 +20,7 @@ FIELDS = ("worker", "args", "queue", "priority", "max_attempts", "tags", "meta",
 #: The longest document that can be edited here, in characters.
 LONGEST = 200_000
 #: The keys of meta that Oban sets itself, which are not edited.
-_OWN_META = frozenset({META_KEY, "progress", "recorded", "return"})
+OWN_META = frozenset({META_KEY, "progress", "recorded", "return"})
 #: How many lines of a change are shown.
 _LINES = 400
 
@@ -106,7 +105,7 @@ def _show(shown: Shown, name: str, value: Any, *, lines: bool = False) -> None:
 def _show_document(shown: Shown, name: str, stored: dict[str, Any]) -> None:
     whole = shown.stored_args if name == "args" else shown.stored_meta
     if name == "meta":
-        stored, whole = ({key: each[key] for key in each if key not in _OWN_META} for each in (stored, whole))
+        stored, whole = ({key: each[key] for key in each if key not in OWN_META} for each in (stored, whole))
         shown.meta = stored
     else:
         shown.args = stored
@@ -148,7 +147,7 @@ def parse(form: Form, names: list[str]) -> dict[str, Any]:
             form.problems[own] = "must not be empty"
     if (delay := form.duration("in")) is not None:
         found["schedule_in"] = delay
-    for name in _OWN_META.intersection(found.get("meta") or ()):
+    for name in OWN_META.intersection(found.get("meta") or ()):
         form.problems["meta"] = f"has the key {name}, which Oban sets itself"
     return found
 
@@ -163,8 +162,8 @@ def changes(shown: Shown, sent: Mapping[str, Any]) -> dict[str, Any]:
         made["args"] = kept.restored("args", made["args"], shown.args, shown.stored_args)
     stored = values.mapping(shown.stored_meta)
     if "meta" in made:
-        own = {key: value for key, value in stored.items() if key in _OWN_META}
-        rest = {key: value for key, value in stored.items() if key not in _OWN_META}
+        own = {key: value for key, value in stored.items() if key in OWN_META}
+        rest = {key: value for key, value in stored.items() if key not in OWN_META}
         made["meta"] = {**kept.restored("meta", made["meta"], shown.meta, rest), **own}
     if shown.names and made.keys() & {"meta", "worker"}:
         # Also with another worker, and after a restart without its class, the same values are redacted.
@@ -192,10 +191,3 @@ def difference(before: str, after: str) -> list[tuple[str, str]]:
 def check_values(made: Mapping[str, Any]) -> None:
     """Raise `InvalidJob` for a value that no job can have."""
     fields.check(made)
-
-
-def refuse(form: Form, error: InvalidJob, job: Job, access: Access) -> None:
-    """Note an error of the library at its field, without values that the user may not see."""
-    form.refuse(
-        error, hiding.text(error.problem, job, access) if access.hidden or redaction.hides(job) else None
-    )

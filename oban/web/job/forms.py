@@ -97,17 +97,17 @@ class Form:
         self.problems[name] = f'must be a JSON object, such as {{"id": 1}}, not {encoding.json_type(value)}'
         return None
 
-    def refuse(self, error: InvalidJob, message: str | None = None) -> None:
+    def refuse(self, error: InvalidJob, problem: str | None = None) -> None:
         """Note an error of the library at its field.
 
         Args:
             error: The error.
-            message: Its text, if values must not be shown.
+            problem: What it says about the field, if that must not have the values of the job.
         """
         found = _FIELD.match(error.field)
         field = "" if found is None else found[0]
         path = error.field[len(field) :]
-        self.problems[_NAMES.get(field, field)] = message or f"{path} {error.problem}".strip()
+        self.problems[_NAMES.get(field, field)] = f"{path} {problem or error.problem}".strip()
 
 
 def _position(text: str, error: json.JSONDecodeError) -> str:
