@@ -21,15 +21,8 @@ MAX_LENGTH, MAX_TERMS, MAX_VALUES = 2_000, 30, 200
 #: How many keys a path can have.
 MAX_PATH = 16
 
-STATES = (
-    "available",
-    "scheduled",
-    "suspended",
-    "executing",
-    "retryable",
-    "completed",
-    "discarded",
-    "cancelled",
+STATES = tuple(
+    "available scheduled suspended executing retryable completed discarded cancelled".split()  # noqa: SIM905
 )
 #: Filters whose values are names. Those of `PATTERNS` can have `*` for any characters.
 NAMES = ("queue", "worker", "tag", "node")

@@ -78,7 +78,7 @@ class Query:
         found = []
         for term in self.terms:
             each = conditions.condition(term)
-            found.append(or_(each, _may_hide()) if term.negated and term.key in _SEES_VALUES else each)
+            found.append(or_(each, may_hide()) if term.negated and term.key in _SEES_VALUES else each)
         return and_(*found) if found else None
 
     @property
@@ -121,8 +121,8 @@ def of(terms: Iterable[Term]) -> Query:
     return Query(tuple(terms))
 
 
-def _may_hide() -> Condition:
-    """Whether a job may have a redacted value."""
+def may_hide() -> Condition:
+    """Whether a job may have a redacted value: all jobs that have one, and few others."""
     names = [
         name
         for name, worker in registry.items()

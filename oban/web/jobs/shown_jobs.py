@@ -1,6 +1,5 @@
 """`Shown`: a job as a row of the list, without what the user may not see and without long values."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -10,8 +9,9 @@ from sqlalchemy import Integer, Select, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import load_only
 
-from oban import error_texts
+from oban import error_texts, redaction
 from oban.dialects import portable
+from oban.job_search import query
 from oban.job_search.query import Query
 from oban.models import Job
 from oban.progress import Progress
@@ -41,11 +41,13 @@ class Shown:
         job: The job, as far as it is loaded, without what the user may not see.
         place: Its place in the order of the list.
         is_large: Whether its documents are too large for the list, so that they are not loaded.
+        is_redacted: Whether it has redacted values, or may have some if it is large.
     """
 
     job: Job
     place: Place
     is_large: bool
+    is_redacted: bool
 
     @property
     def id(self) -> int:
@@ -116,9 +118,9 @@ class Shown:
             return None
         return max(0.0, (end - job.attempted_at).total_seconds())
 
-    def matches(self, query: Query) -> bool:
-        """Whether the terms apply to what the user sees of the job. Nothing is known of a large one."""
-        return not self.is_large and query.matches(self.job)
+    def matches(self, asked: Query) -> bool:
+        """Whether a job that the statement of a query has found can be shown as a result of it."""
+        return not self.is_redacted or (not self.is_large and asked.matches(self.job))
 
 
 async def load(visit: Visit, session: AsyncSession, statement: Select[Any], order: Order) -> list[Shown]:
@@ -132,14 +134,19 @@ async def load(visit: Visit, session: AsyncSession, statement: Select[Any], orde
     documents = select(Job).where(Job.id.in_([job.id for job in jobs]), size <= LARGE)
     found = await visit.oban.list_jobs(documents.options(load_only(*_DOCUMENTS)), session)
     small = {job.id for job in found}
+    large = [job.id for job in jobs if job.id not in small]
+    hiding_some: set[int] = set()
+    if large:
+        may_hide = select(Job).where(Job.id.in_(large), query.may_hide()).options(load_only(Job.id))
+        hiding_some = {job.id for job in await visit.oban.list_jobs(may_hide, session)}
     shown = []
     for job in jobs:
         # The place is taken before anything is hidden, and the session must not load what is missing.
-        place = order.place(job)
+        place, is_small = order.place(job), job.id in small
         session.expunge(job)
-        shown.append(
-            Shown(hiding.job(job, visit.access) if job.id in small else job, place, job.id not in small)
-        )
+        is_redacted = redaction.hides(job) if is_small else job.id in hiding_some
+        visible = hiding.job(job, visit.access) if is_small else job
+        shown.append(Shown(visible, place, not is_small, is_redacted))
     return shown
 
 
@@ -157,7 +164,3 @@ def _json(value: Any) -> str:
         return orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
     except (TypeError, ValueError, RecursionError):
         return "…"
-
-
-def ids(shown: Sequence[Shown]) -> list[int]:
-    return [each.id for each in shown]
