@@ -14,6 +14,7 @@ from oban.cli import options as setting_options
 from oban.cli import output
 from oban.cli.instance import Instance
 from oban.cli.output import Column
+from oban.cli.remote.address import Address
 from oban.config import Options, QueueOptions, Retention
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def _config(settings: "Settings") -> Config:
 
     app, values = settings.app, dict(settings.values)
     if app:
-        options, values["database_url"] = Instance.of(settings).call(_of_app)
+        options, values["database_url"] = Instance.of(settings, remote=False).call(_of_app)
         queues = options.queues or {"default": QueueOptions()}
         options = options.replace(**{"queues": queues, **settings.overrides})
     else:
@@ -127,6 +128,8 @@ def _parts(values: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tu
             value = {name: each for name, each in table.items() if has_limit or name != "limit"}
         if isinstance(value, Mapping):
             yield from _parts(value, (*path, key))
+        elif key == "url" and value is not None:
+            yield (*path, key), Address.of(value).url
         elif key in ("database_url", "listen_url") and value is not None:
             yield (*path, key), dialects.shown(value)
         else:

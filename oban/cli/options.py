@@ -82,6 +82,17 @@ _OPTIONS: dict[str, Callable[[F], F]] = {
         help="Such as postgresql+asyncpg://user@host/name or sqlite+aiosqlite:///file.db"
         " (default: the environment variable OBAN_DATABASE_URL).",
     ),
+    "url": click.option(
+        "--url",
+        metavar="URL",
+        help="Instead of a database: the address of a dashboard, such as https://example.com/oban, whose API"
+        " does the work (default: the environment variable OBAN_URL).",
+    ),
+    "url_token_file": click.option(
+        "--url-token-file",
+        metavar="FILE",
+        help="A file with a token for --url (default: the environment variable OBAN_URL_TOKEN).",
+    ),
     "prefix": click.option("--prefix", metavar="SCHEMA", help="The schema of the tables (PostgreSQL only)."),
     "queues": click.option(
         "--queues",
@@ -168,11 +179,16 @@ _OPTIONS: dict[str, Callable[[F], F]] = {
 }
 
 
+#: The settings that only commands with `of_instance` have as options.
+_REMOTE = ("url", "url_token_file")
+_OF_NODES = tuple(key for key in _OPTIONS if key not in _REMOTE)
+
+
 def add(*keys: str) -> Callable[[F], F]:
-    """Add `--config` and the options of these settings, all of them if none is named."""
+    """Add `--config` and the options of these settings, those of nodes if none is named."""
 
     def decorate(function: F) -> F:
-        for key in reversed(keys or tuple(_OPTIONS)):
+        for key in reversed(keys or _OF_NODES):
             function = _OPTIONS[key](function)
         return _config(function)
 
@@ -192,7 +208,7 @@ def with_settings(*keys: str) -> Callable[[F], F]:
         @functools.wraps(function)
         def command(**values: Any) -> Any:
             # The command can have an option of its own with the name of another setting.
-            own = {key: values.pop(key) for key in keys or tuple(_OPTIONS)}
+            own = {key: values.pop(key) for key in keys or _OF_NODES}
             return function(settings=load(arguments(own), values.pop("config")), **values)
 
         decorated: Any = add(*keys)(command)
@@ -224,7 +240,7 @@ def passed(values: Mapping[str, Any]) -> tuple[list[str], dict[str, str]]:
             arguments += [argument for module in value for argument in (flag(key), module)]
         elif key == "queues" and all(isinstance(limit, int) for limit in value.values()):
             arguments += [flag(key), ",".join(f"{queue}:{limit}" for queue, limit in value.items())]
-        elif key in _OPTIONS and key != "queues" and not key.endswith("_url"):
+        elif key in _OPTIONS and key != "queues" and not key.endswith("url"):
             arguments += [flag(key), str(value)]
         else:
             variables[variable(key)] = value if isinstance(value, str) else json.dumps(value)

@@ -72,7 +72,7 @@ def uninstall(settings: "Settings", yes: bool, as_json: bool) -> None:
 
 def _database(settings: "Settings") -> tuple[str | URL, str | None]:
     """The URL of the instance's database, and the prefix of its tables."""
-    instance = Instance.of(settings)
+    instance = Instance.of(settings, remote=False)
     if instance.app is None:
         return instance.database_url or "", instance.options.get("prefix")
     return instance.call(_of_app)

@@ -51,6 +51,8 @@ def _types() -> dict[str, Any]:
         "health_host": str,
         "metrics_port": int,
         "metrics_host": str,
+        "url": str,
+        "url_token_file": str,
     }
     seconds = Annotated[float, BeforeValidator(_parse_period)]
     # `Options` checks what is in these tables.

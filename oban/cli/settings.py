@@ -33,7 +33,7 @@ from oban.errors import ConfigError
 
 ENVIRONMENT = "OBAN_"
 #: Variables that are no settings.
-_OTHER_VARIABLES = ("OBAN_CONFIG", "OBAN_FAST_PATH", "OBAN_TEST_DATABASE_URL")
+_OTHER_VARIABLES = ("OBAN_CONFIG", "OBAN_FAST_PATH", "OBAN_TEST_DATABASE_URL", "OBAN_URL_TOKEN")
 _OF_OBAN = ("database_url", *OPTIONS)
 #: Settings that a variable can contain as JSON.
 _TABLES = ("queues", "retention")
@@ -86,6 +86,27 @@ class Settings:
                     f"{flag(key)} cannot be combined with {app}: it is an option of that Oban."
                 )
         return str(app)
+
+    @property
+    def url(self) -> str | None:
+        """The address of a dashboard, unless an argument names a database or an application instead.
+
+        Raises:
+            UsageError: There is an argument for both, or one that chooses among instances of a database.
+        """
+        of_database = [key for key in ("app", "database_url", "prefix", "name") if self._is_argument(key)]
+        if not of_database or "url" not in self.values:
+            found: str | None = self.values.get("url")
+            return found
+        if self._is_argument("url") or not {"app", "database_url"} & {*of_database}:
+            raise click.UsageError(
+                f"{flag(of_database[0])} cannot be combined with {self.origins['url']}: the address of a"
+                " dashboard has the instance in its path."
+            )
+        return None
+
+    def _is_argument(self, key: str) -> bool:
+        return key in self.origins and self.origins[key].kind == "argument"
 
     @property
     def overrides(self) -> dict[str, Any]:
@@ -240,7 +261,7 @@ def _problem(origin: Origin, error: Any) -> str:
         f"{path} {cause}" if cause else error["msg"].replace("Input", path, 1).replace("dictionary", "table")
     )
     # A URL can contain a password.
-    value = "" if key.endswith("_url") else f", not {display.shown(error['input'])}"
+    value = "" if key.endswith("url") else f", not {display.shown(error['input'])}"
     return f"{origin}: {text}{value}"
 
 

@@ -36,6 +36,8 @@ health_port | - | default
 health_host | 127.0.0.1 | default
 metrics_port | - | default
 metrics_host | 127.0.0.1 | default
+url | - | default
+url_token_file | - | default
 name | Shop | --name
 node | web | OBAN_NODE
 prefix | - | default

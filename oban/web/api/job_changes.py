@@ -74,7 +74,7 @@ class UpdateChanges(RetryChanges):
 class UpdateJobs(ChangeJobs):
     """Which jobs to update, and the fields that they get."""
 
-    changes: UpdateChanges
+    changes: UpdateChanges = Field(default_factory=UpdateChanges)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +128,7 @@ def _values(visit: Visit, body: ChangeJobs) -> dict[str, Any]:
         return {}
     changes = body.changes.model_dump()
     values = {name: value for name, value in changes.items() if value is not None}
-    if isinstance(body, UpdateJobs) and not values:
+    if isinstance(body, UpdateJobs) and not (values or body.dry_run):
         raise Refusal.of_field("changes", "nothing is to be changed")
     for name in ("args", "meta"):
         # Whoever does not see a field would replace values without knowing them.

@@ -10,6 +10,7 @@ from pydantic import Field
 from oban import redacted
 from oban.documents.jobs import JobDocument, job_document
 from oban.documents.operations import DatabaseOperations, PeriodicVerb
+from oban.error_texts import log_safe
 from oban.periodic import PeriodicInfo
 from oban.web import hiding
 from oban.web.access import Access
@@ -116,7 +117,8 @@ async def _run(visit: Visit, body: Entry) -> JobDocument:
         state = job.state.value if job.state else "unknown"
         raise Refusal(
             HTTPStatus.CONFLICT,
-            f"No job was inserted: it is unique, and job {job.id}, which is {state}, is in the way.",
+            f"no job of {log_safe(body.name)} was inserted: it is unique, and job {job.id}, which is {state},"
+            " is in the way",
         )
     visit.audit("run_periodic", target=body.name, ids=[job.id], count=1)
     return job_document(hiding.job(job, visit.access))

@@ -102,17 +102,21 @@ def of_error(error: Exception) -> Refusal:
         case InvalidFilter():
             return Refusal.of_field(error.filter, error.problem)
         case InvalidJob():
-            return Refusal.of_field(error.field, _cut(error.problem))
+            return Refusal(
+                HTTPStatus.UNPROCESSABLE_ENTITY,
+                str(error),
+                [FieldError(field=error.field, detail=_cut(error.problem))],
+            )
         case JobNotFound() | PeriodicNotFound():
-            return Refusal(HTTPStatus.NOT_FOUND, f"{str(error).capitalize()}.")
+            return Refusal(HTTPStatus.NOT_FOUND, str(error))
         case UniqueConflict() | PeriodicInCode():
-            return Refusal(HTTPStatus.CONFLICT, f"{error}.")
+            return Refusal(HTTPStatus.CONFLICT, str(error))
         case WebError():
             return _of_page(error)
         case TimeoutError() | DatabaseUnavailable() | SchemaMissing() | SchemaMismatch():
             return _unavailable()
         case ObanError():
-            return Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, f"{error}.")
+            return Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, str(error))
         case HTTPException():
             return Refusal(HTTPStatus(error.status_code), str(error.detail))
         case SQLAlchemyError():
