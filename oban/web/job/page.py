@@ -12,7 +12,7 @@ from oban.repository.management import CANCEL_STATES, DELETE_STATES
 from oban.repository.retry import RETRY_STATES
 from oban.types import ENDED_STATES, JobState
 from oban.unique import Unique
-from oban.web import hiding
+from oban.web import hiding, job_links
 from oban.web.job import documents, loading, relatives, timeline, values
 from oban.web.routing import Page
 from oban.web.visit import Visit
@@ -47,7 +47,8 @@ async def show(visit: Visit) -> Response:
         relatives=found,
         unique=unique,
         cron=_cron(job),
-        tags=values.texts(job.tags),
+        tags=[(tag, _link(visit, tag=tag)) for tag in values.texts(job.tags)],
+        links={name: _link(visit, **{name: getattr(job, name)}) for name in ("worker", "queue")},
         nodes=values.texts(job.attempted_by)[:1],
         times={name: values.time(getattr(job, name)) for name in _TIMES},
         counts={name: values.integer(values.mapping(job.meta).get(name)) for name in ("snoozed", "rescued")},
@@ -63,6 +64,12 @@ def since(job: Job) -> datetime | None:
     return values.time(
         getattr(job, f"{job.state.value}_at") if job.state in ENDED_STATES else job.scheduled_at
     )
+
+
+def _link(visit: Visit, **condition: Any) -> str:
+    """The list of jobs with a value; empty for one that no job of Oban has."""
+    is_plain = all(isinstance(value, str) and value.isprintable() for value in condition.values())
+    return job_links.jobs(visit, **condition) if is_plain else ""
 
 
 def _can(job: Job) -> Mapping[str, bool]:
