@@ -27,6 +27,7 @@ class NodeInfo:
         node: Its name. Several processes can have the same one.
         pid: Its process id on its machine; None if it does not tell.
         version: Its version of this library; None if it does not tell.
+        python: Its version of Python; None if it does not tell.
         alive: Whether its last heartbeat is within its lease. If not, its jobs are rescued.
         updated_at: The time of its last heartbeat, by the database's clock.
         lease: The seconds without a heartbeat after which it counts as dead.
@@ -44,6 +45,7 @@ class NodeInfo:
     node: str
     pid: int | None
     version: str | None
+    python: str | None
     alive: bool
     updated_at: datetime
     lease: float
@@ -94,6 +96,7 @@ def _node_info(rows: Sequence[Producer], now: datetime, leader: str | None) -> N
         node=last.node,
         pid=_value(meta, "pid", int),
         version=_value(meta, "version", str),
+        python=_value(meta, "python", str),
         alive=age < lease,
         updated_at=last.updated_at,
         lease=lease,

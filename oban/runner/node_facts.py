@@ -1,6 +1,7 @@
 """What a node tells about itself in its heartbeats."""
 
 import os
+import platform
 import sys
 from typing import Any
 
@@ -19,6 +20,7 @@ def node_facts(notifier: Notifier) -> dict[str, Any]:
         "listener": {"kind": notifier.kind, "hears": notifier.hears},
         # An import would be a cycle: the package imports its modules when their names are used.
         "version": sys.modules["oban"].__version__,
+        "python": platform.python_version(),
         "pid": os.getpid(),
     }
     if len(workers := sorted(registry)) <= MAX_WORKERS:

@@ -22,7 +22,7 @@ from oban.types import JobState
 STATES = (JobState.AVAILABLE, JobState.SCHEDULED, JobState.RETRYABLE, JobState.EXECUTING)
 #: Up to how many jobs of each queue and state are counted, and of all of them together.
 COUNT_LIMIT = 10_000
-COUNT_BUDGET = 200_000
+COUNT_BUDGET = 100_000
 #: Up to how many pairs of a queue and a state are shown.
 MOST_PAIRS = 2000
 #: Of how many executing jobs the longest running ones are found, and how many jobs that are due are counted.
@@ -146,11 +146,14 @@ class Figures:
     is_cut: bool
 
 
-async def read(oban: Oban, session: AsyncSession) -> Figures:
-    """Read the figures of all queues."""
+async def read(oban: Oban, session: AsyncSession, only: str | None = None) -> Figures:
+    """Read the figures of all queues, or of one of this name."""
     dialect = dialects.for_bind(oban.engine.sync_engine)
     at: datetime = (await session.execute(select(dialect.now()))).scalar_one()
-    counts, limit, is_cut = await _counts(session, dialect)
+    if only is None:
+        counts, limit, is_cut = await _counts(session, dialect)
+    else:
+        counts, limit, is_cut = await _counts_of(session, dialect, only), COUNT_LIMIT, False
     oldest = await _oldest(session, dialect, [queue for queue, found in counts.items() if found["available"]])
     due = await _due(session, dialect, at)
     longest = await _longest(session)
@@ -162,6 +165,8 @@ async def read(oban: Oban, session: AsyncSession) -> Figures:
     alive = _by_queue(info for node in nodes if node.alive for info in node.queues)
     dead = _by_queue(info for node in nodes if not node.alive for info in node.queues)
     names = {*counts, *due, *alive, *dead, *own}
+    if only is not None:
+        names &= {only}
     queues = [
         _figures(
             queue,
@@ -245,6 +250,17 @@ async def _counts(session: AsyncSession, dialect: Any) -> tuple[dict[str, dict[s
         if isinstance(queue, str):
             found.setdefault(queue, {each.value: 0 for each in STATES})[JobState(state).value] += number
     return found, limit, pairs >= MOST_PAIRS
+
+
+async def _counts_of(session: AsyncSession, dialect: Any, queue: str) -> dict[str, dict[str, int]]:
+    """The number of jobs of a queue by state, up to one more than the limit."""
+    most = dialect.index_limit(literal(COUNT_LIMIT + 1, BigInteger))
+    found = dict.fromkeys((state.value for state in STATES), 0)
+    for state in STATES:
+        is_there = (Job.state == dialect.state(state.value)) & (Job.queue == queue)
+        some = select(Job.id).where(is_there).order_by(Job.priority, Job.scheduled_at, Job.id).limit(most)
+        found[state.value] = await session.scalar(select(func.count()).select_from(some.subquery())) or 0
+    return {queue: found} if any(found.values()) else {}
 
 
 async def _oldest(session: AsyncSession, dialect: Any, queues: Sequence[str]) -> dict[str, datetime]:

@@ -42,11 +42,13 @@ class Chart:
 async def show(visit: Visit) -> Response:
     """`GET /queues/one?name=…`."""
     name = visit.request.query_params.get("name", "")
+    try:
+        encoding.string(name, "the name of a queue")
+    except EncodingError:
+        raise NotFound("There is no such queue.") from None
     async with visit.read() as session:
-        figures = await queue_figures.read(visit.oban, session)
-        queue = next((each for each in figures.queues if each.queue == name), None)
-        if queue is None:
-            queue = await _without_work(visit, session, name, figures.at)
+        figures = await queue_figures.read(visit.oban, session, name)
+        [queue] = figures.queues or [await _without_work(visit, session, name, figures.at)]
         executing = await _jobs(visit, session, name, JobState.EXECUTING)
         waiting = await _jobs(visit, session, name, JobState.AVAILABLE)
         chart = await _chart(visit, session, figures.at, name)
@@ -75,10 +77,6 @@ def _refused(name: str) -> str | None:
 
 async def _without_work(visit: Visit, session: AsyncSession, name: str, at: datetime) -> QueueFigures:
     """The figures of a queue of which every job has ended. Raises `NotFound` if there are no jobs at all."""
-    try:
-        encoding.string(name, "the name of a queue")
-    except EncodingError:
-        raise NotFound("There is no such queue.") from None
     for state in JobState:
         statement = select(Job).where(_is_in(visit, name, state)).options(load_only(Job.id)).limit(1)
         if await visit.oban.list_jobs(statement, session):

@@ -12,7 +12,7 @@ from oban.web.routing import Page
 from oban.web.visit import Visit
 
 #: How many queues are shown at first, and at most.
-ROWS, MOST_ROWS = 250, 2000
+ROWS, MOST_ROWS = 50, 2000
 
 #: The orders of the table: how each is called, and its key.
 ORDERS: dict[str, tuple[str, Callable[[QueueFigures], Any]]] = {
