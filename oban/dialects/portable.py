@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from sqlalchemy import Boolean, ColumnElement
+from sqlalchemy import Boolean, ColumnElement, Float
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
@@ -60,3 +60,23 @@ def _render_equals(element: _EqualsColumn, compiler: SQLCompiler, **options: Any
     document, column, *steps = element.clauses
     condition = SUPPORTED[_database(compiler)].documents.equals_column(document, steps, column)
     return f"({compiler.process(condition, **options)})"
+
+
+class _Seconds(FunctionElement[float]):
+    """The seconds of a time since 1970."""
+
+    type = Float()
+    inherit_cache = True
+
+
+def seconds(time: ColumnElement[Any]) -> ColumnElement[float]:
+    """The seconds of a stored time since 1970, with a fraction. NULL on SQLite for what is not a time."""
+    return _Seconds(time)
+
+
+@compiles(_Seconds)
+def _render_seconds(element: _Seconds, compiler: SQLCompiler, **options: Any) -> str:
+    time = compiler.process(element.clauses, **options)
+    if _database(compiler) == "sqlite":
+        return f"((julianday({time}) - 2440587.5) * 86400.0)"
+    return f"CAST(extract(epoch FROM {time}) AS double precision)"

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from oban.client import Oban
 from oban.web.live import Live
 from oban.web.sessions import Sessions
+from oban.web.summaries import Summaries
 
 
 @dataclass(slots=True, eq=False)
@@ -17,6 +18,7 @@ class Instance:
         oban: Its client.
         sessions: The dashboard's own connections to its database.
         live: Tells open pages when to refresh.
+        summaries: What the overview shows.
         paths: The path of each instance of the dashboard below that of the dashboard, by key.
         streams: Whether pages get events. Without, they ask at an interval.
     """
@@ -27,11 +29,14 @@ class Instance:
     streams: bool = True
     sessions: Sessions = field(init=False)
     live: Live = field(init=False)
+    summaries: Summaries = field(init=False)
 
     def __post_init__(self) -> None:
         self.sessions = Sessions(self.oban)
         self.live = Live(self.oban, self.sessions, enabled=self.streams)
+        self.summaries = Summaries(self.oban, self.sessions)
 
     async def close(self) -> None:
         await self.live.close()
+        await self.summaries.close()
         await self.sessions.close()

@@ -8,15 +8,13 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 import orjson
-from sqlalchemy.exc import SQLAlchemyError
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.responses import Response
 
 from oban.client import Oban
 from oban.error_texts import error_line
-from oban.errors import ObanError
 from oban.log_limits import LogLimit
-from oban.web.sampler import INTERVAL, MAX_PAUSE, LiveSample, Sampler
+from oban.web.sampler import INTERVAL, MAX_PAUSE, NO_ANSWER, LiveSample, Sampler
 from oban.web.sessions import Sessions
 from oban.web.visit import Visit
 
@@ -63,7 +61,7 @@ class Live:
         to 30 seconds.
 
         Raises:
-            TimeoutError, ObanError, SQLAlchemyError, OSError: The database does not answer.
+            WebError, TimeoutError, ObanError, SQLAlchemyError, OSError: The database does not answer.
         """
         return await self._sampler.sample(max_age)
 
@@ -132,7 +130,7 @@ class Live:
         while True:
             try:
                 sample = await self._sampler.read()
-            except (TimeoutError, ObanError, SQLAlchemyError, OSError) as error:
+            except NO_ANSWER as error:
                 failures += 1
                 if self._log_limit.count():
                     _log.warning("the dashboard cannot read the state of the queues: %s", error_line(error))

@@ -5,10 +5,16 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from oban.client import Oban
+from oban.errors import ObanError
 from oban.repository.stats import Stats
+from oban.web.errors import WebError
 from oban.web.sessions import Sessions
 
+#: What is raised if the database does not answer, or not in time.
+NO_ANSWER = (TimeoutError, ObanError, SQLAlchemyError, OSError, WebError)
 #: Up to how many jobs of each queue and state are counted.
 COUNT_LIMIT = 10_000
 #: Seconds between two samples while pages are open.
@@ -78,7 +84,7 @@ class Sampler:
         that samples never take more than `DUTY` of the time.
 
         Raises:
-            TimeoutError, ObanError, SQLAlchemyError, OSError: The database does not answer.
+            WebError, TimeoutError, ObanError, SQLAlchemyError, OSError: The database does not answer.
         """
         last = self._last
         if last is not None and time.monotonic() - last.read_at <= max(max_age, last.pause):
