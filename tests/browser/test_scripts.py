@@ -148,3 +148,45 @@ def test_an_error_of_a_request_is_a_message(visits: Visits) -> None:
     page.evaluate("() => htmx.ajax('GET', '/jobs/999999999', {target: 'h1'})")
     expect(page.get_by_role("status").filter(has_text="999999999")).to_be_visible()
     visits.expect_problem("404")
+
+
+def test_a_refresh_keeps_selected_rows_and_what_is_folded(visits: Visits) -> None:
+    page = visits.page("/jobs")
+    box = page.locator("tbody input[type=checkbox]").first
+    box.check()
+    answer_refreshes(page, (">Jobs</h1>", ">Refreshed</h1>"))
+    refresh(page)
+    expect(page.get_by_role("heading", level=1)).to_have_text("Refreshed")
+    expect(box).to_be_checked()
+    page.goto("/jobs/1")
+    folded = page.locator(".document details").first
+    folded.locator("summary").first.click()
+    expect(folded).not_to_have_attribute("open", "")
+    answer_refreshes(page, (">Job 1</h1>", ">Refreshed</h1>"))
+    refresh(page)
+    expect(page.get_by_role("heading", level=1)).to_have_text("Refreshed")
+    expect(folded).not_to_have_attribute("open", "")
+
+
+def test_a_page_that_does_not_exist_is_not_loaded_again(visits: Visits) -> None:
+    page = visits.page("/jobs/999999999")
+    expect(page.get_by_role("heading", level=1)).to_contain_text("999999999")
+    expect(page.locator("#pulse")).to_be_hidden()
+    visits.expect_problem("404")
+
+
+def test_rows_are_reached_selected_and_opened_with_the_keyboard(visits: Visits) -> None:
+    page = visits.page("/jobs?q=state:discarded")
+    page.keyboard.press("j")
+    page.keyboard.press("j")
+    row = page.locator("tbody tr.current")
+    expect(row).to_have_count(1)
+    page.keyboard.press("x")
+    expect(row.locator("input[type=checkbox]")).to_be_checked()
+    page.keyboard.press("Enter")
+    page.wait_for_url(re.compile(r"/jobs/\d+$"))
+    page.keyboard.press("g")
+    page.keyboard.press("j")
+    page.wait_for_url("**/jobs")
+    page.keyboard.press("/")
+    expect(page.locator("input[type=search]").first).to_be_focused()

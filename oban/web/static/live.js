@@ -22,6 +22,13 @@
   let timer = 0;
   let refreshed = Date.now();
 
+  // The answer to a form, and a page that does not exist, cannot be loaded again.
+  if (root.dataset.live === "none") {
+    pulse.hidden = true;
+    window.oban = { ...window.oban, refresh: () => {} };
+    return;
+  }
+
   // What the page shows of its own state.
   const status = () => {
     if (failures > 0 || away) return "disconnected";
