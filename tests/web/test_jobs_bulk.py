@@ -11,7 +11,7 @@ from sqlalchemy import select, update
 from oban import Job, Oban, Worker
 from oban.telemetry import DashboardAction
 from oban.web import Access, dashboard
-from oban.web.jobs import bulk, selection
+from oban.web.jobs import bulk, search, selection
 from tests.support.rows import STATES, insert_rows, row
 from tests.support.web import Visitor
 
@@ -106,7 +106,7 @@ async def test_all_matching_jobs_are_cancelled_as_the_preview_says(visitor: Visi
 async def test_a_whole_search_takes_many_short_requests(
     visitor: Visitor, oban: Oban, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(selection, "WINDOW", 4)
+    monkeypatch.setattr(search, "WINDOW", 4)
     monkeypatch.setattr(selection, "BUDGET", 0.0)
     monkeypatch.setattr(bulk, "BUDGET", 0.0)
     page = await previewed(visitor, action="cancel", all="1", q="-tag:nothing")
@@ -208,7 +208,8 @@ async def test_a_whole_search_is_told_to_the_audit_trail(visitor: Visitor, oban:
     events: list[Any] = []
     oban.telemetry.attach(events.append, DashboardAction)
     await confirmed(visitor, await previewed(visitor, action="cancel", all="1", q="queue:mail"))
-    assert [(each.action, each.filter, each.count) for each in events] == [("cancel_jobs", "queue:mail", 5)]
+    assert {(each.action, each.filter) for each in events} == {("cancel_jobs", "queue:mail")}
+    assert sum(each.count for each in events) == 5
 
 
 WRONG = [

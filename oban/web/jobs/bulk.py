@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any
 
 from starlette.responses import Response
@@ -12,7 +13,7 @@ from oban.web.errors import NotFound, Refused, WebError
 from oban.web.jobs import bulk_actions, bulk_changes, selection, words
 from oban.web.jobs.bulk_actions import ACTIONS, BulkAction
 from oban.web.jobs.bulk_changes import Changes
-from oban.web.jobs.selection import Selection, Walk
+from oban.web.jobs.selection import Selection
 from oban.web.routing import Action, Page
 from oban.web.visit import Visit
 
@@ -33,13 +34,14 @@ async def preview(visit: Visit) -> Response:
     chosen = selection.parse(visit, given)
     changes = bulk_changes.parse(given, visit.access)
     known = selection.counted(given.get("counted"))
-    rest = None
+    walk = await selection.begin_walk(visit, chosen)
     async with visit.read() as session:
         chosen = await selection.begun(visit, chosen, session)
-        begin = selection.counted_from(chosen, given.get("from"))
-        found, rest = await selection.count(visit, begin, session)
+        walk.selection = selection.counted_from(chosen, given.get("from"))
+        found, rest = await selection.count(walk, session)
         counts = known + found
-        shown = await selection.examples(visit, chosen, action.states, session)
+        first = replace(walk, selection=chosen, started=time.monotonic())
+        shown = await selection.examples(first, action.states, session)
     applies = {state.value for state in action.states}
     total = sum(counts.values())
     will = {state: counts[state] for state in STATES if counts[state] and state in applies}
@@ -114,7 +116,7 @@ async def _change(
                 by_state = await selection.of_ids(visit, ids, action.states, session)
             await _change_each(visit, action, chosen, changes, by_state, done)
         return done, None
-    walk = Walk(visit, chosen)
+    walk = await selection.begin_walk(visit, chosen)
     started = time.monotonic()
     while True:
         async with visit.read() as session:

@@ -21,14 +21,14 @@ from oban.models import Job
 from oban.repository.selection import MAX_ID
 from oban.types import JobState
 from oban.web.errors import WebError
-from oban.web.jobs import shown_jobs
-from oban.web.jobs.orders import ORDERS
+from oban.web.jobs import search, shown_jobs
+from oban.web.jobs.orders import ORDERS, sorting
 from oban.web.visit import Visit
 
 #: How many ids a selection can have.
 MAX_IDS = 1_000
-#: Ids in the first window of a whole filter, and the most that a window can have.
-WINDOW, MAX_WINDOW = 2_000, 32_000
+#: Ids in a window of a whole search at most.
+MAX_WINDOW = 32_000
 #: Jobs with redacted values that a window can have.
 MAX_HIDING = 200
 #: Jobs that a preview shows.
@@ -114,7 +114,9 @@ class Walk:
 
     visit: Visit
     selection: Selection
-    window: int = WINDOW
+    #: Whether so few jobs are in the states of the search that one window has all of them.
+    few: bool = False
+    window: int = MAX_WINDOW
     started: float = field(default_factory=time.monotonic)
 
     @property
@@ -127,7 +129,9 @@ class Walk:
         # Ids can have large gaps: the window begins with an id that exists.
         statement = select(Job).options(load_only(Job.id)).where(Job.id < self.selection.below)
         first = await self.visit.oban.list_jobs(statement.order_by(Job.id.desc()).limit(1), session)
-        return (max(1, first[0].id - self.window + 1), first[0].id) if first else None
+        if not first:
+            return None
+        return 1 if self.few else max(1, first[0].id - self.window + 1), first[0].id
 
     def go_on(self, lowest: int) -> None:
         """Leave a window behind. The next one is larger if there was time for it."""
@@ -144,14 +148,19 @@ class Walk:
         return found, found[-1].id if len(found) == MAX_HIDING else None
 
 
-async def count(
-    visit: Visit, selection: Selection, session: AsyncSession
-) -> tuple[Counter[str], Selection | None]:
+async def begin_walk(visit: Visit, selection: Selection) -> Walk:
+    """A walk through a whole search. It can take a connection, so the caller must have none."""
+    sample = await visit.instance.live.sample()
+    few = search.few(sample.counts, sample.truncated, selection.query.states)
+    return Walk(visit, selection, few, search.first_window(selection.query))
+
+
+async def count(walk: Walk, session: AsyncSession) -> tuple[Counter[str], Selection | None]:
     """Count the selected jobs by state, as far as the time allows; returns the rest to be counted, if any."""
+    visit, selection = walk.visit, walk.selection
     if not selection.is_whole:
         return await _by_state(visit, [Job.id.in_(selection.ids)], session), None
     counts: Counter[str] = Counter()
-    walk = Walk(visit, selection)
     while (bounds := await walk.next_window(session)) is not None:
         lowest, highest = bounds
         conditions = [selection.condition()]
@@ -187,7 +196,8 @@ async def batch(
     conditions = [walk.selection.condition(), filters.state(*states)]
     statement = select(Job).options(load_only(Job.id, Job.state))
     statement = statement.where(Job.id.between(lowest, highest), *conditions)
-    found = await walk.visit.oban.list_jobs(statement.order_by(Job.id.desc()).limit(most), session)
+    order = sorting(ORDERS["newest"], unindexed=walk.few)
+    found = await walk.visit.oban.list_jobs(statement.order_by(*order).limit(most), session)
     if len(found) == most:
         lowest = found[-1].id
     left_out: set[int] = set()
@@ -225,24 +235,17 @@ def counted_from(selection: Selection, text: Any) -> Selection:
     return replace(selection, below=_id(text, selection.below)) if selection.is_whole else selection
 
 
-async def examples(
-    visit: Visit, selection: Selection, states: Sequence[JobState], session: AsyncSession
-) -> list[shown_jobs.Shown]:
+async def examples(walk: Walk, states: Sequence[JobState], session: AsyncSession) -> list[shown_jobs.Shown]:
     """Some of the jobs that an action applies to, as the user may see them: of the newest window."""
-    walk = Walk(visit, selection)
-    if selection.is_whole:
-        ids: list[int] = []
-        while (
-            not ids
-            and not walk.is_over
-            and (found := await batch(walk, states, EXAMPLES, session)) is not None
-        ):
-            ids = [each for some in found.values() for each in some]
-        session.expunge_all()
-    else:
-        ids = list(selection.ids)
+    ids: Sequence[int] = walk.selection.ids
+    while walk.selection.is_whole and not ids and not walk.is_over:
+        found = await batch(walk, states, EXAMPLES, session)
+        if found is None:
+            break
+        ids = [each for some in found.values() for each in some]
+    session.expunge_all()
     statement = select(Job).where(Job.id.in_(ids), filters.state(*states)).order_by(Job.id.desc())
-    return await shown_jobs.load(visit, session, statement.limit(EXAMPLES), ORDERS["newest"])
+    return await shown_jobs.load(walk.visit, session, statement.limit(EXAMPLES), ORDERS["newest"])
 
 
 def _id(value: Any, default: int) -> int:
