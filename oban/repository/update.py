@@ -122,8 +122,9 @@ def _new_values(job: Job, changes: JobChanges, now: datetime) -> dict[str, Any]:
     if "schedule_in" in values:
         values["scheduled_at"] = now + timedelta(seconds=values.pop("schedule_in"))
     _keep_redacted(job, values)
-    # A job that waits to run needs an attempt that it has not used.
-    least = job.attempt + (job.state in PENDING_STATES)
+    # A job that waits to run needs an attempt that it has not used. Another program can have stored a text on
+    # SQLite.
+    least = job.attempt + (job.state in PENDING_STATES) if isinstance(job.attempt, int) else 1
     if values.get("max_attempts", least) < least:
         raise InvalidJob(
             "max_attempts",

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from oban import Job, JobState, Oban, Worker
+from oban.telemetry import DashboardAction
 from oban.web import Access, dashboard
 from tests.support.jobs import row_of
 from tests.support.rows import insert_row
@@ -140,6 +141,22 @@ async def test_what_cannot_be_run_again_is_refused_without_its_secrets(oban: Oba
     shown = await said(visitor, answer)
     assert "cannot be run again: queue" in shown
     assert "xyzzy" not in shown
+
+
+async def test_each_change_is_told_to_the_audit_trail(oban: Oban, visitor: Visitor) -> None:
+    told: list[DashboardAction] = []
+    oban.telemetry.attach(told.append, DashboardAction)
+    job_id = await insert_row(oban.engine, "retryable")
+    for action in ("cancel", "cancel", "retry", "again", "delete"):
+        await visitor.post(f"/jobs/{job_id}/{action}")
+    found = [(each.action, each.outcome, each.ids, each.count) for each in told]
+    assert found == [
+        ("cancel_jobs", "done", (job_id,), 1),
+        ("cancel_jobs", "failed", (job_id,), 0),
+        ("retry_jobs", "done", (job_id,), 1),
+        ("enqueue_jobs", "done", (job_id + 1,), 1),
+        ("delete_jobs", "done", (job_id,), 1),
+    ]
 
 
 @pytest.mark.parametrize(

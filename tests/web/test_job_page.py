@@ -263,22 +263,46 @@ BROKEN: list[dict[str, Any]] = [
 ]
 
 
+async def insert_broken(oban: Oban, state: str) -> list[int]:
+    """Insert a row for each of `BROKEN`, and return their ids."""
+    ids = await insert_rows(oban.engine, *(row(state) for _ in BROKEN))
+    async with oban.engine.begin() as connection:
+        await connection.execute(text("PRAGMA ignore_check_constraints = on"))
+        for id_, columns in zip(ids, BROKEN, strict=True):
+            assignments = ", ".join(f"{name} = :{name}" for name in columns)
+            await connection.execute(text(f"UPDATE oban_jobs SET {assignments} WHERE id = {id_}"), columns)
+    return ids
+
+
 @pytest.mark.parametrize("state", ["available", "executing", "discarded"])
 async def test_a_broken_row_is_shown_and_can_be_deleted(sqlite_url: Any, state: str) -> None:
     async with Oban(sqlite_url) as oban:
-        ids = await insert_rows(oban.engine, *(row(state) for _ in BROKEN))
-        async with oban.engine.begin() as connection:
-            await connection.execute(text("PRAGMA ignore_check_constraints = on"))
-            for id_, columns in zip(ids, BROKEN, strict=True):
-                assignments = ", ".join(f"{name} = :{name}" for name in columns)
-                statement = text(f"UPDATE oban_jobs SET {assignments} WHERE id = {id_}")
-                await connection.execute(statement, columns)
+        ids = await insert_broken(oban, state)
         app = dashboard(oban)
         async with Visitor(app) as visitor:
             for id_, columns in zip(ids, BROKEN, strict=True):
                 for path in (f"/jobs/{id_}", f"/jobs/{id_}/edit", f"/jobs/{id_}/delete"):
                     answer = await visitor.get(path)
                     assert answer.status_code == 200, (columns, path, answer.text)
+        await app.aclose()
+
+
+@pytest.mark.parametrize("action", ["retry", "again", "cancel", "edit", "delete"])
+async def test_an_action_on_a_broken_row_does_it_or_says_why_not(sqlite_url: Any, action: str) -> None:
+    async with Oban(sqlite_url) as oban:
+        ids = await insert_broken(oban, "discarded" if action == "retry" else "available")
+        app = dashboard(oban)
+        async with Visitor(app) as visitor:
+            for id_, columns in zip(ids, BROKEN, strict=True):
+                form = {}
+                if action == "edit":
+                    page = await visitor.page(f"/jobs/{id_}/edit")
+                    form = {
+                        str(node.attributes["name"]): node.attributes.get("value") or ""
+                        for node in page.css(".form input")
+                    } | {"max_attempts": "25", "meta": "{}", "worker": "shop.New", "in": "1h"}
+                answer = await visitor.post(f"/jobs/{id_}/{action}", form)
+                assert answer.status_code in (303, 409, 422), (columns, answer.status_code, answer.text)
         await app.aclose()
 
 

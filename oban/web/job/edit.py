@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from sqlalchemy.exc import IntegrityError
 from starlette.responses import Response
 
 from oban.errors import InvalidJob, JobNotFound, UniqueConflict
@@ -53,6 +54,12 @@ async def save(visit: Visit) -> Response:
         return await _again(visit, form, names, changed=error.names, status=409)
     except InvalidJob as error:
         return await _again(visit, form, names, error=error)
+    except IntegrityError:
+        # A check of the table, which only a row that another program has written can fail.
+        form.problems[""] = (
+            "The database refuses the row: another program has stored values that Oban does not."
+        )
+        return await _again(visit, form, names)
     except UniqueConflict as error:
         return await _again(visit, form, names, conflict=error.job_id, status=409)
     except JobNotFound:
