@@ -1,0 +1,85 @@
+"""Everybody can use the pages: axe-core finds nothing serious, and the keyboard reaches everything."""
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from oban import Job, JobState
+from tests.support import axe
+from tests.support.chromium import Visits
+from tests.support.live_dashboard import LiveDashboard
+
+PAGES = ("/", "/jobs", "/jobs?q=state:discarded", "/jobs/new", "/queues", "/nodes", "/periodic")
+WIDTHS = (1280, 380)
+#: What has the focus, and whether one sees that it has: an outline, or a shadow or line in its place.
+_FOCUS = """() => {
+    const element = document.activeElement;
+    if (element === document.body) return null;
+    const style = getComputedStyle(element);
+    const seen = style.outlineStyle !== "none" || style.boxShadow !== "none";
+    const box = element.getBoundingClientRect();
+    const path = [];
+    for (let each = element; each.parentElement; each = each.parentElement)
+        path.unshift([...each.parentElement.children].indexOf(each));
+    const shown = box.width > 0 && box.height > 0;
+    return {path: path.join("."), what: element.outerHTML.slice(0, 200), seen, shown};
+}"""
+
+
+def check_in_all_looks(page: Page) -> None:
+    """Expect no serious violation in both themes, wide and narrow."""
+    for width in WIDTHS:
+        page.set_viewport_size({"width": width, "height": 800})
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+            assert axe.violations(page) == [], (width, scheme)
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_axe_finds_no_serious_violation_on_a_page(visits: Visits, path: str) -> None:
+    check_in_all_looks(visits.page(path))
+
+
+@pytest.mark.parametrize("state", [JobState.EXECUTING, JobState.DISCARDED, JobState.AVAILABLE])
+def test_axe_finds_no_serious_violation_on_the_page_of_a_job(
+    visits: Visits, live: LiveDashboard, state: JobState
+) -> None:
+    job = live.run(live.shop.job(Job.state == state))
+    check_in_all_looks(visits.page(f"/jobs/{job.id}"))
+
+
+def test_axe_finds_no_serious_violation_when_a_job_is_edited_or_deleted(
+    visits: Visits, live: LiveDashboard
+) -> None:
+    job = live.run(live.shop.job(Job.queue == "newsletter"))
+    for action in ("edit", "delete"):
+        check_in_all_looks(visits.page(f"/jobs/{job.id}/{action}"))
+
+
+@pytest.mark.parametrize("keys", ["?", "Control+k"])
+def test_axe_finds_no_serious_violation_in_an_open_dialog(visits: Visits, keys: str) -> None:
+    page = visits.page("/queues")
+    page.keyboard.press(keys)
+    expect(page.locator("dialog[open]")).to_be_visible()
+    check_in_all_looks(page)
+
+
+def test_axe_finds_no_serious_violation_on_the_page_of_an_error(visits: Visits) -> None:
+    check_in_all_looks(visits.page("/jobs/999999"))
+    visits.expect_problem("404")
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_the_keyboard_goes_through_a_page_visibly_and_out_again(visits: Visits, path: str) -> None:
+    page = visits.page(path)
+    reached = []
+    while len(reached) < 400:
+        page.keyboard.press("Tab")
+        focus = page.evaluate(_FOCUS)
+        if focus is None or (reached and focus["path"] == reached[0]):
+            break
+        assert focus["seen"], focus["what"]
+        assert focus["shown"], focus["what"]
+        reached.append(focus["path"])
+    else:
+        pytest.fail(f"the focus never leaves the page: {focus['what']}")
+    assert len(reached) > 8
