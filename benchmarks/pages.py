@@ -90,7 +90,7 @@ SEARCHES = {
     "jobs, an args path of 20 jobs": "args.customer.id:77",
     "jobs, an args path of 1 job": "args.order:77",
     "jobs, a priority": "priority:3",
-    "jobs, a time": "completed:1h",
+    "jobs, a time": "completed:<1h",
     "jobs, nothing matches": "tag:nobody",
     "jobs, no args match": "args.order:-1",
     "jobs, a word of an error": "ValueError",

@@ -75,7 +75,7 @@ class Visits:
         made.set_default_timeout(5_000)
         if values.get("java_script_enabled", True):
             made.add_init_script(_VIOLATIONS)
-        made.on("console", lambda message: self._note(message.type == "error", f"console: {message.text}"))
+        made.on("console", lambda message: self._note(message.type == "error", f"console: {message.text} {message.location}"))
         made.on("weberror", lambda error: self._note(True, f"error: {error.error}"))
         made.on(
             "request", lambda request: self._note(self._is_foreign(request.url), f"request: {request.url}")
@@ -94,6 +94,10 @@ class Visits:
         kept = [problem for problem in self.problems if text not in problem]
         assert len(kept) < len(self.problems), f"no problem with {text!r}: {self.problems}"
         self.problems = kept
+
+    def allow(self, text: str) -> None:
+        """Forget the problems with a text in them, if there are any."""
+        self.problems = [problem for problem in self.problems if text not in problem]
 
     def close(self) -> None:
         for each in self._contexts:
