@@ -12,7 +12,7 @@ from tests.support.chromium import Visits
 from tests.support.databases import Factory
 from tests.support.live_dashboard import LiveDashboard, serving
 
-expect.set_options(timeout=8_000)
+expect.set_options(timeout=15_000)
 
 
 def pytest_configure() -> None:

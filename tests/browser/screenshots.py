@@ -54,6 +54,11 @@ def shots(live: LiveDashboard) -> dict[str, tuple[str, Step]]:
         "job-missing": ("/jobs/999999", _nothing),
         "new-job": ("/jobs/new", _nothing),
         "queues": ("/queues", _nothing),
+        "queue": ("/queues/one?queue=reports", _nothing),
+        "job-edit": (job(Job.queue == "newsletter") + "/edit", _nothing),
+        "job-delete": (job(Job.queue == "newsletter") + "/delete", _nothing),
+        "bulk-preview": ("/jobs/bulk?q=queue:newsletter&action=cancel&all=1", _nothing),
+        "bulk-update": ("/jobs/bulk?q=queue:newsletter&action=update&all=1", _nothing),
         "nodes": ("/nodes", _nothing),
         "periodic": ("/periodic", _nothing),
         "missing": ("/nonsense", _nothing),
@@ -62,7 +67,7 @@ def shots(live: LiveDashboard) -> dict[str, tuple[str, Step]]:
     }
 
 
-def take(live: LiveDashboard, names: Sequence[str]) -> list[str]:
+def take(live: LiveDashboard, names: Sequence[str], looks: Sequence[str] = ()) -> list[str]:
     """Take the pictures whose names begin with one of these, or all; returns the problems of the pages."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     problems = []
@@ -70,6 +75,8 @@ def take(live: LiveDashboard, names: Sequence[str]) -> list[str]:
         visits = Visits(browser, live.origin)
         for theme in THEMES:
             for kind, width in WIDTHS.items():
+                if looks and f"{theme}-{kind}" not in looks:
+                    continue
                 page = visits.page(color_scheme=theme, viewport={"width": width, "height": 900})
                 for name, (path, step) in shots(live).items():
                     if names and not name.startswith(tuple(names)):
@@ -89,12 +96,13 @@ def take(live: LiveDashboard, names: Sequence[str]) -> list[str]:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.browser.screenshots", description=__doc__)
     parser.add_argument("names", nargs="*", help="the beginnings of names (default: all)")
+    parser.add_argument("--look", action="append", help="such as light-wide (default: all four)")
     options = parser.parse_args()
     if chromium.find() is None:
         print(chromium.ADVICE, file=sys.stderr)
         return 1
     with tempfile.TemporaryDirectory() as folder, serving(SQLiteFactory(Path(folder)).create()) as live:
-        problems = take(live, options.names)
+        problems = take(live, options.names, options.look or ())
     print(*problems, f"wrote {len(list(FOLDER.glob('*.png')))} pictures to {FOLDER}", sep="\n")
     return 0
 

@@ -72,10 +72,16 @@ class Visits:
         }
         made = self._browser.new_context(**values)
         self._contexts.append(made)
-        made.set_default_timeout(5_000)
+        made.set_default_timeout(15_000)
         if values.get("java_script_enabled", True):
             made.add_init_script(_VIOLATIONS)
-        made.on("console", lambda message: self._note(message.type == "error", f"console: {message.text} {message.location}"))
+        made.on(
+            "console",
+            lambda message: self._note(
+                message.type == "error", f"console: {message.text} {message.location}"
+            ),
+        )
+        made.on("dialog", lambda dialog: (self._note(True, f"dialog: {dialog.message}"), dialog.dismiss()))
         made.on("weberror", lambda error: self._note(True, f"error: {error.error}"))
         made.on(
             "request", lambda request: self._note(self._is_foreign(request.url), f"request: {request.url}")
