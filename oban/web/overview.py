@@ -132,7 +132,7 @@ def _reason(queue: QueueStats) -> str:
         return "It is paused on all of its nodes."
     running = queue.counts["executing"]
     if queue.limit is not None and running >= queue.limit:
-        busy = f"All {queue.limit:,} places are taken."
+        busy = "Its only place is taken." if queue.limit == 1 else f"All {queue.limit:,} places are taken."
     elif queue.limit is not None:
         busy = f"{running:,} of {queue.limit:,} places are taken."
     else:

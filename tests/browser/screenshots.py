@@ -54,7 +54,7 @@ def shots(live: LiveDashboard) -> dict[str, tuple[str, Step]]:
         "job-missing": ("/jobs/999999", _nothing),
         "new-job": ("/jobs/new", _nothing),
         "queues": ("/queues", _nothing),
-        "queue": ("/queues/one?queue=reports", _nothing),
+        "queue": ("/queues/one?name=reports", _nothing),
         "job-edit": (job(Job.queue == "newsletter") + "/edit", _nothing),
         "job-delete": (job(Job.queue == "newsletter") + "/delete", _nothing),
         "bulk-preview": ("/jobs/bulk?q=queue:newsletter&action=cancel&all=1", _nothing),

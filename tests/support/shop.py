@@ -119,8 +119,8 @@ async def _fill(engine: AsyncEngine, history: int) -> None:
             session.add_all(of_job)
         session.add_all(_waiting(rng, now))
         await session.commit()
-        ended = update(Job).where(Job.id <= _id(jobs[-1])).values(inserted_at=Job.scheduled_at)
-        await session.execute(ended, execution_options={"synchronize_session": False})
+        past = update(Job).where(Job.scheduled_at < now).values(inserted_at=Job.scheduled_at)
+        await session.execute(past, execution_options={"synchronize_session": False})
         await session.commit()
 
 
