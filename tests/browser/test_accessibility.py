@@ -1,5 +1,7 @@
 """Everybody can use the pages: axe-core finds nothing serious, and the keyboard reaches everything."""
 
+from typing import Literal
+
 import pytest
 from playwright.sync_api import Page, expect
 
@@ -10,6 +12,7 @@ from tests.support.live_dashboard import LiveDashboard
 
 PAGES = ("/", "/jobs", "/jobs?q=state:discarded", "/jobs/new", "/queues", "/nodes", "/periodic")
 WIDTHS = (1280, 380)
+SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 #: What has the focus, and whether one sees that it has: an outline, or a shadow or line in its place.
 _FOCUS = """() => {
     const element = document.activeElement;
@@ -29,8 +32,8 @@ def check_in_all_looks(page: Page) -> None:
     """Expect no serious violation in both themes, wide and narrow."""
     for width in WIDTHS:
         page.set_viewport_size({"width": width, "height": 800})
-        for scheme in ("light", "dark"):
-            page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        for scheme in SCHEMES:
+            page.emulate_media(color_scheme=scheme)
             assert axe.violations(page) == [], (width, scheme)
 
 
@@ -71,7 +74,7 @@ def test_axe_finds_no_serious_violation_on_the_page_of_an_error(visits: Visits) 
 @pytest.mark.parametrize("path", PAGES)
 def test_the_keyboard_goes_through_a_page_visibly_and_out_again(visits: Visits, path: str) -> None:
     page = visits.page(path)
-    reached = []
+    reached: list[str] = []
     while len(reached) < 400:
         page.keyboard.press("Tab")
         focus = page.evaluate(_FOCUS)

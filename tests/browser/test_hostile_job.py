@@ -34,7 +34,7 @@ async def _insert(live: LiveDashboard) -> int:
         job_id = await session.scalar(insert(Job).values(values).returning(Job.id))
         await session.commit()
     assert job_id is not None
-    return job_id
+    return int(job_id)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Dialog, Page, sync_playwright
 
 #: What to do without a browser.
 ADVICE = "make test-browser needs Chromium: run apt-get install chromium, or set CHROMIUM to the path of one"
@@ -81,7 +81,7 @@ class Visits:
                 message.type == "error", f"console: {message.text} {message.location}"
             ),
         )
-        made.on("dialog", lambda dialog: (self._note(True, f"dialog: {dialog.message}"), dialog.dismiss()))
+        made.on("dialog", self._dismiss)
         made.on("weberror", lambda error: self._note(True, f"error: {error.error}"))
         made.on(
             "request", lambda request: self._note(self._is_foreign(request.url), f"request: {request.url}")
@@ -111,6 +111,10 @@ class Visits:
 
     def _is_foreign(self, url: str) -> bool:
         return not url.startswith((f"{self._origin}/", "data:", "blob:", "about:"))
+
+    def _dismiss(self, dialog: Dialog) -> None:
+        self.problems.append(f"dialog: {dialog.message}")
+        dialog.dismiss()
 
     def _note(self, happened: bool, text: str) -> None:
         if happened:
