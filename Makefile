@@ -7,6 +7,9 @@ BIN := $(VENV)/bin
 ifneq ($(origin DATABASE_URL),command line)
 override DATABASE_URL :=
 endif
+ifneq ($(origin WEB),command line)
+override WEB :=
+endif
 ifneq ($(origin FOLDER),command line)
 override FOLDER :=
 endif
@@ -19,8 +22,8 @@ PYENV := $(wildcard $(HOME)/.pyenv/versions/*/bin/python3.1[123])
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
 
-demo: $(VENV)/.demo ## Run some 1,500 real jobs on SQLite and watch (DATABASE_URL=… for another database)
-	@$(BIN)/python examples/demo.py $(if $(DATABASE_URL),--database-url '$(DATABASE_URL)') $(if $(FOLDER),--folder '$(FOLDER)')
+demo: $(if $(WEB),$(VENV)/.demo-web,$(VENV)/.demo) ## Run some 1,500 real jobs on SQLite and watch (DATABASE_URL=… for another database, WEB=1 for the dashboard)
+	@$(BIN)/python examples/demo.py $(if $(DATABASE_URL),--database-url '$(DATABASE_URL)') $(if $(FOLDER),--folder '$(FOLDER)') $(if $(WEB),--web)
 
 PYTEST := $(BIN)/python -m pytest
 # As the tests wait for more than half of their time, two cores can do more than two processes. Slow ones wait
@@ -81,6 +84,10 @@ $(VENV)/bin/python:
 
 $(VENV)/.demo: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	touch $@
+
+$(VENV)/.demo-web: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[web]'
 	touch $@
 
 $(VENV)/.dev: pyproject.toml | $(VENV)/bin/python

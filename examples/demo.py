@@ -2,6 +2,7 @@
 
     python examples/demo.py                                      # the standard library, on SQLite
     python examples/demo.py --folder docs --database-url postgresql+asyncpg://me@localhost/mine
+    python examples/demo.py --web                                # with the dashboard, until Ctrl-C
 
 Read it from top to bottom. The display and the final check are in `demo_support.py`.
 """
@@ -109,8 +110,13 @@ async def until(oban: Oban, number: int, *conditions: ColumnElement[bool]) -> No
         await asyncio.sleep(0.05)
 
 
-async def demo(url: str, files: list[Path]) -> bool:
-    """Run the whole demo and print the final table; return whether the check found no problem."""
+async def demo(url: str, files: list[Path], port: int | None = None) -> bool:
+    """Run the whole demo and print the final table; return whether the check found no problem.
+
+    With a port, the dashboard is served there, and the demo goes on until Ctrl-C.
+    """
+    if port is not None:
+        return await demo_with_dashboard(url, files, port)
     plan, ours = make_plan(files), select(Job).where(Job.queue.in_(QUEUES)).order_by(Job.id)
     # With queues, an Oban runs jobs; at the end of the block it lets running jobs finish.
     async with Oban(url, queues=QUEUES) as oban, watching(oban.engine, QUEUES) as say:
@@ -127,6 +133,21 @@ async def demo(url: str, files: list[Path]) -> bool:
         return report(plan, await oban.list_jobs(ours))
 
 
+async def demo_with_dashboard(url: str, files: list[Path], port: int) -> bool:
+    """Run the demo while the dashboard is served, and keep jobs moving there until Ctrl-C."""
+    import demo_web  # needs the extra `web`
+
+    async with (
+        Oban(url, name="demo", queues=demo_web.QUEUES) as oban,
+        demo_web.serving(oban, port) as address,
+    ):
+        print(f"The dashboard is at {address}", flush=True)
+        succeeded = await demo(url, files)
+        print(f"The dashboard stays at {address} until Ctrl-C, with jobs that come and go.", flush=True)
+        await asyncio.Event().wait()
+    return succeeded
+
+
 # -- 3. The command --------------------------------------------------------------------------------
 
 
@@ -134,13 +155,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Run one Oban job per file of a folder, and watch.")
     parser.add_argument("--database-url", help="default: SQLite, in a temporary file")
     parser.add_argument("--folder", type=Path, help="default: the sources of Python's standard library")
+    parser.add_argument("--web", type=int, nargs="?", const=4000, metavar="PORT", help="serve the dashboard")
     options = parser.parse_args()
     try:
         files = find_files(options.folder, at_least=4 * FEW)
         with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             url = options.database_url or f"sqlite+aiosqlite:///{folder}/demo.db"
             migration.upgrade(url)  # creates the tables if they do not exist
-            return 0 if asyncio.run(demo(url, files)) else 1
+            succeeded = asyncio.run(demo(url, files, options.web))
+            print("Look at it in the browser, while jobs run: make demo WEB=1")
+            return 0 if succeeded else 1
     except KeyboardInterrupt:
         return 130
     except (ObanError, SQLAlchemyError, OSError) as error:

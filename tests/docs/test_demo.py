@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -126,6 +127,33 @@ def test_ctrl_c_stops_the_demo_and_leaves_no_job_that_would_still_run(empty_url:
     assert "interrupted: cancelled " in output
     left = {job.state for job in jobs_of(empty_url)}
     assert left <= {JobState.COMPLETED, JobState.CANCELLED}
+
+
+@pytest.mark.parametrize("factory", ["sqlite"], indirect=True)
+def test_the_dashboard_shows_jobs_that_come_and_go_until_ctrl_c(empty_url: URL, folder: Path) -> None:
+    process = subprocess.Popen(
+        [*command(folder, empty_url), "--web", "0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    lines: list[str] = []
+    try:
+        while "stays at" not in (line := process.stdout.readline()):
+            assert process.poll() is None, lines
+            lines.append(line)
+        address = re.search(r"http://\S+", line)
+        assert address is not None
+        assert "Everything is correct" in squeezed("".join(lines))
+        with urllib.request.urlopen(address[0]) as page:
+            assert "Overview" in page.read().decode()
+        process.send_signal(signal.SIGINT)
+        process.communicate()
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert {job.queue for job in jobs_of(empty_url)} >= {"mail"}
 
 
 def test_in_a_terminal_the_demo_needs_no_options_but_a_folder_and_draws_a_live_table(folder: Path) -> None:
