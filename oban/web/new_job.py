@@ -132,8 +132,7 @@ def _options(form: Form, shown: Shown, original: Mapping[str, Any] | None) -> di
         "unique": _unique(form),
     }
     found = {name: value for name, value in found.items() if value is not None}
-    for name in editing.OWN_META.intersection(found.get("meta", ())):
-        form.problems["meta"] = f"has the key {name}, which Oban sets itself"
+    editing.check_each(form, found)
     if original is None or form.problems:
         return found
     if "args" in shown.reasons:

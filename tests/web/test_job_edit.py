@@ -116,6 +116,12 @@ async def test_a_wrong_value_is_explained_at_its_field_and_kept(
     assert (row.args, row.tags, row.queue) == ({"n": 1}, [], "default")
 
 
+async def test_all_problems_are_shown_at_once(oban: Oban, visitor: Visitor) -> None:
+    job = await oban.enqueue(Job(worker="shop.A"))
+    answer = await edit(visitor, job, args="{", queue="a b", priority="12", at="soon")
+    assert [bool(problem(answer, name)) for name in ("args", "queue", "priority", "at")] == [True] * 4
+
+
 async def test_a_job_that_changed_meanwhile_is_not_overwritten(oban: Oban, visitor: Visitor) -> None:
     job = await oban.enqueue(Job(worker="shop.A", args={"n": 1}))
     page = await visitor.page(f"/jobs/{job.id}/edit")

@@ -8,6 +8,7 @@ from typing import Any
 
 from oban import encryption, fields, redaction
 from oban.encoding import Undecodable
+from oban.errors import InvalidJob
 from oban.models import Job
 from oban.redaction import META_KEY
 from oban.web import hiding
@@ -147,9 +148,20 @@ def parse(form: Form, names: list[str]) -> dict[str, Any]:
             form.problems[own] = "must not be empty"
     if (delay := form.duration("in")) is not None:
         found["schedule_in"] = delay
+    check_each(form, found)
+    return found
+
+
+def check_each(form: Form, found: Mapping[str, Any]) -> None:
+    """Note in the form what no job can have, so that all problems are shown at once."""
+    for name, value in found.items():
+        if value is not None:
+            try:
+                fields.SETTABLE[name](value)
+            except InvalidJob as error:
+                form.refuse(error)
     for name in OWN_META.intersection(found.get("meta") or ()):
         form.problems["meta"] = f"has the key {name}, which Oban sets itself"
-    return found
 
 
 def changes(shown: Shown, sent: Mapping[str, Any]) -> dict[str, Any]:
