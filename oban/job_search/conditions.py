@@ -5,7 +5,7 @@ from collections.abc import Callable
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
-from sqlalchemy import Boolean, and_, or_
+from sqlalchemy import Boolean, Text, and_, cast, or_
 
 from oban import clock, encoding, filters
 from oban.dialects import portable
@@ -40,6 +40,14 @@ def node(*names: str) -> Condition:
     """Whether the last attempt of a job was on one of these nodes."""
     checked = [encoding.string(name, "node") for name in names]
     return portable.per_database(lambda each: each.has_any(Job.attempted_by, checked), Boolean())
+
+
+def unindexed_state(*states: str) -> Condition:
+    """Whether a job is in one of these states, without an index: other conditions have to find the rows.
+
+    SQLite, whose planner knows nothing about the states, would read all rows of a state in their index.
+    """
+    return cast(Job.state, Text).in_([str(state) for state in states])
 
 
 def inserted_before(age: timedelta) -> Condition:

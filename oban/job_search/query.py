@@ -73,11 +73,18 @@ class Query:
         found = self.condition()
         return select(Job) if found is None else select(Job).where(found)
 
-    def widened(self) -> Condition | None:
-        """`condition()`, which in negated terms also finds all jobs that may have a redacted value."""
+    def widened(self, *, by_state: bool = True) -> Condition | None:
+        """`condition()`, which in negated terms also finds all jobs that may have a redacted value.
+
+        Args:
+            by_state: Whether the rows can be found by an index on the state.
+        """
         found = []
         for term in self.terms:
             each = conditions.condition(term)
+            if term.key == "state" and not by_state:
+                each = conditions.unindexed_state(*map(str, term.values))
+                each = ~each if term.negated else each
             found.append(or_(each, may_hide()) if term.negated and term.key in _SEES_VALUES else each)
         return and_(*found) if found else None
 

@@ -28,7 +28,7 @@ PLAIN_FACTOR = 4
 #: Seconds after which no further window is searched.
 BUDGET = 0.05
 #: Jobs in the states of a query, up to which all of them are searched at once.
-FEW = 10_000
+FEW = 5_000
 
 
 @dataclass(slots=True)
@@ -67,7 +67,7 @@ class Search:
     async def page(self, session: AsyncSession, place: Place | None, *, backward: bool = False) -> Found:
         """The jobs after a place, or before it, in the order of the list."""
         found = Found()
-        condition = self.query.widened()
+        condition = self.query.widened(by_state=self.few)
         started, window = time.monotonic(), first_window(self.query)
         while True:
             began = time.monotonic()
@@ -145,7 +145,7 @@ class Search:
         states = ", ".join(f"'{state}'" for state in self.order.states)
         is_one = len(self.order.states) == 1
         text: Any = literal_column(f"state = {states}" if is_one else f"state IN ({states})")
-        return dialect.hint_partial_index(text) if is_one else text
+        return dialect.hint_partial_index(text)
 
     def _statement(
         self, condition: Condition | None, place: Place | None, backward: bool, end: Place | None

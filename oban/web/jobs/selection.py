@@ -12,10 +12,11 @@ from sqlalchemy import and_, or_, select, true
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import load_only
 
-from oban import clock, filters
+from oban import clock
 from oban.errors import InvalidArgument
 from oban.filters import Condition
 from oban.job_search import query
+from oban.job_search.conditions import unindexed_state
 from oban.job_search.query import Query
 from oban.models import Job
 from oban.repository.selection import MAX_ID
@@ -64,11 +65,15 @@ class Selection:
         at = None if self.at is None else self.at.isoformat()
         return {"all": 1, "q": str(self.query) or None, "below": self.below, "at": at}
 
-    def condition(self) -> Condition:
-        """What the stored values of a selected job have to be, apart from its id."""
+    def condition(self, *, by_state: bool = False) -> Condition:
+        """What the stored values of a selected job have to be, apart from its id.
+
+        Args:
+            by_state: Whether the rows can be found by an index on the state.
+        """
         if not self.is_whole:
             return true()
-        found = self.query.widened()
+        found = self.query.widened(by_state=by_state)
         times = (Job.attempted_at, Job.completed_at, Job.cancelled_at, Job.discarded_at)
         unchanged = [or_(each.is_(None), each <= self.at) for each in times] if self.at else []
         return and_(true() if found is None else found, *unchanged)
@@ -163,7 +168,7 @@ async def count(walk: Walk, session: AsyncSession) -> tuple[Counter[str], Select
     counts: Counter[str] = Counter()
     while (bounds := await walk.next_window(session)) is not None:
         lowest, highest = bounds
-        conditions = [selection.condition()]
+        conditions = [selection.condition(by_state=walk.few)]
         if selection.query.needs_check:
             within = [Job.id.between(lowest, highest), *conditions]
             redacted, least = await walk.redacted(within, session)
@@ -193,7 +198,7 @@ async def batch(
         return None
     lowest, highest = bounds
     asked = walk.selection.query
-    conditions = [walk.selection.condition(), filters.state(*states)]
+    conditions = [walk.selection.condition(by_state=walk.few), unindexed_state(*states)]
     statement = select(Job).options(load_only(Job.id, Job.state))
     statement = statement.where(Job.id.between(lowest, highest), *conditions)
     order = sorting(ORDERS["newest"], unindexed=walk.few)
@@ -218,7 +223,7 @@ async def of_ids(
 ) -> dict[str, list[int]]:
     """Those of some ids whose jobs are in some states, by state."""
     statement = select(Job).options(load_only(Job.id, Job.state))
-    statement = statement.where(Job.id.in_(ids), filters.state(*states)).order_by(Job.id.desc())
+    statement = statement.where(Job.id.in_(ids), unindexed_state(*states)).order_by(Job.id.desc())
     found: dict[str, list[int]] = {}
     for job in await visit.oban.list_jobs(statement, session):
         found.setdefault(str(job.state), []).append(job.id)
@@ -227,7 +232,7 @@ async def of_ids(
 
 def in_state(selection: Selection, state: str) -> Condition:
     """Whether a job is still selected, and still in a state."""
-    return and_(selection.condition(), filters.state(state))
+    return and_(selection.condition(), unindexed_state(state))
 
 
 def counted_from(selection: Selection, text: Any) -> Selection:
@@ -244,7 +249,7 @@ async def examples(walk: Walk, states: Sequence[JobState], session: AsyncSession
             break
         ids = [each for some in found.values() for each in some]
     session.expunge_all()
-    statement = select(Job).where(Job.id.in_(ids), filters.state(*states)).order_by(Job.id.desc())
+    statement = select(Job).where(Job.id.in_(ids), unindexed_state(*states)).order_by(Job.id.desc())
     return await shown_jobs.load(walk.visit, session, statement.limit(EXAMPLES), ORDERS["newest"])
 
 
