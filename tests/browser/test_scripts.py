@@ -64,7 +64,7 @@ def test_a_page_that_cannot_refresh_says_so_until_it_can(visits: Visits) -> None
 
 
 def test_a_refresh_keeps_what_is_being_edited(visits: Visits) -> None:
-    page = visits.page("/jobs/new")
+    page = visits.page("/nodes")
     page.evaluate("""() => {
         const live = document.getElementById("live");
         live.insertAdjacentHTML("beforeend", '<input id="mine" data-keep value="first">');
