@@ -6,15 +6,19 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from oban.client import Oban
 from oban.documents.choice import Choice
 from oban.documents.jobs import Changes, LeftAlone
+from oban.models import Job
 from oban.repository.management import CANCEL_STATES, DELETE_STATES
 from oban.repository.retry import RETRY_STATES, RetryOutcome
 from oban.types import STATES, JobState
 
+#: Of how many jobs a statement reads the states.
+_BATCH = 1000
 Verb = Literal["cancel", "retry", "delete", "update"]
 
 
@@ -51,7 +55,8 @@ async def plan(oban: Oban, action: Action, choice: Choice, session: AsyncSession
     would_change = {state: number for state, number in found.items() if state in applies}
     left_alone = []
     if choice.only_ids:
-        states = {job.id: job.state for job in await oban.list_jobs(choice.statement(), session)}
+        async with _transaction(oban, session) as joined:
+            states = await _states(joined, choice.ids)
         left_alone = [
             _left(id_, states.get(id_)) for id_ in choice.ids if str(states.get(id_)) not in applies
         ]
@@ -83,11 +88,11 @@ async def change(
     match action.verb:
         case "cancel":
             if choice.only_ids:
-                return await _each(oban, choice, oban.cancel_job, session)
+                return await _by_ids(oban, choice, oban.cancel_many_jobs, session)
             number = await oban.cancel_many_jobs(choice.statement(), session, everything=choice.everything)
         case "delete":
             if choice.only_ids:
-                return await _each(oban, choice, oban.delete_job, session)
+                return await _by_ids(oban, choice, oban.delete_many_jobs, session)
             number = await oban.delete_many_jobs(choice.statement(), session, everything=choice.everything)
         case "retry":
             return await _retry(oban, choice, changes, session)
@@ -98,19 +103,32 @@ async def change(
     return Changes(dry_run=False, changed=number)
 
 
-async def _each(
-    oban: Oban, choice: Choice, call: Callable[..., Awaitable[bool]], session: AsyncSession | None
+async def _by_ids(
+    oban: Oban, choice: Choice, call: Callable[..., Awaitable[int]], session: AsyncSession | None
 ) -> Changes:
-    """Change jobs by their ids in one transaction, in the order of ids, as statements lock them."""
-    changed, left_alone = 0, []
+    """Cancel or delete jobs by their ids in one transaction, and find out which were left alone."""
     async with _transaction(oban, session) as joined:
-        for id_ in sorted(choice.ids):
-            if await call(id_, joined):
-                changed += 1
-            else:
-                job = await oban.get_job(id_, joined)
-                left_alone.append(_left(id_, None if job is None else job.state))
+        before = await _states(joined, choice.ids)
+        changed = await call(list(choice.ids), joined)
+        after = await _states(joined, choice.ids)
+    left_alone = []
+    for id_ in sorted(choice.ids):
+        state = after.get(id_)
+        was_cancelled = state == JobState.CANCELLED and before.get(id_) != JobState.CANCELLED
+        was_deleted = id_ in before and id_ not in after
+        if not (was_cancelled or was_deleted):
+            left_alone.append(_left(id_, state))
     return Changes(dry_run=False, changed=changed, left_alone=left_alone)
+
+
+async def _states(session: AsyncSession, ids: Sequence[int]) -> dict[int, JobState]:
+    """The states of jobs, by their ids."""
+    found: dict[int, JobState] = {}
+    for start in range(0, len(ids), _BATCH):
+        part = Job.id.in_(ids[start : start + _BATCH])
+        rows = await session.execute(select(Job.id, Job.state).where(part))
+        found.update((row.id, row.state) for row in rows)
+    return found
 
 
 @asynccontextmanager

@@ -8,12 +8,12 @@ from http import HTTPStatus
 
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from oban import display
 from oban.telemetry import Telemetry
-from oban.web import audit
+from oban.web import audit, refusals
 from oban.web.access import Access, Authorize
 
 logger = logging.getLogger("oban.web")
@@ -78,7 +78,7 @@ class Authorization:
             problem = why_not_local(request)
             if problem is None:
                 return Access.full("local")
-            return self._refuse(request, PlainTextResponse(_ADVICE.format(problem), 403), problem)
+            return self._refuse(request, refusals.plain(request.scope, _ADVICE.format(problem), 403), problem)
         try:
             result = self._authorize(request)
             if inspect.isawaitable(result):
@@ -86,20 +86,24 @@ class Authorization:
         except HTTPException as error:
             # Dependencies of applications refuse a request by raising one.
             status = error.status_code if error.status_code < HTTPStatus.INTERNAL_SERVER_ERROR else 403
-            response = PlainTextResponse(_REFUSED, max(status, 400), dict(error.headers or {}))
+            response = refusals.plain(request.scope, _REFUSED, max(status, 400), dict(error.headers or {}))
             return self._refuse(request, response, "authorize has raised an HTTPException")
         except Exception:
             logger.exception("authorize has failed, so that the dashboard refuses the request")
-            return self._refuse(request, PlainTextResponse(_FAILED, 500), "authorize has failed")
+            return self._refuse(request, refusals.plain(request.scope, _FAILED, 500), "authorize has failed")
         if isinstance(result, Access):
             return result
         if isinstance(result, Response):
             return self._refuse(request, result, "authorize has answered the request itself")
         if result is None:
-            return self._refuse(request, PlainTextResponse(_REFUSED, 403), "authorize has returned None")
+            return self._refuse(
+                request, refusals.plain(request.scope, _REFUSED, 403), "authorize has returned None"
+            )
         kind = display.shown(type(result))
         logger.error("authorize must return an Access, a Response or None, not an object of %s", kind)
-        return self._refuse(request, PlainTextResponse(_FAILED, 500), "authorize has returned something else")
+        return self._refuse(
+            request, refusals.plain(request.scope, _FAILED, 500), "authorize has returned something else"
+        )
 
     def _refuse(self, request: Request, response: Response, reason: str) -> Response:
         path: str = request.scope["path"].removeprefix(request.scope.get("root_path", ""))

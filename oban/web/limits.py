@@ -1,8 +1,8 @@
 """`Limits`: the middleware that bounds how much data a request can send."""
 
-from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from oban.web import refusals
 from oban.web.errors import TooLarge
 
 #: Bytes of the query of an address, and of the body of a request. Args of a job may have some megabytes.
@@ -23,10 +23,10 @@ class Limits:
             await self._app(scope, receive, send)
             return
         if len(scope["query_string"]) > MAX_QUERY:
-            await PlainTextResponse("The address is too long.\n", 414)(scope, receive, send)
+            await refusals.plain(scope, "The address is too long.\n", 414)(scope, receive, send)
             return
         if _announced(scope) > MAX_BODY:
-            await PlainTextResponse(f"{_TOO_LARGE}\n", 413)(scope, receive, send)
+            await refusals.plain(scope, f"{_TOO_LARGE}\n", 413)(scope, receive, send)
             return
         received = 0
 

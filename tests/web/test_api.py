@@ -5,9 +5,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from starlette.applications import Starlette
+from starlette.routing import Mount
 
 from oban import Job, Oban
-from oban.web import Dashboard
+from oban.web import Dashboard, dashboard
 from tests.support.api import ApiVisitor
 
 
@@ -201,3 +203,22 @@ async def test_the_health_of_an_instance_is_answered(api: ApiVisitor) -> None:
     health = await api.ask("health", skip="trigger", oldest_job_warning=1)
     assert health["instance"] == "Oban"
     assert "trigger" not in {finding["code"] for finding in health["findings"]}
+
+
+@pytest.mark.either_database
+async def test_several_instances_have_an_api_each(oban: Oban) -> None:
+    other = Oban(oban.engine, name="Other")
+    app = dashboard(oban, other)
+    await enqueue(oban, 2)
+    mounted = Starlette(routes=[Mount("/admin/oban", app=app)])
+    async with ApiVisitor(mounted, base="/admin/oban/Other") as api:
+        await api.tell("queues/pause", {"queue": "mail"})
+        page = await api.ask("jobs", limit=1)
+        assert page["next"].startswith("/admin/oban/Other/api/jobs?limit=1&cursor=")
+        response = await api.http.get(page["next"])
+        assert len(response.json()["jobs"]) == 1
+        assert (await api.ask("openapi.json"))["servers"] == [{"url": "/admin/oban/Other"}]
+        await api.ask("nothing", 404)
+    assert (await other.list_queue_settings())[0].paused
+    assert await oban.list_queue_settings() == []
+    await app.aclose()

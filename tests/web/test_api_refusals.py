@@ -303,3 +303,12 @@ async def test_a_database_that_is_too_slow_is_a_problem(
     response = await api.http.get("/api/nodes")
     assert "Try again" in checked(response, "get", "nodes", 503)["detail"]
     assert response.headers["retry-after"] == "1"
+
+
+@pytest.mark.either_database
+async def test_who_may_not_see_the_dashboard_gets_a_problem(oban: Oban) -> None:
+    app = dashboard(oban, authorize=lambda _: None)
+    async with ApiVisitor(app) as api:
+        assert "may not see" in (await api.ask("jobs", 403))["detail"]
+        assert "may not see" in (await api.tell("jobs", NEW, 403))["detail"]
+    await app.aclose()

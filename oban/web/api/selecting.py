@@ -30,7 +30,7 @@ Text = Annotated[str, Field(min_length=1, max_length=1000)]
 Age = Annotated[float, Field(ge=0, le=3_155_760_000, allow_inf_nan=False)]
 
 #: Of how many ids the jobs are searched at once, and for how many seconds a request goes on.
-WINDOW, BUDGET = 100_000, 1.0
+WINDOW, BUDGET = 50_000, 0.15
 
 
 class FilterQuery(Query):
