@@ -1,17 +1,25 @@
 """The page of periodic entries tells when each is due and how its jobs went, and changes them."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy import insert
 
-from oban import Job, Oban, Periodic
+from oban import Job, Oban, Periodic, Worker
 from oban.models import Tick
 from oban.web import Access, cron_words, dashboard
 from tests.support.rows import insert_rows, row
 from tests.support.web import Visitor
 
 NIGHTLY = Periodic("night/ly?", "30 2 * * mon-fri", Job(worker="app.Report", args={"kind": "secret-kind"}))
+
+
+class Sealed(Worker[Any], redact=["token"]):
+    """A worker with an arg that pages do not show."""
+
+    async def process(self, job: Job) -> None:
+        """Do nothing."""
 
 
 @pytest.fixture
@@ -154,3 +162,17 @@ async def test_an_entry_that_does_not_exist_is_not_found(visitor: Visitor) -> No
     assert (await visitor.get("/periodic/one?name=none")).status_code == 404
     assert (await visitor.post("/periodic/pause", {"name": "none"})).status_code == 303
     assert "Nothing was changed" in (await visitor.get("/periodic")).text
+
+
+@pytest.mark.either_database
+async def test_redacted_args_are_neither_in_the_form_nor_changed(oban: Oban, visitor: Visitor) -> None:
+    args = {"token": "hunter2", "kind": "daily"}
+    await oban.add_periodic(Periodic("sealed", "@daily", Sealed.new(args)))
+    for path in ("/periodic/one", "/periodic/edit"):
+        response = await visitor.http.get(path, params={"name": "sealed"})
+        assert response.status_code == 200
+        assert "hunter2" not in response.text
+    form = {"name": "sealed", "args": "{}", "priority": "4"}
+    assert (await visitor.post("/periodic/edit", form)).status_code == 303
+    [info] = await oban.list_periodic()
+    assert (info.args, info.priority) == (args, 4)

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from oban import Oban
 from oban.models import Producer
+from oban.web import Access, dashboard
 from tests.support.heartbeats import ago, leader_row, producer_rows
 from tests.support.rows import insert_rows, row
 from tests.support.web import Visitor
@@ -223,3 +224,17 @@ async def test_a_search_and_an_order_choose_the_rows(oban: Oban, visitor: Visito
     assert [*rows_of(await visitor.page("/queues?q=MAIL&sort=name"))] == ["a_mail", "b_mail"]
     page = await visitor.page("/queues?q=nothing&sort=other")
     assert "No queue has this in its name." in page.text()
+
+
+@pytest.mark.either_database
+async def test_a_user_without_the_permission_sees_queues_and_commands_none(oban: Oban) -> None:
+    await insert_rows(oban.engine, row(queue="mail"))
+    app = dashboard(oban, authorize=lambda _: Access.read_only("ada"))
+    async with Visitor(app) as visitor:
+        for action in ("pause", "resume", "start", "stop", "scale", "pause-all", "resume-all"):
+            response = await visitor.post(f"/queues/{action}", {"queue": "mail", "limit": "3"})
+            assert response.status_code == 403
+        for path in ("/queues", "/queues/one?name=mail"):
+            assert not (await visitor.page(path)).css("main form[method=post]")
+    await app.aclose()
+    assert await oban.list_queue_settings() == []
