@@ -1,12 +1,15 @@
 """The audit trail: an event and a log record about each change that a user makes, and about each refusal."""
 
 import logging
-import re
 from collections.abc import Collection
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from starlette.requests import HTTPConnection
 
+from oban.errors import InvalidArgument
+from oban.job_search import language
+from oban.job_search.language import Term
 from oban.telemetry import DashboardAction, DashboardRefused, Telemetry
 
 if TYPE_CHECKING:
@@ -18,10 +21,10 @@ logger = logging.getLogger("oban.web")
 IDS = 100
 TEXT = 500
 
-#: A condition on args or meta in a filter: the path, and the value, which can be a secret.
-_VALUE = re.compile(
-    r"""((?<![\w.])(?:args|meta)[^\s:=<>~]*\s*(?:!?[:=]|[<>~])[:=<>~]*)\s*("(?:\\.|[^"\\])*"?|'[^']*'?|\S+)"""
-)
+#: What stands for a value that is not told.
+LEFT_OUT = "…"
+#: The filters whose values can be secrets: those on args and meta, and words, which are searched in them.
+_SECRET = ("args", "meta", "")
 
 
 def action(
@@ -67,8 +70,19 @@ def refusal(
 
 
 def without_values(text: str) -> str:
-    """A filter without the values of args and meta."""
-    return _VALUE.sub(r"\1…", text)
+    """A query without the values of args and meta, and without words; nothing of it if it cannot be read."""
+    try:
+        terms = language.parse(text)
+    except InvalidArgument:
+        return LEFT_OUT
+    return " ".join(str(term) if term.key not in _SECRET else _without_value(term) for term in terms)
+
+
+def _without_value(term: Term) -> str:
+    sign = "-" if term.negated else ""
+    # The path is written as it is in a query.
+    name = str(replace(term, values=(0,), operator="", negated=False)).removesuffix("0") if term.key else ""
+    return f"{sign}{name}{term.operator}{LEFT_OUT}"
 
 
 def client_of(request: HTTPConnection) -> str | None:
