@@ -2,8 +2,8 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 from weakref import finalize
 
@@ -27,9 +27,9 @@ SERVER_MARGIN = 1.0
 #: Connections of a dashboard, and how many requests can wait for one of them.
 CONNECTIONS = 4
 WAITING = 28
-#: Seconds between two tries to interrupt a statement of SQLite, and how long a broken connection may take to
-#: close before the request goes on without waiting for that.
-INTERRUPT_PAUSE = 0.02
+#: Steps of SQLite between two looks whether the request still waits, which are some microseconds.
+PROGRESS = 10_000
+#: Seconds that a broken connection may take to close before the request goes on without waiting for that.
 CLOSING = 1.0
 
 _TOO_SLOW = "The database has not answered in time. Try again, or narrow down what you ask for."
@@ -128,10 +128,12 @@ class Sessions:
     @asynccontextmanager
     async def _transaction(self, writes: bool) -> AsyncIterator[AsyncSession]:
         session = AsyncSession(self.engine, expire_on_commit=False)
-        begun: list[Any] = []
+        interrupt = self._interrupter()
 
         def after_begin(_: object, __: object, connection: Connection) -> None:
-            begun.append(connection.connection.driver_connection)
+            if interrupt is not None:
+                adapted: Any = connection.connection.dbapi_connection
+                adapted.run_async(lambda driver: driver.set_progress_handler(interrupt, PROGRESS))
             if self._oban.options.behind_pooler and (
                 statement := self._dialect.transaction_limits_sql(self.timeout + SERVER_MARGIN)
             ):
@@ -147,27 +149,30 @@ class Sessions:
                 await session.commit()
         except BaseException as error:
             is_running = isinstance(error, (asyncio.CancelledError, GeneratorExit))
-            closing = asyncio.create_task(self._abandon(session, begun, is_running))
+            closing = asyncio.create_task(self._abandon(session, is_running))
             self._closing.add(closing)
             closing.add_done_callback(self._closing.discard)
             await asyncio.wait({closing}, timeout=CLOSING)
             raise
         await session.close()
 
-    async def _abandon(self, session: AsyncSession, begun: list[Any], is_running: bool) -> None:
+    def _interrupter(self) -> Callable[[], bool] | None:
+        """What tells SQLite, in its thread, whether to end the statement: when this task is cancelled.
+
+        SQLAlchemy waits for the end of a statement that was cancelled, and only SQLite itself can end it. The
+        connection of a database in memory is that of the jobs as well, whose statements must not end.
+        """
+        task = asyncio.current_task()
+        if self._dialect.interruptible or task is None or self.engine is self._oban.engine:
+            return None
+        before = task.cancelling()
+        return lambda: task.cancelling() > before
+
+    async def _abandon(self, session: AsyncSession, is_running: bool) -> None:
         """Close a session whose statement may still run, and end the statement."""
-        if self._dialect.interruptible:
-            # The server ends the statement of a lost connection, at the latest after the margin.
-            await (session.invalidate() if is_running else session.close())
-            return
-        closing = asyncio.ensure_future(session.close())
-        while not closing.done():
-            # The connection of a database in memory is that of the jobs as well.
-            if begun and not self._is_shared:
-                with suppress(Exception):
-                    await begun[-1].interrupt()
-            await asyncio.wait({closing}, timeout=INTERRUPT_PAUSE)
-        await closing
+        # The server ends the statement of a lost connection, at the latest after the margin.
+        lost = is_running and self._dialect.interruptible
+        await (session.invalidate() if lost else session.close())
 
     def _translate(self, error: DBAPIError) -> None:
         url, prefix = self._oban.engine.sync_engine.url, self._oban.options.prefix
@@ -179,10 +184,6 @@ class Sessions:
             raise Unavailable("The database cannot be used at the moment.") from error
         if self._dialect.is_transient(error):
             raise Busy(_LOCKED) from error
-
-    @property
-    def _is_shared(self) -> bool:
-        return self._engine is self._oban.engine
 
     async def close(self) -> None:
         """Close the connections of the dashboard."""
