@@ -124,7 +124,8 @@ async def test_a_right_request_is_let_through_and_told(
     app = dashboard(oban, authorize=lambda request: access)
     async with Visitor(app) as visitor:
         response = await post(visitor, address(action.path), SAME, TOKEN, TOKEN)
-    assert response.status_code not in (403, 404, 405, 500, 503), response.text
+    # The action may ask for an entry that the address does not name.
+    assert response.status_code not in (403, 405, 500, 503), response.text
     assert events.of(DashboardRefused) == []
     told = events.of(DashboardAction)
     assert {event.user for event in told} == {"ada"}
