@@ -43,6 +43,7 @@ class Limits:
 
 def _announced(scope: Scope) -> int:
     for name, value in scope["headers"]:
-        if name == b"content-length":
+        # A WSGI server may pass an empty one for a request without a body.
+        if name == b"content-length" and value:
             return int(value) if value.isdigit() else MAX_BODY + 1
     return 0
