@@ -150,8 +150,8 @@ def fill(url: URL, rows: int) -> None:
 def requests(first: int, last: int) -> Iterator[Request]:
     """Every page, with the ids of the first and the last job."""
     yield Request("overview", "/")
-    for hours in (24, 168):
-        yield Request(f"overview, {hours} hours", f"/?range={hours}h")
+    for window in ("24h", "7d"):
+        yield Request(f"overview, {window}", f"/?window={window}")
     yield Request("jobs", "/jobs")
     for name, query in SEARCHES.items():
         yield Request(name, f"/jobs?q={quote(query)}")
@@ -161,6 +161,10 @@ def requests(first: int, last: int) -> Iterator[Request]:
     yield Request("queues", "/queues")
     yield Request("nodes", "/nodes")
     yield Request("periodic", "/periodic")
+    yield Request("queue", "/queues/one?name=queue-67")
+    yield Request("suggestions", "/jobs/suggest?q=queue:queue-6")
+    yield Request("bulk preview of 8,000 jobs", "/jobs/bulk?q=state:available&action=cancel&all=1")
+    yield Request("API, list of jobs", "/api/jobs")
     yield Request("palette", "/palette?q=worker1")
 
 
