@@ -10,7 +10,6 @@ from oban.errors import InvalidJob, ObanError
 from oban.models import Job
 from oban.unique import Unique
 from oban.web import hiding
-from oban.web.errors import Refused
 from oban.web.job import copies, editing, kept, known, values
 from oban.web.job.editing import Shown
 from oban.web.job.forms import Form
@@ -24,7 +23,7 @@ _LARGEST_ID = 2**63 - 1
 
 async def show(visit: Visit) -> Response:
     """`GET /jobs/new`, with the fields of the job `from`, or with those of the address."""
-    _check_permission(visit)
+    visit.require("enqueue_jobs")
     query = visit.request.query_params
     texts = {name: query[name][:10_000] for name in FIELDS if name in query}
     source = await _source(visit, query.get("from", ""))
@@ -67,11 +66,6 @@ async def create(visit: Visit) -> Response:
         )
     visit.audit("enqueue_jobs", ids=[job.id], count=1, target=str(job.worker))
     return visit.redirect(f"jobs/{job.id}", f"Job {job.id} is enqueued.")
-
-
-def _check_permission(visit: Visit) -> None:
-    if not visit.access.allows("enqueue_jobs"):
-        raise Refused(f"{visit.access.user} does not have the permission for this: enqueue_jobs")
 
 
 async def _source(visit: Visit, wanted: str) -> Job | None:

@@ -12,13 +12,11 @@ from starlette.responses import Response
 from oban.job_search.language import Term, written
 from oban.repository.stats import QueueStats
 from oban.web.errors import WebError
+from oban.web.queue_figures import BEHIND_AFTER
 from oban.web.routing import Page
 from oban.web.sampler import NO_ANSWER, LiveSample
 from oban.web.trends import EXAMINED, WINDOWS, Trends
 from oban.web.visit import Visit
-
-#: A queue is behind when a job has waited for so many seconds.
-BEHIND = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +118,7 @@ def behind_queues(sample: LiveSample) -> list[BehindQueue]:
         )
         for each in sample.stats.queues
         if each.counts["available"]
-        and (each.status in ("paused", "idle") or (each.oldest_available_age or 0.0) >= BEHIND)
+        and (each.status in ("paused", "idle") or (each.oldest_available_age or 0.0) >= BEHIND_AFTER)
     ]
     return sorted(found, key=lambda each: -each.age)
 

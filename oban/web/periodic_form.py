@@ -13,7 +13,7 @@ from oban.errors import ConfigError, InvalidJob, PeriodicInCode, PeriodicNotFoun
 from oban.models import Job
 from oban.periodic import Periodic, PeriodicInfo, check_timing
 from oban.web import cron_words
-from oban.web.errors import NotFound, Refused
+from oban.web.errors import NotFound
 from oban.web.periodic_actions import shown
 from oban.web.routing import Action, Page
 from oban.web.visit import Visit
@@ -26,7 +26,7 @@ _NEW = {"timezone": "UTC", "catch_up": "latest", "window": "3600", "queue": "def
 
 async def edit(visit: Visit) -> Response:
     """`GET /periodic/edit?name=…`."""
-    _check_permission(visit)
+    visit.require("manage_periodic")
     info = await _find(visit, visit.request.query_params.get("name", ""))
     texts = _texts(visit, info)
     return _form(visit, info, texts, {}, 200)
@@ -34,7 +34,7 @@ async def edit(visit: Visit) -> Response:
 
 async def new(visit: Visit) -> Response:
     """`GET /periodic/new`."""
-    _check_permission(visit)
+    visit.require("manage_periodic")
     return _form(visit, None, dict(_NEW), {}, 200)
 
 
@@ -82,11 +82,6 @@ async def add(visit: Visit) -> Response:
         return _form(visit, None, texts, _problem(error), 422)
     visit.audit("add_periodic", target=info.name)
     return visit.redirect("periodic/one", f"{shown(info.name)} was added.", name=info.name)
-
-
-def _check_permission(visit: Visit) -> None:
-    if not visit.access.allows("manage_periodic"):
-        raise Refused(f"{visit.access.user} does not have the permission for this: manage_periodic")
 
 
 async def _find(visit: Visit, name: str) -> PeriodicInfo:

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from oban.web import audit, security
+from oban.web import security
 from oban.web.access import Permission
 from oban.web.errors import Refused
 from oban.web.limits import MAX_BODY
@@ -72,15 +72,14 @@ class Action:
             try:
                 await self._check(visit)
             except Refused as error:
-                _tell_refusal(visit, error)
+                visit.audit_refusal(error)
                 raise
             return await self._handle(visit)
 
         return Route(self.path, endpoint, methods=["POST"])
 
     async def _check(self, visit: Visit) -> None:
-        if not visit.access.allows(self.permission):
-            raise Refused(f"{visit.access.user} does not have the permission {self.permission}.")
+        visit.require(self.permission)
         await _check_origin(visit.request)
 
     async def _handle(self, visit: Visit) -> Response:
@@ -88,7 +87,7 @@ class Action:
             async with asyncio.timeout(TIMEOUT):
                 response = await self.handler(visit)
         except Refused as error:
-            _tell_refusal(visit, error)
+            visit.audit_refusal(error)
             raise
         except BaseException:
             if not visit.is_audited:
@@ -118,11 +117,6 @@ async def _while_connected(request: Request, handling: Coroutine[Any, Any, Respo
 async def _disconnect(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
-
-
-def _tell_refusal(visit: Visit, error: Refused) -> None:
-    telemetry, user = visit.oban.telemetry, visit.access.user
-    audit.refusal(telemetry, visit.request, visit.path, user, visit.action, str(error))
 
 
 def _visit(request: Request, instance: "Instance") -> Visit:

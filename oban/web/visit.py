@@ -13,7 +13,8 @@ from starlette.types import Scope
 
 from oban.client import Oban
 from oban.web import audit, rendering, security, static_files
-from oban.web.access import Access
+from oban.web.access import Access, Permission
+from oban.web.errors import Refused
 
 if TYPE_CHECKING:
     from oban.web.instance import Instance
@@ -105,6 +106,16 @@ class Visit:
         """The address of a static file. It changes with the version, so that browsers can keep the file."""
         own = self.instance.paths[self.instance.key]
         return f"{self.base.removesuffix(own)}static/{path}?v={static_files.version()}"
+
+    def require(self, permission: Permission) -> None:
+        """Raise `Refused` unless the user has a permission."""
+        if not self.access.allows(permission):
+            raise Refused(f"{self.access.user} does not have the permission {permission}.")
+
+    def audit_refusal(self, error: Exception) -> None:
+        """Tell the audit trail that the request was refused."""
+        telemetry, user = self.oban.telemetry, self.access.user
+        audit.refusal(telemetry, self.request, self.path, user, self.action, str(error))
 
     def audit(
         self,

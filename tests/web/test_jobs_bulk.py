@@ -158,7 +158,7 @@ async def test_an_update_shows_the_resulting_values_and_sets_them(visitor: Visit
     page = await previewed(visitor, action="update", all="1", q="queue:mail", **changes)
     assert "8 jobs will be changed" in text(page)
     assert "priority: 3 → 7" in text(page)
-    assert "8 jobs were changed." in text(await confirmed(visitor, page))
+    assert "8 jobs were updated." in text(await confirmed(visitor, page))
     job = await oban.get_job(9)
     assert job is not None
     assert (job.queue, job.priority, job.max_attempts) == ("bulk", 7, 5)
@@ -174,7 +174,7 @@ async def test_jobs_with_a_duplicate_in_their_way_are_counted_and_left_alone(
     await oban.enqueue(Once.new(queue="c"))
     page = await previewed(visitor, action="update", all="1", q="-queue:c", queue="c")
     result = await confirmed(visitor, page)
-    assert "0 jobs were changed." in text(result)
+    assert "0 jobs were updated." in text(result)
     assert "2 left alone: another job with the same unique key" in text(result)
 
 

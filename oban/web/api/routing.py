@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Match, Route
 from starlette.types import Receive, Scope, Send
 
-from oban.web import audit, security
+from oban.web import security
 from oban.web.access import Permission
 from oban.web.api import bodies, problems
 from oban.web.api.bodies import Body, Query
@@ -123,7 +123,7 @@ class ApiAction(ApiRoute):
         try:
             self._check(visit)
         except (Refused, Refusal) as error:
-            _tell_refusal(visit, error)
+            visit.audit_refusal(error)
             raise
         body = await bodies.body(visit.request, self.body)
         try:
@@ -137,18 +137,12 @@ class ApiAction(ApiRoute):
         return value
 
     def _check(self, visit: Visit) -> None:
-        if not visit.access.allows(self.permission):
-            raise Refused(f"{visit.access.user} does not have the permission {self.permission}.")
+        visit.require(self.permission)
         headers = visit.request.headers
         is_browser = "origin" in headers or "sec-fetch-site" in headers
         if is_browser and (problem := security.origin_problem(visit.request)):
             raise Refused(f"Nothing was changed: {problem}.")
         bodies.check_type(visit.request)
-
-
-def _tell_refusal(visit: Visit, error: Exception) -> None:
-    telemetry, user = visit.oban.telemetry, visit.access.user
-    audit.refusal(telemetry, visit.request, visit.path, user, visit.action, str(error))
 
 
 @cache

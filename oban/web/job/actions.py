@@ -11,7 +11,6 @@ from oban.repository.management import DELETE_STATES
 from oban.repository.retry import RETRY_STATES, RetryOutcome
 from oban.types import JobState
 from oban.web import hiding
-from oban.web.errors import Refused
 from oban.web.job import copies, loading
 from oban.web.job.forms import Form
 from oban.web.routing import Action, Page
@@ -71,8 +70,7 @@ async def retry(visit: Visit) -> Response:
 
 async def confirm_delete(visit: Visit) -> Response:
     """`GET /jobs/{id}/delete`: asks whether the job is to be deleted."""
-    if not visit.access.allows("delete_jobs"):
-        raise Refused(f"{visit.access.user} does not have the permission for this: delete_jobs")
+    visit.require("delete_jobs")
     job, attempts = await loading.job(visit, attempts=True)
     return visit.render(
         "job_delete.html", job=job, attempts=len(attempts), allowed=job.state in DELETE_STATES

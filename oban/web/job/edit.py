@@ -9,7 +9,6 @@ from starlette.responses import Response
 from oban.errors import InvalidJob, JobNotFound, UniqueConflict
 from oban.models import Job
 from oban.web import hiding
-from oban.web.errors import Refused
 from oban.web.job import documents, editing, loading
 from oban.web.job.editing import RowChanged, Shown
 from oban.web.job.forms import Form
@@ -19,8 +18,7 @@ from oban.web.visit import Visit
 
 async def show(visit: Visit) -> Response:
     """`GET /jobs/{id}/edit`."""
-    if not visit.access.allows("update_jobs"):
-        raise Refused(f"{visit.access.user} does not have the permission for this: update_jobs")
+    visit.require("update_jobs")
     async with visit.read() as session:
         job = await loading.row(visit, session)
     shown = editing.show(job, visit.access)

@@ -9,7 +9,7 @@ from typing import Any
 from starlette.responses import Response
 
 from oban.types import STATES
-from oban.web.errors import NotFound, Refused, WebError
+from oban.web.errors import NotFound, WebError
 from oban.web.jobs import bulk_actions, bulk_changes, selection, words
 from oban.web.jobs.bulk_actions import ACTIONS, BulkAction
 from oban.web.jobs.bulk_changes import Changes
@@ -29,8 +29,7 @@ async def preview(visit: Visit) -> Response:
     action = ACTIONS.get(given.get("action", ""))
     if action is None:
         raise NotFound("There is no such action.")
-    if not visit.access.allows(action.permission):
-        raise Refused(f"You do not have the permission for this: {action.permission}.")
+    visit.require(action.permission)
     chosen = selection.parse(visit, given)
     changes = bulk_changes.parse(given, visit.access)
     known = selection.counted(given.get("counted"))

@@ -57,7 +57,7 @@ ACTIONS = {
             *("delete", "Delete", "deleted", "delete_jobs", DELETE_STATES),
             {"executing": "it is running: cancel it first"},
         ),
-        BulkAction("update", "Change", "changed", "update_jobs", tuple(JobState), {}, batch=200),
+        BulkAction("update", "Update", "updated", "update_jobs", tuple(JobState), {}, batch=200),
     )
 }
 

@@ -134,7 +134,7 @@ def _context(visit: Visit, address: Address) -> dict[str, Any]:
             for name, label, permission in (
                 ("cancel", "Cancel", "cancel_jobs"),
                 ("retry", "Retry", "retry_jobs"),
-                ("update", "Change…", "update_jobs"),
+                ("update", "Update…", "update_jobs"),
                 ("delete", "Delete", "delete_jobs"),
             )
             if visit.access.allows(permission)
