@@ -186,6 +186,21 @@ async def test_the_end_of_the_dashboard_ends_all_streams(stream: Live) -> None:
     assert stream.is_full
 
 
+async def test_a_server_that_stops_ends_all_streams(stream: Live) -> None:
+    events = stream.events()
+    await anext(events)
+    # What sse-starlette does first when uvicorn gets a signal.
+    stream.server_stops.set()
+
+    async def rest() -> None:
+        async for _ in events:
+            pass
+
+    await within(rest())
+    assert stream.is_full
+    assert stream.streams == 0
+
+
 async def test_a_stream_ends_after_a_while_so_that_access_is_checked_again(
     stream: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:
