@@ -92,6 +92,11 @@ def cpu_of_server(postmaster: int | None) -> float:
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
+def cpu_of(pid: int) -> float:
+    """Return the CPU seconds of a running process, and of its children that have ended."""
+    return sum(map(int, _stat(pid)[11:15])) / os.sysconf("SC_CLK_TCK")
+
+
 def postmaster_of(backend: int) -> int | None:
     """Return the process id of a backend's parent, or None if it is not on this machine."""
     stat = _stat(backend)

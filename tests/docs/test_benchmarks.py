@@ -11,7 +11,7 @@ import asyncpg  # type: ignore[import-untyped]
 import pytest
 from sqlalchemy import URL
 
-from benchmarks import databases, fixtures, operate, raw, report, tracing, waiting
+from benchmarks import databases, fixtures, operate, raw, report, streams, tracing, waiting
 from benchmarks.__main__ import main
 from benchmarks.databases import Filling
 from benchmarks.meter import CPU, RATE, SERVER, Meter
@@ -206,3 +206,17 @@ def test_the_questions_of_an_operator_are_measured(
     ]
     assert all(0 < answer.p50 <= answer.p95 for answer in answers)
     assert str(answers[0]).startswith(f"{name:<10}  list ")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["postgresql", "sqlite"])
+def test_what_open_pages_cost_is_measured(
+    name: str, postgresql: databases.PostgreSQL, tmp_path: Path
+) -> None:
+    database = postgresql if name == "postgresql" else databases.SQLite(tmp_path)
+    drains = [streams.drain(database, side, jobs=30, seconds=30, pages=3) for side in streams.SIDES]
+    assert [each.side for each in drains] == [*streams.SIDES]
+    assert all(each.rate > 0 for each in drains)
+    assert len(list(streams.report(drains))) == 1 + len(drains)
+    idle = streams.idle(database, pages=2, seconds=1)
+    assert (idle.open, idle.statements > 0) == (2, True)
