@@ -34,6 +34,8 @@ from oban.web import dashboard
 SIDES = ("no dashboard", "oban web", "in the runner")
 #: How many jobs run at once.
 LIMIT = 50
+#: Seconds after which a dashboard that has started, or whose pages have been opened, is idle.
+REST = 2.0
 _HOST = "127.0.0.1"
 _SPAWN = multiprocessing.get_context("spawn")
 
@@ -237,6 +239,7 @@ def idle(database: Database, pages: int, seconds: float) -> Idle:
         def figures() -> list[float]:
             return [_cpu(served), cpu_of_server(database.server), statements.value, loads.value]
 
+        time.sleep(REST)
         before, began = figures(), time.monotonic()
         time.sleep(seconds)
         minutes = (time.monotonic() - began) / 60
