@@ -28,7 +28,12 @@ MAX_DEPTH = 100
 MAX_SHOWN = 100
 _STRICT = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
 _EMPTY: dict[str | bytes, Any] = {"{}": dict, b"{}": dict, "[]": list, b"[]": list}
-_LONG_NUMBER = re.compile(r"\d{18}")
+#: So many digits may be an integer beyond 64 bits.
+_LONG = 18
+_LONG_NUMBER = re.compile(rf"[0-9]{{{_LONG}}}")
+#: Characters from which on a text is searched as bytes with zeros for digits, which is ten times as fast.
+_LARGE = 10_000
+_ZEROS, _LONG_ZERO = bytes.maketrans(b"123456789", b"0" * 9), b"0" * _LONG
 _MAX_FLOAT = int(sys.float_info.max)
 _MIN_INT, _MAX_INT = -(2**63), 2**64 - 1
 
@@ -41,12 +46,19 @@ def loads(text: str | bytes) -> Any:
     if isinstance(text, bytes):
         text = text.decode()
     # orjson turns integers beyond 64 bits into floats, and refuses some valid JSON.
-    if _LONG_NUMBER.search(text) is None:
+    if not _may_have_long_number(text):
         try:
             return orjson.loads(text)
         except orjson.JSONDecodeError:
             pass
     return _decode(text)
+
+
+def _may_have_long_number(text: str) -> bool:
+    if len(text) < _LARGE:
+        return _LONG_NUMBER.search(text) is not None
+    # Half of a surrogate pair, which SQLite can have, is no digit.
+    return _LONG_ZERO in text.encode(errors="surrogatepass").translate(_ZEROS)
 
 
 def decode_column(text: str | bytes) -> Any:

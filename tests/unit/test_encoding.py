@@ -307,3 +307,11 @@ def test_a_long_text_keeps_both_ends() -> None:
     assert "characters left out" in text
     assert error_texts.sanitize("short") == "short"
     assert error_texts.sanitize("a\x00\ud800") == "a\ufffd?"
+
+
+@pytest.mark.parametrize("padding", ["x", "é", "\ud83d\ude00"])
+@pytest.mark.parametrize("number", [18446744073709551616, -9223372036854775809])
+def test_a_long_integer_keeps_its_digits_in_a_large_document(padding: str, number: int) -> None:
+    found = encoding.loads(f'{{"text": "{padding * 50_000}", "number": {number}}}')
+    assert found["number"] == number
+    assert type(found["number"]) is int
