@@ -13,6 +13,7 @@ from sqlalchemy import (
     ColumnElement,
     Executable,
     Float,
+    Row,
     Text,
     bindparam,
     case,
@@ -109,14 +110,14 @@ def producer_uuids(tx: Transaction) -> set[UUID]:
 
 def check_cluster(tx: Transaction, name: str, queue: str | None = None) -> list[QueueInfo]:
     """The queues of all nodes of an instance, or one queue of them, by queue, node and start."""
-    statement = select(Producer).where(Producer.name == name)
+    statement = select(*_producer).where(_producer.name == name)
     if queue is not None:
-        statement = statement.where(Producer.queue == queue)
-    statement = statement.order_by(Producer.queue, Producer.node, Producer.started_at, Producer.uuid)
-    return [queue_info(row) for row in tx.orm_execute(statement).scalars()]
+        statement = statement.where(_producer.queue == queue)
+    statement = statement.order_by(_producer.queue, _producer.node, _producer.started_at, _producer.uuid)
+    return [queue_info(row) for row in tx.execute(statement)]
 
 
-def queue_info(row: Producer) -> QueueInfo:
+def queue_info(row: Row[Any]) -> QueueInfo:
     """The queue of a producer's row."""
     # Other implementations can store anything in `meta`.
     meta = row.meta if isinstance(row.meta, dict) else {}

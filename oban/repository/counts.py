@@ -36,8 +36,10 @@ def _zeros() -> dict[str, int]:
 def _count(tx: Transaction, statement: Select[Any] | None, queue: str | None) -> Any:
     if statement is not None:
         found = statement.subquery()
-        # A join can find a job several times.
-        counted = select(found.c.state, found.c.queue, func.count(found.c.id.distinct()))
+        # A join can find a job several times. To compare the ids takes longer than all the rest.
+        joins = statement.get_final_froms() != [Job.__table__]
+        number = func.count(found.c.id.distinct()) if joins else func.count()
+        counted = select(found.c.state, found.c.queue, number)
         if queue is not None:
             counted = counted.where(found.c.queue == queue)
         counted = counted.group_by(found.c.state, found.c.queue)

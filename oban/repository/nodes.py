@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import Row, select
 
 from oban.database.transaction import Transaction
 from oban.models import Leader, Producer
@@ -15,6 +15,7 @@ from oban.repository import cluster
 from oban.repository.cluster import QueueInfo
 
 _leader = Leader.__table__.c
+_producer = Producer.__table__.c
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +63,8 @@ def list_nodes(tx: Transaction, name: str) -> list[NodeInfo]:
     """The nodes of an instance, by name and process id, also those that died without a rescue so far."""
     now = cluster.database_time(tx)
     leader = leader_name(tx, name)
-    statement = select(Producer).where(Producer.name == name)
-    rows = sorted(tx.orm_execute(statement).scalars(), key=_process)
+    # Columns, as instances of the model take three times as long to make.
+    rows = sorted(tx.execute(select(*_producer).where(_producer.name == name)), key=_process)
     return [_node_info(list(group), now, leader) for _, group in itertools.groupby(rows, key=_process)]
 
 
@@ -82,11 +83,11 @@ def leader_name(tx: Transaction, name: str) -> str | None:
     return node or identity
 
 
-def _process(row: Producer) -> tuple[str, int]:
+def _process(row: Row[Any]) -> tuple[str, int]:
     return row.node, _value(_meta(row), "pid", int) or 0
 
 
-def _node_info(rows: Sequence[Producer], now: datetime, leader: str | None) -> NodeInfo:
+def _node_info(rows: Sequence[Row[Any]], now: datetime, leader: str | None) -> NodeInfo:
     # A queue that has stopped since has an older heartbeat.
     last = max(rows, key=lambda row: row.updated_at)
     meta = _meta(last)
@@ -110,7 +111,7 @@ def _node_info(rows: Sequence[Producer], now: datetime, leader: str | None) -> N
     )
 
 
-def _meta(row: Producer) -> dict[str, Any]:
+def _meta(row: Row[Any]) -> dict[str, Any]:
     # Other implementations can store anything there.
     return row.meta if isinstance(row.meta, dict) else {}
 
