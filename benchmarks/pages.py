@@ -12,20 +12,26 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from statistics import median, quantiles
+from typing import Any
 from urllib.parse import quote
+from uuid import uuid4
 
 import httpx2
 from sqlalchemy import URL, create_engine, func, select, text
+from sqlalchemy.orm import Session
 
 from benchmarks import databases
 from benchmarks.databases import Database, Filling
 from benchmarks.meter import cpu_of_server
 from benchmarks.scenarios import BOTH
-from oban import Job, Oban
+from oban import Job, Oban, Periodic, Worker, __version__
+from oban.models import Producer
 from oban.web import dashboard
 
 #: Milliseconds: what is aimed at, and what no request should exceed.
 AIM, LIMIT = 100, 300
+#: Nodes, queues of each, and periodic entries.
+NODES, QUEUES, ENTRIES = 50, 20, 100
 _ORIGIN = "http://localhost"
 _DRIVERS = {"postgresql": "postgresql+psycopg", "sqlite": "sqlite"}
 #: 98 % are completed. Most of the others wait, in a few of the 200 queues.
@@ -106,6 +112,13 @@ class Request:
 
     page: str
     path: str
+    #: What a dry run is about; None for a request that only reads.
+    body: dict[str, Any] | None = None
+
+    async def send(self, client: httpx2.AsyncClient) -> httpx2.Response:
+        if self.body is None:
+            return await client.get(self.path)
+        return await client.post(self.path, json={**self.body, "dry_run": True})
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,25 +160,74 @@ def fill(url: URL, rows: int) -> None:
     engine.dispose()
 
 
+def fill_nodes(url: URL) -> None:
+    """Insert `NODES` nodes that run `QUEUES` queues each, periodic entries, and a job with large args."""
+    engine = create_engine(url.set(drivername=_DRIVERS[url.get_backend_name()]))
+    meta = {"limit": 10, "local_limit": 10, "paused": False, "lease": 86_400.0}
+    workers = [f"app.Worker{number}" for number in range(40)]
+    with Session(engine) as session, session.begin():
+        for node in range(NODES):
+            about = {**meta, "pid": 1000 + node, "version": __version__, "python": "3.12", "workers": workers}
+            for number in range(QUEUES):
+                queue = f"queue-{(node * QUEUES + number) * 7 % 200}"
+                running = {"running": list(range(1, 6))}
+                session.add(
+                    Producer(
+                        uuid=uuid4(), name="Oban", node=f"node-{node}", queue=queue, meta=about | running
+                    )
+                )
+    engine.dispose()
+    asyncio.run(_fill_jobs(url))
+
+
+async def _fill_jobs(url: URL) -> None:
+    async with Oban(url) as oban:
+        for number in range(ENTRIES):
+            await oban.add_periodic(Periodic(f"entry-{number}", "*/5 * * * *", Nothing.new({"n": number})))
+        await oban.enqueue(Nothing.new({"text": "lorem ipsum " * 330_000}))
+
+
+class Nothing(Worker):
+    """A worker whose jobs are never run."""
+
+    async def process(self, job: Job) -> None:
+        pass
+
+
 def requests(first: int, last: int) -> Iterator[Request]:
-    """Every page, with the ids of the first and the last job."""
+    """Every page, with the ids of the first and the last job, which has large args."""
     yield Request("overview", "/")
     for window in ("24h", "7d"):
         yield Request(f"overview, {window}", f"/?window={window}")
     yield Request("jobs", "/jobs")
     for name, query in SEARCHES.items():
         yield Request(name, f"/jobs?q={quote(query)}")
-    yield Request("job, the newest", f"/jobs/{last}")
+    for order in ("oldest", "due"):
+        yield Request(f"jobs, {order} first", f"/jobs?q=state:scheduled&sort={order}")
+    yield Request("job, the newest", f"/jobs/{last - 1}")
+    yield Request("job, 4 MB of args", f"/jobs/{last}")
     yield Request("job, the oldest", f"/jobs/{first}")
     yield Request("new job", "/jobs/new")
     yield Request("queues", "/queues")
     yield Request("nodes", "/nodes")
     yield Request("periodic", "/periodic")
     yield Request("queue", "/queues/one?name=queue-67")
+    yield Request("node", "/nodes/one?name=node-7")
     yield Request("suggestions", "/jobs/suggest?q=queue:queue-6")
-    yield Request("bulk preview of 8,000 jobs", "/jobs/bulk?q=state:available&action=cancel&all=1")
-    yield Request("API, list of jobs", "/api/jobs")
+    yield Request("suggestions of workers", "/jobs/suggest?q=worker:W")
     yield Request("palette", "/palette?q=worker1")
+    yield Request("bulk preview of 8,000 jobs", "/jobs/bulk?q=state:available&action=cancel&all=1")
+    yield Request("bulk preview of all jobs", "/jobs/bulk?action=delete&all=1")
+    yield Request("API, list of jobs", "/api/jobs")
+    yield Request("API, due first", "/api/jobs?sort=due&state=scheduled&limit=20")
+    yield Request("API, search for a tag", f"/api/jobs?q={quote('tag:customer:77')}")
+    yield Request("API, counts of all jobs", "/api/counts")
+    yield Request("API, counts of a state", "/api/counts?state=available")
+    yield Request("API, queues", "/api/queues")
+    yield Request("API, nodes", "/api/nodes")
+    yield Request("API, why", f"/api/jobs/{last - 1}/why")
+    yield Request("API, dry run of a state", "/api/jobs/cancel", {"filter": {"state": ["available"]}})
+    yield Request("API, dry run of all jobs", "/api/jobs/delete", {"all": True})
 
 
 async def ask(url: URL, names: Sequence[str], count: int, server: int | None) -> list[Answer]:
@@ -211,7 +273,7 @@ async def _measure(
     client: httpx2.AsyncClient, request: Request, kind: str, count: int, server: int | None
 ) -> Answer:
     async def ask() -> int:
-        return (await client.get(request.path)).status_code
+        return (await request.send(client)).status_code
 
     return await _time(ask, kind, request.page, count, server)
 
@@ -269,6 +331,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for database in opened:
             url = database.prepare(Filling())
             fill(url, options.rows)
+            fill_nodes(url)
             asyncio.run(ask(url, options.pages or (), options.requests, database.server))
 
 
