@@ -222,3 +222,22 @@ async def test_several_instances_have_an_api_each(oban: Oban) -> None:
     assert (await other.list_queue_settings())[0].paused
     assert await oban.list_queue_settings() == []
     await app.aclose()
+
+
+async def test_jobs_that_are_due_are_found_in_windows_of_time(
+    oban: Oban, api: ApiVisitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("oban.web.api.selecting.WINDOW", 4)
+    monkeypatch.setattr("oban.web.api.selecting.BUDGET", 0.0)
+    # Of all jobs, there are too many to be sorted without an index.
+    monkeypatch.setattr("oban.web.api.jobs.MOST_SORTED", 5)
+    ids = []
+    for number in range(3):
+        ids += await enqueue(oban, 1, queue="rare", schedule_in=3600 - number)
+        await enqueue(oban, 9, schedule_in=3600 - number)
+    found = await pages(api, queue="rare", state="scheduled", sort="due")
+    assert [job_id for page in found for job_id in page] == ids[::-1]
+    assert [] in found
+    problem = await api.ask("jobs", 422, queue="rare", sort="due")
+    assert problem["errors"][0]["field"] == "sort"
+    assert sum(map(len, await pages(api, q="state:scheduled", sort="due"))) == 30

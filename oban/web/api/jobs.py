@@ -1,6 +1,7 @@
 """`GET api/jobs`, `api/jobs/{id}`, `api/jobs/{id}/why` and `api/counts`."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from http import HTTPStatus
@@ -8,9 +9,10 @@ from typing import Any, Literal
 
 import orjson
 from pydantic import Field
-from sqlalchemy import and_, or_, select
+from sqlalchemy import or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from oban import dialects
 from oban.diagnosis.explanation import Explanation
 from oban.documents.choice import ORDERS, Choice, Sort
 from oban.documents.jobs import JobDetails, JobDocument, job_details, job_document
@@ -18,6 +20,7 @@ from oban.documents.operations import DatabaseOperations
 from oban.filters import Condition
 from oban.models import Job
 from oban.repository.selection import MAX_ID
+from oban.repository.stage import is_waiting
 from oban.types import STATES
 from oban.web import hiding
 from oban.web.api import cursors, selecting
@@ -30,6 +33,9 @@ from oban.web.visit import Visit
 #: A page ends when it has so many bytes, and it is read in parts that are expected to have a tenth of that.
 MAX_BYTES = 16 * 1024 * 1024
 _FIRST_PART = 20
+#: How many jobs are sorted by the time at which they are due where no index has that order.
+MOST_SORTED = 5_000
+_WAITING = frozenset(("scheduled", "retryable"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +55,9 @@ class ListQuery(FilterQuery):
 
     limit: int = Field(default=50, ge=1, le=500, description="How many jobs a page has at most.")
     sort: Literal["newest", "oldest", "due"] = Field(
-        default="newest", description="The order: by id, or by the time at which jobs are due."
+        default="newest",
+        description="The order: by id, or by the time at which jobs are due, which more than a few thousand"
+        " jobs have in the states scheduled and retryable only.",
     )
     cursor: str | None = Field(default=None, max_length=500, description="`next_cursor` of the last page.")
 
@@ -77,6 +85,8 @@ async def list_(visit: Visit, query: ListQuery) -> JobPage:
     choice = selecting.choice(visit, query)
     about = ["list", choice.filters, query.sort]
     position = None if query.cursor is None else cursors.read(about, query.cursor)
+    if query.sort == "due":
+        await _check_order(visit, choice)
     async with visit.read() as session:
         search = _search_by_time if query.sort == "due" else _search_by_id
         jobs, last = await search(visit, session, choice, query.sort, query.limit, position)
@@ -93,7 +103,7 @@ async def _search_by_id(
     found: list[JobDocument] = []
     size, following = 0, None
     after = _integer(position)
-    async for window, end in selecting.windows(session, choice, after, newest_first=newest_first):
+    async for window, end in selecting.windows(session, choice, after, newest_first=newest_first, lists=True):
         following = end
         within = [] if window is None else [window]
         while True:
@@ -113,6 +123,16 @@ async def _search_by_id(
     return found, following
 
 
+async def _check_order(visit: Visit, choice: Choice) -> None:
+    """Refuse to sort many jobs by the time at which they are due where no index has that order."""
+    states = selecting.states_of(choice)
+    if choice.ids or states <= _WAITING:
+        return
+    sample = await visit.instance.live.sample()
+    if states & sample.truncated or sum(sample.counts[state] for state in states) > MOST_SORTED:
+        raise Refusal.of_field("sort", "too many jobs to sort: due needs the states scheduled or retryable")
+
+
 async def _search_by_time(
     visit: Visit, session: AsyncSession, choice: Choice, sort: Sort, limit: int, position: Any
 ) -> tuple[list[JobDocument], Any]:
@@ -120,26 +140,56 @@ async def _search_by_time(
     found: list[JobDocument] = []
     size = 0
     after = None if position is None else _time_and_id(position)
+    indexed: list[Condition] = []
+    if selecting.states_of(choice) <= _WAITING:
+        indexed = [is_waiting(dialects.for_bind(visit.oban.engine.sync_engine))]
+    pace = selecting.Pace()
     while True:
-        part = min(limit + 1 - len(found), _part(len(found), size))
-        statement = select(Job).where(*choice.conditions, *_later(after)).order_by(*ORDERS[sort])
-        jobs = await visit.oban.list_jobs(statement, session, limit=part)
-        for job in jobs:
-            if len(found) == limit or size > MAX_BYTES:
-                return found, None if after is None else [after[0].isoformat(), after[1]]
-            after = (job.scheduled_at, job.id)
-            document = _document(visit, job)
-            size += _size(document)
-            found.append(document)
-        if len(jobs) < part:
+        end = await _end_of_window(session, [*indexed, *_later(after)], pace.size) if indexed else None
+        while True:
+            part = min(limit + 1 - len(found), _part(len(found), size))
+            within = [*indexed, *_later(after), *_until(end)]
+            statement = select(Job).where(*choice.conditions, *within).order_by(*ORDERS[sort])
+            jobs = await visit.oban.list_jobs(statement, session, limit=part)
+            for job in jobs:
+                if len(found) == limit or size > MAX_BYTES:
+                    return found, None if after is None else [after[0].isoformat(), after[1]]
+                after = (job.scheduled_at, job.id)
+                document = _document(visit, job)
+                size += _size(document)
+                found.append(document)
+            if len(jobs) < part:
+                break
+        if end is None:
             return found, None
+        after = end
+        if not pace.goes_on():
+            return found, [after[0].isoformat(), after[1]]
+
+
+async def _end_of_window(
+    session: AsyncSession, conditions: Sequence[Condition], size: int
+) -> tuple[datetime, int] | None:
+    """The time and id of the last job of the next window; None if that has all of the jobs."""
+    order = select(Job.scheduled_at, Job.id).where(*conditions).order_by(*ORDERS["due"])
+    row = (await session.execute(order.offset(size).limit(1))).one_or_none()
+    return None if row is None else (row[0], row[1])
+
+
+def _until(end: tuple[datetime, int] | None) -> list[Condition]:
+    if end is None:
+        return []
+    at, job_id = end
+    # The first condition is for the index.
+    return [Job.scheduled_at <= at, or_(Job.scheduled_at < at, Job.id <= job_id)]
 
 
 def _later(after: tuple[datetime, int] | None) -> list[Condition]:
     if after is None:
         return []
     at, job_id = after
-    return [or_(Job.scheduled_at > at, and_(Job.scheduled_at == at, Job.id > job_id))]
+    # The first condition is for the index.
+    return [Job.scheduled_at >= at, or_(Job.scheduled_at > at, Job.id > job_id)]
 
 
 def _time_and_id(position: Any) -> tuple[datetime, int]:

@@ -15,6 +15,7 @@ from oban.job_search import query
 from oban.models import Job
 from oban.registry import registry
 from oban.repository.selection import MAX_ID
+from oban.types import STATES
 from oban.web.access import Access
 from oban.web.api.bodies import Body, Query
 from oban.web.errors import Refused
@@ -29,8 +30,8 @@ Text = Annotated[str, Field(min_length=1, max_length=1000)]
 #: A hundred years: any time before is that of no job.
 Age = Annotated[float, Field(ge=0, le=3_155_760_000, allow_inf_nan=False)]
 
-#: Of how many ids the jobs are searched at once, and for how many seconds a request goes on.
-WINDOW, BUDGET = 50_000, 0.15
+#: Of how many ids the jobs are searched at first, and at most, and for how many seconds a request goes on.
+WINDOW, MAX_WINDOW, BUDGET = 5_000, 50_000, 0.1
 
 
 class FilterQuery(Query):
@@ -119,35 +120,65 @@ def _without_secrets() -> list[Condition]:
 
 async def bounds(session: AsyncSession) -> tuple[int, int]:
     """The smallest and the largest id of all jobs; 1 and 0 if there are none."""
-    least, most = (await session.execute(select(func.min(Job.id), func.max(Job.id)))).one()
+    # One subquery for each: SQLite looks at all rows for two aggregates of one query.
+    ends = (select(function(Job.id)).scalar_subquery() for function in (func.min, func.max))
+    least, most = (await session.execute(select(*ends))).one()
     return (1, 0) if least is None else (least, most)
 
 
+class Pace:
+    """How large the next window is, and whether there is time for it."""
+
+    def __init__(self) -> None:
+        self.size = WINDOW
+        self._began = self._last = clock.monotonic()
+
+    def goes_on(self) -> bool:
+        """Called after each window. The next one is larger if this one took little time."""
+        now = clock.monotonic()
+        took, self._last = now - self._last, now
+        if took < BUDGET / 5:
+            self.size = min(MAX_WINDOW, self.size * 2)
+        return now - self._began + took < BUDGET
+
+
 async def windows(
-    session: AsyncSession, choice: Choice, after: int | None, *, newest_first: bool = False
+    session: AsyncSession,
+    choice: Choice,
+    after: int | None,
+    *,
+    newest_first: bool = False,
+    lists: bool = False,
 ) -> AsyncIterator[tuple[Condition | None, int | None]]:
     """The conditions of ids under which jobs are searched, one after the other, while there is time.
 
     Each comes with the id that the search goes on from after it; None after the last one. `after` is the id
-    that it begins after, None for the beginning.
+    that it begins after, None for the beginning. A list of jobs without conditions needs no windows.
     """
-    if choice.ids or not choice.conditions:
+    if choice.ids or (lists and not choice.conditions):
         yield (None if after is None else Job.id < after if newest_first else Job.id > after), None
         return
-    until = clock.monotonic() + BUDGET
     least, most = await bounds(session)
+    pace = Pace()
     if newest_first:
         start = most + 1 if after is None else min(after, most + 1)
         while True:
-            end = start - WINDOW
+            end = start - pace.size
             yield (Job.id < start) & (Job.id >= end), end if end > least else None
-            if end <= least or clock.monotonic() >= until:
+            if end <= least or not pace.goes_on():
                 return
             start = end
     begin = least - 1 if after is None else max(after, least - 1)
     while True:
-        last = begin + WINDOW
+        last = begin + pace.size
         yield (Job.id > begin) & (Job.id <= last), last if last < most else None
-        if last >= most or clock.monotonic() >= until:
+        if last >= most or not pace.goes_on():
             return
         begin = last
+
+
+def states_of(choice: Choice) -> frozenset[str]:
+    """The states that the jobs can be in; all of them without a filter of states."""
+    found = frozenset(choice.filters.get("state") or STATES)
+    asked = query.parse(choice.filters.get("q", "")).states
+    return found & frozenset(asked) if asked else found

@@ -76,8 +76,9 @@ class Search:
             if end is _NOTHING:
                 break
             statement = self._statement(condition, place, backward, end).limit(wanted)
-            jobs = await shown_jobs.load(self.visit, session, statement, self.order)
-            found.jobs += [job for job in jobs if not self.query.needs_check or job.matches(self.query)]
+            checks = self.query.needs_check
+            jobs = await shown_jobs.load(self.visit, session, statement, self.order, checks=checks)
+            found.jobs += [job for job in jobs if not checks or job.matches(self.query)]
             if len(found.jobs) > self.size:
                 found.jobs.pop()
                 found.further = str(found.jobs[-1].place)

@@ -149,7 +149,7 @@ class Walk:
     ) -> tuple[list[shown_jobs.Shown], int | None]:
         """The jobs that may have redacted values, and the least id of them if there are more."""
         statement = select(Job).where(*conditions, query.may_hide()).order_by(Job.id.desc()).limit(MAX_HIDING)
-        found = await shown_jobs.load(self.visit, session, statement, ORDERS["newest"])
+        found = await shown_jobs.load(self.visit, session, statement, ORDERS["newest"], checks=True)
         return found, found[-1].id if len(found) == MAX_HIDING else None
 
 

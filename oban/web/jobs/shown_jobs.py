@@ -41,7 +41,7 @@ class Shown:
         job: The job, as far as it is loaded, without what the user may not see.
         place: Its place in the order of the list.
         is_large: Whether its documents are too large for the list, so that they are not loaded.
-        is_redacted: Whether it has redacted values, or may have some if it is large.
+        is_redacted: Whether it has redacted values. A large one may have some where that was checked.
     """
 
     job: Job
@@ -123,8 +123,13 @@ class Shown:
         return not self.is_redacted or (not self.is_large and asked.matches(self.job))
 
 
-async def load(visit: Visit, session: AsyncSession, statement: Select[Any], order: Order) -> list[Shown]:
-    """The jobs that a statement selects, in its order."""
+async def load(
+    visit: Visit, session: AsyncSession, statement: Select[Any], order: Order, *, checks: bool = False
+) -> list[Shown]:
+    """The jobs that a statement selects, in its order.
+
+    `checks` says whether it matters which large jobs may have redacted values: to find out takes long.
+    """
     jobs = await visit.oban.list_jobs(statement.options(load_only(*_SMALL)), session)
     if not jobs:
         return []
@@ -134,7 +139,7 @@ async def load(visit: Visit, session: AsyncSession, statement: Select[Any], orde
     documents = select(Job).where(Job.id.in_([job.id for job in jobs]), size <= LARGE)
     found = await visit.oban.list_jobs(documents.options(load_only(*_DOCUMENTS)), session)
     small = {job.id for job in found}
-    large = [job.id for job in jobs if job.id not in small]
+    large = [job.id for job in jobs if job.id not in small] if checks else []
     hiding_some: set[int] = set()
     if large:
         may_hide = select(Job).where(Job.id.in_(large), query.may_hide()).options(load_only(Job.id))
