@@ -98,9 +98,15 @@ class Visit:
         return self.path.lstrip("/").partition("/")[0]
 
     def instance_link(self, key: str) -> str:
-        """The address of another instance of this dashboard."""
+        """The address of the same page of another instance of this dashboard.
+
+        A job or a queue of one instance need not exist in another one: the link is to the list then.
+        """
         own = self.instance.paths[self.instance.key]
-        return self.base.removesuffix(own) + self.instance.paths[key]
+        query = {"q": self.request.query_params.get("q")} if self.path == f"/{self.section}" else {}
+        section = self.section if any(self.section == path for path, _ in rendering.SECTIONS) else ""
+        page = self.link(section, **query).removeprefix(self.base)
+        return self.base.removesuffix(own) + self.instance.paths[key] + page
 
     def static(self, path: str) -> str:
         """The address of a static file. It changes with the version, so that browsers can keep the file."""
