@@ -11,7 +11,7 @@ from sqlalchemy import URL
 
 from oban import Oban, dialects, durations
 from oban.cli import options as setting_options
-from oban.cli import output
+from oban.cli import output, web
 from oban.cli.instance import Instance
 from oban.cli.output import Column
 from oban.cli.remote.address import Address
@@ -28,6 +28,10 @@ _DEFAULTS = {
     "log_format": "text",
     "health_host": "127.0.0.1",
     "metrics_host": "127.0.0.1",
+    "web_host": web.DEFAULTS["host"],
+    "web_port": web.DEFAULTS["port"],
+    "web_read_only": web.DEFAULTS["read_only"],
+    "web_hide": [],
     "import": [],
 }
 #: What TOML allows as a key without quotes.

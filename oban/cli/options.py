@@ -195,6 +195,11 @@ def add(*keys: str) -> Callable[[F], F]:
     return decorate
 
 
+def one(key: str) -> Callable[[F], F]:
+    """Add the option of a setting, without `--config`."""
+    return _OPTIONS[key]
+
+
 def arguments(values: Mapping[str, Any]) -> dict[str, Any]:
     """The settings among the parameters of a command whose options were used."""
     used = {key: value for key, value in values.items() if key in _OPTIONS and value not in (None, ())}

@@ -51,6 +51,13 @@ def _types() -> dict[str, Any]:
         "health_host": str,
         "metrics_port": int,
         "metrics_host": str,
+        "web_host": str,
+        "web_port": int,
+        "web_password_file": str,
+        "web_authorize": str,
+        "web_read_only": bool,
+        "web_hide": Annotated[list[str], BeforeValidator(_split)],
+        "web_root_path": str,
         "url": str,
         "url_token_file": str,
     }

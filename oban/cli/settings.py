@@ -194,7 +194,7 @@ def load(arguments: Mapping[str, Any], config: str | None = None, *, search: boo
 
     definitions: dict[str, Any] = {key: (type_ | None, None) for key, type_ in TYPES.items()}
     definitions["processes"] = (int | None, Field(default=None, ge=1, le=MAX_PROCESSES))
-    for name in ("health_port", "metrics_port"):
+    for name in ("health_port", "metrics_port", "web_port"):
         definitions[name] = (int | None, Field(default=None, ge=0, le=MAX_PORT))
     model = create_model("Settings", __base__=Sources, **definitions)
     try:
@@ -209,6 +209,8 @@ def load(arguments: Mapping[str, Any], config: str | None = None, *, search: boo
     for key in ("database_url", "listen_url"):
         if file is not None and key in values and origins[key].kind == "file":
             values[key] = dialects.url_in(file.path.parent, values[key])
+    if file is not None and "web_password_file" in values and origins["web_password_file"].kind == "file":
+        values["web_password_file"] = str(file.path.parent / values["web_password_file"])
     if "retention" in values:
         values["retention"] = parse_retention(values["retention"])
     return Settings(values=values, origins=origins, file=file)

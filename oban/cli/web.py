@@ -3,7 +3,7 @@
 import itertools
 import logging
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ import click
 from oban.cli import options as setting_options
 from oban.cli import target as targets
 from oban.cli.instance import Instance
-from oban.cli.logs import FORMATS, LEVELS, Console
+from oban.cli.logs import Console
 from oban.client import Oban
 from oban.errors import ConfigError
 
@@ -22,7 +22,16 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("oban.web")
 
-DEFAULT_PORT = 4010
+#: The options that are settings as well, whose names begin with `web_`.
+DEFAULTS: dict[str, Any] = {
+    "host": "127.0.0.1",
+    "port": 4010,
+    "password_file": None,
+    "authorize": None,
+    "read_only": False,
+    "hide": (),
+    "root_path": "",
+}
 _EXTRA = ("starlette", "jinja2", "uvicorn", "sse_starlette", "python_multipart", "orjson")
 _INSTALL = "The dashboard needs more packages: pip install 'oban-sqlalchemy[web]'"
 _OPEN = (
@@ -44,17 +53,14 @@ _OPEN = (
 @click.option("--name", multiple=True, help="The name of the instance. Can be repeated.")
 @click.option(
     "--host",
-    default="127.0.0.1",
-    show_default=True,
     metavar="ADDRESS",
-    help="The address to listen on; 0.0.0.0 for requests from other machines.",
+    help="The address to listen on; 0.0.0.0 for requests from other machines."
+    f"  [default: {DEFAULTS['host']}]",
 )
 @click.option(
     "--port",
     type=click.IntRange(0, setting_options.MAX_PORT),
-    default=DEFAULT_PORT,
-    show_default=True,
-    help="The port to listen on; 0 for a free one.",
+    help=f"The port to listen on; 0 for a free one.  [default: {DEFAULTS['port']}]",
 )
 @click.option(
     "--password-file",
@@ -70,9 +76,7 @@ _OPEN = (
 @click.option("--read-only", is_flag=True, help="Nobody may change anything.")
 @click.option("--hide", multiple=True, metavar="FIELD", help="Hide args, meta, errors, recorded or log.")
 @click.option("--allow-anyone", is_flag=True, help="With --read-only: everybody may see the dashboard.")
-@click.option(
-    "--root-path", default="", metavar="PATH", help="The path at which a reverse proxy serves the dashboard."
-)
+@click.option("--root-path", metavar="PATH", help="The path at which a reverse proxy serves the dashboard.")
 @click.option(
     "--forwarded-allow-ips",
     default="127.0.0.1",
@@ -80,16 +84,16 @@ _OPEN = (
     metavar="ADDRESSES",
     help="Reverse proxies whose X-Forwarded headers are believed, separated by commas.",
 )
-@click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True)
-@click.option("--log-format", type=click.Choice(FORMATS), default="text", show_default=True)
+@setting_options.one("log_level")
+@setting_options.one("log_format")
 def web(
     app: tuple[str, ...],
     prefix: tuple[str, ...],
     name: tuple[str, ...],
     database_url: str | None,
     config: str | None,
-    log_level: str,
-    log_format: str,
+    log_level: str | None,
+    log_format: str | None,
     **options: Any,
 ) -> None:
     """Serve the dashboard until SIGTERM or Ctrl-C.
@@ -103,14 +107,19 @@ def web(
         if (error.name or "").partition(".")[0] not in _EXTRA:
             raise
         raise click.ClickException(_INSTALL) from None
-    Console(log_level, log_format, "").apply()
     if app and (prefix or name):
         raise click.UsageError("--prefix and --name are options of the Oban that --app names.")
-    used = {"database_url": database_url}
-    instances = [
-        _instance({**used, "app": each, "prefix": schema, "name": instance}, config)
+    used = {"database_url": database_url, "log_level": log_level, "log_format": log_format}
+    settings = [
+        setting_options.load(
+            setting_options.arguments({**used, "app": each, "prefix": schema, "name": instance}), config
+        )
         for each, schema, instance in itertools.product(app or (None,), prefix or (None,), name or (None,))
     ]
+    instances = [Instance.of(each) for each in settings]
+    values = settings[0].values
+    Console(values.get("log_level", "info"), values.get("log_format", "text"), "").apply()
+    options |= _with_settings(options, values)
     sys.path[:0] = [folder for folder in instances[0].folders if folder not in sys.path]
     authorize = _authorize(**{key: options.pop(key) for key in _OF_ACCESS}, host=options["host"])
     serve(lambda: _clients(instances), authorize, **options)
@@ -119,8 +128,19 @@ def web(
 _OF_ACCESS = ("password_file", "authorize", "read_only", "hide", "allow_anyone")
 
 
-def _instance(values: dict[str, Any], config: str | None) -> Instance:
-    return Instance.of(setting_options.load(setting_options.arguments(values), config))
+def _with_settings(options: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that are settings as well. An option that is used takes precedence over its setting."""
+    used = {
+        key: options[key] for key in DEFAULTS if options[key] not in (None, ()) and options[key] is not False
+    }
+    settings = {key: values[f"web_{key}"] for key in DEFAULTS if f"web_{key}" in values}
+    if "password_file" in used or "authorize" in used:
+        # One of them takes the place of the other, too.
+        settings = {key: each for key, each in settings.items() if key not in ("password_file", "authorize")}
+    found = {**DEFAULTS, **settings, **used}
+    # What is hidden by one of them stays hidden.
+    found["hide"] = (*settings.get("hide", ()), *used.get("hide", ()))
+    return found
 
 
 async def _clients(instances: Iterable[Instance]) -> list[Oban]:

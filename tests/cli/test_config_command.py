@@ -36,6 +36,13 @@ health_port | - | default
 health_host | 127.0.0.1 | default
 metrics_port | - | default
 metrics_host | 127.0.0.1 | default
+web_host | 127.0.0.1 | default
+web_port | 4010 | default
+web_password_file | - | default
+web_authorize | - | default
+web_read_only | false | default
+web_hide | - | default
+web_root_path | - | default
 url | - | default
 url_token_file | - | default
 name | Shop | --name

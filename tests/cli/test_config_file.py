@@ -45,6 +45,15 @@ def test_every_option_of_oban_is_a_setting_or_an_object_in_code() -> None:
         "health_host",
         "metrics_port",
         "metrics_host",
+        "web_host",
+        "web_port",
+        "web_password_file",
+        "web_authorize",
+        "web_read_only",
+        "web_hide",
+        "web_root_path",
+        "url",
+        "url_token_file",
     }
 
 
@@ -58,6 +67,9 @@ def test_every_option_of_oban_is_a_setting_or_an_object_in_code() -> None:
         ("health_port = 0", "health_port", 0),
         ('health_host = "::"', "health_host", "::"),
         ("metrics_port = 9394", "metrics_port", 9394),
+        ("web_port = 8000", "web_port", 8000),
+        ("web_read_only = true", "web_read_only", True),
+        ('web_hide = "args, meta"', "web_hide", ["args", "meta"]),
         ('log_format = "json"', "log_format", "json"),
         ('name = "Shop"', "name", "Shop"),
         ("lease = 90", "lease", 90.0),

@@ -126,6 +126,41 @@ def test_read_only_takes_all_permissions_away(
     assert asyncio.run(own(None)) == Access(user="ada", hidden=["args", "meta"])
 
 
+def test_a_file_and_the_environment_set_what_options_do(
+    served: list[Any], sqlite_url: URL, passwords: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "oban.toml").write_text(
+        f"database_url = '{sqlite_url}'\nweb_host = '0.0.0.0'\nweb_port = 8000\n"
+        "web_password_file = 'passwords'\nweb_read_only = true\nweb_hide = ['args']\nweb_root_path = 'jobs'\n"
+    )
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "below")
+    assert run("").exit_code == 0
+    monkeypatch.setenv("OBAN_WEB_PORT", "8001")
+    assert run("--root-path other --hide meta").exit_code == 0
+    assert run("--port 0").exit_code == 0
+    options = [(call[2]["host"], call[2]["port"], call[2]["root_path"]) for call in served]
+    assert options == [("0.0.0.0", 8000, "jobs"), ("0.0.0.0", 8001, "other"), ("0.0.0.0", 0, "jobs")]
+    sent = base64.b64encode(b"ada:correct horse")
+    request = HTTPConnection({"type": "http", "headers": [(b"authorization", b"Basic " + sent)]})
+    found = [asyncio.run(call[1](request)) for call in served[:2]]
+    assert found == [Access(user="ada", hidden=["args"]), Access(user="ada", hidden=["args", "meta"])]
+
+
+def test_a_setting_does_not_open_the_dashboard(
+    served: list[Any], sqlite_url: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = ("--database-url", str(sqlite_url))
+    monkeypatch.setenv("OBAN_WEB_HOST", "0.0.0.0")
+    assert "can be reached from other machines" in run("", *url).output
+    monkeypatch.setenv("OBAN_WEB_READ_ONLY", "true")
+    monkeypatch.setenv("OBAN_WEB_ALLOW_ANYONE", "true")
+    assert "can be reached from other machines" in run("", *url).output
+    monkeypatch.setenv("OBAN_WEB_READ_ONLY", "perhaps")
+    assert "OBAN_WEB_READ_ONLY" in run("", *url).output
+    assert served == []
+
+
 async def test_it_says_where_it_is_and_stops_while_pages_are_open(sqlite_url: URL) -> None:
     command = [sys.executable, "-m", "oban", "web", "--port", "0", "--database-url"]
     process = await asyncio.create_subprocess_exec(
