@@ -55,7 +55,7 @@ test-rest: $(VENV)/.dev ## Run what `make test` leaves out: slow tests, without 
 
 # One process for each database, with a browser and a server of its own.
 test-browser: $(VENV)/.dev ## Run the tests of the dashboard in Chromium (apt-get install chromium; ARGS=… for some)
-	$(PYTEST) --numprocesses 2 $(or $(ARGS),tests/browser)
+	$(PYTEST) --numprocesses 2 $(or $(ARGS),-m 'not slow' tests/browser)
 
 screenshots: $(VENV)/.dev ## Take pictures of the dashboard, in build/screenshots (ARGS=… for some, by name)
 	$(BIN)/python -m tests.browser.screenshots $(ARGS)

@@ -102,6 +102,7 @@ def _is_alike_on_each_database(item: pytest.Item) -> bool:
         return False
     # They call what other folders test on each database.
     folders = (
+        "tests/browser/",
         "tests/cli/",
         "tests/docs/",
         "tests/examples/",
