@@ -12,8 +12,6 @@ from tests.support.chromium import Visits
 from tests.support.databases import Factory
 from tests.support.live_dashboard import LiveDashboard, serving
 
-expect.set_options(timeout=15_000)
-
 
 def pytest_configure() -> None:
     if chromium.find() is None:
@@ -51,6 +49,7 @@ def live(request: pytest.FixtureRequest) -> Iterator[LiveDashboard]:
 @pytest.fixture
 def visits(browser: Browser, live: LiveDashboard) -> Iterator[Visits]:
     """Opens pages of the dashboard. A test fails if one of them does what a page may not do."""
+    expect.set_options(timeout=chromium.patience())
     made = Visits(browser, live.origin)
     yield made
     made.close()

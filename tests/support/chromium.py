@@ -8,6 +8,8 @@ from typing import Any
 
 from playwright.sync_api import Browser, BrowserContext, Dialog, Page, sync_playwright
 
+from tests.support.waiting import slowdown
+
 #: What to do without a browser.
 ADVICE = "make test-browser needs Chromium: run apt-get install chromium, or set CHROMIUM to the path of one"
 _FLAGS = (
@@ -32,6 +34,11 @@ def find() -> str | None:
     """The path of Chromium, or None if there is none."""
     named = os.environ.get("CHROMIUM")
     return shutil.which(named) if named else shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+def patience() -> float:
+    """The milliseconds that a test waits for a page: more on a busy machine."""
+    return 15_000 * slowdown()
 
 
 @contextmanager
@@ -72,7 +79,7 @@ class Visits:
         }
         made = self._browser.new_context(**values)
         self._contexts.append(made)
-        made.set_default_timeout(15_000)
+        made.set_default_timeout(patience())
         if values.get("java_script_enabled", True):
             made.add_init_script(_VIOLATIONS)
         made.on(
