@@ -103,8 +103,9 @@ class Shown:
             return "started", self.job.attempted_at
         if state in ENDED_STATES:
             return state.value, getattr(self.job, f"{state.value}_at")
-        if state == JobState.AVAILABLE:
-            return "waits since", self.job.scheduled_at
+        # A suspended job is not due at any time.
+        if state == JobState.SUSPENDED:
+            return "inserted", self.job.inserted_at
         return "due", self.job.scheduled_at
 
     @property
