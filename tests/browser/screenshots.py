@@ -31,6 +31,11 @@ def _nothing(page: Page) -> None:
     pass
 
 
+def _see(selector: str) -> Step:
+    """Wait until an element is there that the page does not have at first."""
+    return lambda page: page.locator(selector).first.wait_for()
+
+
 def _press(key: str) -> Step:
     return lambda page: page.keyboard.press(key)
 
@@ -42,7 +47,7 @@ def shots(live: LiveDashboard) -> dict[str, tuple[str, Step]]:
         return f"/jobs/{live.run(live.shop.job(*conditions)).id}"
 
     return {
-        "overview": ("/", _nothing),
+        "overview": ("/", _see(".charts canvas")),
         "jobs": ("/jobs", _nothing),
         "jobs-discarded": ("/jobs?q=state:discarded", _nothing),
         "jobs-none": ("/jobs?q=tag:nobody", _nothing),
@@ -57,10 +62,19 @@ def shots(live: LiveDashboard) -> dict[str, tuple[str, Step]]:
         "queue": ("/queues/one?name=reports", _nothing),
         "job-edit": (job(Job.queue == "newsletter") + "/edit", _nothing),
         "job-delete": (job(Job.queue == "newsletter") + "/delete", _nothing),
-        "bulk-preview": ("/jobs/bulk?q=queue:newsletter&action=cancel&all=1", _nothing),
-        "bulk-update": ("/jobs/bulk?q=queue:newsletter&action=update&all=1", _nothing),
+        "bulk-preview": (
+            "/jobs/bulk?q=queue:newsletter&action=cancel&all=1",
+            _see("#bulk form[method=post]"),
+        ),
+        "bulk-update": (
+            "/jobs/bulk?q=queue:newsletter&action=update&all=1",
+            _see('#bulk [role=status]:has-text("changed.")'),
+        ),
         "nodes": ("/nodes", _nothing),
+        "node": ("/nodes/one?name=web-1", _nothing),
         "periodic": ("/periodic", _nothing),
+        "periodic-entry": ("/periodic/one?name=reports: weekly", _nothing),
+        "periodic-edit": ("/periodic/edit?name=reports: weekly", _nothing),
         "missing": ("/nonsense", _nothing),
         "shortcuts": ("/queues", _press("?")),
         "palette": ("/queues", _press("Control+k")),

@@ -14,6 +14,7 @@ from starlette.requests import HTTPConnection
 from oban.web import Access, dashboard
 from tests.support import shop
 from tests.support.shop import Shop
+from tests.support.waiting import slowdown
 
 T = TypeVar("T")
 #: The header that tells who visits the dashboard, as a proxy that authenticates would send it.
@@ -37,13 +38,13 @@ class LiveDashboard:
     def __init__(self, shop: Shop, origin: str, loop: asyncio.AbstractEventLoop) -> None:
         self.shop, self.origin, self._loop = shop, origin, loop
 
-    def run(self, awaitable: Awaitable[T], timeout: float = 30.0) -> T:
+    def run(self, awaitable: Awaitable[T]) -> T:
         """Await something on the event loop of the shop, from the thread of a test."""
 
         async def main() -> T:
             return await awaitable
 
-        return asyncio.run_coroutine_threadsafe(main(), self._loop).result(timeout)
+        return asyncio.run_coroutine_threadsafe(main(), self._loop).result(30 * slowdown())
 
 
 def _access(request: HTTPConnection) -> Access | None:
@@ -60,6 +61,8 @@ def serving(url: URL) -> Iterator[LiveDashboard]:
     async def main() -> None:
         async with shop.running(url) as running:
             app = dashboard(running.oban, authorize=_access)
+            # Whether a request is ended in time is tested elsewhere.
+            app.instances[0].sessions.timeout *= slowdown()
             with socket.create_server(("127.0.0.1", 0)) as listening:
                 server = uvicorn.Server(
                     uvicorn.Config(
