@@ -156,7 +156,7 @@ async def test_an_update_shows_the_resulting_values_and_sets_them(visitor: Visit
     changes = {"queue": "bulk", "priority": "7", "add_tags": "new", "remove_tags": "old",
                "meta_key": "batch", "meta_value": "7", "max_attempts": "5"}  # fmt: skip
     page = await previewed(visitor, action="update", all="1", q="queue:mail", **changes)
-    assert "8 jobs will be changed" in text(page)
+    assert "8 jobs will be updated" in text(page)
     assert "priority: 3 → 7" in text(page)
     assert "8 jobs were updated." in text(await confirmed(visitor, page))
     job = await oban.get_job(9)
