@@ -48,12 +48,12 @@ def _report(action: Action, changes: Changes, choice: Choice, as_json: bool) -> 
     if as_json:
         output.document(DOCUMENTS[f"jobs {action.verb}"], changes)
     else:
-        _tell(action, changes, choice)
+        _tell(action, changes)
     if changes.changed == 0:
         raise click.exceptions.Exit(1)
 
 
-def _tell(action: Action, changes: Changes, choice: Choice) -> None:
+def _tell(action: Action, changes: Changes) -> None:
     if changes.dry_run:
         by_state = f": {_by_state(changes.would_change)}" if changes.would_change else ""
         click.echo(f"{counted(changes.changed, 'job')} would be {action.done}{by_state}.")

@@ -55,7 +55,6 @@ async def show(visit: Visit) -> Response:
     return visit.render(
         "queue.html",
         queue=queue,
-        figures=figures,
         reason=queue_reasons.find(queue, figures),
         executing=executing,
         waiting=waiting,

@@ -83,13 +83,9 @@
         // Storage is blocked: the choice lasts as long as the page.
       }
       markTheme();
-      document.dispatchEvent(new CustomEvent("oban:theme"));
     });
   }
   markTheme();
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
-    document.dispatchEvent(new CustomEvent("oban:theme"));
-  });
 
   // Requests of htmx other than those that keep the page up to date.
   const isBackground = (event) => event.detail.requestConfig?.headers?.["X-Refresh"] === "1";
@@ -117,6 +113,4 @@
       event.detail.headers["X-CSRF-Token"] = document.querySelector("meta[name=csrf-token]").content;
     }
   });
-
-  window.oban = { ...window.oban, toast };
 })();

@@ -40,7 +40,6 @@
     showNumbers();
   };
 
-  window.oban = { ...window.oban, showTimes: show, absolute: (moment) => absolute.format(moment) };
   document.addEventListener("htmx:afterSettle", show);
   setInterval(() => document.hidden || showTimes(), 5000);
   show();
