@@ -1,5 +1,6 @@
 """A job, its attempts and what was done to jobs, as documents."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
@@ -155,6 +156,15 @@ def json_able(value: Any) -> Any:
     except (TypeError, ValueError, RecursionError):
         return _json_able(value, _MAX_DEPTH)
     return value
+
+
+def json_text(value: Any, *, indent: bool = False) -> str:
+    """What `json_able` has returned, as text; with `indent`, in lines."""
+    try:
+        return orjson.dumps(value, option=orjson.OPT_INDENT_2 if indent else None).decode()
+    except TypeError:
+        # An integer of more than 64 bits, which `jsonb` can have.
+        return json.dumps(value, ensure_ascii=False, indent=2 if indent else None)
 
 
 def _json_able(value: Any, depth: int) -> Any:

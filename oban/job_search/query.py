@@ -23,6 +23,8 @@ from oban.job_search.language import Term
 from oban.models import Job
 from oban.registry import registry
 
+#: The keys of meta that tell what a job has recorded.
+RECORDED = ("recorded", "return")
 #: Filters on what a redacted value can be in, or be a part of.
 _SEES_VALUES = ("", "tag", "args", "meta")
 
@@ -105,7 +107,7 @@ class Query:
         """
         for term in self.terms:
             field = term.key
-            if field == "meta" and term.path[0] in ("return", "recorded") and "recorded" in hidden:
+            if field == "meta" and term.path[0] in RECORDED and "recorded" in hidden:
                 field = "recorded"
             if field in hidden:
                 raise InvalidArgument(

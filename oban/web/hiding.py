@@ -6,14 +6,12 @@ from dataclasses import replace
 from oban import redacted, redaction
 from oban.diagnosis.explanation import Explanation
 from oban.error_texts import last_error, log_safe
+from oban.job_search.query import RECORDED
 from oban.models import Attempt, Job
 from oban.web.access import Access
 
 #: Takes the place of a hidden text within another one.
 HIDDEN = "[hidden]"
-
-#: The keys of `meta` that tell what a job has recorded.
-_RECORDED = ("recorded", "return")
 
 
 def job(found: Job, access: Access, attempts: Sequence[Attempt] = ()) -> Job:
@@ -31,7 +29,7 @@ def job(found: Job, access: Access, attempts: Sequence[Attempt] = ()) -> Job:
     if not access.shows("meta"):
         values["meta"] = {}
     elif not access.shows("recorded") and isinstance(values.get("meta"), dict):
-        values["meta"] = {key: value for key, value in values["meta"].items() if key not in _RECORDED}
+        values["meta"] = {key: value for key, value in values["meta"].items() if key not in RECORDED}
     if not access.shows("errors"):
         values["errors"] = []
     for attempt in attempts:
@@ -43,6 +41,15 @@ def job(found: Job, access: Access, attempts: Sequence[Attempt] = ()) -> Job:
         if not access.shows("meta"):
             document["progress"] = None
     return found
+
+
+def unique_key(found: Job, access: Access) -> str | None:
+    """The unique key of a job that was loaded, for those who see all that it is a hash of.
+
+    Others could find the values out by computing the keys of those that are likely.
+    """
+    sees_all = access.shows("args") and access.shows("meta") and not redaction.hides(found)
+    return found.unique_key if sees_all and isinstance(found.unique_key, str) else None
 
 
 def explanation(why: Explanation, found: Job, access: Access) -> Explanation:

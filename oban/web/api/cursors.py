@@ -7,9 +7,12 @@ from typing import Any
 
 import orjson
 
+from oban.repository.selection import MAX_ID
 from oban.web.api.problems import Refusal
 
 _DIGEST = 12
+#: A window of ids can begin before the first id.
+WIDEST = 10**6
 
 
 def make(about: Any, position: Any) -> str:
@@ -32,6 +35,13 @@ def read(about: Any, cursor: str) -> Any:
         raise Refusal.of_field("cursor", "it is not a cursor") from None
     if digest != _digest(about):
         raise Refusal.of_field("cursor", "it belongs to another filter, order or action")
+    return position
+
+
+def job_id(position: Any) -> int:
+    """The position of a cursor as the id of a job. Raises `Refusal` if it is none."""
+    if type(position) is not int or not -WIDEST <= position <= MAX_ID:
+        raise Refusal.of_field("cursor", "it is not a cursor")
     return position
 
 

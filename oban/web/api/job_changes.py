@@ -15,6 +15,7 @@ from oban.documents.actions import CANCEL, DELETE, RETRY, UPDATE, Action
 from oban.documents.choice import Choice
 from oban.documents.jobs import Changes
 from oban.models import Job
+from oban.redaction import META_KEY
 from oban.types import STATES
 from oban.web.access import Permission
 from oban.web.api import cursors, selecting
@@ -88,9 +89,7 @@ async def _change(action: Action, visit: Visit, body: ChangeJobs) -> Batch:
     choice = _choice(visit, body)
     values = _values(visit, body)
     about = [action.verb, choice.ids, choice.filters, body.dry_run]
-    after = None if body.cursor is None else cursors.read(about, body.cursor)
-    if after is not None and type(after) is not int:
-        raise Refusal.of_field("cursor", "it is not a cursor")
+    after = None if body.cursor is None else cursors.job_id(cursors.read(about, body.cursor))
     if body.dry_run:
         visit.is_audited = True
         async with visit.read() as session:
@@ -134,6 +133,9 @@ def _values(visit: Visit, body: ChangeJobs) -> dict[str, Any]:
         # Whoever does not see a field would replace values without knowing them.
         if name in values and not visit.access.shows(name):
             raise Refused(f"{visit.access.user} does not see {name}, and cannot replace it")
+    if META_KEY in values.get("meta", ()):
+        # Whoever could change it would see the redacted values of the job.
+        raise Refusal.of_field(f"changes.meta.{META_KEY}", "Oban sets it itself: leave it out")
     return values
 
 

@@ -2,12 +2,11 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any, Literal
 
-import orjson
 from pydantic import Field
 from sqlalchemy import or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -15,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from oban import dialects
 from oban.diagnosis.explanation import Explanation
 from oban.documents.choice import ORDERS, Choice, Sort
-from oban.documents.jobs import JobDetails, JobDocument, job_details, job_document
+from oban.documents.jobs import JobDetails, JobDocument, job_details, job_document, json_text
 from oban.documents.operations import DatabaseOperations
 from oban.filters import Condition
 from oban.models import Job
@@ -195,15 +194,14 @@ def _later(after: tuple[datetime, int] | None) -> list[Condition]:
 def _time_and_id(position: Any) -> tuple[datetime, int]:
     try:
         at, job_id = position
-        return datetime.fromisoformat(at), int(job_id)
-    except (TypeError, ValueError):
+        time = datetime.fromisoformat(at).astimezone(UTC)
+    except (TypeError, ValueError, OverflowError):
         raise Refusal.of_field("cursor", "it is not a cursor") from None
+    return time, cursors.job_id(job_id)
 
 
 def _integer(position: Any) -> int | None:
-    if position is not None and type(position) is not int:
-        raise Refusal.of_field("cursor", "it is not a cursor")
-    return position
+    return None if position is None else cursors.job_id(position)
 
 
 def _part(number: int, size: int) -> int:
@@ -212,11 +210,12 @@ def _part(number: int, size: int) -> int:
 
 
 def _document(visit: Visit, job: Job) -> JobDocument:
-    return job_document(hiding.job(job, visit.access))
+    key = hiding.unique_key(job, visit.access)
+    return replace(job_document(hiding.job(job, visit.access)), unique_key=key)
 
 
 def _size(document: JobDocument) -> int:
-    return 1000 + sum(len(orjson.dumps(each)) for each in (document.args, document.meta, document.errors))
+    return 1000 + sum(len(json_text(each)) for each in (document.args, document.meta, document.errors))
 
 
 def _link(visit: Visit, path: str, query: Query, cursor: str | None) -> str | None:
@@ -233,14 +232,18 @@ async def show(visit: Visit, query: Query) -> JobDetails:
         job, attempts = await DatabaseOperations(visit.oban, session).show_job(job_id)
     if job is None:
         raise _missing(job_id)
-    return job_details(hiding.job(job, visit.access, attempts), attempts)
+    key = hiding.unique_key(job, visit.access)
+    details = job_details(hiding.job(job, visit.access, attempts), attempts)
+    return replace(details, unique_key=key)
 
 
 async def why(visit: Visit, query: Query) -> Explanation:
     """`GET /api/jobs/{id}/why`."""
     async with visit.read() as session:
-        [explanation] = await DatabaseOperations(visit.oban, session).why([id_of(visit)])
-    return explanation
+        operations = DatabaseOperations(visit.oban, session)
+        [explanation] = await operations.why([id_of(visit)])
+        job, _ = await operations.show_job(explanation.job_id)
+    return explanation if job is None else hiding.explanation(explanation, job, visit.access)
 
 
 def id_of(visit: Visit) -> int:

@@ -1,5 +1,6 @@
 """Which jobs a request is about, and how they are found bit by bit, within a bounded time."""
 
+import re
 from collections.abc import AsyncIterator, Sequence
 from typing import Annotated, Any, Literal
 
@@ -8,7 +9,7 @@ from sqlalchemy import func, not_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from oban import clock, filters, redaction
-from oban.documents.choice import Choice, Filters
+from oban.documents.choice import Choice, Filters, decoded
 from oban.errors import InvalidArgument
 from oban.filters import Condition
 from oban.job_search import query
@@ -102,6 +103,8 @@ def _check(access: Access, chosen: Filters) -> None:
     for name in ("args", "meta"):
         if name in chosen and not access.shows(name):
             raise Refused(f"{access.user} does not see {name}, and cannot filter by them.")
+    if not access.shows("recorded") and any(map(_is_recorded, chosen.get("meta", ()))):
+        raise Refused(f"{access.user} does not see recorded values, and cannot filter by them.")
     if "q" in chosen:
         # Raises the error about a text that is no query.
         Choice.of({"q": chosen["q"]})
@@ -109,6 +112,14 @@ def _check(access: Access, chosen: Filters) -> None:
             query.parse(chosen["q"]).refuse_hidden(access.hidden)
         except InvalidArgument as error:
             raise Refused(f"{str(error)[:1].upper()}{str(error)[1:]}.") from None
+
+
+def _is_recorded(text: str) -> bool:
+    """Whether a filter of meta is about what a job has recorded."""
+    if text.lstrip().startswith("{"):
+        found = decoded(text)
+        return isinstance(found, dict) and not found.keys().isdisjoint(query.RECORDED)
+    return re.split(r"[.=]", text, maxsplit=1)[0] in query.RECORDED
 
 
 def _without_secrets() -> list[Condition]:

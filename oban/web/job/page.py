@@ -6,7 +6,6 @@ from typing import Any
 
 from starlette.responses import Response
 
-from oban import redaction
 from oban.models import Job
 from oban.repository.management import CANCEL_STATES, DELETE_STATES
 from oban.repository.retry import RETRY_STATES
@@ -92,10 +91,8 @@ def _unique(job: Job, visit: Visit) -> Mapping[str, Any] | None:
     """The key of a unique job and the rule behind it."""
     if not isinstance(job.unique_key, str):
         return None
-    # Who does not see the args could find them out by computing the keys of those that are likely.
-    is_shown = visit.access.shows("args") and visit.access.shows("meta") and not redaction.names_of(job)
     rule = Unique.from_rule(job.unique_rule)
-    return {"key": job.unique_key if is_shown else None, "rule": rule}
+    return {"key": hiding.unique_key(job, visit.access), "rule": rule}
 
 
 def _cron(job: Job) -> str | None:
