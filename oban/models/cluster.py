@@ -4,11 +4,29 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Boolean, Integer, PrimaryKeyConstraint, Text, Uuid, text
+from sqlalchemy import Boolean, Dialect, Integer, PrimaryKeyConstraint, Text, Uuid, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from oban.models.base import Base
 from oban.types import UTC_NOW, JSONDocument, UTCDateTime
+
+
+class _ProducerId(Uuid[UUID]):
+    """A UUID. What is none, which SQLite can store, is read as zero: one row must not hide all nodes."""
+
+    def result_processor(self, dialect: Dialect, coltype: Any) -> Any:
+        decode: Any = super().result_processor(dialect, coltype)  # type: ignore[no-untyped-call]
+        if decode is None:
+            return None
+
+        def read(value: Any) -> UUID | None:
+            try:
+                found: UUID | None = decode(value)
+            except (ValueError, TypeError, AttributeError):
+                return UUID(int=0)
+            return found
+
+        return read
 
 
 class Leader(Base):
@@ -29,7 +47,7 @@ class Producer(Base):
     __tablename__ = "oban_producers"
     __table_args__: Any = (PrimaryKeyConstraint("uuid", name="oban_producers_pkey"),)
 
-    uuid: Mapped[UUID] = mapped_column(Uuid)
+    uuid: Mapped[UUID] = mapped_column(_ProducerId)
     name: Mapped[str] = mapped_column(Text)
     node: Mapped[str] = mapped_column(Text)
     queue: Mapped[str] = mapped_column(Text)

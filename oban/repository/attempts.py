@@ -135,7 +135,11 @@ def list_attempts(tx: Transaction, selection: Selection) -> list[Attempt]:
         return []
     rows = tx.execute(_list_statement(), {"id": job_id})
     attempts = [Attempt(**row._mapping) for row in rows]
-    return sorted(attempts, key=lambda attempt: (attempt.ended_at, attempt.attempt))
+    # SQLite stores values of any type in a column of numbers, if another program writes them.
+    return sorted(
+        attempts,
+        key=lambda each: (each.ended_at, each.attempt if isinstance(each.attempt, int) else 0),
+    )
 
 
 @functools.cache

@@ -24,7 +24,7 @@ def count_jobs(tx: Transaction, statement: Select[Any] | None, queue: str | None
     counts: JobCounts = {} if queue is None else {queue: _zeros()}
     for state, name, number in _count(tx, statement, queue):
         # SQLite stores values of any type in a text column, if another program writes them.
-        if isinstance(name, str):
+        if isinstance(name, str) and state is not None:
             counts.setdefault(name, _zeros())[state] += number
     return dict(sorted(counts.items()))
 

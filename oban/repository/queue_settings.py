@@ -152,10 +152,13 @@ def list_settings(tx: Transaction, name: str, queue: str | None = None) -> list[
     if queue is not None:
         statement = statement.where(_setting.queue.in_([queue, SINCE_START + queue]))
     found: dict[tuple[str, str], QueueSettings] = {}
+    # SQLite stores values of any type in a column, if another program writes them.
+    rows = [row for row in tx.execute(statement) if isinstance(row.queue, str) and isinstance(row.node, str)]
     # In this order, the row of a command precedes the one since a start, which takes precedence.
-    for row in sorted(tx.execute(statement), key=lambda row: (row.queue.startswith(SINCE_START), *row[:2])):
+    for row in sorted(rows, key=lambda row: (row.queue.startswith(SINCE_START), *row[:2])):
         of_queue = row.queue.removeprefix(SINCE_START)
-        own = QueueSettings(of_queue, row.node or None, *row[2:])
+        limit = row.limit if isinstance(row.limit, int) else None
+        own = QueueSettings(of_queue, row.node or None, row.running, limit, row.paused, row.updated_at)
         if before := found.get((of_queue, row.node)):
             latest = max(own.updated_at, before.updated_at)
             own = replace(before, paused=own.paused, updated_at=latest)

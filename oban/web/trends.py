@@ -6,7 +6,7 @@ number of rows, the newest ones, by an index.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import (
@@ -15,6 +15,7 @@ from sqlalchemy import (
     Integer,
     Select,
     Subquery,
+    and_,
     case,
     cast,
     func,
@@ -40,6 +41,8 @@ COUNTED = 300_000
 EXAMINED = 50_000
 #: The failed attempts of so many jobs are counted, the last ones to be enqueued.
 ATTEMPTED = 200_000
+#: No job is older, but the times of a row that another program has stored can be infinite.
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 #: How many workers are listed.
 WORKERS = 10
 
@@ -119,6 +122,7 @@ class Query:
         end = int(at.timestamp()) // window.step * window.step + window.step
         self._times = list(range(end - window.length, end, window.step))
         self._since = datetime.fromtimestamp(self._times[0], at.tzinfo)
+        self._until = datetime.fromtimestamp(end, at.tzinfo)
 
     async def read(self) -> Trends:
         """Read everything."""
@@ -182,7 +186,11 @@ class Query:
         waited = seconds(lately.c.attempted_at) - seconds(lately.c.scheduled_at)
         each = (
             select(self._step(lately.c.attempted_at).label("step"), waited.label("waited"))
-            .where(lately.c.attempted_at >= lately.c.scheduled_at, lately.c.attempted_at >= self._since)
+            .where(
+                lately.c.attempted_at >= lately.c.scheduled_at,
+                lately.c.attempted_at >= self._since,
+                lately.c.scheduled_at >= EPOCH,
+            )
             .subquery("each")
         )
         place = func.row_number().over(partition_by=each.c.step, order_by=each.c.waited)
@@ -236,7 +244,7 @@ class Query:
         total = func.sum(ran)
         statement = (
             select(lately.c.worker, func.count(), total, func.max(ran))
-            .where(lately.c.attempted_at <= lately.c.ended_at)
+            .where(lately.c.attempted_at <= lately.c.ended_at, lately.c.attempted_at >= EPOCH)
             .group_by(lately.c.worker)
             .order_by(total.desc())
             .limit(WORKERS)
@@ -276,9 +284,11 @@ class Query:
         return union_all(*parts).subquery("lately")
 
     def _step(self, time: ColumnElement[Any]) -> ColumnElement[int]:
-        """The number of the point of time that a time belongs to."""
+        """The number of the point of time that a time belongs to; NULL for one outside of the window."""
         passed = seconds(time) - literal(self._times[0], Float)
-        return cast(passed, Integer) // literal(self._window.step, Integer)
+        number = cast(passed, Integer) // literal(self._window.step, Integer)
+        # Times that other programs have stored can be too far away for an integer.
+        return case((and_(time >= self._since, time < self._until), number))
 
     def _time(self, at: float) -> datetime:
         return datetime.fromtimestamp(at, self._at.tzinfo) + timedelta(milliseconds=1)

@@ -9,12 +9,14 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
+from pydantic_core import PydanticSerializationError, to_json
 from starlette.convertors import Convertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match, Route
 from starlette.types import Receive, Scope, Send
 
+from oban import display
 from oban.web import security
 from oban.web.access import Permission
 from oban.web.api import bodies, problems
@@ -78,7 +80,7 @@ class ApiRoute(ABC):
             try:
                 async with asyncio.timeout(TIMEOUT):
                     value = await self._answer(visit)
-                content = _adapter(self.answer).dump_json(value)
+                content = _json(self.answer, value)
             except Exception as error:
                 return problems.of_error(error).response()
             headers = {"Link": f'<{link}>; rel="next"'} if (link := getattr(value, "next", None)) else None
@@ -143,6 +145,15 @@ class ApiAction(ApiRoute):
         if is_browser and (problem := security.origin_problem(visit.request)):
             raise Refused(f"Nothing was changed: {problem}.")
         bodies.check_type(visit.request)
+
+
+def _json(type_: Any, value: Any) -> bytes:
+    """An answer as JSON."""
+    try:
+        return _adapter(type_).dump_json(value)
+    except PydanticSerializationError:
+        # SQLite can have bytes in any column.
+        return to_json(value, bytes_mode="base64", inf_nan_mode="null", fallback=display.shown)
 
 
 @cache

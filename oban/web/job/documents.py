@@ -3,9 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
-
-from oban.documents.jobs import json_able
+from oban.documents.jobs import json_able, json_text
 from oban.encoding import Undecodable
 from oban.models import Job
 from oban.web.access import Access
@@ -57,7 +55,7 @@ def value(job: Job, name: str) -> Any:
 
 def pretty(document: Any) -> str:
     """A document as indented JSON."""
-    return orjson.dumps(json_able(document), option=orjson.OPT_INDENT_2).decode()
+    return json_text(json_able(document), indent=True)
 
 
 def _document(name: str, title: str, document: Any, hidden: bool) -> Document:

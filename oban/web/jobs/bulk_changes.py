@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from oban import display, encoding, fields
+from oban.documents.jobs import texts
 from oban.errors import EncodingError, InvalidJob
 from oban.fields import JobUpdate
 from oban.models import Job
@@ -45,7 +46,7 @@ class Changes:
         """The update of one job."""
         update: Any = dict(self.values)
         if self.add or self.remove:
-            update["tags"] = sorted((set(job.tags or ()) | set(self.add)) - set(self.remove))
+            update["tags"] = sorted((set(texts(job.tags)) | set(self.add)) - set(self.remove))
         if self.meta is not None:
             key, value = self.meta
             update["meta"] = {**(job.meta if isinstance(job.meta, dict) else {}), key: value}

@@ -11,6 +11,7 @@ from sqlalchemy.orm import load_only
 
 from oban import error_texts, redaction
 from oban.dialects import portable
+from oban.documents.jobs import texts
 from oban.job_search import query
 from oban.job_search.query import Query
 from oban.models import Job
@@ -71,7 +72,7 @@ class Shown:
 
     @property
     def tags(self) -> list[str]:
-        return [] if self.is_large else [str(tag) for tag in self.job.tags or []]
+        return [] if self.is_large else texts(self.job.tags)
 
     @property
     def args(self) -> str:
