@@ -161,7 +161,7 @@ def _authorize(
 ) -> "Authorize | None":
     """Who may see and do what, by the options."""
     from oban.web import Access, basic_auth
-    from oban.web.authorization import is_loopback, why_not_local
+    from oban.web.authorization import is_loopback, not_local, why_not_local
 
     if password_file and authorize:
         raise click.UsageError("--password-file and --authorize exclude each other.")
@@ -186,7 +186,12 @@ def _authorize(
         raise click.UsageError(_OPEN.format(host=host))
     if not read_only and not hide:
         return None
-    return lambda request: None if why_not_local(request) else limited(Access.full("local"))
+
+    def local(request: Any) -> Any:
+        problem = why_not_local(request)
+        return not_local(request, problem) if problem else limited(Access.full("local"))
+
+    return local
 
 
 def _within(authorize: Any, limited: Callable[[Any], Any]) -> "Authorize":

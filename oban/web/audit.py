@@ -66,7 +66,8 @@ def refusal(
     """Tell that a request was refused."""
     client = client_of(request)
     telemetry.emit(DashboardRefused, user=user, action=name, path=path, client=client, reason=reason)
-    logger.info("%r from %s: refused %s at %r: %s", user, client, name, path, reason)
+    who = repr(user) if user else "a request"
+    logger.info("%s from %s: refused %s at %r: %s", who, client, name, path, reason)
 
 
 def without_values(text: str) -> str:

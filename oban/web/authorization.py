@@ -38,7 +38,10 @@ PROXY_HEADERS = frozenset(
 #: The header Host: a name or an IPv4 address, or an IPv6 address in brackets, and perhaps a port.
 _HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9.-]+))(?::\d{1,5})?")
 
-_ADVICE = "This dashboard serves only its own machine: {}. Pass authorize to dashboard() to let others in.\n"
+_ADVICE = (
+    "This dashboard serves only its own machine: {}. To let others in, pass authorize to dashboard(), or"
+    " start `oban web` with --password-file or --authorize.\n"
+)
 _REFUSED = "You may not see this dashboard.\n"
 _FAILED = "It could not be found out whether you may see this dashboard.\n"
 
@@ -78,7 +81,7 @@ class Authorization:
             problem = why_not_local(request)
             if problem is None:
                 return Access.full("local")
-            return self._refuse(request, refusals.plain(request.scope, _ADVICE.format(problem), 403), problem)
+            return self._refuse(request, not_local(request, problem), problem)
         try:
             result = self._authorize(request)
             if inspect.isawaitable(result):
@@ -125,6 +128,11 @@ def why_not_local(request: HTTPConnection) -> str | None:
     if match is None or not is_loopback(match[1] or match[2]):
         return "the request is for another host name"
     return None
+
+
+def not_local(request: HTTPConnection, problem: str) -> Response:
+    """The answer to a request that `why_not_local` has a problem with."""
+    return refusals.plain(request.scope, _ADVICE.format(problem), 403)
 
 
 def is_loopback(host: str) -> bool:

@@ -16,8 +16,10 @@ _log = logging.getLogger("oban.web")
 
 #: Seconds that a request waits for the first value.
 PATIENCE = 0.2
-#: Seconds after a failure before the next try.
+#: Seconds before the next try if the value took too long to compute.
 PAUSE = 30.0
+#: Seconds before the next try if the database was away or had no tables.
+SHORT_PAUSE = 5.0
 
 
 class Background(Generic[T]):
@@ -26,12 +28,14 @@ class Background(Generic[T]):
     Args:
         compute: Computes the value.
         max_age: Seconds for which a value is kept; longer, where it takes long to compute.
+        name: What it is, for the log.
     """
 
-    def __init__(self, compute: Callable[[], Awaitable[T]], max_age: float) -> None:
-        self._compute, self._max_age = compute, max_age
+    def __init__(self, compute: Callable[[], Awaitable[T]], max_age: float, name: str) -> None:
+        self._compute, self._max_age, self._name = compute, max_age, name
         self._task: asyncio.Task[None] | None = None
         self._next = 0.0
+        self._expired = False
         self._log_limit = LogLimit()
         #: The last value; None before the first.
         self.value: T | None = None
@@ -52,14 +56,23 @@ class Background(Generic[T]):
             self.value = await self._compute()
         except NO_ANSWER as error:
             self.failed = True
-            pause = PAUSE
+            pause = PAUSE if isinstance(error, TimeoutError) else SHORT_PAUSE
             if self._log_limit.count():
-                _log.warning("the dashboard cannot compute the overview: %s", error_line(error))
+                _log.warning("the dashboard cannot compute %s: %s", self._name, error_line(error))
         else:
             self.failed = False
             pause = self._max_age
+        if self._expired:
+            pause = min(pause, SHORT_PAUSE)
+        self._expired = False
         now = time.monotonic()
         self._next = now + max(pause, (now - started) / DUTY)
+
+    def expire(self) -> None:
+        """Compute the value again soon, as it is known to be out of date."""
+        # The one that is being computed may be out of date, too.
+        self._expired = True
+        self._next = min(self._next, time.monotonic() + SHORT_PAUSE)
 
     async def close(self) -> None:
         """Stop computing."""

@@ -76,7 +76,7 @@ class Failures:
         try:
             await self._app(scope, receive, send_noting)
         except Exception as error:
-            shown = _as_web_error(error)
+            shown = as_web_error(error)
             if isinstance(shown, Unexpected):
                 logger.exception("the dashboard has failed at %s %r", scope["method"], scope["path"])
             if started:
@@ -109,7 +109,8 @@ class Failures:
         return visit
 
 
-def _as_web_error(error: Exception) -> WebError:
+def as_web_error(error: Exception) -> WebError:
+    """What the dashboard says about an error."""
     if isinstance(error, WebError):
         return error
     if isinstance(error, HTTPException):

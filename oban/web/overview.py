@@ -12,6 +12,7 @@ from starlette.responses import Response
 from oban.job_search.language import Term, written
 from oban.repository.stats import QueueStats
 from oban.web.errors import WebError
+from oban.web.failures import as_web_error
 from oban.web.queue_figures import BEHIND_AFTER
 from oban.web.routing import Page
 from oban.web.sampler import NO_ANSWER, LiveSample
@@ -73,7 +74,10 @@ async def show(visit: Visit) -> Response:
     if window not in WINDOWS:
         raise WebError(f"window can be {', '.join(WINDOWS)}")
     summaries = visit.instance.summaries
-    sample = await _sample(visit)
+    sample, away = await _sample(visit)
+    if away:
+        # What the checks say of a database that is away is no longer true once it is back.
+        summaries.health.expire()
     trends, failures = await summaries.trends[window].get(), await summaries.failures.get()
     return visit.render(
         "overview.html",
@@ -88,7 +92,7 @@ async def show(visit: Visit) -> Response:
         examined=EXAMINED,
         search=functools.partial(_search, visit),
         late=summaries.trends[window].failed or summaries.failures.failed,
-        is_away=sample is None,
+        away=away,
     )
 
 
@@ -98,12 +102,13 @@ def _search(visit: Visit, *states: str, **names: str) -> str:
     return visit.link("jobs", q=written(terms))
 
 
-async def _sample(visit: Visit) -> LiveSample | None:
+async def _sample(visit: Visit) -> tuple[LiveSample | None, WebError | None]:
+    """What the instance does, or why this is not known."""
     try:
-        return await visit.instance.live.sample()
-    except NO_ANSWER:
+        return await visit.instance.live.sample(), None
+    except NO_ANSWER as error:
         # The page says so, and shows what is known from before.
-        return None
+        return None, as_web_error(error)
 
 
 def behind_queues(sample: LiveSample) -> list[BehindQueue]:

@@ -31,10 +31,11 @@ class Summaries:
     def __init__(self, oban: Oban, sessions: Sessions) -> None:
         self._oban, self._sessions = oban, sessions
         self.trends: dict[str, Background[Trends]] = {
-            name: Background(self._reader(window), MAX_AGE[name]) for name, window in WINDOWS.items()
+            name: Background(self._reader(window), MAX_AGE[name], f"the numbers of the {window.title}")
+            for name, window in WINDOWS.items()
         }
-        self.failures = Background(self._failures, MAX_AGE["failures"])
-        self.health: Background[Health] = Background(oban.health, MAX_AGE["health"])
+        self.failures = Background(self._failures, MAX_AGE["failures"], "the failures of today")
+        self.health: Background[Health] = Background(oban.health, MAX_AGE["health"], "the checks")
 
     def _reader(self, window: Window) -> Callable[[], Awaitable[Trends]]:
         async def read() -> Trends:

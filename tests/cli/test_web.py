@@ -14,8 +14,9 @@ from sqlalchemy import URL
 from starlette.requests import HTTPConnection
 
 from oban.cli import main, web
-from oban.web import Access
+from oban.web import Access, dashboard
 from tests.support.waiting import within
+from tests.support.web import Visitor
 
 OPEN = "--host 0.0.0.0"
 
@@ -159,6 +160,24 @@ def test_a_setting_does_not_open_the_dashboard(
     monkeypatch.setenv("OBAN_WEB_READ_ONLY", "perhaps")
     assert "OBAN_WEB_READ_ONLY" in run("", *url).output
     assert served == []
+
+
+@pytest.mark.parametrize("options", ["", "--read-only"])
+def test_a_request_through_a_proxy_is_told_how_to_get_in(
+    served: list[Any], sqlite_url: URL, options: str
+) -> None:
+    run(options, "--database-url", str(sqlite_url))
+    clients, authorize, _ = served[0]
+    board = dashboard(*asyncio.run(clients()), authorize=authorize)
+
+    async def visit() -> httpx2.Response:
+        async with Visitor(board) as visitor:
+            return await visitor.get("/", headers={"X-Forwarded-For": "10.0.0.1"})
+
+    response = asyncio.run(visit())
+    assert response.status_code == 403
+    assert "through a proxy" in response.text
+    assert "--password-file" in response.text
 
 
 async def test_it_says_where_it_is_and_stops_while_pages_are_open(sqlite_url: URL) -> None:

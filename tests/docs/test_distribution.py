@@ -26,6 +26,15 @@ def test_the_wheel_carries_the_name_and_the_license(tmp_path: Path) -> None:
         assert b"\nName: oban-sqlalchemy\n" in wheel.read(f"{info}/METADATA")
         data = {"oban/__init__.py", "oban/prometheus/grafana.json", "oban/prometheus/alerts.yaml"}
         assert data <= set(wheel.namelist())
+        for package in ("htmx", "idiomorph", "uPlot"):
+            vendored = f"oban/web/static/vendor/{package}.LICENSE"
+            assert wheel.read(f"{info}/licenses/{vendored}") == (ROOT / vendored).read_bytes()
+        # The dashboard is more than its modules.
+        folders = [ROOT / "oban" / "web" / name for name in ("static", "templates", "api")]
+        files = [
+            file for folder in folders for file in folder.rglob("*.*") if "__pycache__" not in file.parts
+        ]
+        assert {str(file.relative_to(ROOT)) for file in files} <= set(wheel.namelist())
 
 
 def test_a_program_can_import_the_installed_package_before_it_runs_pytest(tmp_path: Path) -> None:
@@ -46,6 +55,14 @@ def test_a_program_can_import_the_installed_package_before_it_runs_pytest(tmp_pa
     assert run.stdout.startswith(str(tmp_path / "installed"))
     assert "1 passed" in run.stdout
     assert "warning" not in run.stdout
+
+
+def test_the_sdist_has_what_the_package_needs_and_its_docs_only(tmp_path: Path) -> None:
+    (built,) = SdistBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"])
+    with tarfile.open(built) as sdist:
+        names = {name.split("/", 1)[1] for name in sdist.getnames()}
+    assert {name.split("/")[0] for name in names if "/" in name} == {"oban", "migrations", "docs"}
+    assert {"docs/dashboard.md", "oban/web/static/vendor/htmx.LICENSE", "pyproject.toml"} <= names
 
 
 def test_the_sdist_carries_the_license(tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 """The overview: numbers over time, failures by worker, and queues that are behind."""
 
 import asyncio
+import sys
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -253,6 +255,33 @@ async def test_the_page_says_that_the_database_does_not_answer(
     assert "The database does not answer." in page.text()
 
 
+async def test_the_page_says_what_is_missing_and_recovers_when_it_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(background, "SHORT_PAUSE", 0.0)
+    url = f"sqlite+aiosqlite:///{tmp_path / 'new.db'}"
+    board = dashboard(Oban(url))
+    async with Visitor(board) as visitor:
+        page = await visitor.page("/")
+        assert (
+            "The tables of Oban are missing or out of date."
+            in first(page, "section[aria-label=State]").text()
+        )
+        assert "oban install" in first(page, "section[aria-label=State]").text()
+        assert "too long" not in page.text()
+        assert (await visitor.get("/jobs")).status_code == 503
+        install = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "oban", "install", "--database-url", url
+        )
+        assert await within(install.wait()) == 0
+
+        async def has_recovered() -> bool:
+            return "does not exist" not in (await visitor.page("/")).text()
+
+        await eventually(has_recovered)
+    await board.aclose()
+
+
 class Computing:
     """Computes numbers, when it is let."""
 
@@ -274,7 +303,7 @@ async def test_a_value_is_computed_once_for_all_who_ask_and_keeps_nobody_waiting
 ) -> None:
     monkeypatch.setattr(background, "PATIENCE", 0.01)
     computing = Computing()
-    value = Background(computing, max_age=60.0)
+    value = Background(computing, max_age=60.0, name="a number")
     assert await within(asyncio.gather(*(value.get() for _ in range(20)))) == [None] * 20
     computing.may.set()
     assert await eventually(value.get) == 1
@@ -286,7 +315,7 @@ async def test_a_value_is_computed_once_for_all_who_ask_and_keeps_nobody_waiting
 async def test_the_last_value_stays_while_a_new_one_is_computed_or_fails() -> None:
     computing = Computing()
     computing.may.set()
-    value = Background(computing, max_age=0.0)
+    value = Background(computing, max_age=0.0, name="a number")
     assert await value.get() == 1
     computing.fails = True
 
@@ -295,4 +324,20 @@ async def test_the_last_value_stays_while_a_new_one_is_computed_or_fails() -> No
         return value.failed
 
     await eventually(has_failed)
+    await value.close()
+
+
+async def test_a_value_that_is_out_of_date_is_computed_again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(background, "SHORT_PAUSE", 0.0)
+    computing = Computing()
+    computing.may.set()
+    value = Background(computing, max_age=3600.0, name="a number")
+    assert await eventually(value.get) == 1
+    assert await value.get() == 1
+    value.expire()
+
+    async def is_renewed() -> bool:
+        return await value.get() == 2
+
+    await eventually(is_renewed)
     await value.close()
