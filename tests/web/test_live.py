@@ -218,4 +218,4 @@ async def test_a_dashboard_without_streams_tells_pages_to_poll(oban: Oban) -> No
 
 
 def _watchers() -> list[asyncio.Task[object]]:
-    return [task for task in asyncio.all_tasks() if "_watch" in repr(task.get_coro()) and not task.done()]
+    return [task for task in asyncio.all_tasks() if "Live._run" in repr(task.get_coro()) and not task.done()]
