@@ -9,6 +9,7 @@ from oban import Job, JobState
 from tests.support import axe
 from tests.support.chromium import Visits
 from tests.support.live_dashboard import LiveDashboard
+from tests.support.shop_workers import SendNewsletter
 
 PAGES = ("/", "/jobs", "/jobs?q=state:discarded", "/jobs/new", "/queues", "/nodes", "/periodic")
 WIDTHS = (1280, 380)
@@ -56,6 +57,31 @@ def test_axe_finds_no_serious_violation_when_a_job_is_edited_or_deleted(
     job = live.run(live.shop.job(Job.queue == "newsletter"))
     for action in ("edit", "delete"):
         check_in_all_looks(visits.page(f"/jobs/{job.id}/{action}"))
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/jobs/bulk?q=queue:newsletter&action=cancel&all=1",
+        "/jobs/bulk?q=queue:newsletter&action=update&all=1",
+        "/periodic/one?name=reports: sales",
+        "/periodic/edit?name=reports: sales",
+        "/periodic/new",
+        "/queues/one?name=reports",
+    ],
+)
+def test_axe_finds_no_serious_violation_on_a_page_of_one_thing(visits: Visits, path: str) -> None:
+    check_in_all_looks(visits.page(path))
+
+
+def test_axe_finds_no_serious_violation_on_the_result_of_a_bulk_action(
+    visits: Visits, live: LiveDashboard
+) -> None:
+    job = live.run(live.shop.oban.enqueue(SendNewsletter.new({"letter": "test"}, tags=["test:axe"])))
+    page = visits.page(f"/jobs/bulk?id={job.id}&action=cancel")
+    page.get_by_role("button", name="Cancel 1 job").click()
+    expect(page.locator("#bulk [role=status]")).to_contain_text("1 job was cancelled.")
+    check_in_all_looks(page)
 
 
 @pytest.mark.parametrize("keys", ["?", "Control+k"])

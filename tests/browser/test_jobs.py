@@ -105,6 +105,33 @@ def test_all_jobs_of_a_filter_are_changed_beyond_the_page(
     assert states(live, tag) == ([] if state is None else [state] * 30)
 
 
+def test_jobs_of_a_filter_are_updated_with_a_preview_of_each_change(
+    visits: Visits, live: LiveDashboard, tag: str
+) -> None:
+    page = visits.page(f"/jobs/bulk?q=tag:{tag}&action=update&all=1")
+    page.get_by_label("Priority").fill("4")
+    page.get_by_role("button", name="Preview").click()
+    expect(page.locator("#live")).to_contain_text("priority: 0 → 4")
+    page.get_by_role("button", name="Update 30 jobs").click()
+    expect(page.locator("#bulk [role=status]")).to_contain_text("30 jobs were updated.")
+    jobs = live.run(live.shop.oban.list_jobs(select(Job).where(filters.tags(tag))))
+    assert {job.priority for job in jobs} == {4}
+
+
+@pytest.mark.parametrize("scripts", [True, False], ids=["scripts", "plain"])
+def test_cancelled_jobs_of_a_filter_are_retried(
+    visits: Visits, live: LiveDashboard, tag: str, scripts: bool
+) -> None:
+    live.run(live.shop.oban.cancel_many_jobs(select(Job).where(filters.tags(tag))))
+    page = visits.page(f"/jobs/bulk?q=tag:{tag}&action=retry&all=1", java_script_enabled=scripts)
+    while not scripts and page.get_by_role("link", name="Go on counting").count():
+        page.get_by_role("link", name="Go on counting").click()
+    expect(page.locator("#bulk [role=status]")).to_contain_text("30 jobs will be retried.")
+    page.get_by_role("button", name="Retry 30 jobs").click()
+    expect(page.locator("#bulk [role=status]")).to_contain_text("30 jobs were retried.")
+    assert states(live, tag) == [JobState.AVAILABLE] * 30
+
+
 def test_a_user_who_may_only_look_cannot_select(visits: Visits) -> None:
     page = visits.page("/jobs", user="viewer")
     expect(page.locator("#rows tr").first).to_be_visible()
