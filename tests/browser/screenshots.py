@@ -68,7 +68,7 @@ def shots(live: LiveDashboard) -> dict[str, tuple[str, Step]]:
         ),
         "bulk-update": (
             "/jobs/bulk?q=queue:newsletter&action=update&all=1",
-            _see('#bulk [role=status]:has-text("changed.")'),
+            _see('#bulk [role=status]:has-text("updated.")'),
         ),
         "nodes": ("/nodes", _nothing),
         "node": ("/nodes/one?name=web-1", _nothing),
