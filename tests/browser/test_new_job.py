@@ -14,7 +14,7 @@ def test_a_wrong_value_is_told_at_its_field_and_the_job_is_enqueued_after_correc
     visits: Visits, live: LiveDashboard
 ) -> None:
     page = visits.page("/jobs/new")
-    page.get_by_label("Worker").fill("shop.SendNewsletter")
+    page.get_by_label("Worker", exact=True).fill("shop.SendNewsletter")
     page.get_by_label("Args").fill('{"letter": "new"')
     page.get_by_label("Priority").fill("3")
     page.get_by_role("button", name="Enqueue").click()
@@ -23,7 +23,7 @@ def test_a_wrong_value_is_told_at_its_field_and_the_job_is_enqueued_after_correc
     visits.expect_problem("status of 4")
     # Nothing that was entered is lost.
     expect(page.get_by_label("Args")).to_have_value('{"letter": "new"')
-    expect(page.get_by_label("Worker")).to_have_value("shop.SendNewsletter")
+    expect(page.get_by_label("Worker", exact=True)).to_have_value("shop.SendNewsletter")
     expect(page.get_by_label("Priority")).to_have_value("3")
     page.get_by_label("Args").fill('{"letter": "new"}')
     page.get_by_role("button", name="Enqueue").click()
@@ -35,7 +35,7 @@ def test_a_wrong_value_is_told_at_its_field_and_the_job_is_enqueued_after_correc
 
 def test_a_job_is_enqueued_without_scripts(visits: Visits, live: LiveDashboard) -> None:
     page = visits.page("/jobs/new", java_script_enabled=False)
-    page.get_by_label("Worker").fill("shop.SendNewsletter")
+    page.get_by_label("Worker", exact=True).fill("shop.SendNewsletter")
     page.get_by_label("Args").fill('{"letter": "plain"}')
     page.get_by_role("button", name="Enqueue").click()
     expect(page.locator("#args")).to_contain_text("plain")
