@@ -50,7 +50,8 @@ def test_the_form_of_another_site_is_refused(visits: Visits, live: LiveDashboard
     fields = '<input name="worker" value="shop.Foreign"><button>Win</button>'
     form = f'<form method="post" action="{live.origin}/jobs/new">{fields}</form>'
     page.goto(f"data:text/html,{quote(form)}")
-    with page.expect_response(f"{live.origin}/jobs/new") as answer:
+    refused = page.expect_console_message(lambda message: "403" in message.text)
+    with refused, page.expect_response(f"{live.origin}/jobs/new") as answer:
         page.get_by_role("button", name="Win").click()
     assert answer.value.status == 403
     assert live.run(live.shop.job()).id == before
