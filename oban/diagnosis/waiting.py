@@ -263,7 +263,7 @@ def _waits_for_place(job: Job, facts: Facts, nodes: list[QueueProducer], command
         return Reason(
             "next",
             f"Nothing keeps it from running: a node fetches it within a moment ({node_names(nodes)}).",
-            "Wait a moment, and ask again.",
+            "Wait a moment.",
         )
     return Reason(
         "not_fetched",

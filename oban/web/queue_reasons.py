@@ -67,12 +67,13 @@ def _due(queue: QueueFigures, figures: Figures) -> Reason:
 
 
 def _full(queue: QueueFigures, limit: int, at: datetime) -> Reason:
-    places = "Its only place is taken" if limit == 1 else f"All {limit:,} places are taken"
+    places = "Busy: the limit is 1" if limit == 1 else f"Busy: all {limit:,} places are taken"
     since = queue.longest_since
     longest = 0.0 if since is None else (at - since).total_seconds()
     if longest >= LONG:
-        return Reason(f"{places}, the longest job for {duration(longest)}", state="executing")
-    return Reason(f"{places} by short jobs: the limit is too low for what comes in", state="executing")
+        longest_job = "its job" if limit == 1 else "the longest job"
+        return Reason(f"{places}, {longest_job} has run for {duration(longest)}", state="executing")
+    return Reason(f"{places}, by short jobs: the limit is too low for what comes in", state="executing")
 
 
 def _paused(queue: QueueFigures) -> Reason:

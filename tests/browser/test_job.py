@@ -88,7 +88,7 @@ def test_a_waiting_job_is_cancelled_retried_and_deleted(visits: Visits, live: Li
 def test_a_job_is_run_again_as_another_job(visits: Visits, live: LiveDashboard) -> None:
     job = waiting(live)
     page = visits.page(f"/jobs/{job.id}")
-    page.get_by_role("button", name="Run again").click()
+    page.get_by_role("button", name="Enqueue a copy").click()
     expect(page.locator("#flash")).to_be_visible()
     again = live.run(live.shop.job(Job.worker == "shop.SendNewsletter"))
     assert again.id > job.id

@@ -95,7 +95,7 @@ async def test_all_matching_jobs_are_cancelled_as_the_preview_says(visitor: Visi
     page = await previewed(visitor, action="cancel", all="1", q="")
     assert "15 jobs will be cancelled" in text(page)
     assert "Every job of this instance" in text(page)
-    assert "3 completed – it has ended" in text(page)
+    assert "3 completed: they have ended" in text(page)
     result = await confirmed(visitor, page)
     assert "15 jobs were cancelled." in text(result)
     assert "3 that were executing" in text(result)
@@ -135,7 +135,7 @@ async def test_jobs_that_match_only_after_the_preview_are_left_alone(visitor: Vi
 async def test_selected_jobs_are_deleted_once_the_word_is_typed(visitor: Visitor, oban: Oban) -> None:
     page = await previewed(visitor, action="delete", id=["1", "4", "8", "999"])
     assert "2 jobs will be deleted" in text(page)
-    assert "1 executing – it is running: cancel it first" in text(page)
+    assert "1 executing: it is running: cancel it first" in text(page)
     assert "1 that does not exist any more" in text(page)
     path, fields = form(page)
     refused = await visitor.post(path, fields)

@@ -67,8 +67,8 @@ async def test_each_queue_that_is_behind_says_why(oban: Oban, visitor: Visitor) 
     await oban.pause_queue("held")
     page = await visitor.page("/queues")
     assert why(page, "held").startswith("Paused by a command 20")
-    assert why(page, "full") == "Its only place is taken, the longest job for 2 hours"
-    assert why(page, "short").startswith("Its only place is taken by short jobs: the limit is too low")
+    assert why(page, "full") == "Busy: the limit is 1, its job has run for 2 hours"
+    assert why(page, "short").startswith("Busy: the limit is 1, by short jobs: the limit is too low")
     assert why(page, "orphan") == "No node runs it"
     assert why(page, "free") == "Its nodes have free places, but do not fetch these jobs"
     assert why(page, "half") == "Paused on 1 of 2 nodes"
@@ -91,7 +91,8 @@ async def test_the_rate_and_the_time_to_drain_come_from_the_last_minute(oban: Ob
     await insert_rows(oban.engine, *done, *waiting)
     await send(oban.engine, on("web-1", "mail"))
     cells = [cell.text().strip() for cell in rows_of(await visitor.page("/queues"))["mail"].css("td.number")]
-    assert cells[-2:] == ["30", "~2m00s"]
+    assert cells[-1] == "30"
+    assert "~2m00s" in (await visitor.page("/queues/one?name=mail")).text()
 
 
 async def test_a_command_is_shown_before_the_node_confirms_it(oban: Oban, visitor: Visitor) -> None:

@@ -21,6 +21,7 @@ from oban.web.visit import Visit
 MANY = 1_000
 #: Seconds after which a request begins no further batch.
 BUDGET = 0.1
+_NOT_FOR_STATE = ("the action is not for this state",) * 2
 
 
 async def preview(visit: Visit) -> Response:
@@ -45,7 +46,7 @@ async def preview(visit: Visit) -> Response:
     total = sum(counts.values())
     will = {state: counts[state] for state in STATES if counts[state] and state in applies}
     will_not = [
-        (state, counts[state], action.why.get(state, "the action is not for this state"))
+        (state, counts[state], action.why.get(state, _NOT_FOR_STATE))
         for state in (*STATES, "unknown", "none")
         if counts[state] and state not in applies
     ]

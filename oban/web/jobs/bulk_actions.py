@@ -28,7 +28,7 @@ class BulkAction:
         done: What was done to a job, as a participle.
         permission: What the user needs to have.
         states: The states of jobs that it applies to.
-        why: Why it does not apply to a job in another state, by state.
+        why: Why it does not apply to a job, or to several, in another state, by state.
         batch: How many jobs a transaction changes at most.
     """
 
@@ -37,11 +37,11 @@ class BulkAction:
     done: str
     permission: Permission
     states: Sequence[JobState]
-    why: dict[str, str]
+    why: dict[str, tuple[str, str]]
     batch: int = 500
 
 
-_ENDED = "it has ended"
+_ENDED = ("it has ended", "they have ended")
 ACTIONS = {
     each.name: each
     for each in (
@@ -51,11 +51,14 @@ ACTIONS = {
         ),
         BulkAction(
             *("retry", "Retry", "retried", "retry_jobs", RETRY_STATES),
-            {"available": "it already waits to run", "executing": "it is running"},
+            {
+                "available": ("it already waits to run", "they already wait to run"),
+                "executing": ("it is running", "they are running"),
+            },
         ),
         BulkAction(
             *("delete", "Delete", "deleted", "delete_jobs", DELETE_STATES),
-            {"executing": "it is running: cancel it first"},
+            {"executing": ("it is running: cancel it first", "they are running: cancel them first")},
         ),
         BulkAction("update", "Update", "updated", "update_jobs", tuple(JobState), {}, batch=200),
     )

@@ -156,6 +156,9 @@ def _links(visit: Visit, address: Address, page: search.Found, backward: bool) -
         older = last and link(after=last)
     else:
         newer = link(before=first or address.after) if address.after else None
+        if not page.jobs and not address.have and "have" in visit.request.query_params:
+            # The search has gone on by itself from the beginning of the list, and has found nothing.
+            newer = None
         older = page.further and link(after=page.further)
         onward = page.searched_to and link(after=page.searched_to)
     searched = None

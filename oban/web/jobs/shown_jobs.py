@@ -107,6 +107,8 @@ class Shown:
         # A suspended job is not due at any time.
         if state == JobState.SUSPENDED:
             return "inserted", self.job.inserted_at
+        if state == JobState.AVAILABLE:
+            return "waiting since", self.job.scheduled_at
         return "due", self.job.scheduled_at
 
     @property

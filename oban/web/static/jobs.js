@@ -11,6 +11,7 @@
     const every = document.getElementById("all-matching").checked;
     const count = boxes().filter((box) => box.checked).length;
     shown.textContent = every ? "All jobs that match are selected." : count ? `${count} selected.` : "Select jobs to change them.";
+    for (const button of all("#selection button[name=action]")) button.disabled = !every && !count;
     const whole = document.getElementById("whole-page");
     whole.checked = count > 0 && count === boxes().length;
     whole.indeterminate = count > 0 && !whole.checked;

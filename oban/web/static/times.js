@@ -10,6 +10,12 @@
   const words = (moment) => {
     let amount = (moment - Date.now()) / 1000;
     if (Math.abs(amount) < 1.5) return "now";
+    const minutes = Math.trunc(Math.abs(amount) / 60);
+    if (minutes >= 60 && minutes < 1440) {
+      // An hour is long: "1 h" would stand for anything up to 119 minutes.
+      const length = `${Math.trunc(minutes / 60)} h${minutes % 60 ? ` ${minutes % 60} min` : ""}`;
+      return amount > 0 ? `in ${length}` : `${length} ago`;
+    }
     for (const [unit, next] of STEPS) {
       if (Math.abs(amount) < next) return relative.format(Math.trunc(amount), unit);
       amount /= next;
