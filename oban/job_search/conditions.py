@@ -12,7 +12,7 @@ from oban.dialects import portable
 from oban.errors import EncodingError, InvalidArgument, InvalidJob
 from oban.filters import Condition
 from oban.job_search import documents
-from oban.job_search.language import Age, Anything, Pattern, Term
+from oban.job_search.language import Age, Anything, Pattern, Term, id_of
 from oban.models import Job
 
 _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
@@ -87,10 +87,14 @@ def _positive(term: Term) -> Condition:
 
 
 def _text(text: str) -> Condition:
-    """Whether the worker, the queue or a tag contains a text, in upper or lower case."""
+    """Whether the worker, the queue or a tag contains a text, or it is the id of the job."""
     in_tags = portable.per_database(lambda each: each.has_part(Job.tags, text), Boolean())
+    number = id_of(text)
     return or_(
-        Job.worker.icontains(text, autoescape=True), Job.queue.icontains(text, autoescape=True), in_tags
+        Job.worker.icontains(text, autoescape=True),
+        Job.queue.icontains(text, autoescape=True),
+        in_tags,
+        *([] if number is None else [Job.id == number]),
     )
 
 

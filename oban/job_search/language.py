@@ -170,7 +170,7 @@ class _Reader:
         if word is None:
             raise InvalidArgument("a word or a filter is missing after the -")
         if ":" in word:
-            raise _unknown(word.partition(":")[0])
+            raise _unknown(word.partition(":")[0], word)
         return Term("", (word,), negated=negated)
 
     def _filter(self, key: str, negated: bool) -> Term | None:
@@ -187,7 +187,8 @@ class _Reader:
         if not self._next(":"):
             raise InvalidArgument(f"{key}.{'.'.join(path)} has no value, such as {key}.customer.id:7")
         if key not in KEYS:
-            raise _unknown(key)
+            word = self._take(_WORD)
+            raise _unknown(key, f"{key}:{word}" if word else "")
         if key in DOCUMENTS and not path:
             raise InvalidArgument(f"{key} needs a path, such as {key}.customer.id:7")
         if len(path) > MAX_PATH:
@@ -262,11 +263,12 @@ _EXAMPLES = {
 }
 
 
-def _unknown(key: str) -> InvalidArgument:
+def _unknown(key: str, word: str = "") -> InvalidArgument:
     near = suggestions.similar(key.lower(), KEYS)
     meant = f"did you mean {near}?" if near else f"the filters are {', '.join(KEYS)}."
+    tag = f" To search for a tag, write {display.shown(f'tag:{word}', 80)}." if word and not near else ""
     return InvalidArgument(
-        f"{display.shown(key, 60)} is not a filter; {meant} To search for a text with a colon,"
+        f"{display.shown(key, 60)} is not a filter; {meant}{tag} To search for a text with a colon,"
         " put it in quotes"
     )
 
@@ -277,6 +279,14 @@ def parse_state(text: str) -> str:
         return text.lower()
     hint = suggestions.suggestion(text.lower(), list(STATES))
     raise InvalidArgument(f"{display.shown(text, 60)} is not a state{hint}")
+
+
+def id_of(text: str) -> int | None:
+    """The id of a job that a word can be; None if it is no number, or one that no job has."""
+    least, most = NUMBERS["id"]
+    if not re.fullmatch(r"\d{1,19}", text, re.ASCII) or not least <= int(text) <= most:
+        return None
+    return int(text)
 
 
 def _number(key: str, text: str) -> int:

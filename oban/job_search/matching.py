@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from oban.job_search import documents
-from oban.job_search.language import Anything, Term
+from oban.job_search.language import Anything, Term, id_of
 
 _NOTHING = object()
 
@@ -18,6 +18,8 @@ def _positive(term: Term, job: Any) -> bool:
     tags = [tag for tag in job.tags if isinstance(tag, str)] if isinstance(job.tags, list) else []
     if not term.key:
         text = str(term.values[0]).lower()
+        if (number := id_of(text)) is not None and job.id == number:
+            return True
         return any(isinstance(each, str) and text in each.lower() for each in (job.worker, job.queue, *tags))
     if term.key == "tag":
         return any(str(value).strip().lower() in tags for value in term.values)

@@ -46,6 +46,7 @@ READ: dict[str, list[Term]] = {
 #: By the text: what its error says.
 WRONG = {
     "stat:available": "'stat' is not a filter; did you mean state?",
+    "customer:4016": "To search for a tag, write 'tag:customer:4016'.",
     "http://x": "'http' is not a filter; the filters are state, queue",
     "state:avalable": "'avalable' is not a state; did you mean available?",
     "queue:": "queue: has no value; such as queue:mail",

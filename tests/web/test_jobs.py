@@ -93,6 +93,8 @@ FOUND: dict[str, list[int]] = {
     "slow report": [4, 3],
     "-report": [2, 1],
     "100%": [],
+    "3": [3],
+    "-3": [4, 2, 1],
     "nothing": [],
 }
 

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from oban.job_search.language import Age, Anything, Pattern, Term, Value
+from oban.job_search.language import Age, Anything, Pattern, Term, Value, id_of
 from oban.job_search.query import Query
 
 _OPERATORS = {"": "is", "<": "is less than", "<=": "is at most", ">": "is more than", ">=": "is at least"}
@@ -19,7 +19,9 @@ def _term(term: Term) -> str:
     not_ = "not: " if term.negated else ""
     values = " or ".join(_value(value) for value in term.values)
     if not term.key:
-        return f"{not_}the worker, the queue or a tag contains {values}"
+        is_number = id_of(str(term.values[0])) is not None
+        is_id = ", or the id is that number" if is_number else ""
+        return f"{not_}the worker, the queue or a tag contains {values}{is_id}"
     if term.key == "tag":
         return f"{not_}a tag is {values}"
     if term.key == "node":
