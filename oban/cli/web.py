@@ -32,7 +32,7 @@ DEFAULTS: dict[str, Any] = {
     "hide": (),
     "root_path": "",
 }
-_EXTRA = ("starlette", "jinja2", "uvicorn", "sse_starlette", "python_multipart", "orjson")
+EXTRA = ("starlette", "jinja2", "uvicorn", "sse_starlette", "python_multipart", "orjson")
 _INSTALL = "The dashboard needs more packages: pip install 'oban-sqlalchemy[web]'"
 _OPEN = (
     "{host} can be reached from other machines: use --password-file or --authorize to say who may see the"
@@ -104,7 +104,7 @@ def web(
     try:
         from oban.cli.web_server import serve
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in _EXTRA:
+        if (error.name or "").partition(".")[0] not in EXTRA:
             raise
         raise click.ClickException(_INSTALL) from None
     if app and (prefix or name):

@@ -63,6 +63,10 @@ class Diagnostics(ABC):
         """How these tables are stored; nothing where rows leave no dead versions behind."""
         return []
 
+    def estimated_states(self, connection: Connection, schema: str | None) -> dict[str, int]:
+        """How many jobs there are of each frequent state, by the statistics of the planner; empty without."""
+        return {}
+
     def space(self, connection: Connection) -> FileSpace | None:
         """The space in the database's file; None if it is not a file."""
         return None

@@ -134,11 +134,12 @@ def load_states(
         running = _first_set(own, "running")
         if queue in configured if running is None else running:
             options = configured.get(queue, QueueOptions())
-            limit = _first_set(own, "limit") or 0
+            limit = _first_set(own, "limit")
             since_start = [rows.get((SINCE_START + queue, node))]
             paused = _first_set([*since_start, *_pausing(rows, queue, node)], "paused")
             states[queue] = QueueState(
-                limit=min(limit, MAX_LIMIT) if limit > 0 else options.limit,
+                # SQLite stores values of any type, if another program writes them.
+                limit=min(limit, MAX_LIMIT) if isinstance(limit, int) and limit > 0 else options.limit,
                 paused=options.paused if paused is None else paused,
             )
     return states

@@ -18,6 +18,7 @@ from oban.errors import (
     SchemaMissing,
     WrongLoop,
 )
+from oban.log_limits import LogLimit
 from oban.web.api import problems
 from oban.web.errors import Busy, NoSchema, NotFound, Unavailable, WebError
 from oban.web.instance import Instance
@@ -27,6 +28,7 @@ logger = logging.getLogger("oban.web")
 
 #: What a browser should wait for before it tries again, in seconds.
 RETRY_AFTER = 5
+_log_limit = LogLimit()
 _UNEXPECTED = "The dashboard has failed. Its log says why."
 _TEXTS = {
     HTTPStatus.NOT_FOUND: "There is no such page.",
@@ -120,7 +122,10 @@ def as_web_error(error: Exception) -> WebError:
     if isinstance(error, SchemaMissing):
         return NoSchema(_sentence(error))
     if isinstance(error, DatabaseUnavailable):
-        return Unavailable(_sentence(error))
+        # The message names the host and the user of the database, which are not for every visitor.
+        if count := _log_limit.count():
+            logger.warning("%s (%s since the last report)", error, count)
+        return Unavailable("The database cannot be reached. The log says why.")
     if isinstance(error, ObanError) and not isinstance(error, WrongLoop):
         # The library's own message about values that it does not take.
         return WebError(_sentence(error))

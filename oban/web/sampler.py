@@ -2,11 +2,14 @@
 
 import asyncio
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
+from oban import dialects
 from oban.client import Oban
 from oban.errors import ObanError
 from oban.repository.stats import Stats
@@ -33,11 +36,13 @@ class LiveSample:
         stats: The result of `oban.stats(count_limit=COUNT_LIMIT)`.
         read_at: When it was read, by `time.monotonic()`.
         seconds: How long reading it took.
+        estimates: How many jobs there are of each frequent state, by the statistics of the database.
     """
 
     stats: Stats
     read_at: float = field(default_factory=time.monotonic)
     seconds: float = 0.0
+    estimates: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -48,6 +53,16 @@ class LiveSample:
     def truncated(self) -> frozenset[str]:
         """The states that have more jobs than `counts` tells."""
         return frozenset(state for queue in self.stats.queues for state in queue.truncated)
+
+    def number(self, state: str) -> str:
+        """The number of jobs in a state as pages show it: "1,234", "≈ 980,000", or "50,000+" for at least."""
+        count = self.counts[state]
+        if state not in self.truncated:
+            return f"{count:,}"
+        estimate = self.estimates.get(state, 0)
+        if estimate <= count:
+            return f"{count:,}+"
+        return f"≈ {round(estimate, 2 - len(str(estimate))):,}"
 
     @property
     def failed(self) -> int:
@@ -102,15 +117,23 @@ class Sampler:
 
     async def _read(self) -> LiveSample:
         started = time.monotonic()
+        estimates: dict[str, int] = {}
         if self._sessions.engine is self._oban.engine:
             # Everybody shares the only connection, whose transactions the client keeps apart.
             stats = await self._oban.stats(count_limit=COUNT_LIMIT)
         else:
             async with self._sessions.read() as session:
                 stats = await self._oban.stats(session, count_limit=COUNT_LIMIT)
+                if any(queue.truncated for queue in stats.queues):
+                    estimates = await (await session.connection()).run_sync(self._estimate)
         now = time.monotonic()
-        self._last = LiveSample(stats, now, now - started)
+        self._last = LiveSample(stats, now, now - started, estimates)
         return self._last
+
+    def _estimate(self, connection: Connection) -> dict[str, int]:
+        dialect = dialects.for_bind(connection)
+        schema = self._oban.options.prefix or dialect.table_schema(connection)
+        return dialects.diagnostics(dialect).estimated_states(connection, schema)
 
     async def close(self) -> None:
         """Stop reading."""

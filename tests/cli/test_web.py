@@ -90,7 +90,7 @@ def test_a_missing_extra_names_the_command_that_installs_it(
     sqlite_url: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "oban.cli.web_server", None)
-    monkeypatch.setattr(web, "_EXTRA", ("oban",))
+    monkeypatch.setattr(web, "EXTRA", ("oban",))
     assert "pip install 'oban-sqlalchemy[web]'" in run("", "--database-url", str(sqlite_url)).output
 
 

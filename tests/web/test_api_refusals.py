@@ -240,6 +240,27 @@ async def test_changes_are_told_to_the_audit_trail(oban: Oban, api: ApiVisitor) 
     assert "secret" not in str(told)
 
 
+async def test_the_filter_of_a_change_is_told_without_values_of_args_and_meta(
+    oban: Oban, api: ApiVisitor
+) -> None:
+    told: list[DashboardAction] = []
+    oban.telemetry.attach(told.append, DashboardAction)
+    chosen = {
+        "state": ["available", "scheduled"],
+        "queue": ["two words"],
+        "tag": ["vip", "eu"],
+        "args": ["token.key=secret", '{"card": "secret"}', "path"],
+        "older_than": 90,
+        "node": "web-1",
+        "q": "-worker:app.Send secret",
+    }
+    await api.tell("jobs/cancel", {"filter": chosen})
+    assert told[0].filter == (
+        'state:available,scheduled queue:"two words" tag:vip tag:eu node:web-1 args.token.key:… args.card:…'
+        " args.path:… inserted:>90s -worker:app.Send …"
+    )
+
+
 class Pay(Worker[Any], name="api.pay", redact="card"):
     async def process(self, job: Any) -> None: ...
 

@@ -1,5 +1,6 @@
 """The list of jobs: what a search finds, pages, tabs, and what a user does not see."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -7,10 +8,10 @@ from typing import Any
 
 import pytest
 from selectolax.lexbor import LexborHTMLParser
-from sqlalchemy import select
+from sqlalchemy import URL, select
 
-from oban import Job, Oban, Worker, filters
-from oban.web import Access, Dashboard, dashboard
+from oban import Job, Oban, Worker, filters, migration
+from oban.web import Access, Dashboard, dashboard, sampler
 from oban.web.jobs import search
 from tests.support.rows import insert_rows, row
 from tests.support.web import Visitor
@@ -196,6 +197,33 @@ async def test_gaps_between_ids_cost_no_requests(
     monkeypatch.setattr(search, "BUDGET", 10.0)
     await insert_rows(oban.engine, *[row("available", id=each, tags=["x"]) for each in (1, 10**6, 10**12)])
     assert await listed(visitor, "tag:x") == [10**12, 10**6, 1]
+
+
+@pytest.mark.parametrize("prefix", [None, "estimated"])
+async def test_a_tab_estimates_many_jobs_by_the_statistics_of_postgresql(
+    url: URL, monkeypatch: pytest.MonkeyPatch, prefix: str | None
+) -> None:
+    is_postgresql = url.get_backend_name() == "postgresql"
+    if prefix and not is_postgresql:
+        pytest.skip("SQLite has no schemas")
+    monkeypatch.setattr(sampler, "COUNT_LIMIT", 10)
+    await asyncio.to_thread(migration.upgrade, url, prefix=prefix)
+    async with Oban(url, prefix=prefix) as oban:
+        await oban.enqueue_many(Job(worker="app.Send") for _ in range(120))
+        async with oban.engine.connect() as connection:
+            table = "oban_jobs" if prefix is None else f"{prefix}.oban_jobs"
+            await connection.exec_driver_sql(f"ANALYZE {table}")
+            await connection.commit()
+        app = dashboard(oban)
+        async with Visitor(app) as visitor:
+            tabs = [" ".join(each.text().split()) for each in (await visitor.page("/jobs")).css(".tabs a")]
+            of_queue = await visitor.page("/jobs?q=queue:default")
+            overview = await visitor.page("/")
+        await app.aclose()
+    estimate = "≈ 120" if is_postgresql else "10+"
+    assert tabs[1:3] == [f"available {estimate}", "scheduled 0"]
+    assert "10+" in of_queue.css_first(".tabs").text()  # type: ignore[union-attr]
+    assert estimate in overview.css_first(".cards").text()  # type: ignore[union-attr]
 
 
 @pytest.mark.usefixtures("jobs")

@@ -28,6 +28,15 @@ SELECT CAST(c.relname AS text), coalesce(s.n_live_tup, 0), coalesce(s.n_dead_tup
  WHERE n.nspname = :schema AND c.relname IN :names AND c.relkind = 'r'
  ORDER BY c.relname
 """).bindparams(sa.bindparam("names", expanding=True))
+_STATES = sa.text("""
+SELECT frequent.state, CAST(c.reltuples * frequent.share AS bigint)
+  FROM pg_class c
+  JOIN pg_namespace n ON n.oid = c.relnamespace
+  JOIN pg_stats s ON s.schemaname = n.nspname AND s.tablename = c.relname AND s.attname = 'state'
+ CROSS JOIN unnest(CAST(CAST(s.most_common_vals AS text) AS text[]), s.most_common_freqs)
+       AS frequent (state, share)
+ WHERE n.nspname = :schema AND c.relname = 'oban_jobs' AND c.reltuples > 0
+""")
 # Details of sessions of other roles are NULL without the privilege, but whether they hold a snapshot or have
 # written is not. VACUUM's own transaction holds nothing back.
 _SESSIONS = sa.text("""
@@ -80,6 +89,9 @@ class PostgreSQLDiagnostics(Diagnostics):
     def tables(self, connection: Connection, schema: str | None, names: Sequence[str]) -> list[TableStorage]:
         rows = connection.execute(_TABLES, {"schema": schema, "names": list(names)})
         return [TableStorage(*row) for row in rows]
+
+    def estimated_states(self, connection: Connection, schema: str | None) -> dict[str, int]:
+        return dict(map(tuple, connection.execute(_STATES, {"schema": schema})))
 
     def transactions(self, connection: Connection, seconds: float) -> Transactions:
         sessions = connection.execute(_SESSIONS).all()

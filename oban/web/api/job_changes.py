@@ -1,8 +1,7 @@
 """`POST api/jobs/cancel`, `retry`, `delete` and `update`: change jobs, a bounded batch for each request."""
 
 import functools
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from oban.documents import actions
 from oban.documents.actions import CANCEL, DELETE, RETRY, UPDATE, Action
-from oban.documents.choice import Choice
+from oban.documents.choice import Choice, decoded
 from oban.documents.jobs import Changes
+from oban.job_search.language import Age, Anything, Term
 from oban.models import Job
 from oban.redaction import META_KEY
 from oban.types import STATES
@@ -103,13 +103,30 @@ async def _change(action: Action, visit: Visit, body: ChangeJobs) -> Batch:
 
 
 def _described(choice: Choice) -> str | None:
-    """The filter for the audit trail, which removes the values of args and meta."""
+    """The filter for the audit trail, in the language of the search."""
+    found: Mapping[str, Any] = choice.filters
     terms = [
-        f"{name}:{json.dumps(value)}"
-        for name, found in choice.filters.items()
-        for value in (found if isinstance(found, list) else [found])
+        Term(name, tuple(values))
+        for name in ("state", "queue", "worker", "priority")
+        if (values := found.get(name))
     ]
-    return " ".join(terms) or None
+    terms += [Term("tag", (tag,)) for tag in found.get("tag", ())]
+    terms += [Term("node", (node,)) for node in (found.get("node"),) if node]
+    for name in ("args", "meta"):
+        terms += [Term(name, (Anything(),), _path(text)) for text in found.get(name, ())]
+    terms += [
+        Term("inserted", (Age(f"{age:.0f}s"),), operator=">") for age in (found.get("older_than"),) if age
+    ]
+    terms += [
+        Term("inserted", (Age(f"{age:.0f}s"),), operator="<") for age in (found.get("newer_than"),) if age
+    ]
+    return " ".join([*map(str, terms), *filter(None, [found.get("q")])]) or None
+
+
+def _path(text: str) -> tuple[str, ...]:
+    """The keys in a filter of args or meta: PATH=VALUE, PATH, or a JSON object, whose keys are enough."""
+    document = decoded(text) if text.lstrip().startswith("{") else None
+    return tuple(document) if isinstance(document, dict) else tuple(text.partition("=")[0].split("."))
 
 
 def _choice(visit: Visit, body: ChangeJobs) -> Choice:

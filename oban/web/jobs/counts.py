@@ -15,7 +15,7 @@ class Tab:
     Attributes:
         state: Its state; None for all states.
         query: The search that it is for.
-        count: The number of jobs, such as "12" or "10,000+"; None if it is not known.
+        count: The number of jobs, such as "12", "10,000+" or "≈ 980,000"; None if it is not known.
         is_current: Whether it is shown.
     """
 
@@ -50,6 +50,10 @@ def tabs(query: Query, sample: LiveSample) -> list[Tab]:
     for state in STATES:
         count = None
         if known:
-            count = f"{counts[state]:,}{'+' if state in more else ''}"
+            count = (
+                f"{counts[state]:,}{'+' if state in more else ''}"
+                if queues is not None
+                else sample.number(state)
+            )
         found.append(Tab(state, query.with_states(state), count, query.states == (state,)))
     return found
