@@ -4,6 +4,7 @@ import asyncio
 import base64
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,18 @@ from starlette.requests import HTTPConnection
 
 from oban.cli import main, web
 from oban.web import Access, dashboard
+from tests.support.log_state import logging_restored
 from tests.support.waiting import within
 from tests.support.web import Visitor
 
 OPEN = "--host 0.0.0.0"
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    """The command sets up logging, as of a process that it has for itself."""
+    with logging_restored():
+        yield
 
 
 @pytest.fixture

@@ -134,4 +134,6 @@ def test_every_command_is_run_in_a_narrow_terminal() -> None:
     in_session = {
         command for command in commands if any(f"{each} ".startswith(f"{command} ") for each in narrow)
     }
-    assert commands - in_session == ELSEWHERE | {"start", "completion", "metrics dashboard", "metrics alerts"}
+    assert commands - in_session == ELSEWHERE | {
+        *("start", "web", "completion", "metrics dashboard", "metrics alerts"),
+    }

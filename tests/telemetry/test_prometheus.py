@@ -307,10 +307,11 @@ def test_every_event_is_recorded_or_left_out_on_purpose(registry: CollectorRegis
     oban = SyncOban(sync_url)
     ObanMetrics(oban, registry=registry)
     unused = {event.__name__ for event in telemetry.EVENTS if not oban.telemetry.wants(event)}
-    # `NodeStopped` and `ServiceFailed` are counted; the other three are no matter for an alert.
+    # `NodeStopped` and `ServiceFailed` are counted; the others are no matter for an alert.
     assert unused == {
         *("NodeStopping", "ServiceRecovered"),
         *("JobReleased", "PeriodicChanged", "ProgressStored"),
+        *("DashboardAction", "DashboardRefused"),
     }
     oban.stop()
 

@@ -15,7 +15,7 @@ from oban.registry import registry
 #: How many of the newest jobs are looked at for names of workers and queues.
 _RECENT = 200
 #: How many names are suggested.
-_SUGGESTED = 300
+SUGGESTED = 300
 _columns: Any = (Job.worker, Job.queue)
 
 
@@ -69,7 +69,7 @@ async def find(oban: Oban, session: AsyncSession) -> Known:
 
 def _names(found: Sequence[Any]) -> list[str]:
     distinct = {name for name in found if isinstance(name, str) and name.isprintable() and len(name) < 256}
-    return sorted(distinct)[:_SUGGESTED]
+    return sorted(distinct)[:SUGGESTED]
 
 
 def worker_class(name: str | None) -> Any:
