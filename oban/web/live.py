@@ -101,7 +101,7 @@ class Live:
                 pause = self.pause
                 # By chance, so that not all pages refresh at once.
                 await _wait(self._end, last + pause * random.uniform(0.75, 1.25))  # noqa: S311 - jitter
-                if self._version == seen:
+                if self._version == seen and not self._end.is_set():
                     await _wait(self._news, last + max(LONGEST, pause))
                 if self._end.is_set():
                     return
