@@ -24,6 +24,8 @@ COUNT_LIMIT = 10_000
 INTERVAL = 2.0
 #: The most of the time that one connection can spend on samples.
 DUTY = 0.03
+#: Seconds that the end of the dashboard waits for the sample that is being read.
+CLOSE_TIMEOUT = 1.0
 #: The longest pause between two samples, in seconds.
 MAX_PAUSE = 30.0
 
@@ -138,5 +140,7 @@ class Sampler:
     async def close(self) -> None:
         """Stop reading."""
         if self._reading is not None:
+            # A driver that is interrupted while it connects leaves a connection open.
+            await asyncio.wait({self._reading}, timeout=CLOSE_TIMEOUT)
             self._reading.cancel()
             await asyncio.gather(self._reading, return_exceptions=True)
