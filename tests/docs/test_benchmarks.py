@@ -218,5 +218,5 @@ def test_what_open_pages_cost_is_measured(
     assert [each.side for each in drains] == [*streams.SIDES]
     assert all(each.rate > 0 for each in drains)
     assert len(list(streams.report(drains))) == 1 + len(drains)
-    idle = streams.idle(database, pages=2, seconds=1)
+    idle = streams.idle(database, pages=2, seconds=3)
     assert (idle.open, idle.statements > 0) == (2, True)

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from oban import testing
+from oban import testing, web
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -101,8 +101,9 @@ _INTERNAL |= {"type_expressions", "types"}
 
 
 def _is_internal(_: str, package: str, *names: str) -> bool:
-    # The modules of `oban.testing` are not public, but some of their names are.
-    return package in _INTERNAL or (package == "testing" and not {*names} & {*testing.__all__})
+    # The modules of `oban.testing` and `oban.web` are not public, but some of their names are.
+    public = {"testing": testing.__all__, "web": web.__all__}
+    return package in _INTERNAL or (package in public and not {*names} & {*public[package]})
 
 
 @pytest.mark.slow
