@@ -89,7 +89,9 @@ class Dashboard:
         self._is_compiled = False
         keys = naming.keys(obans)
         paths = {key: f"{key}/" if len(keys) > 1 else "" for key in keys}
-        self.instances: list[Instance] = [Instance(key, oban, paths, live) for key, oban in zip(keys, obans, strict=True)]
+        self.instances: list[Instance] = [
+            Instance(key, oban, paths, live) for key, oban in zip(keys, obans, strict=True)
+        ]
         routes: list[BaseRoute] = [Mount("/static", Static(), name="static")]
         if len(keys) == 1:
             routes += _routes(self.instances[0])
