@@ -55,7 +55,7 @@ test-rest: $(VENV)/.dev $(OLDEST) ## Run what `make test` leaves out: slow tests
 	$(PYTEST) -m alone
 	OBAN_FAST_PATH=off $(PYTEST) $(PARALLEL) --each-driver -m 'not slow and not execution' -k 'not asyncpg and $(NODES)' $(STATEMENTS)
 	PYTHONPATH=$(OLDEST) $(BIN)/python -c 'import sqlalchemy; assert sqlalchemy.__version__ == "2.0.40", sqlalchemy.__version__'
-	PYTHONPATH=$(OLDEST) $(PYTEST) $(PARALLEL) --each-driver -m 'not slow and not execution' -k 'not ((runner or suite) and psycopg) and not (suite and ([sqlite or -sqlite)) and $(NODES) and $(PLANS) or connections' $(STATEMENTS) tests/unit tests/drivers tests/fast_path tests/migration tests/plans
+	PYTHONPATH=$(OLDEST) $(PYTEST) $(PARALLEL) --each-driver -m 'not slow and not execution' -k 'not ((runner or suite) and psycopg) and not (suite and ([sqlite or -sqlite)) and $(NODES) and $(PLANS) or connections' $(STATEMENTS) tests/drivers tests/fast_path tests/migration tests/plans
 
 # One process for each database, with a browser and a server of its own.
 test-browser: $(VENV)/.dev ## Run the tests of the dashboard in Chromium (apt-get install chromium; ARGS=… for some)

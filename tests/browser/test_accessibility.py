@@ -12,8 +12,8 @@ from tests.support.live_dashboard import LiveDashboard
 from tests.support.shop_workers import SendNewsletter
 
 PAGES = ("/", "/jobs", "/jobs?q=state:discarded", "/jobs/new", "/queues", "/nodes", "/periodic")
-WIDTHS = (1280, 380)
-SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
+#: Both widths and both themes. `tests/web/test_contrast.py` compares the colors of each theme.
+LOOKS: tuple[tuple[int, Literal["light", "dark"]], ...] = ((1280, "light"), (380, "dark"))
 #: What has the focus, and whether one sees that it has: an outline, or a shadow or line in its place.
 _FOCUS = """() => {
     const element = document.activeElement;
@@ -29,18 +29,17 @@ _FOCUS = """() => {
 }"""
 
 
-def check_in_all_looks(page: Page) -> None:
-    """Expect no serious violation in both themes, wide and narrow."""
-    for width in WIDTHS:
+def check_looks(page: Page) -> None:
+    """Expect no serious violation: wide and light, narrow and dark."""
+    for width, scheme in LOOKS:
         page.set_viewport_size({"width": width, "height": 800})
-        for scheme in SCHEMES:
-            page.emulate_media(color_scheme=scheme)
-            assert axe.violations(page) == [], (width, scheme)
+        page.emulate_media(color_scheme=scheme)
+        assert axe.violations(page) == [], (width, scheme)
 
 
 @pytest.mark.parametrize("path", PAGES)
 def test_axe_finds_no_serious_violation_on_a_page(visits: Visits, path: str) -> None:
-    check_in_all_looks(visits.page(path))
+    check_looks(visits.page(path))
 
 
 @pytest.mark.parametrize("state", [JobState.EXECUTING, JobState.DISCARDED, JobState.AVAILABLE])
@@ -48,7 +47,7 @@ def test_axe_finds_no_serious_violation_on_the_page_of_a_job(
     visits: Visits, live: LiveDashboard, state: JobState
 ) -> None:
     job = live.run(live.shop.job(Job.state == state))
-    check_in_all_looks(visits.page(f"/jobs/{job.id}"))
+    check_looks(visits.page(f"/jobs/{job.id}"))
 
 
 def test_axe_finds_no_serious_violation_when_a_job_is_edited_or_deleted(
@@ -56,7 +55,7 @@ def test_axe_finds_no_serious_violation_when_a_job_is_edited_or_deleted(
 ) -> None:
     job = live.run(live.shop.job(Job.queue == "newsletter"))
     for action in ("edit", "delete"):
-        check_in_all_looks(visits.page(f"/jobs/{job.id}/{action}"))
+        check_looks(visits.page(f"/jobs/{job.id}/{action}"))
 
 
 @pytest.mark.parametrize(
@@ -71,7 +70,7 @@ def test_axe_finds_no_serious_violation_when_a_job_is_edited_or_deleted(
     ],
 )
 def test_axe_finds_no_serious_violation_on_a_page_of_one_thing(visits: Visits, path: str) -> None:
-    check_in_all_looks(visits.page(path))
+    check_looks(visits.page(path))
 
 
 def test_axe_finds_no_serious_violation_on_the_result_of_a_bulk_action(
@@ -81,7 +80,7 @@ def test_axe_finds_no_serious_violation_on_the_result_of_a_bulk_action(
     page = visits.page(f"/jobs/bulk?id={job.id}&action=cancel")
     page.get_by_role("button", name="Cancel 1 job").click()
     expect(page.locator("#bulk [role=status]")).to_contain_text("1 job was cancelled.")
-    check_in_all_looks(page)
+    check_looks(page)
 
 
 @pytest.mark.parametrize("keys", ["?", "Control+k"])
@@ -89,11 +88,11 @@ def test_axe_finds_no_serious_violation_in_an_open_dialog(visits: Visits, keys: 
     page = visits.page("/queues")
     page.keyboard.press(keys)
     expect(page.locator("dialog[open]")).to_be_visible()
-    check_in_all_looks(page)
+    check_looks(page)
 
 
 def test_axe_finds_no_serious_violation_on_the_page_of_an_error(visits: Visits) -> None:
-    check_in_all_looks(visits.page("/jobs/999999"))
+    check_looks(visits.page("/jobs/999999"))
     visits.expect_problem("404")
 
 

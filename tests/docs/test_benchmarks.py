@@ -209,11 +209,8 @@ def test_the_questions_of_an_operator_are_measured(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["postgresql", "sqlite"])
-def test_what_open_pages_cost_is_measured(
-    name: str, postgresql: databases.PostgreSQL, tmp_path: Path
-) -> None:
-    database = postgresql if name == "postgresql" else databases.SQLite(tmp_path)
+def test_what_open_pages_cost_is_measured(tmp_path: Path) -> None:
+    database = databases.SQLite(tmp_path)
     drains = [streams.drain(database, side, jobs=30, seconds=30, pages=3) for side in streams.SIDES]
     assert [each.side for each in drains] == [*streams.SIDES]
     assert all(each.rate > 0 for each in drains)
