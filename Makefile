@@ -17,7 +17,7 @@ endif
 # Pythons that are there, but not on the path.
 PYENV := $(wildcard $(HOME)/.pyenv/versions/*/bin/python3.1[123])
 
-.PHONY: help demo test test-all test-rest test-browser screenshots check bench mutants matrix clean
+.PHONY: help demo test test-all test-rest test-second test-browser screenshots check bench mutants matrix clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -42,22 +42,25 @@ PLANS := not (plans and ([loaded or [idle or [bloated))
 OLDEST := $(abspath $(VENV))/sqlalchemy-2.0.40
 
 # Else each of the processes that tests start would compile the library again, and each of pytest-xdist the tests.
-test test-rest test-browser: export PYTHONDONTWRITEBYTECODE :=
+test test-rest test-second test-browser: export PYTHONDONTWRITEBYTECODE :=
 
 test: $(VENV)/.dev ## Run the tests but the slow ones, on SQLite and on a PostgreSQL that they start (ARGS=… for some)
-	$(PYTEST) $(or $(ARGS),$(PARALLEL) -m 'not slow and not second_driver')
+	$(PYTEST) $(or $(ARGS),$(PARALLEL) -m 'not slow and not second_driver and not second_database')
 
-test-all: test test-rest ## Run all tests, those of `make test` first
+test-all: test test-rest test-second ## Run all tests, those of `make test` first
 
 # In the last two, client calls and nodes run through one driver of PostgreSQL each.
 test-rest: $(VENV)/.dev $(OLDEST) ## Run what `make test` leaves out: slow tests, without the fast path, SQLAlchemy 2.0.40
-	$(PYTEST) --numprocesses 3 --dist worksteal -m 'slow and not alone and not second_driver'
-	$(PYTEST) -m alone
+	$(PYTEST) --numprocesses 3 --dist worksteal -m 'slow and not alone and not second_driver and not second_database'
+	$(PYTEST) -m 'alone and not second_database'
 	OBAN_FAST_PATH=off $(PYTEST) $(PARALLEL) --each-driver -m 'not slow and not execution' -k 'not asyncpg and $(NODES)' $(STATEMENTS)
 	PYTHONPATH=$(OLDEST) $(BIN)/python -c 'import sqlalchemy; assert sqlalchemy.__version__ == "2.0.40", sqlalchemy.__version__'
 	PYTHONPATH=$(OLDEST) $(PYTEST) $(PARALLEL) --each-driver -m 'not slow and not execution' -k 'not ((runner or suite) and psycopg) and not (suite and ([sqlite or -sqlite)) and $(NODES) and $(PLANS) or connections' $(STATEMENTS) tests/drivers tests/fast_path tests/migration tests/plans
 
 # One process for each database, with a browser and a server of its own.
+test-second: $(VENV)/.dev ## Run the tests that `make test` runs on one of both databases on the other one
+	$(PYTEST) $(PARALLEL) -m 'second_database and not second_driver'
+
 test-browser: $(VENV)/.dev ## Run the tests of the dashboard in Chromium (apt-get install chromium; ARGS=… for some)
 	$(PYTEST) --numprocesses 2 $(or $(ARGS),-m 'not slow' tests/browser)
 

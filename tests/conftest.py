@@ -81,7 +81,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         _spread(items, drivers, _is_about_statements, pytest.mark.second_driver, by="test")
         _spread(items, drivers, _is_alike_with_each_driver, pytest.mark.slow, by="test")
         for server in ("postgresql", *drivers):
-            _spread(items, ("sqlite", server), _is_alike_on_each_database, pytest.mark.slow, by="file")
+            _spread(
+                items, ("sqlite", server), _is_alike_on_each_database, pytest.mark.second_database, by="file"
+            )
     _sort(config, items)
 
 

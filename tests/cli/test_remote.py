@@ -121,6 +121,7 @@ def outcome(command: str, **environment: str) -> tuple[int, str, str]:
     return result.exit_code, _TIMES.sub("TIME", result.stdout), _TIMES.sub("TIME", result.stderr)
 
 
+@pytest.mark.slow
 def test_commands_that_change_nothing_print_the_same(full_url: URL, address: str) -> None:
     for command in READING:
         for form in (command, f"{command} --json"):
@@ -128,6 +129,7 @@ def test_commands_that_change_nothing_print_the_same(full_url: URL, address: str
             assert outcome(form, OBAN_URL=address) == by_database, form
 
 
+@pytest.mark.slow
 def test_commands_that_change_something_change_and_print_the_same(full_url: URL, tmp_path: Path) -> None:
     copy = full_url.set(database=str(tmp_path / "copy.db"))
     shutil.copy(str(full_url.database), str(copy.database))

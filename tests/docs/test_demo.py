@@ -130,6 +130,7 @@ def test_ctrl_c_stops_the_demo_and_leaves_no_job_that_would_still_run(empty_url:
 
 
 @pytest.mark.parametrize("factory", ["sqlite"], indirect=True)
+@pytest.mark.slow
 def test_the_dashboard_shows_jobs_that_come_and_go_until_ctrl_c(empty_url: URL, folder: Path) -> None:
     process = subprocess.Popen(
         [*command(folder, empty_url), "--web", "0"],

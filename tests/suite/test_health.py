@@ -259,7 +259,7 @@ async def test_dead_rows_are_found(fresh_postgresql: URL, autovacuum: bool) -> N
 
         async def is_found() -> Health | None:
             health = await oban.health(AT_ONCE)
-            return health if "200 dead" in of(health, "bloat")[0].text else None
+            return health if "200 dead and 0 live" in of(health, "bloat")[0].text else None
 
         found = problem(await eventually(is_found), "bloat")
         begin = "Autovacuum does not keep up with" if autovacuum else "Autovacuum is off for"

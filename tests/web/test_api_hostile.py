@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import URL
@@ -72,6 +73,7 @@ def requests(operation: tuple[str, str]) -> st.SearchStrategy[Any]:
     return st.tuples(st.just(method), job_id.map(lambda each: path.replace("{id}", str(each))), query, body)
 
 
+@pytest.mark.slow
 def test_no_request_makes_the_api_fail(sqlite_url: URL) -> None:
     with asyncio.Runner() as runner:
         oban = Oban(sqlite_url)
