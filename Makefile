@@ -62,7 +62,7 @@ test-second: $(VENV)/.dev ## Run the tests that `make test` runs on one of both 
 	$(PYTEST) $(PARALLEL) -m 'second_database and not second_driver'
 
 test-browser: $(VENV)/.dev ## Run the tests of the dashboard in Chromium (apt-get install chromium; ARGS=… for some)
-	$(PYTEST) --numprocesses 2 $(or $(ARGS),-m 'not slow' tests/browser)
+	$(PYTEST) --numprocesses 2 $(or $(ARGS),-m 'not second_database' tests/browser)
 
 screenshots: $(VENV)/.dev ## Take pictures of the dashboard, in build/screenshots (ARGS=… for some, by name)
 	$(BIN)/python -m tests.browser.screenshots $(ARGS)
