@@ -135,12 +135,12 @@ class Visit:
     ) -> None:
         """Tell the audit trail what the request has changed, after the change is committed.
 
-        An action that never calls this is told all the same, without these details.
+        An action that never calls this is recorded as well, without these details.
 
         Args:
             action: What was done, such as "cancel_jobs" (default: the permission that it needs).
             count: How many jobs, queues or entries were changed.
-            ids: The ids of these jobs. The first 100 are told.
+            ids: The ids of these jobs. The first 100 are recorded.
             target: The name of what was changed, if that is no job: a queue, a node, an entry.
             filter: The filter that chose the jobs, as it was written. Values of args and meta are removed.
             failed: Whether the change was not made, or only in part.
