@@ -14,10 +14,12 @@ ifneq ($(origin FOLDER),command line)
 override FOLDER :=
 endif
 
+SITE_URL ?= http://localhost:8000/
+
 # Pythons that are there, but not on the path.
 PYENV := $(wildcard $(HOME)/.pyenv/versions/*/bin/python3.1[123])
 
-.PHONY: help demo test test-all test-rest test-second test-browser screenshots check bench mutants matrix clean
+.PHONY: help demo test test-all test-rest test-second test-browser screenshots docs docs-serve check bench mutants matrix clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -67,6 +69,17 @@ test-browser: $(VENV)/.dev ## Run the tests of the dashboard in Chromium (apt-ge
 screenshots: $(VENV)/.dev ## Take pictures of the dashboard, in build/screenshots (ARGS=… for some, by name)
 	$(BIN)/python -m tests.browser.screenshots $(ARGS)
 
+# Its links lead to other files of the site. The page is not committed.
+docs/changelog.md: CHANGELOG.md
+	sed 's#](docs/#](#g' $< > $@
+
+docs: $(VENV)/.docs docs/changelog.md ## Build the documentation's site into build/site (SITE_URL=… for its address)
+	sed 's#^site_url = .*#site_url = "$(SITE_URL)"#' zensical.toml > .zensical.toml
+	$(BIN)/zensical build --strict --clean --config-file .zensical.toml
+
+docs-serve: $(VENV)/.docs docs/changelog.md ## Show the documentation's site, built again at each change
+	$(BIN)/zensical serve
+
 check: $(VENV)/.dev ## Lint, formatting, types, direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -98,6 +111,10 @@ $(VENV)/.demo: pyproject.toml | $(VENV)/bin/python
 
 $(VENV)/.demo-web: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[web]'
+	touch $@
+
+$(VENV)/.docs: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
 	touch $@
 
 $(VENV)/.dev: pyproject.toml | $(VENV)/bin/python

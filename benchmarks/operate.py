@@ -59,7 +59,7 @@ WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHER
    strftime('%Y-%m-%d %H:%M:%f000', 'now', '-' || ((:rows - n) / 2) || ' seconds') AS made FROM numbers)
 """,
 }
-#: The indexes that docs/filters.md recommends if jobs are often searched by their args.
+#: The indexes that docs/guides/filters.md recommends if jobs are often searched by their args.
 _INDEXES = {
     "postgresql": {"bench_args": "USING gin (args jsonb_path_ops)"},
     "sqlite": {

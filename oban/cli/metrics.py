@@ -18,7 +18,7 @@ def dashboard() -> None:
 
 @metrics.command()
 def alerts() -> None:
-    """Print alerting rules for Prometheus. docs/alerts.md explains each."""
+    """Print alerting rules for Prometheus. docs/guides/alerts.md explains each."""
     _print("alerts.yaml")
 
 

@@ -10,7 +10,7 @@ class Reason:
     """One reason why a job does not run, or what it waits for.
 
     Attributes:
-        code: A word for programs, such as `paused`. docs/diagnosing.md lists all of them.
+        code: A word for programs, such as `paused`. docs/guides/diagnosing.md lists all of them.
         text: A sentence for people.
         advice: What to do about it, in a sentence.
         commands: The commands of a shell that do it, each in a line of its own. If there are several, each is

@@ -17,7 +17,7 @@ class Finding:
     """The result of a check.
 
     Attributes:
-        code: The name of the check, such as `trigger`. docs/diagnosing.md lists all of them.
+        code: The name of the check, such as `trigger`. docs/guides/diagnosing.md lists all of them.
         severity: "ok", "warning", "critical", or "unknown" if the check could not be made.
         text: What was found, in a sentence for people.
         advice: What to do about it, in a sentence; None if nothing.

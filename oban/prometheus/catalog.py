@@ -1,4 +1,4 @@
-"""The metrics: their names, labels and meanings, as in the tables of docs/prometheus.md."""
+"""The metrics: their names, labels and meanings, as in the tables of docs/guides/prometheus.md."""
 
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias

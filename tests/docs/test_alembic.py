@@ -1,4 +1,4 @@
-"""Every snippet of `docs/alembic.md` works in an application created by `alembic init`."""
+"""Every snippet of `docs/guides/alembic.md` works in an application created by `alembic init`."""
 
 import re
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from tests.support.alembic_project import BOTH, MODELS, OURS, THEIRS_ALONE, Proj
 from tests.support.databases import Factory
 from tests.support.schema import TABLES, VERSION_TABLE, is_empty, render, sync_engine, tables
 
-PAGE = Page("alembic.md")
+PAGE = Page("guides/alembic.md")
 MADE = TABLES | {VERSION_TABLE, "alembic_version"}
 FILTER, HOOKS = (found for found in PAGE.snippets if found.code.startswith("context.configure("))
 PAGE.shown += [FILTER, HOOKS]
@@ -42,7 +42,7 @@ def options(configured: Snippet) -> str:
 
 
 def test_the_command_creates_the_tables(empty_url: URL) -> None:
-    (line,) = fenced("docs/alembic.md", "console")
+    (line,) = fenced("docs/guides/alembic.md", "console")
     arguments = line.removeprefix("$ oban ").split()
     arguments[arguments.index("--database-url") + 1] = render(empty_url)
     assert CliRunner().invoke(main, arguments).exit_code == 0
@@ -74,7 +74,7 @@ def test_the_revision_of_the_page_is_the_newest(empty_url: URL) -> None:
 
 
 def test_the_statements_to_run_before_an_upgrade_are_those_whose_locks_are_tested() -> None:
-    (block,) = fenced("docs/alembic.md", "sql")
+    (block,) = fenced("docs/guides/alembic.md", "sql")
     statements = [" ".join(statement.split()) for statement in block.split(";") if statement.strip()]
     columns, index = BEFOREHAND
     assert statements == ["SET lock_timeout = '2s'", columns, "RESET lock_timeout", index]

@@ -1,4 +1,4 @@
-"""docs/api.md: its requests have the answers that it shows, and it lists all requests."""
+"""docs/guides/api.md: its requests have the answers that it shows, and it lists all requests."""
 
 import json
 import re
@@ -15,7 +15,7 @@ from oban.web.api.routing import ApiAction
 from tests.support.api import ApiVisitor
 from tests.support.processes import ROOT
 
-PAGE = (ROOT / "docs" / "api.md").read_text()
+PAGE = (ROOT / "docs" / "guides" / "api.md").read_text()
 #: A request, and the answer that is shown for it.
 EXAMPLE = re.compile(r"^```http\n(GET|POST) /oban/api/(\S+)\n(.*?)^```\n\n```json\n(.*?)^```$", re.M | re.S)
 #: The status of the answer to the requests that add something.

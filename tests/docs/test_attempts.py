@@ -1,4 +1,4 @@
-"""The snippets of `docs/attempts.md` run unchanged."""
+"""The snippets of `docs/guides/attempts.md` run unchanged."""
 
 import re
 from collections.abc import AsyncIterator
@@ -15,7 +15,7 @@ from tests.docs.stage import Page, Snippet, Stage
 from tests.support.databases import PostgreSQLFactory, SQLiteFactory
 from tests.support.internals import database_of
 
-PAGE = Page("attempts.md")
+PAGE = Page("guides/attempts.md")
 OWNER = "11111111-1111-4111-8111-111111111111"
 
 
@@ -64,7 +64,7 @@ async def test_failures_are_counted_by_worker(stage: Stage, snippet: Snippet) ->
 
 async def test_the_statements_about_indexes_run(postgresql_factory: PostgreSQLFactory) -> None:
     url = postgresql_factory.create()
-    (create,) = fenced("docs/attempts.md", "sql")
+    (create,) = fenced("docs/guides/attempts.md", "sql")
     reindex = "REINDEX INDEX CONCURRENTLY oban_attempts_job_id_index"
     PAGE.says(reindex)
     async with Oban(url) as oban, oban.engine.connect() as connection:

@@ -1,4 +1,4 @@
-"""Every example of `docs/command_line.md` runs unchanged, and its JSON Schema is current."""
+"""Every example of `docs/guides/command_line.md` runs unchanged, and its JSON Schema is current."""
 
 import json
 import re
@@ -22,7 +22,7 @@ from tests.support.databases import SQLiteFactory
 from tests.support.processes import ROOT
 from tests.support.rows import MADE, TABLE, row
 
-PAGE = "docs/command_line.md"
+PAGE = "docs/guides/command_line.md"
 BLOCKS = fenced(PAGE, "console")
 _TRACEBACK = (
     'Traceback (most recent call last):\n  File "app.py", line 7, in process\nValueError: no such customer'

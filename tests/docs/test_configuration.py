@@ -1,4 +1,4 @@
-"""`docs/configuration.md`: its files are valid, and its commands print what it says."""
+"""`docs/guides/configuration.md`: its files are valid, and its commands print what it says."""
 
 import os
 import re
@@ -18,7 +18,7 @@ from tests.docs.snippets import fenced
 from tests.support.processes import ROOT
 from tests.support.starts import record_starts
 
-PAGE = "docs/configuration.md"
+PAGE = "docs/guides/configuration.md"
 OBAN_TOML, PYPROJECT, OWN, WRONG = fenced(PAGE, "toml")
 CONSOLE = fenced(PAGE, "console")
 

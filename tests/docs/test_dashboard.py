@@ -1,4 +1,4 @@
-"""The snippets of `docs/dashboard.md` work, and the events that it describes are sent."""
+"""The snippets of `docs/guides/dashboard.md` work, and the events that it describes are sent."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from oban.web import Access, dashboard
 from tests.docs.stage import Page, Snippet, Stage
 from tests.support.web import Visitor
 
-PAGE = Page("dashboard.md")
+PAGE = Page("guides/dashboard.md")
 
 
 class User:

@@ -1,4 +1,4 @@
-"""The applications of `docs/dashboard_mounting.md` show the dashboard, and change jobs through it."""
+"""The applications of `docs/guides/dashboard_mounting.md` show the dashboard, and change jobs through it."""
 
 import asyncio
 import os
@@ -22,7 +22,7 @@ from tests.docs.snippets import fenced
 from tests.support.processes import ROOT
 from tests.support.waiting import eventually
 
-SHARED, *BLOCKS = fenced("docs/dashboard_mounting.md", "python")
+SHARED, *BLOCKS = fenced("docs/guides/dashboard_mounting.md", "python")
 NAMES = ["starlette", "fastapi", "litestar", "uvicorn", "flask"]
 HEADERS = {"Sec-Fetch-Site": "same-origin"}
 TOKEN = re.compile(r'name="csrf_token" value="([^"]+)"')

@@ -1,4 +1,4 @@
-"""The files in `docs/deploying.md` are valid, and their commands start and stop a node."""
+"""The files in `docs/guides/deploying.md` are valid, and their commands start and stop a node."""
 
 import configparser
 import json
@@ -19,7 +19,7 @@ from tests.docs.commands import OBAN, URL
 from tests.docs.snippets import fenced
 from tests.support.processes import ROOT
 
-PAGE = "docs/deploying.md"
+PAGE = "docs/guides/deploying.md"
 #: The seconds that a node may need after its grace period, according to the page.
 MARGIN = 10
 

@@ -1,4 +1,4 @@
-"""Every snippet of `docs/diagnosing.md` runs unchanged and has the documented effect."""
+"""Every snippet of `docs/guides/diagnosing.md` runs unchanged and has the documented effect."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ from tests.support.processes import ROOT
 from tests.support.rows import TABLE, row
 from tests.support.schema import sync_engine
 
-PAGE = Page("diagnosing.md")
+PAGE = Page("guides/diagnosing.md")
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ async def test_the_command_explains_the_job_of_the_page(stage: Stage, url: URL) 
     await stage.set("completed", queue="mail", worker="app.Mailer")
     await stage.oban.pause_queue("mail")
     ((command, *shown),) = (
-        block.splitlines() for block in fenced("docs/diagnosing.md", "console") if " why " in block
+        block.splitlines() for block in fenced("docs/guides/diagnosing.md", "console") if " why " in block
     )
     async with Oban(stage.oban.engine, node="worker-1", queues={"mail": 1}):
         # The command has an event loop of its own.
@@ -99,7 +99,7 @@ async def test_thresholds_can_be_stricter(stage: Stage, snippet: Snippet) -> Non
 
 def of_check(language: str, part: str) -> str:
     """The only block of a language that contains a text."""
-    (block,) = (block for block in fenced("docs/diagnosing.md", language) if part in block)
+    (block,) = (block for block in fenced("docs/guides/diagnosing.md", language) if part in block)
     return block
 
 

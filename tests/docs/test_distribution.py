@@ -62,7 +62,7 @@ def test_the_sdist_has_what_the_package_needs_and_its_docs_only(tmp_path: Path) 
     with tarfile.open(built) as sdist:
         names = {name.split("/", 1)[1] for name in sdist.getnames()}
     assert {name.split("/")[0] for name in names if "/" in name} == {"oban", "migrations", "docs"}
-    assert {"docs/dashboard.md", "oban/web/static/vendor/htmx.LICENSE", "pyproject.toml"} <= names
+    assert {"docs/guides/dashboard.md", "oban/web/static/vendor/htmx.LICENSE", "pyproject.toml"} <= names
 
 
 def test_the_sdist_carries_the_license(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Every snippet of `docs/encryption.md` runs unchanged and has the documented effect."""
+"""Every snippet of `docs/guides/encryption.md` runs unchanged and has the documented effect."""
 
 import os
 
@@ -12,7 +12,7 @@ from oban.testing import assert_enqueued, drain_queue
 from tests.docs.snippets import fenced
 from tests.docs.stage import Page, Snippet, Stage
 
-PAGE = Page("encryption.md")
+PAGE = Page("guides/encryption.md")
 CARD = "4111-1111-1111-1111"
 
 pytestmark = pytest.mark.usefixtures("own_registry")
@@ -86,7 +86,7 @@ async def test_the_error_of_a_wrong_key_is_the_one_that_is_shown(stage: Stage) -
 
     with pytest.raises(DecryptionFailed) as caught:
         Other.args_of(sealed)
-    (shown,) = fenced("docs/encryption.md", "text")
+    (shown,) = fenced("docs/guides/encryption.md", "text")
     told = " ".join(shown.split()).removeprefix("DecryptionFailed: ")
     told = told.replace("1f0c9a3b", key_id(keys[0])).replace("77aa01de", key_id(keys[1]))
     told_before, told_after = told.split("2026-01-31 08:30")

@@ -1,4 +1,4 @@
-"""The application of `docs/fastapi.md`: its files are written to a folder, and its commands are run there."""
+"""The application of `docs/frameworks/fastapi.md`: its files are written, and its commands are run there."""
 
 import re
 import sqlite3
@@ -15,10 +15,10 @@ from tests.docs.stage import Page, Snippet
 from tests.docs.written_project import PYTEST, WrittenProject, file_name
 from tests.support.waiting import eventually
 
-PAGE = Page("fastapi.md")
+PAGE = Page("frameworks/fastapi.md")
 FILES = [found for found in PAGE.snippets if file_name(found)]
 LIFESPAN, SYNCHRONOUS = (found for found in PAGE.snippets if not file_name(found))
-MIGRATE, SERVE, RUN = (" ".join(command) for command in commands("docs/fastapi.md"))
+MIGRATE, SERVE, RUN = (" ".join(command) for command in commands("docs/frameworks/fastapi.md"))
 
 #: What the reader has before.
 USERS = """
@@ -102,7 +102,7 @@ async def test_the_node_welcomes_users_and_a_failed_job_says_why_and_is_retried(
             await node.says("Welcome, ann@example.com")
             job = await oban.enqueue(Job(worker="app.jobs.SendWelcome", queue="mailers", max_attempts=5))
             logged = await node.says(rf"(job {job.id} \(.*)\n")
-            (shown,) = fenced("docs/fastapi.md", "text")
+            (shown,) = fenced("docs/frameworks/fastapi.md", "text")
             delay = re.compile(r"in \d+ s")
             assert delay.sub("", logged[1]) == delay.sub("", shown.strip()).replace("job 1", f"job {job.id}")
             failed = select(Job).where(Job.id == job.id, Job.state == "retryable")

@@ -1,4 +1,4 @@
-"""Every snippet of `docs/filters.md` runs unchanged and has the documented effect."""
+"""Every snippet of `docs/guides/filters.md` runs unchanged and has the documented effect."""
 
 import re
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from tests.docs.stage import Page, Snippet, Stage
 from tests.support.databases import PostgreSQLFactory, SQLiteFactory
 from tests.support.rows import delete_rows, insert_rows, lasting_url, read_rows, row
 
-PAGE = Page("filters.md")
+PAGE = Page("guides/filters.md")
 
 
 @dataclass
@@ -137,7 +137,7 @@ def test_the_table_names_every_filter() -> None:
 
 
 async def test_the_indexes_can_be_made(postgresql_factory: PostgreSQLFactory) -> None:
-    sql, _ = fenced("docs/filters.md", "sql")
+    sql, _ = fenced("docs/guides/filters.md", "sql")
     url = postgresql_factory.create()
     async with Oban(url) as oban, oban.engine.connect() as connection:
         await connection.execution_options(isolation_level="AUTOCOMMIT")
@@ -147,7 +147,7 @@ async def test_the_indexes_can_be_made(postgresql_factory: PostgreSQLFactory) ->
 
 
 def test_the_index_of_a_path_is_used(sqlite_factory: SQLiteFactory) -> None:
-    _, sql = fenced("docs/filters.md", "sql")
+    _, sql = fenced("docs/guides/filters.md", "sql")
     url = sqlite_factory.create()
     engine = create_engine(url.set(drivername="sqlite"))
     with engine.connect() as connection:

@@ -1,4 +1,4 @@
-"""`docs/health.md`: its commands answer what it says, and its files fit together."""
+"""`docs/guides/health.md`: its commands answer what it says, and its files fit together."""
 
 import ast
 import asyncio
@@ -24,7 +24,7 @@ from tests.docs.snippets import fenced
 from tests.support.processes import ROOT
 from tests.support.schema import render
 
-PAGE = "docs/health.md"
+PAGE = "docs/guides/health.md"
 TEXT = (ROOT / PAGE).read_text()
 START, ASKED = fenced(PAGE, "console")
 [UNIT] = fenced(PAGE, "ini")

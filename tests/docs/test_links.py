@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests.support.processes import ROOT
 
-_NAMES = ("*.md", "docs/*.md", "benchmarks/*.md", "examples/*.md", "examples/*/*.md")
+_NAMES = ("*.md", "docs/**/*.md", "benchmarks/*.md", "examples/*.md", "examples/*/*.md")
 DOCUMENTS = [document for name in _NAMES for document in ROOT.glob(name)]
 
 

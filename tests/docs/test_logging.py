@@ -1,4 +1,4 @@
-"""`docs/logging.md`: its messages are those that are logged, and its snippets run unchanged."""
+"""`docs/guides/logging.md`: its messages are those that are logged, and its snippets run unchanged."""
 
 import json
 import logging
@@ -19,7 +19,7 @@ from tests.support.jobs import reaches
 from tests.support.options import FAST_POLLING
 from tests.support.processes import ROOT
 
-PAGE = Page("logging.md")
+PAGE = Page("guides/logging.md")
 EXECUTOR = logging.getLogger("oban.executor")
 
 

@@ -1,4 +1,4 @@
-"""Every snippet of `docs/managing_jobs.md` runs unchanged and has the documented effect."""
+"""Every snippet of `docs/guides/managing_jobs.md` runs unchanged and has the documented effect."""
 
 import asyncio
 import itertools
@@ -14,7 +14,7 @@ from tests.docs.stage import JOB, NUMBERED, Page, Snippet, Stage
 from tests.support.rows import TABLE, delete_rows, insert_row, just_now, lasting_url, read_row, row
 from tests.support.waiting import eventually
 
-PAGE = Page("managing_jobs.md")
+PAGE = Page("guides/managing_jobs.md")
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])

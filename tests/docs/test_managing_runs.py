@@ -1,4 +1,4 @@
-"""Sentences of `docs/managing_jobs.md` about running jobs hold for a real runner."""
+"""Sentences of `docs/guides/managing_jobs.md` about running jobs hold for a real runner."""
 
 import asyncio
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from tests.docs.stage import Page
 from tests.support.rows import delete_rows, insert_row, just_now, lasting_url, read_row
 from tests.support.waiting import eventually, within
 
-PAGE = Page("managing_jobs.md")
+PAGE = Page("guides/managing_jobs.md")
 #: With intervals this long, a runner acts in time only if it is woken.
 PATIENT: dict[str, Any] = {"poll_interval": 60, "stage_interval": 60}
 

@@ -1,4 +1,4 @@
-"""Sentences of `docs/managing_jobs.md` about rows, each with an assertion that it holds."""
+"""Sentences of `docs/guides/managing_jobs.md` about rows, each with an assertion that it holds."""
 
 import re
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from oban.errors import InvalidJob
 from tests.docs.stage import Page
 from tests.support.rows import STATES, TABLE, insert_row, just_now, lasting_url, read_row
 
-PAGE = Page("managing_jobs.md")
+PAGE = Page("guides/managing_jobs.md")
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])

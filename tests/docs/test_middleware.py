@@ -1,4 +1,4 @@
-"""Every snippet of `docs/middleware.md` runs unchanged and has the documented effect."""
+"""Every snippet of `docs/guides/middleware.md` runs unchanged and has the documented effect."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -13,7 +13,7 @@ from tests.support.jobs import reaches
 from tests.support.options import FAST_POLLING
 from tests.support.rows import delete_rows, lasting_url
 
-PAGE = Page("middleware.md")
+PAGE = Page("guides/middleware.md")
 # The nodes of other pages have nothing for the workers of this one.
 pytestmark = pytest.mark.usefixtures("own_registry")
 

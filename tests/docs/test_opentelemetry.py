@@ -1,4 +1,4 @@
-"""`docs/opentelemetry.md`: the spans that the node of the page prints, and the names in the tables."""
+"""`docs/guides/opentelemetry.md`: the spans that the node of the page prints, and the names in the tables."""
 
 import importlib
 import json
@@ -15,7 +15,7 @@ from tests.docs.snippets import fenced
 from tests.support.databases import SQLiteFactory
 from tests.support.processes import ROOT
 
-PAGE = "docs/opentelemetry.md"
+PAGE = "docs/guides/opentelemetry.md"
 TEXT = (ROOT / PAGE).read_text()
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 

@@ -1,4 +1,4 @@
-"""Every snippet of `docs/periodic.md` runs unchanged and has the documented effect."""
+"""Every snippet of `docs/guides/periodic.md` runs unchanged and has the documented effect."""
 
 import re
 import shlex
@@ -22,7 +22,7 @@ from tests.support.internals import database_of
 from tests.support.processes import ROOT
 from tests.support.rows import lasting_url
 
-PAGE = Page("periodic.md")
+PAGE = Page("guides/periodic.md")
 
 pytestmark = pytest.mark.usefixtures("own_registry")
 
@@ -179,7 +179,7 @@ def test_the_commands_of_the_page_work(
     monkeypatch.setenv("OBAN_DATABASE_URL", made.render_as_string(hide_password=False))
     with SyncOban(made.set(drivername="sqlite")) as client:
         client.add_periodic(Periodic("nightly", "0 3 * * *", Job(worker="app.Report")))
-    found = re.findall("`oban (periodic [^`]*)`", (ROOT / "docs/periodic.md").read_text())
+    found = re.findall("`oban (periodic [^`]*)`", (ROOT / "docs/guides/periodic.md").read_text())
     commands = [shlex.split(command) for command in found]
     verbs = {"list", "show", "run", "pause", "resume", "update", "reset", "add", "delete"}
     assert {command[1] for command in commands} == verbs

@@ -1,4 +1,4 @@
-"""The table about clocks that change in `docs/periodic.md` is what happens."""
+"""The table about clocks that change in `docs/guides/periodic.md` is what happens."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 
 from oban.cron import Cron
 
-LINES = Path("docs/periodic.md").read_text().splitlines()
+LINES = Path("docs/guides/periodic.md").read_text().splitlines()
 #: The table below this heading.
 START = LINES.index("| expression | zone | day | jobs, by the local clock | in UTC | why |") + 2
 ROWS = [

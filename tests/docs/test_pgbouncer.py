@@ -1,4 +1,4 @@
-"""Every snippet of `docs/pgbouncer.md`, runs unchanged through a pooler in transaction mode."""
+"""Every snippet of `docs/guides/pgbouncer.md`, runs unchanged through a pooler in transaction mode."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from tests.support.databases import PostgreSQLFactory
 from tests.support.pooler import pooler
 from tests.support.waiting import eventually
 
-SNIPPETS = fenced("docs/pgbouncer.md", "python")
+SNIPPETS = fenced("docs/guides/pgbouncer.md", "python")
 
 
 class Counted(Worker):
@@ -47,7 +47,7 @@ async def test_jobs_run_and_are_cancelled(
             "pooled_psycopg_url": through.url.set(drivername="postgresql+psycopg"),
             "direct_url": direct,
         }
-        exec(compile(code, "docs/pgbouncer.md", "exec"), names)
+        exec(compile(code, "docs/guides/pgbouncer.md", "exec"), names)
         async with names["oban"] as oban:
             # Drivers prepare a statement after several executions; run more than that.
             for _ in range(12):

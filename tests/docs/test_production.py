@@ -1,4 +1,4 @@
-"""The examples of `docs/production.md` run, and its figures match the code."""
+"""The examples of `docs/guides/production.md` run, and its figures match the code."""
 
 import signal
 import subprocess
@@ -15,7 +15,7 @@ from tests.docs.commands import URL, commands, define, run
 from tests.docs.snippets import fenced
 from tests.support.processes import ROOT
 
-PAGE = "docs/production.md"
+PAGE = "docs/guides/production.md"
 
 
 @pytest.fixture

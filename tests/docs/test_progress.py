@@ -1,4 +1,4 @@
-"""The snippets of `docs/progress.md` run unchanged."""
+"""The snippets of `docs/guides/progress.md` run unchanged."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -13,7 +13,7 @@ from tests.support.databases import SQLiteFactory
 from tests.support.jobs import reaches
 from tests.support.options import FAST_POLLING
 
-PAGE = Page("progress.md")
+PAGE = Page("guides/progress.md")
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""`docs/prometheus.md` and `docs/alerts.md`: their examples, tables and queries."""
+"""`docs/guides/prometheus.md` and `docs/guides/alerts.md`: their examples, tables and queries."""
 
 import re
 from typing import Any
@@ -18,7 +18,7 @@ from tests.support.processes import ROOT
 from tests.support.promql import labels_of
 from tests.support.scraping import Scrape
 
-PAGE, ALERTS = "docs/prometheus.md", "docs/alerts.md"
+PAGE, ALERTS = "docs/guides/prometheus.md", "docs/guides/alerts.md"
 
 
 def rules() -> dict[str, dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Every snippet of `docs/queues.md` runs unchanged and has the documented effect."""
+"""Every snippet of `docs/guides/queues.md` runs unchanged and has the documented effect."""
 
 import re
 import shlex
@@ -18,7 +18,7 @@ from tests.support.processes import ROOT
 from tests.support.rows import delete_rows, insert_row, lasting_url
 from tests.support.waiting import eventually
 
-PAGE = Page("queues.md")
+PAGE = Page("guides/queues.md")
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
@@ -180,7 +180,7 @@ def test_commands_do_what_the_page_says(
     monkeypatch.setenv("OBAN_DATABASE_URL", made.render_as_string(hide_password=False))
     client = SyncOban(made.set(drivername="sqlite"))
     rows = re.findall(
-        r"^\| (`oban queues .*`) \| (`.*`) \|$", (ROOT / "docs/queues.md").read_text(), re.MULTILINE
+        r"^\| (`oban queues .*`) \| (`.*`) \|$", (ROOT / "docs/guides/queues.md").read_text(), re.MULTILINE
     )
     assert len(rows) == 7
 

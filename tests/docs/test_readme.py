@@ -1,4 +1,4 @@
-"""Every example of the README and of `docs/schema.md` runs in an empty folder, as a reader would run it."""
+"""The examples of the README and of `docs/reference/schema.md` run in an empty folder, as for a reader."""
 
 import asyncio
 import re
@@ -103,11 +103,13 @@ def test_the_commands_of_the_readme_enqueue_and_run_jobs_and_say_why_one_failed(
 
 
 async def test_the_examples_of_the_schema_page_run(folder: Path) -> None:
-    names = define("docs/schema.md")
+    names = define("docs/reference/schema.md")
     await names["main"]()
     async with Oban(URL) as client:
         assert await client.list_jobs() == []
-    local = [command for command in commands("docs/schema.md") if "sqlite:///app.db" in " ".join(command)]
+    local = [
+        command for command in commands("docs/reference/schema.md") if "sqlite:///app.db" in " ".join(command)
+    ]
     assert [command[0] for command in local] == ["alembic"]
     run([part.replace("app.db", f"{folder}/other.db") for part in local[0]], ROOT)
     async with Oban(f"sqlite+aiosqlite:///{folder}/other.db") as client:

@@ -1,4 +1,4 @@
-"""Every snippet of `docs/redaction.md` runs unchanged and prints what the page says."""
+"""Every snippet of `docs/guides/redaction.md` runs unchanged and prints what the page says."""
 
 import pytest
 from sqlalchemy import URL
@@ -7,7 +7,7 @@ from oban import JobState, Oban, Worker
 from oban.testing import drain_queue
 from tests.docs.stage import Page, Stage
 
-PAGE = Page("redaction.md")
+PAGE = Page("guides/redaction.md")
 
 pytestmark = pytest.mark.usefixtures("own_registry")
 

@@ -1,4 +1,4 @@
-"""The tables of `docs/reference.md` are complete: public names, options, commands and errors."""
+"""The tables of `docs/reference/index.md` are complete: public names, options, commands and errors."""
 
 import re
 from dataclasses import fields
@@ -9,7 +9,7 @@ from oban.cli import main
 from oban.config import Options, Retention
 from tests.support.processes import ROOT
 
-TEXT = (ROOT / "docs/reference.md").read_text()
+TEXT = (ROOT / "docs/reference/index.md").read_text()
 
 
 def rows(heading: str) -> dict[str, list[str]]:

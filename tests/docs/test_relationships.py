@@ -1,4 +1,4 @@
-"""Every snippet of `docs/relationships.md` runs unchanged and has the documented effect."""
+"""Every snippet of `docs/guides/relationships.md` runs unchanged and has the documented effect."""
 
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -14,7 +14,7 @@ from tests.docs.stage import Page, Snippet, Stage
 from tests.support.rows import delete_rows, insert_rows, lasting_url, read_rows, row
 from tests.support.waiting import eventually
 
-PAGE = Page("relationships.md")
+PAGE = Page("guides/relationships.md")
 #: The snippets that define the models, and those that use them.
 MODELS = [found for found in PAGE.snippets if "async with" not in found.code]
 USES = [found for found in PAGE.snippets if "async with" in found.code]

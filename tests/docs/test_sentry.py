@@ -1,4 +1,4 @@
-"""`docs/sentry.md`: what Sentry gets from the node of the page, through a transport that prints it."""
+"""`docs/guides/sentry.md`: what Sentry gets from the node of the page, through a transport that prints it."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from tests.docs.snippets import fenced
 from tests.support.databases import SQLiteFactory
 from tests.support.processes import ROOT
 
-PAGE = "docs/sentry.md"
+PAGE = "docs/guides/sentry.md"
 #: Runs before the module of the page.
 INIT = """
 import functools, json

@@ -1,4 +1,4 @@
-"""The snippets of `docs/sessions.md` run unchanged and have the documented effect."""
+"""The snippets of `docs/guides/sessions.md` run unchanged and have the documented effect."""
 
 import textwrap
 from typing import Any
@@ -14,7 +14,7 @@ from tests.docs.snippets import fenced
 from tests.support.databases import Factory
 from tests.support.routers import unused_engine
 
-ROLE, BINDS, ROUTER, LEVEL = fenced("docs/sessions.md", "python")
+ROLE, BINDS, ROUTER, LEVEL = fenced("docs/guides/sessions.md", "python")
 
 
 class Base(DeclarativeBase):

@@ -1,4 +1,4 @@
-"""The snippets of `docs/sharing.md` work; `tests/sharing` tests the statements about oban-py."""
+"""The snippets of `docs/guides/sharing.md` work; `tests/sharing` tests the statements about oban-py."""
 
 import sys
 from collections.abc import AsyncIterator
@@ -11,7 +11,7 @@ from oban.worker import registry
 from tests.docs.stage import Page, Snippet, Stage
 from tests.support.jobs import reaches, row_of
 
-PAGE = Page("sharing.md")
+PAGE = Page("guides/sharing.md")
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The views of `docs/sqladmin.md`, driven over HTTP."""
+"""The views of `docs/frameworks/sqladmin.md`, driven over HTTP."""
 
 import re
 from collections.abc import AsyncIterator, Iterator
@@ -11,7 +11,7 @@ from oban import Job, Oban, Worker
 from tests.docs.stage import Page, Snippet, Stage
 from tests.support.rows import delete_rows, insert_row, lasting_url, read_row
 
-PAGE = Page("sqladmin.md")
+PAGE = Page("frameworks/sqladmin.md")
 FORM = {"queue": "media", "priority": "2", "max_attempts": "5", "args": '{"to": "b"}', "save": "Save"}
 
 

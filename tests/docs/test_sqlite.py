@@ -1,4 +1,4 @@
-"""What `docs/sqlite.md` says about names and pools is so, and its code runs."""
+"""What `docs/guides/sqlite.md` says about names and pools is so, and its code runs."""
 
 import re
 
@@ -9,7 +9,7 @@ from oban import dialects
 from tests.docs.snippets import fenced
 from tests.support.processes import ROOT
 
-PAGE = "docs/sqlite.md"
+PAGE = "docs/guides/sqlite.md"
 
 
 async def test_only_the_job_outside_of_the_transaction_is_kept() -> None:

@@ -1,4 +1,4 @@
-"""The modules of `docs/sqlmodel.md`, in a project with the migrations of the page."""
+"""The modules of `docs/frameworks/sqlmodel.md`, in a project with the migrations of the page."""
 
 import pytest
 from sqlalchemy import URL
@@ -8,7 +8,7 @@ from tests.docs.stage import Page
 from tests.docs.written_project import PYTEST, WrittenProject, file_name
 from tests.support.databases import Factory
 
-PAGE = Page("sqlmodel.md")
+PAGE = Page("frameworks/sqlmodel.md")
 FILES = {file_name(found): found for found in PAGE.snippets}
 ENV = FILES.pop("migrations/env.py")
 TEMPLATE, SHOW = (found for found in PAGE.snippets if not file_name(found))
@@ -80,7 +80,7 @@ def test_the_modules_work_on_tables_of_the_migration(
         template = project.folder / "migrations/script.py.mako"
         imports = "import sqlalchemy as sa\n"
         template.write_text(template.read_text().replace(imports, f"{imports}{TEMPLATE.code}"))
-        for command in commands("docs/sqlmodel.md"):
+        for command in commands("docs/frameworks/sqlmodel.md"):
             project.finish(*command)
         (revision,) = (project.folder / "migrations/versions").glob("*.py")
         assert 'oban.migration.upgrade(op, revision="base:0007")' in revision.read_text()

@@ -1,4 +1,4 @@
-"""`docs/structlog.md`: a job's lines and Oban's have the job, also under `oban start`."""
+"""`docs/guides/structlog.md`: a job's lines and Oban's have the job, also under `oban start`."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from tests.docs.snippets import fenced
 from tests.support.databases import SQLiteFactory
 from tests.support.processes import ROOT
 
-PAGE = "docs/structlog.md"
+PAGE = "docs/guides/structlog.md"
 
 
 @pytest.fixture(scope="module")

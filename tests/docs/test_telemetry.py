@@ -1,4 +1,4 @@
-"""`docs/telemetry.md`: its tables have every event with its fields, and its snippets run unchanged."""
+"""`docs/guides/telemetry.md`: its tables have every event with its fields, and its snippets run unchanged."""
 
 import inspect
 import re
@@ -17,7 +17,7 @@ from tests.support.jobs import reaches
 from tests.support.options import BRIEF
 from tests.support.waiting import within
 
-PAGE = Page("telemetry.md")
+PAGE = Page("guides/telemetry.md")
 
 
 class Report(Worker):

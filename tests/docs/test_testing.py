@@ -16,9 +16,9 @@ from tests.docs.snippets import fenced
 from tests.support.databases import PostgreSQLFactory
 from tests.support.processes import ROOT
 
-GUIDE = "docs/testing.md"
-PAGES = [GUIDE, *(f"docs/testing_{name}.md" for name in ("clock", "setup", "nodes"))]
-RECIPES = "docs/testing_recipes.md"
+GUIDE = "docs/guides/testing.md"
+PAGES = [GUIDE, *(f"docs/guides/testing_{name}.md" for name in ("clock", "setup", "nodes"))]
+RECIPES = "docs/guides/testing_recipes.md"
 #: Prints the message that the guide shows.
 FAILING = """
 import pytest
@@ -95,7 +95,7 @@ def names_in_table(page: str, heading: str) -> dict[str, str]:
 
 
 def test_the_tables_have_every_helper_filter_option_and_fixture() -> None:
-    assert names_in_table("docs/reference.md", "Helpers for tests").keys() == set(testing.__all__)
+    assert names_in_table("docs/reference/index.md", "Helpers for tests").keys() == set(testing.__all__)
     assert names_in_table(GUIDE, "What was enqueued").keys() == EnqueuedFilters.__annotations__.keys()
     options = inspect.signature(testing.drain_queue).parameters
     documented = names_in_table(GUIDE, "Run what was enqueued")
@@ -103,7 +103,7 @@ def test_the_tables_have_every_helper_filter_option_and_fixture() -> None:
     for name, default in documented.items():
         assert name in ("oban", "session") or default == f"`{options[name].default!r}`".replace("'", '"')
     fixtures = names_in_table(GUIDE, "The first test")
-    fixtures |= names_in_table("docs/testing_setup.md", "Fixtures to override")
+    fixtures |= names_in_table("docs/guides/testing_setup.md", "Fixtures to override")
     assert fixtures.keys() == {name for name in vars(plugin) if name.startswith(("oban", "sync_oban"))}
 
 

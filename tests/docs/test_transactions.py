@@ -1,4 +1,4 @@
-"""Every snippet of `docs/transactions.md` runs unchanged and has the documented effect."""
+"""Every snippet of `docs/guides/transactions.md` runs unchanged and has the documented effect."""
 
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -17,7 +17,7 @@ from tests.support.databases import PostgreSQLFactory
 from tests.support.jobs import reaches
 from tests.support.rows import delete_rows, lasting_url
 
-PAGE = Page("transactions.md")
+PAGE = Page("guides/transactions.md")
 
 
 class Base(DeclarativeBase):

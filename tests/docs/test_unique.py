@@ -1,4 +1,4 @@
-"""Every snippet of `docs/unique.md` runs unchanged and has the documented effect."""
+"""Every snippet of `docs/guides/unique.md` runs unchanged and has the documented effect."""
 
 import asyncio
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from oban.unique_options import GROUPS
 from tests.docs.stage import Page, Snippet, Stage
 from tests.support.rows import delete_rows, lasting_url
 
-PAGE = Page("unique.md")
+PAGE = Page("guides/unique.md")
 
 pytestmark = pytest.mark.usefixtures("own_registry")
 

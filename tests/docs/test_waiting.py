@@ -1,4 +1,4 @@
-"""Every snippet of `docs/waiting.md` runs unchanged and has the documented effect."""
+"""Every snippet of `docs/guides/waiting.md` runs unchanged and has the documented effect."""
 
 from collections.abc import AsyncIterator, Iterator
 
@@ -9,7 +9,7 @@ from oban import Cancel, Job, Oban, Record, Worker
 from tests.docs.stage import Page, Snippet, Stage
 from tests.support.rows import delete_rows, insert_rows, lasting_url, read_rows, row
 
-PAGE = Page("waiting.md")
+PAGE = Page("guides/waiting.md")
 
 
 class Refuses(Worker):

@@ -1,4 +1,4 @@
-"""Every snippet of `docs/workers.md` runs unchanged and has the documented effect."""
+"""Every snippet of `docs/guides/workers.md` runs unchanged and has the documented effect."""
 
 from collections.abc import AsyncIterator, Iterator
 from datetime import date
@@ -15,7 +15,7 @@ from tests.support.jobs import reaches
 from tests.support.options import FAST_POLLING
 from tests.support.rows import delete_rows, lasting_url
 
-PAGE = Page("workers.md")
+PAGE = Page("guides/workers.md")
 T = TypeVar("T")
 
 

@@ -15,7 +15,7 @@ from tests.support.options import NO_POLLING
 from tests.support.rows import TABLE
 from tests.support.waiting import eventually
 
-PAGE = Path(__file__).parents[2] / "docs" / "drivers.md"
+PAGE = Path(__file__).parents[2] / "docs" / "guides" / "drivers.md"
 FEATURES = (
     *("enqueue in a transaction", "rollback", "savepoint", "bulk insert"),
     *("manage in a transaction", "client", "run jobs"),

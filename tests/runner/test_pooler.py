@@ -29,7 +29,7 @@ from tests.support.workers import Noop, Runs
 
 POOLERS = ["proxy", *(["pgbouncer"] if PROGRAM else [])]
 POLL: dict[str, Any] = {"notifier": "poll", **BRIEF}
-#: The arguments for the application's engine, as in docs/pgbouncer.md.
+#: The arguments for the application's engine, as in docs/guides/pgbouncer.md.
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "asyncpg": {
         "statement_cache_size": 0,

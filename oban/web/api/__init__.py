@@ -1,1 +1,1 @@
-"""The JSON API of a dashboard, below `api/` of each instance. docs/api.md describes it."""
+"""The JSON API of a dashboard, below `api/` of each instance. docs/guides/api.md describes it."""
