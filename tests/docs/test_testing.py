@@ -17,7 +17,12 @@ from tests.support.databases import PostgreSQLFactory
 from tests.support.processes import ROOT
 
 GUIDE = "docs/guides/testing.md"
-PAGES = [GUIDE, *(f"docs/guides/testing_{name}.md" for name in ("clock", "setup", "nodes"))]
+PAGES = [
+    GUIDE,
+    "docs/guides/testing_clock.md",
+    "docs/guides/testing_setup.md",
+    "docs/guides/testing_nodes.md",
+]
 RECIPES = "docs/guides/testing_recipes.md"
 #: Prints the message that the guide shows.
 FAILING = """
