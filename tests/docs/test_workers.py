@@ -140,64 +140,11 @@ async def test_functions_are_enqueued_as_they_are_called(
     assert printed() == ["a@b.c Hi"] * 2
 
 
-@PAGE.shows("raise Discard(")
-async def test_outcomes_can_be_raised(stage: Stage, snippet: Snippet) -> None:
-    await stage.run(snippet)
-    made = stage.names["Charge"]
-    for card, state, error in [
-        ("closed", JobState.CANCELLED, "the account is closed"),
-        ("expired", JobState.DISCARDED, "the card has expired"),
-        ("busy", JobState.SCHEDULED, None),
-        ("good", JobState.COMPLETED, None),
-    ]:
-        row = await reaches(stage.oban, await made.enqueue({"card": card}), state)
-        assert [entry["error"] for entry in row.errors] == ([error] if error else [])
-        assert row.attempt == (card != "busy")
-
-
-@PAGE.shows("class Export(")
-async def test_a_snooze_leaves_a_note(stage: Stage, snippet: Snippet, printed: Any) -> None:
-    await stage.run(snippet)
-    job = await stage.names["Export"].enqueue()
-    for page in (2, 3):
-        row = await reaches(stage.oban, job, JobState.SCHEDULED)
-        assert row.meta == {"page": page, "snoozed": page - 1}
-        await stage.oban.retry_job(job)
-    await reaches(stage.oban, job, JobState.COMPLETED)
-    assert printed() == [f"exported page {page}" for page in (1, 2, 3)]
-
-
-@PAGE.shows("class Call(")
-async def test_a_backoff_depends_on_the_exception(stage: Stage, snippet: Snippet) -> None:
-    await stage.run(snippet)
-    refused, other = [await stage.names["Call"].enqueue({"number": number}) for number in (112, 5)]
-    for job, delay in ((refused, 120), (other, 10)):
-        row = await reaches(stage.oban, job, JobState.RETRYABLE)
-        assert row.attempted_at is not None
-        assert (row.scheduled_at - row.attempted_at).total_seconds() == pytest.approx(delay, abs=9)
-
-
 @PAGE.shows("class SendInvoice(")
 async def test_a_renamed_worker_runs_old_jobs(stage: Stage, snippet: Snippet, printed: Any) -> None:
     await stage.run(snippet)
     await reaches(stage.oban, await stage.oban.enqueue(Job(worker="app.mail.Invoice")), JobState.COMPLETED)
     assert printed() == ["sent app.mail.Invoice"]
-
-
-@PAGE.shows("class Deliver(")
-async def test_exceptions_decide(stage: Stage, snippet: Snippet) -> None:
-    await stage.run(snippet)
-    made = stage.names["Deliver"]
-    for error, state, delay in [
-        ("limit", JobState.SCHEDULED, 300),
-        ("address", JobState.DISCARDED, 0),
-        ("down", JobState.RETRYABLE, 60),
-        ("unknown", JobState.CANCELLED, 0),
-    ]:
-        row = await reaches(stage.oban, await made.enqueue({"error": error}), state)
-        assert row.attempted_at is not None
-        assert (row.scheduled_at - row.attempted_at).total_seconds() == pytest.approx(delay, abs=20)
-    PAGE.says("a `ConnectionRefusedError` waits for 60 seconds here")
 
 
 def test_every_snippet_is_run_by_a_test() -> None:
