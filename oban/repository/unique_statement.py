@@ -23,6 +23,9 @@ from sqlalchemy import (
     true,
     union_all,
 )
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
 
 from oban.dialects.base import Dialect
 from oban.guard import KEYS, Lookup, claim_from, conflicting_id
@@ -102,6 +105,20 @@ def single_parameters(record: Record) -> dict[str, Any]:
     return {f"own_{name}": value for name, value in values.items()}
 
 
+class _WithSchema(FunctionElement[Any]):
+    """A subquery whose tables keep their schema in the condition of ON CONFLICT.
+
+    SQLAlchemy renders that condition without schemas: a subquery would read a table of the search_path.
+    """
+
+    inherit_cache = True
+
+
+@compiles(_WithSchema)
+def _render_with_schema(element: _WithSchema, compiler: SQLCompiler, **options: Any) -> str:
+    return compiler.process(element.clauses, **{**options, "use_schema": True})
+
+
 class _Parameters:
     """The parameters of a statement for one record, by the names that `record_source` has for columns."""
 
@@ -129,7 +146,7 @@ def _claim(dialect: Dialect, free: Any) -> Any:
     """Claim keys in their order, as `oban.guard.claim` does, but none that is newer than the snapshot."""
     seen = KEYS.alias("seen").c
     turn = select(seen.turn).where(seen.key == literal_column("excluded.key")).scalar_subquery()
-    return claim_from(dialect, free, KEYS.c.turn == turn).returning(KEYS.c.key).cte("claimed").c
+    return claim_from(dialect, free, KEYS.c.turn == _WithSchema(turn)).returning(KEYS.c.key).cte("claimed").c
 
 
 def _values(dialect: Dialect, record: Any) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 from oban import Job, Oban, migration
 from tests.drivers.callers import Application
+from tests.support.databases import PostgreSQLFactory
 from tests.support.unique_jobs import unique_job
 
 AT = datetime(2031, 2, 3, 4, 5, 6, 789000, tzinfo=UTC)
@@ -84,3 +85,15 @@ async def test_a_job_is_unique_within_its_schema(private: URL, mapped: bool) -> 
     assert counts == [3, 3, 6, 6]
     await engine.dispose()
     await public.engine.dispose()
+
+
+async def test_a_schema_is_enough_for_unique_jobs(asyncpg_factory: PostgreSQLFactory) -> None:
+    url = asyncpg_factory.create(empty=True)
+    migration.upgrade(url, prefix="private")
+    oban = Oban(url, prefix="private")
+    rule = {"period": 60}
+    first = [await oban.enqueue(unique_job(0, rule)), *await oban.enqueue_many([unique_job(1, rule)])]
+    again = [await oban.enqueue(unique_job(0, rule)), *await oban.enqueue_many([unique_job(1, rule)])]
+    assert [(job.id, job.conflict) for job in again] == [(job.id, True) for job in first]
+    await oban.engine.dispose()
+    asyncpg_factory.drop(url)
