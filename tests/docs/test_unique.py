@@ -52,8 +52,6 @@ def containing(part: str) -> Snippet:
 PRINTED = {
     "class Welcome": "True False True",
     "async def send_invoice": "False False",
-    "class Refresh": "True",
-    "class Index": "True 2 True",
     "class Sync": "True False",
     '"search.Rebuild"': "False",
     "class Import": "True a.csv False",
