@@ -1,6 +1,7 @@
 """Every snippet of `docs/guides/enqueueing.md` runs unchanged and has the documented effect."""
 
 import asyncio
+import json
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -8,10 +9,11 @@ from functools import partial
 from types import ModuleType
 from typing import Any
 
+import asyncpg  # type: ignore[import-untyped]
 import pytest
 from fastapi import FastAPI
 from litestar import Litestar
-from sqlalchemy import URL, select
+from sqlalchemy import URL, insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.applications import Starlette
 
@@ -74,7 +76,7 @@ async def test_jobs_are_inserted_in_every_way_that_sqlalchemy_has(stage: Stage, 
         await stage.names["place_many"](session)
         assert await orders(stage) == []
         await session.commit()
-    assert sorted(await orders(stage)) == [1, 2, 3, 4]
+    assert sorted(await orders(stage)) == [1, 2, 3, 4, 5, 6]
     jobs = {job.args["order"]: (str(job.state), job.queue) for job in await stage.oban.list_jobs()}
     assert jobs.pop(2) == ("scheduled", "mailers")
     assert set(jobs.values()) == {("available", "mailers")}
@@ -105,7 +107,7 @@ async def test_a_savepoint_takes_its_jobs_with_it(stage: Stage, snippet: Snippet
     assert await orders(stage) == [5]
 
 
-@PAGE.shows("Confirm.enqueue(")
+@PAGE.shows("async def confirm_again(")
 async def test_a_worker_enqueues_its_own_jobs(stage: Stage, snippet: Snippet) -> None:
     await stage.run(snippet)
     async with AsyncSession(stage.oban.engine) as session:
@@ -187,11 +189,43 @@ async def test_jobs_run_inside_the_application(
 
 @PAGE.shows("sync_engine = create_engine")
 async def test_a_sync_application_does_the_same(stage: Stage, snippet: Snippet) -> None:
-    placed = stage.names["place_now"]("a@b.c")
-    assert await orders(stage) == [placed]
+    placed = stage.names["place_now"]("a@b.c"), stage.names["place_in_request"]("a@b.c")
+    assert await orders(stage) == [*placed]
+    for name in ("place_now", "place_in_request"):
+        with pytest.raises(Exception, match=r"(?i)null"):
+            stage.names[name](None)
+        stage.names["sessions"].remove()
+    assert len(await orders(stage)) == 2
+
+
+@PAGE.shows("def place_with_core")
+async def test_a_connection_enqueues_in_its_transaction(stage: Stage, snippet: Snippet) -> None:
+    stage.names["insert"] = insert
+    await stage.run(snippet)
+    await stage.names["place_with_core"]("a@b.c")
+    assert await orders(stage) == [1]
     with pytest.raises(Exception, match=r"(?i)null"):
-        stage.names["place_now"](None)
-    assert len(await orders(stage)) == 1
+        await stage.names["place_with_core"](None)
+    assert await orders(stage) == [1]
+
+
+@PAGE.shows("def place_with_asyncpg")
+async def test_a_connection_of_asyncpg_enqueues_in_its_transaction(
+    stage: Stage, snippet: Snippet, url: URL
+) -> None:
+    stage.names |= {"asyncpg": asyncpg, "json": json}
+    await stage.run(snippet)
+    if url.get_backend_name() == "sqlite":
+        PAGE.says("on PostgreSQL a trigger tells the nodes. Here with asyncpg")
+        return
+    connection = await asyncpg.connect(url.set(drivername="postgresql").render_as_string(False))
+    place = stage.names["place_with_asyncpg"]
+    await place(connection, "a@b.c")
+    with pytest.raises(asyncpg.NotNullViolationError):
+        await place(connection, None)
+    await connection.close()
+    (job,) = await stage.oban.list_jobs()
+    assert (job.worker, job.queue, job.args) == (stage.names["Confirm"].worker_name, "mailers", {"order": 1})
 
 
 @PAGE.shows("def call_off")
@@ -203,4 +237,4 @@ async def test_the_jobs_of_an_order_are_cancelled_with_it(stage: Stage, snippet:
 
 
 def test_every_snippet_of_the_page_is_run() -> None:
-    assert PAGE.shown == PAGE.snippets
+    assert sorted(PAGE.shown, key=lambda snippet: snippet.line) == PAGE.snippets
