@@ -14,7 +14,13 @@ ifneq ($(origin FOLDER),command line)
 override FOLDER :=
 endif
 
+# Where the documentation is published, and as which version.
 SITE_URL ?= http://localhost:8000/
+DOCS_VERSION ?=
+DOCS_ALIAS ?= latest
+# The development environment can build it as well.
+SITE_NEEDS := $(or $(wildcard $(VENV)/.dev),$(VENV)/.docs)
+SITE_VERSION := $(if $(DOCS_VERSION),--version '$(DOCS_VERSION)')
 
 # Pythons that are there, but not on the path.
 PYENV := $(wildcard $(HOME)/.pyenv/versions/*/bin/python3.1[123])
@@ -63,7 +69,7 @@ test-rest: $(VENV)/.dev $(OLDEST) ## Run what `make test` leaves out: slow tests
 test-second: $(VENV)/.dev ## Run the tests that `make test` runs on one of both databases on the other one
 	$(PYTEST) $(PARALLEL) -m 'second_database and not second_driver'
 
-test-browser: $(VENV)/.dev ## Run the tests of the dashboard in Chromium (apt-get install chromium; ARGS=… for some)
+test-browser: $(VENV)/.dev docs ## Run the tests of the dashboard and of the documentation in Chromium (apt-get install chromium; ARGS=… for some)
 	$(PYTEST) --numprocesses 2 $(or $(ARGS),-m 'not second_database' tests/browser)
 
 screenshots: $(VENV)/.dev ## Take pictures of the dashboard, in build/screenshots (ARGS=… for some, by name)
@@ -73,11 +79,12 @@ screenshots: $(VENV)/.dev ## Take pictures of the dashboard, in build/screenshot
 docs/changelog.md: CHANGELOG.md
 	sed 's#](docs/#](#g' $< > $@
 
-docs: $(VENV)/.docs docs/changelog.md ## Build the documentation's site into build/site (SITE_URL=… for its address)
-	sed 's#^site_url = .*#site_url = "$(SITE_URL)"#' zensical.toml > .zensical.toml
-	$(BIN)/zensical build --strict --clean --config-file .zensical.toml
+docs: $(SITE_NEEDS) docs/changelog.md ## Build the documentation's site into build/site (DOCS_VERSION=… for a version of it, in build/versions)
+	$(BIN)/python -m tools.site configure --url '$(SITE_URL)' $(SITE_VERSION)
+	$(if $(DOCS_VERSION),MIKE_DOCS_VERSION='$(DOCS_VERSION)') $(BIN)/zensical build --strict --clean --config-file .zensical.toml
+	$(if $(DOCS_VERSION),$(BIN)/python -m tools.site versions $(SITE_VERSION) --alias '$(DOCS_ALIAS)')
 
-docs-serve: $(VENV)/.docs docs/changelog.md ## Show the documentation's site, built again at each change
+docs-serve: $(SITE_NEEDS) docs/changelog.md ## Show the documentation's site, built again at each change
 	$(BIN)/zensical serve
 
 check: $(VENV)/.dev ## Lint, formatting, types, direction of imports

@@ -1,10 +1,14 @@
 """The blocks of the documents that no test executes or checks, with the reason.
 
 The key is the page and the first line of the block. `test_blocks.py` fails for a block that is neither read
-by a test nor listed here, and for an entry whose block is gone.
+by a test nor listed here, and for an entry whose block is gone. `python -m tests.docs.not_executed` prints them.
 """
 
+MAKE_DOCS = "tests/docs/test_site.py tests its parts, and `.ci/run` builds the site"
+
 NOT_EXECUTED: dict[tuple[str, str], str] = {
+    ("CONTRIBUTING.md", "$ make docs SITE_URL=https://docs.example.com/"): MAKE_DOCS,
+    ("CONTRIBUTING.md", "$ make docs SITE_URL=https://docs.example.com/ DOCS_VERSION=0.1"): MAKE_DOCS,
     ("docs/guides/alerts.md", "$ oban metrics alerts > oban-alerts.yaml"): (
         "tests/cli/test_metrics.py runs the command without the redirection"
     ),
@@ -64,3 +68,7 @@ NOT_EXECUTED: dict[tuple[str, str], str] = {
         "tests/examples/test_sqlmodel_app.py sends these requests to another port"
     ),
 }
+
+if __name__ == "__main__":
+    for (page, first_line), reason in NOT_EXECUTED.items():
+        print(f"{page}: {first_line}\n    {reason}")
