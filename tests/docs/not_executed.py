@@ -1,7 +1,8 @@
 """The blocks of the documents that no test executes or checks, with the reason.
 
 The key is the page and the first line of the block. `test_blocks.py` fails for a block that is neither read
-by a test nor listed here, and for an entry whose block is gone. `python -m tests.docs.not_executed` prints them.
+by a test nor listed here, and for an entry whose block is gone.
+`python -m tests.docs.not_executed` prints the list.
 """
 
 MAKE_DOCS = "tests/docs/test_site.py tests its parts, and `.ci/run` builds the site"
