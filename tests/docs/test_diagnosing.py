@@ -19,6 +19,7 @@ from oban.cli import main
 from oban.diagnosis.health import CODES
 from tests.docs.snippets import fenced
 from tests.docs.stage import JOB, Page, Snippet, Stage
+from tests.support.explaining import now, scene
 from tests.support.processes import ROOT
 from tests.support.rows import TABLE, row
 from tests.support.schema import sync_engine
@@ -68,15 +69,29 @@ async def test_a_job_is_explained(stage: Stage, snippet: Snippet, capsys: pytest
 async def test_the_command_explains_the_job_of_the_page(stage: Stage, url: URL) -> None:
     await stage.set("completed", queue="mail", worker="app.Mailer")
     await stage.oban.pause_queue("mail")
-    ((command, *shown),) = (
-        block.splitlines() for block in fenced("docs/guides/diagnosing.md", "console") if " why " in block
-    )
+    command, *shown = of_check("console", f"why {JOB}").splitlines()
     async with Oban(stage.oban.engine, node="worker-1", queues={"mail": 1}):
         # The command has an event loop of its own.
         arguments = [*shlex.split(command)[2:], "--database-url", url.render_as_string(False)]
         result = await asyncio.to_thread(CliRunner().invoke, main, arguments)
-    now = re.sub(r"\([^(]* UTC\)", "(2026-03-01 18:00:00 UTC)", result.output)
-    assert (now.splitlines(), result.exit_code) == (shown, 0)
+    printed = re.sub(r"\([^(]* UTC\)", "(2026-03-01 18:00:00 UTC)", result.output)
+    assert (printed.splitlines(), result.exit_code) == (shown, 0)
+
+
+async def test_the_command_explains_the_job_that_is_stuck(oban: Oban, url: URL) -> None:
+    command, *shown = of_check("console", "why 1002").splitlines()
+    async with scene(oban, url) as stage:
+        await stage.leader()
+        began, owner = now() - timedelta(minutes=6), await stage.heartbeat(age=310)
+        await stage.executing(owner, id=1002, worker="app.Mailer", attempted_at=began)
+        arguments = [*shlex.split(command)[2:], "--database-url", url.render_as_string(False)]
+        result = await asyncio.to_thread(CliRunner().invoke, main, arguments)
+    printed = re.sub(r"[0-9-]{10} [0-9:]{8} UTC", "2026-03-01 18:00:00 UTC", result.output)
+    assert (printed.splitlines(), result.exit_code) == (shown, 0)
+    codes = re.findall(
+        r"^\| `(\w+)` \|", PAGE.text.partition("## Job stuck")[2].partition("\n## ")[0], re.MULTILINE
+    )
+    assert {*codes} <= {*re.findall(r"`(\w+)`", PAGE.text.partition("These are the codes:")[2])}
 
 
 @PAGE.shows("oban.health()")

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from sqlalchemy import URL, delete
+from sqlalchemy import URL, delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from oban import Job, Oban, Periodic, SyncOban, Worker, current_job, job, worker
+from oban import Job, Oban, Periodic, SyncOban, Worker, current_job, filters, job, worker
 from oban.cli import main
 from oban.models import PeriodicEntry
 from oban.repository import cluster, periodic
@@ -138,6 +138,19 @@ async def test_a_job_is_inserted_now(stage: Stage, snippet: Snippet) -> None:
     await stage.run(snippet)
     stored = await stage.job(stage.names["job"].id)
     assert (stored.worker, stored.state, stored.meta["cron_name"]) == ("app.Nightly", "available", "nightly")
+
+
+@PAGE.shows('filters.meta("cron_name")')
+async def test_the_rows_of_an_entry_tell_whether_it_ran_twice(
+    stage: Stage, snippet: Snippet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stage.names |= {"Job": Job, "filters": filters, "select": select}
+    tick = {"cron_name": "nightly", "cron_tick": "2026-03-01T03:00:00Z"}
+    at_once = await stage.oban.run_periodic("nightly")
+    at_three = await stage.oban.enqueue(Job(worker="app.Nightly", meta=tick))
+    await stage.run(snippet)
+    lines = [line.split(" 0 ")[0] for line in capsys.readouterr().out.splitlines()]
+    assert lines[-2:] == [f"run by hand {at_once.id}", f"2026-03-01T03:00:00Z {at_three.id}"]
 
 
 @PAGE.shows("resume_periodic(")
