@@ -25,7 +25,14 @@ _NAMES = ("README.md", "CONTRIBUTING.md", "docs/**/*.md", "examples/**/*.md", "b
 _MADE = ("docs/changelog.md",)
 _FOLDERS = {"ROOT": "", "DOCS": "docs/", "EXAMPLES": "examples/"}
 #: What reads blocks, and the language if the name says it.
-_READERS = {"fenced": None, "commands": "console", "define": "python", "snippets": "python", "Page": "python"}
+_READERS = {
+    "fenced": None,
+    "commands": "console",
+    "define": "python",
+    "snippets": "python",
+    "Page": "python",
+    "files": "python",
+}
 
 
 @dataclass(frozen=True)

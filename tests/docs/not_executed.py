@@ -10,6 +10,10 @@ MAKE_DOCS = "tests/docs/test_site.py tests its parts, and `.ci/run` builds the s
 NOT_EXECUTED: dict[tuple[str, str], str] = {
     ("CONTRIBUTING.md", "$ make docs SITE_URL=https://docs.example.com/"): MAKE_DOCS,
     ("CONTRIBUTING.md", "$ make docs SITE_URL=https://docs.example.com/ DOCS_VERSION=0.1"): MAKE_DOCS,
+    ("docs/coming_from/celery.md", "# shop/tasks.py, with Celery"): "it needs Celery and Redis",
+    ("docs/coming_from/rq.md", "# shop/tasks.py, with RQ"): "it needs RQ and Redis",
+    ("docs/coming_from/rq.md", "# shop/schedule.py, with RQ"): "it needs RQ and Redis",
+    ("docs/coming_from/rq.md", "# move_scheduled.py, with RQ"): "it needs RQ and Redis",
     ("docs/guides/alerts.md", "$ oban metrics alerts > oban-alerts.yaml"): (
         "tests/cli/test_metrics.py runs the command without the redirection"
     ),

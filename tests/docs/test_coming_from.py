@@ -1,0 +1,209 @@
+"""Our side of `docs/coming_from/` runs on SQLite; the other side is parsed, and its names were run before.
+
+The modules that forward jobs of another queue run with a stand-in for that queue.
+"""
+
+import sys
+from collections.abc import Callable
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import click
+import pytest
+from sqlalchemy import URL, create_engine
+
+from oban import Job, SyncOban
+from oban.cli import main
+from oban.testing import drain_queue
+from oban.worker_entries import declared_entries
+from tests.docs.commands import commands
+from tests.docs.peers import PEERS, files, foreign_imports, used_names
+from tests.support.databases import SQLiteFactory
+from tests.support.processes import ROOT
+
+INDEX = "docs/coming_from/index.md"
+PAGES = {
+    "Celery": "docs/coming_from/celery.md",
+    "RQ": "docs/coming_from/rq.md",
+}
+#: Pages whose module is written for a `SyncOban`.
+SYNC = ["Celery", "RQ"]
+OURS = ("oban", "shop", "sqlalchemy", *sys.stdlib_module_names)
+
+pytestmark = pytest.mark.usefixtures("own_registry")
+
+
+class Shop:
+    """The package `shop` of a page, on a database of its own."""
+
+    def __init__(self, url: URL, patch: pytest.MonkeyPatch) -> None:
+        self.url = url
+        self.sync_url = url.set(drivername="sqlite")
+        self._patch = patch
+        self.install("shop", "")
+        for file in files(INDEX)[:2]:
+            self.install(_module_name(file.path), file.code)
+        engine = create_engine(self.sync_url)
+        sys.modules["shop.models"].Base.metadata.create_all(engine)
+        engine.dispose()
+
+    def install(self, name: str, code: str) -> Any:
+        """Execute a module, which can be imported until the test ends."""
+        module = ModuleType(name)
+        self._patch.setitem(sys.modules, name, module)
+        package, _, last = name.rpartition(".")
+        if package:
+            self._patch.setattr(sys.modules[package], last, module, raising=False)
+        exec(compile(code, name, "exec"), module.__dict__)
+        return module
+
+    def jobs(self, peer: str) -> Any:
+        """Our module of a page."""
+        self._patch.setenv("DATABASE_URL", str(self.sync_url if peer in SYNC else self.url))
+        (file,) = (file for file in files(PAGES[peer]) if file.path == "shop/jobs.py")
+        return self.install("shop.jobs", file.code)
+
+    def moving(self, peer: str) -> Any:
+        """The module of a page that forwards jobs from the other queue."""
+        (file,) = (file for file in files(PAGES[peer]) if file.moving)
+        self._patch.setenv("REDIS_URL", "redis://localhost")
+        return self.install(_module_name(file.path), file.code)
+
+    def breaks(self, error: Exception) -> None:
+        """Let no mail be delivered any more."""
+
+        def deliver(address: str, subject: str) -> None:
+            raise error
+
+        self._patch.setattr(sys.modules["shop.jobs"], "deliver", deliver)
+
+
+def _module_name(path: str) -> str:
+    return path.removesuffix(".py").replace("/", ".")
+
+
+@pytest.fixture
+def shop(sqlite_factory: SQLiteFactory, monkeypatch: pytest.MonkeyPatch) -> Shop:
+    return Shop(sqlite_factory.create(), monkeypatch)
+
+
+@pytest.mark.parametrize("peer", PAGES)
+def test_the_other_side_uses_only_names_that_have_run(peer: str) -> None:
+    known = PEERS[peer]
+    owners = {name.partition(".")[0] for name in known.names}
+    shown = [file for file in files(PAGES[peer]) if file.peer]
+    assert {file.peer for file in shown} == {peer}
+    imports = {found for file in shown for found in foreign_imports(file.code, OURS)}
+    assert imports == {(module, name) for module, names in known.imports.items() for name in names}
+    assert {name for file in shown for name in used_names(file.code, owners)} == known.names
+
+
+@pytest.mark.parametrize("peer", PAGES)
+def test_a_page_names_the_version_that_has_run(peer: str) -> None:
+    text = (ROOT / PAGES[peer]).read_text()
+    assert f"{peer} {PEERS[peer].version}" in " ".join(text.split())
+
+
+@pytest.mark.parametrize("peer", PAGES)
+def test_commands_have_options_that_exist_and_import_our_module(peer: str) -> None:
+    for program, name, *arguments in commands(PAGES[peer]):
+        assert program == "oban"
+        command = main.get_command(click.Context(main), name)
+        assert command is not None
+        context = command.make_context(name, arguments)
+        ours = {_module_name(file.path) for file in files(PAGES[peer]) if not file.peer}
+        target = context.params["target"] or ""
+        assert {*context.params["import"], target.partition(":")[0]} - {""} <= ours
+
+
+@pytest.mark.parametrize("peer", SYNC)
+def test_an_order_sends_a_receipt_and_later_asks_for_a_review(
+    peer: str, shop: Shop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    jobs = shop.jobs(peer)
+    assert jobs.place_order("ann@example.com") == 1
+    assert drain_queue("mailers", jobs.oban, with_scheduled=False)["completed"] == 1
+    assert capsys.readouterr().out == "to ann@example.com: Receipt for order 1\n"
+    assert drain_queue("mailers", jobs.oban)["completed"] == 1
+    assert capsys.readouterr().out == "to ann@example.com: How did you like it?\n"
+
+
+@pytest.mark.parametrize("peer", SYNC)
+def test_a_busy_mail_server_is_tried_again_after_a_minute(peer: str, shop: Shop) -> None:
+    jobs = shop.jobs(peer)
+    shop.breaks(sys.modules["shop.mail"].Busy())
+    jobs.place_order("ann@example.com")
+    assert drain_queue("mailers", jobs.oban, with_scheduled=False)["retryable"] == 1
+    (receipt,) = (job for job in jobs.oban.list_jobs() if job.state == "retryable")
+    assert receipt.max_attempts == 5
+    assert 59 < (receipt.scheduled_at - receipt.attempted_at).total_seconds() < 70
+
+
+@pytest.mark.parametrize(("peer", "state"), [("Celery", "discarded"), ("RQ", "retryable")])
+def test_another_error_ends_the_job_if_the_other_queue_does_not_retry_it(
+    peer: str, state: str, shop: Shop
+) -> None:
+    jobs = shop.jobs(peer)
+    shop.breaks(ValueError("no such address"))
+    jobs.place_order("ann@example.com")
+    assert drain_queue("mailers", jobs.oban, with_scheduled=False)[state] == 1
+
+
+@pytest.mark.parametrize("peer", SYNC)
+def test_the_report_is_made_at_three_and_stores_its_result(peer: str, shop: Shop) -> None:
+    jobs = shop.jobs(peer)
+    jobs.place_order("ann@example.com")
+    (entry,) = declared_entries("Oban", [])
+    assert entry.declared["expression"] == "0 3 * * *"
+    job = jobs.sales_report.enqueue_sync()
+    assert drain_queue("default", jobs.oban)["completed"] == 1
+    assert jobs.oban.get_job(job.id).recorded == {"orders": 1}
+
+
+def forwarded(oban: SyncOban) -> list[tuple[str, dict[str, Any], dict[str, Any]]]:
+    return [(job.worker, job.args, job.meta) for job in oban.list_jobs()]
+
+
+def test_tasks_of_celery_are_forwarded_once(shop: Shop) -> None:
+    class Celery:
+        def __init__(self, *arguments: Any, **options: Any) -> None: ...
+
+        def task(self, **options: Any) -> Callable[[Any], Any]:
+            assert options["bind"]
+            return lambda function: function
+
+    shop.install("celery", "").Celery = Celery
+    jobs = shop.jobs("Celery")
+    tasks = shop.moving("Celery")
+    for _ in range(2):
+        tasks.send_receipt(SimpleNamespace(request=SimpleNamespace(id="a")), 1, "ann@example.com")
+        tasks.ask_for_review(SimpleNamespace(request=SimpleNamespace(id="b")), 1)
+    assert forwarded(jobs.oban) == [
+        ("shop.jobs.send_receipt", {"order_id": 1, "address": "ann@example.com"}, {"celery_id": "a"}),
+        ("shop.jobs.AskForReview", {"order": 1}, {"celery_id": "b"}),
+    ]
+
+
+def test_jobs_of_rq_are_forwarded_once(shop: Shop) -> None:
+    shop.install("rq", "").get_current_job = lambda: SimpleNamespace(id="a")
+    jobs = shop.jobs("RQ")
+    tasks = shop.moving("RQ")
+    for _ in range(2):
+        tasks.send_receipt(1, "ann@example.com")
+        tasks.ask_for_review(1)
+    assert forwarded(jobs.oban) == [
+        ("shop.jobs.send_receipt", {"order_id": 1, "address": "ann@example.com"}, {"rq_id": "a"}),
+        ("shop.jobs.AskForReview", {"order": 1}, {"rq_id": "a"}),
+    ]
+
+
+def test_the_last_photo_publishes_the_album(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+    (file,) = (file for file in files(INDEX) if file.path == "shop/albums.py")
+    shop.jobs("Celery")
+    albums = shop.install("shop.albums", file.code)
+    sys.modules["shop.models"].Base.metadata.create_all(albums.engine)
+    albums.upload(["a", "b"])
+    oban = sys.modules["shop.jobs"].oban
+    assert drain_queue("images", oban)["completed"] == 3
+    assert capsys.readouterr().out == "resizing a\nresizing b\npublishing album 1\n"
+    assert all(isinstance(job, Job) for job in oban.list_jobs())
