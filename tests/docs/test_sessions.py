@@ -8,13 +8,14 @@ from sqlalchemy import URL, Delete, Insert, Update, create_engine, event, text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Session
 
-from oban import Oban, Worker
+from oban import Job, JobState, Oban, Worker
 from oban.errors import InvalidTarget
 from tests.docs.snippets import fenced
 from tests.support.databases import Factory
+from tests.support.jobs import reaches
 from tests.support.routers import unused_engine
 
-ROLE, BINDS, ROUTER, LEVEL = fenced("docs/guides/sessions.md", "python")
+FACTORY, ROLE, BINDS, ROUTER, LEVEL = fenced("docs/guides/sessions.md", "python")
 
 
 class Base(DeclarativeBase):
@@ -29,6 +30,32 @@ class Confirm(Worker, name="tests.Confirm"):
 def factory(asyncpg_factory: Factory) -> Factory:
     """PostgreSQL, which has roles."""
     return asyncpg_factory
+
+
+async def test_jobs_get_sessions_of_the_class_of_the_application(url: URL) -> None:
+    class AppSession(AsyncSession):
+        pass
+
+    class AppSyncSession(Session):
+        pass
+
+    seen: list[Any] = []
+
+    class OnLoop(Worker):
+        async def process(self, job: Job, session: AsyncSession) -> None:
+            seen.append(type(session))
+
+    class InThread(Worker):
+        def process(self, job: Job, session: Session) -> None:
+            seen.append(type(session))
+
+    names: dict[str, Any] = {"async_sessionmaker": async_sessionmaker, "engine": url, "Oban": Oban}
+    names |= {"AppSession": AppSession, "AppSyncSession": AppSyncSession}
+    exec(FACTORY, names)
+    async with names["oban"] as oban:
+        for worker in (OnLoop, InThread):
+            await reaches(oban, await oban.enqueue(worker.new()), JobState.COMPLETED)
+    assert seen == [AppSession, AppSyncSession]
 
 
 async def test_the_listener_sets_the_role_of_every_transaction(url: URL) -> None:

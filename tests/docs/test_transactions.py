@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from sqlalchemy import URL, create_engine, insert, select, text, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from oban import Job, JobState, Oban, Record, SyncOban, Worker
@@ -71,37 +71,6 @@ async def run(stage: Stage, name: str, args: dict[str, Any], state: JobState = J
 async def all_of(stage: Stage, column: Any) -> list[Any]:
     async with AsyncSession(stage.oban.engine) as session:
         return sorted(await session.scalars(select(column)))
-
-
-@PAGE.shows("factory = async_sessionmaker")
-async def test_jobs_get_sessions_of_the_class_of_the_application(
-    stage: Stage, snippet: Snippet, url: URL
-) -> None:
-    class AppSession(AsyncSession):
-        pass
-
-    class AppSyncSession(Session):
-        pass
-
-    seen: list[Any] = []
-
-    class OnLoop(Worker):
-        async def process(self, job: Job, session: AsyncSession) -> None:
-            seen.append(type(session))
-
-    class InThread(Worker):
-        def process(self, job: Job, session: Session) -> None:
-            seen.append(type(session))
-
-    names = {"async_sessionmaker": async_sessionmaker, "engine": url, "Oban": Oban}
-    stage.names |= {**names, "AppSession": AppSession, "AppSyncSession": AppSyncSession}
-    await stage.run(snippet)
-    # The other node would run these jobs with sessions of its own.
-    await stage.oban.stop()
-    async with stage.names["oban"] as oban:
-        for worker in (OnLoop, InThread):
-            await reaches(oban, await oban.enqueue(worker.new()), JobState.COMPLETED)
-    assert seen == [AppSession, AppSyncSession]
 
 
 @PAGE.shows("class SendInvoice(")
