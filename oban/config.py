@@ -18,6 +18,7 @@ PREFIX = re.compile(r"[a-z_][a-z0-9_]{0,39}", re.ASCII)
 MAX_LIMIT = 10_000
 #: Longest name of an instance or a node, in characters.
 MAX_NAME = 255
+#: How nodes hear of changes.
 NotifierKind: TypeAlias = Literal["listen", "poll"]
 NOTIFIERS: tuple[NotifierKind, ...] = get_args(NotifierKind)
 _DAY = 86_400.0

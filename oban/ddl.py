@@ -12,6 +12,7 @@ from sqlalchemy.dialects import postgresql
 
 from oban.types import STATES
 
+#: The table in which Oban records its revision, separate from the application's.
 VERSION_TABLE = "oban_alembic_version"
 ENUM = "oban_job_state"
 #: The name of the trigger, and of the function that it calls.

@@ -79,8 +79,9 @@ class RetryOptions(TypedDict, total=False):
     priority: int | None
 
 
-#: Classes of exceptions in the options of a worker, also with the delay until the job runs again.
+#: Classes of exceptions, for options of a worker.
 ErrorClasses: TypeAlias = type[BaseException] | tuple[type[BaseException], ...]
+#: Classes of exceptions, with the delay until the job runs again, in seconds or as a timedelta.
 ErrorDelays: TypeAlias = Mapping[type[BaseException], float | timedelta]
 
 

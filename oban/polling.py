@@ -6,6 +6,7 @@ from typing import TypeAlias
 from oban import clock, fields
 from oban.errors import InvalidArgument, InvalidJob
 
+#: Seconds, or a timedelta; None for no limit.
 Timeout: TypeAlias = float | timedelta | None
 
 #: Seconds. The first pause is short, because most jobs that somebody waits for take little time.

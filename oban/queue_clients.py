@@ -23,6 +23,7 @@ class AsyncQueues(QueueOperations[AsyncCaller]):
     """The operations of `Oban`."""
 
     options: Options
+    #: The handlers of this client's events: `oban.telemetry.attach(…)`.
     telemetry: Telemetry
     _database: Database
     _node: Node
@@ -104,6 +105,7 @@ class SyncQueues(QueueOperations[SyncCaller]):
     """The operations of `SyncOban`."""
 
     options: Options
+    #: The handlers of this client's events: `oban.telemetry.attach(…)`.
     telemetry: Telemetry
     _database: SyncDatabase
 

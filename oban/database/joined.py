@@ -19,7 +19,9 @@ from oban.database.binding import write_bind
 from oban.dialects.base import Dialect
 from oban.errors import InvalidTarget
 
+#: A session or connection of the caller, with asyncio.
 AsyncCaller: TypeAlias = AsyncSession | async_scoped_session[Any] | AsyncConnection
+#: A session or connection of the caller, without asyncio.
 SyncCaller: TypeAlias = Session | scoped_session[Any] | Connection
 #: The same for `isinstance`.
 ASYNC_CALLERS: Final = (AsyncSession, async_scoped_session, AsyncConnection)

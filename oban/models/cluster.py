@@ -30,7 +30,14 @@ class _ProducerId(Uuid[UUID]):
 
 
 class Leader(Base):
-    """One row of `oban_leaders`: the node that leads the instance `name`, and when its lease ends."""
+    """One row of `oban_leaders`: the node that leads the instance `name`, and when its lease ends.
+
+    Attributes:
+        name: The name of the instance.
+        node: The name of the node that leads.
+        elected_at: When it became the leader.
+        expires_at: When its lease ends, unless it renews it before. Then any node can take the lead.
+    """
 
     __tablename__ = "oban_leaders"
     __table_args__: Any = (PrimaryKeyConstraint("name", name="oban_leaders_pkey"),)
@@ -42,7 +49,20 @@ class Leader(Base):
 
 
 class Producer(Base):
-    """One row of `oban_producers`: a queue that a node runs; `updated_at` is its last heartbeat."""
+    """One row of `oban_producers`: a queue that a node runs.
+
+    A row that is older than the node's lease is that of a dead node, whose executing jobs are rescued.
+
+    Attributes:
+        uuid: Names the node's run of the queue, as the second item of `attempted_by` of its jobs does.
+        name: The name of the instance.
+        node: The name of the node.
+        queue: The name of the queue.
+        meta: What the node tells about itself: its limit, whether it is paused, the ids of the jobs that it
+            runs, its lease, versions, workers and how it hears of changes.
+        started_at: When the node began to run the queue.
+        updated_at: The time of the last heartbeat.
+    """
 
     __tablename__ = "oban_producers"
     __table_args__: Any = (PrimaryKeyConstraint("uuid", name="oban_producers_pkey"),)
@@ -61,6 +81,15 @@ class Queue(Base):
 
     `queue` is `*` for the settings of all queues, and `node` is empty for those of all nodes. NULL means that
     a setting is not set, and a limit of 0 that the configured limit applies.
+
+    Attributes:
+        name: The name of the instance.
+        queue: The name of the queue; `*` for all queues.
+        node: The name of the node; empty for all nodes.
+        running: Whether `start_queue` or `stop_queue` was the last command.
+        limit: The limit that `start_queue` or `scale_queue` has set.
+        paused: Whether `pause_queue` or `resume_queue` was the last command.
+        updated_at: When the last command was stored; for each setting, the newest row counts.
     """
 
     __tablename__ = "oban_queues"

@@ -53,9 +53,15 @@ DEFAULT_MAX_ATTEMPTS = 20
 _DEFAULTS = {"queue": "default", "attempt": 0, "max_attempts": DEFAULT_MAX_ATTEMPTS, "priority": 0}
 
 
-def _partial_index(name: str, *columns: str, where: str) -> Index:
+def _partial_index(name: str, *columns: str, where: str, purpose: str) -> Index:
     condition: ColumnElement[bool] = literal_column(where)
-    return Index(f"oban_jobs_{name}_index", *columns, postgresql_where=condition, sqlite_where=condition)
+    return Index(
+        f"oban_jobs_{name}_index",
+        *columns,
+        postgresql_where=condition,
+        sqlite_where=condition,
+        info={"purpose": purpose},
+    )
 
 
 class Job(InWorker, Detachable, Base):
@@ -115,17 +121,37 @@ class Job(InWorker, Detachable, Base):
         Index(
             "oban_jobs_state_queue_priority_scheduled_at_id_index",
             *("state", "queue", "priority", "scheduled_at", "id"),
+            info={
+                "purpose": "Finds the next jobs of a queue in the order in which they start, and counts"
+                " jobs by queue and state."
+            },
         ),
-        _partial_index("staging", "scheduled_at", "id", where="state IN ('scheduled', 'retryable')"),
+        _partial_index(
+            "staging",
+            *("scheduled_at", "id"),
+            where="state IN ('scheduled', 'retryable')",
+            purpose="Finds the jobs that have become due.",
+        ),
         *(
-            _partial_index(f"{state}_at", f"{state}_at", where=f"state = '{state}'")
+            _partial_index(
+                f"{state}_at",
+                f"{state}_at",
+                where=f"state = '{state}'",
+                purpose="Finds the jobs whose retention has ended, and counts those that ended lately.",
+            )
             for state in ("completed", "cancelled", "discarded")
         ),
-        _partial_index("exhausted", "id", where="state = 'available' AND attempt >= max_attempts"),
+        _partial_index(
+            "exhausted",
+            "id",
+            where="state = 'available' AND attempt >= max_attempts",
+            purpose="Finds available jobs without an attempt left, which the leader discards.",
+        ),
         _partial_index(
             "unique_key",
             *("unique_key", "state", "inserted_at", "scheduled_at"),
             where="unique_key IS NOT NULL",
+            purpose="Finds the duplicates of a unique job. It has no row for other jobs.",
         ),
         {"sqlite_autoincrement": True},
     )

@@ -14,9 +14,20 @@ class PeriodicEntry(Base):
     """One row of `oban_periodic`: an entry of the instance `name`, and what operators have changed about it.
 
     `declared` is the entry as the code, or `add_periodic`, declares it, and the keys of `override` replace
-    some of its keys. `source` is "code" or "runtime". `declared_at` is the start of the node that declared
-    the entry, `seen_at` the last time that a node did so, and `lease` that node's lease in seconds, after
-    which the entry is gone. No tick up to `last_tick` inserts a job again.
+    some of its keys.
+
+    Attributes:
+        name: The name of the instance.
+        entry: The name of the entry.
+        declared: The entry as it was declared: expression, time zone, and the fields of its jobs.
+        override: What `update_periodic` has changed; None without changes.
+        source: "code", or "runtime" for an entry of `add_periodic`.
+        paused: Whether it inserts no jobs.
+        declared_at: The start of the node that declared it.
+        seen_at: The last time that a running node has declared it.
+        lease: That node's lease in seconds, after which the entry counts as gone.
+        last_tick: The last time that was dealt with; no earlier one inserts a job again.
+        updated_at: When the row was changed last.
     """
 
     __tablename__ = "oban_periodic"
@@ -39,12 +50,19 @@ class Tick(Base):
     """One row of `oban_ticks`: a time at which an entry was due, and the job that was inserted for it.
 
     The primary key is what lets each tick of an entry insert one job only, however many nodes try.
+
+    Attributes:
+        name: The name of the instance.
+        entry: The name of the entry.
+        tick: The time at which the entry was due.
+        job_id: The id of the job that was inserted, or of the unique job that was in the way.
+        inserted_at: When the row was stored.
     """
 
     __tablename__ = "oban_ticks"
     __table_args__: Any = (
         PrimaryKeyConstraint("name", "entry", "tick", name="oban_ticks_pkey"),
-        Index("oban_ticks_tick_index", "tick"),
+        Index("oban_ticks_tick_index", "tick", info={"purpose": "Finds old ticks to delete."}),
     )
 
     name: Mapped[str] = mapped_column(Text)

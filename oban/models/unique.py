@@ -15,6 +15,11 @@ class UniqueKey(Base):
 
     A transaction that inserts or retries a unique job locks the row of its key. On SQLite the table stays
     empty, because only one transaction can write at a time.
+
+    Attributes:
+        key: The `unique_key` of jobs.
+        turn: The last transaction that inserted a job with this key. The leader deletes rows of transactions
+            that have ended.
     """
 
     __tablename__ = "oban_unique_keys"

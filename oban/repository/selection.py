@@ -30,7 +30,9 @@ from oban.models import Job
 from oban.repository.unique_changes import claim_keys, no_keys
 from oban.types import JobState
 
+#: A job, or the id of one.
 Target = Job | int
+#: Jobs and ids, or a `select(Job)`.
 Targets = Iterable[Target] | Select[Any]
 
 #: The largest id of a bigint column.

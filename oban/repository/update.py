@@ -38,6 +38,7 @@ class UntypedChanges(Protocol):
 
 
 Changes: TypeAlias = JobUpdate | UntypedChanges
+#: A `JobUpdate`, which can be a plain dict, or a plain function that gets the job and returns one.
 JobChanges: TypeAlias = Changes | Callable[[Job], Changes]
 
 

@@ -4,6 +4,7 @@ import re
 from functools import cache
 from pathlib import Path
 
+from oban import errors
 from tests.support.processes import ROOT
 
 _NAMES = ("*.md", "docs/**/*.md", "benchmarks/*.md", "examples/*.md", "examples/*/*.md")
@@ -18,10 +19,13 @@ def prose(document: Path) -> str:
 
 @cache
 def anchors(document: Path) -> set[str]:
-    """The anchors that GitHub makes for the headings."""
+    """The anchors that GitHub makes for the headings, and that the site makes for docstrings."""
     headings = re.findall(r"^#+ (.+)$", prose(document), re.MULTILINE)
     texts = [re.sub(r"\]\([^)]*\)|[`\[]", "", heading).lower() for heading in headings]
-    return {re.sub(r"[^\w\- ]", "", text).replace(" ", "-") for text in texts}
+    made = re.findall(r"^::: (oban\..+)$", prose(document), re.MULTILINE)
+    if "oban.errors" in made:
+        made += [f"oban.errors.{name}" for name in vars(errors)]
+    return {re.sub(r"[^\w\- ]", "", text).replace(" ", "-") for text in texts} | {*made}
 
 
 def test_links_lead_to_files_and_headings() -> None:

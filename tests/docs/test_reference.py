@@ -1,20 +1,28 @@
-"""The tables of `docs/reference/index.md` are complete: public names, options, commands and errors."""
+"""The pages of `docs/reference/` have every public name, option, state, command, error and table."""
 
+import functools
+import importlib
 import re
 from dataclasses import fields
 
+import griffe
+import pytest
+
 import oban
-from oban import JobState, errors
+from oban import JobState, SyncOban, errors
 from oban.cli import main
 from oban.config import Options, Retention
-from tests.support.processes import ROOT
+from oban.ddl import ENUM, TRIGGER
+from tests.support import docstrings, reference
 
-TEXT = (ROOT / "docs/reference/index.md").read_text()
+PAGES = {path.stem: path.read_text() for path in reference.PAGES.glob("*.md")}
+#: The objects whose docstrings are on a page, by the page.
+SHOWN = {page: re.findall(r"^::: (\S+)$", text, re.MULTILINE) for page, text in PAGES.items()}
 
 
-def rows(heading: str) -> dict[str, list[str]]:
+def rows(page: str, heading: str) -> dict[str, list[str]]:
     """The cells after the first one of each row of the tables below a heading, by each name in the first."""
-    section = TEXT.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    section = PAGES[page].partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
     found: dict[str, list[str]] = {}
     for line in re.findall(r"^\| `.*$", section, re.MULTILINE):
         first, *cells = (cell.strip() for cell in line.strip("| ").split(" | "))
@@ -22,12 +30,64 @@ def rows(heading: str) -> dict[str, list[str]]:
     return found
 
 
+@functools.cache
+def package() -> griffe.Module:
+    """The package as the site reads it: without importing it, and with the extension."""
+    extensions = griffe.load_extensions(docstrings.Docstrings())
+    loader = griffe.GriffeLoader(
+        search_paths=[reference.ROOT], docstring_parser=griffe.Parser.google, extensions=extensions
+    )
+    return loader.load("oban")  # type: ignore[return-value]
+
+
 def test_the_public_names_are_those_that_the_package_exports() -> None:
-    assert rows("Public names").keys() == set(oban.__all__)
+    assert rows("index", "Public names").keys() == set(oban.__all__)
+
+
+def test_every_public_name_is_on_one_page() -> None:
+    shown = [path for paths in SHOWN.values() for path in paths]
+    assert len(shown) == len(set(shown))
+    # One directive shows all errors.
+    shown += [f"oban.errors.{name}" for name, item in vars(errors).items() if isinstance(item, type)]
+    for path, name in docstrings.public_names(package()).items():
+        item = getattr(importlib.import_module(path.removesuffix(f".{name}")), name)
+        # The path of the decorator `worker` is that of a module.
+        where = f"{getattr(item, '__module__', None)}.{getattr(item, '__qualname__', None)}"
+        assert {path, where} & {*shown}, path
+
+
+@pytest.mark.parametrize(("page", "cls"), [("client", oban.Oban), ("sync_client", SyncOban)])
+def test_every_method_of_a_client_is_on_its_page(page: str, cls: type) -> None:
+    names = {path.rpartition(".")[2] for path in SHOWN[page] if path.startswith(f"oban.{cls.__name__}.")}
+    public = {name for name in dir(cls) if not name.startswith("_")}
+    # The handlers of a client are an attribute.
+    assert names == public | {"telemetry"}
+
+
+def test_docstrings_name_the_parameters_of_the_signature() -> None:
+    """As Griffe would warn about, but for options that a class statement or `**options` takes."""
+    for path in {path for paths in SHOWN.values() for path in paths} - {"oban.errors", "oban.filters"}:
+        item = package()[path.partition(".")[2]]
+        for member in (item, *item.all_members.values()) if item.is_class else (item,):
+            if member.docstring is None or member.name.startswith("_") or not hasattr(member, "parameters"):
+                continue
+            known = {parameter.name.lstrip("*") for parameter in member.parameters}
+            is_open = any(
+                parameter.kind is griffe.ParameterKind.var_keyword for parameter in member.parameters
+            )
+            for section in member.docstring.parsed:
+                if section.kind is griffe.DocstringSectionKind.parameters and not is_open and known:
+                    assert {parameter.name for parameter in section.value} <= known, member.path
+
+
+def test_every_documented_function_has_a_docstring() -> None:
+    for path in {path for paths in SHOWN.values() for path in paths}:
+        item = package()[path.partition(".")[2]]
+        assert item.docstring is not None, path
 
 
 def test_every_option_has_its_default() -> None:
-    listed, options, other = rows("Options of `Oban`"), Options(), Options(lease=100)
+    listed, options, other = rows("options", "Options of `Oban`"), Options(), Options(lease=100)
     names = {item.name for item in fields(Options) if item.init}
     assert listed.keys() == names | {item.name for item in fields(Retention)}
     for name in names:
@@ -40,19 +100,37 @@ def test_every_option_has_its_default() -> None:
             assert default.strip('`"') == value, name
 
 
-def test_every_state_command_and_error_has_a_row() -> None:
-    assert rows("States").keys() == {state.value for state in JobState}
-    commands = {re.sub(r"^oban -*", "", name) for name in rows("Commands")}
+def test_every_option_of_a_worker_has_a_row() -> None:
+    listed = rows("options", "Options of workers")
+    assert set(oban.fields.WorkerOptions.__annotations__) <= listed.keys()
+    assert set(oban.UniqueOptions.__annotations__) <= listed.keys()
+
+
+def test_every_state_and_command_has_a_row() -> None:
+    assert rows("states", "States").keys() == {state.value for state in JobState}
+    commands = {re.sub(r"^oban -*", "", name) for name in rows("commands", "Commands")}
     known_commands = {
         f"{name} {inner}" if inner else name
         for name, command in main.commands.items()
         for inner in getattr(command, "commands", {"": None})
     }
     assert commands == known_commands
-    section = TEXT.partition("\n## Errors\n")[2]
-    known = {
+
+
+def test_the_tables_of_the_code_are_up_to_date() -> None:
+    for path in reference.PAGES.glob("*.md"):
+        assert path.read_text() == reference.replaced(path), "run `python -m tests.support.reference`"
+    marks = {
         name
-        for name, item in vars(errors).items()
-        if isinstance(item, type) and item.__module__ == "oban.errors"
+        for text in PAGES.values()
+        for name in re.findall(r"^<!-- (.*) of the code: ", text, re.MULTILINE)
     }
-    assert set(re.findall(r"`(?:oban\.)?([A-Z]\w+)`", section)) == known | {"Oban"}
+    assert marks == reference.TABLES.keys()
+
+
+def test_what_only_postgresql_has_is_named() -> None:
+    text = PAGES["schema"]
+    assert {f"`{ENUM}`", f"`{TRIGGER}`"} <= {*re.findall(r"`\w+`", text)}
+    assert re.findall(r"`(\w+)`", text.partition("in this\norder: ")[2].partition(". On SQLite")[0]) == [
+        *JobState
+    ]

@@ -100,7 +100,7 @@ def names_in_table(page: str, heading: str) -> dict[str, str]:
 
 
 def test_the_tables_have_every_helper_filter_option_and_fixture() -> None:
-    assert names_in_table("docs/reference/index.md", "Helpers for tests").keys() == set(testing.__all__)
+    assert names_in_table("docs/reference/testing.md", "Helpers for tests").keys() == set(testing.__all__)
     assert names_in_table(GUIDE, "What was enqueued").keys() == EnqueuedFilters.__annotations__.keys()
     options = inspect.signature(testing.drain_queue).parameters
     documented = names_in_table(GUIDE, "Run what was enqueued")
