@@ -10,6 +10,12 @@ MAKE_DOCS = "tests/docs/test_site.py tests its parts, and `.ci/run` builds the s
 NOT_EXECUTED: dict[tuple[str, str], str] = {
     ("CONTRIBUTING.md", "$ make docs SITE_URL=https://docs.example.com/"): MAKE_DOCS,
     ("CONTRIBUTING.md", "$ make docs SITE_URL=https://docs.example.com/ DOCS_VERSION=0.1"): MAKE_DOCS,
+    ("docs/coming_from/apscheduler.md", "# shop/tasks.py, with APScheduler"): "it needs APScheduler",
+    ("docs/coming_from/arq.md", "# shop/tasks.py, with arq"): "it needs arq and Redis",
+    ("docs/coming_from/dramatiq.md", "# shop/tasks.py, with Dramatiq"): "it needs Dramatiq and Redis",
+    ("docs/coming_from/dramatiq.md", "# shop/schedule.py, with Dramatiq"): "it needs Dramatiq and Redis",
+    ("docs/coming_from/procrastinate.md", "# shop/tasks.py, with Procrastinate"): "it needs Procrastinate",
+    ("docs/coming_from/procrastinate.md", "# move_jobs.py, with Procrastinate"): "it needs Procrastinate",
     ("docs/coming_from/celery.md", "# shop/tasks.py, with Celery"): "it needs Celery and Redis",
     ("docs/coming_from/rq.md", "# shop/tasks.py, with RQ"): "it needs RQ and Redis",
     ("docs/coming_from/rq.md", "# shop/schedule.py, with RQ"): "it needs RQ and Redis",

@@ -66,6 +66,59 @@ PEERS = {
             ),
         },
     ),
+    "arq": Peer(
+        "0.28",
+        {"arq": {"Retry", "cron"}, "arq.connections": {"RedisSettings"}},
+        {
+            *("RedisSettings.from_dsn", "Retry.defer", "cron.hour", "cron.minute", "cron.timeout"),
+            *("redis.enqueue_job", "enqueue_job._defer_by"),
+        },
+    ),
+    "Dramatiq": Peer(
+        "2.2",
+        {
+            "dramatiq": {""},
+            "dramatiq.brokers.redis": {"RedisBroker"},
+            "dramatiq.middleware": {"CurrentMessage"},
+            "apscheduler.schedulers.blocking": {"BlockingScheduler"},
+            "apscheduler.triggers.cron": {"CronTrigger"},
+        },
+        {
+            *("dramatiq.set_broker", "RedisBroker.url", "broker.add_middleware", "dramatiq.actor"),
+            *("actor.queue_name", "actor.max_retries", "actor.min_backoff", "actor.throws"),
+            *("actor.time_limit", "send_receipt.send", "ask_for_review.send_with_options"),
+            *("send_with_options.args", "send_with_options.delay", "sales_report.send"),
+            *("CurrentMessage.get_current_message", "message.message_id"),
+            *("scheduler.add_job", "scheduler.start", "CronTrigger.from_crontab"),
+        },
+    ),
+    "Procrastinate": Peer(
+        "3.10",
+        {"procrastinate": {"App", "PsycopgConnector", "RetryStrategy"}},
+        {
+            *("App.connector", "PsycopgConnector.conninfo", "app.task", "app.periodic", "task.queue"),
+            *("task.retry", "task.queueing_lock", "periodic.cron", "send_receipt.configure"),
+            *("RetryStrategy.max_attempts", "RetryStrategy.wait", "RetryStrategy.retry_exceptions"),
+            *("ask_for_review.configure", "configure.connection", "configure.schedule_in"),
+            *("configure.defer_async", "later.defer_async", "defer_async.order_id", "defer_async.address"),
+        },
+    ),
+    "APScheduler": Peer(
+        "3.11",
+        {
+            "apscheduler.jobstores.sqlalchemy": {"SQLAlchemyJobStore"},
+            "apscheduler.schedulers.background": {"BackgroundScheduler"},
+            "apscheduler.triggers.cron": {"CronTrigger"},
+            "apscheduler.triggers.date": {"DateTrigger"},
+        },
+        {
+            *("SQLAlchemyJobStore.engine", "BackgroundScheduler.jobstores", "BackgroundScheduler.timezone"),
+            *("BackgroundScheduler.job_defaults", "CronTrigger.from_crontab", "from_crontab.timezone"),
+            *("scheduler.add_job", "scheduler.start", "scheduler.shutdown", "scheduler.get_jobs"),
+            *("add_job.args", "add_job.run_date", "add_job.id", "add_job.replace_existing", "start.paused"),
+            *("old.id", "old.next_run_time", "old.func_ref", "old.args", "old.trigger", "old.remove"),
+        },
+    ),
 }
 
 

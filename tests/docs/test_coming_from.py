@@ -5,6 +5,7 @@ The modules that forward jobs of another queue run with a stand-in for that queu
 
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -25,9 +26,14 @@ INDEX = "docs/coming_from/index.md"
 PAGES = {
     "Celery": "docs/coming_from/celery.md",
     "RQ": "docs/coming_from/rq.md",
+    "arq": "docs/coming_from/arq.md",
+    "Dramatiq": "docs/coming_from/dramatiq.md",
+    "Procrastinate": "docs/coming_from/procrastinate.md",
+    "APScheduler": "docs/coming_from/apscheduler.md",
 }
-#: Pages whose module is written for a `SyncOban`.
-SYNC = ["Celery", "RQ"]
+#: Pages whose module is written for a `SyncOban`, and for an `Oban`.
+SYNC = ["Celery", "RQ", "Dramatiq", "APScheduler"]
+ASYNC = ["arq", "Procrastinate"]
 OURS = ("oban", "shop", "sqlalchemy", *sys.stdlib_module_names)
 
 pytestmark = pytest.mark.usefixtures("own_registry")
@@ -139,7 +145,9 @@ def test_a_busy_mail_server_is_tried_again_after_a_minute(peer: str, shop: Shop)
     assert 59 < (receipt.scheduled_at - receipt.attempted_at).total_seconds() < 70
 
 
-@pytest.mark.parametrize(("peer", "state"), [("Celery", "discarded"), ("RQ", "retryable")])
+@pytest.mark.parametrize(
+    ("peer", "state"), [*((peer, "discarded") for peer in SYNC if peer != "RQ"), ("RQ", "retryable")]
+)
 def test_another_error_ends_the_job_if_the_other_queue_does_not_retry_it(
     peer: str, state: str, shop: Shop
 ) -> None:
@@ -158,6 +166,32 @@ def test_the_report_is_made_at_three_and_stores_its_result(peer: str, shop: Shop
     job = jobs.sales_report.enqueue_sync()
     assert drain_queue("default", jobs.oban)["completed"] == 1
     assert jobs.oban.get_job(job.id).recorded == {"orders": 1}
+
+
+@pytest.mark.parametrize("peer", ASYNC)
+async def test_an_async_module_does_the_same(
+    peer: str, shop: Shop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    jobs = shop.jobs(peer)
+    oban = jobs.oban
+    assert await jobs.place_order("ann@example.com") == 1
+    assert (await drain_queue("mailers", oban))["completed"] == 2
+    assert capsys.readouterr().out.splitlines() == [
+        "to ann@example.com: Receipt for order 1",
+        "to ann@example.com: How did you like it?",
+    ]
+    (entry,) = declared_entries("Oban", [])
+    assert entry.declared["expression"] == "0 3 * * *"
+    report = await jobs.sales_report.enqueue()
+    assert (await drain_queue("default", oban))["completed"] == 1
+    assert (await oban.get_job(report.id)).recorded == {"orders": 1}
+    shop.breaks(sys.modules["shop.mail"].Busy())
+    await jobs.send_receipt.enqueue(2, "bob@example.com")
+    assert (await drain_queue("mailers", oban, with_scheduled=False))["retryable"] == 1
+    shop.breaks(ValueError("no such address"))
+    await jobs.send_receipt.enqueue(3, "cid@example.com")
+    assert (await drain_queue("mailers", oban, with_scheduled=False))["discarded"] == 1
+    await jobs.engine.dispose()
 
 
 def forwarded(oban: SyncOban) -> list[tuple[str, dict[str, Any], dict[str, Any]]]:
@@ -194,6 +228,82 @@ def test_jobs_of_rq_are_forwarded_once(shop: Shop) -> None:
     assert forwarded(jobs.oban) == [
         ("shop.jobs.send_receipt", {"order_id": 1, "address": "ann@example.com"}, {"rq_id": "a"}),
         ("shop.jobs.AskForReview", {"order": 1}, {"rq_id": "a"}),
+    ]
+
+
+async def test_jobs_of_arq_are_forwarded_once(shop: Shop) -> None:
+    shop.install("arq", "")
+    shop.install("arq.connections", "").RedisSettings = SimpleNamespace(from_dsn=str)
+    jobs = shop.jobs("arq")
+    tasks = shop.moving("arq")
+    assert tasks.WorkerSettings.functions == [tasks.send_receipt, tasks.ask_for_review]
+    for _ in range(2):
+        await tasks.send_receipt({"job_id": "a"}, 1, "ann@example.com")
+        await tasks.ask_for_review({"job_id": "b"}, 1)
+    found = [(job.worker, job.meta) for job in await jobs.oban.list_jobs()]
+    assert found == [("shop.jobs.send_receipt", {"arq_id": "a"}), ("shop.jobs.AskForReview", {"arq_id": "b"})]
+    await jobs.engine.dispose()
+
+
+def test_messages_of_dramatiq_are_forwarded_once(shop: Shop) -> None:
+    class Broker:
+        def __init__(self, url: str) -> None: ...
+
+        def add_middleware(self, middleware: object) -> None: ...
+
+    class CurrentMessage:
+        @classmethod
+        def get_current_message(cls) -> Any:
+            return SimpleNamespace(message_id="a")
+
+    dramatiq = shop.install("dramatiq", "")
+    dramatiq.set_broker = lambda broker: None
+    dramatiq.actor = lambda queue_name: lambda function: function
+    shop.install("dramatiq.brokers", "")
+    shop.install("dramatiq.brokers.redis", "").RedisBroker = Broker
+    shop.install("dramatiq.middleware", "").CurrentMessage = CurrentMessage
+    jobs = shop.jobs("Dramatiq")
+    tasks = shop.moving("Dramatiq")
+    for _ in range(2):
+        tasks.send_receipt(1, "ann@example.com")
+        tasks.ask_for_review(1)
+    assert forwarded(jobs.oban) == [
+        ("shop.jobs.send_receipt", {"order_id": 1, "address": "ann@example.com"}, {"message_id": "a"}),
+        ("shop.jobs.AskForReview", {"order": 1}, {"message_id": "a"}),
+    ]
+
+
+def test_dates_of_apscheduler_are_moved_once_and_its_schedules_stay(shop: Shop) -> None:
+    removed = []
+    due = datetime(2091, 7, 1, tzinfo=UTC)
+
+    class DateTrigger: ...
+
+    def old(id: str, name: str, *args: Any, trigger: object) -> SimpleNamespace:
+        found = SimpleNamespace(id=id, func_ref=f"shop.tasks:{name}", args=args, trigger=trigger)
+        found.next_run_time, found.remove = due, lambda: removed.append(id)
+        return found
+
+    date = DateTrigger()
+    stored = [
+        old("a", "send_receipt", 1, "ann@example.com", trigger=date),
+        old("b", "ask_for_review", 1, trigger=date),
+        old("nightly", "sales_report", trigger="cron"),
+    ]
+    shop.install("apscheduler", "")
+    shop.install("apscheduler.triggers", "")
+    shop.install("apscheduler.triggers.date", "").DateTrigger = DateTrigger
+    jobs = shop.jobs("APScheduler")
+    shop.install("shop.tasks", "").scheduler = SimpleNamespace(
+        start=lambda paused: None, shutdown=lambda: None, get_jobs=lambda: stored
+    )
+    (script,) = (file for file in files(PAGES["APScheduler"]) if file.path == "move_jobs.py")
+    for _ in range(2):
+        shop.install("move_jobs", script.code)
+    assert removed == ["a", "b"] * 2
+    assert [(job.worker, job.state, job.scheduled_at) for job in jobs.oban.list_jobs()] == [
+        ("shop.jobs.send_receipt", "scheduled", due),
+        ("shop.jobs.AskForReview", "scheduled", due),
     ]
 
 
