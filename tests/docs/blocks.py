@@ -32,6 +32,7 @@ _READERS = {
     "snippets": "python",
     "Page": "python",
     "files": "python",
+    "all_blocks": "*",
 }
 
 
@@ -114,7 +115,7 @@ class _Module:
         condition = self._condition(call)
         for block in blocks():
             in_page = block.page in (_named(pages) if pages else self.pages)
-            in_language = block.language == language if language else block.language in self.languages
+            in_language = language in ("*", block.language) if language else block.language in self.languages
             if in_page and in_language and (condition is None or _holds(condition, block)):
                 yield block
 

@@ -35,13 +35,25 @@ class Terminals:
         columns: int = 100,
         rows: int = 40,
         environment: Mapping[str, str] | None = None,
+        module: str | None = None,
+        folder: str | None = None,
     ) -> "Terminal":
-        """Start `oban` with these arguments in the current folder, in a terminal of this size."""
+        """Start `oban`, or a module as `python -m` does, with these arguments in a terminal of this size.
+
+        It runs in `folder`, by default the current one.
+        """
         changes = {**dict.fromkeys(_UNSET), "TERM": "xterm-256color", **(environment or {})}
         # The process that forks began with another environment.
         for name in ("OBAN_DATABASE_URL", "OBAN_APP", "OBAN_NAME", "OBAN_PREFIX"):
             changes.setdefault(name, os.environ.get(name))
-        self._send(arguments=arguments, columns=columns, rows=rows, folder=os.getcwd(), environment=changes)
+        self._send(
+            arguments=arguments,
+            columns=columns,
+            rows=rows,
+            folder=folder or os.getcwd(),
+            environment=changes,
+            module=module,
+        )
         answer, (file,), *_ = socket.recv_fds(self._link, 4, 1)
         return Terminal(self, struct.unpack("i", answer)[0], file, columns, rows)
 

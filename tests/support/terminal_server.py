@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import pty
+import runpy
 import socket
 import struct
 import sys
@@ -40,23 +41,35 @@ def serve(link: socket.socket) -> None:
 
 
 def run(
-    arguments: list[str], columns: int, rows: int, folder: str, environment: dict[str, str | None]
+    arguments: list[str],
+    columns: int,
+    rows: int,
+    folder: str,
+    environment: dict[str, str | None],
+    module: str | None,
 ) -> NoReturn:
-    """Run a command as `oban` does, in the terminal that is this process's input and output."""
+    """Run `oban`, or a module, in the terminal that is this process's input and output."""
     fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
     os.chdir(folder)
     for name, value in environment.items():
         os.environ.pop(name, None)
         if value is not None:
             os.environ[name] = value
-    sys.argv = ["oban", *arguments]
+    sys.argv = [module or "oban", *arguments]
     # click would call the program `python -m tests.support.terminal_server`.
     sys.modules["__main__"].__package__ = ""
     code: Any = 0
     try:
-        main()
+        if module:
+            sys.path.insert(0, folder)
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
+        else:
+            main()
     except SystemExit as end:
         code = end.code
+        # What Python does with a message.
+        if isinstance(code, str):
+            print(code, file=sys.stderr)
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
