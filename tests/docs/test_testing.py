@@ -19,11 +19,13 @@ from tests.support.processes import ROOT
 GUIDE = "docs/guides/testing.md"
 PAGES = [
     GUIDE,
+    "docs/guides/testing_enqueued.md",
     "docs/guides/testing_clock.md",
     "docs/guides/testing_setup.md",
     "docs/guides/testing_nodes.md",
 ]
-RECIPES = "docs/guides/testing_recipes.md"
+ENQUEUED = "docs/guides/testing_enqueued.md"
+RECIPES = ["docs/guides/testing_web.md", "docs/guides/testing_recipes.md"]
 #: Prints the message that the guide shows.
 FAILING = """
 import pytest
@@ -89,7 +91,7 @@ def test_the_tests_of_the_pages_pass_and_a_failing_assertion_prints_what_the_gui
     output = run(tmp_path, *STRICT, "-rP")
     assert f"\n{count + 1} passed" in output
     (message,) = re.findall(r"^<(.*?)>$", output, re.MULTILINE | re.DOTALL)
-    assert fenced(GUIDE, "text") == [message + "\n"]
+    assert fenced(ENQUEUED, "text") == [message + "\n"]
 
 
 def names_in_table(page: str, heading: str) -> dict[str, str]:
@@ -101,7 +103,7 @@ def names_in_table(page: str, heading: str) -> dict[str, str]:
 
 def test_the_tables_have_every_helper_filter_option_and_fixture() -> None:
     assert names_in_table("docs/reference/testing.md", "Helpers for tests").keys() == set(testing.__all__)
-    assert names_in_table(GUIDE, "What was enqueued").keys() == EnqueuedFilters.__annotations__.keys()
+    assert names_in_table(ENQUEUED, "Filters").keys() == EnqueuedFilters.__annotations__.keys()
     options = inspect.signature(testing.drain_queue).parameters
     documented = names_in_table(GUIDE, "Run what was enqueued")
     assert documented.keys() == options.keys()
@@ -115,7 +117,7 @@ def test_the_tables_have_every_helper_filter_option_and_fixture() -> None:
 # It imports several frameworks.
 @pytest.mark.slow
 def test_the_tests_of_the_pages_and_the_recipes_pass(tmp_path: Path) -> None:
-    count = write(tmp_path, [*PAGES, RECIPES])
+    count = write(tmp_path, [*PAGES, *RECIPES])
     assert f"\n{count} passed" in run(tmp_path, *STRICT)
 
 
@@ -123,7 +125,7 @@ def test_the_tests_of_the_pages_and_the_recipes_pass(tmp_path: Path) -> None:
 def test_they_pass_on_postgresql_in_two_processes(
     tmp_path: Path, postgresql_factory: PostgreSQLFactory
 ) -> None:
-    count = write(tmp_path, [*PAGES, RECIPES])
+    count = write(tmp_path, [*PAGES, *RECIPES])
     url = postgresql_factory.create(empty=True)
     output = run(
         tmp_path, *STRICT, "-n", "2", OBAN_TEST_DATABASE_URL=url.render_as_string(hide_password=False)
