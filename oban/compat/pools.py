@@ -1,5 +1,6 @@
 """Private names of SQLAlchemy's connection pools."""
 
+from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy import Pool
@@ -37,10 +38,11 @@ def tests_connections(pool: Pool) -> bool:
     return getattr(pool, "_pre_ping", False) or any(hasattr(each, _OWN) for each in listeners)
 
 
-def open_idle(pool: Pool) -> bool:
+def open_idle(pool: Pool, opened: Callable[[ConnectionPoolEntry], object] = bool) -> bool:
     """Open one more connection of a queue pool, and leave it idle there; raises what connecting raises.
 
-    Returns False if the pool is full. Without the names, False as well: the jobs then open connections.
+    `opened` is called with its entry. Returns False if the pool is full. Without the names, False as well:
+    the jobs then open connections.
     """
     try:
         private: Any = pool
@@ -55,6 +57,7 @@ def open_idle(pool: Pool) -> bool:
     except BaseException:
         discount()
         raise
+    opened(entry)
     put(entry)
     return True
 

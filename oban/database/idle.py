@@ -36,6 +36,11 @@ def watch(engine: Engine) -> None:
         event.listen(engine.pool, "checkout", listener)
 
 
+def note_use(entry: ConnectionPoolEntry) -> None:
+    """Note that a connection works at this moment, such as one that has just been opened ahead of its use."""
+    entry.info[_USED_AT] = clock.monotonic()
+
+
 def _check_out(
     dialect: Dialect, dbapi_connection: DBAPIConnection, entry: ConnectionPoolEntry, _: object
 ) -> None:

@@ -11,12 +11,14 @@ import psycopg
 import pytest
 from sqlalchemy import URL, create_engine, make_url, text
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
-from oban import Job, Oban, SyncOban, Worker
+from oban import Job, JobState, Oban, SyncOban, Worker
 from oban.database import idle
+from oban.runner.execution import session_pool
 from tests.support.databases import PostgreSQLFactory
-from tests.support.internals import idle_connections, runner_of
+from tests.support.internals import idle_connections, runner_of, session_pool_of
+from tests.support.jobs import reaches
 from tests.support.options import NO_POLLING
 from tests.support.relay import Relay
 from tests.support.waiting import eventually
@@ -32,6 +34,13 @@ class Ping(Worker):
         if job.args.get("again"):
             end_all(make_url(job.args["url"]))
             await Ping.enqueue({})
+
+
+class Select(Worker, max_attempts=1):
+    """Uses the session of its job."""
+
+    async def process(self, job: Job, session: AsyncSession) -> None:
+        await session.execute(text("SELECT 1"))
 
 
 def plain(url: URL) -> str:
@@ -126,6 +135,19 @@ async def test_the_pools_of_a_node_replace_lost_connections(oban: Oban, url: URL
         await database.read(lambda transaction: transaction.execute(text("SELECT 1")))
         await database.write(lambda transaction: transaction.execute(text("SELECT 1")))
         await node.enqueue(Ping.new({}))
+
+
+async def test_sessions_of_jobs_replace_connections_that_were_lost_before_their_first_use(
+    url: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session_pool, "OPENING_DELAY", 0.0)
+    async with Oban(url, queues={"default": 2}, **NO_POLLING) as node:
+        pool = session_pool_of(node)
+        await eventually(lambda: pool.checkedin() == 2)
+        # While this blocks the event loop, it cannot notice that the connections end.
+        end_all(url)
+        job = await node.enqueue(Select.new())
+        await reaches(node, job, JobState.COMPLETED)
 
 
 async def test_a_call_within_a_job_survives_the_end_of_its_connections(url: URL) -> None:

@@ -12,6 +12,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from oban import compat, error_texts
+from oban.database import idle
 from oban.database.aio import Database
 from oban.database.loops import LoopPool
 from oban.runner import deadlines
@@ -67,7 +68,7 @@ class SessionPool:
         try:
             # The limit of a queue is for its jobs on the loop and in threads together.
             while _count(pool) + self._in_threads() < self._target:
-                if not await compat.run_sync(partial(compat.open_idle, pool)):
+                if not await compat.run_sync(partial(compat.open_idle, pool, idle.note_use)):
                     return
                 opened += 1
         # A job that needs a connection opens it, or waits until the server accepts it.
