@@ -1,5 +1,6 @@
 """The snippets of `docs/guides/dashboard.md` work, and the events that it describes are sent."""
 
+import re
 from typing import Any
 
 import pytest
@@ -9,11 +10,15 @@ from starlette.requests import HTTPConnection
 from starlette.responses import RedirectResponse
 
 from oban import Job, Oban
+from oban.job_search.language import parse
 from oban.web import Access, dashboard
+from tests.docs.snippets import fenced
 from tests.docs.stage import Page, Snippet, Stage
+from tests.support.processes import ROOT
 from tests.support.web import Visitor
 
 PAGE = Page("guides/dashboard.md")
+SEARCHES = (ROOT / "docs/guides/dashboard_pages.md").read_text()
 
 
 class User:
@@ -100,6 +105,16 @@ async def test_changes_and_refusals_are_told(stage: Stage, snippet: Snippet) -> 
     assert changed.endswith("done, 1 changed")
     assert refused.startswith("ada: delete_jobs refused, ")
     await app.aclose()
+
+
+def test_the_searches_of_the_page_are_understood() -> None:
+    section = SEARCHES.partition("## Searching jobs")[2].partition("\n## ")[0]
+    cells = re.findall(r"^\| (`.*?) \|", section, re.MULTILINE)
+    searches = [query for cell in cells for query in re.findall(r"`([^`]+)`", cell)]
+    assert len(searches) > 15
+    (shown,) = fenced("docs/guides/dashboard_pages.md", "text")
+    assert len(parse(shown.strip())) == 6
+    assert all(parse(search) for search in searches if not search.startswith("<") and search != ">=")
 
 
 def test_every_snippet_is_run_by_a_test() -> None:

@@ -27,12 +27,12 @@ def url(request: pytest.FixtureRequest) -> Iterator[URL]:
 
 @pytest.fixture
 async def stage(oban: Oban) -> AsyncIterator[Stage]:
-    """A running node and the names of the first snippet."""
+    """A running node and the names of the first snippet about typed args."""
     await delete_rows(oban.engine)
     stage = Stage(oban)
     queues = {"default": 2, "media": 2, "mailers": 2}
     async with Oban(oban.engine, queues=queues, **FAST_POLLING):
-        await stage.run(PAGE.snippets[0])
+        await stage.run(PAGE.snippets[1])
         yield stage
 
 
@@ -47,10 +47,17 @@ async def completed(stage: Stage) -> list[Job]:
     return [await reaches(stage.oban, job, JobState.COMPLETED) for job in await stage.oban.list_jobs()]
 
 
+@PAGE.shows("class Welcome(")
+async def test_a_class_and_a_function_are_workers(stage: Stage, snippet: Snippet, printed: Any) -> None:
+    await stage.run(snippet)
+    await completed(stage)
+    assert sorted(printed()) == ["reminding user 7", "welcome, user 7"]
+
+
 @PAGE.shows("class Report(")
 async def test_the_worker_of_the_first_snippet_is_defined(stage: Stage, snippet: Snippet) -> None:
     assert "Report" in stage.names
-    assert snippet.line < PAGE.snippets[1].line
+    assert snippet.line < PAGE.snippets[2].line
 
 
 @PAGE.shows("await Report.enqueue(")
