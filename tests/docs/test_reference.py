@@ -4,6 +4,8 @@ import functools
 import importlib
 import re
 from dataclasses import fields
+from pathlib import Path
+from typing import Any
 
 import griffe
 import pytest
@@ -13,6 +15,7 @@ from oban import JobState, SyncOban, errors
 from oban.cli import main
 from oban.config import Options, Retention
 from oban.ddl import ENUM, TRIGGER
+from tests.docs.snippets import fenced
 from tests.support import docstrings, reference
 
 PAGES = {path.stem: path.read_text() for path in reference.PAGES.glob("*.md")}
@@ -62,6 +65,16 @@ def test_every_method_of_a_client_is_on_its_page(page: str, cls: type) -> None:
     public = {name for name in dir(cls) if not name.startswith("_")}
     # The handlers of a client are an attribute.
     assert names == public | {"telemetry"}
+
+
+def test_the_examples_make_clients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(fenced("docs/reference/client.md", "python")[0], names)
+    assert isinstance(names["oban"], oban.Oban)
+    assert names["oban"].options.queues["default"].limit == 10
+    exec(fenced("docs/reference/sync_client.md", "python")[0], names)
+    assert isinstance(names["oban"], SyncOban)
 
 
 def test_docstrings_name_the_parameters_of_the_signature() -> None:

@@ -245,3 +245,8 @@ def all_ready(supervisor: Supervisor) -> bool:
 def looks_soon(leader: Leader) -> bool:
     """Whether a signal has made a node look at the lease of its leader soon."""
     return leader._next_look is not None
+
+
+def run_sync(oban: SyncOban, function: Callable[..., Any], *args: Any) -> Any:
+    """Run a function of `oban.repository` in a transaction of the client."""
+    return oban._database.run(None, function, *args)
