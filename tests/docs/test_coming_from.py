@@ -3,6 +3,7 @@
 The modules that forward jobs of another queue run with a stand-in for that queue.
 """
 
+import re
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -23,6 +24,7 @@ from tests.support.databases import SQLiteFactory
 from tests.support.processes import ROOT
 
 INDEX = "docs/coming_from/index.md"
+COMPARISON = "docs/coming_from/comparison.md"
 PAGES = {
     "Celery": "docs/coming_from/celery.md",
     "RQ": "docs/coming_from/rq.md",
@@ -317,3 +319,22 @@ def test_the_last_photo_publishes_the_album(shop: Shop, capsys: pytest.CaptureFi
     assert drain_queue("images", oban)["completed"] == 3
     assert capsys.readouterr().out == "resizing a\nresizing b\npublishing album 1\n"
     assert all(isinstance(job, Job) for job in oban.list_jobs())
+
+
+def test_the_figures_are_those_that_the_benchmarks_report() -> None:
+    shown, measured = (
+        re.findall(r"^\| (?:drain|insert|latency|scheduled).*$", (ROOT / page).read_text(), re.MULTILINE)
+        for page in (COMPARISON, "benchmarks/README.md")
+    )
+    assert len(shown) == 8
+    assert [line for line in measured if line.count("|") == 6] == shown
+
+
+@pytest.mark.parametrize("table", range(2))
+def test_every_row_of_the_comparison_has_a_cell_for_each_library(table: int) -> None:
+    tables = [
+        block.splitlines()
+        for block in (ROOT / COMPARISON).read_text().split("\n\n")
+        if block.startswith("| | oban | ") and "raw" not in block.splitlines()[0]
+    ]
+    assert {line.count("|") for line in tables[table]} == {tables[table][0].count("|")}
