@@ -25,7 +25,7 @@ SITE_VERSION := $(if $(DOCS_VERSION),--version '$(DOCS_VERSION)')
 # Pythons that are there, but not on the path.
 PYENV := $(wildcard $(HOME)/.pyenv/versions/*/bin/python3.1[123])
 
-.PHONY: help demo test test-all test-rest test-second test-browser screenshots docs docs-serve check bench mutants matrix clean
+.PHONY: help demo test test-all test-rest test-second test-browser screenshots pictures docs docs-serve check bench mutants matrix clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -75,9 +75,14 @@ test-browser: $(VENV)/.dev docs ## Run the tests of the dashboard and of the doc
 screenshots: $(VENV)/.dev ## Take pictures of the dashboard, in build/screenshots (ARGS=… for some, by name)
 	$(BIN)/python -m tests.browser.screenshots $(ARGS)
 
-# Its links lead to other files of the site. The page is not committed.
-docs/changelog.md: CHANGELOG.md
-	sed 's#](docs/#](#g' $< > $@
+pictures: $(VENV)/.dev ## Take the pictures of the README and of the documentation again
+	$(BIN)/python -m tests.browser.pictures
+
+# Its links lead to other files of the site. The page is not committed, and the search leaves it out: one section of it
+# would be a result for almost every question.
+docs/changelog.md: CHANGELOG.md Makefile
+	printf -- '---\nsearch:\n  exclude: true\n---\n\n' > $@
+	sed 's#](docs/#](#g' $< >> $@
 
 docs: $(SITE_NEEDS) docs/changelog.md ## Build the documentation's site into build/site (DOCS_VERSION=… for a version of it, in build/versions)
 	$(BIN)/python -m tools.site configure --url '$(SITE_URL)' $(SITE_VERSION)

@@ -21,7 +21,7 @@ BUILT = ROOT / ".zensical.toml"
 CHANGES = "changelog.md"
 
 _FRONT_MATTER = re.compile(r"---\n(.*?)\n---\n", re.DOTALL)
-_NO_PROSE = ("#", "|", "!", "<", "-", "*", "=", ">", ":::", "[")
+_NO_PROSE = re.compile(r"[#|!<>=]|[-*] |:::|\[[^]]*\]:")
 _REDIRECT = """<!doctype html>
 <meta charset="utf-8">
 <title>Redirecting</title>
@@ -41,7 +41,7 @@ def pages(entries: list[Any]) -> Iterator[str]:
 
 
 def description(page: str) -> str:
-    """Return the `description` in the front matter of a page, or the first sentence of its text."""
+    """Return the `description` of the front matter of a page, its first sentence, or its headings."""
     path = ROOT / "CHANGELOG.md" if page == CHANGES else DOCS / page
     text = path.read_text(encoding="utf-8")
     if front := _FRONT_MATTER.match(text):
@@ -50,7 +50,8 @@ def description(page: str) -> str:
         text = text[front.end() :]
     text = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
     paragraphs = (" ".join(paragraph.split()) for paragraph in re.split(r"\n\s*\n", text))
-    prose = next((found for found in paragraphs if found and not found.startswith(_NO_PROSE)), "")
+    headings = ", ".join(re.findall("^## (.+)$", text, re.MULTILINE))
+    prose = next((found for found in paragraphs if found and not _NO_PROSE.match(found)), headings)
     prose = re.sub(r"\[([^]]+)\]\([^)]*\)", r"\1", prose)
     return re.split(r"(?<=[.?!])\s|:$", prose, maxsplit=1)[0]
 
