@@ -46,6 +46,9 @@ class EnqueueOperations(ABC, Generic[CallerT]):
         Raises:
             InvalidTarget: `job` is not a `Job`, or was enqueued before.
             InvalidJob: A list or dict of the job was changed in place and cannot be stored.
+
+        Example:
+            `await oban.enqueue(Report.new({"customer": 7}), session=session)`
         """
 
     @abstractmethod
@@ -65,13 +68,16 @@ class EnqueueOperations(ABC, Generic[CallerT]):
         Raises:
             InvalidTarget: An item is not a `Job`, was enqueued before, or was passed twice.
             InvalidJob: A list or dict of a job was changed in place and cannot be stored.
+
+        Example:
+            `await oban.enqueue_many(Report.new({"customer": number}) for number in range(10))`
         """
 
     @abstractmethod
     def enqueue_stream(
         self, jobs: Iterable[Job], *, batch: int = insert.BATCH, session: CallerT | None = None
     ) -> MaybeAwaitable[int]:
-        """Insert any number of jobs in batches, in constant memory, and return their number.
+        """Insert any number of jobs in batches, in constant memory.
 
         The jobs are inserted while they are generated, and do not become part of a session. Without
         `session`, each batch is a transaction of its own: if one fails, or `jobs` raises, the batches
@@ -82,7 +88,14 @@ class EnqueueOperations(ABC, Generic[CallerT]):
             batch: How many jobs are collected and inserted at a time (default 1,000).
             session: The caller's session or connection, to insert all jobs in its transaction.
 
+        Returns:
+            The number of jobs that were inserted.
+
         Raises:
             ConfigError: `batch` is not a positive integer.
-            InvalidTarget, InvalidJob: As for `enqueue_many`.
+            InvalidTarget: An item is not a `Job`, was enqueued before, or is part of its batch twice.
+            InvalidJob: A list or dict of a job was changed in place and cannot be stored.
+
+        Example:
+            `await oban.enqueue_stream(Report.new({"row": row}) for row in rows)`
         """

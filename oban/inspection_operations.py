@@ -36,6 +36,9 @@ class InspectionOperations(ABC, Generic[CallerT]):
         Raises:
             InvalidTarget: `job_or_id` is neither a `Job` nor an integer.
             NotEnqueued: The `Job` was never enqueued.
+
+        Example:
+            `print(await oban.why(job))`
         """
 
     @abstractmethod
@@ -57,6 +60,9 @@ class InspectionOperations(ABC, Generic[CallerT]):
 
         Raises:
             InvalidArgument: `count_limit` is not a positive integer.
+
+        Example:
+            `await oban.stats(count_limit=1000)`
         """
 
     @abstractmethod
@@ -71,6 +77,9 @@ class InspectionOperations(ABC, Generic[CallerT]):
 
         Returns:
             A `NodeInfo` for each process. The list is empty if none runs.
+
+        Example:
+            `[node.node for node in await oban.list_nodes() if not node.alive]`
         """
 
     @abstractmethod
@@ -94,6 +103,9 @@ class InspectionOperations(ABC, Generic[CallerT]):
 
         Raises:
             InvalidArgument: There is no check with a code of `skip`, or an argument is of another type.
+
+        Example:
+            `await oban.health(Thresholds(oldest_job_warning=60), skip=["bloat"])`
         """
 
     def check_node(self) -> NodeCheck:
@@ -104,6 +116,9 @@ class InspectionOperations(ABC, Generic[CallerT]):
 
         Returns:
             A `NodeCheck`. A client that runs no queues, such as a `SyncOban`, is live and never ready.
+
+        Example:
+            `oban.check_node().is_ready`
         """
         return not_ready("this client has no queues to run")
 
@@ -128,4 +143,7 @@ class InspectionOperations(ABC, Generic[CallerT]):
         Raises:
             InvalidTarget: `job_or_id` is neither a `Job` nor an integer.
             NotEnqueued: The `Job` was never enqueued.
+
+        Example:
+            `[(attempt.outcome, attempt.error) for attempt in await oban.list_attempts(job)]`
         """

@@ -31,8 +31,14 @@ class JobOperations(ABC, Generic[CallerT]):
             job_id: The id.
             session: The caller's session or connection, to read in its transaction.
 
+        Returns:
+            The job, or None.
+
         Raises:
             InvalidTarget: `job_id` is not an integer.
+
+        Example:
+            `await oban.get_job(42)`
         """
 
     @abstractmethod
@@ -57,12 +63,18 @@ class JobOperations(ABC, Generic[CallerT]):
                 job several times can return fewer jobs, and there may be more of them.
             after: A job or an id: only jobs with larger ids are read (default: all).
 
+        Returns:
+            The jobs, which belong to `session` if that is a session.
+
         Raises:
             ConfigError: `limit` is not a positive integer.
             InvalidTarget: The statement is not a `select(Job)`; it has a LIMIT, and so has the call; or
                 `after` is passed with a statement that has an order other than by id, or a LIMIT, OFFSET,
                 HAVING or DISTINCT ON. Or `after` is neither a `Job` nor an integer.
             NotEnqueued: The `Job` that was passed as `after` was never enqueued.
+
+        Example:
+            `await oban.list_jobs(select(Job).where(filters.state("retryable")), limit=100)`
         """
 
     @abstractmethod
@@ -84,10 +96,16 @@ class JobOperations(ABC, Generic[CallerT]):
             session: The caller's session or connection, to read all batches in its transaction.
             batch: How many jobs are read at a time (default: the statement's `yield_per`, or 1,000).
 
+        Returns:
+            An iterator over the jobs, in id order.
+
         Raises:
             ConfigError: `batch` is not a positive integer.
             InvalidTarget: The statement is not a `select(Job)`, or has an order other than by id, or a LIMIT,
                 OFFSET, HAVING or DISTINCT ON.
+
+        Example:
+            `async for job in oban.iterate_jobs(select(Job).where(Job.queue == "media")): print(job.id)`
         """
 
     @abstractmethod
@@ -113,6 +131,9 @@ class JobOperations(ABC, Generic[CallerT]):
         Raises:
             InvalidTarget: `job_or_id` is neither a `Job` nor an integer.
             NotEnqueued: The `Job` was never enqueued.
+
+        Example:
+            `await oban.cancel_job(job)`
         """
 
     @abstractmethod
@@ -133,6 +154,9 @@ class JobOperations(ABC, Generic[CallerT]):
             InvalidTarget: An item is not a job or an id, or the statement is not a `select(Job)`, or has no
                 condition while `everything` is false.
             NotEnqueued: A `Job` was never enqueued. No job is changed then.
+
+        Example:
+            `await oban.cancel_many_jobs(select(Job).where(filters.args("customer") == 7))`
         """
 
     @abstractmethod
@@ -175,6 +199,9 @@ class JobOperations(ABC, Generic[CallerT]):
             InvalidJob: An option does not exist or has a wrong value, or the time is set twice.
             InvalidTarget: `job_or_id` is neither a `Job` nor an integer.
             NotEnqueued: The `Job` was never enqueued.
+
+        Example:
+            `await oban.retry_job(job, schedule_in=60, priority=0)`
         """
 
     @abstractmethod
@@ -190,11 +217,26 @@ class JobOperations(ABC, Generic[CallerT]):
         """Retry many jobs in one transaction; see `retry_job`, which takes the same options.
 
         Of several unique jobs that are in each other's way, only the first one becomes available. `outcomes`
-        gets a `RetryOutcome` for each job, in the order of `jobs`, or of their ids for a statement. The other
-        arguments and errors are those of `cancel_many_jobs`.
+        gets a `RetryOutcome` for each job, in the order of `jobs`, or of their ids for a statement.
+
+        Args:
+            jobs: Jobs and ids, or a `select(Job)`.
+            session: The caller's session or connection, to retry the jobs in its transaction.
+            everything: Allow a `select(Job)` without a condition, which finds all jobs.
+            outcomes: A list that the call extends by a `RetryOutcome` for each job.
+            options: As for `retry_job`.
 
         Returns:
             The number of jobs that were changed. Duplicates count once; unknown ids do not count.
+
+        Raises:
+            InvalidJob: An option does not exist or has a wrong value, or the time is set twice.
+            InvalidTarget: An item is not a job or an id, or the statement is not a `select(Job)`, or has no
+                condition while `everything` is false.
+            NotEnqueued: A `Job` was never enqueued. No job is changed then.
+
+        Example:
+            `await oban.retry_many_jobs(select(Job).where(filters.state("discarded")))`
         """
 
     @abstractmethod
@@ -202,10 +244,20 @@ class JobOperations(ABC, Generic[CallerT]):
         """Delete a job in any state but `executing`, for good.
 
         An `executing` job is left unchanged: cancel it first, then delete it. An unknown id is ignored.
-        Arguments and errors are those of `cancel_job`.
+
+        Args:
+            job_or_id: A job or its id.
+            session: The caller's session or connection, to delete the job in its transaction.
 
         Returns:
             Whether the job was deleted.
+
+        Raises:
+            InvalidTarget: `job_or_id` is neither a `Job` nor an integer.
+            NotEnqueued: The `Job` was never enqueued.
+
+        Example:
+            `await oban.delete_job(job)`
         """
 
     @abstractmethod
@@ -214,10 +266,21 @@ class JobOperations(ABC, Generic[CallerT]):
     ) -> MaybeAwaitable[int]:
         """Delete many jobs in one transaction; see `delete_job`.
 
-        Arguments and errors are those of `cancel_many_jobs`.
+        Args:
+            jobs: Jobs and ids, or a `select(Job)`.
+            session: The caller's session or connection, to delete the jobs in its transaction.
+            everything: Allow a `select(Job)` without a condition, which finds all jobs.
 
         Returns:
             The number of jobs that were deleted. Duplicates count once; unknown ids do not count.
+
+        Raises:
+            InvalidTarget: An item is not a job or an id, or the statement is not a `select(Job)`, or has no
+                condition while `everything` is false.
+            NotEnqueued: A `Job` was never enqueued. No job is changed then.
+
+        Example:
+            `await oban.delete_many_jobs(select(Job).where(filters.state("cancelled")))`
         """
 
     @abstractmethod
@@ -250,6 +313,9 @@ class JobOperations(ABC, Generic[CallerT]):
             UniqueConflict: The rule of the job finds another job with the new key, whose id is `job_id`.
             InvalidTarget: `job_or_id` is neither a `Job` nor an integer.
             NotEnqueued: The `Job` was never enqueued.
+
+        Example:
+            `await oban.update_job(job, {"queue": "media", "priority": 0})`
         """
 
     @abstractmethod
@@ -261,7 +327,7 @@ class JobOperations(ABC, Generic[CallerT]):
         *,
         everything: bool = False,
     ) -> MaybeAwaitable[list[Job]]:
-        """Change fields of many jobs in one transaction; see `update_job`, which raises the same errors.
+        """Change fields of many jobs in one transaction; see `update_job`.
 
         If anything is raised, also by the function, no job is changed. `UniqueConflict` is also raised if two
         of the jobs would be in each other's way, or if one would get a key that another has before the call.
@@ -274,6 +340,17 @@ class JobOperations(ABC, Generic[CallerT]):
 
         Returns:
             The updated jobs, each once: in the order of `jobs`, or of their ids for a statement.
+
+        Raises:
+            InvalidJob: A field does not exist, cannot be changed or has a wrong value.
+            JobNotFound: Some of the jobs do not exist; `ids` has them all.
+            UniqueConflict: The rule of a job finds another job with the new key, whose id is `job_id`.
+            InvalidTarget: An item is not a job or an id, or the statement is not a `select(Job)`, or has no
+                condition while `everything` is false.
+            NotEnqueued: A `Job` was never enqueued.
+
+        Example:
+            `await oban.update_many_jobs(select(Job).where(Job.queue == "media"), {"priority": 9})`
         """
 
     @abstractmethod
@@ -298,4 +375,7 @@ class JobOperations(ABC, Generic[CallerT]):
             InvalidTarget: `job_or_id` is neither a `Job` nor an integer.
             NotEnqueued: The `Job` was never enqueued.
             InvalidArgument: `timeout` is negative, not finite, or not a number.
+
+        Example:
+            `await oban.wait(job, timeout=30)`
         """

@@ -23,6 +23,12 @@ class PeriodicOperations(ABC, Generic[CallerT]):
 
         Args:
             session: The caller's session or connection, to read in its transaction.
+
+        Returns:
+            A `PeriodicInfo` for each entry.
+
+        Example:
+            `await oban.list_periodic()`
         """
 
     @abstractmethod
@@ -35,13 +41,24 @@ class PeriodicOperations(ABC, Generic[CallerT]):
 
         Raises:
             PeriodicNotFound: There is no such entry.
+
+        Example:
+            `await oban.pause_periodic("nightly")`
         """
 
     @abstractmethod
     def resume_periodic(self, name: str, session: CallerT | None = None) -> MaybeAwaitable[None]:
         """Let a paused entry insert jobs again, from its next time on. It makes up for no time it was paused.
 
-        Takes the same arguments as `pause_periodic` and raises the same errors.
+        Args:
+            name: The name of the entry.
+            session: The caller's session or connection; the change takes effect when it commits.
+
+        Raises:
+            PeriodicNotFound: There is no such entry.
+
+        Example:
+            `await oban.resume_periodic("nightly")`
         """
 
     @abstractmethod
@@ -61,6 +78,9 @@ class PeriodicOperations(ABC, Generic[CallerT]):
 
         Raises:
             PeriodicNotFound: There is no such entry.
+
+        Example:
+            `await oban.run_periodic("nightly")`
         """
 
     @abstractmethod
@@ -85,16 +105,27 @@ class PeriodicOperations(ABC, Generic[CallerT]):
             PeriodicNotFound: There is no such entry.
             ConfigError: A value cannot be changed, or the expression, time zone or an option is wrong.
             InvalidJob: A field of the jobs has a wrong value, or the args do not fit the worker.
+
+        Example:
+            `await oban.update_periodic("nightly", expression="30 4 * * *", priority=2)`
         """
 
     @abstractmethod
     def reset_periodic(self, name: str, session: CallerT | None = None) -> MaybeAwaitable[PeriodicInfo]:
         """Take back all changes of `update_periodic`. An entry that is paused stays so.
 
-        Takes the same arguments as `pause_periodic` and raises the same errors.
+        Args:
+            name: The name of the entry.
+            session: The caller's session or connection; the change takes effect when it commits.
 
         Returns:
             The entry as it is declared.
+
+        Raises:
+            PeriodicNotFound: There is no such entry.
+
+        Example:
+            `await oban.reset_periodic("nightly")`
         """
 
     @abstractmethod
@@ -115,15 +146,23 @@ class PeriodicOperations(ABC, Generic[CallerT]):
         Raises:
             PeriodicInCode: The code of a running node declares an entry of this name.
             ConfigError: `entry` is not a `Periodic`.
+
+        Example:
+            `await oban.add_periodic(Periodic("customer 7", "0 6 * * mon", Report.new({"customer": 7})))`
         """
 
     @abstractmethod
     def delete_periodic(self, name: str, session: CallerT | None = None) -> MaybeAwaitable[None]:
         """Delete an entry of `add_periodic`. Jobs that it has inserted stay.
 
-        Takes the same arguments as `pause_periodic`.
+        Args:
+            name: The name of the entry.
+            session: The caller's session or connection; the change takes effect when it commits.
 
         Raises:
             PeriodicNotFound: There is no such entry.
             PeriodicInCode: The code of a running node declares it: remove it there, or pause it.
+
+        Example:
+            `await oban.delete_periodic("customer 7")`
         """

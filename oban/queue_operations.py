@@ -37,6 +37,9 @@ class QueueOperations(ABC, Generic[CallerT]):
         Raises:
             InvalidJob: `queue` is not a queue name.
             ConfigError: `node` is not a node name.
+
+        Example:
+            `await oban.pause_queue("media", node="worker-1")`
         """
 
     @abstractmethod
@@ -45,7 +48,17 @@ class QueueOperations(ABC, Generic[CallerT]):
     ) -> MaybeAwaitable[None]:
         """Let a queue fetch jobs again, also after `pause_all_queues`.
 
-        Takes the same arguments as `pause_queue` and raises the same errors.
+        Args:
+            queue: The name of the queue.
+            node: The name of a node (default: all nodes).
+            session: The caller's session or connection; the command takes effect when it commits.
+
+        Raises:
+            InvalidJob: `queue` is not a queue name.
+            ConfigError: `node` is not a node name.
+
+        Example:
+            `await oban.resume_queue("media")`
         """
 
     @abstractmethod
@@ -54,7 +67,15 @@ class QueueOperations(ABC, Generic[CallerT]):
     ) -> MaybeAwaitable[None]:
         """Pause every queue, and those that are started later, until they or all queues are resumed.
 
-        Takes the arguments of `pause_queue`, except `queue`, and raises the same errors.
+        Args:
+            node: The name of a node (default: all nodes).
+            session: The caller's session or connection; the command takes effect when it commits.
+
+        Raises:
+            ConfigError: `node` is not a node name.
+
+        Example:
+            `await oban.pause_all_queues()`
         """
 
     @abstractmethod
@@ -63,7 +84,15 @@ class QueueOperations(ABC, Generic[CallerT]):
     ) -> MaybeAwaitable[None]:
         """Resume every queue, also those that were paused one by one.
 
-        Takes the same arguments as `pause_all_queues` and raises the same errors.
+        Args:
+            node: The name of a node (default: all nodes).
+            session: The caller's session or connection; the command takes effect when it commits.
+
+        Raises:
+            ConfigError: `node` is not a node name.
+
+        Example:
+            `await oban.resume_all_queues()`
         """
 
     @abstractmethod
@@ -81,11 +110,15 @@ class QueueOperations(ABC, Generic[CallerT]):
             queue: The name of the queue.
             limit: How many of its jobs each node runs at once, 1 to 10,000 (default 10).
             paused: Whether the queue waits for `resume_queue` before it fetches jobs (default False).
-            node, session: As for `pause_queue`.
+            node: The name of a node (default: all nodes).
+            session: The caller's session or connection; the command takes effect when it commits.
 
         Raises:
             InvalidJob: `queue` is not a queue name.
             ConfigError: `limit`, `paused` or `node` is not such a value.
+
+        Example:
+            `await oban.start_queue("reports", limit=5)`
         """
 
     @abstractmethod
@@ -94,8 +127,19 @@ class QueueOperations(ABC, Generic[CallerT]):
     ) -> MaybeAwaitable[None]:
         """Stop running a queue until it is started again.
 
-        Executing jobs finish in the background, without a time limit. Takes the same arguments as
-        `pause_queue` and raises the same errors.
+        Executing jobs finish in the background, without a time limit.
+
+        Args:
+            queue: The name of the queue.
+            node: The name of a node (default: all nodes).
+            session: The caller's session or connection; the command takes effect when it commits.
+
+        Raises:
+            InvalidJob: `queue` is not a queue name.
+            ConfigError: `node` is not a node name.
+
+        Example:
+            `await oban.stop_queue("reports")`
         """
 
     @abstractmethod
@@ -109,22 +153,36 @@ class QueueOperations(ABC, Generic[CallerT]):
         Args:
             queue: The name of the queue.
             limit: 1 to 10,000, or None for the limit that each node is configured with.
-            node, session: As for `pause_queue`.
+            node: The name of a node (default: all nodes).
+            session: The caller's session or connection; the command takes effect when it commits.
 
         Raises:
             InvalidJob: `queue` is not a queue name.
             ConfigError: `limit` or `node` is not such a value.
+
+        Example:
+            `await oban.scale_queue("media", 20)`
         """
 
     def check_all_queues(self) -> list[QueueInfo]:
         """Return the current state of each queue of this node, without asking the database.
 
         Empty if no queue runs here, which is always so for `SyncOban`; see `check_cluster`.
+
+        Returns:
+            A `QueueInfo` for each queue.
         """
         return []
 
     def check_queue(self, queue: str) -> QueueInfo | None:
-        """Return the current state of a queue of this node; None if it does not run here."""
+        """Return the current state of a queue of this node; None if it does not run here.
+
+        Args:
+            queue: The name of the queue.
+
+        Returns:
+            A `QueueInfo`, or None.
+        """
         return next((info for info in self.check_all_queues() if info.queue == queue), None)
 
     @abstractmethod
@@ -137,8 +195,14 @@ class QueueOperations(ABC, Generic[CallerT]):
             queue: The name of a queue (default: all queues).
             session: The caller's session or connection, to read in its transaction.
 
+        Returns:
+            A `QueueInfo` for each queue of each node.
+
         Raises:
             InvalidJob: `queue` is not a queue name.
+
+        Example:
+            `await oban.check_cluster("media")`
         """
 
     @abstractmethod
@@ -155,8 +219,14 @@ class QueueOperations(ABC, Generic[CallerT]):
             queue: The name of a queue, to read its own entries alone (default: all entries).
             session: The caller's session or connection, to read in its transaction.
 
+        Returns:
+            A `QueueSettings` for each entry.
+
         Raises:
             InvalidJob: `queue` is not a queue name.
+
+        Example:
+            `await oban.list_queue_settings()`
         """
 
     @abstractmethod
@@ -181,6 +251,9 @@ class QueueOperations(ABC, Generic[CallerT]):
         Raises:
             InvalidTarget: The statement is not a `select(Job)`.
             InvalidJob: `queue` is not a queue name.
+
+        Example:
+            `await oban.count_jobs(select(Job).where(filters.tags("vip")))`
         """
 
     @abstractmethod
@@ -199,4 +272,7 @@ class QueueOperations(ABC, Generic[CallerT]):
                 paused, or the call is made by a job of that queue.
             InvalidJob: `queue` is not the name of a queue.
             InvalidArgument: `timeout` is negative, not finite, or not a number.
+
+        Example:
+            `await oban.wait_until_empty("media", timeout=30)`
         """

@@ -1,7 +1,10 @@
 """The pages of `docs/reference/` have every public name, option, state, command, error and table."""
 
+import ast
+import asyncio
 import functools
 import importlib
+import inspect
 import re
 from dataclasses import fields
 from pathlib import Path
@@ -9,9 +12,11 @@ from typing import Any
 
 import griffe
 import pytest
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 import oban
-from oban import JobState, SyncOban, errors
+from oban import Job, JobState, Periodic, SyncOban, errors, filters, job, migration
 from oban.cli import main
 from oban.config import Options, Retention
 from oban.ddl import ENUM, TRIGGER
@@ -21,6 +26,11 @@ from tests.support import docstrings, reference
 PAGES = {path.stem: path.read_text() for path in reference.PAGES.glob("*.md")}
 #: The objects whose docstrings are on a page, by the page.
 SHOWN = {page: re.findall(r"^::: (\S+)$", text, re.MULTILINE) for page, text in PAGES.items()}
+
+WITHOUT_EXAMPLE = (
+    *("start", "stop", "asgi_lifespan", "get_instance", "engine", "is_leader", "telemetry"),
+    *("check_queue", "check_all_queues"),
+)
 
 
 def rows(page: str, heading: str) -> dict[str, list[str]]:
@@ -75,6 +85,43 @@ def test_the_examples_make_clients(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert names["oban"].options.queues["default"].limit == 10
     exec(fenced("docs/reference/sync_client.md", "python")[0], names)
     assert isinstance(names["oban"], SyncOban)
+
+
+@job(name="Report")
+def report(customer: int) -> None: ...
+
+
+async def test_the_examples_of_the_methods_run(tmp_path: Path) -> None:
+    """Each with a new job; what `async for` and `await` need is there."""
+    names: dict[str, Any] = {
+        **{name: getattr(oban, name) for name in oban.__all__},
+        "filters": filters,
+        "select": select,
+        "Report": report.worker,
+    }
+    engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path / 'examples.db'}")
+    await asyncio.to_thread(migration.upgrade, f"sqlite:///{tmp_path / 'examples.db'}")
+    client = names["oban"] = oban.Oban(engine, name="Examples")
+    await client.add_periodic(Periodic("nightly", "0 3 * * *", report.new(7)))
+    ran = 0
+    for path in SHOWN["client"]:
+        docstring = package()[path.partition(".")[2]].docstring
+        _, found, example = docstring.value.partition("\n\nExample:\n") if docstring else ("", "", "")
+        if found:
+            assert re.fullmatch(r" +`[^`]+`", example), path
+            names["job"] = await client.enqueue(report.new(7))
+            if path.rpartition(".")[2].startswith("wait"):
+                await client.cancel_many_jobs(select(Job), everything=True)
+            code = compile(example.strip(" `"), path, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+            async with AsyncSession(engine) as session:
+                names["session"] = session
+                if inspect.isawaitable(waiting := eval(code, names)):
+                    await waiting
+            ran += 1
+    await engine.dispose()
+    methods = [path for path in SHOWN["client"] if re.fullmatch(r"oban\.Oban\.\w+", path)]
+    # Those without one start and stop the client, or return what it has.
+    assert ran == len(methods) - len(WITHOUT_EXAMPLE)
 
 
 def test_docstrings_name_the_parameters_of_the_signature() -> None:

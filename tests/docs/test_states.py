@@ -13,6 +13,8 @@ from tests.docs.snippets import fenced
 from tests.support import transitions
 from tests.support.reference import PAGES
 
+#: The table of calls has these; with them, the picture could not be read.
+NOT_DRAWN = (("retry", "scheduled"), ("delete", None))
 PAGE = "docs/reference/states.md"
 TEXT = (PAGES / "states.md").read_text()
 STATES = [state.value for state in JobState]
@@ -73,7 +75,7 @@ def test_the_diagrams_have_each_transition_and_its_events(
         for event, results in observed.items()
         for result in results
         for start, end in result.moves
-        if start != end
+        if start != end and (event, end) not in NOT_DRAWN
     }
     assert drawn == happened | {("[*]", "enqueue", state) for state in transitions.new_states(client)}
 

@@ -190,6 +190,9 @@ def _inherit(cls: griffe.Class) -> None:
             inherited = base.members.get(name)
             if inherited is not None and not inherited.is_alias and inherited.docstring is not None:
                 member.docstring = _copy(inherited.docstring, member)
+                if cls.path == "oban.sync_client.SyncOban":
+                    # The examples of both clients are written for `Oban`.
+                    member.docstring.value = re.sub(r"\b(await|async) ", "", member.docstring.value)
                 break
 
 

@@ -142,7 +142,8 @@ def command_sections() -> str:
         text = inspect.cleandoc(command.help or "").replace("\b\n", "")
         parts.append(f"### `{name}`\n\n```text\n{name} {usage}\n```\n\n{_escaped(text)}\n")
         if rows:
-            parts.append(table(("option", "meaning", "default"), rows))
+            width = 3 if any(default for *_, default in rows) else 2
+            parts.append(table(("option", "meaning", "default")[:width], (row[:width] for row in rows)))
         if common:
             parts.append(f"Also {', '.join(common)} ([which instance](#options-that-choose-the-instance)).\n")
     return "\n".join(parts)
@@ -162,7 +163,8 @@ def _parameter_row(param: click.Parameter, context: click.Context) -> tuple[str,
     if not default and param.show_default and param.default not in (None, ()):
         default = f"{param.default}]"
     if isinstance(param.type, click.IntRange) and not param.is_flag:
-        text += f" {param.type.min} to {param.type.max}." if param.type.max is not None else ""
+        limits = f"{param.type.min} to {param.type.max}"
+        text += f" {limits}." if param.type.max is not None and limits not in text else ""
     default = default.removesuffix("]")
     return shown, _escaped(text), f"`{default}`" if re.fullmatch(r"[\w.:-]+", default) else default
 
