@@ -139,6 +139,15 @@ def use(clock: C) -> Iterator[C]:
     """Replace the machine's clocks by `clock`, in the whole process, while the block runs.
 
     With a `MovableClock`, the time of jobs in the database follows it, too.
+
+    Args:
+        clock: A `MovableClock`.
+
+    Returns:
+        The clock.
+
+    Example:
+        `with use(MovableClock(datetime(2030, 1, 1, tzinfo=UTC))) as clock: clock.advance(days=1)`
     """
     global _current
     before, _current = _current, clock

@@ -39,12 +39,22 @@ is_used: bool = False
 
 
 def generate_key() -> str:
-    """Return a new random key for the option `encrypt`, as a string of 44 characters."""
+    """Make a new random key for the option `encrypt`.
+
+    Returns:
+        A Fernet key: a string of 44 characters.
+    """
     return base64.urlsafe_b64encode(os.urandom(32)).decode()
 
 
 def key_id(key: Key) -> str:
-    """Return the eight characters that stand for a key in error messages, from which it cannot be computed.
+    """Compute what stands for a key in error messages.
+
+    Args:
+        key: A Fernet key.
+
+    Returns:
+        Eight hexadecimal digits, from which the key cannot be computed.
 
     Raises:
         ConfigError: It is not a Fernet key.

@@ -39,9 +39,15 @@ def worker(*workers: type[Worker[Any]] | FunctionWorker[..., Any] | str, of: Of 
             jobs under its aliases.
         of: `Job` or an `aliased(Job)`.
 
+    Returns:
+        A condition for `select(Job).where(…)`.
+
     Raises:
         InvalidArgument: No worker is passed, or an argument is not a worker.
         InvalidJob: A name is blank or longer than 255 characters.
+
+    Example:
+        `select(Job).where(filters.worker(Report))`
     """
     names = [name for item in _at_least_one(workers, "a worker") for name in worker_names(item)]
     return cast(Condition, of.worker.in_(names))
@@ -54,9 +60,15 @@ def queue(*queues: str, of: Of = Job) -> Condition:
         queues: Names of queues.
         of: `Job` or an `aliased(Job)`.
 
+    Returns:
+        A condition for `select(Job).where(…)`.
+
     Raises:
         InvalidArgument: No queue is passed.
         InvalidJob: An argument cannot be the name of a queue.
+
+    Example:
+        `select(Job).where(filters.queue("media", "mailers"))`
     """
     names = [fields.queue(item) for item in _at_least_one(queues, "a queue")]
     return cast(Condition, of.queue.in_(names))
@@ -69,8 +81,14 @@ def state(*states: JobState | str, of: Of = Job) -> Condition:
         states: Each a `JobState` or its value, such as "retryable".
         of: `Job` or an `aliased(Job)`.
 
+    Returns:
+        A condition for `select(Job).where(…)`.
+
     Raises:
         InvalidArgument: No state is passed, or there is no state of that name.
+
+    Example:
+        `select(Job).where(filters.state("retryable", "discarded"))`
     """
     known = []
     for item in _at_least_one(states, "a state"):
@@ -88,16 +106,37 @@ def tags(*wanted: str, of: Of = Job) -> Condition:
         wanted: Tags, in upper or lower case; surrounding spaces are ignored.
         of: `Job` or an `aliased(Job)`.
 
+    Returns:
+        A condition for `select(Job).where(…)`.
+
     Raises:
         InvalidArgument: No tag is passed, or only blank ones.
         InvalidJob: An argument cannot be a tag.
+
+    Example:
+        `select(Job).where(filters.tags("vip", "eu"))`
     """
     checked = _tags(wanted)
     return _condition(lambda documents: documents.has_all(of.tags, checked))
 
 
 def any_tag(*wanted: str, of: Of = Job) -> Condition:
-    """Jobs that have at least one of these tags. Arguments and errors are those of `tags`."""
+    """Jobs that have at least one of these tags.
+
+    Args:
+        wanted: Tags, in upper or lower case; surrounding spaces are ignored.
+        of: `Job` or an `aliased(Job)`.
+
+    Returns:
+        A condition for `select(Job).where(…)`.
+
+    Raises:
+        InvalidArgument: No tag is passed, or only blank ones.
+        InvalidJob: An argument cannot be a tag.
+
+    Example:
+        `select(Job).where(filters.any_tag("vip", "eu"))`
+    """
     checked = _tags(wanted)
     return _condition(lambda documents: documents.has_any(of.tags, checked))
 
@@ -109,15 +148,36 @@ def args(*path: str | int, of: Of = Job) -> "Value":
         path: A key, then the keys and, in lists, the indexes (from 0) that lead to the value.
         of: `Job` or an `aliased(Job)`.
 
+    Returns:
+        A `Value`, which has to be compared to be a condition.
+
     Raises:
         InvalidArgument: The path does not begin with a key, or has neither a key nor an index in it.
         EncodingError: A key cannot be stored in any database, so no job has it.
+
+    Example:
+        `select(Job).where(filters.args("customer", "id") == 7)`
     """
     return Value(of.args, "args", path)
 
 
 def meta(*path: str | int, of: Of = Job) -> "Value":
-    """The value at a path in a job's meta, to be compared. Arguments and errors are those of `args`."""
+    """The value at a path in a job's meta, to be compared.
+
+    Args:
+        path: A key, then the keys and, in lists, the indexes (from 0) that lead to the value.
+        of: `Job` or an `aliased(Job)`.
+
+    Returns:
+        A `Value`, which has to be compared to be a condition.
+
+    Raises:
+        InvalidArgument: The path does not begin with a key, or has neither a key nor an index in it.
+        EncodingError: A key cannot be stored in any database, so no job has it.
+
+    Example:
+        `select(Job).where(filters.meta("tenant") == "acme")`
+    """
     return Value(of.meta, "meta", path)
 
 
@@ -174,26 +234,64 @@ class Value:
     def in_(self, values: Iterable[Any]) -> Condition:
         """Whether the value equals any of some values.
 
+        Args:
+            values: JSON values.
+
+        Returns:
+            A condition; false for every job if there are no values.
+
         Raises:
             InvalidArgument: `values` is not iterable, or is a string or a dict.
+
+        Example:
+            `filters.args("customer").in_([7, 8])`
         """
         if isinstance(values, (str, bytes, dict)) or not isinstance(values, Iterable):
             raise InvalidArgument(f"a list of values is needed, not {type(values).__name__}")
         return or_(false(), *(self == value for value in values))
 
     def not_in(self, values: Iterable[Any]) -> Condition:
-        """The opposite of `in_`: it also finds jobs without a value at the path."""
+        """The opposite of `in_`: it also finds jobs without a value at the path.
+
+        Args:
+            values: JSON values.
+
+        Returns:
+            A condition.
+
+        Raises:
+            InvalidArgument: `values` is not iterable, or is a string or a dict.
+
+        Example:
+            `filters.args("customer").not_in([7, 8])`
+        """
         return not_(self.in_(values))
 
     def exists(self) -> Condition:
-        """Whether there is a value at the path; a JSON null is one."""
+        """Whether there is a value at the path; a JSON null is one.
+
+        Returns:
+            A condition.
+
+        Example:
+            `filters.args("coupon").exists()`
+        """
         return _condition(lambda documents: documents.exists(self._document, self._path))
 
     def contains(self, value: object) -> Condition:
         """Whether the value is a list with this item in it.
 
+        Args:
+            value: A string, a number, a boolean or None.
+
+        Returns:
+            A condition.
+
         Raises:
             InvalidArgument: `value` is a list or a dict, or is converted to one.
+
+        Example:
+            `filters.args("labels").contains("urgent")`
         """
         checked = self._checked(value)
         if isinstance(checked, (dict, list)):
@@ -201,13 +299,27 @@ class Value:
         return _condition(lambda documents: documents.contains(self._document, self._path, checked))
 
     def as_integer(self) -> ColumnElement[int]:
-        """The value, to select or order by, if it is an integer of up to 18 digits; else NULL."""
+        """The value, to select or order by, if it is an integer of up to 18 digits; else NULL.
+
+        Returns:
+            An expression, which is no condition.
+
+        Example:
+            `select(Job).order_by(filters.args("customer").as_integer())`
+        """
         return portable.per_database(
             lambda documents: documents.integer(self._document, self._path), BigInteger()
         )
 
     def as_text(self) -> ColumnElement[str]:
-        """The value, to select or order by, if it is a string; else NULL."""
+        """The value, to select or order by, if it is a string; else NULL.
+
+        Returns:
+            An expression, which is no condition.
+
+        Example:
+            `select(Job).order_by(filters.args("name").as_text())`
+        """
         return portable.per_database(lambda documents: documents.string(self._document, self._path), Text())
 
     def _compares(self, compare: Callable[[Any, Any], Any], other: object) -> Condition:

@@ -57,8 +57,18 @@ class FunctionWorker(Generic[P, R]):
     def new(self, /, *args: P.args, **kwargs: P.kwargs) -> Job:
         """Create a job that calls the function with these arguments, without enqueueing it.
 
+        Args:
+            args: The positional arguments of the function.
+            kwargs: The keyword arguments of the function.
+
+        Returns:
+            A new job, for `enqueue` or `session.add`.
+
         Raises:
             InvalidJob: The function does not take these arguments, or they are not JSON values.
+
+        Example:
+            `send.new("ann@example.com")`
         """
         return self.worker.new(self._bind(args, kwargs), **self._overrides)
 
@@ -91,7 +101,24 @@ class FunctionWorker(Generic[P, R]):
     @overload
     def enqueue_sync(self, /, *args: Any, session: SyncCaller | None, **kwargs: Any) -> Job: ...
     def enqueue_sync(self, /, *args: Any, **kwargs: Any) -> Job:
-        """Create such a job and enqueue it without `await`, as `Worker.enqueue_sync` does; as `enqueue`."""
+        """Create such a job and enqueue it without `await`, as `Worker.enqueue_sync` does.
+
+        Args:
+            args: The positional arguments of the function.
+            session: The caller's session or connection (default: a transaction of its own).
+            kwargs: The keyword arguments of the function.
+
+        Returns:
+            The job.
+
+        Raises:
+            InvalidJob: The function does not take these arguments, or they are not JSON values.
+            InstanceNotFound: There is no such `SyncOban` or `Oban` in this process.
+            WouldDeadlock: It was called on the event loop: use `await enqueue(…)` there.
+
+        Example:
+            `send.enqueue_sync("ann@example.com")`
+        """
         session: SyncCaller | None = kwargs.pop("session", None)
         return self.worker.enqueue_sync(self._bind(args, kwargs), session=session, **self._overrides)
 
@@ -102,6 +129,9 @@ class FunctionWorker(Generic[P, R]):
             overrides: `queue`, `priority`, `max_attempts`, `tags`, `meta`, `unique`, `replace`, and
                 `scheduled_at` (a datetime with a time zone) or `schedule_in` (seconds or a timedelta). Of the
                 last two, the last call decides.
+
+        Returns:
+            A copy; the function itself stays as it is.
 
         Raises:
             InvalidJob: A field does not exist, has a wrong value, or is determined by the function (`args`

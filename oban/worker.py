@@ -161,7 +161,7 @@ class Worker(Generic[A]):
         raise NotImplementedError(f"{type(self).__qualname__} has no process method")
 
     def backoff(self, job: Job, *args: Any, **kwargs: Any) -> float | timedelta | None:
-        """Return the time until the next attempt, in seconds or as a timedelta; None for no more attempts.
+        """Decide how long a job that has failed waits for its next attempt.
 
         It is called after attempt number `job.attempt` has failed. After None, the job is `discarded`.
 
@@ -169,15 +169,33 @@ class Worker(Generic[A]):
         `def backoff(self, job)`, or as `def backoff(self, job, error)` to get the exception as well: a
         `TimeoutError` after a timeout. That of a child process is made again; where it cannot be, an
         exception with the same name and message takes its place.
+
+        Args:
+            job: The job.
+
+        Returns:
+            Seconds or a timedelta; None for no more attempts.
+
+        Example:
+            `def backoff(self, job, error): return 60 if isinstance(error, TimeoutError) else 5`
         """
         return backoff.default(job.attempt, job.max_attempts)
 
     def timeout(self, job: Job) -> float | timedelta | None:
-        """Return how long an attempt can take, in seconds or as a timedelta; None for no limit.
+        """Decide how long an attempt of a job can take.
 
         Override it to decide for each job; the option `timeout` of `Oban` does not apply then. By default it
         returns the option `timeout` of the worker. If it returns anything else, that is logged, and the job
         runs without a limit.
+
+        Args:
+            job: The job, before its attempt starts.
+
+        Returns:
+            Seconds or a timedelta; None for no limit.
+
+        Example:
+            `def timeout(self, job): return job.args["pages"] * 2`
         """
         return self._timeout
 
@@ -192,9 +210,15 @@ class Worker(Generic[A]):
                 `scheduled_at` (a datetime with a time zone) or `schedule_in` (seconds or a timedelta;
                 `scheduled_in` is the same).
 
+        Returns:
+            A new job, for `enqueue` or `session.add`.
+
         Raises:
             InvalidJob: The args do not fit the declared type, or a field does not exist or has a wrong value.
             ConfigError: The class is abstract or has no `process`.
+
+        Example:
+            `Report.new({"customer": 7}, schedule_in=60)`
         """
         return cls._new("new", args, overrides)
 
@@ -254,9 +278,18 @@ class Worker(Generic[A]):
     def args_of(cls, job: Job) -> A:
         """Return the args of a job as the declared type, or `job.args` without one; decrypted with `encrypt`.
 
+        Args:
+            job: A job of this worker, such as one that was read.
+
+        Returns:
+            The args.
+
         Raises:
             InvalidJob: The stored args do not fit the declared type.
             DecryptionFailed: They are encrypted with a key that `encrypt` does not have.
+
+        Example:
+            `Report.args_of(job)`
         """
         args = job.args if cls._encryption is None else cls._encryption.plain(job.args)
         if cls._arguments is None:
@@ -267,18 +300,22 @@ class Worker(Generic[A]):
     async def enqueue(
         cls, /, args: A | None = None, session: AsyncCaller | None = None, **overrides: Unpack[Overrides]
     ) -> Job:
-        """Create a job for this worker, enqueue it with the `Oban` of the option `oban`, and return it.
-
-        If the job is unique and there is a duplicate, the duplicate is returned, with `conflict` true.
+        """Create a job for this worker, and enqueue it with the `Oban` of the option `oban`.
 
         Args:
             args: The args, as for `new`.
             session: An `AsyncSession` or `AsyncConnection`, to insert the job in its transaction.
             overrides: Fields of the job, as for `new`.
 
+        Returns:
+            The job; if it is unique and there is a duplicate, that one, with `conflict` true.
+
         Raises:
             InvalidJob: The args or a field cannot be stored.
             InstanceNotFound: There is no such `Oban` in this process.
+
+        Example:
+            `await Report.enqueue({"customer": 7}, session=session)`
         """
         job = cls._new("enqueue", args, overrides)
         enqueued: Job = await instances.async_clients.get(cls._oban).enqueue(job, session=session)
@@ -293,10 +330,21 @@ class Worker(Generic[A]):
         Without a `SyncOban` of that name, the `Oban` that runs jobs in this process enqueues the job, so that
         a plain `process` can use this. It waits for the event loop, so it cannot be called there.
 
+        Args:
+            args: The args, as for `new`.
+            session: A `Session` or `Connection`, to insert the job in its transaction.
+            overrides: Fields of the job, as for `new`.
+
+        Returns:
+            The job, as for `enqueue`.
+
         Raises:
             InvalidJob: The args or a field cannot be stored.
             InstanceNotFound: There is neither in this process, or the `Oban` has stopped.
             WouldDeadlock: It was called on the event loop: use `await enqueue(…)` there.
+
+        Example:
+            `Report.enqueue_sync({"customer": 7})`
         """
         job = cls._new("enqueue_sync", args, overrides)
         enqueued: Job = instances.for_sync_calls(cls._oban)._enqueue_sync(job, session)
@@ -310,5 +358,11 @@ def current_job() -> Job | None:
     """Return the job that is being processed in this context, or None outside of one.
 
     It works in async code, threads and child processes.
+
+    Returns:
+        The job that the worker's `process` has got, or None.
+
+    Example:
+        `current_job().log.info("half done")`
     """
     return running.get()

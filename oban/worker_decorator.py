@@ -26,6 +26,9 @@ def worker(cls: type[Any] | None = None, /, *, args: Any = None, **options: Unpa
             the args of the periodic jobs.
         options: The options of `Worker`.
 
+    Returns:
+        The class, which is a `Worker` now, or a decorator that makes it one.
+
     Raises:
         ConfigError: The class has no `process` method, or an option does not exist or has a wrong value.
     """

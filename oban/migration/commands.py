@@ -57,6 +57,9 @@ def upgrade(target: Target, *, prefix: str | None = None, revision: str = "head"
             a change, because another role owns the tables, say.
         DatabaseUnavailable: The database of a URL cannot be reached. With another target, the driver's own
             error is raised, also if the database refuses a change.
+
+    Example:
+        `migration.upgrade("postgresql+asyncpg://user@host/name", prefix="jobs")`
     """
     start, _, end = revision.rpartition(":")
     messages: list[str] = []
@@ -65,16 +68,22 @@ def upgrade(target: Target, *, prefix: str | None = None, revision: str = "head"
 
 
 def downgrade(target: Target, *, prefix: str | None = None, revision: str = "base") -> bool:
-    """Take the schema back to a revision: by default, drop the tables with all jobs. False if there are none.
+    """Take the schema back to a revision: by default, drop the tables with all jobs.
 
     Args:
         target: As for `upgrade`.
         prefix: The schema of the tables.
         revision: The revision to go back to. Alembic's offline mode needs a range, such as "0007:base".
 
+    Returns:
+        Whether there were tables.
+
     Raises:
         SchemaMismatch: There are tables, but no revision of Oban created them. They are left alone.
         ConfigError: In offline mode, `revision` has no start. All other errors are those of `upgrade`.
+
+    Example:
+        `migration.downgrade("sqlite:///app.db")`
     """
     start, _, end = revision.rpartition(":")
     return _run(target, prefix, _Range(start, end, compat.downgrade_steps), [])

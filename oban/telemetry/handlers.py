@@ -188,7 +188,18 @@ class Telemetry:
 def attach(handler: Handler, *events: type[Event]) -> Callable[[], None]:
     """Attach a handler to every client of this process, also to those that are created later.
 
-    Args, return value and errors are those of `Telemetry.attach`.
+    Args:
+        handler: A plain function, which gets the event. One that is attached again is called again.
+        events: Classes from `oban.telemetry` (default: all).
+
+    Returns:
+        A function that detaches the handler.
+
+    Raises:
+        ConfigError: `handler` is not a plain function, or one of `events` is not a class of events.
+
+    Example:
+        `attach(print, JobEnded, JobsRescued)`
     """
     return _global.add(_Attachment(handler, events), _update_all)
 

@@ -6,6 +6,7 @@ import functools
 import importlib
 import inspect
 import re
+import textwrap
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import griffe
 import pytest
 from sqlalchemy import select
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 import oban
@@ -98,6 +100,7 @@ async def test_the_examples_of_the_methods_run(tmp_path: Path) -> None:
         "filters": filters,
         "select": select,
         "Report": report.worker,
+        "rows": range(2_500),
     }
     engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path / 'examples.db'}")
     await asyncio.to_thread(migration.upgrade, f"sqlite:///{tmp_path / 'examples.db'}")
@@ -122,6 +125,21 @@ async def test_the_examples_of_the_methods_run(tmp_path: Path) -> None:
     methods = [path for path in SHOWN["client"] if re.fullmatch(r"oban\.Oban\.\w+", path)]
     # Those without one start and stop the client, or return what it has.
     assert ran == len(methods) - len(WITHOUT_EXAMPLE)
+
+
+def test_the_other_examples_are_python_and_filters_are_conditions() -> None:
+    names = {"select": select, "Job": Job, "filters": filters, "Report": report.worker}
+    for path in {path for page in SHOWN if "client" not in page for path in SHOWN[page]}:
+        item = package()[path.partition(".")[2]]
+        for member in (item, *item.members.values()) if item.is_class else (item,):
+            docstring = None if member.is_alias else member.docstring
+            _, found, example = docstring.value.partition("\nExample:\n") if docstring else ("", "", "")
+            if found:
+                source = textwrap.dedent(example).strip().removeprefix("```python\n").strip("`\n")
+                compile(source, member.path, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+                if ".filters." in member.path:
+                    compiled = eval(source, names).compile(dialect=sqlite.dialect())
+                    assert "oban_jobs" in str(compiled), member.path
 
 
 def test_docstrings_name_the_parameters_of_the_signature() -> None:

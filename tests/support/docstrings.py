@@ -33,6 +33,8 @@ _ENGINES = {
 _NAME = re.compile(r"(?<![\[`])`@?([A-Za-z_]\w*(?:\.\w+)*)(?:\(\))?`(?!\])")
 #: Several parameters or errors with one description: `node, session: As for …`
 _SEVERAL = re.compile(r"    (\w+(?:, \w+)+): ")
+#: A block of code as reStructuredText has it.
+_LITERAL = re.compile(r"^( +)::\n\n((?:\1    .*(?:\n|\Z)|\n)+)", re.MULTILINE)
 _ITEM = re.compile(r"    (\w+): ")
 #: Names of several public objects and modules, which say little without the object that they belong to.
 _AMBIGUOUS = {"oban", "filters", "worker", "job"}
@@ -106,7 +108,7 @@ class Docstrings(griffe.Extension):
         cls.set_member("__init__", init)
 
     def _rewrite(self, docstring: griffe.Docstring, item: griffe.Object) -> None:
-        docstring.value = "\n".join(separated(docstring.value.split("\n")))
+        docstring.value = _LITERAL.sub(_fenced, "\n".join(separated(docstring.value.split("\n"))))
         owner = item if isinstance(item, griffe.Class) else item.parent
         local = {item.name, *_ITEM.findall(docstring.value)}
         if isinstance(item, griffe.Function):
@@ -231,6 +233,11 @@ def _list_keys(cls: griffe.Class) -> None:
     lines = [f"    {name}: {annotation}" for name, annotation in keys.items()]
     cls.docstring = cls.docstring or griffe.Docstring("", parent=cls, parser=griffe.Parser.google)
     cls.docstring.value += "\n\n" + "\n".join(["```python", f"class {cls.name}(TypedDict):", *lines, "```"])
+
+
+def _fenced(found: re.Match[str]) -> str:
+    code = found[2].rstrip().replace(f"\n{found[1]}    ", f"\n{found[1]}").removeprefix("    ")
+    return f"{found[1]}```python\n{code}\n{found[1]}```\n"
 
 
 def separated(lines: list[str]) -> Iterator[str]:
