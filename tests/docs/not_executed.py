@@ -14,6 +14,10 @@ NOT_EXECUTED: dict[tuple[str, str], str] = {
     ("docs/coming_from/arq.md", "# shop/tasks.py, with arq"): "it needs arq and Redis",
     ("docs/coming_from/dramatiq.md", "# shop/tasks.py, with Dramatiq"): "it needs Dramatiq and Redis",
     ("docs/coming_from/dramatiq.md", "# shop/schedule.py, with Dramatiq"): "it needs Dramatiq and Redis",
+    ("docs/coming_from/oban_elixir.md", "# lib/shop/workers.ex"): "it needs Elixir",
+    ("docs/coming_from/oban_elixir.md", "# lib/shop/orders.ex"): "it needs Elixir",
+    ("docs/coming_from/oban_elixir.md", "# config/config.exs"): "it needs Elixir",
+    ("docs/coming_from/oban_py.md", "# shop/workers.py, with oban-py"): "it needs oban-py",
     ("docs/coming_from/procrastinate.md", "# shop/tasks.py, with Procrastinate"): "it needs Procrastinate",
     ("docs/coming_from/procrastinate.md", "# move_jobs.py, with Procrastinate"): "it needs Procrastinate",
     (

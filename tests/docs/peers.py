@@ -119,6 +119,14 @@ PEERS = {
             *("old.id", "old.next_run_time", "old.func_ref", "old.args", "old.trigger", "old.remove"),
         },
     ),
+    "oban-py": Peer(
+        "0.7",
+        {},
+        {
+            *("worker.queue", "worker.max_attempts", "worker.cron", "job.args"),
+            *("SendReceipt.enqueue", "AskForReview.enqueue", "enqueue.conn", "enqueue.scheduled_in"),
+        },
+    ),
 }
 
 

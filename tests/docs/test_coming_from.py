@@ -14,13 +14,14 @@ import click
 import pytest
 from sqlalchemy import URL, create_engine
 
-from oban import Job, SyncOban
+from oban import Job, SyncOban, migration
 from oban.cli import main
 from oban.testing import drain_queue
 from oban.worker_entries import declared_entries
 from tests.docs.commands import commands
 from tests.docs.peers import PEERS, files, foreign_imports, used_names
-from tests.support.databases import SQLiteFactory
+from tests.docs.snippets import fenced
+from tests.support.databases import PostgreSQLFactory, SQLiteFactory
 from tests.support.processes import ROOT
 
 INDEX = "docs/coming_from/index.md"
@@ -32,10 +33,19 @@ PAGES = {
     "Dramatiq": "docs/coming_from/dramatiq.md",
     "Procrastinate": "docs/coming_from/procrastinate.md",
     "APScheduler": "docs/coming_from/apscheduler.md",
+    "oban-py": "docs/coming_from/oban_py.md",
+    "Elixir": "docs/coming_from/oban_elixir.md",
 }
 #: Pages whose module is written for a `SyncOban`, and for an `Oban`.
 SYNC = ["Celery", "RQ", "Dramatiq", "APScheduler"]
-ASYNC = ["arq", "Procrastinate"]
+ASYNC = ["arq", "Procrastinate", "oban-py", "Elixir"]
+#: How a receipt ends that cannot be sent at all.
+REFUSED = {
+    **dict.fromkeys(PAGES, "discarded"),
+    "RQ": "retryable",
+    "oban-py": "retryable",
+    "Elixir": "cancelled",
+}
 OURS = ("oban", "shop", "sqlalchemy", *sys.stdlib_module_names)
 
 pytestmark = pytest.mark.usefixtures("own_registry")
@@ -48,6 +58,7 @@ class Shop:
         self.url = url
         self.sync_url = url.set(drivername="sqlite")
         self._patch = patch
+        self._jobs: Any = None
         self.install("shop", "")
         for file in files(INDEX)[:2]:
             self.install(_module_name(file.path), file.code)
@@ -68,8 +79,9 @@ class Shop:
     def jobs(self, peer: str) -> Any:
         """Our module of a page."""
         self._patch.setenv("DATABASE_URL", str(self.sync_url if peer in SYNC else self.url))
-        (file,) = (file for file in files(PAGES[peer]) if file.path == "shop/jobs.py")
-        return self.install("shop.jobs", file.code)
+        (file,) = (file for file in files(PAGES[peer]) if not file.peer)
+        self._jobs = self.install(_module_name(file.path), file.code)
+        return self._jobs
 
     def moving(self, peer: str) -> Any:
         """The module of a page that forwards jobs from the other queue."""
@@ -83,7 +95,7 @@ class Shop:
         def deliver(address: str, subject: str) -> None:
             raise error
 
-        self._patch.setattr(sys.modules["shop.jobs"], "deliver", deliver)
+        self._patch.setattr(self._jobs, "deliver", deliver)
 
 
 def _module_name(path: str) -> str:
@@ -95,7 +107,7 @@ def shop(sqlite_factory: SQLiteFactory, monkeypatch: pytest.MonkeyPatch) -> Shop
     return Shop(sqlite_factory.create(), monkeypatch)
 
 
-@pytest.mark.parametrize("peer", PAGES)
+@pytest.mark.parametrize("peer", PEERS)
 def test_the_other_side_uses_only_names_that_have_run(peer: str) -> None:
     known = PEERS[peer]
     owners = {name.partition(".")[0] for name in known.names}
@@ -106,7 +118,7 @@ def test_the_other_side_uses_only_names_that_have_run(peer: str) -> None:
     assert {name for file in shown for name in used_names(file.code, owners)} == known.names
 
 
-@pytest.mark.parametrize("peer", PAGES)
+@pytest.mark.parametrize("peer", PEERS)
 def test_a_page_names_the_version_that_has_run(peer: str) -> None:
     text = (ROOT / PAGES[peer]).read_text()
     assert f"{peer} {PEERS[peer].version}" in " ".join(text.split())
@@ -147,16 +159,12 @@ def test_a_busy_mail_server_is_tried_again_after_a_minute(peer: str, shop: Shop)
     assert 59 < (receipt.scheduled_at - receipt.attempted_at).total_seconds() < 70
 
 
-@pytest.mark.parametrize(
-    ("peer", "state"), [*((peer, "discarded") for peer in SYNC if peer != "RQ"), ("RQ", "retryable")]
-)
-def test_another_error_ends_the_job_if_the_other_queue_does_not_retry_it(
-    peer: str, state: str, shop: Shop
-) -> None:
+@pytest.mark.parametrize("peer", SYNC)
+def test_another_error_ends_the_job_if_the_other_queue_does_not_retry_it(peer: str, shop: Shop) -> None:
     jobs = shop.jobs(peer)
     shop.breaks(ValueError("no such address"))
     jobs.place_order("ann@example.com")
-    assert drain_queue("mailers", jobs.oban, with_scheduled=False)[state] == 1
+    assert drain_queue("mailers", jobs.oban, with_scheduled=False)[REFUSED[peer]] == 1
 
 
 @pytest.mark.parametrize("peer", SYNC)
@@ -184,15 +192,15 @@ async def test_an_async_module_does_the_same(
     ]
     (entry,) = declared_entries("Oban", [])
     assert entry.declared["expression"] == "0 3 * * *"
-    report = await jobs.sales_report.enqueue()
+    report = await (jobs.sales_report if hasattr(jobs, "sales_report") else jobs.SalesReport).enqueue()
     assert (await drain_queue("default", oban))["completed"] == 1
     assert (await oban.get_job(report.id)).recorded == {"orders": 1}
     shop.breaks(sys.modules["shop.mail"].Busy())
-    await jobs.send_receipt.enqueue(2, "bob@example.com")
-    assert (await drain_queue("mailers", oban, with_scheduled=False))["retryable"] == 1
+    await jobs.place_order("bob@example.com")
+    assert (await drain_queue("mailers", oban, with_scheduled=False, with_safety=True))["retryable"] == 1
     shop.breaks(ValueError("no such address"))
-    await jobs.send_receipt.enqueue(3, "cid@example.com")
-    assert (await drain_queue("mailers", oban, with_scheduled=False))["discarded"] == 1
+    await jobs.place_order("cid@example.com")
+    assert (await drain_queue("mailers", oban, with_scheduled=False, with_safety=True))[REFUSED[peer]] == 1
     await jobs.engine.dispose()
 
 
@@ -231,6 +239,54 @@ def test_jobs_of_rq_are_forwarded_once(shop: Shop) -> None:
         ("shop.jobs.send_receipt", {"order_id": 1, "address": "ann@example.com"}, {"rq_id": "a"}),
         ("shop.jobs.AskForReview", {"order": 1}, {"rq_id": "a"}),
     ]
+
+
+#: The table that the migrations of Elixir make, without its indexes.
+ELIXIR = """
+    CREATE TYPE oban_job_state AS ENUM (
+        'available', 'scheduled', 'executing', 'retryable', 'completed', 'discarded', 'cancelled'
+    );
+    CREATE TABLE oban_jobs (
+        id bigserial PRIMARY KEY, state oban_job_state NOT NULL DEFAULT 'available',
+        queue text NOT NULL DEFAULT 'default', worker text NOT NULL, args jsonb NOT NULL,
+        errors jsonb[] NOT NULL DEFAULT '{}', attempt integer NOT NULL DEFAULT 0,
+        max_attempts integer NOT NULL DEFAULT 20,
+        inserted_at timestamp NOT NULL DEFAULT timezone('UTC', now()),
+        scheduled_at timestamp NOT NULL DEFAULT timezone('UTC', now()),
+        attempted_at timestamp, completed_at timestamp, attempted_by text[], discarded_at timestamp,
+        priority integer NOT NULL DEFAULT 0, tags varchar(255)[] DEFAULT '{}', meta jsonb DEFAULT '{}',
+        cancelled_at timestamp
+    );
+    INSERT INTO oban_jobs (state, queue, worker, args, tags, attempt, errors, attempted_by) VALUES
+        ('retryable', 'mailers', 'Shop.SendReceipt', '{"order": 1, "address": "a@b.c"}', '{paid}', 1,
+         ARRAY['{"at": "2026-11-29T12:00:00Z", "attempt": 1, "error": "busy"}'::jsonb], '{web-1}'),
+        ('available', 'mailers', 'Shop.AskForReview', '{"order": 1}', '{}', 0, '{}', NULL),
+        ('executing', 'mailers', 'Shop.AskForReview', '{"order": 2}', '{}', 1, '{}', '{web-1}'),
+        ('available', 'other', 'Shop.Other', '{}', '{}', 0, '{}', NULL)
+"""
+
+
+def test_a_statement_moves_waiting_jobs_of_elixir(postgresql_factory: PostgreSQLFactory) -> None:
+    (move,) = fenced("docs/coming_from/oban_elixir.md", "sql")
+    url = postgresql_factory.create(empty=True).set(drivername="postgresql+psycopg")
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(ELIXIR)
+    migration.upgrade(url, prefix="jobs")
+    for _ in range(2):
+        with engine.begin() as connection:
+            connection.exec_driver_sql(move)
+    moved = SyncOban(engine, prefix="jobs").list_jobs()
+    assert [(job.worker, job.state, job.attempt, job.tags, job.meta) for job in moved] == [
+        ("Shop.SendReceipt", "retryable", 1, ["paid"], {}),
+        ("Shop.AskForReview", "available", 0, [], {}),
+    ]
+    assert moved[0].errors == [{"at": "2026-11-29T12:00:00Z", "attempt": 1, "error": "busy"}]
+    with engine.connect() as connection:
+        left = connection.exec_driver_sql("SELECT state::text, queue FROM public.oban_jobs ORDER BY id").all()
+    assert [tuple(row) for row in left] == [("executing", "mailers"), ("available", "other")]
+    engine.dispose()
+    postgresql_factory.drop(url)
 
 
 async def test_jobs_of_arq_are_forwarded_once(shop: Shop) -> None:
