@@ -24,8 +24,8 @@ from tests.support.rows import lasting_url
 from tests.support.waiting import eventually, within
 
 PAGE = Page("guides/enqueueing.md")
-#: The snippets that define the application, at the top of the page and further down.
-PREPARED = ("engine = create_async_engine", "sync_engine = create_engine")
+#: The snippets that define the application, in the order in which a module has them.
+PREPARED = ("oban = Oban(engine)\n\nclass Base", "async def place(", "sync_engine = create_engine")
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
@@ -60,7 +60,7 @@ async def orders(stage: Stage) -> list[Any]:
     return [(-1 if job.state == "cancelled" else 1) * job.args["order"] for job in jobs]
 
 
-@PAGE.shows("engine = create_async_engine")
+@PAGE.shows("engine = create_async_engine", "async def place(")
 async def test_an_order_and_its_job_are_one_transaction(stage: Stage, snippet: Snippet) -> None:
     order = await stage.names["place"]("a@b.c")
     assert await orders(stage) == [order.id]

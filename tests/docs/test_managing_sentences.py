@@ -42,7 +42,7 @@ async def test_only_incomplete_jobs_can_be_cancelled(oban: Oban, state: str) -> 
 @pytest.mark.parametrize("state", STATES)
 async def test_only_available_and_executing_jobs_are_ignored_by_retry(oban: Oban, state: str) -> None:
     PAGE.says("Jobs that are already `available` or `executing` are ignored")
-    PAGE.says("any non-executing job can be retried-not just failed ones")
+    PAGE.says("any non-executing job can be retried, not just failed ones")
     id_ = await insert_row(oban.engine, state)
     before = await read_row(oban.engine, id_)
     ignored = state in ("available", "executing")
@@ -73,7 +73,7 @@ async def test_a_scheduled_job_is_made_available_whether_it_ran_before_or_not(
     oban: Oban, attempt: int
 ) -> None:
     PAGE.says(
-        "you can retry a `scheduled` job to make it `available` immediately, whether it has ever ran before"
+        "you can retry a `scheduled` job to make it `available` immediately, whether or not it has ever run"
     )
     id_ = await insert_row(oban.engine, "scheduled", attempt=attempt)
     assert await oban.retry_job(id_)
