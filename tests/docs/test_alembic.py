@@ -75,6 +75,7 @@ def test_the_revision_of_the_page_is_the_newest(empty_url: URL) -> None:
 def test_the_revision_of_the_page_takes_a_schema(postgresql: URL, tmp_path: Path) -> None:
     call = 'migration.upgrade(op, prefix="jobs", revision="base:0007")'
     PAGE.says(call)
+    PAGE.says('migration.upgrade(op, revision="0004:0007")')
     project = Project(tmp_path, postgresql, "async", THEIRS_ALONE, options(FILTER))
     project.write("a", None, [call], ['migration.downgrade(op, prefix="jobs")'])
     project.upgrade()
@@ -135,7 +136,7 @@ def test_plain_sqlalchemy_creates_and_drops_everything(empty_url: URL, snippet: 
 
 
 def test_each_way_recognises_the_tables_of_oban_py(postgresql: URL, tmp_path: Path) -> None:
-    PAGE.says("The first three ways recognise a database that oban-py")
+    PAGE.says("The revision, the target metadata and the command recognise a database that oban-py")
     oban_py_tables.install(postgresql)
     project = Project(tmp_path, postgresql, "async", BOTH, options(HOOKS))
     project.autogenerate()
