@@ -44,6 +44,24 @@ NOT_EXECUTED: dict[tuple[str, str], str] = {
     ("docs/guides/command_line.md", 'eval "$(oban completion zsh)"'): (
         "it changes a shell of the reader; test_command_line.py checks the script"
     ),
+    ("docs/guides/containers.md", "FROM python:3.13-slim"): (
+        "it needs Docker; test_containers.py parses it, and checks the options of its command"
+    ),
+    ("docs/guides/containers.md", "services:"): (
+        "it needs Docker; it was validated against Compose's schema, and test_containers.py checks fields"
+    ),
+    ("docs/guides/containers.md", "apiVersion: v1"): (
+        "it needs Kubernetes; it was validated against its schemas, and test_containers.py checks fields"
+    ),
+    ("docs/guides/containers.md", "apiVersion: batch/v1"): (
+        "it needs Kubernetes; it was validated against its schemas, and test_containers.py checks fields"
+    ),
+    ("docs/guides/containers.md", "apiVersion: apps/v1"): (
+        "it needs Kubernetes; it was validated against its schemas, and test_containers.py checks fields"
+    ),
+    ("docs/guides/containers.md", "$ kubectl delete job shop-install --ignore-not-found"): (
+        "it needs Kubernetes; test_containers.py checks the names and the order"
+    ),
     ("docs/guides/dashboard.md", "$ oban web --database-url sqlite+aiosqlite:///app.db"): (
         "tests/cli start `oban web`"
     ),
@@ -64,6 +82,9 @@ NOT_EXECUTED: dict[tuple[str, str], str] = {
     ),
     ("docs/guides/prometheus.md", "$ oban metrics dashboard > oban.json"): (
         "tests/cli/test_metrics.py runs the command without the redirection"
+    ),
+    ("docs/guides/upgrading.md", "$ pip install --upgrade oban-sqlalchemy"): (
+        "it downloads packages and restarts services; tests/migration run `oban install`"
     ),
     (
         "docs/guides/testing_setup.md",
