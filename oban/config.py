@@ -21,7 +21,6 @@ MAX_NAME = 255
 #: How nodes hear of changes.
 NotifierKind: TypeAlias = Literal["listen", "poll"]
 NOTIFIERS: tuple[NotifierKind, ...] = get_args(NotifierKind)
-_DAY = 86_400.0
 #: Intervals that are a quarter of the lease unless they are set.
 _QUARTERS_OF_LEASE = ("heartbeat_interval", "election_interval", "rescue_interval")
 
@@ -78,9 +77,9 @@ class Retention:
         `Retention(completed=timedelta(hours=6), discarded=None, queues={"audit": {"completed": None}})`
     """
 
-    completed: float | timedelta | None = _DAY
-    cancelled: float | timedelta | None = _DAY
-    discarded: float | timedelta | None = 7 * _DAY
+    completed: float | timedelta | None = 86_400.0
+    cancelled: float | timedelta | None = 86_400.0
+    discarded: float | timedelta | None = 604_800.0
     queues: Mapping[str, "Retention"] = field(default_factory=dict)
     workers: Mapping[str, "Retention"] = field(default_factory=dict)
     limit: int = 10_000

@@ -81,6 +81,8 @@ class Docstrings(griffe.Extension):
         for cls in [item for item in _objects(pkg) if isinstance(item, griffe.Class)]:
             _inherit(cls)
         for item in _objects(pkg):
+            if isinstance(item, griffe.Function):
+                _show_defaults(item)
             if item.docstring is not None:
                 self._rewrite(item.docstring, item)
             if isinstance(item, griffe.Class) and _is_typed_dict(item):
@@ -196,6 +198,25 @@ def _inherit(cls: griffe.Class) -> None:
                     # The examples of both clients are written for `Oban`.
                     member.docstring.value = re.sub(r"\b(await|async) ", "", member.docstring.value)
                 break
+
+
+def _show_defaults(function: griffe.Function) -> None:
+    """Show numbers instead of the names of constants."""
+    for parameter in function.parameters:
+        if isinstance(parameter.default, griffe.Expr):
+            path = parameter.default.canonical_path
+            if path.startswith("oban."):
+                constant = _found(function, path)
+                if isinstance(constant, griffe.Attribute) and re.fullmatch(r"[\d_.]+", str(constant.value)):
+                    parameter.default = str(constant.value)
+
+
+def _found(item: griffe.Object, path: str) -> Any:
+    try:
+        found: Any = item.modules_collection[path]
+        return found.final_target if found.is_alias else found
+    except (KeyError, griffe.AliasResolutionError):
+        return None
 
 
 def _read_comment(item: griffe.Attribute) -> None:

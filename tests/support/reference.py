@@ -189,7 +189,7 @@ def setting_table() -> str:
 def _type(column: Column[Any], database: str) -> str:
     dialect = DIALECTS[database]
     shown = dialect.type_compiler_instance.process(column.type, type_expression=column)
-    return str(shown).lower().replace('collate "c"', 'COLLATE "C"')
+    return str(shown).lower().replace('collate "c"', 'COLLATE "C"').removesuffix(" without time zone")
 
 
 def _default(column: Column[Any]) -> str:
@@ -241,6 +241,9 @@ def schema_sections() -> str:
     ):
         model: Any = mapper.class_
         text, meanings = sections(model)
+        if model is models.Job:
+            # The rest is about its constructor.
+            text = summary(model)
         parts.append(f"### `{model.__tablename__}`\n\n{text}\n")
         parts.append(_columns(model, meanings))
         if indexes := [*_indexes(model.__table__)]:
