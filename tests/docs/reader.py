@@ -28,7 +28,7 @@ _LOOKS = (
     *(
         "cat ",
         "curl ",
-        "ls ",
+        "sort ",
         "oban check",
         "oban nodes",
         "oban periodic list",
@@ -50,6 +50,8 @@ _VARIABLE = [
     (re.compile(r"\bin \d+ (second|minute|hour|day)s?\b"), "in AGE"),
     (re.compile(r"\b\d+(\.\d+)?(e-\d+)? (s|ms)\b"), "N s"),
     (re.compile(r"[-+]?\b\d+(\.\d+)?(s|ms)( ago)?(?=\s|$)"), "Ns"),
+    # Which of the nodes leads.
+    (re.compile(r"\b(leader|alive)\b(?=\s+Ns)"), "LIVE"),
     (re.compile(r"\blisten\s+\d+\.\d+\.\d+\S*\s+\d+"), "listen VERSION PID"),
     # A failed job runs again from time to time.
     (re.compile(r"\b\d+/(\d+)\b"), r"N/\1"),
