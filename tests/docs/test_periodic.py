@@ -96,7 +96,6 @@ DEFINED: dict[str, dict[str, Any]] = {
         "window": 3600.0,
     },
     "class HourlyTotals": {"expression": "@hourly", "catch_up": "all", "window": 86400.0},
-    "def send_reminders": {"expression": "0 3 * * *", "timezone": "Europe/Berlin", "window": 600.0},
     "def report(kind)": {
         "name": "nightly",
         "worker": "app.report",
