@@ -14,8 +14,10 @@ import click
 import pytest
 from sqlalchemy import URL, create_engine
 
-from oban import Job, SyncOban, migration
+import oban.testing
+from oban import Job, Oban, SyncOban, Worker, migration
 from oban.cli import main
+from oban.job_function import FunctionWorker
 from oban.testing import drain_queue
 from oban.worker_entries import declared_entries
 from tests.docs.commands import commands
@@ -394,3 +396,19 @@ def test_every_row_of_the_comparison_has_a_cell_for_each_library(table: int) -> 
         if block.startswith("| | oban | ") and "raw" not in block.splitlines()[0]
     ]
     assert {line.count("|") for line in tables[table]} == {tables[table][0].count("|")}
+
+
+#: What the tables of words call that is not ours.
+NOT_OURS = {"add", "select", "where", "timedelta", "uniform", "get", "process", "X", "f"}
+
+
+@pytest.mark.parametrize("peer", PAGES)
+def test_the_words_on_our_side_exist(peer: str) -> None:
+    text = (ROOT / PAGES[peer]).read_text()
+    rows = re.findall(r"^\| .*? \| (.*?) \| .*\|$", text.partition("\n## Words\n")[2], re.MULTILINE)
+    code = "; ".join(re.findall(r"`([^`]+)`", " ".join(rows)))
+    ours = {name for owner in (oban, oban.testing, Oban, Job, FunctionWorker, Worker) for name in dir(owner)}
+    assert len(rows) > 20
+    assert set(re.findall(r"(\w+)\(", code)) - ours - NOT_OURS == set()
+    known = set(main.list_commands(click.Context(main)))
+    assert set(re.findall(r"\boban ([a-z]+)", code)) <= known
