@@ -13,7 +13,8 @@ from typing import Any
 
 import griffe
 import pytest
-from sqlalchemy import select
+from sqlalchemy import create_engine, select
+from sqlalchemy import inspect as sa_inspect
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
@@ -24,6 +25,8 @@ from oban.config import Options, Retention
 from oban.ddl import ENUM, TRIGGER
 from tests.docs.snippets import fenced
 from tests.support import docstrings, reference
+from tests.support.databases import Factory
+from tests.support.processes import ROOT
 
 PAGES = {path.stem: path.read_text() for path in reference.PAGES.glob("*.md")}
 #: The objects whose docstrings are on a page, by the page.
@@ -50,7 +53,7 @@ def package() -> griffe.Module:
     """The package as the site reads it: without importing it, and with the extension."""
     extensions = griffe.load_extensions(docstrings.Docstrings())
     loader = griffe.GriffeLoader(
-        search_paths=[reference.ROOT], docstring_parser=griffe.Parser.google, extensions=extensions
+        search_paths=[ROOT], docstring_parser=griffe.Parser.google, extensions=extensions
     )
     return loader.load("oban")  # type: ignore[return-value]
 
@@ -204,6 +207,29 @@ def test_the_tables_of_the_code_are_up_to_date() -> None:
         for name in re.findall(r"^<!-- (.*) of the code: ", text, re.MULTILINE)
     }
     assert marks == reference.TABLES.keys()
+
+
+def test_a_database_has_the_columns_and_indexes_of_the_page(factory: Factory) -> None:
+    url = factory.create()
+    is_sqlite = url.get_backend_name() == "sqlite"
+    engine = create_engine(url.set(drivername="sqlite" if is_sqlite else "postgresql+psycopg"))
+    try:
+        inspector = sa_inspect(engine)
+        for name in {*inspector.get_table_names()} - {migration.VERSION_TABLE}:
+            text = PAGES["schema"].partition(f"\n### `{name}`\n")[2].partition("\n### ")[0]
+            first = re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)
+            columns = [column["name"] for column in inspector.get_columns(name)]
+            assert first[: len(columns)] == columns, name
+            indexes = {index["name"] for index in inspector.get_indexes(name)}
+            checks = {check["name"] for check in inspector.get_check_constraints(name)}
+            if name == "oban_jobs":
+                # SQLite has the check instead of the enum, and no name for the key that it counts up.
+                checks |= {"known_state", "oban_jobs_pkey"}
+            key = {inspector.get_pk_constraint(name)["name"]}
+            assert {*first[len(columns) :]} == indexes | checks | key - {None}, name
+    finally:
+        engine.dispose()
+        factory.drop(url)
 
 
 def test_what_only_postgresql_has_is_named() -> None:

@@ -221,7 +221,7 @@ def _found(item: griffe.Object, path: str) -> Any:
 
 def _read_comment(item: griffe.Attribute) -> None:
     """Take the comment `#: …` above or after an attribute as its docstring."""
-    if item.lineno is None or item.endlineno is None:
+    if item.lineno is None or item.endlineno is None or isinstance(item.filepath, list):
         return
     source = item.lines_collection[item.filepath]
     _, found, comment = source[item.endlineno - 1].partition("#: ")

@@ -26,7 +26,10 @@ from tests.support.docstrings import separated
 from tests.support.processes import ROOT
 
 PAGES = ROOT / "docs" / "reference"
-DIALECTS = {"PostgreSQL": postgresql.dialect(), "SQLite": sqlite.dialect()}
+DIALECTS: dict[str, Any] = {
+    "PostgreSQL": postgresql.dialect(),  # type: ignore[no-untyped-call]
+    "SQLite": sqlite.dialect(),
+}
 _MARK = "<!-- {} of the code: run `python -m tests.support.reference` -->"
 
 

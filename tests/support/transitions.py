@@ -96,7 +96,7 @@ def observe(connection: Connection, client: SyncOban, event: Event, state: str) 
             savepoint.rollback()
         changed = {name for name in before if after is not None and before[name] != after[name]}
         if after is None or changed:
-            found.moves.add((state, after and str(after["state"])))
+            found.moves.add((state, None if after is None else str(after["state"])))
             found.columns |= changed
     return found
 
