@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from oban import migration
 from oban.cli.node import CONNECT_INTERVAL
 from tests.docs.commands import OBAN, URL
 from tests.docs.snippets import fenced
@@ -20,8 +21,6 @@ from tests.support.processes import ROOT
 PAGE = "docs/guides/deploying.md"
 #: The seconds that a node may need after its grace period, according to the page.
 MARGIN = 10
-
-
 CONSOLE = fenced(PAGE, "console")
 
 
@@ -58,7 +57,7 @@ def test_the_commands_create_the_tables_and_run_a_node_until_sigterm(tmp_path: P
     # The URL of the page is that of no server.
     script = script.replace("\necho", f"\necho $OBAN_DATABASE_URL; OBAN_DATABASE_URL={URL}; : ", 1)
     done = subprocess.run(["sh", "-ec", script], cwd=tmp_path, check=True, capture_output=True, text=True)
-    assert done.stdout.splitlines()[0] == only("sh").strip().partition("=")[2]
+    assert done.stdout.splitlines()[0] == only("sh").strip().partition("=")[2].strip("'")
     with subprocess.Popen(
         [*OBAN, *start()], cwd=tmp_path, env=variables, stderr=subprocess.PIPE, text=True
     ) as node:
@@ -116,7 +115,7 @@ def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
 
 def test_the_command_of_the_page_starts_a_node_for_each_core(tmp_path: Path) -> None:
     variables = environment(tmp_path)
-    subprocess.run([*OBAN, "install"], cwd=tmp_path, env=variables, check=True, capture_output=True)
+    migration.upgrade(f"sqlite:///{tmp_path}/app.db")
     [command] = CONSOLE[1].splitlines()
     started: set[str] = set()
     with subprocess.Popen(
