@@ -11,7 +11,7 @@ import asyncpg  # type: ignore[import-untyped]
 import pytest
 from sqlalchemy import URL
 
-from benchmarks import databases, fixtures, operate, raw, report, streams, tracing, waiting
+from benchmarks import capacity, databases, fixtures, operate, raw, report, streams, tracing, waiting
 from benchmarks.__main__ import main
 from benchmarks.databases import Filling
 from benchmarks.meter import CPU, RATE, SERVER, Meter
@@ -217,3 +217,26 @@ def test_what_open_pages_cost_is_measured(tmp_path: Path) -> None:
     assert len(list(streams.report(drains))) == 1 + len(drains)
     idle = streams.idle(database, pages=2, seconds=3)
     assert (idle.open, idle.statements > 0) == (2, True)
+
+
+@pytest.mark.slow
+def test_what_a_server_carries_is_measured(
+    postgresql_factory: PostgreSQLFactory, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(capacity, "REST", 0)
+    capacity.main(
+        [
+            *("--jobs", "50", "--single-jobs", "2", "--seconds", "0.1", "--rounds", "1"),
+            *("--clusters", "1x1", "2x3"),
+            *("--database-url", postgresql_factory.server.render_as_string(hide_password=False)),
+        ]
+    )
+    printed = capsys.readouterr().out
+    rows = [line.split("|")[1:-1] for line in printed.splitlines() if re.match(r"\| (?!-)", line)]
+    sizes = {row[0].strip(): float(row[-1].replace(",", "")) for row in rows[1:3]}
+    assert 0 < sizes["waiting"] < sizes["completed"]
+    assert [tuple(int(cell) for cell in row[:2]) for row in rows[4:6]] == [(1, 1), (2, 3)]
+    # The statements, notifications and heartbeats of each node need a connection.
+    assert all(int(row[2]) >= 3 * int(row[0]) for row in rows[4:6])
+    assert [row[0].strip() for row in rows[7:]] == [*capacity.FIGURES]
+    assert all(float(row[3]) > 0 for row in rows[7:] if row[3].strip() != "nan" and "server" not in row[0])
