@@ -27,7 +27,6 @@ NOT_EXECUTED: dict[tuple[str, str], str] = {
     ("docs/coming_from/celery.md", "# shop/tasks.py, with Celery"): "it needs Celery and Redis",
     ("docs/coming_from/rq.md", "# shop/tasks.py, with RQ"): "it needs RQ and Redis",
     ("docs/coming_from/rq.md", "# shop/schedule.py, with RQ"): "it needs RQ and Redis",
-    ("docs/coming_from/rq.md", "# move_scheduled.py, with RQ"): "it needs RQ and Redis",
     ("docs/guides/alerts.md", "$ oban metrics alerts > oban-alerts.yaml"): (
         "tests/cli/test_metrics.py runs the command without the redirection"
     ),

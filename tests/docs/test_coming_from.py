@@ -3,6 +3,7 @@
 The modules that forward jobs of another queue run with a stand-in for that queue.
 """
 
+import functools
 import re
 import sys
 from collections.abc import Callable
@@ -88,8 +89,12 @@ class Shop:
     def moving(self, peer: str) -> Any:
         """The module of a page that forwards jobs from the other queue."""
         (file,) = (file for file in files(PAGES[peer]) if file.moving)
-        self._patch.setenv("REDIS_URL", "redis://localhost")
+        self.sets("REDIS_URL", "redis://localhost")
         return self.install(_module_name(file.path), file.code)
+
+    def sets(self, name: str, value: str) -> None:
+        """Set an environment variable until the test ends."""
+        self._patch.setenv(name, value)
 
     def breaks(self, error: Exception) -> None:
         """Let no mail be delivered any more."""
@@ -364,6 +369,31 @@ def test_dates_of_apscheduler_are_moved_once_and_its_schedules_stay(shop: Shop) 
     assert [(job.worker, job.state, job.scheduled_at) for job in jobs.oban.list_jobs()] == [
         ("shop.jobs.send_receipt", "scheduled", due),
         ("shop.jobs.AskForReview", "scheduled", due),
+    ]
+
+
+def test_scheduled_jobs_of_rq_are_moved_once(shop: Shop) -> None:
+    removed: list[str] = []
+    due = datetime(2091, 7, 1, tzinfo=UTC)
+
+    def old(id: str, name: str, *args: Any) -> SimpleNamespace:
+        delete = functools.partial(removed.append, id)
+        return SimpleNamespace(id=id, func_name=f"shop.tasks.{name}", args=args, kwargs={}, delete=delete)
+
+    stored = {"a": old("a", "send_receipt", 1, "ann@example.com"), "b": old("b", "ask_for_review", 1)}
+    registry = SimpleNamespace(get_job_ids=lambda: list(stored), get_scheduled_time=lambda job: due)
+    queue = SimpleNamespace(scheduled_job_registry=registry, fetch_job=stored.get)
+    shop.install("redis", "").Redis = SimpleNamespace(from_url=str)
+    shop.install("rq", "").Queue = lambda name, connection: queue
+    jobs = shop.jobs("RQ")
+    shop.sets("REDIS_URL", "redis://localhost")
+    (script,) = (file for file in files(PAGES["RQ"]) if file.path == "move_scheduled.py")
+    for _ in range(2):
+        shop.install("move_scheduled", script.code)
+    assert removed == ["a", "b"] * 2
+    assert [(job.worker, job.state, job.scheduled_at, job.meta) for job in jobs.oban.list_jobs()] == [
+        ("shop.jobs.send_receipt", "scheduled", due, {"rq_id": "a"}),
+        ("shop.jobs.AskForReview", "scheduled", due, {"rq_id": "b"}),
     ]
 
 
