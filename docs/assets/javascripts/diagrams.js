@@ -11,12 +11,10 @@
       resolve(window.mermaid);
     };
     script.onerror = () => reject(new Error(`cannot load ${source}`));
-    // The script declares a global of this name.
-    delete window.mermaid;
     document.head.append(script);
   });
 
-  // What the theme calls for each diagram.
+  // What the theme calls for each diagram, until the script puts Mermaid in its place.
   window.mermaid = {
     initialize(given) { options = given; },
     async render(...diagram) {
