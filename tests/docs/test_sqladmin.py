@@ -123,5 +123,15 @@ async def test_the_running_queues_are_listed(
     assert (await browser.get("producer/create")).status_code == 403
 
 
+@PAGE.shows("cancel_in_the_admin")
+async def test_the_test_of_the_page_cancels_a_job(stage: Stage, snippet: Snippet) -> None:
+    job = await stage.oban.enqueue(Mail.new())
+    answer = await stage.names["cancel_in_the_admin"](job)
+    assert (answer.status_code, answer.headers["location"]) == (303, "http://test/admin/job/list")
+    row = await read_row(stage.oban.engine, job.id)
+    assert row is not None
+    assert row["state"] == "cancelled"
+
+
 def test_every_snippet_of_the_page_is_run() -> None:
     assert PAGE.shown == PAGE.snippets

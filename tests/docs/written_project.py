@@ -103,16 +103,22 @@ class WrittenProject:
         self.write_text("migrations/env.py", env)
 
     def finish(self, *command: str) -> str:
-        """Run a command that must succeed; returns its output."""
-        done = subprocess.run(
-            [sys.executable, "-m", *command],
+        """Run a module, or a file of the project, that must succeed; returns what it prints."""
+        done = self.run(*command)
+        assert done.returncode == 0, done.stdout
+        return done.stdout
+
+    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
+        """Run a module or a file; its errors are part of its output."""
+        program = command if command[0].endswith(".py") else ("-m", *command)
+        return subprocess.run(
+            [sys.executable, *program],
             cwd=self.folder,
             env=self.environment,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             text=True,
         )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
 
     @contextmanager
     def running(self, *commands: str) -> Iterator[list[Process]]:
