@@ -163,6 +163,19 @@ async def test_a_job_of_one_attempt_is_not_repeated_when_its_node_stops(
     assert outside.effects == [("39A",)]
 
 
+async def test_one_attempt_alone_does_not_keep_a_node_that_stops_from_putting_the_job_back(
+    stage: Stage, outside: Outside
+) -> None:
+    PAGE.says("Without the `except`, the attempt would not count, and the job would start again elsewhere.")
+
+    class Once(Worker, max_attempts=1):
+        async def process(self, job: Job) -> None:
+            await outside.launch()
+
+    job = await interrupted(stage, Once, {}, JobState.COMPLETED)
+    assert (len(outside.effects), job.attempt) == (2, 1)
+
+
 def test_every_snippet_is_run_by_a_test() -> None:
     assert sorted(PAGE.shown, key=lambda snippet: snippet.line) == PAGE.snippets
 

@@ -74,7 +74,7 @@ async def test_the_claim_is_the_one_of_the_library_and_skips_rows_that_are_locke
 
 async def test_the_acknowledgement_is_the_one_of_the_library_and_has_its_guard(url: URL) -> None:
     engine = create_async_engine(url)
-    running = {"state": "executing", "attempted_by": ["node-1", OWNER]}
+    running: dict[str, Any] = {"state": "executing", "attempted_by": ["node-1", OWNER]}
     cancelled = row(id=2, **running | {"state": "cancelled"}, attempt=1)
     others = [row(id=3, **running, attempt=2), row(id=4, **running | {"attempted_by": ["node-1", "x"]})]
     await insert_rows(engine, row(id=1, **running), cancelled, *others, row(id=5, **running))
