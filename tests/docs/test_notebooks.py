@@ -17,7 +17,7 @@ CELLS = fenced(DOCUMENT, "python")
 #: What the page says about other cells: the loop runs, a cell that is run again replaces its worker.
 OTHERS = [
     "asyncio.run(oban.list_jobs())",
-    CELLS[1].replace("round(loss, 4)", "'again'").replace("await oban.start()", ""),
+    CELLS[1].replace("round(loss, 4)", "'again'"),
     "job = await oban.wait(await oban.enqueue(Train.new({'rate': 0.1})), timeout=60)\n"
     "print(job.recorded, job.worker)",
     "class Heavy(Worker, executor='process', max_attempts=1):\n    def process(self, job): pass\n"

@@ -91,3 +91,9 @@ def test_a_dependency_commits_after_the_handler(oban, engine, connections, monke
         assert client.post("/welcomes/3").status_code == 201
         assert connections == []
     assert [job.args for job in oban.list_jobs()] == [{"user_id": 3}]
+
+
+def test_the_command_runs_the_queue_on_the_database_of_the_application(oban, monkeypatch):
+    monkeypatch.setenv("DATABASE_URL", f"sqlite+aiosqlite:///{oban.engine.url.database}")
+    node = page.create_oban()
+    assert (node.engine.url.database, list(node.options.queues)) == (oban.engine.url.database, ["mailers"])

@@ -3,7 +3,7 @@ from sqlalchemy.orm import Session
 from starlette.testclient import TestClient
 
 import server
-from app import Confirm, Order
+from app import Confirm, Order, create_oban
 from test_app import client, oban
 
 
@@ -33,3 +33,9 @@ def test_the_server_runs_jobs_and_closes_its_connections(oban):
         pool = client.app_state["oban"].engine.pool
     assert orders(oban) == [True]
     assert (pool.checkedin(), pool.checkedout()) == (0, 0)
+
+
+def test_the_command_runs_the_queue_on_the_database_of_the_application(oban, monkeypatch):
+    monkeypatch.setenv("DATABASE_URL", f"sqlite+aiosqlite:///{oban.engine.url.database}")
+    node = create_oban()
+    assert (node.engine.url.database, list(node.options.queues)) == (oban.engine.url.database, ["mailers"])
