@@ -17,6 +17,12 @@ def test_the_navigation_has_every_page_once() -> None:
     assert sorted(site.pages(PROJECT["nav"])) == sorted(written)
 
 
+def test_every_page_is_written() -> None:
+    short = [str(path) for path in site.DOCS.rglob("*.md") if len(path.read_text()) < 400]
+    promised = [str(path) for path in site.DOCS.rglob("*.md") if "not written yet" in path.read_text()]
+    assert (short, promised) == ([], [])
+
+
 def test_llms_txt_lists_every_page_in_reading_order_with_a_description() -> None:
     configured = tomllib.loads(site.configured("https://docs.example.com/", None))["project"]
     assert configured["site_url"] == "https://docs.example.com/"
