@@ -71,7 +71,7 @@ NOT_EXECUTED: dict[tuple[str, str], str] = {
     (
         "docs/guides/encryption.md",
         '$ python -c "from oban.encryption import generate_key; print(generate_key())"',
-    ): "tests/security call the function",
+    ): "test_encryption.py calls the function",
     ("docs/guides/enqueueing.md", "$ oban start app.orders:oban --queues mailers:10"): (
         "test_enqueueing.py runs the node of this module in its own process"
     ),
