@@ -74,7 +74,7 @@ def test_the_sdist_carries_the_license(tmp_path: Path) -> None:
 
 
 def test_no_text_tells_a_reader_to_install_the_other_project() -> None:
-    wrong = re.compile(r"pip install [^\n`]*\boban(?![\w/.-])|\boban\[[a-z]")
+    wrong = re.compile(r"pip install [^\n`]*(?<![\w/])oban(?![\w/.-])|(?<![\w/])oban\[[a-z]")
     folders = ("benchmarks", "docs", "examples", "oban", "tests")
     files = list(ROOT.glob("*.*"))
     files += [file for folder in folders for file in (ROOT / folder).rglob("*.*")]
