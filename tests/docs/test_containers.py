@@ -125,7 +125,7 @@ def test_every_node_gets_time_to_stop() -> None:
     services = yaml.safe_load(COMPOSE)["services"]
     assert "command" not in services["jobs"]
     assert grace(command) + MARGIN <= float(services["jobs"]["stop_grace_period"].removesuffix("s"))
-    assert f"docker stop --time {grace(command) + MARGIN:g}" in TEXT
+    assert f"docker stop -t {grace(command) + MARGIN:g}" in TEXT
     jobs = objects()["Deployment", "shop-jobs"]["spec"]["template"]["spec"]
     [container] = jobs["containers"]
     assert grace(container["command"]) + MARGIN <= jobs["terminationGracePeriodSeconds"]
