@@ -130,8 +130,9 @@ class Settings:
         return tuple(dict.fromkeys(found))
 
     def hint(self) -> str:
-        """The end of an error message about a missing setting: variables with similar names."""
-        return "".join(f" {name} is not a setting{near}" for name, near in similar_variables())
+        """The end of an error about a missing setting: a missing file, and variables of similar names."""
+        where = "" if self.file else " There is no oban.toml in this folder or above it."
+        return where + "".join(f" {name} is not a setting{near}" for name, near in similar_variables())
 
     @property
     def options(self) -> dict[str, Any]:

@@ -117,6 +117,7 @@ def test_variables_that_are_no_settings_are_ignored_and_similar_ones_warned_abou
         assert result.exit_code == 2
         assert "OBAN_DATABSE_URL is not a setting; did you mean OBAN_DATABASE_URL?" in result.stderr
         assert "secret" not in result.stderr
+        assert "There is no oban.toml in this folder or above it." in result.stderr
 
 
 def test_every_command_uses_the_database_of_the_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
