@@ -8,8 +8,8 @@ from oban.display import shown
 class ObanError(Exception):
     """Base class of every error that Oban raises itself.
 
-    SQLAlchemy's errors are passed on, except where one below says more. Catch this class where a failed call
-    must not fail the rest of a request, and let anything else through.
+    Other errors, such as SQLAlchemy's, are passed on. Catch this class where a request must go on although a
+    call has failed, and let other errors through.
     """
 
 
@@ -47,8 +47,8 @@ class SchemaOutdated(SchemaMissing):
 class SchemaMismatch(ObanError, RuntimeError):
     """There are tables of these names that Oban cannot upgrade or adopt as they are.
 
-    They were made by a newer version, by another program, or changed by hand. The message names each
-    difference. Update the package, mend the tables, or choose another prefix.
+    They were created by a newer version or by another program, or changed by hand. The message names each
+    difference. Update the package, correct the tables, or choose another prefix.
     """
 
 
@@ -116,15 +116,15 @@ class InvalidTarget(InvalidArgument):
     """An argument is not a job, an id, a `select(Job)` or a session that the call can use.
 
     A `select(Job)` without a condition needs `everything=True`. `Oban` takes an `AsyncSession` or an
-    `AsyncConnection` as `session`, and `SyncOban` a `Session` or a `Connection`.
+    `AsyncConnection` as `session`, and `SyncOban` a `Session` or a `Connection`; a call that writes refuses
+    one in AUTOCOMMIT mode.
     """
 
 
 class NotEnqueued(ObanError, ValueError):
     """A `Job` was passed that has no id, because it was never enqueued.
 
-    Enqueue it first, or flush the session that it was added to. Nothing was changed, also for other jobs of
-    the same call.
+    Enqueue it first, or flush the session that it was added to. No job of the call was changed.
     """
 
 

@@ -56,7 +56,7 @@ class Periodic:
             `@yearly` or `@reboot`.
         job: A new job, `MyWorker.new({…})`, whose fields each inserted job gets. It is not enqueued itself.
         timezone: The name of the time zone that the expression is about (default "UTC").
-        catch_up: Which of the times are made up for that passed while no node could insert jobs: "latest",
+        catch_up: Which of the times that passed while no node could insert jobs are made up for: "latest",
             the newest one, "skip", none, "all", or the number of the newest ones (default "latest").
         window: How long ago such a time can be, in seconds or as a timedelta (default one hour).
 
@@ -119,7 +119,7 @@ class PeriodicInfo:
         timezone: The name of the time zone that the expression is about.
         worker, queue, args, priority, max_attempts, tags, meta: The fields of its jobs. `max_attempts` is
             None if neither the worker nor the entry sets it.
-        catch_up: Which times are made up for that passed while no node could insert jobs.
+        catch_up: Which times that passed while no node could insert jobs are made up for.
         window: How many seconds ago such a time can be.
         source: "code" for an entry that the code declares, "runtime" for one of `add_periodic`.
         paused: Whether `pause_periodic` has paused it.

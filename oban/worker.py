@@ -61,7 +61,7 @@ class Worker(Generic[A]):
         timezone: The name of the time zone that `cron` is about (default "UTC").
         args: The args of the periodic jobs, as for `new` (default: empty).
         cron_name: The name of the periodic entry (default: the worker's name).
-        catch_up: Which of the times are made up for that passed while no node ran: "latest", "skip", "all" or
+        catch_up: Which of the times that passed while no node ran are made up for: "latest", "skip", "all" or
             a number of the newest ones (default "latest").
         window: How long ago such a time can be, in seconds or as a timedelta (default one hour).
         timeout: Seconds, or a timedelta, that an attempt can take; None for no limit (default: the option

@@ -23,11 +23,11 @@ EXIT_CODES: dict[Severity, int] = {"ok": 0, "warning": 1, "critical": 2, "unknow
 _STYLES: dict[Severity, str] = {"ok": "green", "warning": "yellow", "critical": "red", "unknown": "magenta"}
 _DEFAULTS = Thresholds()
 _ABOUT = {
-    "oldest_job": ("SECONDS", "the oldest available job of a queue has waited for so long"),
-    "clock_skew": ("SECONDS", "the clocks of a node and the database differ by so much"),
-    "transaction": ("SECONDS", "a transaction is open for so long (PostgreSQL)"),
-    "dead_rows": ("NUMBER", "a table has so many dead rows, a fifth of all or more (PostgreSQL)"),
-    "free_space": ("MEGABYTES", "so much of the file is free, half of it or more (SQLite)"),
+    "oldest_job": ("SECONDS", "the oldest available job of a queue has waited for this long"),
+    "clock_skew": ("SECONDS", "the clocks of a node and the database differ by this much"),
+    "transaction": ("SECONDS", "a transaction is open for this long (PostgreSQL)"),
+    "dead_rows": ("NUMBER", "a table has this many dead rows, and a fifth of all or more (PostgreSQL)"),
+    "free_space": ("MEGABYTES", "this much of the file is free, and half of it or more (SQLite)"),
 }
 
 

@@ -61,7 +61,7 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
         "--catch-up",
         metavar=f"{'|'.join(CATCH_UP)}|N",
         callback=_parse_catch_up,
-        help="Which times are made up for that passed while no node ran.",
+        help="Which times that passed while no node ran are made up for.",
     ),
     click.option("--window", type=float, metavar="SECONDS", help="How long ago such a time can be."),
     click.option("--args", metavar="JSON", callback=_parse_object, help="The args of the jobs, as JSON."),

@@ -54,11 +54,11 @@ class Producer(Base):
     A row that is older than the node's lease is that of a dead node, whose executing jobs are rescued.
 
     Attributes:
-        uuid: Names the node's run of the queue, as the second item of `attempted_by` of its jobs does.
+        uuid: Identifies this start of the queue on the node; the second item of `attempted_by` of its jobs.
         name: The name of the instance.
         node: The name of the node.
         queue: The name of the queue.
-        meta: What the node tells about itself: its limit, whether it is paused, the ids of the jobs that it
+        meta: What the node reports about itself: its limit, whether it is paused, the ids of the jobs that it
             runs, its lease, versions, workers and how it hears of changes.
         started_at: When the node began to run the queue.
         updated_at: The time of the last heartbeat.

@@ -99,7 +99,7 @@ class Job(InWorker, Detachable, Base):
         conflict: Whether a call found this job instead of inserting another one, because that is unique.
         inserted_at: When the job was enqueued, in UTC like all times.
         attempted_at: When the last attempt started, or None.
-        cancelled_at, completed_at, discarded_at: When the job reached this state, or None.
+        cancelled_at, completed_at, discarded_at: When the job reached the state of this name, or None.
         unique_key: What a unique job shares with its duplicates; None for other jobs.
         unique_rule: The rule by which the job is unique, for a retry or an update; None for other jobs.
 
