@@ -149,6 +149,8 @@ class Reader:
             self.environment[name] = self._replaced(value)
             # What runs does not see it, so the page says that it has to be started again.
             self.close()
+        elif command.startswith("kill -9 "):
+            self._kill()
         elif command.startswith(_SERVERS):
             self._watch(block, printed, self._start(command))
         elif command.startswith(_LOOKS):
@@ -204,6 +206,12 @@ class Reader:
             terminal.kill(number)
             code = terminal.finish()
             assert code in (0, 130), _plain(terminal.output)
+
+    def _kill(self) -> None:
+        """Kill the latest node, whose process number on the page is that of another machine."""
+        with self._servers.pop(self._latest) as terminal:
+            terminal.kill(signal.SIGKILL)
+            terminal.finish()
 
     def _watch(self, block: Block, expected: list[str], name: str | None = None) -> None:
         """Wait until a server has printed these lines, in any order: by default, the latest node.
