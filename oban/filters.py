@@ -302,7 +302,7 @@ class Value:
         """The value, to select or order by, if it is an integer of up to 18 digits; else NULL.
 
         Returns:
-            An expression, which is no condition.
+            An expression, not a condition.
 
         Example:
             `select(Job).order_by(filters.args("customer").as_integer())`
@@ -315,7 +315,7 @@ class Value:
         """The value, to select or order by, if it is a string; else NULL.
 
         Returns:
-            An expression, which is no condition.
+            An expression, not a condition.
 
         Example:
             `select(Job).order_by(filters.args("name").as_text())`

@@ -89,8 +89,8 @@ class InspectionOperations(ABC, Generic[CallerT]):
         """Check the database, the tables, the nodes and the queues of this instance, as `oban check` does.
 
         The checks read a few rows and the statistics of the database, also with millions of jobs, and take
-        no locks that others wait for. What this role may not read, or takes too long, is "unknown". If the
-        database cannot be reached, that is the only finding.
+        no locks that others wait for. A check that takes too long, or that this role may not make, is
+        "unknown". If the database cannot be reached, that is the only finding.
 
         Args:
             thresholds: From which figures on something is a problem (default: `Thresholds()`).

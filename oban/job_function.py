@@ -131,7 +131,7 @@ class FunctionWorker(Generic[P, R]):
                 last two, the last call decides.
 
         Returns:
-            A copy; the function itself stays as it is.
+            A copy; the function itself is not changed.
 
         Raises:
             InvalidJob: A field does not exist, has a wrong value, or is determined by the function (`args`

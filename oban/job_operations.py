@@ -182,7 +182,7 @@ class JobOperations(ABC, Generic[CallerT]):
 
         A unique job is left unchanged, too, if its rule finds another job with the same key, in the states
         and within the period of the rule. If `queue` is passed and the queue is one of the compared fields,
-        the job gets a new key, by which it is judged.
+        the job gets a new key, which is compared instead.
 
         Args:
             job_or_id: A job or its id.
@@ -295,7 +295,7 @@ class JobOperations(ABC, Generic[CallerT]):
         updated, too, but its current attempt goes on with the values that it started with.
 
         A change of a field that a unique job is compared by gives it a new key. Unless it is `completed`,
-        `discarded` or `cancelled`, the new key is judged as that of a new job is.
+        `discarded` or `cancelled`, the new key is checked like that of a new job.
 
         Args:
             job_or_id: A job or its id.

@@ -360,7 +360,7 @@ def current_job() -> Job | None:
     It works in async code, threads and child processes.
 
     Returns:
-        The job that the worker's `process` has got, or None.
+        The job that `process` was called with, or None.
 
     Example:
         `current_job().log.info("half done")`

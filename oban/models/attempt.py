@@ -14,9 +14,9 @@ from oban.types import OptionalDocument, UTCDateTime
 class Attempt(Base):
     """One row of `oban_attempts`: an attempt of a job, stored when it ended.
 
-    The table has no key, which would cost every attempt more than its row does. An attempt that is snoozed or
-    released does not count, so that there can be several rows of a job with the same `attempt`. Rows are
-    deleted with their job, but not by a foreign key.
+    The table has no primary key, which would cost every attempt more than its row does. An attempt that is
+    snoozed or released does not count, so that there can be several rows of a job with the same `attempt`.
+    Rows are deleted with their job, but not by a foreign key.
 
     Attributes:
         job_id: The id of the job.
@@ -42,8 +42,8 @@ class Attempt(Base):
             postgresql_with={"pages_per_range": 8},
             postgresql_ops={"job_id": "int8_minmax_multi_ops"},
             info={
-                "purpose": "Finds the attempts of a job. Rows are stored in about the order of the"
-                " ids, so that ranges of blocks are enough, at almost no cost for an insert."
+                "purpose": "Finds the attempts of a job. Rows are stored roughly in the order of the ids,"
+                " so BRIN is enough on PostgreSQL, and costs an insert almost nothing."
             },
         ),
     )

@@ -36,7 +36,7 @@ class Leader(Base):
         name: The name of the instance.
         node: The name of the node that leads.
         elected_at: When it became the leader.
-        expires_at: When its lease ends, unless it renews it before. Then any node can take the lead.
+        expires_at: When its lease ends if it is not renewed. After that, any node can become the leader.
     """
 
     __tablename__ = "oban_leaders"

@@ -26,7 +26,7 @@ class PeriodicEntry(Base):
         declared_at: The start of the node that declared it.
         seen_at: The last time that a running node has declared it.
         lease: That node's lease in seconds, after which the entry counts as gone.
-        last_tick: The last time that was dealt with; no earlier one inserts a job again.
+        last_tick: The last time that was handled. It and earlier times insert no job again.
         updated_at: When the row was changed last.
     """
 
@@ -49,7 +49,7 @@ class PeriodicEntry(Base):
 class Tick(Base):
     """One row of `oban_ticks`: a time at which an entry was due, and the job that was inserted for it.
 
-    The primary key is what lets each tick of an entry insert one job only, however many nodes try.
+    Because of the primary key, each tick of an entry inserts only one job, however many nodes try.
 
     Attributes:
         name: The name of the instance.

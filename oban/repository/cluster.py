@@ -64,7 +64,7 @@ class QueueInfo:
     Attributes:
         queue: The name of the queue.
         node: The name of the node.
-        limit: How many jobs the node runs at once; None if another implementation does not tell.
+        limit: How many jobs the node runs at once; None if another implementation does not report it.
         paused: Whether no jobs are fetched. Also true while the last jobs of a stopped queue run.
         running: The ids of the jobs that are running.
         started_at: When the node began to run the queue.
@@ -134,13 +134,13 @@ def queue_info(row: Row[Any]) -> QueueInfo:
 
 
 def limit_of(meta: Mapping[str, Any]) -> int | None:
-    """The limit of a producer with this `meta`; None if it does not tell."""
+    """The limit of a producer with this `meta`; None if it does not report it."""
     limit = meta.get("local_limit")
     return limit if isinstance(limit, int) and not isinstance(limit, bool) else None
 
 
 def running_of(meta: Mapping[str, Any]) -> tuple[int, ...] | None:
-    """The ids of the jobs that a producer with this `meta` runs; None if it does not tell."""
+    """The ids of the jobs that a producer with this `meta` runs; None if it does not report it."""
     running = meta.get("running")
     return tuple(id_ for id_ in running if isinstance(id_, int)) if isinstance(running, list) else None
 

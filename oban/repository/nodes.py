@@ -22,22 +22,22 @@ _producer = Producer.__table__.c
 class NodeInfo:
     """A process that runs queues of an instance, as it was at its last heartbeat.
 
-    Nodes of other implementations tell no more than their name, their queues and their heartbeat.
+    Nodes of other implementations report only their name, their queues and their heartbeat.
 
     Attributes:
         node: Its name. Several processes can have the same one.
-        pid: Its process id on its machine; None if it does not tell.
-        version: Its version of this library; None if it does not tell.
-        python: Its version of Python; None if it does not tell.
+        pid: Its process id on its machine; None if it does not report it.
+        version: Its version of this library; None if it does not report it.
+        python: Its version of Python; None if it does not report it.
         alive: Whether its last heartbeat is within its lease. If not, its jobs are rescued.
         updated_at: The time of its last heartbeat, by the database's clock.
         lease: The seconds without a heartbeat after which it counts as dead.
         clock_skew: By how many seconds its clock was ahead of the database's at its last heartbeat, negative
-            if it was behind; None if it does not tell.
-        listener: How it notices new jobs: `listen`, `data_version` or `poll`; None if it does not tell.
+            if it was behind; None if it does not report it.
+        listener: How it notices new jobs: `listen`, `data_version` or `poll`; None if it does not report it.
         hears: Whether notifications reach it; None if it does not know, or only polls.
-        workers: The names and aliases of its workers, sorted; None if it does not tell, as there are too
-            many.
+        workers: The names and aliases of its workers, sorted; None if it does not report them, because
+            there are too many.
         queues: The queues that it runs, by name.
         heartbeat_age: How many seconds ago its last heartbeat was, by the database's clock.
         leader: Whether it, or another process of its name, leads the instance.

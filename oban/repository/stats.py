@@ -55,7 +55,7 @@ class QueueNode:
 
     Attributes:
         node: The name of the node.
-        limit: How many jobs the node runs at once; None if another implementation does not tell.
+        limit: How many jobs the node runs at once; None if another implementation does not report it.
         paused: Whether it fetches no jobs there.
         running: How many jobs were running.
     """

@@ -91,7 +91,7 @@ class LeaderLost(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaderResigned(Event):
-    """The node has given up the lead, because it stops."""
+    """The node has given up its leadership, because it stops."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

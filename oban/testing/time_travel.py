@@ -18,7 +18,7 @@ _UNITS = ["weeks", "days", "hours", "minutes", "seconds", "milliseconds", "micro
 
 
 def travel(to: datetime | timedelta | None = None, *, ticking: bool = False, **units: float) -> "Travel":
-    """Let jobs live at another time, for a `with` block or, as a decorator, for a test.
+    """Move the clock by which jobs are due, for a `with` block or, as a decorator, for a test.
 
     Schedules, backoff, snooze, unique periods, periodic jobs and retention go by that time, on every database
     and in all threads of this process. The clock stands still until it is moved, unless it is `ticking`. At
