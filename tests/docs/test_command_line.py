@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 from click.shell_completion import ShellComplete
-from click.testing import CliRunner
 from sqlalchemy import create_engine, insert
 
 from oban.cli import main
 from oban.cli.documents import json_schema
 from tests.docs.snippets import fenced
+from tests.support.commands import invoke
 from tests.support.databases import SQLiteFactory
 from tests.support.processes import ROOT
 from tests.support.rows import MADE, TABLE, row
@@ -86,7 +86,7 @@ def run(command: str, monkeypatch: pytest.MonkeyPatch) -> str:
         monkeypatch.setenv(name, value)
         return ""
     if not {"|", ">"} & set(words):
-        result = CliRunner().invoke(main, words[1:])
+        result = invoke(*words[1:])
         assert result.exit_code == 0, result.output
         # Other tests have an application of the same name.
         sys.modules.pop("app.jobs", None)
@@ -138,7 +138,7 @@ def test_every_filter_and_change_is_on_the_page() -> None:
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_the_shells_get_their_script(shell: str) -> None:
-    result = CliRunner().invoke(main, ["completion", shell])
+    result = invoke("completion", shell)
     assert result.exit_code == 0
     assert "_OBAN_COMPLETE" in result.stdout
     assert f"oban completion {shell}" in (ROOT / PAGE).read_text()

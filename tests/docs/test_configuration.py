@@ -8,13 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
 from oban import Oban
-from oban.cli import main, settings
+from oban.cli import settings
 from oban.cli.setting_types import TYPES
 from oban.config import Options
 from tests.docs.snippets import fenced
+from tests.support.commands import invoke
 from tests.support.processes import ROOT
 from tests.support.starts import record_starts
 
@@ -50,7 +50,7 @@ def run(line: str) -> tuple[int, str, str]:
     while "=" in words[0]:
         name, _, variables[name] = words.pop(0).partition("=")
     assert words[0] == "oban"
-    result = CliRunner().invoke(main, words[1:], env=variables)
+    result = invoke(*words[1:], **variables)
     return result.exit_code, result.stdout, result.stderr
 
 

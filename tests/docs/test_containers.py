@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 import yaml  # type: ignore[import-untyped]
 from click import Context
-from click.testing import CliRunner
 
 from oban.cli import main
 from tests.docs.snippets import fenced
+from tests.support.commands import invoke
 from tests.support.processes import ROOT
 
 PAGE = "docs/guides/containers.md"
@@ -216,7 +216,7 @@ def test_the_users_of_the_dashboard_can_be_read(tmp_path: Path) -> None:
     assert "--password-file=/etc/dashboard/users" in command
     # The file is read before anything else: a wrong one would be named first.
     arguments = ["web", "--host", "0.0.0.0", "--password-file", str(path), "--database-url", "nothing://"]
-    done = CliRunner().invoke(main, arguments)
+    done = invoke(*arguments)
     assert done.output == "Error: nothing is not supported; use postgresql or sqlite\n"
 
 

@@ -7,16 +7,15 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 from sqlalchemy import URL, delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from oban import Job, Oban, Periodic, SyncOban, Worker, current_job, filters, job, worker
-from oban.cli import main
 from oban.models import PeriodicEntry
 from oban.repository import cluster, periodic
 from oban.worker_entries import declared_entries
 from tests.docs.stage import Page, Snippet, Stage
+from tests.support.commands import invoke
 from tests.support.databases import SQLiteFactory
 from tests.support.internals import database_of
 from tests.support.processes import ROOT
@@ -196,7 +195,7 @@ def test_the_commands_of_the_page_work(
     verbs = {"list", "show", "run", "pause", "resume", "update", "reset", "add", "delete"}
     assert {command[1] for command in commands} == verbs
     for command in commands:
-        result = CliRunner().invoke(main, command)
+        result = invoke(*command)
         assert result.exit_code == 0, result.output
     sqlite_factory.drop(made)
 

@@ -6,13 +6,12 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 from sqlalchemy import URL, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from oban import Job, Oban, SyncOban
-from oban.cli import main
 from tests.docs.stage import Page, Snippet, Stage
+from tests.support.commands import invoke
 from tests.support.databases import SQLiteFactory
 from tests.support.processes import ROOT
 from tests.support.rows import delete_rows, insert_row, lasting_url
@@ -193,7 +192,7 @@ def test_commands_do_what_the_page_says(
         for command, call in pairs:
             client.resume_all_queues()
             client.stop_queue("media")
-            result = CliRunner().invoke(main, [*shlex.split(command)[1:], *["--yes"] * ("--all" in command)])
+            result = invoke(*shlex.split(command)[1:], *["--yes"] * ("--all" in command))
             assert result.exit_code == 0, result.output
             after = stored()
             client.resume_all_queues()

@@ -19,7 +19,7 @@ from tests.docs.commands import commands
 from tests.docs.explained import check_benchmark
 from tests.docs.snippets import fenced
 from tests.docs.stage import Page, Snippet, Stage
-from tests.faults.server import Server
+from tests.support.database_server import Server
 from tests.support.databases import PostgreSQLFactory, SQLiteFactory
 from tests.support.rows import insert_rows, row
 

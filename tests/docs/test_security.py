@@ -7,14 +7,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 from sqlalchemy import URL, insert, text
 from sqlalchemy.exc import DBAPIError
 
 from oban import Job, Oban, Worker, encoding, fields, migration
-from oban.cli import main
 from tests.docs.snippets import fenced
 from tests.docs.stage import Page
+from tests.support.commands import invoke
 from tests.support.databases import PostgreSQLFactory
 from tests.support.schema import run_script, sync_engine
 from tests.support.waiting import eventually
@@ -172,12 +171,12 @@ def test_a_dashboard_for_other_machines_does_not_start_without_a_rule() -> None:
     [block] = fenced("docs/guides/security.md", "console")
     command, expected = block.splitlines()
     arguments = [*command.removeprefix("$ oban ").split(), "--database-url", "sqlite+aiosqlite:///none.db"]
-    done = CliRunner().invoke(main, arguments)
+    done = invoke(*arguments)
     assert done.exit_code != 0
     assert done.output.splitlines()[-1] == expected
 
 
 def test_every_port_is_one_of_this_machine_by_default() -> None:
-    shown = CliRunner().invoke(main, ["config", "--json", "--config", os.devnull]).output
+    shown = invoke("config", "--json", "--config", os.devnull).output
     hosts = {each["key"]: each["value"] for each in json.loads(shown)["values"]}
     assert {hosts[f"{kind}_host"] for kind in ("health", "metrics", "web")} == {"127.0.0.1"}

@@ -7,19 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from sqlalchemy import URL, select, text
 
 from benchmarks.upgrade import BEFOREHAND
 from oban import Job, JobState, Oban, Worker, filters, job, migration
-from oban.cli import main
 from oban.dialects import by_name
 from oban.errors import SchemaOutdated
 from tests.docs.commands import commands
 from tests.docs.snippets import fenced
 from tests.docs.stage import Page
+from tests.support.commands import invoke
 from tests.support.databases import PostgreSQLFactory
 from tests.support.jobs import reaches
 from tests.support.processes import ROOT
@@ -98,7 +97,7 @@ async def test_code_of_this_version_works_on_tables_of_a_newer_one_but_does_not_
         connection.execute(text("CREATE TABLE oban_later (id INTEGER)"))
     async with Oban(url, queues={"default": 1}) as node:
         await reaches(node, await node.enqueue(Counted.new()), JobState.COMPLETED)
-    done = CliRunner().invoke(main, ["install", "--database-url", url])
+    done = invoke("install", "--database-url", url)
     assert (done.exit_code, "newer version" in done.output) == (1, True)
 
 
@@ -203,11 +202,11 @@ def test_jobs_of_a_removed_worker_are_cancelled(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("OBAN_DATABASE_URL", url)
     upgrade, cancel = fenced("docs/guides/upgrading.md", "console")
     [_, *command] = commands("docs/guides/upgrading.md")[-1]
-    assert CliRunner().invoke(main, command).output == cancel.partition("\n")[2]
+    assert invoke(*command).output == cancel.partition("\n")[2]
     assert [line.split()[1] for line in upgrade.splitlines()] == ["pip", "oban", "systemctl"]
     listing = re.search(r"`oban (jobs list --worker \S+)`", PAGE.text)
     assert listing is not None
-    assert CliRunner().invoke(main, listing[1].split()).exit_code == 0
+    assert invoke(*listing[1].split()).exit_code == 0
 
 
 def test_the_supported_versions_are_those_of_the_package() -> None:

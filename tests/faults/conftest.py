@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import URL
 
 from tests.faults.cluster import end_forking
-from tests.faults.server import Server
+from tests.support.database_server import Server
 from tests.support.databases import PostgreSQLFactory
 from tests.support.settings import SEED
 

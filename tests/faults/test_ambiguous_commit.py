@@ -19,8 +19,8 @@ from tests.faults import recording
 from tests.faults.cluster import Cluster
 from tests.faults.history import FINAL
 from tests.faults.proxy import Moment, Proxy
-from tests.faults.server import Server
 from tests.faults.workers import noted
+from tests.support.database_server import Server
 from tests.support.settings import FULL
 from tests.support.waiting import eventually
 

@@ -16,8 +16,8 @@ from oban import Oban, dialects
 from tests.faults.cluster import Cluster
 from tests.faults.history import Fault
 from tests.faults.outages import BACK, delays, leaders_and_producers
-from tests.faults.server import Server
 from tests.faults.workers import Pause
+from tests.support.database_server import Server
 from tests.support.settings import FULL
 from tests.support.waiting import eventually
 

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from oban import dialects
 from tests.faults import recording
 from tests.faults.proxy import Proxy
-from tests.faults.server import Server
+from tests.support.database_server import Server
 from tests.support.databases import PostgreSQLFactory
 
 POSTGRESQL = dialects.by_name("postgresql")

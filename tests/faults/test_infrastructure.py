@@ -15,8 +15,8 @@ from oban import Oban
 from tests.faults import recording
 from tests.faults.cluster import Cluster
 from tests.faults.proxy import Moment, Proxy
-from tests.faults.server import Server
 from tests.faults.workers import Pause, ThreadPause
+from tests.support.database_server import Server
 from tests.support.waiting import eventually
 
 

@@ -13,8 +13,8 @@ from tests.faults import recording
 from tests.faults.cluster import Cluster
 from tests.faults.history import Fault
 from tests.faults.proxy import Moment, Proxy
-from tests.faults.server import Server
 from tests.faults.transactional import BEGUN, DEATHS, KINDS, POINTS, SLOW, TABLE, Plain
+from tests.support.database_server import Server
 from tests.support.jobs import reaches
 from tests.support.waiting import eventually
 

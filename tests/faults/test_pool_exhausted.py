@@ -18,8 +18,8 @@ from oban import Job, JobState, Oban, Worker
 from tests.faults import recording
 from tests.faults.cluster import Cluster
 from tests.faults.history import Fault
-from tests.faults.server import Server
 from tests.faults.workers import Pause
+from tests.support.database_server import Server
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.slow

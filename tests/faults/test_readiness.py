@@ -7,7 +7,7 @@ from sqlalchemy import URL
 
 from oban import JobState, NodeCheck, Oban
 from tests.faults.proxy import Proxy
-from tests.faults.server import Server
+from tests.support.database_server import Server
 from tests.support.jobs import reaches
 from tests.support.options import BRIEF
 from tests.support.waiting import eventually

@@ -9,7 +9,8 @@ from oban import Job
 from oban.repository import counts
 from tests.plans.calls import CALLS, ENDED, EXHAUSTED, QUEUE, STAGING
 from tests.plans.explain import MODES, explained
-from tests.plans.table import DRAINED, JOBS, vacuum
+from tests.plans.table import CONDITIONS, DRAINED, EXECUTING, JOBS, vacuum
+from tests.support.processes import ROOT
 from tests.support.rows import MADE
 from tests.support.waiting import eventually
 
@@ -89,3 +90,12 @@ async def test_all_jobs_are_counted_without_their_rows_after_a_vacuum(jobs: URL,
     # Without statistics, or after many changes, the planner prefers the table.
     if condition == "analyzed":
         await eventually(counted_by_index)
+
+
+def test_the_page_about_the_planner_names_the_conditions_and_the_limit() -> None:
+    page = (ROOT / "docs/explanation/planner.md").read_text()
+    assert [name for name in CONDITIONS if f"| {name} |" not in page] == []
+    assert JOBS == 1_000_000
+    assert f"while {EXECUTING} do" in page
+    assert f"but {DRAINED:,} jobs of a queue" in page
+    assert f"more than {PAGES} pages" in page
