@@ -25,7 +25,7 @@ SITE_VERSION := $(if $(DOCS_VERSION),--version '$(DOCS_VERSION)')
 # Pythons that are there, but not on the path.
 PYENV := $(wildcard $(HOME)/.pyenv/versions/*/bin/python3.1[123])
 
-.PHONY: help demo test test-all test-rest test-second test-browser screenshots pictures docs docs-serve check bench mutants matrix clean
+.PHONY: help demo test test-all test-rest test-second test-browser screenshots pictures docs docs-serve check bench bench-peers mutants matrix clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -101,6 +101,9 @@ check: $(VENV)/.dev ## Lint, formatting, types, direction of imports
 bench: $(VENV)/.dev ## Measure against raw asyncpg on the same table, in one run
 	$(BIN)/python -m benchmarks $(ARGS)
 
+bench-peers: $(VENV)/.dev $(VENV)/peers ## Measure against other Python queues, in about an hour (ARGS='--adapters ours,raw' for some)
+	$(BIN)/python -m benchmarks.peers --peers $(VENV)/peers/bin/python $(ARGS)
+
 mutants: $(VENV)/.dev ## Plant bugs into a copy of the library and see that the tests find them
 	$(BIN)/python -m tests.mutants $(ARGS)
 
@@ -116,6 +119,12 @@ $(VENV)/bin/python:
 
 $(OLDEST): | $(VENV)/.dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $@ sqlalchemy==2.0.40
+
+# One of the other queues is called `oban`, too.
+$(VENV)/peers: benchmarks/peer_harness/requirements.txt | $(VENV)/bin/python
+	$(PYTHON) -m venv $@
+	$@/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	touch $@
 
 $(VENV)/.demo: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .

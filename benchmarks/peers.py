@@ -56,7 +56,12 @@ def _options() -> tuple[argparse.Namespace, list[str]]:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.peers", description=__doc__, allow_abbrev=False
     )
-    parser.add_argument("--harness", type=Path, required=True, help="the folder of the harness; it is copied")
+    parser.add_argument(
+        "--harness",
+        type=Path,
+        default=Path(__file__).with_name("peer_harness"),
+        help="the folder of another harness, which is copied",
+    )
     parser.add_argument(
         "--peers", metavar="PYTHON", type=_python, help="the Python interpreter that has the peers"
     )
