@@ -309,8 +309,10 @@ def beside_table(rounds: Sequence[Beside]) -> Iterator[str]:
     for name, pick in FIGURES.items():
         pairs = [pick(each) for each in rounds]
         before, after = (median(values) for values in zip(*pairs, strict=True))
-        ratio = median(b / a for a, b in pairs)
-        yield f"| {name} | {before:,.1f} | {after:,.1f} | {ratio:.2f} |"
+        # The kernel counts CPU time in steps of 10 ms, so a short drain may have used none.
+        ratios = [b / a for a, b in pairs if a]
+        ratio = f"{median(ratios):.2f}" if ratios else "–"
+        yield f"| {name} | {before:,.1f} | {after:,.1f} | {ratio} |"
 
 
 # -- The command -----------------------------------------------------------------------------

@@ -92,7 +92,8 @@ def note_pauses() -> None:
             # Pauses with a moment between them are one: a heartbeat takes longer than that.
             since = before if since is None else since
         elif since is not None:
-            print(f"{PAUSED} {since} {before}", file=sys.stderr, flush=True)
+            # One write, so that no log record of another thread comes in between.
+            sys.stderr.write(f"{PAUSED} {since} {before}\n")
             since = None
 
 
