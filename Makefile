@@ -43,8 +43,6 @@ PARALLEL := --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
 STATEMENTS := tests/suite tests/runner
 # A node does the same on SQLite, whose statements tests/suite runs, except for the sessions of jobs.
 NODES := not (runner and not session and ([sqlite or -sqlite))
-# The statistics of the tables decide about a plan, and not which SQLAlchemy has written the statement.
-PLANS := not (plans and ([loaded or [idle or [bloated))
 
 # The oldest SQLAlchemy that is supported. With all other packages from the environment, it takes seconds to install.
 OLDEST := $(abspath $(VENV))/sqlalchemy-2.0.40
@@ -63,7 +61,7 @@ test-rest: $(VENV)/.dev $(OLDEST) ## Run what `make test` leaves out: slow tests
 	$(PYTEST) -m 'alone and not second_database'
 	OBAN_FAST_PATH=off $(PYTEST) $(PARALLEL) --each-driver -m 'not slow and not execution' -k 'not asyncpg and $(NODES)' $(STATEMENTS)
 	PYTHONPATH=$(OLDEST) $(BIN)/python -c 'import sqlalchemy; assert sqlalchemy.__version__ == "2.0.40", sqlalchemy.__version__'
-	PYTHONPATH=$(OLDEST) $(PYTEST) $(PARALLEL) --each-driver -m 'not slow and not execution' -k 'not ((runner or suite) and psycopg) and not (suite and ([sqlite or -sqlite)) and $(NODES) and $(PLANS) or connections' $(STATEMENTS) tests/drivers tests/fast_path tests/migration tests/plans
+	PYTHONPATH=$(OLDEST) $(PYTEST) $(PARALLEL) --each-driver -m 'not slow and not execution' -k 'not ((runner or suite) and psycopg) and not (suite and ([sqlite or -sqlite)) and $(NODES) or connections' $(STATEMENTS) tests/drivers tests/fast_path tests/migration
 
 # One process for each database, with a browser and a server of its own.
 test-second: $(VENV)/.dev ## Run the tests that `make test` runs on one of both databases on the other one
