@@ -23,18 +23,18 @@ MADE, DEFAULT, GRANTED = fenced("docs/guides/security.md", "sql")
 ROLES = ("shop_owner", "shop_jobs", "shop_web", "shop_reader")
 
 
-class Greet(Worker, name="tests.Greet"):
+class Greet(Worker, name="security.Greet"):
     """A job that the roles enqueue."""
 
     async def process(self, job: Job) -> None:
         pass
 
 
-class Once(Greet, name="tests.Once", unique=True):
+class Once(Greet, name="security.Once", unique=True):
     """A unique job."""
 
 
-class Waits(Worker, name="tests.Waits"):
+class Waits(Worker, name="security.Waits"):
     """Runs until it is cancelled."""
 
     async def process(self, job: Job) -> None:
