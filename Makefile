@@ -99,7 +99,7 @@ check: $(VENV)/.dev ## Lint, formatting, types, direction of imports
 bench: $(VENV)/.dev ## Measure against raw asyncpg on the same table, in one run
 	$(BIN)/python -m benchmarks $(ARGS)
 
-bench-peers: $(VENV)/.dev $(VENV)/peers ## Measure against other Python queues, in about an hour (ARGS='--adapters ours,raw' for some)
+bench-peers: $(VENV)/.dev $(VENV)/peers ## Measure against other Python queues, in about an hour (PYTHON=python3.12, which one of them needs; ARGS='--adapters ours,raw' for some)
 	$(BIN)/python -m benchmarks.peers --peers $(VENV)/peers/bin/python $(ARGS)
 
 mutants: $(VENV)/.dev ## Plant bugs into a copy of the library and see that the tests find them

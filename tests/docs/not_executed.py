@@ -20,7 +20,10 @@ NOT_EXECUTED: dict[tuple[str, str], str] = {
     ("docs/coming_from/oban_py.md", "# shop/workers.py, with oban-py"): "it needs oban-py",
     ("docs/coming_from/procrastinate.md", "# shop/tasks.py, with Procrastinate"): "it needs Procrastinate",
     ("docs/coming_from/procrastinate.md", "# move_jobs.py, with Procrastinate"): "it needs Procrastinate",
-    ("docs/coming_from/comparison.md", "$ make bench-peers"): "it takes an hour, and needs other libraries",
+    (
+        "docs/coming_from/comparison.md",
+        "$ make bench-peers PYTHON=python3.12",
+    ): "it takes an hour, and needs other libraries",
     ("docs/coming_from/celery.md", "# shop/tasks.py, with Celery"): "it needs Celery and Redis",
     ("docs/coming_from/rq.md", "# shop/tasks.py, with RQ"): "it needs RQ and Redis",
     ("docs/coming_from/rq.md", "# shop/schedule.py, with RQ"): "it needs RQ and Redis",
