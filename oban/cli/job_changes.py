@@ -60,7 +60,7 @@ _set_priority = click.option(
 def cancel(**options: Any) -> None:
     """Cancel jobs that have not ended.
 
-    Pass their IDs, or filters that find them. A job that is executing is told to stop.
+    Pass their IDs, or filters that find them. A job that is executing is asked to stop.
     """
     run(CANCEL, {}, **options)
 

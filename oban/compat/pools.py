@@ -38,7 +38,7 @@ def tests_connections(pool: Pool) -> bool:
     return getattr(pool, "_pre_ping", False) or any(hasattr(each, _OWN) for each in listeners)
 
 
-def open_idle(pool: Pool, opened: Callable[[ConnectionPoolEntry], object] = bool) -> bool:
+def open_idle(pool: Pool, opened: Callable[[ConnectionPoolEntry], object]) -> bool:
     """Open one more connection of a queue pool, and leave it idle there; raises what connecting raises.
 
     `opened` is called with its entry. Returns False if the pool is full. Without the names, False as well:

@@ -39,7 +39,7 @@ def test_an_engine_without_private_names_gets_the_careful_answers() -> None:
     assert compat.listens(BARE, "begin")
     assert compat.pool_listens(BARE, "checkout")
     assert not compat.tests_connections(BARE)
-    assert not compat.open_idle(BARE)
+    assert not compat.open_idle(BARE, bool)
     assert not compat.close_idle(BARE)
     assert compat.sqlite_thread(BARE) is None
 

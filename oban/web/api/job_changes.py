@@ -225,7 +225,7 @@ def _route(
 
 
 ROUTES = (
-    _route(CANCEL, ChangeJobs, "cancel_jobs", "A job that is executing is told to stop."),
+    _route(CANCEL, ChangeJobs, "cancel_jobs", "A job that is executing is asked to stop."),
     _route(RETRY, RetryJobs, "retry_jobs", "Jobs run again.", changes={"schedule_in": 60}),
     _route(DELETE, ChangeJobs, "delete_jobs", "A job that is executing is left alone."),
     _route(UPDATE, UpdateJobs, "update_jobs", "Fields get new values.", changes={"priority": 0}),
