@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import URL, delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from oban import Job, Oban, Periodic, SyncOban, Worker, current_job, filters, job, worker
+from oban import Job, Oban, Periodic, SyncOban, Worker, filters, job, worker
 from oban.models import PeriodicEntry
 from oban.repository import cluster, periodic
 from oban.worker_entries import declared_entries
@@ -41,7 +41,6 @@ def names(**further: Any) -> dict[str, Any]:
         "Worker": Worker,
         "worker": worker,
         "job": job,
-        "current_job": current_job,
         "timedelta": timedelta,
         **further,
     }
@@ -95,14 +94,6 @@ DEFINED: dict[str, dict[str, Any]] = {
         "window": 3600.0,
     },
     "class HourlyTotals": {"expression": "@hourly", "catch_up": "all", "window": 86400.0},
-    "def report(kind)": {
-        "name": "nightly",
-        "worker": "app.report",
-        "queue": "reports",
-        "args": {"kind": "sales"},
-    },
-    "class BusinessHoursReport": {"expression": "0 9 * * mon-fri", "timezone": "America/New_York"},
-    "def poll_feeds": {"expression": "*/5 * * * *", "catch_up": "all", "window": 600.0},
 }
 
 
