@@ -20,11 +20,13 @@ GUIDE = "docs/guides/testing.md"
 PAGES = [
     GUIDE,
     "docs/guides/testing_enqueued.md",
+    "docs/guides/testing_running.md",
     "docs/guides/testing_clock.md",
     "docs/guides/testing_setup.md",
     "docs/guides/testing_nodes.md",
 ]
 ENQUEUED = "docs/guides/testing_enqueued.md"
+RUNNING = "docs/guides/testing_running.md"
 RECIPES = ["docs/guides/testing_web.md", "docs/guides/testing_recipes.md"]
 #: Prints the message that the guide shows.
 FAILING = """
@@ -105,7 +107,7 @@ def test_the_tables_have_every_helper_filter_option_and_fixture() -> None:
     assert names_in_table("docs/reference/testing.md", "Helpers for tests").keys() == set(testing.__all__)
     assert names_in_table(ENQUEUED, "Filters").keys() == EnqueuedFilters.__annotations__.keys()
     options = inspect.signature(testing.drain_queue).parameters
-    documented = names_in_table(GUIDE, "Run what was enqueued")
+    documented = names_in_table(RUNNING, "Drain a queue")
     assert documented.keys() == options.keys()
     for name, default in documented.items():
         assert name in ("oban", "session") or default == f"`{options[name].default!r}`".replace("'", '"')
