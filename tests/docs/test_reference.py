@@ -20,12 +20,13 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 import oban
 from oban import Job, JobState, Periodic, SyncOban, errors, filters, job, migration
-from oban.cli import main
+from oban.cli import check, jobs, main
 from oban.config import Options, Retention
 from oban.ddl import ENUM, TRIGGER
 from tests.docs.snippets import fenced
 from tests.support import docstrings, reference
-from tests.support.databases import Factory
+from tests.support.commands import invoke
+from tests.support.databases import Factory, SQLiteFactory
 from tests.support.processes import ROOT
 
 PAGES = {path.stem: path.read_text() for path in reference.PAGES.glob("*.md")}
@@ -196,6 +197,55 @@ def test_every_state_and_command_has_a_row() -> None:
         for inner in getattr(command, "commands", {"": None})
     }
     assert commands == known_commands
+
+
+def exits() -> set[str]:
+    """What the commands pass to the functions that end a process, apart from click's own 0, 1 and 2."""
+    calls = (
+        node
+        for path in (ROOT / "oban" / "cli").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call)
+    )
+    ending = ("sys.exit", "click.exceptions.Exit", "os._exit")
+    return {ast.unparse(call.args[0]) for call in calls if ast.unparse(call.func) in ending}
+
+
+def test_the_exit_codes_are_those_that_commands_end_with(sqlite_factory: SQLiteFactory) -> None:
+    section = PAGES["commands"].partition("\n## Exit codes\n")[2].partition("\n## ")[0]
+    general, of_check = section.split("`oban check` has the codes")
+    codes = re.findall(r"^\| (\d.*?) \|", general, re.MULTILINE)
+    assert codes == ["0", "1", "2", "3", "128 and the number of the signal"]
+    severities = re.findall(r"^\| (\d) \| (\w+)", of_check, re.MULTILINE)
+    assert {name: int(code) for code, name in severities} == check.EXIT_CODES
+    # A command that ends in another way needs a row, and a line below.
+    assert exits() == {
+        "1",
+        "TIMED_OUT",
+        "128 + received",
+        "app.return_code",
+        "EXIT_CODES['unknown']",
+        "EXIT_CODES[health.severity]",
+    }
+    assert f"| {jobs.TIMED_OUT} | `oban jobs wait` has reached its timeout. |" in general
+    url = sqlite_factory.create()
+    with SyncOban(url.set(drivername="sqlite")) as client:
+        waiting = client.enqueue(Job(worker="app.Report"))
+    ended = {
+        ("jobs", "list"): 0,
+        ("jobs", "show", "404"): 1,
+        ("jobs", "cancel", "404", "--yes"): 1,
+        ("why", "404"): 1,
+        ("jobs", "list", "--unknown"): 2,
+        ("jobs", "wait", str(waiting.id), "--timeout", "0.01"): 3,
+        # No node runs.
+        ("check",): 2,
+        ("check", "--unknown"): 3,
+    }
+    address = url.render_as_string(hide_password=False)
+    results = {words: invoke(*words, OBAN_DATABASE_URL=address) for words in ended}
+    assert {words: result.exit_code for words, result in results.items()} == ended
+    sqlite_factory.drop(url)
 
 
 def test_the_tables_of_the_code_are_up_to_date() -> None:
