@@ -27,8 +27,9 @@ from tests.support.schema import render
 PAGE = "docs/guides/health.md"
 TEXT = (ROOT / PAGE).read_text()
 START, ASKED = fenced(PAGE, "console")
-[UNIT] = fenced(PAGE, "ini")
-[DOCKERFILE] = fenced(PAGE, "dockerfile")
+[WATCHDOG] = fenced(PAGE, "ini")
+[UNIT] = fenced("docs/guides/deploying.md", "ini")
+[DOCKERFILE] = fenced("docs/guides/containers.md", "dockerfile")
 [APPLICATION] = fenced(PAGE, "python")
 JOBS = (
     'import os\nfrom oban import Oban\noban = Oban(os.environ["OBAN_DATABASE_URL"], queues={"default": 10})\n'
@@ -111,21 +112,22 @@ def test_every_problem_of_the_library_is_in_the_table() -> None:
         assert any(part.startswith(start) for part in written), text
 
 
-def test_the_unit_is_valid_and_notifies() -> None:
+def test_the_drop_in_adds_a_watchdog_to_the_unit_of_a_node_that_notifies() -> None:
     parsed = configparser.ConfigParser(interpolation=None)
     parsed.optionxform = str  # type: ignore[assignment, method-assign]
     parsed.read_string(UNIT)
-    service = parsed["Service"]
-    assert service["Type"] == "notify"
-    # The node asks for the time that a stop takes.
-    assert "TimeoutStopSec" not in service
-    assert int(service["WatchdogSec"]) > 0
+    before = dict(parsed["Service"])
+    # As systemd reads a drop-in, after the unit.
+    parsed.read_string(WATCHDOG)
+    assert dict(parsed["Service"]) == before | {"WatchdogSec": "60"}
+    assert before["Type"] == "notify"
+    assert "`systemctl edit shop-jobs`" in TEXT
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="without systemd")
-def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
+def test_systemd_accepts_the_unit_with_the_drop_in(tmp_path: Path) -> None:
     unit = UNIT.replace("/srv/shop/.venv/bin/oban", "/bin/true").replace("User=shop\n", "")
-    unit = unit.replace("WorkingDirectory=/srv/shop\n", "")
+    unit = unit.replace("WorkingDirectory=/srv/shop\n", "").replace("[Install]", f"{WATCHDOG}\n[Install]")
     (tmp_path / "shop-jobs.service").write_text(unit)
     checked = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", str(tmp_path / "shop-jobs.service")],
@@ -136,22 +138,19 @@ def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
     assert "shop-jobs.service" not in checked.stderr, checked.stderr
 
 
-def test_the_probes_of_kubernetes_ask_the_port_of_the_command() -> None:
-    [block] = fenced(PAGE, "yaml")
-    pod: dict[str, Any] = yaml.safe_load(block)
-    [container] = pod["containers"]
-    command = container["command"]
-    [port] = container["ports"]
-    assert command[command.index("--health-port") + 1] == str(port["containerPort"])
-    assert command[command.index("--health-host") + 1] == "0.0.0.0"
-    asked = {
-        name: (container[name]["httpGet"]["path"], container[name]["httpGet"]["port"])
-        for name in ("livenessProbe", "readinessProbe")
-    }
-    assert asked == {
-        "livenessProbe": ("/live", port["name"]),
-        "readinessProbe": ("/ready", port["name"]),
-    }
+def test_the_probes_wait_as_long_as_the_page_says() -> None:
+    objects = [
+        each for block in fenced("docs/guides/containers.md", "yaml") for each in yaml.safe_load_all(block)
+    ]
+    (probe,) = (
+        container["livenessProbe"]
+        for each in objects
+        if each.get("kind") == "Deployment"
+        for container in each["spec"]["template"]["spec"]["containers"]
+        if "livenessProbe" in container
+    )
+    assert (probe["failureThreshold"], probe["periodSeconds"]) == (3, 10)
+    assert "Three failed probes in a row, 10 seconds apart" in TEXT
 
 
 async def test_the_application_answers_whether_its_node_is_ready(
