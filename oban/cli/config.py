@@ -12,15 +12,15 @@ from sqlalchemy import URL
 from oban import Oban, dialects, durations
 from oban.cli import options as setting_options
 from oban.cli import output, web
+from oban.cli.columns import Column
 from oban.cli.instance import Instance
-from oban.cli.output import Column
 from oban.cli.remote.address import Address
 from oban.config import Options, QueueOptions, Retention
 
 if TYPE_CHECKING:
     from oban.cli.settings import Settings
 
-_COLUMNS = (Column("SETTING"), Column("VALUE"), Column("FROM", rank=1))
+_COLUMNS = (Column("SETTING"), Column("VALUE", least=10), Column("FROM", rank=1, least=16))
 _FIELDS = Options.__dataclass_fields__
 _DEFAULTS = {
     "processes": 1,

@@ -12,7 +12,7 @@ from rich.text import Text
 from oban import display
 from oban.amounts import duration
 from oban.cli import output
-from oban.cli.output import Column
+from oban.cli.columns import Column, time_column
 from oban.documents.jobs import json_able, text, texts
 from oban.error_texts import stored_error_line
 from oban.models import Attempt, Job
@@ -26,10 +26,10 @@ _ATTEMPTS = 20
 _COLUMNS = (
     Column("ATTEMPT", right=True),
     Column("OUTCOME"),
-    Column("BEGAN (UTC)", rank=2),
-    Column("TOOK", rank=1, right=True),
-    Column("NODE", rank=3),
-    Column("ERROR", rank=4),
+    time_column("BEGAN (UTC)", rank=2),
+    Column("TOOK", rank=3, right=True),
+    Column("NODE", rank=4, least=8),
+    Column("ERROR", rank=1, least=12),
 )
 #: The last column, if any attempt belongs to a trace.
 _TRACE = Column("TRACE", rank=5)

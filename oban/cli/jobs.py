@@ -9,13 +9,13 @@ from rich.text import Text
 
 from oban import error_texts, redacted
 from oban.cli import output
+from oban.cli.columns import Column, time_column
 from oban.cli.documents import DOCUMENTS
 from oban.cli.durations import Duration
 from oban.cli.instance import Instance, of_instance
 from oban.cli.job_changes import cancel, delete, retry, update
 from oban.cli.job_details import show_job
 from oban.cli.job_filters import ID, filtered
-from oban.cli.output import Column
 from oban.documents.choice import ORDERS, Choice, Sort
 from oban.documents.jobs import job_details, job_document, json_able, text
 from oban.models import Job
@@ -24,12 +24,12 @@ from oban.types import ENDED_STATES, JobState
 _COLUMNS = (
     Column("ID", right=True),
     Column("STATE"),
-    Column("QUEUE", rank=1),
-    Column("WORKER"),
-    Column("ATTEMPT", rank=3, right=True),
-    Column("WHEN (UTC)", rank=2),
-    Column("ERROR", rank=4),
-    Column("ARGS", rank=5),
+    Column("QUEUE", rank=4, least=8),
+    Column("WORKER", least=10, tail=True),
+    Column("ATTEMPT", rank=5, right=True),
+    time_column("WHEN (UTC)", rank=3),
+    Column("ERROR", rank=2, least=10),
+    Column("ARGS", rank=1, least=10),
 )
 #: The columns of texts that can be long are cut at this many characters.
 _LONGEST = 40

@@ -5,17 +5,17 @@ from rich.text import Text
 
 from oban.amounts import short_duration
 from oban.cli import output
+from oban.cli.columns import Column
 from oban.cli.documents import DOCUMENTS
 from oban.cli.instance import Instance, of_instance
-from oban.cli.output import Column
 from oban.repository.nodes import NodeInfo
 
 _COLUMNS = (
-    Column("NODE"),
+    Column("NODE", least=12),
     Column("STATUS"),
     Column("HEARTBEAT", right=True),
     Column("RUNNING", rank=1, right=True),
-    Column("QUEUES", rank=2),
+    Column("QUEUES", rank=2, least=24),
     Column("CLOCK", rank=3, right=True),
     Column("LISTENER", rank=4),
     Column("VERSION", rank=5),

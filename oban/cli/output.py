@@ -5,20 +5,19 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import click
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
+from oban.cli.columns import Column, fit, line, natural_widths
 from oban.error_texts import log_safe
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 #: The width of output that goes to a file or another program, where nothing is cut off.
 _UNLIMITED = 100_000
-_GAP = 2
 #: The longest line of a text in a wide terminal, and the shortest one in a narrow terminal.
 _LONGEST_LINE, _SHORTEST_LINE = 100, 20
 
@@ -32,21 +31,6 @@ STATE_STYLES = {
     "cancelled": "bright_black",
     "discarded": "red",
 }
-
-
-class Column(NamedTuple):
-    """A column of a table.
-
-    Args:
-        heading: Its heading.
-        rank: When a terminal is too narrow for all columns, those with the highest rank are left out first;
-            those with rank 0 stay.
-        right: Whether it is aligned to the right, as numbers are.
-    """
-
-    heading: str
-    rank: int = 0
-    right: bool = False
 
 
 def json_option(function: F) -> F:
@@ -64,19 +48,12 @@ def document(type_: Any, value: Any) -> None:
 
 
 def table(columns: Sequence[Column], rows: Iterable[Sequence[str | Text]]) -> None:
-    """Print a table. In a terminal, it leaves columns out and shortens cells so that each row is one line."""
+    """Print a table. In a terminal, it shortens cells and leaves columns out so that each row is one line."""
     console = _console()
     cells = [[_cell(value) for value in row] for row in rows]
-    shown = _fitting(columns, cells, console.width)
-    grid = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
-    for index in shown:
-        column = columns[index]
-        grid.add_column(
-            column.heading, justify="right" if column.right else "left", no_wrap=True, overflow="ellipsis"
-        )
-    for row in cells:
-        grid.add_row(*(row[index] for index in shown))
-    _print(console, grid)
+    widths = fit(columns, natural_widths(columns, cells), console.width)
+    headings = [Text(column.heading, style="bold") for column in columns]
+    _print(console, *(line(columns, row, widths) for row in (headings, *cells)))
 
 
 def write(text: Text) -> None:
@@ -152,11 +129,12 @@ def _json_escaped(line: str) -> str:
     return "".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in line)
 
 
-def _print(console: Console, what: Table | Text) -> None:
+def _print(console: Console, *texts: Text) -> None:
     with console.capture() as capture:
-        console.print(what)
-    for line in capture.get().splitlines():
-        click.echo(line.rstrip(), color=console.is_terminal)
+        for text in texts:
+            console.print(text)
+    for shown in capture.get().splitlines():
+        click.echo(shown.rstrip(), color=console.is_terminal)
 
 
 def _console() -> Console:
@@ -168,19 +146,3 @@ def _console() -> Console:
 def _cell(value: str | Text) -> Text:
     # Other programs can store anything, such as control characters, in a job.
     return value if isinstance(value, Text) else Text(log_safe(value))
-
-
-def _fitting(columns: Sequence[Column], rows: Sequence[Sequence[Text]], width: int) -> list[int]:
-    """The indexes of the columns to show."""
-    widths = [
-        max([len(column.heading), *(row[index].cell_len for row in rows)])
-        for index, column in enumerate(columns)
-    ]
-    shown = list(range(len(columns)))
-    while sum(widths[index] + _GAP for index in shown) - _GAP > width:
-        # Of columns with the same rank, the last one goes first.
-        last = max(shown, key=lambda index: (columns[index].rank, index))
-        if columns[last].rank == 0:
-            break
-        shown.remove(last)
-    return shown

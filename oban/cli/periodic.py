@@ -9,23 +9,23 @@ import click
 from oban import redacted
 from oban.amounts import duration
 from oban.cli import output
+from oban.cli.columns import Column, time_column
 from oban.cli.documents import DOCUMENTS
 from oban.cli.instance import Instance, of_instance
-from oban.cli.output import Column
 from oban.documents.jobs import job_document
 from oban.error_texts import log_safe
 from oban.models import Job
 from oban.periodic import PeriodicInfo
 
 _COLUMNS = (
-    Column("NAME"),
-    Column("EXPRESSION"),
-    Column("TIMEZONE", rank=3),
-    Column("WORKER", rank=2),
-    Column("QUEUE", rank=2),
+    Column("NAME", least=20, tail=True),
+    Column("EXPRESSION", least=12),
+    Column("TIMEZONE", rank=3, least=10),
+    Column("WORKER", rank=2, least=10, tail=True),
+    Column("QUEUE", rank=2, least=8),
     Column("STATE"),
-    Column("LAST (UTC)", rank=4),
-    Column("NEXT (UTC)", rank=1),
+    time_column("LAST (UTC)", rank=4),
+    time_column("NEXT (UTC)", rank=1),
 )
 
 

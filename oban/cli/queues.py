@@ -8,16 +8,16 @@ from rich.text import Text
 
 from oban.amounts import counted, short_duration
 from oban.cli import output
+from oban.cli.columns import Column
 from oban.cli.documents import DOCUMENTS
 from oban.cli.instance import Instance, of_instance
-from oban.cli.output import Column
 from oban.documents.queue_commands import QueueVerb
 from oban.error_texts import log_safe
 from oban.repository.queue_settings import ALL, QueueSettings
 from oban.repository.stats import QueueStats, QueueStatus, Stats
 
 COLUMNS = (
-    Column("QUEUE"),
+    Column("QUEUE", least=12),
     Column("STATUS"),
     Column("AVAILABLE", right=True),
     Column("EXECUTING", rank=1, right=True),
@@ -26,7 +26,7 @@ COLUMNS = (
     Column("RETRYABLE", rank=4, right=True),
     Column("NODES", rank=5, right=True),
     Column("LIMIT", rank=5, right=True),
-    Column("SETTINGS", rank=3),
+    Column("SETTINGS", rank=3, least=24),
     Column("DISCARDED", rank=6, right=True),
     Column("COMPLETED", rank=6, right=True),
     Column("CANCELLED", rank=7, right=True),

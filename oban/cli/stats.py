@@ -6,9 +6,9 @@ import click
 from rich.text import Text
 
 from oban.cli import output
+from oban.cli.columns import Column
 from oban.cli.documents import DOCUMENTS
 from oban.cli.instance import Instance, of_instance
-from oban.cli.output import Column
 from oban.cli.queues import COLUMNS, cells, count_limit_option, settings_text
 from oban.error_texts import log_safe
 from oban.repository.stats import MAX_RECENT, Stats

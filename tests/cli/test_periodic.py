@@ -166,7 +166,7 @@ def test_an_entry_is_added_shown_changed_reset_and_deleted(operated: SyncOban, t
         (60, "NAME EXPRESSION STATE"),
     ],
 )
-def test_a_narrow_terminal_shows_fewer_columns(
+def test_a_narrow_terminal_shows_what_fits(
     operated: SyncOban, terminals: Terminals, columns: int, headings: str
 ) -> None:
     job = Job(worker="app.Report")

@@ -18,7 +18,6 @@ from sqlalchemy import text as sql
 
 from oban import Job, Oban, SyncOban, migration
 from oban.cli.documents import json_schema
-from oban.cli.top.columns import Column, fit
 from oban.cli.top.layout import divide
 from oban.cli.top.source import Source
 from oban.cli.top.tables import number
@@ -395,22 +394,6 @@ async def test_a_refresh_takes_as_many_statements_however_many_jobs_there_are(ur
 )
 def test_numbers(value: float, shown: str) -> None:
     assert number(value) == shown
-
-
-@pytest.mark.parametrize(
-    ("width", "widths"),
-    [
-        # Everything fits, and a long column gets what is left.
-        (60, {0: 10, 1: 30, 2: 5}),
-        (40, {0: 10, 1: 21, 2: 5}),
-        # The column with the highest rank goes, and the long one is shortened.
-        (25, {0: 10, 1: 13}),
-        (8, {0: 8}),
-    ],
-)
-def test_columns_that_do_not_fit_are_shortened_and_then_left_out(width: int, widths: dict[int, int]) -> None:
-    columns = (Column("A"), Column("B", rank=1, least=12), Column("C", rank=2))
-    assert fit(columns, [10, 30, 5], width) == widths
 
 
 @pytest.mark.parametrize(

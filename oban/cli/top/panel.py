@@ -8,7 +8,7 @@ from textual.binding import Binding, BindingType
 from textual.message import Message
 from textual.widget import Widget
 
-from oban.cli.top.columns import Column, fit, line, natural_widths
+from oban.cli.columns import Column, fit, line, natural_widths
 from oban.cli.top.snapshot import Snapshot
 from oban.cli.top.tables import Kind
 
@@ -102,14 +102,14 @@ class Panel(Widget, can_focus=True):
         self._natural = natural
         widths = fit(columns, natural, width)
         headings = [Text(column.heading) for column in columns]
-        made = line(columns, headings, widths, width)
+        made = _filled(line(columns, headings, widths), width)
         made.stylize(_FOCUSED if self.has_focus else _HEADING)
         if not cells:
             return Text("\n", end="").join([made, Text(self.kind.empty, style="dim")])
         first = self._first(height - 1)
         lines = [made]
         for place, row in enumerate(cells[first : first + max(0, height - 1)], first):
-            text = line(columns, row, widths, width)
+            text = _filled(line(columns, row, widths), width)
             if place == self._cursor and self.has_focus:
                 text.stylize("reverse")
             lines.append(text)
@@ -124,7 +124,7 @@ class Panel(Widget, can_focus=True):
                 heading = f"{heading} {self._cursor + 1}/{len(self._rows)}"
             if index == sort:
                 heading += "▾"
-            columns.append(column if heading == column.heading else _with_heading(column, heading))
+            columns.append(column if heading == column.heading else replace(column, heading=heading))
         return columns
 
     def _first(self, height: int) -> int:
@@ -134,6 +134,8 @@ class Panel(Widget, can_focus=True):
         return self._top
 
 
-def _with_heading(column: Column, heading: str) -> Column:
-    least, most = (max(size, len(heading)) for size in (column.least, column.most))
-    return replace(column, heading=heading, least=least, most=most)
+def _filled(text: Text, width: int) -> Text:
+    """The text, so long that its style covers the whole line."""
+    text.truncate(width, pad=True)
+    text.end = ""
+    return text

@@ -20,8 +20,7 @@ def print_snapshot(snapshot: Snapshot) -> None:
 
 
 def _print(kind: Kind[Any], snapshot: Snapshot) -> None:
-    columns = [output.Column(each.heading, rank=each.rank, right=each.right) for each in kind.columns]
     rows = sorted(kind.rows(snapshot), key=kind.sorts[0].key)
-    output.table(columns, map(kind.cells, rows))
+    output.table(kind.columns, map(kind.cells, rows))
     if not rows:
         click.echo(kind.empty)

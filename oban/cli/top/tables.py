@@ -8,7 +8,7 @@ from rich.text import Text
 
 from oban.amounts import short_duration
 from oban.cli import output
-from oban.cli.top.columns import Column
+from oban.cli.columns import Column
 from oban.cli.top.snapshot import ExecutingRow, FailureRow, JobProgress, NodeRow, QueueRow, Snapshot
 from oban.error_texts import log_safe
 
@@ -206,7 +206,7 @@ EXECUTING: Kind[ExecutingRow] = Kind(
         _number("TRY", 2),
         _number("FOR"),
         Column("PROGRESS", rank=1),
-        Column("MESSAGE", rank=4, least=12, most=60),
+        Column("MESSAGE", rank=4, least=12),
     ),
     rows=lambda snapshot: snapshot.executing,
     key=lambda row: row.id,
@@ -229,7 +229,7 @@ FAILURES: Kind[FailureRow] = Kind(
         Column("STATE", rank=1),
         _number("TRY", 3),
         _number("AGO"),
-        Column("ERROR", least=18, most=200),
+        Column("ERROR", least=18),
     ),
     rows=lambda snapshot: snapshot.failures,
     key=lambda row: row.id,
@@ -251,7 +251,7 @@ NODES: Kind[NodeRow] = Kind(
         _number("RUNNING", 1),
         _number("UP", 3),
         _number("PID", 4),
-        Column("QUEUES", rank=2, least=10, most=80),
+        Column("QUEUES", rank=2, least=10),
     ),
     rows=lambda snapshot: snapshot.nodes,
     key=lambda row: f"{row.node}/{row.pid}",
