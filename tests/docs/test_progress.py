@@ -29,15 +29,25 @@ async def stage(sqlite_factory: SQLiteFactory) -> AsyncIterator[Stage]:
 
 @PAGE.shows("class Import")
 async def test_a_worker_reports_and_logs(
-    stage: Stage, snippet: Snippet, caplog: pytest.LogCaptureFixture
+    stage: Stage, snippet: Snippet, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level("INFO", logger="oban.job")
+    reported: list[tuple[Any, ...]] = []
+    progress = Job.progress
+
+    def recording(job: Job, *values: Any) -> None:
+        reported.append(values)
+        progress(job, *values)
+
+    monkeypatch.setattr(Job, "progress", recording)
     stored: list[str] = []
     stage.names |= {"read": lambda path: ["a", "b"], "store": stored.append}
     await stage.run(snippet)
     job = await stage.oban.enqueue(stage.names["Import"].new({"path": "rows.csv"}))
     row = await reaches(stage.oban, job, JobState.COMPLETED)
     assert stored == ["a", "b"]
+    # The last one is the same if the number and the total are exchanged.
+    assert reported == [(1, 2, "storing"), (2, 2, "storing")]
     assert row.last_progress is not None
     assert (row.last_progress.done, row.last_progress.message) == (2, "storing")
     (record,) = (record for record in caplog.records if record.name == "oban.job")
