@@ -49,6 +49,12 @@ REFUSED = {
     "oban-py": "retryable",
     "Elixir": "cancelled",
 }
+#: After how many days a review is asked for, and the time zone of the report, as in the other module.
+DAYS = {**dict.fromkeys(PAGES, 7), "Dramatiq": 1}
+ZONES = {
+    **dict.fromkeys(PAGES, "UTC"),
+    **dict.fromkeys(("Celery", "APScheduler", "oban-py", "Elixir"), "Europe/Berlin"),
+}
 OURS = ("oban", "shop", "sqlalchemy", *sys.stdlib_module_names)
 
 pytestmark = pytest.mark.usefixtures("own_registry")
@@ -143,12 +149,24 @@ def test_commands_have_options_that_exist_and_import_our_module(peer: str) -> No
         assert {*context.params["import"], target.partition(":")[0]} - {""} <= ours
 
 
+def due_in_days(job: Job) -> float:
+    """After how many days a job is due."""
+    return round((job.scheduled_at - job.inserted_at).total_seconds() / 86400, 2)
+
+
+def waits_for_a_minute(job: Job) -> bool:
+    """Whether the next attempt of a job is a minute later, or a tenth more."""
+    assert job.attempted_at is not None
+    return 59 < (job.scheduled_at - job.attempted_at).total_seconds() < 70
+
+
 @pytest.mark.parametrize("peer", SYNC)
 def test_an_order_sends_a_receipt_and_later_asks_for_a_review(
     peer: str, shop: Shop, capsys: pytest.CaptureFixture[str]
 ) -> None:
     jobs = shop.jobs(peer)
     assert jobs.place_order("ann@example.com") == 1
+    assert sorted(due_in_days(job) for job in jobs.oban.list_jobs()) == [0, DAYS[peer]]
     assert drain_queue("mailers", jobs.oban, with_scheduled=False)["completed"] == 1
     assert capsys.readouterr().out == "to ann@example.com: Receipt for order 1\n"
     assert drain_queue("mailers", jobs.oban)["completed"] == 1
@@ -163,7 +181,7 @@ def test_a_busy_mail_server_is_tried_again_after_a_minute(peer: str, shop: Shop)
     assert drain_queue("mailers", jobs.oban, with_scheduled=False)["retryable"] == 1
     (receipt,) = (job for job in jobs.oban.list_jobs() if job.state == "retryable")
     assert receipt.max_attempts == 5
-    assert 59 < (receipt.scheduled_at - receipt.attempted_at).total_seconds() < 70
+    assert waits_for_a_minute(receipt)
 
 
 @pytest.mark.parametrize("peer", SYNC)
@@ -179,7 +197,7 @@ def test_the_report_is_made_at_three_and_stores_its_result(peer: str, shop: Shop
     jobs = shop.jobs(peer)
     jobs.place_order("ann@example.com")
     (entry,) = declared_entries("Oban", [])
-    assert entry.declared["expression"] == "0 3 * * *"
+    assert (entry.declared["expression"], entry.declared["timezone"]) == ("0 3 * * *", ZONES[peer])
     job = jobs.sales_report.enqueue_sync()
     assert drain_queue("default", jobs.oban)["completed"] == 1
     assert jobs.oban.get_job(job.id).recorded == {"orders": 1}
@@ -192,19 +210,22 @@ async def test_an_async_module_does_the_same(
     jobs = shop.jobs(peer)
     oban = jobs.oban
     assert await jobs.place_order("ann@example.com") == 1
+    assert sorted(due_in_days(job) for job in await oban.list_jobs()) == [0, DAYS[peer]]
     assert (await drain_queue("mailers", oban))["completed"] == 2
     assert capsys.readouterr().out.splitlines() == [
         "to ann@example.com: Receipt for order 1",
         "to ann@example.com: How did you like it?",
     ]
     (entry,) = declared_entries("Oban", [])
-    assert entry.declared["expression"] == "0 3 * * *"
+    assert (entry.declared["expression"], entry.declared["timezone"]) == ("0 3 * * *", ZONES[peer])
     report = await (jobs.sales_report if hasattr(jobs, "sales_report") else jobs.SalesReport).enqueue()
     assert (await drain_queue("default", oban))["completed"] == 1
     assert (await oban.get_job(report.id)).recorded == {"orders": 1}
     shop.breaks(sys.modules["shop.mail"].Busy())
     await jobs.place_order("bob@example.com")
     assert (await drain_queue("mailers", oban, with_scheduled=False, with_safety=True))["retryable"] == 1
+    (busy,) = (job for job in await oban.list_jobs() if job.state == "retryable")
+    assert waits_for_a_minute(busy)
     shop.breaks(ValueError("no such address"))
     await jobs.place_order("cid@example.com")
     assert (await drain_queue("mailers", oban, with_scheduled=False, with_safety=True))[REFUSED[peer]] == 1

@@ -57,6 +57,9 @@ async def test_the_table_has_the_level_and_the_message_of_each_record(
     }
     assert len(logged) == 6
     assert logged <= documented
+    shown = re.findall(r"^([A-Z]+) oban\.executor: job \d+ \(.+?\) (.+)$", PAGE.text, re.MULTILINE)
+    assert len(shown) == 2
+    assert {(level, without_numbers(message)) for level, message in shown} <= logged
 
 
 async def test_the_fields_are_those_of_a_record(oban: Oban, caplog: pytest.LogCaptureFixture) -> None:
