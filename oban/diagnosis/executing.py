@@ -10,12 +10,14 @@ from oban.diagnosis.explanation import Reason
 from oban.diagnosis.texts import Commands, after, at, named, since
 from oban.error_texts import log_safe
 from oban.models import Job
-from oban.repository.job_facts import Facts, QueueProducer
+from oban.repository.job_facts import Facts, LeadingNode, QueueProducer
 
 #: Seconds without news after which an attempt counts as one that takes long.
 LONG = 3600.0
 #: Seconds that a heartbeat can take from the moment at which it was made.
 _TRANSIT = 5.0
+#: Seconds that a rescue can take, and for which a time to the second is cut.
+_MARGIN = 2.0
 
 
 def reasons(job: Job, facts: Facts, options: Options, commands: Commands) -> tuple[bool, list[Reason]]:
@@ -23,9 +25,10 @@ def reasons(job: Job, facts: Facts, options: Options, commands: Commands) -> tup
     node_name, owner = _attempted_by(job.attempted_by)
     node = next((each for each in facts.nodes if owner and each.uuid == owner.replace("-", "")), None)
     if node is not None and node.is_alive:
-        return True, [*_on_live_node(job, facts, node, commands)]
+        return True, [*_on_live_node(job, facts, options, node, commands)]
     found = [_lost(job, facts, options, node, node_name, commands)]
-    if not facts.has_leader:
+    is_alone = node is not None and not _survivors(facts, node) and not _leaders(facts, options, node)
+    if not facts.has_leader or is_alone:
         found.insert(0, no_leader("Nobody rescues it", commands))
     return False, found
 
@@ -36,11 +39,13 @@ def _attempted_by(value: Any) -> tuple[str, str]:
     return node, owner
 
 
-def _on_live_node(job: Job, facts: Facts, node: QueueProducer, commands: Commands) -> Iterator[Reason]:
+def _on_live_node(
+    job: Job, facts: Facts, options: Options, node: QueueProducer, commands: Commands
+) -> Iterator[Reason]:
     started_at, again = job.attempted_at, (commands.jobs("cancel", job.id), commands.jobs("retry", job.id))
     text = (
-        f"It runs now: the node {named(node.node)} began attempt {job.attempt} of {job.max_attempts} at"
-        f" {since(started_at, facts.now)}."
+        f"It runs on the node {named(node.node)}, which began attempt {job.attempt} of {job.max_attempts} at"
+        f" {since(started_at, facts.now)}, and sent its last heartbeat {duration(node.silence)} ago."
     )
     progress = job.current_progress
     if progress is not None and progress.attempt != job.attempt:
@@ -48,7 +53,8 @@ def _on_live_node(job: Job, facts: Facts, node: QueueProducer, commands: Command
         progress = None
     if progress is not None:
         text += f" At {since(progress.at, facts.now)}, it reported {log_safe(str(progress), 300)}."
-    executes = Reason("executing", text, "Wait until it ends, or cancel it:", again[:1])
+    advice = f"{_if_dead(job, facts, options, node)} Wait until it ends, or cancel it:"
+    executes = Reason("executing", text, advice, again[:1])
     heartbeat_at = facts.now - timedelta(seconds=node.silence)
     if (
         node.running is not None
@@ -70,9 +76,9 @@ def _on_live_node(job: Job, facts: Facts, node: QueueProducer, commands: Command
         yield executes
         yield Reason(
             "node_silent",
-            f"The last heartbeat of the node {named(node.node)} is {duration(node.silence)} old.",
-            f"If none arrives within {duration(node.lease - node.silence)}, the node counts as dead, and"
-            " the job is rescued. Look whether the node still runs.",
+            f"The node {named(node.node)} has sent no heartbeat for {duration(node.silence)}.",
+            f"If none arrives within {duration(node.lease - node.silence)}, the node counts as dead. Look"
+            " whether it still runs.",
         )
         return
     yield executes
@@ -99,7 +105,7 @@ def _lost(
             f"The node {named(node.node)} was lost while it ran the job: its last heartbeat is"
             f" {duration(node.silence)} old, and it counts as dead after {duration(node.lease)}."
         )
-        due = after(started_at, node.lease, facts.now)
+        due = _rescuable_at(job, facts, options, node)
         return Reason("node_dead", text, f"{_when(job, due, facts, options)} {sooner}", again)
     who = f"the node {named(name)}" if name else "a node that it does not name"
     text = f"It executes on {who}, since {since(started_at, facts.now)}, but no node sends heartbeats for it."
@@ -111,9 +117,69 @@ def _lost(
     return Reason("node_unknown", text, f"{advice} {sooner}", again)
 
 
-def _when(job: Job, due: datetime, facts: Facts, options: Options) -> str:
+def _if_dead(job: Job, facts: Facts, options: Options, node: QueueProducer) -> str:
+    """When the job is rescued at the latest, if its node has died since its last heartbeat."""
+    look = max(options.rescue_interval, node.lease / 4)
+    due = _rescuable_at(job, facts, options, node) + timedelta(seconds=look + _MARGIN)
+    by, then = f"by {at(due)}, in {duration((due - facts.now).total_seconds())}", _then(job)
+    if _survivors(facts, node) or _leaders(facts, options, node):
+        return f"If that node is dead, the leader rescues the job {by}, and {then}."
+    later = duration(_steady_after(node, options) + look + _MARGIN)
+    return (
+        "If that node is dead, no other node is alive that could rescue the job. One that you start does so"
+        f" {by}, or within {later} of its start if that is later, and {then}."
+    )
+
+
+def _rescuable_at(job: Job, facts: Facts, options: Options, node: QueueProducer) -> datetime:
+    """When a leader can rescue the job at its next look, if its node has died since its last heartbeat.
+
+    That is when the lease of the node is over, when another node can lead if this one did, and when the other
+    nodes have sent heartbeats for long enough to rescue jobs.
+    """
+    waits = [node.lease - node.silence]
+    if not _leaders(facts, options, node):
+        waits.extend(leader.expires_in for leader in facts.leaders)
+    waits.extend(_steady_after(each, options) - each.age for each in _survivors(facts, node))
+    due = facts.now + timedelta(seconds=max(0.0, *waits))
+    return max(due, after(job.attempted_at or job.scheduled_at, node.lease, facts.now))
+
+
+def _survivors(facts: Facts, node: QueueProducer) -> list[QueueProducer]:
+    """The live producers of other processes than this node's."""
+    return [
+        each
+        for each in facts.nodes
+        if each.is_alive
+        and each.uuid != node.uuid
+        # A process has one producer for a queue. So this is a node that has been started again.
+        and (each.node != node.node or (each.name, each.queue) == (node.name, node.queue))
+    ]
+
+
+def _leaders(facts: Facts, options: Options, node: QueueProducer) -> list[LeadingNode]:
+    """The leaders that are not this node, as it was at its last heartbeat."""
+    # It has extended its own lease after its last heartbeat at most until the next one was due.
+    latest = node.lease - node.silence + max(options.heartbeat_interval, node.lease / 4) + _MARGIN
+    return [
+        leader
+        for leader in facts.leaders
+        if leader.identity.rpartition("/")[0] != node.node or leader.expires_in > latest
+    ]
+
+
+def _steady_after(node: QueueProducer, options: Options) -> float:
+    """Seconds for which a node sends heartbeats before it rescues jobs: see `Refresher.is_steady`."""
+    return node.lease / 4 + 2 * max(options.heartbeat_interval, node.lease / 4)
+
+
+def _then(job: Job) -> str:
     is_last = isinstance(job.attempt, int) and job.attempt == job.max_attempts
-    then = "it is discarded then, as this was its last attempt" if is_last else "it runs again then"
+    return "it is discarded then, as this was its last attempt" if is_last else "it runs again then"
+
+
+def _when(job: Job, due: datetime, facts: Facts, options: Options) -> str:
+    then = _then(job)
     if due <= facts.now:
         interval = duration(options.rescue_interval)
         return f"The leader rescues it at its next look, about every {interval}: {then}."

@@ -61,6 +61,8 @@ class QueueProducer(NamedTuple):
     #: Seconds since its last heartbeat, and after how many it counts as dead.
     silence: float
     lease: float
+    #: Seconds since it began to run the queue, by the clock of its node; at least 0.
+    age: float
 
     @property
     def is_alive(self) -> bool:
@@ -100,6 +102,15 @@ def _strings(value: object) -> frozenset[str] | None:
     return frozenset(item for item in value if isinstance(item, str)) if isinstance(value, list) else None
 
 
+class LeadingNode(NamedTuple):
+    """A node that leads an instance, or that has died while it did."""
+
+    #: The name of the node and a uuid, such as `web-1/0c7d…`.
+    identity: str
+    #: Seconds until another node can lead, unless this one extends that.
+    expires_in: float
+
+
 @dataclass(slots=True)
 class Facts:
     """A job and what decides whether it runs. Columns of the job can have values of any type on SQLite."""
@@ -116,10 +127,14 @@ class Facts:
     nodes: list[QueueProducer] = field(default_factory=list)
     #: The settings of the job's queue and of all queues, by instance, queue and node.
     settings: dict[tuple[str, str, str], Row[Any]] = field(default_factory=dict)
-    #: Whether a node leads an instance.
-    has_leader: bool = False
+    #: The leader of each instance.
+    leaders: list[LeadingNode] = field(default_factory=list)
     #: How many jobs of the queue each producer executes, by the digits of its uuid.
     executing: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def has_leader(self) -> bool:
+        return bool(self.leaders)
 
 
 def read_facts(tx: Transaction, job_id: int, lease: float) -> Facts:
@@ -140,7 +155,8 @@ def read_facts(tx: Transaction, job_id: int, lease: float) -> Facts:
             case "setting" if row.setting_name is not None:
                 facts.settings[row.setting_name, row.setting_queue, row.setting_node] = row
             case "leader" if row.leader is not None:
-                facts.has_leader = True
+                expires_in = (row.leader_expires_at - row.real_now).total_seconds()
+                facts.leaders.append(LeadingNode(str(row.leader), expires_in))
             case "owner" if row.owner is not None:
                 facts.executing[row.owner.replace("-", "")] = row.executing
     facts.nodes.sort(key=lambda node: (node.node, node.queue, node.silence))
@@ -150,10 +166,11 @@ def read_facts(tx: Transaction, job_id: int, lease: float) -> Facts:
 def _queue_node(row: Row[Any], lease: float) -> QueueProducer:
     meta = row.node_meta if isinstance(row.node_meta, dict) else {}
     silence = (row.real_now - row.node_updated_at).total_seconds()
+    age = max(0.0, (row.real_now - row.node_started_at).total_seconds())
     own = lease_of(meta, lease)
     # SQLite stores values of any type in a column, if another program writes them.
     name, node, queue = map(str, (row.node_name, row.node_node, row.node_queue))
-    return QueueProducer(row.node_uuid, name, node, queue, meta, silence, own)
+    return QueueProducer(row.node_uuid, name, node, queue, meta, silence, own, age)
 
 
 _job_keys = [column.name for column in Job.__table__.columns]
@@ -168,10 +185,10 @@ def _statement(dialect: Dialect) -> Select[Any]:
     job, real_now = jobs.c, dialect.real_clock.now()
     nodes, settings, owners = _nodes(dialect), _settings(), _owners(dialect)
     leader = (
-        select(Leader.node)
+        select(Leader.node, Leader.expires_at)
         .where(Leader.expires_at > real_now)
         .order_by(Leader.name)
-        .limit(1)
+        .limit(literal(_MOST_ROWS, BigInteger))
         .subquery("leads")
     )
     tables: Any = kind.table
@@ -195,6 +212,7 @@ def _statement(dialect: Dialect) -> Select[Any]:
         *(column.label(f"node_{column.name}") for column in nodes.c),
         *(column.label(f"setting_{column.name}") for column in settings.c),
         leader.c.node.label("leader"),
+        leader.c.expires_at.label("leader_expires_at"),
         *owners.c,
     ).select_from(tables)
 
@@ -222,7 +240,7 @@ def _nodes(dialect: Dialect) -> FromClause:
     return (
         select(
             uuid.label("uuid"),
-            *(producer.name, producer.node, producer.queue, producer.updated_at),
+            *(producer.name, producer.node, producer.queue, producer.started_at, producer.updated_at),
             case((is_relevant, producer.meta)).label("meta"),
         )
         .order_by(producer.updated_at.desc())

@@ -94,6 +94,22 @@ async def test_the_command_explains_the_job_that_is_stuck(oban: Oban, url: URL) 
     assert {*codes} <= {*re.findall(r"`(\w+)`", PAGE.text.partition("These are the codes:")[2])}
 
 
+async def test_the_command_explains_the_job_whose_node_sent_a_heartbeat(oban: Oban, url: URL) -> None:
+    command, *shown = of_check("console", "why 1003").splitlines()
+    async with scene(oban, url) as stage:
+        await stage.leader()
+        await stage.heartbeat("worker-2")
+        began, owner = now() - timedelta(hours=1), await stage.heartbeat(age=8, running=None)
+        await stage.executing(owner, id=1003, worker="app.Mailer", attempted_at=began)
+        arguments = [*shlex.split(command)[2:], "--database-url", url.render_as_string(False)]
+        result = await asyncio.to_thread(CliRunner().invoke, main, arguments)
+    printed = re.sub(r"[0-9-]{10} [0-9:]{8} UTC", "2026-03-01 18:00:00 UTC", result.output)
+    # A second can be over before the command reads them.
+    seconds = re.compile(r"\d+ seconds")
+    expected = [seconds.sub("#", line) for line in shown]
+    assert (seconds.sub("#", printed).splitlines(), result.exit_code) == (expected, 0)
+
+
 @PAGE.shows("oban.health()")
 async def test_the_health_of_the_instance_is_checked(
     stage: Stage, snippet: Snippet, capsys: pytest.CaptureFixture[str]

@@ -687,14 +687,89 @@ async def not_fetched(stage: Scene) -> int:
     "on a live node",
     codes=["executing"],
     texts=[
-        "It runs now: the node worker-1 began attempt 1 of 20 at ",
-        ", 2 minutes ago.",
-        "Wait until it ends",
+        "It runs on the node worker-1, which began attempt 1 of 20 at ",
+        ", 10 minutes ago, and sent its last heartbeat 3 minutes ago.",
+        "If that node is dead, the leader rescues the job by ",
+        ", in 9 minutes, and it runs again then. Wait until it ends, or cancel it:",
     ],
     commands=["oban jobs cancel {id}"],
 )
 async def executing(stage: Scene) -> int:
-    return await stage.executing(await stage.heartbeat(running=None))
+    await stage.leader()
+    await stage.heartbeat("worker-2")
+    return await on_silent(stage)
+
+
+async def on_silent(stage: Scene, age: float = 200, minutes: float = 10, **columns: Any) -> int:
+    """A job on the node worker-1, which has a lease of 10 minutes, and sent a heartbeat `age` seconds ago."""
+    owner = await stage.heartbeat(age=age, lease=600, running=None)
+    return await stage.executing(owner, attempted_at=now() - timedelta(minutes=minutes), **columns)
+
+
+@case(
+    "on the only node",
+    codes=["executing"],
+    texts=[
+        "sent its last heartbeat 3 minutes ago.",
+        "If that node is dead, no other node is alive that could rescue the job. One that you start does so",
+        ", in 10 minutes, or within 10 minutes of its start if that is later, and it is discarded then",
+    ],
+)
+async def on_only_node(stage: Scene) -> int:
+    # It has stayed the leader after its last heartbeat, for as long as that is possible.
+    await stage.leader("worker-1/1", seconds=500)
+    await stage.heartbeat(queue="other", age=200, lease=600)
+    return await on_silent(stage, attempt=20)
+
+
+@case(
+    "on the leader", codes=["executing"], texts=["the leader rescues the job by ", ", in 10 minutes, and it"]
+)
+async def on_leader(stage: Scene) -> int:
+    await stage.leader("worker-1/1", seconds=500)
+    await stage.heartbeat("worker-2")
+    return await on_silent(stage)
+
+
+@case(
+    "on a node that was started again, and leads",
+    codes=["executing"],
+    texts=["the leader rescues the job by ", ", in 9 minutes, and it runs again then."],
+)
+async def restarted(stage: Scene) -> int:
+    await stage.leader("worker-1/2", seconds=590)
+    await stage.heartbeat()
+    return await on_silent(stage)
+
+
+@case(
+    "beside a node that was just started",
+    codes=["executing"],
+    texts=["the leader rescues the job by ", ", in 9 minutes, and it runs again then."],
+)
+async def beside_new_node(stage: Scene) -> int:
+    await stage.heartbeat("worker-2", started=10, lease=600)
+    return await on_silent(stage, age=290)
+
+
+@case(
+    "beside a node that has run for long",
+    codes=["executing"],
+    texts=["the leader rescues the job by ", ", in 7 minutes, and it runs again then."],
+)
+async def beside_old_node(stage: Scene) -> int:
+    await stage.heartbeat("worker-2", lease=600)
+    return await on_silent(stage, age=290)
+
+
+@case(
+    "began after the last heartbeat",
+    codes=["executing"],
+    texts=["the leader rescues the job by ", ", in 10 minutes, and it runs again then."],
+)
+async def began_after_heartbeat(stage: Scene) -> int:
+    await stage.heartbeat("worker-2")
+    return await on_silent(stage, minutes=2)
 
 
 @case(
@@ -716,7 +791,7 @@ async def without_progress(stage: Scene) -> int:
 @case(
     "on a live node, for long",
     codes=["executing", "takes_long"],
-    texts=["It runs now", "It has been running for 3 hours."],
+    texts=["It runs on the node worker-1", "It has been running for 3 hours."],
     commands=["oban jobs cancel {id}", "oban jobs cancel {id}", "oban jobs retry {id}"],
 )
 async def takes_long(stage: Scene) -> int:
@@ -742,9 +817,9 @@ async def unlisted(stage: Scene) -> int:
     "on a node with old heartbeats",
     codes=["executing", "node_silent"],
     texts=[
-        "It runs now",
-        "The last heartbeat of the node worker-1 is 40 seconds old.",
-        "the node counts as dead",
+        "and sent its last heartbeat 40 seconds ago.",
+        "The node worker-1 has sent no heartbeat for 40 seconds.",
+        "the node counts as dead. Look whether it still runs.",
     ],
     commands=["oban jobs cancel {id}"],
 )
@@ -765,7 +840,7 @@ async def on_silent_node(stage: Scene) -> int:
     node={},
 )
 async def on_dead_node(stage: Scene) -> int:
-    await stage.leader()
+    await stage.leader("worker-2")
     return await stage.executing(await stage.heartbeat(age=310), attempted_at=now() - timedelta(minutes=6))
 
 
@@ -780,6 +855,16 @@ async def on_dead_node(stage: Scene) -> int:
 async def without_leader(stage: Scene) -> int:
     owner = await stage.heartbeat(age=310, lease=1)
     return await stage.executing(owner, attempted_at=now() - timedelta(minutes=6))
+
+
+@case(
+    "on a dead node that still leads",
+    codes=["no_leader", "node_dead"],
+    texts=["Nobody rescues it, because no node leads.", "Start a node, without leadership=False:"],
+)
+async def on_dead_leader(stage: Scene) -> int:
+    await stage.leader("worker-1/1", seconds=5)
+    return await stage.executing(await stage.heartbeat(age=70))
 
 
 @case(

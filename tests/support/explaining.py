@@ -59,21 +59,33 @@ class Scene:
         return await self.stack.enter_async_context(Oban(self.oban.engine, **values))
 
     async def heartbeat(
-        self, node: str = "worker-1", queue: str = QUEUE, *, age: float = 0, name: str = "Oban", **meta: Any
+        self,
+        node: str = "worker-1",
+        queue: str = QUEUE,
+        *,
+        age: float = 0,
+        started: float = 3600,
+        name: str = "Oban",
+        **meta: Any,
     ) -> str:
-        """Insert the row of a node that sent its last heartbeat `age` seconds ago; returns its uuid."""
+        """Insert the row of a node that sent its last heartbeat `age` seconds ago; returns its uuid.
+
+        It was `started` so many seconds ago.
+        """
         ours = {"local_limit": 10, "limit": 10, "paused": False, "running": [], "lease": LEASE}
         made = uuid.uuid4()
-        sent_at = now() - timedelta(seconds=age)
+        times = {
+            "started_at": now() - timedelta(seconds=started),
+            "updated_at": now() - timedelta(seconds=age),
+        }
         values = {key: value for key, value in {**ours, **meta}.items() if value is not None}
-        await self._insert(
-            Producer, uuid=made, name=name, node=node, queue=queue, meta=values, updated_at=sent_at
-        )
+        await self._insert(Producer, uuid=made, name=name, node=node, queue=queue, meta=values, **times)
         return str(made)
 
-    async def leader(self) -> None:
-        times = {"elected_at": now(), "expires_at": now() + timedelta(minutes=1)}
-        await self._insert(Leader, name="Oban", node="worker-1", **times)
+    async def leader(self, node: str = "worker-2", *, seconds: float = 60) -> None:
+        """Insert the row of a leader, whose term ends after so many seconds unless it is extended."""
+        times = {"elected_at": now(), "expires_at": now() + timedelta(seconds=seconds)}
+        await self._insert(Leader, name="Oban", node=node, **times)
 
     async def executing(self, owner: str = "", node: str = "worker-1", **columns: Any) -> int:
         """Insert a job that a node executes, since two minutes."""

@@ -99,7 +99,7 @@ async def test_an_executing_job_has_its_progress_and_a_recorded_value_is_shown(u
             await eventually(shows_progress)
             page = await visitor.page(f"/jobs/{job.id}")
             assert steps(page) == ["Attempt 1", "Inserted"]
-            assert "It runs now" in words(page, "#why")
+            assert "It runs on the node" in words(page, "#why")
             runs.finish(1)
             recording = await oban.enqueue(Recording.new())
             await reaches(oban, recording, JobState.COMPLETED)
