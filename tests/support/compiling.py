@@ -52,7 +52,8 @@ def _shared(key: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _alike(dialect: Dialect) -> tuple[Any, ...]:
-    own = vars(dialect)
+    # A copy, as another thread can store a derived attribute at the same time.
+    own = dict(vars(dialect))
     kind: Any = type(dialect)
     plain = frozenset(
         (name, value)

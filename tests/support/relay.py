@@ -34,19 +34,18 @@ class Relay:
         for task in self._tasks:
             task.cancel()
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self.refuses:
             writer.transport.abort()
             return
         me = object()
         self._open.add(me)
-        self._tasks.add(asyncio.current_task())  # type: ignore[arg-type]
-        url = self.target
-        if folder := url.query.get("host"):
-            back, forth = await asyncio.open_unix_connection(f"{folder}/.s.PGSQL.{url.port or 5432}")
-        else:
-            back, forth = await asyncio.open_connection(url.host, url.port or 5432)
+        task = asyncio.create_task(self._connect(me, reader, writer))
+        self._tasks.add(task)
+        # Also if the task is cancelled before it begins.
+        task.add_done_callback(lambda _: writer.close())
 
+    async def _connect(self, me: object, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         async def copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
             while data := await source.read(65536):
                 if me not in self._forgotten and not self.swallows:
@@ -54,10 +53,16 @@ class Relay:
             if me not in self._forgotten:
                 target.close()
 
-        with contextlib.suppress(OSError, asyncio.CancelledError):
-            await asyncio.gather(copy(reader, forth), copy(back, writer))
-        writer.close()
-        forth.close()
+        url = self.target
+        if folder := url.query.get("host"):
+            back, forth = await asyncio.open_unix_connection(f"{folder}/.s.PGSQL.{url.port or 5432}")
+        else:
+            back, forth = await asyncio.open_connection(url.host, url.port or 5432)
+        try:
+            with contextlib.suppress(OSError):
+                await asyncio.gather(copy(reader, forth), copy(back, writer))
+        finally:
+            forth.close()
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1")
