@@ -211,21 +211,23 @@ async def test_a_job_that_a_stopping_node_puts_back_starts_elsewhere_at_once(url
 async def test_a_job_that_is_scheduled_while_the_stager_queries_is_not_missed(
     url: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looking, go_on = asyncio.Event(), asyncio.Event()
+    enqueues, looking, go_on = asyncio.Event(), asyncio.Event(), asyncio.Event()
     async with Oban(url, queues={"default": 5}, **NO_POLLING) as oban:
-        # So the stager runs because of the time, and not because it is woken.
-        await oban.enqueue(Noop.new(schedule_in=SOON))
         read = runner_of(oban).database.read
 
         async def slow_read(function: Any, *args: Any, **kwargs: Any) -> Any:
+            is_about_job = enqueues.is_set()
             result = await read(function, *args, **kwargs)
-            if function is stage.seconds_until_due and result is None:
+            if function is stage.seconds_until_due and result is None and is_about_job:
                 # The stager has seen that nothing is due, and has not yet decided how long to sleep.
                 looking.set()
                 await go_on.wait()
             return result
 
         monkeypatch.setattr(runner_of(oban).database, "read", slow_read)
+        # So the stager runs because of the time, and not because it is woken.
+        enqueues.set()
+        await oban.enqueue(Noop.new(schedule_in=SOON))
         await within(looking.wait(), 10)
         job = await oban.enqueue(Noop.new(schedule_in=SOON))
         await quiet()

@@ -18,6 +18,7 @@ from oban.registry import registry
 from oban.testing import all_enqueued, assert_enqueued, drain_queue, mode, process_job, refute_enqueued
 from tests.support.jobs import reaches, row_of
 from tests.support.options import BRIEF, FAST_POLLING
+from tests.support.waiting import eventually
 from tests.telemetry.encrypted_workers import KEY, NEW_KEY, OLD_KEY, InChild
 
 pytestmark = pytest.mark.usefixtures("own_registry")
@@ -518,6 +519,7 @@ async def test_entries_do_not_change_when_they_are_declared_again(oban: Oban) ->
     for _ in range(2):
         named = Periodic("named", "@hourly", job=pays.new(ARGS))
         async with Oban(oban.engine, queues={"default": 1}, periodic=[named], **BRIEF) as node:
+            await eventually(node.list_periodic)
             statement = text("SELECT entry, declared, updated_at FROM oban_periodic ORDER BY entry")
             async with node.engine.connect() as connection:
                 texts.append([tuple(row) for row in await connection.execute(statement)])

@@ -17,6 +17,7 @@ from tests.support.commands import invoke
 from tests.support.commands import text as url_text
 from tests.support.jobs import reaches
 from tests.support.options import FAST_POLLING
+from tests.support.waiting import eventually
 from tests.telemetry.encrypted_workers import KEY, FailsInChild
 
 pytestmark = pytest.mark.usefixtures("own_registry")
@@ -113,6 +114,7 @@ def test_commands_show_an_envelope_as_encrypted(url: URL, is_known: bool) -> Non
 
     async def enqueue() -> Job:
         async with Oban(url, queues={"other": 1}, **FAST_POLLING) as oban:
+            await eventually(oban.list_periodic)
             await oban.update_periodic("Pays", args=ARGS)
             return await oban.enqueue(Pays.new(ARGS))
 
