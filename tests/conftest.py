@@ -33,6 +33,8 @@ BROWSER = Path(__file__).parent.resolve() / "browser"
 restore_default_signals()
 share_compiled_statements()
 logging.getLogger("alembic").setLevel(logging.WARNING)
+# On a slow machine any loop is blocked now and then, which says nothing about the test that runs.
+logging.getLogger("oban.watchdog").setLevel(logging.CRITICAL)
 
 
 @pytest.hookimpl(wrapper=True)

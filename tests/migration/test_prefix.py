@@ -65,7 +65,7 @@ def test_a_schema_that_exists_is_used(postgresql_schema_urls: tuple[URL, URL]) -
 
 async def test_jobs_are_enqueued_run_and_managed_in_a_schema(bare_postgresql: URL) -> None:
     migration.upgrade(bare_postgresql, prefix="jobs")
-    options = {"poll_interval": 30.0, "stage_interval": 30.0, "watch_interval": 30.0}
+    options = {"poll_interval": 300.0, "stage_interval": 300.0, "watch_interval": 300.0}
     async with Oban(bare_postgresql, prefix="jobs", queues={"default": 5}, **options) as oban:  # type: ignore[arg-type]
         one, *many = await oban.enqueue_many([Doubles.new({"n": n, "fail": n == 2}) for n in range(3)])
         later = await oban.enqueue(Doubles.new({"n": 5}, schedule_in=3600))

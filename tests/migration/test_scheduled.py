@@ -78,7 +78,7 @@ class Scheduled(Worker):
 
 
 async def test_a_job_inserted_by_raw_sql_starts_on_time(postgresql_with_jobs: URL) -> None:
-    rare = {"stage_interval": 30.0, "poll_interval": 30.0, "watch_interval": 30.0}
+    rare = {"stage_interval": 300.0, "poll_interval": 300.0, "watch_interval": 300.0}
     async with Oban(postgresql_with_jobs, queues={"default": 1}, **rare) as oban:  # type: ignore[arg-type]
         # The stager sleeps until the end of its interval.
         await eventually(lambda: oban.check_queue("default") is not None)

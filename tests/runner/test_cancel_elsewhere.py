@@ -60,7 +60,7 @@ async def test_a_cancel_from_a_client_reaches_the_node_at_once(url: URL) -> None
 
 async def test_a_cancel_that_is_rolled_back_reaches_no_node(url: URL) -> None:
     runs = Runs()
-    async with Oban(url, queues={"default": 2}, poll_interval=30, **BRIEF) as oban:
+    async with Oban(url, queues={"default": 2}, poll_interval=300, **BRIEF) as oban:
         job = await oban.enqueue(runs.worker.new())
         running = await runs.begun(1)
         async with AsyncSession(oban.engine) as session:

@@ -73,7 +73,7 @@ async def test_never_more_jobs_run_than_the_limits_allow(url: URL) -> None:
 
 async def test_a_slot_that_becomes_free_is_filled_at_once(url: URL) -> None:
     runs = Runs()
-    async with Oban(url, queues={"default": 2}, poll_interval=30, **BRIEF) as oban:
+    async with Oban(url, queues={"default": 2}, poll_interval=300, **BRIEF) as oban:
         await oban.enqueue_many([runs.worker.new() for _ in range(4)])
         await runs.begun(2)
         await quiet()

@@ -24,7 +24,7 @@ QUEUES = {"one": 1, "two": 2, "three": 3}
 RARE: dict[str, Any] = {
     **NO_POLLING,
     "notifier": "poll",
-    "control_interval": 30.0,
+    "control_interval": 300.0,
     "prune_interval": 60.0,
     "lease": 240.0,
 }

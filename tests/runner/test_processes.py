@@ -52,7 +52,7 @@ async def test_two_processes_run_each_of_5000_jobs_once(url: URL, tmp_path: Path
 
 
 async def test_a_job_that_another_process_enqueues_starts_at_once(url: URL, tmp_path: Path) -> None:
-    async with Oban(url) as client, node(url, tmp_path / "ledger", poll_interval=30):
+    async with Oban(url) as client, node(url, tmp_path / "ledger", poll_interval=300):
         await quiet()
         for _ in range(2):
             await reaches(client, await client.enqueue(Noted.new()), JobState.COMPLETED)
@@ -60,7 +60,7 @@ async def test_a_job_that_another_process_enqueues_starts_at_once(url: URL, tmp_
 
 
 async def test_management_calls_of_another_process_take_effect_at_once(url: URL, tmp_path: Path) -> None:
-    async with Oban(url) as client, node(url, tmp_path / "ledger", poll_interval=30):
+    async with Oban(url) as client, node(url, tmp_path / "ledger", poll_interval=300):
         scheduled = await client.enqueue(Noted.new(schedule_in=3600))
         elsewhere = await client.enqueue(Noted.new(queue="nobody"))
         await quiet()
@@ -80,7 +80,7 @@ async def test_management_calls_of_another_process_take_effect_at_once(url: URL,
 
 
 async def test_a_cancel_reaches_the_job_in_another_process_at_once(url: URL, tmp_path: Path) -> None:
-    async with Oban(url) as client, node(url, tmp_path / "ledger", poll_interval=30) as other:
+    async with Oban(url) as client, node(url, tmp_path / "ledger", poll_interval=300) as other:
         job = await client.enqueue(Watchful.new())
         await other.prints("started")
         await quiet()

@@ -25,7 +25,7 @@ from tests.support.workers import Noop, Runs
 pytestmark = pytest.mark.either_driver
 
 #: Nothing is found by polling.
-DEAF: dict[str, Any] = {**NO_POLLING, "control_interval": 30.0}
+DEAF: dict[str, Any] = {**NO_POLLING, "control_interval": 300.0}
 #: Everything is found by polling.
 LOOKING: dict[str, Any] = {**FAST_POLLING, "control_interval": 0.05}
 
@@ -345,7 +345,7 @@ async def test_commands_of_another_client_are_applied_at_once(url: URL) -> None:
 async def test_commands_of_another_node_and_of_another_process_are_applied(url: URL, tmp_path: Path) -> None:
     async with (
         Oban(url, node="here", queues={"other": 1}, **DEAF) as oban,
-        node(url, tmp_path / "ledger", poll_interval=30),
+        node(url, tmp_path / "ledger", poll_interval=300),
     ):
         await oban.pause_queue("default")
         await all_tell(oban, True)

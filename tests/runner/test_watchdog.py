@@ -1,6 +1,7 @@
 """A blocked event loop is reported while it is blocked, with the job that blocks it."""
 
 import asyncio
+import logging
 import os
 import signal
 import subprocess
@@ -25,6 +26,12 @@ pytestmark = pytest.mark.execution
 
 #: Short, but longer than a thread usually waits for a processor.
 THRESHOLD = 0.2
+
+
+@pytest.fixture(autouse=True)
+def logged(caplog: pytest.LogCaptureFixture) -> None:
+    """Let the watchdog log, which it does not in other tests."""
+    caplog.set_level(logging.WARNING, logger="oban.watchdog")
 
 
 @asynccontextmanager

@@ -295,7 +295,7 @@ async def test_a_schema_in_the_search_path_can_have_any_name(
     migration.upgrade(url)
     # So only a notification on the channel can wake the queue.
     async with Oban(
-        url.set(drivername=f"postgresql+{driver}"), queues={"default": 1}, poll_interval=30
+        url.set(drivername=f"postgresql+{driver}"), queues={"default": 1}, poll_interval=300
     ) as oban:
         job = await oban.enqueue(Harmless.new())
 

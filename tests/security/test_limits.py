@@ -142,7 +142,7 @@ async def test_the_longest_names_reach_the_database_and_the_channel(
     url = postgresql_factory.create(empty=True)
     prefix, node, queue = "p" * 40, "\U0001f4a9" * MAX_NAME, "q" * 128
     migration.upgrade(url, prefix=prefix)
-    options: dict[str, Any] = {"prefix": prefix, "name": node, "node": node, "poll_interval": 30}
+    options: dict[str, Any] = {"prefix": prefix, "name": node, "node": node, "poll_interval": 300.0}
     async with Oban(url, queues={queue: 1}, **options) as oban:
         await oban.pause_queue(queue, node=node)
         assert [info.paused for info in oban.check_all_queues()] == [True]

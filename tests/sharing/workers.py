@@ -10,7 +10,7 @@ from tests.support.options import BRIEF
 OURS: dict[str, Any] = {
     "node": "ours",
     "queues": {"images": 5},
-    **dict.fromkeys(("poll_interval", "stage_interval", "watch_interval", "control_interval"), 30.0),
+    **dict.fromkeys(("poll_interval", "stage_interval", "watch_interval", "control_interval"), 300.0),
     **BRIEF,
 }
 FIELDS = ("worker", "queue", "args", "meta", "tags", "priority", "attempt", "max_attempts", "errors")

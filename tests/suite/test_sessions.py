@@ -278,7 +278,7 @@ async def completed(oban: Oban, id_: int) -> bool:
 async def test_a_runner_is_woken_by_the_commit(oban: Oban, session: Caller, url: URL, how: str) -> None:
     Notes.ran = []
     # The runner does not poll during this test.
-    async with Oban(url, queues={"default": 5}, poll_interval=60, stage_interval=60) as runner:
+    async with Oban(url, queues={"default": 5}, poll_interval=300, stage_interval=300) as runner:
         # The runner has polled once, and will fetch again only if it is woken.
         first = await runner.enqueue(Notes.new())
         await eventually(lambda: completed(oban, first.id))
@@ -296,7 +296,7 @@ async def test_a_job_enqueued_in_a_savepoint_runs_after_the_commit(
 ) -> None:
     Notes.ran = []
     async with (
-        Oban(url, queues={"default": 5}, poll_interval=60, stage_interval=60) as runner,
+        Oban(url, queues={"default": 5}, poll_interval=300, stage_interval=300) as runner,
         AsyncSession(engine, expire_on_commit=False) as session,
     ):
         async with session.begin_nested():

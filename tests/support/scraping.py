@@ -9,6 +9,11 @@ import httpx
 from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
+from oban.prometheus import sampler
+
+# On a slow machine, the half second for which a scrape waits is too short for a database that works.
+sampler.PATIENCE = 20.0
+
 #: What Prometheus asks for.
 OPENMETRICS = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"
 

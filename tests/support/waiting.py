@@ -1,4 +1,4 @@
-"""Waiting for conditions instead of sleeping. Limits stretch on a busy machine."""
+"""Waiting for conditions instead of sleeping. Limits are generous, and stretch on a busy machine."""
 
 import asyncio
 import inspect
@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 _CORES = os.cpu_count() or 1
+#: By how much each limit is multiplied, for a virtual machine that is slow without being busy.
+_PATIENCE = 4
 _LOAD = Path("/proc/loadavg")
 
 
@@ -23,10 +25,13 @@ def slowdown() -> float:
 
 
 class Deadline:
-    """Passes after this many seconds on an idle machine, and later on a busy one, where work takes longer."""
+    """Passes after this many seconds of a fast machine: later on a slow one, and on a busy one.
+
+    Only a test that fails waits for it.
+    """
 
     def __init__(self, seconds: float) -> None:
-        self._seconds = self._left = seconds
+        self._seconds = self._left = seconds * _PATIENCE
         self._looked = time.monotonic()
 
     def extend(self) -> None:
@@ -46,7 +51,7 @@ async def eventually(
 ) -> Any:
     """Wait until `condition()` (async or not) is true, and return its value.
 
-    Fails after `timeout` seconds, longer on a busy machine. With `progress` it fails when the value of
+    Fails after `timeout` seconds of a `Deadline`. With `progress` it fails when the value of
     `progress()` has not changed for that long, however long the condition takes to become true.
     """
     deadline = Deadline(timeout)
@@ -69,7 +74,7 @@ async def eventually(
 
 
 async def within(awaitable: Awaitable[T], seconds: float = 10.0) -> T:
-    """Await an awaitable, and cancel it after this many seconds, more on a busy machine."""
+    """Await an awaitable, and cancel it after this many seconds of a `Deadline`."""
     task = asyncio.ensure_future(awaitable)
     deadline = Deadline(seconds)
     try:

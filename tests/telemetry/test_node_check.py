@@ -181,7 +181,7 @@ async def test_connections_that_are_lost_once_do_not_make_a_node_unready(
     server_url: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("DATABASE_GRACE", "LISTENER_GRACE"):
-        monkeypatch.setattr(node_check, name, 5.0)
+        monkeypatch.setattr(node_check, name, 60.0)
     checks: set[NodeCheck] = set()
     async with Relay(server_url) as relay, ready_node(relay.url) as oban:
         relay.cut()
