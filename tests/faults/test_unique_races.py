@@ -16,13 +16,14 @@ from oban.repository import unique_keys
 from tests.faults.unique_workers import INSERTS, KEYS, Alone, Once
 from tests.support.internals import database_of
 from tests.support.rows import TABLE
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.slow
 
 CONNECTIONS = 16
 PROCESSES = 8
-#: How long the states of jobs change while others insert, in seconds.
-TORTURE = 20.0
+#: For how many seconds at least the states of jobs change while others insert.
+TORTURE = 5.0
 
 #: Inserts jobs of some keys in a transaction that may be rolled back; returns how many were new.
 Insert = Callable[[Oban, list[int]], Coroutine[Any, Any, int]]
@@ -134,12 +135,12 @@ async def test_eight_processes_leave_one_job_of_each_key(sqlite_url: URL, rng: r
     assert len(stored) == KEYS
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("adds", [False, True])
-async def test_a_hundred_thousand_unique_jobs_fit_into_one_transaction(
+async def test_more_unique_jobs_than_the_server_has_locks_fit_into_one_transaction(
     postgresql_url: URL, adds: bool
 ) -> None:
-    jobs = jobs_of([*range(100_000)])
+    # The table of locks has room for some ten thousand.
+    jobs = jobs_of([*range(20_000)])
     async with Oban(postgresql_url) as oban, AsyncSession(oban.engine) as session:
         if adds:
             session.add_all(jobs)
@@ -231,6 +232,8 @@ async def test_no_two_incomplete_jobs_of_a_key_while_jobs_end_are_deleted_retrie
         roles = [*[insert_jobs] * 8, *[add_jobs] * 2, *[end_jobs] * 2, delete_jobs, retry_jobs, clean, judge]
         tasks = [asyncio.create_task(role(oban, random.Random(rng.random()))) for role in roles]
         await asyncio.wait(tasks, timeout=TORTURE, return_when=asyncio.FIRST_EXCEPTION)
+        # A slow machine can need longer until each of them has happened.
+        await eventually(lambda: min(counts.values()) > 0 or any(task.done() for task in tasks), 60)
         done.set()
         await asyncio.gather(*tasks)
     await engine.dispose()
