@@ -77,13 +77,13 @@ async def test_batches_of_management_do_not_deadlock_with_a_runner(
     async with Oban(url, queues={"quick": 20}, watch_interval=0.02) as oban, Oban(url, name="other") as other:
 
         async def manage() -> None:
-            for _ in range(30):
+            for _ in range(12):
                 await other.update_many_jobs(select(Job).where(Job.queue == "quick"), {"priority": 1})
                 await other.cancel_many_jobs(select(Job).where(Job.id % 7 == 0))
                 await other.retry_many_jobs(select(Job).where(Job.id % 14 == 0))
 
         async def enqueue() -> None:
-            for _ in range(60):
+            for _ in range(30):
                 await oban.enqueue_many(Quick.new() for _ in range(20))
 
         await asyncio.gather(manage(), manage(), enqueue())
