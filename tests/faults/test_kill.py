@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 LEASE = 2.0
 LIMIT = 10
-KILLS, JOBS = (100, 10_000) if FULL else (40, 3_000)
+KILLS, JOBS = (100, 10_000) if FULL else (12, 900)
 PAUSE = (0.2, 0.8)
 
 
