@@ -19,6 +19,13 @@ def leaders_and_producers(url: URL, since: float) -> tuple[int, int]:
         return connection.scalar(leaders) or 0, connection.scalar(alive, {"since": since}) or 0
 
 
+def claimers(url: URL, since: float) -> int:
+    """The number of nodes that have claimed a job since a time."""
+    statement = text("SELECT count(DISTINCT node) FROM oban_history WHERE new = 'executing' AND at > :since")
+    with recording.connected(url) as connection:
+        return connection.scalar(statement, {"since": since}) or 0
+
+
 def delays(history: History, back: list[float]) -> list[float]:
     """The seconds from each return of the database to the next claim of each node."""
     nodes = sorted({change.node for change in history.changes if change.node})
