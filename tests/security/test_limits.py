@@ -17,7 +17,7 @@ from tests.support.waiting import eventually
 
 #: Seconds of processor time within which a value must be refused, as the best of several tries.
 QUICK = 0.01
-#: More than four batches of each statement that works in batches.
+#: Four batches of an insertion, and four pages of a list that is read page by page.
 MANY = 4_000
 
 
