@@ -26,7 +26,7 @@ from oban.cli.status import Status
 from tests.support.jobs import reaches
 from tests.support.processes import ROOT
 from tests.support.schema import render
-from tests.support.starts import record_starts
+from tests.support.starts import make_impatient, record_starts
 from tests.support.waiting import eventually
 
 READY = NodeCheck(True, True)
@@ -87,7 +87,7 @@ class Node:
 def started(url: URL | str, folder: Path, *arguments: str) -> Iterator[Node]:
     (folder / "health_workers.py").write_text(WORKERS)
     database = url if isinstance(url, str) else render(url)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OBAN_DATABASE_URL": database}
+    environment = {**os.environ, "PYTHONPATH": f"{folder}:{ROOT}", "OBAN_DATABASE_URL": database}
     environment["OBAN_HEALTH_PORT"] = "0"
     command = [sys.executable, "-m", "oban", "start", "--import", "health_workers", *arguments]
     with subprocess.Popen(
@@ -130,16 +130,17 @@ async def test_a_node_that_waits_for_its_database_is_live_and_keeps_its_password
 
 
 @pytest.mark.slow
-async def test_a_supervisor_answers_for_all_of_its_nodes(url: URL, tmp_path: Path) -> None:
-    with started(url, tmp_path, "--processes", "2", "--node", "web") as node:
+async def test_a_supervisor_answers_for_all_of_its_nodes(sqlite_url: URL, tmp_path: Path) -> None:
+    make_impatient(tmp_path)
+    with started(sqlite_url, tmp_path, "--processes", "2", "--node", "web") as node:
         await node.becomes_ready()
-        async with Oban(url) as client:
+        async with Oban(sqlite_url) as client:
             pids = {each.node: each.pid for each in await client.list_nodes()}
         assert pids.keys() == {"web-1", "web-2"}
         assert pids["web-2"] is not None
         # It reports nothing while it is stopped.
         os.kill(pids["web-2"], signal.SIGSTOP)
-        await node.has("web-2: the process has reported nothing for more than 10 s")
+        await node.has("web-2: the process has reported nothing for more than 3 s")
         assert (await node.ask("/live"))[0] == 503
         os.kill(pids["web-2"], signal.SIGCONT)
         await node.becomes_ready()

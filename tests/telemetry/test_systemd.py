@@ -245,11 +245,11 @@ async def test_a_service_is_ready_pings_and_stops(
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", ["1", "2"])
 async def test_a_service_whose_event_loop_hangs_is_not_pinged_any_more(
-    url: URL, manager: Manager, tmp_path: Path, processes: str
+    sqlite_url: URL, manager: Manager, tmp_path: Path, processes: str
 ) -> None:
-    with service(url, manager, tmp_path, "--processes", processes):
+    with service(sqlite_url, manager, tmp_path, "--processes", processes):
         await eventually(lambda: manager.has("READY=1"), 30)
-        async with Oban(url) as client:
+        async with Oban(sqlite_url) as client:
             pids = [node.pid for node in await client.list_nodes()]
             await client.enqueue(Job(worker="hangs"))
         try:
