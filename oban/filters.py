@@ -7,20 +7,14 @@ conditions. It is always true or false, never NULL. All arguments, keys included
 For an alias of `Job`, pass it as `of=`.
 """
 
-import operator
-import uuid
-from collections.abc import Callable, Iterable
-from datetime import date, datetime
+from collections.abc import Iterable
 from typing import Any, TypeAlias, cast
 
-from sqlalchemy import Boolean, ColumnElement, false, not_, or_
-from sqlalchemy.orm import QueryableAttribute
-from sqlalchemy.types import BigInteger, Text
-
-from oban import arguments, display, encoding, fields, registry
+from oban import display, fields, registry
 from oban.dialects import portable
-from oban.dialects.documents import Documents
-from oban.errors import EncodingError, InvalidArgument, InvalidJob
+from oban.dialects.portable import Condition as Condition
+from oban.document_values import Value as Value
+from oban.errors import InvalidArgument, InvalidJob
 from oban.job_function import FunctionWorker
 from oban.models import Job
 from oban.types import JobState, parse_state
@@ -28,7 +22,6 @@ from oban.worker import Worker
 
 #: `Job` or an `aliased(Job)`.
 Of: TypeAlias = Any
-Condition = ColumnElement[bool]
 
 
 def worker(*workers: type[Worker[Any]] | FunctionWorker[..., Any] | str, of: Of = Job) -> Condition:
@@ -117,7 +110,7 @@ def tags(*wanted: str, of: Of = Job) -> Condition:
         `select(Job).where(filters.tags("vip", "eu"))`
     """
     checked = _tags(wanted)
-    return _condition(lambda documents: documents.has_all(of.tags, checked))
+    return portable.condition(lambda documents: documents.has_all(of.tags, checked))
 
 
 def any_tag(*wanted: str, of: Of = Job) -> Condition:
@@ -138,10 +131,10 @@ def any_tag(*wanted: str, of: Of = Job) -> Condition:
         `select(Job).where(filters.any_tag("vip", "eu"))`
     """
     checked = _tags(wanted)
-    return _condition(lambda documents: documents.has_any(of.tags, checked))
+    return portable.condition(lambda documents: documents.has_any(of.tags, checked))
 
 
-def args(*path: str | int, of: Of = Job) -> "Value":
+def args(*path: str | int, of: Of = Job) -> Value:
     """The value at a path in a job's args, to be compared.
 
     Args:
@@ -161,7 +154,7 @@ def args(*path: str | int, of: Of = Job) -> "Value":
     return Value(of.args, "args", path)
 
 
-def meta(*path: str | int, of: Of = Job) -> "Value":
+def meta(*path: str | int, of: Of = Job) -> Value:
     """The value at a path in a job's meta, to be compared.
 
     Args:
@@ -181,184 +174,6 @@ def meta(*path: str | int, of: Of = Job) -> "Value":
     return Value(of.meta, "meta", path)
 
 
-class Value:
-    """The value at a path in args or meta. Comparing it returns a condition.
-
-    `==` and `!=` take any JSON value, with None for a JSON null. Types are distinguished: 1 equals 1.0, but
-    neither True nor "1". `!=` is the opposite of `==`, so it also finds jobs without a value at the path;
-    only `exists()` tells these from a null. `<`, `<=`, `>` and `>=` compare numbers with a number, and
-    strings with a string or a date, in the order of code points. `==` and `!=` also take a column of
-    integers, strings or UUIDs.
-
-    Any other value, such as a UUID, a datetime or a dataclass, is converted to the JSON that typed args store
-    for it by default.
-
-    Comparisons raise `InvalidArgument` for an operand that they do not take, and `EncodingError` for a
-    value that neither is JSON nor can be converted.
-    """
-
-    def __init__(self, document: Any, name: str, path: Iterable[str | int]) -> None:
-        self._document = document
-        self._path = [_step(key, name) for key in path]
-        if not self._path or isinstance(self._path[0], int):
-            raise InvalidArgument(f"filters.{name} needs a key, then the path inside of its value, if any")
-        self._name = name + "".join(f"[{key!r}]" for key in self._path)
-
-    def __eq__(self, other: object) -> Condition:  # type: ignore[override]
-        if isinstance(other, (ColumnElement, QueryableAttribute)):
-            return self._equals_column(other)
-        value = self._checked(other)
-        return _condition(lambda documents: documents.equals(self._document, self._path, value))
-
-    def __ne__(self, other: object) -> Condition:  # type: ignore[override]
-        return not_(self == other)
-
-    def __lt__(self, other: float | str | date) -> Condition:
-        return self._compares(operator.lt, other)
-
-    def __le__(self, other: float | str | date) -> Condition:
-        return self._compares(operator.le, other)
-
-    def __gt__(self, other: float | str | date) -> Condition:
-        return self._compares(operator.gt, other)
-
-    def __ge__(self, other: float | str | date) -> Condition:
-        return self._compares(operator.ge, other)
-
-    def __hash__(self) -> int:
-        return id(self)
-
-    def __bool__(self) -> bool:
-        raise InvalidArgument(f"{self._name} is not a condition: compare it, or call exists()")
-
-    def in_(self, values: Iterable[Any]) -> Condition:
-        """Whether the value equals any of some values.
-
-        Args:
-            values: JSON values.
-
-        Returns:
-            A condition; false for every job if there are no values.
-
-        Raises:
-            InvalidArgument: `values` is not iterable, or is a string or a dict.
-
-        Example:
-            `filters.args("customer").in_([7, 8])`
-        """
-        if isinstance(values, (str, bytes, dict)) or not isinstance(values, Iterable):
-            raise InvalidArgument(f"a list of values is needed, not {type(values).__name__}")
-        return or_(false(), *(self == value for value in values))
-
-    def not_in(self, values: Iterable[Any]) -> Condition:
-        """The opposite of `in_`: it also finds jobs without a value at the path.
-
-        Args:
-            values: JSON values.
-
-        Returns:
-            A condition.
-
-        Raises:
-            InvalidArgument: `values` is not iterable, or is a string or a dict.
-
-        Example:
-            `filters.args("customer").not_in([7, 8])`
-        """
-        return not_(self.in_(values))
-
-    def exists(self) -> Condition:
-        """Whether there is a value at the path; a JSON null is one.
-
-        Returns:
-            A condition.
-
-        Example:
-            `filters.args("coupon").exists()`
-        """
-        return _condition(lambda documents: documents.exists(self._document, self._path))
-
-    def contains(self, value: object) -> Condition:
-        """Whether the value is a list with this item in it.
-
-        Args:
-            value: A string, a number, a boolean or None.
-
-        Returns:
-            A condition.
-
-        Raises:
-            InvalidArgument: `value` is a list or a dict, or is converted to one.
-
-        Example:
-            `filters.args("labels").contains("urgent")`
-        """
-        checked = self._checked(value)
-        if isinstance(checked, (dict, list)):
-            raise InvalidArgument(f"{self._name}.contains needs a string, a number, a boolean or None")
-        return _condition(lambda documents: documents.contains(self._document, self._path, checked))
-
-    def as_integer(self) -> ColumnElement[int]:
-        """The value, to select or order by, if it is an integer of up to 18 digits; else NULL.
-
-        Returns:
-            An expression, not a condition.
-
-        Example:
-            `select(Job).order_by(filters.args("customer").as_integer())`
-        """
-        return portable.per_database(
-            lambda documents: documents.integer(self._document, self._path), BigInteger()
-        )
-
-    def as_text(self) -> ColumnElement[str]:
-        """The value, to select or order by, if it is a string; else NULL.
-
-        Returns:
-            An expression, not a condition.
-
-        Example:
-            `select(Job).order_by(filters.args("name").as_text())`
-        """
-        return portable.per_database(lambda documents: documents.string(self._document, self._path), Text())
-
-    def _compares(self, compare: Callable[[Any, Any], Any], other: object) -> Condition:
-        # The strings of other types, such as datetimes and decimals, are not in the order of their values.
-        is_date = isinstance(other, date) and not isinstance(other, datetime)
-        if isinstance(other, bool) or not (is_date or isinstance(other, (str, int, float))):
-            raise InvalidArgument(
-                f"{self._name} is ordered by a number, a string or a date, not by {_shown(other)}"
-            )
-        value = self._checked(other)
-        return _condition(lambda documents: documents.compares(self._document, self._path, compare, value))
-
-    def _equals_column(self, column: Any) -> Condition:
-        try:
-            kind = column.type.python_type
-        except NotImplementedError:
-            kind = object
-        if kind not in (int, str, uuid.UUID):
-            raise InvalidArgument(
-                f"{self._name} is compared with columns of integers, strings or UUIDs; cast {column} to one"
-            )
-        return portable.equals_column(self._document, self._path, column)
-
-    def _checked(self, value: object) -> Any:
-        if isinstance(value, Value):
-            raise InvalidArgument(f"{self._name} cannot be compared with another value of a job")
-        try:
-            return encoding.json_value(value, self._name)
-        except EncodingError:
-            converted = arguments.stored_form(value)
-            if converted is value:
-                raise
-        return encoding.json_value(converted, self._name)
-
-
-def _condition(build: Callable[[Documents], ColumnElement[Any]]) -> Condition:
-    return portable.per_database(build, Boolean())
-
-
 def _at_least_one(items: tuple[Any, ...], what: str) -> tuple[Any, ...]:
     if not items:
         raise InvalidArgument(f"at least {what} is needed; without one, no job would match")
@@ -375,24 +190,11 @@ def worker_names(worker: object) -> Iterable[str]:
         return registry.names(worker)
     if isinstance(worker, str):
         return (fields.worker(worker),)
-    raise InvalidArgument(f"a worker is its class, its @job function or its name, not {_shown(worker)}")
+    raise InvalidArgument(
+        f"a worker is its class, its @job function or its name, not {display.shown(worker, 60)}"
+    )
 
 
 def _tags(wanted: tuple[Any, ...]) -> list[str]:
     checked = fields.tags(_at_least_one(wanted, "a tag"))
     return list(_at_least_one(tuple(checked), "a tag that is not blank"))
-
-
-def _step(key: object, name: str) -> str | int:
-    if isinstance(key, str):
-        return encoding.string(key, f"a key of {name}")
-    if isinstance(key, int) and not isinstance(key, bool) and 0 <= key < 2**31:
-        return int(key)
-    raise InvalidArgument(
-        f"a path consists of strings and of list indexes from 0: {_shown(key)} is neither; what the value is"
-        f" compared with comes after the path, as in filters.{name}('id') == 7"
-    )
-
-
-def _shown(value: object) -> str:
-    return display.shown(value, 60)

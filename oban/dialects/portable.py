@@ -13,6 +13,8 @@ from oban import compat
 from oban.dialects import SUPPORTED
 from oban.dialects.documents import Documents, step
 
+Condition = ColumnElement[bool]
+
 
 class _PerDatabase(FunctionElement[Any]):
     """The same expression in the SQL of each database, in the order of `SUPPORTED`."""
@@ -38,7 +40,12 @@ def per_database(
     return element
 
 
-def equals_column(document: Any, path: Iterable[str | int], column: Any) -> ColumnElement[bool]:
+def condition(build: Callable[[Documents], ColumnElement[Any]]) -> Condition:
+    """A condition that compiles to what `build` makes for the database that the statement runs on."""
+    return per_database(build, Boolean())
+
+
+def equals_column(document: Any, path: Iterable[str | int], column: Any) -> Condition:
     """Whether a document has the value of a column at a path; can be the `primaryjoin` of a relationship."""
     # Not `per_database`: a relationship has to find both columns, once each, in what it joins on.
     return _EqualsColumn(document, column, *map(step, path)).as_comparison(1, 2)
