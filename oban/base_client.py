@@ -22,6 +22,7 @@ from oban.models import Job
 from oban.periodic import Periodic
 from oban.periodic_operations import PeriodicOperations
 from oban.queue_operations import QueueOperations
+from oban.read_operations import ReadOperations
 from oban.repository.insert import collect_jobs
 from oban.telemetry import Telemetry
 from oban.worker_entries import declared_entries
@@ -31,6 +32,7 @@ EngineT = TypeVar("EngineT")
 
 class BaseClient(
     EnqueueOperations[CallerT],
+    ReadOperations[CallerT],
     JobOperations[CallerT],
     QueueOperations[CallerT],
     PeriodicOperations[CallerT],
