@@ -36,10 +36,11 @@ if TYPE_CHECKING:
     from oban.repository.stats import Stats
     from oban.resources import Resource, injected
     from oban.runner.node_check import NodeCheck
+    from oban.running_job import current_job
     from oban.sync_client import SyncOban
     from oban.types import JobState
     from oban.unique import Unique, UniqueOptions
-    from oban.worker import Worker, current_job
+    from oban.worker import Worker
     from oban.worker_decorator import worker
 
 __version__ = "0.1.0"
@@ -109,10 +110,11 @@ _MODULES = {
     "repository.stats": ["Stats"],
     "resources": ["Resource", "injected"],
     "runner.node_check": ["NodeCheck"],
+    "running_job": ["current_job"],
     "sync_client": ["SyncOban"],
     "types": ["JobState"],
     "unique": ["Unique", "UniqueOptions"],
-    "worker": ["Worker", "current_job"],
+    "worker": ["Worker"],
     "worker_decorator": ["worker"],
 }
 _MODULE_OF = {name: f"{__name__}.{module}" for module, names in _MODULES.items() for name in names}

@@ -6,7 +6,7 @@ from copy import copy
 from functools import update_wrapper
 from typing import Any, Generic, ParamSpec, TypeVar, Unpack, cast, overload
 
-from oban import callables, display, fields, resources
+from oban import callables, display, fields, job_creation, resources
 from oban.database.joined import AsyncCaller, SyncCaller
 from oban.errors import ConfigError, InvalidJob
 from oban.fields import Overrides, WorkerOptions
@@ -142,7 +142,7 @@ class FunctionWorker(Generic[P, R]):
                 raise InvalidJob(field, f"of {self.worker.worker_name} is not an option")
         other = copy(self)
         checked, before = fields.check(overrides), dict(self._overrides)
-        self.worker._check_keys(checked.get("unique"))
+        job_creation.check_keys(self.worker, checked.get("unique"))
         if not checked.keys().isdisjoint(fields.TIMES):
             # The last call decides when the job is due.
             before = {field: value for field, value in before.items() if field not in fields.TIMES}

@@ -5,24 +5,20 @@ registered workers run: nothing is ever imported because a row names it.
 """
 
 from collections.abc import Mapping
-from contextvars import ContextVar
-from copy import deepcopy
 from datetime import timedelta
-from typing import Any, ClassVar, Generic, Literal, Unpack, cast
+from typing import Any, ClassVar, Generic, Unpack, cast
 
 from typing_extensions import TypeVar
 
-from oban import arguments, backoff, fields, instances, main_module, suggestions, unique, worker_definition
+from oban import backoff, instances, job_creation, worker_definition
 from oban.arguments import Arguments
 from oban.cron_options import CronOptions
 from oban.database.joined import AsyncCaller, SyncCaller
 from oban.encryption import Encryption
 from oban.error_rules import Rules
-from oban.errors import ConfigError, InvalidJob
 from oban.fields import Overrides, WorkerOptions
 from oban.middleware import Layers
 from oban.models import Job
-from oban.registry import registry as registry
 from oban.resources import ResourceParameter
 from oban.signatures import PassesError
 from oban.unique import Replacement, Unique
@@ -220,59 +216,12 @@ class Worker(Generic[A]):
         Example:
             `Report.new({"customer": 7}, schedule_in=60)`
         """
-        return cls._new("new", args, overrides)
-
-    @classmethod
-    def _new(cls, call: str, args: A | None, overrides: Overrides) -> Job:
-        """Create a job for `call`, the name of the method that the caller has used."""
-        if cls._why_base is not None:
-            raise ConfigError(f"{cls.__qualname__} {cls._why_base}")
-        if overrides and (unknown := [name for name in overrides if name not in fields.SETTABLE]):
-            raise InvalidJob(unknown[0], f"cannot be set; {cls._explanation(call, unknown)}")
-        if cls._encryption is not None:
-            # They can be those of another job, such as `job.args` of one that was loaded.
-            args = cls._encryption.plain(args)
-        if cls._arguments is not None and (cls._redacted or cls._encryption is not None):
-            with arguments.without_values(args, cls._redacted, everything=cls._encryption is not None):
-                stored = cls._arguments.dump(args, cls.worker_name)
-        elif cls._arguments is not None:
-            stored = cls._arguments.dump(args, cls.worker_name)
-        else:
-            stored = {} if args is None else fields.args(args)
-        if cls._encryption is not None:
-            stored = cls._encryption.seal(stored)
-        if cls._is_in_script:
-            cls._is_in_script = main_module.job_created(cls.worker_name)
-        if not (overrides or cls._mutable or cls._redacted):
-            return Job._from_template(cls._template, stored)
-        checked = fields.check(overrides)
-        if checked.get("unique"):
-            cls._check_keys(checked["unique"])
-        # Each job needs its own list or dict.
-        own = deepcopy(cls._mutable)
-        return Job._from_checked({**cls._defaults, **own, "args": stored, **checked})
-
-    @classmethod
-    def _check_keys(cls, rule: Unique | Literal[False] | None) -> None:
-        """Raise `InvalidJob` if the option `unique` of a job names a key that the args cannot have."""
-        try:
-            unique.check_known_keys(rule, cls._arg_names)
-        except ConfigError as error:
-            raise InvalidJob("unique", str(error).removeprefix("unique: ")) from None
+        return job_creation.create(cls, "new", args, overrides)
 
     @classmethod
     def _arg_names(cls) -> frozenset[str] | None:
         """The keys that the stored args can have; None if that is not known."""
         return None if cls._arguments is None else cls._arguments.names()
-
-    @classmethod
-    def _explanation(cls, call: str, unknown: list[str]) -> str:
-        """What the caller can have meant by keywords that are not options: a similar option, or args."""
-        example = arguments.example(cls._declared, unknown)
-        kind = "a dict" if example.startswith("{") else "an object"
-        advice = f"pass args as {kind}: {cls.__name__}.{call}({example})"
-        similar = suggestions.similar(unknown[0], fields.SETTABLE)
-        return f"did you mean {similar}? If it is one of the args, {advice}" if similar else advice
 
     @classmethod
     def args_of(cls, job: Job) -> A:
@@ -317,7 +266,7 @@ class Worker(Generic[A]):
         Example:
             `await Report.enqueue({"customer": 7}, session=session)`
         """
-        job = cls._new("enqueue", args, overrides)
+        job = job_creation.create(cls, "enqueue", args, overrides)
         enqueued: Job = await instances.async_clients.get(cls._oban).enqueue(job, session=session)
         return enqueued
 
@@ -346,23 +295,6 @@ class Worker(Generic[A]):
         Example:
             `Report.enqueue_sync({"customer": 7})`
         """
-        job = cls._new("enqueue_sync", args, overrides)
+        job = job_creation.create(cls, "enqueue_sync", args, overrides)
         enqueued: Job = instances.for_sync_calls(cls._oban)._enqueue_sync(job, session)
         return enqueued
-
-
-running: ContextVar[Job | None] = ContextVar("oban.running", default=None)
-
-
-def current_job() -> Job | None:
-    """Return the job that is being processed in this context, or None outside of one.
-
-    It works in async code, threads and child processes.
-
-    Returns:
-        The job that `process` was called with, or None.
-
-    Example:
-        `current_job().log.info("half done")`
-    """
-    return running.get()

@@ -14,7 +14,7 @@ from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from oban import Oban
-from oban.worker import registry
+from oban.registry import registry
 from tests.support.compiling import share_compiled_statements
 from tests.support.databases import (
     Factory,

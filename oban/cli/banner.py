@@ -9,7 +9,7 @@ import click
 import oban as package
 from oban import Oban, dialects
 from oban.error_texts import log_safe
-from oban.worker import registry
+from oban.registry import registry
 
 logger = logging.getLogger("oban")
 

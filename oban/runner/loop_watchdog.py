@@ -13,8 +13,8 @@ from types import FrameType
 
 from oban import clock
 from oban.runner.execution.run import Run
+from oban.running_job import running
 from oban.telemetry import LoopBlocked, LoopUnblocked, Telemetry
-from oban.worker import running
 
 logger = logging.getLogger("oban.watchdog")
 

@@ -11,6 +11,7 @@ from typing import Any
 from oban import clock, forks, notifier
 from oban.config import Options
 from oban.database.aio import Database
+from oban.registry import registry
 from oban.repository.queue_settings import QueueState
 from oban.resources import Resources
 from oban.runner import deadlines
@@ -38,7 +39,6 @@ from oban.runner.services.progress import ProgressWriter
 from oban.runner.services.pruner import Pruner
 from oban.runner.services.scheduler import Scheduler
 from oban.runner.services.stager import Stager
-from oban.worker import registry
 from oban.worker_entries import declared_entries
 
 logger = logging.getLogger("oban.runner")

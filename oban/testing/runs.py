@@ -23,6 +23,7 @@ from oban.database.loops import Loop
 from oban.database.transaction import Transaction
 from oban.errors import UnknownWorker
 from oban.models import Job
+from oban.registry import registry
 from oban.repository import acknowledge, drain, management
 from oban.repository.acknowledge import Ack
 from oban.resources import Resources
@@ -41,7 +42,6 @@ from oban.testing.caller_thread import CallerThread
 from oban.testing.sessions import BlockingSessions, LoopSessions, WithoutOutcome
 from oban.testing.stand_ins import for_async_workers, for_plain_workers
 from oban.testing.turns import turn
-from oban.worker import registry
 
 T = TypeVar("T")
 

@@ -13,7 +13,7 @@ from sqlalchemy import URL
 import oban as package
 from oban import Oban
 from oban.cli import banner
-from oban.worker import registry
+from oban.registry import registry
 from tests.support.commands import node, text, until
 from tests.support.workers import Noop
 

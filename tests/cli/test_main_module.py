@@ -9,7 +9,7 @@ from sqlalchemy import URL
 
 from oban import JobState, Oban, Worker, migration
 from oban.errors import UnknownWorker
-from oban.worker import registry
+from oban.registry import registry
 from tests.support.commands import node, text
 from tests.support.waiting import eventually
 

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import URL
 
 from oban import Job, JobState, Oban
-from oban.worker import registry
+from oban.registry import registry
 from tests.docs.stage import Page, Snippet, Stage
 from tests.support.jobs import reaches, row_of
 

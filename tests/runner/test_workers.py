@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import URL, text
 
 from oban import Job, JobState, Oban, Record, Worker, current_job, job, worker
-from oban.worker import registry
+from oban.registry import registry
 from tests.support.jobs import reaches
 from tests.support.waiting import eventually
 

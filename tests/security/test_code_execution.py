@@ -47,7 +47,7 @@ WORKERS = [
     "__main__.helper",
     "__main__.Registered",
     "oban.worker.Worker",
-    "oban.worker.registry.names",
+    "oban.registry.names",
     "oban.client.Oban.stop",
     "Worker",
     "object",

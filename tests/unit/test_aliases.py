@@ -7,8 +7,7 @@ from sqlalchemy.dialects import sqlite
 
 from oban import Job, Worker, filters, job, worker
 from oban.errors import ConfigError, InvalidJob, UnknownWorker
-from oban.registry import names
-from oban.worker import registry
+from oban.registry import names, registry
 
 pytestmark = pytest.mark.usefixtures("own_registry")
 

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import async_sessionmaker
 from oban import Job, Oban, ObanError, Periodic, QueueOptions, SyncOban, Worker, job, worker
 from oban.config import Options, Retention
 from oban.errors import ConfigError, InstanceNotFound, InvalidJob, UnknownWorker, UnsupportedDatabase
-from oban.worker import registry
+from oban.registry import registry
 
 SQLITE = "sqlite+aiosqlite://"
 

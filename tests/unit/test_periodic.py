@@ -10,7 +10,7 @@ import pytest
 
 from oban import Job, JobState, Oban, Periodic, SyncOban, Worker, job, worker
 from oban.errors import ConfigError
-from oban.worker import registry
+from oban.registry import registry
 from oban.worker_entries import declared_entries
 
 pytestmark = pytest.mark.usefixtures("own_registry")

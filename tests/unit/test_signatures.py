@@ -18,8 +18,8 @@ from typing_extensions import TypedDict
 
 from oban import Job, Resource, Worker, injected, job, worker
 from oban.errors import ConfigError
+from oban.registry import registry
 from oban.signatures import inspect_backoff
-from oban.worker import registry
 
 pytestmark = pytest.mark.usefixtures("own_registry")
 T = TypeVar("T")

@@ -13,7 +13,7 @@ import pytest
 from oban import Job, Worker, current_job, job, worker
 from oban.errors import ConfigError, InstanceNotFound, InvalidJob, UnknownWorker
 from oban.job_function import FunctionWorker
-from oban.worker import registry
+from oban.registry import registry
 
 
 class Plain(Worker):

@@ -9,8 +9,8 @@ from oban.repository.acknowledge import Ack
 from oban.repository.runs import RunKey
 from oban.runner.execution.outcome import is_outcome
 from oban.runner.execution.run import Run
+from oban.running_job import running
 from oban.types import JobState
-from oban.worker import running
 
 logger = logging.getLogger("oban.executor")
 

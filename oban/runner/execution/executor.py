@@ -17,6 +17,7 @@ from oban.errors import ConfigError, InvalidJob, UnknownWorker
 from oban.middleware import Middleware, around_on_loop, layers
 from oban.models import DEFAULT_MAX_ATTEMPTS, Job
 from oban.redaction import META_KEY
+from oban.registry import registry
 from oban.repository.acknowledge import Ack
 from oban.resources import Resources
 from oban.runner.execution import attempt_events, attempt_log
@@ -35,7 +36,8 @@ from oban.runner.execution.run import Run
 from oban.runner.execution.session_sources import AsyncSessions, SyncSessions
 from oban.runner.execution.thread_run import Process, ThreadRun
 from oban.runner.processes.pool import ProcessPool
-from oban.worker import Worker, registry, running
+from oban.running_job import running
+from oban.worker import Worker
 
 logger = logging.getLogger("oban.executor")
 

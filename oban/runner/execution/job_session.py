@@ -27,7 +27,7 @@ from oban.runner.execution.acknowledger import has_values, log_replaced, replace
 from oban.runner.execution.outcome import AttemptFailed
 from oban.runner.execution.run import Run
 from oban.runner.execution.session_factory import SessionFactory
-from oban.worker import current_job
+from oban.running_job import current_job
 
 logger = logging.getLogger("oban.executor")
 

@@ -26,7 +26,7 @@ from oban.runner.execution import attempt_log
 from oban.runner.execution.job_session import LOG_INTERVAL, JobSessions
 from oban.runner.execution.outcome import AttemptFailed
 from oban.runner.execution.session_factory import SessionFactory
-from oban.worker import current_job
+from oban.running_job import current_job
 
 logger = logging.getLogger("oban.executor")
 

@@ -24,10 +24,12 @@ from typing import Any
 
 from oban import clock, error_texts, forks, instances, redaction
 from oban.errors import ConfigError, UnknownWorker
+from oban.registry import registry
 from oban.runner.execution.outcome import AttemptFailed, open_args, process_arguments
 from oban.runner.processes import protocol, remote
 from oban.runner.processes.child_run import ChildRun, Reporter
-from oban.worker import Worker, registry, running
+from oban.running_job import running
+from oban.worker import Worker
 
 #: Seconds between two checks whether the node is still there: another process may keep its end of the
 #: connection open.

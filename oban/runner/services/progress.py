@@ -12,12 +12,12 @@ from oban.config import Options
 from oban.database.aio import Database
 from oban.database.engines import has_level
 from oban.progress import Progress
+from oban.registry import registry
 from oban.repository.progress import store_progress
 from oban.runner.bisection import bisect_failures
 from oban.runner.execution.run import Run
 from oban.runner.services.base import Service
 from oban.telemetry import ProgressStored
-from oban.worker import registry
 
 logger = logging.getLogger("oban.runner")
 

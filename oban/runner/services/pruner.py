@@ -8,13 +8,13 @@ from datetime import datetime
 from oban import clock
 from oban.config import Options, Retention
 from oban.database.aio import Database
+from oban.registry import registry
 from oban.repository import orphaned_attempts, prune, unique_keys
 from oban.repository.prune import Finished, Rule
 from oban.runner.bisection import bisect_jobs
 from oban.runner.services.base import Service
 from oban.runner.services.leader import Leader
 from oban.telemetry import JobsPruned
-from oban.worker import registry
 
 #: Seconds after which the pruner tries again to delete the jobs that it could not delete.
 RETRY_REFUSED_AFTER = 3600.0
