@@ -12,7 +12,7 @@ from oban.dialects import portable
 from oban.errors import EncodingError, InvalidArgument, InvalidJob
 from oban.filters import Condition
 from oban.job_search import documents
-from oban.job_search.language import Age, Anything, Pattern, Term, id_of
+from oban.job_search.terms import Age, Anything, Pattern, Term, id_of
 from oban.models import Job
 
 _COMPARE: dict[str, Callable[[Any, Any], Any]] = {

@@ -5,106 +5,32 @@ word. Commas separate values of which any applies, a `-` before a term negates i
 text with spaces or other special characters, in which a backslash stands before a quote or a backslash.
 """
 
-import json
-import math
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 from oban import display, durations, encoding, suggestions
 from oban.errors import EncodingError, InvalidArgument
+from oban.job_search import quoting
+from oban.job_search.terms import (
+    DOCUMENTS,
+    KEYS,
+    NUMBERS,
+    PATTERNS,
+    STATES,
+    TIMES,
+    Age,
+    Anything,
+    Pattern,
+    Term,
+    Value,
+)
 
 #: The longest query, in characters, how many terms it can have, and how many values a term can have.
 MAX_LENGTH, MAX_TERMS, MAX_VALUES = 2_000, 30, 200
 #: How many keys a path can have.
 MAX_PATH = 16
-
-STATES = tuple(
-    "available scheduled suspended executing retryable completed discarded cancelled".split()  # noqa: SIM905
-)
-#: Filters whose values are names. Those of `PATTERNS` can have `*` for any characters.
-NAMES = ("queue", "worker", "tag", "node")
-PATTERNS = ("queue", "worker")
-#: Filters whose values are integers, with the least and the largest one.
-NUMBERS = {"id": (1, 2**63 - 1), "priority": (0, 9), "attempt": (0, 32_767), "max_attempts": (1, 32_767)}
-#: Filters by a time. A duration is counted back from now, and for `scheduled` forward.
-TIMES = ("inserted", "scheduled", "attempted", "completed", "cancelled", "discarded")
-DOCUMENTS = ("args", "meta")
-KEYS = ("state", *NAMES, *NUMBERS, *TIMES, *DOCUMENTS)
-
-Operator: TypeAlias = Literal["", "<", "<=", ">", ">="]
-
-
-@dataclass(frozen=True, slots=True)
-class Pattern:
-    """A name in which `*` stands for any characters."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Anything:
-    """Any value at a path: `args.customer:*`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Age:
-    """A time relative to now, such as `1h`."""
-
-    text: str
-
-    @property
-    def seconds(self) -> float:
-        return durations.parse(self.text)
-
-
-#: A value as its filter understands it.
-Value: TypeAlias = "str | int | float | bool | Pattern | Anything | Age | date | datetime | None"
-
-
-@dataclass(frozen=True, slots=True)
-class Term:
-    """A part of a query.
-
-    Attributes:
-        key: The name of a filter; empty for a word.
-        values: Any of these applies. A word is the only value of its term.
-        path: For args and meta, the keys that lead to the value.
-        operator: How a number or a time is compared; empty for equality.
-        negated: Whether the term applies to the jobs that it would otherwise leave out.
-    """
-
-    key: str
-    values: tuple[Value, ...]
-    path: tuple[str, ...] = ()
-    operator: Operator = ""
-    negated: bool = False
-
-    def __str__(self) -> str:
-        """The term as text, which is read as the same term."""
-        sign = "-" if self.negated else ""
-        if not self.key:
-            return sign + _word(str(self.values[0]))
-        name = ".".join([self.key, *map(_path_key, self.path)])
-        return f"{sign}{name}:{self.operator}{','.join(self._written(value) for value in self.values)}"
-
-    def _written(self, value: Value) -> str:
-        match value:
-            case Pattern(text) | Age(text):
-                return text
-            case Anything():
-                return "*"
-            case datetime() | date():
-                return value.isoformat()
-            case str() if self.key in DOCUMENTS:
-                return value if _bare(value) and _scalar(value) == value and value != "*" else _quoted(value)
-            case str() if self.key in PATTERNS and "*" in value:
-                return _quoted(value)
-            case str():
-                return value if _bare(value) else _quoted(value)
-        return json.dumps(value)
 
 
 def parse(text: str) -> tuple[Term, ...]:
@@ -134,9 +60,6 @@ def written(terms: Iterable[Term]) -> str:
 _SPACE = re.compile(r"\s+")
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL)
 _NAME = re.compile(r"[A-Za-z_]+(?=[:.])")
-_PATH_KEY = re.compile(r'[^\s".:,]+')
-_BARE = re.compile(r'[^\s",]+')
-_WORD = re.compile(r'[^\s"]+')
 _OPERATOR = re.compile(r"[<>]=?")
 _DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _AGE = re.compile(r"\d.*[a-z]", re.ASCII | re.DOTALL)
@@ -166,7 +89,7 @@ class _Reader:
         if (key := self._take(_NAME)) is not None and (term := self._filter(key, negated)) is not None:
             return term
         self._at = begin
-        word = self._take(_WORD)
+        word = self._take(quoting.WORD)
         if word is None:
             raise InvalidArgument("a word or a filter is missing after the -")
         if ":" in word:
@@ -180,14 +103,14 @@ class _Reader:
             return None
         while self._next("."):
             part = self._quoted()
-            part = self._take(_PATH_KEY) if part is None else part
+            part = self._take(quoting.PATH_KEY) if part is None else part
             if part is None:
                 raise InvalidArgument(f"a key is missing in the path after {key}.{'.'.join(path)}")
             path.append(part)
         if not self._next(":"):
             raise InvalidArgument(f"{key}.{'.'.join(path)} has no value, such as {key}.customer.id:7")
         if key not in KEYS:
-            word = self._take(_WORD)
+            word = self._take(quoting.WORD)
             raise _unknown(key, f"{key}:{word}" if word else "")
         if key in DOCUMENTS and not path:
             raise InvalidArgument(f"{key} needs a path, such as {key}.customer.id:7")
@@ -207,7 +130,7 @@ class _Reader:
 
     def _value(self, key: str, operator: str) -> Value:
         quoted = self._quoted()
-        bare = self._take(_BARE) if quoted is None else None
+        bare = self._take(quoting.BARE) if quoted is None else None
         text = bare if quoted is None else quoted
         if text is None:
             raise InvalidArgument(f"{key}:{operator} has no value; {_EXAMPLES[key]}")
@@ -281,14 +204,6 @@ def parse_state(text: str) -> str:
     raise InvalidArgument(f"{display.shown(text, 60)} is not a state{hint}")
 
 
-def id_of(text: str) -> int | None:
-    """The id of a job that a word can be; None if it is no number, or one that no job has."""
-    least, most = NUMBERS["id"]
-    if not re.fullmatch(r"\d{1,19}", text, re.ASCII) or not least <= int(text) <= most:
-        return None
-    return int(text)
-
-
 def _number(key: str, text: str) -> int:
     least, most = NUMBERS[key]
     if not re.fullmatch(r"\d{1,19}", text, re.ASCII) or not least <= int(text) <= most:
@@ -319,37 +234,10 @@ def _time(key: str, operator: str, text: str) -> Value:
 def _document_value(key: str, text: str) -> Value:
     if text == "*":
         return Anything()
-    value = _scalar(text)
+    value = quoting.scalar(text)
     if isinstance(value, (list, dict)):
         raise InvalidArgument(
             f"{key}: {display.shown(text, 60)} is not a single value; to search for this text,"
             " put it in quotes"
         )
     return value  # type: ignore[no-any-return]
-
-
-def _scalar(text: str) -> Any:
-    """The JSON value that a text is; the text itself if it is none."""
-    try:
-        value = encoding.loads(text)
-    except (ValueError, RecursionError):
-        return text
-    return text if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _bare(text: str) -> bool:
-    return _BARE.fullmatch(text) is not None and text[0] not in "<>"
-
-
-def _word(text: str) -> str:
-    plain = _WORD.fullmatch(text) and ":" not in text and not text.startswith(("-", "args.", "meta."))
-    return text if plain else _quoted(text)
-
-
-def _path_key(text: str) -> str:
-    return text if _PATH_KEY.fullmatch(text) else _quoted(text)
-
-
-def _quoted(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from oban.job_search import documents
-from oban.job_search.language import Anything, Term, id_of
+from oban.job_search.terms import Anything, Term, id_of
 
 _NOTHING = object()
 

@@ -19,7 +19,7 @@ from oban import display, encryption, filters
 from oban.errors import InvalidArgument
 from oban.filters import Condition
 from oban.job_search import conditions, language, matching
-from oban.job_search.language import Term
+from oban.job_search.terms import Term
 from oban.models import Job
 from oban.registry import registry
 

@@ -9,7 +9,7 @@ from starlette.requests import HTTPConnection
 
 from oban.errors import InvalidArgument
 from oban.job_search import language
-from oban.job_search.language import Term
+from oban.job_search.terms import Term
 from oban.telemetry import DashboardAction, DashboardRefused, Telemetry
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 """Addresses of lists of jobs, for the pages about what the jobs belong to."""
 
 from oban.job_search import language
-from oban.job_search.language import Term
+from oban.job_search.terms import Term
 from oban.web.visit import Visit
 
 

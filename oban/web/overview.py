@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 import orjson
 from starlette.responses import Response
 
-from oban.job_search.language import Term, written
+from oban.job_search.language import written
+from oban.job_search.terms import Term
 from oban.repository.stats import QueueStats
 from oban.web.errors import WebError
 from oban.web.failures import as_web_error

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oban.errors import InvalidArgument
-from oban.job_search import language, query
-from oban.job_search.language import Age, Anything, Pattern, Term
+from oban.job_search import query, terms
+from oban.job_search.terms import Age, Anything, Pattern, Term
 
 #: By the text: its terms.
 READ: dict[str, list[Term]] = {
@@ -96,10 +96,10 @@ SCALARS: st.SearchStrategy[Any] = st.one_of(
 )
 TERMS = st.one_of(
     st.builds(Term, st.just(""), st.tuples(NAMES), negated=st.booleans()),
-    st.builds(Term, st.sampled_from(language.NAMES), st.lists(NAMES, min_size=1, max_size=3).map(tuple)),
+    st.builds(Term, st.sampled_from(terms.NAMES), st.lists(NAMES, min_size=1, max_size=3).map(tuple)),
     st.builds(
         Term,
-        st.sampled_from(language.DOCUMENTS),
+        st.sampled_from(terms.DOCUMENTS),
         st.lists(SCALARS, min_size=1, max_size=3).map(tuple),
         st.lists(TEXTS, min_size=1, max_size=3).map(tuple),
         negated=st.booleans(),
@@ -111,12 +111,12 @@ TERMS = st.one_of(
 
 
 @given(st.lists(TERMS, max_size=4))
-def test_any_query_is_written_as_a_text_that_is_read_as_the_same_query(terms: list[Term]) -> None:
-    text = str(query.of(terms))
-    assert list(query.parse(text).terms) == terms
+def test_any_query_is_written_as_a_text_that_is_read_as_the_same_query(found: list[Term]) -> None:
+    text = str(query.of(found))
+    assert list(query.parse(text).terms) == found
     # 1 equals 1.0 and True.
     assert [json.dumps(each.values, default=str) for each in query.parse(text).terms] == [
-        json.dumps(each.values, default=str) for each in terms
+        json.dumps(each.values, default=str) for each in found
     ]
 
 

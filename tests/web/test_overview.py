@@ -13,7 +13,8 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from oban import Job, JobState, Oban, Worker, dialects
-from oban.job_search.language import Term, parse
+from oban.job_search.language import parse
+from oban.job_search.terms import Term
 from oban.models import Attempt
 from oban.web import Access, Dashboard, background, dashboard, trends
 from oban.web.background import Background

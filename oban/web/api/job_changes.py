@@ -13,7 +13,7 @@ from oban.documents import actions
 from oban.documents.actions import CANCEL, DELETE, RETRY, UPDATE, Action
 from oban.documents.choice import Choice, decoded
 from oban.documents.jobs import Changes
-from oban.job_search.language import Age, Anything, Term
+from oban.job_search.terms import Age, Anything, Term
 from oban.models import Job
 from oban.redaction import META_KEY
 from oban.types import STATES

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import select
 from starlette.responses import JSONResponse, Response
 
-from oban.job_search.language import KEYS, STATES, TIMES, Term
+from oban.job_search.terms import KEYS, STATES, TIMES, Term
 from oban.models import Job
 from oban.web.jobs import shown_jobs
 from oban.web.jobs.orders import ORDERS

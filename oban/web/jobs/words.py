@@ -2,8 +2,8 @@
 
 from datetime import datetime
 
-from oban.job_search.language import Age, Anything, Pattern, Term, Value, id_of
 from oban.job_search.query import Query
+from oban.job_search.terms import Age, Anything, Pattern, Term, Value, id_of
 
 _OPERATORS = {"": "is", "<": "is less than", "<=": "is at most", ">": "is more than", ">=": "is at least"}
 _TIMES = {"": "on", "<": "before", "<=": "until", ">": "after", ">=": "since"}
