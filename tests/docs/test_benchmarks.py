@@ -11,7 +11,18 @@ import asyncpg  # type: ignore[import-untyped]
 import pytest
 from sqlalchemy import URL
 
-from benchmarks import capacity, databases, fixtures, operate, raw, report, streams, tracing, waiting
+from benchmarks import (
+    beside_application,
+    capacity,
+    databases,
+    fixtures,
+    operate,
+    raw,
+    report,
+    streams,
+    tracing,
+    waiting,
+)
 from benchmarks.__main__ import main
 from benchmarks.databases import Filling
 from benchmarks.meter import CPU, RATE, SERVER, Meter
@@ -238,5 +249,5 @@ def test_what_a_server_carries_is_measured(
     assert [tuple(int(cell) for cell in row[:2]) for row in rows[4:6]] == [(1, 1), (2, 3)]
     # The statements, notifications and heartbeats of each node need a connection.
     assert all(int(row[2]) >= 3 * int(row[0]) for row in rows[4:6])
-    assert [row[0].strip() for row in rows[7:]] == [*capacity.FIGURES]
+    assert [row[0].strip() for row in rows[7:]] == [*beside_application.FIGURES]
     assert all(float(row[3]) > 0 for row in rows[7:] if row[3].strip() != "nan" and "server" not in row[0])
