@@ -16,10 +16,10 @@ from starlette.types import Receive, Scope, Send
 from oban.client import Oban
 from oban.errors import ConfigError
 from oban.web import (
+    instance_names,
     job,
     jobs,
     live,
-    naming,
     new_job,
     nodes,
     overview,
@@ -33,7 +33,7 @@ from oban.web.access import Authorize
 from oban.web.api import routes as api
 from oban.web.api.routing import ApiFallback, ApiRoute
 from oban.web.authorization import Authorization
-from oban.web.failures import Failures
+from oban.web.error_pages import ErrorPages
 from oban.web.instance import Instance
 from oban.web.limits import Limits
 from oban.web.routing import Action, Page
@@ -87,7 +87,7 @@ class Dashboard:
 
     def __init__(self, obans: Sequence[Oban], authorize: Authorize | None, *, live: bool) -> None:
         self._is_compiled = False
-        keys = naming.keys(obans)
+        keys = instance_names.keys(obans)
         paths = {key: f"{key}/" if len(keys) > 1 else "" for key in keys}
         self.instances: list[Instance] = [
             Instance(key, oban, paths, live) for key, oban in zip(keys, obans, strict=True)
@@ -104,7 +104,7 @@ class Dashboard:
                 Middleware(SecurityHeaders),
                 Middleware(Limits),
                 Middleware(Authorization, authorize=authorize, telemetry=obans[0].telemetry),
-                Middleware(Failures, instances=self.instances),
+                Middleware(ErrorPages, instances=self.instances),
             ],
             exception_handlers={HTTPException: _raise},
             lifespan=self._lifespan,
@@ -147,5 +147,5 @@ async def _first(key: str, request: Request) -> Response:
 
 
 async def _raise(_: Request, error: Exception) -> Response:
-    # For `Failures`.
+    # For `ErrorPages`.
     raise error

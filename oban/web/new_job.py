@@ -10,14 +10,14 @@ from oban.errors import InvalidJob, ObanError
 from oban.models import Job
 from oban.unique import Unique
 from oban.web import hiding
-from oban.web.job import copies, editing, kept, known, values
-from oban.web.job.editing import Shown
+from oban.web.job import copies, edited_fields, known, redacted_values, stored_values
+from oban.web.job.edited_fields import Shown
 from oban.web.job.forms import Form
 from oban.web.routing import Action, Page
 from oban.web.visit import Visit
 
 #: The fields of the form.
-FIELDS = (*editing.FIELDS, "in", "unique", "period")
+FIELDS = (*edited_fields.FIELDS, "in", "unique", "period")
 _LARGEST_ID = 2**63 - 1
 
 
@@ -82,10 +82,10 @@ def _names_and_documents(source: Job) -> dict[str, Any]:
 
 def _copied(source: Job, visit: Visit) -> Shown:
     """A job as the form shows it, without what is about that job only."""
-    meta = values.mapping(source.meta)
+    meta = stored_values.mapping(source.meta)
     # Not through the attribute, which would note a change.
     source.__dict__["meta"] = {key: value for key, value in meta.items() if key not in copies.OWN_KEYS}
-    shown = editing.show(source, visit.access)
+    shown = edited_fields.show(source, visit.access)
     for name in ("state", "at"):
         shown.texts.pop(name, None)
     # Fields that the form cannot show, other than documents, are left to the user.
@@ -126,18 +126,18 @@ def _options(form: Form, shown: Shown, original: Mapping[str, Any] | None) -> di
         "unique": _unique(form),
     }
     found = {name: value for name, value in found.items() if value is not None}
-    editing.check_each(form, found)
+    edited_fields.check_each(form, found)
     if original is None or form.problems:
         return found
     if "args" in shown.reasons:
         found["args"] = shown.stored_args
     else:
-        found["args"] = kept.restored("args", found.get("args", {}), shown.args, shown.stored_args)
+        found["args"] = redacted_values.restored("args", found.get("args", {}), shown.args, shown.stored_args)
     if "meta" in shown.reasons:
         found["meta"] = original["meta"]
     else:
-        stored = {k: v for k, v in original["meta"].items() if k not in editing.OWN_META}
-        found["meta"] = kept.restored("meta", found.get("meta", {}), shown.meta, stored)
+        stored = {k: v for k, v in original["meta"].items() if k not in edited_fields.OWN_META}
+        found["meta"] = redacted_values.restored("meta", found.get("meta", {}), shown.meta, stored)
     found["meta"] = copies.marked(found["meta"], shown.names)
     return found
 

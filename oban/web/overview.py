@@ -12,8 +12,8 @@ from starlette.responses import Response
 from oban.job_search.language import written
 from oban.job_search.terms import Term
 from oban.repository.stats import QueueStats
+from oban.web.error_pages import as_web_error
 from oban.web.errors import WebError
-from oban.web.failures import as_web_error
 from oban.web.queue_figures import BEHIND_AFTER
 from oban.web.routing import Page
 from oban.web.sampler import NO_ANSWER, LiveSample

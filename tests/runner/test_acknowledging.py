@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError
 from oban import Cancel, Job, JobState, Oban, Record, Snooze
 from oban.database.transaction import Transaction
 from oban.repository import acknowledge, fetch
-from tests.support.failures import refuse, refuse_values
+from tests.support.faulty_rows import refuse, refuse_values
 from tests.support.internals import database_of, runner_of
 from tests.support.jobs import reaches, row_of
 from tests.support.options import FAST_POLLING, NO_POLLING

@@ -19,7 +19,7 @@ from tests.runner.effects import (
     nothing_leaked,
     worker,
 )
-from tests.support.failures import refuse_values
+from tests.support.faulty_rows import refuse_values
 from tests.support.jobs import acknowledged, reaches, row_of
 from tests.support.waiting import eventually
 

@@ -17,7 +17,7 @@ from oban.repository.acknowledge import Ack
 from oban.runner.services.leader import Leader
 from oban.runner.services.lifeline import Lifeline
 from oban.runner.services.refresher import Refresher
-from tests.support.failures import refuse
+from tests.support.faulty_rows import refuse
 from tests.support.internals import (
     database_of,
     ended_producers,

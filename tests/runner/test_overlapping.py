@@ -9,7 +9,7 @@ from sqlalchemy import URL, func, select
 from oban import Job, JobState, Oban, Worker
 from oban.repository import fetch
 from oban.runner.execution.producer import OVERLAPPED_LIMIT
-from tests.support.failures import Unreadable
+from tests.support.faulty_rows import Unreadable
 from tests.support.internals import is_running, producer_of, runner_of
 from tests.support.options import NO_POLLING
 from tests.support.waiting import eventually

@@ -9,7 +9,7 @@ from sqlalchemy import URL
 from oban import JobState, Oban
 from oban.repository import acknowledge, fetch, runs
 from oban.repository.acknowledge import Ack
-from tests.support.failures import Unreadable
+from tests.support.faulty_rows import Unreadable
 from tests.support.internals import database_of, look_for_strays, producer_of, runner_of
 from tests.support.jobs import reaches, row_of
 from tests.support.options import BRIEF, NO_POLLING

@@ -38,7 +38,7 @@ from oban.telemetry import (
 )
 from oban.testing import drain_queue, mode, process_job
 from tests.support.databases import SQLiteFactory
-from tests.support.failures import Unreadable, refuse_values
+from tests.support.faulty_rows import Unreadable, refuse_values
 from tests.support.heartbeats import ago
 from tests.support.jobs import acknowledged, reaches
 from tests.support.options import BRIEF

@@ -5,7 +5,7 @@ from typing import Any
 from oban import encoding, redaction
 from oban.models import Job
 from oban.unique import Unique
-from oban.web.job import values
+from oban.web.job import stored_values
 
 #: The keys of meta about one job: what has happened to it, its trace, and the entry that has inserted it.
 OWN_KEYS = frozenset(
@@ -33,7 +33,7 @@ def again(job: Job) -> Job:
 
 def meta(job: Job) -> dict[str, Any]:
     """The meta of a new job like another one, which names what is redacted in that."""
-    kept = {key: value for key, value in values.mapping(job.meta).items() if key not in OWN_KEYS}
+    kept = {key: value for key, value in stored_values.mapping(job.meta).items() if key not in OWN_KEYS}
     copied: dict[str, Any] = encoding.copied(kept)
     return marked(copied, redaction.names_of(job))
 

@@ -7,7 +7,7 @@ from oban.documents.jobs import json_able, json_text
 from oban.encoding import Undecodable
 from oban.models import Job
 from oban.web.access import Access
-from oban.web.job import values
+from oban.web.job import stored_values
 
 #: The keys of meta that the page shows in places of their own.
 _ELSEWHERE = ("progress", "recorded", "return")
@@ -42,7 +42,7 @@ def of(job: Job, access: Access) -> list[Document]:
         _document("meta", "Meta", meta, not access.shows("meta")),
     ]
     hides_recorded = not (access.shows("recorded") and access.shows("meta"))
-    has_recorded, recorded = values.recorded(job)
+    has_recorded, recorded = stored_values.recorded(job)
     if hides_recorded or has_recorded:
         found.append(_document("recorded", "Recorded value", recorded, hides_recorded))
     return found
@@ -50,7 +50,7 @@ def of(job: Job, access: Access) -> list[Document]:
 
 def value(job: Job, name: str) -> Any:
     """A document of a job by its name."""
-    return values.recorded(job)[1] if name == "recorded" else getattr(job, name)
+    return stored_values.recorded(job)[1] if name == "recorded" else getattr(job, name)
 
 
 def pretty(document: Any) -> str:

@@ -9,8 +9,8 @@ from starlette.responses import Response
 from oban.errors import InvalidJob, JobNotFound, UniqueConflict
 from oban.models import Job
 from oban.web import hiding
-from oban.web.job import documents, editing, loading
-from oban.web.job.editing import RowChanged, Shown
+from oban.web.job import documents, edited_fields, loading
+from oban.web.job.edited_fields import RowChanged, Shown
 from oban.web.job.forms import Form
 from oban.web.routing import Action, Page
 from oban.web.visit import Visit
@@ -21,7 +21,7 @@ async def show(visit: Visit) -> Response:
     visit.require("update_jobs")
     async with visit.read() as session:
         job = await loading.row(visit, session)
-    shown = editing.show(job, visit.access)
+    shown = edited_fields.show(job, visit.access)
     return _page(visit, job, shown, shown.texts, {})
 
 
@@ -30,9 +30,9 @@ async def save(visit: Visit) -> Response:
     job_id: int = visit.request.path_params["id"]
     data = await visit.request.form()
     form = Form(data)
-    seen = {name: form.raw(f"seen_{name}") for name in ("state", *editing.FIELDS)}
-    names = editing.changed(form, seen)
-    sent = editing.parse(form, names)
+    seen = {name: form.raw(f"seen_{name}") for name in ("state", *edited_fields.FIELDS)}
+    names = edited_fields.changed(form, seen)
+    sent = edited_fields.parse(form, names)
     if not sent and not form.problems:
         return visit.redirect(f"jobs/{job_id}", "Nothing was changed.")
     try:
@@ -42,9 +42,9 @@ async def save(visit: Visit) -> Response:
             return await _review(visit, form, seen, names, sent)
 
         def change(current: Job) -> Any:
-            shown = editing.show(current, visit.access)
-            editing.check(shown, seen, names)
-            return editing.changes(shown, sent)
+            shown = edited_fields.show(current, visit.access)
+            edited_fields.check(shown, seen, names)
+            return edited_fields.changes(shown, sent)
 
         async with visit.write() as session:
             await visit.oban.update_job(job_id, change, session)
@@ -80,7 +80,7 @@ async def _again(
         job = await loading.row(visit, session)
     if error is not None:
         form.refuse(error, hiding.text(error.problem, job, visit.access))
-    shown = editing.show(job, visit.access)
+    shown = edited_fields.show(job, visit.access)
     return _page(visit, job, shown, _entered(shown, form, names), form.problems, status=status, **context)
 
 
@@ -89,11 +89,11 @@ async def _review(
 ) -> Response:
     async with visit.read() as session:
         job = await loading.row(visit, session)
-    shown = editing.show(job, visit.access)
-    editing.check(shown, seen, names)
-    editing.check_values(editing.changes(shown, sent))
+    shown = edited_fields.show(job, visit.access)
+    edited_fields.check(shown, seen, names)
+    edited_fields.check_values(edited_fields.changes(shown, sent))
     after = {name: _normal(form, name, sent) for name in names}
-    review = [(name, editing.difference(shown.texts[name], after[name])) for name in names]
+    review = [(name, edited_fields.difference(shown.texts[name], after[name])) for name in names]
     if "schedule_in" in sent:
         review.append(("in", [("added", f"+in {form.raw('in')}")]))
     return _page(visit, job, shown, _entered(shown, form, names), {}, review=review)

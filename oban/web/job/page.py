@@ -12,7 +12,7 @@ from oban.repository.retry import RETRY_STATES
 from oban.types import ENDED_STATES, JobState
 from oban.unique import Unique
 from oban.web import hiding, job_links
-from oban.web.job import documents, loading, relatives, timeline, values
+from oban.web.job import documents, loading, relatives, stored_values, timeline
 from oban.web.routing import Page
 from oban.web.visit import Visit
 
@@ -46,11 +46,14 @@ async def show(visit: Visit) -> Response:
         relatives=found,
         unique=unique,
         cron=_cron(job),
-        tags=[(tag, _link(visit, tag=tag)) for tag in values.texts(job.tags)],
+        tags=[(tag, _link(visit, tag=tag)) for tag in stored_values.texts(job.tags)],
         links={name: _link(visit, **{name: getattr(job, name)}) for name in ("worker", "queue")},
-        nodes=values.texts(job.attempted_by)[:1],
-        times={name: values.time(getattr(job, name)) for name in _TIMES},
-        counts={name: values.integer(values.mapping(job.meta).get(name)) for name in ("snoozed", "rescued")},
+        nodes=stored_values.texts(job.attempted_by)[:1],
+        times={name: stored_values.time(getattr(job, name)) for name in _TIMES},
+        counts={
+            name: stored_values.integer(stored_values.mapping(job.meta).get(name))
+            for name in ("snoozed", "rescued")
+        },
         can=_can(job),
         since_of=since,
     )
@@ -59,8 +62,8 @@ async def show(visit: Visit) -> Response:
 def since(job: Job) -> datetime | None:
     """When a job reached its state, or is due."""
     if job.state == JobState.EXECUTING:
-        return values.time(job.attempted_at)
-    return values.time(
+        return stored_values.time(job.attempted_at)
+    return stored_values.time(
         getattr(job, f"{job.state.value}_at") if job.state in ENDED_STATES else job.scheduled_at
     )
 
@@ -97,7 +100,7 @@ def _unique(job: Job, visit: Visit) -> Mapping[str, Any] | None:
 
 def _cron(job: Job) -> str | None:
     """The periodic entry that has inserted the job."""
-    meta = values.mapping(job.meta)
+    meta = stored_values.mapping(job.meta)
     name = meta.get("cron_name")
     return name if meta.get("cron") and isinstance(name, str) else None
 

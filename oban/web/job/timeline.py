@@ -11,7 +11,7 @@ from oban.models import Attempt, Job
 from oban.progress import Progress
 from oban.type_expressions import FIRST_TIME
 from oban.types import ENDED_STATES, STATES, JobState
-from oban.web.job import values
+from oban.web.job import stored_values
 
 #: How many attempts are shown unless the address asks for more, and how many at most.
 SHOWN, MOST = 20, 500
@@ -119,10 +119,11 @@ def took(seconds: float) -> str:
 
 
 def _inserted(job: Job) -> Iterator[Step]:
-    inserted, due = values.time(job.inserted_at), values.time(job.scheduled_at)
+    inserted, due = stored_values.time(job.inserted_at), stored_values.time(job.scheduled_at)
     waited = None
-    if not values.integer(job.attempt) and inserted and due and (due - inserted).total_seconds() > _DIFFERENT:
-        waited = f"scheduled for {took((due - inserted).total_seconds())} later"
+    is_new = not stored_values.integer(job.attempt)
+    if is_new and inserted and due and (delay := (due - inserted).total_seconds()) > _DIFFERENT:
+        waited = f"scheduled for {took(delay)} later"
     yield Step(key="inserted", kind="inserted", title="Inserted", at=inserted, waited=waited)
 
 
@@ -130,13 +131,17 @@ def _due(job: Job) -> Iterator[Step]:
     if job.state in (JobState.SCHEDULED, JobState.RETRYABLE, JobState.AVAILABLE):
         what = "Next attempt" if job.attempt else "First attempt"
         yield Step(
-            key="due", kind="due", title=what, at=values.time(job.scheduled_at), outcome=job.state.value
+            key="due",
+            kind="due",
+            title=what,
+            at=stored_values.time(job.scheduled_at),
+            outcome=job.state.value,
         )
 
 
 def _end(job: Job) -> Iterator[Step]:
     if job.state in ENDED_STATES:
-        at = values.time(getattr(job, f"{job.state.value}_at"))
+        at = stored_values.time(getattr(job, f"{job.state.value}_at"))
         title = job.state.value.capitalize()
         yield Step(key="ended", kind="ended", title=title, outcome=job.state.value, at=at)
 
@@ -144,43 +149,45 @@ def _end(job: Job) -> Iterator[Step]:
 def _executing(job: Job) -> Iterator[Step]:
     if job.state != JobState.EXECUTING:
         return
-    began, due = values.time(job.attempted_at), values.time(job.scheduled_at)
+    began, due = stored_values.time(job.attempted_at), stored_values.time(job.scheduled_at)
     seconds = None if began is None else max(0.0, (datetime.now(UTC) - began).total_seconds())
     waited = None
     if began is not None and due is not None and due <= began:
         waited = f"waited {took((began - due).total_seconds())} in the queue"
-    node = values.texts(job.attempted_by)[:1]
+    node = stored_values.texts(job.attempted_by)[:1]
     yield Step(
         key="executing",
         kind="executing",
-        title=f"Attempt {values.text(job.attempt)}",
+        title=f"Attempt {stored_values.text(job.attempt)}",
         outcome="executing",
         at=began,
         took=None if seconds is None else took(seconds),
         seconds=seconds,
         waited=waited,
-        node=values.text(node[0]) if node else None,
+        node=stored_values.text(node[0]) if node else None,
         progress=progress(job),
     )
 
 
 def progress(job: Job) -> Progress | None:
     """What the last attempt to start has reported."""
-    return job.current_progress if isinstance(job.meta, dict) and values.time(job.attempted_at) else None
+    return (
+        job.current_progress if isinstance(job.meta, dict) and stored_values.time(job.attempted_at) else None
+    )
 
 
 def _ended_attempts(job: Job, attempts: Sequence[Attempt], hides: Sequence[str]) -> Iterator[Step]:
     """The attempts that have ended, the first one first, also those of which there is only an error."""
-    known = {values.integer(attempt.attempt) for attempt in attempts}
+    known = {stored_values.integer(attempt.attempt) for attempt in attempts}
     found: list[tuple[datetime, Step]] = []
-    before = values.time(job.inserted_at)
+    before = stored_values.time(job.inserted_at)
     for place, attempt in enumerate(attempts):
         step = _attempt(place, attempt, before, hides)
-        before = values.time(attempt.ended_at)
+        before = stored_values.time(attempt.ended_at)
         found.append((before or FIRST_TIME, step))
     for place, entry in enumerate(job.errors if isinstance(job.errors, list) else []):
-        document = values.mapping(entry)
-        if (number := values.integer(document.get("attempt"))) is None or number not in known:
+        document = stored_values.mapping(entry)
+        if (number := stored_values.integer(document.get("attempt"))) is None or number not in known:
             step = _error(place, document, entry, number)
             found.append((step.at or FIRST_TIME, step))
     # The order of rows of the same time stays.
@@ -188,34 +195,34 @@ def _ended_attempts(job: Job, attempts: Sequence[Attempt], hides: Sequence[str])
 
 
 def _attempt(place: int, attempt: Attempt, before: datetime | None, hides: Sequence[str]) -> Step:
-    began, ended = values.time(attempt.started_at), values.time(attempt.ended_at)
+    began, ended = stored_values.time(attempt.started_at), stored_values.time(attempt.ended_at)
     seconds = None if began is None or ended is None else max(0.0, (ended - began).total_seconds())
     waited = None
     if began is not None and before is not None and began >= before:
         since = "it was inserted" if place == 0 else "the attempt before"
         waited = f"{took((began - before).total_seconds())} after {since}"
-    error = None if attempt.error is None else values.text(attempt.error)
+    error = None if attempt.error is None else stored_values.text(attempt.error)
     return Step(
         key=f"attempt-{place}",
         kind="attempt",
-        title=f"Attempt {values.text(attempt.attempt)}",
-        outcome=values.text(attempt.outcome),
+        title=f"Attempt {stored_values.text(attempt.attempt)}",
+        outcome=stored_values.text(attempt.outcome),
         at=began or ended,
         took=None if seconds is None else took(seconds),
         seconds=seconds,
         waited=waited,
-        node=None if attempt.node is None else values.text(attempt.node),
+        node=None if attempt.node is None else stored_values.text(attempt.node),
         summary=None if error is None else stored_error_line(error),
         error=error,
         lines=[*_lines(attempt.log)],
         progress=Progress.parse(attempt.progress),
-        trace=None if attempt.trace is None else values.text(attempt.trace),
+        trace=None if attempt.trace is None else stored_values.text(attempt.trace),
         hides=hides,
     )
 
 
 def _error(place: int, document: Mapping[str, Any], entry: Any, number: int | None) -> Step:
-    error = values.text(document.get("error") if document else entry)
+    error = stored_values.text(document.get("error") if document else entry)
     return Step(
         key=f"error-{place}",
         kind="error",
@@ -230,10 +237,10 @@ def _error(place: int, document: Mapping[str, Any], entry: Any, number: int | No
 def _lines(log: Any) -> Iterator[Line]:
     for entry in log[-_LINES:] if isinstance(log, list) else []:
         if isinstance(entry, dict):
-            level, shown = (values.text(entry.get(key, "")) for key in ("level", "text"))
+            level, shown = (stored_values.text(entry.get(key, "")) for key in ("level", "text"))
             yield Line(text=shown, at=_parsed(entry.get("at")), level=level)
         else:
-            yield Line(text=values.text(entry))
+            yield Line(text=stored_values.text(entry))
 
 
 def _parsed(value: Any) -> datetime | None:

@@ -13,7 +13,7 @@ from oban.models import Job
 from oban.redaction import META_KEY
 from oban.web import hiding
 from oban.web.access import Access
-from oban.web.job import copies, documents, kept, values
+from oban.web.job import copies, documents, redacted_values, stored_values
 from oban.web.job.forms import Form
 
 #: The fields that are edited, and `state`, which is only compared.
@@ -73,14 +73,14 @@ def show(job: Job, access: Access) -> Shown:
     is_encrypted = encryption.is_sealed(job.args) or encryption.of(job.worker) is not None
     hiding.job(job, access)
     state = "unknown" if job.state is None else job.state.value
-    shown.texts["state"] = f"{state}, attempt {values.text(job.attempt)}"
+    shown.texts["state"] = f"{state}, attempt {stored_values.text(job.attempt)}"
     for name in ("worker", "queue", "priority", "max_attempts"):
         _show(shown, name, getattr(job, name))
-    tags = values.texts(job.tags)
+    tags = stored_values.texts(job.tags)
     _show(shown, "tags", "\n".join(tags), lines=True)
     if any("\n" in tag or tag != tag.strip() for tag in tags) or not isinstance(job.tags, list):
         _hide(shown, "tags", "has values that a form cannot show")
-    due = values.time(job.scheduled_at)
+    due = stored_values.time(job.scheduled_at)
     _show(shown, "at", "" if due is None else f"{due:%Y-%m-%d %H:%M:%S}")
     for name in ("args", "meta"):
         stored = getattr(job, name)
@@ -96,7 +96,7 @@ def show(job: Job, access: Access) -> Shown:
 
 
 def _show(shown: Shown, name: str, value: Any, *, lines: bool = False) -> None:
-    text = values.text(value)
+    text = stored_values.text(value)
     shown.texts[name] = text
     plain = text.replace("\n", "") if lines else text
     if plain != plain.strip() or not plain.isprintable():
@@ -171,12 +171,12 @@ def changes(shown: Shown, sent: Mapping[str, Any]) -> dict[str, Any]:
     """
     made = dict(sent)
     if "args" in made:
-        made["args"] = kept.restored("args", made["args"], shown.args, shown.stored_args)
-    stored = values.mapping(shown.stored_meta)
+        made["args"] = redacted_values.restored("args", made["args"], shown.args, shown.stored_args)
+    stored = stored_values.mapping(shown.stored_meta)
     if "meta" in made:
         own = {key: value for key, value in stored.items() if key in OWN_META}
         rest = {key: value for key, value in stored.items() if key not in OWN_META}
-        made["meta"] = {**kept.restored("meta", made["meta"], shown.meta, rest), **own}
+        made["meta"] = {**redacted_values.restored("meta", made["meta"], shown.meta, rest), **own}
     if shown.names and made.keys() & {"meta", "worker"}:
         # Also with another worker, and after a restart without its class, the same values are redacted.
         made["meta"] = copies.marked(made.get("meta", stored), shown.names)

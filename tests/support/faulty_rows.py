@@ -1,4 +1,4 @@
-"""Failures that tests cause when a runner reads or updates rows."""
+"""Rows that tests keep a runner from reading or updating."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""`Failures`: the middleware that answers errors with a page."""
+"""`ErrorPages`: the middleware that answers errors with a page."""
 
 import logging
 from collections.abc import Mapping
@@ -51,7 +51,7 @@ class _Http(WebError):
         self.headers = error.headers or {}
 
 
-class Failures:
+class ErrorPages:
     """Middleware that answers an error with a page of the instance, or with a problem document below `/api`.
 
     Args:
