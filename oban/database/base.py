@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session, scoped_session
 from oban import compat, dialects
 from oban.database import inherited, loops, quoted_rows, schema_errors
 from oban.database.binding import pinned, write_bind
-from oban.database.driver_autocommit import send_begin
+from oban.database.driver_autocommit import refuse_without_begin, send_begin
 from oban.database.engines import (
     AUTOCOMMIT_CONNECTIONS,
     DEFAULT_ISOLATION,
@@ -190,9 +190,8 @@ class BaseDatabase(ABC):
         if "attach" in kwargs:
             # Jobs that are enqueued are new again after a rollback, as with `session=`.
             kwargs["attach"] = True
-        if self.dialect.driver_autocommits(connection):
-            # There is no savepoint without a transaction.
-            self._check_begun(connection)
+        # There is no savepoint without a transaction.
+        refuse_without_begin(connection, self.dialect)
         with connection.begin_nested():
             return self._run_on_connection(connection, writes, function, *args, **kwargs)
 
@@ -274,8 +273,8 @@ class BaseDatabase(ABC):
         # Connects, if the session has not done so yet.
         connection = transaction.connection()
         loops.refuse_of_another(connection)
-        if writes and self.dialect.driver_autocommits(connection):
-            self._check_begun(connection)
+        if writes:
+            refuse_without_begin(connection, self.dialect)
         session.flush()
         try:
             with pinned(session):
@@ -293,17 +292,6 @@ class BaseDatabase(ABC):
         if notices := transaction.notices:
             hooks().add(lambda: self.announce(notices), [])
         return result
-
-    def _check_begun(self, connection: Connection) -> None:
-        """Raise `InvalidTarget` if a connection in AUTOCOMMIT mode is in no transaction all the same."""
-        # A listener may have sent BEGIN.
-        if not self.dialect.in_transaction(connection):
-            level = self.dialect.isolation or DEFAULT_ISOLATION
-            raise InvalidTarget(
-                "the session is in AUTOCOMMIT mode, so that locks are lost at once and nothing can be rolled"
-                " back; leave out session=, or make the session with"
-                f" engine.execution_options(isolation_level={level!r})"
-            )
 
     def _check_deadlock(self, *, writes: bool) -> None:
         """Raise `WouldDeadlock` where a job would wait for the lock that its own session has."""

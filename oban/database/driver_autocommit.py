@@ -10,8 +10,9 @@ from typing import Any
 from sqlalchemy import Connection, Engine, event
 
 from oban import compat
-from oban.database.engines import autocommits
+from oban.database.engines import DEFAULT_ISOLATION, autocommits
 from oban.dialects.base import Dialect
+from oban.errors import InvalidTarget
 
 
 def send_begin(connection: Connection, dialect: Dialect) -> bool:
@@ -45,3 +46,15 @@ def send_begins(engine: Engine, dialect: Dialect) -> None:
         return connection
 
     engine.connect = connect_and_send  # type: ignore[method-assign]
+
+
+def refuse_without_begin(connection: Connection, dialect: Dialect) -> None:
+    """Raise `InvalidTarget` if the driver commits each statement on a connection on its own."""
+    # A listener may have sent BEGIN.
+    if dialect.driver_autocommits(connection) and not dialect.in_transaction(connection):
+        level = dialect.isolation or DEFAULT_ISOLATION
+        raise InvalidTarget(
+            "the session is in AUTOCOMMIT mode, so that locks are lost at once and nothing can be rolled"
+            " back; leave out session=, or make the session with"
+            f" engine.execution_options(isolation_level={level!r})"
+        )
