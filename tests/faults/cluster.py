@@ -19,7 +19,8 @@ from sqlalchemy import URL, text
 
 from oban import Job, Oban
 from tests.faults import recording
-from tests.faults.history import FINAL, Fault, History, Violation, check
+from tests.faults.history import Fault, History
+from tests.faults.invariants import FINAL, Violation, check
 from tests.faults.node import PAUSED, run_forked
 from tests.faults.workers import LEDGER_URL
 from tests.support.waiting import eventually

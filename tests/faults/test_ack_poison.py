@@ -13,7 +13,7 @@ from oban import Cancel, Job, Oban, Record, Snooze, Worker
 from oban.runner.execution.producer import OVERLAPPED_LIMIT
 from tests.faults import recording
 from tests.faults.cluster import report
-from tests.faults.history import check
+from tests.faults.invariants import check
 from tests.support.internals import runner_of
 from tests.support.waiting import eventually
 

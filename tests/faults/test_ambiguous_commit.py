@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from oban import Cancel, Job, Oban, Worker
 from tests.faults import recording
 from tests.faults.cluster import Cluster
-from tests.faults.history import FINAL
+from tests.faults.invariants import FINAL
 from tests.faults.proxy import Moment, Proxy
 from tests.faults.workers import noted
 from tests.support.database_server import Server

@@ -19,7 +19,7 @@ from oban.repository import acknowledge, fetch, prune, rescue, stage
 from oban.repository.acknowledge import Ack
 from oban.repository.prune import Rule
 from tests.faults import recording
-from tests.faults.history import check
+from tests.faults.invariants import check
 from tests.support.internals import database_of
 
 pytestmark = pytest.mark.slow

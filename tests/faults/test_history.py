@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from tests.faults.history import Change, Entry, Fault, History, Violation, check
+from tests.faults.history import Change, Entry, Fault, History
+from tests.faults.invariants import Violation, check
 
 LEASE = 2.0
 
