@@ -11,6 +11,7 @@ import click
 from oban.cli import output
 from oban.cli.documents import DOCUMENTS
 from oban.cli.instance import Instance, of_instance
+from oban.cli.options import with_target
 from oban.diagnosis.health import CODES
 from oban.diagnosis.health_findings import Finding, Health, Severity, Thresholds
 from oban.errors import ObanError
@@ -84,6 +85,7 @@ def _threshold_options(function: F) -> F:
 
 
 @click.command(cls=_Check)
+@with_target
 @of_instance
 @_threshold_options
 @click.option(
@@ -115,6 +117,7 @@ def check(
 
     The first line sums up. The exit code is that of monitoring plugins: 0 ok, 1 warning, 2 critical, also if
     the database cannot be reached, and 3 unknown, also if the options or the configuration are wrong.
+    TARGET is the same as --app.
     """
     health = instance.operate(
         lambda operations: operations.health(thresholds, skip, timeout), needs_file=False

@@ -64,17 +64,15 @@ class Config:
 
 
 @click.command()
-@click.argument("target", required=False)
+@setting_options.with_target
 @setting_options.add()
 @output.json_option
-def config(target: str | None, config: str | None, as_json: bool, **options: Any) -> None:
+def config(config: str | None, as_json: bool, **options: Any) -> None:
     """Show the settings in effect, and where each comes from.
 
-    They are those of `oban start` with the same arguments. Passwords are not shown. With TARGET, or the
-    setting app, the options of that Oban are shown.
+    They are those of `oban start` with the same arguments. Passwords are not shown. With TARGET, which is the
+    same as --app, or the setting app, the options of that Oban are shown.
     """
-    if target is not None:
-        options["app"] = target
     found = _config(setting_options.load(setting_options.arguments(options), config))
     if as_json:
         output.document(Config, found)

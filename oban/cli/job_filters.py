@@ -30,7 +30,16 @@ _OPTIONS = {
 }
 
 #: The ids of jobs. Larger numbers than the column can have are ids of no job.
-ID = click.IntRange(min=1, max=MAX_ID)
+
+
+class _Id(click.IntRange):
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, str) and ":" in value:
+            self.fail(f"{value!r} is not an id. An application is named with --app.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+ID = _Id(min=1, max=MAX_ID)
 
 
 def filtered(function: F) -> F:

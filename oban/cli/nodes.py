@@ -8,6 +8,7 @@ from oban.cli import output
 from oban.cli.columns import Column
 from oban.cli.documents import DOCUMENTS
 from oban.cli.instance import Instance, of_instance
+from oban.cli.options import with_target
 from oban.repository.nodes import NodeInfo
 
 _COLUMNS = (
@@ -26,13 +27,14 @@ _SKEW = 2.0
 
 
 @click.command()
+@with_target
 @of_instance
 @output.json_option
 def nodes(instance: Instance, as_json: bool) -> None:
     """List the nodes that run queues, as of their last heartbeats.
 
     HEARTBEAT is how long ago the last one was. A node is dead if that is longer than its lease; its jobs are
-    rescued. CLOCK is how far its clock is ahead of the database's.
+    rescued. CLOCK is how far its clock is ahead of the database's. TARGET is the same as --app.
     """
     found = instance.operate(lambda operations: operations.list_nodes())
     if as_json:

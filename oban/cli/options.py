@@ -222,6 +222,29 @@ def with_settings(*keys: str) -> Callable[[F], F]:
     return decorate
 
 
+def with_target(function: F) -> F:
+    """Add the argument TARGET to a command, which gets it as its option `--app`."""
+
+    @functools.wraps(function)
+    def command(target: str | None, app: str | None, **values: Any) -> Any:
+        if target is not None:
+            check_target(target)
+            if app is not None:
+                raise click.UsageError("TARGET is the same as --app: pass one of them.")
+        return function(app=app if target is None else target, **values)
+
+    decorated: Any = click.argument("target", required=False)(command)
+    return decorated  # type: ignore[no-any-return]
+
+
+def check_target(target: str) -> None:
+    """Raise `UsageError` if TARGET is a URL, which can contain a password."""
+    if "://" in target:
+        raise click.UsageError(
+            "TARGET is the application's own Oban, such as app.jobs:oban. Pass a URL as --database-url."
+        )
+
+
 def load(used: Mapping[str, Any], config: str | None, *, search: bool = True) -> "Settings":
     """Load the settings, of which the command line has set some."""
     # Importing pydantic-settings takes a fifth of the time of a command.

@@ -10,7 +10,7 @@ from sqlalchemy import URL
 from oban import Oban
 from oban.cli import output
 from oban.cli.instance import Instance
-from oban.cli.options import with_settings
+from oban.cli.options import with_settings, with_target
 
 if TYPE_CHECKING:
     from oban.cli.settings import Settings
@@ -33,12 +33,13 @@ class Uninstalled:
 
 
 @click.command()
+@with_target
 @with_settings("app", "database_url", "prefix")
 @output.json_option
 def install(settings: "Settings", as_json: bool) -> None:
     """Create the tables, or update them to this version.
 
-    Tables of oban-py 0.6 and 0.7 are updated, too, and keep all rows.
+    Tables of oban-py 0.6 and 0.7 are updated, too, and keep all rows. TARGET is the same as --app.
     """
     database_url, prefix = _database(settings)
     from oban import migration  # Importing Alembic takes as long as the rest of a command.
@@ -53,11 +54,15 @@ def install(settings: "Settings", as_json: bool) -> None:
 
 
 @click.command()
+@with_target
 @with_settings("app", "database_url", "prefix")
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @output.json_option
 def uninstall(settings: "Settings", yes: bool, as_json: bool) -> None:
-    """Drop the tables with all jobs. In a terminal, ask for confirmation first."""
+    """Drop the tables with all jobs. In a terminal, ask for confirmation first.
+
+    TARGET is the same as --app.
+    """
     database_url, prefix = _database(settings)
     if not yes and sys.stdin is not None and sys.stdin.isatty():
         click.confirm("Drop the Oban tables and every job in them?", abort=True, err=True)

@@ -35,7 +35,7 @@ _OF_CHILDREN = ("import", "log_level", "log_format")
 
 
 @click.command()
-@click.argument("target", required=False)
+@setting_options.with_target
 @setting_options.add()
 @click.option(
     "--watch",
@@ -54,7 +54,6 @@ _OF_CHILDREN = ("import", "log_level", "log_format")
 # The folder of the supervisor's configuration file. Its nodes get the settings, and do not read it again.
 @click.option("--folder", hidden=True)
 def start(
-    target: str | None,
     config: str | None,
     watch: bool,
     supervisor: int | None,
@@ -68,12 +67,10 @@ def start(
 
     TARGET is the application's own Oban, or a function that returns it, as MODULE:ATTRIBUTE, such as
     app.jobs:oban. It knows its database and all its options. --queues, --node, --lease and
-    --shutdown-grace-period override them. Without a TARGET, a database URL is required.
+    --shutdown-grace-period override them. --app is the same. Without it, a database URL is required.
     """
     stop_signals.exit_on_signals()
     forks.guard()
-    if target is not None:
-        options["app"] = target
     used = setting_options.arguments(options)
     has_supervisor = supervisor is not None
     try:

@@ -9,6 +9,7 @@ from oban.cli import output
 from oban.cli.columns import Column
 from oban.cli.documents import DOCUMENTS
 from oban.cli.instance import Instance, of_instance
+from oban.cli.options import with_target
 from oban.cli.queues import COLUMNS, cells, count_limit_option, settings_text
 from oban.error_texts import log_safe
 from oban.repository.stats import MAX_RECENT, Stats
@@ -22,13 +23,14 @@ _COLUMNS = (
 
 
 @click.command()
+@with_target
 @of_instance
 @count_limit_option
 @output.json_option
 def stats(instance: Instance, count_limit: int | None, as_json: bool) -> None:
     """Show the numbers of jobs, and what queues and nodes do.
 
-    A number with a + is a limit: there are more jobs.
+    A number with a + is a limit: there are more jobs. TARGET is the same as --app.
     """
     found = instance.operate(lambda operations: operations.stats(count_limit))
     if as_json:

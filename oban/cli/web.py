@@ -41,6 +41,7 @@ _OPEN = (
 
 
 @click.command()
+@click.argument("targets", metavar="[TARGET]...", nargs=-1)
 @click.option(
     "--app",
     multiple=True,
@@ -87,6 +88,7 @@ _OPEN = (
 @setting_options.one("log_level")
 @setting_options.one("log_format")
 def web(
+    targets: tuple[str, ...],
     app: tuple[str, ...],
     prefix: tuple[str, ...],
     name: tuple[str, ...],
@@ -99,8 +101,11 @@ def web(
     """Serve the dashboard until SIGTERM or Ctrl-C.
 
     By default, only browsers on this machine can see it, and may do everything. A dashboard for others needs
-    --password-file or --authorize.
+    --password-file or --authorize. TARGET is the same as --app.
     """
+    for each in targets:
+        setting_options.check_target(each)
+    app = (*targets, *app)
     try:
         from oban.cli.web_server import serve
     except ModuleNotFoundError as error:

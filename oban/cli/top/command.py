@@ -11,6 +11,7 @@ import click
 from oban.cli import output
 from oban.cli.documents import DOCUMENTS
 from oban.cli.instance import Instance, of_instance
+from oban.cli.options import with_target
 from oban.cli.top import plain
 from oban.cli.top.snapshot import Snapshot
 from oban.cli.top.source import Source, problem
@@ -23,6 +24,7 @@ _INSTALL = (
 
 
 @click.command()
+@with_target
 @click.option(
     "--interval",
     type=click.FloatRange(0.5, 3600),
@@ -45,7 +47,7 @@ def top(instance: Instance, interval: float, filter_: str, once: bool, as_json: 
     """Watch queues, jobs, failures and nodes, and act on them.
 
     c, r and d cancel, retry and delete a job, Enter shows its details, p, u, + and - pause, resume and scale
-    a queue, and q quits. ? shows all keys.
+    a queue, and q quits. ? shows all keys. TARGET is the same as --app.
     """
     if as_json or once:
         snapshot = instance.call(lambda oban: _read(oban, filter_))
