@@ -43,7 +43,8 @@ def parse_queues(text: str) -> dict[str, int]:
     queues: dict[str, int] = {}
     for item in text.split(","):
         queue, colon, limit = item.strip().partition(":")
-        if not queue or (colon and not (limit.isascii() and limit.isdigit())):
+        # No queue's name has an equals sign, which other tools put before a number.
+        if not queue or "=" in queue or (colon and not (limit.isascii() and limit.isdigit())):
             raise ValueError(f"{item!r} is not NAME:LIMIT, such as default:10")
         if queue in queues:
             raise ValueError(f"{queue!r} is listed twice")

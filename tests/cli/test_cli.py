@@ -87,6 +87,7 @@ def test_a_missing_url_is_named() -> None:
         (["--database-url", "postgresql+pygresql://u:secret@host/db"], "pygresql is not supported"),
         (["--database-url", "sqlite://", "--queues", "a:b"], "'a:b' is not NAME:LIMIT"),
         (["--database-url", "sqlite://", "--queues", "a:"], "'a:' is not NAME:LIMIT"),
+        (["--database-url", "sqlite://", "--queues", "a=1"], "'a=1' is not NAME:LIMIT"),
         (["--database-url", "sqlite://", "--node", "", "--processes", "2"], "node must be a string that is"),
         (["--database-url", "sqlite://", "--queues", "a:1,a:2"], "'a' is listed twice"),
         (["--database-url", "sqlite://", "--queues", "a:1", "--queues", "b,a"], "'a' is listed twice"),
