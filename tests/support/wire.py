@@ -82,7 +82,7 @@ class Wiretap(Relay):
         self.trips: list[Trip] = []
         self.connections = 0
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         client, read = _Client(self.connections, self.trips), reader.read
 
@@ -92,4 +92,4 @@ class Wiretap(Relay):
             return data
 
         reader.read = heard  # type: ignore[method-assign]
-        await super()._accept(reader, writer)
+        super()._accept(reader, writer)
