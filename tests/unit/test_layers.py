@@ -98,3 +98,8 @@ def test_only_some_modules_know_which_database_is_in_use() -> None:
 def test_the_repository_uses_no_engine_and_no_event_loop() -> None:
     for path in modules("repository"):
         assert ENGINES.isdisjoint(imported(ast.parse(path.read_text()))), path
+
+
+def test_no_module_has_more_than_350_lines() -> None:
+    lengths = {str(path.relative_to(PACKAGE)): len(path.read_text().splitlines()) for path in modules()}
+    assert {module: length for module, length in lengths.items() if length > 350} == {}
