@@ -93,7 +93,9 @@ def line(terminal: Terminal, start: str) -> str:
     return next((line for line in terminal.lines if line.startswith(start)), "")
 
 
+# Other tests read what it shows from each database.
 @pytest.mark.slow
+@pytest.mark.parametrize("factory", ["sqlite"], indirect=True)
 def test_a_session(url: URL, client: SyncOban, folder: Path, terminals: Terminals) -> None:
     """One session, because each costs as much CPU time as a hundred assertions."""
     (folder / "app" / "films.py").write_text(FILMS)

@@ -56,7 +56,9 @@ def test_jobs_in_all_states_stay_as_they_are_on_the_way_up_and_down(empty_url: U
 
 @pytest.mark.slow
 def test_many_jobs_stay_as_they_are(empty_url: URL) -> None:
-    for step in upgrade.measure(empty_url, 60_000):
+    # On PostgreSQL enough that a lock is seen, which SQLite has none of.
+    rows = 60_000 if empty_url.get_backend_name() == "postgresql" else 15_000
+    for step in upgrade.measure(empty_url, rows):
         if step.name == "up again":
             # The columns and the index were made beforehand.
             assert not step.locks.keys() & {"ShareLock", "AccessExclusiveLock"}
