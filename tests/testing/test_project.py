@@ -30,12 +30,10 @@ def test_its_tests_pass_with_pytest_asyncio_and_anyio_and_unittest_side_by_side(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("driver", ["", "+asyncpg", "+psycopg"])
-def test_its_tests_pass_on_postgresql(driver: str, server: str) -> None:
-    database = server.replace("postgresql", f"postgresql{driver}", 1)
+def test_its_tests_pass_on_postgresql_with_each_driver(server: str) -> None:
     # The second run finds the tables of the first.
-    for _ in range(2):
-        code, output = run_pytest(database=database)
+    for driver in ("", "+asyncpg", "+psycopg"):
+        code, output = run_pytest(database=server.replace("postgresql", f"postgresql{driver}", 1))
         assert f"{TESTS} passed" in output
         assert code == 0, output
 
