@@ -241,7 +241,6 @@ def test_sequences_of_calls_leave_the_jobs_of_the_model(client: SyncOban) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize("factory", ["sqlite", "psycopg"], indirect=True)
 def test_many_sequences_of_calls_leave_the_jobs_of_the_model(client: SyncOban) -> None:
-    compare(client, 500)
+    compare(client, 200)

@@ -74,7 +74,7 @@ async def meeting(oban: Oban, other: Oban, call: Callable[[], Any], *statements:
 # -- the callable and the lock -----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("steps", [50, pytest.param(500, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("steps", [50, pytest.param(200, marks=pytest.mark.slow)])
 async def test_two_concurrent_counters_lose_no_step(oban: Oban, other: Oban, steps: int) -> None:
     id_ = await insert_row(oban.engine, meta={"count": 0})
 
