@@ -311,7 +311,7 @@ async def test_a_job_in_a_process_that_outlasts_the_grace_period_is_told_and_goe
     assert (row.state, row.attempt, row.errors) == (JobState.AVAILABLE, 0, [])
 
 
-@pytest.mark.parametrize("times", [1, pytest.param(10, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("times", [1, pytest.param(4, marks=pytest.mark.slow)])
 async def test_starting_and_stopping_again_leaves_no_process_and_no_descriptor(
     sqlite_url: URL, times: int
 ) -> None:

@@ -103,7 +103,7 @@ def counted(engine: AsyncEngine) -> list[object]:
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("count", [150, pytest.param(2000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [150, pytest.param(600, marks=pytest.mark.slow)])
 async def test_jobs_make_no_more_connections_than_run_at_once(
     emptied_postgresql: URL, server: Server, form: str, count: int
 ) -> None:

@@ -70,6 +70,7 @@ def background_threads(without: Collection[threading.Thread]) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("url", ["sqlite", "asyncpg"], indirect=True)
 async def test_every_service_can_be_started_and_stopped_500_times_by_10_tasks(url: URL) -> None:
     async with Oban(url, queues={"default": 2}, **BRIEF) as oban:
         before = loops()

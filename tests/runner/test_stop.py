@@ -281,7 +281,7 @@ async def test_stopping_twice_or_without_a_start_does_nothing(url: URL) -> None:
     assert await other_tasks() == set()
 
 
-@pytest.mark.parametrize("times", [3, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("times", [3, pytest.param(8, marks=pytest.mark.slow)])
 async def test_starting_and_stopping_again_and_again_leaves_nothing(url: URL, times: int) -> None:
     engine = create_async_engine(url)
     before = set(threading.enumerate())
