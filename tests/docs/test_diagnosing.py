@@ -99,7 +99,7 @@ async def test_the_command_explains_the_job_whose_node_sent_a_heartbeat(oban: Ob
     async with scene(oban, url) as stage:
         await stage.leader()
         await stage.heartbeat("worker-2")
-        began, owner = now() - timedelta(hours=1), await stage.heartbeat(age=8, running=None)
+        began, owner = now() - timedelta(minutes=40), await stage.heartbeat(age=8, running=None)
         await stage.executing(owner, id=1003, worker="app.Mailer", attempted_at=began)
         arguments = [*shlex.split(command)[2:], "--database-url", url.render_as_string(False)]
         result = await asyncio.to_thread(CliRunner().invoke, main, arguments)
