@@ -12,7 +12,8 @@ from oban.cli.options import with_target
 from oban.repository.nodes import NodeInfo
 
 _COLUMNS = (
-    Column("NODE", least=12),
+    # What is typed in other commands is shortened last.
+    Column("NODE"),
     Column("STATUS"),
     Column("HEARTBEAT", right=True),
     Column("RUNNING", rank=1, right=True),

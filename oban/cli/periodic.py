@@ -18,7 +18,8 @@ from oban.models import Job
 from oban.periodic import PeriodicInfo
 
 _COLUMNS = (
-    Column("NAME", least=20, tail=True),
+    # What is typed in other commands is shortened last.
+    Column("NAME"),
     Column("EXPRESSION", least=12),
     Column("TIMEZONE", rank=3, least=10),
     Column("WORKER", rank=2, least=10, tail=True),

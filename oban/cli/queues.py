@@ -17,7 +17,8 @@ from oban.repository.queue_settings import ALL, QueueSettings
 from oban.repository.stats import QueueStats, QueueStatus, Stats
 
 COLUMNS = (
-    Column("QUEUE", least=12),
+    # What is typed in other commands is shortened last.
+    Column("QUEUE"),
     Column("STATUS"),
     Column("AVAILABLE", right=True),
     Column("EXECUTING", rank=1, right=True),
