@@ -257,8 +257,9 @@ async def test_progress_fails_no_job_at_a_stricter_isolation_level(
         Oban(engine, queues={"default": 2}, **options) as oban,
     ):
         job, free = await oban.enqueue_many([kind.new({**args, **READING}), OnLoop.new({**args, **READING})])
-        # Both workers have reported, and their transactions have begun.
-        await eventually(lambda: [run.progress is not None for run in producer_runs(oban)] == [True, True])
+        # Both workers have made their last report, and their transactions have begun.
+        last = (3, 10, "reading", 1)
+        await eventually(lambda: [values(run.progress) for run in producer_runs(oban)] == [last, last])
         for run in producer_runs(oban):
             run.job.progress(4)
         # The other job tells when a statement was sent.
