@@ -12,7 +12,7 @@ from oban.cli.options import with_target
 from oban.repository.nodes import NodeInfo
 
 _COLUMNS = (
-    # What is typed in other commands is shortened last.
+    # Other commands take this name, so it is shortened last.
     Column("NODE"),
     Column("STATUS"),
     Column("HEARTBEAT", right=True),

@@ -18,7 +18,7 @@ from oban.models import Job
 from oban.periodic import PeriodicInfo
 
 _COLUMNS = (
-    # What is typed in other commands is shortened last.
+    # Other commands take this name, so it is shortened last.
     Column("NAME"),
     Column("EXPRESSION", least=12),
     Column("TIMEZONE", rank=3, least=10),

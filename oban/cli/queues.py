@@ -17,7 +17,7 @@ from oban.repository.queue_settings import ALL, QueueSettings
 from oban.repository.stats import QueueStats, QueueStatus, Stats
 
 COLUMNS = (
-    # What is typed in other commands is shortened last.
+    # Other commands take this name, so it is shortened last.
     Column("QUEUE"),
     Column("STATUS"),
     Column("AVAILABLE", right=True),

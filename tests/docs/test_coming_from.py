@@ -155,9 +155,9 @@ def due_in_days(job: Job) -> float:
 
 
 def waits_for_a_minute(job: Job) -> bool:
-    """Whether the next attempt of a job is a minute later, or a tenth more."""
+    """Whether the next attempt of a job is a minute later, or somewhat more on a slow machine."""
     assert job.attempted_at is not None
-    return 59 < (job.scheduled_at - job.attempted_at).total_seconds() < 70
+    return 59 < (job.scheduled_at - job.attempted_at).total_seconds() < 90
 
 
 @pytest.mark.parametrize("peer", SYNC)
