@@ -718,7 +718,7 @@ async def on_silent(stage: Scene, age: float = 200, minutes: float = 10, **colum
 async def on_only_node(stage: Scene) -> int:
     # It has stayed the leader after its last heartbeat, for as long as that is possible.
     await stage.leader("worker-1/1", seconds=500)
-    await stage.heartbeat(queue="other", age=200, lease=600)
+    await stage.heartbeat(queue="other", age=20)
     return await on_silent(stage, attempt=20)
 
 
